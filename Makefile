@@ -1,0 +1,49 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo dev test check format lock clean
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/demo.stamp: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "cache_pipeline needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + ": set PYTHON=python3.12, say")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (only the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/demo.stamp ## Run the main job on embedded servers and a simulated vendor (ARRIVALS=file FROM=day TO=day for real volumes)
+	@$(BIN)/cache-pipeline demo $(if $(ARRIVALS),--arrivals "$(ARRIVALS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)")
+
+dev: $(VENV)/demo.stamp ## The same, staying up with the Dagster UI; Ctrl-C stops all of it
+	@$(BIN)/cache-pipeline dev
+
+test: $(VENV)/dev.stamp ## Run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp ## Lint, format, types, floors
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp ## Format and mend what the linter can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(VENV)/demo.stamp ## Resolve the pinned requirements anew
+	@$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra embedded --group build --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra embedded --group build --group dev -c requirements.txt --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements-dev.txt
+
+clean: ## Remove the virtual environment and everything a run wrote
+	@rm -rf $(VENV) && find data -mindepth 1 ! -name README.md -delete
