@@ -1,0 +1,154 @@
+"""Steps of the calendar in a time zone: buckets of a granularity, partitions of a cadence, pieces of a split.
+
+A local day has 23 or 25 hours when the clock is set forward or back, and some zones skip midnight itself; every
+boundary is therefore made from local dates and only then turned into an instant.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cache_pipeline.query.errors import InvalidInterval, QueryError
+from cache_pipeline.query.interval import Interval
+
+_MINUTES_A_DAY = 24 * 60
+_PERIOD = re.compile(r"P(?:(?P<months>\d+)M|(?P<weeks>\d+)W|(?P<days>\d+)D|T(?:(?P<hours>\d+)H|(?P<minutes>\d+)M))")
+
+
+def time_zone(name: str) -> ZoneInfo:
+    """The IANA zone of that name.
+
+    Raises:
+        QueryError: no such zone.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise QueryError(f"time zone {name!r} is not in the IANA database: write Europe/Berlin or UTC, say") from error
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the calendar: exactly one of the fields is not zero.
+
+    Attributes:
+        months: calendar months, from the first of a month.
+        days: local days (7 means weeks that start on Monday).
+        minutes: minutes of absolute time, counted from local midnight; a divisor of a day.
+    """
+
+    months: int = 0
+    days: int = 0
+    minutes: int = 0
+
+    @classmethod
+    def parse(cls, period: str) -> Step:
+        """Read an ISO 8601 period: ``PT15M``, ``PT1H``, ``P1D``, ``P7D`` or ``P1W``, ``P1M``.
+
+        Raises:
+            QueryError: not such a period, or one that does not divide its day, week or year evenly.
+        """
+        match = _PERIOD.fullmatch(period)
+        parts = {unit: int(count) for unit, count in match.groupdict().items() if count} if match else {}
+        step = cls(
+            months=parts.get("months", 0),
+            days=parts.get("days", 0) + 7 * parts.get("weeks", 0),
+            minutes=parts.get("minutes", 0) + 60 * parts.get("hours", 0),
+        )
+        if step.minutes == _MINUTES_A_DAY:
+            step = cls(days=1)
+        if not (step.months == 1 or step.days in (1, 7) or (step.minutes and _MINUTES_A_DAY % step.minutes == 0)):
+            raise QueryError(f"{period!r} is not a step of the calendar: PT15M, PT30M, PT1H, P1D, P1W or P1M")
+        return step
+
+    def __str__(self) -> str:
+        if self.months:
+            return f"P{self.months}M"
+        if self.days:
+            return "P1W" if self.days == 7 else f"P{self.days}D"
+        return f"PT{self.minutes // 60}H" if self.minutes % 60 == 0 else f"PT{self.minutes}M"
+
+    @property
+    def nominal(self) -> timedelta:
+        """The usual length: a day counts 24 hours, a month 30 days. For rules of thumb, never for boundaries."""
+        return timedelta(days=self.days + 30 * self.months, minutes=self.minutes)
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """The first instant of a local day, in UTC, also where the clocks skip or repeat midnight."""
+    return datetime.combine(day, time.min, zone).astimezone(UTC)
+
+
+def floor(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
+    """The last boundary of ``step`` at or before ``instant``."""
+    day = instant.astimezone(zone).date()
+    if step.months:
+        return midnight(day.replace(day=1), zone)
+    if step.days:
+        return midnight(day - timedelta(days=day.weekday() if step.days == 7 else 0), zone)
+    start = midnight(day, zone)
+    return start + (instant - start) // timedelta(minutes=step.minutes) * timedelta(minutes=step.minutes)
+
+
+def following(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
+    """The next boundary of ``step`` after one of its boundaries."""
+    day = boundary.astimezone(zone).date()
+    if step.months:
+        return midnight((day.replace(day=28) + timedelta(days=4)).replace(day=1), zone)
+    if step.days:
+        return midnight(day + timedelta(days=step.days), zone)
+    tomorrow = midnight(day + timedelta(days=1), zone)
+    return min(boundary + timedelta(minutes=step.minutes), tomorrow)
+
+
+def pieces(interval: Interval, step: Step, zone: ZoneInfo) -> list[Interval]:
+    """Cut an interval at the boundaries of ``step``; the first and last piece may be shorter than a step."""
+    found: list[Interval] = []
+    start = interval.start
+    while start < interval.end:
+        end = min(following(floor(start, step, zone), step, zone), interval.end)
+        found.append(Interval(start, end))
+        start = end
+    return found
+
+
+def is_aligned(interval: Interval, step: Step, zone: ZoneInfo) -> bool:
+    """Whether both ends are boundaries of ``step``."""
+    return floor(interval.start, step, zone) == interval.start and floor(interval.end, step, zone) == interval.end
+
+
+def buckets(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interval]:
+    """The granularity steps of an interval, in order.
+
+    Raises:
+        InvalidInterval: an end of the interval is not a boundary, so that a bucket would be cut.
+    """
+    if not is_aligned(interval, granularity, zone):
+        whole = Interval(
+            floor(interval.start, granularity, zone),
+            following(floor(interval.end - timedelta(microseconds=1), granularity, zone), granularity, zone),
+        )
+        raise InvalidInterval(f"interval {interval} cuts a bucket of {granularity} in {zone.key}: ask for {whole}")
+    return pieces(interval, granularity, zone)
+
+
+# Six hours stand between day and hour because a thin day split straight into hours would cost 24 queries.
+_SPLIT_STEPS = (Step(months=1), Step(days=7), Step(days=1), Step(minutes=360), Step(minutes=60))
+
+
+def split(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interval]:
+    """Cut an interval into smaller calendar-aligned ones (G22): month → weeks → days → six hours → hours → buckets.
+
+    Returns:
+        At least two intervals of whole buckets, or an empty list when the interval is one bucket.
+    """
+    for step in (*_SPLIT_STEPS, granularity):
+        if step.nominal < granularity.nominal:
+            continue
+        parts = pieces(interval, step, zone)
+        if len(parts) > 1 and all(is_aligned(part, granularity, zone) for part in parts):
+            return parts
+    return []

@@ -1,0 +1,109 @@
+"""How many rows an answer should have, and what its shortfall means (G22 and the rules that make it a proof)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from cache_pipeline.query.interval import Interval
+
+#: Below this share of the expected rows an answer is not believed (G22).
+LEAST_SHARE = 0.8
+
+
+class Source(StrEnum):
+    """Where an expectation comes from."""
+
+    history = "history"
+    declaration = "declaration"
+    none = "none"
+
+
+class Verdict(StrEnum):
+    """What was decided about one answer.
+
+    Attributes:
+        whole: enough rows.
+        thin: too few rows, but its parts say exactly the same.
+        truncated: its parts say more; discarded, only the parts count.
+        incomplete: too few rows and nothing smaller to ask for.
+        unjudged: nothing is known to judge it by.
+    """
+
+    whole = "whole"
+    thin = "thin"
+    truncated = "truncated"
+    incomplete = "incomplete"
+    unjudged = "unjudged"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Rows expected of an interval, and on whose word."""
+
+    rows: float
+    source: Source
+
+
+@dataclass
+class Density:
+    """Groups that buckets have had, by weekday and local time of day, and so what comparable buckets should have.
+
+    Attributes:
+        zone: the report's zone, in which hours and days are compared.
+        declared: groups of a full bucket by filter or declaration, or None.
+    """
+
+    zone: ZoneInfo
+    declared: int | None
+    _seen: dict[tuple[object, ...], tuple[int, int]] = field(default_factory=dict[tuple[object, ...], tuple[int, int]])
+
+    def _keys(self, bucket: Interval) -> list[tuple[object, ...]]:
+        local = bucket.start.astimezone(self.zone)
+        # A weekday knows itself best, then its kind of day; a Sunday says nothing of a Monday.
+        return [(local.time(), local.isoweekday()), (local.time(), local.isoweekday() >= 6, "kind")]
+
+    def learn(self, groups_by_bucket: Mapping[Interval, int]) -> None:
+        """Take in how many groups final buckets of complete answers had; empty buckets count as zero."""
+        for bucket, groups in groups_by_bucket.items():
+            for key in self._keys(bucket):
+                total, count = self._seen.get(key, (0, 0))
+                self._seen[key] = (total + groups, count + 1)
+
+    def expect(self, buckets: Iterable[Interval]) -> Expectation:
+        """Rows that these buckets should have together."""
+        rows, sources = 0.0, set[Source]()
+        for bucket in buckets:
+            known = next((self._seen[key] for key in self._keys(bucket) if key in self._seen), None)
+            if known is not None:
+                rows += known[0] / known[1]
+                sources.add(Source.history)
+            elif self.declared is not None:
+                rows += self.declared
+                sources.add(Source.declaration)
+            else:
+                return Expectation(0.0, Source.none)
+        return Expectation(rows, Source.declaration if Source.declaration in sources else Source.history)
+
+
+def falls_short(got: int, expected: float) -> bool:
+    """Whether ``got`` rows are fewer than 80 % of those expected (G22)."""
+    return got < LEAST_SHARE * expected
+
+
+def part_falls_short(got: int, expected: float) -> bool:
+    """Whether a part of an answer falls short by more than chance explains.
+
+    A truncated answer can keep 80 % of its rows and lose its whole tail, so parts are judged too; rare events vary by
+    about their square root, hence the margin of four of those before a thin part is doubted.
+    """
+    return falls_short(got, expected) and got < expected - 4 * math.sqrt(expected)
+
+
+def final_buckets(buckets: Iterable[Interval], watermark: datetime) -> list[Interval]:
+    """The buckets that the vendor calls complete: those that end at or before the watermark."""
+    return [bucket for bucket in buckets if bucket.end <= watermark]

@@ -1,0 +1,171 @@
+"""Half-open intervals of time, and sets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from cache_pipeline.query.errors import InvalidInterval
+
+
+def canonical_instant(instant: datetime) -> str:
+    """ISO 8601 in UTC with a ``Z`` and no fraction where it is zero (G6)."""
+    text = instant.astimezone(UTC).isoformat(timespec="auto")
+    return text.removesuffix("+00:00") + "Z"
+
+
+def parse_instant(text: str, zone: ZoneInfo | None = None) -> datetime:
+    """Read an ISO 8601 date or date-time as a UTC instant.
+
+    Args:
+        text: ``2026-03-29``, ``2026-03-29T01:00:00Z`` or with any offset.
+        zone: the zone of a text that has no offset of its own; without it such a text is refused.
+
+    Raises:
+        InvalidInterval: not ISO 8601, or no offset and no zone to read it in.
+    """
+    try:
+        instant = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise InvalidInterval(f"{text!r} is not an ISO 8601 date or time: write 2026-03-29T00:00:00Z, say") from error
+    if instant.tzinfo is None:
+        if zone is None:
+            raise InvalidInterval(f"{text!r} has no offset: add Z or an offset such as +02:00")
+        instant = instant.replace(tzinfo=zone)
+    return instant.astimezone(UTC)
+
+
+@dataclass(frozen=True, order=True)
+class Interval:
+    """Half-open ``[start, end)``; both ends are kept in UTC whatever offset came in."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            raise InvalidInterval("an interval's ends need an offset: 2026-03-29T00:00:00Z, say")
+        object.__setattr__(self, "start", self.start.astimezone(UTC))
+        object.__setattr__(self, "end", self.end.astimezone(UTC))
+        if self.start >= self.end:
+            kind = "empty" if self.start == self.end else "reversed"
+            raise InvalidInterval(f"interval {self} is {kind}: its start must lie before its end")
+
+    @classmethod
+    def parse(cls, text: str, zone: ZoneInfo | None = None) -> Interval:
+        """Read ``start/end``.
+
+        Args:
+            text: two ISO 8601 instants with a slash between.
+            zone: the zone of ends that carry no offset.
+
+        Raises:
+            InvalidInterval: open, reversed, empty, or not ISO 8601.
+        """
+        start, slash, end = text.partition("/")
+        if not slash or not start.strip() or not end.strip() or ".." in (start.strip(), end.strip()):
+            raise InvalidInterval(f"interval {text!r} is open: give both ends, start/end")
+        return cls(parse_instant(start, zone), parse_instant(end, zone))
+
+    def __str__(self) -> str:
+        return f"{canonical_instant(self.start)}/{canonical_instant(self.end)}"
+
+    @property
+    def length(self) -> timedelta:
+        """Absolute duration, so a local day is 23, 24 or 25 hours long."""
+        return self.end - self.start
+
+    def contains(self, other: Interval) -> bool:
+        """Whether all of ``other`` lies inside."""
+        return self.start <= other.start and other.end <= self.end
+
+    def holds(self, instant: datetime) -> bool:
+        """Whether ``instant`` lies inside; the end does not."""
+        return self.start <= instant < self.end
+
+    def intersection(self, other: Interval) -> Interval | None:
+        """The part both share, or None."""
+        start, end = max(self.start, other.start), min(self.end, other.end)
+        return Interval(start, end) if start < end else None
+
+
+def _merged(intervals: Iterable[Interval]) -> Iterator[Interval]:
+    current: Interval | None = None
+    for interval in sorted(intervals):
+        if current is None:
+            current = interval
+        elif interval.start <= current.end:
+            current = Interval(current.start, max(current.end, interval.end))
+        else:
+            yield current
+            current = interval
+    if current is not None:
+        yield current
+
+
+class IntervalSet:
+    """An immutable set of instants, kept as sorted intervals that neither touch nor overlap."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, intervals: Iterable[Interval] = ()) -> None:
+        self._parts = tuple(_merged(intervals))
+
+    def __iter__(self) -> Iterator[Interval]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IntervalSet) and self._parts == other._parts
+
+    def __hash__(self) -> int:
+        return hash(self._parts)
+
+    def __repr__(self) -> str:
+        return f"IntervalSet({', '.join(str(part) for part in self._parts)})"
+
+    def __or__(self, other: IntervalSet) -> IntervalSet:
+        return IntervalSet((*self._parts, *other._parts))
+
+    def __and__(self, other: IntervalSet) -> IntervalSet:
+        shared: list[Interval] = []
+        left, right = 0, 0
+        while left < len(self._parts) and right < len(other._parts):
+            part = self._parts[left].intersection(other._parts[right])
+            if part is not None:
+                shared.append(part)
+            if self._parts[left].end <= other._parts[right].end:
+                left += 1
+            else:
+                right += 1
+        return IntervalSet(shared)
+
+    def __sub__(self, other: IntervalSet) -> IntervalSet:
+        rest: list[Interval] = []
+        taken = iter(other._parts)
+        hole = next(taken, None)
+        for part in self._parts:
+            start = part.start
+            while hole is not None and hole.end <= start:
+                hole = next(taken, None)
+            while hole is not None and hole.start < part.end:
+                if start < hole.start:
+                    rest.append(Interval(start, hole.start))
+                start = max(start, hole.end)
+                if hole.end >= part.end:
+                    break
+                hole = next(taken, None)
+            if start < part.end:
+                rest.append(Interval(start, part.end))
+        return IntervalSet(rest)
+
+    def covers(self, interval: Interval) -> bool:
+        """Whether every instant of ``interval`` is in the set."""
+        return any(part.contains(interval) for part in self._parts)

@@ -1,0 +1,118 @@
+"""What a data engineer declares: one report is one data set, its partitions, its freshness and its tiers."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from cache_pipeline.query.calendar import Step, time_zone
+from cache_pipeline.query.errors import QueryError
+from cache_pipeline.query.filters import Filter
+
+
+class Cadence(StrEnum):
+    """How long one partition of a report is, in the report's time zone."""
+
+    hour = "hour"
+    day = "day"
+    week = "week"
+
+    @property
+    def step(self) -> Step:
+        """The calendar step between two partitions."""
+        return {Cadence.hour: Step(minutes=60), Cadence.day: Step(days=1), Cadence.week: Step(days=7)}[self]
+
+
+class Tier(StrEnum):
+    """Where a report's answers are kept."""
+
+    hot = "hot"
+    history = "history"
+    edge = "edge"
+
+
+def _sorted_names(value: object) -> object:
+    return tuple(sorted({str(name) for name in value})) if isinstance(value, list | tuple | set) else value
+
+
+def _known_period(value: str) -> str:
+    return str(Step.parse(value))
+
+
+def _known_zone(value: str) -> str:
+    return time_zone(value).key
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_sorted_names)]
+Period = Annotated[str, AfterValidator(_known_period)]
+
+
+class Report(BaseModel, frozen=True):
+    """One declared report (``reports/*.yaml``).
+
+    Periods are ISO 8601 (``PT15M``, ``P1D``); names of dimensions, metrics and query types are the vendor's own.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    report: str = Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description="Name of the data set, its table and its assets")
+    description: str = Field(min_length=1, description="What the figures are, in a sentence")
+    platform: str = Field(description="The vendor's API that is asked: reportdata or genesys")
+    query_type: str = Field(description="What is asked of it: a reportId, or an aggregates family")
+    delivery: Literal["async", "sync"] = Field("async", description="By job, or in one request where the vendor can")
+    granularity: Period = Field(description="Length of one bucket")
+    time_zone: Annotated[str, AfterValidator(_known_zone)] = Field("UTC", description="IANA zone of buckets and days")
+    group_by: Names = Field(description="Dimensions; their order does not matter")
+    metrics: Annotated[Names, Field(min_length=1, description="Metrics; their order does not matter")]
+    filters: Filter = Field(default_factory=Filter, description="Rows to ask for")
+    volume_metric: str | None = Field(None, description="The metric that counts arrivals, for totals by day")
+    partition: Cadence = Field(description="Length of one Dagster partition")
+    start: date = Field(description="First day, in the report's zone, that partitions exist for")
+    chunk: Period = Field("P1D", description="Longest interval of one upstream query")
+    expected_groups: int | None = Field(
+        None, ge=1, description="Groups a busy bucket has; what completeness is judged by until history knows better"
+    )
+    settle: timedelta = Field(
+        timedelta(minutes=15), description="After this age a bucket counts as final where the vendor gives no watermark"
+    )
+    freshness: timedelta | None = Field(
+        None, gt=timedelta(0), description="How old provisional figures may grow; by default follows the partition"
+    )
+    tiers: frozenset[Tier] = Field(frozenset(Tier), description="Where answers are kept")
+    owners: tuple[str, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Report:
+        if self.step.nominal > self.partition.step.nominal:
+            raise QueryError(f"granularity {self.granularity} is longer than a partition of one {self.partition}")
+        if self.step.nominal > Step.parse(self.chunk).nominal:
+            raise QueryError(f"chunk {self.chunk} is shorter than granularity {self.granularity}")
+        if self.volume_metric is not None and self.volume_metric not in self.metrics:
+            raise QueryError(f"volume_metric {self.volume_metric!r} is not one of metrics")
+        if Tier.history not in self.tiers:
+            raise QueryError("tiers must contain history: hot and edge are filled from it")
+        return self
+
+    @property
+    def step(self) -> Step:
+        """The granularity as a calendar step."""
+        return Step.parse(self.granularity)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The report's time zone."""
+        return time_zone(self.time_zone)
+
+    def groups_a_bucket(self) -> int | None:
+        """Groups expected in one full bucket: from the filter where it names them, else as declared (G22)."""
+        named = [self.filters.named_values(dimension) for dimension in self.group_by]
+        known = 1
+        for values in named:
+            if values is None:
+                return self.expected_groups
+            known *= len(values)
+        return known

@@ -1,0 +1,139 @@
+"""The columns an answer must have, and turning a vendor's rows into exactly those (G12)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+
+
+class SchemaMismatch(ValueError):
+    """An answer that is not what the declaration says it must be; nothing of it is kept."""
+
+
+class Kind(StrEnum):
+    """What a column holds."""
+
+    dimension = "dimension"
+    integer = "integer"
+    number = "number"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of an answer.
+
+    Attributes:
+        name: snake_case, as analysts write it in SQL.
+        kind: what it holds.
+        nullable: dimensions always are (a vendor leaves out a dimension without a value); of the metrics only those
+            that have no value when nothing happened, such as a minimum.
+        description: for people, shown in Dagster.
+    """
+
+    name: str
+    kind: Kind
+    nullable: bool = False
+    description: str = ""
+
+
+_INSTANT = pa.timestamp("us", tz="UTC")
+_ARROW_TYPES: Mapping[Kind, pa.DataType] = {
+    Kind.dimension: pa.string(),
+    Kind.integer: pa.int64(),
+    Kind.number: pa.float64(),
+}
+
+
+def snake_case(name: str) -> str:
+    """``tHandle`` → ``t_handle``, ``queueId`` → ``queue_id``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
+    """``interval_start``, ``interval_end`` (UTC, microseconds), then the columns in order."""
+    return pa.schema(
+        [
+            pa.field("interval_start", _INSTANT, nullable=False),
+            pa.field("interval_end", _INSTANT, nullable=False),
+            *(pa.field(column.name, _ARROW_TYPES[column.kind], nullable=column.nullable) for column in columns),
+        ]
+    )
+
+
+def rows_to_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of exactly that schema.
+
+    Raises:
+        SchemaMismatch: a column is missing, unknown, of another type, or null where it may not be.
+    """
+    names = set(schema.names)
+    for row in rows:
+        if set(row) != names:
+            missing, unknown = sorted(names - row.keys()), sorted(row.keys() - names)
+            raise SchemaMismatch(
+                f"a row lacks {missing} and has unknown {unknown}" if missing else f"unknown {unknown}"
+            )
+    arrays: list[pa.Array[Any]] = []
+    for field in schema:
+        values = [row[field.name] for row in rows]
+        if any(isinstance(value, bool) for value in values):
+            raise SchemaMismatch(f"column {field.name} holds a boolean where {field.type} is declared")
+        try:
+            array = pa.array(values, type=field.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise SchemaMismatch(f"column {field.name} is not {field.type}: {error}") from error
+        if array.null_count and not field.nullable:
+            raise SchemaMismatch(f"column {field.name} is null in {array.null_count} rows, and may not be")
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def dimension_names(report: Report) -> list[str]:
+    """The names of a report's dimension columns."""
+    return [snake_case(dimension) for dimension in report.group_by]
+
+
+def check_rows(table: pa.Table, report: Report, interval: Interval) -> None:
+    """Hold an answer against what was asked.
+
+    Raises:
+        SchemaMismatch: rows outside the interval or off its buckets, a group twice in a bucket, or NaN.
+    """
+    starts = {bucket.start: bucket.end for bucket in buckets(interval, report.step, report.zone)}
+    answered = set(zip(table["interval_start"].to_pylist(), table["interval_end"].to_pylist(), strict=True))
+    for start, end in answered:
+        if start is None or end is None or starts.get(start) != end:
+            raise SchemaMismatch(f"rows of {start}/{end}, which is no bucket of {interval}")
+    keys = ["interval_start", *dimension_names(report)]
+    groups = table.select(keys).group_by(keys).aggregate([]).num_rows
+    if groups != table.num_rows:
+        raise SchemaMismatch(f"{table.num_rows - groups} rows repeat a group within their bucket")
+    for field in table.schema:
+        if pa.types.is_floating(field.type) and pc.any(pc.is_nan(table[field.name])).as_py():
+            raise SchemaMismatch(f"column {field.name} holds NaN")
+
+
+def rows_within(table: pa.Table, interval: Interval) -> pa.Table:
+    """The rows whose bucket starts inside the interval."""
+    starts = table["interval_start"]
+    inside = pc.and_(
+        pc.greater_equal(starts, pa.scalar(interval.start, _INSTANT)),
+        pc.less(starts, pa.scalar(interval.end, _INSTANT)),
+    )
+    return table.filter(inside)
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """Sorted by bucket and group, so that equal answers are equal tables."""
+    keys = ["interval_start", *(field.name for field in table.schema if pa.types.is_string(field.type))]
+    return table.sort_by([(key, "ascending") for key in keys])

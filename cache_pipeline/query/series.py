@@ -1,0 +1,63 @@
+"""Queries in canonical form: what coverage is kept for, and what cache keys are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+
+
+@dataclass(frozen=True)
+class Series:
+    """A report as one tenant asks for it, without an interval.
+
+    Two declarations that mean the same figures are one series; a changed meaning starts a new one, so that rows of
+    the old and the new never mix. How the figures are fetched (delivery, chunk) is not part of the meaning.
+    """
+
+    report: Report
+    tenant: str = "default"
+
+    @cached_property
+    def meaning(self) -> dict[str, object]:
+        """The canonical form that keys are made of (G6): sorted, free of duplicates, defaults left out."""
+        report = self.report
+        meaning: dict[str, object] = {
+            "tenant": self.tenant,
+            "platform": report.platform,
+            "queryType": report.query_type,
+            "granularity": report.granularity,
+            "groupBy": list(report.group_by),
+            "metrics": list(report.metrics),
+        }
+        if report.time_zone != "UTC":
+            meaning["timeZone"] = report.time_zone
+        if report.filters.predicates:
+            meaning["filters"] = report.filters.model_dump(mode="json")
+        return meaning
+
+    @cached_property
+    def id(self) -> str:
+        """32 hexadecimal digits of the SHA-256 of the meaning."""
+        return _digest(self.meaning)[:32]
+
+
+def _digest(meaning: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Query:
+    """A series and the interval wanted of it."""
+
+    series: Series
+    interval: Interval
+
+    def key(self, ttl_tier: str) -> str:
+        """``analytics:{query_type}:{sha256}:{ttl_tier}`` (G7); the tenant is part of what is hashed."""
+        digest = _digest({**self.series.meaning, "interval": str(self.interval)})
+        return f"analytics:{self.series.report.query_type}:{digest}:{ttl_tier}"
