@@ -49,6 +49,30 @@ class Expectation:
     source: Source
 
 
+@dataclass(frozen=True)
+class JudgedChunk:
+    """What was decided about one vendor answer.
+
+    Attributes:
+        interval: what was asked.
+        expected: rows its final buckets should have had, and ``source`` on whose word.
+        got: rows they had.
+        verdict: what follows.
+        calls: requests it took.
+        seconds: from submit to the last page.
+        watermark: until when the vendor called its data complete.
+    """
+
+    interval: Interval
+    expected: float
+    source: Source
+    got: int
+    verdict: Verdict
+    calls: int
+    seconds: float
+    watermark: datetime
+
+
 @dataclass
 class Density:
     """Groups that buckets have had, by weekday and local time of day, and so what comparable buckets should have.

@@ -1,0 +1,1 @@
+"""What is missing, asking for it, judging what came, keeping it, answering."""

@@ -1,0 +1,112 @@
+"""Assembles the engine from settings: stores, platforms, service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from cache_pipeline.query.declarations import read_reports
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column
+from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.settings import Settings, VendorAccount
+from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.tiers.history import open_history
+from cache_pipeline.tiers.hot import HotTier
+from cache_pipeline.tiers.schema import migrate
+from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
+from cache_pipeline.upstream.platforms.base import Capabilities, Platform
+from cache_pipeline.upstream.platforms.genesys import Genesys
+from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.upstream.quota import QuotaPolicy
+
+_PLATFORMS: Mapping[str, type[Genesys] | type[ReportData]] = {
+    platform.name: platform for platform in (Genesys, ReportData)
+}
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+def review(report: Report) -> Iterable[tuple[str, str]]:
+    """What the platforms have to say against a declaration, as (field, problem)."""
+    if report.platform not in _PLATFORMS:
+        yield "platform", f"{report.platform!r} is not known: use {', '.join(_PLATFORMS)}"
+        return
+    yield from _PLATFORMS[report.platform].review(report)
+
+
+def declared_reports(settings: Settings) -> dict[str, Report]:
+    """The reports of the settings' folder, held against their platforms.
+
+    Raises:
+        DeclarationError: with every mistake.
+    """
+    return read_reports(settings.reports_dir, review)
+
+
+def report_columns(report: Report) -> tuple[Column, ...]:
+    """The columns of a report's answers, without an account."""
+    return _PLATFORMS[report.platform].columns(report)
+
+
+def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
+    """Bring PostgreSQL up to date for these declarations.
+
+    Raises:
+        SettingsError: no URL is set.
+        DeclarationConflict: a column would have to change its type.
+    """
+    migrate(settings.required_postgres_url(), [(report, report_columns(report)) for report in reports.values()])
+
+
+def edge_tier(settings: Settings) -> EdgeTier:
+    """The edge store of the settings."""
+    return EdgeTier(settings.edge_address, utc_now, settings.tenant)
+
+
+def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabilities) -> UpstreamConfig:
+    return UpstreamConfig(
+        platform=platform,
+        base_url=str(account.base_url),
+        login_url=account.login_address,
+        clients=tuple(
+            OAuthClient(client_id=client.client_id, client_secret=client.client_secret, weight=client.weight)
+            for client in account.clients
+        ),
+        policy=QuotaPolicy(
+            limit=account.requests_per_window or capabilities.requests,
+            window_seconds=account.window_seconds or capabilities.window_seconds,
+        ),
+    )
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncGenerator[ReportService]:
+    """The engine, connected; everything it opened is closed at the end.
+
+    Raises:
+        SettingsError: a URL is missing.
+    """
+    async with AsyncExitStack() as stack:
+        pool = BlockingConnectionPool.from_url(settings.required_redis_url(), max_connections=32, timeout=20)
+        redis = await stack.enter_async_context(Redis.from_pool(pool))
+        platforms: dict[str, Platform] = {}
+        for name, account in settings.accounts().items():
+            config = _upstream_config(name, account, _PLATFORMS[name].capabilities)
+            client = await stack.enter_async_context(upstream_client(config, redis))
+            platforms[name] = _PLATFORMS[name](client)
+        yield ReportService(
+            platforms=platforms,
+            history=stack.enter_context(open_history(settings.required_postgres_url())),
+            hot=HotTier(redis),
+            redis=redis,
+            clock=utc_now,
+            tenant=settings.tenant,
+        )

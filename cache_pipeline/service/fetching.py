@@ -1,0 +1,181 @@
+"""Fetches many partitions of one report side by side, each handed on as soon as its last chunk is proven."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+
+from cache_pipeline.query.calendar import Step, buckets, floor, following, pieces
+from cache_pipeline.query.completeness import JudgedChunk, final_buckets
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import in_order, rows_within
+from cache_pipeline.service.judging import Judge, Proven
+
+
+@dataclass(frozen=True)
+class FetchedPartition:
+    """One partition that is ready to be kept.
+
+    Attributes:
+        key: the partition's.
+        interval: the partition's.
+        rows: all its rows, in the report's schema and order.
+        watermark: until when they are complete.
+        fetched_at: when the oldest of them was asked for.
+        chunks: how the vendor's answers were judged; empty where history held everything.
+        not_asked_again: provisional figures of before, still fresh enough; a watermark learned since says nothing
+            of them.
+    """
+
+    key: str
+    interval: Interval
+    rows: pa.Table
+    watermark: datetime
+    fetched_at: datetime
+    chunks: tuple[JudgedChunk, ...] = ()
+    not_asked_again: IntervalSet = field(default_factory=IntervalSet)
+
+    def final(self, report: Report) -> IntervalSet:
+        """The part whose buckets lie before the watermark."""
+        whole = IntervalSet(final_buckets(buckets(self.interval, report.step, report.zone), self.watermark))
+        return whole - self.not_asked_again
+
+    def provisional(self, report: Report) -> IntervalSet:
+        """The rest."""
+        return IntervalSet([self.interval]) - self.final(report)
+
+
+@dataclass(frozen=True)
+class FailedPartition:
+    """One partition of which nothing may be kept, and why."""
+
+    key: str
+    interval: Interval
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Held:
+    """What history already has of the wanted intervals, so that it is not asked for again.
+
+    Attributes:
+        intervals: held and good enough, and of these ``provisional`` the ones that are not final.
+        rows: exactly theirs.
+        watermark: of the series.
+        fetched_at: when the oldest provisional part was asked for; None where all is final.
+    """
+
+    intervals: IntervalSet
+    provisional: IntervalSet
+    rows: pa.Table
+    watermark: datetime | None
+    fetched_at: datetime | None
+
+
+def chunks_of(gaps: IntervalSet, report: Report) -> list[Interval]:
+    """Cut gaps into upstream queries, none longer than the declared chunk and none across its boundaries."""
+    step = Step.parse(report.chunk)
+    return [chunk for gap in gaps for chunk in pieces(gap, step, report.zone)]
+
+
+def clipped_to_now(interval: Interval, report: Report, now: datetime) -> Interval | None:
+    """The part of an interval whose buckets have begun; there is nothing to ask of the future."""
+    begun = following(floor(now, report.step, report.zone), report.step, report.zone)
+    return Interval(interval.start, min(begun, interval.end)) if interval.start < begun else None
+
+
+@dataclass
+class _Progress:
+    waiting: dict[str, IntervalSet]
+    proven: dict[str, list[Proven]] = field(default_factory=dict[str, list[Proven]])
+
+
+async def fetch_partitions(
+    judge: Judge, wanted: Mapping[str, Interval], held: Held, chunks: Sequence[Interval], *, at_once: int = 16
+) -> AsyncIterator[FetchedPartition | FailedPartition]:
+    """Fetch what is missing of some partitions.
+
+    A failed chunk fails the partitions it touches and no others.
+
+    Args:
+        judge: asks and proves.
+        wanted: interval of each partition key.
+        held: what need not be asked for.
+        chunks: the upstream queries, together exactly what is missing.
+        at_once: upstream queries in flight.
+
+    Yields:
+        Every wanted partition once, as it is finished.
+    """
+    progress = _Progress(
+        {key: IntervalSet(part for c in chunks if (part := c.intersection(span))) for key, span in wanted.items()}
+    )
+    for key in [key for key, waiting in progress.waiting.items() if not waiting]:
+        yield _finished(key, wanted[key], held, progress.proven.get(key, []))
+        del progress.waiting[key]
+
+    slots = asyncio.Semaphore(at_once)
+
+    async def prove(chunk: Interval) -> Proven | tuple[Interval, Exception]:
+        async with slots:
+            try:
+                return await judge.prove(chunk)
+            except Exception as error:  # noqa: BLE001 - reported with its partition; the others go on
+                return chunk, error
+
+    # The first answer teaches what a bucket holds, so that the others are judged by it and not each split in vain.
+    first, rest = list(chunks[:1]), list(chunks[1:])
+    for wave in (first, rest):
+        tasks = [asyncio.create_task(prove(chunk)) for chunk in wave]
+        try:
+            for finished in asyncio.as_completed(tasks):
+                for partition in _landed(await finished, wanted, held, progress):
+                    yield partition
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _landed(
+    outcome: Proven | tuple[Interval, Exception], wanted: Mapping[str, Interval], held: Held, progress: _Progress
+) -> list[FetchedPartition | FailedPartition]:
+    """Book one chunk; returns the partitions that it finished or failed."""
+    chunk = outcome.interval if isinstance(outcome, Proven) else outcome[0]
+    ended: list[FetchedPartition | FailedPartition] = []
+    for key in [key for key, waiting in progress.waiting.items() if waiting & IntervalSet([chunk])]:
+        if not isinstance(outcome, Proven):
+            ended.append(FailedPartition(key, wanted[key], outcome[1]))
+            del progress.waiting[key]
+            continue
+        progress.proven.setdefault(key, []).append(outcome)
+        progress.waiting[key] -= IntervalSet([chunk])
+        if not progress.waiting[key]:
+            ended.append(_finished(key, wanted[key], held, progress.proven.pop(key)))
+            del progress.waiting[key]
+    return ended
+
+
+def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]) -> FetchedPartition:
+    old = [rows_within(held.rows, part) for part in held.intervals & IntervalSet([interval])]
+    new = [rows_within(part.rows, interval) for part in proven]
+    watermarks = [part.watermark for part in proven]
+    fetched = [part.fetched_at for part in proven]
+    if old and held.fetched_at is not None:
+        fetched.append(held.fetched_at)
+    if old and held.watermark is not None and not proven:
+        watermarks.append(held.watermark)
+    return FetchedPartition(
+        key,
+        interval,
+        in_order(pa.concat_tables([*old, *new])) if old or new else held.rows.slice(0, 0),
+        min(watermarks, default=interval.end),
+        min(fetched, default=interval.end),
+        tuple(chunk for part in proven for chunk in part.chunks if chunk.interval.intersection(interval)),
+        held.provisional & IntervalSet([interval]),
+    )

@@ -1,0 +1,170 @@
+"""Turns vendor answers into rows that are proven complete: doubt, split, ask the parts, compare (G13, G22)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cache_pipeline.query.calendar import buckets, split
+from cache_pipeline.query.completeness import (
+    Density,
+    Expectation,
+    JudgedChunk,
+    Source,
+    Verdict,
+    falls_short,
+    final_buckets,
+    part_falls_short,
+)
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import in_order
+from cache_pipeline.service.asking import VendorAnswer
+
+
+class IncompleteAnswer(RuntimeError):
+    """Rows are missing and nothing smaller can be asked for; nothing of the interval is kept."""
+
+    def __init__(self, report: str, chunk: JudgedChunk) -> None:
+        self.chunk = chunk
+        super().__init__(
+            f"{report} {chunk.interval}: the vendor gives {chunk.got} rows where {chunk.expected:.0f} are expected "
+            f"(by {chunk.source}) even for a single bucket: narrow the report by filters, or mend expected_groups"
+        )
+
+
+@dataclass(frozen=True)
+class Proven:
+    """Rows of an interval that may be kept.
+
+    Attributes:
+        interval: what they are the whole of.
+        rows: in the report's schema and order.
+        watermark: until when they are complete; the earliest of the answers they come from.
+        fetched_at: when the first of those was asked for.
+        chunks: how each answer on the way was judged.
+    """
+
+    interval: Interval
+    rows: pa.Table
+    watermark: datetime
+    fetched_at: datetime
+    chunks: tuple[JudgedChunk, ...]
+
+
+Ask = Callable[[Interval], Awaitable[VendorAnswer]]
+OnChunk = Callable[[JudgedChunk], None]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges the answers of one series, learning its density as it goes.
+
+    Attributes:
+        report: the declaration.
+        density: what comparable buckets had.
+        ask: sends one query.
+        on_chunk: hears of every verdict as it falls.
+    """
+
+    report: Report
+    density: Density
+    ask: Ask
+    on_chunk: OnChunk
+
+    async def prove(self, interval: Interval) -> Proven:
+        """Ask for an interval until what came is proven whole.
+
+        Raises:
+            IncompleteAnswer: a single bucket is still cut off.
+            UpstreamError, SchemaMismatch: as asking does.
+        """
+        return await self._judge(await self.ask(interval), cut_at=None)
+
+    async def _judge(self, answer: VendorAnswer, cut_at: int | None) -> Proven:
+        """Judge one answer; ``cut_at`` is the length at which a larger query was cut off, where one was."""
+        final = final_buckets(buckets(answer.interval, self.report.step, self.report.zone), answer.watermark)
+        expectation = self.density.expect(final)
+        if expectation.source is Source.none:
+            return self._accept(answer, final, expectation, Verdict.unjudged)
+        if not self._is_doubtful(answer, final, expectation):
+            return self._accept(answer, final, expectation, Verdict.whole)
+        parts = split(answer.interval, self.report.step, self.report.zone)
+        if not parts:
+            if cut_at is not None and answer.rows.num_rows >= cut_at:
+                chunk = self._chunk(answer, final, expectation, Verdict.incomplete)
+                raise IncompleteAnswer(self.report.report, chunk)
+            # One bucket, shorter than what a larger query was cut at: it was not cut, it is thin.
+            return self._accept(answer, final, expectation, Verdict.thin)
+        answers = await asyncio.gather(*(self.ask(part) for part in parts))
+        if self._say_the_same(answer, answers):
+            return self._accept(answer, final, expectation, Verdict.thin, asked_besides=answers)
+        discarded = self._chunk(answer, final, expectation, Verdict.truncated)
+        proven = await asyncio.gather(*(self._judge(part, cut_at=answer.rows.num_rows) for part in answers))
+        return Proven(
+            answer.interval,
+            in_order(pa.concat_tables([part.rows for part in proven])),
+            min(part.watermark for part in proven),
+            min(part.fetched_at for part in proven),
+            (discarded, *(chunk for part in proven for chunk in part.chunks)),
+        )
+
+    def _is_doubtful(self, answer: VendorAnswer, final: list[Interval], expectation: Expectation) -> bool:
+        got = Counter(answer.rows["interval_start"].to_pylist())
+        if falls_short(sum(got[bucket.start] for bucket in final), expectation.rows):
+            return True
+        # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
+        for part in split(answer.interval, self.report.step, self.report.zone):
+            inside = [bucket for bucket in final if part.contains(bucket)]
+            if part_falls_short(sum(got[bucket.start] for bucket in inside), self.density.expect(inside).rows):
+                return True
+        return False
+
+    def _say_the_same(self, whole: VendorAnswer, parts: list[VendorAnswer]) -> bool:
+        """Whether parts and whole agree on every bucket that was final when the whole was asked for."""
+
+        def settled(rows: pa.Table) -> pa.Table:
+            return in_order(rows.filter(pc.less_equal(rows["interval_end"], pa.scalar(whole.watermark))))
+
+        return bool(settled(pa.concat_tables([part.rows for part in parts])).equals(settled(whole.rows)))
+
+    def _accept(
+        self,
+        answer: VendorAnswer,
+        final: list[Interval],
+        expectation: Expectation,
+        verdict: Verdict,
+        asked_besides: list[VendorAnswer] | None = None,
+    ) -> Proven:
+        got = Counter(answer.rows["interval_start"].to_pylist())
+        self.density.learn({bucket: got[bucket.start] for bucket in final})
+        chunk = self._chunk(answer, final, expectation, verdict, asked_besides)
+        return Proven(answer.interval, answer.rows, answer.watermark, answer.fetched_at, (chunk,))
+
+    def _chunk(
+        self,
+        answer: VendorAnswer,
+        final: list[Interval],
+        expectation: Expectation,
+        verdict: Verdict,
+        asked_besides: list[VendorAnswer] | None = None,
+    ) -> JudgedChunk:
+        got = Counter(answer.rows["interval_start"].to_pylist())
+        chunk = JudgedChunk(
+            interval=answer.interval,
+            expected=expectation.rows,
+            source=expectation.source,
+            got=sum(got[bucket.start] for bucket in final),
+            verdict=verdict,
+            calls=answer.calls + sum(part.calls for part in asked_besides or ()),
+            seconds=answer.seconds,
+            watermark=answer.watermark,
+        )
+        self.on_chunk(chunk)
+        return chunk

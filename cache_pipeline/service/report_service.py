@@ -1,0 +1,226 @@
+"""The one engine behind all three ways in: HTTP, Dagster and the command line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+from redis.asyncio import Redis
+
+from cache_pipeline.query.calendar import buckets, is_aligned, pieces
+from cache_pipeline.query.completeness import Density, JudgedChunk
+from cache_pipeline.query.errors import InvalidInterval
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, arrow_schema
+from cache_pipeline.query.series import Query, Series
+from cache_pipeline.service.asking import VendorAnswer, ask
+from cache_pipeline.service.fetching import (
+    FailedPartition,
+    FetchedPartition,
+    Held,
+    chunks_of,
+    clipped_to_now,
+    fetch_partitions,
+)
+from cache_pipeline.service.judging import Judge
+from cache_pipeline.tiers.answer import Answer, render
+from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.history import History, Replacement
+from cache_pipeline.tiers.hot import HotTier
+from cache_pipeline.tiers.single_flight import single_flight
+from cache_pipeline.tiers.ttl import HOT_TTL_TIER, report_freshness
+from cache_pipeline.upstream.platforms.base import Platform
+from cache_pipeline.upstream.quota import Lane
+
+#: How far back history is looked at for what comparable days hold.
+_COMPARABLE_DAYS = timedelta(days=28)
+
+
+class PlatformNotConfigured(RuntimeError):
+    """A report's platform has no account in the settings."""
+
+
+def _ignore(_chunk: JudgedChunk) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class ReportService:
+    """Answers queries from what is kept, and asks the vendor only for what is missing.
+
+    Attributes:
+        platforms: by name, those that have an account.
+        history, hot: the tiers.
+        redis: where flights are held.
+        clock: the time, in UTC.
+        tenant: whose data.
+    """
+
+    platforms: Mapping[str, Platform]
+    history: History
+    hot: HotTier
+    redis: Redis
+    clock: Callable[[], datetime]
+    tenant: str
+
+    def series(self, report: Report) -> Series:
+        """The report as this tenant's series."""
+        return Series(report, self.tenant)
+
+    def platform(self, report: Report) -> Platform:
+        """The vendor behind a report.
+
+        Raises:
+            PlatformNotConfigured: naming the settings that are missing.
+        """
+        if report.platform not in self.platforms:
+            prefix = f"CACHE_PIPELINE_{report.platform.upper()}__"
+            raise PlatformNotConfigured(
+                f"{report.report} asks {report.platform}, which has no account: set {prefix}BASE_URL and {prefix}CLIENTS"
+            )
+        return self.platforms[report.platform]
+
+    def columns(self, report: Report) -> tuple[Column, ...]:
+        """The columns of a report's answers."""
+        return self.platform(report).columns(report)
+
+    async def fetch(
+        self,
+        report: Report,
+        wanted: Mapping[str, Interval],
+        lane: Lane,
+        *,
+        on_chunk: Callable[[JudgedChunk], None] = _ignore,
+        again: bool = False,
+    ) -> AsyncIterator[FetchedPartition | FailedPartition]:
+        """Bring together the rows of some partitions, asking the vendor for what history lacks.
+
+        Nothing is kept yet: that is for ``keep``, after whatever checks the caller makes.
+
+        Args:
+            report: the declaration.
+            wanted: interval by partition key; ends must be boundaries of the granularity.
+            lane: who asks.
+            on_chunk: hears of every judged answer as it falls.
+            again: ask for everything, whatever history holds.
+
+        Yields:
+            Every partition once, as it is finished.
+        """
+        platform, series = self.platform(report), self.series(report)
+        spans = IntervalSet(wanted.values())
+        now = self.clock()
+        coverage = await asyncio.to_thread(self.history.coverage, series)
+        held_intervals = IntervalSet() if again else spans - coverage.gaps(spans, now, report_freshness(report))
+        gaps = IntervalSet(part for gap in spans - held_intervals if (part := clipped_to_now(gap, report, now)))
+        held = Held(
+            held_intervals,
+            held_intervals & coverage.provisional,
+            await self._held_rows(series, held_intervals),
+            coverage.watermark,
+            coverage.provisional_fetched_at,
+        )
+
+        async def send(interval: Interval) -> VendorAnswer:
+            return await ask(platform, report, interval, lane, self.clock)
+
+        judge = Judge(report, await self._density(series, coverage, spans), send, on_chunk)
+        async for partition in fetch_partitions(judge, wanted, held, chunks_of(gaps, report)):
+            yield partition
+
+    async def keep(self, report: Report, partitions: Sequence[FetchedPartition]) -> None:
+        """Write partitions to history, rows and coverage in one transaction, and the judged chunks beside."""
+        if not partitions:
+            return
+        series = self.series(report)
+        await asyncio.to_thread(
+            self.history.replace,
+            Replacement(
+                series=series,
+                final=IntervalSet(part for partition in partitions for part in partition.final(report)),
+                provisional=IntervalSet(part for partition in partitions for part in partition.provisional(report)),
+                rows=pa.concat_tables([partition.rows for partition in partitions]),
+                watermark=max(partition.watermark for partition in partitions),
+                fetched_at=min(partition.fetched_at for partition in partitions),
+            ),
+        )
+        chunks = list(dict.fromkeys(chunk for partition in partitions for chunk in partition.chunks))
+        await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
+
+    async def answer(self, report: Report, interval: Interval, lane: Lane = Lane.interactive) -> Answer:
+        """Answer a query: hot, else history, else the vendor.
+
+        Raises:
+            InvalidInterval: it cuts a bucket, or lies in the future.
+            IncompleteAnswer, UpstreamError, SchemaMismatch: the vendor's answer cannot be had or kept.
+        """
+        buckets(interval, report.step, report.zone)
+        begun = clipped_to_now(interval, report, self.clock())
+        if begun is None:
+            raise InvalidInterval(f"interval {interval} has not begun yet")
+        query = Query(self.series(report), begun)
+        ready = await self.hot.get(query) or await self._from_history(query)
+        if ready is not None:
+            return ready
+
+        async def landed() -> bool:
+            return await self._from_history(query) is not None
+
+        async with single_flight(self.redis, query.key(HOT_TTL_TIER), landed) as mine:
+            if mine:
+                await self._fetch_and_keep(report, begun, lane)
+        ready = await self._from_history(query)
+        if ready is None:
+            raise RuntimeError(f"{report.report} {begun} was kept, and history does not hold it")
+        return ready
+
+    async def warm(self, report: Report, intervals: Sequence[Interval]) -> int:
+        """Put answers that history holds into the hot tier; returns how many it held."""
+        warmed = [await self._from_history(Query(self.series(report), interval)) for interval in intervals]
+        return sum(answer is not None for answer in warmed)
+
+    async def _fetch_and_keep(self, report: Report, interval: Interval, lane: Lane) -> None:
+        async for partition in self.fetch(report, {str(interval): interval}, lane):
+            if isinstance(partition, FailedPartition):
+                raise partition.error
+            await self.keep(report, [partition])
+
+    async def _from_history(self, query: Query) -> Answer | None:
+        """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
+        series, report = query.series, query.series.report
+        coverage = await asyncio.to_thread(self.history.coverage, series)
+        wanted = IntervalSet([query.interval])
+        completeness = coverage.of(query.interval)
+        if completeness is None or coverage.gaps(wanted, self.clock(), report_freshness(report)):
+            return None
+        rows = await asyncio.to_thread(self.history.read, series, query.interval, self.columns(report))
+        answer = render(query, rows, completeness)
+        await self.hot.put([(query, answer)])
+        return answer
+
+    async def _held_rows(self, series: Series, intervals: IntervalSet) -> pa.Table:
+        columns = self.columns(series.report)
+        tables = [await asyncio.to_thread(self.history.read, series, part, columns) for part in intervals]
+        return pa.concat_tables(tables) if tables else arrow_schema(columns).empty_table()
+
+    async def _density(self, series: Series, coverage: Coverage, spans: IntervalSet) -> Density:
+        report = series.report
+        density = Density(report.zone, report.groups_a_bucket())
+        starts, ends = [part.start for part in spans], [part.end for part in spans]
+        if not starts:
+            return density
+        around = Interval(min(starts) - _COMPARABLE_DAYS, max(ends))
+        groups = await asyncio.to_thread(self.history.groups_by_bucket, series, around)
+        for part in coverage.complete & IntervalSet([around]):
+            # The look-back may begin inside a bucket, which then teaches nothing.
+            whole = [
+                bucket
+                for bucket in pieces(part, report.step, report.zone)
+                if is_aligned(bucket, report.step, report.zone)
+            ]
+            density.learn({bucket: groups.get(bucket.start, 0) for bucket in whole})
+        return density

@@ -1,0 +1,138 @@
+"""Every setting, from the environment or ``.env``, typed and checked once; secrets stay masked."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the text names the environment variable and never its value."""
+
+
+class ClientCredentials(BaseModel, frozen=True):
+    """One OAuth client of a vendor account; ``weight`` is its share of the round-robin (G18)."""
+
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr
+    weight: int = Field(1, ge=1)
+
+
+class VendorAccount(BaseModel, frozen=True):
+    """Where a vendor's API is and which OAuth clients may ask it.
+
+    Attributes:
+        base_url: of the API, ``https://api.mypurecloud.de``, say.
+        login_url: of the token endpoint; by default the host with ``api.`` replaced by ``login.``, as Genesys has it.
+        clients: the token pool.
+        requests_per_window: overrides the platform's documented limit for each client.
+        window_seconds: overrides the length of the platform's window.
+    """
+
+    base_url: HttpUrl
+    login_url: HttpUrl | None = None
+    clients: tuple[ClientCredentials, ...] = Field(min_length=1)
+    requests_per_window: int | None = Field(None, ge=4)
+    window_seconds: float | None = Field(None, gt=0)
+
+    @property
+    def login_address(self) -> str:
+        """The token endpoint."""
+        if self.login_url is not None:
+            return str(self.login_url)
+        return str(self.base_url).rstrip("/").replace("//api.", "//login.") + "/oauth/token"
+
+
+class Settings(BaseSettings):
+    """Read from ``CACHE_PIPELINE_*``; a nested field is written with two underscores between.
+
+    Attributes:
+        postgres_url: history, coverage and Dagster's own storage.
+        redis_url: hot tier, quota and locks.
+        data_dir: staged Parquet, and the edge store where no ``edge_url`` is given.
+        reports_dir: the declarations.
+        edge_url: ``file://``, ``s3://``, ``gs://`` or ``az://``.
+        tenant: whose data this deployment holds.
+        reportdata: account for the platform of that name, and likewise ``genesys``.
+        partitions_from: overrides every report's first day, and ``partitions_to`` (exclusive) ends its partitions;
+            for replays of past volumes.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CACHE_PIPELINE_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    postgres_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    data_dir: Path = Path("data")
+    reports_dir: Path = Path("reports")
+    edge_url: str | None = None
+    tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")
+    reportdata: VendorAccount | None = None
+    genesys: VendorAccount | None = None
+    partitions_from: date | None = None
+    partitions_to: date | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Settings:
+        if self.partitions_from and self.partitions_to and self.partitions_from >= self.partitions_to:
+            raise ValueError("partitions_from must lie before partitions_to")
+        return self
+
+    @property
+    def edge_address(self) -> str:
+        """The edge store's URL."""
+        return self.edge_url or f"file://{self.data_dir.resolve() / 'edge'}"
+
+    def accounts(self) -> dict[str, VendorAccount]:
+        """The configured vendor accounts, by platform."""
+        named = {"reportdata": self.reportdata, "genesys": self.genesys}
+        return {platform: account for platform, account in named.items() if account is not None}
+
+    def required_postgres_url(self) -> str:
+        """The PostgreSQL URL.
+
+        Raises:
+            SettingsError: it is not set.
+        """
+        return _required(self.postgres_url, "POSTGRES_URL")
+
+    def required_redis_url(self) -> str:
+        """The Redis URL.
+
+        Raises:
+            SettingsError: it is not set.
+        """
+        return _required(self.redis_url, "REDIS_URL")
+
+
+def _required(url: SecretStr | None, name: str) -> str:
+    if url is None:
+        raise SettingsError(
+            f"CACHE_PIPELINE_{name} is not set: give the server's URL, or start the command through "
+            "`cache-pipeline with-servers -- COMMAND`, which starts embedded ones"
+        )
+    return url.get_secret_value()
+
+
+def read_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: naming the variable that is wrong.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            f"CACHE_PIPELINE_{'__'.join(str(part).upper() for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False, include_context=False)
+        ]
+        raise SettingsError("; ".join(problems)) from None

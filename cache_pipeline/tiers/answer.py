@@ -1,0 +1,63 @@
+"""An answer as it goes out: rows, and until when they are complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+from cache_pipeline.query.interval import canonical_instant
+from cache_pipeline.query.series import Query
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """What is known of an interval's rows.
+
+    Attributes:
+        complete_through: the instant before which every bucket is final; the interval's start where none is.
+        provisional_from: start of the first bucket that is held but not final, or None.
+        fetched_at: when the oldest part was fetched, or None where nothing is held.
+    """
+
+    complete_through: datetime
+    provisional_from: datetime | None
+    fetched_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Bytes ready to be sent, and what a cache in between needs to know of them."""
+
+    body: bytes
+    etag: str
+    completeness: Completeness
+
+
+def _optional(instant: datetime | None) -> str | None:
+    return canonical_instant(instant) if instant else None
+
+
+def _plain(value: object) -> object:
+    return canonical_instant(value) if isinstance(value, datetime) else value
+
+
+def render(query: Query, rows: pa.Table, completeness: Completeness) -> Answer:
+    """The JSON form of an answer: column names once, then rows as lists; instants are ISO 8601 in UTC."""
+    columns = {name: [_plain(value) for value in rows[name].to_pylist()] for name in rows.schema.names}
+    document = {
+        "report": query.series.report.report,
+        "interval": str(query.interval),
+        "granularity": query.series.report.granularity,
+        "timeZone": query.series.report.time_zone,
+        "completeThrough": canonical_instant(completeness.complete_through),
+        "provisionalFrom": _optional(completeness.provisional_from),
+        "fetchedAt": _optional(completeness.fetched_at),
+        "columns": list(columns),
+        "rows": list(zip(*columns.values(), strict=True)),
+    }
+    body = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    return Answer(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', completeness)

@@ -1,0 +1,246 @@
+"""The history tier: rows and their coverage in PostgreSQL, changed together or not at all.
+
+Every method is one short transaction on a connection of its own, and blocks; the engine calls them in threads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+from adbc_driver_postgresql import dbapi
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+from cache_pipeline.query.completeness import JudgedChunk
+from cache_pipeline.query.interval import Interval, IntervalSet, parse_instant
+from cache_pipeline.query.schema import Column, arrow_schema
+from cache_pipeline.query.series import Series
+from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.schema import HISTORY_SCHEMA
+
+
+class HistoryUnavailable(RuntimeError):
+    """PostgreSQL cannot be reached or refused; the text names the host and how to mend it, never the password."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """New rows for some intervals of a series; whatever was held there before goes.
+
+    Attributes:
+        series: whose rows.
+        final: intervals whose buckets lie before the watermark.
+        provisional: intervals that are held, but not final.
+        rows: exactly the rows of both, in the report's schema.
+        watermark: what the vendor (or the report's settle time) said.
+        fetched_at: when the oldest of the rows was fetched.
+    """
+
+    series: Series
+    final: IntervalSet
+    provisional: IntervalSet
+    rows: pa.Table
+    watermark: datetime
+    fetched_at: datetime
+
+
+def _multirange(intervals: Iterable[Interval]) -> str:
+    return "{" + ",".join(f"[{part.start.isoformat()},{part.end.isoformat()})" for part in intervals) + "}"
+
+
+def _intervals(bounds: Sequence[Sequence[str]]) -> IntervalSet:
+    return IntervalSet(Interval(parse_instant(start), parse_instant(end)) for start, end in bounds)
+
+
+def _table(series: Series) -> Composable:
+    return Identifier(HISTORY_SCHEMA, series.report.report)
+
+
+# Ranges leave PostgreSQL as JSON, for the driver has no multirange type.
+_COVERAGE = SQL(
+    """
+    SELECT {complete}::text, {provisional}::text, watermark, provisional_fetched_at
+    FROM cache_pipeline.coverage WHERE series = {series}
+    """
+)
+_BOUNDS = """(SELECT coalesce(json_agg(json_build_array(
+    to_char(lower(r) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    to_char(upper(r) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))), '[]') FROM unnest({column}) AS r)"""
+
+_COVER = SQL(
+    """
+    INSERT INTO cache_pipeline.coverage AS c
+        (series, report, tenant, meaning, complete, provisional, watermark, provisional_fetched_at)
+    VALUES ({series}, {report}, {tenant}, {meaning}::jsonb,
+            {final}::tstzmultirange, {provisional}::tstzmultirange, {watermark}, {provisional_fetched_at})
+    ON CONFLICT (series) DO UPDATE SET
+        report = excluded.report,
+        complete = c.complete - excluded.provisional + excluded.complete,
+        provisional = c.provisional - excluded.complete + excluded.provisional,
+        watermark = greatest(c.watermark, excluded.watermark),
+        -- What stays provisional beside the new part is as old as it was before.
+        provisional_fetched_at = CASE
+            WHEN isempty(c.provisional - excluded.complete - excluded.provisional)
+            THEN excluded.provisional_fetched_at
+            ELSE least(c.provisional_fetched_at, excluded.provisional_fetched_at)
+        END
+    """
+)
+
+
+_UNREACHABLE = "PostgreSQL cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the server is up"
+
+
+@contextmanager
+def open_history(postgres_url: str) -> Generator[History]:
+    """History on a server; the connection that others are cloned from is closed at the end.
+
+    Raises:
+        HistoryUnavailable: the server cannot be reached.
+    """
+    try:
+        connection = dbapi.connect(postgres_url)
+    except dbapi.OperationalError as error:
+        raise HistoryUnavailable(_UNREACHABLE) from error
+    with connection:
+        yield History(connection)
+
+
+class History:
+    """Rows of every report in ``history.<report>``, and what of each series is covered."""
+
+    def __init__(self, connection: dbapi.Connection) -> None:
+        """Keep the connection that others are cloned from: a new one reads the server's types, ten times as long."""
+        self._connection = connection
+
+    @contextmanager
+    def _transaction(self) -> Generator[Any]:
+        try:
+            connection = self._connection.adbc_clone()
+        except dbapi.OperationalError as error:
+            raise HistoryUnavailable(_UNREACHABLE) from error
+        with connection, connection.cursor() as cursor:
+            # Leaving without a commit rolls back.
+            yield cursor
+            connection.commit()
+
+    def coverage(self, series: Series) -> Coverage:
+        """What is held of a series."""
+        query = _COVERAGE.format(
+            complete=SQL(_BOUNDS).format(column=Identifier("complete")),
+            provisional=SQL(_BOUNDS).format(column=Identifier("provisional")),
+            series=Literal(series.id),
+        )
+        with self._transaction() as cursor:
+            cursor.execute(query.as_string())
+            row = cursor.fetchone()
+        if row is None:
+            return Coverage()
+        complete, provisional, watermark, fetched_at = row
+        return Coverage(_intervals(json.loads(complete)), _intervals(json.loads(provisional)), watermark, fetched_at)
+
+    def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
+        """Rows of an interval in the report's schema, in order of bucket and group."""
+        schema = arrow_schema(columns)
+        dimensions = [field.name for field in schema if pa.types.is_string(field.type)]
+        query = SQL(
+            "SELECT {columns} FROM {table} WHERE series = {series}"
+            " AND interval_start >= {start} AND interval_start < {end} ORDER BY {order}"
+        ).format(
+            columns=SQL(", ").join(map(Identifier, schema.names)),
+            table=_table(series),
+            series=Literal(series.id),
+            start=Literal(interval.start),
+            end=Literal(interval.end),
+            order=SQL(", ").join(
+                [Identifier("interval_start"), *(SQL('{} COLLATE "C"').format(Identifier(name)) for name in dimensions)]
+            ),
+        )
+        with self._transaction() as cursor:
+            cursor.execute(query.as_string())
+            return cursor.fetch_arrow_table().cast(schema)
+
+    def replace(self, replacement: Replacement) -> None:
+        """Put rows in place of those held for the same intervals, and extend coverage, in one transaction.
+
+        Writers of one series wait for each other; readers see all of the old or all of the new.
+        """
+        series = replacement.series
+        covered = replacement.final | replacement.provisional
+        with self._transaction() as cursor:
+            cursor.execute(
+                SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(series.id)).as_string()
+            )
+            for part in covered:
+                delete = SQL(
+                    "DELETE FROM {table} WHERE series = {series} AND interval_start >= {start} AND interval_start < {end}"
+                ).format(
+                    table=_table(series),
+                    series=Literal(series.id),
+                    start=Literal(part.start),
+                    end=Literal(part.end),
+                )
+                cursor.execute(delete.as_string())
+            if replacement.rows.num_rows:
+                rows = replacement.rows.append_column(
+                    pa.field("series", pa.string(), nullable=False),
+                    pa.array([series.id] * replacement.rows.num_rows, pa.string()),
+                )
+                cursor.adbc_ingest(series.report.report, rows, mode="append", db_schema_name=HISTORY_SCHEMA)
+            cover = _COVER.format(
+                series=Literal(series.id),
+                report=Literal(series.report.report),
+                tenant=Literal(series.tenant),
+                meaning=Literal(json.dumps(series.meaning)),
+                final=Literal(_multirange(replacement.final)),
+                provisional=Literal(_multirange(replacement.provisional)),
+                watermark=Literal(replacement.watermark),
+                provisional_fetched_at=Literal(replacement.fetched_at if replacement.provisional else None),
+            )
+            cursor.execute(cover.as_string())
+
+    def record_chunks(self, series: Series, chunks: Sequence[JudgedChunk], fetched_at: datetime) -> None:
+        """Note how upstream answers were judged."""
+        if not chunks:
+            return
+        table = pa.table(
+            {
+                "series": pa.array([series.id] * len(chunks), pa.string()),
+                "start": pa.array([chunk.interval.start for chunk in chunks], pa.timestamp("us", tz="UTC")),
+                "end": pa.array([chunk.interval.end for chunk in chunks], pa.timestamp("us", tz="UTC")),
+                "expected": pa.array([chunk.expected for chunk in chunks], pa.float64()),
+                "source": pa.array([chunk.source for chunk in chunks], pa.string()),
+                "got": pa.array([chunk.got for chunk in chunks], pa.int64()),
+                "verdict": pa.array([chunk.verdict for chunk in chunks], pa.string()),
+                "calls": pa.array([chunk.calls for chunk in chunks], pa.int64()),
+                "seconds": pa.array([chunk.seconds for chunk in chunks], pa.float64()),
+                "watermark": pa.array([chunk.watermark for chunk in chunks], pa.timestamp("us", tz="UTC")),
+                "fetched_at": pa.array([fetched_at] * len(chunks), pa.timestamp("us", tz="UTC")),
+            }
+        )
+        with self._transaction() as cursor:
+            cursor.executemany(
+                "INSERT INTO cache_pipeline.chunk (series, interval, expected, source, got, verdict, calls, seconds, watermark, fetched_at)"
+                " VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11)",
+                table,
+            )
+
+    def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
+        """How many groups each bucket of an interval has; buckets without rows are left out."""
+        query = SQL(
+            "SELECT interval_start, count(*) FROM {table} WHERE series = {series}"
+            " AND interval_start >= {start} AND interval_start < {end} GROUP BY 1"
+        ).format(
+            table=_table(series),
+            series=Literal(series.id),
+            start=Literal(interval.start),
+            end=Literal(interval.end),
+        )
+        with self._transaction() as cursor:
+            cursor.execute(query.as_string())
+            return dict(cursor.fetchall())

@@ -1,0 +1,11 @@
+"""Runs our migrations on the connection that the caller holds, inside its transaction."""
+
+from alembic import context
+
+from cache_pipeline.tiers.schema import OWN_SCHEMA
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    version_table_schema=OWN_SCHEMA,
+)
+context.run_migrations()

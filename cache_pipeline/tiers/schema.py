@@ -1,0 +1,106 @@
+"""Tables of the history tier: our own by Alembic, and one for each report from its declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, Kind
+
+HISTORY_SCHEMA = "history"
+OWN_SCHEMA = "cache_pipeline"
+_LOCK = "cache_pipeline.migrations"
+_SQL_TYPES: Mapping[Kind, type[sa.types.TypeEngine[Any]]] = {
+    Kind.dimension: sa.Text,
+    Kind.integer: sa.BigInteger,
+    Kind.number: sa.Double,
+}
+
+
+class DeclarationConflict(RuntimeError):
+    """A declaration that wants another type for a column its table already has."""
+
+
+def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        report.report,
+        metadata,
+        sa.Column("series", sa.Text, nullable=False, comment="meaning the row belongs to; a changed one starts anew"),
+        sa.Column("interval_start", sa.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("interval_end", sa.TIMESTAMP(timezone=True), nullable=False),
+        # Nullable throughout: rows of an earlier declaration lack the columns that a later one adds.
+        *(sa.Column(column.name, _SQL_TYPES[column.kind]()) for column in columns),
+        sa.Index(f"{report.report}_series_interval", "series", "interval_start"),
+        schema=HISTORY_SCHEMA,
+        comment=report.description,
+    )
+
+
+def _sqlalchemy_url(postgres_url: str) -> sa.URL:
+    return sa.make_url(postgres_url).set(drivername="postgresql+psycopg")
+
+
+def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
+    """Bring our tables and every report's table up to date; adds, never drops. Safe to run from many processes.
+
+    Raises:
+        DeclarationConflict: naming the column whose type would have to change.
+    """
+    engine = sa.create_engine(_sqlalchemy_url(postgres_url), poolclass=sa.pool.NullPool)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
+            for schema in (OWN_SCHEMA, HISTORY_SCHEMA):
+                connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+            config = Config(attributes={"connection": connection})
+            config.set_main_option("script_location", "cache_pipeline:tiers/migrations")
+            command.upgrade(config, "head")
+            _add_report_tables(connection, reports)
+    finally:
+        engine.dispose()
+
+
+def _is_history(name: str | None, kind: str, _parents: object) -> bool:
+    return kind != "schema" or name == HISTORY_SCHEMA
+
+
+def _add_report_tables(connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
+    metadata = sa.MetaData()
+    for report, columns in reports:
+        _table(report, columns, metadata)
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "include_schemas": True,
+            "compare_type": True,
+            "include_name": _is_history,
+        },
+    )
+    operations = Operations(context)
+    for difference in compare_metadata(context, metadata):
+        if isinstance(difference, list):
+            _refuse_type_change(difference)
+            continue
+        if difference[0] == "add_table":
+            operations.execute(sa.schema.CreateTable(difference[1], if_not_exists=True))
+        elif difference[0] == "add_index":
+            operations.execute(sa.schema.CreateIndex(difference[1], if_not_exists=True))
+        elif difference[0] == "add_column":
+            operations.add_column(difference[2], difference[3], schema=difference[1])
+
+
+def _refuse_type_change(difference: list[tuple[object, ...]]) -> None:
+    for change in difference:
+        if change[0] == "modify_type":
+            raise DeclarationConflict(
+                f"column {change[3]} of {change[1]}.{change[2]} is {change[5]} and would have to become {change[6]}: "
+                "declare the report under a new name"
+            )

@@ -1,0 +1,1 @@
+"""The vendors: each knows one API's words, and nothing above knows any."""

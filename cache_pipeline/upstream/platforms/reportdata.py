@@ -1,0 +1,127 @@
+"""The guide's report-data contract: query by report id, poll with percent, rows by cursor (G1, G2)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime
+from typing import ClassVar
+
+from cache_pipeline.query.interval import Interval, parse_instant
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.upstream.errors import JobFailed, raise_for_refusal
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
+from cache_pipeline.upstream.platforms.payload import mappings_of, optional_text, read_object, text_of
+from cache_pipeline.upstream.quota import Lane
+
+_QUERY = "/api/v2/analytics/reportdata/query"
+_PAGE_SIZE = 1000
+_TIME_GROUPINGS: Mapping[str, str] = {
+    "PT15M": "by15Minutes",
+    "PT30M": "by30Minutes",
+    "PT1H": "byHour",
+    "P1D": "byDay",
+    "P1W": "byWeek",
+    "P1M": "byMonth",
+}
+
+
+class ReportData:
+    """Platform ``reportdata``; metrics are whole numbers, in columns named as the vendor's, in snake_case."""
+
+    name: ClassVar[str] = "reportdata"
+    #: 60 requests a minute and token, sliding, with the remaining count in a header (G15, G17).
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        requests=60,
+        window_seconds=60,
+        sends_remaining=True,
+        reports_percent=True,
+        has_watermark=True,
+        omits_empty=True,
+    )
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    @staticmethod
+    def review(report: Report) -> Iterable[tuple[str, str]]:
+        """Granularities without a time grouping, and delivery that the contract does not have."""
+        if report.granularity not in _TIME_GROUPINGS:
+            yield "granularity", f"{report.granularity} has no timeGrouping: use {', '.join(_TIME_GROUPINGS)}"
+        if report.delivery != "async":
+            yield "delivery", "reportdata answers by job only: leave it out, or write async"
+
+    @staticmethod
+    def columns(report: Report) -> tuple[Column, ...]:
+        """Dimensions, then one whole-number column for each metric."""
+        return (
+            *(Column(snake_case(name), Kind.dimension, nullable=True) for name in report.group_by),
+            *(Column(snake_case(name), Kind.integer) for name in report.metrics),
+        )
+
+    async def submit(self, report: Report, interval: Interval, lane: Lane) -> Job:
+        """Send the query (G1)."""
+        body: dict[str, object] = {
+            "reportId": report.query_type,
+            "timeGrouping": _TIME_GROUPINGS[report.granularity],
+            "interval": str(interval),
+            "groupBy": list(report.group_by),
+            "columns": list(report.metrics),
+        }
+        if report.time_zone != "UTC":
+            body["timeZone"] = report.time_zone
+        if report.filters.predicates:
+            body["filters"] = report.filters.model_dump(mode="json")
+        response = await self._client.post(f"{_QUERY}/async", json=body, extensions={"lane": lane})
+        raise_for_refusal(response)
+        return Job(text_of(read_object(response), "id"), response.extensions["oauth_client"], lane)
+
+    async def status(self, job: Job) -> JobStatus:
+        """Poll (G2)."""
+        answer = await self._get(job, f"{_QUERY}/{job.id}")
+        status = text_of(answer, "status")
+        if status == "failed":
+            raise JobFailed(job.id, optional_text(answer, "errorMessage") or "the vendor gave no reason")
+        percent = answer.get("percentComplete")
+        return JobStatus(status == "completed", float(percent) if isinstance(percent, int | float) else None)
+
+    async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
+        """Follow the cursor; the last page has none."""
+        schema = arrow_schema(self.columns(report))
+        cursor: str | None = None
+        while True:
+            query = {"pageSize": str(_PAGE_SIZE), **({"cursor": cursor} if cursor else {})}
+            answer = await self._get(job, f"{_QUERY}/{job.id}/results", query)
+            rows = [self._row(row, report) for row in mappings_of(answer, "rows")]
+            yield Page(rows_to_table(rows, schema), _watermark(answer))
+            following = optional_text(answer, "cursor")
+            if following is None:
+                return
+            if following == cursor:
+                raise SchemaMismatch(f"job {job.id} gave the same page twice: its cursor does not move")
+            cursor = following
+
+    async def cancel(self, job: Job) -> None:
+        """The contract has no cancel; the job ends by itself."""
+
+    async def _get(self, job: Job, path: str, query: Mapping[str, str] | None = None) -> Mapping[str, object]:
+        extensions = {"lane": job.lane, "oauth_client": job.oauth_client}
+        response = await self._client.get(path, params=dict(query or {}), extensions=extensions)
+        raise_for_refusal(response)
+        return read_object(response)
+
+    def _row(self, row: Mapping[str, object], report: Report) -> Mapping[str, object]:
+        read: dict[str, object] = {
+            "interval_start": parse_instant(text_of(row, "intervalStart")),
+            "interval_end": parse_instant(text_of(row, "intervalEnd")),
+        }
+        rest = {name: value for name, value in row.items() if name not in ("intervalStart", "intervalEnd")}
+        read.update({snake_case(name): rest.pop(name, None) for name in report.group_by})
+        read.update({snake_case(name): value for name, value in rest.items()})
+        return read
+
+
+def _watermark(answer: Mapping[str, object]) -> datetime | None:
+    text = optional_text(answer, "dataAvailabilityDate")
+    return parse_instant(text) if text else None
