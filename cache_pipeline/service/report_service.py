@@ -15,7 +15,7 @@ from cache_pipeline.query.completeness import Density, JudgedChunk
 from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, arrow_schema
+from cache_pipeline.query.schema import Column, arrow_schema, rows_within
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.service.asking import VendorAnswer, ask
 from cache_pipeline.service.fetching import (
@@ -178,10 +178,17 @@ class ReportService:
             raise RuntimeError(f"{report.report} {begun} was kept, and history does not hold it")
         return ready
 
-    async def warm(self, report: Report, intervals: Sequence[Interval]) -> int:
-        """Put answers that history holds into the hot tier; returns how many it held."""
-        warmed = [await self._from_history(Query(self.series(report), interval)) for interval in intervals]
-        return sum(answer is not None for answer in warmed)
+    async def rendered(self, report: Report, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
+        """Answers as they would go out, for those of the intervals that history holds, in a few reads."""
+        series = self.series(report)
+        coverage = await asyncio.to_thread(self.history.coverage, series)
+        spans = IntervalSet(intervals)
+        rows = await self._held_rows(series, spans & (coverage.complete | coverage.provisional))
+        return [
+            (query, render(query, rows_within(rows, interval), completeness))
+            for interval in intervals
+            if (completeness := coverage.of(interval)) is not None and (query := Query(series, interval))
+        ]
 
     async def _fetch_and_keep(self, report: Report, interval: Interval, lane: Lane) -> None:
         async for partition in self.fetch(report, {str(interval): interval}, lane):

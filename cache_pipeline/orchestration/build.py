@@ -1,0 +1,68 @@
+"""Assembles everything that Dagster sees from the declared reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from cache_pipeline.orchestration.automation import report_automation
+from cache_pipeline.orchestration.checks import agreement_check, staged_checks
+from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
+from cache_pipeline.orchestration.partitions import report_partitions
+from cache_pipeline.orchestration.report_assets import report_assets
+from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.engine import declared_reports
+from cache_pipeline.settings import Settings, read_settings
+
+
+def default_resources() -> dict[str, Any]:
+    """The engine and the three IO managers; they read their settings when they run."""
+    engine = EngineResource()
+    return {
+        "engine": engine,
+        "history_io_manager": HistoryIOManager(engine=engine),
+        "hot_io_manager": HotIOManager(engine=engine),
+        "edge_io_manager": EdgeIOManager(engine=engine),
+    }
+
+
+def report_definitions(report: Report, settings: Settings) -> dg.Definitions:
+    """Everything of one report: assets, checks, job, schedule, sensor."""
+    partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
+    agreement = agreement_check(report, partitions)
+    return dg.Definitions.merge(
+        dg.Definitions(
+            assets=report_assets(report, partitions),
+            asset_checks=[staged_checks(report, partitions), *([agreement] if agreement else [])],
+        ),
+        report_automation(report, partitions),
+    )
+
+
+def build_defs(
+    *,
+    reports: Mapping[str, Report] | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+) -> dg.Definitions:
+    """The whole code location.
+
+    Args:
+        reports: instead of those declared in the settings' folder.
+        resource_overrides: put in place of, or beside, the default resources.
+
+    Raises:
+        SettingsError, DeclarationError: naming what to mend.
+    """
+    settings = read_settings()
+    declared = reports if reports is not None else declared_reports(settings)
+    return dg.Definitions.merge(
+        *(report_definitions(report, settings) for report in declared.values()),
+        dg.Definitions(
+            resources={**default_resources(), **(resource_overrides or {})},
+            # A process for each step costs seconds; what runs side by side here are requests, on one event loop.
+            executor=dg.in_process_executor,
+        ),
+    )

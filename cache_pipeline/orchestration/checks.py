@@ -1,0 +1,176 @@
+"""Checks of a report: three that block before anything is published, and one that holds the tiers against each other.
+
+A check's own partitions do not resolve in range runs, so each partition's verdict is reported as an event of its own.
+See https://docs.dagster.io/guides/test/asset-checks
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import dagster as dg
+
+from cache_pipeline.orchestration.metadata import chunk_table
+from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
+from cache_pipeline.orchestration.report_assets import COMPLETE_CHECK, asset_key
+from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.interval import canonical_instant
+from cache_pipeline.query.report import Report, Tier
+from cache_pipeline.query.schema import SchemaMismatch, arrow_schema, check_rows, rows_within
+from cache_pipeline.service.agreement import tiers_agree
+from cache_pipeline.service.engine import report_columns
+from cache_pipeline.service.fetching import FetchedPartition
+
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found for one partition; ``problem`` is empty where it passed."""
+
+    problem: str = ""
+    metadata: "Mapping[str, dg.RawMetadataValue]" = field(default_factory=lambda: {})  # noqa: PIE807 - keeps its type
+
+
+def find_complete(partition: FetchedPartition, report: Report) -> Finding:
+    """Whether all rows are staged that the judged answers had (G22)."""
+    lost = [
+        chunk
+        for chunk in partition.chunks
+        if chunk.verdict is not Verdict.truncated
+        and partition.interval.contains(chunk.interval)
+        and _final_rows(partition, chunk) < chunk.got
+    ]
+    return Finding(
+        f"{len(lost)} chunks have fewer rows staged than the vendor gave, {lost[0].interval} first" if lost else "",
+        {
+            "rows": partition.rows.num_rows,
+            "truncated and asked again": sum(chunk.verdict is Verdict.truncated for chunk in partition.chunks),
+            "provisional": bool(partition.provisional(report)),
+        },
+    )
+
+
+def _final_rows(partition: FetchedPartition, chunk: JudgedChunk) -> int:
+    ends = rows_within(partition.rows, chunk.interval)["interval_end"].to_pylist()
+    return sum(end is not None and end <= chunk.watermark for end in ends)
+
+
+def find_schema(partition: FetchedPartition, report: Report) -> Finding:
+    """Whether the staged rows have exactly the declared columns, inside the partition, each group once (G12)."""
+    expected = arrow_schema(report_columns(report))
+    if not partition.rows.schema.equals(expected):
+        return Finding(f"columns are {partition.rows.schema.names}, declared are {expected.names}")
+    try:
+        check_rows(partition.rows, report, partition.interval)
+    except SchemaMismatch as error:
+        return Finding(str(error))
+    return Finding()
+
+
+def find_watermark(partition: FetchedPartition, report: Report) -> Finding:
+    """Whether the vendor's watermark can be believed: it never lies in the future of the fetch."""
+    ahead = [chunk for chunk in partition.chunks if chunk.watermark > partition.fetched_at + _CLOCK_SKEW]
+    if ahead:
+        return Finding(
+            f"{report.platform} says {ahead[0].interval} is complete to {ahead[0].watermark}, which lies after the "
+            f"fetch at {partition.fetched_at}: check this machine's clock"
+        )
+    return Finding("", {"watermark": canonical_instant(partition.watermark)})
+
+
+_FINDERS = {COMPLETE_CHECK: find_complete, "schema": find_schema, "watermark": find_watermark}
+
+
+def staged_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition:
+    """The blocking checks on ``staged``."""
+    key = asset_key("staged", report)
+    texts = {
+        COMPLETE_CHECK: "Every final bucket is there: enough rows, or proven to be all there are",
+        "schema": "Exactly the declared columns, inside the partition, each group once",
+        "watermark": "It is known until when the figures are complete",
+    }
+
+    @dg.multi_asset_check(
+        name=f"staged_checks__{report.report}",
+        specs=[dg.AssetCheckSpec(name, asset=key, blocking=True, description=text) for name, text in texts.items()],
+    )
+    def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
+        staging, series = engine.staging(), engine.tenant_series(report)
+        keys = keys_of_run(partitions, context.run.tags)
+        found = {name: staging.read(series, name) for name in keys}
+        for check_name, find in _FINDERS.items():
+            findings = {
+                name: find(partition, report) if partition else Finding("not staged")
+                for name, partition in found.items()
+            }
+            yield _reported(context, key, check_name, findings, [part for part in found.values() if part])
+
+    return check
+
+
+def _reported(
+    context: dg.AssetCheckExecutionContext,
+    key: dg.AssetKey,
+    check_name: str,
+    findings: Mapping[str, Finding],
+    partitions: list[FetchedPartition],
+) -> dg.AssetCheckResult:
+    """Report each partition's verdict, and return that of all together."""
+    for partition_key, finding in findings.items():
+        context.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=key,
+                check_name=check_name,
+                passed=not finding.problem,
+                partition=partition_key,
+                metadata=finding.metadata,
+                description=finding.problem or None,
+                blocking=True,
+            )
+        )
+    bad = {name: finding.problem for name, finding in findings.items() if finding.problem}
+    chunks = list(dict.fromkeys(chunk for partition in partitions for chunk in partition.chunks))
+    first = next(iter(bad.items()), None)
+    return dg.AssetCheckResult(
+        passed=not bad,
+        asset_key=key,
+        check_name=check_name,
+        description=f"{len(bad)} of {len(findings)} partitions fail; {first[0]}: {first[1]}" if first else None,
+        metadata={
+            "partitions": len(findings),
+            "failed partitions": len(bad),
+            **({"chunks": chunk_table(chunks)} if check_name == COMPLETE_CHECK else {}),
+        },
+    )
+
+
+def agreement_check(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition | None:
+    """History, hot and edge hold the same figures for the run's partitions; None where there is nothing to compare."""
+    if Tier.edge not in report.tiers:
+        return None
+    key = asset_key("edge", report)
+
+    @dg.asset_check(
+        name="tiers_agree",
+        asset=key,
+        additional_deps=[asset_key("hot", report)] if Tier.hot in report.tiers else [],
+        description="Redis, PostgreSQL and Parquet hold the same rows",
+    )
+    def tiers_agree_check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> dg.AssetCheckResult:
+        intervals = list(partition_intervals(partitions, keys_of_run(partitions, context.run.tags)).values())
+
+        async def compare() -> list[str]:
+            async with engine.service() as service:
+                return await tiers_agree(service, engine.edge(), report, intervals)
+
+        disagreements = asyncio.run(compare())
+        return dg.AssetCheckResult(
+            passed=not disagreements,
+            description="; ".join(disagreements[:3]) or None,
+            metadata={"partitions": len(intervals), "disagreements": len(disagreements)},
+        )
+
+    return tiers_agree_check

@@ -1,0 +1,119 @@
+"""IO managers of the three tiers: each writes what an asset returns, and loads back what it wrote (C4).
+
+See https://docs.dagster.io/guides/build/io-managers
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from cache_pipeline.orchestration.partitions import partition_intervals
+from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
+from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.series import Query
+from cache_pipeline.service.engine import declared_reports, report_columns
+from cache_pipeline.service.fetching import FetchedPartition
+from cache_pipeline.tiers.answer import Answer
+
+REPORT_METADATA = "cache_pipeline/report"
+
+
+class _TierIOManager(dg.ConfigurableIOManager):
+    """What the three have in common: which report an asset is, and which intervals a run covers."""
+
+    engine: dg.ResourceDependency[EngineResource]
+
+    def _report(self, context: dg.OutputContext | dg.InputContext) -> Report:
+        metadata = context.definition_metadata or {}
+        if isinstance(context, dg.InputContext):
+            metadata = (context.upstream_output.definition_metadata if context.upstream_output else None) or {}
+        name = str(getattr(metadata.get(REPORT_METADATA), "value", metadata.get(REPORT_METADATA, "")))
+        return find_report(declared_reports(self.engine.settings), name)
+
+    def _intervals(self, context: dg.OutputContext | dg.InputContext) -> list[Interval]:
+        partitions = context.asset_partitions_def
+        if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+            raise dg.Failure("a report's asset is partitioned by time, and this one is not", allow_retries=False)
+        return list(partition_intervals(partitions, context.asset_partition_keys).values())
+
+
+class HistoryIOManager(_TierIOManager):
+    """Keeps ``FetchedPartition`` lists in PostgreSQL; loads rows of the wanted partitions as one Arrow table."""
+
+    def handle_output(self, context: dg.OutputContext, obj: Sequence[FetchedPartition]) -> None:
+        """Replace the partitions' rows and extend coverage in one transaction."""
+        report = self._report(context)
+
+        async def keep() -> None:
+            async with self.engine.service() as service:
+                await service.keep(report, obj)
+
+        asyncio.run(keep())
+        rows = sum(partition.rows.num_rows for partition in obj)
+        context.add_output_metadata({"dagster/row_count": rows, "table": f"history.{report.report}"})
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Rows of the wanted partitions, as Arrow."""
+        report = self._report(context)
+        series = self.engine.tenant_series(report)
+        with self.engine.history() as history:
+            spans = IntervalSet(self._intervals(context))
+            return pa.concat_tables([history.read(series, span, report_columns(report)) for span in spans])
+
+
+class HotIOManager(_TierIOManager):
+    """Puts finished answers into Redis for a few seconds; loads them back as JSON bytes by interval."""
+
+    def handle_output(self, context: dg.OutputContext, obj: Sequence[tuple[Query, Answer]]) -> None:
+        """Put the answers in one round trip."""
+
+        async def put() -> None:
+            async with self.engine.service() as service:
+                await service.hot.put(obj)
+
+        asyncio.run(put())
+        context.add_output_metadata({"answers": len(obj), "bytes": sum(len(answer.body) for _, answer in obj)})
+
+    def load_input(self, context: dg.InputContext) -> dict[Interval, bytes]:
+        """The answers of the wanted partitions: from Redis, or from history where their seconds are over."""
+        report, intervals = self._report(context), self._intervals(context)
+
+        async def read() -> dict[Interval, bytes]:
+            async with self.engine.service() as service:
+                return {interval: (await service.answer(report, interval)).body for interval in intervals}
+
+        return asyncio.run(read())
+
+
+class EdgeIOManager(_TierIOManager):
+    """Publishes rows by interval as immutable Parquet; loads them back through the manifest, checksums verified."""
+
+    def handle_output(
+        self, context: dg.OutputContext, obj: tuple[Mapping[Interval, pa.Table], datetime | None]
+    ) -> None:
+        """Publish; unchanged days upload nothing."""
+        rows_by_interval, provisional_from = obj
+        try:
+            publication = self.engine.edge().publish(self._report(context), rows_by_interval, provisional_from)
+        except KNOWN_ERRORS as error:
+            raise failure(error) from error
+        context.add_output_metadata(
+            {
+                "dagster/row_count": sum(rows.num_rows for rows in rows_by_interval.values()),
+                "snapshot": publication.snapshot,
+                "files uploaded": publication.uploaded,
+                "dagster/uri": self.engine.settings.edge_address,
+            }
+        )
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Published rows of the wanted partitions, as Arrow."""
+        report, edge = self._report(context), self.engine.edge()
+        spans = IntervalSet(self._intervals(context))
+        return pa.concat_tables([edge.read(report, span) for span in spans])

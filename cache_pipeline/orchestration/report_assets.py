@@ -1,0 +1,251 @@
+"""The assets of one report: staged, then history, then hot and edge (C1).
+
+Nothing a user sees is written before the blocking checks on ``staged`` have passed.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from cache_pipeline.orchestration.io_managers import REPORT_METADATA
+from cache_pipeline.orchestration.lanes import lane_of_run
+from cache_pipeline.orchestration.metadata import (
+    chunk_sentence,
+    chunk_table,
+    column_schema,
+    partition_metadata,
+)
+from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
+from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
+from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report, Tier
+from cache_pipeline.query.schema import rows_within
+from cache_pipeline.query.series import Series
+from cache_pipeline.service.engine import report_columns
+from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
+from cache_pipeline.service.staging import Staging
+
+#: Says how far a run is, with ``done`` and ``total`` as extras of each record.
+progress = logging.getLogger("cache_pipeline.progress")
+
+COMPLETE_CHECK = "complete"
+_KINDS = {"staged": {"parquet"}, "history": {"postgres"}, "hot": {"redis"}, "edge": {"parquet"}}
+
+
+class FetchConfig(dg.Config):
+    """How ``staged`` fetches.
+
+    Attributes:
+        again: ask the vendor for everything, whatever is held; for restated figures.
+    """
+
+    again: bool = False
+
+
+def asset_key(layer: str, report: Report) -> dg.AssetKey:
+    """``staged/<report>``, ``history/<report>``, ``hot/<report>`` or ``edge/<report>``."""
+    return dg.AssetKey([layer, report.report])
+
+
+def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinition, text: str) -> dg.AssetSpec:
+    above = {"staged": [], "history": ["staged"], "hot": ["history"], "edge": ["history"]}[layer]
+    return dg.AssetSpec(
+        asset_key(layer, report),
+        deps=[asset_key(name, report) for name in above],
+        description=f"{report.description}. {text}",
+        group_name=report.report,
+        kinds=_KINDS[layer],
+        owners=report.owners,
+        partitions_def=partitions,
+        metadata={REPORT_METADATA: report.report, "dagster/column_schema": column_schema(report_columns(report))},
+    )
+
+
+def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Fetches partitions and stages each as soon as it is proven complete."""
+    spec = _spec("staged", report, partitions, "Fetched and proven complete, waiting for its checks.")
+
+    @dg.multi_asset(
+        name=f"staged__{report.report}",
+        specs=[spec],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    async def staged(
+        context: dg.AssetExecutionContext, config: FetchConfig, engine: EngineResource
+    ) -> dg.MaterializeResult[Any]:
+        wanted = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
+        done, failed = await _stage(context, report, wanted, engine, again=config.again)
+        if failed:
+            # The step fails, and what succeeded must not be asked for again: record it before.
+            for partition in done.values():
+                context.log_event(
+                    dg.AssetMaterialization(spec.key, partition=partition.key, metadata=partition_metadata(partition))
+                )
+            raise _failed(report, failed, len(wanted)) from failed[0].error
+        for partition in done.values():
+            context.add_asset_metadata(partition_metadata(partition), partition_key=partition.key)
+        chunks = list(dict.fromkeys(chunk for partition in done.values() for chunk in partition.chunks))
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": sum(partition.rows.num_rows for partition in done.values()),
+                "upstream calls": sum(chunk.calls for chunk in chunks),
+                "chunks": chunk_table(chunks),
+            }
+        )
+
+    return staged
+
+
+async def _stage(
+    context: dg.AssetExecutionContext,
+    report: Report,
+    wanted: Mapping[str, Interval],
+    engine: EngineResource,
+    *,
+    again: bool,
+) -> tuple[dict[str, FetchedPartition], list[FailedPartition]]:
+    staging, series = engine.staging(), engine.tenant_series(report)
+    done = {} if again else staging.final_partitions(series, wanted)
+    missing = {key: interval for key, interval in wanted.items() if key not in done}
+    failed: list[FailedPartition] = []
+
+    def hear(chunk: JudgedChunk) -> None:
+        if chunk.verdict is Verdict.truncated:
+            _fail_visibly(context, report, chunk)
+        else:
+            context.log.info(chunk_sentence(chunk))
+
+    try:
+        async with engine.service() as service:
+            lane = lane_of_run(context.run.tags)
+            async for partition in service.fetch(report, missing, lane, on_chunk=hear, again=again):
+                if isinstance(partition, FailedPartition):
+                    failed.append(partition)
+                    context.log.error(f"{partition.key}: {partition.error}")
+                    continue
+                staging.write(series, partition)
+                done[partition.key] = partition
+                progress.info(
+                    "%s: %d of %d partitions staged",
+                    report.report,
+                    len(done),
+                    len(wanted),
+                    extra={"done": len(done), "total": len(wanted)},
+                )
+    except KNOWN_ERRORS as error:
+        raise failure(error) from error
+    return done, failed
+
+
+def _fail_visibly(context: dg.AssetExecutionContext, report: Report, chunk: JudgedChunk) -> None:
+    """A truncated answer fails the completeness check there and then; the check passes when the parts have come."""
+    sentence = chunk_sentence(chunk)
+    context.log.warning(sentence)
+    context.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=asset_key("staged", report),
+            check_name=COMPLETE_CHECK,
+            passed=False,
+            description=sentence,
+            blocking=True,
+            metadata={"chunks": chunk_table([chunk])},
+        )
+    )
+
+
+def _failed(report: Report, failed: list[FailedPartition], wanted: int) -> dg.Failure:
+    first = failed[0]
+    known = failure(first.error) if isinstance(first.error, KNOWN_ERRORS) else None
+    return dg.Failure(
+        f"{len(failed)} of {wanted} partitions of {report.report} failed; {first.key}: {first.error}",
+        metadata={
+            "failed partitions": dg.MetadataValue.table(
+                [dg.TableRecord({"partition": part.key, "error": str(part.error)}) for part in failed]
+            )
+        },
+        allow_retries=known is None or known.allow_retries,
+    )
+
+
+def _staged_partitions(staging: Staging, series: Series, keys: list[str]) -> list[FetchedPartition]:
+    found = {key: staging.read(series, key) for key in keys}
+    lacking = [key for key, partition in found.items() if partition is None]
+    if lacking:
+        raise dg.Failure(
+            f"{len(lacking)} partitions are not staged, {lacking[0]} first: materialise staged/{series.report.report}",
+            allow_retries=False,
+        )
+    return [partition for partition in found.values() if partition is not None]
+
+
+def history_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Moves checked partitions into PostgreSQL."""
+    spec = _spec("history", report, partitions, "Kept for years, with what of it is complete.")
+
+    @dg.multi_asset(
+        name=f"history__{report.report}",
+        specs=[spec.with_io_manager_key("history_io_manager")],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def history(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult[Any]:
+        keys = keys_of_run(partitions, context.run.tags)
+        found = _staged_partitions(engine.staging(), engine.tenant_series(report), keys)
+        for partition in found:
+            context.add_asset_metadata(
+                {"dagster/partition_row_count": partition.rows.num_rows}, partition_key=partition.key
+            )
+        return dg.MaterializeResult(value=found)
+
+    return history
+
+
+def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Renders the partitions' answers for Redis."""
+    spec = _spec("hot", report, partitions, "Answers for a crowd of dashboards, for a few seconds.")
+
+    @dg.multi_asset(
+        name=f"hot__{report.report}",
+        specs=[spec.with_io_manager_key("hot_io_manager")],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    async def hot(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult[Any]:
+        intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
+        async with engine.service() as service:
+            return dg.MaterializeResult(value=await service.rendered(report, list(intervals.values())))
+
+    return hot
+
+
+def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Cuts the partitions' rows from history for publishing."""
+    spec = _spec("edge", report, partitions, "Published as Parquet for anyone with the URL.")
+
+    @dg.multi_asset(
+        name=f"edge__{report.report}",
+        ins={"rows": dg.AssetIn(asset_key("history", report))},
+        specs=[spec.with_io_manager_key("edge_io_manager")],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def edge(context: dg.AssetExecutionContext, engine: EngineResource, rows: pa.Table) -> dg.MaterializeResult[Any]:
+        intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags)).values()
+        with engine.history() as history:
+            coverage = history.coverage(engine.tenant_series(report))
+        provisional = coverage.provisional & IntervalSet(intervals)
+        rows_by_interval = {interval: rows_within(rows, interval) for interval in intervals}
+        return dg.MaterializeResult(value=(rows_by_interval, next((part.start for part in provisional), None)))
+
+    return edge
+
+
+def report_assets(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """All assets of a report, for the tiers that it declares."""
+    assets = [staged_asset(report, partitions), history_asset(report, partitions)]
+    if Tier.hot in report.tiers:
+        assets.append(hot_asset(report, partitions))
+    if Tier.edge in report.tiers:
+        assets.append(edge_asset(report, partitions))
+    return assets

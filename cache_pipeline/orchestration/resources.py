@@ -1,0 +1,83 @@
+"""The engine as a Dagster resource.
+
+See https://docs.dagster.io/guides/build/external-resources
+"""
+
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+import dagster as dg
+
+from cache_pipeline.query.errors import QueryError
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.query.series import Series
+from cache_pipeline.service.engine import edge_tier, open_service
+from cache_pipeline.service.judging import IncompleteAnswer
+from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
+from cache_pipeline.service.staging import Staging, StagingUnwritable
+from cache_pipeline.settings import Settings, SettingsError, read_settings
+from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
+from cache_pipeline.tiers.history import History, HistoryUnavailable, open_history
+from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
+
+#: What asking again would not mend.
+_PERMANENT = (
+    QueryError,
+    SchemaMismatch,
+    IncompleteAnswer,
+    PlatformNotConfigured,
+    SettingsError,
+    LoginRefused,
+    UpstreamRefused,
+)
+KNOWN_ERRORS = (*_PERMANENT, UpstreamError, StagingUnwritable, EdgeStoreError, HistoryUnavailable)
+
+
+def failure(error: Exception) -> dg.Failure:
+    """One of our errors as a Dagster failure: its one line, and whether a retry could help."""
+    return dg.Failure(
+        str(error),
+        metadata={"error": type(error).__name__},
+        allow_retries=not isinstance(error, _PERMANENT),
+    )
+
+
+class EngineResource(dg.ConfigurableResource[None]):
+    """Opens the engine by the settings of the process that runs a step; nothing happens before that."""
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the process's environment: a run may be executed far from where it was launched."""
+        return read_settings()
+
+    @asynccontextmanager
+    async def service(self) -> AsyncGenerator[ReportService]:
+        """The engine, for as long as the block lasts.
+
+        Raises:
+            Failure: naming what is wrong and how to mend it.
+        """
+        try:
+            async with open_service(self.settings) as service:
+                yield service
+        except KNOWN_ERRORS as error:
+            raise failure(error) from error
+
+    @contextmanager
+    def history(self) -> Generator[History]:
+        """The history tier alone."""
+        with open_history(self.settings.required_postgres_url()) as history:
+            yield history
+
+    def edge(self) -> EdgeTier:
+        """The edge tier alone."""
+        return edge_tier(self.settings)
+
+    def staging(self) -> Staging:
+        """Where fetched partitions wait for their checks."""
+        return Staging(self.settings.data_dir / "staged")
+
+    def tenant_series(self, report: Report) -> Series:
+        """A report as this deployment's series."""
+        return Series(report, self.settings.tenant)

@@ -1,0 +1,49 @@
+"""Whether the three tiers hold the same figures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import in_order
+from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
+
+
+async def tiers_agree(
+    service: ReportService, edge: EdgeTier, report: Report, intervals: Sequence[Interval]
+) -> list[str]:
+    """Hold hot and edge against history for some intervals.
+
+    Returns:
+        One sentence for each disagreement; empty when the tiers agree.
+    """
+    found: list[str] = []
+    expected = await service.rendered(report, intervals)
+    if len(expected) < len(intervals):
+        found.append(f"history holds {len(expected)} of {len(intervals)} intervals")
+    for query, answer in expected:
+        # A read goes through Redis and fills it, so what is compared is what a dashboard would get.
+        served = await service.answer(report, query.interval)
+        if json.loads(served.body)["rows"] != json.loads(answer.body)["rows"]:
+            found.append(f"{query.interval}: Redis and history differ")
+    for span in IntervalSet(intervals):
+        kept = await asyncio.to_thread(service.history.read, service.series(report), span, service.columns(report))
+        try:
+            published = in_order(await asyncio.to_thread(edge.read, report, span))
+        except EdgeStoreError as error:
+            found.append(str(error))
+            continue
+        if not in_order(kept).cast(published.schema).equals(published):
+            found.append(f"{span}: Parquet has {published.num_rows} rows, history {kept.num_rows}, or they differ")
+    return found
+
+
+def total(rows: pa.Table, column: str) -> int:
+    """Sum of a counting column."""
+    return round(sum(value or 0 for value in rows[column].to_pylist()))

@@ -1,0 +1,106 @@
+"""Fetched partitions as Parquet files on disk: proven, but not yet checked and published.
+
+They outlive a killed run, so that what was fetched is not asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.series import Series
+from cache_pipeline.service.fetching import FetchedPartition
+
+_META = b"cache_pipeline"
+
+
+class StagingUnwritable(RuntimeError):
+    """The data folder cannot be written."""
+
+
+class Staging:
+    """One Parquet file for each partition of each series, under ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, series: Series, key: str) -> Path:
+        """Where a partition is, or would be."""
+        # Colons of a partition key are no part of a file name everywhere.
+        return self._folder / series.report.report / series.id / f"{key.replace(':', '')}.parquet"
+
+    def write(self, series: Series, partition: FetchedPartition) -> Path:
+        """Keep a partition; a reader sees all of it or none.
+
+        Raises:
+            StagingUnwritable: naming the folder.
+        """
+        path = self.path(series, partition.key)
+        meta = {
+            "key": partition.key,
+            "interval": str(partition.interval),
+            "watermark": partition.watermark.isoformat(),
+            "fetched_at": partition.fetched_at.isoformat(),
+            "not_asked_again": [str(part) for part in partition.not_asked_again],
+            "chunks": [_chunk_to_json(chunk) for chunk in partition.chunks],
+        }
+        rows = partition.rows.replace_schema_metadata({_META: json.dumps(meta).encode()})
+        partial = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(rows, partial, compression="zstd")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise StagingUnwritable(
+                f"{path.parent} cannot be written ({error.strerror}): free space, mend its permissions, or set "
+                "CACHE_PIPELINE_DATA_DIR to another folder"
+            ) from error
+        return path
+
+    def read(self, series: Series, key: str) -> FetchedPartition | None:
+        """A kept partition, or None."""
+        path = self.path(series, key)
+        if not path.exists():
+            return None
+        rows = pq.read_table(path)
+        meta = json.loads((rows.schema.metadata or {})[_META])
+        return FetchedPartition(
+            key=meta["key"],
+            interval=Interval.parse(meta["interval"]),
+            rows=rows.replace_schema_metadata(None),
+            watermark=datetime.fromisoformat(meta["watermark"]),
+            fetched_at=datetime.fromisoformat(meta["fetched_at"]),
+            chunks=tuple(_chunk_from_json(chunk) for chunk in meta["chunks"]),
+            not_asked_again=IntervalSet(Interval.parse(part) for part in meta["not_asked_again"]),
+        )
+
+    def final_partitions(self, series: Series, keys: Iterable[str]) -> dict[str, FetchedPartition]:
+        """Those of the partitions that are kept and can no longer change."""
+        found = {key: partition for key in keys if (partition := self.read(series, key)) is not None}
+        return {key: partition for key, partition in found.items() if not partition.provisional(series.report)}
+
+
+def _chunk_to_json(chunk: JudgedChunk) -> dict[str, object]:
+    return {**asdict(chunk), "interval": str(chunk.interval), "watermark": chunk.watermark.isoformat()}
+
+
+def _chunk_from_json(data: dict[str, object]) -> JudgedChunk:
+    known = {field.name: data[field.name] for field in fields(JudgedChunk)}
+    return JudgedChunk(
+        **{
+            **known,
+            "interval": Interval.parse(str(known["interval"])),
+            "watermark": datetime.fromisoformat(str(known["watermark"])),
+            "source": Source(str(known["source"])),
+            "verdict": Verdict(str(known["verdict"])),
+        }  # pyright: ignore[reportArgumentType]
+    )

@@ -1,0 +1,57 @@
+"""Servers for the tests: real ones, started once for a whole run unless the environment names others."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+import redis
+
+from cache_pipeline.embedded import EmbeddedServers, embedded_servers
+
+
+@pytest.fixture(scope="session")
+def session_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    """Both servers, each from CACHE_PIPELINE_TEST_POSTGRES_URL or CACHE_PIPELINE_TEST_REDIS_URL where that is set."""
+    folder: Path = tmp_path_factory.mktemp("servers")
+    with embedded_servers(
+        folder,
+        postgres_url=os.environ.get("CACHE_PIPELINE_TEST_POSTGRES_URL") or None,
+        redis_url=os.environ.get("CACHE_PIPELINE_TEST_REDIS_URL") or None,
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_url(session_servers: EmbeddedServers) -> str:
+    """A PostgreSQL for the whole run; a test that writes takes `postgres_database`."""
+    return session_servers.postgres_url
+
+
+@pytest.fixture(scope="session")
+def redis_url(session_servers: EmbeddedServers) -> str:
+    """A Redis for the whole run; a test that writes takes `redis_database`."""
+    return session_servers.redis_url
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The URL of a database that is this test's alone."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def redis_database(redis_url: str) -> str:
+    """The URL of a Redis database that is empty when the test starts; tests run one after another."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return redis_url
