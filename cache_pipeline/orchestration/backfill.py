@@ -6,7 +6,7 @@ The instance is that of DAGSTER_HOME, so that the run is seen in the Dagster UI 
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import TypedDict
 
@@ -53,7 +53,7 @@ class _Progress(logging.Handler):
 
 
 def run_backfill(
-    name: str, first_day: date, end_day: date, say: Callable[[dict[str, object]], None]
+    name: str, first_day: date, end_day: date, say: Callable[[dict[str, object]], None], *, alone: bool = False
 ) -> BackfillOutcome:
     """Materialise all assets of a report for ``[first_day, end_day)`` of its zone, in one run.
 
@@ -62,6 +62,7 @@ def run_backfill(
         first_day: first local day.
         end_day: the local day after the last.
         say: hears of progress, as ``{"done": partitions, "total": partitions}``.
+        alone: nobody else runs this report, so a run that still counts as started was killed and is failed first.
 
     Raises:
         UnknownReport, DeclarationError, SettingsError: naming what to mend.
@@ -78,6 +79,8 @@ def run_backfill(
     progress.propagate = False
     try:
         with dg.DagsterInstance.get() as instance:
+            if alone:
+                _fail_dead_runs(instance, job_name(report))
             job = build_defs(reports={name: report}).resolve_job_def(job_name(report))
             result = job.execute_in_process(
                 instance=instance,
@@ -96,6 +99,12 @@ def run_backfill(
         progress.removeHandler(handler)
 
 
+def _fail_dead_runs(instance: dg.DagsterInstance, job: str) -> None:
+    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=unfinished)):
+        instance.report_run_failed(run, "its process was killed")
+
+
 def _first_error(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error:
@@ -105,7 +114,7 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
     return ""
 
 
-def _check_outcomes(instance: dg.DagsterInstance, keys: "set[dg.AssetCheckKey]") -> list[CheckOutcome]:
+def _check_outcomes(instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKey]) -> list[CheckOutcome]:
     outcomes: list[CheckOutcome] = []
     for key in sorted(keys):
         history = instance.event_log_storage.get_asset_check_execution_history(key, limit=1000)
@@ -129,9 +138,10 @@ def _say(message: dict[str, object]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``REPORT FIRST_DAY END_DAY``; the last line printed is the outcome."""
-    name, first_day, end_day = arguments
-    outcome = run_backfill(name, date.fromisoformat(first_day), date.fromisoformat(end_day), _say)
+    """``REPORT FIRST_DAY END_DAY [--alone]``; the last line printed is the outcome."""
+    name, first_day, end_day, *flags = arguments
+    alone = flags == ["--alone"]
+    outcome = run_backfill(name, date.fromisoformat(first_day), date.fromisoformat(end_day), _say, alone=alone)
     _say({"outcome": outcome})
     return 0 if outcome["success"] else 1
 

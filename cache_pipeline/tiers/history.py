@@ -65,7 +65,7 @@ def _table(series: Series) -> Composable:
 _COVERAGE = SQL(
     """
     SELECT {complete}::text, {provisional}::text, watermark, provisional_fetched_at
-    FROM cache_pipeline.coverage WHERE series = {series}
+    FROM cache_pipeline_state.coverage WHERE series = {series}
     """
 )
 _BOUNDS = """(SELECT coalesce(json_agg(json_build_array(
@@ -74,7 +74,7 @@ _BOUNDS = """(SELECT coalesce(json_agg(json_build_array(
 
 _COVER = SQL(
     """
-    INSERT INTO cache_pipeline.coverage AS c
+    INSERT INTO cache_pipeline_state.coverage AS c
         (series, report, tenant, meaning, complete, provisional, watermark, provisional_fetched_at)
     VALUES ({series}, {report}, {tenant}, {meaning}::jsonb,
             {final}::tstzmultirange, {provisional}::tstzmultirange, {watermark}, {provisional_fetched_at})
@@ -225,7 +225,7 @@ class History:
         )
         with self._transaction() as cursor:
             cursor.executemany(
-                "INSERT INTO cache_pipeline.chunk (series, interval, expected, source, got, verdict, calls, seconds, watermark, fetched_at)"
+                "INSERT INTO cache_pipeline_state.chunk (series, interval, expected, source, got, verdict, calls, seconds, watermark, fetched_at)"
                 " VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11)",
                 table,
             )

@@ -16,7 +16,8 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind
 
 HISTORY_SCHEMA = "history"
-OWN_SCHEMA = "cache_pipeline"
+#: Not plain cache_pipeline: a role of that name has its schema first in the search path, and Dagster its tables there.
+OWN_SCHEMA = "cache_pipeline_state"
 _LOCK = "cache_pipeline.migrations"
 _SQL_TYPES: Mapping[Kind, type[sa.types.TypeEngine[Any]]] = {
     Kind.dimension: sa.Text,

@@ -23,7 +23,7 @@ def upgrade() -> None:
         sa.Column("provisional", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
         sa.Column("watermark", sa.TIMESTAMP(timezone=True)),
         sa.Column("provisional_fetched_at", sa.TIMESTAMP(timezone=True)),
-        schema="cache_pipeline",
+        schema="cache_pipeline_state",
     )
     op.create_table(
         "chunk",
@@ -39,11 +39,11 @@ def upgrade() -> None:
         sa.Column("watermark", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("fetched_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Index("chunk_series_fetched_at", "series", "fetched_at"),
-        schema="cache_pipeline",
+        schema="cache_pipeline_state",
     )
 
 
 def downgrade() -> None:
     """Drop both tables."""
-    op.drop_table("chunk", schema="cache_pipeline")
-    op.drop_table("coverage", schema="cache_pipeline")
+    op.drop_table("chunk", schema="cache_pipeline_state")
+    op.drop_table("coverage", schema="cache_pipeline_state")

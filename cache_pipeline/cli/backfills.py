@@ -1,0 +1,90 @@
+"""Backfills of all reports side by side, each a Dagster run in a process of its own, with one bar each."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import TypedDict
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cache_pipeline.cli.leashed import leashed
+from cache_pipeline.cli.scenario import Scenario
+
+
+class CheckOutcome(TypedDict):
+    """How one check stands; of its earlier evaluations, how many failed before."""
+
+    check: str
+    passed: bool
+    failed_before: int
+
+
+class BackfillOutcome(TypedDict):
+    """What one backfill came to, as its process told it."""
+
+    report: str
+    run_id: str
+    success: bool
+    partitions: int
+    error: str
+    checks: list[CheckOutcome]
+
+
+def run_backfills(scenario: Scenario, reports: Iterable[str], console: Console) -> dict[str, BackfillOutcome]:
+    """Backfill the scenario's days of some reports; returns an outcome for each."""
+    outcomes: dict[str, BackfillOutcome] = {}
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars, ExitStack() as stack:
+        threads: list[threading.Thread] = []
+        for name in reports:
+            process = stack.enter_context(leashed(_command(scenario, name), scenario.environment, capture=True))
+            bar = bars.add_task(name, total=None)
+            thread = threading.Thread(target=_follow, args=(process, name, bars, bar, outcomes), daemon=True)
+            thread.start()
+            threads.append(thread)
+        for thread in threads:
+            # A join without a limit would keep Ctrl-C waiting.
+            while thread.is_alive():
+                thread.join(0.2)
+    return dict(sorted(outcomes.items()))
+
+
+def _command(scenario: Scenario, report: str) -> list[str]:
+    module = "cache_pipeline.orchestration.backfill"
+    days = [scenario.first_day.isoformat(), scenario.end_day.isoformat()]
+    # On servers of our own nobody else can have a run, so one that still counts as started was killed.
+    return [sys.executable, "-m", module, report, *days, *(["--alone"] if scenario.embedded else [])]
+
+
+def _follow(
+    process: "subprocess.Popen[str]", name: str, bars: Progress, bar: TaskID, outcomes: dict[str, BackfillOutcome]
+) -> None:
+    errors: list[str] = []
+    drain = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+    drain.start()
+    outcome: BackfillOutcome | None = None
+    for line in process.stdout or ():
+        message = json.loads(line)
+        if "outcome" in message:
+            outcome = message["outcome"]
+        else:
+            bars.update(bar, completed=message["done"], total=message["total"])
+    process.wait()
+    drain.join()
+    if outcome is None:
+        told = [line.strip() for line in errors if line.strip() and not line.startswith((" ", "Traceback"))]
+        outcome = BackfillOutcome(
+            report=name,
+            run_id="",
+            success=False,
+            partitions=0,
+            error=told[-1] if told else f"its process ended with code {process.returncode}",
+            checks=[],
+        )
+    outcomes[name] = outcome
+    if outcome["success"]:
+        bars.update(bar, completed=outcome["partitions"], total=outcome["partitions"])

@@ -1,0 +1,180 @@
+"""``cache-pipeline demo``: the main job from end to end, and a report of what it came to."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from cache_pipeline.cli.backfills import BackfillOutcome, run_backfills
+from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.cli.scenario import Scenario, Wish
+from cache_pipeline.cli.volumes import DayTotals, day_totals, read_volumes
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.engine import declared_reports, edge_tier, migrate_history, open_service
+from cache_pipeline.upstream.http import httpx
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What a demo came to.
+
+    Attributes:
+        outcomes: of each report's backfill.
+        days: totals of each report by day.
+        upstream: requests that the vendor counted, by kind.
+        seconds: from the first request to the last comparison.
+    """
+
+    outcomes: Mapping[str, BackfillOutcome]
+    days: Mapping[str, list[DayTotals]]
+    upstream: Mapping[str, int]
+    seconds: float
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every run succeeded, every check passed and the tiers agree on every day."""
+        return all(self.report_succeeded(name) for name in self.outcomes)
+
+    def report_succeeded(self, name: str) -> bool:
+        """The same for one report."""
+        outcome = self.outcomes[name]
+        checked = bool(outcome["checks"]) and all(check["passed"] for check in outcome["checks"])
+        return outcome["success"] and checked and bool(self.days[name]) and all(day.agree for day in self.days[name])
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``demo-report.json``."""
+        return {
+            "succeeded": self.succeeded,
+            "seconds": round(self.seconds, 1),
+            "upstream": dict(self.upstream),
+            "reports": {
+                name: {
+                    **outcome,
+                    "rows": _rows(self.days[name]),
+                    "tiers_agree": all(day.agree for day in self.days[name]),
+                    "days": [
+                        {**asdict(day), "day": day.day.isoformat(), "agree": day.agree} for day in self.days[name]
+                    ],
+                }
+                for name, outcome in self.outcomes.items()
+            },
+        }
+
+
+def _rows(days: list[DayTotals]) -> dict[str, int]:
+    return {tier: sum(day.rows[tier] for day in days) for tier in ("history", "hot", "edge")}
+
+
+def run_demo(scenario: Scenario, wish: Wish, console: Console) -> DemoReport:
+    """Backfill all reports through Dagster, then hold the tiers against each other."""
+    settings = scenario.settings
+    reports = declared_reports(settings)
+    migrate_history(settings, reports)
+    edge_tier(settings)
+    console.print(
+        f"Backfilling {len(reports)} reports, {scenario.first_day} to {scenario.end_day} (exclusive), "
+        "each a Dagster run in a process of its own; one quota for all of them"
+    )
+    started = time.monotonic()
+    outcomes = run_backfills(scenario, reports, console)
+    file = read_volumes(wish.arrivals, ZoneInfo(wish.arrivals_zone)) if wish.arrivals else None
+    kept = {name: report for name, report in reports.items() if outcomes[name]["success"]}
+    days = asyncio.run(_compare(scenario, kept, file))
+    return DemoReport(
+        outcomes,
+        {name: days.get(name, []) for name in reports},
+        _upstream_counts(scenario),
+        time.monotonic() - started,
+    )
+
+
+async def _compare(
+    scenario: Scenario, reports: Mapping[str, Report], file: pd.Series | None
+) -> dict[str, list[DayTotals]]:
+    edge = edge_tier(scenario.settings)
+    async with open_service(scenario.settings) as service:
+        return {
+            name: await day_totals(service, edge, report, scenario.first_day, scenario.end_day, file)
+            for name, report in reports.items()
+        }
+
+
+def _upstream_counts(scenario: Scenario) -> dict[str, int]:
+    summary = httpx.get(f"{scenario.simulator_url}/simulator/counters").json()["summary"]
+    return {kind: int(count) for kind, count in summary.items()}
+
+
+def print_report(report: DemoReport, console: Console) -> None:
+    """The same as the JSON, for people."""
+    table = Table(title="What each tier holds now")
+    for heading in ("report", "partitions", "PostgreSQL rows", "Redis rows", "Parquet rows", "checks", "tiers agree"):
+        table.add_column(heading, justify="left" if heading == "report" else "right")
+    for name, outcome in report.outcomes.items():
+        rows, passed = _rows(report.days[name]), sum(check["passed"] for check in outcome["checks"])
+        agree = bool(report.days[name]) and all(day.agree for day in report.days[name])
+        table.add_row(
+            name,
+            str(outcome["partitions"]),
+            *(f"{rows[tier]:,}" for tier in ("history", "hot", "edge")),
+            f"{passed} of {len(outcome['checks'])}" if outcome["checks"] else "none ran",
+            "[green]yes[/]" if agree else "[red]no[/]",
+        )
+    console.print(table)
+    for name, outcome in report.outcomes.items():
+        if outcome["error"]:
+            console.print(f"[red]{name}[/]: {outcome['error']}", highlight=False)
+        for check in outcome["checks"]:
+            if not check["passed"]:
+                console.print(f"[red]{name}[/]: check {check['check']} does not pass", highlight=False)
+            elif check["failed_before"]:
+                console.print(
+                    f"{name}: {check['check']} failed {check['failed_before']} times on truncated answers, "
+                    "which were discarded and asked again in smaller chunks, and passes now",
+                    highlight=False,
+                )
+    if any("file" in day.totals for days in report.days.values() for day in days):
+        _print_days(report, console)
+    counts = report.upstream
+    console.print(
+        f"Upstream: {counts['requests']} requests ({counts['submits']} submits, {counts['polls']} polls, "
+        f"{counts['results']} result pages, {counts['sync_queries']} sync queries, {counts['logins']} logins besides), "
+        f"[bold]{counts['rejected_429']}[/] answered 429; {report.seconds:.0f} s",
+        highlight=False,
+    )
+
+
+def _print_days(report: DemoReport, console: Console) -> None:
+    for name, days in report.days.items():
+        table = Table(title=f"{name}: arrivals by day")
+        for heading in ("day", "file", "PostgreSQL", "Redis", "Parquet", ""):
+            table.add_column(heading, justify="left" if heading == "day" else "right")
+        for day in days:
+            numbers = [f"{day.totals[source]:,}" for source in ("file", "history", "hot", "edge")]
+            table.add_row(day.day.isoformat(), *numbers, "[green]equal[/]" if day.agree else "[red]differ[/]")
+        console.print(table)
+
+
+def write_report(report: DemoReport, data_dir: Path) -> Path:
+    """Write ``demo-report.json``; a reader sees the old or the new one whole.
+
+    Raises:
+        CommandError: the folder cannot be written.
+    """
+    path = data_dir / "demo-report.json"
+    document = {"generated_at": datetime.now(UTC).isoformat(timespec="seconds"), **report.as_json()}
+    partial = path.with_suffix(".part")
+    try:
+        partial.write_text(json.dumps(document, indent=1) + "\n")
+        partial.replace(path)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from error
+    return path

@@ -1,0 +1,52 @@
+"""Runs a command that ends when whoever started it ends, however that came about.
+
+The starter holds the other end of this process's standard input; when that closes, even by kill -9 of the starter, the
+command's whole process group is interrupted, and killed if it does not end by itself.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+_GRACE_SECONDS = 15.0
+
+
+def main(command: list[str]) -> int:
+    """Run ``command`` in a process group of its own; returns its exit code."""
+    # Ctrl-C in a terminal reaches everybody in the foreground; the starter decides the order of ending.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as child:  # noqa: S603
+
+        def watch() -> None:
+            # Not through sys.stdin: its lock, held by a thread in a read, is fatal to the interpreter's end.
+            while os.read(0, 1024):
+                pass
+            _end(child)
+
+        threading.Thread(target=watch, daemon=True).start()
+        return child.wait()
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            child.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        # The command has ended; what it started and left behind must not outlive it.
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        return
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.exit(128 - code if code < 0 else code)

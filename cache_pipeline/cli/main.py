@@ -1,0 +1,217 @@
+"""``cache-pipeline``: every command, and the one place where an error becomes a line and an exit code."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from cache_pipeline.cli.demo import print_report, run_demo, write_report
+from cache_pipeline.cli.errors import TOLD, CommandError
+from cache_pipeline.cli.leashed import leashed
+from cache_pipeline.cli.scenario import Scenario, Wish, project_folder, running_scenario
+from cache_pipeline.embedded import embedded_servers
+from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.service.engine import declared_reports, migrate_history, open_service
+from cache_pipeline.settings import Settings, read_settings
+from cache_pipeline.simulator.server import serve
+from cache_pipeline.simulator.settings import SimulatorSettings
+
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cache-pipeline")
+def cli() -> None:
+    """Ask a contact centre's Analytics API once, and answer everybody else from what is kept."""
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Generator[None]:
+    """SIGTERM unwinds like Ctrl-C, so that servers are stopped in order."""
+    import signal
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _wish(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> Wish:
+    return Wish(arrivals, arrivals_zone, first.date() if first else None, end.date() if end else None)
+
+
+_WISH_OPTIONS = (
+    click.option("--arrivals", type=click.Path(path_type=Path), help="Replay volumes of a CSV: start,calls."),
+    click.option("--arrivals-zone", default="UTC", show_default=True, help="Zone of the file's wall clock."),
+    click.option("--from", "first", type=_DAY, help="First day; by default seven days before TO."),
+    click.option("--to", "end", type=_DAY, help="Day after the last; by default today."),
+)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+@cli.command()
+@_WISH_OPTIONS[0]
+@_WISH_OPTIONS[1]
+@_WISH_OPTIONS[2]
+@_WISH_OPTIONS[3]
+def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
+    """Run the main job on embedded servers and a simulated vendor, and compare the tiers."""
+    wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
+    with _terminated_like_interrupted(), running_scenario(wish, _today()) as scenario:
+        succeeded = _run_demo(scenario, wish, console)
+    console.print(
+        "Next: [bold]make dev[/] for the same with the Dagster UI; reports/ to change what is fetched", highlight=False
+    )
+    if not succeeded:
+        sys.exit(1)
+
+
+def _run_demo(scenario: Scenario, wish: Wish, console: Console) -> bool:
+    report = run_demo(scenario, wish, console)
+    print_report(report, console)
+    path = write_report(report, read_settings().data_dir)
+    console.print(f"Written to {path}; published Parquet in {scenario.settings.data_dir / 'edge'}", highlight=False)
+    return report.succeeded
+
+
+@cli.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI on 127.0.0.1.")
+@_WISH_OPTIONS[0]
+@_WISH_OPTIONS[1]
+@_WISH_OPTIONS[2]
+@_WISH_OPTIONS[3]
+def dev(port: int, arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
+    """Run the demo, then stay up with the Dagster UI until Ctrl-C."""
+    wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
+    _free_port(port)
+    with _terminated_like_interrupted(), running_scenario(wish, _today()) as scenario:
+        _run_demo(scenario, wish, console)
+        console.print(f"\nDagster UI: http://127.0.0.1:{port} (takes some twenty seconds); Ctrl-C stops everything")
+        console.print(f"Simulated vendor: {scenario.simulator_url}/simulator/counters", highlight=False)
+        command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+        with leashed(command, scenario.environment) as process:
+            code = process.wait()
+    if code:
+        raise CommandError(f"dagster dev ended with code {code}: its output above says why")
+
+
+def _free_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise CommandError(
+                f"port {port} cannot be used ({error}): free it, or choose another with --port"
+            ) from error
+
+
+@cli.command()
+@click.option("--port", default=8090, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--seed", default=20240101, show_default=True, help="All figures follow from it.")
+@click.option("--arrivals", type=click.Path(path_type=Path), help="Replay volumes of a CSV: start,calls.")
+@click.option("--arrivals-zone", default="UTC", show_default=True, help="Zone of the file's wall clock.")
+def simulator(port: int, seed: int, arrivals: Path | None, arrivals_zone: str) -> None:
+    """Run the simulated vendor; log in as demo-client with secret demo-secret."""
+    try:
+        settings = SimulatorSettings(seed=seed, arrivals=arrivals, arrivals_zone=arrivals_zone)
+    except ValidationError as error:
+        raise CommandError("; ".join(problem["msg"] for problem in error.errors())) from None
+    click.echo(f"Simulated vendor on http://127.0.0.1:{port}; Ctrl-C stops it", err=True)
+    serve(settings, port)
+
+
+@cli.command()
+def reports() -> None:
+    """List the declared reports, after checking every declaration."""
+    for name, report in declared_reports(read_settings()).items():
+        click.echo(f"{name:<24} {report.platform}/{report.query_type}, {report.granularity} by {report.partition}")
+
+
+@cli.command()
+@click.argument("report")
+@click.argument("interval")
+def query(report: str, interval: str) -> None:
+    """Answer a query as JSON: REPORT over INTERVAL (start/end; ends without an offset are in the report's zone)."""
+    settings = read_settings()
+    declared = declared_reports(settings)
+    found = find_report(declared, report)
+    wanted = Interval.parse(interval, found.zone)
+
+    async def answer() -> bytes:
+        async with open_service(settings) as service:
+            return (await service.answer(found, wanted)).body
+
+    migrate_history(settings, declared)
+    click.echo(json.dumps(json.loads(asyncio.run(answer())), indent=1))
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring PostgreSQL up to date for the declared reports."""
+    settings = read_settings()
+    declared = declared_reports(settings)
+    migrate_history(settings, declared)
+    click.echo(f"history is up to date for {len(declared)} reports")
+
+
+@cli.command("with-servers", context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def with_servers(command: tuple[str, ...]) -> None:
+    """Run COMMAND with embedded PostgreSQL and Valkey, where no URL is set for them."""
+    settings = read_settings()
+    with _terminated_like_interrupted(), _servers(settings) as added:
+        environment = {**os.environ, **added}
+        if (Path.cwd() / "dagster.yaml").exists():
+            environment.setdefault("DAGSTER_HOME", str(project_folder()))
+        with leashed(command, environment) as process:
+            code = process.wait()
+    sys.exit(code)
+
+
+@contextmanager
+def _servers(settings: Settings) -> Generator[dict[str, str]]:
+    postgres_url, redis_url = settings.postgres_url, settings.redis_url
+    with embedded_servers(
+        settings.data_dir / "servers",
+        postgres_url=postgres_url.get_secret_value() if postgres_url else None,
+        redis_url=redis_url.get_secret_value() if redis_url else None,
+    ) as servers:
+        yield {
+            "CACHE_PIPELINE_POSTGRES_URL": servers.postgres_url,
+            "CACHE_PIPELINE_REDIS_URL": servers.redis_url,
+        }
+
+
+def main() -> None:
+    """Run the command line: bad input is one line and exit code 2, Ctrl-C exit code 130."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        click.echo(f"cache-pipeline: {error.format_message()}", err=True)
+        sys.exit(2)
+    except TOLD as error:
+        click.echo(f"cache-pipeline: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("cache-pipeline: interrupted; everything it started has been stopped", err=True)
+        sys.exit(130)

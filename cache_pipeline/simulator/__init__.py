@@ -1,0 +1,17 @@
+"""A contact-centre vendor to run against: an HTTP server with known calls behind it. Shares no code with the client."""
+
+from cache_pipeline.simulator.app import create_app
+from cache_pipeline.simulator.clock import Clock, WallClock
+from cache_pipeline.simulator.errors import SimulatorError
+from cache_pipeline.simulator.server import running_simulator, serve
+from cache_pipeline.simulator.settings import SimulatorSettings
+
+__all__ = [
+    "Clock",
+    "SimulatorError",
+    "SimulatorSettings",
+    "WallClock",
+    "create_app",
+    "running_simulator",
+    "serve",
+]

@@ -1,0 +1,105 @@
+"""The simulator's own endpoints, no vendor's: health, counters, faults, and the truth. No token, no rate limit."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cache_pipeline.simulator import intervals
+from cache_pipeline.simulator.aggregate import AggregateQuery
+from cache_pipeline.simulator.body import read_json
+from cache_pipeline.simulator.errors import ApiError, bad_request
+from cache_pipeline.simulator.faults import Faults
+from cache_pipeline.simulator.guard import Handler
+from cache_pipeline.simulator.state import Simulator
+
+_CONTEXT = "simulator"
+
+
+class Admin:
+    """The endpoints over one simulator."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+
+    def routes(self) -> list[Route]:
+        """Return the open routes."""
+        table: list[tuple[str, str, Handler]] = [
+            ("GET", "/simulator/health", self._health),
+            ("GET", "/simulator/counters", self._counters),
+            ("DELETE", "/simulator/counters", self._reset_counters),
+            ("GET", "/simulator/faults", self._faults),
+            ("POST", "/simulator/faults", self._set_faults),
+            ("DELETE", "/simulator/faults", self._clear_faults),
+            ("GET", "/simulator/truth", self._truth),
+        ]
+        return [Route(path, _open(handler), methods=[method]) for method, path, handler in table]
+
+    async def _health(self, _: Request) -> Response:
+        now = self._simulator.clock.now()
+        watermark = intervals.iso(self._simulator.watermark_ms(now))
+        return JSONResponse({"status": "ok", "now": intervals.iso(int(now * 1000)), "watermark": watermark})
+
+    async def _counters(self, _: Request) -> Response:
+        return JSONResponse(self._simulator.counters.snapshot())
+
+    async def _reset_counters(self, _: Request) -> Response:
+        self._simulator.counters.reset()
+        return Response(status_code=204)
+
+    async def _faults(self, _: Request) -> Response:
+        return JSONResponse(self._simulator.faults.current.model_dump())
+
+    async def _set_faults(self, request: Request) -> Response:
+        self._simulator.faults.current = await read_json(request, Faults, self._simulator.settings.max_body_bytes)
+        return await self._faults(request)
+
+    async def _clear_faults(self, _: Request) -> Response:
+        self._simulator.faults.current = Faults()
+        return Response(status_code=204)
+
+    async def _truth(self, request: Request) -> Response:
+        query = _truth_query(request, self._simulator)
+        organisation = self._simulator.organisation
+
+        def work() -> Response:
+            found = self._simulator.aggregate(query, None)
+            cells = found.cells()
+            rows: list[dict[str, Any]] = []
+            for cell, offered in zip(cells.tolist(), found.at("offered", cells).count.tolist(), strict=True):
+                start, end = found.bucket(cell)
+                bucket = {"intervalStart": intervals.iso(start), "intervalEnd": intervals.iso(end)}
+                rows.append({**bucket, **found.group(cell, organisation), "offered": offered})
+            return JSONResponse({"rows": rows})
+
+        return await self._simulator.run(work)
+
+
+def _truth_query(request: Request, simulator: Simulator) -> AggregateQuery:
+    parameters = request.query_params
+    group_by = tuple(name for name in parameters.get("groupBy", "").split(",") if name)
+    if unknown := [name for name in group_by if not simulator.organisation.size(name)]:
+        raise bad_request(f"groupBy: {unknown[0]} is none of {', '.join(simulator.organisation.values)}")
+    try:
+        zone = intervals.parse_zone(parameters.get("timeZone", "UTC"))
+        interval = intervals.parse_interval(parameters.get("interval", ""), zone)
+        granularity = parameters.get("granularity")
+        edges = (
+            intervals.period_edges(interval, intervals.parse_period(granularity), zone, simulator.settings.max_buckets)
+            if granularity
+            else intervals.whole(interval)
+        )
+    except ValueError as error:
+        raise bad_request(str(error)) from error
+    return AggregateQuery(edges, tuple(dict.fromkeys(group_by)), ("offered",))
+
+
+def _open(handler: Handler) -> Handler:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ApiError as error:
+            return error.response(_CONTEXT)
+
+    return endpoint

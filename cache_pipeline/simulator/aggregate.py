@@ -1,0 +1,239 @@
+"""Counts and sums of calls by time bucket and group.
+
+A figure belongs to the bucket in which it is emitted: an offer when the call is offered, an answer or abandon when that
+happens, talk and after-call work when the call has ended. So every figure is additive over disjoint intervals. An agent is
+known from the answer on: an offer or an abandon has no userId.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from cache_pipeline.simulator.calls import Calls, Codes, Flags
+from cache_pipeline.simulator.filters import Condition
+from cache_pipeline.simulator.intervals import Milliseconds
+from cache_pipeline.simulator.organisation import Organisation
+from cache_pipeline.simulator.truth import Truth
+
+
+class Moment(Enum):
+    """When in a call a figure is emitted."""
+
+    OFFERED = "offered"
+    RESOLVED = "answered or abandoned"
+    ENDED = "after-call work done"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A figure about calls: when it is emitted, by which calls, and with how many milliseconds."""
+
+    moment: Moment
+    applies: Callable[[Calls], Flags]
+    amount: Callable[[Calls], Milliseconds]
+
+
+def _every(calls: Calls) -> Flags:
+    return np.ones(len(calls.offered_ms), dtype=np.bool_)
+
+
+def _nothing(calls: Calls) -> Milliseconds:
+    return np.zeros(len(calls.offered_ms), dtype=np.int64)
+
+
+FACTS: Mapping[str, Fact] = {
+    "offered": Fact(Moment.OFFERED, _every, _nothing),
+    "resolved": Fact(Moment.RESOLVED, _every, _nothing),
+    "answered": Fact(Moment.RESOLVED, lambda calls: ~calls.abandoned, lambda calls: calls.wait_ms),
+    "abandoned": Fact(Moment.RESOLVED, lambda calls: calls.abandoned, lambda calls: calls.wait_ms),
+    "in_target": Fact(Moment.RESOLVED, lambda calls: calls.met, _nothing),
+    "over_target": Fact(Moment.RESOLVED, lambda calls: ~calls.abandoned & ~calls.met, _nothing),
+    "talk": Fact(Moment.ENDED, _every, lambda calls: calls.talk_ms),
+    "held": Fact(Moment.ENDED, lambda calls: calls.held_ms > 0, lambda calls: calls.held_ms),
+    "after_call": Fact(Moment.ENDED, _every, lambda calls: calls.acw_ms),
+    "handle": Fact(Moment.ENDED, _every, lambda calls: calls.talk_ms + calls.held_ms + calls.acw_ms),
+    "transferred": Fact(Moment.ENDED, lambda calls: calls.transferred, _nothing),
+}
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What can be seen at `now_ms`: events that are older than their own share of `lag_ms`."""
+
+    now_ms: int
+    lag_ms: int
+
+
+@dataclass(frozen=True)
+class AggregateQuery:
+    """What to count: bucket edges (ascending, n + 1 for n buckets), dimensions, names of FACTS, and which calls."""
+
+    edges: Milliseconds
+    group_by: tuple[str, ...]
+    facts: tuple[str, ...]
+    condition: Condition | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One fact by cell: cells ascending and unique; statistics of the milliseconds in each."""
+
+    cells: Codes
+    count: Codes
+    total: Milliseconds
+    low: Milliseconds
+    high: Milliseconds
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The answer: a column for each fact; a cell is `bucket * groups + group`, so cells ascend in time."""
+
+    edges: Milliseconds
+    group_by: tuple[str, ...]
+    radices: tuple[int, ...]
+    columns: Mapping[str, Column]
+
+    @property
+    def groups(self) -> int:
+        """How many groups there could be."""
+        return int(np.prod(self.radices, dtype=np.int64))
+
+    def cells(self) -> Codes:
+        """Return the cells in which at least one fact occurs, in time order."""
+        found = [column.cells for column in self.columns.values()]
+        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *found]))
+
+    def at(self, fact: str, cells: Codes) -> Column:
+        """Return the column of `fact` at exactly `cells`, zero where it does not occur."""
+        column = self.columns[fact]
+        place = np.minimum(np.searchsorted(column.cells, cells), max(len(column.cells) - 1, 0))
+        if not len(column.cells):
+            zeros = np.zeros(len(cells), dtype=np.int64)
+            return Column(cells, zeros, zeros, zeros, zeros)
+        here = column.cells[place] == cells
+        count, total, low, high = (
+            np.where(here, values[place], 0) for values in (column.count, column.total, column.low, column.high)
+        )
+        return Column(cells, count, total, low, high)
+
+    def bucket(self, cell: int) -> tuple[int, int]:
+        """Return the half-open interval of the bucket of `cell` in milliseconds."""
+        bucket = cell // self.groups
+        return int(self.edges[bucket]), int(self.edges[bucket + 1])
+
+    def group(self, cell: int, organisation: Organisation) -> dict[str, str]:
+        """Return the dimensions of `cell`; one without a value is absent."""
+        rest = cell % self.groups
+        group: dict[str, str] = {}
+        for dimension, radix in zip(reversed(self.group_by), reversed(self.radices), strict=True):
+            rest, code = divmod(rest, radix)
+            if code < organisation.size(dimension):
+                group[dimension] = organisation.values[dimension][code]
+        return dict(reversed(group.items()))
+
+
+@dataclass(frozen=True)
+class _Events:
+    """The events of one moment that count: their rows in the day's calls, their instants and dimension codes."""
+
+    rows: Codes
+    instants: Milliseconds
+    codes: Mapping[str, Codes]
+
+
+def _instants(calls: Calls, moment: Moment) -> Milliseconds:
+    if moment is Moment.OFFERED:
+        return calls.offered_ms
+    resolved = calls.offered_ms + calls.wait_ms
+    if moment is Moment.RESOLVED:
+        return resolved
+    return resolved + calls.talk_ms + calls.held_ms + calls.acw_ms
+
+
+def _events(
+    calls: Calls, moment: Moment, query: AggregateQuery, organisation: Organisation, sight: Sight | None
+) -> _Events:
+    instants = _instants(calls, moment)
+    counts = (instants >= query.edges[0]) & (instants < query.edges[-1])
+    if moment is Moment.ENDED:
+        counts &= ~calls.abandoned
+    if sight is not None:
+        counts &= instants + np.ceil(calls.delay * sight.lag_ms).astype(np.int64) <= sight.now_ms
+    nobody = np.full(len(instants), organisation.size("userId"), dtype=np.int64)
+    codes = {
+        "queueId": calls.queue,
+        "mediaType": calls.media,
+        "userId": nobody if moment is Moment.OFFERED else calls.agent,
+    }
+    if query.condition is not None:
+        counts &= query.condition.holds(codes, len(instants))
+    rows = np.flatnonzero(counts)
+    return _Events(rows, instants[rows], {dimension: values[rows] for dimension, values in codes.items()})
+
+
+def _cells(events: _Events, query: AggregateQuery, radices: tuple[int, ...]) -> Codes:
+    cells = np.searchsorted(query.edges, events.instants, side="right").astype(np.int64) - 1
+    absent = np.zeros(len(cells), dtype=np.int64)
+    for dimension, radix in zip(query.group_by, radices, strict=True):
+        cells = cells * radix + events.codes.get(dimension, absent)
+    return cells
+
+
+def _reduce(cells: Codes, count: Codes, total: Milliseconds, low: Milliseconds, high: Milliseconds) -> Column:
+    """Return the column that has each of `cells` once."""
+    order = np.argsort(cells, kind="stable")
+    ordered = cells[order]
+    firsts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    if not len(firsts):
+        return Column(ordered, count, total, low, high)
+    return Column(
+        ordered[firsts],
+        np.add.reduceat(count[order], firsts),
+        np.add.reduceat(total[order], firsts),
+        np.minimum.reduceat(low[order], firsts),
+        np.maximum.reduceat(high[order], firsts),
+    )
+
+
+def _day_columns(
+    calls: Calls, query: AggregateQuery, radices: tuple[int, ...], organisation: Organisation, sight: Sight | None
+) -> Iterator[tuple[str, Column]]:
+    moments = {FACTS[name].moment for name in query.facts}
+    for moment in moments:
+        events = _events(calls, moment, query, organisation, sight)
+        cells = _cells(events, query, radices)
+        for name in query.facts:
+            fact = FACTS[name]
+            if fact.moment is moment:
+                applies = fact.applies(calls)[events.rows]
+                amount = fact.amount(calls)[events.rows][applies]
+                yield name, _reduce(cells[applies], np.ones(len(amount), dtype=np.int64), amount, amount, amount)
+
+
+def _merged(columns: list[Column]) -> Column:
+    cells, count, total, low, high = (
+        np.concatenate([np.zeros(0, dtype=np.int64), *(getattr(column, field) for column in columns)])
+        for field in ("cells", "count", "total", "low", "high")
+    )
+    return _reduce(cells, count, total, low, high)
+
+
+def aggregate(truth: Truth, organisation: Organisation, query: AggregateQuery, sight: Sight | None) -> Aggregate:
+    """Return the figures of `query`, a day of calls at a time, so that memory follows the answer and not the interval.
+
+    Args:
+        truth: The calls.
+        organisation: Whose dimensions the groups are.
+        query: What to count.
+        sight: What can be seen; None for all there will ever be.
+    """
+    # One more than the values: the last code stands for "no value".
+    radices = tuple(organisation.size(dimension) + 1 for dimension in query.group_by)
+    parts: dict[str, list[Column]] = {name: [] for name in query.facts}
+    for calls in truth.days_touching(int(query.edges[0]), int(query.edges[-1])):
+        for name, column in _day_columns(calls, query, radices, organisation, sight):
+            parts[name].append(column)
+    return Aggregate(query.edges, query.group_by, radices, {name: _merged(found) for name, found in parts.items()})

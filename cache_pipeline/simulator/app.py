@@ -1,0 +1,80 @@
+"""The simulator as an ASGI application."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cache_pipeline.simulator.admin import Admin
+from cache_pipeline.simulator.clock import Clock, WallClock
+from cache_pipeline.simulator.counters import TOKEN_KIND
+from cache_pipeline.simulator.errors import ApiError
+from cache_pipeline.simulator.genesys import Genesys
+from cache_pipeline.simulator.guard import Gate
+from cache_pipeline.simulator.oauth import answer_token_request
+from cache_pipeline.simulator.rate_limit import SlidingWindow
+from cache_pipeline.simulator.reportdata import ReportData
+from cache_pipeline.simulator.settings import SimulatorSettings
+from cache_pipeline.simulator.state import Simulator, simulator_of
+
+_TOKEN_PATHS = ("/oauth/token", "/login/oauth/token")
+
+
+def _token_route(simulator: Simulator, path: str) -> Route:
+    async def endpoint(request: Request) -> Response:
+        now = simulator.clock.now()
+        response, client_id = await answer_token_request(request, simulator.tokens, simulator.settings, now)
+        simulator.counters.count(f"POST {path}", TOKEN_KIND, client_id, response.status_code)
+        return response
+
+    return Route(path, endpoint, methods=["POST"])
+
+
+def _gate(simulator: Simulator, limit: int, *, tells_remaining: bool) -> Gate:
+    window = SlidingWindow(limit, simulator.settings.rate_window_seconds)
+    return Gate(simulator, window, limit, tells_remaining)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code, message = {
+        404: ("not.found", "The requested resource was not found."),
+        405: ("bad.request", "The method is not allowed on this resource."),
+    }.get(status, ("internal.server.error", "The server encountered an unexpected condition."))
+    return ApiError(status, code, message).response(str(uuid4()))
+
+
+def create_app(settings: SimulatorSettings, clock: Clock | None = None) -> Starlette:
+    """Return the simulator of `settings`.
+
+    Args:
+        settings: What it is like.
+        clock: What time it is there; the machine's own clock by default.
+
+    Raises:
+        SimulatorError: The arrivals file cannot be read.
+    """
+    simulator = simulator_of(settings, clock or WallClock())
+    reportdata = _gate(simulator, settings.reportdata_rate_limit, tells_remaining=True)
+    genesys = _gate(simulator, settings.genesys_rate_limit, tells_remaining=False)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        yield
+        simulator.workers.shutdown(wait=True, cancel_futures=True)
+
+    return Starlette(
+        routes=[
+            *(_token_route(simulator, path) for path in _TOKEN_PATHS),
+            *ReportData(simulator).routes(reportdata),
+            *Genesys(simulator).routes(genesys),
+            *Admin(simulator).routes(),
+        ],
+        exception_handlers={HTTPException: _http_error, Exception: _http_error},
+        lifespan=lifespan,
+    )

@@ -1,0 +1,130 @@
+"""The truth, call by call: what happened to every conversation of a day, from the seed and the day alone.
+
+Whatever order days are asked in, a day's calls are the same: each day has a generator of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+
+from cache_pipeline.simulator import shape
+from cache_pipeline.simulator.intervals import Milliseconds
+from cache_pipeline.simulator.organisation import MEDIA
+from cache_pipeline.simulator.settings import SimulatorSettings
+
+Flags = npt.NDArray[np.bool_]
+Codes = npt.NDArray[np.int64]
+
+_SECOND = 1000
+# One row per medium of MEDIA: median and spread of the log-normal, and the cap, in seconds.
+_WAIT = ((14.0, 1.0, 900.0), (25.0, 1.0, 1200.0), (1500.0, 1.0, 14_400.0))
+_TALK = ((200.0, 0.6, 3600.0), (320.0, 0.6, 3600.0), (420.0, 0.7, 3600.0))
+_HOLD = ((40.0, 0.7, 900.0), (30.0, 0.7, 600.0), (30.0, 0.7, 600.0))
+_AFTER_CALL = ((45.0, 0.6, 900.0), (30.0, 0.6, 900.0), (20.0, 0.6, 900.0))
+_PATIENCE_SECONDS = np.array([240.0, 420.0, np.inf])
+_MEDIA_SHARES = np.array([0.70, 0.18, 0.12])
+_HELD_SHARES = np.array([0.25, 0.0, 0.0])
+_TRANSFERRED_SHARE = 0.08
+
+LONGEST_SPAN_MS = int(sum(max(row[2] for row in table) for table in (_WAIT, _TALK, _HOLD, _AFTER_CALL))) * _SECOND
+"""No conversation lasts longer from offer to end of after-call work."""
+
+Generate = Callable[[date], "Calls"]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """One day's conversations, a column each, ordered by the offer; durations in milliseconds.
+
+    Attributes:
+        offered_ms: Instant of the offer, milliseconds since the epoch.
+        queue: Code of the queue.
+        media: Code of the medium.
+        agent: Code of the agent who answered; the number of agents where nobody did.
+        abandoned: Nobody answered.
+        wait_ms: From the offer to the answer or the abandon.
+        talk_ms, held_ms, acw_ms: Of answered calls; 0 otherwise.
+        transferred: An agent passed it on.
+        met: Answered within the service level.
+        delay: In [0, 1): which share of the watermark's lag passes until an event can be seen.
+        id_words: Two random words a conversation, the stuff of its id.
+    """
+
+    offered_ms: Milliseconds
+    queue: Codes
+    media: Codes
+    agent: Codes
+    abandoned: Flags
+    wait_ms: Milliseconds
+    talk_ms: Milliseconds
+    held_ms: Milliseconds
+    acw_ms: Milliseconds
+    transferred: Flags
+    met: Flags
+    delay: npt.NDArray[np.float64]
+    id_words: npt.NDArray[np.uint64]
+
+    def conversation_id(self, row: int) -> str:
+        """Return the id of the conversation in `row`."""
+        high, low = (int(word) for word in self.id_words[row])
+        return str(UUID(int=(high << 64) | low, version=4))
+
+
+def _durations(rng: np.random.Generator, media: Codes, table: tuple[tuple[float, float, float], ...]) -> Milliseconds:
+    median, spread, cap = (np.array(column)[media] for column in zip(*table, strict=True))
+    seconds = np.minimum(median * np.exp(spread * rng.standard_normal(len(media))), cap)
+    return np.floor(seconds * _SECOND).astype(np.int64)
+
+
+def _agents(rng: np.random.Generator, queue: Codes, queues: int, agents: int) -> Codes:
+    """Return an agent for each call, out of the third or so of them who serve its queue."""
+    serving = max(1, min(agents, max(agents // 3, -(-agents // queues))))
+    first = queue * agents // queues
+    return (first + rng.integers(0, serving, len(queue))) % agents
+
+
+def describe(rng: np.random.Generator, offered_ms: Milliseconds, settings: SimulatorSettings) -> Calls:
+    """Return what became of the conversations offered at `offered_ms` (ascending)."""
+    count = len(offered_ms)
+    queue = rng.choice(settings.queues, count, p=shape.zipf_weights(settings.queues)).astype(np.int64)
+    media = rng.choice(len(MEDIA), count, p=_MEDIA_SHARES).astype(np.int64)
+    wait = _durations(rng, media, _WAIT)
+    abandoned = rng.random(count) < -np.expm1(-wait / _SECOND / _PATIENCE_SECONDS[media])
+    answered = ~abandoned
+    held = np.where(rng.random(count) < _HELD_SHARES[media], _durations(rng, media, _HOLD), 0)
+    agent = _agents(rng, queue, settings.queues, settings.agents)
+    return Calls(
+        offered_ms=offered_ms,
+        queue=queue,
+        media=media,
+        agent=np.where(answered, agent, settings.agents),
+        abandoned=abandoned,
+        wait_ms=wait,
+        talk_ms=_durations(rng, media, _TALK) * answered,
+        held_ms=held * answered,
+        acw_ms=_durations(rng, media, _AFTER_CALL) * answered,
+        transferred=answered & (rng.random(count) < _TRANSFERRED_SHARE),
+        met=answered & (wait <= settings.service_level_seconds * _SECOND),
+        delay=rng.random(count),
+        id_words=rng.integers(0, 2**64, size=(count, 2), dtype=np.uint64),
+    )
+
+
+def made_up_calls(settings: SimulatorSettings) -> Generate:
+    """Return the generator of a made-up call centre's days, local to `settings.organisation_zone`."""
+    zone = ZoneInfo(settings.organisation_zone)
+
+    def generate(day: date) -> Calls:
+        rng = np.random.default_rng([settings.seed, day.toordinal()])
+        starts, shares = shape.day_profile(day, zone)
+        mean = settings.conversations_per_working_day * shape.weekday_factor(day) * np.exp(rng.normal(0, 0.04))
+        counts = rng.poisson(mean * shares)
+        offered = np.repeat(starts, counts) + rng.integers(0, shape.quarter_hour_ms(), int(counts.sum()))
+        return describe(rng, np.sort(offered), settings)
+
+    return generate

@@ -1,0 +1,128 @@
+"""Access tokens by client credentials: `POST /oauth/token` and `/login/oauth/token`.
+
+Its errors are `{"error", "description"}`, not the ErrorBody of the other endpoints.
+"""
+
+import base64
+import binascii
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from cache_pipeline.simulator.body import read_body
+from cache_pipeline.simulator.errors import ApiError
+from cache_pipeline.simulator.settings import SimulatorSettings
+
+_NO_CACHE = {"Cache-Control": "no-store"}
+
+
+@dataclass(frozen=True)
+class AccessToken:
+    """A token that was given out; its text is a secret and never leaves in an error."""
+
+    text: str = field(repr=False)
+    client_id: str
+    expires_at: float
+
+
+class TokenError(Exception):
+    """A token request is refused, in the words of RFC 6749."""
+
+    def __init__(self, status: int, error: str, description: str) -> None:
+        super().__init__(description)
+        self.status = status
+        self.error = error
+        self.description = description
+
+
+class TokenOffice:
+    """Gives out access tokens and knows them again until they expire, to the instant."""
+
+    def __init__(self, settings: SimulatorSettings) -> None:
+        self._secrets = settings.clients
+        self._lifetime = settings.token_lifetime_seconds
+        self._tokens: dict[str, AccessToken] = {}
+
+    def login(self, client_id: str, secret: str, now: float) -> AccessToken:
+        """Return a new token.
+
+        Raises:
+            TokenError: The client is unknown or the secret is wrong.
+        """
+        expected = self._secrets.get(client_id)
+        # An unknown client costs the same comparison, so that time does not tell which ids exist.
+        right = hmac.compare_digest(secret.encode(), (expected.get_secret_value() if expected else secret).encode())
+        if expected is None or not right:
+            raise TokenError(401, "invalid_client", "client not found or invalid client credentials")
+        self._forget_old(now)
+        token = AccessToken(secrets.token_urlsafe(48), client_id, now + self._lifetime)
+        self._tokens[token.text] = token
+        return token
+
+    def check(self, authorization: str | None, now: float) -> AccessToken:
+        """Return the living token in an `Authorization` header.
+
+        Raises:
+            ApiError: 401; there is none, it is unknown, or it has expired.
+        """
+        scheme, _, text = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not text.strip():
+            message = "No authentication bearer token specified in authorization header."
+            raise ApiError(401, "authentication.required", message)
+        token = self._tokens.get(text.strip())
+        if token is None:
+            raise ApiError(401, "bad.credentials", "Invalid login credentials.")
+        if now >= token.expires_at:
+            raise ApiError(401, "credentials.expired", "The access token has expired.")
+        return token
+
+    def _forget_old(self, now: float) -> None:
+        # Expired tokens are remembered for one more life, so that their bearer is told why.
+        self._tokens = {text: token for text, token in self._tokens.items() if now < token.expires_at + self._lifetime}
+
+
+def _basic(authorization: str) -> tuple[str, str]:
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        if scheme.lower() != "basic":
+            raise ValueError(scheme)
+        client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        raise TokenError(401, "invalid_client", "the Authorization header is not HTTP Basic") from None
+    if not colon:
+        raise TokenError(401, "invalid_client", "HTTP Basic credentials are id:secret")
+    return client_id, secret
+
+
+def _credentials(request: Request, form: dict[str, list[str]]) -> tuple[str, str]:
+    authorization = request.headers.get("authorization")
+    if authorization is not None:
+        return _basic(authorization)
+    if "client_id" not in form or "client_secret" not in form:
+        raise TokenError(401, "invalid_client", "client credentials are missing")
+    return form["client_id"][0], form["client_secret"][0]
+
+
+async def answer_token_request(
+    request: Request, office: TokenOffice, settings: SimulatorSettings, now: float
+) -> tuple[Response, str | None]:
+    """Return the answer to a token request, and the client's id where it logged in."""
+    try:
+        form = parse_qs((await read_body(request, settings.max_body_bytes)).decode("utf-8", "replace"))
+        grant = form.get("grant_type", [""])[0]
+        if not grant:
+            raise TokenError(400, "invalid_request", "grant_type is missing")
+        if grant != "client_credentials":
+            raise TokenError(400, "unsupported_grant_type", "the simulator knows grant_type=client_credentials only")
+        token = office.login(*_credentials(request, form), now)
+    except TokenError as error:
+        body = {"error": error.error, "description": error.description}
+        return JSONResponse(body, status_code=error.status, headers=_NO_CACHE), None
+    except ApiError as error:
+        return JSONResponse({"error": "invalid_request", "description": error.message}, status_code=error.status), None
+    body = {"access_token": token.text, "token_type": "bearer", "expires_in": int(settings.token_lifetime_seconds)}
+    return JSONResponse(body, headers=_NO_CACHE), token.client_id

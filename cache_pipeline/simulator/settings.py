@@ -1,0 +1,103 @@
+"""Every knob of the simulator in one frozen model; what no source documents is labelled an invented default."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _demo_clients() -> dict[str, SecretStr]:
+    return {"demo-client": SecretStr("demo-secret")}
+
+
+class SimulatorSettings(BaseModel):
+    """What the simulated organisation is like and how its API behaves.
+
+    Documented by the vendor or the guide: `reportdata_rate_limit` (G17), `genesys_rate_limit`, `rate_window_seconds`,
+    `token_lifetime_seconds`, `max_body_bytes`. Each other default is an invented default: the vendor says nothing
+    about it, or nothing that is binding. To make time run faster, shorten `rate_window_seconds`, `job_seconds_*` and
+    `token_lifetime_seconds`.
+
+    Attributes:
+        seed: Everything random follows from it; equal seeds give equal calls.
+        organisation_zone: IANA zone in which the call centre's days and weeks have their shape (invented default).
+        queues: Number of queues, the first the busiest, Zipf-like (invented default).
+        agents: Number of agents (invented default).
+        conversations_per_working_day: Conversations on a mean Monday to Friday (invented default).
+        service_level_seconds: Answered within this wait meets the service level (invented default).
+        service_level_target: Share told as `oServiceLevel.target` (invented default).
+        arrivals: CSV (or .csv.gz) with columns `start,calls` whose volumes are replayed instead of the made-up ones.
+        arrivals_zone: IANA zone of the wall clock in `arrivals`.
+        cached_days: Days of calls kept in memory (invented default).
+        clients: OAuth client id to its secret.
+        token_lifetime_seconds: Life of an access token; the vendor's default is a day.
+        rate_window_seconds: Length of the sliding window.
+        rate_limit_scope: Whether each access token or each OAuth client has a budget of its own.
+        reportdata_rate_limit: Requests per window on the reportdata endpoints (G17).
+        genesys_rate_limit: Requests per window on the other endpoints.
+        max_body_bytes: A larger request body is refused with 413.
+        watermark_lag_seconds: Data is complete up to this long ago, to the whole minute (invented default).
+        job_seconds_base: Shortest time a job takes (invented default).
+        job_seconds_per_1000_cells: Added for each thousand buckets x groups asked for (invented default).
+        job_seconds_variation: Share by which a job may take more or less, fixed by its request (invented default).
+        job_lifetime_seconds: A job's results are kept this long after it was submitted (invented default).
+        reportdata_max_rows: A longer reportdata result is silently cut, in time order (invented default).
+        genesys_max_cells: A sync aggregate with more group-buckets is silently cut, in time order (invented default).
+        genesys_default_page_size: Groups on a page of job results when the query names no `pageSize`
+            (invented default).
+        genesys_max_page_size: Largest `pageSize` accepted (invented default).
+        genesys_not_ready_status: HTTP status of a results call before the job is FULFILLED (invented default).
+        genesys_expired_status: HTTP status of a results call after the job has EXPIRED (invented default).
+        max_buckets: A query with more time buckets is refused with 400 (invented default).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: Annotated[int, Field(ge=0)] = 20240101
+    organisation_zone: str = "Europe/Berlin"
+    queues: Annotated[int, Field(ge=1, le=1000)] = 8
+    agents: Annotated[int, Field(ge=1, le=10_000)] = 30
+    conversations_per_working_day: Annotated[int, Field(ge=0, le=1_000_000)] = 6000
+    service_level_seconds: Delay = 20.0
+    service_level_target: Annotated[float, Field(ge=0, le=1)] = 0.8
+    arrivals: Path | None = None
+    arrivals_zone: str = "UTC"
+    cached_days: Annotated[int, Field(ge=1)] = 120
+
+    clients: dict[str, SecretStr] = Field(default_factory=_demo_clients)
+    token_lifetime_seconds: Seconds = 86_400.0
+
+    rate_window_seconds: Seconds = 60.0
+    rate_limit_scope: Literal["token", "client"] = "token"
+    reportdata_rate_limit: Annotated[int, Field(ge=1)] = 60
+    genesys_rate_limit: Annotated[int, Field(ge=1)] = 300
+    max_body_bytes: Annotated[int, Field(ge=1)] = 512_000
+
+    watermark_lag_seconds: Delay = 120.0
+
+    job_seconds_base: Delay = 0.8
+    job_seconds_per_1000_cells: Delay = 0.6
+    job_seconds_variation: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    job_lifetime_seconds: Seconds = 86_400.0
+
+    reportdata_max_rows: Annotated[int, Field(ge=1)] = 2000
+    genesys_max_cells: Annotated[int, Field(ge=1)] = 100_000
+    genesys_default_page_size: Annotated[int, Field(ge=1)] = 1000
+    genesys_max_page_size: Annotated[int, Field(ge=1)] = 1000
+    genesys_not_ready_status: Annotated[int, Field(ge=400, le=499)] = 400
+    genesys_expired_status: Annotated[int, Field(ge=400, le=499)] = 404
+    max_buckets: Annotated[int, Field(ge=1)] = 200_000
+
+    @field_validator("organisation_zone", "arrivals_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            msg = f"'{name}' is no IANA time zone: give a name such as Europe/Berlin"
+            raise ValueError(msg) from None
+        return name

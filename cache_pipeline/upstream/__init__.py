@@ -1,0 +1,1 @@
+"""Everything between this project and a vendor: quota, tokens, transport, poll schedule, platforms."""

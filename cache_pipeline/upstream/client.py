@@ -1,0 +1,109 @@
+"""Puts one vendor connection together: an HTTP client whose every request goes through the shared quota."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from importlib.metadata import version
+
+import redis.asyncio
+
+from cache_pipeline.upstream.config import UpstreamConfig
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.oauth import LoginRequest, TokenSource, client_credentials_login
+from cache_pipeline.upstream.quota import Quota
+from cache_pipeline.upstream.transport import QuotaTransport
+
+
+class _QueryStringHider(logging.Filter):
+    """Cuts the query string out of the HTTP library's own log lines: a pre-signed result URL is a secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrites the record and lets it pass."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                each.copy_with(query=None) if isinstance(each, httpx.URL) else each for each in record.args
+            )
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _QueryStringHider)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+def upstream_quota(config: UpstreamConfig, redis: redis.asyncio.Redis) -> Quota:
+    """Builds the platform's quota, for a client and for whoever shows its state."""
+    return Quota(redis, config.platform, config.weights, config.policy)
+
+
+def upstream_client(
+    config: UpstreamConfig,
+    redis: redis.asyncio.Redis,
+    *,
+    quota: Quota | None = None,
+    inner: httpx.AsyncBaseTransport | None = None,
+    login_request: LoginRequest = client_credentials_login,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> httpx.AsyncClient:
+    """Builds the client that platforms talk through; close it with `async with` or `aclose`.
+
+    Args:
+        config: Address, OAuth clients, limits and timeouts.
+        redis: Where the shared quota lives.
+        quota: The same quota as elsewhere in this process, if there is one; else one is made.
+        inner: What really sends; by default a pool of at most `config.max_connections` connections with TLS verified.
+        login_request: Builds the login request, for vendors with a form of their own.
+        clock: Seconds that only grow; the age of tokens is measured by it.
+        sleep: Waits so many seconds between repeats.
+    """
+    logging.getLogger("httpx").addFilter(_QueryStringHider())
+    timeout = httpx.Timeout(**asdict(config.timeouts))
+    wire = inner or httpx.AsyncHTTPTransport(
+        verify=True,
+        limits=httpx.Limits(
+            max_connections=config.max_connections,
+            max_keepalive_connections=config.max_connections,
+            keepalive_expiry=5.0,
+        ),
+    )
+    agent = f"cache-pipeline/{version('cache-pipeline')}"
+
+    async def send_login(request: httpx.Request) -> httpx.Response:
+        request.headers.setdefault("User-Agent", agent)
+        request.extensions = {**request.extensions, "timeout": timeout.as_dict()}
+        return await wire.handle_async_request(request)
+
+    tokens = {
+        client.client_id: TokenSource(
+            client,
+            config.login_url,
+            send_login,
+            retries=config.retries,
+            clock=clock,
+            sleep=sleep,
+            login_request=login_request,
+        )
+        for client in config.clients
+    }
+    transport = QuotaTransport(
+        wire,
+        origin=httpx.URL(config.base_url),
+        platform=config.platform,
+        quota=quota or upstream_quota(config, redis),
+        tokens=tokens,
+        retries=config.retries,
+        sleep=sleep,
+        clock=clock,
+    )
+    return httpx.AsyncClient(
+        transport=transport,
+        base_url=config.base_url,
+        timeout=timeout,
+        headers={"User-Agent": agent},
+        follow_redirects=False,
+        trust_env=False,
+    )

@@ -1,0 +1,87 @@
+"""What one vendor connection needs to know, checked once and frozen."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.quota import QuotaPolicy
+
+
+class OAuthClient(BaseModel):
+    """One OAuth client of the pool. `weight` is its share in the round-robin (G18)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret: SecretStr
+    weight: Annotated[int, Field(ge=1)] = 1
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds each step of one request may take; `pool` is the wait for a free connection."""
+
+    connect: float = 5.0
+    read: float = 30.0
+    write: float = 10.0
+    pool: float = 30.0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often, and how long, a request is repeated before the caller hears of it.
+
+    Attributes:
+        attempts: Sends of one request while the vendor faults or the connection breaks.
+        first_wait: Seconds before the second attempt; doubled each time, with jitter.
+        max_wait: Cap of that wait in seconds.
+        patience: Seconds a request waits from its first 429 on before it is given up (G18).
+        refused_for: Seconds a client whose login was refused is left out before it is tried again.
+    """
+
+    attempts: int = 5
+    first_wait: float = 0.5
+    max_wait: float = 10.0
+    patience: float = 600.0
+    refused_for: float = 300.0
+
+
+class UpstreamConfig(BaseModel):
+    """One platform's address, its pool of OAuth clients and its limits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    platform: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    base_url: str
+    login_url: str
+    clients: Annotated[tuple[OAuthClient, ...], Field(min_length=1)]
+    policy: QuotaPolicy
+    timeouts: Timeouts = Timeouts()
+    retries: RetryPolicy = RetryPolicy()
+    max_connections: Annotated[int, Field(ge=1, le=20)] = 20
+
+    @field_validator("base_url", "login_url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        url = httpx.URL(value)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError("must be a whole address, such as https://api.mypurecloud.com")
+        if url.userinfo:
+            raise ValueError("must not hold a user or password: secrets belong in clients")
+        return value
+
+    @field_validator("clients")
+    @classmethod
+    def _ids_differ(cls, value: tuple[OAuthClient, ...]) -> tuple[OAuthClient, ...]:
+        ids = [client.client_id for client in value]
+        twice = sorted({client_id for client_id in ids if ids.count(client_id) > 1})
+        if twice:
+            raise ValueError(f"names OAuth client {', '.join(twice)} more than once")
+        return value
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Client id to weight, as the quota wants it."""
+        return {client.client_id: client.weight for client in self.clients}

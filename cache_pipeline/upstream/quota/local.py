@@ -1,0 +1,116 @@
+"""What this process itself was granted: its own fixed share while Redis is away, and Redis's memory when it returns."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from cache_pipeline.upstream.quota.model import ClientQuota, ClientState, Grant, QuotaPolicy
+
+
+@dataclass
+class _Ledger:
+    """One client: grant id to the instant it counts from (in the future while in flight), and when its pause ends."""
+
+    instants: dict[str, float] = field(default_factory=dict[str, float])
+    paused_until: float = -math.inf
+    granted: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True)
+class Recent:
+    """One own request that still counts. `age_seconds` is since its answer; negative while it is in flight."""
+
+    client_id: str
+    grant_id: str
+    age_seconds: float
+
+
+class LocalShare:
+    """A sliding window per client in memory, counted by the same rules as the shared one.
+
+    Every grant of this process is noted here, also those that Redis gave: a process that has just used much of the shared
+    quota waits before it takes its local share, and a Redis that lost its memory can be told what was sent.
+    """
+
+    def __init__(self, clients: Mapping[str, int], policy: QuotaPolicy, clock: Callable[[], float]) -> None:
+        self._weights = dict(clients)
+        self._policy = policy
+        self._clock = clock
+        self._ledgers = {client_id: _Ledger() for client_id in clients}
+
+    def note(self, grant: Grant) -> None:
+        """Counts a grant as in flight from now on."""
+        ledger, now = self._ledgers[grant.client_id], self._clock()
+        self._trim(ledger, now)
+        ledger.instants[grant.grant_id] = now + self._policy.in_flight_seconds
+        ledger.granted += 1
+
+    def settle(self, grant: Grant, *, pause_seconds: float | None, rejected: bool) -> None:
+        """Counts the grant from now on and, if told to, pauses its client."""
+        ledger = self._ledgers[grant.client_id]
+        now = self._clock()
+        ledger.instants[grant.grant_id] = now
+        ledger.rejected += rejected
+        if pause_seconds is not None:
+            ledger.paused_until = max(ledger.paused_until, now + pause_seconds)
+
+    def forget(self, grant: Grant) -> None:
+        """Takes a grant back that was never sent."""
+        self._ledgers[grant.client_id].instants.pop(grant.grant_id, None)
+
+    def take(self, candidates: Collection[str], grant_id: str) -> Grant | float:
+        """Gives a grant of the least used candidate, or the seconds until the next one could come."""
+        now = self._clock()
+        free_at = {client_id: self._free_at(client_id, now) for client_id in candidates}
+        ready = [client_id for client_id, instant in free_at.items() if instant <= now]
+        if not ready:
+            return min(free_at.values()) - now
+        chosen = min(ready, key=lambda client_id: len(self._ledgers[client_id].instants) / self._weights[client_id])
+        grant = Grant(chosen, grant_id)
+        self.note(grant)
+        return grant
+
+    def recent(self) -> list[Recent]:
+        """Every own request that still counts against the vendor's window."""
+        now = self._clock()
+        for ledger in self._ledgers.values():
+            self._trim(ledger, now)
+        return [
+            Recent(client_id, grant_id, now - instant)
+            for client_id, ledger in self._ledgers.items()
+            for grant_id, instant in ledger.instants.items()
+        ]
+
+    def snapshot(self) -> list[ClientQuota]:
+        """What this process knows by itself, for as long as Redis is away."""
+        now = self._clock()
+        return [self._read(client_id, ledger, now) for client_id, ledger in self._ledgers.items()]
+
+    def _read(self, client_id: str, ledger: _Ledger, now: float) -> ClientQuota:
+        wait = max(0.0, self._free_at(client_id, now) - now)
+        used = len(ledger.instants)
+        return ClientQuota(
+            client_id=client_id,
+            state=ClientState.throttled if wait > 0 else ClientState.available,
+            used=used,
+            remaining=0 if wait > 0 else self._policy.local_share - used,
+            in_flight=sum(instant > now for instant in ledger.instants.values()),
+            throttled_for_s=wait,
+            granted_total=ledger.granted,
+            rejected_total=ledger.rejected,
+        )
+
+    def _free_at(self, client_id: str, now: float) -> float:
+        ledger = self._ledgers[client_id]
+        self._trim(ledger, now)
+        too_many = len(ledger.instants) - self._policy.local_share
+        if too_many < 0:
+            return ledger.paused_until
+        last_to_leave = sorted(ledger.instants.values())[too_many]
+        return max(ledger.paused_until, min(last_to_leave, now) + self._policy.guarded_window_seconds)
+
+    def _trim(self, ledger: _Ledger, now: float) -> None:
+        oldest = now - self._policy.guarded_window_seconds
+        for grant_id in [grant_id for grant_id, instant in ledger.instants.items() if instant <= oldest]:
+            del ledger.instants[grant_id]

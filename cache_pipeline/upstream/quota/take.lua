@@ -1,0 +1,94 @@
+-- Grants one request to one client, or says how long to wait.
+--
+-- KEYS  wheel, generation, then log and state of each candidate client
+-- ARGV  grant id, generation the caller knows ('' at first), window, hold, slots of the lane, '1' if pinned, time to live
+--       of idle state, then the weight of each candidate; all times in microseconds
+-- Gives {'granted', candidate number, generation}, {'wait', microseconds, generation} or {'restore', generation}: Redis has
+-- lost what it knew since the caller last asked, so the caller first tells what it sent itself.
+--
+-- A log holds one member per grant. Its score is the instant the request was answered or, until then, the latest instant at
+-- which it can still arrive at the vendor: a sender that died is counted for as long as it may matter, and no longer.
+-- A caller asks again with the same grant id, so that a later version may keep its place in a queue.
+
+local grant, known = ARGV[1], ARGV[2]
+local window, hold, slots = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local pinned, idle = ARGV[6] == '1', tonumber(ARGV[7])
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+-- Lua prints large numbers as 1.79e+15; a score must keep every digit.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+local idle_ms = whole(math.ceil(idle / 1000))
+
+local generation = redis.call('GET', KEYS[2])
+if not generation then
+  generation = grant
+  redis.call('SET', KEYS[2], generation)
+end
+redis.call('PEXPIRE', KEYS[2], idle_ms)
+if known ~= '' and known ~= generation then
+  return {'restore', generation}
+end
+
+local open, wait = {}, nil
+for candidate = 1, (#KEYS - 2) / 2 do
+  local log, state = KEYS[candidate * 2 + 1], KEYS[candidate * 2 + 2]
+  redis.call('ZREMRANGEBYSCORE', log, '-inf', whole(now - window - hold))
+  local told = redis.call('HMGET', state, 'throttled_until', 'foreign', 'foreign_until')
+  local throttled_until = tonumber(told[1] or 0)
+  local foreign, foreign_until = tonumber(told[2] or 0), tonumber(told[3] or 0)
+  if foreign_until <= now then
+    foreign = 0
+  end
+
+  local counted_from = '(' .. whole(now - window)
+  local too_many = redis.call('ZCOUNT', log, counted_from, '+inf') + foreign - slots
+  local free_at = now
+  if too_many >= 0 then
+    free_at = now + window
+    local last_to_leave = redis.call('ZRANGEBYSCORE', log, counted_from, '+inf', 'WITHSCORES', 'LIMIT', too_many, 1)[2]
+    if last_to_leave then
+      free_at = math.min(tonumber(last_to_leave), now) + window
+    end
+    if foreign > 0 then
+      free_at = math.min(free_at, foreign_until)
+    end
+  end
+  free_at = math.max(free_at, throttled_until)
+
+  if free_at <= now then
+    table.insert(open, candidate)
+  elseif not wait or free_at - now < wait then
+    wait = free_at - now
+  end
+end
+
+if #open == 0 then
+  return {'wait', whole(math.ceil(wait)), generation}
+end
+
+-- Smooth weighted round-robin: every open client gains its weight, the richest is chosen and pays what all gained.
+local chosen = open[1]
+if not pinned then
+  local gained, richest = 0, nil
+  for _, candidate in ipairs(open) do
+    local weight = tonumber(ARGV[7 + candidate])
+    local field = KEYS[candidate * 2 + 1]
+    local credit = redis.call('HINCRBY', KEYS[1], field, weight)
+    gained = gained + weight
+    if not richest or credit > richest then
+      chosen, richest = candidate, credit
+    end
+  end
+  redis.call('HINCRBY', KEYS[1], KEYS[chosen * 2 + 1], -gained)
+  redis.call('PEXPIRE', KEYS[1], idle_ms)
+end
+
+local log, state = KEYS[chosen * 2 + 1], KEYS[chosen * 2 + 2]
+redis.call('ZADD', log, whole(now + hold), grant)
+redis.call('PEXPIRE', log, whole(math.ceil((window + hold) / 500)))
+redis.call('HINCRBY', state, 'granted', 1)
+redis.call('PEXPIRE', state, idle_ms)
+return {'granted', chosen, generation}

@@ -1,0 +1,301 @@
+"""The one door to a vendor: quota, tokens and repeats happen here, so that code above sees only answers (G14)."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cache_pipeline.upstream.body import with_body
+from cache_pipeline.upstream.config import RetryPolicy
+from cache_pipeline.upstream.errors import (
+    AmbiguousSubmit,
+    ClientUnknown,
+    LoginRefused,
+    UpstreamError,
+    UpstreamFaulted,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
+from cache_pipeline.upstream.hints import read_hints
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.oauth import TokenSource
+from cache_pipeline.upstream.quota import Grant, Lane, Quota
+from cache_pipeline.upstream.retrying import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
+
+_log = logging.getLogger(__name__)
+
+_SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+
+@dataclass(frozen=True)
+class _Errand:
+    """What a request says about itself, and its body, kept so that it can be sent again."""
+
+    request: httpx.Request
+    body: bytes
+    lane: Lane
+    pinned: str | None
+    idempotent: bool
+    streamed: bool
+
+
+class QuotaTransport(httpx.AsyncBaseTransport):
+    """Sends a request once the shared quota grants it, signed with the token of the granted client.
+
+    A request says by `extensions` who is asking: `lane` (a Lane; interactive if absent), `oauth_client` (the id of the one
+    client that will do), `idempotent` (True for a POST that may be sent twice, such as a synchronous query) and `streamed`
+    (True for a body too large to be held: it is then left on the wire, and not asked for again if it breaks off). The
+    answer's `extensions["oauth_client"]` names the client used.
+
+    What is sent again, unseen by the caller:
+
+    * a 429, as often as needed within `retries.patience` seconds, when the quota lets it (G18);
+    * a 401 to a token that should still live: renewed once, sent once more (G23);
+    * a 5xx, a timeout or a broken connection, with bounded backoff, if the request may be sent twice. Any other request, a
+      submit, is sent again only where it was surely not taken: it never left (no connection), or a 503 says by Retry-After
+      that the vendor turned it away and when to come back. A bare 503, a 502 or a 504 may come from a proxy that had already
+      passed it on, so they are ambiguous, as is a timeout.
+
+    Only requests to the vendor's own origin are counted and signed. A result that lies elsewhere (a pre-signed URL in object
+    storage) is fetched without the vendor's token, which would otherwise leak to a stranger.
+
+    Args:
+        inner: What really sends.
+        origin: The vendor's address, whose scheme, host and port say what is its own.
+        platform: Its name, for messages.
+        quota: The shared quota.
+        tokens: Client id to its token source; the same ids as the quota's.
+        retries: How patient to be.
+        sleep: Waits so many seconds between repeats.
+        clock: Seconds that only grow.
+        now: The wall clock, for a Retry-After that is a date.
+    """
+
+    def __init__(
+        self,
+        inner: httpx.AsyncBaseTransport,
+        *,
+        origin: httpx.URL,
+        platform: str,
+        quota: Quota,
+        tokens: Mapping[str, TokenSource],
+        retries: RetryPolicy,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._inner = inner
+        self._origin = _origin_of(origin)
+        self._platform = platform
+        self._quota = quota
+        self._tokens = dict(tokens)
+        self._retries = retries
+        self._sleep = sleep
+        self._clock = clock
+        self._now = now
+        self._refused: dict[str, tuple[LoginRefused, float]] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends one request and gives its answer: 2xx, 3xx or 4xx other than 429.
+
+        Raises:
+            UpstreamUnreachable: No answer after bounded repeats.
+            UpstreamFaulted: A 5xx that stayed.
+            AmbiguousSubmit: A request that may not be sent twice was sent, and it is not known whether it was taken.
+            LoginRefused: No client of the pool, or not the pinned one, can log in.
+            ClientUnknown: The pinned client is not configured.
+            QuotaUnavailable: Redis is away and the lane is backfill.
+            UpstreamRefused: Still 429 after `retries.patience`.
+        """
+        errand = await self._errand(request)
+        send = self._send_granted if _origin_of(request.url) == self._origin else self._send_unsigned
+        try:
+            return await with_backoff(
+                lambda: send(errand), lambda error: _may_repeat(error, errand), self._retries, self._sleep
+            )
+        except GaveUp as gave_up:
+            raise _told(gave_up, errand) from gave_up.__cause__
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._inner.aclose()
+
+    async def _errand(self, request: httpx.Request) -> _Errand:
+        pinned = request.extensions.get("oauth_client")
+        if pinned is not None and pinned not in self._tokens:
+            raise ClientUnknown(client_id=str(pinned), platform=self._platform, known=sorted(self._tokens))
+        return _Errand(
+            request=request,
+            body=await request.aread(),
+            lane=Lane(request.extensions.get("lane", Lane.interactive)),
+            pinned=pinned,
+            idempotent=request.method in _SAFE_TO_REPEAT or request.extensions.get("idempotent") is True,
+            streamed=request.extensions.get("streamed") is True,
+        )
+
+    async def _send_unsigned(self, errand: _Errand) -> httpx.Response:
+        response = await self._inner.handle_async_request(_copy(errand, token=None))
+        return await self._checked(response, errand)
+
+    async def _send_granted(self, errand: _Errand) -> httpx.Response:
+        pinned, renewed, first_refusal = errand.pinned, set[str](), None
+        while True:
+            try:
+                async with asyncio.timeout(self._patience_left(first_refusal)):
+                    grant, token = await self._admit(errand.lane, pinned)
+            except TimeoutError:
+                raise _out_of_patience(errand, self._retries.patience) from None
+            except LoginRefused:
+                if pinned == errand.pinned:
+                    raise
+                # Pinned only to renew a token, and that was refused: the rest of the pool may do.
+                pinned = errand.pinned
+                continue
+            response = await self._send_once(errand, grant, token)
+            if response.status_code == 429:
+                await response.aclose()
+                first_refusal = self._clock() if first_refusal is None else first_refusal
+            elif response.status_code == 401 and grant.client_id not in renewed:
+                await response.aclose()
+                self._tokens[grant.client_id].invalidate(token)
+                renewed.add(grant.client_id)
+                pinned = grant.client_id
+            else:
+                response.extensions["oauth_client"] = grant.client_id
+                return await self._checked(response, errand)
+
+    async def _admit(self, lane: Lane, pinned: str | None) -> tuple[Grant, str]:
+        """Takes a grant whose client can log in, passing over those that cannot."""
+        while True:
+            grant = await self._quota.take(lane, pinned, without=self._cannot_log_in(pinned))
+            try:
+                return grant, await self._token_of(grant.client_id)
+            except LoginRefused as error:
+                await self._quota.release(grant)
+                self._refused[grant.client_id] = (error, self._clock() + self._retries.refused_for)
+                _log.error("%s: %s", self._platform, error)
+            except BaseException:
+                await self._quota.release(grant)
+                raise
+
+    def _cannot_log_in(self, pinned: str | None) -> frozenset[str]:
+        now = self._clock()
+        refused = {client_id: error for client_id, (error, until) in self._refused.items() if until > now}
+        hopeless = [pinned] if pinned in refused else sorted(refused) if len(refused) == len(self._tokens) else []
+        if hopeless:
+            last = refused[hopeless[0]]
+            raise LoginRefused(client_ids=hopeless, login_url=last.login_url, reason=last.reason)
+        return frozenset(refused)
+
+    async def _token_of(self, client_id: str) -> str:
+        source = self._tokens[client_id]
+        if source.is_fresh:
+            return await source.token()
+        async with self._quota.refreshing(client_id):
+            return await source.token()
+
+    async def _send_once(self, errand: _Errand, grant: Grant, token: str) -> httpx.Response:
+        """Sends, and tells the quota what came of it, whatever came of it."""
+        try:
+            response = await self._within_hold(_copy(errand, token))
+        except NEVER_SENT:
+            await self._quota.release(grant)
+            raise
+        except BaseException:
+            await self._quota.settle(grant, remaining=None, retry_after=None, rejected=False)
+            raise
+        try:
+            hints = read_hints(response.headers, self._now())
+            await self._quota.settle(
+                grant,
+                remaining=hints.remaining,
+                retry_after=hints.retry_after,
+                rejected=response.status_code == 429,
+            )
+        except BaseException:
+            await response.aclose()
+            raise
+        return response
+
+    async def _within_hold(self, request: httpx.Request) -> httpx.Response:
+        # The quota holds the slot for so long and no longer; a single read timeout does not bound a slow trickle.
+        hold = self._quota.policy.in_flight_seconds
+        try:
+            async with asyncio.timeout(hold):
+                return await self._inner.handle_async_request(request)
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"no answer within {hold:g} s", request=request) from None
+
+    async def _checked(self, response: httpx.Response, errand: _Errand) -> httpx.Response:
+        """Gives the answer with its body, or raises it if it is the vendor's fault."""
+        faulted = response.status_code >= 500
+        await with_body(response, streamed=errand.streamed and not faulted, host=errand.request.url.host)
+        if faulted:
+            raise Fault(response, read_hints(response.headers, self._now()).retry_after)
+        return response
+
+    def _patience_left(self, first_refusal: float | None) -> float | None:
+        if first_refusal is None:
+            return None
+        return max(0.0, first_refusal + self._retries.patience - self._clock())
+
+
+def _origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
+    default = {"http": 80, "https": 443}.get(url.scheme)
+    return url.scheme, url.host, url.port or default
+
+
+def _copy(errand: _Errand, token: str | None) -> httpx.Request:
+    # A copy, so that the request which the caller can see never carries the token.
+    headers = errand.request.headers.copy()
+    headers.pop("Authorization", None)
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    return httpx.Request(
+        errand.request.method,
+        errand.request.url,
+        headers=headers,
+        content=errand.body,
+        extensions=errand.request.extensions,
+    )
+
+
+def _may_repeat(error: BaseException, errand: _Errand) -> bool:
+    if isinstance(error, NEVER_SENT):
+        return True
+    if isinstance(error, Fault):
+        return errand.idempotent or (error.status == 503 and error.retry_after is not None)
+    return isinstance(error, MAYBE_SENT) and errand.idempotent
+
+
+def _told(gave_up: GaveUp, errand: _Errand) -> UpstreamError:
+    """Says in the words of the error tree what the last attempt ended with."""
+    method, url, error = errand.request.method, errand.request.url, gave_up.error
+    if isinstance(error, Fault):
+        turned_away = error.status == 503 and error.retry_after is not None
+        ambiguous = error.status in (502, 503, 504) and not turned_away
+    else:
+        ambiguous = not isinstance(error, NEVER_SENT)
+    if ambiguous and not errand.idempotent:
+        return AmbiguousSubmit(method=method, path=url.path, reason=gave_up.reason)
+    if isinstance(error, Fault):
+        return UpstreamFaulted(
+            status=error.status,
+            method=method,
+            path=url.path,
+            attempts=gave_up.attempts,
+            message=error.message,
+            correlation_id=error.correlation_id,
+        )
+    return UpstreamUnreachable(host=url.host, reason=gave_up.reason, attempts=gave_up.attempts)
+
+
+def _out_of_patience(errand: _Errand, patience: float) -> UpstreamRefused:
+    return UpstreamRefused(
+        status=429,
+        method=errand.request.method,
+        path=errand.request.url.path,
+        message=f"the vendor's rate limit still holds after {patience:g} s of waiting; ask for less, or more slowly",
+    )

@@ -1,0 +1,87 @@
+import asyncio
+
+import httpx
+
+from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline_tests.simulator.vendor import (
+    AGGREGATES,
+    AVAILABILITY,
+    CLIENT,
+    REPORTDATA,
+    Vendor,
+    aggregate_body,
+    vendor_of,
+)
+
+COUNTERS = "/simulator/counters"
+
+
+def test_calls_are_counted_by_route_client_and_status_and_summed_up(vendor: Vendor) -> None:
+    vendor.http.delete(COUNTERS)
+    vendor.login()
+    vendor.rows()
+    vendor.aggregate()
+    vendor.post(f"{AGGREGATES}/query", {})
+    vendor.get(AVAILABILITY)
+    vendor.http.get(AVAILABILITY)
+    vendor.http.get("/simulator/health")
+    counters = vendor.http.get(COUNTERS).json()
+    calls = {(each["call"], each["client_id"], each["status"]): each["count"] for each in counters["calls"]}
+    assert calls == {
+        ("POST /oauth/token", CLIENT, 200): 1,
+        (f"POST {REPORTDATA}/async", CLIENT, 200): 1,
+        (f"GET {REPORTDATA}/{{id}}", CLIENT, 200): 1,
+        (f"GET {REPORTDATA}/{{id}}/results", CLIENT, 200): 1,
+        (f"POST {AGGREGATES}/query", CLIENT, 200): 1,
+        (f"POST {AGGREGATES}/query", CLIENT, 400): 1,
+        (f"GET {AVAILABILITY}", CLIENT, 200): 1,
+        (f"GET {AVAILABILITY}", None, 401): 1,
+    }
+    assert counters["summary"] == {
+        "requests": 7,
+        "rejected_429": 0,
+        "logins": 1,
+        "submits": 1,
+        "polls": 1,
+        "results": 1,
+        "sync_queries": 1,
+    }
+    assert counters["logins"] == {CLIENT: 1}
+
+
+def test_rejections_are_counted_by_client_and_a_reset_forgets_all() -> None:
+    with vendor_of(SimulatorSettings(genesys_rate_limit=1)) as vendor:
+        for _ in range(3):
+            vendor.get(AVAILABILITY)
+        counters = vendor.http.get(COUNTERS).json()
+        assert counters["rejected_429"] == {CLIENT: 2}
+        assert counters["summary"]["rejected_429"] == 2
+        assert vendor.http.delete(COUNTERS).status_code == 204
+        empty = vendor.http.get(COUNTERS).json()
+    assert (empty["calls"], empty["rejected_429"], empty["logins"]) == ([], {}, {})
+    assert set(empty["summary"].values()) == {0}
+
+
+async def test_of_many_requests_at_once_exactly_the_limit_gets_through() -> None:
+    with vendor_of(SimulatorSettings()) as vendor:
+        limits = httpx.Limits(max_connections=20)
+        async with httpx.AsyncClient(base_url=vendor.http.base_url, headers=vendor.headers, limits=limits) as http:
+            answers = await asyncio.gather(*(http.get(f"{REPORTDATA}/unknown") for _ in range(150)))
+        statuses = [answer.status_code for answer in answers]
+        assert (statuses.count(404), statuses.count(429)) == (60, 90)
+        left = sorted(int(each.headers["X-RateLimit-Remaining"]) for each in answers if each.status_code == 404)
+        assert left == list(range(60))
+        assert vendor.http.get(COUNTERS).json()["summary"]["rejected_429"] == 90
+
+
+async def test_the_server_goes_on_answering_while_it_works_on_months() -> None:
+    with vendor_of(SimulatorSettings(cached_days=5)) as vendor:
+        async with httpx.AsyncClient(base_url=vendor.http.base_url, headers=vendor.headers, timeout=60) as http:
+            months = aggregate_body(interval="2023-01-01T00:00:00Z/2023-05-01T00:00:00Z", granularity="P1D")
+            slow = asyncio.create_task(http.post(f"{AGGREGATES}/query", json=months))
+            quick = 0
+            while not slow.done():
+                assert (await http.get("/simulator/health")).status_code == 200
+                quick += 1
+            assert (await slow).status_code == 200
+            assert quick > 5

@@ -1,0 +1,321 @@
+from typing import Any
+
+import pytest
+
+from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline_tests.simulator.vendor import (
+    AGGREGATES,
+    AVAILABILITY,
+    DAY,
+    Json,
+    Vendor,
+    aggregate_body,
+    offered,
+    vendor_of,
+)
+
+METRICS = [
+    *("nOffered", "nConnected", "nTransferred", "nOverSla"),
+    *("tAnswered", "tAbandon", "tWait", "tTalk", "tHeld", "tAcw", "tHandle", "oServiceLevel"),
+]
+STATES = {"QUEUED", "PENDING", "FULFILLED", "FAILED", "CANCELLED", "EXPIRED"}
+
+
+def _total(results: list[Json], metric: str, figure: str) -> float:
+    return sum(
+        entry["stats"][figure]
+        for result in results
+        for bucket in result["data"]
+        for entry in bucket["metrics"]
+        if entry["metric"] == metric
+    )
+
+
+def _predicate(dimension: str, value: str | None = None, **more: Any) -> Json:
+    return {"dimension": dimension, **({} if value is None else {"value": value}), **more}
+
+
+def test_an_aggregate_has_the_documented_shape(shared_vendor: Vendor) -> None:
+    results = shared_vendor.aggregate(metrics=METRICS)
+    seen: set[str] = set()
+    for result in results:
+        assert set(result) == {"group", "data"}
+        assert set(result["group"]) == {"queueId", "mediaType"}
+        intervals = [bucket["interval"] for bucket in result["data"]]
+        assert intervals == sorted(set(intervals))
+        for bucket in result["data"]:
+            assert set(bucket) == {"interval", "metrics"}
+            assert bucket["metrics"], "an empty bucket must be left out"
+            for entry in bucket["metrics"]:
+                seen.add(entry["metric"])
+                _check_stats(entry["metric"], entry["stats"])
+    assert seen == set(METRICS)
+    assert results[0]["data"][0]["interval"].count(".000Z") == 2
+
+
+def _check_stats(metric: str, stats: Json) -> None:
+    if metric.startswith("n"):
+        assert set(stats) == {"count"}
+        assert stats["count"] > 0
+    elif metric.startswith("t"):
+        assert set(stats) == {"max", "min", "count", "sum"}
+        assert 0 <= stats["min"] <= stats["max"] <= stats["sum"] <= stats["max"] * stats["count"]
+    else:
+        assert set(stats) == {"ratio", "numerator", "denominator", "target"}
+        assert stats["ratio"] == stats["numerator"] / stats["denominator"]
+        assert 0 <= stats["ratio"] <= 1
+
+
+def test_figures_of_a_day_fit_together(shared_vendor: Vendor) -> None:
+    results = shared_vendor.aggregate(metrics=METRICS, granularity=None, groupBy=None)
+    assert [result["group"] for result in results] == [{}]
+    assert results[0]["data"][0]["interval"] == "2024-06-10T00:00:00.000Z/2024-06-11T00:00:00.000Z"
+
+    def total(metric: str, figure: str) -> float:
+        return _total(results, metric, figure)
+
+    assert total("tHandle", "sum") == total("tTalk", "sum") + total("tHeld", "sum") + total("tAcw", "sum")
+    assert total("nConnected", "count") == total("tAnswered", "count")
+    assert total("oServiceLevel", "denominator") == total("tAnswered", "count") + total("tAbandon", "count")
+    assert total("oServiceLevel", "numerator") == total("tAnswered", "count") - total("nOverSla", "count")
+    assert total("oServiceLevel", "target") == 0.8
+    assert 0 < total("tHeld", "count") < total("tTalk", "count")
+    assert total("tAbandon", "count") < 0.2 * total("nOffered", "count")
+
+
+def test_nothing_but_the_answered_has_a_user(shared_vendor: Vendor) -> None:
+    results = shared_vendor.aggregate(metrics=["nOffered", "tAnswered", "tAbandon", "tHandle"], groupBy=["userId"])
+    of_users = [result for result in results if result["group"]]
+    of_nobody = [result for result in results if not result["group"]]
+    assert len(of_users) == 30
+    assert len(of_nobody) == 1
+    assert _total(of_users, "nOffered", "count") == _total(of_users, "tAbandon", "count") == 0
+    assert _total(of_nobody, "tAnswered", "count") == _total(of_nobody, "tHandle", "count") == 0
+    assert _total(of_users, "tAnswered", "count") > 0 < _total(of_nobody, "nOffered", "count")
+
+
+def test_filters_join_clauses_and_predicates_as_they_say(shared_vendor: Vendor) -> None:
+    whole = shared_vendor.aggregate()
+    queues = sorted({result["group"]["queueId"] for result in whole})
+
+    def kept(rule: Any) -> list[Json]:
+        return [result for result in whole if rule(result["group"])]
+
+    def ask(filter_: Json) -> list[Json]:
+        return shared_vendor.aggregate(filter=filter_)
+
+    voice = _predicate("mediaType", "voice", type="dimension", operator="matches")
+    two = [_predicate("queueId", queues[0]), _predicate("queueId", queues[1])]
+    assert ask({"type": "and", "predicates": [voice]}) == kept(lambda group: group["mediaType"] == "voice")
+    nested = {"type": "and", "clauses": [{"type": "or", "predicates": two}], "predicates": [voice]}
+    expected = kept(lambda group: group["mediaType"] == "voice" and group["queueId"] in queues[:2])
+    assert ask(nested) == expected != []
+    assert ask({"type": "and", "predicates": two}) == []
+    assert ask({"type": "or", "predicates": two}) == kept(lambda group: group["queueId"] in queues[:2])
+    assert ask({"type": "and", "predicates": [_predicate("mediaType", "video")]}) == []
+    assert ask({"type": "and", "predicates": [_predicate("queueId", operator="exists")]}) == whole
+    assert ask({"type": "and", "predicates": [_predicate("wrapUpCode", operator="exists")]}) == []
+    assert ask({"type": "and", "predicates": [_predicate("wrapUpCode", operator="notExists")]}) == whole
+    assert ask({"type": "and", "predicates": [_predicate("userId", operator="exists")]}) == []
+
+
+def test_known_words_without_data_give_no_data(shared_vendor: Vendor) -> None:
+    assert shared_vendor.aggregate(metrics=["nCallbackAttempts"]) == []
+    assert shared_vendor.aggregate(metrics=["tIvr", "nOffered"]) == shared_vendor.aggregate()
+    assert shared_vendor.aggregate(groupBy=["queueId", "wrapUpCode"]) == shared_vendor.aggregate(groupBy=["queueId"])
+    assert shared_vendor.aggregate(flattenMultivaluedDimensions=True) == shared_vendor.aggregate()
+
+
+@pytest.mark.parametrize(
+    ("interval", "hours"),
+    [
+        ("2024-03-31T00:00:00+01:00/2024-04-01T00:00:00+02:00", 23),
+        ("2023-10-29T00:00:00+02:00/2023-10-30T00:00:00+01:00", 25),
+    ],
+)
+def test_a_day_bucket_follows_the_time_zone_over_a_clock_change(
+    shared_vendor: Vendor, interval: str, hours: int
+) -> None:
+    zone: Json = {"interval": interval, "timeZone": "Europe/Berlin", "groupBy": [], "metrics": METRICS}
+    day = shared_vendor.aggregate(granularity="P1D", **zone)
+    by_hour = shared_vendor.aggregate(granularity="PT1H", **zone)
+    assert len(day[0]["data"]) == 1
+    assert len(by_hour[0]["data"]) <= hours
+    assert by_hour[0]["data"][-1]["interval"] <= day[0]["data"][0]["interval"].partition("/")[2]
+    for metric in METRICS[:4]:
+        assert _total(day, metric, "count") == _total(by_hour, metric, "count")
+    for metric in METRICS[4:11]:
+        for figure in ("count", "sum"):
+            assert _total(day, metric, figure) == _total(by_hour, metric, figure) > 0
+
+
+def test_buckets_begin_at_the_intervals_start_and_not_at_midnight(shared_vendor: Vendor) -> None:
+    results = shared_vendor.aggregate(
+        interval="2024-06-10T06:00:00+02:00/2024-06-12T00:00:00+02:00",
+        granularity="P1D",
+        timeZone="Europe/Berlin",
+        groupBy=[],
+    )
+    assert [bucket["interval"] for bucket in results[0]["data"]] == [
+        "2024-06-10T04:00:00.000Z/2024-06-11T04:00:00.000Z",
+        "2024-06-11T04:00:00.000Z/2024-06-11T22:00:00.000Z",
+    ]
+
+
+def test_adjacent_intervals_add_up_to_their_union(shared_vendor: Vendor) -> None:
+    cut = "2024-06-10T13:37:11.123Z"
+    start, end = DAY.split("/")
+    for metric in METRICS[:11]:
+        figure = "count" if metric.startswith("n") else "sum"
+        parts = [
+            _total(shared_vendor.aggregate(interval=part, metrics=[metric], granularity=None), metric, figure)
+            for part in (f"{start}/{cut}", f"{cut}/{end}", DAY)
+        ]
+        assert parts[0] + parts[1] == parts[2]
+
+
+def test_a_query_with_too_many_cells_is_silently_cut_in_time_order(shared_vendor: Vendor) -> None:
+    whole = shared_vendor.aggregate()
+    with vendor_of(SimulatorSettings(genesys_max_cells=50)) as vendor:
+        cut = vendor.aggregate()
+    cells = [(bucket["interval"], str(result["group"])) for result in cut for bucket in result["data"]]
+    every = [(bucket["interval"], str(result["group"])) for result in whole for bucket in result["data"]]
+    assert len(cells) == 50
+    left_out = set(every) - set(cells)
+    assert max(interval for interval, _ in cells) <= min(interval for interval, _ in left_out)
+
+
+def test_a_job_goes_from_queued_over_pending_to_fulfilled_and_says_what_the_query_says(shared_vendor: Vendor) -> None:
+    answer = shared_vendor.post(f"{AGGREGATES}/jobs", aggregate_body(metrics=METRICS, pageSize=7))
+    assert answer.status_code == 202
+    assert set(answer.json()) == {"jobId"}
+    path = f"{AGGREGATES}/jobs/{answer.json()['jobId']}"
+    seen = []
+    for _ in range(40):
+        status = shared_vendor.get(path)
+        assert status.status_code == 200
+        assert status.json()["state"] in STATES
+        seen.append(status.json()["state"])
+        shared_vendor.clock.seconds += 0.05
+    assert list(dict.fromkeys(seen)) == ["QUEUED", "PENDING", "FULFILLED"]
+    body = shared_vendor.get(path).json()
+    assert set(body) == {"state", "submissionDate", "completionDate", "expirationDate"}
+    assert body["submissionDate"] < body["completionDate"] < body["expirationDate"]
+    pages = list(shared_vendor.pages(f"{path}/results", "results"))
+    assert len(shared_vendor.get(f"{path}/results").json()["results"]) == 7
+    assert pages == shared_vendor.aggregate(metrics=METRICS)
+    assert len(pages) == 24
+
+
+def test_pages_of_a_job_that_come_out_even_end_without_a_cursor(shared_vendor: Vendor) -> None:
+    job = shared_vendor.post(f"{AGGREGATES}/jobs", aggregate_body(pageSize=12)).json()["jobId"]
+    shared_vendor.clock.seconds += 60
+    path = f"{AGGREGATES}/jobs/{job}/results"
+    first = shared_vendor.get(path).json()
+    last = shared_vendor.get(path, cursor=first["cursor"]).json()
+    assert [len(page["results"]) for page in (first, last)] == [12, 12]
+    assert "cursor" not in last
+
+
+def test_deleting_cancels_a_running_job_and_removes_a_finished_one(shared_vendor: Vendor) -> None:
+    path = f"{AGGREGATES}/jobs/{shared_vendor.post(f'{AGGREGATES}/jobs', aggregate_body()).json()['jobId']}"
+    answer = shared_vendor.delete(path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    shared_vendor.clock.seconds += 60
+    assert shared_vendor.get(path).json()["state"] == "CANCELLED"
+    assert shared_vendor.get(f"{path}/results").status_code == 400
+    finished = f"{AGGREGATES}/jobs/{shared_vendor.post(f'{AGGREGATES}/jobs', aggregate_body()).json()['jobId']}"
+    shared_vendor.clock.seconds += 60
+    assert shared_vendor.get(finished).json()["state"] == "FULFILLED"
+    assert shared_vendor.delete(finished).status_code == 204
+    assert shared_vendor.get(finished).status_code == 404
+    assert shared_vendor.delete(finished).status_code == 404
+
+
+def test_results_before_fulfilled_and_after_expired_answer_as_set() -> None:
+    settings = SimulatorSettings(job_lifetime_seconds=100, genesys_not_ready_status=409, genesys_expired_status=410)
+    with vendor_of(settings) as vendor:
+        path = f"{AGGREGATES}/jobs/{vendor.post(f'{AGGREGATES}/jobs', aggregate_body()).json()['jobId']}"
+        assert vendor.get(f"{path}/results").status_code == 409
+        vendor.clock.seconds += 100
+        assert vendor.get(path).json()["state"] == "EXPIRED"
+        assert vendor.get(f"{path}/results").status_code == 410
+
+
+def test_availability_is_the_watermark_and_not_a_job(shared_vendor: Vendor) -> None:
+    answer = shared_vendor.get(AVAILABILITY)
+    assert (answer.status_code, answer.json()) == (200, {"dataAvailabilityDate": "2024-06-12T09:58:00.000Z"})
+    assert shared_vendor.get(f"{AGGREGATES}/jobs/nonsense").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "says"),
+    [
+        ({"metrics": ["nonsense"]}, "invalid.value", "Value [nonsense] is not valid for field type [metrics]"),
+        ({"metrics": []}, "bad.request", "metrics"),
+        ({"metrics": None}, "bad.request", "metrics"),
+        ({"interval": None}, "bad.request", "interval"),
+        ({"groupBy": ["queueID"]}, "invalid.value", "queueID"),
+        ({"interval": "yesterday/today"}, "invalid.date", "Dates must be specified as ISO-8601 strings"),
+        ({"interval": "2024-06-11T00:00:00Z/2024-06-10T00:00:00Z"}, "invalid.date", "no later"),
+        ({"granularity": "1h"}, "invalid.value", "granularity"),
+        ({"granularity": "PT0S"}, "invalid.value", "granularity"),
+        ({"granularity": "P"}, "invalid.value", "granularity"),
+        ({"granularity": "P1DT"}, "invalid.value", "granularity"),
+        ({"granularity": "PT1S", "interval": "2024-01-01T00:00:00Z/2024-06-11T00:00:00Z"}, "bad.request", "buckets"),
+        ({"timeZone": "Mars/Olympus"}, "invalid.value", "Mars/Olympus"),
+        ({"views": [{"target": "tHandle", "name": "x", "function": "rangeBound"}]}, "bad.request", "not implemented"),
+        ({"queryType": "topN"}, "bad.request", "not implemented"),
+        ({"limit": 3}, "bad.request", "not implemented"),
+        ({"alternateTimeDimension": "eventTime"}, "bad.request", "not implemented"),
+        ({"pageSize": 10}, "invalid.property", "pageSize"),
+        ({"surprise": True}, "bad.request", "surprise"),
+        ({"filter": {"predicates": []}}, "bad.request", "filter.type"),
+        ({"filter": {"type": "and", "predicates": [{"value": "x"}]}}, "constraint.validation", "dimension"),
+        ({"filter": {"type": "and", "predicates": [_predicate("queueId")]}}, "constraint.validation", "value"),
+        ({"filter": {"type": "and", "predicates": [_predicate("nonsense", "x")]}}, "invalid.value", "nonsense"),
+        ({"filter": {"type": "and", "predicates": [_predicate("mediaType", "fax")]}}, "invalid.value", "fax"),
+        ({"filter": {"type": "and", "predicates": [_predicate("queueId", range={"gt": 1})]}}, "bad.request", "range"),
+        ({"filter": {"type": "and", "predicates": [{"metric": "tTalk"}]}}, "bad.request", "not implemented"),
+        ({"filter": {"type": "and", "clauses": [{"type": "or", "predicates": []}]}}, "bad.request", "filter.clauses"),
+    ],
+)
+def test_a_wrong_query_is_400_in_the_vendors_words(shared_vendor: Vendor, changes: Json, code: str, says: str) -> None:
+    answer = shared_vendor.post(f"{AGGREGATES}/query", aggregate_body(**changes))
+    body = answer.json()
+    assert (answer.status_code, body["status"], body["code"]) == (400, 400, code)
+    assert says in body["message"]
+    assert body["contextId"] == answer.headers["ININ-Correlation-Id"]
+
+
+@pytest.mark.parametrize("page_size", [0, 1001, -1])
+def test_a_wrong_page_size_of_a_job_is_400(shared_vendor: Vendor, page_size: int) -> None:
+    assert shared_vendor.post(f"{AGGREGATES}/jobs", aggregate_body(pageSize=page_size)).status_code == 400
+
+
+def test_every_answer_has_its_own_correlation_id_and_none_tells_quota(shared_vendor: Vendor) -> None:
+    answers = [
+        shared_vendor.get(AVAILABILITY),
+        shared_vendor.get("/api/v2/unknown"),
+        shared_vendor.post(f"{AGGREGATES}/query", {}),
+        shared_vendor.post(f"{AGGREGATES}/query", aggregate_body()),
+        shared_vendor.http.get(AVAILABILITY),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 404, 400, 200, 401]
+    assert len({answer.headers["ININ-Correlation-Id"] for answer in answers}) == len(answers)
+    assert not any("x-ratelimit-remaining" in answer.headers for answer in answers)
+
+
+def test_a_body_over_512000_bytes_is_413(shared_vendor: Vendor) -> None:
+    content = b'{"interval": "' + b"x" * 512_000 + b'"}'
+    headers = shared_vendor.headers | {"Content-Type": "application/json"}
+    answer = shared_vendor.http.post(f"{AGGREGATES}/query", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "request.entity.too.large")
+    assert "512000" in answer.json()["message"]
+
+
+def test_the_two_platforms_and_the_truth_agree(shared_vendor: Vendor) -> None:
+    truth = shared_vendor.truth(DAY, granularity="PT1H", groupBy="queueId,mediaType")
+    rows = shared_vendor.rows(columns=["offered"])
+    assert rows == truth
+    assert offered(shared_vendor.aggregate()) == sum(row["offered"] for row in truth) > 5000

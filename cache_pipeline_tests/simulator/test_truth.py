@@ -1,0 +1,166 @@
+"""The truth itself, and the figures made of it, counted once more in the plainest way."""
+
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+
+from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline.simulator.aggregate import FACTS, AggregateQuery, aggregate
+from cache_pipeline.simulator.calls import LONGEST_SPAN_MS
+from cache_pipeline.simulator.intervals import to_ms
+from cache_pipeline.simulator.organisation import organisation_of
+from cache_pipeline.simulator.truth import truth_of
+from cache_pipeline_tests.simulator.vendor import Vendor, vendor_of
+
+SETTINGS = SimulatorSettings()
+MONDAY = date(2024, 6, 10)
+WORKING_WEEK = [MONDAY + timedelta(days=number) for number in range(5)]
+
+
+def test_a_day_is_the_same_in_whatever_order_days_are_asked() -> None:
+    forwards, backwards = truth_of(SETTINGS), truth_of(SETTINGS)
+    days = [MONDAY + timedelta(days=number) for number in range(6)]
+    there = {day: forwards.day(day) for day in days}
+    back = {day: backwards.day(day) for day in reversed(days)}
+    for day in days:
+        assert vars(there[day]).keys() == vars(back[day]).keys()
+        for name, column in vars(there[day]).items():
+            assert np.array_equal(column, getattr(back[day], name)), name
+
+
+def test_a_day_that_fell_out_of_the_cache_comes_back_the_same() -> None:
+    truth = truth_of(SimulatorSettings(cached_days=1))
+    first = truth.day(MONDAY)
+    truth.day(MONDAY + timedelta(days=1))
+    again = truth.day(MONDAY)
+    assert again is not first
+    assert np.array_equal(first.offered_ms, again.offered_ms)
+
+
+def test_two_simulators_answer_alike_and_another_seed_does_not() -> None:
+    days = ["2024-06-10T00:00:00Z/2024-06-11T00:00:00Z", "2024-06-03T00:00:00Z/2024-06-04T00:00:00Z"]
+    with vendor_of(SETTINGS) as one, vendor_of(SETTINGS) as two, vendor_of(SimulatorSettings(seed=7)) as other:
+        there = [one.rows(interval=day) for day in days]
+        back = [two.rows(interval=day) for day in reversed(days)]
+        assert there == back[::-1]
+        assert other.rows(interval=days[0]) != there[0]
+
+
+def test_days_and_weeks_have_the_shape_of_a_call_centre() -> None:
+    truth = truth_of(SETTINGS)
+    volume = {
+        weekday: np.mean([len(truth.day(MONDAY + timedelta(days=weekday, weeks=week)).queue) for week in range(8)])
+        for weekday in range(7)
+    }
+    assert 5600 < np.mean([volume[weekday] for weekday in range(5)]) < 6400
+    assert max(volume, key=lambda weekday: volume[weekday]) == 0
+    assert min(volume, key=lambda weekday: volume[weekday]) == 6
+    assert volume[6] < 0.25 * volume[2]
+    hours: Counter[int] = Counter()
+    for day in WORKING_WEEK:
+        local = [datetime.fromtimestamp(ms / 1000, ZoneInfo("Europe/Berlin")) for ms in truth.day(day).offered_ms]
+        assert {instant.date() for instant in local} == {day}
+        hours.update(instant.hour for instant in local)
+    assert 0 < max(hours[hour] / 5 for hour in range(5)) < 10
+    assert hours[12] < 0.8 * min(hours[10], hours[14])
+    assert hours[10] > 5 * hours[20]
+
+
+def test_queues_are_unequal_and_all_agents_work() -> None:
+    truth = truth_of(SETTINGS)
+    calls = [truth.day(day) for day in WORKING_WEEK]
+    by_queue = np.bincount(np.concatenate([day.queue for day in calls]), minlength=8)
+    assert list(by_queue) == sorted(by_queue, reverse=True)
+    assert by_queue[0] > 6 * by_queue[7] > 0
+    agents = np.concatenate([day.agent[~day.abandoned] for day in calls])
+    assert set(agents) == set(range(30))
+    assert all((day.agent == 30)[day.abandoned].all() for day in calls)
+
+
+def test_conversations_have_distinct_stable_ids_and_bounded_lengths() -> None:
+    calls = truth_of(SETTINGS).day(MONDAY)
+    ids = [calls.conversation_id(row) for row in range(len(calls.queue))]
+    assert len(set(ids)) == len(ids)
+    again = truth_of(SETTINGS).day(MONDAY)
+    assert ids == [again.conversation_id(row) for row in range(len(ids))]
+    spans = calls.wait_ms + calls.talk_ms + calls.held_ms + calls.acw_ms
+    assert spans.max() <= LONGEST_SPAN_MS
+    assert (calls.met == (~calls.abandoned & (calls.wait_ms <= 20_000))).all()
+    assert not calls.talk_ms[calls.abandoned].any()
+
+
+@pytest.mark.parametrize(
+    "settings", [SETTINGS, SimulatorSettings(queues=1, agents=1), SimulatorSettings(queues=40, agents=3)]
+)
+def test_every_size_of_organisation_works(settings: SimulatorSettings) -> None:
+    calls = truth_of(settings).day(MONDAY)
+    assert set(calls.agent[~calls.abandoned]) <= set(range(settings.agents))
+    assert calls.queue.max() < settings.queues
+
+
+@pytest.mark.parametrize("start", [datetime(2024, 6, 10, 5, 30, tzinfo=UTC), datetime(2024, 6, 10, 22, tzinfo=UTC)])
+def test_every_figure_is_what_counting_call_by_call_gives(start: datetime) -> None:
+    """From the morning on, and from local midnight on, when calls of the day before are still to end."""
+    truth, organisation = truth_of(SETTINGS), organisation_of(SETTINGS)
+    calls = truth.day((start + timedelta(hours=2)).date())
+    row = int(np.searchsorted(calls.offered_ms, to_ms(start + timedelta(hours=2))))
+    exactly = int(calls.offered_ms[row]), int(calls.offered_ms[row + 1] + calls.wait_ms[row + 1])
+    edges = sorted({to_ms(start), to_ms(start + timedelta(hours=1)), *exactly})
+    query = AggregateQuery(np.array(edges), ("queueId", "userId"), tuple(FACTS))
+    found = aggregate(truth, organisation, query, None)
+    told = {
+        (name, *found.bucket(cell), *sorted(found.group(cell, organisation).items())): figures
+        for name, column in found.columns.items()
+        for cell, *figures in zip(*(values.tolist() for values in vars(column).values()), strict=True)
+    }
+    assert told == _counted_plainly(edges)
+
+
+def _counted_plainly(edges: list[int]) -> dict[tuple, list[int]]:
+    organisation, truth = organisation_of(SETTINGS), truth_of(SETTINGS)
+    found: dict[tuple, list[int]] = {}
+    for day in (date(2024, 6, 9), MONDAY, date(2024, 6, 11), date(2024, 6, 12)):
+        calls = truth.day(day)
+        for row in range(len(calls.queue)):
+            offered, wait = int(calls.offered_ms[row]), int(calls.wait_ms[row])
+            talk, held, acw = (int(column[row]) for column in (calls.talk_ms, calls.held_ms, calls.acw_ms))
+            queue = ("queueId", organisation.values["queueId"][calls.queue[row]])
+            events = [("offered", offered, 0, False), ("resolved", offered + wait, 0, not calls.abandoned[row])]
+            if calls.abandoned[row]:
+                events.append(("abandoned", offered + wait, wait, False))
+            else:
+                target = "in_target" if wait <= 20_000 else "over_target"
+                end = offered + wait + talk + held + acw
+                events += [("answered", offered + wait, wait, True), (target, offered + wait, 0, True)]
+                events += [("talk", end, talk, True), ("after_call", end, acw, True)]
+                events += [("handle", end, talk + held + acw, True)]
+                events += [("held", end, held, True)] if held else []
+                events += [("transferred", end, 0, True)] if calls.transferred[row] else []
+            for name, instant, amount, by_agent in events:
+                if edges[0] <= instant < edges[-1]:
+                    bucket = max(number for number, edge in enumerate(edges) if edge <= instant)
+                    agent = [("userId", organisation.values["userId"][calls.agent[row]])] if by_agent else []
+                    key = (name, edges[bucket], edges[bucket + 1], queue, *agent)
+                    count, total, low, high = found.get(key, [0, 0, amount, amount])
+                    found[key] = [count + 1, total + amount, min(low, amount), max(high, amount)]
+    return found
+
+
+def test_the_truth_endpoint_is_complete_and_knows_the_future(shared_vendor: Vendor) -> None:
+    tomorrow = "2024-06-13T00:00:00Z/2024-06-14T00:00:00Z"
+    assert sum(row["offered"] for row in shared_vendor.truth(tomorrow)) > 3000
+    assert shared_vendor.aggregate(interval=tomorrow) == []
+    assert shared_vendor.http.get("/simulator/truth").status_code == 400
+    assert shared_vendor.http.get("/simulator/truth", params={"interval": tomorrow, "groupBy": "x"}).status_code == 400
+
+
+def test_a_day_of_truth_takes_under_a_tenth_of_a_second() -> None:
+    truth = truth_of(SETTINGS)
+    truth.day(MONDAY)
+    started = datetime.now(UTC)
+    for number in range(1, 6):
+        truth.day(MONDAY + timedelta(days=number))
+    assert (datetime.now(UTC) - started).total_seconds() / 5 < 0.1

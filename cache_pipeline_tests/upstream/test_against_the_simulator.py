@@ -1,0 +1,77 @@
+"""The transport against the simulated vendor, which enforces its sliding window and lets tokens die."""
+
+import asyncio
+
+import redis.asyncio
+from pydantic import SecretStr
+
+from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
+from cache_pipeline.upstream.errors import raise_for_refusal
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+
+SECRETS = {"alpha": SecretStr("one"), "beta": SecretStr("two")}
+QUERY = "/api/v2/analytics/reportdata/query"
+BODY = {
+    "reportId": "queue-performance",
+    "timeGrouping": "byHour",
+    "interval": "2024-03-04T00:00:00Z/2024-03-05T00:00:00Z",
+}
+VENDOR = SimulatorSettings(
+    clients=SECRETS,
+    rate_limit_scope="client",
+    rate_window_seconds=0.5,
+    reportdata_rate_limit=20,
+    token_lifetime_seconds=1.0,
+    job_seconds_base=0.05,
+)
+
+
+def settings(url: str) -> UpstreamConfig:
+    return UpstreamConfig(
+        platform="reportdata",
+        base_url=url,
+        login_url=f"{url}/oauth/token",
+        clients=tuple(OAuthClient(client_id=each, client_secret=secret) for each, secret in SECRETS.items()),
+        policy=QuotaPolicy(limit=20, window_seconds=0.5, default_pause_seconds=0.2),
+    )
+
+
+async def run_query(client: httpx.AsyncClient, lane: Lane) -> str:
+    submitted = await client.post(f"{QUERY}/async", json=BODY, extensions={"lane": lane})
+    raise_for_refusal(submitted)
+    pinned = {"lane": lane, "oauth_client": submitted.extensions["oauth_client"]}
+    job = f"{QUERY}/{submitted.json()['id']}"
+    while True:
+        status = await client.get(job, extensions=pinned)
+        raise_for_refusal(status)
+        if status.json()["status"] == "completed":
+            results = await client.get(f"{job}/results", extensions=pinned)
+            raise_for_refusal(results)
+            return submitted.extensions["oauth_client"]
+        await asyncio.sleep(0.1)
+
+
+async def test_queries_of_every_lane_end_without_one_429_or_401_at_the_vendor(shared_redis: redis.asyncio.Redis):
+    with running_simulator(VENDOR) as url:
+        async with upstream_client(settings(url), shared_redis) as client, httpx.AsyncClient(base_url=url) as admin:
+            used = await asyncio.gather(*(run_query(client, lane) for lane in Lane for _ in range(7)))
+            counters = (await admin.get("/simulator/counters")).json()
+    assert set(used) == set(SECRETS)
+    assert counters["summary"]["rejected_429"] == 0
+    assert counters["summary"]["submits"] == 21
+    assert counters["summary"]["logins"] > 2, "tokens were renewed on the way"
+    assert {call["status"] for call in counters["calls"] if "oauth" not in call["call"]} <= {200, 202}
+
+
+async def test_the_vendors_faults_stay_below_the_transport(shared_redis: redis.asyncio.Redis):
+    with running_simulator(VENDOR) as url:
+        async with upstream_client(settings(url), shared_redis) as client, httpx.AsyncClient(base_url=url) as admin:
+            await run_query(client, Lane.interactive)
+            await admin.post("/simulator/faults", json={"reject_with_429": 2, "unauthorized": 1})
+            await run_query(client, Lane.interactive)
+            counters = (await admin.get("/simulator/counters")).json()
+    assert counters["summary"]["rejected_429"] == 2
+    assert counters["summary"]["submits"] == 2

@@ -1,0 +1,359 @@
+"""The shared quota: never above the limit, fair by weight, exact in its pauses."""
+
+import asyncio
+import contextlib
+import random
+import sys
+import time
+from collections import Counter
+
+import pytest
+import redis.asyncio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from cache_pipeline.upstream.errors import ClientUnknown
+from cache_pipeline.upstream.quota import ClientState, Grant, Lane, Quota, QuotaPolicy
+from cache_pipeline_tests.upstream import hammer
+from cache_pipeline_tests.upstream.vendor import Valkey, Vendor, free_port, most_in_window, running
+
+Redis = redis.asyncio.Redis
+LONG = QuotaPolicy(limit=23, window_seconds=60)
+
+
+async def is_granted(quota: Quota, lane: Lane = Lane.interactive, client_id: str | None = None) -> Grant | None:
+    """A grant if there is one at once, else None."""
+    try:
+        async with asyncio.timeout(0.05):
+            return await quota.take(lane, client_id)
+    except TimeoutError:
+        return None
+
+
+async def grants_at_once(quota: Quota, lane: Lane) -> int:
+    count = 0
+    while await is_granted(quota, lane):
+        count += 1
+    return count
+
+
+async def answered(quota: Quota, grant: Grant, remaining: int | None = None, retry_after: float | None = None) -> None:
+    await quota.settle(grant, remaining=remaining, retry_after=retry_after, rejected=False)
+
+
+async def test_two_processes_never_exceed_the_window_and_use_most_of_it(redis_database: str, shared_redis: Redis):
+    policy, seconds = hammer.POLICY, 3.4
+    refusals = 0
+
+    async def enforce(request: Request) -> Response:
+        nonlocal refusals
+        now, client = time.monotonic(), vendor.calls[-1][1]
+        used = sum(1 for at, who, _, _ in vendor.calls if who == client and at > now - policy.window_seconds)
+        refusals += used > policy.limit
+        headers = {"X-RateLimit-Remaining": str(max(0, policy.limit - used))}
+        return JSONResponse({}, headers=headers, status_code=429 if used > policy.limit else 200)
+
+    async with running(Vendor(enforce, window=policy.window_seconds)) as vendor:
+        until = str(time.time() + seconds)
+        processes = [
+            await asyncio.create_subprocess_exec(
+                sys.executable, "-m", hammer.__name__, vendor.url, redis_database, "25", until
+            )
+            for _ in range(2)
+        ]
+        assert [await process.wait() for process in processes] == [0, 0]
+
+    instants = vendor.by_client()
+    assert set(instants) == set(hammer.CLIENTS)
+    assert vendor.worst_window() <= policy.limit - policy.reserve
+    assert refusals == 0
+    for at in instants.values():
+        lasted = max(at) - min(at)
+        # Every window's burst comes the guard and one answer later than the one before.
+        allowed = policy.usable * (int(lasted / (1.1 * policy.window_seconds)) + 1)
+        assert len(at) >= 0.8 * allowed, f"{len(at)} of {allowed} used"
+
+
+async def test_smooth_weighted_round_robin_gives_each_client_its_share(shared_redis: Redis):
+    quota = Quota(shared_redis, "wheel", {"a": 3, "b": 1, "c": 2}, QuotaPolicy(limit=100, window_seconds=60))
+    chosen = [(await quota.take(Lane.interactive)).client_id for _ in range(60)]
+    assert Counter(chosen) == {"a": 30, "b": 10, "c": 20}
+    assert all(Counter(chosen[at : at + 6]) == {"a": 3, "b": 1, "c": 2} for at in range(0, 60, 6))
+    assert not any(one == two == three for one, two, three in zip(chosen, chosen[1:], chosen[2:], strict=False))
+
+
+async def test_the_wheel_is_one_for_all_processes(shared_redis: Redis, redis_database: str):
+    async with redis.asyncio.Redis.from_url(redis_database) as other_redis:
+        quotas = [Quota(each, "wheel", {"a": 1, "b": 1}, LONG) for each in (shared_redis, other_redis)]
+        chosen = [(await quotas[turn % 2].take(Lane.interactive)).client_id for turn in range(20)]
+    assert Counter(chosen) == {"a": 10, "b": 10}
+
+
+async def test_a_pinned_request_uses_its_client_and_an_unpinned_one_takes_what_is_free(shared_redis: Redis):
+    quota = Quota(shared_redis, "pin", {"a": 1, "b": 1}, QuotaPolicy(limit=5, window_seconds=60))
+    assert [(await quota.take(Lane.interactive, "a")).client_id for _ in range(2)] == ["a", "a"]
+    assert await is_granted(quota, client_id="a") is None
+    assert [(await quota.take(Lane.interactive)).client_id for _ in range(2)] == ["b", "b"]
+    with pytest.raises(ClientUnknown, match="OAuth client gone is not configured for pin"):
+        await quota.take(Lane.interactive, "gone")
+
+
+async def test_clients_that_are_left_out_are_not_chosen(shared_redis: Redis):
+    quota = Quota(shared_redis, "without", {"a": 1, "b": 1}, LONG)
+    assert {(await quota.take(Lane.interactive, without={"a"})).client_id for _ in range(5)} == {"b"}
+    with pytest.raises(ValueError, match="every OAuth client is left out"):
+        await quota.take(Lane.interactive, without={"a", "b"})
+
+
+async def test_backfill_and_scheduled_leave_slots_to_those_who_wait(shared_redis: Redis):
+    quota = Quota(shared_redis, "lanes", {"a": 1}, LONG)
+    assert await grants_at_once(quota, Lane.backfill) == 16
+    assert await grants_at_once(quota, Lane.scheduled) == 2
+    assert await grants_at_once(quota, Lane.backfill) == 0
+    assert await grants_at_once(quota, Lane.interactive) == 2
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_every_lane_gets_at_least_one_slot_of_the_smallest_limit(lane: Lane):
+    assert QuotaPolicy(limit=1, window_seconds=30, reserve=0).slots(lane) == 1
+
+
+async def test_a_slot_is_free_again_exactly_one_guarded_window_after_the_answer(shared_redis: Redis):
+    quota = Quota(shared_redis, "exact", {"a": 1}, QuotaPolicy(limit=1, window_seconds=0.4, reserve=0, guard=0.05))
+    grant = await quota.take(Lane.interactive)
+    await asyncio.sleep(0.1)
+    await answered(quota, grant)
+    answered_at = time.monotonic()
+    await quota.take(Lane.interactive)
+    assert 0.42 - 0.005 <= time.monotonic() - answered_at <= 0.42 + 0.1
+
+
+async def test_low_remaining_pauses_the_client_for_exactly_retry_after(shared_redis: Redis):
+    quota = Quota(shared_redis, "low", {"a": 1, "b": 1}, LONG)
+    await answered(quota, await quota.take(Lane.interactive, "a"), remaining=2, retry_after=0.5)
+    paused_at = time.monotonic()
+    assert {(await quota.take(Lane.interactive)).client_id for _ in range(3)} == {"b"}
+    states = {each.client_id: each for each in await quota.snapshot()}
+    assert states["a"].state is ClientState.throttled
+    assert 0.3 < states["a"].throttled_for_s <= 0.5
+    assert states["a"].remaining == 0
+    assert states["b"].state is ClientState.available
+    await quota.take(Lane.interactive, "a")
+    assert 0.495 <= time.monotonic() - paused_at <= 0.6
+
+
+async def test_without_retry_after_the_pause_is_the_policys_default(shared_redis: Redis):
+    quota = Quota(
+        shared_redis, "default", {"a": 1}, QuotaPolicy(limit=23, window_seconds=60, default_pause_seconds=0.3)
+    )
+    await answered(quota, await quota.take(Lane.interactive), remaining=0)
+    paused_at = time.monotonic()
+    await quota.take(Lane.interactive)
+    assert 0.295 <= time.monotonic() - paused_at <= 0.4
+    assert LONG.default_pause_seconds == 60
+
+
+async def test_three_remaining_is_not_low(shared_redis: Redis):
+    quota = Quota(shared_redis, "three", {"a": 1}, LONG)
+    for _ in range(20):
+        await answered(quota, await quota.take(Lane.interactive), remaining=3 + 20)
+    assert (await quota.snapshot())[0].used == 20
+    quota = Quota(shared_redis, "three more", {"a": 1}, QuotaPolicy(limit=4, window_seconds=0.2))
+    await answered(quota, await quota.take(Lane.interactive), remaining=3)
+    async with asyncio.timeout(0.5):
+        await quota.take(Lane.interactive)
+
+
+async def test_what_the_vendor_said_beats_the_default_pause_in_either_order(shared_redis: Redis):
+    for platform, order in (("said first", (0.3, None)), ("said last", (None, 0.3))):
+        quota = Quota(shared_redis, platform, {"a": 1}, LONG)
+        grants = [await quota.take(Lane.interactive) for _ in order]
+        for grant, retry_after in zip(grants, order, strict=True):
+            await answered(quota, grant, remaining=1, retry_after=retry_after)
+        assert (await quota.snapshot())[0].throttled_for_s <= 0.3
+
+
+async def test_a_429_pauses_its_client_stays_counted_and_is_told(shared_redis: Redis):
+    quota = Quota(shared_redis, "429", {"a": 1}, LONG)
+    grant = await quota.take(Lane.interactive)
+    await quota.settle(grant, remaining=None, retry_after=7.0, rejected=True)
+    (state,) = await quota.snapshot()
+    assert (state.used, state.in_flight, state.granted_total, state.rejected_total) == (1, 0, 1, 1)
+    assert 6.8 < state.throttled_for_s <= 7.0
+
+
+async def test_a_grant_that_was_never_sent_gives_its_slot_back(shared_redis: Redis):
+    quota = Quota(shared_redis, "release", {"a": 1}, QuotaPolicy(limit=1, window_seconds=60, reserve=0))
+    grant = await quota.take(Lane.interactive)
+    assert await is_granted(quota) is None
+    await quota.release(grant)
+    assert await is_granted(quota)
+
+
+async def test_requests_in_flight_count_as_used_and_a_dead_senders_slot_frees_in_the_end(shared_redis: Redis):
+    policy = QuotaPolicy(limit=1, window_seconds=0.2, reserve=0, in_flight_seconds=0.3)
+    quota = Quota(shared_redis, "dead", {"a": 1}, policy)
+    await quota.take(Lane.interactive)
+    died_at = time.monotonic()
+    assert (await quota.snapshot())[0].in_flight == 1
+    await quota.take(Lane.interactive)
+    assert 0.5 <= time.monotonic() - died_at <= 0.85
+
+
+async def test_a_waiter_that_goes_away_leaves_no_slot_used(shared_redis: Redis):
+    quota = Quota(shared_redis, "cancel", {"a": 1}, QuotaPolicy(limit=5, window_seconds=60, reserve=0))
+    for delay in (0, 0.0001, 0.0005, 0.001):
+        waiter = asyncio.create_task(quota.take(Lane.interactive))
+        await asyncio.sleep(delay)
+        if waiter.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await waiter
+        else:
+            await quota.release(waiter.result())
+    assert (await quota.snapshot())[0].used == 0
+
+
+async def test_requests_of_a_stranger_on_the_same_client_are_kept_out_of_our_share(shared_redis: Redis):
+    quota = Quota(shared_redis, "stranger", {"a": 1}, LONG)
+    await answered(quota, await quota.take(Lane.interactive), remaining=23 - 1 - 15)
+    assert (await quota.snapshot())[0].remaining == 23 - 3 - 1 - 15
+    assert await grants_at_once(quota, Lane.interactive) == 4
+
+
+async def test_our_own_requests_are_never_taken_for_a_strangers(shared_redis: Redis):
+    quota = Quota(shared_redis, "own", {"a": 1}, LONG)
+    grants = [await quota.take(Lane.interactive) for _ in range(12)]
+    for number, grant in enumerate(reversed(grants), start=1):
+        await answered(quota, grant, remaining=23 - number)
+    assert (await quota.snapshot())[0].remaining == 23 - 3 - 12
+
+
+async def test_a_client_whose_token_is_renewed_shows_as_refreshing(shared_redis: Redis):
+    quota = Quota(shared_redis, "refreshing", {"a": 1}, LONG)
+    async with quota.refreshing("a"):
+        assert (await quota.snapshot())[0].state is ClientState.refreshing
+        assert await is_granted(quota)
+    assert (await quota.snapshot())[0].state is ClientState.available
+
+
+async def test_all_keys_of_a_platform_lie_in_one_cluster_slot_and_expire(shared_redis: Redis):
+    quota = Quota(shared_redis, "genesys", {"a": 1, "b": 1}, LONG)
+    for _ in range(2):
+        await answered(quota, await quota.take(Lane.interactive), remaining=1)
+    async with quota.refreshing("a"):
+        keys = [key.decode() for key in await shared_redis.keys("*")]
+        assert len(keys) == 7
+        assert all(key.startswith("cache_pipeline:quota:{genesys}:") for key in keys)
+        assert all([await shared_redis.pttl(key) > 0 for key in keys])
+
+
+async def test_the_scripts_run_on_a_node_of_a_redis_cluster():
+    node = Valkey()
+    node.start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    try:
+        async with redis.asyncio.Redis.from_url(node.url) as client:
+            await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+            quota = Quota(client, "clustered", {"a": 1, "b": 1}, LONG)
+            for _ in range(30):
+                await answered(quota, await quota.take(Lane.interactive), remaining=20)
+            await client.flushall()
+            await quota.take(Lane.interactive)
+            assert sum(each.used for each in await quota.snapshot()) == 31
+    finally:
+        node.stop()
+
+
+async def test_random_use_with_deaths_and_departures_never_exceeds_the_window(shared_redis: Redis):
+    policy = QuotaPolicy(limit=13, window_seconds=0.25, in_flight_seconds=0.15)
+    quotas = [Quota(shared_redis, "random", {"a": 2, "b": 1}, policy) for _ in range(3)]
+    sent: dict[str, list[float]] = {"a": [], "b": []}
+    dice = random.Random(7)
+
+    async def caller(quota: Quota) -> None:
+        while True:
+            grant = await quota.take(dice.choice(list(Lane)), dice.choice([None, None, "a", "b"]))
+            fate = dice.random()
+            if fate < 0.1:
+                await quota.release(grant)
+                continue
+            await asyncio.sleep(dice.uniform(0, 0.02))
+            sent[grant.client_id].append(time.monotonic())
+            await asyncio.sleep(dice.uniform(0, 0.02))
+            if fate > 0.2:
+                await answered(quota, grant)
+
+    async def impatient(quota: Quota) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(dice.uniform(0, 0.05)):
+                    await quota.release(await quota.take(Lane.interactive))
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.2):
+            await asyncio.gather(*(work(quota) for quota in quotas for work in (caller, caller, caller, impatient)))
+    for instants in sent.values():
+        assert len(instants) > 20
+        assert most_in_window(instants, policy.window_seconds) <= policy.usable
+
+
+async def test_a_storm_of_cancelled_callers_leaves_nothing_in_flight(
+    shared_redis: Redis, caplog: pytest.LogCaptureFixture
+):
+    quota = Quota(shared_redis, "storm", {"a": 1, "b": 1}, QuotaPolicy(limit=5000, window_seconds=60))
+    dice = random.Random(11)
+
+    async def request() -> None:
+        grant = await quota.take(Lane.interactive)
+        try:
+            await asyncio.sleep(dice.uniform(0, 0.001))
+        finally:
+            await answered(quota, grant)
+
+    for _ in range(60):
+        callers = [asyncio.create_task(request()) for _ in range(10)]
+        await asyncio.sleep(dice.uniform(0, 0.004))
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+    assert sum(each.in_flight for each in await quota.snapshot()) == 0
+    assert caplog.records == []
+
+
+async def test_decoded_answers_serve_as_well(redis_database: str, shared_redis: Redis):
+    async with redis.asyncio.Redis.from_url(redis_database, decode_responses=True) as decoding:
+        quota = Quota(decoding, "decoded", {"a": 1}, LONG)
+        await answered(quota, await quota.take(Lane.interactive), remaining=1, retry_after=0.01)
+        await quota.take(Lane.interactive)
+        assert (await quota.snapshot())[0].granted_total == 2
+
+
+async def test_waiters_of_one_process_are_served_in_the_order_they_came(shared_redis: Redis):
+    quota = Quota(shared_redis, "order", {"a": 1}, QuotaPolicy(limit=2, window_seconds=0.1, reserve=0))
+    served: list[int] = []
+
+    async def ask(number: int) -> None:
+        await answered(quota, await quota.take(Lane.interactive))
+        served.append(number)
+
+    await asyncio.gather(*(ask(number) for number in range(8)))
+    assert served == sorted(served)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"limit": 3, "window_seconds": 60}, "reserve 3 must be 0 or more and below limit 3"),
+        ({"limit": 60, "window_seconds": 0}, "window and in-flight seconds must be above 0"),
+        ({"limit": 60, "window_seconds": 60, "backfill_share": 1.2}, "lane shares must be above 0 and at most 1"),
+    ],
+)
+def test_a_policy_under_which_nothing_could_be_sent_is_refused(wrong: dict[str, float], told: str):
+    with pytest.raises(ValueError, match=told):
+        QuotaPolicy(**wrong)
+
+
+def test_the_recorder_itself_sees_an_overrun():
+    assert most_in_window([0.0, 0.1, 0.2, 1.05], 1.0) == 3
+    assert most_in_window([0.0, 1.0], 1.0) == 1

@@ -1,0 +1,210 @@
+"""The quota while Redis is away: a fixed share, said once, never free, and whole again afterwards."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis.asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache_pipeline.upstream.errors import QuotaUnavailable
+from cache_pipeline.upstream.quota import ClientState, Grant, Lane, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota.local import LocalShare
+from cache_pipeline_tests.upstream.test_quota import answered, is_granted
+from cache_pipeline_tests.upstream.vendor import Valkey, most_in_window
+
+# An eighth of 24 is a local share of three.
+POLICY = QuotaPolicy(limit=24, window_seconds=60, in_flight_seconds=5)
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def own_redis(own_valkey: Valkey) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
+        yield client
+
+
+class Elapsed:
+    """A clock that can be pushed on, so that a probe of Redis need not be waited for."""
+
+    def __init__(self) -> None:
+        self.pushed = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.pushed
+
+
+async def count_at_once(quota: Quota) -> int:
+    count = 0
+    while grant := await is_granted(quota):
+        await answered(quota, grant)
+        count += 1
+    return count
+
+
+async def test_an_outage_leaves_a_fixed_share_is_warned_of_once_and_heals(
+    own_valkey: Valkey, own_redis: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    clock = Elapsed()
+    quota = Quota(own_redis, "outage", {"a": 1}, POLICY, clock=clock)
+    await answered(quota, await quota.take(Lane.interactive))
+    own_valkey.stop()
+
+    await answered(quota, await quota.take(Lane.interactive))
+    assert await count_at_once(quota) == 1, "three local slots, one used before the outage and one just now"
+    (state,) = await quota.snapshot()
+    assert (state.state, state.used, state.remaining) == (ClientState.throttled, 3, 0)
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "the shared quota is away" in warnings[0].message
+    assert "at most 3 requests per 60 s and client" in warnings[0].message
+
+    own_valkey.start()
+    clock.pushed += 1.1
+    await answered(quota, await quota.take(Lane.interactive))
+    assert "the shared quota is back" in caplog.text
+    (state,) = await quota.snapshot()
+    assert state.used == 4, "what was sent before and during the outage counts in a Redis that had forgotten it"
+
+
+async def test_an_idle_process_notices_that_redis_lost_its_memory(own_redis: redis.asyncio.Redis):
+    quota = Quota(own_redis, "flushed", {"a": 1}, POLICY)
+    for _ in range(5):
+        await answered(quota, await quota.take(Lane.interactive))
+    await own_redis.flushall()
+    await quota.take(Lane.interactive)
+    (state,) = await quota.snapshot()
+    assert (state.used, state.in_flight) == (6, 1)
+
+
+async def test_every_process_restores_its_own_requests(own_redis: redis.asyncio.Redis):
+    quotas = [Quota(own_redis, "both", {"a": 1}, POLICY) for _ in range(2)]
+    for quota in quotas:
+        for _ in range(4):
+            await answered(quota, await quota.take(Lane.interactive))
+    await own_redis.flushall()
+    for quota in quotas:
+        await quota.take(Lane.interactive)
+    assert (await quotas[0].snapshot())[0].used == 10
+
+
+async def test_an_answer_during_the_outage_ends_its_time_in_flight(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
+    clock = Elapsed()
+    policy = QuotaPolicy(limit=24, window_seconds=60, in_flight_seconds=100)
+    quota = Quota(own_redis, "answered", {"a": 1}, policy, clock=clock, redis_timeout=0.5)
+    grant = await quota.take(Lane.interactive)
+    with own_valkey.frozen():
+        await answered(quota, grant)
+    clock.pushed += 1.1
+    await quota.take(Lane.interactive)
+    assert (await quota.snapshot())[0].in_flight == 1
+
+
+async def test_backfill_stops_while_redis_is_away(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
+    quota = Quota(own_redis, "closed", {"a": 1}, POLICY)
+    own_valkey.stop()
+    with pytest.raises(QuotaUnavailable, match=r"shared quota of closed cannot be asked .* lane backfill stops"):
+        await quota.take(Lane.backfill)
+    assert await quota.take(Lane.scheduled)
+
+
+async def test_a_redis_that_hangs_is_away_too(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
+    quota = Quota(own_redis, "hung", {"a": 1}, POLICY, redis_timeout=0.5)
+    await quota.take(Lane.interactive)
+    with own_valkey.frozen():
+        began = time.monotonic()
+        await quota.take(Lane.interactive)
+        assert 0.5 <= time.monotonic() - began < 1
+        began = time.monotonic()
+        await quota.take(Lane.interactive)
+        assert time.monotonic() - began < 0.3, "only the first caller waits for an answer that does not come"
+
+
+async def test_a_429_during_the_outage_pauses_the_client_locally(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
+    quota = Quota(own_redis, "paused", {"a": 1}, POLICY)
+    own_valkey.stop()
+    grant = await quota.take(Lane.interactive)
+    await quota.settle(grant, remaining=None, retry_after=30, rejected=True)
+    assert await is_granted(quota) is None
+    assert 29 < (await quota.snapshot())[0].throttled_for_s <= 30
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.floats(0, 4), st.sampled_from(["take", "settle", "forget", "take and answer"])), max_size=60
+    )
+)
+def test_the_local_share_is_never_exceeded_in_any_window(steps: list[tuple[float, str]]):
+    now = 0.0
+    policy = QuotaPolicy(limit=24, window_seconds=10, in_flight_seconds=3)
+    share = LocalShare({"a": 1}, policy, lambda: now)
+    open_grants: list[Grant] = []
+    sent: dict[str, float] = {}
+    for number, (step, action) in enumerate(steps):
+        now += step
+        if action.startswith("take"):
+            answer = share.take(["a"], str(number))
+            if isinstance(answer, Grant):
+                open_grants.append(answer)
+                sent[answer.grant_id] = now
+            else:
+                assert answer > 0
+        if action in ("settle", "take and answer") and open_grants:
+            share.settle(open_grants.pop(), pause_seconds=None, rejected=False)
+        if action == "forget" and open_grants:
+            grant = open_grants.pop()
+            share.forget(grant)
+            del sent[grant.grant_id]
+    assert most_in_window(list(sent.values()), policy.window_seconds) <= policy.local_share
+
+
+def test_the_local_share_says_exactly_how_long_to_wait():
+    now = 0.0
+    share = LocalShare({"a": 1}, QuotaPolicy(limit=8, window_seconds=10, guard=0), lambda: now)
+    grant = share.take(["a"], "one")
+    assert isinstance(grant, Grant)
+    now = 2.0
+    share.settle(grant, pause_seconds=None, rejected=False)
+    now = 5.0
+    assert share.take(["a"], "two") == 7.0
+    now = 12.0
+    assert isinstance(share.take(["a"], "two"), Grant)
+
+
+def test_what_is_remembered_does_not_grow_with_use():
+    now = 0.0
+    share = LocalShare({"a": 1}, QuotaPolicy(limit=8, window_seconds=10, in_flight_seconds=5), lambda: now)
+    for number in range(1000):
+        now += 1.0
+        grant = Grant("a", str(number))
+        share.note(grant)
+        if number % 2:
+            share.settle(grant, pause_seconds=None, rejected=False)
+    assert len(share._ledgers["a"].instants) <= 16
+
+
+async def test_many_callers_without_redis_stay_within_the_share(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
+    policy = QuotaPolicy(limit=24, window_seconds=0.5)
+    quota = Quota(own_redis, "crowd", {"a": 1}, policy)
+    own_valkey.stop()
+    sent: list[float] = []
+
+    async def send() -> None:
+        grant = await quota.take(Lane.interactive)
+        sent.append(time.monotonic())
+        await asyncio.sleep(0.01)
+        await answered(quota, grant)
+
+    await asyncio.gather(*(send() for _ in range(9)))
+    assert most_in_window(sent, 0.5) <= 3

@@ -1,0 +1,570 @@
+"""What code above the transport sees of rate limits, tokens and faults: nothing, or one clear error."""
+
+import asyncio
+import contextlib
+import logging
+import pickle
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+import redis.asyncio
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from cache_pipeline.upstream.client import upstream_client, upstream_quota
+from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts, UpstreamConfig
+from cache_pipeline.upstream.errors import (
+    AmbiguousSubmit,
+    ClientUnknown,
+    LoginRefused,
+    UpstreamError,
+    UpstreamFaulted,
+    UpstreamRefused,
+    UpstreamUnreachable,
+    raise_for_refusal,
+)
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
+from cache_pipeline_tests.upstream.conftest import Clock
+from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running
+
+Redis = redis.asyncio.Redis
+QUICK = RetryPolicy(attempts=3, first_wait=0.01, max_wait=0.02)
+POLICY = QuotaPolicy(limit=60, window_seconds=60)
+
+
+def config(
+    vendor: Vendor, *client_ids: str, policy: QuotaPolicy = POLICY, retries: RetryPolicy = QUICK
+) -> UpstreamConfig:
+    return UpstreamConfig(
+        platform="test",
+        base_url=vendor.url,
+        login_url=f"{vendor.url}/login",
+        clients=tuple(
+            OAuthClient.model_validate({"client_id": each, "client_secret": f"secret-of-{each}"})
+            for each in client_ids or ("alpha",)
+        ),
+        policy=policy,
+        timeouts=Timeouts(connect=1, read=0.3, write=1, pool=1),
+        retries=retries,
+    )
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: UpstreamConfig, shared: Redis) -> AsyncIterator[tuple[httpx.AsyncClient, Quota]]:
+    quota = upstream_quota(settings, shared)
+    async with upstream_client(settings, shared, quota=quota) as client:
+        yield client, quota
+
+
+def in_turn(*answers: Response):
+    """A vendor that answers with one after the other, and with the last one ever after."""
+    left = list(answers)
+
+    async def answer(_: Request) -> Response:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return answer
+
+
+def failing(status: int, **headers: str) -> Response:
+    body = {"message": "as told", "code": "some.code", "status": status, "contextId": "corr-1"}
+    return JSONResponse(
+        body, status_code=status, headers={key.replace("_", "-"): value for key, value in headers.items()}
+    )
+
+
+async def hang(_: Request) -> Response:
+    await asyncio.sleep(0.6)
+    return JSONResponse({})
+
+
+async def test_an_answer_names_the_client_used_and_shows_no_token(shared_redis: Redis):
+    async with running(Vendor(ok)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
+        response = await client.post("/jobs", json={"a": 1})
+        assert response.json() == {"ok": True}
+        assert response.extensions["oauth_client"] == "alpha"
+        assert vendor.authorizations == ["Bearer token-alpha-1"]
+        assert "authorization" not in response.request.headers
+        (state,) = await quota.snapshot()
+        assert (state.used, state.in_flight) == (1, 0)
+
+
+async def test_polls_can_be_pinned_to_the_client_that_submitted(shared_redis: Redis):
+    async with (
+        running(Vendor(ok)) as vendor,
+        connected(config(vendor, "alpha", "beta"), shared_redis) as (client, _),
+    ):
+        for _ in range(4):
+            await client.get("/jobs/1", extensions={"oauth_client": "beta", "lane": Lane.scheduled})
+        assert set(vendor.by_client()) == {"beta"}
+        with pytest.raises(
+            ClientUnknown, match=r"OAuth client gone is not configured for test \(configured: alpha, beta\)"
+        ):
+            await client.get("/jobs/1", extensions={"oauth_client": "gone"})
+
+
+async def test_a_lane_given_as_text_counts_and_a_wrong_one_is_refused(shared_redis: Redis):
+    policy = replace(POLICY, limit=4, reserve=2, backfill_share=0.5)
+    settings = config(Vendor(ok, url="http://127.0.0.1:1"), policy=policy)
+    async with running(Vendor(ok)) as vendor:
+        settings = config(vendor, policy=policy)
+        async with connected(settings, shared_redis) as (client, _):
+            await client.get("/a", extensions={"lane": "backfill"})
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await client.get("/a", extensions={"lane": "backfill"})
+            await client.get("/a")
+            with pytest.raises(ValueError, match="'urgent' is not a valid Lane"):
+                await client.get("/a", extensions={"lane": "urgent"})
+
+
+async def test_a_429_is_waited_out_unseen_for_exactly_retry_after(shared_redis: Redis):
+    answer = in_turn(failing(429, Retry_After="1"), JSONResponse({"done": True}))
+    async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
+        response = await client.post("/jobs", json={})
+        assert response.json() == {"done": True}
+        first, second = vendor.by_client()["alpha"]
+        assert 1.0 <= second - first <= 1.2
+        (state,) = await quota.snapshot()
+        assert (state.used, state.rejected_total) == (2, 1)
+
+
+async def test_a_429_goes_on_at_once_with_another_client(shared_redis: Redis):
+    answer = in_turn(failing(429, Retry_After="30"), JSONResponse({}))
+    async with (
+        running(Vendor(answer)) as vendor,
+        connected(config(vendor, "alpha", "beta"), shared_redis) as (client, _),
+    ):
+        async with asyncio.timeout(1):
+            assert (await client.get("/a")).status_code == 200
+        assert len(vendor.by_client()) == 2
+
+
+async def test_retry_after_may_be_a_date(shared_redis: Redis):
+    until = datetime.now(UTC) + timedelta(seconds=20)
+    answer = in_turn(failing(429, Retry_After=format_datetime(until, usegmt=True)), JSONResponse({}))
+    async with (
+        running(Vendor(answer)) as vendor,
+        connected(config(vendor, "alpha", "beta"), shared_redis) as (client, quota),
+    ):
+        await client.get("/a")
+        pause = max(each.throttled_for_s for each in await quota.snapshot())
+        assert 18 <= pause <= 20
+
+
+async def test_low_remaining_pauses_the_client_before_any_429(shared_redis: Redis):
+    answer = in_turn(JSONResponse({}, headers={"X-RateLimit-Remaining": "2", "Retry-After": "0.4"}), JSONResponse({}))
+    async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        await client.get("/a")
+        await client.get("/a")
+        first, second = vendor.by_client()["alpha"]
+        assert 0.4 <= second - first <= 0.6
+
+
+async def test_an_endless_429_is_given_up_when_patience_ends(shared_redis: Redis):
+    settings_retries = replace(QUICK, patience=0.3)
+    async with (
+        running(Vendor(in_turn(failing(429, Retry_After="60")))) as vendor,
+        connected(config(vendor, retries=settings_retries), shared_redis) as (client, _),
+    ):
+        with pytest.raises(UpstreamRefused, match=r"rate limit still holds after 0.3 s") as caught:
+            await client.get("/a")
+        assert caught.value.status == 429
+        assert len(vendor.calls) == 1
+
+
+async def test_a_surprise_401_renews_once_and_repeats_once(shared_redis: Redis):
+    async with running(Vendor(ok)) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        await client.get("/a")
+        vendor.live.clear()
+        assert (await client.post("/jobs", json={})).status_code == 200
+        assert (len(vendor.logins), vendor.unauthorized, len(vendor.calls)) == (2, 1, 3)
+        vendor.live.clear()
+        responses = await asyncio.gather(*(client.post("/jobs", json={}) for _ in range(10)))
+        assert {response.status_code for response in responses} == {200}
+        assert len(vendor.logins) == 3, "all who met the dead token share one renewal"
+
+
+async def test_a_401_that_stays_is_given_back_after_one_renewal(shared_redis: Redis):
+    async with (
+        running(Vendor(in_turn(failing(401)))) as vendor,
+        connected(config(vendor), shared_redis) as (client, _),
+    ):
+        response = await client.get("/a")
+        assert response.status_code == 401
+        assert (len(vendor.logins), len(vendor.calls)) == (2, 2)
+
+
+async def test_a_query_that_outlives_its_token_never_sees_a_401(shared_redis: Redis):
+    async with (
+        running(Vendor(ok, expires_in=0.5)) as vendor,
+        connected(config(vendor, policy=replace(POLICY, limit=300)), shared_redis) as (client, _),
+    ):
+        until, statuses = time.monotonic() + 1.1, set[int]()
+        while time.monotonic() < until:
+            statuses.add((await client.get("/jobs/1")).status_code)
+            await asyncio.sleep(0.02)
+        assert statuses == {200}
+        assert 3 <= len(vendor.logins) <= 4
+        assert vendor.unauthorized == 0
+
+
+async def test_a_client_whose_login_is_refused_is_named_and_passed_over(
+    shared_redis: Redis, caplog: pytest.LogCaptureFixture
+):
+    async def only_beta(_: Request) -> Response:
+        return JSONResponse({"error": "invalid_client"}, status_code=200 if vendor.logins[-1] == "beta" else 401)
+
+    async with (
+        running(Vendor(ok, login=only_beta)) as vendor,
+        connected(config(vendor, "alpha", "beta"), shared_redis) as (client, quota),
+    ):
+        for _ in range(6):
+            assert (await client.get("/a")).extensions["oauth_client"] == "beta"
+        assert vendor.logins.count("alpha") == 1
+        errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+        assert len(errors) == 1
+        assert "login refused for OAuth client alpha" in errors[0]
+        assert {each.client_id: each.used for each in await quota.snapshot()} == {"alpha": 0, "beta": 6}
+        with pytest.raises(LoginRefused, match="OAuth client alpha"):
+            await client.get("/a", extensions={"oauth_client": "alpha"})
+
+
+async def test_a_client_revoked_in_the_middle_of_a_run_is_passed_over(shared_redis: Redis):
+    async with (
+        running(Vendor(ok)) as vendor,
+        connected(config(vendor, "alpha", "beta"), shared_redis) as (client, _),
+    ):
+        await asyncio.gather(*(client.get("/a") for _ in range(4)))
+
+        async def not_alpha(_: Request) -> Response:
+            return JSONResponse({}, status_code=401 if vendor.logins[-1] == "alpha" else 200)
+
+        vendor.login = not_alpha
+        vendor.live = {token: until for token, until in vendor.live.items() if "beta" in token}
+        used = {(await client.get("/a")).extensions["oauth_client"] for _ in range(4)}
+        assert used == {"beta"}
+
+
+async def test_when_every_login_is_refused_the_error_names_them_all(shared_redis: Redis):
+    async def refuse(_: Request) -> Response:
+        return JSONResponse({"error": "invalid_client"}, status_code=401)
+
+    async with (
+        running(Vendor(ok, login=refuse)) as vendor,
+        connected(config(vendor, "alpha", "beta"), shared_redis) as (client, _),
+    ):
+        with pytest.raises(LoginRefused, match=r"every OAuth client \(alpha, beta\) at .*/login: 401 invalid_client"):
+            await client.get("/a")
+        assert vendor.calls == []
+
+
+async def test_a_refused_client_is_tried_again_after_a_while(shared_redis: Redis, clock: Clock):
+    allowed = False
+
+    async def by_mood(_: Request) -> Response:
+        return JSONResponse({}, status_code=200 if allowed else 401)
+
+    async with running(Vendor(ok, login=by_mood)) as vendor:
+        settings = config(vendor)
+        async with upstream_client(settings, shared_redis, clock=clock) as client:
+            with pytest.raises(LoginRefused):
+                await client.get("/a")
+            allowed = True
+            with pytest.raises(LoginRefused):
+                await client.get("/a")
+            clock.now += settings.retries.refused_for + 1
+            assert (await client.get("/a")).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_faults_are_repeated_for_requests_that_may_be_sent_twice(shared_redis: Redis, method: str):
+    answer = in_turn(failing(500), failing(502), JSONResponse({"ok": 1}))
+    async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
+        assert (await client.request(method, "/a")).status_code == 200
+        assert len(vendor.calls) == 3
+        assert (await quota.snapshot())[0].used == 3, "every repeat was granted"
+
+
+async def test_a_fault_that_stays_is_told_after_bounded_attempts(shared_redis: Redis):
+    async with (
+        running(Vendor(in_turn(failing(500)))) as vendor,
+        connected(config(vendor), shared_redis) as (client, _),
+    ):
+        with pytest.raises(UpstreamFaulted) as caught:
+            await client.get("/a?token=hidden")
+        told = "GET /a failed on the vendor's side with 500 after 3 attempts: as told (correlation id corr-1)"
+        assert str(caught.value) == told
+        assert len(vendor.calls) == 3
+
+
+async def test_a_post_marked_idempotent_is_repeated(shared_redis: Redis):
+    answer = in_turn(failing(504), JSONResponse({}))
+    async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        await client.post("/query", json={}, extensions={"idempotent": True})
+        assert len(vendor.calls) == 2
+
+
+async def test_a_submit_that_times_out_is_ambiguous_and_sent_once(shared_redis: Redis):
+    async with running(Vendor(hang)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
+        with pytest.raises(AmbiguousSubmit, match="POST /jobs was sent once and may have been taken: ReadTimeout"):
+            await client.post("/jobs", json={})
+        assert len(vendor.calls) == 1
+        (state,) = await quota.snapshot()
+        assert (state.used, state.in_flight) == (1, 0)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_submit_that_a_proxy_may_have_passed_on_is_ambiguous_and_sent_once(shared_redis: Redis, status: int):
+    async with (
+        running(Vendor(in_turn(failing(status)))) as vendor,
+        connected(config(vendor), shared_redis) as (client, _),
+    ):
+        with pytest.raises(AmbiguousSubmit, match=f"{status} as told"):
+            await client.post("/jobs", json={})
+        assert len(vendor.calls) == 1
+
+
+async def test_a_submit_that_the_vendor_failed_is_not_repeated(shared_redis: Redis):
+    async with (
+        running(Vendor(in_turn(failing(500)))) as vendor,
+        connected(config(vendor), shared_redis) as (client, _),
+    ):
+        with pytest.raises(UpstreamFaulted, match="after 1 attempt"):
+            await client.post("/jobs", json={})
+        assert len(vendor.calls) == 1
+
+
+async def test_a_submit_turned_away_with_a_time_to_come_back_is_repeated_then(shared_redis: Redis):
+    answer = in_turn(failing(503, Retry_After="0.4"), JSONResponse({}))
+    async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        await client.post("/jobs", json={})
+        first, second = vendor.by_client()["alpha"]
+        assert 0.4 <= second - first <= 0.7
+
+
+async def test_a_submit_that_never_left_is_repeated_and_costs_no_slot(shared_redis: Redis):
+    async with running(Vendor(ok)) as vendor:
+        gone = Vendor(ok, url=f"http://127.0.0.1:{free_port()}")
+        settings = config(gone).model_copy(update={"login_url": f"{vendor.url}/login"})
+        async with connected(settings, shared_redis) as (client, quota):
+            with pytest.raises(UpstreamUnreachable, match=r"cannot reach 127.0.0.1 after 3 attempts: .*check that"):
+                await client.post("/jobs", json={})
+            assert (await quota.snapshot())[0].used == 0
+
+
+async def test_a_connection_reset_after_sending_a_submit_is_ambiguous(shared_redis: Redis):
+    received: list[bytes] = []
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    async with server, running(Vendor(ok)) as vendor:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = config(Vendor(ok, url=url)).model_copy(update={"login_url": f"{vendor.url}/login"})
+        async with connected(settings, shared_redis) as (client, _):
+            with pytest.raises(AmbiguousSubmit):
+                await client.post("/jobs", json={})
+            assert len(received) == 1
+            with pytest.raises(UpstreamUnreachable):
+                await client.get("/jobs")
+            assert len(received) == 1 + QUICK.attempts
+
+
+@contextlib.asynccontextmanager
+async def breaking_off(after: int) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A vendor whose first answers, `after` of them, end in the middle of their body."""
+    received: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.readuntil(b"\r\n\r\n"))
+        whole = b'{"rows": 12}'
+        sent = whole[:5] if len(received) <= after else whole
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 12\r\n\r\n" + sent)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", received
+
+
+async def test_an_answer_that_breaks_off_is_asked_for_again_only_if_that_is_safe(shared_redis: Redis):
+    async with breaking_off(after=1) as (url, received), running(Vendor(ok)) as vendor:
+        settings = config(Vendor(ok, url=url)).model_copy(update={"login_url": f"{vendor.url}/login"})
+        async with connected(settings, shared_redis) as (client, _):
+            assert (await client.get("/results")).json() == {"rows": 12}
+            assert len(received) == 2
+    async with breaking_off(after=9) as (url, received), running(Vendor(ok)) as vendor:
+        settings = config(Vendor(ok, url=url)).model_copy(update={"login_url": f"{vendor.url}/login"})
+        async with connected(settings, shared_redis) as (client, _):
+            with pytest.raises(AmbiguousSubmit):
+                await client.post("/jobs", json={})
+            assert len(received) == 1
+            with pytest.raises(UpstreamUnreachable, match="the answer broke off"):
+                async with client.stream("GET", "/results", extensions={"streamed": True}) as response:
+                    await response.aread()
+            assert len(received) == 2
+
+
+async def test_a_streamed_answer_is_left_on_the_wire(shared_redis: Redis):
+    async def endless(_: Request) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            while True:
+                yield b"a,b,c\n"
+                await asyncio.sleep(0.01)
+
+        return StreamingResponse(lines())
+
+    async with running(Vendor(endless)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
+        async with (
+            asyncio.timeout(2),
+            client.stream("GET", "/result.csv", extensions={"streamed": True}) as response,
+        ):
+            async for line in response.aiter_lines():
+                assert line == "a,b,c"
+                break
+        assert (await quota.snapshot())[0].in_flight == 0
+
+
+async def test_a_caller_that_goes_away_leaves_its_request_counted_and_none_in_flight(shared_redis: Redis):
+    async with running(Vendor(hang)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.15):
+                await client.get("/a")
+        (state,) = await quota.snapshot()
+        assert (state.used, state.in_flight) == (1, 0)
+
+
+async def test_an_answer_is_not_waited_for_longer_than_its_slot_is_held(shared_redis: Redis):
+    policy = replace(POLICY, in_flight_seconds=0.1)
+    async with (
+        running(Vendor(hang)) as vendor,
+        connected(config(vendor, policy=policy), shared_redis) as (client, _),
+    ):
+        with pytest.raises(AmbiguousSubmit, match=r"no answer within 0.1 s"):
+            await client.post("/jobs", json={})
+
+
+async def test_a_result_at_a_strangers_address_is_fetched_without_token_or_quota(
+    shared_redis: Redis, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+
+    class Storage(Vendor):
+        async def _call(self, request: Request) -> Response:
+            self.authorizations.append(request.headers.get("authorization"))
+            return JSONResponse({"rows": 3})
+
+    async with (
+        running(Vendor(ok)) as vendor,
+        running(Storage(ok)) as storage,
+        connected(config(vendor), shared_redis) as (client, quota),
+    ):
+        response = await client.get(f"{storage.url}/result.csv?signature=hidden")
+        assert response.json() == {"rows": 3}
+        assert storage.authorizations == [None]
+        assert (await quota.snapshot())[0].used == 0
+        assert "/result.csv" in caplog.text
+        assert "hidden" not in caplog.text
+
+
+async def test_a_refusal_is_one_line_with_everything_needed_to_find_it(shared_redis: Redis):
+    async with (
+        running(Vendor(in_turn(failing(400)))) as vendor,
+        connected(config(vendor), shared_redis) as (client, _),
+    ):
+        response = await client.post("/jobs?key=hidden", json={})
+        with pytest.raises(UpstreamRefused) as caught:
+            raise_for_refusal(response)
+        assert str(caught.value) == "POST /jobs was refused with 400: as told [some.code] (correlation id corr-1)"
+        assert len(vendor.calls) == 1
+
+
+async def test_a_redirect_is_not_followed_and_is_a_refusal(shared_redis: Redis):
+    answer = in_turn(Response(status_code=302, headers={"Location": "http://example.invalid/"}))
+    async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        with pytest.raises(UpstreamRefused, match="GET /a was refused with 302"):
+            raise_for_refusal(await client.get("/a"))
+
+
+async def test_no_secret_or_token_is_logged_even_at_debug(shared_redis: Redis, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+    answer = in_turn(failing(500), failing(401), failing(429, Retry_After="0"), JSONResponse({}))
+    async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        await client.get("/a")
+        text = caplog.text + repr([vars(record) for record in caplog.records])
+        assert "HTTP Request" in text
+        for token in [*vendor.live, "secret-of-alpha", "c2VjcmV0", "YWxwaGE6"]:
+            assert token not in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UpstreamUnreachable(host="h", reason="two\nlines", attempts=2),
+        LoginRefused(client_ids=["a"], login_url="https://l", reason="no"),
+        UpstreamRefused(status=400, method="GET", path="/a", code="c", message="m\nn", correlation_id="i"),
+        UpstreamFaulted(status=500, method="GET", path="/a", attempts=3, message=None, correlation_id=None),
+        AmbiguousSubmit(method="POST", path="/a", reason="r"),
+        ClientUnknown(client_id="a", platform="p", known=["b"]),
+    ],
+)
+def test_errors_are_one_line_and_survive_the_way_to_another_process(error: UpstreamError):
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+    assert "\n" not in str(error)
+
+
+async def test_the_client_says_who_it_is(shared_redis: Redis):
+    seen: list[str] = []
+
+    async def remember(request: Request) -> Response:
+        seen.append(request.headers["user-agent"])
+        return JSONResponse({})
+
+    async with (
+        running(Vendor(remember, login=remember)) as vendor,
+        connected(config(vendor), shared_redis) as (client, _),
+    ):
+        await client.get("/a")
+        assert client.timeout == httpx.Timeout(connect=1, read=0.3, write=1, pool=1)
+        assert len(seen) == 2
+        assert all(agent.startswith("cache-pipeline/0") for agent in seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"base_url": "api.mypurecloud.com"}, "must be a whole address"),
+        ({"login_url": "https://id:hunter2@login.example.com"}, "secrets belong in clients"),
+        ({"clients": []}, "at least 1 item"),
+        ({"clients": [{"client_id": "a", "client_secret": "x"}] * 2}, "OAuth client a more than once"),
+        ({"max_connections": 21}, "less than or equal to 20"),
+        ({"platform": "a{b}"}, "String should match pattern"),
+    ],
+)
+def test_wrong_settings_are_refused_with_the_field_and_without_the_secret(change: dict[str, object], told: str):
+    right: dict[str, object] = {
+        "platform": "test",
+        "base_url": "https://api.example.com",
+        "login_url": "https://login.example.com/oauth/token",
+        "clients": [{"client_id": "a", "client_secret": "hunter2"}],
+        "policy": {"limit": 60, "window_seconds": 60},
+    }
+    assert UpstreamConfig.model_validate(right).weights == {"a": 1}
+    with pytest.raises(ValidationError, match=told) as caught:
+        UpstreamConfig.model_validate(right | change)
+    assert next(iter(change)) in str(caught.value)
+    assert "hunter2" not in str(caught.value)
