@@ -18,7 +18,7 @@ from cache_pipeline.settings import Settings, VendorAccount, read_settings
 from cache_pipeline.simulator.server import running_simulator
 from cache_pipeline.simulator.settings import SimulatorSettings
 
-_CLIENTS = 3
+_CLIENTS = 4
 #: Less than a day of quarter hours has, so that the way from a truncated answer to a proven one is seen.
 _MAX_ROWS = 1000
 

@@ -1,6 +1,6 @@
 """Checks of a report: three that block before anything is published, and one that holds the tiers against each other.
 
-A check's own partitions do not resolve in range runs, so each partition's verdict is reported as an event of its own.
+A check's own partitions do not resolve in range runs, so each partition's verdict is logged as an event of its own.
 See https://docs.dagster.io/guides/test/asset-checks
 """
 
@@ -120,7 +120,7 @@ def _reported(
 ) -> dg.AssetCheckResult:
     """Report each partition's verdict, and return that of all together."""
     for partition_key, finding in findings.items():
-        context.instance.report_runless_asset_event(
+        context.op_execution_context.log_event(
             dg.AssetCheckEvaluation(
                 asset_key=key,
                 check_name=check_name,

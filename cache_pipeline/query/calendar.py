@@ -135,12 +135,17 @@ def buckets(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Inter
     return pieces(interval, granularity, zone)
 
 
-# Six and three hours stand between day and hour because proving a thin day or quarter whole should take few queries.
-_SPLIT_STEPS = (Step(months=1), Step(days=7), Step(days=1), Step(minutes=360), Step(minutes=180), Step(minutes=60))
+# Halves stand between day and hour because proving a thin answer whole should take few queries.
+_SPLIT_STEPS = (
+    Step(months=1),
+    Step(days=7),
+    Step(days=1),
+    *(Step(minutes=60 * hours) for hours in (12, 6, 3, 1)),
+)
 
 
 def split(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interval]:
-    """Cut an interval into smaller calendar-aligned ones (G22): month → weeks → days → six hours → three → hours → buckets.
+    """Cut an interval into smaller calendar-aligned ones (G22): weeks, days, 12, 6, 3, 1 hours, buckets.
 
     Returns:
         At least two intervals of whole buckets, or an empty list when the interval is one bucket.

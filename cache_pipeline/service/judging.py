@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -62,21 +62,23 @@ Ask = Callable[[Interval], Awaitable[VendorAnswer]]
 OnChunk = Callable[[JudgedChunk], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judge:
-    """Judges the answers of one series, learning its density as it goes.
+    """Judges the answers of one series, learning as it goes what its buckets hold and where the vendor cuts.
 
     Attributes:
         report: the declaration.
         density: what comparable buckets had.
         ask: sends one query.
         on_chunk: hears of every verdict as it falls.
+        least_cut: rows of the shortest answer that proved to be cut off, or None.
     """
 
     report: Report
     density: Density
     ask: Ask
     on_chunk: OnChunk
+    least_cut: int | None = None
 
     async def prove(self, interval: Interval) -> Proven:
         """Ask for an interval until what came is proven whole.
@@ -85,7 +87,16 @@ class Judge:
             IncompleteAnswer: a single bucket is still cut off.
             UpstreamError, SchemaMismatch: as asking does.
         """
+        if self._would_be_cut(interval):
+            parts = split(interval, self.report.step, self.report.zone)
+            return self._merged(interval, await asyncio.gather(*(self.prove(part) for part in parts)), ())
         return await self._judge(await self.ask(interval), cut_at=None)
+
+    def _would_be_cut(self, interval: Interval) -> bool:
+        """Whether an answer as long as this one's should be has been cut before, so that asking would be in vain."""
+        if self.least_cut is None or not split(interval, self.report.step, self.report.zone):
+            return False
+        return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.least_cut
 
     async def _judge(self, answer: VendorAnswer, cut_at: int | None) -> Proven:
         """Judge one answer; ``cut_at`` is the length at which a larger query was cut off, where one was."""
@@ -106,13 +117,18 @@ class Judge:
         if self._say_the_same(answer, answers):
             return self._accept(answer, final, expectation, Verdict.thin, asked_besides=answers)
         discarded = self._chunk(answer, final, expectation, Verdict.truncated)
-        proven = await asyncio.gather(*(self._judge(part, cut_at=answer.rows.num_rows) for part in answers))
+        cut = answer.rows.num_rows
+        self.least_cut = min(cut, self.least_cut or cut)
+        proven = await asyncio.gather(*(self._judge(part, cut_at=cut) for part in answers))
+        return self._merged(answer.interval, proven, (discarded,))
+
+    def _merged(self, interval: Interval, parts: Sequence[Proven], discarded: tuple[JudgedChunk, ...]) -> Proven:
         return Proven(
-            answer.interval,
-            in_order(pa.concat_tables([part.rows for part in proven])),
-            min(part.watermark for part in proven),
-            min(part.fetched_at for part in proven),
-            (discarded, *(chunk for part in proven for chunk in part.chunks)),
+            interval,
+            in_order(pa.concat_tables([part.rows for part in parts])),
+            min(part.watermark for part in parts),
+            min(part.fetched_at for part in parts),
+            (*discarded, *(chunk for part in parts for chunk in part.chunks)),
         )
 
     def _is_doubtful(self, answer: VendorAnswer, final: list[Interval], expectation: Expectation) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 
 import redis.asyncio
 
@@ -14,7 +13,7 @@ POLICY = QuotaPolicy(limit=40, window_seconds=1.0, in_flight_seconds=5.0)
 CLIENTS = ("one", "two")
 
 
-async def hammer(vendor_url: str, redis_url: str, tasks: int, until: float) -> None:
+async def hammer(vendor_url: str, redis_url: str, tasks: int, seconds: float) -> None:
     config = UpstreamConfig(
         platform="stress",
         base_url=vendor_url,
@@ -28,7 +27,7 @@ async def hammer(vendor_url: str, redis_url: str, tasks: int, until: float) -> N
             while True:
                 (await client.get("/data")).raise_for_status()
 
-        async with asyncio.timeout(until - time.time()):
+        async with asyncio.timeout(seconds):
             await asyncio.gather(*(send() for _ in range(tasks)))
 
 

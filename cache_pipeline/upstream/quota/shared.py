@@ -92,7 +92,7 @@ class Quota:
         try:
             async with self._turns[lane, client_id]:
                 while True:
-                    answer = await self._ask(lane, candidates, grant_id, pinned=client_id is not None)
+                    answer = await self._ask(lane, candidates, grant_id)
                     if isinstance(answer, Grant):
                         return answer
                     await self._sleep(min(answer, _LONGEST_SLEEP) + self._jitter.uniform(0, _JITTER))
@@ -136,8 +136,8 @@ class Quota:
         finally:
             await self._store.mark_refreshing(client_id, on=False)
 
-    async def _ask(self, lane: Lane, candidates: Sequence[str], grant_id: str, *, pinned: bool) -> Grant | float:
-        answer = await self._store.take(candidates, self.policy.slots(lane), grant_id, pinned=pinned)
+    async def _ask(self, lane: Lane, candidates: Sequence[str], grant_id: str) -> Grant | float:
+        answer = await self._store.take(candidates, self.policy.slots(lane), grant_id)
         if isinstance(answer, Grant):
             self._local.note(answer)
         if answer is not None:

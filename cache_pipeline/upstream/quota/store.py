@@ -77,7 +77,7 @@ class QuotaStore:
         """Why Redis is away; None while it is there."""
         return self._away_because
 
-    async def take(self, candidates: Sequence[str], slots: int, grant_id: str, *, pinned: bool) -> Grant | float | None:
+    async def take(self, candidates: Sequence[str], slots: int, grant_id: str) -> Grant | float | None:
         """Gives a grant of one of the candidates, or the seconds until the next could come."""
         keys = [self._key("wheel"), self._key("generation")]
         for client_id in candidates:
@@ -86,7 +86,6 @@ class QuotaStore:
             _micros(self._policy.guarded_window_seconds),
             _micros(self._policy.in_flight_seconds),
             slots,
-            int(pinned),
             _micros(_IDLE_SECONDS),
             *(self._clients[client_id] for client_id in candidates),
         ]

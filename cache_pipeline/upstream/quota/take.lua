@@ -1,8 +1,8 @@
 -- Grants one request to one client, or says how long to wait.
 --
 -- KEYS  wheel, generation, then log and state of each candidate client
--- ARGV  grant id, generation the caller knows ('' at first), window, hold, slots of the lane, '1' if pinned, time to live
---       of idle state, then the weight of each candidate; all times in microseconds
+-- ARGV  grant id, generation the caller knows ('' at first), window, hold, slots of the lane, time to live of
+--       idle state, then the weight of each candidate; all times in microseconds
 -- Gives {'granted', candidate number, generation}, {'wait', microseconds, generation} or {'restore', generation}: Redis has
 -- lost what it knew since the caller last asked, so the caller first tells what it sent itself.
 --
@@ -12,7 +12,7 @@
 
 local grant, known = ARGV[1], ARGV[2]
 local window, hold, slots = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local pinned, idle = ARGV[6] == '1', tonumber(ARGV[7])
+local idle = tonumber(ARGV[6])
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
@@ -70,21 +70,18 @@ if #open == 0 then
 end
 
 -- Smooth weighted round-robin: every open client gains its weight, the richest is chosen and pays what all gained.
-local chosen = open[1]
-if not pinned then
-  local gained, richest = 0, nil
-  for _, candidate in ipairs(open) do
-    local weight = tonumber(ARGV[7 + candidate])
-    local field = KEYS[candidate * 2 + 1]
-    local credit = redis.call('HINCRBY', KEYS[1], field, weight)
-    gained = gained + weight
-    if not richest or credit > richest then
-      chosen, richest = candidate, credit
-    end
+-- A client that was asked for by name gains and pays alike, so it leaves the wheel as it was.
+local gained, chosen, richest = 0, nil, nil
+for _, candidate in ipairs(open) do
+  local weight = tonumber(ARGV[6 + candidate])
+  local credit = redis.call('HINCRBY', KEYS[1], KEYS[candidate * 2 + 1], weight)
+  gained = gained + weight
+  if not richest or credit > richest then
+    chosen, richest = candidate, credit
   end
-  redis.call('HINCRBY', KEYS[1], KEYS[chosen * 2 + 1], -gained)
-  redis.call('PEXPIRE', KEYS[1], idle_ms)
 end
+redis.call('HINCRBY', KEYS[1], KEYS[chosen * 2 + 1], -gained)
+redis.call('PEXPIRE', KEYS[1], idle_ms)
 
 local log, state = KEYS[chosen * 2 + 1], KEYS[chosen * 2 + 2]
 redis.call('ZADD', log, whole(now + hold), grant)
