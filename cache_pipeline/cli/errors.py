@@ -9,8 +9,7 @@ from cache_pipeline.service.staging import StagingUnwritable
 from cache_pipeline.settings import SettingsError
 from cache_pipeline.simulator.errors import SimulatorError
 from cache_pipeline.tiers.edge import EdgeStoreError
-from cache_pipeline.tiers.history import HistoryUnavailable
-from cache_pipeline.tiers.schema import DeclarationConflict
+from cache_pipeline.tiers.schema import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.upstream.errors import UpstreamError
 
 

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 
-_GRACE_SECONDS = 15.0
+_GRACE_SECONDS = 5.0
 
 
 def main(command: list[str]) -> int:
     """Run ``command`` in a process group of its own; returns its exit code."""
-    # Ctrl-C in a terminal reaches everybody in the foreground; the starter decides the order of ending.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The starter decides the order of ending. A handler, since ignoring would be inherited by the command.
+    signal.signal(signal.SIGINT, _no_action)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as child:  # noqa: S603
 
         def watch() -> None:
@@ -27,6 +27,10 @@ def main(command: list[str]) -> int:
 
         threading.Thread(target=watch, daemon=True).start()
         return child.wait()
+
+
+def _no_action(_number: int, _frame: object) -> None:
+    return
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
@@ -48,5 +52,8 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except OSError as error:
+        sys.exit(f"cache-pipeline: {sys.argv[1]} cannot be run: {error.strerror}")
     sys.exit(128 - code if code < 0 else code)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Generator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import click
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 from rich.console import Console
 
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
@@ -38,7 +40,6 @@ def cli() -> None:
 @contextmanager
 def _terminated_like_interrupted() -> Generator[None]:
     """SIGTERM unwinds like Ctrl-C, so that servers are stopped in order."""
-    import signal
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -105,7 +106,10 @@ def dev(port: int, arrivals: Path | None, arrivals_zone: str, first: datetime | 
         _run_demo(scenario, wish, console)
         console.print(f"\nDagster UI: http://127.0.0.1:{port} (takes some twenty seconds); Ctrl-C stops everything")
         console.print(f"Simulated vendor: {scenario.simulator_url}/simulator/counters", highlight=False)
-        command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+        # `dg dev`, which Dagster would rather see, makes a workspace of its own and leaves workspace.yaml out.
+        quiet = ["-W", "ignore:Function `dev_command` is superseded"]
+        dagster = [*quiet, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, *dagster]
         with leashed(command, scenario.environment) as process:
             code = process.wait()
     if code:
@@ -134,8 +138,7 @@ def simulator(port: int, seed: int, arrivals: Path | None, arrivals_zone: str) -
         settings = SimulatorSettings(seed=seed, arrivals=arrivals, arrivals_zone=arrivals_zone)
     except ValidationError as error:
         raise CommandError("; ".join(problem["msg"] for problem in error.errors())) from None
-    click.echo(f"Simulated vendor on http://127.0.0.1:{port}; Ctrl-C stops it", err=True)
-    serve(settings, port)
+    serve(settings, port, announce=lambda url: click.echo(f"Simulated vendor on {url}; Ctrl-C stops it", err=True))
 
 
 @cli.command()
@@ -208,6 +211,9 @@ def main() -> None:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
         click.echo(f"cache-pipeline: {error.format_message()}", err=True)
+        sys.exit(2)
+    except RedisError as error:
+        click.echo(f"cache-pipeline: Redis cannot be used: {error} Check CACHE_PIPELINE_REDIS_URL", err=True)
         sys.exit(2)
     except TOLD as error:
         click.echo(f"cache-pipeline: {' '.join(str(error).split())}", err=True)

@@ -14,6 +14,7 @@ from pydantic import SecretStr, ValidationError
 
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.embedded import embedded_servers
+from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import Settings, VendorAccount, read_settings
 from cache_pipeline.simulator.server import running_simulator
 from cache_pipeline.simulator.settings import SimulatorSettings
@@ -92,14 +93,15 @@ def project_folder() -> Path:
 
 @contextmanager
 def running_scenario(wish: Wish, today: date) -> Generator[Scenario]:
-    """Start everything, and stop it at the end.
+    """Start everything, and stop it at the end. What can be seen to be wrong is said before anything is written.
 
     Raises:
-        CommandError, EmbeddedServerError, SimulatorError, SettingsError: one line each.
+        CommandError, DeclarationError, EmbeddedServerError, SimulatorError, SettingsError: one line each.
     """
     folder = project_folder()
     first_day, end_day = wish.days(today)
     given = read_settings()
+    declared_reports(given)
     # Another vendor's figures must not be taken for this one's, so each set of volumes has a folder of its own.
     data_dir = given.data_dir / _name(wish)
     credentials = {f"demo-client-{number + 1}": SecretStr(secrets.token_urlsafe(24)) for number in range(_CLIENTS)}

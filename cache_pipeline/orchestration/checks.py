@@ -138,13 +138,22 @@ def _reported(
         passed=not bad,
         asset_key=key,
         check_name=check_name,
-        description=f"{len(bad)} of {len(findings)} partitions fail; {first[0]}: {first[1]}" if first else None,
+        description=(
+            f"{len(bad)} of {len(findings)} partitions fail; {first[0]}: {first[1]}" if first else _mended(chunks)
+        ),
         metadata={
             "partitions": len(findings),
             "failed partitions": len(bad),
             **({"chunks": chunk_table(chunks)} if check_name == COMPLETE_CHECK else {}),
         },
     )
+
+
+def _mended(chunks: list[JudgedChunk]) -> str | None:
+    truncated = sum(chunk.verdict is Verdict.truncated for chunk in chunks)
+    if not truncated:
+        return None
+    return f"{truncated} of the vendor's answers failed: truncated, so discarded and asked again in smaller chunks"
 
 
 def agreement_check(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition | None:

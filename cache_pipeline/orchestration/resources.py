@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import dagster as dg
+from redis.exceptions import RedisError
 
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
@@ -18,7 +19,8 @@ from cache_pipeline.service.report_service import PlatformNotConfigured, ReportS
 from cache_pipeline.service.staging import Staging, StagingUnwritable
 from cache_pipeline.settings import Settings, SettingsError, read_settings
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.history import History, HistoryUnavailable, open_history
+from cache_pipeline.tiers.history import History, open_history
+from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
 
 #: What asking again would not mend.
@@ -31,7 +33,7 @@ _PERMANENT = (
     LoginRefused,
     UpstreamRefused,
 )
-KNOWN_ERRORS = (*_PERMANENT, UpstreamError, StagingUnwritable, EdgeStoreError, HistoryUnavailable)
+KNOWN_ERRORS = (*_PERMANENT, UpstreamError, StagingUnwritable, EdgeStoreError, HistoryUnavailable, RedisError)
 
 
 def failure(error: Exception) -> dg.Failure:

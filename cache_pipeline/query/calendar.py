@@ -71,6 +71,14 @@ class Step:
             return "P1W" if self.days == 7 else f"P{self.days}D"
         return f"PT{self.minutes // 60}H" if self.minutes % 60 == 0 else f"PT{self.minutes}M"
 
+    def divides(self, longer: Step) -> bool:
+        """Whether every boundary of ``longer`` is one of this step, in every zone."""
+        if self.minutes:
+            return longer.minutes % self.minutes == 0
+        if self.days == 1:
+            return not longer.minutes
+        return self == longer
+
     @property
     def nominal(self) -> timedelta:
         """The usual length: a day counts 24 hours, a month 30 days. For rules of thumb, never for boundaries."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from cache_pipeline.query.errors import QueryError, UnknownReport
 from cache_pipeline.query.report import Report
@@ -73,8 +74,12 @@ def _line_of(node: yaml.Node | None, location: Location) -> int:
     return line
 
 
-def _plain(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _problem(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"is no field here; a report has {', '.join(Report.model_fields)}"
+    if error["type"] == "missing":
+        return "is missing"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def read_report(path: Path, review: Review = _no_review) -> Report:
@@ -102,7 +107,7 @@ def read_report(path: Path, review: Review = _no_review) -> Report:
         report = Report.model_validate(data)
     except ValidationError as error:
         raise DeclarationError(
-            Mistake(path, _line_of(node, part["loc"]), ".".join(map(str, part["loc"])), _plain(part["msg"]))
+            Mistake(path, _line_of(node, part["loc"]), ".".join(map(str, part["loc"])), _problem(part))
             for part in error.errors(include_url=False, include_context=False)
         ) from error
     problems = [Mistake(path, _line_of(node, (field,)), field, problem) for field, problem in review(report)]

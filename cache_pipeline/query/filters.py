@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 
 def _sorted_unique(values: object) -> object:
@@ -23,11 +23,10 @@ class Predicate(BaseModel, frozen=True):
     values: Annotated[tuple[str, ...], BeforeValidator(_sorted_unique)] = Field(min_length=1)
 
 
-def _canonical_predicates(predicates: object) -> object:
-    if not isinstance(predicates, list | tuple):
-        return predicates
-    unique = {Predicate.model_validate(predicate) for predicate in predicates}
-    return tuple(sorted(unique, key=lambda predicate: (predicate.dimension, predicate.operator, predicate.values)))
+def _canonical_predicates(predicates: tuple[Predicate, ...]) -> tuple[Predicate, ...]:
+    return tuple(
+        sorted(set(predicates), key=lambda predicate: (predicate.dimension, predicate.operator, predicate.values))
+    )
 
 
 class Filter(BaseModel, frozen=True):
@@ -35,12 +34,17 @@ class Filter(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="forbid")
 
+    predicates: Annotated[tuple[Predicate, ...], AfterValidator(_canonical_predicates)] = ()
     type: Literal["and", "or"] = "and"
-    predicates: Annotated[tuple[Predicate, ...], BeforeValidator(_canonical_predicates)] = ()
+
+    @field_validator("type")
+    @classmethod
+    def _same_for_one(cls, kind: Literal["and", "or"], info: ValidationInfo) -> Literal["and", "or"]:
+        return kind if len(info.data.get("predicates", ())) > 1 else "and"
 
     def named_values(self, dimension: str) -> tuple[str, ...] | None:
         """The only values that ``dimension`` can have under this filter, or None when it does not say."""
-        if self.type == "or" and len(self.predicates) != 1:
+        if self.type == "or":
             return None
         named = [set(p.values) for p in self.predicates if p.dimension == dimension and p.operator == "in"]
         return tuple(sorted(set.intersection(*named))) if named else None

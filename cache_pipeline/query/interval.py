@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 
 from cache_pipeline.query.errors import InvalidInterval
 
+_FIRST_YEAR, _LAST_YEAR = 1900, 9900
+
 
 def canonical_instant(instant: datetime) -> str:
     """ISO 8601 in UTC with a ``Z`` and no fraction where it is zero (G6)."""
@@ -24,7 +26,7 @@ def parse_instant(text: str, zone: ZoneInfo | None = None) -> datetime:
         zone: the zone of a text that has no offset of its own; without it such a text is refused.
 
     Raises:
-        InvalidInterval: not ISO 8601, or no offset and no zone to read it in.
+        InvalidInterval: not ISO 8601, no offset and no zone to read it in, or outside the years 1900 to 9900.
     """
     try:
         instant = datetime.fromisoformat(text.strip())
@@ -34,6 +36,9 @@ def parse_instant(text: str, zone: ZoneInfo | None = None) -> datetime:
         if zone is None:
             raise InvalidInterval(f"{text!r} has no offset: add Z or an offset such as +02:00")
         instant = instant.replace(tzinfo=zone)
+    # Within a year of what a datetime can hold, steps of the calendar would leave it.
+    if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:
+        raise InvalidInterval(f"{text!r} lies outside the years {_FIRST_YEAR} to {_LAST_YEAR}")
     return instant.astimezone(UTC)
 
 

@@ -7,7 +7,15 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from cache_pipeline.query.calendar import Step, time_zone
 from cache_pipeline.query.errors import QueryError
@@ -59,7 +67,7 @@ class Report(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="forbid")
 
-    report: str = Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description="Name of the data set, its table and its assets")
+    report: str = Field(pattern=r"^[a-z][a-z0-9_]{0,46}$", description="Name of the data set, its table and its assets")
     description: str = Field(min_length=1, description="What the figures are, in a sentence")
     platform: str = Field(description="The vendor's API that is asked: reportdata or genesys")
     query_type: str = Field(description="What is asked of it: a reportId, or an aggregates family")
@@ -72,12 +80,14 @@ class Report(BaseModel, frozen=True):
     volume_metric: str | None = Field(None, description="The metric that counts arrivals, for totals by day")
     partition: Cadence = Field(description="Length of one Dagster partition")
     start: date = Field(description="First day, in the report's zone, that partitions exist for")
-    chunk: Period = Field("P1D", description="Longest interval of one upstream query")
+    chunk: Period = Field("P1D", validate_default=True, description="Longest interval of one upstream query")
     expected_groups: int | None = Field(
         None, ge=1, description="Groups a busy bucket has; what completeness is judged by until history knows better"
     )
     settle: timedelta = Field(
-        timedelta(minutes=15), description="After this age a bucket counts as final where the vendor gives no watermark"
+        timedelta(minutes=15),
+        ge=timedelta(0),
+        description="After this age a bucket counts as final where the vendor gives no watermark",
     )
     freshness: timedelta | None = Field(
         None, gt=timedelta(0), description="How old provisional figures may grow; by default follows the partition"
@@ -85,17 +95,36 @@ class Report(BaseModel, frozen=True):
     tiers: frozenset[Tier] = Field(frozenset(Tier), description="Where answers are kept")
     owners: tuple[str, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Report:
-        if self.step.nominal > self.partition.step.nominal:
-            raise QueryError(f"granularity {self.granularity} is longer than a partition of one {self.partition}")
-        if self.step.nominal > Step.parse(self.chunk).nominal:
-            raise QueryError(f"chunk {self.chunk} is shorter than granularity {self.granularity}")
-        if self.volume_metric is not None and self.volume_metric not in self.metrics:
-            raise QueryError(f"volume_metric {self.volume_metric!r} is not one of metrics")
-        if Tier.history not in self.tiers:
-            raise QueryError("tiers must contain history: hot and edge are filled from it")
-        return self
+    # A field that is itself wrong is absent from what these see, and is reported on its own.
+    @field_validator("volume_metric")
+    @classmethod
+    def _is_a_metric(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None and "metrics" in info.data and name not in info.data["metrics"]:
+            raise QueryError(f"{name!r} is not one of metrics")
+        return name
+
+    @field_validator("partition")
+    @classmethod
+    def _is_whole_buckets(cls, partition: Cadence, info: ValidationInfo) -> Cadence:
+        granularity = info.data.get("granularity")
+        if granularity and not Step.parse(granularity).divides(partition.step):
+            raise QueryError(f"granularity {granularity} does not divide a partition of one {partition}")
+        return partition
+
+    @field_validator("chunk")
+    @classmethod
+    def _is_whole_buckets_too(cls, chunk: str, info: ValidationInfo) -> str:
+        granularity = info.data.get("granularity")
+        if granularity and not Step.parse(granularity).divides(Step.parse(chunk)):
+            raise QueryError(f"granularity {granularity} does not divide a chunk of {chunk}")
+        return chunk
+
+    @field_validator("tiers")
+    @classmethod
+    def _has_history(cls, tiers: frozenset[Tier]) -> frozenset[Tier]:
+        if Tier.history not in tiers:
+            raise QueryError("must contain history: hot and edge are filled from it")
+        return tiers
 
     @property
     def step(self) -> Step:

@@ -70,6 +70,15 @@ def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     )
 
 
+def _whole(value: object, column: str) -> object:
+    # Arrow cuts the fraction off a float without a word.
+    if not isinstance(value, float):
+        return value
+    if not value.is_integer():
+        raise SchemaMismatch(f"column {column} holds {value} where a whole number is declared")
+    return int(value)
+
+
 def rows_to_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of exactly that schema.
 
@@ -88,9 +97,11 @@ def rows_to_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa
         values = [row[field.name] for row in rows]
         if any(isinstance(value, bool) for value in values):
             raise SchemaMismatch(f"column {field.name} holds a boolean where {field.type} is declared")
+        if pa.types.is_integer(field.type):
+            values = [_whole(value, field.name) for value in values]
         try:
             array = pa.array(values, type=field.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
             raise SchemaMismatch(f"column {field.name} is not {field.type}: {error}") from error
         if array.null_count and not field.nullable:
             raise SchemaMismatch(f"column {field.name} is null in {array.null_count} rows, and may not be")
@@ -107,7 +118,8 @@ def check_rows(table: pa.Table, report: Report, interval: Interval) -> None:
     """Hold an answer against what was asked.
 
     Raises:
-        SchemaMismatch: rows outside the interval or off its buckets, a group twice in a bucket, or NaN.
+        SchemaMismatch: rows outside the interval or off its buckets, a group twice in a bucket, NaN or infinity, or a
+            NUL character, which PostgreSQL cannot keep.
     """
     starts = {bucket.start: bucket.end for bucket in buckets(interval, report.step, report.zone)}
     answered = set(zip(table["interval_start"].to_pylist(), table["interval_end"].to_pylist(), strict=True))
@@ -119,8 +131,10 @@ def check_rows(table: pa.Table, report: Report, interval: Interval) -> None:
     if groups != table.num_rows:
         raise SchemaMismatch(f"{table.num_rows - groups} rows repeat a group within their bucket")
     for field in table.schema:
-        if pa.types.is_floating(field.type) and pc.any(pc.is_nan(table[field.name])).as_py():
-            raise SchemaMismatch(f"column {field.name} holds NaN")
+        if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(table[field.name]), min_count=0).as_py():
+            raise SchemaMismatch(f"column {field.name} holds NaN or infinity")
+        if pa.types.is_string(field.type) and pc.any(pc.match_substring(table[field.name], "\0")).as_py():
+            raise SchemaMismatch(f"column {field.name} holds a NUL character")
 
 
 def rows_within(table: pa.Table, interval: Interval) -> pa.Table:

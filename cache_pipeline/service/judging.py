@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,6 +61,18 @@ class Proven:
 
 Ask = Callable[[Interval], Awaitable[VendorAnswer]]
 OnChunk = Callable[[JudgedChunk], None]
+T = TypeVar("T")
+
+
+async def _together(work: Iterable[Awaitable[T]]) -> list[T]:
+    """All results; when one fails the others are stopped, for they would be asked for in vain."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass
@@ -89,8 +102,8 @@ class Judge:
         """
         if self._would_be_cut(interval):
             parts = split(interval, self.report.step, self.report.zone)
-            return self._merged(interval, await asyncio.gather(*(self.prove(part) for part in parts)), ())
-        return await self._judge(await self.ask(interval), cut_at=None)
+            return self._merged(interval, await _together(self.prove(part) for part in parts), ())
+        return await self._judge(await self.ask(interval))
 
     def _would_be_cut(self, interval: Interval) -> bool:
         """Whether an answer as long as this one's should be has been cut before, so that asking would be in vain."""
@@ -98,8 +111,7 @@ class Judge:
             return False
         return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.least_cut
 
-    async def _judge(self, answer: VendorAnswer, cut_at: int | None) -> Proven:
-        """Judge one answer; ``cut_at`` is the length at which a larger query was cut off, where one was."""
+    async def _judge(self, answer: VendorAnswer) -> Proven:
         final = final_buckets(buckets(answer.interval, self.report.step, self.report.zone), answer.watermark)
         expectation = self.density.expect(final)
         if expectation.source is Source.none:
@@ -108,18 +120,18 @@ class Judge:
             return self._accept(answer, final, expectation, Verdict.whole)
         parts = split(answer.interval, self.report.step, self.report.zone)
         if not parts:
-            if cut_at is not None and answer.rows.num_rows >= cut_at:
+            if self.least_cut is not None and answer.rows.num_rows >= self.least_cut:
                 chunk = self._chunk(answer, final, expectation, Verdict.incomplete)
                 raise IncompleteAnswer(self.report.report, chunk)
-            # One bucket, shorter than what a larger query was cut at: it was not cut, it is thin.
+            # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
             return self._accept(answer, final, expectation, Verdict.thin)
-        answers = await asyncio.gather(*(self.ask(part) for part in parts))
+        answers = await _together(self.ask(part) for part in parts)
         if self._say_the_same(answer, answers):
             return self._accept(answer, final, expectation, Verdict.thin, asked_besides=answers)
         discarded = self._chunk(answer, final, expectation, Verdict.truncated)
         cut = answer.rows.num_rows
         self.least_cut = min(cut, self.least_cut or cut)
-        proven = await asyncio.gather(*(self._judge(part, cut_at=cut) for part in answers))
+        proven = await _together(self._judge(part) for part in answers)
         return self._merged(answer.interval, proven, (discarded,))
 
     def _merged(self, interval: Interval, parts: Sequence[Proven], discarded: tuple[JudgedChunk, ...]) -> Proven:
@@ -133,10 +145,15 @@ class Judge:
 
     def _is_doubtful(self, answer: VendorAnswer, final: list[Interval], expectation: Expectation) -> bool:
         got = Counter(answer.rows["interval_start"].to_pylist())
-        if falls_short(sum(got[bucket.start] for bucket in final), expectation.rows):
+        found = sum(got[bucket.start] for bucket in final)
+        if falls_short(found, expectation.rows):
+            return True
+        parts = split(answer.interval, self.report.step, self.report.zone)
+        # Exactly as long as an answer that was cut: by chance, or by the same limit.
+        if answer.rows.num_rows == self.least_cut and (parts or found < expectation.rows):
             return True
         # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
-        for part in split(answer.interval, self.report.step, self.report.zone):
+        for part in parts:
             inside = [bucket for bucket in final if part.contains(bucket)]
             if part_falls_short(sum(got[bucket.start] for bucket in inside), self.density.expect(inside).rows):
                 return True

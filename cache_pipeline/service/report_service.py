@@ -44,6 +44,10 @@ class PlatformNotConfigured(RuntimeError):
     """A report's platform has no account in the settings."""
 
 
+def _not_begun(interval: Interval) -> InvalidInterval:
+    return InvalidInterval(f"interval {interval} has not begun yet")
+
+
 def _ignore(_chunk: JudgedChunk) -> None:
     return
 
@@ -109,11 +113,14 @@ class ReportService:
             again: ask for everything, whatever history holds.
 
         Yields:
-            Every partition once, as it is finished.
+            Every partition once, as it is finished; one that has not begun yet has failed.
         """
         platform, series = self.platform(report), self.series(report)
-        spans = IntervalSet(wanted.values())
         now = self.clock()
+        for key in [key for key, span in wanted.items() if clipped_to_now(span, report, now) is None]:
+            yield FailedPartition(key, wanted[key], _not_begun(wanted[key]))
+        wanted = {key: span for key, span in wanted.items() if clipped_to_now(span, report, now) is not None}
+        spans = IntervalSet(wanted.values())
         coverage = await asyncio.to_thread(self.history.coverage, series)
         held_intervals = IntervalSet() if again else spans - coverage.gaps(spans, now, report_freshness(report))
         gaps = IntervalSet(part for gap in spans - held_intervals if (part := clipped_to_now(gap, report, now)))
@@ -159,21 +166,23 @@ class ReportService:
             IncompleteAnswer, UpstreamError, SchemaMismatch: the vendor's answer cannot be had or kept.
         """
         buckets(interval, report.step, report.zone)
-        begun = clipped_to_now(interval, report, self.clock())
+        asked_at = self.clock()
+        begun = clipped_to_now(interval, report, asked_at)
         if begun is None:
-            raise InvalidInterval(f"interval {interval} has not begun yet")
+            raise _not_begun(interval)
         query = Query(self.series(report), begun)
-        ready = await self.hot.get(query) or await self._from_history(query)
+        ready = await self.hot.get(query) or await self._from_history(query, asked_at)
         if ready is not None:
             return ready
 
         async def landed() -> bool:
-            return await self._from_history(query) is not None
+            return await self._from_history(query, asked_at) is not None
 
         async with single_flight(self.redis, query.key(HOT_TTL_TIER), landed) as mine:
             if mine:
                 await self._fetch_and_keep(report, begun, lane)
-        ready = await self._from_history(query)
+        # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
+        ready = await self._from_history(query, asked_at)
         if ready is None:
             raise RuntimeError(f"{report.report} {begun} was kept, and history does not hold it")
         return ready
@@ -196,13 +205,13 @@ class ReportService:
                 raise partition.error
             await self.keep(report, [partition])
 
-    async def _from_history(self, query: Query) -> Answer | None:
+    async def _from_history(self, query: Query, asked_at: datetime) -> Answer | None:
         """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
         series, report = query.series, query.series.report
         coverage = await asyncio.to_thread(self.history.coverage, series)
         wanted = IntervalSet([query.interval])
         completeness = coverage.of(query.interval)
-        if completeness is None or coverage.gaps(wanted, self.clock(), report_freshness(report)):
+        if completeness is None or coverage.gaps(wanted, asked_at, report_freshness(report)):
             return None
         rows = await asyncio.to_thread(self.history.read, series, query.interval, self.columns(report))
         answer = render(query, rows, completeness)

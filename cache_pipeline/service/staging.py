@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
@@ -59,7 +60,8 @@ class Staging:
             pq.write_table(rows, partial, compression="zstd")
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise StagingUnwritable(
                 f"{path.parent} cannot be written ({error.strerror}): free space, mend its permissions, or set "
                 "CACHE_PIPELINE_DATA_DIR to another folder"

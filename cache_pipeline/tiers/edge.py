@@ -193,17 +193,17 @@ class EdgeTier:
     ) -> tuple[DataFile, bytes]:
         replaced = IntervalSet(new)
         tables = [_for_browsers(table) for table in new.values()]
-        covered = replaced
-        if held is not None:
-            kept = self._read_file(held)
-            covered = held.covers() | replaced
-            tables.extend(rows_within(kept, part) for part in held.covers() - replaced)
+        kept = held.covers() - replaced if held else IntervalSet()
+        if held and kept:
+            held_rows = self._read_file(held)
+            tables.extend(rows_within(held_rows, part) for part in kept)
+        covered = kept | replaced
         rows = in_order(pa.concat_tables(tables))
         body = _parquet(rows)
         digest = hashlib.sha256(body).hexdigest()
         open_from = [provisional_from] if provisional_from and provisional_from < max(p.end for p in replaced) else []
-        if held is not None and held.provisional_from and not any(p.holds(held.provisional_from) for p in replaced):
-            open_from.append(held.provisional_from)
+        if held and held.provisional_from:
+            open_from.extend(max(p.start, held.provisional_from) for p in kept if p.end > held.provisional_from)
         file = DataFile(
             path=f"data/{report.report}/day={day}/{digest[:16]}.parquet",
             partition=day,
@@ -221,7 +221,9 @@ class EdgeTier:
         except FileNotFoundError as error:
             raise EdgeStoreError(f"published file {file.path} is missing: publish its day again") from error
         if hashlib.sha256(body).hexdigest() != file.sha256:
-            raise EdgeStoreError(f"published file {file.path} was altered: its sha256 is not the manifest's")
+            raise EdgeStoreError(
+                f"published file {file.path} was altered: its sha256 is not the manifest's; delete it and publish its day again"
+            )
         return pq.read_table(io.BytesIO(body))
 
     def _read_manifest(self) -> tuple[Manifest, str | None]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.query.completeness import JudgedChunk
@@ -21,11 +23,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet, parse_instant
 from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.tiers.coverage import Coverage
-from cache_pipeline.tiers.schema import HISTORY_SCHEMA
-
-
-class HistoryUnavailable(RuntimeError):
-    """PostgreSQL cannot be reached or refused; the text names the host and how to mend it, never the password."""
+from cache_pipeline.tiers.schema import HISTORY_SCHEMA, UNREACHABLE, HistoryUnavailable
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,11 @@ _COVER = SQL(
 )
 
 
-_UNREACHABLE = "PostgreSQL cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the server is up"
+def _server(postgres_url: str) -> str:
+    try:
+        return f"PostgreSQL at {conninfo_to_dict(postgres_url).get('host', 'the default address')}"
+    except psycopg.Error:
+        return "PostgreSQL, by a URL that does not parse,"
 
 
 @contextmanager
@@ -105,8 +107,9 @@ def open_history(postgres_url: str) -> Generator[History]:
     """
     try:
         connection = dbapi.connect(postgres_url)
-    except dbapi.OperationalError as error:
-        raise HistoryUnavailable(_UNREACHABLE) from error
+    except dbapi.OperationalError:
+        # The driver quotes a URL that it cannot read, password and all.
+        raise HistoryUnavailable(f"{_server(postgres_url)} {UNREACHABLE}") from None
     with connection:
         yield History(connection)
 
@@ -123,7 +126,7 @@ class History:
         try:
             connection = self._connection.adbc_clone()
         except dbapi.OperationalError as error:
-            raise HistoryUnavailable(_UNREACHABLE) from error
+            raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
         with connection, connection.cursor() as cursor:
             # Leaving without a commit rolls back.
             yield cursor

@@ -26,6 +26,14 @@ _SQL_TYPES: Mapping[Kind, type[sa.types.TypeEngine[Any]]] = {
 }
 
 
+#: Said without the server's own words, which may hold what was in the URL.
+UNREACHABLE = "PostgreSQL cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the server is up"
+
+
+class HistoryUnavailable(RuntimeError):
+    """PostgreSQL cannot be reached; the text says how to mend it, never the password."""
+
+
 class DeclarationConflict(RuntimeError):
     """A declaration that wants another type for a column its table already has."""
 
@@ -54,8 +62,14 @@ def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...
 
     Raises:
         DeclarationConflict: naming the column whose type would have to change.
+        HistoryUnavailable: the server cannot be reached.
     """
     engine = sa.create_engine(_sqlalchemy_url(postgres_url), poolclass=sa.pool.NullPool)
+    try:
+        with engine.connect():
+            pass
+    except sa.exc.OperationalError as error:
+        raise HistoryUnavailable(UNREACHABLE) from error
     try:
         with engine.begin() as connection:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
-from redis.exceptions import LockError
+from redis.exceptions import RedisError
 
 #: A holder that dies frees the others after this long; a live one extends it.
 _LEASE_SECONDS = 15.0
@@ -35,11 +35,13 @@ async def single_flight(redis: Redis, name: str, landed: Callable[[], Awaitable[
         extending.cancel()
         with suppress(asyncio.CancelledError):
             await extending
-        with suppress(LockError):
+        # What was fetched counts even where the lease was lost meanwhile.
+        with suppress(RedisError):
             await lock.release()
 
 
 async def _extend(lock: Lock) -> None:
     while True:
         await asyncio.sleep(_LEASE_SECONDS / 3)
-        await lock.reacquire()
+        with suppress(RedisError):
+            await lock.reacquire()
