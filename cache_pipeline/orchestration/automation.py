@@ -33,7 +33,6 @@ def report_automation(report: Report, partitions: dg.TimeWindowPartitionsDefinit
     job = dg.define_asset_job(
         job_name(report),
         selection=dg.AssetSelection.assets(*(asset_key(layer, report) for layer in layers)),
-        partitions_def=partitions,
         description=f"Fetch, check and publish {report.report}",
     )
     schedule = dg.build_schedule_from_partitioned_job(

@@ -139,7 +139,11 @@ def _reported(
         asset_key=key,
         check_name=check_name,
         description=(
-            f"{len(bad)} of {len(findings)} partitions fail; {first[0]}: {first[1]}" if first else _mended(chunks)
+            f"{len(bad)} of {len(findings)} partitions fail; {first[0]}: {first[1]}"
+            if first
+            else _mended(chunks)
+            if check_name == COMPLETE_CHECK
+            else None
         ),
         metadata={
             "partitions": len(findings),

@@ -126,21 +126,32 @@ class Judge:
             # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
             return self._accept(answer, final, expectation, Verdict.thin)
         answers = await _together(self.ask(part) for part in parts)
-        if self._say_the_same(answer, answers):
+        # A part with all the rows may have been cut at the same row as the whole, and proves nothing until it is proven.
+        alone = any(part.rows.num_rows == answer.rows.num_rows > 0 for part in answers)
+        agree = self._say_the_same(answer, answers)
+        if agree and not alone:
             return self._accept(answer, final, expectation, Verdict.thin, asked_besides=answers)
-        discarded = self._chunk(answer, final, expectation, Verdict.truncated)
+        if not agree:
+            self._learn_cut(answer)
+        proven = await _together(self._judge(part) for part in answers)
+        if agree and self._say_the_same(answer, proven):
+            verdict = Verdict.thin
+        else:
+            verdict = Verdict.truncated
+            self._learn_cut(answer)
+        return self._merged(answer.interval, proven, (self._chunk(answer, final, expectation, verdict),))
+
+    def _learn_cut(self, answer: VendorAnswer) -> None:
         cut = answer.rows.num_rows
         self.least_cut = min(cut, self.least_cut or cut)
-        proven = await _together(self._judge(part) for part in answers)
-        return self._merged(answer.interval, proven, (discarded,))
 
-    def _merged(self, interval: Interval, parts: Sequence[Proven], discarded: tuple[JudgedChunk, ...]) -> Proven:
+    def _merged(self, interval: Interval, parts: Sequence[Proven], above: tuple[JudgedChunk, ...]) -> Proven:
         return Proven(
             interval,
             in_order(pa.concat_tables([part.rows for part in parts])),
             min(part.watermark for part in parts),
             min(part.fetched_at for part in parts),
-            (*discarded, *(chunk for part in parts for chunk in part.chunks)),
+            (*above, *(chunk for part in parts for chunk in part.chunks)),
         )
 
     def _is_doubtful(self, answer: VendorAnswer, final: list[Interval], expectation: Expectation) -> bool:
@@ -159,7 +170,7 @@ class Judge:
                 return True
         return False
 
-    def _say_the_same(self, whole: VendorAnswer, parts: list[VendorAnswer]) -> bool:
+    def _say_the_same(self, whole: VendorAnswer, parts: Sequence[VendorAnswer | Proven]) -> bool:
         """Whether parts and whole agree on every bucket that was final when the whole was asked for."""
 
         def settled(rows: pa.Table) -> pa.Table:

@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from sqlalchemy.exc import OperationalError
 
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind
@@ -68,7 +69,7 @@ def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...
     try:
         with engine.connect():
             pass
-    except sa.exc.OperationalError as error:
+    except OperationalError as error:
         raise HistoryUnavailable(UNREACHABLE) from error
     try:
         with engine.begin() as connection:

@@ -16,6 +16,7 @@ from cache_pipeline.upstream.errors import JobFailed, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
 from cache_pipeline.upstream.platforms.payload import (
+    interval_of,
     mapping_of,
     mappings_of,
     optional_text,
@@ -124,6 +125,7 @@ class Genesys:
         """Follow the cursor; the last page has none."""
         schema = arrow_schema(self.columns(report))
         cursor: str | None = None
+        followed: set[str] = set()
         while True:
             answer = job.answer
             if answer is None:
@@ -133,8 +135,9 @@ class Genesys:
             following = optional_text(answer, "cursor")
             if following is None:
                 return
-            if following == cursor:
+            if following in followed:
                 raise SchemaMismatch(f"job {job.id} gave the same page twice: its cursor does not move")
+            followed.add(following)
             cursor = following
 
     async def cancel(self, job: Job) -> None:
@@ -153,7 +156,7 @@ class Genesys:
         group = mapping_of(result, "group")
         dimensions = {snake_case(name): group.get(name) for name in report.group_by}
         for bucket in mappings_of(result, "data"):
-            interval = Interval.parse(text_of(bucket, "interval"))
+            interval = interval_of(bucket, "interval")
             stats = {text_of(entry, "metric"): mapping_of(entry, "stats") for entry in mappings_of(bucket, "metrics")}
             unknown = stats.keys() - set(report.metrics)
             if unknown:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import cast
 
+from cache_pipeline.query.errors import InvalidInterval
+from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.http import httpx
 
@@ -30,12 +33,13 @@ def _mapping(value: object, name: str) -> Mapping[str, object]:
 
 
 def mapping_of(source: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """The object under ``name``; empty where it is absent.
+    """The object under ``name``; empty where it is absent or null.
 
     Raises:
         SchemaMismatch: something else is there.
     """
-    return _mapping(source.get(name) or {}, name)
+    value = source.get(name)
+    return {} if value is None else _mapping(value, name)
 
 
 def mappings_of(source: Mapping[str, object], name: str) -> Sequence[Mapping[str, object]]:
@@ -44,7 +48,9 @@ def mappings_of(source: Mapping[str, object], name: str) -> Sequence[Mapping[str
     Raises:
         SchemaMismatch: something else is there.
     """
-    values = source.get(name) or []
+    values = source.get(name)
+    if values is None:
+        return []
     if not isinstance(values, list):
         raise SchemaMismatch(f"{name} is {type(values).__name__} where a list was expected")
     return [_mapping(value, name) for value in cast("list[object]", values)]
@@ -72,3 +78,27 @@ def optional_text(source: Mapping[str, object], name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise SchemaMismatch(f"{name} is {type(value).__name__} where text was expected")
     return value
+
+
+def instant_of(source: Mapping[str, object], name: str) -> datetime:
+    """The instant under ``name``, in UTC.
+
+    Raises:
+        SchemaMismatch: absent, not ISO 8601, or without an offset.
+    """
+    try:
+        return parse_instant(text_of(source, name))
+    except InvalidInterval as error:
+        raise SchemaMismatch(f"{name}: {error}") from error
+
+
+def interval_of(source: Mapping[str, object], name: str) -> Interval:
+    """The interval under ``name``.
+
+    Raises:
+        SchemaMismatch: absent, or no ``start/end`` of two instants in order.
+    """
+    try:
+        return Interval.parse(text_of(source, name))
+    except InvalidInterval as error:
+        raise SchemaMismatch(f"{name}: {error}") from error

@@ -6,13 +6,19 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from typing import ClassVar
 
-from cache_pipeline.query.interval import Interval, parse_instant
+from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.upstream.errors import JobFailed, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
-from cache_pipeline.upstream.platforms.payload import mappings_of, optional_text, read_object, text_of
+from cache_pipeline.upstream.platforms.payload import (
+    instant_of,
+    mappings_of,
+    optional_text,
+    read_object,
+    text_of,
+)
 from cache_pipeline.upstream.quota import Lane
 
 _QUERY = "/api/v2/analytics/reportdata/query"
@@ -90,6 +96,7 @@ class ReportData:
         """Follow the cursor; the last page has none."""
         schema = arrow_schema(self.columns(report))
         cursor: str | None = None
+        followed: set[str] = set()
         while True:
             query = {"pageSize": str(_PAGE_SIZE), **({"cursor": cursor} if cursor else {})}
             answer = await self._get(job, f"{_QUERY}/{job.id}/results", query)
@@ -98,8 +105,9 @@ class ReportData:
             following = optional_text(answer, "cursor")
             if following is None:
                 return
-            if following == cursor:
+            if following in followed:
                 raise SchemaMismatch(f"job {job.id} gave the same page twice: its cursor does not move")
+            followed.add(following)
             cursor = following
 
     async def cancel(self, job: Job) -> None:
@@ -113,8 +121,8 @@ class ReportData:
 
     def _row(self, row: Mapping[str, object], report: Report) -> Mapping[str, object]:
         read: dict[str, object] = {
-            "interval_start": parse_instant(text_of(row, "intervalStart")),
-            "interval_end": parse_instant(text_of(row, "intervalEnd")),
+            "interval_start": instant_of(row, "intervalStart"),
+            "interval_end": instant_of(row, "intervalEnd"),
         }
         rest = {name: value for name, value in row.items() if name not in ("intervalStart", "intervalEnd")}
         read.update({snake_case(name): rest.pop(name, None) for name in report.group_by})
@@ -123,5 +131,4 @@ class ReportData:
 
 
 def _watermark(answer: Mapping[str, object]) -> datetime | None:
-    text = optional_text(answer, "dataAvailabilityDate")
-    return parse_instant(text) if text else None
+    return instant_of(answer, "dataAvailabilityDate") if optional_text(answer, "dataAvailabilityDate") else None

@@ -1,0 +1,184 @@
+"""Bad input at the command line: one clear line, exit code 2, nothing written."""
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from cache_pipeline.cli.main import main
+
+SECRET = "planted-secret-value"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project folder of its own, with the repository's reports."""
+    repository = Path(__file__).parents[2]
+    folder = tmp_path / "project"
+    (folder / "reports").mkdir(parents=True)
+    for report in (repository / "reports").glob("*.yaml"):
+        (folder / "reports" / report.name).write_text(report.read_text())
+    (folder / "dagster.yaml").write_text((repository / "dagster.yaml").read_text())
+    monkeypatch.chdir(folder)
+    for name in ("POSTGRES_URL", "REDIS_URL", "DATA_DIR", "REPORTS_DIR", "REPORTDATA", "GENESYS"):
+        monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
+    return folder
+
+
+@pytest.fixture
+def run(project, monkeypatch, capsys):
+    """Runs a command line; returns its exit code and what it said on standard error."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cache-pipeline", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().err
+
+    return command
+
+
+def assert_one_line(outcome, *parts):
+    code, said = outcome
+    assert code == 2
+    assert said.startswith("cache-pipeline: ")
+    assert said.count("\n") == 1
+    for part in parts:
+        assert part in said
+
+
+def files_of(folder):
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("field", "line", "written", "told"),
+    [
+        ("granularity", 6, "granularity: PT17M", "'PT17M' is not a step of the calendar"),
+        ("metrics", 9, "metrics: []", "at least 1 item"),
+        ("time_zone", 7, "time_zone: Europe/Berlim", "not in the IANA database"),
+        ("colour", 18, "owners: []\ncolour: red", "is no field here"),
+        ("platform", 4, "platform: reportdatum", "use genesys, reportdata"),
+    ],
+)
+@pytest.mark.parametrize("command", ["reports", "demo"])
+def test_a_mistake_in_a_report_is_named_by_file_line_and_field(run, project, field, line, written, told, command):
+    path = project / "reports" / "queue_interval.yaml"
+    replaced = written.split(":")[0]
+    path.write_text(
+        "\n".join(written if text.startswith(f"{replaced}:") else text for text in path.read_text().splitlines())
+    )
+    before = files_of(project)
+    assert_one_line(run(command), f"reports/queue_interval.yaml:{line}: {field}: ", told)
+    assert files_of(project) == before
+
+
+def test_every_mistake_of_every_file_is_told_at_once(run, project):
+    for name in ("queue_interval", "queue_day"):
+        path = project / "reports" / f"{name}.yaml"
+        path.write_text(path.read_text().replace("Europe/Berlin", "Europe/Berlim"))
+    assert_one_line(run("reports"), "queue_interval.yaml:7", "queue_day.yaml:7")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["query", "no_such_report", "2026-01-01/2026-01-02"], "declared are conversation_day"),
+        (["query", "queue_day", "2026-01-02/2026-01-01"], "is reversed"),
+        (["query", "queue_day", "2026-01-02/2026-01-02"], "is empty"),
+        (["query", "queue_day", "2026-01-02/.."], "is open"),
+        (["query", "queue_day", "2026-01-02"], "is open"),
+        (["query", "queue_day", "yesterday/today"], "not an ISO 8601 date"),
+        (["query", "queue_day", "2026-01-01/2026-01-02"], "CACHE_PIPELINE_POSTGRES_URL is not set"),
+        (["migrate"], "CACHE_PIPELINE_POSTGRES_URL is not set"),
+        (["demo", "--from", "2026-01-03", "--to", "2026-01-01"], "does not lie before"),
+        (["demo", "--from", "2026-01-01", "--to", "2126-01-01"], "lies in the future"),
+        (["demo", "--from", "tomorrow"], "does not match the format"),
+        (["demo", "--arrivals", "none.csv", "--from", "1999-01-01", "--to", "1999-01-02"], "none.csv cannot be read"),
+        (["demo", "--arrivals", "calls.csv"], "FROM=1999-01-04 TO=1999-01-18"),
+        (["simulator", "--port", "99999"], "99999"),
+        (["no-such-command"], "No such command"),
+        (["query", "queue_day"], "Missing argument"),
+    ],
+)
+def test_bad_input_gets_one_line_and_writes_nothing(run, project, arguments, told):
+    (project / "calls.csv").write_text("start,calls\n1999-01-01T00:00:00,1\n")
+    before = files_of(project)
+    assert_one_line(run(*arguments), told)
+    assert files_of(project) == before
+
+
+def test_an_arrivals_file_that_is_none_is_named_with_its_line(run, project):
+    (project / "calls.csv").write_text("start,calls\n1999-01-01T00:00:00,1\n1999-01-01T00:06:00,many\n")
+    outcome = run("demo", "--arrivals", "calls.csv", "--from", "1999-01-01", "--to", "1999-01-02")
+    assert_one_line(outcome, "calls.csv", "line 3")
+
+
+@pytest.mark.parametrize("command", [["demo"], ["dev"]])
+def test_outside_the_project_folder_the_commands_that_start_dagster_say_so(run, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    assert_one_line(run(*command), "has no dagster.yaml")
+
+
+def test_a_port_in_use_is_named(run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert_one_line(run("dev", "--port", port), f"port {port} cannot be used", "--port")
+        assert_one_line(run("simulator", "--port", port), port)
+
+
+def test_an_unwritable_data_folder_is_named(run, project, monkeypatch):
+    (project / "taken").write_text("a file where a folder is wanted")
+    monkeypatch.setenv("CACHE_PIPELINE_DATA_DIR", str(project / "taken"))
+    assert_one_line(run("demo"), "taken")
+
+
+def test_settings_are_named_by_their_variable_and_never_by_their_value(run, monkeypatch):
+    account = {"base_url": "nowhere", "clients": [{"client_id": "a", "client_secret": SECRET}]}
+    monkeypatch.setenv("CACHE_PIPELINE_GENESYS", json.dumps(account))
+    code, said = run("reports")
+    assert_one_line((code, said), "CACHE_PIPELINE_GENESYS__BASE_URL")
+    assert SECRET not in said
+
+
+def test_an_unreachable_server_is_named_without_its_password(run, monkeypatch):
+    monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", f"postgresql://user:{SECRET}@127.0.0.1:9/none")
+    monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:9/0")
+    code, said = run("query", "queue_day", "2026-01-01/2026-01-02")
+    assert_one_line((code, said), "PostgreSQL cannot be reached", "CACHE_PIPELINE_POSTGRES_URL")
+    assert SECRET not in said
+
+
+def test_redis_away_is_named(run, monkeypatch, postgres_database):
+    monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", postgres_database)
+    monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:9/0")
+    monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account("http://127.0.0.1:9"))
+    assert_one_line(run("query", "queue_day", "2026-01-01/2026-01-02"), "CACHE_PIPELINE_REDIS_URL")
+
+
+def test_a_report_without_an_account_says_which_settings_it_wants(run, servers):
+    outcome = run("query", "queue_day", "2026-01-01/2026-01-02")
+    assert_one_line(outcome, "CACHE_PIPELINE_REPORTDATA__BASE_URL")
+
+
+def test_an_unreachable_vendor_is_named(run, servers, monkeypatch):
+    monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account("http://127.0.0.1:9"))
+    code, said = run("query", "queue_day", "2026-01-01/2026-01-02")
+    assert_one_line((code, said), "cannot reach 127.0.0.1")
+    assert SECRET not in said
+
+
+def test_a_refused_login_is_named_by_client_and_never_by_secret(run, servers, monkeypatch, simulator_url):
+    monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account(simulator_url))
+    code, said = run("query", "queue_day", "2026-01-01/2026-01-02")
+    assert_one_line((code, said), "login refused for OAuth client example-client")
+    assert SECRET not in said
+
+
+def _account(base_url):
+    client = {"client_id": "example-client", "client_secret": SECRET}
+    return json.dumps({"base_url": base_url, "login_url": f"{base_url}/oauth/token", "clients": [client]})

@@ -1,0 +1,93 @@
+"""``make dev``'s command: the Dagster UI over the demo, a partition materialised by hand in it, and Ctrl-C."""
+
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from cache_pipeline_tests.end_to_end.conftest import leftovers_are_gone
+
+pytestmark = pytest.mark.timeout(300)
+
+LAUNCH_RUN = """
+mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}"""
+RUN = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+ASSETS = "{ assetNodes { assetKey { path } groupName dependencyKeys { path } assetChecksOrError { ... on AssetChecks { checks { name blocking } } } } }"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def asked(client, query, **variables):
+    answer = client.post("/graphql", json={"query": query, "variables": variables}).json()
+    assert "errors" not in answer, answer
+    return answer["data"]
+
+
+def wait_for(question, seconds, what):
+    deadline = time.monotonic() + seconds
+    while True:
+        found = question()
+        if found:
+            return found
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.5)
+
+
+def test_the_ui_shows_the_assets_and_materialises_a_partition_by_hand(project, command_line):
+    (project / "reports" / "queue_interval.yaml").unlink()
+    today = datetime.now(UTC).date()
+    port = free_port()
+    dev = command_line("dev", "--port", str(port), "--from", str(today - timedelta(days=2)), "--to", str(today))
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+
+        def is_up():
+            try:
+                return client.get("/server_info").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_for(is_up, 150, dev.said)
+        nodes = {tuple(node["assetKey"]["path"]): node for node in asked(client, ASSETS)["assetNodes"]}
+        assert set(nodes) == {(layer, "conversation_day") for layer in ("staged", "history", "hot", "edge")}
+        checks = nodes["staged", "conversation_day"]["assetChecksOrError"]["checks"]
+        assert {(check["name"], check["blocking"]) for check in checks} == {
+            ("complete", True),
+            ("schema", True),
+            ("watermark", True),
+        }
+
+        run = asked(
+            client,
+            LAUNCH_RUN,
+            params={
+                "selector": {
+                    "repositoryLocationName": "cache_pipeline",
+                    "repositoryName": "__repository__",
+                    "pipelineName": "conversation_day_job",
+                },
+                "mode": "default",
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": str(today - timedelta(days=5))}]},
+            },
+        )["launchRun"]
+        assert run["__typename"] == "LaunchRunSuccess", run
+        status = wait_for(
+            lambda: ended(asked(client, RUN, id=run["run"]["runId"])["runOrError"]["status"]), 120, dev.said
+        )
+        assert status == "SUCCESS", dev.said()
+
+    dev.interrupt()
+    assert dev.ended(40) == 130
+    assert leftovers_are_gone(project, seconds=10)
+
+
+def ended(status):
+    return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
