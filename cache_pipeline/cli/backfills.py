@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.cli.scenario import Scenario
+from cache_pipeline.query.report import Report
 
 
 class CheckOutcome(TypedDict):
@@ -34,14 +35,15 @@ class BackfillOutcome(TypedDict):
     checks: list[CheckOutcome]
 
 
-def run_backfills(scenario: Scenario, reports: Iterable[str], console: Console) -> dict[str, BackfillOutcome]:
+def run_backfills(scenario: Scenario, reports: Iterable[Report], console: Console) -> dict[str, BackfillOutcome]:
     """Backfill the scenario's days of some reports; returns an outcome for each."""
     outcomes: dict[str, BackfillOutcome] = {}
-    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bars, ExitStack() as stack:
         threads: list[threading.Thread] = []
-        for name in reports:
-            process = stack.enter_context(leashed(_command(scenario, name), scenario.environment, capture=True))
+        for report in reports:
+            name = report.report
+            process = stack.enter_context(leashed(_command(scenario, report), scenario.environment, capture=True))
             bar = bars.add_task(name, total=None)
             thread = threading.Thread(target=_follow, args=(process, name, bars, bar, outcomes), daemon=True)
             thread.start()
@@ -53,11 +55,11 @@ def run_backfills(scenario: Scenario, reports: Iterable[str], console: Console) 
     return dict(sorted(outcomes.items()))
 
 
-def _command(scenario: Scenario, report: str) -> list[str]:
+def _command(scenario: Scenario, report: Report) -> list[str]:
     module = "cache_pipeline.orchestration.backfill"
-    days = [scenario.first_day.isoformat(), scenario.end_day.isoformat()]
+    days = [day.isoformat() for day in scenario.days(report)]
     # On servers of our own nobody else can have a run, so one that still counts as started was killed.
-    return [sys.executable, "-m", module, report, *days, *(["--alone"] if scenario.embedded else [])]
+    return [sys.executable, "-m", module, report.report, *days, *(["--alone"] if scenario.embedded else [])]
 
 
 def _follow(
@@ -72,7 +74,9 @@ def _follow(
         if "outcome" in message:
             outcome = message["outcome"]
         else:
-            bars.update(bar, completed=message["done"], total=message["total"])
+            staged = message["done"] == message["total"]
+            told = f"{name}: checking, publishing" if staged else name
+            bars.update(bar, description=told, completed=message["done"], total=message["total"])
     process.wait()
     drain.join()
     if outcome is None:
@@ -87,4 +91,6 @@ def _follow(
         )
     outcomes[name] = outcome
     if outcome["success"]:
-        bars.update(bar, completed=outcome["partitions"], total=outcome["partitions"])
+        bars.update(bar, description=f"{name}: done", completed=outcome["partitions"], total=outcome["partitions"])
+    else:
+        bars.update(bar, description=f"{name}: failed")

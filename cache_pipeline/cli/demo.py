@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from cache_pipeline.cli.backfills import BackfillOutcome, run_backfills
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.cli.scenario import Scenario, Wish
-from cache_pipeline.cli.volumes import DayTotals, day_totals, read_volumes
+from cache_pipeline.cli.volumes import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import declared_reports, edge_tier, migrate_history, open_service
 from cache_pipeline.upstream.http import httpx
@@ -41,7 +40,7 @@ class DemoReport:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every run succeeded, every check passed and the tiers agree on every day."""
+        """Whether every run succeeded, every check passed, and tiers and vendor agree on every day."""
         return all(self.report_succeeded(name) for name in self.outcomes)
 
     def report_succeeded(self, name: str) -> bool:
@@ -80,15 +79,18 @@ def run_demo(scenario: Scenario, wish: Wish, console: Console) -> DemoReport:
     reports = declared_reports(settings)
     migrate_history(settings, reports)
     edge_tier(settings)
+    first_day, end_day = scenario.days(next(iter(reports.values())))
     console.print(
-        f"Backfilling {len(reports)} reports, {scenario.first_day} to {scenario.end_day} (exclusive), "
+        f"Backfilling {len(reports)} reports, {first_day} to {end_day} (exclusive), "
         "each a Dagster run in a process of its own; one quota for all of them"
     )
     started = time.monotonic()
-    outcomes = run_backfills(scenario, reports, console)
-    file = read_volumes(wish.arrivals, ZoneInfo(wish.arrivals_zone)) if wish.arrivals else None
+    outcomes = run_backfills(scenario, reports.values(), console)
+    volumes = {"vendor": volumes_of_vendor(scenario.simulator_url)}
+    if wish.arrivals:
+        volumes["file"] = volumes_of_file(wish.arrivals, ZoneInfo(wish.arrivals_zone))
     kept = {name: report for name, report in reports.items() if outcomes[name]["success"]}
-    days = asyncio.run(_compare(scenario, kept, file))
+    days = asyncio.run(_compare(scenario, kept, volumes))
     return DemoReport(
         outcomes,
         {name: days.get(name, []) for name in reports},
@@ -98,12 +100,12 @@ def run_demo(scenario: Scenario, wish: Wish, console: Console) -> DemoReport:
 
 
 async def _compare(
-    scenario: Scenario, reports: Mapping[str, Report], file: pd.Series | None
+    scenario: Scenario, reports: Mapping[str, Report], volumes: Mapping[str, Volume]
 ) -> dict[str, list[DayTotals]]:
     edge = edge_tier(scenario.settings)
     async with open_service(scenario.settings) as service:
         return {
-            name: await day_totals(service, edge, report, scenario.first_day, scenario.end_day, file)
+            name: await day_totals(service, edge, report, scenario.days(report), volumes.items())
             for name, report in reports.items()
         }
 
@@ -116,7 +118,7 @@ def _upstream_counts(scenario: Scenario) -> dict[str, int]:
 def print_report(report: DemoReport, console: Console) -> None:
     """The same as the JSON, for people."""
     table = Table(title="What each tier holds now")
-    for heading in ("report", "partitions", "PostgreSQL rows", "Redis rows", "Parquet rows", "checks", "tiers agree"):
+    for heading in ("report", "partitions", "PostgreSQL rows", "Redis rows", "Parquet rows", "checks", "totals agree"):
         table.add_column(heading, justify="left" if heading == "report" else "right")
     for name, outcome in report.outcomes.items():
         rows, passed = _rows(report.days[name]), sum(check["passed"] for check in outcome["checks"])

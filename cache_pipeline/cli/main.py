@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -63,10 +63,6 @@ _WISH_OPTIONS = (
 )
 
 
-def _today() -> date:
-    return datetime.now(UTC).date()
-
-
 @cli.command()
 @_WISH_OPTIONS[0]
 @_WISH_OPTIONS[1]
@@ -75,7 +71,7 @@ def _today() -> date:
 def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
     """Run the main job on embedded servers and a simulated vendor, and compare the tiers."""
     wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
-    with _terminated_like_interrupted(), running_scenario(wish, _today()) as scenario:
+    with _terminated_like_interrupted(), running_scenario(wish, datetime.now(UTC)) as scenario:
         succeeded = _run_demo(scenario, wish, console)
     console.print(
         "Next: [bold]make dev[/] for the same with the Dagster UI; reports/ to change what is fetched", highlight=False
@@ -102,7 +98,7 @@ def dev(port: int, arrivals: Path | None, arrivals_zone: str, first: datetime | 
     """Run the demo, then stay up with the Dagster UI until Ctrl-C."""
     wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
     _free_port(port)
-    with _terminated_like_interrupted(), running_scenario(wish, _today()) as scenario:
+    with _terminated_like_interrupted(), running_scenario(wish, datetime.now(UTC)) as scenario:
         _run_demo(scenario, wish, console)
         console.print(f"\nDagster UI: http://127.0.0.1:{port} (takes some twenty seconds); Ctrl-C stops everything")
         console.print(f"Simulated vendor: {scenario.simulator_url}/simulator/counters", highlight=False)

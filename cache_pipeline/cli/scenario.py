@@ -7,19 +7,24 @@ import secrets
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr, ValidationError
 
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.embedded import embedded_servers
+from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import Settings, VendorAccount, read_settings
 from cache_pipeline.simulator.server import running_simulator
 from cache_pipeline.simulator.settings import SimulatorSettings
 
 _CLIENTS = 4
+_EASTMOST = timedelta(hours=14)
+#: Longer than the simulated vendor's watermark lags and the reports' settle time: by then a day's figures are final.
+_SETTLED = timedelta(minutes=20)
 #: Less than a day of quarter hours has, so that the way from a truncated answer to a proven one is seen.
 _MAX_ROWS = 1000
 
@@ -31,8 +36,8 @@ class Wish:
     Attributes:
         arrivals: file of real volumes, or None for made-up ones.
         arrivals_zone: zone of its wall clock.
-        first_day: first local day to backfill; by default seven days ago.
-        end_day: local day after the last; by default today.
+        first_day: first local day to backfill; by default seven before the end.
+        end_day: local day after the last; by default today, as it is in each report's zone.
     """
 
     arrivals: Path | None
@@ -40,23 +45,25 @@ class Wish:
     first_day: date | None
     end_day: date | None
 
-    def days(self, today: date) -> tuple[date, date]:
-        """First day, and the day after the last.
+    def check(self, now: datetime) -> None:
+        """Refuse what no report could be backfilled for.
 
         Raises:
-            CommandError: reversed, or a start without an end for past volumes.
+            CommandError: reversed, in the future everywhere, or past volumes without both ends.
         """
-        end = self.end_day or today
-        first = self.first_day or end - timedelta(days=7)
-        if first >= end:
-            raise CommandError(f"FROM={first} does not lie before TO={end}: the interval is half-open, FROM/TO")
-        if end > today:
-            raise CommandError(
-                f"TO={end} lies in the future: the last day that has ended is {today - timedelta(days=1)}"
-            )
         if self.arrivals is not None and (self.first_day is None or self.end_day is None):
             raise CommandError("past volumes need both ends: FROM=1999-01-04 TO=1999-01-18, say")
-        return first, end
+        if self.end_day is not None and self.end_day > (now + _EASTMOST).date():
+            raise CommandError(f"TO={self.end_day} lies in the future: TO is the day after the last, today at most")
+        first, end = self.days(now, ZoneInfo("UTC"))
+        if first >= end:
+            raise CommandError(f"FROM={first} does not lie before TO={end}: the interval is half-open, FROM/TO")
+
+    def days(self, now: datetime, zone: ZoneInfo) -> tuple[date, date]:
+        """First day in a report's zone, and the day after the last; only days that have ended, and settled, there."""
+        today = (now - _SETTLED).astimezone(zone).date()
+        end = min(self.end_day or today, today)
+        return self.first_day or end - timedelta(days=7), end
 
 
 @dataclass(frozen=True)
@@ -67,16 +74,21 @@ class Scenario:
         environment: for the processes that are to use them.
         settings: the same, read.
         simulator_url: base URL of the simulated vendor.
-        first_day: first local day of the backfill, and ``end_day`` the one after the last.
+        wish: what was asked for.
+        now: when it was started.
         embedded: whether the servers are this process's own, so that nobody else can have a run on them.
     """
 
     environment: Mapping[str, str]
     settings: Settings
     simulator_url: str
-    first_day: date
-    end_day: date
+    wish: Wish
+    now: datetime
     embedded: bool
+
+    def days(self, report: Report) -> tuple[date, date]:
+        """First local day of a report's backfill, and the one after the last."""
+        return self.wish.days(self.now, report.zone)
 
 
 def project_folder() -> Path:
@@ -92,14 +104,14 @@ def project_folder() -> Path:
 
 
 @contextmanager
-def running_scenario(wish: Wish, today: date) -> Generator[Scenario]:
+def running_scenario(wish: Wish, now: datetime) -> Generator[Scenario]:
     """Start everything, and stop it at the end. What can be seen to be wrong is said before anything is written.
 
     Raises:
         CommandError, DeclarationError, EmbeddedServerError, SimulatorError, SettingsError: one line each.
     """
     folder = project_folder()
-    first_day, end_day = wish.days(today)
+    wish.check(now)
     given = read_settings()
     declared_reports(given)
     # Another vendor's figures must not be taken for this one's, so each set of volumes has a folder of its own.
@@ -141,9 +153,9 @@ def running_scenario(wish: Wish, today: date) -> Generator[Scenario]:
             "CACHE_PIPELINE_GENESYS": account,
             "DAGSTER_HOME": str(folder),
         }
-        if wish.arrivals is not None:
-            added["CACHE_PIPELINE_PARTITIONS_FROM"] = first_day.isoformat()
-            added["CACHE_PIPELINE_PARTITIONS_TO"] = end_day.isoformat()
+        if wish.arrivals is not None and wish.first_day is not None and wish.end_day is not None:
+            added["CACHE_PIPELINE_PARTITIONS_FROM"] = wish.first_day.isoformat()
+            added["CACHE_PIPELINE_PARTITIONS_TO"] = wish.end_day.isoformat()
         vendor = VendorAccount.model_validate_json(account)
         settings = given.model_copy(
             update={
@@ -155,7 +167,7 @@ def running_scenario(wish: Wish, today: date) -> Generator[Scenario]:
             }
         )
         environment = {**os.environ, **added}
-        yield Scenario(environment, settings, simulator_url, first_day, end_day, embedded=postgres_url is None)
+        yield Scenario(environment, settings, simulator_url, wish, now, embedded=postgres_url is None)
 
 
 def _name(wish: Wish) -> str:

@@ -1,7 +1,7 @@
 """Day totals of each tier, and of the file of real volumes, side by side."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -17,6 +17,10 @@ from cache_pipeline.query.schema import snake_case
 from cache_pipeline.query.series import Query
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.upstream.http import httpx
+
+#: Arrivals in an interval.
+Volume = Callable[[Interval], int]
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class DayTotals:
 
     Attributes:
         day: local day of the report's zone.
-        totals: by tier, ``history``, ``hot`` and ``edge``; and ``file`` where real volumes are replayed.
+        totals: by tier, ``history``, ``hot`` and ``edge``; by ``vendor``, from the simulator's own account of its calls;
+            and by ``file`` where real volumes are replayed.
         rows: by tier.
     """
 
@@ -35,17 +40,29 @@ class DayTotals:
 
     @property
     def agree(self) -> bool:
-        """Whether every tier (and the file) has the same total, and every tier as many rows."""
+        """Whether every tier, the vendor and the file have the same total, and every tier as many rows."""
         return len(set(self.totals.values())) == 1 and len(set(self.rows.values())) == 1
 
 
 async def day_totals(
-    service: ReportService, edge: EdgeTier, report: Report, first_day: date, end_day: date, file: pd.Series | None
+    service: ReportService,
+    edge: EdgeTier,
+    report: Report,
+    days: tuple[date, date],
+    volumes: Iterable[tuple[str, Volume]],
 ) -> list[DayTotals]:
-    """Read each tier by itself: a query to PostgreSQL, the bytes in Redis, the Parquet files."""
+    """Read each tier by itself: a query to PostgreSQL, the bytes in Redis, the Parquet files.
+
+    Args:
+        service: reads history and Redis.
+        edge: reads Parquet.
+        report: whose volume metric is summed.
+        days: first local day, and the one after the last.
+        volumes: what else to count an interval's arrivals by, by name.
+    """
     column = snake_case(report.volume_metric or report.metrics[0])
     found: list[DayTotals] = []
-    day = first_day
+    day, end_day = days
     while day < end_day:
         interval = Interval(midnight(day, report.zone), midnight(day + timedelta(days=1), report.zone))
         tables = {
@@ -56,9 +73,7 @@ async def day_totals(
             "edge": _numbers(edge.read(report, interval), column),
         }
         totals = {tier: round(sum(numbers)) for tier, numbers in tables.items()}
-        if file is not None:
-            inside = (file.index >= interval.start) & (file.index < interval.end)
-            totals["file"] = int(file[inside].sum())
+        totals.update({name: count(interval) for name, count in volumes})
         found.append(DayTotals(day, totals, {tier: len(numbers) for tier, numbers in tables.items()}))
         day += timedelta(days=1)
     return found
@@ -79,11 +94,26 @@ async def _hot_numbers(service: ReportService, report: Report, interval: Interva
     return [row[place] or 0 for row in document["rows"]]
 
 
-def read_volumes(path: Path, zone: ZoneInfo) -> pd.Series:
-    """Calls by instant, read from the file without any of the pipeline's own code.
+def volumes_of_file(path: Path, zone: ZoneInfo) -> Volume:
+    """Counts the calls of a file, read without any of the pipeline's or the simulator's own code.
 
-    Wall-clock slots that a clock change skips or repeats are moved on or taken as the first.
+    A wall-clock slot that a clock change skips is counted an hour later, one that it repeats as the first.
     """
     frame = pd.read_csv(path, parse_dates=["start"])
-    instants = frame["start"].dt.tz_localize(zone, nonexistent="shift_forward", ambiguous=True).dt.tz_convert("UTC")
-    return frame["calls"].set_axis(pd.DatetimeIndex(instants))
+    starts = frame["start"].dt.tz_localize(zone, nonexistent=pd.Timedelta(hours=1), ambiguous=True)
+    calls = frame["calls"].set_axis(pd.DatetimeIndex(starts.dt.tz_convert("UTC")))
+
+    def count(interval: Interval) -> int:
+        return int(calls[(calls.index >= interval.start) & (calls.index < interval.end)].sum())
+
+    return count
+
+
+def volumes_of_vendor(simulator_url: str) -> Volume:
+    """Counts the calls that the simulator knows to have been offered, whatever its API says of them."""
+
+    def count(interval: Interval) -> int:
+        answer = httpx.get(f"{simulator_url}/simulator/truth", params={"interval": str(interval)}).raise_for_status()
+        return sum(row["offered"] for row in answer.json()["rows"])
+
+    return count

@@ -52,7 +52,7 @@ def test_real_volumes_are_the_same_in_every_tier_and_in_the_file(project, comman
     assert len(interval["checks"]) == 4
     # The clock skips 02:00 to 03:00 on the 29th, and the file's calls of that hour are played an hour later.
     for day in interval["days"]:
-        counted = {day["totals"][source] for source in (*TIERS, "file")}
+        counted = {day["totals"][source] for source in (*TIERS, "file", "vendor")}
         assert counted == {totals[date.fromisoformat(day["day"])]}
     for day in report["reports"]["conversation_day"]["days"]:
         assert len(set(day["totals"].values())) == 1
