@@ -19,6 +19,7 @@ from rich.console import Console
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
 from cache_pipeline.cli.errors import TOLD, CommandError
 from cache_pipeline.cli.leashed import leashed
+from cache_pipeline.cli.quota import show_quota
 from cache_pipeline.cli.scenario import Scenario, Wish, project_folder, running_scenario
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.declarations import find_report
@@ -160,6 +161,14 @@ def query(report: str, interval: str) -> None:
 
     migrate_history(settings, declared)
     click.echo(json.dumps(json.loads(asyncio.run(answer())), indent=1))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON, once.")
+@click.option("--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
+def quota(as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes flags by name
+    """Show each OAuth client's state, and what each lane could send now."""
+    show_quota(read_settings(), Console(), as_json=as_json, watch=watch)
 
 
 @cli.command()

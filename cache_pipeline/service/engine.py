@@ -17,12 +17,12 @@ from cache_pipeline.tiers.edge import EdgeTier
 from cache_pipeline.tiers.history import open_history
 from cache_pipeline.tiers.hot import HotTier
 from cache_pipeline.tiers.schema import migrate
-from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.client import upstream_client, upstream_quota
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.platforms.base import Capabilities, Platform
 from cache_pipeline.upstream.platforms.genesys import Genesys
 from cache_pipeline.upstream.platforms.reportdata import ReportData
-from cache_pipeline.upstream.quota import QuotaPolicy
+from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 
 _PLATFORMS: Mapping[str, type[Genesys] | type[ReportData]] = {
     platform.name: platform for platform in (Genesys, ReportData)
@@ -32,6 +32,9 @@ _PLATFORMS: Mapping[str, type[Genesys] | type[ReportData]] = {
 def utc_now() -> datetime:
     """The wall clock."""
     return datetime.now(UTC)
+
+
+_RESERVE = 3
 
 
 def review(report: Report) -> Iterable[tuple[str, str]]:
@@ -83,8 +86,25 @@ def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabi
         policy=QuotaPolicy(
             limit=account.requests_per_window or capabilities.requests,
             window_seconds=account.window_seconds or capabilities.window_seconds,
+            # The reserve keeps the vendor's own remaining count above the mark at which a client pauses (G16).
+            reserve=_RESERVE if capabilities.sends_remaining else 0,
         ),
     )
+
+
+@asynccontextmanager
+async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[QuotaPolicy, Quota]]]:
+    """Policy and shared quota of each platform that has an account, to be looked at.
+
+    Raises:
+        SettingsError: no Redis URL is set.
+    """
+    async with Redis.from_url(settings.required_redis_url()) as redis:
+        configs = {
+            name: _upstream_config(name, account, _PLATFORMS[name].capabilities)
+            for name, account in settings.accounts().items()
+        }
+        yield {name: (config.policy, upstream_quota(config, redis)) for name, config in configs.items()}
 
 
 @asynccontextmanager

@@ -1,0 +1,94 @@
+"""``cache-pipeline quota``: every OAuth client of the pool, as all processes and machines share it."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.service.engine import open_quotas
+from cache_pipeline.settings import Settings
+from cache_pipeline.upstream.quota import ClientQuota, Lane, QuotaPolicy
+
+_STATE_COLOURS = {"available": "green", "throttled": "red", "refreshing": "yellow"}
+Snapshot = Mapping[str, tuple[QuotaPolicy, list[ClientQuota]]]
+
+
+async def _snapshot(settings: Settings) -> Snapshot:
+    async with open_quotas(settings) as quotas:
+        return {name: (policy, await quota.snapshot()) for name, (policy, quota) in quotas.items()}
+
+
+def _room(policy: QuotaPolicy, client: ClientQuota, lane: Lane) -> int:
+    """Requests that a lane could send at once with this client."""
+    return 0 if client.throttled_for_s else max(0, policy.slots(lane) - client.used)
+
+
+def _table(snapshot: Snapshot) -> Table:
+    table = Table(title="Shared quota")
+    table.add_column("platform")
+    table.add_column("OAuth client")
+    table.add_column("state")
+    for heading in ("used", "in flight", "interactive", "scheduled", "backfill", "next slot", "granted", "429"):
+        table.add_column(heading, justify="right")
+    for platform, (policy, clients) in snapshot.items():
+        for client in clients:
+            colour = _STATE_COLOURS[client.state]
+            table.add_row(
+                platform,
+                client.client_id,
+                f"[{colour}]{client.state}[/]",
+                f"{client.used} of {policy.limit}",
+                str(client.in_flight),
+                *(str(_room(policy, client, lane)) for lane in Lane),
+                f"{client.throttled_for_s:.1f} s" if client.throttled_for_s else "now",
+                f"{client.granted_total:,}",
+                f"{client.rejected_total:,}",
+            )
+    return table
+
+
+def _document(snapshot: Snapshot) -> str:
+    return json.dumps(
+        {
+            platform: [
+                {**asdict(client), "room": {lane: _room(policy, client, lane) for lane in Lane}} for client in clients
+            ]
+            for platform, (policy, clients) in snapshot.items()
+        },
+        indent=1,
+    )
+
+
+def show_quota(settings: Settings, console: Console, *, as_json: bool, watch: bool) -> None:
+    """Print the quota once, or go on showing it until Ctrl-C.
+
+    Raises:
+        SettingsError: no Redis URL is set.
+        CommandError: no vendor account is set.
+    """
+    if not settings.accounts():
+        raise CommandError(
+            "no vendor account is set: CACHE_PIPELINE_GENESYS or CACHE_PIPELINE_REPORTDATA names its clients"
+        )
+    if as_json:
+        click.echo(_document(asyncio.run(_snapshot(settings))))
+        return
+    if not watch:
+        console.print(_table(asyncio.run(_snapshot(settings))))
+        return
+
+    async def follow() -> None:
+        async with open_quotas(settings) as quotas:
+            with Live(console=console, auto_refresh=False) as live:
+                while True:
+                    taken = {name: (policy, await quota.snapshot()) for name, (policy, quota) in quotas.items()}
+                    live.update(_table(taken), refresh=True)
+                    await asyncio.sleep(1)
+
+    asyncio.run(follow())
