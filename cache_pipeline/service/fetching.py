@@ -166,7 +166,8 @@ def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]
     new = [rows_within(part.rows, interval) for part in proven]
     watermarks = [part.watermark for part in proven]
     fetched = [part.fetched_at for part in proven]
-    if old and held.fetched_at is not None:
+    not_asked_again = held.provisional & IntervalSet([interval])
+    if not_asked_again and held.fetched_at is not None:
         fetched.append(held.fetched_at)
     if old and held.watermark is not None and not proven:
         watermarks.append(held.watermark)
@@ -177,5 +178,5 @@ def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]
         min(watermarks, default=interval.end),
         min(fetched, default=interval.end),
         tuple(chunk for part in proven for chunk in part.chunks if chunk.interval.intersection(interval)),
-        held.provisional & IntervalSet([interval]),
+        not_asked_again,
     )

@@ -131,19 +131,20 @@ class Judge:
         agree = self._say_the_same(answer, answers)
         if agree and not alone:
             return self._accept(answer, final, expectation, Verdict.thin, asked_besides=answers)
-        if not agree:
-            self._learn_cut(answer)
-        proven = await _together(self._judge(part) for part in answers)
-        if agree and self._say_the_same(answer, proven):
-            verdict = Verdict.thin
+        if agree:
+            proven = await _together(self._judge(part) for part in answers)
+            agree = self._say_the_same(answer, proven)
+            chunk = self._chunk(answer, final, expectation, Verdict.thin if agree else self._cut(answer))
         else:
-            verdict = Verdict.truncated
-            self._learn_cut(answer)
-        return self._merged(answer.interval, proven, (self._chunk(answer, final, expectation, verdict),))
+            chunk = self._chunk(answer, final, expectation, self._cut(answer))
+            proven = await _together(self._judge(part) for part in answers)
+        return self._merged(answer.interval, proven, (chunk,))
 
-    def _learn_cut(self, answer: VendorAnswer) -> None:
-        cut = answer.rows.num_rows
-        self.least_cut = min(cut, self.least_cut or cut)
+    def _cut(self, answer: VendorAnswer) -> Verdict:
+        """Remember where an answer was cut."""
+        length = answer.rows.num_rows
+        self.least_cut = min(length, self.least_cut or length)
+        return Verdict.truncated
 
     def _merged(self, interval: Interval, parts: Sequence[Proven], above: tuple[JudgedChunk, ...]) -> Proven:
         return Proven(

@@ -152,7 +152,11 @@ class ReportService:
                 provisional=IntervalSet(part for partition in partitions for part in partition.provisional(report)),
                 rows=pa.concat_tables([partition.rows for partition in partitions]),
                 watermark=max(partition.watermark for partition in partitions),
-                fetched_at=min(partition.fetched_at for partition in partitions),
+                # Only what is provisional ages; old final partitions beside it do not make it older.
+                fetched_at=min(
+                    (partition.fetched_at for partition in partitions if partition.provisional(report)),
+                    default=partitions[0].fetched_at,
+                ),
             ),
         )
         chunks = list(dict.fromkeys(chunk for partition in partitions for chunk in partition.chunks))

@@ -36,7 +36,7 @@ class Replacement:
         provisional: intervals that are held, but not final.
         rows: exactly the rows of both, in the report's schema.
         watermark: what the vendor (or the report's settle time) said.
-        fetched_at: when the oldest of the rows was fetched.
+        fetched_at: when the oldest of the provisional rows was fetched.
     """
 
     series: Series

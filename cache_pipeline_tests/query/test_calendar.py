@@ -1,0 +1,218 @@
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache_pipeline.query.calendar import (
+    Step,
+    buckets,
+    floor,
+    following,
+    is_aligned,
+    midnight,
+    pieces,
+    split,
+    time_zone,
+)
+from cache_pipeline.query.errors import InvalidInterval, QueryError
+from cache_pipeline.query.interval import Interval
+
+BERLIN, KOLKATA = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kolkata")
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/Sao_Paulo",
+    "America/Havana",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "Atlantic/Azores",
+]
+PERIODS = ["PT15M", "PT30M", "PT1H", "PT2H", "PT8H", "PT12H", "P1D", "P1W", "P1M"]
+
+zones = st.sampled_from(ZONES).map(ZoneInfo)
+periods = st.sampled_from(PERIODS)
+# Both clock changes of each zone, Apia's missing day, and the years when Sao Paulo had no midnight.
+CLOCK_CHANGES = [
+    "2018-11-04",
+    "2018-02-17",
+    "2026-03-28",
+    "2026-10-24",
+    "2011-12-29",
+    "2024-03-09",
+    "2024-11-02",
+    "2024-04-06",
+]
+instants = st.one_of(
+    st.integers(0, 16 * 366 * 24 * 60).map(
+        lambda minutes: datetime(2010, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+    ),
+    st.sampled_from(CLOCK_CHANGES).map(lambda day: datetime.fromisoformat(f"{day}T00:00:00Z")),
+)
+
+
+def local_day(zone: str, day: date) -> Interval:
+    return Interval(midnight(day, ZoneInfo(zone)), midnight(day + timedelta(days=1), ZoneInfo(zone)))
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        ("Europe/Berlin", date(2026, 3, 28), 24),
+        ("Europe/Berlin", date(2026, 3, 29), 23),
+        ("Europe/Berlin", date(2026, 10, 25), 25),
+        ("America/Sao_Paulo", date(2018, 11, 4), 23),
+        ("America/Sao_Paulo", date(2018, 2, 17), 25),
+        ("America/Sao_Paulo", date(2018, 2, 18), 24),
+        ("America/Havana", date(2024, 3, 10), 23),
+        ("America/Havana", date(2024, 11, 3), 25),
+        ("Australia/Lord_Howe", date(2024, 10, 6), 23.5),
+    ],
+)
+def test_a_local_day_is_as_long_as_its_clock_changes_make_it(zone, day, hours):
+    span = local_day(zone, day)
+    assert span.length == timedelta(hours=hours)
+    assert pieces(span, Step.parse("P1D"), ZoneInfo(zone)) == [span]
+    of_an_hour = buckets(span, Step.parse("PT1H"), ZoneInfo(zone))
+    assert sum((bucket.length for bucket in of_an_hour), timedelta()) == span.length
+    assert [bucket.length for bucket in of_an_hour[: int(hours)]] == [timedelta(hours=1)] * int(hours)
+
+
+def test_a_day_whose_midnight_does_not_exist_starts_at_its_first_instant():
+    start = midnight(date(2018, 11, 4), ZoneInfo("America/Sao_Paulo"))
+    assert start.astimezone(ZoneInfo("America/Sao_Paulo")).isoformat() == "2018-11-04T01:00:00-02:00"
+    before = start - timedelta(microseconds=1)
+    assert before.astimezone(ZoneInfo("America/Sao_Paulo")).date() == date(2018, 11, 3)
+
+
+def test_a_day_whose_midnight_comes_twice_starts_at_the_first():
+    start = midnight(date(2024, 11, 3), ZoneInfo("America/Havana"))
+    assert start.astimezone(ZoneInfo("America/Havana")).isoformat() == "2024-11-03T00:00:00-04:00"
+
+
+@given(instants, st.timedeltas(timedelta(minutes=1), timedelta(days=10)), zones, periods)
+def test_pieces_join_to_the_interval_and_are_cut_at_boundaries(start, length, zone, period):
+    step, interval = Step.parse(period), Interval(start, start + length)
+    cut = pieces(interval, step, zone)
+    assert (cut[0].start, cut[-1].end) == (interval.start, interval.end)
+    for before, after in pairwise(cut):
+        assert before.end == after.start
+        assert floor(after.start, step, zone) == after.start
+    assert all(floor(piece.end - timedelta(microseconds=1), step, zone) <= piece.start for piece in cut)
+
+
+@given(instants, zones, periods)
+def test_boundaries_are_fixed_points_and_follow_each_other(instant, zone, period):
+    step = Step.parse(period)
+    boundary = floor(instant, step, zone)
+    assert boundary <= instant < following(boundary, step, zone)
+    assert floor(boundary, step, zone) == boundary
+    after = following(boundary, step, zone)
+    assert floor(after, step, zone) == after
+    assert floor(after - timedelta(microseconds=1), step, zone) == boundary
+
+
+@given(instants, st.timedeltas(timedelta(0), timedelta(days=75)), zones, periods)
+def test_a_split_joins_to_the_interval_in_whole_buckets_and_ends_at_single_ones(instant, length, zone, period):
+    granularity = Step.parse(period)
+    start = floor(instant, granularity, zone)
+    end = following(floor(start + length, granularity, zone), granularity, zone)
+    interval = Interval(start, end)
+    while True:
+        parts = split(interval, granularity, zone)
+        if not parts:
+            break
+        assert len(parts) >= 2
+        assert (parts[0].start, parts[-1].end) == (interval.start, interval.end)
+        assert all(before.end == after.start for before, after in pairwise(parts))
+        assert all(is_aligned(part, granularity, zone) for part in parts)
+        interval = parts[len(parts) // 2]
+    assert buckets(interval, granularity, zone) == [interval]
+
+
+def test_a_month_splits_into_weeks_then_days_then_hours_then_buckets():
+    interval, quarter = Interval.parse("2026-01-01/2026-02-01", BERLIN), Step.parse("PT15M")
+    lengths: list[timedelta] = []
+    while parts := split(interval, quarter, BERLIN):
+        interval = parts[1]
+        lengths.append(interval.length)
+    hours = [7 * 24, 24, 12, 6, 3, 1, 0.25]
+    assert lengths == [timedelta(hours=each) for each in hours]
+
+
+def test_buckets_of_a_half_hour_zone_begin_at_its_own_hours():
+    day = Interval.parse("2026-01-01/2026-01-02", KOLKATA)
+    of_an_hour = buckets(day, Step.parse("PT1H"), KOLKATA)
+    assert len(of_an_hour) == 24
+    assert str(of_an_hour[0]) == "2025-12-31T18:30:00Z/2025-12-31T19:30:00Z"
+    with pytest.raises(InvalidInterval, match="cuts a bucket of PT1H in Asia/Kolkata"):
+        buckets(Interval.parse("2026-01-01T00:00:00Z/2026-01-02T00:00:00Z"), Step.parse("PT1H"), KOLKATA)
+
+
+@pytest.mark.parametrize(
+    ("text", "granularity", "whole"),
+    [
+        ("2026-03-29T08:10:00Z/2026-03-29T09:00:00Z", "PT1H", "2026-03-29T08:00:00Z/2026-03-29T09:00:00Z"),
+        ("2026-03-29T08:00:00Z/2026-03-29T09:00:01Z", "PT1H", "2026-03-29T08:00:00Z/2026-03-29T10:00:00Z"),
+        ("2026-03-29T00:00:00Z/2026-03-30T00:00:00Z", "P1D", "2026-03-28T23:00:00Z/2026-03-30T22:00:00Z"),
+        ("2026-03-25T00:00:00Z/2026-03-26T00:00:00Z", "P1W", "2026-03-22T23:00:00Z/2026-03-29T22:00:00Z"),
+        ("2026-03-25T00:00:00Z/2026-03-26T00:00:00Z", "P1M", "2026-02-28T23:00:00Z/2026-03-31T22:00:00Z"),
+    ],
+)
+def test_cutting_a_bucket_is_refused_with_the_interval_to_ask_for(text, granularity, whole):
+    step = Step.parse(granularity)
+    with pytest.raises(InvalidInterval) as refused:
+        buckets(Interval.parse(text), step, BERLIN)
+    assert f"ask for {whole}" in str(refused.value)
+    assert buckets(Interval.parse(whole), step, BERLIN)
+
+
+@pytest.mark.parametrize(
+    ("period", "canonical"), [("PT60M", "PT1H"), ("PT24H", "P1D"), ("PT1440M", "P1D"), ("P7D", "P1W"), ("P1M", "P1M")]
+)
+def test_a_period_has_one_canonical_form(period, canonical):
+    assert str(Step.parse(period)) == canonical
+    assert Step.parse(canonical) == Step.parse(period)
+
+
+@pytest.mark.parametrize("period", ["", "PT0M", "PT7M", "PT5H", "PT25H", "P2D", "P2M", "P1Y", "PT1S", "1h", "P1DT1H"])
+def test_a_period_that_does_not_divide_its_day_week_or_year_is_refused(period):
+    with pytest.raises(QueryError, match="not a step of the calendar"):
+        Step.parse(period)
+
+
+@given(instants, zones, periods, periods)
+def test_a_step_that_divides_another_has_all_its_boundaries(instant, zone, short, long):
+    step, longer = Step.parse(short), Step.parse(long)
+    boundary = floor(instant, longer, zone)
+    if step.divides(longer):
+        assert floor(boundary, step, zone) == boundary
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "divides"),
+    [
+        ("PT15M", "PT1H", True),
+        ("PT45M", "PT1H", False),
+        ("PT8H", "PT12H", False),
+        ("PT8H", "P1D", True),
+        ("P1D", "PT12H", False),
+        ("P1D", "P1M", True),
+        ("P1W", "P1M", False),
+        ("P1M", "P1W", False),
+        ("P1M", "P1M", True),
+    ],
+)
+def test_steps_divide_each_other_as_the_calendar_has_it(short, long, divides):
+    assert Step.parse(short).divides(Step.parse(long)) is divides
+
+
+@pytest.mark.parametrize("name", ["Mars/Phobos", "", "Europe", "../../etc/passwd", "a\0b", "CET+1"])
+def test_a_zone_that_is_not_in_the_database_is_refused_by_name(name):
+    with pytest.raises(QueryError, match="IANA"):
+        time_zone(name)

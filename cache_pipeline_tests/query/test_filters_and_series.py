@@ -1,0 +1,142 @@
+import random
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cache_pipeline.query.filters import Filter
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.series import Query, Series
+from cache_pipeline_tests.query.declared import declared
+
+DAY = Interval.parse("2023-10-01T00:00:00Z/2023-10-02T00:00:00Z")
+FILTERS: dict[str, Any] = {
+    "type": "and",
+    "predicates": [
+        {"dimension": "queueId", "operator": "in", "values": ["q1", "q2", "q3"]},
+        {"dimension": "mediaType", "operator": "notIn", "values": ["email"]},
+    ],
+}
+
+
+def key(tenant: str = "default", interval: Interval = DAY, **changes: Any) -> str:
+    return Query(Series(declared(**changes), tenant), interval).key("5s")
+
+
+def shuffled(values: list[Any], chance: random.Random) -> list[Any]:
+    return chance.sample([*values, chance.choice(values)], len(values) + 1)
+
+
+@given(st.randoms(use_true_random=False))
+def test_any_two_spellings_of_one_meaning_have_one_key(chance):
+    predicates = [{**predicate, "values": shuffled(predicate["values"], chance)} for predicate in FILTERS["predicates"]]
+    spelled = key(
+        group_by=shuffled(["queueId", "mediaType"], chance),
+        metrics=shuffled(["offered", "answered"], chance),
+        filters={"type": "and", "predicates": shuffled(predicates, chance)},
+        granularity=chance.choice(["PT1H", "PT60M"]),
+        description=chance.choice(["One", "Another"]),
+        report=chance.choice(["queue_hour", "another_name"]),
+        owners=chance.choice([[], ["team:a"]]),
+        volume_metric=chance.choice([None, "offered"]),
+        expected_groups=chance.choice([None, 3]),
+        interval=chance.choice([DAY, Interval.parse("2023-10-01T07:00:00+07:00/2023-10-02T07:00:00+07:00")]),
+    )
+    assert spelled == key(filters=FILTERS)
+
+
+def test_how_the_figures_are_fetched_is_not_part_of_the_meaning():
+    assert key(delivery="sync") == key(delivery="async") == key(chunk="P1W") == key()
+
+
+def test_what_is_the_default_anyway_is_not_part_of_the_key():
+    assert key(time_zone="UTC") == key(time_zone=None)
+    assert key(filters={"type": "or", "predicates": []}) == key()
+
+
+def test_one_condition_means_the_same_under_and_and_or():
+    one = FILTERS["predicates"][:1]
+    assert key(filters={"type": "or", "predicates": one}) == key(filters={"type": "and", "predicates": one})
+    assert key(filters={"type": "or", "predicates": one * 2}) == key(filters={"type": "and", "predicates": one})
+
+
+MEANINGS: list[dict[str, Any]] = [
+    {},
+    {"tenant": "other"},
+    {"platform": "genesys"},
+    {"query_type": "agent-performance"},
+    {"granularity": "PT30M"},
+    {"time_zone": "UTC"},
+    {"time_zone": "Europe/Paris"},
+    {"group_by": ["queueId"]},
+    {"group_by": []},
+    {"metrics": ["offered"]},
+    {"metrics": ["offered", "answered", "abandoned"]},
+    {"filters": FILTERS},
+    {"filters": {**FILTERS, "type": "or"}},
+    {"filters": {"predicates": FILTERS["predicates"][:1]}},
+    {"filters": {"predicates": [{"dimension": "queueId", "operator": "notIn", "values": ["q1", "q2", "q3"]}]}},
+    {"filters": {"predicates": [{"dimension": "queueId", "values": ["q1,q2,q3"]}]}},
+    {"interval": Interval.parse("2023-10-01T00:00:00Z/2023-10-03T00:00:00Z")},
+]
+
+
+def test_different_meanings_have_different_keys():
+    assert len({key(**meaning) for meaning in MEANINGS}) == len(MEANINGS)
+
+
+def test_different_series_have_different_ids_whatever_the_interval():
+    ids = {Series(declared(**{n: v for n, v in m.items() if n != "tenant"}), m.get("tenant", "default")).id
+           for m in MEANINGS if "interval" not in m}  # fmt: skip
+    assert len(ids) == len(MEANINGS) - 1
+
+
+def test_the_key_has_the_form_of_the_guide():
+    """G7: the query type, the SHA-256 of the meaning, the TTL tier."""
+    assert re.fullmatch(r"analytics:queue-performance:[0-9a-f]{64}:5s", key())
+    assert re.fullmatch(r"[0-9a-f]{32}", Series(declared()).id)
+
+
+@pytest.mark.parametrize(
+    ("predicates", "kind", "named"),
+    [
+        ([("queueId", "in", ["b", "a", "a"])], "and", ("a", "b")),
+        ([("queueId", "in", ["a", "b"]), ("queueId", "in", ["b", "c"])], "and", ("b",)),
+        ([("queueId", "notIn", ["a"])], "and", None),
+        ([("mediaType", "in", ["voice"])], "and", None),
+        ([("queueId", "in", ["a"]), ("mediaType", "in", ["voice"])], "or", None),
+        ([("queueId", "in", ["a"])], "or", ("a",)),
+        ([], "and", None),
+    ],
+)
+def test_a_filter_names_the_values_of_a_dimension_only_where_it_fixes_them(predicates, kind, named):
+    said = [{"dimension": dimension, "operator": how, "values": values} for dimension, how, values in predicates]
+    assert Filter.model_validate({"type": kind, "predicates": said}).named_values("queueId") == named
+
+
+def test_groups_of_a_bucket_come_from_the_filter_where_it_names_them_all_else_from_the_declaration():
+    both = [{"dimension": "queueId", "values": ["a", "b"]}, {"dimension": "mediaType", "values": ["voice", "chat"]}]
+    assert declared(filters={"predicates": both}).groups_a_bucket() == 4
+    assert declared(filters={"predicates": both[:1]}).groups_a_bucket() == 24
+    assert declared(group_by=[]).groups_a_bucket() == 1
+    assert declared(expected_groups=None).groups_a_bucket() is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"predicates": [{"dimension": "queueId", "operator": "like", "values": ["a"]}]},
+        {"predicates": [{"dimension": "queueId", "values": []}]},
+        {"predicates": [{"dimension": "", "values": ["a"]}]},
+        {"predicates": [{"dimension": "queueId", "values": ["a"], "extra": 1}]},
+        {"predicates": "queueId"},
+        {"type": "xor", "predicates": []},
+        {"surprise": 1},
+    ],
+)
+def test_a_filter_that_is_none_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        Filter.model_validate(wrong)

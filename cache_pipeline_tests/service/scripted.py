@@ -1,0 +1,105 @@
+"""A vendor made of a table of truth, that cuts long answers in time order without saying so."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.completeness import Density, JudgedChunk, Verdict
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, Kind, arrow_schema, in_order, rows_to_table
+from cache_pipeline.service.asking import VendorAnswer
+from cache_pipeline.service.judging import Judge
+from cache_pipeline_tests.query.declared import declared
+
+MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=10)
+SCHEMA = arrow_schema((Column("queue_id", Kind.dimension, nullable=True), Column("offered", Kind.integer)))
+
+
+def hours(first: float, last: float) -> Interval:
+    """Hours from Monday on, the last not included."""
+    return Interval(MONDAY + first * HOUR, MONDAY + last * HOUR)
+
+
+@dataclass
+class ScriptedVendor:
+    """Answers from a truth of groups by hour.
+
+    Attributes:
+        groups: how many groups each hour from Monday on has; hours beyond have none.
+        cap: rows of its longest answer, or None.
+        watermark: in hours from Monday on; of what lies beyond only every other group is seen yet.
+        refuse: what to raise for an interval, or None.
+        seconds: how long it takes to answer.
+    """
+
+    groups: Mapping[int, int]
+    cap: int | None = None
+    watermark: float = 1000
+    refuse: Callable[[Interval], Exception | None] = lambda _interval: None
+    seconds: float = 0
+    asked: list[Interval] = field(default_factory=list[Interval])
+    in_flight: int = 0
+
+    async def ask(self, interval: Interval) -> VendorAnswer:
+        """One query."""
+        self.asked.append(interval)
+        self.in_flight += 1
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.in_flight -= 1
+        if error := self.refuse(interval):
+            raise error
+        rows = in_order(self.rows(interval))
+        return VendorAnswer(
+            interval, rows.slice(0, self.cap), MONDAY + self.watermark * HOUR, MONDAY + 2000 * HOUR, 3, 0.5
+        )
+
+    def rows(self, interval: Interval) -> pa.Table:
+        """What an answer without a cut would say now."""
+        found: list[dict[str, object]] = []
+        for bucket in buckets(interval, REPORT.step, REPORT.zone):
+            hour = (bucket.start - MONDAY) // HOUR
+            step = 1 if hour + 1 <= self.watermark else 2
+            found.extend(
+                {
+                    "interval_start": bucket.start,
+                    "interval_end": bucket.end,
+                    "queue_id": f"q{n:02}",
+                    "offered": hour + n,
+                }
+                for n in range(0, self.groups.get(hour, 0), step)
+            )
+        return rows_to_table(found, SCHEMA)
+
+
+@dataclass
+class Judged:
+    """A judge, and what it said."""
+
+    judge: Judge
+    said: list[JudgedChunk]
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """In the order in which they fell."""
+        return [chunk.verdict for chunk in self.said]
+
+
+def judge_of(vendor: ScriptedVendor, report: Report = REPORT) -> Judged:
+    """A judge that knows only the declaration."""
+    said: list[JudgedChunk] = []
+    density = Density(report.zone, report.groups_a_bucket())
+    return Judged(Judge(report, density, vendor.ask, said.append), said)
+
+
+def flat(groups: int, last: int = 24) -> dict[int, int]:
+    """The same number of groups in every hour."""
+    return dict.fromkeys(range(last), groups)

@@ -1,0 +1,254 @@
+import asyncio
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cache_pipeline.query.calendar import split
+from cache_pipeline.query.completeness import Source, Verdict
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.schema import SchemaMismatch, in_order, rows_within
+from cache_pipeline.service.judging import IncompleteAnswer
+from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.service.scripted import REPORT, ScriptedVendor, flat, hours, judge_of
+
+DAY = hours(0, 24)
+
+
+async def test_an_answer_with_enough_rows_is_whole_after_one_query():
+    vendor = ScriptedVendor(flat(8))
+    judged = judge_of(vendor)
+    proven = await judged.judge.prove(DAY)
+    assert proven.rows.equals(in_order(vendor.rows(DAY)))
+    assert vendor.asked == [DAY]
+    [chunk] = judged.said
+    assert (chunk.verdict, chunk.expected, chunk.source, chunk.got) == (
+        Verdict.whole, 240, Source.declaration, 192)  # fmt: skip
+    assert (chunk.calls, chunk.seconds, proven.chunks) == (3, 0.5, (chunk,))
+
+
+async def test_a_thin_answer_is_proven_by_its_parts_and_then_known():
+    vendor = ScriptedVendor(flat(3, 48))
+    judged = judge_of(vendor)
+    proven = await judged.judge.prove(DAY)
+    assert judged.verdicts == [Verdict.thin]
+    assert vendor.asked == [DAY, hours(0, 12), hours(12, 24)]
+    assert proven.rows.equals(in_order(vendor.rows(DAY)))
+    assert judged.said[0].calls == 9
+    await judged.judge.prove(hours(24, 48))
+    assert judged.verdicts == [Verdict.thin, Verdict.whole]
+    assert len(vendor.asked) == 4
+
+
+async def test_an_empty_answer_is_proven_empty():
+    judged = judge_of(vendor := ScriptedVendor({}))
+    assert (await judged.judge.prove(DAY)).rows.num_rows == 0
+    assert judged.verdicts == [Verdict.thin]
+    assert len(vendor.asked) == 3
+
+
+async def test_of_a_truncated_answer_only_the_parts_count():
+    """G13 and G22."""
+    vendor = ScriptedVendor(flat(10), cap=130)
+    judged = judge_of(vendor)
+    proven = await judged.judge.prove(DAY)
+    assert proven.rows.equals(in_order(vendor.rows(DAY)))
+    assert judged.verdicts == [Verdict.truncated, Verdict.whole, Verdict.whole]
+    assert vendor.asked == [DAY, hours(0, 12), hours(12, 24)]
+    assert [chunk.verdict for chunk in proven.chunks] == judged.verdicts
+
+
+async def test_parts_that_are_truncated_are_split_again():
+    vendor = ScriptedVendor(flat(10), cap=35)
+    judged = judge_of(vendor)
+    proven = await judged.judge.prove(DAY)
+    assert proven.rows.equals(in_order(vendor.rows(DAY)))
+    assert judged.verdicts.count(Verdict.truncated) == 7
+    assert len(vendor.asked) == 1 + 2 + 4 + 8
+
+
+async def test_a_later_query_that_would_be_cut_is_split_beforehand():
+    vendor = ScriptedVendor(flat(10, 48), cap=130)
+    judged = judge_of(vendor)
+    await judged.judge.prove(DAY)
+    proven = await judged.judge.prove(hours(24, 48))
+    assert vendor.asked[3:] == [hours(24, 36), hours(36, 48)]
+    assert proven.interval == hours(24, 48)
+    assert proven.rows.equals(in_order(vendor.rows(hours(24, 48))))
+
+
+async def test_a_cut_that_keeps_more_than_four_fifths_but_loses_the_tail_is_caught():
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=100)
+    vendor = ScriptedVendor(flat(100), cap=2000)
+    judged = judge_of(vendor, report)
+    proven = await judged.judge.prove(DAY)
+    assert judged.verdicts[0] is Verdict.truncated
+    assert proven.rows.equals(in_order(vendor.rows(DAY)))
+
+
+async def test_an_answer_exactly_as_long_as_a_cut_one_is_not_believed():
+    """The second part keeps 90 % of what is expected, at the very length at which the whole was cut."""
+    vendor = ScriptedVendor(flat(10), cap=108)
+    judged = judge_of(vendor)
+    proven = await judged.judge.prove(DAY)
+    assert proven.rows.equals(in_order(vendor.rows(DAY)))
+
+
+async def test_a_part_that_holds_every_row_may_be_cut_like_the_whole_and_is_looked_into():
+    vendor = ScriptedVendor(dict.fromkeys(range(7), 10), cap=40)
+    judged = judge_of(vendor)
+    proven = await judged.judge.prove(DAY)
+    assert proven.rows.equals(in_order(vendor.rows(DAY)))
+    assert judged.verdicts.count(Verdict.truncated) >= 2
+
+
+async def test_a_thin_day_with_all_its_rows_in_one_hour_ends_thin():
+    vendor = ScriptedVendor({9: 4})
+    judged = judge_of(vendor)
+    proven = await judged.judge.prove(DAY)
+    assert proven.rows.equals(in_order(vendor.rows(DAY)))
+    assert set(judged.verdicts) == {Verdict.thin}
+    assert judged.judge.least_cut is None
+
+
+async def test_a_single_bucket_that_is_still_cut_fails_and_says_what_to_mend():
+    vendor = ScriptedVendor(flat(10), cap=5)
+    judged = judge_of(vendor)
+    with pytest.raises(IncompleteAnswer, match=r"queue_hour .* gives 5 rows where 10 are expected .*expected_groups"):
+        await judged.judge.prove(DAY)
+    assert Verdict.incomplete in judged.verdicts
+
+
+async def test_a_later_chunk_of_cut_buckets_fails_too():
+    """It is split beforehand, to single buckets, of which none was seen cut within a larger query of its own."""
+    vendor = ScriptedVendor(flat(10, 48), cap=5)
+    judged = judge_of(vendor)
+    for day in (DAY, hours(24, 48)):
+        with pytest.raises(IncompleteAnswer):
+            await judged.judge.prove(day)
+
+
+async def test_a_single_bucket_at_the_known_cut_fails_even_with_four_fifths_of_its_rows():
+    vendor = ScriptedVendor(flat(10), cap=9)
+    with pytest.raises(IncompleteAnswer):
+        await judge_of(vendor).judge.prove(DAY)
+
+
+async def test_a_single_thin_bucket_is_thin():
+    judged = judge_of(vendor := ScriptedVendor(flat(2)))
+    proven = await judged.judge.prove(hours(3, 4))
+    assert (judged.verdicts, proven.rows.num_rows, len(vendor.asked)) == ([Verdict.thin], 2, 1)
+
+
+@pytest.mark.parametrize("watermark", [-5, 0, 0.5, 6, 6.5])
+async def test_what_lies_beyond_the_watermark_is_never_called_incomplete(watermark: float):
+    vendor = ScriptedVendor(flat(10), watermark=watermark)
+    judged = judge_of(vendor)
+    proven = await judged.judge.prove(DAY)
+    assert judged.verdicts == [Verdict.whole]
+    assert judged.said[0].expected == 10 * max(0, int(watermark))
+    assert len(vendor.asked) == 1
+    assert proven.watermark == judged.said[0].watermark
+
+
+async def test_provisional_buckets_teach_nothing():
+    judged = judge_of(vendor := ScriptedVendor(flat(10), watermark=12))
+    await judged.judge.prove(DAY)
+    vendor.watermark = 24
+    await judged.judge.prove(hours(12, 24))
+    assert judged.said[1].expected == 120
+
+
+async def test_figures_that_arrive_beyond_the_watermark_between_two_queries_are_no_truncation():
+    vendor = ScriptedVendor(flat(2), watermark=12)
+    judged = judge_of(vendor)
+    original = vendor.ask
+
+    async def ask(interval: Interval):
+        vendor.watermark = 12 if interval == DAY else 20
+        return await original(interval)
+
+    judged.judge.ask = ask
+    await judged.judge.prove(DAY)
+    assert judged.verdicts == [Verdict.thin]
+
+
+async def test_where_nothing_is_known_the_first_answer_is_unjudged_and_teaches():
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=None)
+    vendor = ScriptedVendor(flat(8, 48))
+    judged = judge_of(vendor, report)
+    await judged.judge.prove(DAY)
+    vendor.cap = 100
+    await judged.judge.prove(hours(24, 48))
+    assert judged.verdicts == [Verdict.unjudged, Verdict.truncated, Verdict.whole, Verdict.whole]
+
+
+@pytest.mark.parametrize("error", [SchemaMismatch("a row lacks offered"), RuntimeError("the job failed")])
+async def test_when_a_part_fails_all_fails_and_no_query_is_left_in_flight(error: Exception):
+    def refuse(interval: Interval) -> Exception | None:
+        return error if interval == hours(0, 12) else None
+
+    vendor = ScriptedVendor(flat(3), refuse=refuse, seconds=0.01)
+    original = vendor.ask
+
+    async def slower(interval: Interval):
+        vendor.seconds = 5 if interval == hours(12, 24) else 0.01
+        return await original(interval)
+
+    judged = judge_of(vendor)
+    judged.judge.ask = slower
+    with pytest.raises(type(error), match=str(error)):
+        await asyncio.wait_for(judged.judge.prove(DAY), 2)
+    assert vendor.in_flight == 0
+
+
+def nodes(interval: Interval) -> int:
+    """How many queries there are between an interval and its single buckets, all told."""
+    return 1 + sum(nodes(part) for part in split(interval, REPORT.step, REPORT.zone))
+
+
+SHAPES = st.lists(
+    st.one_of(
+        st.lists(st.integers(0, 10), min_size=24, max_size=24),
+        st.integers(0, 10).map(lambda groups: [groups] * 24),
+        st.tuples(st.integers(0, 23), st.integers(1, 24), st.integers(1, 10)).map(
+            lambda open_: [open_[2] if open_[0] <= hour < open_[0] + open_[1] else 0 for hour in range(24)]
+        ),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, st.floats(0, 1), st.integers(2, 72))
+@example([[10] * 7 + [0] * 17], 0.2, 24)
+@example([[0] * 24], 0.0, 24)
+def test_what_is_proven_is_the_truth_and_takes_no_more_queries_than_there_are_parts(days, cut, watermark):
+    """For any truth, a cap that holds a bucket and cuts a fifth of what is declared, sparse nights and a watermark."""
+    truth = {24 * day + hour: groups for day, shape in enumerate(days) for hour, groups in enumerate(shape)}
+    span = hours(0, len(truth))
+    final = min(watermark, len(truth))
+    cap = 10 + round(cut * max(0, 0.8 * 10 * final - 11))
+    vendor = ScriptedVendor(truth, cap=cap, watermark=watermark)
+    judged = judge_of(vendor)
+    proven = asyncio.run(judged.judge.prove(span))
+    settled = hours(0, final)
+    assert rows_within(proven.rows, settled).equals(in_order(vendor.rows(settled)))
+    assert len(vendor.asked) == len(set(vendor.asked)) <= nodes(span)
+    assert sum(chunk.calls for chunk in judged.said) == 3 * len(vendor.asked)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, 10), min_size=24, max_size=24), st.integers(10, 120))
+def test_days_alike_are_all_proven_right_and_the_later_ones_cost_no_more_than_the_first(shape, cap):
+    truth = {24 * day + hour: groups for day in range(5) for hour, groups in enumerate(shape)}
+    vendor = ScriptedVendor(truth, cap=cap)
+    judged = judge_of(vendor)
+    costs: list[int] = []
+    for day in range(5):
+        before, span = len(vendor.asked), hours(24 * day, 24 * day + 24)
+        proven = asyncio.run(judged.judge.prove(span))
+        assert proven.rows.equals(in_order(vendor.rows(span)))
+        costs.append(len(vendor.asked) - before)
+    assert max(costs[1:]) <= costs[0]

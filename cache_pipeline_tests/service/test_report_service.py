@@ -1,0 +1,290 @@
+import asyncio
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.errors import InvalidInterval
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, Kind, SchemaMismatch
+from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
+from cache_pipeline.service.judging import IncompleteAnswer
+from cache_pipeline.service.report_service import PlatformNotConfigured
+from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.upstream.errors import JobFailed
+from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.upstream.quota import Lane
+from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.service.conftest import NOON, REPORT, OpenWorld, World
+
+HOUR = timedelta(hours=1)
+#: Monday the fifth, final at noon on Tuesday.
+MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
+MORNING = Interval.parse("2026-01-05T06:00:00Z/2026-01-05T12:00:00Z")
+TODAY = Interval.parse("2026-01-06T00:00:00Z/2026-01-07T00:00:00Z")
+
+
+async def rows_of(world: World, interval: Interval, report: Report = REPORT) -> list[Any]:
+    document = json.loads((await world.service.answer(report, interval)).body)
+    return sorted(document["rows"])
+
+
+async def test_an_answer_is_the_truth_and_says_that_it_is_complete(open_world: OpenWorld):
+    async with open_world() as world:
+        answer = await world.service.answer(REPORT, MONDAY)
+        document = json.loads(answer.body)
+        assert sorted(document["rows"]) == await world.truth(REPORT, MONDAY)
+        assert len(document["rows"]) > 100
+        assert document["completeThrough"] == "2026-01-06T00:00:00Z"
+        assert document["provisionalFrom"] is None
+        assert await world.submits() == 1
+
+
+@pytest.mark.parametrize("granularity", ["PT15M", "P1D"])
+async def test_days_of_another_zone_are_the_truth_across_a_clock_change(open_world: OpenWorld, granularity: str):
+    report = declared(group_by=["queueId", "mediaType"], metrics=["offered"], granularity=granularity, chunk="P1W")
+    spring = Interval.parse("2025-03-29/2025-03-31", report.zone)
+    async with open_world(report) as world:
+        assert await rows_of(world, spring, report) == await world.truth(report, spring)
+
+
+async def test_asked_again_nothing_is_asked_of_the_vendor_nor_read_from_history(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+):
+    async with open_world() as world:
+        first = await world.service.answer(REPORT, MORNING)
+        monkeypatch.setattr(type(world.service.history), "coverage", None)
+        assert await world.service.answer(REPORT, MORNING) == first
+        assert await world.submits() == 1
+
+
+async def test_when_the_hot_tier_has_forgotten_history_answers_and_fills_it(open_world: OpenWorld):
+    async with open_world() as world:
+        first = await world.service.answer(REPORT, MORNING)
+        await world.service.redis.flushall()
+        assert await world.service.answer(REPORT, MORNING) == first
+        assert [key for key in await world.service.redis.keys() if key.startswith(b"analytics:queue-performance:")]
+        assert await world.submits() == 1
+
+
+async def test_a_longer_interval_asks_only_for_what_is_new(open_world: OpenWorld):
+    heard: list[JudgedChunk] = []
+    async with open_world() as world:
+        await rows_of(world, MORNING)
+        wider = Interval(MORNING.start - 2 * HOUR, MORNING.end + 3 * HOUR)
+        async for _ in world.service.fetch(REPORT, {"wider": wider}, Lane.interactive, on_chunk=heard.append):
+            pass
+        assert sorted(chunk.interval for chunk in heard) == [
+            Interval(wider.start, MORNING.start),
+            Interval(MORNING.end, wider.end),
+        ]
+        assert await rows_of(world, wider) == await world.truth(REPORT, wider)
+        assert await rows_of(world, Interval(wider.start, MORNING.end)) == await world.truth(
+            REPORT, Interval(wider.start, MORNING.end)
+        )
+        assert await world.submits() == 1 + 2 + 2
+
+
+async def test_twenty_at_once_are_one_query(open_world: OpenWorld):
+    """G20."""
+    async with open_world(job_seconds_base=0.0) as world:
+        answers = await asyncio.gather(*(world.service.answer(REPORT, MONDAY) for _ in range(20)))
+        assert len({answer.etag for answer in answers}) == 1
+        assert await world.submits() == 1
+
+
+async def test_a_failed_job_is_told_nothing_is_kept_and_the_next_try_answers(open_world: OpenWorld):
+    async with open_world() as world:
+        await world.faults(fail_jobs=1)
+        with pytest.raises(JobFailed, match="fault on demand"):
+            await world.service.answer(REPORT, MORNING)
+        assert world.service.history.coverage(world.service.series(REPORT)) == Coverage()
+        assert await world.service.redis.keys("analytics:queue-performance:*") == []
+        assert await rows_of(world, MORNING) == await world.truth(REPORT, MORNING)
+
+
+class _Wider(ReportData):
+    """The same vendor, of whom a column is expected that it does not send."""
+
+    @staticmethod
+    def columns(report: Report) -> tuple[Column, ...]:
+        return (*ReportData.columns(report), Column("unheard_of", Kind.integer))
+
+
+async def test_rows_of_another_shape_are_told_and_nothing_is_kept(open_world: OpenWorld):
+    """G12."""
+    async with open_world() as world:
+        platform = world.service.platforms["reportdata"]
+        assert isinstance(platform, ReportData)
+        service = replace(world.service, platforms={"reportdata": _Wider(platform._client)})
+        with pytest.raises(SchemaMismatch, match="lacks \\['unheard_of'\\]"):
+            await anext(aiter_answers(service))
+        assert service.history.coverage(service.series(REPORT)) == Coverage()
+
+
+async def aiter_answers(service: Any):
+    async for partition in service.fetch(REPORT, {"morning": MORNING}, Lane.interactive, again=True):
+        assert isinstance(partition, FailedPartition)
+        raise partition.error
+        yield
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_an_interval_that_has_not_begun_is_refused(open_world: OpenWorld, again: bool):
+    future = Interval(NOON + HOUR, NOON + 5 * HOUR)
+    async with open_world() as world:
+        with pytest.raises(InvalidInterval, match="has not begun yet"):
+            await world.service.answer(REPORT, future)
+        wanted = {"future": future, "morning": MORNING}
+        found = {p.key: p async for p in world.service.fetch(REPORT, wanted, Lane.scheduled, again=again)}
+        assert isinstance(found["future"], FailedPartition)
+        assert isinstance(found["future"].error, InvalidInterval)
+        assert isinstance(found["morning"], FetchedPartition)
+
+
+async def test_an_interval_that_cuts_a_bucket_is_refused_before_anything_is_sent(open_world: OpenWorld):
+    cut = Interval(MORNING.start, MORNING.end + timedelta(minutes=10))
+    async with open_world() as world:
+        with pytest.raises(InvalidInterval, match="ask for 2026-01-05T06:00:00Z/2026-01-05T13:00:00Z"):
+            await world.service.answer(REPORT, cut)
+        assert await world.submits() == 0
+
+
+async def test_a_platform_without_an_account_is_told_with_the_settings_to_make(open_world: OpenWorld):
+    async with open_world() as world:
+        with pytest.raises(PlatformNotConfigured, match="CACHE_PIPELINE_GENESYS__BASE_URL"):
+            await world.service.answer(REPORT.model_copy(update={"platform": "genesys"}), MORNING)
+
+
+async def fetch_and_keep(world: World, interval: Interval, report: Report = REPORT) -> list[JudgedChunk]:
+    heard: list[JudgedChunk] = []
+    async for partition in world.service.fetch(report, {"it": interval}, Lane.interactive, on_chunk=heard.append):
+        if isinstance(partition, FailedPartition):
+            raise partition.error
+        await world.service.keep(report, [partition])
+    return heard
+
+
+async def test_a_thin_night_is_proven_once_and_known_from_history_afterwards(open_world: OpenWorld):
+    """Sunday, of which the declaration expects too much, and the Sunday after."""
+    night = Interval.parse("2025-12-28T00:00:00Z/2025-12-28T06:00:00Z")
+    async with open_world() as world:
+        [chunk] = await fetch_and_keep(world, night)
+        assert chunk.verdict is Verdict.thin
+        assert chunk.got < 0.8 * chunk.expected
+        before = await world.submits()
+        next_week = Interval(night.start + timedelta(days=7), night.end + timedelta(days=7))
+        heard = await fetch_and_keep(world, next_week)
+        assert {each.source for each in heard} == {"history"}
+        assert await world.submits() - before <= 3
+        for interval in (night, next_week):
+            assert await rows_of(world, interval) == await world.truth(REPORT, interval)
+
+
+async def test_an_answer_that_the_vendor_cuts_without_saying_so_is_put_together_from_its_parts(open_world: OpenWorld):
+    """G13 and G22, with the tail lost."""
+    async with open_world(reportdata_max_rows=90) as world:
+        heard = await fetch_and_keep(world, MONDAY)
+        assert heard[0].verdict is Verdict.truncated
+        assert await rows_of(world, MONDAY) == await world.truth(REPORT, MONDAY)
+
+
+async def test_a_bucket_that_cannot_be_had_whole_is_told_and_nothing_is_kept(open_world: OpenWorld):
+    async with open_world() as world:
+        await world.faults(max_rows=3)
+        with pytest.raises(IncompleteAnswer, match="even for a single bucket"):
+            await world.service.answer(REPORT, MORNING)
+        assert world.service.history.coverage(world.service.series(REPORT)) == Coverage()
+
+
+async def test_the_provisional_tail_is_marked_kept_while_fresh_and_then_asked_again(open_world: OpenWorld):
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8, freshness="PT5M")
+    async with open_world(report) as world:
+        world.clock.move(minutes=30)
+        first = await world.service.answer(report, TODAY)
+        document = json.loads(first.body)
+        assert document["interval"] == "2026-01-06T00:00:00Z/2026-01-06T13:00:00Z"
+        assert document["completeThrough"] == document["provisionalFrom"] == "2026-01-06T12:00:00Z"
+        assert document["fetchedAt"] == "2026-01-06T12:30:00Z"
+        before = await world.submits()
+
+        world.clock.move(minutes=4)
+        await world.service.redis.flushall()
+        assert (await world.service.answer(report, TODAY)).body == first.body
+        assert await world.submits() == before
+
+        world.clock.move(minutes=2)
+        await world.service.redis.flushall()
+        later = json.loads((await world.service.answer(report, TODAY)).body)
+        assert await world.submits() == before + 1
+        assert later["fetchedAt"] == "2026-01-06T12:36:00Z"
+        offered = [sum(row[-1] for row in each["rows"]) for each in (document, later)]
+        assert offered[1] > offered[0]
+
+        world.clock.move(minutes=40)
+        await world.service.redis.flushall()
+        final = Interval(TODAY.start, datetime(2026, 1, 6, 13, tzinfo=UTC))
+        answer = json.loads((await world.service.answer(report, final)).body)
+        assert answer["provisionalFrom"] is None
+        assert sorted(answer["rows"]) == await world.truth(report, final)
+
+
+async def test_a_vendor_slower_than_the_freshness_is_answered_all_the_same(open_world: OpenWorld):
+    """The answer is older than the freshness when it lands."""
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=1, freshness="PT30S")
+    async with open_world(report, job_seconds_base=60.0) as world:
+
+        async def let_time_pass() -> None:
+            while True:
+                await asyncio.sleep(0.1)
+                world.clock.move(seconds=20)
+
+        passing = asyncio.create_task(let_time_pass())
+        answers = await asyncio.gather(*(world.service.answer(report, TODAY) for _ in range(3)))
+        passing.cancel()
+        assert {json.loads(answer.body)["fetchedAt"] for answer in answers} == {"2026-01-06T12:00:00Z"}
+        assert await world.submits() == 1
+
+
+async def test_asking_again_brings_the_vendors_corrections(open_world: OpenWorld):
+    async with open_world() as world:
+        await fetch_and_keep(world, MORNING)
+        before = await world.submits()
+        async for partition in world.service.fetch(REPORT, {"it": MORNING}, Lane.scheduled, again=True):
+            assert isinstance(partition, FetchedPartition)
+            assert partition.final(REPORT) == IntervalSet([MORNING])
+        assert await world.submits() == before + 1
+
+
+async def test_provisional_partitions_kept_with_old_final_ones_are_as_new_as_they_are(open_world: OpenWorld):
+    async with open_world() as world:
+        await fetch_and_keep(world, MONDAY)
+        wanted = {"monday": MONDAY, "today": TODAY}
+        partitions = [part async for part in world.service.fetch(REPORT, wanted, Lane.scheduled)]
+        await world.service.keep(REPORT, [part for part in partitions if isinstance(part, FetchedPartition)])
+        coverage = world.service.history.coverage(world.service.series(REPORT))
+        assert coverage.provisional_fetched_at == NOON
+        assert coverage.complete == IntervalSet([Interval(MONDAY.start, NOON - HOUR)])
+
+
+async def test_rendered_gives_only_what_history_holds(open_world: OpenWorld):
+    async with open_world() as world:
+        await fetch_and_keep(world, MORNING)
+        later = Interval(MORNING.end, MORNING.end + HOUR)
+        [(query, answer)] = await world.service.rendered(REPORT, [MORNING, later])
+        assert query.interval == MORNING
+        assert answer == await world.service.answer(REPORT, MORNING)
+        assert await world.submits() == 1
+
+
+async def test_tenants_do_not_see_each_others_rows(open_world: OpenWorld):
+    async with open_world() as world:
+        await rows_of(world, MORNING)
+        other = replace(world.service, tenant="other")
+        assert await other.rendered(REPORT, [MORNING]) == []
+        await other.answer(REPORT, MORNING)
+        assert await world.submits() == 2

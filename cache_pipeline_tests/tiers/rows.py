@@ -1,0 +1,76 @@
+"""Rows of a report by hour, to keep and to publish."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, Kind, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.series import Series
+from cache_pipeline.tiers.history import Replacement
+from cache_pipeline_tests.query.declared import declared
+
+DAY = datetime(2026, 1, 5, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+NOW = datetime(2026, 1, 6, 12, tzinfo=UTC)
+REPORT = declared(time_zone="UTC", group_by=["queueId"])
+SERIES = Series(REPORT)
+
+
+def columns_of(report: Report) -> tuple[Column, ...]:
+    """Dimensions, whole numbers, and one number that may be absent."""
+    return (
+        *(Column(snake_case(name), Kind.dimension, nullable=True) for name in report.group_by),
+        *(Column(snake_case(name), Kind.integer) for name in report.metrics),
+        Column("longest", Kind.number, nullable=True),
+    )
+
+
+def hours(first: float, last: float) -> Interval:
+    """Hours of the day, the last not included."""
+    return Interval(DAY + first * HOUR, DAY + last * HOUR)
+
+
+def table(
+    interval: Interval, offered: int = 1, queues: Iterable[Any] = ("q1", "q2"), report: Report = REPORT
+) -> pa.Table:
+    """One row for each queue and hour of the interval."""
+    schema = arrow_schema(columns_of(report))
+    count = int(interval.length / HOUR)
+    rows = [
+        {
+            "interval_start": interval.start + number * HOUR,
+            "interval_end": interval.start + (number + 1) * HOUR,
+            **{snake_case(name): queue for name in report.group_by},
+            **dict.fromkeys((snake_case(name) for name in report.metrics), offered),
+            "longest": None if number % 2 else 0.1 * number,
+        }
+        for number in range(count)
+        for queue in queues
+    ]
+    return rows_to_table(rows, schema)
+
+
+def replacement(
+    final: Interval | None,
+    provisional: Interval | None = None,
+    *,
+    offered: int = 1,
+    series: Series = SERIES,
+    fetched_at: datetime = NOW,
+    **changes: Any,
+) -> Replacement:
+    """Rows of a final and a provisional interval."""
+    parts = [part for part in (final, provisional) if part]
+    given = {
+        "series": series,
+        "final": IntervalSet([final] if final else []),
+        "provisional": IntervalSet([provisional] if provisional else []),
+        "rows": pa.concat_tables([table(part, offered, report=series.report) for part in parts]),
+        "watermark": final.end if final else DAY,
+        "fetched_at": fetched_at,
+    }
+    return Replacement(**(given | changes))

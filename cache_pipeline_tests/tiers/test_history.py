@@ -1,0 +1,254 @@
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import psycopg
+import pyarrow as pa
+import pytest
+from adbc_driver_postgresql import dbapi
+
+from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.schema import in_order
+from cache_pipeline.query.series import Series
+from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.history import History, HistoryUnavailable, open_history
+from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.tiers.rows import DAY, HOUR, NOW, REPORT, SERIES, columns_of, hours, replacement, table
+
+COLUMNS = columns_of(REPORT)
+WHOLE = hours(0, 24)
+
+
+def read(history: History, interval: Interval = WHOLE, series: Series = SERIES) -> pa.Table:
+    return history.read(series, interval, columns_of(series.report))
+
+
+def test_what_was_never_kept_is_not_covered_and_has_no_rows(history: History):
+    assert history.coverage(SERIES) == Coverage()
+    assert read(history).num_rows == 0
+    assert read(history).schema == table(WHOLE).schema
+
+
+def test_rows_come_back_as_they_were_kept_with_their_coverage(history: History):
+    kept = replacement(hours(0, 6), hours(6, 8))
+    history.replace(kept)
+    assert read(history).equals(in_order(kept.rows))
+    assert history.coverage(SERIES) == Coverage(kept.final, kept.provisional, hours(0, 6).end, NOW)
+
+
+def test_an_interval_without_a_row_is_covered_all_the_same(history: History):
+    history.replace(replacement(hours(0, 6), rows=table(WHOLE).slice(0, 0)))
+    assert history.coverage(SERIES).complete == IntervalSet([hours(0, 6)])
+    assert read(history).num_rows == 0
+
+
+def test_replacing_a_part_leaves_the_rest_as_it_was(history: History):
+    history.replace(replacement(WHOLE, offered=1))
+    history.replace(replacement(hours(6, 8), offered=2))
+    offered = [value for number in range(24) for value in [2 if 6 <= number < 8 else 1] * 2]
+    assert read(history)["offered"].to_pylist() == offered
+    assert history.coverage(SERIES).complete == IntervalSet([WHOLE])
+
+
+def test_keeping_the_same_twice_changes_nothing(history: History):
+    kept = replacement(hours(0, 6), hours(6, 8))
+    history.replace(kept)
+    before = read(history), history.coverage(SERIES)
+    history.replace(kept)
+    assert read(history).equals(before[0])
+    assert history.coverage(SERIES) == before[1]
+
+
+def test_rows_that_the_vendor_no_longer_has_go(history: History):
+    history.replace(replacement(hours(0, 6)))
+    history.replace(replacement(hours(0, 6), rows=table(hours(0, 6), queues=["q1"])))
+    assert set(read(history)["queue_id"].to_pylist()) == {"q1"}
+
+
+def test_provisional_becomes_final_and_never_overlaps_it(history: History):
+    history.replace(replacement(hours(0, 6), hours(6, 12), offered=1))
+    history.replace(replacement(hours(6, 9), hours(9, 12), offered=2, fetched_at=NOW + HOUR))
+    assert history.coverage(SERIES) == Coverage(
+        IntervalSet([hours(0, 9)]), IntervalSet([hours(9, 12)]), hours(0, 9).end, NOW + HOUR
+    )
+    history.replace(replacement(hours(9, 12), offered=3, fetched_at=NOW + 2 * HOUR))
+    assert history.coverage(SERIES) == Coverage(IntervalSet([hours(0, 12)]), IntervalSet(), hours(0, 12).end, None)
+
+
+def test_what_stays_provisional_keeps_the_age_it_had(history: History):
+    history.replace(replacement(None, hours(0, 6), fetched_at=NOW))
+    history.replace(replacement(None, hours(6, 12), fetched_at=NOW + HOUR))
+    assert history.coverage(SERIES).provisional_fetched_at == NOW
+    history.replace(replacement(hours(0, 6), fetched_at=NOW + 2 * HOUR))
+    assert history.coverage(SERIES).provisional_fetched_at == NOW
+
+
+def test_a_restatement_can_make_final_figures_provisional_again(history: History):
+    history.replace(replacement(hours(0, 12)))
+    history.replace(replacement(None, hours(3, 6)))
+    held = history.coverage(SERIES)
+    assert (held.complete, held.provisional) == (
+        IntervalSet([hours(0, 3), hours(6, 12)]),
+        IntervalSet([hours(3, 6)]),
+    )
+
+
+def test_a_watermark_never_goes_back(history: History):
+    history.replace(replacement(hours(0, 12)))
+    history.replace(replacement(hours(0, 3)))
+    assert history.coverage(SERIES).watermark == hours(0, 12).end
+
+
+def test_a_failure_in_the_middle_leaves_rows_and_coverage_as_before(history: History, history_url: str):
+    """The rows are deleted first; then the load meets a column of another type."""
+    history.replace(replacement(hours(0, 6)))
+    before = read(history), history.coverage(SERIES)
+    with psycopg.connect(history_url) as connection:
+        connection.execute("ALTER TABLE history.queue_hour ALTER answered TYPE boolean USING true")
+    with pytest.raises(dbapi.Error):
+        history.replace(replacement(hours(0, 12), offered=9))
+    with psycopg.connect(history_url) as connection:
+        connection.execute("ALTER TABLE history.queue_hour ALTER answered TYPE bigint USING 1")
+    assert read(history).equals(before[0])
+    assert history.coverage(SERIES) == before[1]
+
+
+def test_a_failure_at_the_coverage_takes_the_rows_back_too(history: History, history_url: str):
+    history.replace(replacement(hours(0, 6)))
+    before = read(history)
+    with psycopg.connect(history_url) as connection:
+        connection.execute("ALTER TABLE cache_pipeline_state.coverage ADD CHECK (report = 'no longer') NOT VALID")
+    with pytest.raises(dbapi.Error):
+        history.replace(replacement(hours(3, 12), offered=9))
+    assert read(history).equals(before)
+
+
+def test_two_meanings_of_one_report_do_not_mix(history: History):
+    filtered = Series(REPORT.model_copy(update={"filters": declared(filters={"predicates": [
+        {"dimension": "queueId", "values": ["q1"]}]}).filters}))  # fmt: skip
+    other_tenant = replace(SERIES, tenant="other")
+    history.replace(replacement(hours(0, 6), offered=1))
+    history.replace(replacement(hours(0, 3), offered=2, series=filtered))
+    history.replace(replacement(hours(0, 1), offered=3, series=other_tenant))
+    for series, offered, last in ((SERIES, 1, 6), (filtered, 2, 3), (other_tenant, 3, 1)):
+        assert set(read(history, series=series)["offered"].to_pylist()) == {offered}
+        assert read(history, series=series).num_rows == 2 * last
+        assert history.coverage(series).complete == IntervalSet([hours(0, last)])
+
+
+HOSTILE = ["'; DROP TABLE history.queue_hour; --", '"quoted"', "back\\slash", "\\N", "tab\there\nand\r", "%s $1 {x} :a",
+           "naïve 日本語 🎧", "", "\x01", "NULL", None, "x" * 10_000]  # fmt: skip
+
+
+def test_whatever_a_dimension_is_called_comes_back_as_it_was(history: History):
+    kept = in_order(table(hours(0, 1), queues=HOSTILE))
+    history.replace(replacement(hours(0, 1), rows=kept))
+    assert sorted(read(history)["queue_id"].to_pylist(), key=str) == sorted(HOSTILE, key=str)
+    assert read(history).equals(kept)
+    assert history.groups_by_bucket(SERIES, WHOLE) == {DAY: len(HOSTILE)}
+
+
+def test_a_hostile_meaning_is_kept_as_text(history: History, history_url: str):
+    said = [{"dimension": "queueId", "values": [value for value in HOSTILE if value]}]
+    hostile = Series(declared(time_zone="UTC", group_by=["queueId"], filters={"predicates": said}), "o'tenant")
+    history.replace(replacement(hours(0, 1), series=hostile))
+    assert read(history, series=hostile).num_rows == 2
+    with psycopg.connect(history_url) as connection:
+        [[meaning, tenant]] = connection.execute("SELECT meaning, tenant FROM cache_pipeline_state.coverage").fetchall()
+    assert (meaning, tenant) == (hostile.meaning, "o'tenant")
+
+
+def test_numbers_keep_their_last_bit(history: History):
+    kept = table(hours(0, 1), offered=2**63 - 1)
+    kept = kept.set_column(
+        kept.schema.get_field_index("longest"), kept.schema.field("longest"), pa.array([0.1, 5e-324])
+    )
+    history.replace(replacement(hours(0, 1), rows=kept))
+    assert read(history).equals(kept)
+
+
+def test_writers_of_one_series_take_turns_and_one_of_them_is_last(history: History):
+    def put(offered: int) -> None:
+        history.replace(replacement(hours(0, 12), offered=offered))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(24)))
+    offered = read(history)["offered"].to_pylist()
+    assert len(offered) == 24
+    assert len(set(offered)) == 1
+    assert history.coverage(SERIES).complete == IntervalSet([hours(0, 12)])
+
+
+def test_writers_of_neighbouring_hours_lose_nothing(history: History):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: history.replace(replacement(hours(n, n + 1), offered=n)), range(24)))
+    assert history.coverage(SERIES).complete == IntervalSet([WHOLE])
+    assert read(history)["offered"].to_pylist() == [number for number in range(24) for _ in range(2)]
+
+
+def test_a_reader_sees_all_of_the_old_or_all_of_the_new(history: History):
+    history.replace(replacement(WHOLE, offered=0))
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(lambda: [history.replace(replacement(WHOLE, offered=n)) for n in range(1, 15)])
+        seen: list[set[int]] = []
+        while not writing.done():
+            rows = read(history)
+            assert rows.num_rows == 48
+            seen.append(set(rows["offered"].to_pylist()))
+        writing.result()
+    assert seen
+    assert all(len(values) == 1 for values in seen)
+
+
+def test_groups_are_counted_by_bucket(history: History):
+    history.replace(replacement(hours(0, 3)))
+    assert history.groups_by_bucket(SERIES, hours(1, 24)) == {DAY + HOUR: 2, DAY + 2 * HOUR: 2}
+
+
+def test_every_judged_answer_is_noted(history: History, history_url: str):
+    chunk = JudgedChunk(hours(0, 6), 12.5, Source.history, 12, Verdict.whole, 3, 1.25, DAY + 6 * HOUR)
+    history.record_chunks(SERIES, [], NOW)
+    history.record_chunks(SERIES, [chunk, replace(chunk, verdict=Verdict.truncated, source=Source.declaration)], NOW)
+    with psycopg.connect(history_url) as connection:
+        rows = connection.execute(
+            "SELECT series, lower(interval), upper(interval), expected, source, got, verdict, calls, seconds, watermark,"
+            " fetched_at FROM cache_pipeline_state.chunk ORDER BY id"
+        ).fetchall()
+    first = (SERIES.id, DAY, DAY + 6 * HOUR, 12.5, "history", 12, "whole", 3, 1.25, DAY + 6 * HOUR, NOW)
+    assert rows == [first, (*first[:4], "declaration", 12, "truncated", *first[7:])]
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("postgresql://me:hunter2@127.0.0.1:1/db", "127.0.0.1"),
+        ("postgresql://me:hunter2@no-such-host.invalid/db", "no-such-host.invalid"),
+        ("postgresql://me:hunter2@[::1/db", "URL"),
+        ("mysql://me:hunter2@127.0.0.1/db", "URL"),
+        ("host=127.0.0.1 port=1 user=me password=hunter2", "127.0.0.1"),
+    ],
+)
+def test_a_server_out_of_reach_is_one_clear_error_without_the_password(url: str, named: str):
+    with pytest.raises(HistoryUnavailable, match="CACHE_PIPELINE_POSTGRES_URL") as failed, open_history(url):
+        pass
+    assert named in str(failed.value)
+    assert "hunter2" not in repr(failed.value) + "".join(traceback.format_exception(failed.value))
+
+
+def test_a_server_that_goes_away_is_one_clear_error(history: History, history_url: str):
+    name = history_url.rsplit("/", 1)[1]
+    with psycopg.connect(history_url.rsplit("/", 1)[0] + "/postgres", autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    with pytest.raises(HistoryUnavailable, match="CACHE_PIPELINE_POSTGRES_URL"):
+        history.coverage(SERIES)
+
+
+def test_a_day_of_ten_thousand_groups_is_replaced_in_seconds(history: History):
+    kept = table(hours(0, 5), queues=[f"q{number:05}" for number in range(10_000)])
+    started = NOW.now(NOW.tzinfo)
+    history.replace(replacement(hours(0, 5), rows=kept))
+    history.replace(replacement(hours(0, 5), rows=kept))
+    assert NOW.now(NOW.tzinfo) - started < timedelta(seconds=20)
+    assert read(history).num_rows == 50_000

@@ -1,0 +1,114 @@
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from redis.asyncio import Redis
+
+from cache_pipeline.query.series import Query
+from cache_pipeline.tiers.answer import Answer, Completeness, render
+from cache_pipeline.tiers.hot import HotTier
+from cache_pipeline_tests.tiers.rows import NOW, SERIES, hours, table
+
+QUERY = Query(SERIES, hours(0, 6))
+ANSWER = Answer(b'{"rows":[]}', '"abc"', Completeness(NOW, NOW, NOW))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ANSWER,
+        replace(ANSWER, completeness=Completeness(NOW, None, None)),
+        replace(ANSWER, completeness=Completeness(NOW.replace(microsecond=123456), NOW, NOW)),
+        replace(ANSWER, body=bytes(range(256)) * 10),
+        replace(ANSWER, body=b"\n\n{}\n"),
+        replace(ANSWER, body=b""),
+        replace(ANSWER, body="日本語".encode()),
+    ],
+)
+async def test_an_answer_comes_back_byte_for_byte(redis: Redis, answer: Answer):
+    tier = HotTier(redis)
+    await tier.put([(QUERY, answer)])
+    assert await tier.get(QUERY) == answer
+
+
+async def test_nothing_is_held_that_was_not_put(redis: Redis):
+    tier = HotTier(redis)
+    await tier.put([(QUERY, ANSWER)])
+    assert await tier.get(Query(SERIES, hours(0, 7))) is None
+    assert await tier.get(Query(replace(SERIES, tenant="other"), hours(0, 6))) is None
+
+
+@pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 4800, 4900), (0.999999, 4300, 4411)])
+async def test_an_answer_lives_less_than_five_seconds_and_at_most_a_tenth_shorter(
+    redis: Redis, chance: float, least: int, most: int
+):
+    """G8 and G21."""
+    await HotTier(redis, lambda: chance).put([(QUERY, ANSWER)])
+    [key] = await redis.keys("*")
+    assert key.decode() == QUERY.key("5s")
+    assert least <= await redis.pttl(key) <= most
+
+
+async def test_each_answer_has_a_life_of_its_own(redis: Redis):
+    chances = iter([0.0, 0.9])
+    other = Query(SERIES, hours(0, 7))
+    await HotTier(redis, lambda: next(chances)).put([(QUERY, ANSWER), (other, ANSWER)])
+    lives = [await redis.pttl(each.key("5s")) for each in (QUERY, other)]
+    assert 400 <= lives[0] - lives[1] <= 480
+
+
+async def test_a_newer_answer_takes_the_place_of_the_old(redis: Redis):
+    tier = HotTier(redis)
+    await tier.put([(QUERY, ANSWER)])
+    await tier.put([(QUERY, replace(ANSWER, body=b"new"))])
+    held = await tier.get(QUERY)
+    assert held
+    assert held.body == b"new"
+
+
+async def test_dropping_forgets_those_and_no_others(redis: Redis):
+    tier, other = HotTier(redis), Query(SERIES, hours(0, 7))
+    await tier.put([(QUERY, ANSWER), (other, ANSWER)])
+    await tier.drop([])
+    await tier.drop([QUERY, Query(SERIES, hours(0, 9))])
+    assert await tier.get(QUERY) is None
+    assert await tier.get(other) == ANSWER
+
+
+async def test_nothing_to_put_is_no_error(redis: Redis):
+    await HotTier(redis).put([])
+    assert await redis.dbsize() == 0
+
+
+def test_a_rendered_answer_says_what_it_is_and_until_when_it_is_complete():
+    known = Completeness(hours(0, 4).end, hours(0, 4).end, datetime(2026, 1, 5, 6, 30, tzinfo=UTC))
+    answer = render(QUERY, table(hours(0, 2)), known)
+    document = json.loads(answer.body)
+    assert {name: document[name] for name in document if name not in ("columns", "rows")} == {
+        "report": "queue_hour",
+        "interval": "2026-01-05T00:00:00Z/2026-01-05T06:00:00Z",
+        "granularity": "PT1H",
+        "timeZone": "UTC",
+        "completeThrough": "2026-01-05T04:00:00Z",
+        "provisionalFrom": "2026-01-05T04:00:00Z",
+        "fetchedAt": "2026-01-05T06:30:00Z",
+    }
+    assert document["columns"] == ["interval_start", "interval_end", "queue_id", "answered", "offered", "longest"]
+    assert document["rows"][0] == ["2026-01-05T00:00:00Z", "2026-01-05T01:00:00Z", "q1", 1, 1, 0.0]
+    assert len(document["rows"]) == 4
+
+
+def test_the_etag_changes_with_the_body_and_only_with_it():
+    known = Completeness(NOW, None, NOW)
+    one, same = (render(QUERY, table(hours(0, 2)), known) for _ in range(2))
+    assert one == same
+    assert render(QUERY, table(hours(0, 2), offered=2), known).etag != one.etag
+    assert one.etag.startswith('"')
+    assert one.etag.endswith('"')
+
+
+def test_no_rows_are_an_answer_too():
+    document = json.loads(render(QUERY, table(hours(0, 2)).slice(0, 0), Completeness(NOW, None, None)).body)
+    assert document["rows"] == []
+    assert document["columns"][0] == "interval_start"
