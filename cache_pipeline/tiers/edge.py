@@ -25,6 +25,7 @@ from cache_pipeline.query.calendar import Step, pieces
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import in_order, rows_within
+from cache_pipeline.query.series import Series
 from cache_pipeline.tiers.manifest import DataFile, DataSet, Manifest
 
 _MANIFEST = "manifest.json"
@@ -86,6 +87,7 @@ class EdgeTier:
             EdgeStoreError: not such a URL, or a folder that cannot be written.
         """
         self._clock = clock
+        self._tenant = tenant
         self._lock: FileLock | None = None
         try:
             if url.startswith("file://"):
@@ -155,7 +157,11 @@ class EdgeTier:
         self, report: Report, rows_by_interval: Mapping[Interval, pa.Table], provisional_from: datetime | None
     ) -> Publication | None:
         manifest, version = self._read_manifest()
+        series = Series(report, self._tenant).id
         held = manifest.datasets.get(report.report)
+        if held is not None and held.series != series:
+            # Figures of another meaning: days of the old and the new must not stand side by side.
+            held = None
         uploaded = 0
         files: list[DataFile] = []
         for day, new in _by_local_day(report, rows_by_interval).items():
@@ -164,6 +170,7 @@ class EdgeTier:
             files.append(file)
         columns = next(iter(rows_by_interval.values())).schema.names
         dataset = DataSet(
+            series=series,
             description=report.description,
             granularity=report.granularity,
             time_zone=report.time_zone,

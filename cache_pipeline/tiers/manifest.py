@@ -40,12 +40,14 @@ class DataSet(BaseModel, frozen=True):
     """One published report.
 
     Attributes:
+        series: the meaning that the figures were asked under.
         complete_from: with ``complete_through`` the latest unbroken run of final buckets; both None where none is.
         provisional_from: start of the first published bucket that may still change, or None.
     """
 
     model_config = ConfigDict(extra="forbid")
 
+    series: str
     description: str
     granularity: str
     time_zone: str
@@ -70,9 +72,12 @@ class Manifest(BaseModel, frozen=True):
     datasets: dict[str, DataSet]
 
     def merged(self, name: str, dataset: DataSet, files: Iterable[DataFile], now: datetime) -> Manifest:
-        """This manifest with some files of one data set put in place of those of the same days."""
+        """This manifest with some files of one data set put in place of those of the same days.
+
+        A data set of another series is begun anew.
+        """
         held = self.datasets.get(name)
-        by_day = {file.partition: file for file in held.files} if held else {}
+        by_day = {file.partition: file for file in held.files} if held and held.series == dataset.series else {}
         by_day.update({file.partition: file for file in files})
         ordered = tuple(by_day[day] for day in sorted(by_day))
         provisional_from = min((file.provisional_from for file in ordered if file.provisional_from), default=None)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
+from cache_pipeline.query.filters import Filter, Predicate
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier, Publication
 from cache_pipeline.tiers.manifest import Manifest
@@ -261,3 +262,16 @@ def test_what_is_served_holds_nothing_but_files_of_the_data_set(edge: EdgeTier, 
     served = {path.relative_to(root).parts[0] for path in root.rglob("*") if path.is_file()}
     assert served == {"data", "snapshots", "manifest.json"}
     assert json.loads((root / "manifest.json").read_text())["format"] == 1
+
+
+def test_days_of_another_meaning_never_stand_beside_those_of_the_new(edge: EdgeTier):
+    """Another zone, filter or metric is another series: the data set begins anew, with its own columns."""
+    publish(edge, hours(0, 24), hours(24, 48))
+    filtered = REPORT.model_copy(
+        update={"filters": Filter(predicates=(Predicate(dimension="queueId", values=("q1",)),))}
+    )
+    rows = table(hours(24, 36)).drop_columns(["longest"])
+    edge.publish(filtered, {hours(24, 36): rows}, None)
+    dataset = edge.manifest().datasets["queue_hour"]
+    assert "longest" not in dataset.columns
+    assert [tuple(file.covers()) for file in dataset.files] == [(hours(24, 36),)]
