@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo dev test check format lock clean
+.PHONY: help demo dev test check bench format lock clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(VENV)/dev.stamp ## Lint, format, types, floors
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
+bench: $(VENV)/dev.stamp ## Measure against peers, side by side in one run (ONLY=name for one of them)
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only "$(ONLY)")
+
 format: $(VENV)/dev.stamp ## Format and mend what the linter can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -43,7 +46,7 @@ format: $(VENV)/dev.stamp ## Format and mend what the linter can
 lock: $(VENV)/demo.stamp ## Resolve the pinned requirements anew
 	@$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra embedded --group build --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements.txt
-	$(BIN)/uv pip compile pyproject.toml --extra embedded --group build --group dev -c requirements.txt --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements-dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra embedded --group build --group dev --group bench -c requirements.txt --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements-dev.txt
 
 clean: ## Remove the virtual environment and everything a run wrote
 	@rm -rf $(VENV) && find data -mindepth 1 ! -name README.md -delete

@@ -20,6 +20,8 @@ from cache_pipeline.tiers.ttl import report_freshness
 #: How far back the sensor looks for what is missing; older gaps are a backfill, which a person starts.
 _LOOK_BACK = timedelta(days=2)
 _RANGES_A_TICK = 3
+#: A schedule's hour and minute reach no further; what is not settled by then the sensor fetches again.
+_LONGEST_WAIT = timedelta(hours=23, minutes=59)
 
 
 def job_name(report: Report) -> str:
@@ -35,12 +37,13 @@ def report_automation(report: Report, partitions: dg.TimeWindowPartitionsDefinit
         selection=dg.AssetSelection.assets(*(asset_key(layer, report) for layer in layers)),
         description=f"Fetch, check and publish {report.report}",
     )
+    hours, minutes = divmod(int(min(report.settle, _LONGEST_WAIT).total_seconds() // 60), 60)
     schedule = dg.build_schedule_from_partitioned_job(
         job,
         name=f"{report.report}_schedule",
         description="The latest partition, once the vendor has had the report's settle time to complete it",
-        minute_of_hour=int(report.settle.total_seconds() // 60) % 60,
-        hour_of_day=None if report.partition is Cadence.hour else 0,
+        minute_of_hour=minutes,
+        hour_of_day=None if report.partition is Cadence.hour else hours,
     )
 
     @dg.sensor(

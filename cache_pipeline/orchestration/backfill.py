@@ -19,6 +19,7 @@ from cache_pipeline.orchestration.partitions import keys_within, range_tags, rep
 from cache_pipeline.orchestration.report_assets import progress
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import read_settings
@@ -65,7 +66,8 @@ def run_backfill(
         alone: nobody else runs this report, so a run that still counts as started was killed and is failed first.
 
     Raises:
-        UnknownReport, DeclarationError, SettingsError: naming what to mend.
+        UnknownReport, DeclarationError, SettingsError, QueryError: naming what to mend; the last where no partition
+            of those days exists.
     """
     settings = read_settings()
     reports = declared_reports(settings)
@@ -73,6 +75,11 @@ def run_backfill(
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     span = Interval(midnight(first_day, report.zone), midnight(end_day, report.zone))
     keys = keys_within(partitions, span)
+    if not keys:
+        raise QueryError(
+            f"{name} has no partition that has ended in {first_day}/{end_day}: its first is "
+            f"{partitions.get_first_partition_key()}, its last {partitions.get_last_partition_key()}"
+        )
     handler = _Progress(say)
     progress.addHandler(handler)
     progress.setLevel(logging.INFO)

@@ -56,9 +56,15 @@ def partition_intervals(partitions: dg.TimeWindowPartitionsDefinition, keys: Ite
 
 
 def keys_within(partitions: dg.TimeWindowPartitionsDefinition, interval: Interval) -> list[str]:
-    """Keys of the partitions that lie wholly inside an interval, in order."""
-    window = dg.TimeWindow(interval.start, interval.end)
-    keys = partitions.get_partition_keys_in_time_window(window)
+    """Keys of the partitions that lie wholly inside an interval, in order; those that exist: begun, and ended by now."""
+    first, last = partitions.get_first_partition_window(), partitions.get_last_partition_window()
+    if first is None or last is None:
+        return []
+    # Dagster makes up keys for times before the first partition and after the last one.
+    existing = interval.intersection(Interval(first.start, last.end))
+    if existing is None:
+        return []
+    keys = partitions.get_partition_keys_in_time_window(dg.TimeWindow(existing.start, existing.end))
     return [key for key, span in partition_intervals(partitions, keys).items() if interval.contains(span)]
 
 

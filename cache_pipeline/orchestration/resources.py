@@ -68,9 +68,16 @@ class EngineResource(dg.ConfigurableResource[None]):
 
     @contextmanager
     def history(self) -> Generator[History]:
-        """The history tier alone."""
-        with open_history(self.settings.required_postgres_url()) as history:
-            yield history
+        """The history tier alone.
+
+        Raises:
+            Failure: naming what is wrong and how to mend it.
+        """
+        try:
+            with open_history(self.settings.required_postgres_url()) as history:
+                yield history
+        except KNOWN_ERRORS as error:
+            raise failure(error) from error
 
     def edge(self) -> EdgeTier:
         """The edge tier alone."""

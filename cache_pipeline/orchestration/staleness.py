@@ -16,8 +16,8 @@ class StaleRange:
 
     Attributes:
         first: key of the first partition, and ``last`` of the last.
-        seen: what makes this request different from the one before: when the figures now held were fetched. The same
-            staleness asks once; figures fetched anew and grown old again ask again.
+        seen: what makes this request different from the one before: when the figures now held were fetched, and the
+            hour. The same staleness asks once an hour, so that a run that failed is tried again and does not storm.
     """
 
     first: str
@@ -39,7 +39,8 @@ def stale_ranges(
     """
     gaps = coverage.gaps(IntervalSet(partitions.values()), now, freshness)
     stale = [key for key, interval in partitions.items() if gaps & IntervalSet([interval])]
-    seen = coverage.provisional_fetched_at.isoformat() if coverage.provisional_fetched_at else "never"
+    fetched = coverage.provisional_fetched_at.isoformat() if coverage.provisional_fetched_at else "never"
+    seen = f"{fetched}@{now:%Y-%m-%dT%H}"
     return [StaleRange(run[0], run[-1], seen) for run in reversed(_runs(stale, list(partitions)))][:at_most]
 
 

@@ -114,6 +114,9 @@ def open_history(postgres_url: str) -> Generator[History]:
         yield History(connection)
 
 
+_UNDEFINED_TABLE = "42P01"
+
+
 class History:
     """Rows of every report in ``history.<report>``, and what of each series is covered."""
 
@@ -128,8 +131,15 @@ class History:
         except dbapi.OperationalError as error:
             raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
         with connection, connection.cursor() as cursor:
-            # Leaving without a commit rolls back.
-            yield cursor
+            try:
+                # Leaving without a commit rolls back.
+                yield cursor
+            except dbapi.ProgrammingError as error:
+                if error.sqlstate != _UNDEFINED_TABLE:
+                    raise
+                raise HistoryUnavailable(
+                    "PostgreSQL lacks a table of history: run `cache-pipeline migrate` for the reports declared now"
+                ) from error
             connection.commit()
 
     def coverage(self, series: Series) -> Coverage:

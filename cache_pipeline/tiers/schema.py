@@ -28,7 +28,7 @@ _SQL_TYPES: Mapping[Kind, type[sa.types.TypeEngine[Any]]] = {
 
 
 #: Said without the server's own words, which may hold what was in the URL.
-UNREACHABLE = "PostgreSQL cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the server is up"
+UNREACHABLE = "cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the server is up"
 
 
 class HistoryUnavailable(RuntimeError):
@@ -70,7 +70,7 @@ def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...
         with engine.connect():
             pass
     except OperationalError as error:
-        raise HistoryUnavailable(UNREACHABLE) from error
+        raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
     try:
         with engine.begin() as connection:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})

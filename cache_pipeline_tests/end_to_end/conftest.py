@@ -78,11 +78,11 @@ def command_line(project):
 
 
 def processes_of(folder):
-    """Processes whose command line, environment or working folder names the project's folder."""
+    """Processes whose command line or working folder names the project's folder; none where there is no /proc."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            seen = (entry / "cmdline").read_bytes() + os.fsencode(os.readlink(entry / "cwd"))
+            seen = (entry / "cmdline").read_bytes() + os.fsencode((entry / "cwd").readlink())
         except OSError:
             continue
         if os.fsencode(folder) in seen:

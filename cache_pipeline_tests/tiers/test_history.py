@@ -252,3 +252,8 @@ def test_a_day_of_ten_thousand_groups_is_replaced_in_seconds(history: History):
     history.replace(replacement(hours(0, 5), rows=kept))
     assert NOW.now(NOW.tzinfo) - started < timedelta(seconds=20)
     assert read(history).num_rows == 50_000
+
+
+def test_a_database_without_the_tables_says_to_migrate(postgres_database: str):
+    with open_history(postgres_database) as history, pytest.raises(HistoryUnavailable, match="cache-pipeline migrate"):
+        history.coverage(SERIES)

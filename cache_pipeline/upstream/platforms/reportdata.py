@@ -23,6 +23,7 @@ from cache_pipeline.upstream.quota import Lane
 
 _QUERY = "/api/v2/analytics/reportdata/query"
 _PAGE_SIZE = 1000
+_STATUSES = ("queued", "processing", "completed", "failed")
 _TIME_GROUPINGS: Mapping[str, str] = {
     "PT15M": "by15Minutes",
     "PT30M": "by30Minutes",
@@ -89,6 +90,8 @@ class ReportData:
         status = text_of(answer, "status")
         if status == "failed":
             raise JobFailed(job.id, optional_text(answer, "errorMessage") or "the vendor gave no reason")
+        if status not in _STATUSES:
+            raise SchemaMismatch(f"job {job.id} is {status!r}, which is none of {', '.join(_STATUSES)}")
         percent = answer.get("percentComplete")
         return JobStatus(status == "completed", float(percent) if isinstance(percent, int | float) else None)
 

@@ -1,0 +1,63 @@
+"""`python -m benchmarks [--only NAME]`: runs the benchmarks, prints their tables and writes `benchmarks/results/`."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import click
+from rich.console import Console
+
+from benchmarks.result import BenchmarkError, Result, Tell
+from benchmarks.table import table_of
+
+_RESULTS = Path(__file__).parent / "results"
+_TABLE_WIDTH = 150
+
+
+# Imported only when it is run: each benchmark has peers of its own, which need not all be installed.
+def _edge(tell: Tell) -> Result:
+    from benchmarks.edge import measure
+
+    return measure(tell)
+
+
+def _quota(tell: Tell) -> Result:
+    from benchmarks.quota.benchmark import measure
+
+    return measure(tell)
+
+
+_BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType({"edge": _edge, "quota": _quota})
+
+
+@click.command()
+@click.option("--only", metavar="NAME", help=f"Run one benchmark: {', '.join(_BENCHMARKS)}.")
+def main(only: str | None) -> None:
+    """Run the benchmarks side by side with their peers; exit code 1 says that a target was missed."""
+    if only is not None and only not in _BENCHMARKS:
+        click.echo(f"there is no benchmark {only!r}: choose one of {', '.join(_BENCHMARKS)}", err=True)
+        sys.exit(2)
+    reached = [_run(name) for name in ([only] if only else _BENCHMARKS)]
+    sys.exit(0 if all(reached) else 1)
+
+
+def _run(name: str) -> bool:
+    # A table cut to the width of a log file's eighty columns cannot be read.
+    wide = None if sys.stdout.isatty() else _TABLE_WIDTH
+    try:
+        with Console(stderr=True).status(name) as status:
+            result = _BENCHMARKS[name](lambda doing: status.update(f"{name}: {doing}"))
+    except ModuleNotFoundError as error:
+        click.echo(f"{name} needs the package {error.name}: install the dependency group 'bench'", err=True)
+        return False
+    except BenchmarkError as error:
+        click.echo(f"{name}: {error}", err=True)
+        return False
+    result.write(_RESULTS)
+    Console(width=wide).print(table_of(result))
+    return not result.missed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The contender of this project: its HTTP client, whose quota all processes share."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import redis.asyncio
+
+from benchmarks.quota.setup import Send, Setup
+from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.quota import QuotaPolicy
+
+
+@asynccontextmanager
+async def ours(setup: Setup, wire: httpx.AsyncBaseTransport) -> AsyncGenerator[Send]:
+    """As the product builds it; only what is told in seconds of a window is scaled with the window."""
+    config = UpstreamConfig(
+        platform="bench",
+        base_url=setup.vendor_url,
+        login_url=f"{setup.vendor_url}/oauth/token",
+        clients=tuple(OAuthClient(client_id=each, client_secret=secret) for each, secret in setup.clients.items()),
+        policy=QuotaPolicy(
+            limit=setup.limit,
+            window_seconds=setup.window,
+            reserve=setup.reserve,
+            default_pause_seconds=setup.window,
+        ),
+    )
+    async with (
+        redis.asyncio.Redis.from_url(setup.redis_url.get_secret_value()) as shared,
+        upstream_client(config, shared, inner=wire) as client,
+    ):
+
+        async def send(_: int) -> None:
+            await client.get(setup.path)
+
+        yield send

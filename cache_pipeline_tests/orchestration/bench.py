@@ -1,0 +1,225 @@
+"""What the Dagster tests run on: declarations on disk, a small simulated vendor, and settings in the environment."""
+
+import json
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from cache_pipeline.orchestration.automation import job_name
+from cache_pipeline.orchestration.build import build_defs
+from cache_pipeline.orchestration.partitions import range_tags, report_partitions
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.series import Series
+from cache_pipeline.service.engine import edge_tier, migrate_history
+from cache_pipeline.settings import read_settings
+from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.tiers.history import open_history
+
+SECRETS = {name: f"{name}-secret-7d1f2a" for name in ("alpha", "beta")}
+TIERS = ("history", "hot", "edge")
+LAYERS = ("staged", *TIERS)
+STAGED_CHECKS = ("complete", "schema", "watermark")
+
+SMALL_VENDOR = SimulatorSettings(
+    clients={name: SecretStr(secret) for name, secret in SECRETS.items()},
+    queues=3,
+    agents=6,
+    conversations_per_working_day=3000,
+    job_seconds_base=0.01,
+    job_seconds_per_1000_cells=0.0,
+    reportdata_rate_limit=10_000,
+    genesys_rate_limit=10_000,
+)
+
+
+def declared(**changes: Any) -> dict[str, Any]:
+    """A report that the vendor answers in one request; changes to None leave a field out."""
+    fields = {
+        "report": "calls_hour",
+        "description": "Conversations offered by queue, by hour",
+        "platform": "genesys",
+        "query_type": "conversations",
+        "delivery": "sync",
+        "granularity": "PT1H",
+        "time_zone": "Europe/Berlin",
+        "group_by": ["queueId"],
+        "metrics": ["nOffered"],
+        "volume_metric": "nOffered",
+        "partition": "day",
+        "start": "2024-01-01",
+        "expected_groups": 3,
+        "owners": ["team:operations"],
+    }
+    return {name: value for name, value in (fields | changes).items() if value is not None}
+
+
+def declared_by_job(**changes: Any) -> dict[str, Any]:
+    """The same figures from the platform that answers by job."""
+    fields = {
+        "report": "queue_hour",
+        "platform": "reportdata",
+        "query_type": "queue-performance",
+        "delivery": None,
+        "metrics": ["offered"],
+        "volume_metric": "offered",
+    }
+    return declared(**(fields | changes))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One declared report and everything it runs on.
+
+    Attributes:
+        report: as declared.
+        admin: the vendor's back door.
+        data: the data folder.
+    """
+
+    report: Report
+    admin: httpx.Client
+    data: Path
+
+    @property
+    def partitions(self) -> dg.TimeWindowPartitionsDefinition:
+        return report_partitions(self.report)
+
+    @property
+    def series(self) -> Series:
+        return Series(self.report)
+
+    def key(self, layer: str) -> dg.AssetKey:
+        return dg.AssetKey([layer, self.report.report])
+
+    def check(self, name: str, layer: str = "staged") -> dg.AssetCheckKey:
+        return dg.AssetCheckKey(self.key(layer), name)
+
+    def definitions(self) -> dg.Definitions:
+        return build_defs(reports={self.report.report: self.report})
+
+    def run(
+        self,
+        instance: dg.DagsterInstance,
+        first: str,
+        last: str | None = None,
+        *,
+        again: bool = False,
+        tags: dict[str, str] | None = None,
+        only: str | None = None,
+        raise_on_error: bool = False,
+    ) -> dg.ExecuteInProcessResult:
+        """All the report's assets, or one layer's, for a range of partitions, in this process."""
+        config = {"ops": {f"staged__{self.report.report}": {"config": {"again": again}}}} if again else None
+        return (
+            self.definitions()
+            .resolve_job_def(job_name(self.report))
+            .execute_in_process(
+                instance=instance,
+                run_config=config,
+                tags={**range_tags(first, last or first), **(tags or {})},
+                asset_selection=[self.key(only)] if only else None,
+                raise_on_error=raise_on_error,
+            )
+        )
+
+    def fault(self, **faults: Any) -> None:
+        self.admin.post("/simulator/faults", json=faults).raise_for_status()
+
+    def mended(self) -> None:
+        self.admin.delete("/simulator/faults").raise_for_status()
+
+    def asked(self) -> int:
+        """Queries that the vendor took since this was last asked."""
+        summary = self.admin.get("/simulator/counters").json()["summary"]
+        self.admin.delete("/simulator/counters").raise_for_status()
+        return summary["submits"] + summary["sync_queries"]
+
+    def truth(self, interval: Interval) -> int:
+        """Offered calls of an interval, as the vendor knows them."""
+        rows = self.admin.get("/simulator/truth", params={"interval": str(interval)}).json()["rows"]
+        return sum(row["offered"] for row in rows)
+
+    def interval(self, key: str, last: str | None = None) -> Interval:
+        first, final = (self.partitions.time_window_for_partition_key(each) for each in (key, last or key))
+        return Interval(first.start, final.end)
+
+    def coverage(self) -> Coverage:
+        with open_history(read_settings().required_postgres_url()) as history:
+            return history.coverage(self.series)
+
+    def edge(self) -> EdgeTier:
+        return edge_tier(read_settings())
+
+    def staged_files(self) -> set[str]:
+        return {path.stem for path in (self.data / "staged").rglob("*.parquet")}
+
+
+def materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:
+    return set(instance.get_materialized_partitions(key))
+
+
+def evaluations(result: dg.ExecuteInProcessResult, key: dg.AssetCheckKey) -> list[dg.AssetCheckEvaluation]:
+    """What the run's own events say of a check, in order."""
+    return [found for found in result.get_asset_check_evaluations() if found.asset_check_key == key]
+
+
+def recorded(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> list[dg.AssetCheckEvaluation]:
+    """Every evaluation of a check that the instance keeps, oldest first."""
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=1000)
+    events = sorted((record.event for record in history if record.event), key=lambda event: event.timestamp)
+    return [event.asset_check_evaluation for event in events if event.asset_check_evaluation]
+
+
+def failures(result: dg.ExecuteInProcessResult) -> list[tuple[str, str, dg.Failure | Any]]:
+    """Step, text, and the failure's own data of each step that failed."""
+    return [
+        (event.step_key or "", event.step_failure_data.error_display_string, event.step_failure_data)
+        for event in result.all_events
+        if event.is_step_failure
+    ]
+
+
+def all_words(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Everything that the event log keeps of a run: messages, metadata, errors and stack traces."""
+    return "\n".join(dg.serialize_value(entry) for entry in instance.all_logs(run_id))
+
+
+def set_account(patch: pytest.MonkeyPatch, platform: str, url: str, clients: dict[str, str] = SECRETS) -> None:
+    account = {
+        "base_url": url,
+        "login_url": f"{url}/oauth/token",
+        "clients": [{"client_id": name, "client_secret": secret} for name, secret in clients.items()],
+        "requests_per_window": 5000,
+    }
+    patch.setenv(f"CACHE_PIPELINE_{platform.upper()}", json.dumps(account))
+
+
+def write_reports(folder: Path, declarations: Iterable[dict[str, Any]]) -> None:
+    folder.mkdir(exist_ok=True)
+    for declaration in declarations:
+        (folder / f"{declaration['report']}.yaml").write_text(yaml.safe_dump(declaration))
+
+
+@contextmanager
+def bench_of(patch: pytest.MonkeyPatch, folder: Path, declaration: dict[str, Any]) -> Generator[Bench]:
+    """A bench for one report; the servers' URLs are in the environment already."""
+    write_reports(folder / "reports", [declaration])
+    patch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(folder / "reports"))
+    patch.setenv("CACHE_PIPELINE_DATA_DIR", str(folder / "data"))
+    report = Report.model_validate(declaration)
+    with running_simulator(SMALL_VENDOR) as url, httpx.Client(base_url=url) as admin:
+        for platform in ("reportdata", "genesys"):
+            set_account(patch, platform, url)
+        migrate_history(read_settings(), {report.report: report})
+        yield Bench(report, admin, folder / "data")

@@ -1,0 +1,150 @@
+"""What each check finds in one staged partition."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from cache_pipeline.orchestration.checks import find_complete, find_schema, find_watermark
+from cache_pipeline.orchestration.metadata import chunk_sentence, chunk_table, partition_metadata
+from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import arrow_schema, rows_to_table
+from cache_pipeline.service.engine import report_columns
+from cache_pipeline.service.fetching import FetchedPartition
+from cache_pipeline_tests.orchestration.bench import declared
+
+REPORT = Report.model_validate(declared(time_zone="UTC"))
+DAY = Interval.parse("2024-06-10T00:00:00Z/2024-06-11T00:00:00Z")
+FETCHED_AT = datetime(2024, 6, 12, tzinfo=UTC)
+SCHEMA = arrow_schema(report_columns(REPORT))
+
+
+def _rows(hours: int = 24, groups: int = 3) -> pa.Table:
+    starts = [DAY.start + timedelta(hours=hour) for hour in range(hours)]
+    rows = [
+        {
+            "interval_start": start,
+            "interval_end": start + timedelta(hours=1),
+            "queue_id": f"queue {group}",
+            "n_offered": 1,
+        }
+        for start in starts
+        for group in range(groups)
+    ]
+    return rows_to_table(rows, SCHEMA)
+
+
+def _chunk(
+    got: int = 72,
+    verdict: Verdict = Verdict.whole,
+    interval: Interval = DAY,
+    watermark: datetime = FETCHED_AT,
+    calls: int = 1,
+) -> JudgedChunk:
+    return JudgedChunk(interval, 72.0, Source.declaration, got, verdict, calls, 1.25, watermark)
+
+
+def _partition(
+    rows: pa.Table | None = None, *chunks: JudgedChunk, watermark: datetime = FETCHED_AT
+) -> FetchedPartition:
+    return FetchedPartition(
+        "2024-06-10", DAY, _rows() if rows is None else rows, watermark, FETCHED_AT, chunks or (_chunk(),)
+    )
+
+
+def test_a_whole_partition_passes_all_three() -> None:
+    for find in (find_complete, find_schema, find_watermark):
+        assert find(_partition(), REPORT).problem == ""
+    assert find_complete(_partition(), REPORT).metadata == {
+        "rows": 72,
+        "truncated and asked again": 0,
+        "provisional": False,
+    }
+    assert find_watermark(_partition(), REPORT).metadata == {"watermark": "2024-06-12T00:00:00Z"}
+
+
+def test_fewer_rows_than_were_judged_is_incomplete() -> None:
+    found = find_complete(_partition(_rows(hours=23)), REPORT)
+    assert found.problem.startswith(f"1 chunks have fewer rows staged than the vendor gave, {DAY} first")
+
+
+def test_rows_of_a_truncated_answer_are_not_held_against_its_parts() -> None:
+    half = Interval(DAY.start, DAY.start + timedelta(hours=12))
+    other = Interval(half.end, DAY.end)
+    chunks = (_chunk(got=100, verdict=Verdict.truncated), _chunk(36, interval=half), _chunk(36, interval=other))
+    found = find_complete(_partition(None, *chunks), REPORT)
+    assert found.problem == ""
+    assert found.metadata["truncated and asked again"] == 1
+
+
+def test_a_chunk_that_reaches_beyond_the_partition_is_not_counted_against_it() -> None:
+    week = Interval(DAY.start, DAY.start + timedelta(days=7))
+    assert find_complete(_partition(None, _chunk(got=500, interval=week)), REPORT).problem == ""
+
+
+def test_rows_beyond_the_watermark_do_not_make_up_for_final_ones() -> None:
+    noon = DAY.start + timedelta(hours=12)
+    final_rows_lost = _rows().slice(3)
+    partition = _partition(final_rows_lost, _chunk(got=36, watermark=noon), watermark=noon)
+    found = find_complete(partition, REPORT)
+    assert found.problem
+    assert found.metadata["provisional"] is True
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        (_rows().drop_columns(["n_offered"]), "columns are"),
+        (_rows().append_column("colour", pa.array(["red"] * 72)), "columns are"),
+        (_rows(hours=25), "is no bucket of"),
+        (pa.concat_tables([_rows(), _rows(hours=1)]), "3 rows repeat a group"),
+    ],
+)
+def test_rows_that_are_not_as_declared_fail_the_schema_check(rows: pa.Table, problem: str) -> None:
+    assert problem in find_schema(_partition(rows), REPORT).problem
+
+
+def test_a_watermark_after_the_fetch_is_not_believed_but_a_little_skew_is() -> None:
+    def ahead(by: timedelta) -> str:
+        return find_watermark(_partition(None, _chunk(watermark=FETCHED_AT + by)), REPORT).problem
+
+    assert ahead(timedelta(minutes=4)) == ""
+    assert "check this machine's clock" in ahead(timedelta(minutes=6))
+
+
+def test_a_partitions_numbers_are_plotted_by_dagster() -> None:
+    night = Interval(DAY.start, DAY.start + timedelta(hours=6))
+    chunks = (_chunk(verdict=Verdict.truncated, calls=4), _chunk(interval=night, calls=3))
+    late = _partition(None, *chunks, watermark=DAY.end - timedelta(minutes=90))
+    assert partition_metadata(late) == {
+        "dagster/partition_row_count": 72,
+        "calls": 7,
+        "truncated chunks": 1,
+        "watermark": "2024-06-10T22:30:00Z",
+        "watermark lag (s)": 5400.0,
+    }
+    assert partition_metadata(_partition())["watermark lag (s)"] == 0.0
+
+
+def test_a_long_list_of_chunks_is_cut_before_it_fills_the_event_log() -> None:
+    assert len(chunk_table([_chunk()] * 5000).records) == 200
+    (record,) = chunk_table([_chunk(calls=3)]).records
+    assert record.data == {
+        "interval": str(DAY),
+        "verdict": "whole",
+        "got": 72,
+        "expected": 72,
+        "expected by": "declaration",
+        "calls": 3,
+        "seconds": 1.2,
+    }
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_each_verdict_has_its_sentence(verdict: Verdict) -> None:
+    sentence = chunk_sentence(replace(_chunk(got=40), verdict=verdict))
+    assert sentence.startswith(f"{DAY}: 40 rows of 72 expected by declaration: ")
+    assert len(sentence) > len(f"{DAY}: 40 rows of 72 expected by declaration: ")

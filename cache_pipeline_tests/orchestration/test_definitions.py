@@ -1,0 +1,206 @@
+"""What Dagster sees: every declared report becomes assets, checks, a job, a schedule and a sensor, with no server near."""
+
+import runpy
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from cache_pipeline.orchestration.build import build_defs
+from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.query.declarations import DeclarationError
+from cache_pipeline.settings import SettingsError
+from cache_pipeline_tests.orchestration.bench import LAYERS, STAGED_CHECKS, declared, write_reports
+
+REPORTS = Path(__file__).parents[2] / "reports"
+NAMES = {"conversation_day", "conversation_hour", "queue_day", "queue_interval"}
+
+
+@pytest.fixture
+def defs(environment: pytest.MonkeyPatch) -> dg.Definitions:
+    environment.setenv("CACHE_PIPELINE_REPORTS_DIR", str(REPORTS))
+    return build_defs()
+
+
+def _of(environment: pytest.MonkeyPatch, folder: Path, **changes: object) -> dg.Definitions:
+    write_reports(folder / "reports", [declared(**changes)])
+    environment.setenv("CACHE_PIPELINE_REPORTS_DIR", str(folder / "reports"))
+    return build_defs()
+
+
+def test_the_projects_own_reports_load_with_no_server_and_no_account(defs: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_the_front_door_that_dagster_loads_is_the_same_assembly(
+    defs: dg.Definitions, environment: pytest.MonkeyPatch
+) -> None:
+    front = runpy.run_module("cache_pipeline.definitions")["defs"]
+    assert {spec.key for spec in front.resolve_all_asset_specs()} == {
+        spec.key for spec in defs.resolve_all_asset_specs()
+    }
+
+
+def test_each_report_has_its_four_assets_in_a_group_of_its_own(defs: dg.Definitions) -> None:
+    groups = {spec.key.to_user_string(): spec.group_name for spec in defs.resolve_all_asset_specs()}
+    assert groups == {f"{layer}/{name}": name for name in NAMES for layer in LAYERS}
+
+
+def test_rows_flow_from_staged_to_history_and_from_there_to_hot_and_edge(defs: dg.Definitions) -> None:
+    parents = {
+        spec.key.to_user_string(): {dep.asset_key.to_user_string() for dep in spec.deps}
+        for spec in defs.resolve_all_asset_specs()
+        if spec.key.path[1] == "queue_day"
+    }
+    assert parents == {
+        "staged/queue_day": set(),
+        "history/queue_day": {"staged/queue_day"},
+        "hot/queue_day": {"history/queue_day"},
+        "edge/queue_day": {"history/queue_day"},
+    }
+
+
+def test_assets_tell_their_owner_kind_columns_and_meaning(defs: dg.Definitions) -> None:
+    (spec,) = [spec for spec in defs.resolve_all_asset_specs() if spec.key == dg.AssetKey(["history", "queue_day"])]
+    assert list(spec.owners) == ["team:operations"]
+    assert spec.kinds == {"postgres"}
+    assert spec.description is not None
+    assert spec.description.startswith("Offered, answered, abandoned and handling by queue, by local day. ")
+    columns = spec.metadata["dagster/column_schema"]
+    assert isinstance(columns, dg.TableSchema)
+    named = {column.name: column.type for column in columns.columns}
+    assert list(named)[:3] == ["interval_start", "interval_end", "queue_id"]
+    assert named["offered"] == "int64"
+
+
+def test_what_is_staged_passes_three_blocking_checks_and_the_tiers_one_that_does_not_block(
+    defs: dg.Definitions,
+) -> None:
+    specs = [spec for check in defs.asset_checks or [] for spec in check.check_specs]
+    for name in NAMES:
+        staged = {spec.name: spec.blocking for spec in specs if spec.asset_key == dg.AssetKey(["staged", name])}
+        edge = {spec.name: spec.blocking for spec in specs if spec.asset_key == dg.AssetKey(["edge", name])}
+        assert staged == dict.fromkeys(STAGED_CHECKS, True)
+        assert edge == {"tiers_agree": False}
+
+
+def test_each_report_has_a_job_of_all_its_assets_and_checks(defs: dg.Definitions) -> None:
+    for name in NAMES:
+        job = defs.resolve_job_def(f"{name}_job")
+        assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == {
+            f"{layer}/{name}" for layer in LAYERS
+        }
+        assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {*STAGED_CHECKS, "tiers_agree"}
+        assert job.partitions_def is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "cron", "zone"),
+    [
+        ("conversation_hour", "15 0 * * *", "UTC"),
+        ("conversation_day", "15 0 * * *", "America/New_York"),
+        ("queue_day", "15 0 * * *", "Europe/Berlin"),
+        ("queue_interval", "15 * * * *", "Europe/Berlin"),
+    ],
+)
+def test_the_schedule_waits_the_settle_time_after_a_partitions_end_in_the_reports_zone(
+    defs: dg.Definitions, name: str, cron: str, zone: str
+) -> None:
+    schedule = defs.resolve_schedule_def(f"{name}_schedule")
+    assert (schedule.cron_schedule, schedule.execution_timezone, schedule.job_name) == (cron, zone, f"{name}_job")
+
+
+def test_each_report_has_a_sensor_for_what_has_gone_stale(defs: dg.Definitions) -> None:
+    for name in NAMES:
+        sensor = defs.resolve_sensor_def(f"{name}_stale_sensor")
+        assert sensor.job_name == f"{name}_job"
+        assert sensor.minimum_interval_seconds == 60
+
+
+def test_partitions_follow_the_declared_cadence_and_zone(defs: dg.Definitions) -> None:
+    found = {
+        name: defs.resolve_job_def(f"{name}_job").partitions_def
+        for name in ("queue_interval", "queue_day", "conversation_day")
+    }
+    described = {
+        name: (partitions.cron_schedule, partitions.timezone)
+        for name, partitions in found.items()
+        if isinstance(partitions, dg.TimeWindowPartitionsDefinition)
+    }
+    assert described == {
+        "queue_interval": ("0 * * * *", "Europe/Berlin"),
+        "queue_day": ("0 0 * * *", "Europe/Berlin"),
+        "conversation_day": ("0 0 * * *", "America/New_York"),
+    }
+
+
+def test_a_report_has_assets_for_its_declared_tiers_only(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    defs = _of(environment, tmp_path, tiers=["history"])
+    dg.Definitions.validate_loadable(defs)
+    assert {spec.key.path[0] for spec in defs.resolve_all_asset_specs()} == {"staged", "history"}
+    names = {spec.name for check in defs.asset_checks or [] for spec in check.check_specs}
+    assert names == set(STAGED_CHECKS)
+
+
+def test_edge_without_hot_is_checked_all_the_same(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    defs = _of(environment, tmp_path, tiers=["history", "edge"])
+    dg.Definitions.validate_loadable(defs)
+    assert {spec.key.path[0] for spec in defs.resolve_all_asset_specs()} == {"staged", "history", "edge"}
+    assert "tiers_agree" in {spec.name for check in defs.asset_checks or [] for spec in check.check_specs}
+
+
+@pytest.mark.parametrize("changes", [{"partition": "week"}, {"settle": "PT2H"}, {"group_by": []}, {"owners": []}])
+def test_other_shapes_of_a_report_load_too(
+    environment: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    dg.Definitions.validate_loadable(_of(environment, tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("settle", "partition", "cron"),
+    [
+        ("PT2H30M", "day", "30 2 * * *"),
+        ("PT1H", "day", "0 1 * * *"),
+        ("P3D", "day", "59 23 * * *"),
+        ("PT1H", "week", "0 1 * * 1"),
+        ("PT0S", "hour", "0 * * * *"),
+    ],
+)
+def test_a_settle_time_of_hours_moves_the_schedule_by_hours(
+    environment: pytest.MonkeyPatch, tmp_path: Path, settle: str, partition: str, cron: str
+) -> None:
+    defs = _of(environment, tmp_path, settle=settle, partition=partition)
+    assert defs.resolve_schedule_def("calls_hour_schedule").cron_schedule == cron
+
+
+def test_a_mistake_in_a_declaration_stops_the_loading_by_file_line_and_field(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(DeclarationError, match=r"calls_hour\.yaml:\d+: granularity"):
+        _of(environment, tmp_path, granularity="PT7M")
+
+
+def test_a_mistake_in_a_setting_stops_the_loading_by_its_variable(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CACHE_PIPELINE_PARTITIONS_FROM", "soon")
+    with pytest.raises(SettingsError, match="CACHE_PIPELINE_PARTITIONS_FROM"):
+        build_defs()
+
+
+def test_settings_end_and_begin_all_partitions_where_they_say_so(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("CACHE_PIPELINE_PARTITIONS_FROM", "1999-01-04")
+    environment.setenv("CACHE_PIPELINE_PARTITIONS_TO", "1999-01-07")
+    partitions = _of(environment, tmp_path).resolve_job_def("calls_hour_job").partitions_def
+    assert partitions is not None
+    assert partitions.get_partition_keys() == ["1999-01-04", "1999-01-05", "1999-01-06"]
+
+
+def test_a_resource_can_be_put_in_place_of_a_default(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CACHE_PIPELINE_REPORTS_DIR", str(REPORTS))
+
+    class OtherEngine(EngineResource):
+        pass
+
+    other = OtherEngine()
+    assert (build_defs(resource_overrides={"engine": other}).resources or {})["engine"] is other

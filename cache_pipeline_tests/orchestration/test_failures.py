@@ -1,0 +1,246 @@
+"""Runs that fail: what is kept of them, what they say, and whether a retry could help."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from cache_pipeline.orchestration.resources import failure
+from cache_pipeline.query.errors import QueryError
+from cache_pipeline.query.interval import IntervalSet
+from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.service.staging import Staging
+from cache_pipeline.settings import SettingsError
+from cache_pipeline.tiers.history import HistoryUnavailable
+from cache_pipeline.upstream.errors import JobFailed, LoginRefused, UpstreamRefused, UpstreamUnreachable
+from cache_pipeline_tests.orchestration.bench import (
+    TIERS,
+    Bench,
+    all_words,
+    evaluations,
+    failures,
+    materialized,
+    set_account,
+)
+
+DAYS = ["2024-06-10", "2024-06-11", "2024-06-12"]
+
+
+def _nothing_published(bench: Bench, instance: dg.DagsterInstance) -> None:
+    for layer in TIERS:
+        assert materialized(instance, bench.key(layer)) == set()
+    assert bench.coverage().complete | bench.coverage().provisional == IntervalSet()
+    assert bench.edge().manifest().datasets == {}
+
+
+def test_a_failing_partition_leaves_the_others_staged_and_only_the_rest_is_asked_for_again(
+    job_bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    job_bench.fault(fail_jobs=1)
+    result = job_bench.run(instance, DAYS[0], DAYS[-1])
+    assert not result.success
+    assert job_bench.asked() == 3
+    assert job_bench.staged_files() == materialized(instance, job_bench.key("staged")) == set(DAYS[1:])
+    assert any(
+        f"1 of 3 partitions of queue_hour failed; {DAYS[0]}: upstream job" in text and "a fault on demand" in text
+        for _, text, _ in failures(result)
+    )
+    _nothing_published(job_bench, instance)
+
+    assert job_bench.run(instance, DAYS[0], DAYS[-1]).success
+    assert job_bench.asked() == 1
+    for layer in ("staged", *TIERS):
+        assert materialized(instance, job_bench.key(layer)) == set(DAYS)
+
+
+def test_partitions_that_were_staged_before_a_failure_keep_their_metadata(
+    job_bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    job_bench.fault(fail_jobs=1)
+    job_bench.run(instance, DAYS[0], DAYS[-1])
+    records = instance.fetch_materializations(job_bench.key("staged"), limit=10).records
+    events = [record.asset_materialization for record in records if record.asset_materialization]
+    assert {event.partition for event in events} == set(DAYS[1:])
+    for event in events:
+        assert event.metadata["dagster/partition_row_count"].value in range(40, 73)
+        assert event.metadata["calls"].value in range(3, 12)
+
+
+def test_a_platform_without_an_account_is_named_with_the_settings_to_make(
+    bench: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch
+) -> None:
+    servers.delenv("CACHE_PIPELINE_GENESYS")
+    with pytest.raises(dg.Failure) as caught:
+        bench.run(instance, DAYS[0], raise_on_error=True)
+    assert caught.value.description == (
+        "calls_hour asks genesys, which has no account: set CACHE_PIPELINE_GENESYS__BASE_URL and "
+        "CACHE_PIPELINE_GENESYS__CLIENTS"
+    )
+    assert not caught.value.allow_retries
+
+
+def test_a_refused_login_is_one_clear_line_without_a_secret(
+    bench: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch
+) -> None:
+    wrong = {"alpha": "wrong-secret-58c1", "beta": "wrong-secret-91d4"}
+    set_account(servers, "genesys", str(bench.admin.base_url).rstrip("/"), wrong)
+    with pytest.raises(dg.Failure) as caught:
+        bench.run(instance, DAYS[0], raise_on_error=True)
+    text = str(caught.value.description)
+    assert text.startswith(f"1 of 1 partitions of calls_hour failed; {DAYS[0]}: login refused for every OAuth client")
+    assert "\n" not in text
+    assert not caught.value.allow_retries
+    (run,) = instance.get_runs()
+    words = all_words(instance, run.run_id)
+    assert "login refused" in words
+    assert "wrong-secret" not in words
+    _nothing_published(bench, instance)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("CACHE_PIPELINE_REDIS_URL", None, "CACHE_PIPELINE_REDIS_URL is not set"),
+        ("CACHE_PIPELINE_GENESYS", '{"base_url": "nowhere"}', "CACHE_PIPELINE_GENESYS__"),
+        ("CACHE_PIPELINE_TENANT", "NOT A TENANT", "CACHE_PIPELINE_TENANT"),
+    ],
+)
+def test_a_setting_that_is_missing_or_wrong_where_the_run_executes_is_named(
+    bench: Bench,
+    instance: dg.DagsterInstance,
+    servers: pytest.MonkeyPatch,
+    name: str,
+    value: str | None,
+    told: str,
+) -> None:
+    job = bench.definitions().resolve_job_def("calls_hour_job")
+    if value is None:
+        servers.delenv(name)
+    else:
+        servers.setenv(name, value)
+    result = job.execute_in_process(instance=instance, partition_key=DAYS[0], raise_on_error=False)
+    assert not result.success
+    assert any(told in text for _, text, _ in failures(result))
+    assert bench.asked() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "told", "kind"),
+    [
+        (
+            "CACHE_PIPELINE_POSTGRES_URL",
+            "postgresql",
+            "PostgreSQL at 127.0.0.1 cannot be reached",
+            "HistoryUnavailable",
+        ),
+        ("CACHE_PIPELINE_REDIS_URL", "redis", "the shared quota of genesys cannot be asked", ""),
+    ],
+)
+def test_a_server_that_is_away_is_named_without_its_password_and_a_retry_may_help(
+    bench: Bench,
+    instance: dg.DagsterInstance,
+    servers: pytest.MonkeyPatch,
+    name: str,
+    scheme: str,
+    told: str,
+    kind: str,
+) -> None:
+    servers.setenv(name, f"{scheme}://someone:password-3c7e@127.0.0.1:1/0")
+    with pytest.raises(dg.Failure) as caught:
+        bench.run(instance, DAYS[0], raise_on_error=True)
+    assert told in str(caught.value.description)
+    assert caught.value.allow_retries
+    assert not kind or caught.value.metadata["error"].value == kind
+    (run,) = instance.get_runs()
+    assert "password-3c7e" not in all_words(instance, run.run_id)
+    assert bench.asked() == 0
+
+
+def test_a_tag_that_names_no_lane_fails_the_run_before_the_vendor_is_asked(
+    bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    result = bench.run(instance, DAYS[0], tags={"cache_pipeline/lane": "fast"})
+    assert any("cache_pipeline/lane='fast' is no lane" in text for _, text, _ in failures(result))
+    assert bench.asked() == 0
+
+
+@pytest.fixture
+def staged(bench: Bench, instance: dg.DagsterInstance) -> tuple[Bench, Staging]:
+    """A bench whose day is staged already, by a run that ended before it published."""
+    assert bench.run(instance, DAYS[0], only="staged").success
+    _nothing_published(bench, instance)
+    bench.asked()
+    return bench, Staging(bench.data / "staged")
+
+
+def test_a_staged_day_that_fails_a_check_is_published_nowhere(
+    staged: tuple[Bench, Staging], instance: dg.DagsterInstance
+) -> None:
+    bench, staging = staged
+    partition = staging.read(bench.series, DAYS[0])
+    assert partition is not None
+    staging.write(bench.series, replace(partition, rows=partition.rows.slice(0, partition.rows.num_rows - 5)))
+
+    result = bench.run(instance, DAYS[0])
+    assert not result.success
+    of_day, of_all = evaluations(result, bench.check("complete"))
+    assert (of_day.partition, of_day.passed, of_all.passed) == (DAYS[0], False, False)
+    assert of_day.description is not None
+    assert of_day.description.startswith("1 chunks have fewer rows staged than the vendor gave")
+    assert of_all.description == f"1 of 1 partitions fail; {DAYS[0]}: {of_day.description}"
+    assert {step for step, _, _ in failures(result)} == {"staged_checks__calls_hour"}
+    _nothing_published(bench, instance)
+    assert bench.asked() == 0
+
+
+def test_a_watermark_from_the_future_blocks_too(staged: tuple[Bench, Staging], instance: dg.DagsterInstance) -> None:
+    bench, staging = staged
+    partition = staging.read(bench.series, DAYS[0])
+    assert partition is not None
+    ahead = tuple(replace(chunk, watermark=partition.fetched_at + timedelta(hours=1)) for chunk in partition.chunks)
+    staging.write(bench.series, replace(partition, chunks=ahead))
+    result = bench.run(instance, DAYS[0])
+    verdicts = {
+        name: {one.passed for one in evaluations(result, bench.check(name))} for name in ("complete", "watermark")
+    }
+    assert verdicts == {"complete": {True}, "watermark": {False}}
+    _nothing_published(bench, instance)
+
+
+def test_history_alone_does_not_run_on_what_was_never_staged(bench: Bench, instance: dg.DagsterInstance) -> None:
+    with pytest.raises(
+        dg.Failure, match=f"1 partitions are not staged, {DAYS[0]} first: materialise staged/calls_hour"
+    ):
+        bench.run(instance, DAYS[0], only="history", raise_on_error=True)
+    assert bench.asked() == 0
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(
+    bench: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    servers.setenv("CACHE_PIPELINE_DATA_DIR", str(tmp_path / "file"))
+    result = bench.run(instance, DAYS[0], only="staged")
+    assert any("cannot be written" in text and "CACHE_PIPELINE_DATA_DIR" in text for _, text, _ in failures(result))
+
+
+@pytest.mark.parametrize(
+    ("error", "retry"),
+    [
+        (QueryError("no such bucket"), False),
+        (SchemaMismatch("unknown ['colour']"), False),
+        (SettingsError("CACHE_PIPELINE_REDIS_URL is not set"), False),
+        (LoginRefused(client_ids=["alpha"], login_url="https://login.invalid", reason="no"), False),
+        (UpstreamRefused(status=400, method="POST", path="/x"), False),
+        (UpstreamUnreachable(host="vendor.invalid", reason="timed out"), True),
+        (JobFailed("job-1", "the vendor gave no reason"), True),
+        (HistoryUnavailable("PostgreSQL at localhost cannot be reached"), True),
+    ],
+)
+def test_a_failure_says_its_one_line_and_whether_a_retry_could_help(*, error: Exception, retry: bool) -> None:
+    told = failure(error)
+    assert told.description == str(error)
+    assert told.allow_retries is retry
+    assert told.metadata["error"].value == type(error).__name__

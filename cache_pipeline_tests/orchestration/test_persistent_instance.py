@@ -1,0 +1,52 @@
+"""Runs on an instance whose storage is PostgreSQL, as it is in use: what an in-memory one forgives, it does not."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from cache_pipeline_tests.orchestration.bench import (
+    LAYERS,
+    STAGED_CHECKS,
+    Bench,
+    failures,
+    materialized,
+    recorded,
+)
+
+DAYS = ["2024-06-10", "2024-06-11"]
+
+
+@pytest.fixture
+def kept_instance(home: Path) -> Generator[dg.DagsterInstance]:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+def test_the_projects_own_instance_file_is_one_that_dagster_takes(home: Path) -> None:
+    theirs = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    ours = yaml.safe_load((home / "dagster.yaml").read_text())
+    assert theirs["storage"] == ours["storage"]
+
+
+def test_the_same_day_can_fail_and_fail_and_pass_and_pass_again(
+    bench: Bench, kept_instance: dg.DagsterInstance
+) -> None:
+    bench.fault(max_rows=1)
+    assert not bench.run(kept_instance, DAYS[0]).success
+    assert not bench.run(kept_instance, DAYS[0]).success
+    assert {one.passed for one in recorded(kept_instance, bench.check("complete"))} == {False}
+
+    bench.fault(max_rows=40)
+    for again in (False, True):
+        result = bench.run(kept_instance, *DAYS, again=again)
+        assert result.success, failures(result)
+    for layer in LAYERS:
+        assert materialized(kept_instance, bench.key(layer)) == set(DAYS)
+    for name in STAGED_CHECKS:
+        evaluations = recorded(kept_instance, bench.check(name))
+        passed = [str(one.partition) for one in evaluations if one.passed]
+        assert sorted(passed) == sorted(2 * [*DAYS, "None"])
+        assert evaluations[-1].passed

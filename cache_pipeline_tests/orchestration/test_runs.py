@@ -1,0 +1,163 @@
+"""Whole runs against the simulated vendor: what is fetched, kept, recorded, and not fetched again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from cache_pipeline.orchestration.automation import job_name
+from cache_pipeline.query.interval import IntervalSet
+from cache_pipeline.service.engine import report_columns
+from cache_pipeline.settings import read_settings
+from cache_pipeline.tiers.history import open_history
+from cache_pipeline_tests.orchestration.bench import (
+    LAYERS,
+    SECRETS,
+    STAGED_CHECKS,
+    Bench,
+    all_words,
+    bench_of,
+    declared,
+    evaluations,
+    failures,
+    materialized,
+)
+
+DAYS = ["2024-06-10", "2024-06-11", "2024-06-12"]
+
+
+def _sum(rows: pa.Table) -> int:
+    return pc.sum(rows["n_offered"]).as_py()
+
+
+def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, dict[str, Any]]:
+    """The latest materialisation's metadata by partition."""
+    records = instance.fetch_materializations(key, limit=100).records
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        event = record.asset_materialization
+        assert event is not None
+        assert event.partition is not None
+        found.setdefault(event.partition, {name: value.value for name, value in event.metadata.items()})
+    return found
+
+
+def test_a_range_run_fetches_checks_and_publishes_every_partition(bench: Bench, instance: dg.DagsterInstance) -> None:
+    result = bench.run(instance, DAYS[0], DAYS[-1])
+    assert result.success, failures(result)
+    whole = bench.interval(DAYS[0], DAYS[-1])
+    truth = bench.truth(whole)
+    assert truth > 1000
+
+    for layer in LAYERS:
+        assert materialized(instance, bench.key(layer)) == set(DAYS)
+    for name in STAGED_CHECKS:
+        found = evaluations(result, bench.check(name))
+        assert [(one.partition, one.passed, one.blocking) for one in found] == [
+            *((day, True, True) for day in DAYS),
+            (None, True, True),
+        ]
+    (agree,) = evaluations(result, bench.check("tiers_agree", "edge"))
+    assert agree.passed
+    assert agree.metadata["partitions"].value == 3
+
+    assert bench.coverage().complete == IntervalSet([whole])
+    with open_history(read_settings().required_postgres_url()) as history:
+        assert _sum(history.read(bench.series, whole, report_columns(bench.report))) == truth
+    assert _sum(bench.edge().read(bench.report, whole)) == truth
+
+    metadata = _metadata(instance, bench.key("staged"))
+    rows = {day: int(metadata[day]["dagster/partition_row_count"]) for day in DAYS}
+    assert all(40 < count <= 72 for count in rows.values())
+    assert {metadata[day]["calls"] for day in DAYS} == {1}
+    assert {metadata[day]["truncated chunks"] for day in DAYS} == {0}
+    assert {metadata[day]["watermark lag (s)"] for day in DAYS} == {0.0}
+    assert {metadata[day]["upstream calls"] for day in DAYS} == {3}
+    assert {metadata[day]["dagster/row_count"] for day in DAYS} == {sum(rows.values())}
+    kept = _metadata(instance, bench.key("history"))
+    assert {day: kept[day]["dagster/partition_row_count"] for day in DAYS} == rows
+    published = _metadata(instance, bench.key("edge"))
+    assert {published[day]["files uploaded"] for day in DAYS} == {3}
+    assert {_metadata(instance, bench.key("hot"))[day]["answers"] for day in DAYS} == {3}
+
+
+def test_a_second_run_asks_the_vendor_nothing_and_a_wish_for_restated_figures_everything(
+    bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    assert bench.run(instance, DAYS[0], DAYS[-1]).success
+    assert bench.asked() == 3
+    files = {path: path.stat().st_mtime_ns for path in bench.data.rglob("*.parquet")}
+
+    assert bench.run(instance, DAYS[0], DAYS[-1]).success
+    assert bench.asked() == 0
+    assert {path: path.stat().st_mtime_ns for path in bench.data.rglob("*.parquet")} == files
+
+    for path in (bench.data / "staged").rglob("*.parquet"):
+        path.unlink()
+    assert bench.run(instance, DAYS[0], DAYS[-1]).success
+    assert bench.asked() == 0, "history holds what the lost files held"
+    assert bench.staged_files() == set(DAYS)
+
+    assert bench.run(instance, DAYS[1], DAYS[-1], again=True).success
+    assert bench.asked() == 2
+
+
+def test_one_partition_runs_by_its_key_alone(bench: Bench, instance: dg.DagsterInstance) -> None:
+    job = bench.definitions().resolve_job_def(job_name(bench.report))
+    result = job.execute_in_process(instance=instance, partition_key=DAYS[1], raise_on_error=False)
+    assert result.success, failures(result)
+    for layer in LAYERS:
+        assert materialized(instance, bench.key(layer)) == {DAYS[1]}
+    for name in STAGED_CHECKS:
+        assert {one.passed for one in evaluations(result, bench.check(name))} == {True}
+        assert DAYS[1] in {one.partition for one in evaluations(result, bench.check(name))}
+    assert bench.coverage().complete == IntervalSet([bench.interval(DAYS[1])])
+    assert bench.asked() == 1
+
+
+def test_the_long_day_of_a_clock_change_is_one_partition_of_25_hours(
+    bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    result = bench.run(instance, "2024-10-27")
+    assert result.success, failures(result)
+    day = bench.interval("2024-10-27")
+    assert day.length.total_seconds() == 25 * 3600
+    assert _sum(bench.edge().read(bench.report, day)) == bench.truth(day)
+
+
+def test_the_hour_that_a_clock_change_repeats_is_two_partitions_in_every_tier(
+    servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    hours = [f"2024-10-27T{hour}" for hour in ("01:00+0200", "02:00+0200", "02:00+0100", "03:00+0100")]
+    with bench_of(servers, tmp_path, declared(partition="hour")) as bench:
+        result = bench.run(instance, hours[0], hours[-1])
+        assert result.success, failures(result)
+        for layer in LAYERS:
+            assert materialized(instance, bench.key(layer)) == set(hours)
+        assert len(bench.staged_files()) == 4
+        whole = bench.interval(hours[0], hours[-1])
+        assert whole.length.total_seconds() == 4 * 3600
+        assert _sum(bench.edge().read(bench.report, whole)) == bench.truth(whole)
+
+
+def test_a_run_without_a_partition_fails_and_says_what_to_select(bench: Bench, instance: dg.DagsterInstance) -> None:
+    job = bench.definitions().resolve_job_def(job_name(bench.report))
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    assert not result.success
+    assert any("the run covers no partition: select at least one" in text for _, text, _ in failures(result))
+    assert bench.asked() == 0
+
+
+def test_no_secret_is_in_anything_that_the_event_log_keeps(bench: Bench, instance: dg.DagsterInstance) -> None:
+    result = bench.run(instance, DAYS[0])
+    assert result.success
+    words = all_words(instance, result.run_id)
+    assert "2024-06-10" in words
+    assert json.dumps("staged")[1:-1] in words
+    for secret in SECRETS.values():
+        assert secret not in words
+    assert "Bearer" not in words

@@ -1,0 +1,106 @@
+"""The sensor: what it asks for, how much at once, and that it holds its peace where nothing is stale."""
+
+from collections.abc import Generator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from cache_pipeline.orchestration.partitions import keys_of_run, keys_within, partition_intervals
+from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.schema import arrow_schema
+from cache_pipeline.service.engine import report_columns
+from cache_pipeline.settings import read_settings
+from cache_pipeline.tiers.history import Replacement, open_history
+from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared
+
+
+def _tick(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
+    sensor = bench.definitions().resolve_sensor_def(f"{bench.report.report}_stale_sensor")
+    with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+        return sensor.evaluate_tick(context)
+
+
+def _asked(bench: Bench, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    return list(_tick(bench, instance).run_requests or [])
+
+
+def _hold(bench: Bench, *, final: list[str], provisional: list[str] | None = None, age: timedelta) -> None:
+    def of(keys: list[str]) -> IntervalSet:
+        return IntervalSet(partition_intervals(bench.partitions, keys).values())
+
+    fetched_at = datetime.now(UTC) - age
+    with open_history(read_settings().required_postgres_url()) as history:
+        rows = arrow_schema(report_columns(bench.report)).empty_table()
+        held = Replacement(bench.series, of(final), of(provisional or []), rows, fetched_at, fetched_at)
+        history.replace(held)
+
+
+@pytest.fixture
+def hourly(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
+    with bench_of(servers, tmp_path, declared(partition="hour")) as bench:
+        yield bench
+
+
+def _recent(bench: Bench) -> list[str]:
+    now = datetime.now(UTC)
+    return keys_within(bench.partitions, Interval(now - timedelta(days=2), now))
+
+
+def test_missing_partitions_are_asked_for_in_one_range_with_the_scheduled_lane(
+    hourly: Bench, instance: dg.DagsterInstance
+) -> None:
+    recent = _recent(hourly)
+    (request,) = _asked(hourly, instance)
+    assert keys_of_run(hourly.partitions, request.tags)[-40:] == recent[-40:]
+    assert request.tags["cache_pipeline/lane"] == "scheduled"
+    assert hourly.asked() == 0, "deciding asks the vendor nothing"
+
+
+def test_holes_are_asked_for_newest_first_and_a_few_at_a_time_under_keys_of_their_own(
+    hourly: Bench, instance: dg.DagsterInstance
+) -> None:
+    recent = _recent(hourly)
+    _hold(hourly, final=[key for index, key in enumerate(recent) if index % 5], age=timedelta(minutes=1))
+    found = _asked(hourly, instance)
+    assert len(found) == 3
+    ends = [keys_of_run(hourly.partitions, request.tags)[-1] for request in found]
+    order = [hourly.partitions.time_window_for_partition_key(key).start for key in ends]
+    assert order == sorted(order, reverse=True)
+    keys = [request.run_key for request in found]
+    assert len(set(keys)) == 3
+    assert [request.run_key for request in _asked(hourly, instance)] == keys, "the same staleness asks once"
+
+
+def test_old_provisional_figures_ask_again_under_a_new_key_after_each_fetch(
+    hourly: Bench, instance: dg.DagsterInstance
+) -> None:
+    recent = _recent(hourly)
+    *rest, last = recent
+    _hold(hourly, final=rest, provisional=[last], age=timedelta(hours=3))
+    (before,) = _asked(hourly, instance)
+    _hold(hourly, final=[], provisional=[last], age=timedelta(hours=2))
+    (after,) = _asked(hourly, instance)
+    assert before.tags == after.tags
+    assert before.run_key != after.run_key
+
+
+def test_fresh_figures_are_left_alone_and_the_tick_says_so(hourly: Bench, instance: dg.DagsterInstance) -> None:
+    *rest, last = _recent(hourly)
+    _hold(hourly, final=rest, provisional=[last], age=timedelta(minutes=1))
+    result = _tick(hourly, instance)
+    assert not result.run_requests
+    assert result.skip_message == f"all {len(rest) + 1} recent partitions are fresh"
+
+
+def test_what_the_sensor_asks_for_is_not_asked_for_again_once_it_has_run(
+    bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    (request,) = _asked(bench, instance)
+    (key,) = keys_of_run(bench.partitions, request.tags)
+    assert bench.run(instance, key, tags=dict(request.tags)).success
+    assert bench.asked() >= 1
+    assert _asked(bench, instance) == []

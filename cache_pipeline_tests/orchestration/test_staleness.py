@@ -1,0 +1,111 @@
+"""Which partitions are fetched again: decided from coverage and the time alone."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache_pipeline.orchestration.staleness import StaleRange, stale_ranges
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.tiers.coverage import Coverage
+
+FIRST = datetime(2025, 6, 1, tzinfo=UTC)
+NOW = datetime(2025, 7, 1, tzinfo=UTC)
+FRESHNESS = timedelta(hours=1)
+MISSING, COMPLETE, PROVISIONAL = "missing", "complete", "provisional"
+STATES = st.lists(st.sampled_from([MISSING, COMPLETE, PROVISIONAL]), min_size=1, max_size=25)
+
+
+def _partitions(count: int) -> dict[str, Interval]:
+    days = [FIRST + timedelta(days=number) for number in range(count)]
+    return {day.date().isoformat(): Interval(day, day + timedelta(days=1)) for day in days}
+
+
+def _coverage(states: list[str], age: timedelta) -> Coverage:
+    intervals = _partitions(len(states)).values()
+
+    def of(state: str) -> IntervalSet:
+        return IntervalSet(interval for interval, held in zip(intervals, states, strict=True) if held == state)
+
+    return Coverage(of(COMPLETE), of(PROVISIONAL), NOW, NOW - age if PROVISIONAL in states else None)
+
+
+def _found(states: list[str], age: timedelta = timedelta(0), at_most: int = 100) -> list[StaleRange]:
+    return stale_ranges(_coverage(states, age), _partitions(len(states)), NOW, FRESHNESS, at_most=at_most)
+
+
+def _keys(found: StaleRange, count: int) -> list[str]:
+    keys = list(_partitions(count))
+    return keys[keys.index(found.first) : keys.index(found.last) + 1]
+
+
+def test_what_history_lacks_is_stale() -> None:
+    assert _found([COMPLETE, MISSING, COMPLETE]) == [StaleRange("2025-06-02", "2025-06-02", "never@2025-07-01T00")]
+
+
+def test_what_is_complete_is_never_stale_however_old() -> None:
+    assert _found([COMPLETE, COMPLETE], age=timedelta(days=900)) == []
+
+
+def test_provisional_figures_are_stale_when_they_are_older_than_their_freshness() -> None:
+    assert _found([PROVISIONAL], age=FRESHNESS - timedelta(seconds=1)) == []
+    assert [(found.first, found.last) for found in _found([PROVISIONAL], age=FRESHNESS)] == [
+        ("2025-06-01", "2025-06-01")
+    ]
+
+
+def test_a_partition_that_is_held_in_part_is_stale_as_a_whole() -> None:
+    half = Interval(FIRST, FIRST + timedelta(hours=12))
+    found = stale_ranges(Coverage(IntervalSet([half])), _partitions(2), NOW, FRESHNESS, at_most=9)
+    assert [(part.first, part.last) for part in found] == [("2025-06-01", "2025-06-02")]
+
+
+def test_nothing_held_at_all_is_one_range() -> None:
+    assert _found([MISSING] * 5) == [StaleRange("2025-06-01", "2025-06-05", "never@2025-07-01T00")]
+
+
+def test_no_partitions_need_nothing() -> None:
+    assert stale_ranges(Coverage(), {}, NOW, FRESHNESS, at_most=3) == []
+
+
+def test_figures_fetched_anew_and_grown_old_again_are_another_request() -> None:
+    (before,) = _found([COMPLETE, PROVISIONAL], age=timedelta(hours=5))
+    (again,) = _found([COMPLETE, PROVISIONAL], age=timedelta(hours=5))
+    (after,) = _found([COMPLETE, PROVISIONAL], age=timedelta(hours=2))
+    assert before == again
+    assert (before.first, before.last) == (after.first, after.last)
+    assert before.seen != after.seen
+
+
+@given(states=STATES, hours=st.sampled_from([0, 2]))
+def test_exactly_the_missing_and_the_old_provisional_partitions_are_asked_for(states: list[str], hours: int) -> None:
+    wrong = {MISSING, PROVISIONAL} if hours else {MISSING}
+    expected = {key for key, state in zip(_partitions(len(states)), states, strict=True) if state in wrong}
+    asked = [key for found in _found(states, timedelta(hours=hours)) for key in _keys(found, len(states))]
+    assert len(asked) == len(set(asked))
+    assert set(asked) == expected
+
+
+@given(states=STATES, hours=st.sampled_from([0, 2]))
+def test_ranges_come_newest_first_and_neighbours_are_one_range(states: list[str], hours: int) -> None:
+    found = _found(states, timedelta(hours=hours))
+    order = list(_partitions(len(states)))
+    for newer, older in pairwise(found):
+        assert order.index(older.last) + 1 < order.index(newer.first)
+
+
+@given(states=STATES, hours=st.sampled_from([0, 2]), at_most=st.integers(0, 5))
+def test_no_more_ranges_than_allowed_and_of_all_the_newest(states: list[str], hours: int, at_most: int) -> None:
+    everything = _found(states, timedelta(hours=hours))
+    assert _found(states, timedelta(hours=hours), at_most) == everything[:at_most]
+
+
+def test_a_hole_that_stays_is_asked_for_once_an_hour() -> None:
+    """A run that failed is tried again, and ticks in between ask for nothing new."""
+
+    def seen(after: timedelta) -> str:
+        return stale_ranges(Coverage(), _partitions(1), NOW + after, FRESHNESS, at_most=1)[0].seen
+
+    assert seen(timedelta(0)) == seen(timedelta(minutes=59))
+    assert seen(timedelta(0)) != seen(timedelta(hours=1))

@@ -1,0 +1,146 @@
+"""What the platform tests ask with: declarations, a simulated vendor on HTTP, and a vendor that says what a test likes."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import redis.asyncio
+from pydantic import SecretStr
+
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
+from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
+from cache_pipeline.upstream.platforms.base import Job, Page, Platform
+from cache_pipeline.upstream.platforms.genesys import Genesys
+from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+
+SECRETS = {name: SecretStr(f"secret of {name}") for name in ("alpha", "beta", "gamma")}
+DAY = Interval.parse("2024-06-10T00:00:00Z/2024-06-11T00:00:00Z")
+INSTANT = SimulatorSettings(
+    clients=SECRETS,
+    job_seconds_base=0,
+    job_seconds_per_1000_cells=0,
+    reportdata_rate_limit=10_000,
+    genesys_rate_limit=10_000,
+    reportdata_max_rows=100_000,
+)
+
+_COMMON = {
+    "report": "queue_hour",
+    "description": "Offered by queue and medium",
+    "granularity": "PT1H",
+    "group_by": ["queueId", "mediaType"],
+    "partition": "day",
+    "start": "2024-01-01",
+}
+
+
+def reportdata_report(**changes: Any) -> Report:
+    vendor = {"platform": "reportdata", "query_type": "queue-performance", "metrics": ["offered", "handleMs"]}
+    return Report.model_validate({**_COMMON, **vendor, **changes})
+
+
+def genesys_report(**changes: Any) -> Report:
+    vendor = {"platform": "genesys", "query_type": "conversations", "metrics": ["nOffered", "tHandle"]}
+    return Report.model_validate({**_COMMON, **vendor, **changes})
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """Both platforms of one simulated vendor, asked through the real transport and quota."""
+
+    reportdata: ReportData
+    genesys: Genesys
+    admin: httpx.AsyncClient
+
+    async def truth(self, report: Report, interval: Interval) -> dict[tuple[str, ...], int]:
+        """Offered calls by bucket start and group, as the simulated vendor knows them."""
+        wanted = {
+            "interval": str(interval),
+            "granularity": report.granularity,
+            "groupBy": ",".join(report.group_by),
+            "timeZone": report.time_zone,
+        }
+        rows = (await self.admin.get("/simulator/truth", params=wanted)).json()["rows"]
+        return {
+            (row["intervalStart"].replace(".000Z", "Z"), *(row[name] for name in report.group_by)): row["offered"]
+            for row in rows
+        }
+
+    async def calls(self, prefix: str) -> dict[str, int]:
+        """Answered calls whose route starts so, by OAuth client."""
+        counted = (await self.admin.get("/simulator/counters")).json()["calls"]
+        found: dict[str, int] = {}
+        for entry in counted:
+            if entry["call"] == prefix:
+                found[entry["client_id"]] = found.get(entry["client_id"], 0) + entry["count"]
+        return found
+
+
+@asynccontextmanager
+async def simulated(
+    shared_redis: redis.asyncio.Redis, settings: SimulatorSettings = INSTANT, clock: Clock | None = None
+) -> AsyncGenerator[Vendor]:
+    with running_simulator(settings, clock=clock) as url:
+
+        def config(platform: str) -> UpstreamConfig:
+            return UpstreamConfig(
+                platform=platform,
+                base_url=url,
+                login_url=f"{url}/oauth/token",
+                clients=tuple(OAuthClient(client_id=name, client_secret=secret) for name, secret in SECRETS.items()),
+                policy=QuotaPolicy(limit=5000, window_seconds=60),
+            )
+
+        async with (
+            upstream_client(config("reportdata"), shared_redis) as one,
+            upstream_client(config("genesys"), shared_redis) as other,
+            httpx.AsyncClient(base_url=url) as admin,
+        ):
+            yield Vendor(ReportData(one), Genesys(other), admin)
+
+
+@asynccontextmanager
+async def said(answer: Callable[[httpx.Request], httpx.Response]) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client whose every request is answered by a function; which OAuth client sent it is told as the transport does."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        response = answer(request)
+        response.extensions["oauth_client"] = request.extensions.get("oauth_client", "alpha")
+        return response
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handle), base_url="https://vendor.invalid") as client:
+        yield client
+
+
+def held_job(job_id: str = "job-1") -> Job:
+    return Job(job_id, "beta", Lane.scheduled)
+
+
+async def all_pages(platform: Platform, job: Job, report: Report) -> list[Page]:
+    return [page async for page in platform.pages(job, report)]
+
+
+async def asked(platform: Platform, report: Report, interval: Interval = DAY) -> pa.Table:
+    """The rows of one query whose job takes no time."""
+    job = await platform.submit(report, interval, Lane.scheduled)
+    assert (await platform.status(job)).done
+    return pa.concat_tables([page.rows for page in await all_pages(platform, job, report)])
+
+
+def by_group(rows: pa.Table, value: str) -> dict[tuple[str, ...], int]:
+    """One column by bucket start and group; fails where two rows share both."""
+    dimensions = [field.name for field in rows.schema if pa.types.is_string(field.type)]
+    found: dict[tuple[str, ...], int] = {}
+    for row in rows.to_pylist():
+        start = row["interval_start"].strftime("%Y-%m-%dT%H:%M:%SZ")
+        key = (start, *(row[name] for name in dimensions))
+        assert key not in found
+        found[key] = row[value]
+    return found

@@ -1,0 +1,93 @@
+"""What a platform says of a declaration before anything is sent: its mistakes, and the columns it will have."""
+
+from typing import Any
+
+import pytest
+
+from cache_pipeline.query.schema import Column, Kind
+from cache_pipeline.service.engine import review
+from cache_pipeline.upstream.platforms.genesys import Genesys
+from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline_tests.upstream.platforms.bench import genesys_report, reportdata_report
+
+
+def _filters(operator: str) -> dict[str, Any]:
+    return {"predicates": [{"dimension": "queueId", "operator": operator, "values": ["a"]}]}
+
+
+def test_declarations_without_a_mistake_pass() -> None:
+    assert list(ReportData.review(reportdata_report(filters=_filters("notIn")))) == []
+    assert list(Genesys.review(genesys_report(filters=_filters("in"), delivery="sync"))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "problem"),
+    [
+        ({"granularity": "PT2H"}, "granularity", "PT2H has no timeGrouping: use PT15M, PT30M, PT1H, P1D, P1W, P1M"),
+        ({"delivery": "sync"}, "delivery", "by job only: leave it out, or write async"),
+    ],
+)
+def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
+    changes: dict[str, Any], field: str, problem: str
+) -> None:
+    ((found, text),) = ReportData.review(reportdata_report(**changes))
+    assert found == field
+    assert problem in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "problem"),
+    [
+        ({"query_type": "flows"}, "query_type", "'flows' is not an aggregates family: use conversations"),
+        ({"filters": _filters("notIn")}, "filters", "no notIn: list the values to keep with operator in"),
+        ({"metrics": ["nOffered", "offered2", "handleTime"]}, "metrics", "handleTime: Genesys metrics start with n"),
+    ],
+)
+def test_genesys_names_what_it_cannot_do_and_how_to_mend_it(changes: dict[str, Any], field: str, problem: str) -> None:
+    ((found, text),) = Genesys.review(genesys_report(**changes))
+    assert found == field
+    assert problem in text
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    fields = [field for field, _ in ReportData.review(reportdata_report(granularity="PT2H", delivery="sync"))]
+    assert fields == ["granularity", "delivery"]
+
+
+def test_a_platform_that_is_not_known_is_named_with_those_that_are() -> None:
+    ((field, problem),) = review(reportdata_report(platform="cxtwo"))
+    assert field == "platform"
+    assert problem == "'cxtwo' is not known: use genesys, reportdata"
+
+
+def test_reportdata_columns_are_text_dimensions_and_whole_numbers() -> None:
+    assert ReportData.columns(reportdata_report(metrics=["waitMs", "answeredWithinTarget"])) == (
+        Column("media_type", Kind.dimension, nullable=True),
+        Column("queue_id", Kind.dimension, nullable=True),
+        Column("answered_within_target", Kind.integer),
+        Column("wait_ms", Kind.integer),
+    )
+
+
+def test_genesys_columns_are_the_statistics_that_each_kind_of_metric_has() -> None:
+    columns = Genesys.columns(genesys_report(group_by=["queueId"], metrics=["nOffered", "tHandle", "oServiceLevel"]))
+    assert [(column.name, column.kind, column.nullable) for column in columns] == [
+        ("queue_id", Kind.dimension, True),
+        ("n_offered", Kind.integer, False),
+        ("o_service_level_numerator", Kind.number, False),
+        ("o_service_level_denominator", Kind.number, False),
+        ("t_handle_count", Kind.integer, False),
+        ("t_handle_sum", Kind.number, False),
+        ("t_handle_min", Kind.number, True),
+        ("t_handle_max", Kind.number, True),
+    ]
+    assert {column.description for column in columns if column.name.startswith("t_handle_m")} == {
+        "min of tHandle",
+        "max of tHandle",
+    }
+
+
+def test_column_names_do_not_depend_on_the_order_of_the_declaration() -> None:
+    one = genesys_report(metrics=["tHandle", "nOffered"], group_by=["queueId", "mediaType"])
+    other = genesys_report(metrics=["nOffered", "tHandle"], group_by=["mediaType", "queueId"])
+    assert Genesys.columns(one) == Genesys.columns(other)
