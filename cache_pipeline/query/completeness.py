@@ -113,6 +113,13 @@ class Density:
                 return Expectation(0.0, Source.none)
         return Expectation(rows, Source.declaration if Source.declaration in sources else Source.history)
 
+    def expect_as_declared(self, buckets: Iterable[Interval]) -> Expectation:
+        """Rows that these buckets should have by filter or declaration, or by history where neither tells more."""
+        known = list(buckets)
+        learned = self.expect(known)
+        declared = len(known) * (self.declared or 0)
+        return Expectation(declared, Source.declaration) if declared > learned.rows else learned
+
 
 def falls_short(got: int, expected: float) -> bool:
     """Whether ``got`` rows are fewer than 80 % of those expected (G22)."""

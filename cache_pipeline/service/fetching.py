@@ -28,7 +28,8 @@ class FetchedPartition:
         watermark: until when they are complete.
         fetched_at: when the oldest of them was asked for.
         chunks: how the vendor's answers were judged; empty where history held everything.
-        not_asked_again: provisional figures of before, still fresh enough; a watermark learned since says nothing
+        from_history: the part that was not asked for, since history held it.
+        not_asked_again: of that the provisional figures, still fresh enough; a watermark learned since says nothing
             of them.
     """
 
@@ -38,7 +39,13 @@ class FetchedPartition:
     watermark: datetime
     fetched_at: datetime
     chunks: tuple[JudgedChunk, ...] = ()
+    from_history: IntervalSet = field(default_factory=IntervalSet)
     not_asked_again: IntervalSet = field(default_factory=IntervalSet)
+
+    @property
+    def asked(self) -> IntervalSet:
+        """The part that the vendor was asked for."""
+        return IntervalSet([self.interval]) - self.from_history
 
     def final(self, report: Report) -> IntervalSet:
         """The part whose buckets lie before the watermark."""
@@ -162,7 +169,8 @@ def _landed(
 
 
 def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]) -> FetchedPartition:
-    old = [rows_within(held.rows, part) for part in held.intervals & IntervalSet([interval])]
+    from_history = held.intervals & IntervalSet([interval])
+    old = [rows_within(held.rows, part) for part in from_history]
     new = [rows_within(part.rows, interval) for part in proven]
     watermarks = [part.watermark for part in proven]
     fetched = [part.fetched_at for part in proven]
@@ -178,5 +186,6 @@ def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]
         min(watermarks, default=interval.end),
         min(fetched, default=interval.end),
         tuple(chunk for part in proven for chunk in part.chunks if chunk.interval.intersection(interval)),
+        from_history,
         not_asked_again,
     )

@@ -85,6 +85,9 @@ class Judge:
         ask: sends one query.
         on_chunk: hears of every verdict as it falls.
         least_cut: rows of the shortest answer that proved to be cut off, or None.
+        longest_whole: final rows of the longest answer that was found whole, or -1. A vendor that cuts at some length has not
+            cut a shorter one, so history may judge that; a longer one is held against the declaration, for a history of
+            thin days would believe anything.
     """
 
     report: Report
@@ -92,6 +95,7 @@ class Judge:
     ask: Ask
     on_chunk: OnChunk
     least_cut: int | None = None
+    longest_whole: int = -1
 
     async def prove(self, interval: Interval) -> Proven:
         """Ask for an interval until what came is proven whole.
@@ -111,14 +115,15 @@ class Judge:
             return False
         return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.least_cut
 
-    async def _judge(self, answer: VendorAnswer) -> Proven:
+    async def _judge(self, answer: VendorAnswer, *, doubted: bool = False) -> Proven:
         final = final_buckets(buckets(answer.interval, self.report.step, self.report.zone), answer.watermark)
-        expectation = self.density.expect(final)
+        expectation = self._expect(answer, final)
         if expectation.source is Source.none:
             return self._accept(answer, final, expectation, Verdict.unjudged)
-        if not self._is_doubtful(answer, final, expectation):
-            return self._accept(answer, final, expectation, Verdict.whole)
+        doubtful = self._is_doubtful(answer, final, expectation)
         parts = split(answer.interval, self.report.step, self.report.zone)
+        if not doubtful and not (doubted and parts):
+            return self._accept(answer, final, expectation, Verdict.whole)
         if not parts:
             if self.least_cut is not None and answer.rows.num_rows >= self.least_cut:
                 chunk = self._chunk(answer, final, expectation, Verdict.incomplete)
@@ -132,7 +137,8 @@ class Judge:
         if agree and not alone:
             return self._accept(answer, final, expectation, Verdict.thin, asked_besides=answers)
         if agree:
-            proven = await _together(self._judge(part) for part in answers)
+            length = answer.rows.num_rows
+            proven = await _together(self._judge(part, doubted=part.rows.num_rows == length) for part in answers)
             agree = self._say_the_same(answer, proven)
             chunk = self._chunk(answer, final, expectation, Verdict.thin if agree else self._cut(answer))
         else:
@@ -167,9 +173,14 @@ class Judge:
         # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
         for part in parts:
             inside = [bucket for bucket in final if part.contains(bucket)]
-            if part_falls_short(sum(got[bucket.start] for bucket in inside), self.density.expect(inside).rows):
+            if part_falls_short(sum(got[bucket.start] for bucket in inside), self._expect(answer, inside).rows):
                 return True
         return False
+
+    def _expect(self, answer: VendorAnswer, final: list[Interval]) -> Expectation:
+        if answer.rows.num_rows > self.longest_whole:
+            return self.density.expect_as_declared(final)
+        return self.density.expect(final)
 
     def _say_the_same(self, whole: VendorAnswer, parts: Sequence[VendorAnswer | Proven]) -> bool:
         """Whether parts and whole agree on every bucket that was final when the whole was asked for."""
@@ -190,6 +201,8 @@ class Judge:
         got = Counter(answer.rows["interval_start"].to_pylist())
         self.density.learn({bucket: got[bucket.start] for bucket in final})
         chunk = self._chunk(answer, final, expectation, verdict, asked_besides)
+        if verdict is not Verdict.unjudged and final:
+            self.longest_whole = max(self.longest_whole, chunk.got)
         return Proven(answer.interval, answer.rows, answer.watermark, answer.fetched_at, (chunk,))
 
     def _chunk(

@@ -135,31 +135,35 @@ class ReportService:
         async def send(interval: Interval) -> VendorAnswer:
             return await ask(platform, report, interval, lane, self.clock)
 
-        judge = Judge(report, await self._density(series, coverage, spans), send, on_chunk)
+        longest_whole = await asyncio.to_thread(self.history.longest_whole, series)
+        density = await self._density(series, coverage, spans)
+        judge = Judge(report, density, send, on_chunk, longest_whole=longest_whole)
         async for partition in fetch_partitions(judge, wanted, held, chunks_of(gaps, report)):
             yield partition
 
     async def keep(self, report: Report, partitions: Sequence[FetchedPartition]) -> None:
-        """Write partitions to history, rows and coverage in one transaction, and the judged chunks beside."""
-        if not partitions:
+        """Write what the vendor was asked for to history, rows and coverage in one transaction.
+
+        What came out of history stays as it is there: somebody may have asked for it anew in the meantime.
+        """
+        asked = [partition for partition in partitions if partition.asked]
+        if not asked:
             return
         series = self.series(report)
+        aging = [partition for partition in asked if partition.provisional(report)]
         await asyncio.to_thread(
             self.history.replace,
             Replacement(
                 series=series,
-                final=IntervalSet(part for partition in partitions for part in partition.final(report)),
-                provisional=IntervalSet(part for partition in partitions for part in partition.provisional(report)),
-                rows=pa.concat_tables([partition.rows for partition in partitions]),
-                watermark=max(partition.watermark for partition in partitions),
+                final=IntervalSet(part for each in asked for part in each.final(report) & each.asked),
+                provisional=IntervalSet(part for each in asked for part in each.provisional(report) & each.asked),
+                rows=pa.concat_tables([rows_within(each.rows, part) for each in asked for part in each.asked]),
+                watermark=max(partition.watermark for partition in asked),
                 # Only what is provisional ages; old final partitions beside it do not make it older.
-                fetched_at=min(
-                    (partition.fetched_at for partition in partitions if partition.provisional(report)),
-                    default=partitions[0].fetched_at,
-                ),
+                fetched_at=min((partition.fetched_at for partition in aging), default=asked[0].fetched_at),
             ),
         )
-        chunks = list(dict.fromkeys(chunk for partition in partitions for chunk in partition.chunks))
+        chunks = list(dict.fromkeys(chunk for partition in asked for chunk in partition.chunks))
         await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
 
     async def answer(self, report: Report, interval: Interval, lane: Lane = Lane.interactive) -> Answer:

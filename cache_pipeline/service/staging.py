@@ -50,6 +50,7 @@ class Staging:
             "interval": str(partition.interval),
             "watermark": partition.watermark.isoformat(),
             "fetched_at": partition.fetched_at.isoformat(),
+            "from_history": [str(part) for part in partition.from_history],
             "not_asked_again": [str(part) for part in partition.not_asked_again],
             "chunks": [_chunk_to_json(chunk) for chunk in partition.chunks],
         }
@@ -82,13 +83,18 @@ class Staging:
             watermark=datetime.fromisoformat(meta["watermark"]),
             fetched_at=datetime.fromisoformat(meta["fetched_at"]),
             chunks=tuple(_chunk_from_json(chunk) for chunk in meta["chunks"]),
+            from_history=IntervalSet(Interval.parse(part) for part in meta["from_history"]),
             not_asked_again=IntervalSet(Interval.parse(part) for part in meta["not_asked_again"]),
         )
 
     def final_partitions(self, series: Series, keys: Iterable[str]) -> dict[str, FetchedPartition]:
-        """Those of the partitions that are kept and can no longer change."""
+        """Those of the partitions that the vendor was asked for whole and that can no longer change."""
         found = {key: partition for key in keys if (partition := self.read(series, key)) is not None}
-        return {key: partition for key, partition in found.items() if not partition.provisional(series.report)}
+        return {
+            key: partition
+            for key, partition in found.items()
+            if not partition.provisional(series.report) and not partition.from_history
+        }
 
 
 def _chunk_to_json(chunk: JudgedChunk) -> dict[str, object]:

@@ -18,7 +18,7 @@ from adbc_driver_postgresql import dbapi
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from cache_pipeline.query.completeness import JudgedChunk
+from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet, parse_instant
 from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
@@ -242,6 +242,16 @@ class History:
                 " VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11)",
                 table,
             )
+
+    def longest_whole(self, series: Series) -> int:
+        """Rows of the longest answer of a series that was found whole, or -1 where none was."""
+        query = SQL(
+            "SELECT max(got) FROM cache_pipeline_state.chunk WHERE series = {series} AND verdict = ANY ({verdicts})"
+        ).format(series=Literal(series.id), verdicts=Literal([str(Verdict.whole), str(Verdict.thin)]))
+        with self._transaction() as cursor:
+            cursor.execute(query.as_string())
+            (longest,) = cursor.fetchone()
+        return -1 if longest is None else longest
 
     def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
         """How many groups each bucket of an interval has; buckets without rows are left out."""

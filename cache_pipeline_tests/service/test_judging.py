@@ -224,6 +224,8 @@ SHAPES = st.lists(
 @given(SHAPES, st.floats(0, 1), st.integers(2, 72))
 @example([[10] * 7 + [0] * 17], 0.2, 24)
 @example([[0] * 24], 0.0, 24)
+@example([[0] * 24, [2] * 24], 0.0, 30)
+@example([[0] * 12 + [10] * 7 + [0] * 5], 0.375, 19)
 def test_what_is_proven_is_the_truth_and_takes_no_more_queries_than_there_are_parts(days, cut, watermark):
     """For any truth, a cap that holds a bucket and cuts a fifth of what is declared, sparse nights and a watermark."""
     truth = {24 * day + hour: groups for day, shape in enumerate(days) for hour, groups in enumerate(shape)}

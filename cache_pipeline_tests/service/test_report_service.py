@@ -288,3 +288,25 @@ async def test_tenants_do_not_see_each_others_rows(open_world: OpenWorld):
         assert await other.rendered(REPORT, [MORNING]) == []
         await other.answer(REPORT, MORNING)
         assert await world.submits() == 2
+
+
+async def test_what_came_out_of_history_is_never_written_back_over_what_is_newer(open_world: OpenWorld):
+    """Between reading held rows and keeping new ones somebody else may have restated them."""
+    async with open_world() as world:
+        await world.service.answer(REPORT, MORNING)
+        wanted = {"monday": MONDAY}
+        [monday] = [part async for part in world.service.fetch(REPORT, wanted, Lane.scheduled)]
+        assert isinstance(monday, FetchedPartition)
+        assert monday.from_history == IntervalSet([MORNING])
+
+        [restated] = [part async for part in world.service.fetch(REPORT, {"m": MORNING}, Lane.scheduled, again=True)]
+        assert isinstance(restated, FetchedPartition)
+        nothing_happened = restated.rows.slice(0, 0)
+        await world.service.keep(REPORT, [replace(restated, rows=nothing_happened)])
+        await world.service.keep(REPORT, [monday])
+
+        series = world.service.series(REPORT)
+        columns = world.service.columns(REPORT)
+        assert world.service.history.read(series, MORNING, columns).num_rows == 0
+        assert world.service.history.read(series, MONDAY, columns).num_rows > 0
+        assert world.service.history.coverage(series).complete == IntervalSet([MONDAY])
