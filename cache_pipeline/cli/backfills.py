@@ -6,33 +6,14 @@ import sys
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import TypedDict
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.cli.scenario import Scenario
+from cache_pipeline.orchestration.outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
-
-
-class CheckOutcome(TypedDict):
-    """How one check stands; of its earlier evaluations, how many failed before."""
-
-    check: str
-    passed: bool
-    failed_before: int
-
-
-class BackfillOutcome(TypedDict):
-    """What one backfill came to, as its process told it."""
-
-    report: str
-    run_id: str
-    success: bool
-    partitions: int
-    error: str
-    checks: list[CheckOutcome]
 
 
 def run_backfills(scenario: Scenario, reports: Iterable[Report], console: Console) -> dict[str, BackfillOutcome]:

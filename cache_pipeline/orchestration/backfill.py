@@ -8,13 +8,13 @@ import logging
 import sys
 from collections.abc import Callable, Iterable
 from datetime import date
-from typing import TypedDict
 
 import dagster as dg
 
 from cache_pipeline.orchestration.automation import job_name
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.lanes import LANE_TAG
+from cache_pipeline.orchestration.outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.partitions import keys_within, range_tags, report_partitions
 from cache_pipeline.orchestration.report_assets import progress
 from cache_pipeline.query.calendar import midnight
@@ -23,25 +23,6 @@ from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import read_settings
-
-
-class CheckOutcome(TypedDict):
-    """How one check stands after the run; of its earlier evaluations, how many failed before it passed."""
-
-    check: str
-    passed: bool
-    failed_before: int
-
-
-class BackfillOutcome(TypedDict):
-    """What one backfill came to."""
-
-    report: str
-    run_id: str
-    success: bool
-    partitions: int
-    error: str
-    checks: list[CheckOutcome]
 
 
 class _Progress(logging.Handler):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import ClassVar
 
+import pyarrow as pa
+
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
@@ -15,6 +17,7 @@ from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_sche
 from cache_pipeline.upstream.errors import JobFailed, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
+from cache_pipeline.upstream.platforms.jobs import as_submitted, cursor_pages, get_object
 from cache_pipeline.upstream.platforms.payload import (
     interval_of,
     mapping_of,
@@ -115,7 +118,7 @@ class Genesys:
         """FULFILLED is done; FAILED, CANCELLED and EXPIRED are failures; no percentage exists."""
         if job.answer is not None:
             return JobStatus(done=True)
-        answer = await self._get(job, job.id)
+        answer = await get_object(self._client, job, job.id)
         state = text_of(answer, "state")
         if state in _DEAD_STATES:
             raise JobFailed(job.id.rpartition("/")[2], optional_text(answer, "errorMessage") or f"it is {state}")
@@ -124,33 +127,20 @@ class Genesys:
     async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
         """Follow the cursor; the last page has none."""
         schema = arrow_schema(self.columns(report))
-        cursor: str | None = None
-        followed: set[str] = set()
-        while True:
-            answer = job.answer
-            if answer is None:
-                answer = await self._get(job, f"{job.id}/results", {"cursor": cursor} if cursor else {})
-            rows = [row for result in mappings_of(answer, "results") for row in self._rows(result, report)]
-            yield Page(rows_to_table(rows, schema), watermark=None)
-            following = optional_text(answer, "cursor")
-            if following is None:
-                return
-            if following in followed:
-                raise SchemaMismatch(f"job {job.id} gave the same page twice: its cursor does not move")
-            followed.add(following)
-            cursor = following
+        if job.answer is not None:
+            yield self._page(job.answer, report, schema)
+            return
+        async for answer in cursor_pages(self._client, job, f"{job.id}/results", {}):
+            yield self._page(answer, report, schema)
 
     async def cancel(self, job: Job) -> None:
         """Delete the job, which frees its place among the vendor's concurrent ones."""
         if job.answer is None:
-            extensions = {"lane": job.lane, "oauth_client": job.oauth_client}
-            raise_for_refusal(await self._client.delete(job.id, extensions=extensions))
+            raise_for_refusal(await self._client.delete(job.id, extensions=as_submitted(job)))
 
-    async def _get(self, job: Job, path: str, query: Mapping[str, str] | None = None) -> Mapping[str, object]:
-        extensions = {"lane": job.lane, "oauth_client": job.oauth_client}
-        response = await self._client.get(path, params=dict(query or {}), extensions=extensions)
-        raise_for_refusal(response)
-        return read_object(response)
+    def _page(self, answer: Mapping[str, object], report: Report, schema: pa.Schema) -> Page:
+        rows = [row for result in mappings_of(answer, "results") for row in self._rows(result, report)]
+        return Page(rows_to_table(rows, schema), watermark=None)
 
     def _rows(self, result: Mapping[str, object], report: Report) -> Iterable[Mapping[str, object]]:
         group = mapping_of(result, "group")

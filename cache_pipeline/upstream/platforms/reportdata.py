@@ -12,6 +12,7 @@ from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_sche
 from cache_pipeline.upstream.errors import JobFailed, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
+from cache_pipeline.upstream.platforms.jobs import cursor_pages, get_object
 from cache_pipeline.upstream.platforms.payload import (
     instant_of,
     mappings_of,
@@ -86,7 +87,7 @@ class ReportData:
 
     async def status(self, job: Job) -> JobStatus:
         """Poll (G2)."""
-        answer = await self._get(job, f"{_QUERY}/{job.id}")
+        answer = await get_object(self._client, job, f"{_QUERY}/{job.id}")
         status = text_of(answer, "status")
         if status == "failed":
             raise JobFailed(job.id, optional_text(answer, "errorMessage") or "the vendor gave no reason")
@@ -98,29 +99,13 @@ class ReportData:
     async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
         """Follow the cursor; the last page has none."""
         schema = arrow_schema(self.columns(report))
-        cursor: str | None = None
-        followed: set[str] = set()
-        while True:
-            query = {"pageSize": str(_PAGE_SIZE), **({"cursor": cursor} if cursor else {})}
-            answer = await self._get(job, f"{_QUERY}/{job.id}/results", query)
+        results = cursor_pages(self._client, job, f"{_QUERY}/{job.id}/results", {"pageSize": str(_PAGE_SIZE)})
+        async for answer in results:
             rows = [self._row(row, report) for row in mappings_of(answer, "rows")]
             yield Page(rows_to_table(rows, schema), _watermark(answer))
-            following = optional_text(answer, "cursor")
-            if following is None:
-                return
-            if following in followed:
-                raise SchemaMismatch(f"job {job.id} gave the same page twice: its cursor does not move")
-            followed.add(following)
-            cursor = following
 
     async def cancel(self, job: Job) -> None:
         """The contract has no cancel; the job ends by itself."""
-
-    async def _get(self, job: Job, path: str, query: Mapping[str, str] | None = None) -> Mapping[str, object]:
-        extensions = {"lane": job.lane, "oauth_client": job.oauth_client}
-        response = await self._client.get(path, params=dict(query or {}), extensions=extensions)
-        raise_for_refusal(response)
-        return read_object(response)
 
     def _row(self, row: Mapping[str, object], report: Report) -> Mapping[str, object]:
         read: dict[str, object] = {
