@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WISH = $(if $(ARRIVALS),--arrivals "$(ARRIVALS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)")
 
 .PHONY: help demo dev test check bench format lock clean
 
@@ -22,10 +23,10 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp requirements-dev.txt
 	@touch $@
 
 demo: $(VENV)/demo.stamp ## Run the main job on embedded servers and a simulated vendor (ARRIVALS=file FROM=day TO=day for real volumes)
-	@$(BIN)/cache-pipeline demo $(if $(ARRIVALS),--arrivals "$(ARRIVALS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)")
+	@$(BIN)/cache-pipeline demo $(WISH)
 
 dev: $(VENV)/demo.stamp ## The same, staying up with the Dagster UI; Ctrl-C stops all of it
-	@$(BIN)/cache-pipeline dev
+	@$(BIN)/cache-pipeline dev $(WISH) $(if $(PORT),--port "$(PORT)")
 
 test: $(VENV)/dev.stamp ## Run every test
 	@$(BIN)/python -m pytest $(ARGS)

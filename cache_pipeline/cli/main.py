@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,11 +64,15 @@ _WISH_OPTIONS = (
 )
 
 
+def _wishing(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a wish."""
+    for option in reversed(_WISH_OPTIONS):
+        command = option(command)
+    return command
+
+
 @cli.command()
-@_WISH_OPTIONS[0]
-@_WISH_OPTIONS[1]
-@_WISH_OPTIONS[2]
-@_WISH_OPTIONS[3]
+@_wishing
 def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
     """Run the main job on embedded servers and a simulated vendor, and compare the tiers."""
     wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
@@ -91,10 +95,7 @@ def _run_demo(scenario: Scenario, wish: Wish, console: Console) -> bool:
 
 @cli.command()
 @click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI on 127.0.0.1.")
-@_WISH_OPTIONS[0]
-@_WISH_OPTIONS[1]
-@_WISH_OPTIONS[2]
-@_WISH_OPTIONS[3]
+@_wishing
 def dev(port: int, arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
     """Run the demo, then stay up with the Dagster UI until Ctrl-C."""
     wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
