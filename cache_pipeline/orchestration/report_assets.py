@@ -5,6 +5,7 @@ Nothing a user sees is written before the blocking checks on ``staged`` have pas
 
 import logging
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any
 
 import dagster as dg
@@ -122,20 +123,22 @@ async def _stage(
     try:
         async with engine.service() as service:
             lane = lane_of_run(context.run.tags)
-            async for partition in service.fetch(report, missing, lane, on_chunk=hear, again=again):
-                if isinstance(partition, FailedPartition):
-                    failed.append(partition)
-                    context.log.error(f"{partition.key}: {partition.error}")
-                    continue
-                staging.write(series, partition)
-                done[partition.key] = partition
-                progress.info(
-                    "%s: %d of %d partitions staged",
-                    report.report,
-                    len(done),
-                    len(wanted),
-                    extra={"done": len(done), "total": len(wanted)},
-                )
+            fetched = service.fetch(report, missing, lane, on_chunk=hear, again=again)
+            async with aclosing(fetched) as partitions:
+                async for partition in partitions:
+                    if isinstance(partition, FailedPartition):
+                        failed.append(partition)
+                        context.log.error(f"{partition.key}: {partition.error}")
+                        continue
+                    staging.write(series, partition)
+                    done[partition.key] = partition
+                    progress.info(
+                        "%s: %d of %d partitions staged",
+                        report.report,
+                        len(done),
+                        len(wanted),
+                        extra={"done": len(done), "total": len(wanted)},
+                    )
     except KNOWN_ERRORS as error:
         raise failure(error) from error
     return done, failed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -104,7 +104,7 @@ class _Progress:
 
 async def fetch_partitions(
     judge: Judge, wanted: Mapping[str, Interval], held: Held, chunks: Sequence[Interval], *, at_once: int = 16
-) -> AsyncIterator[FetchedPartition | FailedPartition]:
+) -> AsyncGenerator[FetchedPartition | FailedPartition]:
     """Fetch what is missing of some partitions.
 
     A failed chunk fails the partitions it touches and no others.

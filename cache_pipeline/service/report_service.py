@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -100,7 +101,7 @@ class ReportService:
         *,
         on_chunk: Callable[[JudgedChunk], None] = _ignore,
         again: bool = False,
-    ) -> AsyncIterator[FetchedPartition | FailedPartition]:
+    ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
         """Bring together the rows of some partitions, asking the vendor for what history lacks.
 
         Nothing is kept yet: that is for ``keep``, after whatever checks the caller makes.
@@ -138,8 +139,9 @@ class ReportService:
         longest_whole = await asyncio.to_thread(self.history.longest_whole, series)
         density = await self._density(series, coverage, spans)
         judge = Judge(report, density, send, on_chunk, longest_whole=longest_whole)
-        async for partition in fetch_partitions(judge, wanted, held, chunks_of(gaps, report)):
-            yield partition
+        async with aclosing(fetch_partitions(judge, wanted, held, chunks_of(gaps, report))) as partitions:
+            async for partition in partitions:
+                yield partition
 
     async def keep(self, report: Report, partitions: Sequence[FetchedPartition]) -> None:
         """Write what the vendor was asked for to history, rows and coverage in one transaction.
@@ -208,10 +210,11 @@ class ReportService:
         ]
 
     async def _fetch_and_keep(self, report: Report, interval: Interval, lane: Lane) -> None:
-        async for partition in self.fetch(report, {str(interval): interval}, lane):
-            if isinstance(partition, FailedPartition):
-                raise partition.error
-            await self.keep(report, [partition])
+        async with aclosing(self.fetch(report, {str(interval): interval}, lane)) as partitions:
+            async for partition in partitions:
+                if isinstance(partition, FailedPartition):
+                    raise partition.error
+                await self.keep(report, [partition])
 
     async def _from_history(self, query: Query, asked_at: datetime) -> Answer | None:
         """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
