@@ -333,8 +333,9 @@ async def test_waiters_of_one_process_are_served_in_the_order_they_came(shared_r
     served: list[int] = []
 
     async def ask(number: int) -> None:
-        await answered(quota, await quota.take(Lane.interactive))
+        grant = await quota.take(Lane.interactive)
         served.append(number)
+        await answered(quota, grant)
 
     await asyncio.gather(*(ask(number) for number in range(8)))
     assert served == sorted(served)
