@@ -27,6 +27,7 @@ from cache_pipeline.service.fetching import (
     clipped_to_now,
     fetch_partitions,
 )
+from cache_pipeline.service.jobs import Jobs
 from cache_pipeline.service.judging import Judge
 from cache_pipeline.tiers.answer import Answer, render
 from cache_pipeline.tiers.coverage import Coverage
@@ -116,7 +117,7 @@ class ReportService:
         Yields:
             Every partition once, as it is finished; one that has not begun yet has failed.
         """
-        platform, series = self.platform(report), self.series(report)
+        jobs, series = Jobs(self.platform(report), report, lane, self.clock), self.series(report)
         now = self.clock()
         for key in [key for key, span in wanted.items() if clipped_to_now(span, report, now) is None]:
             yield FailedPartition(key, wanted[key], _not_begun(wanted[key]))
@@ -134,7 +135,7 @@ class ReportService:
         )
 
         async def send(interval: Interval) -> VendorAnswer:
-            return await ask(platform, report, interval, lane, self.clock)
+            return await ask(jobs, interval)
 
         longest_whole = await asyncio.to_thread(self.history.longest_whole, series)
         density = await self._density(series, coverage, spans)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.service import asking
+from cache_pipeline.service import jobs
 from cache_pipeline.service.engine import migrate_history, open_service
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
@@ -88,7 +88,7 @@ class OpenWorld(Protocol):
 @pytest.fixture
 def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenWorld:
     """Opens the engine with short jobs and an ample quota."""
-    monkeypatch.setattr(asking, "guide_delays", lambda: guide_delays(0.01, 0.05))
+    monkeypatch.setattr(jobs, "guide_delays", lambda: guide_delays(0.01, 0.05))
     for name in ("CACHE_PIPELINE_GENESYS__BASE_URL", "CACHE_PIPELINE_REPORTDATA__BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
