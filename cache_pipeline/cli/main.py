@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
+from cache_pipeline.cli.doctor import doctor
 from cache_pipeline.cli.errors import TOLD, CommandError
 from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.cli.quota import show_quota
@@ -36,6 +37,9 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.version_option(package_name="cache-pipeline")
 def cli() -> None:
     """Ask a contact centre's Analytics API once, and answer everybody else from what is kept."""
+
+
+cli.add_command(doctor)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 import sqlalchemy as sa
 from alembic import command
@@ -11,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import OperationalError
 
 from cache_pipeline.query.report import Report
@@ -65,6 +67,36 @@ def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...
         DeclarationConflict: naming the column whose type would have to change.
         HistoryUnavailable: the server cannot be reached.
     """
+    with _connected(postgres_url) as connection:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
+        for schema in (OWN_SCHEMA, HISTORY_SCHEMA):
+            connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+        command.upgrade(_config(connection), "head")
+        _add_report_tables(connection, reports)
+
+
+def outdated(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> list[str]:
+    """What ``migrate`` would do, in words; empty where everything is up to date. Changes nothing.
+
+    Raises:
+        DeclarationConflict: naming the column whose type would have to change.
+        HistoryUnavailable: the server cannot be reached.
+    """
+    with _connected(postgres_url) as connection:
+        newest = ScriptDirectory.from_config(_config(connection)).get_current_head()
+        context = MigrationContext.configure(connection, opts={"version_table_schema": OWN_SCHEMA})
+        current = context.get_current_revision()
+        behind = [] if current == newest else [f"{OWN_SCHEMA} is at migration {current or 'none'} of {newest}"]
+        lacking = [
+            f"{kind.removeprefix('add_')} {getattr(change[-1], 'name', change[-1])} is missing"
+            for kind, *change in _additions(_differences(connection, reports)[1])
+        ]
+    return behind + lacking
+
+
+@contextmanager
+def _connected(postgres_url: str) -> Generator[sa.Connection]:
+    """A transaction that is committed at the end."""
     engine = sa.create_engine(_sqlalchemy_url(postgres_url), poolclass=sa.pool.NullPool)
     try:
         with engine.connect():
@@ -73,22 +105,24 @@ def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...
         raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
     try:
         with engine.begin() as connection:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
-            for schema in (OWN_SCHEMA, HISTORY_SCHEMA):
-                connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
-            config = Config(attributes={"connection": connection})
-            config.set_main_option("script_location", "cache_pipeline:tiers/migrations")
-            command.upgrade(config, "head")
-            _add_report_tables(connection, reports)
+            yield connection
     finally:
         engine.dispose()
+
+
+def _config(connection: sa.Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", "cache_pipeline:tiers/migrations")
+    return config
 
 
 def _is_history(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "schema" or name == HISTORY_SCHEMA
 
 
-def _add_report_tables(connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
+def _differences(
+    connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]]
+) -> tuple[MigrationContext, list[Any]]:
     metadata = sa.MetaData()
     for report, columns in reports:
         _table(report, columns, metadata)
@@ -100,16 +134,31 @@ def _add_report_tables(connection: sa.Connection, reports: Iterable[tuple[Report
             "include_name": _is_history,
         },
     )
-    operations = Operations(context)
-    for difference in compare_metadata(context, metadata):
+    return context, compare_metadata(context, metadata)
+
+
+def _additions(differences: Iterable[Any]) -> Iterator[Any]:
+    """Tables, indexes and columns that are missing; what is there beyond the declarations is left alone.
+
+    Raises:
+        DeclarationConflict: a column would have to change its type.
+    """
+    for difference in differences:
         if isinstance(difference, list):
-            _refuse_type_change(difference)
-            continue
+            _refuse_type_change(cast("list[tuple[object, ...]]", difference))
+        elif difference[0] in ("add_table", "add_index", "add_column"):
+            yield difference
+
+
+def _add_report_tables(connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
+    context, differences = _differences(connection, reports)
+    operations = Operations(context)
+    for difference in _additions(differences):
         if difference[0] == "add_table":
             operations.execute(sa.schema.CreateTable(difference[1], if_not_exists=True))
         elif difference[0] == "add_index":
             operations.execute(sa.schema.CreateIndex(difference[1], if_not_exists=True))
-        elif difference[0] == "add_column":
+        else:
             operations.add_column(difference[2], difference[3], schema=difference[1])
 
 

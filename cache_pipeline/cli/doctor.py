@@ -1,0 +1,44 @@
+"""``cache-pipeline doctor``: what this deployment stands on, and what to do where it is not fit."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from cache_pipeline.service.diagnosis.examination import examine
+from cache_pipeline.service.diagnosis.finding import Finding, Health
+from cache_pipeline.service.engine import utc_now
+from cache_pipeline.settings import read_settings
+
+_MARKS = {Health.ok: "[green]✓[/]", Health.warning: "[yellow]![/]", Health.failed: "[red]✗[/]"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def doctor(as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
+    """Check settings, servers, logins and stores; exit code 1 says that something is not fit to run on."""
+    settings, console = read_settings(), Console(stderr=True)
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
+        progress.add_task("Looking at everything the settings name")
+        findings = asyncio.run(examine(settings, utc_now))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        Console().print(_table(findings))
+    if any(finding.health is Health.failed for finding in findings):
+        sys.exit(1)
+
+
+def _table(findings: Iterable[Finding]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for finding in findings:
+        table.add_row(_MARKS[finding.health], finding.subject, finding.told)
+        if finding.mend:
+            table.add_row("", "", f"[bold]→ {finding.mend}[/]")
+    return table

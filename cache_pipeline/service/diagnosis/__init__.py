@@ -1,0 +1,1 @@
+"""Whether everything this deployment stands on is there and fit, and what to do where it is not."""

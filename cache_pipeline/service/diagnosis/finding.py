@@ -1,0 +1,31 @@
+"""What one look at one thing found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Health(StrEnum):
+    """How a thing stands: fit, fit with a reservation, or not fit to run on."""
+
+    ok = "ok"
+    warning = "warning"
+    failed = "failed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: what was looked at, in a word or two.
+        health: how it stands.
+        told: what was seen; never a secret.
+        mend: what to do about it, empty where nothing needs to be done.
+    """
+
+    subject: str
+    health: Health
+    told: str
+    mend: str = ""

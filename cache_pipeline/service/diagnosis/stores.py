@@ -1,0 +1,107 @@
+"""PostgreSQL and Redis: reachable, new enough, migrated, set up so that they lose nothing, and on the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+from redis.asyncio import Redis
+
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.diagnosis.finding import Finding, Health
+from cache_pipeline.service.engine import report_columns
+from cache_pipeline.tiers.schema import outdated
+
+_OLDEST_POSTGRES = 14
+_OLDEST_REDIS = (6, 2)
+#: Figures are dated by this machine's clock and leases by the servers'; beyond this they tell different stories.
+_TOLERATED_SKEW = timedelta(seconds=5)
+
+
+def clock_finding(subject: str, here: datetime, there: datetime) -> Finding:
+    """Whether a server's clock is this machine's."""
+    skew = abs(there - here)
+    if skew <= _TOLERATED_SKEW:
+        return Finding(subject, Health.ok, f"within {max(skew.total_seconds(), 0.001):.3f} s of this machine")
+    return Finding(
+        subject,
+        Health.warning,
+        f"{skew.total_seconds():.0f} s {'ahead of' if there > here else 'behind'} this machine",
+        "set both machines' clocks by the same time service (NTP)",
+    )
+
+
+async def look_at_postgres(url: str, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[Finding]:
+    """Version, clock and migrations of the history server.
+
+    Raises:
+        psycopg.Error: it cannot be reached or refuses.
+    """
+    async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+        before = clock()
+        cursor = await connection.execute("SELECT current_setting('server_version_num')::int, clock_timestamp()")
+        row = await cursor.fetchone()
+        here = before + (clock() - before) / 2
+    version, there = row or (0, here)
+    major = version // 10_000
+    if major < _OLDEST_POSTGRES:
+        return [
+            Finding(
+                "PostgreSQL",
+                Health.failed,
+                f"version {major}, which has no multiranges",
+                f"use PostgreSQL {_OLDEST_POSTGRES} or newer",
+            )
+        ]
+    declared = [(report, report_columns(report)) for report in reports.values()]
+    return [
+        Finding("PostgreSQL", Health.ok, f"version {major}"),
+        clock_finding("PostgreSQL's clock", here, there),
+        _tables(await asyncio.to_thread(outdated, url, declared), len(reports)),
+    ]
+
+
+def _tables(lacking: Sequence[str], reports: int) -> Finding:
+    if not lacking:
+        return Finding("tables", Health.ok, f"up to date for {reports} reports")
+    more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    return Finding("tables", Health.failed, f"{lacking[0]}{more}", "run `cache-pipeline migrate`")
+
+
+async def look_at_redis(url: str, clock: Callable[[], datetime]) -> list[Finding]:
+    """Version, clock and eviction policy of the server that holds quota, locks and the hot tier.
+
+    Raises:
+        redis.exceptions.RedisError: it cannot be reached or refuses.
+    """
+    async with Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as redis:
+        before = clock()
+        seconds, microseconds = await redis.time()
+        here = before + (clock() - before) / 2
+        server, memory = await redis.info("server"), await redis.info("memory")
+    name = str(server.get("server_name", "redis")).capitalize()
+    version = str(server.get(f"{name.lower()}_version", server["redis_version"]))
+    there = datetime.fromtimestamp(int(seconds) + int(microseconds) / 1e6, UTC)
+    compatible = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
+    if compatible < _OLDEST_REDIS:
+        return [
+            Finding("Redis", Health.failed, f"{name} {version} is too old", "use Redis 6.2 or newer, or Valkey"),
+        ]
+    return [
+        Finding("Redis", Health.ok, f"{name} {version}"),
+        clock_finding("Redis's clock", here, there),
+        _eviction(int(memory.get("maxmemory", 0)), str(memory.get("maxmemory_policy", "noeviction"))),
+    ]
+
+
+def _eviction(limit: int, policy: str) -> Finding:
+    if limit and policy != "noeviction":
+        return Finding(
+            "Redis's memory",
+            Health.warning,
+            f"limited to {limit // 2**20} MiB with policy {policy}: the record of what was sent may be evicted",
+            "set maxmemory-policy noeviction, or give the quota a Redis of its own",
+        )
+    return Finding("Redis's memory", Health.ok, f"limited to {limit // 2**20} MiB" if limit else "without a limit")

@@ -1,0 +1,89 @@
+"""``cache-pipeline doctor``: a person at night learns what is wrong and what to do."""
+
+import json
+import sys
+
+import pytest
+import redis
+
+from cache_pipeline.cli.main import main
+
+SECRET = "planted-secret-value"
+ACCOUNT = json.dumps({"base_url": "http://127.0.0.1:9", "clients": [{"client_id": "a", "client_secret": SECRET}]})
+
+
+@pytest.fixture
+def doctor(monkeypatch, capsys):
+    """Runs the command; returns its exit code and the findings by subject."""
+
+    def examine():
+        monkeypatch.setattr(sys, "argv", ["cache-pipeline", "doctor", "--json"])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        said = capsys.readouterr()
+        assert SECRET not in said.out + said.err
+        return code, {finding["subject"]: finding for finding in json.loads(said.out)}
+
+    return examine
+
+
+@pytest.fixture
+def accounts(monkeypatch):
+    for platform in ("REPORTDATA", "GENESYS"):
+        monkeypatch.setenv(f"CACHE_PIPELINE_{platform}", ACCOUNT)
+
+
+def test_a_database_without_our_tables_is_sent_to_migrate_and_is_fit_afterwards(
+    servers, accounts, doctor, monkeypatch, capsys
+):
+    code, found = doctor()
+    assert code == 1
+    assert found["tables"]["mend"] == "run `cache-pipeline migrate`"
+    monkeypatch.setattr(sys, "argv", ["cache-pipeline", "migrate"])
+    main()
+    capsys.readouterr()
+    code, found = doctor()
+    assert found["tables"]["health"] == "ok"
+    assert found["PostgreSQL's clock"]["health"] == "ok"
+    assert found["Redis"]["health"] == "ok"
+
+
+def test_servers_that_are_away_are_named_with_their_setting_and_without_their_password(accounts, doctor, monkeypatch):
+    monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", f"postgresql://example:{SECRET}@127.0.0.1:9/none")
+    monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", f"redis://:{SECRET}@127.0.0.1:9/0")
+    code, found = doctor()
+    assert code == 1
+    assert "CACHE_PIPELINE_POSTGRES_URL" in found["PostgreSQL"]["mend"]
+    assert "CACHE_PIPELINE_REDIS_URL" in found["Redis"]["mend"]
+
+
+def test_a_redis_that_may_evict_the_quota_is_warned_of(servers, accounts, doctor, redis_database):
+    with redis.Redis.from_url(redis_database) as client:
+        client.config_set("maxmemory", 256 * 2**20)
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            _, found = doctor()
+        finally:
+            client.config_set("maxmemory", 0)
+            client.config_set("maxmemory-policy", "noeviction")
+    assert found["Redis's memory"]["health"] == "warning"
+    assert "noeviction" in found["Redis's memory"]["mend"]
+
+
+def test_every_mistake_in_the_declarations_is_a_finding_and_hides_nothing_else(servers, doctor, monkeypatch, tmp_path):
+    (tmp_path / "broken.yaml").write_text("report: Broken\n")
+    monkeypatch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(tmp_path))
+    code, found = doctor()
+    assert code == 1
+    assert "broken.yaml" in found["declarations"]["told"]
+    assert found["Redis"]["health"] == "ok"
+
+
+def test_a_platform_that_reports_ask_without_an_account_is_named(servers, doctor, monkeypatch):
+    for platform in ("REPORTDATA", "GENESYS"):
+        monkeypatch.delenv(f"CACHE_PIPELINE_{platform}", raising=False)
+    _, found = doctor()
+    assert found["account of genesys"]["mend"].startswith("set CACHE_PIPELINE_GENESYS")
