@@ -169,20 +169,50 @@ class ReportService:
         chunks = list(dict.fromkeys(chunk for partition in asked for chunk in partition.chunks))
         await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
 
-    async def answer(self, report: Report, interval: Interval, lane: Lane = Lane.interactive) -> Answer:
+    def query(self, report: Report, interval: Interval) -> Query:
+        """What is asked now: the part of the interval whose buckets have begun.
+
+        Raises:
+            InvalidInterval: it cuts a bucket, or lies in the future.
+        """
+        buckets(interval, report.step, report.zone)
+        begun = clipped_to_now(interval, report, self.clock())
+        if begun is None:
+            raise _not_begun(interval)
+        return Query(self.series(report), begun)
+
+    async def ready(self, query: Query, *, stale: timedelta = timedelta(0)) -> Answer | None:
+        """The answer where hot or history holds it, without asking the vendor; None where it must be asked.
+
+        Args:
+            query: what is asked.
+            stale: by how much provisional figures may be older than the report's freshness.
+        """
+        return await self.hot.get(query) or await self._from_history(query, self.clock() - stale)
+
+    async def answer(
+        self,
+        report: Report,
+        interval: Interval,
+        lane: Lane = Lane.interactive,
+        *,
+        on_chunk: Callable[[JudgedChunk], None] = _ignore,
+    ) -> Answer:
         """Answer a query: hot, else history, else the vendor.
+
+        Args:
+            report: the declaration.
+            interval: what is asked of it.
+            lane: who asks.
+            on_chunk: hears of every judged answer of the vendor as it falls.
 
         Raises:
             InvalidInterval: it cuts a bucket, or lies in the future.
             IncompleteAnswer, UpstreamError, SchemaMismatch: the vendor's answer cannot be had or kept.
         """
-        buckets(interval, report.step, report.zone)
         asked_at = self.clock()
-        begun = clipped_to_now(interval, report, asked_at)
-        if begun is None:
-            raise _not_begun(interval)
-        query = Query(self.series(report), begun)
-        ready = await self.hot.get(query) or await self._from_history(query, asked_at)
+        query = self.query(report, interval)
+        ready = await self.ready(query)
         if ready is not None:
             return ready
 
@@ -191,11 +221,11 @@ class ReportService:
 
         async with single_flight(self.redis, query.key(HOT_TTL_TIER), landed) as mine:
             if mine:
-                await self._fetch_and_keep(report, begun, lane)
+                await self._fetch_and_keep(report, query.interval, lane, on_chunk)
         # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
         ready = await self._from_history(query, asked_at)
         if ready is None:
-            raise RuntimeError(f"{report.report} {begun} was kept, and history does not hold it")
+            raise RuntimeError(f"{report.report} {query.interval} was kept, and history does not hold it")
         return ready
 
     async def rendered(self, report: Report, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
@@ -210,8 +240,10 @@ class ReportService:
             if (completeness := coverage.of(interval)) is not None and (query := Query(series, interval))
         ]
 
-    async def _fetch_and_keep(self, report: Report, interval: Interval, lane: Lane) -> None:
-        async with aclosing(self.fetch(report, {str(interval): interval}, lane)) as partitions:
+    async def _fetch_and_keep(
+        self, report: Report, interval: Interval, lane: Lane, on_chunk: Callable[[JudgedChunk], None]
+    ) -> None:
+        async with aclosing(self.fetch(report, {str(interval): interval}, lane, on_chunk=on_chunk)) as partitions:
             async for partition in partitions:
                 if isinstance(partition, FailedPartition):
                     raise partition.error
