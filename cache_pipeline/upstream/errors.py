@@ -112,9 +112,17 @@ class UpstreamFaulted(UpstreamError):
 class JobFailed(UpstreamError):
     """The vendor took the query and ended it without a result."""
 
+    _became = "failed"
+
     def __init__(self, job_id: str, message: str) -> None:
         self.job_id, self.message = job_id, one_line(message)
-        super().__init__(f"upstream job {job_id} failed: {self.message}")
+        super().__init__(f"upstream job {job_id} {self._became}: {self.message}")
+
+
+class JobGone(JobFailed):
+    """The vendor no longer knows the job, or no longer has its result: only submitting anew can help."""
+
+    _became = "is gone"
 
 
 class JobOverdue(UpstreamError):

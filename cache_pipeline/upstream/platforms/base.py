@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
@@ -26,6 +26,13 @@ class Capabilities:
         reports_percent: whether a job tells how far it is.
         has_watermark: whether answers say until when their data is complete.
         omits_empty: whether groups and buckets without events are left out, not filled with zeros.
+        additive: whether a figure belongs to the one bucket in which it arose, so that sums and counts of finer buckets
+            are those of a coarser one.
+        by_cursor: whether a long result is read in pages.
+        cancels: whether a job can be given up, which frees its place at the vendor.
+        result_life: how long a finished result is kept; None where the vendor says it job by job, or not at all.
+        longest_interval: the longest interval of one query; None where none is documented.
+        max_body_bytes: a longer request body is refused; None where no limit is documented.
     """
 
     requests: int
@@ -34,6 +41,12 @@ class Capabilities:
     reports_percent: bool
     has_watermark: bool
     omits_empty: bool
+    additive: bool = True
+    by_cursor: bool = True
+    cancels: bool = True
+    result_life: timedelta | None = None
+    longest_interval: timedelta | None = None
+    max_body_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,7 @@ class Platform(Protocol):
         """Ask how far a job is.
 
         Raises:
+            JobGone: the vendor no longer knows it, or no longer has its result.
             JobFailed: the vendor gave it up.
         """
         ...
@@ -110,6 +124,7 @@ class Platform(Protocol):
         """Read a finished job's rows, page by page; at least one page, maybe empty.
 
         Raises:
+            JobGone: the vendor no longer has them.
             SchemaMismatch: rows that are not what the declaration says.
         """
         ...

@@ -14,7 +14,7 @@ from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
-from cache_pipeline.upstream.errors import JobFailed, raise_for_refusal
+from cache_pipeline.upstream.errors import JobFailed, JobGone, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
 from cache_pipeline.upstream.platforms.jobs import as_submitted, cursor_pages, get_object
@@ -30,7 +30,7 @@ from cache_pipeline.upstream.quota import Lane
 
 _FAMILIES = ("conversations",)
 _PAGE_SIZE = 1000
-_DEAD_STATES = ("FAILED", "CANCELLED", "EXPIRED")
+_DEAD_STATES = {"FAILED": JobFailed, "CANCELLED": JobFailed, "EXPIRED": JobGone}
 
 #: Statistics kept for each kind of metric, by the prefix of its name: t* are durations in milliseconds, n* counts,
 #: o* ratios, whose parts add where the ratio itself does not. (statistic, kind, may be null)
@@ -62,6 +62,7 @@ class Genesys:
         reports_percent=False,
         has_watermark=False,
         omits_empty=True,
+        max_body_bytes=512_000,
     )
 
     def __init__(self, client: httpx.AsyncClient) -> None:
@@ -121,7 +122,9 @@ class Genesys:
         answer = await get_object(self._client, job, job.id)
         state = text_of(answer, "state")
         if state in _DEAD_STATES:
-            raise JobFailed(job.id.rpartition("/")[2], optional_text(answer, "errorMessage") or f"it is {state}")
+            raise _DEAD_STATES[state](
+                job.id.rpartition("/")[2], optional_text(answer, "errorMessage") or f"it is {state}"
+            )
         return JobStatus(done=state == "FULFILLED")
 
     async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:

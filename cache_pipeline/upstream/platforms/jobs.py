@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.upstream.errors import raise_for_refusal
+from cache_pipeline.upstream.errors import JobGone, raise_for_refusal, vendor_words
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Job
 from cache_pipeline.upstream.platforms.payload import optional_text, read_object
+
+#: What an unknown, deleted or expired job is answered with.
+_GONE = (404, 410)
 
 
 def as_submitted(job: Job) -> dict[str, object]:
@@ -22,10 +25,14 @@ async def get_object(
     """Ask something about a job.
 
     Raises:
+        JobGone: the vendor does not know the job, or keeps its result no longer.
         UpstreamError: refused or unreachable.
         SchemaMismatch: the answer is no JSON object.
     """
     response = await client.get(path, params=dict(query or {}), extensions=as_submitted(job))
+    if response.status_code in _GONE:
+        _, message, _ = vendor_words(response)
+        raise JobGone(job.id.rpartition("/")[2], message or response.reason_phrase)
     raise_for_refusal(response)
     return read_object(response)
 

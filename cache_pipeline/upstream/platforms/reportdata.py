@@ -47,6 +47,7 @@ class ReportData:
         reports_percent=True,
         has_watermark=True,
         omits_empty=True,
+        cancels=False,
     )
 
     def __init__(self, client: httpx.AsyncClient) -> None:

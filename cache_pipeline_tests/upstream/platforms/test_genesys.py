@@ -152,7 +152,7 @@ async def test_a_job_whose_results_have_expired_has_failed(shared_redis: redis.a
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED"])
 async def test_each_state_without_a_way_back_is_a_failure(state: str) -> None:
     async with said(lambda _: httpx.Response(200, json={"state": state})) as client:
-        with pytest.raises(JobFailed, match=f"upstream job job-1 failed: it is {state}"):
+        with pytest.raises(JobFailed, match=f"upstream job job-1 .*: it is {state}"):
             await Genesys(client).status(_job())
 
 
