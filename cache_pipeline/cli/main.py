@@ -22,6 +22,7 @@ from cache_pipeline.cli.errors import TOLD, CommandError
 from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.cli.quota import show_quota
 from cache_pipeline.cli.scenario import Scenario, Wish, project_folder, running_scenario
+from cache_pipeline.cli.status import status
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval
@@ -40,6 +41,7 @@ def cli() -> None:
 
 
 cli.add_command(doctor)
+cli.add_command(status)
 
 
 @contextmanager

@@ -1,0 +1,105 @@
+"""``cache-pipeline status``: what is kept of each report, as a calendar."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.interval import canonical_instant
+from cache_pipeline.query.series import Series
+from cache_pipeline.service.engine import declared_reports, utc_now
+from cache_pipeline.service.status import DayState, ReportStatus, report_status
+from cache_pipeline.settings import read_settings
+from cache_pipeline.tiers.history import open_history
+
+_SQUARES = {
+    DayState.final: ("■", "green"),
+    DayState.provisional: ("▣", "yellow"),
+    DayState.partial: ("◧", "magenta"),
+    DayState.missing: ("□", "red"),
+}
+_LEGEND = Text.assemble(
+    *itertools.chain.from_iterable(((square, colour), f" {state}   ") for state, (square, colour) in _SQUARES.items())
+)
+
+
+@click.command()
+@click.argument("report", required=False)
+@click.option("--days", default=35, show_default=True, type=click.IntRange(1, 3660), help="How far to look back.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def status(report: str | None, days: int, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
+    """Show what history holds of every report, or of REPORT as a calendar."""
+    settings, now = read_settings(), utc_now()
+    declared = declared_reports(settings)
+    wanted = [find_report(declared, report)] if report else list(declared.values())
+    with open_history(settings.required_postgres_url()) as history:
+        found = [report_status(each, history.coverage(Series(each, settings.tenant)), now, days) for each in wanted]
+    if as_json:
+        click.echo(json.dumps([_document(each, now) for each in found], indent=1))
+        return
+    console = Console()
+    if report:
+        console.print(_calendar(found[0].days))
+        for gap in found[0].gaps[:20]:
+            console.print(f"not held: {gap}", highlight=False)
+    else:
+        console.print(_overview(found, now))
+    console.print(_LEGEND)
+
+
+def _overview(statuses: Sequence[ReportStatus], now: datetime) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("report", "final until", "provisional figures", "gaps", "days to today"):
+        table.add_column(heading)
+    for each in statuses:
+        table.add_row(
+            each.report,
+            f"{each.complete_through:%Y-%m-%d %H:%M}Z" if each.complete_through else "-",
+            _age(each, now),
+            str(len(each.gaps)) if each.gaps else "none",
+            Text.assemble(*(_SQUARES[state] for _, state in each.days)),
+        )
+    return table
+
+
+def _age(each: ReportStatus, now: datetime) -> Text:
+    if each.fetched_at is None:
+        return Text("none")
+    told = f"{_short(now - each.fetched_at)} old, at most {_short(each.freshness)}"
+    return Text(told, "red" if each.is_stale(now) else "")
+
+
+def _short(length: timedelta) -> str:
+    minutes = round(length.total_seconds() / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+
+
+def _calendar(days: Sequence[tuple[date, DayState]]) -> Table:
+    """Weeks as rows from Monday, as on a wall."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", *("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")):
+        table.add_column(heading)
+    for monday, week in itertools.groupby(days, lambda each: each[0] - timedelta(days=each[0].weekday())):
+        states = {day.weekday(): state for day, state in week}
+        squares = [Text(*_SQUARES[states[weekday]]) if weekday in states else Text("") for weekday in range(7)]
+        table.add_row(Text(f"{monday:%Y-%m-%d}", "dim"), *squares)
+    return table
+
+
+def _document(each: ReportStatus, now: datetime) -> dict[str, object]:
+    return {
+        "report": each.report,
+        "platform": each.platform,
+        "completeThrough": canonical_instant(each.complete_through) if each.complete_through else None,
+        "fetchedAt": canonical_instant(each.fetched_at) if each.fetched_at else None,
+        "freshnessSeconds": each.freshness.total_seconds(),
+        "stale": each.is_stale(now),
+        "gaps": [str(gap) for gap in each.gaps],
+        "days": {day.isoformat(): state for day, state in each.days},
+    }

@@ -1,0 +1,62 @@
+"""What people are told of a report's standing."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.status import DayState, report_status
+from cache_pipeline.tiers.coverage import Coverage
+
+REPORT = Report.model_validate(
+    {
+        "report": "calls_hour",
+        "description": "Calls",
+        "platform": "genesys",
+        "query_type": "conversations",
+        "granularity": "PT1H",
+        "time_zone": "Europe/Berlin",
+        "group_by": ["queueId"],
+        "metrics": ["nOffered"],
+        "partition": "day",
+        "start": "2026-03-27",
+        "freshness": "PT30M",
+    }
+)
+# Half past ten in Berlin, on the day after the clocks went forward.
+NOW = datetime(2026, 3, 30, 8, 30, tzinfo=UTC)
+
+
+def held(*intervals: str) -> IntervalSet:
+    return IntervalSet(Interval.parse(each, REPORT.zone) for each in intervals)
+
+
+def test_each_local_day_is_told_by_what_is_held_of_it():
+    coverage = Coverage(
+        complete=held("2026-03-27/2026-03-28", "2026-03-28T06:00/2026-03-28T09:00", "2026-03-30/2026-03-30T09:00"),
+        provisional=held("2026-03-30T09:00/2026-03-30T11:00"),
+        provisional_fetched_at=NOW - timedelta(minutes=10),
+    )
+    status = report_status(REPORT, coverage, NOW, days=30)
+    assert status.days == (
+        (date(2026, 3, 27), DayState.final),
+        (date(2026, 3, 28), DayState.partial),
+        (date(2026, 3, 29), DayState.missing),
+        (date(2026, 3, 30), DayState.provisional),
+    )
+    assert not status.is_stale(NOW)
+    assert status.is_stale(NOW + timedelta(minutes=21))
+
+
+def test_the_day_of_the_clock_change_is_one_hour_shorter_in_the_gaps():
+    status = report_status(REPORT, Coverage(complete=held("2026-03-27/2026-03-29")), NOW, days=2)
+    assert [gap.length for gap in status.gaps] == [timedelta(hours=23 + 10.5)]
+
+
+@pytest.mark.parametrize("days", [1, 2, 400])
+def test_neither_the_future_nor_the_time_before_the_start_is_a_gap(days):
+    status = report_status(REPORT, Coverage(), NOW, days=days)
+    assert all(gap.end <= NOW for gap in status.gaps)
+    assert min(day for day, _ in status.days) >= REPORT.start
+    assert len(status.days) == min(days, 4)
