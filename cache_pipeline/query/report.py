@@ -92,6 +92,12 @@ class Report(BaseModel, frozen=True):
     freshness: timedelta | None = Field(
         None, gt=timedelta(0), description="How old provisional figures may grow; by default follows the partition"
     )
+    ask_ahead_after: int | None = Field(
+        None,
+        ge=1,
+        description="Requests in an hour that what is kept could not answer, after which the partitions they touch are "
+        "fetched before the next one; without it they are only proposed",
+    )
     tiers: frozenset[Tier] = Field(frozenset(Tier), description="Where answers are kept")
     owners: tuple[str, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
 

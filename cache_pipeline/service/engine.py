@@ -11,6 +11,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from cache_pipeline.query.declarations import read_reports
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
+from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings, VendorAccount
 from cache_pipeline.tiers.edge import EdgeTier
@@ -108,8 +109,12 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[Quot
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncGenerator[ReportService]:
+async def open_service(settings: Settings, on_keep: OnKeep = keep_no_record) -> AsyncGenerator[ReportService]:
     """The engine, connected; everything it opened is closed at the end.
+
+    Args:
+        settings: where everything is.
+        on_keep: hears of what is written to history.
 
     Raises:
         SettingsError: a URL is missing.
@@ -129,4 +134,5 @@ async def open_service(settings: Settings) -> AsyncGenerator[ReportService]:
             redis=redis,
             clock=utc_now,
             tenant=settings.tenant,
+            on_keep=on_keep,
         )

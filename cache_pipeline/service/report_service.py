@@ -29,6 +29,7 @@ from cache_pipeline.service.fetching import (
 )
 from cache_pipeline.service.jobs import Jobs
 from cache_pipeline.service.judging import Judge
+from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
 from cache_pipeline.tiers.answer import Answer, render
 from cache_pipeline.tiers.coverage import Coverage
 from cache_pipeline.tiers.history import History, Replacement
@@ -54,6 +55,16 @@ def _ignore(_chunk: JudgedChunk) -> None:
     return
 
 
+def _told(partition: FetchedPartition) -> Kept:
+    return Kept(
+        partition.interval,
+        partition.rows.num_rows,
+        sum(chunk.calls for chunk in partition.chunks),
+        partition.watermark,
+        partition.fetched_at,
+    )
+
+
 @dataclass(frozen=True)
 class ReportService:
     """Answers queries from what is kept, and asks the vendor only for what is missing.
@@ -64,6 +75,7 @@ class ReportService:
         redis: where flights are held.
         clock: the time, in UTC.
         tenant: whose data.
+        on_keep: hears of what was written to history.
     """
 
     platforms: Mapping[str, Platform]
@@ -72,6 +84,7 @@ class ReportService:
     redis: Redis
     clock: Callable[[], datetime]
     tenant: str
+    on_keep: OnKeep = keep_no_record
 
     def series(self, report: Report) -> Series:
         """The report as this tenant's series."""
@@ -168,6 +181,7 @@ class ReportService:
         )
         chunks = list(dict.fromkeys(chunk for partition in asked for chunk in partition.chunks))
         await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
+        await asyncio.to_thread(self.on_keep, report, [_told(partition) for partition in asked])
 
     def query(self, report: Report, interval: Interval) -> Query:
         """What is asked now: the part of the interval whose buckets have begun.
