@@ -15,6 +15,9 @@ from cache_pipeline.query.report import Report
 
 Location = tuple[str | int, ...]
 
+# libyaml where it was built in: a thousand declarations take seconds without it.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -94,8 +97,9 @@ def read_report(path: Path, review: Review = _no_review) -> Report:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DeclarationError([Mistake(path, 0, "", f"cannot be read: {reason}")]) from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        data = loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise DeclarationError([Mistake(path, line, "", f"is not YAML: {error.problem}")]) from error
