@@ -155,12 +155,3 @@ def test_the_truth_endpoint_is_complete_and_knows_the_future(shared_vendor: Vend
     assert shared_vendor.aggregate(interval=tomorrow) == []
     assert shared_vendor.http.get("/simulator/truth").status_code == 400
     assert shared_vendor.http.get("/simulator/truth", params={"interval": tomorrow, "groupBy": "x"}).status_code == 400
-
-
-def test_a_day_of_truth_takes_under_a_tenth_of_a_second() -> None:
-    truth = truth_of(SETTINGS)
-    truth.day(MONDAY)
-    started = datetime.now(UTC)
-    for number in range(1, 6):
-        truth.day(MONDAY + timedelta(days=number))
-    assert (datetime.now(UTC) - started).total_seconds() / 5 < 0.1
