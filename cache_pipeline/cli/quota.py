@@ -15,7 +15,7 @@ from cache_pipeline.service.engine import open_quotas
 from cache_pipeline.settings import Settings
 from cache_pipeline.upstream.quota import ClientQuota, Lane, QuotaPolicy
 
-_STATE_COLOURS = {"available": "green", "throttled": "red", "refreshing": "yellow"}
+_STATE_COLOURS = {"available": "green", "throttled": "red", "refreshing": "yellow", "refused": "bold red"}
 Snapshot = Mapping[str, tuple[QuotaPolicy, list[ClientQuota]]]
 
 

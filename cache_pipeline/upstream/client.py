@@ -11,7 +11,7 @@ import redis.asyncio
 
 from cache_pipeline.upstream.config import UpstreamConfig
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.oauth import LoginRequest, TokenSource, client_credentials_login
+from cache_pipeline.upstream.oauth import LoginRequest, SharedTokens, TokenSource, client_credentials_login
 from cache_pipeline.upstream.quota import Quota
 from cache_pipeline.upstream.transport import QuotaTransport
 
@@ -53,7 +53,7 @@ def upstream_client(
 
     Args:
         config: Address, OAuth clients, limits and timeouts.
-        redis: Where the shared quota lives.
+        redis: Where the shared quota and the access tokens live.
         quota: The same quota as elsewhere in this process, if there is one; else one is made.
         inner: What really sends; by default a pool of at most `config.max_connections` connections with TLS verified.
         login_request: Builds the login request, for vendors with a form of their own.
@@ -83,6 +83,7 @@ def upstream_client(
             config.login_url,
             send_login,
             retries=config.retries,
+            store=SharedTokens(redis, config.platform, client, config.login_url, clock=clock),
             clock=clock,
             sleep=sleep,
             login_request=login_request,

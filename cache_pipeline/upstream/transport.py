@@ -95,7 +95,6 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         self._sleep = sleep
         self._clock = clock
         self._now = now
-        self._refused: dict[str, tuple[LoginRefused, float]] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends one request and gives its answer: 2xx, 3xx or 4xx other than 429.
@@ -159,7 +158,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 first_refusal = self._clock() if first_refusal is None else first_refusal
             elif response.status_code == 401 and grant.client_id not in renewed:
                 await response.aclose()
-                self._tokens[grant.client_id].invalidate(token)
+                await self._tokens[grant.client_id].invalidate(token)
                 renewed.add(grant.client_id)
                 pinned = grant.client_id
             else:
@@ -167,34 +166,26 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 return await self._checked(response, errand)
 
     async def _admit(self, lane: Lane, pinned: str | None) -> tuple[Grant, str]:
-        """Takes a grant whose client can log in, passing over those that cannot."""
+        """Takes a grant whose client has a young token, passing over clients that cannot log in."""
         while True:
             grant = await self._quota.take(lane, pinned, without=self._cannot_log_in(pinned))
+            source = self._tokens[grant.client_id]
+            if (token := source.fresh) is not None:
+                return grant, token
+            # A login may take long: meanwhile others may have the slot, and the hold of a slot must not run out.
+            await self._quota.release(grant)
             try:
-                return grant, await self._token_of(grant.client_id)
+                await source.token()
             except LoginRefused as error:
-                await self._quota.release(grant)
-                self._refused[grant.client_id] = (error, self._clock() + self._retries.refused_for)
                 _log.error("%s: %s", self._platform, error)
-            except BaseException:
-                await self._quota.release(grant)
-                raise
 
     def _cannot_log_in(self, pinned: str | None) -> frozenset[str]:
-        now = self._clock()
-        refused = {client_id: error for client_id, (error, until) in self._refused.items() if until > now}
+        refused = {client_id: refusal for client_id, each in self._tokens.items() if (refusal := each.refusal)}
         hopeless = [pinned] if pinned in refused else sorted(refused) if len(refused) == len(self._tokens) else []
         if hopeless:
             last = refused[hopeless[0]]
             raise LoginRefused(client_ids=hopeless, login_url=last.login_url, reason=last.reason)
         return frozenset(refused)
-
-    async def _token_of(self, client_id: str) -> str:
-        source = self._tokens[client_id]
-        if source.is_fresh:
-            return await source.token()
-        async with self._quota.refreshing(client_id):
-            return await source.token()
 
     async def _send_once(self, errand: _Errand, grant: Grant, token: str) -> httpx.Response:
         """Sends, and tells the quota what came of it, whatever came of it."""
@@ -213,6 +204,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 remaining=hints.remaining,
                 retry_after=hints.retry_after,
                 rejected=response.status_code == 429,
+                status=response.status_code,
             )
         except BaseException:
             await response.aclose()

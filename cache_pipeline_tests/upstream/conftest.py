@@ -1,15 +1,33 @@
 """A real Redis and a clock that stands still."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio
+
+from cache_pipeline_tests.upstream.vendor import Valkey, free_port
 
 
 @pytest.fixture
 async def shared_redis(redis_database: str) -> AsyncIterator[redis.asyncio.Redis]:
     async with redis.asyncio.Redis.from_url(redis_database) as client:
         yield client
+
+
+@pytest.fixture
+async def cluster_redis() -> AsyncIterator[redis.asyncio.Redis]:
+    """A node that holds every slot of a Redis Cluster: it refuses a script whose keys lie in different ones."""
+    node = Valkey()
+    node.start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    try:
+        async with redis.asyncio.Redis.from_url(node.url) as client:
+            await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+            yield client
+    finally:
+        node.stop()
 
 
 class Clock:

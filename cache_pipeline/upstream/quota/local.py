@@ -1,6 +1,7 @@
 """What this process itself was granted: its own fixed share while Redis is away, and Redis's memory when it returns."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ class _Ledger:
     paused_until: float = -math.inf
     granted: int = 0
     rejected: int = 0
+    answers: Counter[str] = field(default_factory=Counter[str])
+    throttled_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,17 @@ class LocalShare:
         ledger.instants[grant.grant_id] = now + self._policy.in_flight_seconds
         ledger.granted += 1
 
-    def settle(self, grant: Grant, *, pause_seconds: float | None, rejected: bool) -> None:
+    def settle(self, grant: Grant, *, pause_seconds: float | None, rejected: bool, answer: str = "none") -> None:
         """Counts the grant from now on and, if told to, pauses its client."""
         ledger = self._ledgers[grant.client_id]
         now = self._clock()
         ledger.instants[grant.grant_id] = now
         ledger.rejected += rejected
+        ledger.answers[answer] += 1
         if pause_seconds is not None:
-            ledger.paused_until = max(ledger.paused_until, now + pause_seconds)
+            until = max(ledger.paused_until, now + pause_seconds)
+            ledger.throttled_seconds += until - max(ledger.paused_until, now)
+            ledger.paused_until = until
 
     def forget(self, grant: Grant) -> None:
         """Takes a grant back that was never sent."""
@@ -99,6 +105,8 @@ class LocalShare:
             throttled_for_s=wait,
             granted_total=ledger.granted,
             rejected_total=ledger.rejected,
+            answers_total=dict(sorted(ledger.answers.items())),
+            throttled_total_s=ledger.throttled_seconds,
         )
 
     def _free_at(self, client_id: str, now: float) -> float:

@@ -1,7 +1,8 @@
 """The quota's words: lanes, the vendor's limit, a grant, and what can be read of a client."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -14,11 +15,12 @@ class Lane(StrEnum):
 
 
 class ClientState(StrEnum):
-    """Whether an OAuth client can be given a request now (G18)."""
+    """Whether an OAuth client can be given a request now (G18); `refused` is one that cannot log in."""
 
     available = "available"
     throttled = "throttled"
     refreshing = "refreshing"
+    refused = "refused"
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,11 @@ class ClientQuota:
         throttled_for_s: Seconds until the client can be given a request; 0 where it can now.
         granted_total: Requests granted since the counters began (they expire after a day without traffic).
         rejected_total: 429 answers over the same time.
+        answers_total: Answers by class over the same time: `2xx`, `3xx`, `4xx`, `429`, `5xx`, and `none` where none came.
+        throttled_total_s: Seconds that answers paused the client for over the same time.
+        token_age_s: Seconds since the shared access token was asked for; None where there is none.
+        token_life_s: Seconds that token lives in all.
+        login_refused: A process could not log in with this client lately, and none could since.
     """
 
     client_id: str
@@ -113,3 +120,15 @@ class ClientQuota:
     throttled_for_s: float
     granted_total: int
     rejected_total: int
+    answers_total: Mapping[str, int] = field(default_factory=dict[str, int])
+    throttled_total_s: float = 0.0
+    token_age_s: float | None = None
+    token_life_s: float | None = None
+    login_refused: bool = False
+
+
+def answer_class(status: int | None) -> str:
+    """What an answer is counted as; few, so that a metric may be labelled with it."""
+    if status is None:
+        return "none"
+    return "429" if status == 429 else f"{status // 100}xx"

@@ -2,7 +2,8 @@
 --
 -- KEYS  log and state of the client
 -- ARGV  grant id, window, hold, limit, low water, remaining as the vendor said ('' if it did not), Retry-After ('' if none),
---       pause where there is none, '1' if the answer was a 429, time to live of idle state; all times in microseconds
+--       pause where there is none, '1' if the answer was a 429, time to live of idle state, counter of such answers;
+--       all times in microseconds
 -- Gives the microseconds for which this answer throttles the client, 0 if it does not.
 
 local grant = ARGV[1]
@@ -21,6 +22,7 @@ end
 local in_flight_until = tonumber(redis.call('ZSCORE', log, grant) or nil)
 redis.call('ZADD', log, whole(now), grant)
 redis.call('PEXPIRE', log, whole(math.ceil((window + hold) / 500)))
+redis.call('HINCRBY', state, ARGV[11], 1)
 redis.call('PEXPIRE', state, whole(math.ceil(idle / 1000)))
 if rejected then
   redis.call('HINCRBY', state, 'rejected', 1)
@@ -34,6 +36,7 @@ if rejected or (remaining and remaining < low_water) then
   local said = retry_after ~= nil
   if current <= now or (said and not current_told) or (said == current_told and proposed > current) then
     redis.call('HSET', state, 'throttled_until', whole(proposed), 'throttle_told', said and '1' or '0')
+    redis.call('HINCRBY', state, 'throttled', whole(proposed - math.max(now, current)))
     current = proposed
   end
   redis.call('HDEL', state, 'foreign', 'foreign_until')

@@ -6,14 +6,13 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import redis.asyncio
 
 from cache_pipeline.upstream.errors import ClientUnknown, QuotaUnavailable
 from cache_pipeline.upstream.quota.local import LocalShare
-from cache_pipeline.upstream.quota.model import ClientQuota, Grant, Lane, QuotaPolicy
+from cache_pipeline.upstream.quota.model import ClientQuota, Grant, Lane, QuotaPolicy, answer_class
 from cache_pipeline.upstream.quota.store import PROBE_SECONDS, QuotaStore
 
 _log = logging.getLogger(__name__)
@@ -101,7 +100,15 @@ class Quota:
             await self._forget(grant_id, candidates)
             raise
 
-    async def settle(self, grant: Grant, *, remaining: int | None, retry_after: float | None, rejected: bool) -> None:
+    async def settle(
+        self,
+        grant: Grant,
+        *,
+        remaining: int | None,
+        retry_after: float | None,
+        rejected: bool,
+        status: int | None = None,
+    ) -> None:
         """Tells what the answer to a granted request said. The request counts for one window from now on.
 
         Args:
@@ -109,11 +116,13 @@ class Quota:
             remaining: The vendor's remaining header; below the policy's low water its client pauses (G16).
             retry_after: Seconds of the vendor's Retry-After; the pause is exactly that long, or the policy's default.
             rejected: The answer was a 429: the client pauses, and the request stays counted.
+            status: HTTP status of the answer, for the counters; None where no answer came.
         """
         low = remaining is not None and remaining < self.policy.low_water
         pause = (self.policy.default_pause_seconds if retry_after is None else retry_after) if rejected or low else None
-        self._local.settle(grant, pause_seconds=pause, rejected=rejected)
-        await self._store.settle(grant, remaining=remaining, retry_after=retry_after, rejected=rejected)
+        answer = answer_class(status)
+        self._local.settle(grant, pause_seconds=pause, rejected=rejected, answer=answer)
+        await self._store.settle(grant, remaining=remaining, retry_after=retry_after, rejected=rejected, answer=answer)
         if pause is not None:
             why = "was answered 429" if rejected else f"has {remaining} requests remaining"
             _log.warning("%s: OAuth client %s %s, paused for %.1f s", self._platform, grant.client_id, why, pause)
@@ -126,15 +135,6 @@ class Quota:
         """Reads every client's quota at one moment; what this process knows by itself while Redis is away."""
         shared = await self._store.snapshot()
         return self._local.snapshot() if shared is None else shared
-
-    @asynccontextmanager
-    async def refreshing(self, client_id: str) -> AsyncGenerator[None]:
-        """Shows the client as refreshing while its token is renewed. For readers only: nothing waits for it."""
-        await self._store.mark_refreshing(client_id, on=True)
-        try:
-            yield
-        finally:
-            await self._store.mark_refreshing(client_id, on=False)
 
     async def _ask(self, lane: Lane, candidates: Sequence[str], grant_id: str) -> Grant | float:
         answer = await self._store.take(candidates, self.policy.slots(lane), grant_id)

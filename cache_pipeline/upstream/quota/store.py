@@ -1,31 +1,25 @@
 """The quota's scripts in Redis: their keys, their arguments, and whether Redis is there at all."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
 import redis.asyncio
-import redis.exceptions
 
+from cache_pipeline.upstream.keys import UpstreamKeys
 from cache_pipeline.upstream.quota.local import Recent
 from cache_pipeline.upstream.quota.model import ClientQuota, ClientState, Grant, QuotaPolicy
+from cache_pipeline.upstream.scripts import AWAY, read_scripts, text_of, unbroken
 
 _log = logging.getLogger(__name__)
 
 # Wheel, throttle and counters are forgotten after a day without traffic; by then they say nothing any more.
 _IDLE_SECONDS = 86_400.0
-# A login that takes longer than this has failed; its mark must not outlive it.
-_REFRESHING_SECONDS = 30
+# Counters of answers by their class, in a client's state.
+_ANSWERED = "answered:"
 # An absent Redis is tried again this often, by one caller, who waits only so long.
 PROBE_SECONDS = 1.0
 _PROBE_TIMEOUT = 0.25
-
-T = TypeVar("T")
-
-_AWAY = (redis.exceptions.RedisError, OSError, TimeoutError)
 
 
 class QuotaStore:
@@ -67,11 +61,8 @@ class QuotaStore:
         self._generation = ""
         self._away_because: str | None = None
         self._probe_at = 0.0
-        scripts = files("cache_pipeline.upstream.quota")
-        self._take, self._settle, self._restore, self._snapshot = (
-            redis.register_script(scripts.joinpath(f"{name}.lua").read_text("utf-8"))
-            for name in ("take", "settle", "restore", "snapshot")
-        )
+        self._keys = UpstreamKeys(platform)
+        self._scripts = read_scripts(redis, "cache_pipeline.upstream.quota")
 
     @property
     def away_because(self) -> str | None:
@@ -80,9 +71,9 @@ class QuotaStore:
 
     async def take(self, candidates: Sequence[str], slots: int, grant_id: str) -> Grant | float | None:
         """Gives a grant of one of the candidates, or the seconds until the next could come."""
-        keys = [self._key("wheel"), self._key("generation")]
+        keys = [self._keys.wheel, self._keys.generation]
         for client_id in candidates:
-            keys += [self._log_of(client_id), self._state_of(client_id)]
+            keys += [self._keys.log(client_id), self._keys.state(client_id)]
         fixed = [
             _micros(self._policy.guarded_window_seconds),
             _micros(self._policy.in_flight_seconds),
@@ -91,10 +82,10 @@ class QuotaStore:
             *(self._clients[client_id] for client_id in candidates),
         ]
         while True:
-            answer = await self._call(self._take, keys, [grant_id, self._generation, *fixed])
+            answer = await self._call("take", keys, [grant_id, self._generation, *fixed])
             if answer is None:
                 return None
-            verdict, generation = _text(answer[0]), _text(answer[-1])
+            verdict, generation = text_of(answer[0]), text_of(answer[-1])
             if verdict != "restore":
                 self._generation = generation
                 return int(answer[1]) / 1e6 if verdict == "wait" else Grant(candidates[int(answer[1]) - 1], grant_id)
@@ -102,8 +93,10 @@ class QuotaStore:
             if await self._tell_recent():
                 self._generation = generation
 
-    async def settle(self, grant: Grant, *, remaining: int | None, retry_after: float | None, rejected: bool) -> None:
-        """Passes on what the answer to a granted request said."""
+    async def settle(
+        self, grant: Grant, *, remaining: int | None, retry_after: float | None, rejected: bool, answer: str
+    ) -> None:
+        """Passes on what the answer to a granted request said, and counts it under the class `answer`."""
         policy = self._policy
         arguments = [
             grant.grant_id,
@@ -116,39 +109,38 @@ class QuotaStore:
             _micros(policy.default_pause_seconds),
             int(rejected),
             _micros(_IDLE_SECONDS),
+            _ANSWERED + answer,
         ]
-        await self._call(self._settle, [self._log_of(grant.client_id), self._state_of(grant.client_id)], arguments)
+        await self._call("settle", [self._keys.log(grant.client_id), self._keys.state(grant.client_id)], arguments)
 
     async def forget(self, grant_id: str, candidates: Sequence[str]) -> None:
         """Takes a grant off the candidates' logs. Lost where Redis is away: the slot frees itself in the end."""
 
         async def remove() -> None:
             for client_id in candidates:
-                await self._redis.zrem(self._log_of(client_id), grant_id)
+                await self._redis.zrem(self._keys.log(client_id), grant_id)
 
         await self._quietly(remove)
-
-    async def mark_refreshing(self, client_id: str, *, on: bool) -> None:
-        """Shows a client as refreshing, or no longer."""
-        key = self._refreshing_of(client_id)
-        await self._quietly(
-            lambda: self._redis.set(key, "1", ex=_REFRESHING_SECONDS) if on else self._redis.delete(key)
-        )
 
     async def snapshot(self) -> list[ClientQuota] | None:
         """Reads every client's quota at one moment."""
         keys = [
             key
             for client_id in self._clients
-            for key in (self._log_of(client_id), self._state_of(client_id), self._refreshing_of(client_id))
+            for key in (
+                self._keys.log(client_id),
+                self._keys.state(client_id),
+                self._keys.token(client_id),
+                self._keys.login(client_id),
+                self._keys.refused(client_id),
+            )
         ]
         arguments = [_micros(self._policy.guarded_window_seconds), self._policy.usable]
-        answer = await self._call(self._snapshot, keys, arguments)
+        answer = await self._call("snapshot", keys, arguments)
         if answer is None:
             return None
         return [
-            self._client_quota(client_id, [int(value) for value in row])
-            for client_id, row in zip(self._clients, answer, strict=True)
+            _client_quota(client_id, row, self._policy) for client_id, row in zip(self._clients, answer, strict=True)
         ]
 
     async def _tell_recent(self) -> bool:
@@ -157,10 +149,10 @@ class QuotaStore:
         arguments: list[str | int] = [_micros(keep)]
         for entry in self._recent():
             arguments += [numbers[entry.client_id], entry.grant_id, _micros(entry.age_seconds)]
-        keys = [self._log_of(client_id) for client_id in self._clients]
-        return await self._run(self._restore, keys, arguments) is not None
+        keys = [self._keys.log(client_id) for client_id in self._clients]
+        return await self._run("restore", keys, arguments) is not None
 
-    async def _call(self, script: Any, keys: Sequence[str], arguments: Sequence[str | int]) -> Any | None:
+    async def _call(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any | None:
         if self._away_because is not None:
             if self._clock() < self._probe_at:
                 return None
@@ -172,11 +164,11 @@ class QuotaStore:
             _log.info("%s: the shared quota is back", self._platform)
         return await self._run(script, keys, arguments)
 
-    async def _run(self, script: Any, keys: Sequence[str], arguments: Sequence[str | int]) -> Any | None:
+    async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any | None:
         limit = self._timeout if self._away_because is None else _PROBE_TIMEOUT
         try:
-            return await _unbroken(script(keys=keys, args=arguments), limit)
-        except _AWAY as error:
+            return await unbroken(self._scripts[script](keys=keys, args=arguments), limit)
+        except AWAY as error:
             self._note_away(error)
             return None
 
@@ -199,69 +191,41 @@ class QuotaStore:
         if self._away_because is not None:
             return
         try:
-            await _unbroken(command(), self._timeout)
-        except _AWAY:
+            await unbroken(command(), self._timeout)
+        except AWAY:
             _log.debug("%s: Redis did not answer", self._platform, exc_info=True)
 
-    def _client_quota(self, client_id: str, row: Sequence[int]) -> ClientQuota:
-        used, in_flight, wait_micros, granted, rejected, refreshing, foreign = row
-        state = ClientState.refreshing if refreshing else ClientState.available
-        if wait_micros > 0:
-            state = ClientState.throttled
-        return ClientQuota(
-            client_id=client_id,
-            state=state,
-            used=used,
-            remaining=0 if wait_micros > 0 else max(0, self._policy.usable - used - foreign),
-            in_flight=in_flight,
-            throttled_for_s=wait_micros / 1e6,
-            granted_total=granted,
-            rejected_total=rejected,
-        )
 
-    def _key(self, name: str) -> str:
-        return f"cache_pipeline:quota:{{{self._platform}}}:{name}"
-
-    def _log_of(self, client_id: str) -> str:
-        return self._key(f"log:{client_id}")
-
-    def _state_of(self, client_id: str) -> str:
-        return self._key(f"state:{client_id}")
-
-    def _refreshing_of(self, client_id: str) -> str:
-        return self._key(f"refreshing:{client_id}")
-
-
-async def _unbroken(command: Awaitable[T], limit: float) -> T:
-    """Waits for a command; a caller who is cancelled leaves only once it has ended.
-
-    A cancellation inside redis-py may be swallowed or break a connection that others share, and until the command has ended
-    nobody can say what it did.
-
-    Raises:
-        TimeoutError: No answer within `limit` seconds.
-    """
-
-    async def bounded() -> T:
-        async with asyncio.timeout(limit):
-            return await command
-
-    running = asyncio.ensure_future(bounded())
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        # Cancelled again while it waits here, as nested task groups do, it would leave the command behind after all.
-        while not running.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({running})
-        if not running.cancelled():
-            running.exception()
-        raise
+def _client_quota(client_id: str, row: Sequence[Any], policy: QuotaPolicy) -> ClientQuota:
+    used, in_flight, wait_micros, foreign, token_left, token_life, renewing, refused = (int(value) for value in row[:8])
+    flat = [text_of(each) for each in row[8]]
+    counters = dict(zip(flat[::2], flat[1::2], strict=True))
+    if wait_micros > 0:
+        state = ClientState.throttled
+    elif refused and token_left <= 0:
+        state = ClientState.refused
+    else:
+        state = ClientState.refreshing if renewing else ClientState.available
+    return ClientQuota(
+        client_id=client_id,
+        state=state,
+        used=used,
+        remaining=0 if wait_micros > 0 else max(0, policy.usable - used - foreign),
+        in_flight=in_flight,
+        throttled_for_s=wait_micros / 1e6,
+        granted_total=int(counters.get("granted", 0)),
+        rejected_total=int(counters.get("rejected", 0)),
+        answers_total={
+            name.removeprefix(_ANSWERED): int(value)
+            for name, value in sorted(counters.items())
+            if name.startswith(_ANSWERED)
+        },
+        throttled_total_s=int(counters.get("throttled", 0)) / 1e6,
+        token_age_s=(token_life - token_left) / 1e3 if token_left > 0 else None,
+        token_life_s=token_life / 1e3 if token_left > 0 else None,
+        login_refused=bool(refused),
+    )
 
 
 def _micros(seconds: float) -> int:
     return round(seconds * 1_000_000)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

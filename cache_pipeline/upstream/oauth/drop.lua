@@ -1,0 +1,9 @@
+-- Forgets one token, unless another has taken its place.
+--
+-- KEYS  token, login, refused
+-- ARGV  sealed token
+
+if redis.call('HGET', KEYS[1], 'sealed') == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+end
+return redis.status_reply('OK')

@@ -1,0 +1,13 @@
+-- Ends the caller's lease, at once or after a while; the lease of another is left alone.
+--
+-- KEYS  token, login, refused
+-- ARGV  caller, ms after which the next may log in
+
+if redis.call('GET', KEYS[2]) == ARGV[1] then
+  if tonumber(ARGV[2]) > 0 then
+    redis.call('PEXPIRE', KEYS[2], ARGV[2])
+  else
+    redis.call('DEL', KEYS[2])
+  end
+end
+return redis.status_reply('OK')
