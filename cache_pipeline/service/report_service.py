@@ -31,7 +31,8 @@ from cache_pipeline.service.jobs import Jobs
 from cache_pipeline.service.judging import Judge
 from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
 from cache_pipeline.tiers.answer import Answer, render
-from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.coverage import Coverage, Fetched
+from cache_pipeline.tiers.fetched import HeldNewer
 from cache_pipeline.tiers.history import History, Replacement
 from cache_pipeline.tiers.hot import HotTier
 from cache_pipeline.tiers.single_flight import single_flight
@@ -49,6 +50,21 @@ class PlatformNotConfigured(RuntimeError):
 
 def _not_begun(interval: Interval) -> InvalidInterval:
     return InvalidInterval(f"interval {interval} has not begun yet")
+
+
+def _replacement(series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet) -> Replacement | None:
+    """What partitions bring to history beside the newer figures that it holds."""
+    brought = [(each, kept) for each in partitions if (kept := each.asked - newer)]
+    if not brought:
+        return None
+    return Replacement(
+        series=series,
+        final=IntervalSet(part for each, kept in brought for part in each.final(series.report) & kept),
+        provisional=IntervalSet(part for each, kept in brought for part in each.provisional(series.report) & kept),
+        rows=pa.concat_tables([rows_within(each.rows, part) for each, kept in brought for part in kept]),
+        watermark=max(each.watermark for each, _ in brought),
+        fetched=tuple(Fetched(kept, each.fetched_at) for each, kept in brought),
+    )
 
 
 def _ignore(_chunk: JudgedChunk) -> None:
@@ -160,25 +176,18 @@ class ReportService:
     async def keep(self, report: Report, partitions: Sequence[FetchedPartition]) -> None:
         """Write what the vendor was asked for to history, rows and coverage in one transaction.
 
-        What came out of history stays as it is there: somebody may have asked for it anew in the meantime.
+        What came out of history stays as it is there, and so does what others have asked for since.
         """
         asked = [partition for partition in partitions if partition.asked]
         if not asked:
             return
-        series = self.series(report)
-        aging = [partition for partition in asked if partition.provisional(report)]
-        await asyncio.to_thread(
-            self.history.replace,
-            Replacement(
-                series=series,
-                final=IntervalSet(part for each in asked for part in each.final(report) & each.asked),
-                provisional=IntervalSet(part for each in asked for part in each.provisional(report) & each.asked),
-                rows=pa.concat_tables([rows_within(each.rows, part) for each in asked for part in each.asked]),
-                watermark=max(partition.watermark for partition in asked),
-                # Only what is provisional ages; old final partitions beside it do not make it older.
-                fetched_at=min((partition.fetched_at for partition in aging), default=asked[0].fetched_at),
-            ),
-        )
+        series, newer = self.series(report), IntervalSet()
+        while replacement := _replacement(series, asked, newer):
+            try:
+                await asyncio.to_thread(self.history.replace, replacement)
+                break
+            except HeldNewer as held:
+                newer |= held.intervals
         chunks = list(dict.fromkeys(chunk for partition in asked for chunk in partition.chunks))
         await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
         await asyncio.to_thread(self.on_keep, report, [_told(partition) for partition in asked])
@@ -245,8 +254,9 @@ class ReportService:
     async def rendered(self, report: Report, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
         """Answers as they would go out, for those of the intervals that history holds, in a few reads."""
         series = self.series(report)
-        coverage = await asyncio.to_thread(self.history.coverage, series)
         spans = IntervalSet(intervals)
+        hull = Interval(min(each.start for each in spans), max(each.end for each in spans)) if spans else None
+        coverage = await asyncio.to_thread(self.history.coverage, series, hull)
         rows = await self._held_rows(series, spans & (coverage.complete | coverage.provisional))
         return [
             (query, render(query, rows_within(rows, interval), completeness))
@@ -266,7 +276,7 @@ class ReportService:
     async def _from_history(self, query: Query, asked_at: datetime) -> Answer | None:
         """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
         series, report = query.series, query.series.report
-        coverage = await asyncio.to_thread(self.history.coverage, series)
+        coverage = await asyncio.to_thread(self.history.coverage, series, query.interval)
         wanted = IntervalSet([query.interval])
         completeness = coverage.of(query.interval)
         if completeness is None or coverage.gaps(wanted, asked_at, report_freshness(report)):

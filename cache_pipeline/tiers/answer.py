@@ -20,7 +20,8 @@ class Completeness:
     Attributes:
         complete_through: the instant before which every bucket is final; the interval's start where none is.
         provisional_from: start of the first bucket that is held but not final, or None.
-        fetched_at: when the oldest part was fetched, or None where nothing is held.
+        fetched_at: when the oldest provisional part was fetched or, where all is final, the oldest part; None where that
+            is not known.
     """
 
     complete_through: datetime

@@ -10,6 +10,14 @@ from cache_pipeline.tiers.answer import Completeness
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """What was fetched as of one moment, and not again since."""
+
+    intervals: IntervalSet
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Coverage:
     """Coverage of one series.
 
@@ -17,25 +25,36 @@ class Coverage:
         complete: intervals whose buckets are all final.
         provisional: intervals held, but not final; never overlaps ``complete``.
         watermark: the latest watermark seen, or None.
-        provisional_fetched_at: when the oldest provisional interval was fetched, or None.
+        fetched: as of when the provisional intervals are, and those of the interval that was looked for.
     """
 
     complete: IntervalSet = field(default_factory=IntervalSet)
     provisional: IntervalSet = field(default_factory=IntervalSet)
     watermark: datetime | None = None
-    provisional_fetched_at: datetime | None = None
+    fetched: tuple[Fetched, ...] = ()
+
+    @property
+    def provisional_fetched_at(self) -> datetime | None:
+        """When the oldest provisional interval was fetched, or None."""
+        return self._oldest(self.provisional)
 
     def gaps(self, wanted: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
         """What must be asked of the vendor: all that is not final, but for provisional figures still fresh enough."""
         missing = wanted - self.complete
-        fresh = self.provisional_fetched_at is not None and now - self.provisional_fetched_at < freshness
-        return missing - self.provisional if fresh else missing
+        fresh = (part for each in self.fetched if now - each.at < freshness for part in each.intervals)
+        return missing - (self.provisional & IntervalSet(fresh))
 
     def of(self, interval: Interval) -> Completeness | None:
-        """What is known of an interval, or None where part of it is not held at all."""
+        """What is known of an interval, or None where part of it is not held at all.
+
+        Final figures do not age, so an interval with a provisional part is as old as that part.
+        """
         wanted = IntervalSet([interval])
         open_part = wanted - self.complete
         if open_part - self.provisional:
             return None
         provisional_from = next((part.start for part in open_part), None)
-        return Completeness(provisional_from or interval.end, provisional_from, self.provisional_fetched_at)
+        return Completeness(provisional_from or interval.end, provisional_from, self._oldest(open_part or wanted))
+
+    def _oldest(self, intervals: IntervalSet) -> datetime | None:
+        return min((each.at for each in self.fetched if each.intervals & intervals), default=None)

@@ -6,7 +6,7 @@ Every method is one short transaction on a connection of its own, and blocks; th
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +19,13 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
-from cache_pipeline.query.interval import Interval, IntervalSet, parse_instant
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.coverage import Coverage, Fetched
+from cache_pipeline.tiers.fetched import fetched_column, note_fetched, read_fetched
+from cache_pipeline.tiers.ledger import CLOSE_KEPT, LOST_CLAIMS, Claim, LeaseLost
+from cache_pipeline.tiers.ranges import bounds_as_json, intervals_of, multirange
 from cache_pipeline.tiers.schema import HISTORY_SCHEMA, UNREACHABLE, HistoryUnavailable
 
 
@@ -36,7 +39,8 @@ class Replacement:
         provisional: intervals that are held, but not final.
         rows: exactly the rows of both, in the report's schema.
         watermark: what the vendor (or the report's settle time) said.
-        fetched_at: when the oldest of the provisional rows was fetched.
+        fetched: as of when they are; together exactly the intervals.
+        claims: the ledger's entries that the rows come from, while this process holds them.
     """
 
     series: Series
@@ -44,49 +48,36 @@ class Replacement:
     provisional: IntervalSet
     rows: pa.Table
     watermark: datetime
-    fetched_at: datetime
+    fetched: tuple[Fetched, ...]
+    claims: tuple[Claim, ...] = ()
 
-
-def _multirange(intervals: Iterable[Interval]) -> str:
-    return "{" + ",".join(f"[{part.start.isoformat()},{part.end.isoformat()})" for part in intervals) + "}"
-
-
-def _intervals(bounds: Sequence[Sequence[str]]) -> IntervalSet:
-    return IntervalSet(Interval(parse_instant(start), parse_instant(end)) for start, end in bounds)
+    @property
+    def covered(self) -> IntervalSet:
+        """All that the rows are the whole of."""
+        return self.final | self.provisional
 
 
 def _table(series: Series) -> Composable:
     return Identifier(HISTORY_SCHEMA, series.report.report)
 
 
-# Ranges leave PostgreSQL as JSON, for the driver has no multirange type.
 _COVERAGE = SQL(
     """
-    SELECT {complete}::text, {provisional}::text, watermark, provisional_fetched_at
-    FROM cache_pipeline_state.coverage WHERE series = {series}
+    SELECT {complete}::text, {provisional}::text, c.watermark, {fetched}
+    FROM cache_pipeline_state.coverage AS c WHERE c.series = {series}
     """
 )
-_BOUNDS = """(SELECT coalesce(json_agg(json_build_array(
-    to_char(lower(r) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-    to_char(upper(r) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))), '[]') FROM unnest({column}) AS r)"""
-
 _COVER = SQL(
     """
     INSERT INTO cache_pipeline_state.coverage AS c
-        (series, report, tenant, meaning, complete, provisional, watermark, provisional_fetched_at)
+        (series, report, tenant, meaning, complete, provisional, watermark)
     VALUES ({series}, {report}, {tenant}, {meaning}::jsonb,
-            {final}::tstzmultirange, {provisional}::tstzmultirange, {watermark}, {provisional_fetched_at})
+            {final}, {provisional}, {watermark})
     ON CONFLICT (series) DO UPDATE SET
         report = excluded.report,
         complete = c.complete - excluded.provisional + excluded.complete,
         provisional = c.provisional - excluded.complete + excluded.provisional,
-        watermark = greatest(c.watermark, excluded.watermark),
-        -- What stays provisional beside the new part is as old as it was before.
-        provisional_fetched_at = CASE
-            WHEN isempty(c.provisional - excluded.complete - excluded.provisional)
-            THEN excluded.provisional_fetched_at
-            ELSE least(c.provisional_fetched_at, excluded.provisional_fetched_at)
-        END
+        watermark = greatest(c.watermark, excluded.watermark)
     """
 )
 
@@ -112,6 +103,17 @@ def open_history(postgres_url: str) -> Generator[History]:
         raise HistoryUnavailable(f"{_server(postgres_url)} {UNREACHABLE}") from None
     with connection:
         yield History(connection)
+
+
+def _refuse_lost(cursor: Any, claims: Sequence[Claim]) -> None:
+    if not claims:
+        return
+    lost = SQL(LOST_CLAIMS).format(
+        ids=Literal([claim.id for claim in claims]), fences=Literal([claim.fence for claim in claims])
+    )
+    cursor.execute(lost.as_string())
+    if cursor.fetchone()[0]:
+        raise LeaseLost("another process has taken over what these rows answer")
 
 
 _UNDEFINED_TABLE = "42P01"
@@ -142,11 +144,12 @@ class History:
                 ) from error
             connection.commit()
 
-    def coverage(self, series: Series) -> Coverage:
-        """What is held of a series."""
+    def coverage(self, series: Series, around: Interval | None = None) -> Coverage:
+        """What is held of a series; of an interval ``around`` which somebody asks, also when its final parts were fetched."""
         query = _COVERAGE.format(
-            complete=SQL(_BOUNDS).format(column=Identifier("complete")),
-            provisional=SQL(_BOUNDS).format(column=Identifier("provisional")),
+            complete=bounds_as_json(Identifier("c", "complete")),
+            provisional=bounds_as_json(Identifier("c", "provisional")),
+            fetched=fetched_column(around),
             series=Literal(series.id),
         )
         with self._transaction() as cursor:
@@ -154,8 +157,8 @@ class History:
             row = cursor.fetchone()
         if row is None:
             return Coverage()
-        complete, provisional, watermark, fetched_at = row
-        return Coverage(_intervals(json.loads(complete)), _intervals(json.loads(provisional)), watermark, fetched_at)
+        complete, provisional, watermark, fetched = row
+        return Coverage(intervals_of(complete), intervals_of(provisional), watermark, read_fetched(fetched))
 
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
         """Rows of an interval in the report's schema, in order of bucket and group."""
@@ -181,14 +184,21 @@ class History:
     def replace(self, replacement: Replacement) -> None:
         """Put rows in place of those held for the same intervals, and extend coverage, in one transaction.
 
-        Writers of one series wait for each other; readers see all of the old or all of the new.
+        Writers of one series wait for each other; readers see all of the old or all of the new. The ledger's entries
+        that the rows answer are closed with them.
+
+        Raises:
+            HeldNewer: part of what is held was asked for later than these rows.
+            LeaseLost: another process has taken over an entry that the rows come from.
         """
         series = replacement.series
-        covered = replacement.final | replacement.provisional
+        covered = replacement.covered
         with self._transaction() as cursor:
             cursor.execute(
                 SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(series.id)).as_string()
             )
+            _refuse_lost(cursor, replacement.claims)
+            note_fetched(cursor, series, replacement.fetched)
             for part in covered:
                 delete = SQL(
                     "DELETE FROM {table} WHERE series = {series} AND interval_start >= {start} AND interval_start < {end}"
@@ -210,12 +220,17 @@ class History:
                 report=Literal(series.report.report),
                 tenant=Literal(series.tenant),
                 meaning=Literal(json.dumps(series.meaning)),
-                final=Literal(_multirange(replacement.final)),
-                provisional=Literal(_multirange(replacement.provisional)),
+                final=multirange(replacement.final),
+                provisional=multirange(replacement.provisional),
                 watermark=Literal(replacement.watermark),
-                provisional_fetched_at=Literal(replacement.fetched_at if replacement.provisional else None),
             )
             cursor.execute(cover.as_string())
+            close = SQL(CLOSE_KEPT).format(
+                series=Literal(series.id),
+                covered=multirange(covered),
+                ids=Literal([claim.id for claim in replacement.claims]),
+            )
+            cursor.execute(close.as_string())
 
     def record_chunks(self, series: Series, chunks: Sequence[JudgedChunk], fetched_at: datetime) -> None:
         """Note how upstream answers were judged."""

@@ -14,6 +14,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.settings import read_settings
+from cache_pipeline.tiers.coverage import Fetched
 from cache_pipeline.tiers.history import Replacement, open_history
 from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared
 
@@ -35,7 +36,8 @@ def _hold(bench: Bench, *, final: list[str], provisional: list[str] | None = Non
     fetched_at = datetime.now(UTC) - age
     with open_history(read_settings().required_postgres_url()) as history:
         rows = arrow_schema(report_columns(bench.report)).empty_table()
-        held = Replacement(bench.series, of(final), of(provisional or []), rows, fetched_at, fetched_at)
+        fetched = Fetched(of(final) | of(provisional or []), fetched_at)
+        held = Replacement(bench.series, of(final), of(provisional or []), rows, fetched_at, (fetched,))
         history.replace(held)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cache_pipeline.orchestration.staleness import StaleRange, stale_ranges
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.coverage import Coverage, Fetched
 
 FIRST = datetime(2025, 6, 1, tzinfo=UTC)
 NOW = datetime(2025, 7, 1, tzinfo=UTC)
@@ -28,7 +28,8 @@ def _coverage(states: list[str], age: timedelta) -> Coverage:
     def of(state: str) -> IntervalSet:
         return IntervalSet(interval for interval, held in zip(intervals, states, strict=True) if held == state)
 
-    return Coverage(of(COMPLETE), of(PROVISIONAL), NOW, NOW - age if PROVISIONAL in states else None)
+    fetched = (Fetched(of(PROVISIONAL), NOW - age),) if PROVISIONAL in states else ()
+    return Coverage(of(COMPLETE), of(PROVISIONAL), NOW, fetched)
 
 
 def _found(states: list[str], age: timedelta = timedelta(0), at_most: int = 100) -> list[StaleRange]:

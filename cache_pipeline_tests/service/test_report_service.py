@@ -41,6 +41,7 @@ async def test_an_answer_is_the_truth_and_says_that_it_is_complete(open_world: O
         assert len(document["rows"]) > 100
         assert document["completeThrough"] == "2026-01-06T00:00:00Z"
         assert document["provisionalFrom"] is None
+        assert document["fetchedAt"] == "2026-01-06T12:00:00Z"
         assert await world.submits() == 1
 
 
@@ -310,3 +311,20 @@ async def test_what_came_out_of_history_is_never_written_back_over_what_is_newer
         assert world.service.history.read(series, MORNING, columns).num_rows == 0
         assert world.service.history.read(series, MONDAY, columns).num_rows > 0
         assert world.service.history.coverage(series).complete == IntervalSet([MONDAY])
+
+
+async def test_figures_that_are_kept_late_leave_what_was_asked_for_since_as_it_is(open_world: OpenWorld):
+    """Checks stand between fetching and keeping, and somebody may have had a fresher look in between."""
+    async with open_world() as world:
+        [early] = [part async for part in world.service.fetch(REPORT, {"today": TODAY}, Lane.scheduled)]
+        assert isinstance(early, FetchedPartition)
+        world.clock.move(hours=1)
+        await world.service.redis.flushall()
+        afternoon = Interval(NOON, NOON + 2 * HOUR)
+        await world.service.answer(REPORT, afternoon)
+        await world.service.keep(REPORT, [early])
+        coverage = world.service.history.coverage(world.service.series(REPORT), TODAY)
+        assert {each.at: each.intervals for each in coverage.fetched} == {
+            NOON: IntervalSet([TODAY]) - IntervalSet([afternoon]),
+            NOON + HOUR: IntervalSet([afternoon]),
+        }

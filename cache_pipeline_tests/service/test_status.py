@@ -7,7 +7,7 @@ import pytest
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.status import DayState, report_status
-from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.coverage import Coverage, Fetched
 
 REPORT = Report.model_validate(
     {
@@ -36,7 +36,7 @@ def test_each_local_day_is_told_by_what_is_held_of_it():
     coverage = Coverage(
         complete=held("2026-03-27/2026-03-28", "2026-03-28T06:00/2026-03-28T09:00", "2026-03-30/2026-03-30T09:00"),
         provisional=held("2026-03-30T09:00/2026-03-30T11:00"),
-        provisional_fetched_at=NOW - timedelta(minutes=10),
+        fetched=(Fetched(held("2026-03-30T09:00/2026-03-30T11:00"), NOW - timedelta(minutes=10)),),
     )
     status = report_status(REPORT, coverage, NOW, days=30)
     assert status.days == (

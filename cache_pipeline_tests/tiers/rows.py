@@ -10,6 +10,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.query.series import Series
+from cache_pipeline.tiers.coverage import Fetched
 from cache_pipeline.tiers.history import Replacement
 from cache_pipeline_tests.query.declared import declared
 
@@ -71,6 +72,6 @@ def replacement(
         "provisional": IntervalSet([provisional] if provisional else []),
         "rows": pa.concat_tables([table(part, offered, report=series.report) for part in parts]),
         "watermark": final.end if final else DAY,
-        "fetched_at": fetched_at,
+        "fetched": (Fetched(IntervalSet(parts), fetched_at),),
     }
     return Replacement(**(given | changes))

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.tiers.answer import Completeness
-from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.ttl import HOT_TTL, freshness_ttl, jittered, report_freshness
 from cache_pipeline_tests.query.declared import declared
 
 EPOCH = datetime(2026, 1, 5, tzinfo=UTC)
 NOW = EPOCH + timedelta(days=1)
+EARLIER = NOW - timedelta(hours=1)
 FRESHNESS = timedelta(minutes=15)
 LIMIT = 40
 
@@ -39,7 +40,7 @@ def test_asked_for_again_is_all_but_the_final_and_the_fresh_provisional(complete
         interval_set(final),
         interval_set(open_),
         minute(LIMIT),
-        NOW - timedelta(minutes=age) if open_ else None,
+        (Fetched(interval_set(open_), NOW - timedelta(minutes=age)),),
     )
     held = final | open_ if open_ and age < 15 else final
     assert coverage.gaps(interval_set(model(wanted)), NOW, FRESHNESS) == interval_set(model(wanted) - held)
@@ -48,13 +49,18 @@ def test_asked_for_again_is_all_but_the_final_and_the_fresh_provisional(complete
 @given(sets_of_spans, sets_of_spans, spans)
 def test_completeness_is_told_only_of_what_is_held_whole(complete, provisional, span):
     final, open_ = model(complete), model(provisional) - model(complete)
-    coverage = Coverage(interval_set(final), interval_set(open_), minute(LIMIT), NOW if open_ else None)
+    coverage = Coverage(
+        interval_set(final),
+        interval_set(open_),
+        minute(LIMIT),
+        (Fetched(interval_set(open_), NOW), Fetched(interval_set(final), EARLIER)),
+    )
     wanted = model([span])
     known = coverage.of(Interval(minute(span[0]), minute(span[1])))
     if not wanted <= final | open_:
         assert known is None
     elif wanted <= final:
-        assert known == Completeness(minute(span[1]), None, coverage.provisional_fetched_at)
+        assert known == Completeness(minute(span[1]), None, EARLIER)
     else:
         first_open = minute(min(wanted - final))
         assert known == Completeness(first_open, first_open, NOW)

@@ -1,7 +1,7 @@
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 import pyarrow as pa
@@ -12,7 +12,8 @@ from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import in_order
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.coverage import Coverage, Fetched
+from cache_pipeline.tiers.fetched import HeldNewer
 from cache_pipeline.tiers.history import History, HistoryUnavailable, open_history
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.tiers.rows import DAY, HOUR, NOW, REPORT, SERIES, columns_of, hours, replacement, table
@@ -35,7 +36,9 @@ def test_rows_come_back_as_they_were_kept_with_their_coverage(history: History):
     kept = replacement(hours(0, 6), hours(6, 8))
     history.replace(kept)
     assert read(history).equals(in_order(kept.rows))
-    assert history.coverage(SERIES) == Coverage(kept.final, kept.provisional, hours(0, 6).end, NOW)
+    assert history.coverage(SERIES) == Coverage(
+        kept.final, kept.provisional, hours(0, 6).end, (Fetched(IntervalSet([hours(0, 8)]), NOW),)
+    )
 
 
 def test_an_interval_without_a_row_is_covered_all_the_same(history: History):
@@ -71,10 +74,13 @@ def test_provisional_becomes_final_and_never_overlaps_it(history: History):
     history.replace(replacement(hours(0, 6), hours(6, 12), offered=1))
     history.replace(replacement(hours(6, 9), hours(9, 12), offered=2, fetched_at=NOW + HOUR))
     assert history.coverage(SERIES) == Coverage(
-        IntervalSet([hours(0, 9)]), IntervalSet([hours(9, 12)]), hours(0, 9).end, NOW + HOUR
+        IntervalSet([hours(0, 9)]),
+        IntervalSet([hours(9, 12)]),
+        hours(0, 9).end,
+        (Fetched(IntervalSet([hours(6, 12)]), NOW + HOUR),),
     )
     history.replace(replacement(hours(9, 12), offered=3, fetched_at=NOW + 2 * HOUR))
-    assert history.coverage(SERIES) == Coverage(IntervalSet([hours(0, 12)]), IntervalSet(), hours(0, 12).end, None)
+    assert history.coverage(SERIES) == Coverage(IntervalSet([hours(0, 12)]), IntervalSet(), hours(0, 12).end)
 
 
 def test_what_stays_provisional_keeps_the_age_it_had(history: History):
@@ -82,7 +88,7 @@ def test_what_stays_provisional_keeps_the_age_it_had(history: History):
     history.replace(replacement(None, hours(6, 12), fetched_at=NOW + HOUR))
     assert history.coverage(SERIES).provisional_fetched_at == NOW
     history.replace(replacement(hours(0, 6), fetched_at=NOW + 2 * HOUR))
-    assert history.coverage(SERIES).provisional_fetched_at == NOW
+    assert history.coverage(SERIES).provisional_fetched_at == NOW + HOUR
 
 
 def test_a_restatement_can_make_final_figures_provisional_again(history: History):
@@ -93,6 +99,31 @@ def test_a_restatement_can_make_final_figures_provisional_again(history: History
         IntervalSet([hours(0, 3), hours(6, 12)]),
         IntervalSet([hours(3, 6)]),
     )
+
+
+def test_final_figures_tell_when_they_were_fetched_part_by_part(history: History):
+    history.replace(replacement(hours(0, 6), fetched_at=NOW))
+    history.replace(replacement(hours(6, 12), fetched_at=NOW + HOUR))
+    history.replace(replacement(hours(3, 4), fetched_at=NOW + 2 * HOUR))
+
+    def told(interval: Interval) -> datetime | None:
+        known = history.coverage(SERIES, interval).of(interval)
+        return known.fetched_at if known else None
+
+    assert told(hours(0, 12)) == NOW
+    assert told(hours(6, 12)) == NOW + HOUR
+    assert told(hours(3, 4)) == NOW + 2 * HOUR
+    assert told(hours(3, 12)) == NOW
+
+
+def test_older_figures_never_take_the_place_of_newer_ones(history: History):
+    history.replace(replacement(hours(3, 6), offered=2, fetched_at=NOW))
+    before = read(history), history.coverage(SERIES, WHOLE)
+    with pytest.raises(HeldNewer) as refused:
+        history.replace(replacement(hours(0, 12), offered=1, fetched_at=NOW - HOUR))
+    assert refused.value.intervals == IntervalSet([hours(3, 6)])
+    assert read(history).equals(before[0])
+    assert history.coverage(SERIES, WHOLE) == before[1]
 
 
 def test_a_watermark_never_goes_back(history: History):

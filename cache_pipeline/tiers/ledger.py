@@ -1,0 +1,337 @@
+"""The job ledger: every query sent to a vendor, so that a crash ends in reading its answer and never in asking again.
+
+An entry begins as an *intent*, before the query is sent; the vendor's handle is added as soon as it is answered; it stays
+open until the rows are durably kept, and is closed in the very transaction that keeps them. Whoever works on an entry
+holds a lease with a fencing number; when the lease lapses another may take the entry over, with a higher number, and the
+one before can then neither change it nor keep rows by it.
+
+What it cannot do: vendors take no idempotency key. Between the vendor's taking a query and its handle being written lies
+one answer on the wire; a process killed there leaves an intent of which nobody can say whether it was sent. Such an intent is
+submitted once more when its lease has lapsed, which costs one query and loses nothing.
+
+Leases go by PostgreSQL's clock, so that machines need not agree on the time. Every method blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import psycopg
+from psycopg import Connection
+from psycopg.errors import UndefinedTable
+from psycopg.rows import TupleRow
+from psycopg.types.range import TimestamptzRange
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.series import Series
+from cache_pipeline.tiers.schema import UNREACHABLE, HistoryUnavailable
+
+#: How long the entries of a dead or frozen process stay its own.
+LEASE = timedelta(seconds=15)
+#: What has ended, or what nobody took up again, is forgotten after this long.
+_REMEMBERED = timedelta(days=30)
+_CONNECTIONS = 4
+_TABLE = "cache_pipeline_state.upstream_query"
+
+
+class State(StrEnum):
+    """Where an entry stands: the first four are open, the others have ended."""
+
+    intent = "intent"
+    ambiguous = "ambiguous"
+    submitted = "submitted"
+    done = "done"
+    kept = "kept"
+    answered = "answered"
+    superseded = "superseded"
+    lost = "lost"
+    gone = "gone"
+    failed = "failed"
+    abandoned = "abandoned"
+
+
+class AskedElsewhere(Exception):
+    """Somebody else is working on the same query just now; look again when its lease has ended."""
+
+
+class LeaseLost(Exception):
+    """Another has taken an entry over, since its owner was not heard of for the length of a lease."""
+
+
+@dataclass(frozen=True)
+class Handle:
+    """The vendor's own name of a job, and the OAuth client that may ask for it."""
+
+    id: str
+    oauth_client: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One entry, held by whoever knows its fencing number.
+
+    Attributes:
+        id: of the entry.
+        fence: grows with every owner; what comes with an older one is refused.
+        interval: what is asked for.
+        asked_at: as of when the figures are.
+        handle: the vendor's job, to be resumed; None where it is still to be submitted.
+        given_up: a job of before that may still run and whose answer would be too old.
+    """
+
+    id: int
+    fence: int
+    interval: Interval
+    asked_at: datetime
+    handle: Handle | None = None
+    given_up: Handle | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be asked of a vendor.
+
+    Attributes:
+        series: whose rows.
+        interval: of one upstream query.
+        lane: who asks.
+        asked_at: the time.
+        not_before: an open entry that was asked earlier would give an answer that is too old.
+    """
+
+    series: Series
+    interval: Interval
+    lane: str
+    asked_at: datetime
+    not_before: datetime
+
+
+_CLAIM = f"""
+    INSERT INTO {_TABLE} (series, report, span, platform, lane, state, asked_at, owner, lease_until, fence)
+    VALUES (%(series)s, %(report)s, %(span)s, %(platform)s, %(lane)s, 'intent', %(asked_at)s, %(owner)s,
+            clock_timestamp() + %(lease)s, 1)
+    ON CONFLICT (series, span) WHERE ended_at IS NULL DO NOTHING
+    RETURNING id, fence
+"""  # noqa: S608 - a constant table
+_FIND = f"""
+    SELECT id, asked_at, state, handle, oauth_client, lease_until > clock_timestamp() FROM {_TABLE}
+    WHERE series = %(series)s AND span = %(span)s AND ended_at IS NULL FOR UPDATE
+"""  # noqa: S608
+_TAKE_OVER = f"""
+    UPDATE {_TABLE} SET fence = fence + 1, owner = %(owner)s, lease_until = clock_timestamp() + %(lease)s
+    WHERE id = %(id)s RETURNING fence
+"""  # noqa: S608
+_SUBMITTED = f"""
+    UPDATE {_TABLE} SET state = 'submitted', handle = %(handle)s, oauth_client = %(client)s,
+        submitted_at = clock_timestamp(), lease_until = clock_timestamp() + %(lease)s
+    WHERE id = %(id)s AND fence = %(fence)s AND ended_at IS NULL
+"""  # noqa: S608
+_MARK = f"""
+    UPDATE {_TABLE} SET state = %(state)s, note = coalesce(%(note)s, note), lease_until = clock_timestamp(),
+        ended_at = CASE WHEN %(ends)s THEN clock_timestamp() END
+    WHERE id = %(id)s AND fence = %(fence)s AND ended_at IS NULL
+"""  # noqa: S608
+_RENEW = f"""
+    UPDATE {_TABLE} AS q SET lease_until = clock_timestamp() + %(lease)s
+    FROM unnest(%(ids)s::bigint[], %(fences)s::bigint[]) AS held (id, fence)
+    WHERE q.id = held.id AND q.fence = held.fence AND q.ended_at IS NULL
+    RETURNING q.id
+"""  # noqa: S608
+_RELEASE = f"""
+    UPDATE {_TABLE} AS q SET lease_until = clock_timestamp()
+    FROM unnest(%(ids)s::bigint[], %(fences)s::bigint[]) AS held (id, fence)
+    WHERE q.id = held.id AND q.fence = held.fence AND q.ended_at IS NULL
+"""  # noqa: S608
+_RESUMABLE = f"""
+    SELECT lower(span), upper(span), asked_at FROM {_TABLE}
+    WHERE series = %(series)s AND span && %(span)s AND ended_at IS NULL AND handle IS NOT NULL
+    ORDER BY upper(span) - lower(span) DESC, lower(span)
+"""  # noqa: S608
+_FORGET = f"""
+    DELETE FROM {_TABLE} WHERE asked_at < clock_timestamp() - %(age)s AND lease_until < clock_timestamp()
+"""  # noqa: S608
+
+#: Within the transaction that keeps rows: which of the claims (two arrays of the same length) are no longer held.
+LOST_CLAIMS = f"""
+    SELECT count(*) FROM (
+        SELECT held.fence AS mine, q.fence, q.ended_at
+        FROM unnest({{ids}}::bigint[], {{fences}}::bigint[]) AS held (id, fence)
+        JOIN {_TABLE} AS q ON q.id = held.id FOR UPDATE OF q
+    ) AS claimed WHERE mine <> fence OR ended_at IS NOT NULL
+"""  # noqa: S608
+#: Within the same: what those rows answer is answered, but for what somebody else is working on.
+CLOSE_KEPT = f"""
+    UPDATE {_TABLE} SET state = 'kept', ended_at = clock_timestamp(), lease_until = clock_timestamp()
+    WHERE series = {{series}} AND ended_at IS NULL AND span <@ {{covered}}
+      AND (lease_until <= clock_timestamp() OR id = ANY ({{ids}}::bigint[]))
+"""  # noqa: S608
+
+
+def _span(interval: Interval) -> TimestamptzRange:
+    return TimestamptzRange(interval.start, interval.end, "[)")
+
+
+@contextmanager
+def open_ledger(postgres_url: str, lease: timedelta = LEASE) -> Generator[Ledger]:
+    """The ledger on a server; connections are made when they are first needed, and closed at the end."""
+    pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
+        postgres_url,
+        kwargs={"autocommit": True},
+        min_size=0,
+        max_size=_CONNECTIONS,
+        num_workers=1,
+        timeout=20,
+        check=ConnectionPool.check_connection,
+        name="ledger",
+        open=False,
+    )
+    with pool:
+        yield Ledger(pool, lease)
+
+
+class Ledger:
+    """Entries of all series, shared by all processes and machines."""
+
+    def __init__(self, pool: ConnectionPool[Connection[TupleRow]], lease: timedelta = LEASE) -> None:
+        self._pool = pool
+        self._tidied = False
+        self.lease = lease
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+
+    @contextmanager
+    def _connection(self) -> Generator[Connection[TupleRow]]:
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except UndefinedTable as error:
+            raise HistoryUnavailable("PostgreSQL lacks the job ledger: run `cache-pipeline migrate`") from error
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
+
+    def claim(self, wanted: Wanted) -> Claim:
+        """Note the intent to ask, or take over what a process that is gone has left.
+
+        Raises:
+            AskedElsewhere: a live owner holds the entry.
+            HistoryUnavailable: PostgreSQL cannot be reached.
+        """
+        series = wanted.series
+        values: dict[str, object] = {
+            "series": series.id,
+            "report": series.report.report,
+            "platform": series.report.platform,
+            "span": _span(wanted.interval),
+            "lane": wanted.lane,
+            "asked_at": wanted.asked_at,
+            "owner": self.owner,
+            "lease": self.lease,
+        }
+        given_up: Handle | None = None
+        with self._connection() as connection:
+            self._tidy(connection)
+            while True:
+                row = connection.execute(_CLAIM, values).fetchone()
+                if row is not None:
+                    return Claim(row[0], row[1], wanted.interval, wanted.asked_at, given_up=given_up)
+                with connection.transaction():
+                    taken, given_up = self._taken_over(connection, wanted, values)
+                if taken is not None:
+                    return taken
+
+    def _taken_over(
+        self, connection: Connection[TupleRow], wanted: Wanted, values: dict[str, object]
+    ) -> tuple[Claim | None, Handle | None]:
+        """The open entry where it can be resumed; else it has ended, and the job it leaves running, if any."""
+        found = connection.execute(_FIND, values).fetchone()
+        if found is None:
+            return None, None
+        entry, asked_at, state, handle_id, oauth_client, alive = found
+        if alive:
+            raise AskedElsewhere(f"{wanted.series.report.report} {wanted.interval} is being asked by another process")
+        row = connection.execute(_TAKE_OVER, {**values, "id": entry}).fetchone()
+        fence = row[0] if row else 0
+        handle = Handle(handle_id, oauth_client) if handle_id else None
+        if handle is not None and asked_at >= wanted.not_before:
+            return Claim(entry, fence, wanted.interval, asked_at, handle), None
+        ended = State.superseded if handle is not None else State.lost
+        self._mark(connection, Claim(entry, fence, wanted.interval, asked_at), ended, None)
+        return None, handle if state == State.submitted else None
+
+    def submitted(self, claim: Claim, handle: Handle) -> None:
+        """Note the vendor's handle.
+
+        Raises:
+            LeaseLost: another has taken the entry over.
+        """
+        values = {
+            "id": claim.id,
+            "fence": claim.fence,
+            "handle": handle.id,
+            "client": handle.oauth_client,
+            "lease": self.lease,
+        }
+        with self._connection() as connection:
+            if connection.execute(_SUBMITTED, values).rowcount == 0:
+                raise LeaseLost(f"{claim.interval} was taken over before its handle was noted")
+
+    def done(self, claim: Claim) -> None:
+        """Note that the answer is proven and ready at the vendor, and let go of the entry: whoever needs it may read it.
+
+        An answer that came with the submit can only be asked for again, so its entry ends.
+        """
+        with self._connection() as connection:
+            self._mark(connection, claim, State.done if claim.handle else State.answered, None)
+
+    def ambiguous(self, claim: Claim, note: str) -> None:
+        """Note that nobody can say whether the vendor took the query; the entry stays to be seen until it is asked again."""
+        with self._connection() as connection:
+            self._mark(connection, claim, State.ambiguous, note)
+
+    def end(self, claim: Claim, state: State, note: str | None = None) -> None:
+        """End an entry, unless another has taken it over."""
+        with self._connection() as connection:
+            self._mark(connection, claim, state, note)
+
+    def _mark(self, connection: Connection[TupleRow], claim: Claim, state: State, note: str | None) -> None:
+        ends = state not in (State.intent, State.ambiguous, State.submitted, State.done)
+        values = {"id": claim.id, "fence": claim.fence, "state": state, "note": note, "ends": ends}
+        connection.execute(_MARK, values)
+
+    def renew(self, claims: Iterable[Claim]) -> set[int]:
+        """Hold entries for another lease.
+
+        Returns:
+            The ids of those that are still held.
+        """
+        fences = {claim.id: claim.fence for claim in claims}
+        values = {"ids": list(fences), "fences": list(fences.values()), "lease": self.lease}
+        with self._connection() as connection:
+            return {row[0] for row in connection.execute(_RENEW, values).fetchall()}
+
+    def release(self, claims: Iterable[Claim]) -> None:
+        """Let go of entries, which stay open: the next who wants them resumes them."""
+        fences = {claim.id: claim.fence for claim in claims}
+        if not fences:
+            return
+        with self._connection() as connection:
+            connection.execute(_RELEASE, {"ids": list(fences), "fences": list(fences.values())})
+
+    def resumable(self, series: Series, interval: Interval) -> Sequence[tuple[Interval, datetime]]:
+        """Intervals, and when they were asked, of jobs that the vendor holds or held, the longest first."""
+        values = {"series": series.id, "span": _span(interval)}
+        with self._connection() as connection:
+            rows = connection.execute(_RESUMABLE, values).fetchall()
+        return [(Interval(start, end), asked_at) for start, end, asked_at in rows]
+
+    def _tidy(self, connection: Connection[TupleRow]) -> None:
+        """Forget what is long over, once in the life of a process."""
+        if not self._tidied:
+            self._tidied = True
+            connection.execute(_FORGET, {"age": _REMEMBERED})

@@ -1,0 +1,30 @@
+"""Blocking work off the event loop, that a cancelled caller does not leave behind half known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Wait for some work; a caller who is cancelled leaves only once it has ended, for until then nobody can say what it did."""
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # Cancelled again while it waits here, as nested task groups do, it would leave the work behind after all.
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()
+        raise
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Do blocking work in a thread, to its end."""
+    return await to_the_end(asyncio.to_thread(work))
