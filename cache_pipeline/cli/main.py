@@ -26,7 +26,7 @@ from cache_pipeline.cli.status import status
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.service.engine import declared_reports, migrate_history, open_service
+from cache_pipeline.service.engine import declared_reports, migrate_history, open_service, report_schema_text
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.simulator.server import serve
 from cache_pipeline.simulator.settings import SimulatorSettings
@@ -146,8 +146,12 @@ def simulator(port: int, seed: int, arrivals: Path | None, arrivals_zone: str) -
 
 
 @cli.command()
-def reports() -> None:
+@click.option("--json-schema", is_flag=True, help="Print the JSON Schema of a declaration instead, for editors.")
+def reports(json_schema: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """List the declared reports, after checking every declaration."""
+    if json_schema:
+        click.echo(report_schema_text(), nl=False)
+        return
     for name, report in declared_reports(read_settings()).items():
         click.echo(f"{name:<24} {report.platform}/{report.query_type}, {report.granularity} by {report.partition}")
 

@@ -3,6 +3,7 @@
 Nothing a user sees is written before the blocking checks on ``staged`` have passed.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -122,6 +123,7 @@ async def _stage(
 
     try:
         async with engine.service() as service:
+            await asyncio.to_thread(engine.prepare, report)
             lane = lane_of_run(context.run.tags)
             fetched = service.fetch(report, missing, lane, on_chunk=hear, again=again)
             async with aclosing(fetched) as partitions:

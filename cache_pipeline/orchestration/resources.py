@@ -13,14 +13,14 @@ from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import edge_tier, open_service
+from cache_pipeline.service.engine import edge_tier, migrate_history, open_service, outdated_history
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.service.staging import Staging, StagingUnwritable
 from cache_pipeline.settings import Settings, SettingsError, read_settings
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
 from cache_pipeline.tiers.history import History, open_history
-from cache_pipeline.tiers.schema import HistoryUnavailable
+from cache_pipeline.tiers.schema import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
 
 #: What asking again would not mend.
@@ -32,6 +32,7 @@ _PERMANENT = (
     SettingsError,
     LoginRefused,
     UpstreamRefused,
+    DeclarationConflict,
 )
 KNOWN_ERRORS = (*_PERMANENT, UpstreamError, StagingUnwritable, EdgeStoreError, HistoryUnavailable, RedisError)
 
@@ -76,6 +77,20 @@ class EngineResource(dg.ConfigurableResource[None]):
         try:
             with open_history(self.settings.required_postgres_url()) as history:
                 yield history
+        except KNOWN_ERRORS as error:
+            raise failure(error) from error
+
+    def prepare(self, report: Report) -> None:
+        """Make the report's table in history where it is declared anew, so that adding a report is one YAML file.
+
+        Raises:
+            Failure: naming what is wrong and how to mend it.
+        """
+        settings = self.settings
+        try:
+            # Looking needs no privilege; a role that may not create tables goes on where nothing is to be created.
+            if outdated_history(settings, {report.report: report}):
+                migrate_history(settings, {report.report: report})
         except KNOWN_ERRORS as error:
             raise failure(error) from error
 

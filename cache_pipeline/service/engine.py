@@ -10,6 +10,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from cache_pipeline.query.declarations import read_reports
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column
 from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.report_service import ReportService
@@ -17,7 +18,7 @@ from cache_pipeline.settings import Settings, VendorAccount
 from cache_pipeline.tiers.edge import EdgeTier
 from cache_pipeline.tiers.history import open_history
 from cache_pipeline.tiers.hot import HotTier
-from cache_pipeline.tiers.schema import migrate
+from cache_pipeline.tiers.schema import migrate, outdated
 from cache_pipeline.upstream.client import upstream_client, upstream_quota
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.platforms.base import Capabilities, Platform
@@ -46,6 +47,11 @@ def review(report: Report) -> Iterable[tuple[str, str]]:
     yield from _PLATFORMS[report.platform].review(report)
 
 
+def report_schema_text() -> str:
+    """The JSON Schema of a declaration, for editors."""
+    return report_json_schema_text(_PLATFORMS)
+
+
 def declared_reports(settings: Settings) -> dict[str, Report]:
     """The reports of the settings' folder, held against their platforms.
 
@@ -68,6 +74,15 @@ def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
         DeclarationConflict: a column would have to change its type.
     """
     migrate(settings.required_postgres_url(), [(report, report_columns(report)) for report in reports.values()])
+
+
+def outdated_history(settings: Settings, reports: Mapping[str, Report]) -> list[str]:
+    """What ``migrate_history`` would do, in words.
+
+    Raises:
+        SettingsError, DeclarationConflict, HistoryUnavailable: as it does.
+    """
+    return outdated(settings.required_postgres_url(), [(each, report_columns(each)) for each in reports.values()])
 
 
 def edge_tier(settings: Settings) -> EdgeTier:

@@ -56,11 +56,11 @@ def files_of(folder):
 @pytest.mark.parametrize(
     ("field", "line", "written", "told"),
     [
-        ("granularity", 6, "granularity: PT17M", "'PT17M' is not a step of the calendar"),
-        ("metrics", 9, "metrics: []", "at least 1 item"),
-        ("time_zone", 7, "time_zone: Europe/Berlim", "not in the IANA database"),
-        ("colour", 18, "owners: []\ncolour: red", "is no field here"),
-        ("platform", 4, "platform: reportdatum", "use genesys, reportdata"),
+        ("granularity", 7, "granularity: PT17M", "'PT17M' is not a step of the calendar"),
+        ("metrics", 10, "metrics: []", "at least 1 item"),
+        ("time_zone", 8, "time_zone: Europe/Berlim", "not in the IANA database"),
+        ("colour", 19, "owners: []\ncolour: red", "is no field here"),
+        ("platform", 5, "platform: reportdatum", "use genesys, reportdata"),
     ],
 )
 @pytest.mark.parametrize("command", ["reports", "demo"])
@@ -79,7 +79,7 @@ def test_every_mistake_of_every_file_is_told_at_once(run, project):
     for name in ("queue_interval", "queue_day"):
         path = project / "reports" / f"{name}.yaml"
         path.write_text(path.read_text().replace("Europe/Berlin", "Europe/Berlim"))
-    assert_one_line(run("reports"), "queue_interval.yaml:7", "queue_day.yaml:7")
+    assert_one_line(run("reports"), "queue_interval.yaml:8", "queue_day.yaml:8")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Reports for `dg`: a folder of them as a component, a new one by scaffold, and the project's own by its commands."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+
+from cache_pipeline.orchestration.build import build_defs
+from cache_pipeline.orchestration.component import NewReport, ReportFolder, ReportScaffolder
+from cache_pipeline.query.declarations import DeclarationError, read_report
+from cache_pipeline_tests.orchestration.bench import Bench, declared, failures, materialized, write_reports
+
+PROJECT = Path(__file__).parents[2]
+
+
+# Both come from Dagster's own reading of defs.yaml.
+@pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated", "ignore:Class `LocalFileCodeReference`")
+@pytest.mark.usefixtures("environment")
+def test_another_project_takes_in_the_reports_of_a_folder_by_a_few_lines_of_yaml(tmp_path: Path) -> None:
+    with create_defs_folder_sandbox() as sandbox:
+        place = sandbox.scaffold_component(
+            component_cls=ReportFolder, defs_yaml_contents=_yaml({"folder": "declared"}), defs_path="calls"
+        )
+        write_reports(place / "declared", [declared()])
+        with sandbox.load_component_and_build_defs(defs_path=place) as (component, defs):
+            assert isinstance(component, ReportFolder)
+            dg.Definitions.validate_loadable(defs)
+            assert {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()} == {
+                f"{layer}/calls_hour" for layer in ("staged", "history", "hot", "edge")
+            }
+
+
+def _yaml(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "cache_pipeline.orchestration.component.ReportFolder", "attributes": attributes}
+
+
+def _scaffold(folder: Path, name: str, **options: str) -> None:
+    made = folder / "package" / name
+    made.mkdir(parents=True)
+    kind = "cache_pipeline.orchestration.component.DeclaredReport"
+    ReportScaffolder().scaffold(dg.ScaffoldRequest(kind, made, "python", folder, NewReport(**options)))
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("platform", ["reportdata", "genesys"])
+def test_a_scaffolded_report_is_one_yaml_file_that_loads_as_it_stands(tmp_path: Path, platform: str) -> None:
+    _scaffold(tmp_path, "new_report", platform=platform, time_zone="Europe/Berlin")
+    path = tmp_path / "reports" / "new_report.yaml"
+    report = read_report(path)
+    assert (report.report, report.platform, report.time_zone) == ("new_report", platform, "Europe/Berlin")
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == [path]
+    assert not (tmp_path / "package" / "new_report").exists()
+    dg.Definitions.validate_loadable(build_defs())
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("name", "options"), [("New Report", {}), ("queue_hour", {"platform": "nobody"}), ("queue_hour", {"start": "soon"})]
+)
+def test_nothing_is_scaffolded_that_would_not_load(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+    with pytest.raises(DeclarationError):
+        _scaffold(tmp_path, name, **options)
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_report_that_is_declared_already_is_not_overwritten(tmp_path: Path) -> None:
+    write_reports(tmp_path / "reports", [declared()])
+    before = (tmp_path / "reports" / "calls_hour.yaml").read_text()
+    with pytest.raises(FileExistsError, match="choose another name"):
+        _scaffold(tmp_path, "calls_hour")
+    assert (tmp_path / "reports" / "calls_hour.yaml").read_text() == before
+
+
+def test_a_report_added_by_a_yaml_file_alone_is_materialised(
+    bench: Bench, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    added = declared(report="abandoned_hour", metrics=["nOffered", "tAbandon"])
+    write_reports(tmp_path / "reports", [added])
+    defs = build_defs()
+    assert {spec.group_name for spec in defs.resolve_all_asset_specs()} == {"calls_hour", "abandoned_hour"}
+    job = defs.resolve_job_def("abandoned_hour_job")
+    result = job.execute_in_process(instance=instance, partition_key="2024-06-10", raise_on_error=False)
+    assert result.success, failures(result)
+    for layer in ("staged", "history", "hot", "edge"):
+        assert materialized(instance, dg.AssetKey([layer, "abandoned_hour"])) == {"2024-06-10"}
+
+
+@pytest.mark.usefixtures("home")
+def test_dg_checks_the_project_as_it_stands() -> None:
+    dg_command = Path(sys.executable).parent / "dg"
+    done = subprocess.run([dg_command, "check", "defs"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "validated successfully" in done.stdout
