@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 # Both come from Dagster's own reading of defs.yaml.
-@pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated", "ignore:Class `LocalFileCodeReference`")
+@pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated", "ignore:.*is currently in beta")
 @pytest.mark.usefixtures("environment")
 def test_another_project_takes_in_the_reports_of_a_folder_by_a_few_lines_of_yaml(tmp_path: Path) -> None:
     with create_defs_folder_sandbox() as sandbox:
