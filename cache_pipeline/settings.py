@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,6 +47,44 @@ class VendorAccount(BaseModel, frozen=True):
         return str(self.base_url).rstrip("/").replace("//api.", "//login.") + "/oauth/token"
 
 
+class GatewaySettings(BaseModel, frozen=True):
+    """How the HTTP API serves.
+
+    Attributes:
+        auth: ``keys`` wants an API key of every caller; ``off`` lets anybody in, and is refused but on loopback.
+        shared_caches: whether a CDN or a proxy may keep answers for everybody, not the caller's own browser alone.
+        cors_origins: origins whose pages may read the API, or ``["*"]``.
+        requests_per_minute: of one key, unless the key has a limit of its own.
+        max_body_bytes: of a request.
+        max_buckets: a query's interval may have so many, whatever it is grouped by.
+    """
+
+    auth: Literal["keys", "off"] = "keys"
+    shared_caches: bool = False
+    cors_origins: tuple[str, ...] = ()
+    requests_per_minute: int = Field(default=6000, ge=1)
+    max_body_bytes: int = Field(default=64 * 1024, ge=1)
+    max_buckets: int = Field(default=40_000, ge=1)
+
+
+class JobSettings(BaseModel, frozen=True):
+    """The queue between the HTTP API and its workers.
+
+    Attributes:
+        queue_url: ``redis://``, ``amqp://`` (RabbitMQ) or ``sqs://region/queue``; by default the settings' Redis.
+        at_once: jobs that one worker runs side by side; they wait for the vendor, not for a processor.
+        attempts: a job is given up after so many; for errors that may pass, and for workers that died of it.
+        lease_seconds: a dead worker's jobs are taken over after this long.
+        drain_seconds: how long a worker that is asked to end goes on with the jobs it has.
+    """
+
+    queue_url: SecretStr | None = None
+    at_once: int = Field(default=200, ge=1)
+    attempts: int = Field(default=3, ge=1)
+    lease_seconds: float = Field(default=15.0, gt=0)
+    drain_seconds: float = Field(default=20.0, ge=0)
+
+
 class Settings(BaseSettings):
     """Read from ``CACHE_PIPELINE_*``; a nested field is written with two underscores between.
 
@@ -57,6 +96,8 @@ class Settings(BaseSettings):
         edge_url: ``file://``, ``s3://``, ``gs://`` or ``az://``.
         tenant: whose data this deployment holds.
         reportdata: account for the platform of that name, and likewise ``genesys``.
+        gateway: how the HTTP API serves.
+        jobs: the queue behind it.
         partitions_from: overrides every report's first day, and ``partitions_to`` (exclusive) ends its partitions;
             for replays of past volumes.
     """
@@ -77,6 +118,8 @@ class Settings(BaseSettings):
     tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")
     reportdata: VendorAccount | None = None
     genesys: VendorAccount | None = None
+    gateway: GatewaySettings = GatewaySettings()
+    jobs: JobSettings = JobSettings()
     partitions_from: date | None = None
     partitions_to: date | None = None
 

@@ -19,6 +19,8 @@ from rich.console import Console
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
 from cache_pipeline.cli.doctor import doctor
 from cache_pipeline.cli.errors import TOLD, CommandError
+from cache_pipeline.cli.gateway import gateway, worker
+from cache_pipeline.cli.keys import keys
 from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.cli.quota import show_quota
 from cache_pipeline.cli.scenario import Scenario, Wish, project_folder, running_scenario
@@ -41,7 +43,10 @@ def cli() -> None:
 
 
 cli.add_command(doctor)
+cli.add_command(gateway)
+cli.add_command(keys)
 cli.add_command(status)
+cli.add_command(worker)
 
 
 @contextmanager

@@ -1,0 +1,88 @@
+"""``cache-pipeline keys``: make, list and revoke the keys of the HTTP API."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.gateway.jobs import connection_pool
+from cache_pipeline.gateway.keys import KeyInfo, KeyStore, Principal
+from cache_pipeline.query.declarations import find_report
+from cache_pipeline.service.engine import declared_reports, migrate_history
+from cache_pipeline.settings import Settings, read_settings
+from cache_pipeline.upstream.quota import Lane
+
+T = TypeVar("T")
+
+
+def _with_keys(settings: Settings, use: Callable[[KeyStore], Awaitable[T]]) -> T:
+    async def used() -> T:
+        async with connection_pool(settings.required_postgres_url(), 1) as pool:
+            return await use(KeyStore(pool))
+
+    migrate_history(settings, declared_reports(settings))
+    return asyncio.run(used())
+
+
+@click.group()
+def keys() -> None:
+    """Keys of the HTTP API."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--tenant", help="Whose data the key sees; by default the deployment's own.")
+@click.option("--report", "reports", multiple=True, help="A report it may ask for; may be given again. By default all.")
+@click.option("--lane", type=click.Choice([str(lane) for lane in Lane]), default="interactive", show_default=True)
+@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Its limit; by default the gateway's.")
+def create(name: str, tenant: str | None, reports: tuple[str, ...], lane: str, requests_per_minute: int | None) -> None:
+    """Make a key and print it, once: only a hash of it is kept."""
+    settings = read_settings()
+    declared = declared_reports(settings)
+    for report in reports:
+        find_report(declared, report)
+    principal = Principal(
+        id="",
+        tenant=tenant or settings.tenant,
+        reports=frozenset(reports) or None,
+        lane=Lane(lane),
+        requests_per_minute=requests_per_minute,
+    )
+    click.echo(_with_keys(settings, lambda store: store.create(name, principal)))
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List the keys; the keys themselves cannot be shown."""
+    table = Table(title="API keys")
+    for heading in ("id", "name", "tenant", "reports", "lane", "a minute", "made", "revoked"):
+        table.add_column(heading)
+    for key in _with_keys(read_settings(), lambda store: store.all()):
+        table.add_row(*_cells(key))
+    Console().print(table)
+
+
+def _cells(key: KeyInfo) -> tuple[str, ...]:
+    return (
+        key.id,
+        key.name,
+        key.tenant,
+        ", ".join(key.reports) if key.reports is not None else "all",
+        key.lane,
+        str(key.requests_per_minute or "default"),
+        f"{key.created_at:%Y-%m-%d %H:%M}",
+        f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
+    )
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+def revoke(key_id: str) -> None:
+    """End the key with this ID, within five seconds everywhere."""
+    if not _with_keys(read_settings(), lambda store: store.revoke(key_id)):
+        raise CommandError(f"there is no key {key_id} that works: `cache-pipeline keys list` shows them")
+    click.echo(f"key {key_id} is revoked")

@@ -1,0 +1,191 @@
+"""Assembles the HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from psycopg_pool import PoolTimeout
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from cache_pipeline.gateway import jobs_api, operations_api, reports_api, wire
+from cache_pipeline.gateway.body_limit import BodyLimit
+from cache_pipeline.gateway.events import JobEvents
+from cache_pipeline.gateway.gateway import Gateway
+from cache_pipeline.gateway.jobs import JobStore, connection_pool
+from cache_pipeline.gateway.keys import KeyRing, KeyStore
+from cache_pipeline.gateway.limits import RequestLimits
+from cache_pipeline.gateway.problem import Problem, of_error
+from cache_pipeline.gateway.queue import JobQueue, open_queue
+from cache_pipeline.query.errors import QueryError
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.engine import declared_reports, open_quotas, open_service, utc_now
+from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
+from cache_pipeline.settings import Settings
+from cache_pipeline.tiers.schema import HistoryUnavailable
+
+_LOG = logging.getLogger(__name__)
+_CONNECTIONS = 16
+_EXPOSED = [
+    "Age",
+    "Cache-Status",
+    "Complete-Through",
+    "ETag",
+    "Link",
+    "Location",
+    "Preference-Applied",
+    "Provisional-From",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+]
+_ABOUT = """Finished contact-centre reports. What is kept is answered at once, and says until when it is complete; what is
+not becomes a job: follow `Location` of the 202, or ask with `Prefer: wait=30`. Errors are problem details (RFC 9457)."""
+
+
+def create_app(
+    settings: Settings,
+    *,
+    service: ReportService | None = None,
+    queue: JobQueue | None = None,
+    reports: Mapping[str, Report] | None = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> FastAPI:
+    """The HTTP API of some settings; it connects when it starts, and closes what it opened when it ends.
+
+    Args:
+        settings: of the deployment.
+        service: the engine; by default as the settings say, and likewise ``queue`` and ``reports``.
+        queue: where jobs go.
+        reports: the declarations.
+        clock: the time, in UTC.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            engine = service or await stack.enter_async_context(open_service(settings))
+            pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _CONNECTIONS))
+            gateway = Gateway(
+                settings=settings,
+                service=engine,
+                reports=declared_reports(settings) if reports is None else reports,
+                quotas=await stack.enter_async_context(open_quotas(settings)),
+                jobs=JobStore(pool),
+                queue=queue or await stack.enter_async_context(open_queue(settings)),
+                events=JobEvents(engine.redis),
+                keys=KeyRing(KeyStore(pool)),
+                limits=RequestLimits(engine.redis, settings.gateway.requests_per_minute),
+                clock=clock,
+            )
+            app.state.gateway = gateway
+            async with _running(gateway.events.listen(), gateway.limits.run()):
+                yield
+
+    app = FastAPI(
+        title="cache_pipeline",
+        version="1",
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    for part in (reports_api, jobs_api, operations_api):
+        app.include_router(part.router)
+    app.add_middleware(BodyLimit, most_bytes=settings.gateway.max_body_bytes)
+    if settings.gateway.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.gateway.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "X-API-Key", "Content-Type", "Prefer", "If-None-Match"],
+            expose_headers=_EXPOSED,
+            max_age=600,
+        )
+    _tell_problems(app)
+    _document(app)
+    return app
+
+
+@asynccontextmanager
+async def _running(*work: Any) -> AsyncGenerator[None]:
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell_problems(app: FastAPI) -> None:
+    """Every error as problem details."""
+
+    async def told(_request: Request, error: Exception) -> Response:
+        return of_error(error).response()
+
+    async def away(_request: Request, error: Exception) -> Response:
+        _LOG.warning("a request could not be served: %s", type(error).__name__)
+        what = "Redis" if isinstance(error, RedisError) else "PostgreSQL"
+        return Problem("unavailable", 503, f"{what} is away for the moment", headers={"Retry-After": "5"}).response()
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            return of_error(error).response()
+        detail = {404: "there is nothing at this path: see /openapi.json", 405: "this path has other methods"}
+        told_to_all = detail.get(error.status_code, error.detail)
+        return Problem("http", error.status_code, told_to_all, headers=error.headers or {}).response()
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        return _invalid(error).response() if isinstance(error, RequestValidationError) else of_error(error).response()
+
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, refused)
+    for kind in (RedisError, psycopg.OperationalError, PoolTimeout):
+        app.add_exception_handler(kind, away)
+    for kind in (Problem, QueryError, PlatformNotConfigured, HistoryUnavailable, Exception):
+        app.add_exception_handler(kind, told)
+
+
+def _invalid(error: RequestValidationError) -> Problem:
+    """What is wrong with a request, field by field, without what was in it."""
+    mistakes = error.errors()
+    if any(mistake["type"] == "json_invalid" for mistake in mistakes):
+        return Problem("malformed", 400, "the body is not JSON")
+    return Problem(
+        "invalid-request",
+        422,
+        "the request does not fit: see errors",
+        tuple(
+            {"field": ".".join(str(part) for part in mistake["loc"]), "detail": str(mistake["msg"])}
+            for mistake in mistakes
+        ),
+    )
+
+
+def _document(app: FastAPI) -> None:
+    """Put the model of problems, which no path returns by itself, where OpenAPI refers to it."""
+    plain = app.openapi
+
+    def documented() -> dict[str, Any]:
+        document = plain()
+        schemas = document["components"]["schemas"]
+        problem = wire.ProblemView.model_json_schema(ref_template="#/components/schemas/{model}", by_alias=True)
+        schemas |= problem.pop("$defs", {})
+        schemas["ProblemView"] = problem
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        return document
+
+    app.openapi = documented

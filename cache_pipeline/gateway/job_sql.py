@@ -1,0 +1,106 @@
+"""The statements on job rows. Each is whole in itself, so that no job is ever half changed."""
+# ruff: noqa: S608 - what is put together is names of columns and conditions, all from here
+
+COLUMNS = """id, tenant, report, request, lane, asked_by, state, created_at, started_at, finished_at, attempts, owner,
+    percent, chunks_done, chunks_total, problem"""
+
+PUT = f"""
+    INSERT INTO cache_pipeline_state.job AS j (id, key, tenant, report, request, lane, asked_by)
+    VALUES (%(id)s, %(key)s, %(tenant)s, %(report)s, %(request)s, %(lane)s, ARRAY[%(asked_by)s])
+    ON CONFLICT (key) WHERE state IN ('queued', 'running') DO UPDATE SET
+        asked_by = array_remove(j.asked_by, %(asked_by)s) || ARRAY[%(asked_by)s],
+        -- Whoever waits in front of a screen pulls the job forward for all.
+        lane = CASE WHEN array_position(%(lanes)s::text[], excluded.lane) < array_position(%(lanes)s::text[], j.lane)
+                    THEN excluded.lane ELSE j.lane END
+    RETURNING {COLUMNS}
+"""
+
+GET = f"SELECT {COLUMNS} FROM cache_pipeline_state.job WHERE id = %(id)s AND tenant = %(tenant)s"
+
+JUST_ENDED = """
+    SELECT state, problem FROM cache_pipeline_state.job
+    WHERE key = %(key)s AND state IN ('done', 'failed') AND finished_at > now() - %(within)s::interval
+    ORDER BY finished_at DESC LIMIT 1
+"""
+
+# Interactive before the rest, then the tenant with the least going on, then the oldest.
+CLAIM = f"""
+    WITH busy AS (
+        SELECT tenant, count(*) AS running FROM cache_pipeline_state.job
+        WHERE state = 'running' AND lease_until >= now() GROUP BY tenant
+    ), next AS (
+        SELECT j.id FROM cache_pipeline_state.job AS j LEFT JOIN busy USING (tenant)
+        WHERE attempts < %(attempts)s
+          AND ((state = 'queued' AND not_before <= now()
+                AND (%(lost_after)s::interval IS NULL OR published_at < now() - %(lost_after)s::interval))
+            OR (state = 'running' AND lease_until < now()))
+        ORDER BY array_position(%(lanes)s::text[], lane), coalesce(running, 0), created_at
+        LIMIT 1 FOR UPDATE OF j SKIP LOCKED
+    )
+    UPDATE cache_pipeline_state.job SET state = 'running', owner = %(owner)s, attempts = attempts + 1,
+        started_at = coalesce(started_at, now()), lease_until = now() + %(lease)s::interval, percent = 0, chunks_done = 0
+    WHERE id = (SELECT id FROM next) RETURNING {COLUMNS}
+"""
+
+HOLD = """
+    UPDATE cache_pipeline_state.job SET lease_until = now() + %(lease)s::interval
+    WHERE id = ANY(%(ids)s) AND owner = %(owner)s AND state = 'running' RETURNING id
+"""
+
+# An attempt is a fence: a worker that slept through its lease and took its own job anew may not end it twice.
+_OWN = "id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s AND state = 'running'"
+
+PROGRESS = f"""
+    UPDATE cache_pipeline_state.job
+    SET percent = greatest(percent, %(percent)s), chunks_done = %(done)s, chunks_total = %(total)s
+    WHERE {_OWN} RETURNING id
+"""
+
+FINISH = f"""
+    UPDATE cache_pipeline_state.job SET finished_at = now(), lease_until = NULL, problem = %(problem)s::jsonb,
+        state = CASE WHEN %(problem)s::jsonb IS NULL THEN 'done' ELSE 'failed' END,
+        percent = CASE WHEN %(problem)s::jsonb IS NULL THEN 100 ELSE percent END
+    WHERE {_OWN} RETURNING id
+"""
+
+GIVE_BACK = f"""
+    UPDATE cache_pipeline_state.job SET state = 'queued', owner = NULL, lease_until = NULL,
+        not_before = now() + %(after)s::interval, published_at = '-infinity', attempts = attempts - %(uncounted)s
+    WHERE {_OWN} RETURNING id
+"""
+
+CANCEL = f"""
+    UPDATE cache_pipeline_state.job SET asked_by = array_remove(asked_by, %(by)s),
+        state = CASE WHEN asked_by <@ ARRAY[%(by)s] THEN 'cancelled' ELSE state END,
+        finished_at = CASE WHEN asked_by <@ ARRAY[%(by)s] THEN now() END
+    WHERE id = %(id)s AND tenant = %(tenant)s AND state IN ('queued', 'running') RETURNING {COLUMNS}
+"""
+
+AHEAD = """
+    SELECT count(*) AS ahead FROM cache_pipeline_state.job WHERE state = 'queued' AND id <> %(id)s
+    AND (array_position(%(lanes)s::text[], lane), created_at)
+      < (array_position(%(lanes)s::text[], %(lane)s), %(created_at)s)
+"""
+
+PACE = """
+    SELECT (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at))
+            FROM (SELECT finished_at, started_at FROM cache_pipeline_state.job
+                  WHERE report = %(report)s AND state = 'done' ORDER BY finished_at DESC LIMIT 20) AS recent
+           )::float8 AS seconds,
+           (SELECT count(*) / 60.0 FROM cache_pipeline_state.job
+            WHERE finished_at > now() - interval '60 seconds')::float8 AS a_second
+"""
+
+PARK = """
+    UPDATE cache_pipeline_state.job SET state = 'failed', finished_at = now(), lease_until = NULL,
+        problem = %(problem)s::jsonb
+    WHERE attempts >= %(attempts)s AND state = 'running' AND lease_until < now() RETURNING id
+"""
+
+FORGET = "DELETE FROM cache_pipeline_state.job WHERE finished_at < now() - %(kept)s::interval RETURNING id"
+
+PARK_MESSAGE = """
+    INSERT INTO cache_pipeline_state.parked_message (body, reason) VALUES (%(body)s, %(reason)s) RETURNING id
+"""
+
+COUNTS = "SELECT state, count(*) AS jobs FROM cache_pipeline_state.job GROUP BY state"

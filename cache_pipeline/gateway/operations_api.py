@@ -1,0 +1,84 @@
+"""For operators: is it alive, is it ready, what is the quota."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from fastapi import APIRouter, Response
+
+from cache_pipeline.gateway import wire
+from cache_pipeline.gateway.callers import Caller, TheGateway
+from cache_pipeline.gateway.documented import problems
+from cache_pipeline.upstream.quota import Lane
+
+router = APIRouter(tags=["operations"])
+_PATIENCE_SECONDS = 3.0
+
+
+@router.get("/healthz", summary="Is it alive", operation_id="health")
+async def health() -> dict[str, bool]:
+    """200 while the process serves."""
+    return {"ok": True}
+
+
+@router.get(
+    "/readyz",
+    responses={503: {"model": wire.Readiness, "description": "Something that answers need is away"}},
+    summary="Is it ready",
+    operation_id="readiness",
+)
+async def readiness(gateway: TheGateway, response: Response) -> wire.Readiness:
+    """Each thing that answers need, by itself. The vendor may be down: what is kept is served without it."""
+
+    async def redis() -> None:
+        await gateway.service.redis.ping()
+
+    found = await asyncio.gather(
+        _looked_at("postgresql", gateway.jobs.ping()),
+        _looked_at("redis", redis()),
+        _looked_at("queue", gateway.queue.health()),
+    )
+    # Without its broker the queue is swept by the workers: slower, and nothing is lost.
+    ok = all(dependency.ok for dependency in found if dependency.name != "queue")
+    response.status_code = 200 if ok else 503
+    response.headers["Cache-Control"] = "no-store"
+    return wire.Readiness(ok=ok, dependencies=list(found))
+
+
+async def _looked_at(name: str, look: Awaitable[object]) -> wire.Dependency:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await look
+    except Exception as error:  # noqa: BLE001 - whatever it is, the thing is not usable
+        # The kind alone: messages of drivers may hold addresses and what was in a URL.
+        return wire.Dependency(name=name, ok=False, detail=type(error).__name__)
+    return wire.Dependency(name=name, ok=True)
+
+
+@router.get("/v1/quota", responses=problems(), summary="See the vendor's quota", operation_id="readQuota")
+async def quota(gateway: TheGateway, _caller: Caller, response: Response) -> wire.QuotaView:
+    """Each OAuth client's state, and what each lane could send now."""
+    response.headers["Cache-Control"] = "no-store"
+    clients: list[wire.ClientQuotaView] = []
+    for platform, (policy, shared) in gateway.quotas.items():
+        for client in await shared.snapshot():
+            room = {
+                str(lane): 0 if client.throttled_for_s else max(0, policy.slots(lane) - client.used) for lane in Lane
+            }
+            clients.append(
+                wire.ClientQuotaView(
+                    platform=platform,
+                    client=client.client_id,
+                    state=client.state,
+                    limit=policy.limit,
+                    window_seconds=policy.window_seconds,
+                    used=client.used,
+                    in_flight=client.in_flight,
+                    remaining=room,
+                    throttled_for_seconds=client.throttled_for_s,
+                    granted_total=client.granted_total,
+                    rejected_total=client.rejected_total,
+                )
+            )
+    return wire.QuotaView(clients=clients)

@@ -1,0 +1,45 @@
+"""How far a job has come, from the vendor's answers as they are judged."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.fetching import chunks_of
+
+#: Word is passed on no more often than this.
+_PAUSE_SECONDS = 0.2
+
+
+class Progress:
+    """Counts chunks of one job. Only the job's end says a hundred percent."""
+
+    def __init__(self, report: Report, interval: Interval) -> None:
+        self._interval = interval
+        self._whole = IntervalSet()
+        self._changed = asyncio.Event()
+        self.done = 0
+        #: As many as there are if nothing is held and nothing is split.
+        self.total = len(chunks_of(IntervalSet([interval]), report))
+
+    @property
+    def percent(self) -> float:
+        """Share of the interval that is proven."""
+        proven = sum(part.length.total_seconds() for part in self._whole & IntervalSet([self._interval]))
+        return min(99.0, 100.0 * proven / self._interval.length.total_seconds())
+
+    def judged(self, chunk: JudgedChunk) -> None:
+        """Hear of one answer."""
+        self.done += 1
+        self.total = max(self.total, self.done)
+        if chunk.verdict is not Verdict.truncated:
+            self._whole |= IntervalSet([chunk.interval])
+        self._changed.set()
+
+    async def moved(self) -> None:
+        """Return when there is something new to say."""
+        await self._changed.wait()
+        await asyncio.sleep(_PAUSE_SECONDS)
+        self._changed.clear()

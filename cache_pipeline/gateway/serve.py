@@ -1,0 +1,93 @@
+"""The gateway and a worker as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import uvicorn
+
+from cache_pipeline.gateway.app import create_app
+from cache_pipeline.gateway.events import JobEvents
+from cache_pipeline.gateway.jobs import JobStore, connection_pool
+from cache_pipeline.gateway.queue import open_queue
+from cache_pipeline.gateway.worker import Worker
+from cache_pipeline.service.engine import declared_reports, open_service
+from cache_pipeline.settings import Settings, SettingsError
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_WORKER_CONNECTIONS = 8
+
+
+def serve_gateway(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Serve the HTTP API until Ctrl-C or SIGTERM.
+
+    Args:
+        settings: of the deployment.
+        host: address to listen on.
+        port: TCP port; 0 for any free one.
+        announce: told the base URL as soon as the port is taken.
+
+    Raises:
+        SettingsError: the port cannot be used, or the API would be open to the network without keys.
+    """
+    if settings.gateway.auth == "off" and host not in _LOOPBACK:
+        raise SettingsError(
+            f"CACHE_PIPELINE_GATEWAY__AUTH=off lets anybody in, and {host} is not loopback: use keys, or 127.0.0.1"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named, or asyncio leaves Nagle's algorithm on, and an answer on a kept connection takes some 40 ms.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(2048)
+        except (OSError, OverflowError) as error:
+            raise SettingsError(
+                f"the gateway cannot listen on {host}:{port} ({error}): choose another --port"
+            ) from error
+        name = f"[{host}]" if ":" in host else host
+        announce(f"http://{name}:{listener.getsockname()[1]}")
+        config = uvicorn.Config(
+            create_app(settings),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=5,
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            # uvicorn has already shut down in order and only passes the signal on.
+            return
+
+
+async def work(settings: Settings, stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+    """Take jobs until told to stop.
+
+    Args:
+        settings: of the deployment.
+        stop: ends it, after what was begun.
+        announce: told the worker's name when it begins.
+
+    Raises:
+        SettingsError: a URL is missing or of an unknown broker.
+    """
+    reports = declared_reports(settings)
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(open_service(settings))
+        pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _WORKER_CONNECTIONS))
+        queue = await stack.enter_async_context(open_queue(settings))
+        events = JobEvents(service.redis)
+        worker = Worker(name, service, reports, JobStore(pool), queue, events, settings.jobs)
+        announce(name)
+        logging.getLogger(__name__).info("worker %s takes jobs", name)
+        await worker.run(stop)

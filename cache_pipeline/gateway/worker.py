@@ -1,0 +1,231 @@
+"""The worker: takes jobs by their rows, answers them with the one engine, many side by side on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg_pool import PoolTimeout
+from redis.exceptions import RedisError
+
+from cache_pipeline.gateway.events import JobEvents
+from cache_pipeline.gateway.job import Job
+from cache_pipeline.gateway.jobs import JobStore
+from cache_pipeline.gateway.problem import Problem, of_error
+from cache_pipeline.gateway.progress import Progress
+from cache_pipeline.gateway.queue import Delivery, JobQueue
+from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.settings import JobSettings
+from cache_pipeline.tiers.schema import HistoryUnavailable
+from cache_pipeline.upstream.errors import JobFailed, JobOverdue, QuotaUnavailable, UpstreamFaulted, UpstreamUnreachable
+
+_LOG = logging.getLogger(__name__)
+_PAUSE_SECONDS = 1.0
+_SWEEP_SECONDS = 2.0
+#: A message that a worker could have had and that still has not come was lost; or all workers are busy, and then
+#: nobody sweeps.
+_LOST_AFTER = timedelta(seconds=10)
+_STORE_AWAY = (psycopg.OperationalError, PoolTimeout)
+#: What may pass by itself.
+_PASSING = (
+    HistoryUnavailable,
+    JobFailed,
+    JobOverdue,
+    QuotaUnavailable,
+    RedisError,
+    UpstreamFaulted,
+    UpstreamUnreachable,
+    *_STORE_AWAY,
+)
+T = TypeVar("T")
+
+
+@dataclass
+class Worker:
+    """One worker process's jobs.
+
+    A message says that a job waits, not which is next: that the rows decide, so that whoever waits in front of a screen
+    comes first and no tenant keeps out another. A job whose message was lost, or whose worker died, is found by sweeping
+    the rows, so that a broker that is away stops nothing.
+
+    Attributes:
+        name: of this process, different from every other's.
+        service: the engine.
+        reports: the declarations.
+        jobs, queue, events: rows, messages, and word of changes.
+        settings: how many at once, and how patient.
+    """
+
+    name: str
+    service: ReportService
+    reports: Mapping[str, Report]
+    jobs: JobStore
+    queue: JobQueue
+    events: JobEvents
+    settings: JobSettings
+    _running: dict[UUID, asyncio.Task[None]] = field(default_factory=dict[UUID, "asyncio.Task[None]"])
+    _working: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
+    _draining: bool = False
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.settings.at_once)
+        self._lease = timedelta(seconds=self.settings.lease_seconds)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop; then end what was begun, or hand it back where it takes too long."""
+        taking = [asyncio.create_task(self._consume()), asyncio.create_task(self._sweep())]
+        holding = asyncio.create_task(self._hold())
+        try:
+            await stop.wait()
+        finally:
+            await _ended(taking)
+            await self._drain()
+            await _ended([holding])
+
+    async def _drain(self) -> None:
+        if self._working:
+            await asyncio.wait(self._working, timeout=self.settings.drain_seconds)
+        self._draining = True
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
+
+    async def _consume(self) -> None:
+        async for delivery in self.queue.consume():
+            await self._slots.acquire()
+            self._begin(self._deliver(delivery))
+
+    def _begin(self, work: Awaitable[None]) -> None:
+        """Do something in a slot that is held already."""
+
+        async def done() -> None:
+            try:
+                await work
+            except Exception:  # noqa: BLE001 - logged, and the worker goes on
+                _LOG.exception("a job could not be booked; it will be taken again when its lease has run out")
+            finally:
+                self._slots.release()
+
+        task = asyncio.create_task(done())
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            UUID(delivery.body.decode("ascii"))
+        except ValueError:
+            await _patiently(lambda: self.jobs.park_message(delivery.body, "it is no job's id"))
+        else:
+            job = await _patiently(lambda: self.jobs.claim(self.name, self._lease, self.settings.attempts))
+            if job is not None:
+                await self._work(job)
+        await delivery.ack()
+
+    async def _sweep(self) -> None:
+        given_up = Problem(
+            "given-up", 500, f"{self.settings.attempts} workers ended in the middle of this job; it is not begun again"
+        )
+        while True:
+            with suppress(*_STORE_AWAY):
+                for parked in await self.jobs.sweep(self.settings.attempts, given_up.document()):
+                    _LOG.error("job %s is parked: workers ended in the middle of it again and again", parked)
+                    await self.events.announce(parked)
+                while not self._slots.locked():
+                    job = await self.jobs.claim(self.name, self._lease, self.settings.attempts, _LOST_AFTER)
+                    if job is None:
+                        break
+                    await self._slots.acquire()
+                    self._begin(self._work(job))
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+    async def _hold(self) -> None:
+        """Keep the leases, and stop what is no longer ours: cancelled, or taken over while we slept."""
+        while True:
+            await asyncio.sleep(self.settings.lease_seconds / 5)
+            held = list(self._running)
+            if not held:
+                continue
+            with suppress(*_STORE_AWAY):
+                ours = await self.jobs.hold(self.name, held, self._lease)
+                for job_id in set(held) - ours:
+                    if task := self._running.get(job_id):
+                        task.cancel()
+
+    async def _work(self, job: Job) -> None:
+        task = asyncio.create_task(self._answer(job))
+        self._running[job.id] = task
+        await self.events.announce(job.id)
+        try:
+            await asyncio.wait([task])
+        finally:
+            if self._running.get(job.id) is task:
+                del self._running[job.id]
+        await _patiently(lambda: self._book(job, task))
+        await self.events.announce(job.id)
+
+    async def _book(self, job: Job, task: asyncio.Task[None]) -> None:
+        """Write down how a job ended."""
+        if task.cancelled():
+            if self._draining:
+                await self.jobs.give_back(job, after=timedelta(0), uncounted=True)
+            return
+        error = task.exception()
+        if error is None:
+            await self.jobs.finish(job)
+        elif isinstance(error, _PASSING) and job.attempts < self.settings.attempts:
+            _LOG.warning("job %s: %s; it is tried again", job.id, error)
+            await self.jobs.give_back(job, after=timedelta(seconds=2.0**job.attempts))
+        else:
+            problem = of_error(error) if isinstance(error, Exception) else of_error(RuntimeError())
+            if problem.kind == "internal":
+                _LOG.error("job %s", job.id, exc_info=error)
+            await self.jobs.finish(job, problem.document())
+
+    async def _answer(self, job: Job) -> None:
+        report = find_report(dict(self.reports), job.report)
+        interval = Interval.parse(job.request["interval"])
+        progress = Progress(report, interval)
+        told = asyncio.create_task(self._tell(job, progress))
+        try:
+            service = replace(self.service, tenant=job.tenant)
+            await service.answer(report, interval, job.lane, on_chunk=progress.judged)
+        finally:
+            await _ended([told])
+        with suppress(*_STORE_AWAY):
+            await self._told(job, progress)
+
+    async def _tell(self, job: Job, progress: Progress) -> None:
+        while True:
+            await progress.moved()
+            with suppress(*_STORE_AWAY):
+                await self._told(job, progress)
+                await self.events.announce(job.id)
+
+    async def _told(self, job: Job, progress: Progress) -> None:
+        await self.jobs.progress(job, progress.percent, progress.done, progress.total)
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:
+    """The same again until PostgreSQL is there: what waits for it here must neither be lost nor acknowledged."""
+    while True:
+        try:
+            return await attempt()
+        except _STORE_AWAY as error:
+            _LOG.warning("PostgreSQL is away (%s); waiting", type(error).__name__)
+            await asyncio.sleep(_PAUSE_SECONDS)

@@ -1,0 +1,143 @@
+"""The HTTP API and its worker on real servers, with the simulated vendor behind them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from cache_pipeline.gateway.app import create_app
+from cache_pipeline.gateway.gateway import Gateway
+from cache_pipeline.gateway.worker import Worker
+from cache_pipeline.query.report import Report
+from cache_pipeline.service import jobs
+from cache_pipeline.service.engine import migrate_history
+from cache_pipeline.settings import ClientCredentials, GatewaySettings, JobSettings, Settings, VendorAccount
+from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.upstream.poll import guide_delays
+from cache_pipeline_tests.query.declared import declared
+
+REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8)
+DAY = "2026-01-05T00:00:00Z/2026-01-06T00:00:00Z"
+AMPLE_VENDOR = {
+    "job_seconds_base": 0.0,
+    "job_seconds_per_1000_cells": 0.0,
+    "reportdata_rate_limit": 100_000,
+    "genesys_rate_limit": 100_000,
+    "token_lifetime_seconds": 10_000_000.0,
+}
+
+
+@dataclass
+class Api:
+    """A running API.
+
+    Attributes:
+        http: speaks to it.
+        vendor: the simulated vendor's own side.
+        gateway: what the app has in hand.
+        settings: of the deployment.
+    """
+
+    http: httpx.AsyncClient
+    vendor: httpx.AsyncClient
+    gateway: Gateway
+    settings: Settings
+    _stack: AsyncExitStack
+    _workers: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
+
+    async def submits(self) -> int:
+        """How many queries the vendor has taken."""
+        return (await self.vendor.get("/simulator/counters")).json()["summary"]["submits"]
+
+    def start_worker(self, name: str = "worker-1", **changes: Any) -> Worker:
+        """A worker in this process, drained when the test ends."""
+        worker = Worker(
+            name,
+            self.gateway.service,
+            self.gateway.reports,
+            self.gateway.jobs,
+            self.gateway.queue,
+            self.gateway.events,
+            self.settings.jobs.model_copy(update=changes),
+        )
+        stop = asyncio.Event()
+        self._workers.append((stop, asyncio.create_task(worker.run(stop))))
+        return worker
+
+    async def stop_workers(self) -> None:
+        """Ask them all to end, and wait until they have."""
+        for stop, _ in self._workers:
+            stop.set()
+        await asyncio.gather(*(task for _, task in self._workers))
+        self._workers.clear()
+
+    async def ended(self, location: str, seconds: float = 20) -> dict[str, Any]:
+        """The job once it has ended."""
+        async with asyncio.timeout(seconds):
+            while True:
+                job = (await self.http.get(location)).json()
+                if job["state"] in ("done", "failed", "cancelled"):
+                    return job
+                await asyncio.sleep(0.05)
+
+
+class OpenApi(Protocol):
+    """Opens an API; the changes are of its settings."""
+
+    def __call__(
+        self, *reports: Report, vendor: dict[str, Any] | None = None, **changes: Any
+    ) -> AbstractAsyncContextManager[Api]: ...
+
+
+def settings_for(postgres_url: str, redis_url: str, vendor_url: str, **changes: Any) -> Settings:
+    """A deployment on these servers."""
+    return Settings(
+        postgres_url=SecretStr(postgres_url),
+        redis_url=SecretStr(redis_url),
+        genesys=None,
+        reportdata=VendorAccount(
+            base_url=vendor_url,  # pyright: ignore[reportArgumentType]
+            login_url=f"{vendor_url}/oauth/token",  # pyright: ignore[reportArgumentType]
+            clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
+            requests_per_window=100_000,
+        ),
+        **({"gateway": GatewaySettings(auth="off"), "jobs": JobSettings(lease_seconds=2)} | changes),
+    )
+
+
+@pytest.fixture
+def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenApi:
+    """Opens an API without a worker, with short upstream jobs and an ample quota."""
+    monkeypatch.setattr(jobs, "guide_delays", lambda: guide_delays(0.01, 0.05))
+
+    @asynccontextmanager
+    async def opened(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:
+        declared_ones = {each.report: each for each in reports or (REPORT,)}
+        now = datetime(2026, 1, 6, 12, tzinfo=UTC)
+
+        class Clock:
+            def now(self) -> float:
+                return now.timestamp()
+
+        with running_simulator(SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=Clock()) as url:
+            settings = settings_for(postgres_database, redis_database, url, **changes)
+            await asyncio.to_thread(migrate_history, settings, declared_ones)
+            async with AsyncExitStack() as stack:
+                app = create_app(settings, reports=declared_ones)
+                await stack.enter_async_context(app.router.lifespan_context(app))
+                transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+                http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://api"))
+                admin = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
+                api = Api(http, admin, app.state.gateway, settings, stack)
+                try:
+                    yield api
+                finally:
+                    await api.stop_workers()
+
+    return opened
