@@ -1,7 +1,9 @@
-"""The simulator's own endpoints, no vendor's: health, counters, faults, and the truth. No token, no rate limit."""
+"""The simulator's own endpoints, no vendor's: health, counters, faults, corrections, and the truth. No token, no rate limit."""
 
+from datetime import date
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,6 +17,14 @@ from cache_pipeline.simulator.guard import Handler
 from cache_pipeline.simulator.state import Simulator
 
 _CONTEXT = "simulator"
+
+
+class Restatement(BaseModel):
+    """The body of `POST /simulator/restatements`: the local day whose calls are corrected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    day: date
 
 
 class Admin:
@@ -32,6 +42,7 @@ class Admin:
             ("GET", "/simulator/faults", self._faults),
             ("POST", "/simulator/faults", self._set_faults),
             ("DELETE", "/simulator/faults", self._clear_faults),
+            ("POST", "/simulator/restatements", self._restate),
             ("GET", "/simulator/truth", self._truth),
         ]
         return [Route(path, _open(handler), methods=[method]) for method, path, handler in table]
@@ -57,6 +68,11 @@ class Admin:
 
     async def _clear_faults(self, _: Request) -> Response:
         self._simulator.faults.current = Faults()
+        return Response(status_code=204)
+
+    async def _restate(self, request: Request) -> Response:
+        body = await read_json(request, Restatement, self._simulator.settings.max_body_bytes)
+        self._simulator.truth.restate(body.day)
         return Response(status_code=204)
 
     async def _truth(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ from enum import Enum
 
 import numpy as np
 
-from cache_pipeline.simulator.calls import Calls, Codes, Flags
+from cache_pipeline.simulator.calls import Calls, Codes, Flags, Sight
 from cache_pipeline.simulator.filters import Condition
 from cache_pipeline.simulator.intervals import Milliseconds
 from cache_pipeline.simulator.organisation import Organisation
@@ -45,6 +45,7 @@ def _nothing(calls: Calls) -> Milliseconds:
 
 FACTS: Mapping[str, Fact] = {
     "offered": Fact(Moment.OFFERED, _every, _nothing),
+    "flow": Fact(Moment.OFFERED, lambda calls: calls.flow_ms > 0, lambda calls: calls.flow_ms),
     "resolved": Fact(Moment.RESOLVED, _every, _nothing),
     "answered": Fact(Moment.RESOLVED, lambda calls: ~calls.abandoned, lambda calls: calls.wait_ms),
     "abandoned": Fact(Moment.RESOLVED, lambda calls: calls.abandoned, lambda calls: calls.wait_ms),
@@ -56,14 +57,6 @@ FACTS: Mapping[str, Fact] = {
     "handle": Fact(Moment.ENDED, _every, lambda calls: calls.talk_ms + calls.held_ms + calls.acw_ms),
     "transferred": Fact(Moment.ENDED, lambda calls: calls.transferred, _nothing),
 }
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What can be seen at `now_ms`: events that are older than their own share of `lag_ms`."""
-
-    now_ms: int
-    lag_ms: int
 
 
 @dataclass(frozen=True)
@@ -147,10 +140,23 @@ class _Events:
 def _instants(calls: Calls, moment: Moment) -> Milliseconds:
     if moment is Moment.OFFERED:
         return calls.offered_ms
-    resolved = calls.offered_ms + calls.wait_ms
-    if moment is Moment.RESOLVED:
-        return resolved
-    return resolved + calls.talk_ms + calls.held_ms + calls.acw_ms
+    return calls.resolved_ms if moment is Moment.RESOLVED else calls.ended_ms
+
+
+def dimension_codes(calls: Calls, organisation: Organisation, agent: Codes) -> dict[str, Codes]:
+    """Return the code of each dimension by call; `agent` is who has it at the moment that is meant."""
+    constant = np.zeros(len(calls.offered_ms), dtype=np.int64)
+    in_flow = calls.flow_ms > 0
+    return {
+        "queueId": calls.queue,
+        "mediaType": calls.media,
+        "userId": agent,
+        "divisionId": calls.queue % len(organisation.divisions),
+        "direction": constant,
+        "originatingDirection": constant,
+        "flowId": np.where(in_flow, calls.queue % organisation.size("flowId"), organisation.size("flowId")),
+        "flowType": np.where(in_flow, 0, 1),
+    }
 
 
 def _events(
@@ -160,14 +166,9 @@ def _events(
     counts = (instants >= query.edges[0]) & (instants < query.edges[-1])
     if moment is Moment.ENDED:
         counts &= ~calls.abandoned
-    if sight is not None:
-        counts &= instants + np.ceil(calls.delay * sight.lag_ms).astype(np.int64) <= sight.now_ms
+    counts &= calls.seen(instants, sight)
     nobody = np.full(len(instants), organisation.size("userId"), dtype=np.int64)
-    codes = {
-        "queueId": calls.queue,
-        "mediaType": calls.media,
-        "userId": nobody if moment is Moment.OFFERED else calls.agent,
-    }
+    codes = dimension_codes(calls, organisation, nobody if moment is Moment.OFFERED else calls.agent)
     if query.condition is not None:
         counts &= query.condition.holds(codes, len(instants))
     rows = np.flatnonzero(counts)

@@ -14,10 +14,9 @@ from cache_pipeline.simulator.admin import Admin
 from cache_pipeline.simulator.clock import Clock, WallClock
 from cache_pipeline.simulator.counters import TOKEN_KIND
 from cache_pipeline.simulator.errors import ApiError
-from cache_pipeline.simulator.genesys import Genesys
-from cache_pipeline.simulator.guard import Gate
+from cache_pipeline.simulator.genesys import genesys_desk, genesys_routes
+from cache_pipeline.simulator.guard import Gate, Layer, window_of
 from cache_pipeline.simulator.oauth import answer_token_request
-from cache_pipeline.simulator.rate_limit import SlidingWindow
 from cache_pipeline.simulator.reportdata import ReportData
 from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.simulator.state import Simulator, simulator_of
@@ -35,9 +34,18 @@ def _token_route(simulator: Simulator, path: str) -> Route:
     return Route(path, endpoint, methods=["POST"])
 
 
-def _gate(simulator: Simulator, limit: int, *, tells_remaining: bool) -> Gate:
-    window = SlidingWindow(limit, simulator.settings.rate_window_seconds)
-    return Gate(simulator, window, limit, tells_remaining)
+def _reportdata_gate(simulator: Simulator) -> Gate:
+    limit = simulator.settings.reportdata_rate_limit
+    return Gate(simulator, (Layer(window_of(simulator, limit), limit, "token.rate.per.minute"),), tells_remaining=True)
+
+
+def _genesys_gate(simulator: Simulator) -> Gate:
+    settings = simulator.settings
+    limit, of_all = settings.genesys_rate_limit, settings.genesys_org_rate_limit
+    layers = [Layer(window_of(simulator, limit), limit, "client.credentials.token.rate.per.minute")]
+    if of_all is not None:
+        layers.append(Layer(window_of(simulator, of_all), of_all, "org.app.user.rate.per.minute", shared=True))
+    return Gate(simulator, tuple(layers), tells_remaining=False)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -60,8 +68,7 @@ def create_app(settings: SimulatorSettings, clock: Clock | None = None) -> Starl
         SimulatorError: The arrivals file cannot be read.
     """
     simulator = simulator_of(settings, clock or WallClock())
-    reportdata = _gate(simulator, settings.reportdata_rate_limit, tells_remaining=True)
-    genesys = _gate(simulator, settings.genesys_rate_limit, tells_remaining=False)
+    reportdata, genesys = _reportdata_gate(simulator), _genesys_gate(simulator)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
@@ -72,7 +79,7 @@ def create_app(settings: SimulatorSettings, clock: Clock | None = None) -> Starl
         routes=[
             *(_token_route(simulator, path) for path in _TOKEN_PATHS),
             *ReportData(simulator).routes(reportdata),
-            *Genesys(simulator).routes(genesys),
+            *genesys_routes(genesys_desk(simulator), genesys),
             *Admin(simulator).routes(),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _http_error},

@@ -6,6 +6,7 @@ Whatever order days are asked in, a day's calls are the same: each day has a gen
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -31,10 +32,23 @@ _MEDIA_SHARES = np.array([0.70, 0.18, 0.12])
 _HELD_SHARES = np.array([0.25, 0.0, 0.0])
 _TRANSFERRED_SHARE = 0.08
 
-LONGEST_SPAN_MS = int(sum(max(row[2] for row in table) for table in (_WAIT, _TALK, _HOLD, _AFTER_CALL))) * _SECOND
-"""No conversation lasts longer from offer to end of after-call work."""
+_LONGEST_FLOW_SECONDS = 45
+
+LONGEST_SPAN_MS = (
+    int(_LONGEST_FLOW_SECONDS + sum(max(row[2] for row in table) for table in (_WAIT, _TALK, _HOLD, _AFTER_CALL)))
+    * _SECOND
+)
+"""No conversation lasts longer from its start to the end of after-call work."""
 
 Generate = Callable[[date], "Calls"]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What can be seen at `now_ms`: events that are older than their own share of `lag_ms`."""
+
+    now_ms: int
+    lag_ms: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,34 @@ class Calls:
     met: Flags
     delay: npt.NDArray[np.float64]
     id_words: npt.NDArray[np.uint64]
+
+    @cached_property
+    def flow_ms(self) -> Milliseconds:
+        """How long the caller was in the flow before the offer; 0 but for voice."""
+        spread = (_LONGEST_FLOW_SECONDS - 5) * _SECOND
+        lengths = 5 * _SECOND + (self.id_words[:, 0] % np.uint64(spread)).astype(np.int64)
+        return np.where(self.media == MEDIA.index("voice"), lengths, 0)
+
+    @cached_property
+    def start_ms(self) -> Milliseconds:
+        """When the conversation begins: with the flow where there is one, else with the offer."""
+        return self.offered_ms - self.flow_ms
+
+    @cached_property
+    def resolved_ms(self) -> Milliseconds:
+        """When it is answered or abandoned."""
+        return self.offered_ms + self.wait_ms
+
+    @cached_property
+    def ended_ms(self) -> Milliseconds:
+        """When after-call work is done, or when it was abandoned."""
+        return self.resolved_ms + self.talk_ms + self.held_ms + self.acw_ms
+
+    def seen(self, instants: Milliseconds, sight: "Sight | None") -> Flags:
+        """Return which of the calls' `instants` can be seen; all without a `sight`."""
+        if sight is None:
+            return np.ones(len(instants), dtype=np.bool_)
+        return instants + np.ceil(self.delay * sight.lag_ms).astype(np.int64) <= sight.now_ms
 
     def conversation_id(self, row: int) -> str:
         """Return the id of the conversation in `row`."""

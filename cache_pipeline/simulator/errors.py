@@ -1,5 +1,7 @@
 """What can go wrong: in starting the simulator, and in a request (the vendor's ErrorBody)."""
 
+from collections.abc import Mapping, Sequence
+
 from starlette.responses import JSONResponse
 
 CORRELATION_HEADER = "ININ-Correlation-Id"
@@ -17,18 +19,27 @@ class ApiError(Exception):
         code: The vendor's dotted error code, such as `invalid.value`.
         message: One sentence for a person.
         headers: Sent beside the body.
+        limit: `key`, `namespace` and `value` of the limit that was reached, where a 429 tells it.
     """
 
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: dict[str, str] | None = None,
+        limit: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.headers = headers or {}
+        self.limit = limit
 
     def response(self, context_id: str) -> JSONResponse:
         """Return the ErrorBody answer whose `contextId` is `context_id`."""
-        body = {
+        body: dict[str, object] = {
             "message": self.message,
             "code": self.code,
             "status": self.status,
@@ -36,7 +47,28 @@ class ApiError(Exception):
             "details": [],
             "errors": [],
         }
+        if self.limit is not None:
+            body["limit"] = dict(self.limit)
         return JSONResponse(body, status_code=self.status, headers=self.headers | {CORRELATION_HEADER: context_id})
+
+
+_REJECTION_HEADERS = {
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Strict-Transport-Security": "max-age=600; includeSubDomains",
+}
+
+
+def too_many_requests(retry_after: int, limit: Mapping[str, object] | None = None) -> ApiError:
+    """Return a 429 that says when to come back."""
+    message = f"Rate limit exceeded the maximum. Retry the request in [{retry_after}] seconds"
+    headers = _REJECTION_HEADERS | {"Retry-After": str(retry_after)}
+    return ApiError(429, "too.many.requests.retry.after", message, headers, limit)
+
+
+def too_many_requests_of_old(requests: int, seconds: int) -> ApiError:
+    """Return a 429 without Retry-After, in the words it had before they were made one."""
+    message = f"Rate limit exceeded the maximum [{requests}] requests within [{seconds}] seconds"
+    return ApiError(429, "too.many.requests", message, _REJECTION_HEADERS)
 
 
 def bad_request(message: str) -> ApiError:
@@ -51,6 +83,15 @@ def invalid_value(value: object, field: str, allowable: str) -> ApiError:
         "invalid.value",
         f"Value [{value}] is not valid for field type [{field}]. Allowable values are: {allowable}",
     )
+
+
+def missing_permission(permissions: Sequence[str]) -> ApiError:
+    """Return a 403 that names the permissions of which any one would do."""
+    message = (
+        "Unable to perform the requested action. You must have at least one of the following permissions assigned: "
+        f"[{', '.join(permissions)}]"
+    )
+    return ApiError(403, "missing.any.permissions", message)
 
 
 def not_found(message: str) -> ApiError:

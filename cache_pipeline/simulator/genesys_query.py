@@ -1,13 +1,13 @@
-"""The body of a conversation aggregate query, read strictly, and its answer in the vendor's shape.
+"""The body of an aggregate query, read strictly, and its answer in the vendor's shape.
 
 Known to the vendor and refused here with a 400 that says so: `views`, `alternateTimeDimension`, `sortMetric`, `limit`,
-`queryType` other than `groupBy`, predicates on metrics, properties and ranges. Unknown fields are refused too; what the vendor
+`queryType` other than `groupBy`. Unknown fields are refused too; what the vendor
 does with them is not documented. A metric or dimension the vendor knows and the simulator has no data for gives none.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,39 +17,12 @@ from cache_pipeline.simulator import intervals
 from cache_pipeline.simulator.aggregate import Aggregate, AggregateQuery, Column
 from cache_pipeline.simulator.calls import Codes
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
-from cache_pipeline.simulator.filters import Condition, Joined, has_value, is_one_of, negated
+from cache_pipeline.simulator.filters import Condition
+from cache_pipeline.simulator.genesys_filters import Filter, all_of, condition_of, unimplemented
 from cache_pipeline.simulator.organisation import Organisation
 from cache_pipeline.simulator.settings import SimulatorSettings
 
 _NOT_IMPLEMENTED = ("views", "alternate_time_dimension", "sort_metric", "limit")
-
-
-class _Predicate(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["dimension", "property", "metric"] | None = None
-    dimension: str | None = None
-    metric: str | None = None
-    property_type: Annotated[str | None, Field(alias="propertyType")] = None
-    property: str | None = None
-    operator: Literal["matches", "exists", "notExists"] = "matches"
-    value: str | None = None
-    range: dict[str, Any] | None = None
-
-
-class _Clause(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["and", "or"]
-    predicates: Annotated[list[_Predicate], Field(min_length=1)]
-
-
-class _Filter(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["and", "or"]
-    clauses: list[_Clause] = []
-    predicates: list[_Predicate] = []
 
 
 class AggregationBody(BaseModel):
@@ -62,7 +35,7 @@ class AggregationBody(BaseModel):
     time_zone: Annotated[str | None, Field(alias="timeZone")] = None
     group_by: Annotated[list[str] | None, Field(alias="groupBy")] = None
     metrics: Annotated[list[str], Field(min_length=1)]
-    filter: _Filter | None = None
+    filter: Filter | None = None
     flatten_multivalued_dimensions: Annotated[bool, Field(alias="flattenMultivaluedDimensions")] = False
     page_size: Annotated[int | None, Field(alias="pageSize", strict=True)] = None
     query_type: Annotated[str | None, Field(alias="queryType")] = None
@@ -72,26 +45,55 @@ class AggregationBody(BaseModel):
     limit: int | None = None
 
 
-def _unimplemented(what: str) -> ApiError:
-    return bad_request(f"{what} is known to the vendor but not implemented by this simulator")
+_MAX_VIEWS = 10
 
 
-def _check_words(body: AggregationBody) -> None:
+@dataclass(frozen=True)
+class Family:
+    """A family of aggregates.
+
+    Attributes:
+        name: As in its paths.
+        metrics: Those the vendor knows.
+        dimensions: Those it can group and filter by.
+        permission: What a client's role needs.
+    """
+
+    name: str
+    metrics: Set[str]
+    dimensions: Set[str]
+    permission: str
+
+
+CONVERSATIONS = Family("conversations", words.METRICS, words.DIMENSIONS, "analytics:conversationAggregate:view")
+FLOWS = Family("flows", words.FLOW_METRICS, words.FLOW_DIMENSIONS, "analytics:flowAggregate:view")
+USERS = Family("users", words.USER_METRICS, words.USER_DIMENSIONS, "analytics:userAggregate:view")
+
+
+def check_words(body: AggregationBody, family: Family) -> None:
+    """Raise a 400 for what the vendor does not know, or this simulator cannot do."""
+    if len(body.views or ()) > _MAX_VIEWS:
+        raise bad_request(f"views: at most {_MAX_VIEWS} in a query")
     for name in _NOT_IMPLEMENTED:
         if getattr(body, name):
-            raise _unimplemented(AggregationBody.model_fields[name].alias or name)
+            raise unimplemented(AggregationBody.model_fields[name].alias or name)
     if body.query_type not in (None, "groupBy"):
-        raise _unimplemented(f"queryType {body.query_type}")
+        raise unimplemented(f"queryType {body.query_type}")
     for asked, known, field in (
-        (body.metrics, words.METRICS, "metrics"),
-        (body.group_by or [], words.DIMENSIONS, "groupBy"),
+        (body.metrics, family.metrics, "metrics"),
+        (body.group_by or [], family.dimensions, "groupBy"),
     ):
         for name in asked:
             if name not in known:
                 raise invalid_value(name, field, ", ".join(sorted(known)))
 
 
-def _edges(body: AggregationBody, max_buckets: int) -> intervals.Milliseconds:
+def edges_of(body: AggregationBody, max_buckets: int) -> intervals.Milliseconds:
+    """Return the edges of the buckets of a query.
+
+    Raises:
+        ApiError: 400, in the vendor's words.
+    """
     zone_name = body.time_zone or "UTC"
     try:
         zone = intervals.parse_zone(zone_name)
@@ -115,42 +117,6 @@ def _edges(body: AggregationBody, max_buckets: int) -> intervals.Milliseconds:
         raise invalid_value(body.granularity, "granularity", "ISO-8601 periods such as PT30M, PT1H, P1D") from error
 
 
-def _condition(predicate: _Predicate, organisation: Organisation) -> Condition:
-    if predicate.type in ("property", "metric") or predicate.metric or predicate.property or predicate.property_type:
-        raise _unimplemented("a predicate on a metric or a property")
-    if predicate.range is not None:
-        raise _unimplemented("a predicate with a range")
-    dimension = predicate.dimension
-    if dimension is None:
-        raise ApiError(400, "constraint.validation", "filter: a predicate needs a dimension")
-    if dimension not in words.DIMENSIONS:
-        raise invalid_value(dimension, "dimension", ", ".join(sorted(words.DIMENSIONS)))
-    if predicate.operator == "exists":
-        return has_value(organisation, dimension)
-    if predicate.operator == "notExists":
-        return negated(has_value(organisation, dimension))
-    if predicate.value is None:
-        raise ApiError(400, "constraint.validation", f"filter: the predicate on {dimension} needs a value")
-    if dimension == "mediaType" and predicate.value not in words.MEDIA_TYPES:
-        raise invalid_value(predicate.value, "mediaType", ", ".join(sorted(words.MEDIA_TYPES)))
-    return is_one_of(organisation, dimension, [predicate.value])
-
-
-def _joined(kind: str, parts: Iterable[Condition]) -> Joined:
-    return Joined(every=kind == "and", parts=tuple(parts))
-
-
-def _filter(body: AggregationBody, organisation: Organisation) -> Condition | None:
-    if body.filter is None:
-        return None
-    clauses = (
-        _joined(clause.type, (_condition(predicate, organisation) for predicate in clause.predicates))
-        for clause in body.filter.clauses
-    )
-    predicates = (_condition(predicate, organisation) for predicate in body.filter.predicates)
-    return _joined(body.filter.type, (*clauses, *predicates))
-
-
 def _facts(metrics: Iterable[str]) -> tuple[str, ...]:
     facts: list[str] = []
     for metric in metrics:
@@ -159,18 +125,24 @@ def _facts(metrics: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(facts))
 
 
-def query_of(body: AggregationBody, organisation: Organisation, settings: SimulatorSettings) -> AggregateQuery:
-    """Return what `body` asks for.
+def query_of(
+    body: AggregationBody,
+    family: Family,
+    organisation: Organisation,
+    settings: SimulatorSettings,
+    seen: Condition | None,
+) -> AggregateQuery:
+    """Return what `body` asks for of the calls that the client may see.
 
     Raises:
         ApiError: 400, in the vendor's words.
     """
-    _check_words(body)
+    check_words(body, family)
     return AggregateQuery(
-        edges=_edges(body, settings.max_buckets),
+        edges=edges_of(body, settings.max_buckets),
         group_by=tuple(name for name in dict.fromkeys(body.group_by or ()) if organisation.size(name)),
         facts=_facts(body.metrics),
-        condition=_filter(body, organisation),
+        condition=all_of(seen, condition_of(body.filter, organisation, family.dimensions)),
     )
 
 
@@ -206,6 +178,7 @@ class Answer:
         groups: The groups that occur, in the order in which they first do.
         members: The cells of each group, in time order.
         target: Share told as the service level's target.
+        organisation: Whose ids the groups are told by.
     """
 
     aggregate: Aggregate
@@ -213,14 +186,19 @@ class Answer:
     groups: tuple[int, ...]
     members: Mapping[int, Codes]
     target: float
+    organisation: Organisation
 
-    def page(self, offset: int, size: int | None, organisation: Organisation) -> list[dict[str, Any]]:
+    def __len__(self) -> int:
+        """How many groups there are."""
+        return len(self.groups)
+
+    def page(self, offset: int, size: int) -> dict[str, Any]:
         """Return the vendor's `results` for `size` groups from `offset` on; what is empty is left out."""
-        groups = self.groups[offset : None if size is None else offset + size]
-        return [
-            {"group": self.aggregate.group(group, organisation), "data": self._data(self.members[group])}
-            for group in groups
+        results = [
+            {"group": self.aggregate.group(group, self.organisation), "data": self._data(self.members[group])}
+            for group in self.groups[offset : offset + size]
         ]
+        return {"results": results}
 
     def _data(self, cells: Codes) -> list[dict[str, Any]]:
         columns = [(metric, stats) for metric in self.metrics if (stats := self._stats(metric, cells)) is not None]
@@ -243,7 +221,9 @@ class Answer:
         return None
 
 
-def answer_of(aggregate: Aggregate, metrics: Iterable[str], max_cells: int | None, target: float) -> Answer:
+def answer_of(
+    aggregate: Aggregate, metrics: Iterable[str], max_cells: int | None, target: float, organisation: Organisation
+) -> Answer:
     """Return the answer that holds the first `max_cells` group-buckets in time; None for all."""
     cells = aggregate.cells()[:max_cells]
     group_of = cells % aggregate.groups
@@ -252,4 +232,4 @@ def answer_of(aggregate: Aggregate, metrics: Iterable[str], max_cells: int | Non
     starts = np.searchsorted(group_of[order], groups)
     members = dict(zip(groups.tolist(), np.split(cells[order], starts[1:]), strict=False))
     by_appearance = tuple(groups[np.argsort(firsts)].tolist())
-    return Answer(aggregate, tuple(dict.fromkeys(metrics)), by_appearance, members, target)
+    return Answer(aggregate, tuple(dict.fromkeys(metrics)), by_appearance, members, target, organisation)

@@ -1,4 +1,4 @@
-"""The vendor's words for conversation aggregates: which metrics, dimensions and fields it knows."""
+"""The vendor's words: which metrics, dimensions, states and fields it knows, family by family."""
 
 _METRICS = """
 nAgentDeclined nAlertExpired nBlindTransferred nBotInteractions nCallbackAttempts nCallbackOverSla
@@ -37,11 +37,67 @@ callback chat cobrowse email internalmessage message screenmonitoring screenshar
 """
 
 
+_FLOW_METRICS = """
+nFlow nFlowMilestone nFlowOutcome nFlowOutcomeFailed oFlowMilestone tFlow tFlowDisconnect tFlowExit tFlowOutcome
+"""
+
+
+# Of a flow and not of a conversation, and the other way round.
+_FLOW_DIMENSIONS = """
+endingLanguage entryReason entryType exitReason flowId flowMilestoneId flowName flowOutcome flowOutcomeId
+flowOutcomeValue flowSubType flowType flowVersion recognitionFailureReason startingLanguage transferTargetAddress
+transferTargetName transferType
+"""
+_NO_FLOW_DIMENSIONS = """
+originatingSocialMediaPublic
+"""
+
+
+_CONVERSATION_DETAIL_DIMENSIONS = """
+accessAttribute conversationEnd conversationId conversationInitiator conversationStart customerParticipation
+divisionId externalTag mediaStatsMinConversationMos originatingDirection originatingSocialMediaPublic
+"""
+
+
+_SEGMENT_DETAIL_DIMENSIONS = """
+addressFrom addressTo agentAssistantId agentOwned ani authenticated bargedParticipantId callbackNumber
+callbackScheduledTime canonicalExternalContactId cleared coachedParticipantId conference deliveryPushed
+deliveryStatus destinationAddress destinationConversationId detectedSpeechEnd detectedSpeechStart direction
+disconnectType dnis edgeId engagementSource errorCode exitReason extendedDeliveryStatus externalContactId
+externalOrganizationId flaggedReason flowId flowName flowOutType flowOutcome flowOutcomeId flowOutcomeValue
+flowVersion groupId journeyActionId journeyActionMapId journeyCustomerId journeyCustomerIdType
+journeyCustomerSessionId mediaCount mediaType messageType monitoredParticipantId outboundCampaignId
+outboundContactId outboundContactListId participantName protocolCallId provider purpose queueId recording remote
+remoteNameDisplayable requestedLanguageId requestedRouting requestedRoutingSkillId scoredAgentId
+screenMonitoredUserId screenRecording scriptId segmentEnd segmentType sessionDnis sipResponseCode skillExpressionId
+snippetRecording subject teamId transferTargetAddress transferTargetName transferType usedRouting userId wrapUpCode
+wrapUpNote
+"""
+
+
 METRICS = frozenset(_METRICS.split())
 DIMENSIONS = frozenset(_DIMENSIONS.split())
 MEDIA_TYPES = frozenset(_MEDIA_TYPES.split())
 
-COUNTED = {"nOffered": "offered", "nConnected": "answered", "nTransferred": "transferred", "nOverSla": "over_target"}
+FLOW_METRICS = frozenset(_FLOW_METRICS.split())
+FLOW_DIMENSIONS = (DIMENSIONS | frozenset(_FLOW_DIMENSIONS.split())) - frozenset(_NO_FLOW_DIMENSIONS.split())
+
+USER_METRICS = frozenset(("tAgentRoutingStatus", "tOrganizationPresence", "tSystemPresence"))
+USER_DIMENSIONS = frozenset(("userId",))
+
+CONVERSATION_DETAIL_DIMENSIONS = frozenset(_CONVERSATION_DETAIL_DIMENSIONS.split())
+SEGMENT_DETAIL_DIMENSIONS = frozenset(_SEGMENT_DETAIL_DIMENSIONS.split())
+
+SYSTEM_PRESENCES = ("AVAILABLE", "AWAY", "BUSY", "OFFLINE", "IDLE", "ON_QUEUE", "MEAL", "TRAINING", "MEETING", "BREAK")
+ROUTING_STATUSES = ("OFF_QUEUE", "IDLE", "INTERACTING", "NOT_RESPONDING", "COMMUNICATING")
+
+COUNTED = {
+    "nOffered": "offered",
+    "nConnected": "answered",
+    "nTransferred": "transferred",
+    "nOverSla": "over_target",
+    "nFlow": "flow",
+}
 """Metrics told as a count, and the fact each comes from."""
 
 TIMED = {
@@ -52,6 +108,7 @@ TIMED = {
     "tHeld": "held",
     "tAcw": "after_call",
     "tHandle": "handle",
+    "tFlow": "flow",
 }
 """Metrics told as max, min, count and sum of milliseconds, and the fact each comes from."""
 

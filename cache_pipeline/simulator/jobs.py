@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from uuid import uuid4
 
 from cache_pipeline.simulator.errors import ApiError, bad_request, not_found
+from cache_pipeline.simulator.faults import Fate
 from cache_pipeline.simulator.settings import SimulatorSettings
 
 Result = TypeVar("Result")
@@ -47,9 +48,10 @@ class Job(Generic[Result]):
     expires_at: float
     watermark_ms: int
     result: "Future[Result] | None"
-    error_message: str | None
+    fate: Fate | None
     page_size: int
     cancelled: bool = False
+    pages_read: int = 0
 
     @property
     def completes_at(self) -> float:
@@ -87,16 +89,17 @@ class JobStore(Generic[Result]):
         now: float,
         duration: float,
         watermark_ms: int,
-        error_message: str | None,
+        fate: Fate | None,
         page_size: int = 0,
     ) -> Job[Result]:
-        """Keep a new job; one with an `error_message` will fail when its time is up.
+        """Keep a new job; one with a `fate` will not end well.
 
         `page_size` is kept with the job where the platform has it in the query and not in the results call.
         """
         expires_at = now + max(self._lifetime, duration)
-        job = Job(str(uuid4()), now, duration, expires_at, watermark_ms, result, error_message, page_size)
-        self._jobs[job.id] = job
+        job = Job(str(uuid4()), now, duration, expires_at, watermark_ms, result, fate, page_size)
+        if fate is not Fate.VANISHES:
+            self._jobs[job.id] = job
         self._release(now)
         return job
 
@@ -110,6 +113,15 @@ class JobStore(Generic[Result]):
         if job_id not in self._jobs:
             raise not_found(f"Unable to find a query job with id {job_id}")
         return self._jobs[job_id]
+
+    def running(self, now: float) -> int:
+        """Return how many jobs are queued or processed at `now`."""
+        return sum(now < job.completes_at and not job.cancelled for job in self._jobs.values())
+
+    @property
+    def remembered(self) -> tuple[Job[Result], ...]:
+        """Every job that can still be asked about, the oldest first."""
+        return tuple(self._jobs.values())
 
     def remove(self, job: Job[Result]) -> None:
         """Forget a job."""
@@ -130,13 +142,15 @@ async def progress_of(job: Job[Result], now: float) -> Progress:
     share = (now - job.submitted_at) / job.duration if job.duration else 1.0
     if job.cancelled:
         return Progress(JobState.CANCELLED, 0)
-    if job.result is None:
+    if job.result is None or (job.fate is Fate.EXPIRES and job.pages_read):
         return Progress(JobState.EXPIRED, 100)
     if share < 1.0:
         state = JobState.QUEUED if share < _QUEUED_SHARE else JobState.RUNNING
         return Progress(state, 0 if state is JobState.QUEUED else int(share * 100))
-    if job.error_message is not None:
-        return Progress(JobState.FAILED, 100, job.error_message)
+    if job.fate is Fate.HANGS:
+        return Progress(JobState.RUNNING, 99)
+    if job.fate is Fate.FAILS:
+        return Progress(JobState.FAILED, 100, "the query failed: a fault on demand")
     result = asyncio.wrap_future(job.result)
     done, _ = await asyncio.wait([result], timeout=_PATIENCE_SECONDS)
     if not done:
@@ -150,6 +164,7 @@ def finished_result(job: Job[Result]) -> Result:
     """Return the result of a job whose progress is DONE."""
     if job.result is None:
         raise not_found(f"The results of query job {job.id} have expired")
+    job.pages_read += 1
     return job.result.result()
 
 

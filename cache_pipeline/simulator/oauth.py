@@ -80,6 +80,14 @@ class TokenOffice:
             raise ApiError(401, "credentials.expired", "The access token has expired.")
         return token
 
+    def living(self, now: float) -> tuple[AccessToken, ...]:
+        """Return the tokens that still work at `now`."""
+        return tuple(token for token in self._tokens.values() if now < token.expires_at)
+
+    def revoke(self, token: AccessToken) -> None:
+        """Make a token unknown before its time."""
+        self._tokens.pop(token.text, None)
+
     def _forget_old(self, now: float) -> None:
         # Expired tokens are remembered for one more life, so that their bearer is told why.
         self._tokens = {text: token for text, token in self._tokens.items() if now < token.expires_at + self._lifetime}

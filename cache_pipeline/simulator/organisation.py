@@ -1,12 +1,14 @@
-"""Who there is: the queues, media and agents of the simulated organisation, named by ids that follow from the seed."""
+"""Who there is: the queues, divisions, media, flows and agents of the simulated organisation, named by ids that follow from the seed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import NAMESPACE_OID, uuid5
 
+from cache_pipeline.simulator.genesys_words import SYSTEM_PRESENCES
 from cache_pipeline.simulator.settings import SimulatorSettings
 
 MEDIA = ("voice", "chat", "email")
+_FLOWS = 3
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,16 @@ class Organisation:
     """The values each dimension can take; a call holds their positions as codes."""
 
     values: Mapping[str, tuple[str, ...]]
+    presences: Mapping[str, str]
+
+    @property
+    def divisions(self) -> tuple[str, ...]:
+        """The ids of the divisions; queue n is in division n modulo their number."""
+        return self.values["divisionId"]
+
+    def named_divisions(self, numbers: Iterable[int]) -> tuple[str, ...]:
+        """Return the ids of the divisions of these numbers; a number that no division has is left out."""
+        return tuple(self.divisions[number] for number in sorted(numbers) if number < len(self.divisions))
 
     def size(self, dimension: str) -> int:
         """Return how many values `dimension` has; 0 for one that no call carries."""
@@ -27,5 +39,15 @@ def organisation_of(settings: SimulatorSettings) -> Organisation:
         return tuple(str(uuid5(NAMESPACE_OID, f"{settings.seed}/{kind}/{number}")) for number in range(count))
 
     return Organisation(
-        {"queueId": ids("queue", settings.queues), "mediaType": MEDIA, "userId": ids("agent", settings.agents)}
+        {
+            "queueId": ids("queue", settings.queues),
+            "mediaType": MEDIA,
+            "userId": ids("agent", settings.agents),
+            "divisionId": ids("division", settings.divisions),
+            "direction": ("inbound",),
+            "originatingDirection": ("inbound",),
+            "flowId": ids("flow", _FLOWS),
+            "flowType": ("INBOUNDCALL",),
+        },
+        {presence: str(uuid5(NAMESPACE_OID, f"{settings.seed}/presence/{presence}")) for presence in SYSTEM_PRESENCES},
     )

@@ -72,9 +72,9 @@ class ReportData:
             now,
             jobs.job_seconds(settings, asked, body.model_dump_json().encode()),
             simulator.watermark_ms(now),
-            "the query failed: a fault on demand" if simulator.faults.take("fail_jobs") else None,
+            simulator.faults.take_fate(),
         )
-        answer = {"id": job.id, "status": "queued", "percentComplete": 0, "createdTime": _time(now)}
+        answer = {"id": job.id, "status": "queued", "percentComplete": 0, "createdTime": simulator.told_time(now)}
         return JSONResponse(answer)
 
     async def _find(self, request: Request) -> tuple[jobs.Job[Rows], jobs.Progress]:
@@ -91,7 +91,7 @@ class ReportData:
             "id": job.id,
             "status": _STATUS[progress.state],
             "percentComplete": progress.percent,
-            "createdTime": _time(job.submitted_at),
+            "createdTime": self._simulator.told_time(job.submitted_at),
         }
         if progress.state is JobState.DONE:
             answer["resultUrl"] = f"{PATH}/{job.id}/results"
@@ -111,7 +111,3 @@ class ReportData:
             answer["cursor"] = jobs.cursor_after(job.id, offset + size)
         answer["dataAvailabilityDate"] = intervals.iso(job.watermark_ms)
         return JSONResponse(answer)
-
-
-def _time(now: float) -> str:
-    return intervals.iso(int(now * 1000))

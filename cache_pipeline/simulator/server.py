@@ -1,5 +1,6 @@
 """The simulator on a port of this machine: in a thread for tests, in the foreground for the command line."""
 
+import logging
 import socket
 import threading
 from collections.abc import Callable, Generator
@@ -39,6 +40,20 @@ def _url(listener: socket.socket) -> str:
     return f"http://{_LOOPBACK}:{listener.getsockname()[1]}"
 
 
+class _WithoutBrokenOff(logging.Filter):
+    """Keeps the server from calling an error what a fault on demand is for."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is to be written."""
+        return record.getMessage() != "ASGI callable returned without completing response."
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _WithoutBrokenOff)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
 def _server(app: Starlette) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
@@ -49,6 +64,7 @@ def _server(app: Starlette) -> uvicorn.Server:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=2,
     )
+    logging.getLogger("uvicorn.error").addFilter(_WithoutBrokenOff())
     return uvicorn.Server(config)
 
 

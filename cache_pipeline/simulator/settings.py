@@ -27,6 +27,7 @@ class SimulatorSettings(BaseModel):
         organisation_zone: IANA zone in which the call centre's days and weeks have their shape (invented default).
         queues: Number of queues, the first the busiest, Zipf-like (invented default).
         agents: Number of agents (invented default).
+        divisions: Number of divisions that the queues are dealt out to (invented default).
         conversations_per_working_day: Conversations on a mean Monday to Friday (invented default).
         service_level_seconds: Answered within this wait meets the service level (invented default).
         service_level_target: Share told as `oServiceLevel.target` (invented default).
@@ -34,13 +35,27 @@ class SimulatorSettings(BaseModel):
         arrivals_zone: IANA zone of the wall clock in `arrivals`.
         cached_days: Days of calls kept in memory (invented default).
         clients: OAuth client id to its secret.
+        client_permissions: OAuth client id to the permissions of its roles; a client that is not named has all.
+        client_divisions: OAuth client id to the numbers of the divisions its roles reach, from 0 on; a client that is not
+            named sees all. What lies in other divisions is left out of its answers without a word.
         token_lifetime_seconds: Life of an access token; the vendor's default is a day.
-        rate_window_seconds: Length of the sliding window.
+        rate_window_seconds: Length of the window.
+        rate_window_kind: Whether the vendor's minute slides or starts anew on the clock; it does not say
+            (invented default).
         rate_limit_scope: Whether each access token or each OAuth client has a budget of its own.
         reportdata_rate_limit: Requests per window on the reportdata endpoints (G17).
         genesys_rate_limit: Requests per window on the other endpoints.
+        genesys_org_rate_limit: Requests per window of the whole organisation, on top of each token's; null for none
+            (invented default; sources contradict each other).
+        genesys_concurrent_jobs: Jobs of the organisation that may run at once; null for no limit (invented default; the
+            vendor has such a limit and tells no figure).
+        genesys_submits_per_second: Jobs that may be submitted each second; null for no limit (invented default, likewise).
+        tells_limit: Whether a 429 says which limit it was; the vendor may, and does not promise it.
         max_body_bytes: A larger request body is refused with 413.
         watermark_lag_seconds: Data is complete up to this long ago, to the whole minute (invented default).
+        details_lag_seconds: The same for the data lake that details jobs read; null for `watermark_lag_seconds`
+            (invented default; the vendor speaks of up to a day).
+        orphan_share: Share of conversations that are never given a `conversationEnd` (invented default).
         job_seconds_base: Shortest time a job takes (invented default).
         job_seconds_per_1000_cells: Added for each thousand buckets x groups asked for (invented default).
         job_seconds_variation: Share by which a job may take more or less, fixed by its request (invented default).
@@ -52,6 +67,14 @@ class SimulatorSettings(BaseModel):
         genesys_max_page_size: Largest `pageSize` accepted (invented default).
         genesys_not_ready_status: HTTP status of a results call before the job is FULFILLED (invented default).
         genesys_expired_status: HTTP status of a results call after the job has EXPIRED (invented default).
+        aggregate_jobs: Whether the organisation has the aggregate jobs, which the vendor marks as preview; 404 without
+            (invented default).
+        details_default_page_size, details_max_page_size: Entries on a page of details results (invented defaults; 1000 is
+            known to work).
+        details_job_max_days: Longest interval of a details job (invented default).
+        conversations_query_max_days: Longest interval of a conversation details query (invented default: 31 and 7 are both
+            told of).
+        user_aggregate_min_seconds: Shortest granularity of user aggregates (invented default; the vendor has one).
         max_buckets: A query with more time buckets is refused with 400 (invented default).
     """
 
@@ -61,6 +84,7 @@ class SimulatorSettings(BaseModel):
     organisation_zone: str = "Europe/Berlin"
     queues: Annotated[int, Field(ge=1, le=1000)] = 8
     agents: Annotated[int, Field(ge=1, le=10_000)] = 30
+    divisions: Annotated[int, Field(ge=1, le=100)] = 2
     conversations_per_working_day: Annotated[int, Field(ge=0, le=1_000_000)] = 6000
     service_level_seconds: Delay = 20.0
     service_level_target: Annotated[float, Field(ge=0, le=1)] = 0.8
@@ -69,15 +93,24 @@ class SimulatorSettings(BaseModel):
     cached_days: Annotated[int, Field(ge=1)] = 120
 
     clients: dict[str, SecretStr] = Field(default_factory=_demo_clients)
+    client_permissions: dict[str, frozenset[str]] = Field(default_factory=dict[str, frozenset[str]])
+    client_divisions: dict[str, frozenset[int]] = Field(default_factory=dict[str, frozenset[int]])
     token_lifetime_seconds: Seconds = 86_400.0
 
     rate_window_seconds: Seconds = 60.0
+    rate_window_kind: Literal["sliding", "fixed"] = "sliding"
     rate_limit_scope: Literal["token", "client"] = "token"
     reportdata_rate_limit: Annotated[int, Field(ge=1)] = 60
     genesys_rate_limit: Annotated[int, Field(ge=1)] = 300
+    genesys_org_rate_limit: Annotated[int | None, Field(ge=1)] = None
+    genesys_concurrent_jobs: Annotated[int | None, Field(ge=1)] = None
+    genesys_submits_per_second: Annotated[int | None, Field(ge=1)] = None
+    tells_limit: bool = False
     max_body_bytes: Annotated[int, Field(ge=1)] = 512_000
 
     watermark_lag_seconds: Delay = 120.0
+    details_lag_seconds: Delay | None = None
+    orphan_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     job_seconds_base: Delay = 0.8
     job_seconds_per_1000_cells: Delay = 0.6
@@ -90,6 +123,12 @@ class SimulatorSettings(BaseModel):
     genesys_max_page_size: Annotated[int, Field(ge=1)] = 1000
     genesys_not_ready_status: Annotated[int, Field(ge=400, le=499)] = 400
     genesys_expired_status: Annotated[int, Field(ge=400, le=499)] = 404
+    aggregate_jobs: bool = True
+    details_default_page_size: Annotated[int, Field(ge=1)] = 1000
+    details_max_page_size: Annotated[int, Field(ge=1)] = 1000
+    details_job_max_days: Annotated[int, Field(ge=1)] = 31
+    conversations_query_max_days: Annotated[int, Field(ge=1)] = 31
+    user_aggregate_min_seconds: Annotated[int, Field(ge=1)] = 300
     max_buckets: Annotated[int, Field(ge=1)] = 200_000
 
     @field_validator("organisation_zone", "arrivals_zone")

@@ -1,9 +1,10 @@
 import pytest
 
+from cache_pipeline.simulator.faults import Faults
 from cache_pipeline_tests.simulator.vendor import AGGREGATES, AVAILABILITY, REPORTDATA, Json, Vendor, aggregate_body
 
 FAULTS = "/simulator/faults"
-NONE: Json = {"max_rows": None, "fail_jobs": 0, "server_errors": 0, "reject_with_429": 0, "unauthorized": 0}
+NONE: Json = Faults().model_dump()
 
 
 def _set(vendor: Vendor, **faults: int) -> None:

@@ -1,0 +1,282 @@
+"""Details and aggregates of the same simulated calls say the same, and details keep the vendor's semantics."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline_tests.simulator.vendor import AGGREGATES, DAY, Json, SettableClock, Vendor, vendor_of
+
+ANALYTICS = "/api/v2/analytics"
+CONVERSATIONS = f"{ANALYTICS}/conversations/details"
+USERS = f"{ANALYTICS}/users/details"
+START, END = DAY.split("/")
+METRICS = ["nOffered", "nConnected", "nTransferred", "nOverSla", "tAnswered", "tAbandon", "tWait", "tTalk", "tHeld",
+           "tAcw", "tHandle"]  # fmt: skip
+
+#: By UTC midnight its evening is not over yet.
+SMALL: Json = {"conversations_per_working_day": 1200, "organisation_zone": "America/New_York"}
+
+
+@pytest.fixture(scope="module")
+def _small_vendor() -> Iterator[Vendor]:
+    with vendor_of(SimulatorSettings(**SMALL, genesys_rate_limit=100_000)) as vendor:
+        yield vendor
+
+
+@pytest.fixture
+def shared_vendor(_small_vendor: Vendor) -> Vendor:
+    _small_vendor.clock.seconds = SettableClock().seconds
+    return _small_vendor
+
+
+def _job(vendor: Vendor, base: str, **body: Any) -> str:
+    answer = vendor.post(f"{base}/jobs", {"interval": DAY, **body})
+    assert answer.status_code == 202, answer.text
+    assert set(answer.json()) == {"jobId"}
+    vendor.clock.seconds += 3600
+    path = f"{base}/jobs/{answer.json()['jobId']}"
+    assert vendor.get(path).json()["state"] == "FULFILLED"
+    return path
+
+
+def _entries(vendor: Vendor, path: str, field: str, **params: Any) -> Iterator[Json]:
+    cursor: Json = {}
+    while True:
+        page = vendor.get(f"{path}/results", **params, **cursor).json()
+        assert page["dataAvailabilityDate"]
+        yield from page.get(field, [])
+        if "cursor" not in page:
+            return
+        cursor = {"cursor": page["cursor"]}
+
+
+def _conversations(vendor: Vendor, **body: Any) -> list[Json]:
+    return list(_entries(vendor, _job(vendor, CONVERSATIONS, **body), "conversations"))
+
+
+def _metrics(conversations: list[Json], interval: str) -> Counter[tuple[str, str, str, str, str]]:
+    """Sum and count of each metric by queue, medium and user, of those that are emitted in the interval."""
+    start, end = (f"{edge.removesuffix('Z')}.000Z" for edge in interval.split("/"))
+    found: Counter[tuple[str, str, str, str, str]] = Counter()
+    for conversation in conversations:
+        for participant in conversation["participants"]:
+            for session in participant["sessions"]:
+                queue = session["segments"][0].get("queueId", "")
+                for metric in session.get("metrics", []):
+                    if start <= metric["emitDate"] < end:
+                        key = (queue, session["mediaType"], participant.get("userId", ""), metric["name"])
+                        found[*key, "sum"] += metric["value"]
+                        found[*key, "count"] += 1
+    return +found
+
+
+def test_the_details_of_a_day_add_up_to_its_aggregates(shared_vendor: Vendor) -> None:
+    conversations = _conversations(shared_vendor)
+    counted = _metrics(conversations, DAY)
+    results = shared_vendor.aggregate(metrics=METRICS, granularity=None, groupBy=["queueId", "mediaType", "userId"])
+    expected: Counter[tuple[str, str, str, str, str]] = Counter()
+    for result in results:
+        group = result["group"]
+        for entry in result["data"][0]["metrics"]:
+            key = (group["queueId"], group["mediaType"], group.get("userId", ""), entry["metric"])
+            expected[*key, "count"] = entry["stats"]["count"]
+            if "sum" in entry["stats"]:
+                expected[*key, "sum"] = int(entry["stats"]["sum"])
+    compared = {key: value for key, value in counted.items() if key in expected}
+    assert compared == +expected
+    assert len(expected) > 500
+
+
+def test_flows_of_details_and_of_aggregates_agree(shared_vendor: Vendor) -> None:
+    flows: Counter[str] = Counter()
+    for conversation in _conversations(shared_vendor):
+        for participant in conversation["participants"]:
+            for session in participant["sessions"]:
+                for metric in session.get("metrics", []):
+                    if metric["name"] == "tFlow" and START <= metric["emitDate"][:19] + "Z" < END:
+                        flows[session["flow"]["flowId"]] += metric["value"]
+    body = {"interval": DAY, "groupBy": ["flowId"], "metrics": ["nFlow", "tFlow"]}
+    results = shared_vendor.post(f"{ANALYTICS}/flows/aggregates/query", body).json()["results"]
+    told = {each["group"].get("flowId"): each["data"][0]["metrics"][1]["stats"]["sum"] for each in results}
+    assert told == dict(flows)
+    assert len(told) == 3
+
+
+def test_a_job_gives_what_overlaps_and_a_query_what_began_on_the_day(shared_vendor: Vendor) -> None:
+    hour, next_hour = "2024-06-10T15:00:00Z/2024-06-10T16:00:00Z", "2024-06-10T16:00:00Z/2024-06-10T17:00:00Z"
+    one, other = (_conversations(shared_vendor, interval=each) for each in (hour, next_hour))
+    twice = {each["conversationId"] for each in one} & {each["conversationId"] for each in other}
+    assert twice
+    for each in one:
+        if each["conversationId"] in twice:
+            assert each["conversationStart"] < "2024-06-10T16:00:00.000Z" < each["conversationEnd"]
+    midnight = "2024-06-10T00:00:00Z/2024-06-10T00:30:00Z"
+    overlapping = _conversations(shared_vendor, interval=midnight)
+    began = _conversations(shared_vendor, interval=midnight, startOfDayIntervalMatching=True)
+    assert [each for each in overlapping if each["conversationStart"] >= "2024-06-10"] == began
+    assert len(began) < len(overlapping)
+    page = shared_vendor.post(
+        f"{CONVERSATIONS}/query", {"interval": midnight, "paging": {"pageSize": 100, "pageNumber": 1}}
+    ).json()
+    assert page["totalHits"] == len(began)
+    for each in began:
+        each["participants"][0].pop("attributes")
+    assert page["conversations"] == began
+
+
+def test_pages_of_a_job_are_as_large_as_asked_and_the_last_has_no_cursor(shared_vendor: Vendor) -> None:
+    path = _job(shared_vendor, CONVERSATIONS)
+    whole = [each["conversationId"] for each in _entries(shared_vendor, path, "conversations")]
+    paged = [each["conversationId"] for each in _entries(shared_vendor, path, "conversations", pageSize=177)]
+    assert paged == whole
+    assert len(set(whole)) == len(whole) > 1000
+    assert shared_vendor.get(f"{path}/results", pageSize=1001).status_code == 400
+    assert len(_conversations(shared_vendor, limit=5)) == 5
+
+
+def test_an_empty_page_has_no_list_at_all(shared_vendor: Vendor) -> None:
+    nobody = [{"type": "and", "predicates": [{"dimension": "queueId", "value": "no such queue"}]}]
+    path = _job(shared_vendor, CONVERSATIONS, segmentFilters=nobody)
+    assert set(shared_vendor.get(f"{path}/results").json()) == {"dataAvailabilityDate"}
+    answer = shared_vendor.post(f"{CONVERSATIONS}/query", {"interval": DAY, "segmentFilters": nobody})
+    assert answer.json() == {"totalHits": 0}
+
+
+def test_a_conversation_is_open_until_its_end_can_be_seen(shared_vendor: Vendor) -> None:
+    now = "2024-06-12T13:00:00Z/2024-06-12T17:00:00Z"
+    shared_vendor.clock.seconds += 6 * 3600
+    answer = shared_vendor.post(f"{CONVERSATIONS}/jobs", {"interval": now})
+    submitted_at = shared_vendor.clock.seconds
+    shared_vendor.clock.seconds += 3600
+    path = f"{CONVERSATIONS}/jobs/{answer.json()['jobId']}"
+    seen = list(_entries(shared_vendor, path, "conversations"))
+    still_open = [each for each in seen if "conversationEnd" not in each]
+    assert 0 < len(still_open) < len(seen)
+    assert any(len(each["participants"]) == 2 for each in still_open), "one that waits has no agent yet"
+    shared_vendor.clock.seconds = submitted_at + 20_000
+    later = {each["conversationId"]: each for each in _conversations(shared_vendor, interval=now)}
+    assert all("conversationEnd" in later[each["conversationId"]] for each in still_open)
+    ended = [{"type": "and", "predicates": [{"dimension": "conversationEnd", "operator": "exists"}]}]
+    assert len(_conversations(shared_vendor, interval=now, conversationFilters=ended)) == len(later)
+
+
+def test_orphans_never_get_an_end() -> None:
+    with vendor_of(SimulatorSettings(**SMALL, orphan_share=0.05)) as vendor:
+        rows = _conversations(vendor)
+        ended = [{"type": "and", "predicates": [{"dimension": "conversationEnd", "operator": "exists"}]}]
+        with_end = _conversations(vendor, conversationFilters=ended)
+    orphans = [each for each in rows if "conversationEnd" not in each]
+    assert 0 < len(orphans) < 0.1 * len(rows)
+    assert len(with_end) == len(rows) - len(orphans)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"interval": "2024-01-01T00:00:00Z/2024-03-01T00:00:00Z"}, "does not exceed 31 days"),
+        ({"interval": "yesterday"}, "ISO-8601"),
+        ({"order": "sideways"}, "order"),
+        ({"paging": {"pageSize": 10}}, "paging"),
+        ({"segmentFilters": [{"type": "and", "predicates": [{"dimension": "shoeSize", "value": "9"}]}]}, "shoeSize"),
+        ({"surveyFilters": [{"type": "and"}]}, "surveyFilters is known to the vendor"),
+    ],
+)
+def test_what_a_job_does_not_know_is_a_400_that_names_it(shared_vendor: Vendor, body: Json, words: str) -> None:
+    answer = shared_vendor.post(f"{CONVERSATIONS}/jobs", {"interval": DAY, **body})
+    assert answer.status_code == 400
+    assert words in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("paging", "words"),
+    [
+        ({"pageSize": 101, "pageNumber": 1}, "no more than 100"),
+        ({"pageSize": 100, "pageNumber": 1001}, "Pagination may not exceed 100000 results"),
+    ],
+)
+def test_a_query_pages_no_wider_and_no_deeper_than_the_vendor(shared_vendor, paging: Json, words: str) -> None:
+    answer = shared_vendor.post(f"{CONVERSATIONS}/query", {"interval": DAY, "paging": paging})
+    assert answer.status_code == 400
+    assert words in answer.json()["message"]
+    deepest = {"interval": DAY, "paging": {"pageSize": 100, "pageNumber": 1000}}
+    assert shared_vendor.post(f"{CONVERSATIONS}/query", deepest).status_code == 200
+
+
+def test_presence_of_details_adds_up_to_user_aggregates(shared_vendor: Vendor) -> None:
+    users = list(_entries(shared_vendor, _job(shared_vendor, USERS), "userDetails"))
+    assert len(users) == 30
+    metrics = ["tSystemPresence", "tAgentRoutingStatus"]
+    body = {"interval": DAY, "granularity": "PT1H", "groupBy": ["userId"], "metrics": metrics}
+    answer = shared_vendor.post(f"{ANALYTICS}/users/aggregates/query", body).json()
+    told: Counter[tuple[str, str]] = Counter()
+    for result in answer["results"]:
+        for bucket in result["data"]:
+            for entry in bucket["metrics"]:
+                told[result["group"]["userId"], entry["qualifier"]] += int(entry["stats"]["sum"])
+    from_details: Counter[tuple[str, str]] = Counter()
+    for user in users:
+        for record in (*user["primaryPresence"], *user["routingStatus"]):
+            state = record.get("systemPresence") or record["routingStatus"]
+            start, end = max(_ms(record["startTime"]), _ms(START)), min(_ms(record["endTime"]), _ms(END))
+            from_details[user["userId"], state] += end - start
+    assert told == +from_details
+    assert {state for _, state in told} >= {"ON_QUEUE", "OFFLINE", "INTERACTING", "IDLE", "OFF_QUEUE"}
+    day_ms = 86_400_000
+    assert sum(told.values()) == 2 * 30 * day_ms
+    assert set(answer["systemToOrganizationMappings"]) >= {"ON_QUEUE", "OFFLINE"}
+
+
+def _ms(instant: str) -> int:
+
+    return round(datetime.fromisoformat(instant).timestamp() * 1000)
+
+
+def test_a_stretch_that_goes_on_has_no_end(shared_vendor: Vendor) -> None:
+    today = "2024-06-12T00:00:00Z/2024-06-13T00:00:00Z"
+    body = {"interval": today, "paging": {"pageSize": 100, "pageNumber": 1}}
+    users = shared_vendor.post(f"{USERS}/query", body).json()["userDetails"]
+    for user in users:
+        for records in (user["primaryPresence"], user["routingStatus"]):
+            assert ["endTime" in record for record in records] == [True] * (len(records) - 1) + [False]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (f"{USERS}/query", {"interval": "2024-05-01T00:00:00Z/2024-05-10T00:00:00Z"}, "7 days"),
+        (f"{ANALYTICS}/users/aggregates/query", {"metrics": ["tSystemPresence"], "groupBy": ["queueId"]}, "queueId"),
+        (f"{ANALYTICS}/users/aggregates/query", {"metrics": ["tTalk"]}, "tTalk"),
+        (f"{ANALYTICS}/users/aggregates/query", {"metrics": ["tSystemPresence"], "granularity": "PT1M"}, "granularity"),
+        (
+            f"{ANALYTICS}/users/aggregates/query",
+            {
+                "metrics": ["tSystemPresence"],
+                "filter": {"type": "or", "predicates": [{"dimension": "userId", "value": str(n)} for n in range(101)]},
+            },
+            "at most 100",
+        ),
+        (f"{AGGREGATES}/query", {"metrics": ["nOffered"], "views": [{}] * 11}, "at most 10"),
+    ],
+)
+def test_limits_of_other_families_are_kept(shared_vendor: Vendor, path: str, body: Json, words: str) -> None:
+    answer = shared_vendor.post(path, {"interval": DAY, **body})
+    assert answer.status_code == 400
+    assert words in answer.json()["message"]
+
+
+def test_a_correction_changes_details_and_aggregates_alike() -> None:
+    with vendor_of(SimulatorSettings(**SMALL)) as vendor:
+        before = vendor.aggregate(metrics=["nOffered", "tTalk"], granularity=None, groupBy=None)
+        answer = vendor.http.post("/simulator/restatements", json={"day": "2024-06-10"})
+        assert answer.status_code == 204
+        after = vendor.aggregate(metrics=["nOffered", "tTalk"], granularity=None, groupBy=None)
+        counted = _metrics(_conversations(vendor), DAY)
+    one, other = (each[0]["data"][0]["metrics"] for each in (before, after))
+    assert one[0] == other[0]
+    assert one[1]["stats"]["sum"] < other[1]["stats"]["sum"]
+    talked = sum(value for key, value in counted.items() if key[3:] == ("tTalk", "sum"))
+    assert talked == other[1]["stats"]["sum"]
