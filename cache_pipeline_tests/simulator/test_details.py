@@ -114,10 +114,10 @@ def test_a_job_gives_what_overlaps_and_a_query_what_began_on_the_day(shared_vend
     for each in one:
         if each["conversationId"] in twice:
             assert each["conversationStart"] < "2024-06-10T16:00:00.000Z" < each["conversationEnd"]
-    midnight = "2024-06-10T00:00:00Z/2024-06-10T00:30:00Z"
+    midnight = "2024-06-11T00:00:00Z/2024-06-11T00:30:00Z"
     overlapping = _conversations(shared_vendor, interval=midnight)
     began = _conversations(shared_vendor, interval=midnight, startOfDayIntervalMatching=True)
-    assert [each for each in overlapping if each["conversationStart"] >= "2024-06-10"] == began
+    assert [each for each in overlapping if each["conversationStart"] >= "2024-06-11"] == began
     assert len(began) < len(overlapping)
     page = shared_vendor.post(
         f"{CONVERSATIONS}/query", {"interval": midnight, "paging": {"pageSize": 100, "pageNumber": 1}}
