@@ -129,6 +129,8 @@ def _counted_plainly(edges: list[int]) -> dict[tuple, list[int]]:
             talk, held, acw = (int(column[row]) for column in (calls.talk_ms, calls.held_ms, calls.acw_ms))
             queue = ("queueId", organisation.values["queueId"][calls.queue[row]])
             events = [("offered", offered, 0, False), ("resolved", offered + wait, 0, not calls.abandoned[row])]
+            if calls.media[row] == 0:
+                events.append(("flow", offered, int(calls.flow_ms[row]), False))
             if calls.abandoned[row]:
                 events.append(("abandoned", offered + wait, wait, False))
             else:
