@@ -15,10 +15,12 @@ from cache_pipeline.orchestration.metadata import chunk_table
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.report_assets import COMPLETE_CHECK, asset_key
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.completeness import JudgedChunk, Verdict, final_buckets
 from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.query.schema import SchemaMismatch, arrow_schema, check_rows, rows_within
+from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
+from cache_pipeline.rows.checking import check_rows
 from cache_pipeline.service.agreement import tiers_agree
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.fetching import FetchedPartition
@@ -41,7 +43,8 @@ def find_complete(partition: FetchedPartition, report: Report) -> Finding:
         for chunk in partition.chunks
         if chunk.verdict is not Verdict.truncated
         and partition.interval.contains(chunk.interval)
-        and _final_rows(partition, chunk) < chunk.got
+        and partition.rows.count(final_buckets(buckets(chunk.interval, report.step, report.zone), chunk.watermark))
+        < chunk.got
     ]
     return Finding(
         f"{len(lost)} chunks have fewer rows staged than the vendor gave, {lost[0].interval} first" if lost else "",
@@ -51,11 +54,6 @@ def find_complete(partition: FetchedPartition, report: Report) -> Finding:
             "provisional": bool(partition.provisional(report)),
         },
     )
-
-
-def _final_rows(partition: FetchedPartition, chunk: JudgedChunk) -> int:
-    ends = rows_within(partition.rows, chunk.interval)["interval_end"].to_pylist()
-    return sum(end is not None and end <= chunk.watermark for end in ends)
 
 
 def find_schema(partition: FetchedPartition, report: Report) -> Finding:

@@ -17,6 +17,7 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Query
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import declared_reports, report_columns
 from cache_pipeline.service.fetching import FetchedPartition
 from cache_pipeline.tiers.answer import Answer
@@ -44,7 +45,7 @@ class _TierIOManager(dg.ConfigurableIOManager):
 
 
 class HistoryIOManager(_TierIOManager):
-    """Keeps ``FetchedPartition`` lists in PostgreSQL; loads rows of the wanted partitions as one Arrow table."""
+    """Keeps ``FetchedPartition`` lists in PostgreSQL; loads the wanted partitions' as ``Rows``."""
 
     def handle_output(self, context: dg.OutputContext, obj: Sequence[FetchedPartition]) -> None:
         """Replace the partitions' rows and extend coverage in one transaction."""
@@ -58,13 +59,13 @@ class HistoryIOManager(_TierIOManager):
         rows = sum(partition.rows.num_rows for partition in obj)
         context.add_output_metadata({"dagster/row_count": rows, "table": f"history.{report.report}"})
 
-    def load_input(self, context: dg.InputContext) -> Any:
-        """Rows of the wanted partitions, as Arrow."""
+    def load_input(self, context: dg.InputContext) -> Rows:
+        """Rows of the wanted partitions; few of them are in memory."""
         report = self._report(context)
         series = self.engine.tenant_series(report)
         with self.engine.history() as history:
             spans = IntervalSet(self._intervals(context))
-            return pa.concat_tables([history.read(series, span, report_columns(report)) for span in spans])
+            return history.rows(series, spans, report_columns(report))
 
 
 class HotIOManager(_TierIOManager):

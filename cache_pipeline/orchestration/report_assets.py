@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from cache_pipeline.orchestration.io_managers import REPORT_METADATA
 from cache_pipeline.orchestration.lanes import lane_of_run
@@ -25,8 +24,8 @@ from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource,
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.query.schema import rows_within
 from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
 from cache_pipeline.service.staging import Staging
@@ -133,7 +132,8 @@ async def _stage(
                         context.log.error(f"{partition.key}: {partition.error}")
                         continue
                     staging.write(series, partition)
-                    done[partition.key] = partition
+                    # As it lies on disk, so that what was fetched need not be held until the last has come.
+                    done[partition.key] = staging.read(series, partition.key) or partition
                     progress.info(
                         "%s: %d of %d partitions staged",
                         report.report,
@@ -235,12 +235,12 @@ def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) ->
         specs=[spec.with_io_manager_key("edge_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def edge(context: dg.AssetExecutionContext, engine: EngineResource, rows: pa.Table) -> dg.MaterializeResult[Any]:
+    def edge(context: dg.AssetExecutionContext, engine: EngineResource, rows: Rows) -> dg.MaterializeResult[Any]:
         intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags)).values()
         with engine.history() as history:
             coverage = history.coverage(engine.tenant_series(report))
         provisional = coverage.provisional & IntervalSet(intervals)
-        rows_by_interval = {interval: rows_within(rows, interval) for interval in intervals}
+        rows_by_interval = {interval: rows.within(interval).table() for interval in intervals}
         return dg.MaterializeResult(value=(rows_by_interval, next((part.start for part in provisional), None)))
 
     return edge

@@ -13,10 +13,11 @@ from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.query.series import Series
+from cache_pipeline.rows.spool import SpoolUnwritable
 from cache_pipeline.service.engine import edge_tier, migrate_history, open_service, outdated_history
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
-from cache_pipeline.service.staging import Staging, StagingUnwritable
+from cache_pipeline.service.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline.settings import Settings, SettingsError, read_settings
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
 from cache_pipeline.tiers.history import History, open_history
@@ -34,7 +35,16 @@ _PERMANENT = (
     UpstreamRefused,
     DeclarationConflict,
 )
-KNOWN_ERRORS = (*_PERMANENT, UpstreamError, StagingUnwritable, EdgeStoreError, HistoryUnavailable, RedisError)
+KNOWN_ERRORS = (
+    *_PERMANENT,
+    UpstreamError,
+    StagingUnwritable,
+    StagingReplaced,
+    SpoolUnwritable,
+    EdgeStoreError,
+    HistoryUnavailable,
+    RedisError,
+)
 
 
 def failure(error: Exception) -> dg.Failure:

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 
@@ -46,7 +45,10 @@ class Column:
     description: str = ""
 
 
+_Some = TypeVar("_Some", pa.Table, pa.RecordBatch)
 _INSTANT = pa.timestamp("us", tz="UTC")
+#: Beyond it a float skips whole numbers, so that a count has lost digits on the way.
+_LARGEST_WHOLE_FLOAT = 2**53
 _ARROW_TYPES: Mapping[Kind, pa.DataType] = {
     Kind.dimension: pa.string(),
     Kind.integer: pa.int64(),
@@ -76,6 +78,8 @@ def _whole(value: object, column: str) -> object:
         return value
     if not value.is_integer():
         raise SchemaMismatch(f"column {column} holds {value} where a whole number is declared")
+    if abs(value) > _LARGEST_WHOLE_FLOAT:
+        raise SchemaMismatch(f"column {column} holds {value}, written as a float too large to be exact: send it whole")
     return int(value)
 
 
@@ -114,37 +118,14 @@ def dimension_names(report: Report) -> list[str]:
     return [snake_case(dimension) for dimension in report.group_by]
 
 
-def check_rows(table: pa.Table, report: Report, interval: Interval) -> None:
-    """Hold an answer against what was asked.
-
-    Raises:
-        SchemaMismatch: rows outside the interval or off its buckets, a group twice in a bucket, NaN or infinity, or a
-            NUL character, which PostgreSQL cannot keep.
-    """
-    starts = {bucket.start: bucket.end for bucket in buckets(interval, report.step, report.zone)}
-    answered = set(zip(table["interval_start"].to_pylist(), table["interval_end"].to_pylist(), strict=True))
-    for start, end in answered:
-        if start is None or end is None or starts.get(start) != end:
-            raise SchemaMismatch(f"rows of {start}/{end}, which is no bucket of {interval}")
-    keys = ["interval_start", *dimension_names(report)]
-    groups = table.select(keys).group_by(keys).aggregate([]).num_rows
-    if groups != table.num_rows:
-        raise SchemaMismatch(f"{table.num_rows - groups} rows repeat a group within their bucket")
-    for field in table.schema:
-        if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(table[field.name]), min_count=0).as_py():
-            raise SchemaMismatch(f"column {field.name} holds NaN or infinity")
-        if pa.types.is_string(field.type) and pc.any(pc.match_substring(table[field.name], "\0")).as_py():
-            raise SchemaMismatch(f"column {field.name} holds a NUL character")
-
-
-def rows_within(table: pa.Table, interval: Interval) -> pa.Table:
-    """The rows whose bucket starts inside the interval."""
-    starts = table["interval_start"]
+def rows_within(rows: _Some, interval: Interval) -> _Some:
+    """The rows, of a table or a batch, whose bucket starts inside the interval."""
+    starts = rows.column("interval_start")
     inside = pc.and_(
         pc.greater_equal(starts, pa.scalar(interval.start, _INSTANT)),
         pc.less(starts, pa.scalar(interval.end, _INSTANT)),
     )
-    return table.filter(inside)
+    return rows.filter(inside)
 
 
 def in_order(table: pa.Table) -> pa.Table:

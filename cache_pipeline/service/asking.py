@@ -6,10 +6,12 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-import pyarrow as pa
-
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.schema import arrow_schema, check_rows, in_order
+from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
+from cache_pipeline.rows.checking import RowCheck, check_groups
+from cache_pipeline.rows.digest import Tally, tally_by_bucket
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.rows.spool import Spool
 from cache_pipeline.service.jobs import Jobs
 
 
@@ -19,7 +21,7 @@ class VendorAnswer:
 
     Attributes:
         interval: what was asked.
-        rows: in the report's schema and order.
+        rows: in the report's schema, in the vendor's order.
         watermark: until when they are complete, by the vendor's word or the report's settle time.
         fetched_at: when the query was sent.
         calls: requests it took.
@@ -27,7 +29,7 @@ class VendorAnswer:
     """
 
     interval: Interval
-    rows: pa.Table
+    rows: Rows
     watermark: datetime
     fetched_at: datetime
     calls: int
@@ -35,28 +37,35 @@ class VendorAnswer:
 
 
 async def ask(jobs: Jobs, interval: Interval) -> VendorAnswer:
-    """Ask the vendor for one interval (G1 to G3, G12).
+    """Ask the vendor for one interval (G1 to G3, G12), holding no more than a page and a block of rows in memory.
 
     Raises:
         UpstreamError: the vendor refused, failed the job or cannot be reached.
-        SchemaMismatch: the rows are not what the declaration says.
+        SchemaMismatch: the rows are not what the declaration says, or a page or a group comes twice.
+        SpoolUnwritable: there are many rows, and no room for them on disk.
     """
     platform, report = jobs.platform, jobs.report
+    check, spool = RowCheck(report, interval), Spool(arrow_schema(platform.columns(report)))
+    seen: dict[tuple[tuple[datetime, Tally], ...], int] = {}
+    watermarks: list[datetime] = []
+    pages = 0
     async with jobs.finished(interval) as finished:
-        tables: list[pa.Table] = []
-        watermarks: list[datetime] = []
         async for page in platform.pages(finished.job, report):
-            tables.append(page.rows)
+            pages += 1
+            check(page.rows)
+            said = tuple(tally_by_bucket(page.rows).items())
+            if said and seen.setdefault(said, pages) != pages:
+                raise SchemaMismatch(f"page {pages} of {report.report} {interval} is page {seen[said]} once more")
+            spool.append(page.rows)
             if page.watermark is not None:
                 watermarks.append(page.watermark)
-    schema = arrow_schema(platform.columns(report))
-    rows = in_order(pa.concat_tables(tables, promote_options="none") if tables else schema.empty_table())
-    check_rows(rows, report, interval)
+        rows = spool.rows()
+        check_groups(rows, report)
     return VendorAnswer(
         interval,
         rows,
         min(watermarks) if watermarks else finished.fetched_at - report.settle,
         finished.fetched_at,
-        finished.calls + (len(tables) if finished.job.answer is None else 0),
+        finished.calls + (pages if finished.job.answer is None else 0),
         time.monotonic() - finished.started,
     )

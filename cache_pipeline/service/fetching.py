@@ -7,13 +7,11 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import pyarrow as pa
-
 from cache_pipeline.query.calendar import Step, buckets, floor, following, pieces
 from cache_pipeline.query.completeness import JudgedChunk, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import in_order, rows_within
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.judging import Judge, Proven
 
 
@@ -24,7 +22,7 @@ class FetchedPartition:
     Attributes:
         key: the partition's.
         interval: the partition's.
-        rows: all its rows, in the report's schema and order.
+        rows: all its rows, in the report's schema.
         watermark: until when they are complete.
         fetched_at: when the oldest of them was asked for.
         chunks: how the vendor's answers were judged; empty where history held everything.
@@ -35,7 +33,7 @@ class FetchedPartition:
 
     key: str
     interval: Interval
-    rows: pa.Table
+    rows: Rows
     watermark: datetime
     fetched_at: datetime
     chunks: tuple[JudgedChunk, ...] = ()
@@ -79,7 +77,7 @@ class Held:
 
     intervals: IntervalSet
     provisional: IntervalSet
-    rows: pa.Table
+    rows: Rows
     watermark: datetime | None
     fetched_at: datetime | None
 
@@ -170,8 +168,8 @@ def _landed(
 
 def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]) -> FetchedPartition:
     from_history = held.intervals & IntervalSet([interval])
-    old = [rows_within(held.rows, part) for part in from_history]
-    new = [rows_within(part.rows, interval) for part in proven]
+    old = [held.rows.within(part) for part in from_history]
+    new = [part.rows.within(interval) for part in proven]
     watermarks = [part.watermark for part in proven]
     fetched = [part.fetched_at for part in proven]
     not_asked_again = held.provisional & IntervalSet([interval])
@@ -182,7 +180,7 @@ def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]
     return FetchedPartition(
         key,
         interval,
-        in_order(pa.concat_tables([*old, *new])) if old or new else held.rows.slice(0, 0),
+        Rows.joined(held.rows.schema, [*old, *new]),
         min(watermarks, default=interval.end),
         min(fetched, default=interval.end),
         tuple(chunk for part in proven for chunk in part.chunks if chunk.interval.intersection(interval)),

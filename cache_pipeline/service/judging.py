@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from cache_pipeline.query.calendar import buckets, split
 from cache_pipeline.query.completeness import (
@@ -25,7 +21,8 @@ from cache_pipeline.query.completeness import (
 )
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import in_order
+from cache_pipeline.rows.digest import merged
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.asking import VendorAnswer
 
 
@@ -46,14 +43,14 @@ class Proven:
 
     Attributes:
         interval: what they are the whole of.
-        rows: in the report's schema and order.
+        rows: in the report's schema.
         watermark: until when they are complete; the earliest of the answers they come from.
         fetched_at: when the first of those was asked for.
         chunks: how each answer on the way was judged.
     """
 
     interval: Interval
-    rows: pa.Table
+    rows: Rows
     watermark: datetime
     fetched_at: datetime
     chunks: tuple[JudgedChunk, ...]
@@ -116,7 +113,7 @@ class Judge:
         return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.least_cut
 
     async def _judge(self, answer: VendorAnswer, *, doubted: bool = False) -> Proven:
-        final = final_buckets(buckets(answer.interval, self.report.step, self.report.zone), answer.watermark)
+        final = self._final(answer)
         expectation = self._expect(answer, final)
         if expectation.source is Source.none:
             return self._accept(answer, final, expectation, Verdict.unjudged)
@@ -155,15 +152,14 @@ class Judge:
     def _merged(self, interval: Interval, parts: Sequence[Proven], above: tuple[JudgedChunk, ...]) -> Proven:
         return Proven(
             interval,
-            in_order(pa.concat_tables([part.rows for part in parts])),
+            Rows.joined(parts[0].rows.schema, (part.rows for part in parts)),
             min(part.watermark for part in parts),
             min(part.fetched_at for part in parts),
             (*above, *(chunk for part in parts for chunk in part.chunks)),
         )
 
     def _is_doubtful(self, answer: VendorAnswer, final: list[Interval], expectation: Expectation) -> bool:
-        got = Counter(answer.rows["interval_start"].to_pylist())
-        found = sum(got[bucket.start] for bucket in final)
+        found = answer.rows.count(final)
         if falls_short(found, expectation.rows):
             return True
         parts = split(answer.interval, self.report.step, self.report.zone)
@@ -173,7 +169,7 @@ class Judge:
         # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
         for part in parts:
             inside = [bucket for bucket in final if part.contains(bucket)]
-            if part_falls_short(sum(got[bucket.start] for bucket in inside), self._expect(answer, inside).rows):
+            if part_falls_short(answer.rows.count(inside), self._expect(answer, inside).rows):
                 return True
         return False
 
@@ -184,11 +180,12 @@ class Judge:
 
     def _say_the_same(self, whole: VendorAnswer, parts: Sequence[VendorAnswer | Proven]) -> bool:
         """Whether parts and whole agree on every bucket that was final when the whole was asked for."""
+        settled = self._final(whole)
+        said, meant = merged(part.rows.tallies for part in parts), whole.rows.tallies
+        return all(said.get(bucket.start) == meant.get(bucket.start) for bucket in settled)
 
-        def settled(rows: pa.Table) -> pa.Table:
-            return in_order(rows.filter(pc.less_equal(rows["interval_end"], pa.scalar(whole.watermark))))
-
-        return bool(settled(pa.concat_tables([part.rows for part in parts])).equals(settled(whole.rows)))
+    def _final(self, answer: VendorAnswer) -> list[Interval]:
+        return final_buckets(buckets(answer.interval, self.report.step, self.report.zone), answer.watermark)
 
     def _accept(
         self,
@@ -198,8 +195,7 @@ class Judge:
         verdict: Verdict,
         asked_besides: list[VendorAnswer] | None = None,
     ) -> Proven:
-        got = Counter(answer.rows["interval_start"].to_pylist())
-        self.density.learn({bucket: got[bucket.start] for bucket in final})
+        self.density.learn({bucket: answer.rows.count([bucket]) for bucket in final})
         chunk = self._chunk(answer, final, expectation, verdict, asked_besides)
         if verdict is not Verdict.unjudged and final:
             self.longest_whole = max(self.longest_whole, chunk.got)
@@ -213,12 +209,11 @@ class Judge:
         verdict: Verdict,
         asked_besides: list[VendorAnswer] | None = None,
     ) -> JudgedChunk:
-        got = Counter(answer.rows["interval_start"].to_pylist())
         chunk = JudgedChunk(
             interval=answer.interval,
             expected=expectation.rows,
             source=expectation.source,
-            got=sum(got[bucket.start] for bucket in final),
+            got=answer.rows.count(final),
             verdict=verdict,
             calls=answer.calls + sum(part.calls for part in asked_besides or ()),
             seconds=answer.seconds,

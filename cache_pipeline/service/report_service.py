@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import pyarrow as pa
 from redis.asyncio import Redis
 
 from cache_pipeline.query.calendar import buckets, is_aligned, pieces
@@ -16,8 +15,9 @@ from cache_pipeline.query.completeness import Density, JudgedChunk
 from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, arrow_schema, rows_within
+from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query, Series
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.asking import VendorAnswer, ask
 from cache_pipeline.service.fetching import (
     FailedPartition,
@@ -61,7 +61,9 @@ def _replacement(series: Series, partitions: Sequence[FetchedPartition], newer: 
         series=series,
         final=IntervalSet(part for each, kept in brought for part in each.final(series.report) & kept),
         provisional=IntervalSet(part for each, kept in brought for part in each.provisional(series.report) & kept),
-        rows=pa.concat_tables([rows_within(each.rows, part) for each, kept in brought for part in kept]),
+        rows=Rows.joined(
+            brought[0][0].rows.schema, (each.rows.within(part) for each, kept in brought for part in kept)
+        ),
         watermark=max(each.watermark for each, _ in brought),
         fetched=tuple(Fetched(kept, each.fetched_at) for each, kept in brought),
     )
@@ -259,7 +261,7 @@ class ReportService:
         coverage = await asyncio.to_thread(self.history.coverage, series, hull)
         rows = await self._held_rows(series, spans & (coverage.complete | coverage.provisional))
         return [
-            (query, render(query, rows_within(rows, interval), completeness))
+            (query, render(query, rows.within(interval).table(), completeness))
             for interval in intervals
             if (completeness := coverage.of(interval)) is not None and (query := Query(series, interval))
         ]
@@ -286,10 +288,8 @@ class ReportService:
         await self.hot.put([(query, answer)])
         return answer
 
-    async def _held_rows(self, series: Series, intervals: IntervalSet) -> pa.Table:
-        columns = self.columns(series.report)
-        tables = [await asyncio.to_thread(self.history.read, series, part, columns) for part in intervals]
-        return pa.concat_tables(tables) if tables else arrow_schema(columns).empty_table()
+    async def _held_rows(self, series: Series, intervals: IntervalSet) -> Rows:
+        return await asyncio.to_thread(self.history.rows, series, intervals, self.columns(series.report))
 
     async def _density(self, series: Series, coverage: Coverage, spans: IntervalSet) -> Density:
         report = series.report

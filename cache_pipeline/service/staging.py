@@ -7,24 +7,60 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows, RowSource
 from cache_pipeline.service.fetching import FetchedPartition
 
 _META = b"cache_pipeline"
+_BATCH_ROWS = 16 * 1024
 
 
 class StagingUnwritable(RuntimeError):
     """The data folder cannot be written."""
+
+
+class StagingReplaced(RuntimeError):
+    """A partition was staged anew, or removed, while its rows were being read."""
+
+
+@dataclass(frozen=True)
+class _StagedRows(RowSource):
+    """The rows of one file, which is opened only while they are read.
+
+    Attributes:
+        path: the file's.
+        schema: with the metadata that tells this staging from another of the same partition.
+        footer_rows: as its footer says.
+    """
+
+    path: Path
+    schema: pa.Schema
+    footer_rows: int
+
+    @property
+    def num_rows(self) -> int:
+        return self.footer_rows
+
+    def batches(self, within: Interval | None) -> Iterator[pa.RecordBatch]:
+        try:
+            with pq.ParquetFile(self.path) as file:
+                if not file.schema_arrow.equals(self.schema, check_metadata=True):
+                    raise StagingReplaced(f"{self.path} was staged anew while it was read: run the step again")
+                for batch in file.iter_batches(_BATCH_ROWS):
+                    yield batch.replace_schema_metadata(None)
+        except FileNotFoundError as error:
+            raise StagingReplaced(f"{self.path} was removed while it was read: materialise staged again") from error
 
 
 class Staging:
@@ -54,11 +90,13 @@ class Staging:
             "not_asked_again": [str(part) for part in partition.not_asked_again],
             "chunks": [_chunk_to_json(chunk) for chunk in partition.chunks],
         }
-        rows = partition.rows.replace_schema_metadata({_META: json.dumps(meta).encode()})
+        schema = partition.rows.schema.with_metadata({_META: json.dumps(meta).encode()})
         partial = path.with_suffix(f".{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(rows, partial, compression="zstd")
+            with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+                for batch in partition.rows.batches():
+                    writer.write_batch(batch.replace_schema_metadata(schema.metadata))
             partial.replace(path)
         except OSError as error:
             with suppress(OSError):
@@ -70,16 +108,18 @@ class Staging:
         return path
 
     def read(self, series: Series, key: str) -> FetchedPartition | None:
-        """A kept partition, or None."""
+        """A kept partition, or None; its rows stay on disk until they are asked for."""
         path = self.path(series, key)
         if not path.exists():
             return None
-        rows = pq.read_table(path)
-        meta = json.loads((rows.schema.metadata or {})[_META])
+        with pq.ParquetFile(path) as file:
+            schema, count = file.schema_arrow, file.metadata.num_rows
+        meta = json.loads((schema.metadata or {})[_META])
+        plain = schema.remove_metadata()
         return FetchedPartition(
             key=meta["key"],
             interval=Interval.parse(meta["interval"]),
-            rows=rows.replace_schema_metadata(None),
+            rows=Rows.read_from(plain, _StagedRows(path, schema, count)),
             watermark=datetime.fromisoformat(meta["watermark"]),
             fetched_at=datetime.fromisoformat(meta["fetched_at"]),
             chunks=tuple(_chunk_from_json(chunk) for chunk in meta["chunks"]),

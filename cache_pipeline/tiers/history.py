@@ -6,7 +6,7 @@ Every method is one short transaction on a connection of its own, and blocks; th
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,11 +22,13 @@ from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.rows.spool import Spool
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.fetched import fetched_column, note_fetched, read_fetched
 from cache_pipeline.tiers.ledger import CLOSE_KEPT, LOST_CLAIMS, Claim, LeaseLost
 from cache_pipeline.tiers.ranges import bounds_as_json, intervals_of, multirange
-from cache_pipeline.tiers.schema import HISTORY_SCHEMA, UNREACHABLE, HistoryUnavailable
+from cache_pipeline.tiers.schema import HISTORY_SCHEMA, UNREACHABLE, DeclarationConflict, HistoryUnavailable
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Replacement:
     series: Series
     final: IntervalSet
     provisional: IntervalSet
-    rows: pa.Table
+    rows: Rows
     watermark: datetime
     fetched: tuple[Fetched, ...]
     claims: tuple[Claim, ...] = ()
@@ -117,6 +119,42 @@ def _refuse_lost(cursor: Any, claims: Sequence[Claim]) -> None:
 
 
 _UNDEFINED_TABLE = "42P01"
+#: A megabyte at a time; the driver's own measure is sixteen.
+_SMALL_BATCHES = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
+
+
+def _load(cursor: Any, rows: Rows, series: Series) -> None:
+    """Stream rows into the series' table."""
+    schema = rows.schema.append(pa.field("series", pa.string(), nullable=False))
+    broken: list[Exception] = []
+
+    def batches() -> Generator[pa.RecordBatch]:
+        try:
+            for batch in rows.batches():
+                ours = pa.repeat(series.id, batch.num_rows)
+                yield pa.RecordBatch.from_arrays([*batch.columns, ours], schema=schema)
+        except Exception as error:
+            broken.append(error)
+            raise
+
+    reader = pa.RecordBatchReader.from_batches(schema, batches())
+    try:
+        cursor.adbc_ingest(series.report.report, reader, mode="append", db_schema_name=HISTORY_SCHEMA)
+    except dbapi.Error as error:
+        # The driver buries what broke the stream in words of its own.
+        raise broken[0] if broken else error from None
+
+
+def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:
+    """The driver loads bytes as they are: whole numbers into a column of floats would be other numbers, silently."""
+    columns = SQL(", ").join(map(Identifier, schema.names))
+    cursor.execute(SQL("SELECT {} FROM {} LIMIT 0").format(columns, _table(series)).as_string())
+    for field, held in zip(schema, cursor.fetch_arrow_table().schema, strict=True):
+        if field.type != held.type:
+            raise DeclarationConflict(
+                f"column {field.name} of history.{series.report.report} holds {held.type}, and the report's rows "
+                f"{field.type}: give the report another name, or mend the column's type"
+            )
 
 
 class History:
@@ -161,7 +199,22 @@ class History:
         return Coverage(intervals_of(complete), intervals_of(provisional), watermark, read_fetched(fetched))
 
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
-        """Rows of an interval in the report's schema, in order of bucket and group."""
+        """Rows of an interval in the report's schema, in order of bucket and group; for few, see ``stream``."""
+        with self.stream(series, interval, columns) as rows:
+            return rows.read_all()
+
+    def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
+        """Rows of some intervals, copied out of the database; however many, few of them are in memory."""
+        spool = Spool(arrow_schema(columns))
+        for interval in intervals:
+            with self.stream(series, interval, columns) as rows:
+                for batch in rows:
+                    spool.append(batch)
+        return spool.rows()
+
+    @contextmanager
+    def stream(self, series: Series, interval: Interval, columns: Sequence[Column]) -> Generator[pa.RecordBatchReader]:
+        """Rows of an interval in the report's schema, in order of bucket and group, as they come from the server."""
         schema = arrow_schema(columns)
         dimensions = [field.name for field in schema if pa.types.is_string(field.type)]
         query = SQL(
@@ -178,8 +231,10 @@ class History:
             ),
         )
         with self._transaction() as cursor:
+            cursor.adbc_statement.set_options(**_SMALL_BATCHES)
             cursor.execute(query.as_string())
-            return cursor.fetch_arrow_table().cast(schema)
+            batches = (batch.cast(schema) for batch in cursor.fetch_record_batch())
+            yield pa.RecordBatchReader.from_batches(schema, batches)
 
     def replace(self, replacement: Replacement) -> None:
         """Put rows in place of those held for the same intervals, and extend coverage, in one transaction.
@@ -190,6 +245,7 @@ class History:
         Raises:
             HeldNewer: part of what is held was asked for later than these rows.
             LeaseLost: another process has taken over an entry that the rows come from.
+            DeclarationConflict: a column of the table is not of the type that the rows have.
         """
         series = replacement.series
         covered = replacement.covered
@@ -210,11 +266,8 @@ class History:
                 )
                 cursor.execute(delete.as_string())
             if replacement.rows.num_rows:
-                rows = replacement.rows.append_column(
-                    pa.field("series", pa.string(), nullable=False),
-                    pa.array([series.id] * replacement.rows.num_rows, pa.string()),
-                )
-                cursor.adbc_ingest(series.report.report, rows, mode="append", db_schema_name=HISTORY_SCHEMA)
+                _refuse_other_types(cursor, series, replacement.rows.schema)
+                _load(cursor, replacement.rows, series)
             cover = _COVER.format(
                 series=Literal(series.id),
                 report=Literal(series.report.report),

@@ -12,6 +12,7 @@ from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.fetching import FetchedPartition
 from cache_pipeline_tests.orchestration.bench import declared
@@ -51,7 +52,7 @@ def _partition(
     rows: pa.Table | None = None, *chunks: JudgedChunk, watermark: datetime = FETCHED_AT
 ) -> FetchedPartition:
     return FetchedPartition(
-        "2024-06-10", DAY, _rows() if rows is None else rows, watermark, FETCHED_AT, chunks or (_chunk(),)
+        "2024-06-10", DAY, Rows.of(_rows() if rows is None else rows), watermark, FETCHED_AT, chunks or (_chunk(),)
     )
 
 

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from cache_pipeline.query.schema import arrow_schema
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline_tests.orchestration.bench import Bench, failures
 
@@ -42,8 +42,9 @@ def test_what_was_written_is_loaded_back_from_every_tier(bench: Bench, instance:
     whole = bench.interval(*DAYS)
     truth = bench.truth(whole)
 
-    history = _loaded(bench, instance, "history", *DAYS)
-    assert isinstance(history, pa.Table)
+    held = _loaded(bench, instance, "history", *DAYS)
+    assert isinstance(held, Rows)
+    history = held.table()
     assert history.schema == arrow_schema(report_columns(bench.report))
     assert sum(row["n_offered"] for row in history.to_pylist()) == truth
 
@@ -61,7 +62,7 @@ def test_what_was_written_is_loaded_back_from_every_tier(bench: Bench, instance:
     assert offered == truth
 
     one_day = _loaded(bench, instance, "history", DAYS[1], DAYS[1])
-    assert sum(one_day["n_offered"].to_pylist()) == bench.truth(bench.interval(DAYS[1]))
+    assert sum(one_day.table()["n_offered"].to_pylist()) == bench.truth(bench.interval(DAYS[1]))
     one_day_of_edge = _loaded(bench, instance, "edge", DAYS[0], DAYS[0])
     day = bench.interval(DAYS[0])
     assert one_day_of_edge.num_rows > 40

@@ -10,15 +10,12 @@ from cache_pipeline.query.schema import (
     Kind,
     SchemaMismatch,
     arrow_schema,
-    check_rows,
     in_order,
     rows_to_table,
     rows_within,
     snake_case,
 )
-from cache_pipeline_tests.query.declared import declared
 
-REPORT = declared()
 COLUMNS = (
     Column("media_type", Kind.dimension, nullable=True),
     Column("queue_id", Kind.dimension, nullable=True),
@@ -29,7 +26,6 @@ COLUMNS = (
 SCHEMA = arrow_schema(COLUMNS)
 START = datetime(2026, 1, 5, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-ASKED = Interval(START, START + 3 * HOUR)
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -54,9 +50,7 @@ def test_good_rows_become_a_table_of_exactly_the_schema():
     assert made.schema == SCHEMA
     assert made["offered"].to_pylist() == [3, 2**63 - 1, 4]
     assert made["queue_id"].to_pylist() == ["q1", None, "q2"]
-    check_rows(made, REPORT, ASKED)
     assert table().schema == SCHEMA
-    check_rows(table(), REPORT, ASKED)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +64,8 @@ def test_good_rows_become_a_table_of_exactly_the_schema():
         ({"offered": 1.5}, "offered holds 1.5 where a whole number"),
         ({"offered": float("nan")}, "offered holds nan where a whole number"),
         ({"offered": 2**63}, "offered is not int64"),
-        ({"offered": 1e300}, "offered is not int64"),
+        ({"offered": 1e300}, "offered holds 1e\\+300, written as a float too large to be exact"),
+        ({"offered": 2.0**53 + 2}, "written as a float too large to be exact"),
         ({"offered": "3"}, "offered is not int64"),
         ({"share": "0.5"}, "share is not double"),
         ({"share": 2**53 + 1}, "share is not double"),
@@ -95,48 +90,12 @@ def test_a_missing_column_is_named():
         table({**short, "offred": 3})
 
 
-@pytest.mark.parametrize(
-    ("start", "end"),
-    [
-        (START - HOUR, START),
-        (START + 3 * HOUR, START + 4 * HOUR),
-        (START + timedelta(minutes=30), START + timedelta(minutes=90)),
-        (START, START + 2 * HOUR),
-        (START, START + timedelta(minutes=15)),
-    ],
-)
-def test_a_row_outside_the_interval_or_off_its_buckets_is_refused(start, end):
-    with pytest.raises(SchemaMismatch, match="no bucket of"):
-        check_rows(table(row(), row(interval_start=start, interval_end=end)), REPORT, ASKED)
-
-
-@pytest.mark.parametrize("group", [{}, {"queue_id": None}, {"queue_id": None, "media_type": None}])
-def test_a_group_twice_in_a_bucket_is_refused(group):
-    with pytest.raises(SchemaMismatch, match="1 rows repeat a group"):
-        check_rows(table(row(**group), row(**group, offered=9)), REPORT, ASKED)
-
-
-def test_the_same_group_in_two_buckets_and_two_groups_in_one_are_fine():
-    later = {"interval_start": START + HOUR, "interval_end": START + 2 * HOUR}
-    check_rows(table(row(), row(**later), row(queue_id="q2"), row(queue_id=None)), REPORT, ASKED)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("column", ["share", "longest"])
-def test_what_no_json_can_hold_is_refused(column, value):
-    with pytest.raises(SchemaMismatch, match=f"{column} holds NaN or infinity"):
-        check_rows(table(row(), row(queue_id="q2", **{column: value})), REPORT, ASKED)
-
-
-def test_what_postgresql_cannot_keep_is_refused():
-    with pytest.raises(SchemaMismatch, match="queue_id holds a NUL character"):
-        check_rows(table(row(queue_id="a\0b")), REPORT, ASKED)
-
-
 def test_rows_within_keeps_those_whose_bucket_starts_inside():
     rows = [row(interval_start=START + n * HOUR, interval_end=START + (n + 1) * HOUR, offered=n) for n in range(3)]
     kept = rows_within(table(*rows), Interval(START + HOUR, START + 2 * HOUR))
     assert kept["offered"].to_pylist() == [1]
+    [batch] = table(*rows).to_batches()
+    assert rows_within(batch, Interval(START + HOUR, START + 3 * HOUR))["offered"].to_pylist() == [1, 2]
 
 
 def test_equal_answers_are_equal_tables_whatever_the_order_of_rows_and_pages():

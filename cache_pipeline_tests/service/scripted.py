@@ -12,6 +12,7 @@ from cache_pipeline.query.completeness import Density, JudgedChunk, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema, in_order, rows_to_table
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.asking import VendorAnswer
 from cache_pipeline.service.judging import Judge
 from cache_pipeline_tests.query.declared import declared
@@ -59,7 +60,7 @@ class ScriptedVendor:
             raise error
         rows = in_order(self.rows(interval))
         return VendorAnswer(
-            interval, rows.slice(0, self.cap), MONDAY + self.watermark * HOUR, MONDAY + 2000 * HOUR, 3, 0.5
+            interval, Rows.of(rows.slice(0, self.cap)), MONDAY + self.watermark * HOUR, MONDAY + 2000 * HOUR, 3, 0.5
         )
 
     def rows(self, interval: Interval) -> pa.Table:
@@ -103,3 +104,8 @@ def judge_of(vendor: ScriptedVendor, report: Report = REPORT) -> Judged:
 def flat(groups: int, last: int = 24) -> dict[int, int]:
     """The same number of groups in every hour."""
     return dict.fromkeys(range(last), groups)
+
+
+def sorted_table(rows: Rows) -> pa.Table:
+    """All of them, in the order in which equal rows are equal tables."""
+    return in_order(rows.table())

@@ -2,12 +2,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import in_order
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.fetching import (
     FailedPartition,
     FetchedPartition,
@@ -26,9 +28,10 @@ from cache_pipeline_tests.service.scripted import (
     flat,
     hours,
     judge_of,
+    sorted_table,
 )
 
-NOTHING = Held(IntervalSet(), IntervalSet(), SCHEMA.empty_table(), None, None)
+NOTHING = Held(IntervalSet(), IntervalSet(), Rows.of(SCHEMA.empty_table()), None, None)
 
 
 async def fetched(
@@ -42,9 +45,9 @@ async def fetched(
     return found
 
 
-def rows_of(partition: FetchedPartition | FailedPartition) -> object:
+def rows_of(partition: FetchedPartition | FailedPartition) -> pa.Table:
     assert isinstance(partition, FetchedPartition)
-    return partition.rows
+    return sorted_table(partition.rows)
 
 
 async def test_one_chunk_may_fill_several_partitions():
@@ -84,7 +87,9 @@ async def test_when_the_first_chunk_fails_the_others_are_asked_all_the_same():
 
 async def test_where_nothing_is_missing_nothing_is_asked():
     vendor = ScriptedVendor(flat(10))
-    held = Held(IntervalSet([hours(0, 24)]), IntervalSet(), vendor.rows(hours(0, 24)), MONDAY + 24 * HOUR, None)
+    held = Held(
+        IntervalSet([hours(0, 24)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 24))), MONDAY + 24 * HOUR, None
+    )
     found = await fetched(vendor, {"morning": hours(0, 12), "evening": hours(12, 24)}, [], held)
     assert vendor.asked == []
     for key, part in (("morning", hours(0, 12)), ("evening", hours(12, 24))):
@@ -96,10 +101,10 @@ async def test_where_nothing_is_missing_nothing_is_asked():
 
 async def test_what_is_held_and_what_is_fetched_are_one_partition():
     vendor = ScriptedVendor(flat(10), watermark=20)
-    held = Held(IntervalSet([hours(0, 6)]), IntervalSet(), vendor.rows(hours(0, 6)), MONDAY + 6 * HOUR, None)
+    held = Held(IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, None)
     partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
     assert isinstance(partition, FetchedPartition)
-    assert partition.rows.equals(in_order(vendor.rows(hours(0, 24))))
+    assert sorted_table(partition.rows).equals(in_order(vendor.rows(hours(0, 24))))
     assert partition.final(REPORT) == IntervalSet([hours(0, 20)])
     assert partition.provisional(REPORT) == IntervalSet([hours(20, 24)])
 
@@ -107,7 +112,7 @@ async def test_what_is_held_and_what_is_fetched_are_one_partition():
 async def test_what_was_asked_again_is_as_new_as_its_answer_whatever_is_held_beside_it():
     vendor = ScriptedVendor(flat(10), watermark=20)
     old = MONDAY + 7 * HOUR
-    held = Held(IntervalSet([hours(0, 6)]), IntervalSet(), vendor.rows(hours(0, 6)), MONDAY + 6 * HOUR, old)
+    held = Held(IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, old)
     partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
     assert isinstance(partition, FetchedPartition)
     assert partition.fetched_at == MONDAY + 2000 * HOUR
@@ -118,7 +123,11 @@ async def test_fresh_provisional_figures_that_were_not_asked_again_stay_provisio
     vendor = ScriptedVendor(flat(10), watermark=24)
     old = MONDAY + 7 * HOUR
     held = Held(
-        IntervalSet([hours(0, 8)]), IntervalSet([hours(6, 8)]), vendor.rows(hours(0, 8)), MONDAY + 6 * HOUR, old
+        IntervalSet([hours(0, 8)]),
+        IntervalSet([hours(6, 8)]),
+        Rows.of(vendor.rows(hours(0, 8))),
+        MONDAY + 6 * HOUR,
+        old,
     )
     partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(8, 24)], held))["day"]
     assert isinstance(partition, FetchedPartition)

@@ -11,6 +11,7 @@ from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, SchemaMismatch
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured
@@ -302,7 +303,7 @@ async def test_what_came_out_of_history_is_never_written_back_over_what_is_newer
 
         [restated] = [part async for part in world.service.fetch(REPORT, {"m": MORNING}, Lane.scheduled, again=True)]
         assert isinstance(restated, FetchedPartition)
-        nothing_happened = restated.rows.slice(0, 0)
+        nothing_happened = Rows.of(restated.rows.schema.empty_table())
         await world.service.keep(REPORT, [replace(restated, rows=nothing_happened)])
         await world.service.keep(REPORT, [monday])
 

@@ -8,16 +8,18 @@ import pytest
 from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.fetching import FetchedPartition
-from cache_pipeline.service.staging import Staging, StagingUnwritable
+from cache_pipeline.service.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline_tests.service.scripted import HOUR, MONDAY, REPORT, ScriptedVendor, flat, hours
 
 SERIES = Series(REPORT)
 CHUNK = JudgedChunk(hours(0, 24), 240.0, Source.declaration, 240, Verdict.whole, 3, 0.5, MONDAY + 24 * HOUR)
+TABLE = ScriptedVendor(flat(10)).rows(hours(0, 24))
 PARTITION = FetchedPartition(
     key="2026-01-05",
     interval=hours(0, 24),
-    rows=ScriptedVendor(flat(10)).rows(hours(0, 24)),
+    rows=Rows.of(TABLE),
     watermark=MONDAY + 24 * HOUR,
     fetched_at=MONDAY + 25 * HOUR,
     chunks=(CHUNK, replace(CHUNK, verdict=Verdict.truncated, source=Source.history)),
@@ -29,7 +31,7 @@ PARTITION = FetchedPartition(
     "partition",
     [
         PARTITION,
-        replace(PARTITION, rows=PARTITION.rows.slice(0, 0), chunks=(), not_asked_again=IntervalSet()),
+        replace(PARTITION, rows=Rows.of(TABLE.slice(0, 0)), chunks=(), not_asked_again=IntervalSet()),
         replace(PARTITION, key="2026-01-05T00:00+0100"),
         replace(PARTITION, watermark=PARTITION.watermark.replace(microsecond=1)),
     ],
@@ -39,7 +41,9 @@ def test_a_partition_comes_back_as_it_was_staged(tmp_path: Path, partition: Fetc
     path = staging.write(SERIES, partition)
     again = staging.read(SERIES, partition.key)
     assert again
-    assert again.rows.equals(partition.rows)
+    assert again.rows.table().equals(partition.rows.table())
+    assert again.rows.num_rows == partition.rows.num_rows
+    assert again.rows.tallies == partition.rows.tallies
     assert again.rows.schema == partition.rows.schema
     assert replace(again, rows=partition.rows) == partition
     assert path == staging.path(SERIES, partition.key)
@@ -58,13 +62,12 @@ def test_writing_that_breaks_off_leaves_what_was_there_and_no_litter(tmp_path: P
     path = staging.write(SERIES, PARTITION)
     before = path.read_bytes()
 
-    def full(_rows: object, where: Path, **_options: object) -> None:
-        where.write_bytes(before[:100])
+    def full(*_batch: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", full)
     with pytest.raises(StagingUnwritable, match=r"No space left on device.*CACHE_PIPELINE_DATA_DIR"):
-        staging.write(SERIES, replace(PARTITION, rows=PARTITION.rows.slice(0, 1)))
+        staging.write(SERIES, replace(PARTITION, rows=Rows.of(TABLE.slice(0, 1))))
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208
 
@@ -94,3 +97,17 @@ def test_only_what_can_no_longer_change_need_not_be_fetched_again(tmp_path: Path
     staging.write(SERIES, replace(PARTITION, key="not asked again"))
     kept = staging.final_partitions(SERIES, [PARTITION.key, "open", "not asked again", "absent"])
     assert list(kept) == [PARTITION.key]
+
+
+def test_rows_of_one_staging_are_never_taken_for_those_of_another(tmp_path: Path):
+    """A partition is read when its rows are needed, and by then another run may have staged it anew."""
+    staging = Staging(tmp_path)
+    staging.write(SERIES, PARTITION)
+    again = staging.read(SERIES, PARTITION.key)
+    assert again
+    staging.write(SERIES, replace(PARTITION, fetched_at=PARTITION.fetched_at + HOUR))
+    with pytest.raises(StagingReplaced, match="staged anew"):
+        again.rows.table()
+    staging.path(SERIES, PARTITION.key).unlink()
+    with pytest.raises(StagingReplaced, match="materialise staged"):
+        again.rows.table()

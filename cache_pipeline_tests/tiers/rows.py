@@ -10,6 +10,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.tiers.coverage import Fetched
 from cache_pipeline.tiers.history import Replacement
 from cache_pipeline_tests.query.declared import declared
@@ -66,7 +67,7 @@ def replacement(
 ) -> Replacement:
     """Rows of a final and a provisional interval."""
     parts = [part for part in (final, provisional) if part]
-    given = {
+    given: dict[str, Any] = {
         "series": series,
         "final": IntervalSet([final] if final else []),
         "provisional": IntervalSet([provisional] if provisional else []),
@@ -74,4 +75,5 @@ def replacement(
         "watermark": final.end if final else DAY,
         "fetched": (Fetched(IntervalSet(parts), fetched_at),),
     }
-    return Replacement(**(given | changes))
+    given |= changes
+    return Replacement(**{**given, "rows": Rows.of(given["rows"])})

@@ -1,4 +1,5 @@
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,9 +13,11 @@ from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import in_order
 from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows, RowSource
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.fetched import HeldNewer
 from cache_pipeline.tiers.history import History, HistoryUnavailable, open_history
+from cache_pipeline.tiers.schema import DeclarationConflict
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.tiers.rows import DAY, HOUR, NOW, REPORT, SERIES, columns_of, hours, replacement, table
 
@@ -35,7 +38,7 @@ def test_what_was_never_kept_is_not_covered_and_has_no_rows(history: History):
 def test_rows_come_back_as_they_were_kept_with_their_coverage(history: History):
     kept = replacement(hours(0, 6), hours(6, 8))
     history.replace(kept)
-    assert read(history).equals(in_order(kept.rows))
+    assert read(history).equals(in_order(kept.rows.table()))
     assert history.coverage(SERIES) == Coverage(
         kept.final, kept.provisional, hours(0, 6).end, (Fetched(IntervalSet([hours(0, 8)]), NOW),)
     )
@@ -133,17 +136,56 @@ def test_a_watermark_never_goes_back(history: History):
 
 
 def test_a_failure_in_the_middle_leaves_rows_and_coverage_as_before(history: History, history_url: str):
-    """The rows are deleted first; then the load meets a column of another type."""
+    """The rows are deleted first; then the load meets a row that the table refuses."""
     history.replace(replacement(hours(0, 6)))
     before = read(history), history.coverage(SERIES)
     with psycopg.connect(history_url) as connection:
-        connection.execute("ALTER TABLE history.queue_hour ALTER answered TYPE boolean USING true")
+        connection.execute("ALTER TABLE history.queue_hour ADD CHECK (offered < 9) NOT VALID")
     with pytest.raises(dbapi.Error):
         history.replace(replacement(hours(0, 12), offered=9))
-    with psycopg.connect(history_url) as connection:
-        connection.execute("ALTER TABLE history.queue_hour ALTER answered TYPE bigint USING 1")
     assert read(history).equals(before[0])
     assert history.coverage(SERIES) == before[1]
+
+
+def test_a_stream_of_rows_that_breaks_off_leaves_everything_as_before(history: History):
+    history.replace(replacement(hours(0, 6)))
+    before = read(history), history.coverage(SERIES)
+    with pytest.raises(OSError, match="the disk is gone"):
+        history.replace(replace(replacement(hours(0, 12)), rows=Rows.read_from(before[0].schema, _BreakingOff())))
+    assert read(history).equals(before[0])
+    assert history.coverage(SERIES) == before[1]
+
+
+class _BreakingOff(RowSource):
+    num_rows = 48
+
+    def batches(self, within: Interval | None) -> Iterator[pa.RecordBatch]:
+        yield from table(hours(0, 6), offered=9).to_batches()
+        raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("kind", ["double precision", "integer", "text", "boolean"])
+def test_whole_numbers_are_never_loaded_into_a_column_of_another_kind(history: History, history_url: str, kind: str):
+    """The driver would copy their bits."""
+    history.replace(replacement(hours(0, 6)))
+    with psycopg.connect(history_url) as connection:
+        connection.execute(f"ALTER TABLE history.queue_hour DROP offered, ADD offered {kind}")
+    with pytest.raises(DeclarationConflict, match=r"column offered of history.queue_hour holds .* int64"):
+        history.replace(replacement(hours(0, 12), offered=2**62 + 1))
+    assert history.coverage(SERIES).complete == IntervalSet([hours(0, 6)])
+
+
+def test_many_rows_come_back_as_a_stream_and_as_a_value_that_can_be_read_again(history: History):
+    kept = table(hours(0, 24), queues=[f"q{number:05}" for number in range(2_000)])
+    history.replace(replacement(WHOLE, rows=kept))
+    with history.stream(SERIES, WHOLE, COLUMNS) as reader:
+        assert reader.schema == kept.schema
+        batches = list(reader)
+    assert len(batches) > 1
+    assert pa.Table.from_batches(batches).equals(in_order(kept))
+    copied = history.rows(SERIES, [hours(0, 12), hours(12, 24)], COLUMNS)
+    assert copied.tallies == Rows.of(kept).tallies
+    assert sum(batch.num_rows for batch in copied.batches()) == 48_000
 
 
 def test_a_failure_at_the_coverage_takes_the_rows_back_too(history: History, history_url: str):

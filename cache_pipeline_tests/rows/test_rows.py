@@ -1,0 +1,163 @@
+"""Rows are the same rows wherever they lie, however they came and however they are cut and joined."""
+
+import gc
+import random
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.schema import SchemaMismatch, in_order, rows_within
+from cache_pipeline.rows import spool as spooling
+from cache_pipeline.rows.digest import Tally, row_hashes, tally_by_bucket
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.rows.spool import Spool, SpoolUnwritable
+from cache_pipeline_tests.query.test_schema import HOUR, SCHEMA, START, row, table
+
+
+def hours(first: int, last: int) -> Interval:
+    return Interval(START + first * HOUR, START + last * HOUR)
+
+
+def at(hour: int, queue: str | None, **changes: Any) -> dict[str, Any]:
+    return row(interval_start=START + hour * HOUR, interval_end=START + (hour + 1) * HOUR, queue_id=queue, **changes)
+
+
+def spooled(rows: list[dict[str, Any]], size: int, held_bytes: int) -> Rows:
+    spool = Spool(SCHEMA, held_bytes)
+    for start in range(0, len(rows), size):
+        spool.append(table(*rows[start : start + size]))
+    return spool.rows()
+
+
+MANY = [
+    at(hour, queue, offered=number, share=0.1 * number, longest=number if number % 3 else None)
+    for hour in range(6)
+    for number, queue in enumerate(["q1", "q2", None, "naïve 日本語", ""])
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(MANY), max_size=30),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.sampled_from([0, 600, 10**9]),
+    st.lists(st.integers(0, 6), min_size=2, max_size=2, unique=True).map(sorted),
+)
+def test_rows_are_what_was_put_in_whether_held_or_filed_cut_or_joined(rows, page, block, held_bytes, cut):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spooling, "_BLOCK_ROWS", block)
+        kept = spooled(rows, page, held_bytes)
+    whole = table(*rows)
+    assert kept.num_rows == len(rows)
+    assert in_order(kept.table()).equals(in_order(whole))
+    assert kept.table().equals(kept.reader().read_all()), "they can be read as often as wanted"
+    assert kept.tallies == tally_by_bucket(whole)
+    inside = kept.within(hours(*cut))
+    assert in_order(inside.table()).equals(in_order(rows_within(whole, hours(*cut))))
+    assert inside.num_rows == inside.table().num_rows
+    assert inside.tallies == tally_by_bucket(inside.table())
+    parts = [part for part in (hours(0, cut[0]) if cut[0] else None, hours(*cut), hours(cut[1], 7)) if part]
+    again = Rows.joined(SCHEMA, [kept.within(part) for part in parts])
+    assert again.tallies == kept.tallies
+    assert again.num_rows == len(rows)
+    assert kept.within(hours(0, 4)).within(hours(2, 7)).tallies == kept.within(hours(2, 4)).tallies
+    assert kept.count([hours(1, 2), hours(3, 4), hours(90, 91)]) == sum(
+        each["interval_start"] in (START + HOUR, START + 3 * HOUR) for each in rows
+    )
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_many_rows_lie_in_a_file_without_a_name_that_goes_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = open_files()
+    rows = spooled(MANY, 5, held_bytes=0)
+    assert list(tmp_path.iterdir()) == []
+    assert open_files() == before + 1
+    part = rows.within(hours(0, 2))
+    del rows
+    gc.collect()
+    assert part.table().num_rows == 10
+    del part
+    gc.collect()
+    assert open_files() == before
+
+
+def test_few_rows_never_touch_the_disk(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere at all")
+    assert spooled(MANY, 5, held_bytes=10**6).num_rows == len(MANY)
+
+
+def test_a_disk_that_cannot_be_written_is_one_clear_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere at all")
+    with pytest.raises(SpoolUnwritable, match=r"/nowhere at all, cannot be written .*TMPDIR"):
+        spooled(MANY, 5, held_bytes=0)
+
+
+def test_threads_read_one_file_side_by_side(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(spooling, "_BLOCK_ROWS", 2)
+    rows = spooled(MANY, 2, held_bytes=0)
+    parts = [rows.within(hours(hour, hour + 1)) for hour in range(6)] * 20
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(lambda part: part.table(), parts))
+    assert [tally_by_bucket(each) for each in read] == [part.tallies for part in parts]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SCHEMA.remove(3),
+        SCHEMA.set(4, pa.field("offered", pa.float64(), nullable=False)),
+        SCHEMA.set(4, pa.field("offered", pa.int64())),
+    ],
+)
+def test_rows_of_another_schema_are_refused(other: pa.Schema):
+    with pytest.raises(SchemaMismatch, match=r"columns are .* where .*offered int64 not null.* are declared"):
+        Spool(SCHEMA).append(other.empty_table())
+
+
+VALUES = {
+    "queue_id": st.sampled_from([None, "", "None", "nan", "q1", "q2", "\x00"]),
+    "media_type": st.sampled_from([None, "", "q1", "voice"]),
+    "offered": st.sampled_from([0, 1, -1, 2**63 - 1]),
+    "share": st.sampled_from([0.0, 1.0, 5e-324]),
+    "longest": st.sampled_from([None, 0.0, 1.0]),
+    "interval_end": st.sampled_from([START, START + HOUR]),
+}
+
+
+@given(st.lists(st.fixed_dictionaries(VALUES).map(lambda values: row(**values)), min_size=1, max_size=8), st.randoms())
+def test_equal_rows_have_equal_digests_in_any_order_and_others_do_not(rows: list[Any], shuffled: random.Random):
+    moved = shuffled.sample(rows, len(rows))
+    digest = tally_by_bucket(table(*rows))
+    assert tally_by_bucket(table(*moved)) == digest
+    changed = [{**rows[0], "offered": rows[0]["offered"] - 1}, *rows[1:]]
+    assert tally_by_bucket(table(*changed)) != digest
+    swapped = [{**rows[0], "queue_id": rows[0]["media_type"], "media_type": rows[0]["queue_id"]}, *rows[1:]]
+    same = sorted(map(repr, swapped)) == sorted(map(repr, rows))
+    assert (tally_by_bucket(table(*swapped)) == digest) is same
+
+
+@given(st.lists(st.fixed_dictionaries(VALUES).map(lambda values: row(**values)), min_size=2, max_size=8))
+def test_a_value_has_the_same_hash_in_every_batch(rows):
+    """Names are hashed through a dictionary of their batch, and the outcome must not depend on it."""
+    together = row_hashes(table(*rows), SCHEMA.names).tolist()
+    assert together == [row_hashes(table(each), SCHEMA.names)[0] for each in rows]
+    assert len(set(together)) == len({repr(each) for each in rows})
+
+
+def test_sums_of_tallies_wrap_and_empty_is_neutral():
+    top = Tally(1, 2**64 - 1, 2**64 - 1)
+    assert top + top == Tally(2, 2**64 - 2, 2**64 - 2)
+    assert top + Tally() == top
+    assert tally_by_bucket(table()) == {}
