@@ -43,6 +43,24 @@ class Tier(StrEnum):
     edge = "edge"
 
 
+#: Dimensions that tell one person from another.
+_PERSONAL = frozenset(
+    {
+        "addressFrom",
+        "addressTo",
+        "ani",
+        "conversationId",
+        "dnis",
+        "externalContactId",
+        "participantName",
+        "remote",
+        "selectedAgentId",
+        "sessionId",
+        "userId",
+    }
+)
+
+
 def _sorted_names(value: object) -> object:
     return tuple(sorted({str(name) for name in value})) if isinstance(value, list | tuple | set) else value
 
@@ -98,7 +116,13 @@ class Report(BaseModel, frozen=True):
         description="Requests in an hour that what is kept could not answer, after which the partitions they touch are "
         "fetched before the next one; without it they are only proposed",
     )
-    tiers: frozenset[Tier] = Field(frozenset(Tier), description="Where answers are kept")
+    tiers: frozenset[Tier] = Field(frozenset(Tier), validate_default=True, description="Where answers are kept")
+    edge_columns: Names | None = Field(
+        None, description="Metric columns that may be published; by default all. Dimensions always are"
+    )
+    min_cell_count: int | None = Field(
+        None, ge=2, description="Figures of published rows of fewer events (volume_metric) are withheld"
+    )
     owners: tuple[str, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
 
     # A field that is itself wrong is absent from what these see, and is reported on its own.
@@ -131,6 +155,24 @@ class Report(BaseModel, frozen=True):
         if Tier.history not in tiers:
             raise QueryError("must contain history: hot and edge are filled from it")
         return tiers
+
+    @field_validator("tiers")
+    @classmethod
+    def _publishes_no_person(cls, tiers: frozenset[Tier], info: ValidationInfo) -> frozenset[Tier]:
+        personal = sorted(_PERSONAL & set(info.data.get("group_by", ())))
+        if Tier.edge in tiers and personal:
+            raise QueryError(
+                f"edge publishes aggregates only, and rows by {', '.join(personal)} are figures of single people: "
+                "write tiers: [history, hot]"
+            )
+        return tiers
+
+    @field_validator("min_cell_count")
+    @classmethod
+    def _counts_something(cls, count: int | None, info: ValidationInfo) -> int | None:
+        if count is not None and info.data.get("volume_metric") is None:
+            raise QueryError("needs volume_metric, which says how many events a row is of")
+        return count
 
     @property
     def step(self) -> Step:

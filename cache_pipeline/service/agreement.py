@@ -13,6 +13,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import in_order
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
+from cache_pipeline.tiers.edge_files import published_rows
 
 
 async def tiers_agree(
@@ -39,6 +40,7 @@ async def tiers_agree(
         except EdgeStoreError as error:
             found.append(str(error))
             continue
+        kept = published_rows(report, kept)
         if not in_order(kept).cast(published.schema).equals(published):
             found.append(f"{span}: Parquet has {published.num_rows} rows, history {kept.num_rows}, or they differ")
     return found

@@ -7,36 +7,28 @@ two versions without noticing. Publishing puts files first, then a snapshot, and
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from datetime import datetime, timedelta
 
-import obstore
 import pyarrow as pa
-import pyarrow.parquet as pq
-from filelock import FileLock
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import LocalStore, ObjectStore, from_url
 
-from cache_pipeline.query.calendar import Step, pieces
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import in_order, rows_within
+from cache_pipeline.query.schema import dimension_names, rows_within
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.manifest import DataFile, DataSet, Manifest
+from cache_pipeline.tiers.edge_files import Rows, Target, checked_rows, published_rows, targets, written
+from cache_pipeline.tiers.edge_store import EdgeStore, EdgeStoreError
+from cache_pipeline.tiers.manifest import DataFile, DataSet, Manifest, UnreadableManifest
 
-_MANIFEST = "manifest.json"
-_DAY = Step(days=1)
-_IMMUTABLE = "public, max-age=31536000, immutable"
-_SHORT_LIVED = "public, max-age=60, stale-while-revalidate=600, stale-if-error=86400"
-_SWAP_ATTEMPTS = 20
+__all__ = ["EdgeStoreError", "EdgeTier", "Publication"]
 
-
-class EdgeStoreError(RuntimeError):
-    """The static store cannot be used; the text says where and how to mend it."""
+MANIFEST = "manifest.json"
+SWAP_ATTEMPTS = 40
+#: Clocks of publishers and of the store may differ by this much without anything being made of it.
+_SKEW = timedelta(minutes=5)
+#: An unchanged manifest is confirmed anew this often, so that readers see that somebody still publishes.
+_CONFIRMED_EVERY = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class Publication:
     Attributes:
         snapshot: id of the manifest's content.
         uploaded: data files that were not there before; unchanged ones cost nothing.
-        files: the days' files, new or not.
+        files: the files of the published days, new or not.
     """
 
     snapshot: str
@@ -54,26 +46,23 @@ class Publication:
     files: tuple[DataFile, ...]
 
 
-def _for_browsers(rows: pa.Table) -> pa.Table:
-    # JavaScript reads int64 as BigInt, which cannot be added to a number; float64 is exact to 2**53.
-    def narrowed(kind: pa.DataType) -> pa.DataType:
-        if pa.types.is_int64(kind):
-            return pa.float64()
-        return pa.timestamp("ms", tz="UTC") if pa.types.is_timestamp(kind) else kind
-
-    return rows.cast(pa.schema([field.with_type(narrowed(field.type)) for field in rows.schema]))
+def snapshot_of(manifest: Manifest) -> tuple[str, bytes]:
+    """Id and content of a manifest's snapshot; what is being deleted at the moment is no part of it."""
+    body = _body(manifest.model_copy(update={"collecting": ()}))
+    return hashlib.sha256(body).hexdigest()[:16], body
 
 
-def _parquet(rows: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(
-        rows, buffer, compression="zstd", compression_level=9, row_group_size=64 * 1024, write_page_index=True
-    )
-    return buffer.getvalue()
+def _body(manifest: Manifest) -> bytes:
+    return manifest.model_dump_json(indent=1).encode()
 
 
 class EdgeTier:
-    """Publishes data sets of one tenant under ``v1/<tenant>/`` of a store."""
+    """Publishes data sets of one tenant under ``v1/<tenant>/`` of a store.
+
+    Attributes:
+        store: where to.
+        clock: the time, in UTC.
+    """
 
     def __init__(self, url: str, clock: Callable[[], datetime], tenant: str = "default") -> None:
         """Open the store.
@@ -86,26 +75,18 @@ class EdgeTier:
         Raises:
             EdgeStoreError: not such a URL, or a folder that cannot be written.
         """
-        self._clock = clock
+        self.clock = clock
+        self.store = EdgeStore(url, tenant)
         self._tenant = tenant
-        self._lock: FileLock | None = None
-        try:
-            if url.startswith("file://"):
-                folder = Path(url.removeprefix("file://")) / "v1" / tenant
-                folder.mkdir(parents=True, exist_ok=True)
-                self._store: ObjectStore = LocalStore(folder)
-                # A folder has no compare-and-swap, so its publishers take turns; the lock lies outside what is served.
-                self._lock = FileLock(folder.parent.parent / f".{tenant}.lock")
-            else:
-                self._store = from_url(f"{url.rstrip('/')}/v1/{tenant}")
-        except (BaseError, OSError, ValueError) as error:
-            raise EdgeStoreError(
-                f"edge store {url} cannot be opened: {error}: check CACHE_PIPELINE_EDGE_URL"
-            ) from error
 
     def manifest(self) -> Manifest:
-        """The manifest as it stands, empty where nothing was published."""
-        return self._read_manifest()[0]
+        """The manifest as it stands, empty where nothing was published.
+
+        Raises:
+            EdgeStoreError: it cannot be read, or does not parse.
+        """
+        with self.store.telling(f"reading {MANIFEST}"):
+            return self.read_manifest()[0]
 
     def read(self, report: Report, interval: Interval) -> pa.Table:
         """Published rows of an interval, each file checked against its sha256.
@@ -117,14 +98,12 @@ class EdgeTier:
         if dataset is None:
             raise EdgeStoreError(f"{report.report} was never published: materialise edge/{report.report}")
         wanted = IntervalSet([interval])
-        tables = [self._read_file(file) for file in dataset.files if file.covers() & wanted]
+        tables = [self.read_file(file) for file in dataset.files if file.covers() & wanted]
         if not tables:
             raise EdgeStoreError(f"{report.report} has no published file of {interval}")
         return rows_within(pa.concat_tables(tables), interval)
 
-    def publish(
-        self, report: Report, rows_by_interval: Mapping[Interval, pa.Table], provisional_from: datetime | None
-    ) -> Publication:
+    def publish(self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None) -> Publication:
         """Put rows of some intervals in place of those published for them before.
 
         Args:
@@ -135,145 +114,116 @@ class EdgeTier:
         Raises:
             EdgeStoreError: the store refused; the manifest then still names the files of before.
         """
-        try:
-            with self._turn():
-                for _ in range(_SWAP_ATTEMPTS):
-                    publication = self._try_publish(report, rows_by_interval, provisional_from)
-                    if publication is not None:
-                        return publication
-        except BaseError as error:
-            raise EdgeStoreError(f"edge store refused to publish {report.report}: {error}") from error
-        raise EdgeStoreError(f"edge manifest changed {_SWAP_ATTEMPTS} times under {report.report}: publish it again")
-
-    @contextmanager
-    def _turn(self) -> Generator[None]:
-        if self._lock is None:
-            yield
-        else:
-            with self._lock:
-                yield
+        with self.store.telling(f"publishing {report.report}"), self.store.turn():
+            for _ in range(SWAP_ATTEMPTS):
+                publication = self._try_publish(report, rows_by_interval, provisional_from)
+                if publication is not None:
+                    return publication
+        raise EdgeStoreError(f"edge manifest changed {SWAP_ATTEMPTS} times under {report.report}: publish it again")
 
     def _try_publish(
-        self, report: Report, rows_by_interval: Mapping[Interval, pa.Table], provisional_from: datetime | None
+        self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None
     ) -> Publication | None:
-        manifest, version = self._read_manifest()
-        series = Series(report, self._tenant).id
+        manifest, version = self.read_manifest()
+        dataset = self._described(report, rows_by_interval)
         held = manifest.datasets.get(report.report)
-        if held is not None and held.series != series:
-            # Figures of another meaning: days of the old and the new must not stand side by side.
+        if held is not None and not held.same_shape(dataset):
+            # Figures of another meaning, or columns that are no longer allowed, must not stand beside the new ones.
             held = None
-        uploaded = 0
+        now, provisional = self.clock(), _from(rows_by_interval, provisional_from)
         files: list[DataFile] = []
-        for day, new in _by_local_day(report, rows_by_interval).items():
-            file, body = self._day_file(report, day, new, held.file_of(day) if held else None, provisional_from)
-            uploaded += self._create(file.path, body, "application/vnd.apache.parquet")
+        uploaded = 0
+        absorbed: set[str] = set()
+        for target in targets(report, rows_by_interval, held, provisional, now):
+            file, body = written(report, target, provisional, self.read_file)
+            file, is_new = self._put_file(file, body, manifest)
+            uploaded += is_new
             files.append(file)
-        columns = next(iter(rows_by_interval.values())).schema.names
-        dataset = DataSet(
-            series=series,
+            absorbed.update(_absorbed(target))
+        updated = manifest.merged(report.report, dataset, files, self._generated_at(manifest, now), absorbed)
+        if updated.datasets == manifest.datasets and now - manifest.generated_at < _CONFIRMED_EVERY:
+            return Publication(self._put_snapshot(manifest), uploaded, tuple(files))
+        updated = updated.model_copy(update={"sequence": manifest.sequence + 1})
+        if not self.swap_manifest(updated, version):
+            return None
+        return Publication(snapshot_of(updated)[0], uploaded, tuple(files))
+
+    def _described(self, report: Report, rows_by_interval: Rows) -> DataSet:
+        columns = published_rows(report, next(iter(rows_by_interval.values())).slice(0, 0)).schema.names
+        return DataSet(
+            series=Series(report, self._tenant).id,
             description=report.description,
             granularity=report.granularity,
             time_zone=report.time_zone,
             columns=tuple(columns),
+            dimensions=tuple(dimension_names(report)),
+            min_cell_count=report.min_cell_count,
             complete_from=None,
             complete_through=None,
             provisional_from=None,
             files=(),
         )
-        updated = manifest.merged(report.report, dataset, files, self._clock())
-        if held is not None and updated.datasets == manifest.datasets:
-            updated = manifest
-        body = updated.model_dump_json(indent=1).encode()
-        snapshot = hashlib.sha256(body).hexdigest()[:16]
-        self._create(f"snapshots/{snapshot}.json", body, "application/json")
-        if updated is not manifest and not self._swap(body, version):
-            return None
-        return Publication(snapshot, uploaded, tuple(files))
 
-    def _day_file(
-        self,
-        report: Report,
-        day: str,
-        new: Mapping[Interval, pa.Table],
-        held: DataFile | None,
-        provisional_from: datetime | None,
-    ) -> tuple[DataFile, bytes]:
-        replaced = IntervalSet(new)
-        tables = [_for_browsers(table) for table in new.values()]
-        kept = held.covers() - replaced if held else IntervalSet()
-        if held and kept:
-            held_rows = self._read_file(held)
-            tables.extend(rows_within(held_rows, part) for part in kept)
-        covered = kept | replaced
-        rows = in_order(pa.concat_tables(tables))
-        body = _parquet(rows)
-        digest = hashlib.sha256(body).hexdigest()
-        open_from = [provisional_from] if provisional_from and provisional_from < max(p.end for p in replaced) else []
-        if held and held.provisional_from:
-            open_from.extend(max(p.start, held.provisional_from) for p in kept if p.end > held.provisional_from)
-        file = DataFile(
-            path=f"data/{report.report}/day={day}/{digest[:16]}.parquet",
-            partition=day,
-            bytes=len(body),
-            rows=rows.num_rows,
-            sha256=digest,
-            covered=tuple(str(part) for part in covered),
-            provisional_from=max(min(open_from), min(p.start for p in covered)) if open_from else None,
-        )
-        return file, body
+    def _put_file(self, file: DataFile, body: bytes, manifest: Manifest) -> tuple[DataFile, bool]:
+        stem, collecting = file.path.removesuffix(".parquet"), set(manifest.collecting)
+        # What is being deleted just now is put under another name.
+        names = (file.path, *(f"{stem}-{number}.parquet" for number in range(1, len(collecting) + 1)))
+        file = file.model_copy(update={"path": next(name for name in names if name not in collecting)})
+        return file, self.store.create(file.path, body)
 
-    def _read_file(self, file: DataFile) -> pa.Table:
+    def _generated_at(self, manifest: Manifest, now: datetime) -> datetime:
+        # A publisher whose clock is slow must not make the manifest older; one whose clock was fast, by the store's own
+        # account, is not believed.
+        if manifest.generated_at <= now:
+            return now
+        put = self.store.modified(MANIFEST)
+        return now if put is None or manifest.generated_at > put + _SKEW else manifest.generated_at
+
+    def swap_manifest(self, manifest: Manifest, version: str | None) -> bool:
+        """Put a manifest, its snapshot first, if the one of that version still stands; False when somebody was quicker."""
+        self._put_snapshot(manifest)
+        return self.store.swap(MANIFEST, _body(manifest), version)
+
+    def _put_snapshot(self, manifest: Manifest) -> str:
+        snapshot, body = snapshot_of(manifest)
+        self.store.create(f"snapshots/{snapshot}.json", body)
+        return snapshot
+
+    def read_file(self, file: DataFile) -> pa.Table:
+        """A published file's rows, checked.
+
+        Raises:
+            EdgeStoreError: it is missing or altered.
+        """
+        found = self.store.get(file.path)
+        return checked_rows(file, found[0] if found else None)
+
+    def read_manifest(self) -> tuple[Manifest, str | None]:
+        """The manifest and its version, to be swapped.
+
+        Raises:
+            EdgeStoreError: it does not parse; it is never overwritten then.
+        """
+        found = self.store.get(MANIFEST)
+        if found is None:
+            return Manifest(generated_at=self.clock(), datasets={}), None
         try:
-            body = bytes(obstore.get(self._store, file.path).bytes())
-        except FileNotFoundError as error:
-            raise EdgeStoreError(f"published file {file.path} is missing: publish its day again") from error
-        if hashlib.sha256(body).hexdigest() != file.sha256:
+            return Manifest.parse(found[0]), found[1]
+        except UnreadableManifest as error:
             raise EdgeStoreError(
-                f"published file {file.path} was altered: its sha256 is not the manifest's; delete it and publish its day again"
-            )
-        return pq.read_table(io.BytesIO(body))
-
-    def _read_manifest(self) -> tuple[Manifest, str | None]:
-        try:
-            found = obstore.get(self._store, _MANIFEST)
-        except FileNotFoundError:
-            return Manifest(generated_at=self._clock(), datasets={}), None
-        try:
-            return Manifest.model_validate_json(bytes(found.bytes())), found.meta["e_tag"]
-        except ValueError as error:
-            raise EdgeStoreError(f"{_MANIFEST} does not parse: put a file of snapshots/ in its place") from error
-
-    def _create(self, path: str, body: bytes, content_type: str) -> bool:
-        """Put an immutable file where it is not there yet; True when it was put."""
-        try:
-            obstore.put(self._store, path, body, mode="create", attributes=self._headers(_IMMUTABLE, content_type))
-        except (AlreadyExistsError, FileExistsError):
-            return False
-        return True
-
-    def _swap(self, body: bytes, version: str | None) -> bool:
-        """Put the manifest if it still is the one that was read; False when somebody was quicker."""
-        headers = self._headers(_SHORT_LIVED, "application/json")
-        try:
-            if self._lock is not None:
-                obstore.put(self._store, _MANIFEST, body)
-            elif version is None:
-                obstore.put(self._store, _MANIFEST, body, mode="create", attributes=headers)
-            else:
-                obstore.put(self._store, _MANIFEST, body, mode={"e_tag": version}, attributes=headers)
-        except (AlreadyExistsError, PreconditionError, FileExistsError):
-            return False
-        return True
-
-    def _headers(self, cache_control: str, content_type: str) -> dict[str, str] | None:
-        # Folders have no headers; whoever serves one sets them.
-        return None if self._lock else {"Cache-Control": cache_control, "Content-Type": content_type}
+                f"{MANIFEST} does not parse: put a file of snapshots/ in its place (cache-pipeline edge rollback); {error}"
+            ) from error
 
 
-def _by_local_day(report: Report, rows_by_interval: Mapping[Interval, pa.Table]) -> dict[str, dict[Interval, pa.Table]]:
-    days: dict[str, dict[Interval, pa.Table]] = {}
-    for interval, rows in rows_by_interval.items():
-        for part in pieces(interval, _DAY, report.zone):
-            day = part.start.astimezone(report.zone).date().isoformat()
-            days.setdefault(day, {})[part] = rows_within(rows, part)
-    return days
+def _from(rows_by_interval: Rows, provisional_from: datetime | None) -> IntervalSet:
+    if provisional_from is None:
+        return IntervalSet()
+    return IntervalSet(
+        Interval(max(part.start, provisional_from), part.end)
+        for part in rows_by_interval
+        if part.end > provisional_from
+    )
+
+
+def _absorbed(target: Target) -> set[str]:
+    return {file.partition for file in target.held} - {target.partition}

@@ -2,84 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 
+FORMAT = 1
+
+
+class UnreadableManifest(ValueError):
+    """Not a manifest, or one of a later format; the text says which."""
+
 
 class DataFile(BaseModel, frozen=True):
-    """One immutable Parquet file: one local day of a data set.
-
-    Attributes:
-        path: relative to the manifest's folder.
-        partition: the local day, ``2026-03-29``.
-        sha256: of the file's bytes; an ETag is no checksum.
-        covered: the intervals, ``start/end``, whose rows the file holds; one without events has no row.
-        provisional_from: start of the first bucket in it that is not final, or None.
-    """
+    """One immutable Parquet file: one local day of a data set, or one local month that has ended."""
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str
-    partition: str
+    path: str = Field(description="Relative to the manifest's folder")
+    partition: str = Field(description="The local day, 2026-03-29, or month, 2026-03")
     bytes: int
     rows: int
-    sha256: str
-    covered: tuple[str, ...]
-    provisional_from: datetime | None
+    row_groups: int = 1
+    sha256: str = Field(description="Of the file's bytes; an ETag is no checksum")
+    min_interval: datetime | None = Field(default=None, description="Start of the first bucket covered")
+    max_interval: datetime | None = Field(default=None, description="End of the last bucket covered")
+    covered: tuple[str, ...] = Field(
+        description="The intervals, start/end, whose rows the file holds; one without events has no row"
+    )
+    provisional: tuple[str, ...] = Field(default=(), description="Those of them whose figures may still change")
+    provisional_from: datetime | None = Field(
+        default=None, description="Start of the first that may still change, or null"
+    )
 
     def covers(self) -> IntervalSet:
         """The covered intervals."""
         return IntervalSet(Interval.parse(part) for part in self.covered)
 
+    def open(self) -> IntervalSet:
+        """The covered intervals that are not final."""
+        if self.provisional_from and not self.provisional:
+            # Written before files listed them one by one.
+            end = max(part.end for part in self.covers())
+            return self.covers() & IntervalSet([Interval(self.provisional_from, end)])
+        return IntervalSet(Interval.parse(part) for part in self.provisional)
+
 
 class DataSet(BaseModel, frozen=True):
-    """One published report.
-
-    Attributes:
-        series: the meaning that the figures were asked under.
-        complete_from: with ``complete_through`` the latest unbroken run of final buckets; both None where none is.
-        provisional_from: start of the first published bucket that may still change, or None.
-    """
+    """One published report."""
 
     model_config = ConfigDict(extra="forbid")
 
-    series: str
+    series: str = Field(description="The meaning that the figures were asked under")
     description: str
-    granularity: str
-    time_zone: str
+    granularity: str = Field(description="Length of one bucket, ISO 8601")
+    time_zone: str = Field(description="IANA zone of buckets, days and months")
     columns: tuple[str, ...]
-    complete_from: datetime | None
+    dimensions: tuple[str, ...] = Field(default=(), description="Those columns that say whose figures a row holds")
+    min_cell_count: int | None = Field(
+        default=None, description="Rows of fewer events have their figures withheld (null)"
+    )
+    complete_from: datetime | None = Field(
+        description="With complete_through the latest unbroken run of final buckets; both null where none is"
+    )
     complete_through: datetime | None
-    provisional_from: datetime | None
+    provisional_from: datetime | None = Field(description="Start of the first bucket that may still change, or null")
     files: tuple[DataFile, ...]
 
-    def file_of(self, partition: str) -> DataFile | None:
-        """The file of a local day."""
-        return next((file for file in self.files if file.partition == partition), None)
+    def same_shape(self, other: DataSet) -> bool:
+        """Whether files of both may stand side by side: figures of one meaning, columns and suppression."""
+        return (self.series, self.columns, self.min_cell_count) == (other.series, other.columns, other.min_cell_count)
 
 
 class Manifest(BaseModel, frozen=True):
     """What ``manifest.json`` says."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", title="cache_pipeline edge manifest")
 
-    format: int = 1
+    format: int = FORMAT
     generated_at: datetime
+    sequence: int = Field(default=0, description="Counts the changes; never goes back, whatever clocks say")
     datasets: dict[str, DataSet]
+    collecting: tuple[str, ...] = Field(
+        default=(), description="Files that are being deleted; a publisher must not count on their being there"
+    )
 
-    def merged(self, name: str, dataset: DataSet, files: Iterable[DataFile], now: datetime) -> Manifest:
-        """This manifest with some files of one data set put in place of those of the same days.
+    @classmethod
+    def parse(cls, body: bytes) -> Manifest:
+        """Read the file.
 
-        A data set of another series is begun anew.
+        Raises:
+            UnreadableManifest: saying what it is instead.
+        """
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            later = [found["input"] for found in error.errors() if found["loc"] == ("format",)]
+            problem = f"is of format {later[0]}" if later else f"{error.error_count()} mistakes"
+            raise UnreadableManifest(problem) from error
+
+    def merged(
+        self, name: str, dataset: DataSet, files: Iterable[DataFile], now: datetime, absorbed: Collection[str] = ()
+    ) -> Manifest:
+        """This manifest with some files of one data set put in place of those of the same partitions.
+
+        A data set of another shape is begun anew.
+
+        Args:
+            name: of the data set.
+            dataset: its description; files and completeness are worked out here.
+            files: the new ones.
+            now: when.
+            absorbed: partitions whose rows went into the new files.
         """
         held = self.datasets.get(name)
-        by_day = {file.partition: file for file in held.files} if held and held.series == dataset.series else {}
-        by_day.update({file.partition: file for file in files})
-        ordered = tuple(by_day[day] for day in sorted(by_day))
+        by_partition = {file.partition: file for file in held.files} if held and held.same_shape(dataset) else {}
+        for partition in absorbed:
+            by_partition.pop(partition, None)
+        by_partition.update({file.partition: file for file in files})
+        ordered = tuple(by_partition[partition] for partition in sorted(by_partition))
         provisional_from = min((file.provisional_from for file in ordered if file.provisional_from), default=None)
         run = _latest_run(ordered, provisional_from)
         updated = dataset.model_copy(
@@ -90,7 +133,7 @@ class Manifest(BaseModel, frozen=True):
                 "provisional_from": provisional_from,
             }
         )
-        return Manifest(generated_at=now, datasets={**self.datasets, name: updated})
+        return self.model_copy(update={"generated_at": now, "datasets": {**self.datasets, name: updated}})
 
 
 def _latest_run(files: Iterable[DataFile], provisional_from: datetime | None) -> Interval | None:

@@ -189,7 +189,7 @@ def test_an_altered_file_is_never_served(edge: EdgeTier, root: Path):
 def test_a_missing_file_is_told_and_mended_by_publishing_its_day(edge: EdgeTier, root: Path):
     [file] = publish(edge, hours(0, 24)).files
     (root / file.path).unlink()
-    with pytest.raises(EdgeStoreError, match="missing: publish its day again"):
+    with pytest.raises(EdgeStoreError, match="missing: publish its day 2026-01-05 again"):
         edge.read(REPORT, hours(0, 24))
     assert publish(edge, hours(0, 24)).uploaded == 1
     assert edge.read(REPORT, hours(0, 24)).num_rows == 48

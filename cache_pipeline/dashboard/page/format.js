@@ -1,0 +1,75 @@
+// How figures and times are written. The reader's own language decides separators, the data set's zone the clock.
+
+const LANGUAGE = navigator.language || 'en'
+const whole = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 0 })
+const short = new Intl.NumberFormat(LANGUAGE, { notation: 'compact', maximumFractionDigits: 1 })
+const percent = new Intl.NumberFormat(LANGUAGE, { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 })
+const change = new Intl.NumberFormat('en', { style: 'percent', maximumFractionDigits: 1, signDisplay: 'exceptZero' })
+const points = new Intl.NumberFormat('en', { minimumFractionDigits: 1, maximumFractionDigits: 1, signDisplay: 'exceptZero' })
+
+export const NONE = '–'
+
+function seconds(milliseconds) {
+  const total = Math.round(milliseconds / 1000)
+  if (total < 60) return `${total} s`
+  const [hours, minutes] = [Math.floor(total / 3600), Math.floor(total / 60) % 60]
+  const rest = String(total % 60).padStart(2, '0')
+  return hours ? `${hours}:${String(minutes).padStart(2, '0')}:${rest}` : `${minutes}:${rest} min`
+}
+
+const WRITERS = { count: value => whole.format(value), share: value => percent.format(value), duration: seconds }
+
+/** A figure of a kind (count, share, duration in milliseconds), or a dash. */
+export const written = (value, kind) => (value === null || !Number.isFinite(value) ? NONE : WRITERS[kind](value))
+
+/** The same where there is little room: axes and cells. */
+export function brief(value, kind) {
+  if (value === null || !Number.isFinite(value)) return ''
+  if (kind === 'count') return value < 10 && value % 1 ? value.toFixed(1) : short.format(value)
+  if (kind === 'share') return `${Math.round(value * 100)}%`
+  const total = Math.round(value / 1000)
+  return total < 60 ? `${total}s` : `${Math.floor(total / 60)}:${String(total % 60).padStart(2, '0')}`
+}
+
+/** The difference of two figures: in per cent, for shares in percentage points; null where it cannot be said. */
+export function difference(now, before, kind) {
+  if (now === null || before === null || !Number.isFinite(now) || !Number.isFinite(before)) return null
+  if (kind === 'share') {
+    const amount = (now - before) * 100
+    return { sign: Math.sign(Math.round(amount * 10)), text: `${points.format(amount)} pts` }
+  }
+  if (before === 0) return null
+  const amount = now / before - 1
+  return { sign: Math.sign(Math.round(amount * 1000)), text: change.format(amount) }
+}
+
+const formatters = new Map()
+function dated(options, zone) {
+  const key = JSON.stringify([options, zone])
+  if (!formatters.has(key)) formatters.set(key, new Intl.DateTimeFormat('en-GB', { ...options, timeZone: zone }))
+  return formatters.get(key)
+}
+
+const atDay = day => day * 86_400_000
+
+/** Tue 24 Nov */
+export const dayText = day => dated({ weekday: 'short', day: 'numeric', month: 'short' }, 'UTC').format(atDay(day)).replace(',', '')
+
+/** Tue 24 Nov 2026 */
+export const longDay = day =>
+  dated({ weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' }, 'UTC').format(atDay(day)).replace(',', '')
+
+/** 24 Nov */
+export const shortDay = day => dated({ day: 'numeric', month: 'short' }, 'UTC').format(atDay(day))
+
+/** Tue 24 Nov 2026, 18:40 */
+export function moment(instant, zone) {
+  const options = { weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' }
+  const day = dated(options, zone).format(instant).replace(',', '')
+  return `${day}, ${dated({ hour: '2-digit', minute: '2-digit' }, zone).format(instant)}`
+}
+
+export const WEEKDAYS = ['Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday']
+
+/** `queue_id` → queue */
+export const dimensionText = name => name.replace(/_id$/, '').replaceAll('_', ' ')

@@ -1,0 +1,48 @@
+"""Publishing the executives' page, the manifest's JSON Schema and the names of dimension values beside the data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from cache_pipeline.dashboard import published_page
+from cache_pipeline.tiers.edge_store import EdgeStore
+from cache_pipeline.tiers.manifest import Manifest
+
+SCHEMA = "manifest.schema.json"
+LABELS = "labels.json"
+
+#: Names of dimension values by column: ``{"queue_id": {"6f1c…": "Billing"}}``.
+Labels = Mapping[str, Mapping[str, str]]
+
+
+def publish_page(store: EdgeStore, labels: Labels | None = None) -> int:
+    """Put what is not there yet or has changed; the page itself last, when all that it needs is there.
+
+    Args:
+        store: where to.
+        labels: names to show for ids; None leaves those there as they are.
+
+    Returns:
+        How many objects were put.
+
+    Raises:
+        EdgeStoreError: the store refused.
+    """
+    with store.telling("publishing the page"), store.turn():
+        put = 0
+        for path, body in published_page().items():
+            if path != "index.html":
+                put += store.create(path, body)
+        put += _put_changed(store, SCHEMA, json.dumps(Manifest.model_json_schema(), indent=1).encode() + b"\n")
+        if labels is not None or store.modified(LABELS) is None:
+            put += _put_changed(store, LABELS, json.dumps(labels or {}, indent=1, ensure_ascii=False).encode() + b"\n")
+        return put + _put_changed(store, "index.html", published_page()["index.html"])
+
+
+def _put_changed(store: EdgeStore, path: str, body: bytes) -> bool:
+    found = store.get(path)
+    if found and found[0] == body:
+        return False
+    store.put(path, body)
+    return True

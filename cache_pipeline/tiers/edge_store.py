@@ -1,0 +1,217 @@
+"""A static store as the edge tier uses it: create-only puts, compare-and-swap of one object, listing and deleting.
+
+Folders, S3, Azure and Google Cloud Storage behave alike here. Headers are set where the store keeps them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from filelock import FileLock
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import HTTPStore, LocalStore, ObjectStore, from_url
+
+#: Content-hashed objects never change (RFC 8246); the few mutable ones are served stale while or instead of refreshing
+#: (RFC 5861).
+IMMUTABLE = "public, max-age=31536000, immutable"
+SHORT_LIVED = "public, max-age=60, stale-while-revalidate=600, stale-if-error=86400"
+REVALIDATED = "no-cache"
+CONTENT_TYPES = {
+    ".parquet": "application/vnd.apache.parquet",
+    ".json": "application/json",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+}
+_RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+
+
+class EdgeStoreError(RuntimeError):
+    """The static store cannot be used, or holds what it should not; the text says where and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One object of a listing; ``modified`` is by the store's own clock."""
+
+    path: str
+    bytes: int
+    modified: datetime
+
+
+def cache_control(path: str) -> str:
+    """The header that an object of the tier is served with."""
+    if path.startswith(("data/", "snapshots/", "assets/")):
+        return IMMUTABLE
+    return REVALIDATED if path.endswith(".html") else SHORT_LIVED
+
+
+def content_type(path: str) -> str:
+    """The media type that an object of the tier is served with."""
+    return CONTENT_TYPES.get(Path(path).suffix, "application/octet-stream")
+
+
+def _advice(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "ermission denied" in text:
+        return "give the credentials the right to read, write, list and delete below that prefix"
+    if "No space left" in text or "os error 28" in text or "File too large" in text:
+        return "free some space, then publish again: what was published before is whole"
+    if isinstance(error, FileNotFoundError):
+        return "check that the bucket or folder exists"
+    return "check CACHE_PIPELINE_EDGE_URL and that the store can be reached, then publish again"
+
+
+def told(url: str, doing: str, error: Exception) -> EdgeStoreError:
+    """A store's refusal in one line; what was published before stays as it was."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return EdgeStoreError(f"edge store {url}: {doing}: {first[:300]}: {_advice(error)}")
+
+
+class EdgeStore:
+    """The objects of one tenant, below ``v1/<tenant>/`` of a store.
+
+    Attributes:
+        url: as given.
+    """
+
+    def __init__(self, url: str, tenant: str = "default") -> None:
+        """Open the store for publishing.
+
+        Raises:
+            EdgeStoreError: not such a URL, or a folder that cannot be written.
+        """
+        self.url = url
+        self._lock: FileLock | None = None
+        try:
+            if url.startswith("file://"):
+                folder = _folder(url) / "v1" / tenant
+                folder.mkdir(parents=True, exist_ok=True)
+                self._store: ObjectStore = LocalStore(folder)
+                # A folder has no compare-and-swap, so its publishers take turns; the lock lies outside what is served.
+                self._lock = FileLock(folder.parent.parent / f".{tenant}.lock")
+            else:
+                self._store = from_url(f"{url.rstrip('/')}/v1/{tenant}", retry_config=_RETRIES)
+        except (BaseError, OSError, ValueError) as error:
+            raise EdgeStoreError(
+                f"edge store {url} cannot be opened: {error}: check CACHE_PIPELINE_EDGE_URL"
+            ) from error
+
+    @contextmanager
+    def turn(self) -> Generator[None]:
+        """Hold a folder for one publisher; other stores need no turns."""
+        if self._lock is None:
+            yield
+        else:
+            with self._lock:
+                yield
+
+    @contextmanager
+    def telling(self, doing: str) -> Generator[None]:
+        """Turn the store's own errors into ours.
+
+        Raises:
+            EdgeStoreError: naming the store, what was being done and how to mend it.
+        """
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise told(self.url, doing, error) from error
+
+    def get(self, path: str) -> tuple[bytes, str | None] | None:
+        """An object's bytes and version, or None where it is not there."""
+        try:
+            found = obstore.get(self._store, path)
+            return bytes(found.bytes()), found.meta["e_tag"]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def modified(self, path: str) -> datetime | None:
+        """When an object was put, by the store's own clock; None where it is not there."""
+        try:
+            return obstore.head(self._store, path)["last_modified"]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def create(self, path: str, body: bytes) -> bool:
+        """Put an object where it is not there yet; True when it was put."""
+        try:
+            obstore.put(self._store, path, body, mode="create", attributes=self._headers(path))
+        except (AlreadyExistsError, PreconditionError, FileExistsError):
+            return False
+        return True
+
+    def put(self, path: str, body: bytes) -> None:
+        """Put an object, whatever was there."""
+        obstore.put(self._store, path, body, attributes=self._headers(path))
+
+    def swap(self, path: str, body: bytes, version: str | None) -> bool:
+        """Put an object if it still is the one that was read; False when somebody was quicker."""
+        try:
+            if self._lock is not None:
+                obstore.put(self._store, path, body)
+            elif version is None:
+                obstore.put(self._store, path, body, mode="create", attributes=self._headers(path))
+            else:
+                obstore.put(self._store, path, body, mode={"e_tag": version}, attributes=self._headers(path))
+        except (AlreadyExistsError, PreconditionError, FileExistsError):
+            return False
+        return True
+
+    def list(self, prefix: str) -> list[Stored]:
+        """All objects below a prefix."""
+        return [
+            Stored(item["path"], item["size"], item["last_modified"])
+            for page in obstore.list(self._store, prefix)
+            for item in page
+        ]
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete objects; one that is gone already is no error."""
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                obstore.delete(self._store, path)
+
+    def _headers(self, path: str) -> dict[str, str] | None:
+        # Folders keep no headers; whoever serves one sets them.
+        return None if self._lock else {"Cache-Control": cache_control(path), "Content-Type": content_type(path)}
+
+
+def _folder(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path))
+
+
+def reading_store(url: str) -> ObjectStore:
+    """A store to read published files from: the folder that ``manifest.json`` is in.
+
+    Args:
+        url: ``https://…``, ``http://…``, ``file:///…``, ``s3://…``, ``gs://…`` or ``az://…``, with or without
+            ``manifest.json`` or ``index.html`` at its end.
+
+    Raises:
+        EdgeStoreError: not such a URL.
+    """
+    base = url.removesuffix("/").removesuffix("/manifest.json").removesuffix("/index.html")
+    try:
+        if base.startswith("file://"):
+            return LocalStore(_folder(base))
+        if base.startswith(("http://", "https://")):
+            return HTTPStore.from_url(base, retry_config=_RETRIES, client_options={"allow_http": True})
+        return from_url(base, retry_config=_RETRIES)
+    except (BaseError, OSError, ValueError) as error:
+        raise EdgeStoreError(f"{url} cannot be read: {error}: give the URL of the folder with manifest.json") from error
