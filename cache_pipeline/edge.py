@@ -100,8 +100,12 @@ def _rows(
     needed = None if columns is None else list(dict.fromkeys([_START, *columns]))
     if not files:
         raise EdgeStoreError(f"{url} has no published file of {wanted}")
+
+    def rows_of(file: DataFile) -> pa.Table:
+        return _file(url, store, file, needed)
+
     with ThreadPoolExecutor(min(_AT_ONCE, len(files))) as pool:
-        tables = list(pool.map(lambda file: _file(url, store, file, needed), files))
+        tables = list(pool.map(rows_of, files))
     rows = pa.concat_tables(tables).sort_by(_START)
     rows = rows_within(rows, wanted) if wanted else rows
     return rows.select(list(columns)) if columns is not None else rows

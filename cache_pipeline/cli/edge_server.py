@@ -95,7 +95,12 @@ def serving_edge(folder: Path, port: int = 0) -> Generator[str]:
     """
     with listening(port) as listener:
         config = uvicorn.Config(
-            edge_app(folder), log_level="warning", access_log=False, ws="none", lifespan="off", timeout_graceful_shutdown=2
+            edge_app(folder),
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=2,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True, name="edge-server")

@@ -18,6 +18,8 @@ from rich.console import Console
 
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
 from cache_pipeline.cli.doctor import doctor
+from cache_pipeline.cli.edge import edge
+from cache_pipeline.cli.edge_demo import serving_page, write_page
 from cache_pipeline.cli.errors import TOLD, CommandError
 from cache_pipeline.cli.gateway import gateway, worker
 from cache_pipeline.cli.keys import keys
@@ -43,6 +45,7 @@ def cli() -> None:
 
 
 cli.add_command(doctor)
+cli.add_command(edge)
 cli.add_command(gateway)
 cli.add_command(keys)
 cli.add_command(status)
@@ -101,6 +104,9 @@ def _run_demo(scenario: Scenario, wish: Wish, console: Console) -> bool:
     print_report(report, console)
     path = write_report(report, read_settings().data_dir)
     console.print(f"Written to {path}; published Parquet in {scenario.settings.data_dir / 'edge'}", highlight=False)
+    page = write_page(scenario.settings)
+    if page:
+        console.print(f"The executives' page, in one file to open or send: [bold]{page.as_uri()}[/]", highlight=False)
     return report.succeeded
 
 
@@ -119,7 +125,9 @@ def dev(port: int, arrivals: Path | None, arrivals_zone: str, first: datetime | 
         quiet = ["-W", "ignore:Function `dev_command` is superseded"]
         dagster = [*quiet, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
         command = [sys.executable, *dagster]
-        with leashed(command, scenario.environment) as process:
+        with serving_page(scenario.settings) as page, leashed(command, scenario.environment) as process:
+            if page:
+                console.print(f"The executives' page: {page}", highlight=False)
             code = process.wait()
     if code:
         raise CommandError(f"dagster dev ended with code {code}: its output above says why")

@@ -96,6 +96,15 @@ def checked_rows(file: DataFile, body: bytes | None, columns: Sequence[str] | No
     Raises:
         EdgeStoreError: it is missing or altered.
     """
+    return pq.read_table(io.BytesIO(checked(file, body)), columns=list(columns) if columns else None)
+
+
+def checked(file: DataFile, body: bytes | None) -> bytes:
+    """A file's bytes, if they are those that the manifest names.
+
+    Raises:
+        EdgeStoreError: it is missing or altered.
+    """
     if body is None:
         raise EdgeStoreError(
             f"published file {file.path} is missing: publish its {_span(file)} again (cache-pipeline edge publish)"
@@ -105,7 +114,7 @@ def checked_rows(file: DataFile, body: bytes | None, columns: Sequence[str] | No
             f"published file {file.path} was altered: its sha256 is not the manifest's; delete it and publish its "
             f"{_span(file)} again (cache-pipeline edge publish)"
         )
-    return pq.read_table(io.BytesIO(body), columns=list(columns) if columns else None)
+    return body
 
 
 def _span(file: DataFile) -> str:

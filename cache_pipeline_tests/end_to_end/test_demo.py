@@ -4,9 +4,9 @@ import json
 import time
 from datetime import UTC, date, datetime, timedelta
 
-import pyarrow.parquet as pq
 import pytest
 
+from cache_pipeline.edge import read
 from cache_pipeline_tests.end_to_end.conftest import leftovers_are_gone
 
 pytestmark = pytest.mark.timeout(300)
@@ -57,9 +57,12 @@ def test_real_volumes_are_the_same_in_every_tier_and_in_the_file(project, comman
     for day in report["reports"]["conversation_day"]["days"]:
         assert len(set(day["totals"].values())) == 1
 
-    published = list((project / "data").glob("arrivals-*/edge/v1/default/data/queue_interval/day=2026-03-30/*.parquet"))
-    assert len(published) == 1
-    assert sum(pq.read_table(published[0])["offered"].to_pylist()) == totals[date(2026, 3, 30)] == 0
+    (edge,) = (project / "data").glob("arrivals-*/edge/v1/default")
+    closed_day = read(f"file://{edge}", "queue_interval", ["offered"], "2026-03-30/2026-03-31")
+    assert sum(closed_day["offered"].to_pylist()) == totals[date(2026, 3, 30)] == 0
+    assert [path.parent.name for path in edge.glob("data/queue_interval/*/*.parquet")] == ["month=2026-03"]
+    assert (edge / "index.html").exists()
+    assert "executives.html" in demo.said()
 
 
 def test_a_demo_killed_half_way_is_finished_by_the_next(project, command_line):

@@ -108,8 +108,7 @@ async function show() {
   const dataset = manifest.datasets[name]
   const clock = localClock(dataset.time_zone)
   const days = daysOf(dataset, clock)
-  byId('heading').textContent = title(name)
-  document.title = title(name)
+  document.title = `Contact centre: ${title(name).toLowerCase()}`
   byId('description').textContent = dataset.description
   banner(...freshness(dataset, days))
   if (days.last === null) return refuse(new Error('The data set has no published day yet: run its backfill.'))
@@ -152,7 +151,10 @@ const whole = ({ days }, first, last) => range(first, last).every(day => days.pu
 function showTiles(view) {
   const { now, before, all, spans, days } = view
   const comparable = whole(view, spans.beforeFirst, spans.beforeLast)
-  byId('glance').textContent = spans.days === 1 ? longDay(spans.last) : `${shortDay(spans.first)} – ${longDay(spans.last)}`
+  const weekdayName = WEEKDAYS[weekday(days.last)]
+  byId('glance').replaceChildren(
+    h('strong', {}, spans.days === 1 ? longDay(spans.last) : `${shortDay(spans.first)} – ${longDay(spans.last)}`),
+    comparable ? ` against ${spans.against}; ${shortDay(days.last)} against the ${weekdayName} before` : '')
   const trend = range(spans.chartFirst, spans.last)
   byId('tiles').replaceChildren(...visible(view.measures).slice(0, TILES).map(measure => tile({
     measure,
@@ -160,9 +162,9 @@ function showTiles(view) {
     before: comparable ? valueOf(measure, before.total) : null,
     against: spans.against,
     day: valueOf(measure, all.days.get(days.last)),
-    dayName: dayText(days.last),
+    dayName: dayText(days.last).replace(/ \S+$/, ''),
     sameDay: valueOf(measure, all.days.get(days.last - 7)),
-    weekdayName: WEEKDAYS[weekday(days.last)],
+    weekdayName,
     trend: trend.map(day => valueOf(measure, all.days.get(day))),
   })))
 }

@@ -26,12 +26,13 @@ const known = values => values.filter(value => value !== null && Number.isFinite
 
 function scaleOf(chart) {
   const bars = chart.series.filter(({ mark }) => mark === 'bar')
-  const stacked = chart.days.map((_, place) => bars.reduce((all, { values }) => all + (values[place] ?? 0), 0))
+  const stacked = bars.length ? chart.days.map((_, place) => bars.reduce((all, { values }) => all + (values[place] ?? 0), 0)) : []
   const all = known([...stacked, ...chart.series.filter(({ mark }) => mark !== 'bar').flatMap(({ values }) => values)])
   const high = all.length ? Math.max(...all) : 1
   // A share that never leaves the nineties would be a flat line on a scale from nought.
-  const low = bars.length || chart.kind !== 'share' || !all.length ? 0 : Math.max(0, Math.min(...all) - (high - Math.min(...all)) * 0.4)
-  const marks = ticks(chart.kind === 'share' && high - low < 0.02 ? Math.max(0, low - 0.01) : low, high, chart.kind)
+  const least = all.length ? Math.min(...all) : 0
+  const low = chart.kind === 'share' && !bars.length && least > high / 2 ? Math.max(0, least - (high - least) * 0.4) : 0
+  const marks = ticks(low, high, chart.kind)
   if (chart.kind === 'share' && marks.at(-1) > 1) marks.splice(marks.findIndex(mark => mark >= 1 - 1e-9) + 1)
   return marks
 }
@@ -83,14 +84,14 @@ function drawn(chart, width) {
   const floor = days.map(() => 0)
   for (const series of chart.series) {
     if (series.mark === 'bar') {
-      const gap = Math.min(band * 0.28, 10)
+      const broad = Math.max(Math.min(band * 0.72, 46), 1)
       series.values.forEach((value, place) => {
         if (!value) return
         const [bottom, top] = [y(floor[place]), y(floor[place] + value)]
         floor[place] += value
         svg.append(s('rect', {
           class: `bar ${series.look}${chart.isProvisional(days[place]) ? ' provisional' : ''}`,
-          x: PAD.left + place * band + gap / 2, y: top, width: Math.max(band - gap, 1), height: Math.max(bottom - top, 0.5),
+          x: x(place) - broad / 2, y: top, width: broad, height: Math.max(bottom - top, 0.5),
           rx: Math.min(2, band / 6),
         }))
       })
@@ -164,12 +165,13 @@ export function dayChart(chart) {
       textTable(`${chart.title} by day`, ['Day', ...chart.series.map(({ name }) => name)], rows.reverse())))
   })
   return h('figure', { class: `chart ${chart.size}` },
-    h('figcaption', {}, h('h3', {}, chart.title), legend(chart.series), readout), plot, table)
+    h('figcaption', {}, h('h3', {}, chart.title), legend(chart), readout), plot, table)
 }
 
-function legend(series) {
-  if (series.length < 2) return null
-  return h('ul', { class: 'legend' }, series.map(({ name, look, mark }) => h('li', {}, h('span', { class: `key ${mark} ${look}` }), name)))
+function legend({ title, series }) {
+  // A series that is called as the chart is needs no key of its own.
+  const named = series.filter(({ name }) => name !== title)
+  return named.length ? h('ul', { class: 'legend' }, named.map(({ name, look, mark }) => h('li', {}, h('span', { class: `key ${mark} ${look}` }), name))) : null
 }
 
 /** A line without axes for a tile; what it says stands in the tile's text. */

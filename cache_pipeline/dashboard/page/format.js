@@ -4,8 +4,9 @@ const LANGUAGE = navigator.language || 'en'
 const whole = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 0 })
 const short = new Intl.NumberFormat(LANGUAGE, { notation: 'compact', maximumFractionDigits: 1 })
 const percent = new Intl.NumberFormat(LANGUAGE, { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 })
-const change = new Intl.NumberFormat('en', { style: 'percent', maximumFractionDigits: 1, signDisplay: 'exceptZero' })
-const points = new Intl.NumberFormat('en', { minimumFractionDigits: 1, maximumFractionDigits: 1, signDisplay: 'exceptZero' })
+const change = new Intl.NumberFormat(LANGUAGE, { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1, signDisplay: 'exceptZero' })
+const points = new Intl.NumberFormat(LANGUAGE, { minimumFractionDigits: 1, maximumFractionDigits: 1, signDisplay: 'exceptZero' })
+const signed = text => text.replace('-', '−')
 
 export const NONE = '–'
 
@@ -25,7 +26,7 @@ export const written = (value, kind) => (value === null || !Number.isFinite(valu
 /** The same where there is little room: axes and cells. */
 export function brief(value, kind) {
   if (value === null || !Number.isFinite(value)) return ''
-  if (kind === 'count') return value < 10 && value % 1 ? value.toFixed(1) : short.format(value)
+  if (kind === 'count') return value < 10 && value % 1 ? value.toFixed(1) : value < 1000 ? whole.format(value) : short.format(value)
   if (kind === 'share') return `${Math.round(value * 100)}%`
   const total = Math.round(value / 1000)
   return total < 60 ? `${total}s` : `${Math.floor(total / 60)}:${String(total % 60).padStart(2, '0')}`
@@ -36,11 +37,11 @@ export function difference(now, before, kind) {
   if (now === null || before === null || !Number.isFinite(now) || !Number.isFinite(before)) return null
   if (kind === 'share') {
     const amount = (now - before) * 100
-    return { sign: Math.sign(Math.round(amount * 10)), text: `${points.format(amount)} pts` }
+    return { sign: Math.sign(Math.round(amount * 10)), text: `${signed(points.format(amount))} pts` }
   }
   if (before === 0) return null
   const amount = now / before - 1
-  return { sign: Math.sign(Math.round(amount * 1000)), text: change.format(amount) }
+  return { sign: Math.sign(Math.round(amount * 1000)), text: signed(change.format(amount)) }
 }
 
 const formatters = new Map()

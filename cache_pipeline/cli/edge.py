@@ -1,0 +1,227 @@
+"""``cache-pipeline edge``: publish from history, look after what is published, and look at the page."""
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from cache_pipeline.cli.edge_server import serving_edge
+from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.dashboard.carried import carried_page
+from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.interval import Interval, canonical_instant
+from cache_pipeline.query.report import Tier
+from cache_pipeline.query.series import Series
+from cache_pipeline.service.engine import declared_reports, edge_tier, report_columns, utc_now
+from cache_pipeline.service.republishing import Republished, republish, trailing_window
+from cache_pipeline.settings import Settings, read_settings
+from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.tiers.edge_carry import carried_files
+from cache_pipeline.tiers.edge_keep import (
+    KEEP_FOR,
+    KEEP_SNAPSHOTS,
+    collect_garbage,
+    rollback,
+    snapshots,
+    verify,
+)
+from cache_pipeline.tiers.edge_page import Labels, publish_page
+from cache_pipeline.tiers.history import open_history
+
+
+@click.group()
+def edge() -> None:
+    """The published data sets and the executives' page: Parquet on a static store, for anyone with the URL."""
+
+
+@edge.command()
+@click.argument("reports", nargs=-1)
+@click.option(
+    "--interval", help="start/end (ends without an offset are in the report's zone); by default the last 35 days."
+)
+@click.option("--all", "everything", is_flag=True, help="Everything that history holds.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="YAML or JSON: column, then id: name; shown on the page."
+)
+@click.option("--page-only", is_flag=True, help="Only the page and its names.")
+def publish(
+    reports: tuple[str, ...], interval: str | None, labels: Path | None, *, everything: bool, page_only: bool
+) -> None:
+    """Publish the page, and REPORTS (by default all) from history; what has not changed is not uploaded again."""
+    settings = read_settings()
+    declared = declared_reports(settings)
+    wanted = [find_report(declared, name) for name in reports] if reports else list(declared.values())
+    spans = {each.report: Interval.parse(interval, each.zone) if interval else None for each in wanted}
+    tier, names = edge_tier(settings), read_labels(labels) if labels else None
+    if not page_only:
+        with open_history(settings.required_postgres_url()) as history:
+            for report in (each for each in wanted if Tier.edge in each.tiers):
+                span = None if everything else spans[report.report] or trailing_window(report, utc_now())
+                done = republish(history, tier, Series(report, settings.tenant), report_columns(report), span)
+                click.echo(_published(report.report, done))
+    put = publish_page(tier.store, names)
+    click.echo(f"page: {put} objects put; read it at {page_address(settings)}")
+
+
+def _published(name: str, done: Republished) -> str:
+    if done.snapshot is None:
+        return f"{name}: history holds nothing of it; run its backfill first"
+    return f"{name}: {done.rows:,} rows in {done.files} files, {done.uploaded} uploaded; snapshot {done.snapshot}"
+
+
+def read_labels(path: Path) -> Labels:
+    """Names of dimension values.
+
+    Raises:
+        CommandError: the file cannot be read, or is of another shape.
+    """
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CommandError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    by_column: object = found
+    if not isinstance(by_column, Mapping) or not all(isinstance(names, Mapping) for names in by_column.values()):
+        raise CommandError(f"{path} must name columns, and below each its ids: queue_id: {{6f1c…: Billing}}")
+    return {str(column): {str(key): str(name) for key, name in names.items()} for column, names in by_column.items()}
+
+
+@edge.command("verify")
+def verify_command() -> None:
+    """Hold every published file against the manifest; exit code 1 says that something is wrong."""
+    tier = edge_tier(read_settings())
+    problems = verify(tier)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise click.exceptions.Exit(1)
+    files = [file for dataset in tier.manifest().datasets.values() for file in dataset.files]
+    size = sum(file.bytes for file in files)
+    click.echo(f"all {len(files)} files are as published, {size:,} bytes")
+
+
+@edge.command("rollback")
+@click.argument("snapshot")
+def rollback_command(snapshot: str) -> None:
+    """Make SNAPSHOT (of `edge ls --snapshots`) the manifest again."""
+    put = rollback(edge_tier(read_settings()), snapshot)
+    click.echo(f"the manifest is that of {snapshot} again; it is snapshot {put} now")
+
+
+def _days(_context: click.Context, _parameter: click.Parameter, text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,5})([dh])", text)
+    if not found:
+        raise click.BadParameter(f"{text!r} is no length of time: write 7d or 36h")
+    return timedelta(**{{"d": "days", "h": "hours"}[found[2]]: int(found[1])})
+
+
+@edge.command()
+@click.option(
+    "--keep-for", default=f"{KEEP_FOR.days}d", show_default=True, callback=_days, help="Younger things stay: 7d, 36h."
+)
+@click.option(
+    "--keep-snapshots",
+    default=KEEP_SNAPSHOTS,
+    show_default=True,
+    type=click.IntRange(1),
+    help="As many stay, however old.",
+)
+@click.option("--forget", is_flag=True, help="At once, all that the manifest does not name: for figures that must go.")
+def gc(keep_for: timedelta, keep_snapshots: int, *, forget: bool) -> None:
+    """Delete old snapshots, and files that no kept snapshot names."""
+    done = collect_garbage(edge_tier(read_settings()), keep_for, keep_snapshots, forget=forget)
+    click.echo(
+        f"{len(done.files)} files ({done.bytes:,} bytes) and {len(done.snapshots)} snapshots deleted; "
+        f"{done.kept} snapshots can be gone back to"
+    )
+    if forget and done.files:
+        click.echo("purge the CDN too: copies of deleted files may stay in its caches for a year")
+
+
+@edge.command()
+@click.option("--snapshots", "list_snapshots", is_flag=True, help="Snapshots instead of data sets.")
+@click.option("--json", "as_json", is_flag=True, help="The manifest as it is.")
+def ls(*, list_snapshots: bool, as_json: bool) -> None:
+    """List data sets, or the snapshots that can be gone back to."""
+    tier, console = edge_tier(read_settings()), Console()
+    if as_json:
+        click.echo(json.dumps(tier.manifest().model_dump(mode="json"), indent=1))
+    elif list_snapshots:
+        for snapshot in snapshots(tier):
+            click.echo(f"{snapshot.id}  {canonical_instant(snapshot.put)}{'  current' if snapshot.current else ''}")
+    else:
+        console.print(_table(tier))
+
+
+def _table(tier: EdgeTier) -> Table:
+    table = Table(title="Published")
+    for heading in ("data set", "complete through", "provisional from", "files", "rows", "bytes"):
+        table.add_column(heading, justify="left" if heading.startswith(("data", "complete", "prov")) else "right")
+    for name, dataset in sorted(tier.manifest().datasets.items()):
+        instants = (dataset.complete_through, dataset.provisional_from)
+        table.add_row(
+            name,
+            *(canonical_instant(instant) if instant else "none" for instant in instants),
+            f"{len(dataset.files):,}",
+            f"{sum(file.rows for file in dataset.files):,}",
+            f"{sum(file.bytes for file in dataset.files):,}",
+        )
+    return table
+
+
+@edge.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--port", default=8080, show_default=True, help="Port on 127.0.0.1; 0 for any free one.")
+def serve(folder: Path | None, port: int) -> None:
+    """Serve FOLDER (by default the edge store's) with the headers that a CDN would send, until Ctrl-C."""
+    root = folder or edge_folder(read_settings())
+    if root is None or not (root / "v1").is_dir():
+        raise CommandError(
+            f"{root or 'the edge store'} is no folder with v1 in it: give the folder of a file:// edge store"
+        )
+    with serving_edge(root, port) as url:
+        click.echo(f"{url}/ serves {root}; Ctrl-C stops it", err=True)
+        while True:
+            time.sleep(3600)
+
+
+@edge.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--newest", default="60d", show_default=True, callback=_days, help="How much of each data set: 60d.")
+def save(file: Path, newest: timedelta) -> None:
+    """Write the page with its data as one HTML FILE, to open from a disk or to send."""
+    write_carried(file, carried_page(carried_files(edge_tier(read_settings()), newest)))
+    click.echo(f"{file.resolve().as_uri()} ({file.stat().st_size:,} bytes)")
+
+
+def write_carried(path: Path, body: bytes) -> Path:
+    """Write a file that a reader sees whole or not at all.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_bytes(body)
+        partial.replace(path)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from error
+    return path.resolve()
+
+
+def edge_folder(settings: Settings) -> Path | None:
+    """The edge store's folder, or None where it is in a cloud."""
+    address = urlsplit(settings.edge_address)
+    return Path(unquote(address.path)) if address.scheme == "file" else None
+
+
+def page_address(settings: Settings) -> str:
+    """Where the page is, in the store."""
+    return f"{settings.edge_address.rstrip('/')}/v1/{settings.tenant}/index.html"

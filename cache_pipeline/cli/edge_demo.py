@@ -1,0 +1,61 @@
+"""The page of a demo: published beside its data with names for the simulated queues, and written as one file."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache_pipeline.cli.edge import edge_folder, write_carried
+from cache_pipeline.cli.edge_server import serving_edge
+from cache_pipeline.dashboard.carried import carried_page
+from cache_pipeline.service.engine import edge_tier
+from cache_pipeline.settings import Settings
+from cache_pipeline.simulator.organisation import organisation_of
+from cache_pipeline.simulator.settings import SimulatorSettings
+from cache_pipeline.tiers.edge_carry import carried_files
+from cache_pipeline.tiers.edge_page import Labels, publish_page
+
+#: The simulated vendor gives its queues ids and no names; the first is the busiest.
+_QUEUES = (
+    "Billing",
+    "Orders",
+    "Technical support",
+    "Deliveries",
+    "Returns",
+    "Contracts",
+    "Complaints",
+    "New customers",
+)
+
+
+def demo_labels() -> Labels:
+    """Names for the simulated queues."""
+    queues = organisation_of(SimulatorSettings()).values["queueId"]
+    return {"queue_id": dict(zip(queues, _QUEUES, strict=False))}
+
+
+def write_page(settings: Settings) -> Path | None:
+    """Publish the page, and write it with its data as ``executives.html``.
+
+    Returns:
+        That file, or None where nothing was published.
+
+    Raises:
+        CommandError: the folder cannot be written.
+        EdgeStoreError: the store refused.
+    """
+    edge = edge_tier(settings)
+    if not edge.manifest().datasets:
+        return None
+    publish_page(edge.store, demo_labels())
+    return write_carried(settings.data_dir / "executives.html", carried_page(carried_files(edge)))
+
+
+@contextmanager
+def serving_page(settings: Settings) -> Generator[str | None]:
+    """Serve the page on a free port while the block lasts; None where the store is no folder."""
+    folder = edge_folder(settings)
+    if folder is None:
+        yield None
+        return
+    with serving_edge(folder) as url:
+        yield f"{url}/v1/{settings.tenant}/"

@@ -1,0 +1,54 @@
+"""The page with its data in one file, to open from a disk or to send: it asks for nothing, from nowhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+
+from cache_pipeline.dashboard import page_sources
+
+_IMPORT = re.compile(r"(\bfrom\s*')\./([\w/.-]+\.js')")
+_HEAD_LINK = re.compile(r'<link rel="(?:modulepreload|stylesheet)"[^>]*>\n')
+_POLICY = re.compile(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*')
+_SCRIPT = '<script type="module" src="app.js"></script>\n'
+_START = "import 'page/app.js'"
+
+
+def carried_page(published: Mapping[str, bytes]) -> bytes:
+    """One HTML file.
+
+    Args:
+        published: ``manifest.json``, ``labels.json`` and the data files that the manifest names, by path.
+    """
+    sources = dict(page_sources())
+    style = sources["style.css"].decode()
+    modules = {
+        f"page/{path}": _data_url(_IMPORT.sub(r"\1page/\2", body.decode()).encode())
+        for path, body in sources.items()
+        if path.endswith(".js")
+    }
+    importmap = json.dumps({"imports": modules})
+    carried = json.dumps({path: base64.b64encode(body).decode() for path, body in published.items()})
+    policy = (
+        f"default-src 'none'; script-src data: {_allowed(importmap)} {_allowed(_START)}; style-src {_allowed(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    html = _POLICY.sub(lambda found: found[1] + policy, _HEAD_LINK.sub("", sources["index.html"].decode()))
+    head = (
+        f"<style>{style}</style>\n"
+        f'<script type="importmap">{importmap}</script>\n'
+        f'<script type="application/json" id="embedded">{carried}</script>\n'
+        f'<script type="module">{_START}</script>\n'
+    )
+    return html.replace(_SCRIPT, head).encode()
+
+
+def _data_url(body: bytes) -> str:
+    return f"data:text/javascript;base64,{base64.b64encode(body).decode()}"
+
+
+def _allowed(inline: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"
