@@ -31,6 +31,8 @@ class VendorAccount(BaseModel, frozen=True):
         clients: the token pool.
         requests_per_window: overrides the platform's documented limit for each client.
         window_seconds: overrides the length of the platform's window.
+        poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds; ``adaptive`` never more often, and leaves
+            out polls that its percentages or the durations of earlier jobs show to be futile.
     """
 
     base_url: HttpUrl
@@ -38,6 +40,7 @@ class VendorAccount(BaseModel, frozen=True):
     clients: tuple[ClientCredentials, ...] = Field(min_length=1)
     requests_per_window: int | None = Field(None, ge=4)
     window_seconds: float | None = Field(None, gt=0)
+    poll_policy: Literal["adaptive", "guide"] = "adaptive"
 
     @property
     def login_address(self) -> str:

@@ -24,6 +24,7 @@ from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.platforms.base import Capabilities, Platform
 from cache_pipeline.upstream.platforms.genesys import Genesys
 from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.upstream.polling import DurationStore, Guide, Pacing, PollPolicy
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 
 _PLATFORMS: Mapping[str, type[Genesys] | type[ReportData]] = {
@@ -138,10 +139,12 @@ async def open_service(settings: Settings, on_keep: OnKeep = keep_no_record) -> 
         pool = BlockingConnectionPool.from_url(settings.required_redis_url(), max_connections=32, timeout=20)
         redis = await stack.enter_async_context(Redis.from_pool(pool))
         platforms: dict[str, Platform] = {}
+        pacings: dict[str, Pacing] = {}
         for name, account in settings.accounts().items():
             config = _upstream_config(name, account, _PLATFORMS[name].capabilities)
             client = await stack.enter_async_context(upstream_client(config, redis))
             platforms[name] = _PLATFORMS[name](client)
+            pacings[name] = Pacing(PollPolicy(account.poll_policy), DurationStore(redis, name), Guide())
         yield ReportService(
             platforms=platforms,
             history=stack.enter_context(open_history(settings.required_postgres_url())),
@@ -150,4 +153,5 @@ async def open_service(settings: Settings, on_keep: OnKeep = keep_no_record) -> 
             clock=utc_now,
             tenant=settings.tenant,
             on_keep=on_keep,
+            pacings=pacings,
         )

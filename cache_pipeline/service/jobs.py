@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.series import Series
 from cache_pipeline.upstream.errors import UpstreamError
 from cache_pipeline.upstream.platforms.base import Job, JobStatus, Platform
-from cache_pipeline.upstream.poll import guide_delays, poll_until_done
+from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
 
 #: Longer than any query is known to take; a job beyond it is reported, not awaited for ever.
@@ -36,6 +38,18 @@ class FinishedJob:
     started: float
 
 
+OnPercent = Callable[[Interval, float | None], None]
+
+
+def _ignore(_interval: Interval, _percent: float | None) -> None:
+    return
+
+
+def _kind_of(report: Report, interval: Interval) -> str:
+    """What takes a vendor about equally long: one series, and intervals of lengths within a fifth of each other."""
+    return f"{Series(report).id}:{round(4 * math.log2((interval.end - interval.start).total_seconds()))}"
+
+
 @dataclass(frozen=True)
 class Jobs:
     """The upstream queries of one report in one lane.
@@ -45,12 +59,16 @@ class Jobs:
         report: the declaration.
         lane: who asks.
         clock: the time, in UTC.
+        pacing: when to ask for a job.
+        on_percent: hears, at every poll, how far the query of an interval is; None where the vendor does not say.
     """
 
     platform: Platform
     report: Report
     lane: Lane
     clock: Callable[[], datetime]
+    pacing: Pacing = field(default_factory=Pacing)
+    on_percent: OnPercent = _ignore
 
     @asynccontextmanager
     async def finished(self, interval: Interval) -> AsyncGenerator[FinishedJob]:
@@ -62,22 +80,26 @@ class Jobs:
         started, fetched_at = time.monotonic(), self.clock()
         job = await self.platform.submit(self.report, interval, self.lane)
         try:
-            polls = 0 if job.answer is not None else await self._polled(job)
+            polls = 0 if job.answer is not None else await self._polled(job, interval)
             yield FinishedJob(job, fetched_at, 1 + polls, started)
         except BaseException:
             await self._cancelled(job)
             raise
 
-    async def _polled(self, job: Job) -> int:
+    async def _polled(self, job: Job, interval: Interval) -> int:
         polls = 0
 
-        async def done() -> JobStatus | None:
+        async def check() -> JobStatus:
             nonlocal polls
             polls += 1
-            status = await self.platform.status(job)
-            return status if status.done else None
+            return await self.platform.status(job)
 
-        await poll_until_done(done, guide_delays(), deadline=_JOB_DEADLINE_SECONDS)
+        await self.pacing.finished(
+            _kind_of(self.report, interval),
+            check,
+            deadline=_JOB_DEADLINE_SECONDS,
+            heard=lambda percent: self.on_percent(interval, percent),
+        )
         return polls
 
     async def _cancelled(self, job: Job) -> None:

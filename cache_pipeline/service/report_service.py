@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from redis.asyncio import Redis
@@ -27,7 +27,7 @@ from cache_pipeline.service.fetching import (
     clipped_to_now,
     fetch_partitions,
 )
-from cache_pipeline.service.jobs import Jobs
+from cache_pipeline.service.jobs import Jobs, OnPercent
 from cache_pipeline.service.judging import Judge
 from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
 from cache_pipeline.tiers.answer import Answer, render
@@ -38,6 +38,7 @@ from cache_pipeline.tiers.hot import HotTier
 from cache_pipeline.tiers.single_flight import single_flight
 from cache_pipeline.tiers.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.upstream.platforms.base import Platform
+from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
 
 #: How far back history is looked at for what comparable days hold.
@@ -73,6 +74,10 @@ def _ignore(_chunk: JudgedChunk) -> None:
     return
 
 
+def _no_percent(_interval: Interval, _percent: float | None) -> None:
+    return
+
+
 def _told(partition: FetchedPartition) -> Kept:
     return Kept(
         partition.interval,
@@ -94,6 +99,7 @@ class ReportService:
         clock: the time, in UTC.
         tenant: whose data.
         on_keep: hears of what was written to history.
+        pacings: by platform, when its jobs are asked for.
     """
 
     platforms: Mapping[str, Platform]
@@ -103,6 +109,7 @@ class ReportService:
     clock: Callable[[], datetime]
     tenant: str
     on_keep: OnKeep = keep_no_record
+    pacings: Mapping[str, Pacing] = field(default_factory=dict[str, Pacing])
 
     def series(self, report: Report) -> Series:
         """The report as this tenant's series."""
@@ -132,6 +139,7 @@ class ReportService:
         lane: Lane,
         *,
         on_chunk: Callable[[JudgedChunk], None] = _ignore,
+        on_percent: OnPercent = _no_percent,
         again: bool = False,
     ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
         """Bring together the rows of some partitions, asking the vendor for what history lacks.
@@ -143,12 +151,15 @@ class ReportService:
             wanted: interval by partition key; ends must be boundaries of the granularity.
             lane: who asks.
             on_chunk: hears of every judged answer as it falls.
+            on_percent: hears, at every poll, how far the query of an interval is.
             again: ask for everything, whatever history holds.
 
         Yields:
             Every partition once, as it is finished; one that has not begun yet has failed.
         """
-        jobs, series = Jobs(self.platform(report), report, lane, self.clock), self.series(report)
+        pacing = self.pacings.get(report.platform) or Pacing()
+        jobs = Jobs(self.platform(report), report, lane, self.clock, pacing, on_percent)
+        series = self.series(report)
         now = self.clock()
         for key in [key for key, span in wanted.items() if clipped_to_now(span, report, now) is None]:
             yield FailedPartition(key, wanted[key], _not_begun(wanted[key]))
@@ -222,6 +233,7 @@ class ReportService:
         lane: Lane = Lane.interactive,
         *,
         on_chunk: Callable[[JudgedChunk], None] = _ignore,
+        on_percent: OnPercent = _no_percent,
     ) -> Answer:
         """Answer a query: hot, else history, else the vendor.
 
@@ -230,6 +242,7 @@ class ReportService:
             interval: what is asked of it.
             lane: who asks.
             on_chunk: hears of every judged answer of the vendor as it falls.
+            on_percent: hears, at every poll, how far the vendor's query of an interval is.
 
         Raises:
             InvalidInterval: it cuts a bucket, or lies in the future.
@@ -246,7 +259,7 @@ class ReportService:
 
         async with single_flight(self.redis, query.key(HOT_TTL_TIER), landed) as mine:
             if mine:
-                await self._fetch_and_keep(report, query.interval, lane, on_chunk)
+                await self._fetch_and_keep(report, query.interval, lane, on_chunk, on_percent)
         # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
         ready = await self._from_history(query, asked_at)
         if ready is None:
@@ -267,9 +280,15 @@ class ReportService:
         ]
 
     async def _fetch_and_keep(
-        self, report: Report, interval: Interval, lane: Lane, on_chunk: Callable[[JudgedChunk], None]
+        self,
+        report: Report,
+        interval: Interval,
+        lane: Lane,
+        on_chunk: Callable[[JudgedChunk], None],
+        on_percent: OnPercent,
     ) -> None:
-        async with aclosing(self.fetch(report, {str(interval): interval}, lane, on_chunk=on_chunk)) as partitions:
+        fetching = self.fetch(report, {str(interval): interval}, lane, on_chunk=on_chunk, on_percent=on_percent)
+        async with aclosing(fetching) as partitions:
             async for partition in partitions:
                 if isinstance(partition, FailedPartition):
                     raise partition.error

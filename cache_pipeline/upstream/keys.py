@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class UpstreamKeys:
-    """Keys of the quota and of the access tokens of one platform."""
+    """Keys of the quota, the access tokens and the polls of one platform."""
 
     platform: str
 
@@ -38,6 +38,10 @@ class UpstreamKeys:
     def refused(self, client_id: str) -> str:
         """Why the login refused a client lately, sealed."""
         return self._oauth(f"refused:{client_id}")
+
+    def durations(self, kind: str) -> str:
+        """How long jobs of one kind took."""
+        return f"cache_pipeline:polling:{{{self.platform}}}:{kind}"
 
     def _quota(self, name: str) -> str:
         return f"cache_pipeline:quota:{{{self.platform}}}:{name}"

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import httpx
@@ -15,11 +16,11 @@ from cache_pipeline.gateway.app import create_app
 from cache_pipeline.gateway.gateway import Gateway
 from cache_pipeline.gateway.worker import Worker
 from cache_pipeline.query.report import Report
-from cache_pipeline.service import jobs
+from cache_pipeline.service import engine
 from cache_pipeline.service.engine import migrate_history
 from cache_pipeline.settings import ClientCredentials, GatewaySettings, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.upstream.poll import guide_delays
+from cache_pipeline.upstream.polling import Guide
 from cache_pipeline_tests.query.declared import declared
 
 REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8)
@@ -114,7 +115,7 @@ def settings_for(postgres_url: str, redis_url: str, vendor_url: str, **changes: 
 @pytest.fixture
 def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenApi:
     """Opens an API without a worker, with short upstream jobs and an ample quota."""
-    monkeypatch.setattr(jobs, "guide_delays", lambda: guide_delays(0.01, 0.05))
+    monkeypatch.setattr(engine, "Guide", partial(Guide, first=0.01, cap=0.05))
 
     @asynccontextmanager
     async def opened(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:

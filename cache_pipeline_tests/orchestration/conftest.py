@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from cache_pipeline.service import jobs
-from cache_pipeline.upstream.poll import guide_delays
+from cache_pipeline.service import engine
+from cache_pipeline.upstream.polling import Guide
 from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared, declared_by_job
 
 
@@ -20,7 +20,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
     for name in [name for name in os.environ if name.startswith("CACHE_PIPELINE_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs, "guide_delays", partial(guide_delays, first=0.02, cap=0.15))
+    monkeypatch.setattr(engine, "Guide", partial(Guide, first=0.02, cap=0.15))
     return monkeypatch
 
 
