@@ -14,9 +14,9 @@ import pyarrow as pa
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
-from cache_pipeline.query.calendar import time_zone
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import rows_within
+from cache_pipeline.query.zones import time_zone
 from cache_pipeline.tiers.edge_files import checked_rows
 from cache_pipeline.tiers.edge_store import EdgeStoreError, reading_store, told
 from cache_pipeline.tiers.manifest import DataFile, DataSet, Manifest, UnreadableManifest

@@ -9,25 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 from cache_pipeline.query.errors import InvalidInterval, QueryError
 from cache_pipeline.query.interval import Interval
 
 _MINUTES_A_DAY = 24 * 60
 _PERIOD = re.compile(r"P(?:(?P<months>\d+)M|(?P<weeks>\d+)W|(?P<days>\d+)D|T(?:(?P<hours>\d+)H|(?P<minutes>\d+)M))")
-
-
-def time_zone(name: str) -> ZoneInfo:
-    """The IANA zone of that name.
-
-    Raises:
-        QueryError: no such zone.
-    """
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise QueryError(f"time zone {name!r} is not in the IANA database: write Europe/Berlin or UTC, say") from error
 
 
 @dataclass(frozen=True)
@@ -45,6 +34,7 @@ class Step:
     minutes: int = 0
 
     @classmethod
+    @lru_cache(maxsize=256)
     def parse(cls, period: str) -> Step:
         """Read an ISO 8601 period: ``PT15M``, ``PT1H``, ``P1D``, ``P7D`` or ``P1W``, ``P1M``.
 
@@ -128,6 +118,12 @@ def is_aligned(interval: Interval, step: Step, zone: ZoneInfo) -> bool:
     return floor(interval.start, step, zone) == interval.start and floor(interval.end, step, zone) == interval.end
 
 
+def whole_buckets(interval: Interval, step: Step, zone: ZoneInfo) -> Interval:
+    """The shortest interval of whole steps that contains another."""
+    last = floor(interval.end - timedelta(microseconds=1), step, zone)
+    return Interval(floor(interval.start, step, zone), following(last, step, zone))
+
+
 def buckets(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interval]:
     """The granularity steps of an interval, in order.
 
@@ -135,10 +131,7 @@ def buckets(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Inter
         InvalidInterval: an end of the interval is not a boundary, so that a bucket would be cut.
     """
     if not is_aligned(interval, granularity, zone):
-        whole = Interval(
-            floor(interval.start, granularity, zone),
-            following(floor(interval.end - timedelta(microseconds=1), granularity, zone), granularity, zone),
-        )
+        whole = whole_buckets(interval, granularity, zone)
         raise InvalidInterval(f"interval {interval} cuts a bucket of {granularity} in {zone.key}: ask for {whole}")
     return pieces(interval, granularity, zone)
 

@@ -11,3 +11,16 @@ class InvalidInterval(QueryError):
 
 class UnknownReport(QueryError):
     """A report name that no declaration has."""
+
+
+class InvalidQuery(QueryError):
+    """A field of a query that its report cannot answer.
+
+    Attributes:
+        field: of the query, as ``group_by``.
+        problem: what is wrong with it, and what there is instead.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field, self.problem = field, problem
+        super().__init__(f"{field}: {problem}")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from cache_pipeline.query.durations import Duration
 from cache_pipeline.query.errors import InvalidInterval
 
 _FIRST_YEAR, _LAST_YEAR = 1900, 9900
+_UTC = ZoneInfo("UTC")
 
 
 def canonical_instant(instant: datetime) -> str:
@@ -31,15 +33,26 @@ def parse_instant(text: str, zone: ZoneInfo | None = None) -> datetime:
     try:
         instant = datetime.fromisoformat(text.strip())
     except ValueError as error:
-        raise InvalidInterval(f"{text!r} is not an ISO 8601 date or time: write 2026-03-29T00:00:00Z, say") from error
+        raise InvalidInterval(
+            f"{_shown(text)} is not an ISO 8601 date or time: write 2026-03-29T00:00:00Z, say"
+        ) from error
     if instant.tzinfo is None:
         if zone is None:
-            raise InvalidInterval(f"{text!r} has no offset: add Z or an offset such as +02:00")
+            raise InvalidInterval(f"{_shown(text)} has no offset: add Z or an offset such as +02:00")
         instant = instant.replace(tzinfo=zone)
+    return _within_reason(instant, text).astimezone(UTC)
+
+
+def _within_reason(instant: datetime, text: str) -> datetime:
     # Within a year of what a datetime can hold, steps of the calendar would leave it.
     if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:
-        raise InvalidInterval(f"{text!r} lies outside the years {_FIRST_YEAR} to {_LAST_YEAR}")
-    return instant.astimezone(UTC)
+        raise InvalidInterval(f"{_shown(text)} lies outside the years {_FIRST_YEAR} to {_LAST_YEAR}")
+    return instant
+
+
+def _shown(text: str) -> str:
+    """A text to be quoted in an error, however long somebody made it."""
+    return repr(text if len(text) <= 80 else f"{text[:80]}…")
 
 
 @dataclass(frozen=True, order=True)
@@ -60,18 +73,27 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str, zone: ZoneInfo | None = None) -> Interval:
-        """Read ``start/end``.
+        """Read ``start/end``, ``start/duration`` or ``duration/end`` (``2026-03-01/P1M``, ``PT36H/2026-03-01T00:00:00Z``).
 
         Args:
-            text: two ISO 8601 instants with a slash between.
-            zone: the zone of ends that carry no offset.
+            text: two ISO 8601 instants with a slash between, or one and a duration.
+            zone: the zone of ends that carry no offset, and whose calendar durations follow; UTC where it is not given.
 
         Raises:
             InvalidInterval: open, reversed, empty, or not ISO 8601.
         """
-        start, slash, end = text.partition("/")
-        if not slash or not start.strip() or not end.strip() or ".." in (start.strip(), end.strip()):
-            raise InvalidInterval(f"interval {text!r} is open: give both ends, start/end")
+        start, slash, end = (part.strip() for part in text.partition("/"))
+        if not slash or not start or not end or ".." in (start, end):
+            raise InvalidInterval(f"interval {_shown(text)} is open: give both ends, start/end")
+        if start.startswith("P") and end.startswith("P"):
+            raise InvalidInterval(f"interval {_shown(text)} is two durations: give at least one end, as in start/P1D")
+        if end.startswith("P"):
+            first = parse_instant(start, zone)
+            last = Duration.parse(end).after(first, zone or _UTC)
+            return cls(first, _within_reason(last, text))
+        if start.startswith("P"):
+            last = parse_instant(end, zone)
+            return cls(_within_reason(Duration.parse(start).before(last, zone or _UTC), text), last)
         return cls(parse_instant(start, zone), parse_instant(end, zone))
 
     def __str__(self) -> str:

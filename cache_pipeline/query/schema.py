@@ -27,6 +27,15 @@ class Kind(StrEnum):
     number = "number"
 
 
+class Fold(StrEnum):
+    """How the figures of two buckets or groups become one; ``none`` where they cannot (percentiles, distinct counts)."""
+
+    sum = "sum"
+    min = "min"
+    max = "max"
+    none = "none"
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of an answer.
@@ -37,12 +46,18 @@ class Column:
         nullable: dimensions always are (a vendor leaves out a dimension without a value); of the metrics only those
             that have no value when nothing happened, such as a minimum.
         description: for people, shown in Dagster.
+        source: the vendor's name of the dimension or metric it holds; several columns may hold parts of one metric.
+        fold: how a metric's figures are rolled up. For a ratio these are its parts, which add where it does not.
+        multivalued: one event may be counted under several values of the dimension, so that their sum counts it twice.
     """
 
     name: str
     kind: Kind
     nullable: bool = False
     description: str = ""
+    source: str = ""
+    fold: Fold = Fold.none
+    multivalued: bool = False
 
 
 _Some = TypeVar("_Some", pa.Table, pa.RecordBatch)

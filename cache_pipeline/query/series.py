@@ -9,6 +9,7 @@ from functools import cached_property
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.zones import canonical_zone, same_buckets
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Series:
     """A report as one tenant asks for it, without an interval.
 
     Two declarations that mean the same figures are one series; a changed meaning starts a new one, so that rows of
-    the old and the new never mix. How the figures are fetched (delivery, chunk) is not part of the meaning.
+    the old and the new never mix. How the figures are fetched (delivery, chunk) is not part of the meaning, nor is the
+    report's name; but each report has a table of its own, so its series are its own too.
     """
 
     report: Report
@@ -34,16 +36,17 @@ class Series:
             "groupBy": list(report.group_by),
             "metrics": list(report.metrics),
         }
-        if report.time_zone != "UTC":
-            meaning["timeZone"] = report.time_zone
-        if report.filters.predicates:
-            meaning["filters"] = report.filters.model_dump(mode="json")
+        # A zone that cuts the same buckets as UTC does says nothing.
+        if not same_buckets(report.step.minutes, report.time_zone, "UTC"):
+            meaning["timeZone"] = canonical_zone(report.time_zone)
+        if report.filters:
+            meaning["filters"] = report.filters.meaning
         return meaning
 
     @cached_property
     def id(self) -> str:
-        """32 hexadecimal digits of the SHA-256 of the meaning."""
-        return _digest(self.meaning)[:32]
+        """32 hexadecimal digits of the SHA-256 of the meaning and of the report whose table holds the rows."""
+        return _digest({**self.meaning, "report": self.report.report})[:32]
 
 
 def _digest(meaning: dict[str, object]) -> str:
@@ -52,10 +55,29 @@ def _digest(meaning: dict[str, object]) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """A series and the interval wanted of it."""
+    """A series and the interval wanted of it.
+
+    Attributes:
+        series: what is wanted.
+        interval: whole buckets of it.
+        made_of: the series whose rows are rolled up to it, where it is not kept itself.
+        begun: the part whose rows there can be yet, where the last bucket is longer than that.
+    """
 
     series: Series
     interval: Interval
+    made_of: Series | None = None
+    begun: Interval | None = None
+
+    @property
+    def kept(self) -> Series:
+        """The series that history keeps, whose rows answer the query."""
+        return self.made_of or self.series
+
+    @property
+    def span(self) -> Interval:
+        """What must be held of that series."""
+        return self.begun or self.interval
 
     def key(self, ttl_tier: str) -> str:
         """``analytics:{query_type}:{sha256}:{ttl_tier}`` (G7); the tenant is part of what is hashed."""

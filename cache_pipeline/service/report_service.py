@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from redis.asyncio import Redis
 
-from cache_pipeline.query.calendar import buckets, is_aligned, pieces
+from cache_pipeline.query.calendar import is_aligned, pieces
 from cache_pipeline.query.completeness import Density, JudgedChunk
 from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.requested import AS_DECLARED, Narrowing, RequestedQuery, requested
+from cache_pipeline.query.rollup import roll_up
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.rows.rows import Rows
@@ -30,7 +32,7 @@ from cache_pipeline.service.fetching import (
 from cache_pipeline.service.jobs import Jobs, OnPercent
 from cache_pipeline.service.judging import Judge
 from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
-from cache_pipeline.tiers.answer import Answer, render
+from cache_pipeline.tiers.answer import Answer, render, rolled_up
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.fetched import HeldNewer
 from cache_pipeline.tiers.history import History, Replacement
@@ -205,17 +207,29 @@ class ReportService:
         await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
         await asyncio.to_thread(self.on_keep, report, [_told(partition) for partition in asked])
 
-    def query(self, report: Report, interval: Interval) -> Query:
+    def query(self, report: Report, interval: str | Interval, narrowing: Narrowing = AS_DECLARED) -> Query:
         """What is asked now: the part of the interval whose buckets have begun.
 
         Raises:
             InvalidInterval: it cuts a bucket, or lies in the future.
+            InvalidQuery: the report's rows do not hold what is asked for.
+            PlatformNotConfigured: something is asked for otherwise than declared, and the platform has no account.
         """
-        buckets(interval, report.step, report.zone)
-        begun = clipped_to_now(interval, report, self.clock())
+        columns = () if narrowing == AS_DECLARED else self.columns(report)
+        return self.begun(requested(report, interval, narrowing, columns))
+
+    def begun(self, wanted: RequestedQuery) -> Query:
+        """The part of a question whose buckets have begun; there is nothing to say of the future.
+
+        Raises:
+            InvalidInterval: none has begun.
+        """
+        now = self.clock()
+        begun = clipped_to_now(wanted.interval, wanted.asked, now)
         if begun is None:
-            raise _not_begun(interval)
-        return Query(self.series(report), begun)
+            raise _not_begun(wanted.interval)
+        query = replace(wanted, interval=begun).query(self.tenant)
+        return replace(query, begun=clipped_to_now(begun, wanted.declared, now)) if wanted.is_narrowed else query
 
     async def ready(self, query: Query, *, stale: timedelta = timedelta(0)) -> Answer | None:
         """The answer where hot or history holds it, without asking the vendor; None where it must be asked.
@@ -229,41 +243,59 @@ class ReportService:
     async def answer(
         self,
         report: Report,
-        interval: Interval,
+        interval: str | Interval,
         lane: Lane = Lane.interactive,
         *,
+        narrowing: Narrowing = AS_DECLARED,
         on_chunk: Callable[[JudgedChunk], None] = _ignore,
         on_percent: OnPercent = _no_percent,
     ) -> Answer:
-        """Answer a query: hot, else history, else the vendor.
+        """Answer a question asked of a report: hot, else history, else the vendor.
 
         Args:
             report: the declaration.
             interval: what is asked of it.
             lane: who asks.
+            narrowing: what is asked for otherwise than declared.
             on_chunk: hears of every judged answer of the vendor as it falls.
             on_percent: hears, at every poll, how far the vendor's query of an interval is.
 
         Raises:
-            InvalidInterval: it cuts a bucket, or lies in the future.
+            QueryError: as ``query`` does.
             IncompleteAnswer, UpstreamError, SchemaMismatch: the vendor's answer cannot be had or kept.
         """
+        query = self.query(report, interval, narrowing)
+        return await self.answer_query(query, lane, on_chunk=on_chunk, on_percent=on_percent)
+
+    async def answer_query(
+        self,
+        query: Query,
+        lane: Lane = Lane.interactive,
+        *,
+        on_chunk: Callable[[JudgedChunk], None] = _ignore,
+        on_percent: OnPercent = _no_percent,
+    ) -> Answer:
+        """Answer a query that has begun; as ``answer`` does.
+
+        What is asked of the vendor is always the series that history keeps, so that every other way to look at it is
+        answered from there.
+        """
         asked_at = self.clock()
-        query = self.query(report, interval)
         ready = await self.ready(query)
         if ready is not None:
             return ready
+        kept, span = query.kept, query.span
 
         async def landed() -> bool:
             return await self._from_history(query, asked_at) is not None
 
-        async with single_flight(self.redis, query.key(HOT_TTL_TIER), landed) as mine:
+        async with single_flight(self.redis, Query(kept, span).key(HOT_TTL_TIER), landed) as mine:
             if mine:
-                await self._fetch_and_keep(report, query.interval, lane, on_chunk, on_percent)
+                await self._fetch_and_keep(kept.report, span, lane, on_chunk, on_percent)
         # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
         ready = await self._from_history(query, asked_at)
         if ready is None:
-            raise RuntimeError(f"{report.report} {query.interval} was kept, and history does not hold it")
+            raise RuntimeError(f"{kept.report.report} {span} was kept, and history does not hold it")
         return ready
 
     async def rendered(self, report: Report, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
@@ -296,13 +328,15 @@ class ReportService:
 
     async def _from_history(self, query: Query, asked_at: datetime) -> Answer | None:
         """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
-        series, report = query.series, query.series.report
-        coverage = await asyncio.to_thread(self.history.coverage, series, query.interval)
-        wanted = IntervalSet([query.interval])
-        completeness = coverage.of(query.interval)
-        if completeness is None or coverage.gaps(wanted, asked_at, report_freshness(report)):
+        kept, span = query.kept, query.span
+        coverage = await asyncio.to_thread(self.history.coverage, kept, span)
+        completeness = coverage.of(span)
+        if completeness is None or coverage.gaps(IntervalSet([span]), asked_at, report_freshness(kept.report)):
             return None
-        rows = await asyncio.to_thread(self.history.read, series, query.interval, self.columns(report))
+        rows = await asyncio.to_thread(self.history.read, kept, span, self.columns(kept.report))
+        if query.made_of is not None:
+            rows = roll_up(rows, kept.report, query.series.report, self.columns(query.series.report), query.interval)
+            completeness = rolled_up(completeness, query)
         answer = render(query, rows, completeness)
         await self.hot.put([(query, answer)])
         return answer

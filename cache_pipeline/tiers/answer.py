@@ -9,6 +9,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from cache_pipeline.query.calendar import floor
 from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.series import Query
 
@@ -27,6 +28,15 @@ class Completeness:
     complete_through: datetime
     provisional_from: datetime | None
     fetched_at: datetime | None
+
+
+def rolled_up(kept: Completeness, query: Query) -> Completeness:
+    """What is known of longer buckets, where ``kept`` is known of the shorter ones that they are made of."""
+    report = query.series.report
+    through = kept.complete_through
+    if through < query.interval.end:
+        through = max(floor(through, report.step, report.zone), query.interval.start)
+    return Completeness(through, through if through < query.interval.end else None, kept.fetched_at)
 
 
 @dataclass(frozen=True)

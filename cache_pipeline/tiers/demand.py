@@ -67,7 +67,7 @@ class DemandCounter:
         """Count one request, and whether what is kept could answer it; one round trip."""
         asked, missed = self._keys(self._clock())
         keys = [asked] if kept else [asked, missed]
-        subject = json.dumps([query.series.id, query.series.report.report, str(query.interval)])
+        subject = json.dumps([query.kept.id, query.kept.report.report, str(query.interval)])
         seconds = _KEPT_HOURS * 3600
         # The client's types make an awaitable of it or not, by the client that it is.
         await cast("Any", self._redis.eval(_NOTE, len(keys), *keys, subject, seconds, _MOST_QUERIES))

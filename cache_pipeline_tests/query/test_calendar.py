@@ -15,10 +15,10 @@ from cache_pipeline.query.calendar import (
     midnight,
     pieces,
     split,
-    time_zone,
 )
 from cache_pipeline.query.errors import InvalidInterval, QueryError
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.zones import time_zone
 
 BERLIN, KOLKATA = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kolkata")
 ZONES = [

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from cache_pipeline.query.filters import Filter
+from cache_pipeline.query.filters import Filter, Predicate
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, Fold, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.upstream.errors import JobFailed, JobGone, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
@@ -33,17 +33,30 @@ _PAGE_SIZE = 1000
 _DEAD_STATES = {"FAILED": JobFailed, "CANCELLED": JobFailed, "EXPIRED": JobGone}
 
 #: Statistics kept for each kind of metric, by the prefix of its name: t* are durations in milliseconds, n* counts,
-#: o* ratios, whose parts add where the ratio itself does not. (statistic, kind, may be null)
-_STATISTICS: Mapping[str, tuple[tuple[str, Kind, bool], ...]] = {
-    "n": (("count", Kind.integer, False),),
+#: o* ratios, whose parts add where the ratio itself does not. (statistic, kind, may be null, fold)
+_STATISTICS: Mapping[str, tuple[tuple[str, Kind, bool, Fold], ...]] = {
+    "n": (("count", Kind.integer, False, Fold.sum),),
     "t": (
-        ("count", Kind.integer, False),
-        ("sum", Kind.number, False),
-        ("min", Kind.number, True),
-        ("max", Kind.number, True),
+        ("count", Kind.integer, False, Fold.sum),
+        ("sum", Kind.number, False, Fold.sum),
+        ("min", Kind.number, True, Fold.min),
+        ("max", Kind.number, True, Fold.max),
     ),
-    "o": (("numerator", Kind.number, False), ("denominator", Kind.number, False)),
+    "o": (("numerator", Kind.number, False, Fold.sum), ("denominator", Kind.number, False, Fold.sum)),
 }
+#: nConversations counts distinct ones, of which one is in several buckets; of the ratios, service levels are known to be
+#: made of counts.
+_NOT_ADDITIVE = frozenset({"nConversations"})
+_ADDITIVE_RATIOS = frozenset({"oServiceLevel", "oCallbackServiceLevel"})
+#: A conversation event has one value of these at most; of the others (skills, divisions, groups) it may have several.
+_SINGLE_VALUED = frozenset(
+    {"direction", "mediaType", "messageType", "originatingDirection", "provider", "purpose", "queueId", "userId"}
+)
+
+
+def _fold(metric: str, fold: Fold) -> Fold:
+    additive = metric in _ADDITIVE_RATIOS if metric.startswith("o") else metric not in _NOT_ADDITIVE
+    return fold if additive else Fold.none
 
 
 def _column_name(metric: str, statistic: str) -> str:
@@ -74,8 +87,7 @@ class Genesys:
         if report.query_type not in _FAMILIES:
             yield "query_type", f"{report.query_type!r} is not an aggregates family: use {', '.join(_FAMILIES)}"
         odd = [name for name in report.metrics if name[:1] not in _STATISTICS]
-        if any(predicate.operator != "in" for predicate in report.filters.predicates):
-            yield "filters", "Genesys has no notIn: list the values to keep with operator in"
+        yield from _review_filters(report.filters)
         if odd:
             yield "metrics", f"{', '.join(odd)}: Genesys metrics start with n (count), t (duration) or o (ratio)"
 
@@ -83,11 +95,27 @@ class Genesys:
     def columns(report: Report) -> tuple[Column, ...]:
         """Dimensions, then each metric's statistics; durations are in milliseconds."""
         return (
-            *(Column(snake_case(name), Kind.dimension, nullable=True) for name in report.group_by),
             *(
-                Column(_column_name(metric, statistic), kind, nullable, f"{statistic} of {metric}")
+                Column(
+                    snake_case(name),
+                    Kind.dimension,
+                    nullable=True,
+                    source=name,
+                    multivalued=name not in _SINGLE_VALUED,
+                )
+                for name in report.group_by
+            ),
+            *(
+                Column(
+                    _column_name(metric, statistic),
+                    kind,
+                    nullable,
+                    f"{statistic} of {metric}",
+                    metric,
+                    _fold(metric, fold),
+                )
                 for metric in report.metrics
-                for statistic, kind, nullable in _STATISTICS[metric[0]]
+                for statistic, kind, nullable, fold in _STATISTICS[metric[0]]
             ),
         )
 
@@ -101,7 +129,7 @@ class Genesys:
             "groupBy": list(report.group_by),
             "metrics": list(report.metrics),
         }
-        if report.filters.predicates:
+        if report.filters:
             body["filter"] = _vendor_filter(report.filters)
         if report.delivery == "sync":
             # A query changes nothing at the vendor, so a repeat costs quota but does no harm.
@@ -162,20 +190,41 @@ class Genesys:
                     # A metric that had no event is left out; for what adds up that means nought.
                     _column_name(metric, statistic): stats.get(metric, {}).get(statistic, None if nullable else 0)
                     for metric in report.metrics
-                    for statistic, _, nullable in _STATISTICS[metric[0]]
+                    for statistic, _, nullable, _ in _STATISTICS[metric[0]]
                 },
             }
 
 
-def _vendor_filter(filters: Filter) -> dict[str, object]:
-    """Our flat filter in the vendor's two levels: one clause for each predicate, or-ed over its values."""
-    clauses = [
-        {
-            "type": "or",
-            "predicates": [
-                {"dimension": predicate.dimension, "operator": "matches", "value": value} for value in predicate.values
-            ],
-        }
-        for predicate in filters.predicates
+def _review_filters(filters: Filter) -> Iterable[tuple[str, str]]:
+    predicates = [*filters.predicates, *(each for clause in filters.clauses for each in clause.predicates)]
+    if any(each.operator == "notIn" and each.values != (None,) for each in predicates):
+        yield "filters", "Genesys has no notIn: list the values to keep with operator in"
+    elif filters.clauses and any(len(each.values) > 1 for each in predicates):
+        yield (
+            "filters",
+            "Genesys has two levels of conditions, and this filter needs three: within clauses joined by or, give each "
+            "predicate one value",
+        )
+
+
+def _matches(predicate: Predicate) -> list[dict[str, object]]:
+    """One predicate of the vendor's for each value; any of them must hold."""
+    if predicate.operator == "notIn":
+        return [{"dimension": predicate.dimension, "operator": "exists"}]
+    return [
+        {"dimension": predicate.dimension, "operator": "notExists"}
+        if value is None
+        else {"dimension": predicate.dimension, "operator": "matches", "value": value}
+        for value in predicate.values
     ]
-    return {"type": filters.type, "clauses": clauses}
+
+
+def _vendor_filter(filters: Filter) -> dict[str, object]:
+    """Our filter in the vendor's two levels: or-ed over the values of each predicate, or and-ed over each alternative."""
+    if filters.clauses:
+        joined = [
+            ("and", [found for each in clause.predicates for found in _matches(each)]) for clause in filters.clauses
+        ]
+    else:
+        joined = [("or", _matches(each)) for each in filters.predicates]
+    return {"type": filters.type, "clauses": [{"type": kind, "predicates": found} for kind, found in joined]}

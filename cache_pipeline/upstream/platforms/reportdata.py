@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, Fold, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.upstream.errors import JobFailed, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
@@ -60,13 +60,15 @@ class ReportData:
             yield "granularity", f"{report.granularity} has no timeGrouping: use {', '.join(_TIME_GROUPINGS)}"
         if report.delivery != "async":
             yield "delivery", "reportdata answers by job only: leave it out, or write async"
+        if report.filters.clauses or any(None in each.values for each in report.filters.predicates):
+            yield "filters", "reportdata has one level of predicates with values: write no clauses, and no null"
 
     @staticmethod
     def columns(report: Report) -> tuple[Column, ...]:
-        """Dimensions, then one whole-number column for each metric."""
+        """Dimensions, then one whole-number column for each metric; all are counts or sums, which add."""
         return (
-            *(Column(snake_case(name), Kind.dimension, nullable=True) for name in report.group_by),
-            *(Column(snake_case(name), Kind.integer) for name in report.metrics),
+            *(Column(snake_case(name), Kind.dimension, nullable=True, source=name) for name in report.group_by),
+            *(Column(snake_case(name), Kind.integer, source=name, fold=Fold.sum) for name in report.metrics),
         )
 
     async def submit(self, report: Report, interval: Interval, lane: Lane) -> Job:
@@ -80,8 +82,8 @@ class ReportData:
         }
         if report.time_zone != "UTC":
             body["timeZone"] = report.time_zone
-        if report.filters.predicates:
-            body["filters"] = report.filters.model_dump(mode="json")
+        if report.filters:
+            body["filters"] = report.filters.model_dump(mode="json", include={"type", "predicates"})
         response = await self._client.post(f"{_QUERY}/async", json=body, extensions={"lane": lane})
         raise_for_refusal(response)
         return Job(text_of(read_object(response), "id"), response.extensions["oauth_client"], lane)

@@ -4,11 +4,20 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.query.schema import Column, Kind
+from cache_pipeline.query.schema import Column, Fold, Kind
 from cache_pipeline.service.engine import review
 from cache_pipeline.upstream.platforms.genesys import Genesys
 from cache_pipeline.upstream.platforms.reportdata import ReportData
 from cache_pipeline_tests.upstream.platforms.bench import genesys_report, reportdata_report
+
+
+def _both(queue: str, *media: str) -> dict[str, Any]:
+    return {
+        "predicates": [
+            {"dimension": "queueId", "values": [queue]},
+            {"dimension": "mediaType", "values": list(media)},
+        ]
+    }
 
 
 def _filters(operator: str) -> dict[str, Any]:
@@ -62,10 +71,10 @@ def test_a_platform_that_is_not_known_is_named_with_those_that_are() -> None:
 
 def test_reportdata_columns_are_text_dimensions_and_whole_numbers() -> None:
     assert ReportData.columns(reportdata_report(metrics=["waitMs", "answeredWithinTarget"])) == (
-        Column("media_type", Kind.dimension, nullable=True),
-        Column("queue_id", Kind.dimension, nullable=True),
-        Column("answered_within_target", Kind.integer),
-        Column("wait_ms", Kind.integer),
+        Column("media_type", Kind.dimension, nullable=True, source="mediaType"),
+        Column("queue_id", Kind.dimension, nullable=True, source="queueId"),
+        Column("answered_within_target", Kind.integer, source="answeredWithinTarget", fold=Fold.sum),
+        Column("wait_ms", Kind.integer, source="waitMs", fold=Fold.sum),
     )
 
 
@@ -91,3 +100,26 @@ def test_column_names_do_not_depend_on_the_order_of_the_declaration() -> None:
     one = genesys_report(metrics=["tHandle", "nOffered"], group_by=["queueId", "mediaType"])
     other = genesys_report(metrics=["nOffered", "tHandle"], group_by=["mediaType", "queueId"])
     assert Genesys.columns(one) == Genesys.columns(other)
+
+
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        ({"predicates": [{"dimension": "queueId", "operator": "exists"}]}, ""),
+        ({"predicates": [{"dimension": "queueId", "values": ["a", None]}]}, ""),
+        ({"type": "or", "clauses": [_both("a", "voice"), _both("b", "chat")]}, ""),
+        ({"type": "or", "clauses": [_both("a", "voice", "chat"), _both("b", "chat")]}, "three"),
+    ],
+)
+def test_genesys_takes_nested_filters_that_fit_its_two_levels(filters: dict[str, Any], told: str) -> None:
+    problems = list(Genesys.review(genesys_report(filters=filters, delivery="sync")))
+    assert [field for field, _ in problems] == (["filters"] if told else [])
+    assert all(told in problem for _, problem in problems)
+
+
+def test_reportdata_takes_one_level_of_values() -> None:
+    for filters in (
+        {"type": "or", "clauses": [_both("a", "voice"), _both("b", "chat")]},
+        {"predicates": [{"dimension": "queueId", "operator": "exists"}]},
+    ):
+        assert [field for field, _ in ReportData.review(reportdata_report(filters=filters))] == ["filters"]

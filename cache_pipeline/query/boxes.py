@@ -1,0 +1,157 @@
+"""Conditions on dimensions as sets: what every spelling of a filter comes down to (G6).
+
+A condition on one dimension is a set of values, or everything but a set; None is the row that has no value. Conditions on
+several dimensions that must hold together are a *box*; a filter is a union of boxes. The union of all *largest* boxes is the
+same for every way to write a filter, as the prime implicants of a formula are, and so is what keys are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations, product
+
+from cache_pipeline.query.errors import QueryError
+
+#: More boxes than anybody writes by hand; beyond, finding the largest ones would take long.
+_MOST_BOXES = 64
+
+
+@dataclass(frozen=True)
+class ValueSet:
+    """The values that a dimension may have: ``values``, or with ``excluding`` all but those."""
+
+    values: frozenset[str | None]
+    excluding: bool = False
+
+    def __and__(self, other: ValueSet) -> ValueSet:
+        if self.excluding and other.excluding:
+            return ValueSet(self.values | other.values, excluding=True)
+        if self.excluding:
+            return ValueSet(other.values - self.values)
+        return ValueSet(self.values - other.values if other.excluding else self.values & other.values)
+
+    def __or__(self, other: ValueSet) -> ValueSet:
+        return ~(~self & ~other)
+
+    def __invert__(self) -> ValueSet:
+        return ValueSet(self.values, excluding=not self.excluding)
+
+    def __le__(self, other: ValueSet) -> bool:
+        return (self & ~other).is_empty
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no value is meant."""
+        return not self.values and not self.excluding
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether every value is meant, and none."""
+        return not self.values and self.excluding
+
+
+#: Dimension to its set; a dimension that is absent may have any value. Never holds an empty or a full set.
+Box = Mapping[str, ValueSet]
+Boxes = tuple[Box, ...]
+
+EVERYTHING: Boxes = ({},)
+NOTHING: Boxes = ()
+
+
+def condition(dimension: str, values: ValueSet) -> Boxes:
+    """One condition on one dimension."""
+    if values.is_everything:
+        return EVERYTHING
+    return NOTHING if values.is_empty else ({dimension: values},)
+
+
+def every(parts: Iterable[Boxes]) -> Boxes:
+    """What all of the parts allow."""
+    found = EVERYTHING
+    for part in parts:
+        met = (_met(one, other) for one, other in product(found, part))
+        found = _unabsorbed([box for box in met if box is not None])
+    return found
+
+
+def either(parts: Iterable[Boxes]) -> Boxes:
+    """What any of the parts allows."""
+    return _unabsorbed([box for part in parts for box in part])
+
+
+def inverse(boxes: Boxes) -> Boxes:
+    """What the boxes do not allow."""
+    return every(either(condition(name, ~values) for name, values in box.items()) for box in boxes)
+
+
+def largest(boxes: Boxes) -> Boxes:
+    """All largest boxes within a union of boxes, in an order of their own: equal for equal unions.
+
+    Raises:
+        QueryError: there are too many of them.
+    """
+    found = _unabsorbed(boxes)
+    while True:
+        spanning = [
+            joined
+            for one, other in combinations(found, 2)
+            for name in one.keys() & other.keys()
+            if (joined := _joined_on(name, one, other)) is not None
+        ]
+        grown = _unabsorbed([*found, *spanning])
+        # What is kept of those there were comes first, in their order.
+        if grown == found:
+            return tuple(sorted(found, key=_order))
+        found = grown
+
+
+def _met(one: Box, other: Box) -> Box | None:
+    """What both allow; None where that is nothing."""
+    met = dict(one)
+    for name, values in other.items():
+        met[name] = met[name] & values if name in met else values
+        if met[name].is_empty:
+            return None
+    return met
+
+
+def _joined_on(name: str, one: Box, other: Box) -> Box | None:
+    """The box that spans two others along one dimension (their consensus); None where they have nothing in common."""
+    rest = _met(
+        {key: values for key, values in one.items() if key != name},
+        {key: values for key, values in other.items() if key != name},
+    )
+    if rest is None:
+        return None
+    spanned = one[name] | other[name]
+    return rest if spanned.is_everything else {**rest, name: spanned}
+
+
+def _within(one: Box, other: Box) -> bool:
+    return all(name in one and one[name] <= values for name, values in other.items())
+
+
+def _unabsorbed(boxes: Iterable[Box]) -> Boxes:
+    """Without the boxes that lie within another."""
+    kept: list[Box] = []
+    for box in boxes:
+        if any(_within(box, other) for other in kept):
+            continue
+        kept = [other for other in kept if not _within(other, box)]
+        kept.append(box)
+        if len(kept) > _MOST_BOXES:
+            raise QueryError(
+                f"the filter comes to more than {_MOST_BOXES} alternatives: ask for fewer at a time, or list values "
+                "of one dimension with the operator in"
+            )
+    return tuple(kept)
+
+
+def _order(box: Box) -> list[tuple[str, bool, list[str]]]:
+    return [(name, box[name].excluding, ordered_texts(box[name].values)) for name in sorted(box)]
+
+
+def ordered_texts(values: Iterable[str | None]) -> list[str]:
+    """Values for comparison: having none comes first, and is no text that a value could be."""
+    return sorted("" if value is None else f"={value}" for value in values)

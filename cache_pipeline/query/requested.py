@@ -1,0 +1,193 @@
+"""One request for a report's rows: an interval, and maybe fewer dimensions or metrics, a filter, longer buckets, a zone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from cache_pipeline.query.calendar import Step, is_aligned, whole_buckets
+from cache_pipeline.query.errors import InvalidInterval, InvalidQuery, QueryError
+from cache_pipeline.query.filters import Filter
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.rollup import check_buckets, refusals
+from cache_pipeline.query.schema import Column, snake_case
+from cache_pipeline.query.series import Query, Series
+from cache_pipeline.query.zones import canonical_zone, same_buckets, time_zone
+
+#: Some three years of quarter-hours; what is longer is an extract, not a query.
+MOST_BUCKETS = 100_000
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """What a query asks for otherwise than its report declares; None means as declared.
+
+    Attributes:
+        group_by: fewer dimensions; none at all gives totals.
+        metrics: fewer metrics.
+        granularity: longer buckets, as an ISO 8601 period.
+        time_zone: IANA name of the zone whose days and hours are meant.
+        filters: rows to keep, besides those that the report keeps anyway.
+    """
+
+    group_by: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] | None = None
+    granularity: str | None = None
+    time_zone: str | None = None
+    filters: Filter | None = None
+
+
+AS_DECLARED = Narrowing()
+
+
+@dataclass(frozen=True)
+class RequestedQuery:
+    """A question that rows of a declared report answer.
+
+    Attributes:
+        declared: the report whose series is fetched and kept.
+        asked: the report as it would be declared for exactly this question; the same one where nothing is narrowed.
+        interval: whole buckets of ``asked``.
+    """
+
+    declared: Report
+    asked: Report
+    interval: Interval
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether the answer is made of the declared rows, and not just those."""
+        return self.asked is not self.declared
+
+    def query(self, tenant: str) -> Query:
+        """What the answer is kept under: equal for every spelling of the question (G6)."""
+        made_of = Series(self.declared, tenant) if self.is_narrowed else None
+        return Query(Series(self.asked, tenant), self.interval, made_of)
+
+    def key(self, tenant: str, ttl_tier: str) -> str:
+        """The cache key (G7)."""
+        return self.query(tenant).key(ttl_tier)
+
+
+def requested(
+    report: Report, interval: str | Interval, narrowing: Narrowing, columns: Sequence[Column]
+) -> RequestedQuery:
+    """Hold a question against the report that it is asked of.
+
+    Args:
+        report: the declaration.
+        interval: as an interval, or as ISO 8601 text; ends without an offset are read in the zone that is asked for.
+        narrowing: what is asked for otherwise than declared.
+        columns: of the report, which say what can be rolled up.
+
+    Raises:
+        InvalidInterval: reversed, open, cutting a bucket, or too long.
+        InvalidQuery: naming the field, what is wrong with it, and what there is.
+    """
+    asked = _narrowed(report, narrowing)
+    # The zone that was named, also where it makes no difference to the buckets: it does to where a day begins.
+    zone = time_zone(narrowing.time_zone or report.time_zone)
+    span = Interval.parse(interval, zone) if isinstance(interval, str) else interval
+    if span.length / asked.step.nominal > MOST_BUCKETS:
+        raise InvalidInterval(
+            f"interval {span} has more than {MOST_BUCKETS:,} buckets of {asked.granularity}: ask for a shorter one, or "
+            "longer buckets"
+        )
+    if not is_aligned(span, asked.step, asked.zone):
+        raise InvalidInterval(
+            f"interval {span} cuts a bucket of {asked.step} in {asked.time_zone}: ask for "
+            f"{whole_buckets(span, asked.step, asked.zone)}"
+        )
+    if asked is not report:
+        for field, problem in refusals(report, asked, columns):
+            raise InvalidQuery(field, problem)
+        check_buckets(report, asked, span)
+    return RequestedQuery(report, asked, span)
+
+
+def _narrowed(report: Report, narrowing: Narrowing) -> Report:
+    changes: dict[str, object] = {}
+    for field, wanted, held in (
+        ("group_by", narrowing.group_by, report.group_by),
+        ("metrics", narrowing.metrics, report.metrics),
+    ):
+        if wanted is not None:
+            found = _known(field, wanted, held, report)
+            if found != held:
+                changes[field] = found
+    step = _longer(report, narrowing.granularity)
+    if str(step) != report.granularity:
+        changes["granularity"] = str(step)
+    zone = _other_zone(report, step, narrowing.time_zone)
+    if zone is not None:
+        changes["time_zone"] = zone
+    if narrowing.filters:
+        filters = _also(report, narrowing.filters)
+        if filters != report.filters:
+            changes["filters"] = filters
+    return report.model_copy(update=changes) if changes else report
+
+
+def _known(field: str, wanted: Iterable[str], held: tuple[str, ...], report: Report) -> tuple[str, ...]:
+    """Names as declared, sorted and once each; the names of their columns are understood too."""
+    found: set[str] = set()
+    for name in wanted:
+        match = name if name in held else next((each for each in held if snake_case(each) == name), None)
+        if match is None:
+            raise InvalidQuery(field, f"{_unknown(name, held)} of {report.report}: it has {', '.join(held) or 'none'}")
+        found.add(match)
+    if field == "metrics" and not found:
+        raise InvalidQuery(field, f"names none: {report.report} has {', '.join(held)}")
+    return held if len(found) == len(held) else tuple(sorted(found))
+
+
+def _unknown(name: str, held: Sequence[str]) -> str:
+    near = get_close_matches(name[:80], held, n=1)
+    return f"{name[:80]!r} is none" + (f" (did you mean {near[0]}?)" if near else "")
+
+
+def _longer(report: Report, granularity: str | None) -> Step:
+    if granularity is None or granularity == report.granularity:
+        return report.step
+    try:
+        step = Step.parse(granularity)
+    except QueryError as error:
+        raise InvalidQuery("granularity", str(error)) from error
+    if step != report.step and not report.step.divides(step):
+        raise InvalidQuery(
+            "granularity",
+            f"{report.report} holds buckets of {report.granularity}, which do not make up {step}: ask for a multiple "
+            f"of {report.granularity}",
+        )
+    return step
+
+
+def _other_zone(report: Report, step: Step, name: str | None) -> str | None:
+    """The zone where it makes a difference to the buckets; None where it does not."""
+    if name is None or name == report.time_zone:
+        return None
+    try:
+        time_zone(name)
+    except QueryError as error:
+        raise InvalidQuery("time_zone", str(error)) from error
+    return None if same_buckets(step.minutes, name, report.time_zone) else canonical_zone(name)
+
+
+def _also(report: Report, filters: Filter) -> Filter:
+    held = tuple(sorted({*report.group_by, *report.filters.dimensions}))
+    names: dict[str, str] = {}
+    for name in filters.dimensions:
+        match = name if name in held else next((each for each in held if snake_case(each) == name), None)
+        if match is None:
+            raise InvalidQuery(
+                "filters",
+                f"{_unknown(name, held)} of the dimensions that {report.report} has rows by: filter by "
+                f"{', '.join(report.group_by) or 'none'}",
+            )
+        names[name] = match
+    try:
+        return report.filters.also(filters.renamed(names))
+    except QueryError as error:
+        raise InvalidQuery("filters", f"{error}; {report.report} is declared with a filter of its own") from error
