@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import dagster as dg
 
+from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
-from cache_pipeline.orchestration.report_assets import asset_key
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.staleness import stale_ranges
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.report import Cadence, Report, Tier
+from cache_pipeline.query.report import Cadence, Report
 from cache_pipeline.service.engine import utc_now
 from cache_pipeline.tiers.ttl import report_freshness
 
@@ -24,17 +24,11 @@ _RANGES_A_TICK = 3
 _LONGEST_WAIT = timedelta(hours=23, minutes=59)
 
 
-def job_name(report: Report) -> str:
-    """Name of the job that materialises all of a report's assets."""
-    return f"{report.report}_job"
-
-
 def report_automation(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.Definitions:
     """The job of all the report's assets and checks, what runs it by the clock, and what runs it by staleness."""
-    layers = ["staged", *(str(tier) for tier in Tier if tier in report.tiers)]
     job = dg.define_asset_job(
         job_name(report),
-        selection=dg.AssetSelection.assets(*(asset_key(layer, report) for layer in layers)),
+        selection=dg.AssetSelection.assets(*(asset_key(layer, report) for layer in layers_of(report))),
         description=f"Fetch, check and publish {report.report}",
     )
     hours, minutes = divmod(int(min(report.settle, _LONGEST_WAIT).total_seconds() // 60), 60)

@@ -11,9 +11,9 @@ from datetime import date
 
 import dagster as dg
 
-from cache_pipeline.orchestration.automation import job_name
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.lanes import LANE_TAG
+from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.partitions import keys_within, range_tags, report_partitions
 from cache_pipeline.orchestration.report_assets import progress

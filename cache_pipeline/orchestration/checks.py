@@ -5,15 +5,16 @@ See https://docs.dagster.io/guides/test/asset-checks
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import dagster as dg
 
 from cache_pipeline.orchestration.metadata import chunk_table
+from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
-from cache_pipeline.orchestration.report_assets import COMPLETE_CHECK, asset_key
+from cache_pipeline.orchestration.publishing import Log, event_log, publish
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.completeness import JudgedChunk, Verdict, final_buckets
@@ -79,7 +80,11 @@ def find_watermark(partition: FetchedPartition, report: Report) -> Finding:
     return Finding("", {"watermark": canonical_instant(partition.watermark)})
 
 
-_FINDERS = {COMPLETE_CHECK: find_complete, "schema": find_schema, "watermark": find_watermark}
+_FINDERS: Mapping[str, Callable[[FetchedPartition, Report], Finding]] = {
+    COMPLETE_CHECK: find_complete,
+    "schema": find_schema,
+    "watermark": find_watermark,
+}
 
 
 def staged_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition:
@@ -97,16 +102,63 @@ def staged_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
     )
     def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
         staging, series = engine.staging(), engine.tenant_series(report)
-        keys = keys_of_run(partitions, context.run.tags)
-        found = {name: staging.read(series, name) for name in keys}
-        for check_name, find in _FINDERS.items():
-            findings = {
-                name: find(partition, report) if partition else Finding("not staged")
-                for name, partition in found.items()
-            }
-            yield _reported(context, key, check_name, findings, [part for part in found.values() if part])
+        staged = {name: staging.read(series, name) for name in keys_of_run(partitions, context.run.tags)}
+        found = findings_of(report, staged)
+        there = [partition for partition in staged.values() if partition]
+        proven = passing(found, there)
+        if len(proven) < len(staged):
+            # This check fails the run, and what passes must not wait for what does not.
+            asyncio.run(_publish_besides(context, engine, report, proven))
+        for check_name, findings in found.items():
+            yield _reported(context, key, check_name, findings, there)
 
     return check
+
+
+async def _publish_besides(
+    context: dg.AssetCheckExecutionContext, engine: EngineResource, report: Report, proven: list[FetchedPartition]
+) -> None:
+    async with engine.service() as service:
+        await publish(service, engine.edge(), report, proven, event_log(context.op_execution_context))
+
+
+def findings_of(report: Report, staged: Mapping[str, FetchedPartition | None]) -> dict[str, dict[str, Finding]]:
+    """What each blocking check has against each partition, by check and partition key."""
+    return {
+        name: {key: find(part, report) if part else Finding("not staged") for key, part in staged.items()}
+        for name, find in _FINDERS.items()
+    }
+
+
+def passing(
+    found: Mapping[str, Mapping[str, Finding]], partitions: Iterable[FetchedPartition]
+) -> list[FetchedPartition]:
+    """The partitions that no check has anything against."""
+    return [part for part in partitions if not any(findings[part.key].problem for findings in found.values())]
+
+
+def prove(report: Report, partitions: Sequence[FetchedPartition], log: Log) -> list[FetchedPartition]:
+    """Make the blocking checks on partitions of a run that will not come to its check step; returns those that pass."""
+    found = findings_of(report, {part.key: part for part in partitions})
+    for name, findings in found.items():
+        for key, finding in findings.items():
+            log(partition_evaluation(asset_key("staged", report), name, key, finding))
+    return passing(found, partitions)
+
+
+def partition_evaluation(
+    key: dg.AssetKey, check_name: str, partition_key: str, finding: Finding
+) -> dg.AssetCheckEvaluation:
+    """One partition's verdict of a blocking check, as an event."""
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=check_name,
+        passed=not finding.problem,
+        partition=partition_key,
+        metadata=finding.metadata,
+        description=finding.problem or None,
+        blocking=True,
+    )
 
 
 def _reported(
@@ -117,18 +169,9 @@ def _reported(
     partitions: list[FetchedPartition],
 ) -> dg.AssetCheckResult:
     """Report each partition's verdict, and return that of all together."""
+    log = event_log(context.op_execution_context)
     for partition_key, finding in findings.items():
-        evaluation = dg.AssetCheckEvaluation(
-            asset_key=key,
-            check_name=check_name,
-            passed=not finding.problem,
-            partition=partition_key,
-            metadata=finding.metadata,
-            description=finding.problem or None,
-            blocking=True,
-        )
-        # Its signature leaves out the evaluations that it takes. A runless event would do only once for a partition.
-        context.op_execution_context.log_event(evaluation)  # pyright: ignore[reportArgumentType]
+        log(partition_evaluation(key, check_name, partition_key, finding))
     bad = {name: finding.problem for name, finding in findings.items() if finding.problem}
     chunks = list(dict.fromkeys(chunk for partition in partitions for chunk in partition.chunks))
     first = next(iter(bad.items()), None)

@@ -76,6 +76,8 @@ def partition_metadata(partition: FetchedPartition) -> Mapping[str, dg.RawMetada
     return {
         "dagster/partition_row_count": partition.rows.num_rows,
         "calls": sum(chunk.calls for chunk in partition.chunks),
+        "chunks asked": len(partition.chunks),
+        "seconds": round(sum(chunk.seconds for chunk in partition.chunks), 2),
         "truncated chunks": sum(chunk.verdict is Verdict.truncated for chunk in partition.chunks),
         "watermark": canonical_instant(partition.watermark),
         "watermark lag (s)": max(lag, 0.0),

@@ -5,12 +5,15 @@ Nothing a user sees is written before the blocking checks on ``staged`` have pas
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
 import dagster as dg
 
+from cache_pipeline.orchestration.chart import partition_chart
+from cache_pipeline.orchestration.checks import prove
 from cache_pipeline.orchestration.io_managers import REPORT_METADATA
 from cache_pipeline.orchestration.lanes import lane_of_run
 from cache_pipeline.orchestration.metadata import (
@@ -19,7 +22,10 @@ from cache_pipeline.orchestration.metadata import (
     column_schema,
     partition_metadata,
 )
+from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
+from cache_pipeline.orchestration.pace import Pace
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
+from cache_pipeline.orchestration.publishing import event_log, publish
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -33,7 +39,6 @@ from cache_pipeline.service.staging import Staging
 #: Says how far a run is, with ``done`` and ``total`` as extras of each record.
 progress = logging.getLogger("cache_pipeline.progress")
 
-COMPLETE_CHECK = "complete"
 _KINDS = {"staged": {"parquet"}, "history": {"postgres"}, "hot": {"redis"}, "edge": {"parquet"}}
 
 
@@ -45,11 +50,6 @@ class FetchConfig(dg.Config):
     """
 
     again: bool = False
-
-
-def asset_key(layer: str, report: Report) -> dg.AssetKey:
-    """``staged/<report>``, ``history/<report>``, ``hot/<report>`` or ``edge/<report>``."""
-    return dg.AssetKey([layer, report.report])
 
 
 def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinition, text: str) -> dg.AssetSpec:
@@ -81,11 +81,8 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
         wanted = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
         done, failed = await _stage(context, report, wanted, engine, again=config.again)
         if failed:
-            # The step fails, and what succeeded must not be asked for again: record it before.
-            for partition in done.values():
-                context.log_event(
-                    dg.AssetMaterialization(spec.key, partition=partition.key, metadata=partition_metadata(partition))
-                )
+            # This step fails, and what succeeded must wait neither for it nor for the next run.
+            await _publish_besides(context, report, list(done.values()), engine)
             raise _failed(report, failed, len(wanted)) from failed[0].error
         for partition in done.values():
             context.add_asset_metadata(partition_metadata(partition), partition_key=partition.key)
@@ -95,10 +92,26 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
                 "dagster/row_count": sum(partition.rows.num_rows for partition in done.values()),
                 "upstream calls": sum(chunk.calls for chunk in chunks),
                 "chunks": chunk_table(chunks),
+                "rows by partition": partition_chart(
+                    {part.key: part.rows.num_rows for part in _in_order(done.values())}
+                ),
             }
         )
 
     return staged
+
+
+def _in_order(partitions: Iterable[FetchedPartition]) -> list[FetchedPartition]:
+    return sorted(partitions, key=lambda partition: partition.interval)
+
+
+async def _publish_besides(
+    context: dg.AssetExecutionContext, report: Report, done: list[FetchedPartition], engine: EngineResource
+) -> None:
+    log = event_log(context.op_execution_context)
+    async with engine.service() as service:
+        published = await publish(service, engine.edge(), report, prove(report, _in_order(done), log), log)
+    context.log.info(f"{len(published)} partitions that did not fail are published all the same")
 
 
 async def _stage(
@@ -113,6 +126,7 @@ async def _stage(
     done = {} if again else staging.final_partitions(series, wanted)
     missing = {key: interval for key, interval in wanted.items() if key not in done}
     failed: list[FailedPartition] = []
+    pace = Pace(len(missing), time.monotonic)
 
     def hear(chunk: JudgedChunk) -> None:
         if chunk.verdict is Verdict.truncated:
@@ -120,6 +134,8 @@ async def _stage(
         else:
             context.log.info(chunk_sentence(chunk))
 
+    for partition in done.values():
+        _record(context, report, partition)
     try:
         async with engine.service() as service:
             await asyncio.to_thread(engine.prepare, report)
@@ -134,6 +150,8 @@ async def _stage(
                     staging.write(series, partition)
                     # As it lies on disk, so that what was fetched need not be held until the last has come.
                     done[partition.key] = staging.read(series, partition.key) or partition
+                    # At once: a run that is killed later has recorded what it had done.
+                    _record(context, report, done[partition.key])
                     progress.info(
                         "%s: %d of %d partitions staged",
                         report.report,
@@ -141,9 +159,19 @@ async def _stage(
                         len(wanted),
                         extra={"done": len(done), "total": len(wanted)},
                     )
+                    if told := pace.told(len(done) + len(failed) - len(wanted) + len(missing)):
+                        context.log.info(f"{report.report}: {told}")
     except KNOWN_ERRORS as error:
         raise failure(error) from error
     return done, failed
+
+
+def _record(context: dg.AssetExecutionContext, report: Report, partition: FetchedPartition) -> None:
+    context.log_event(
+        dg.AssetMaterialization(
+            asset_key("staged", report), partition=partition.key, metadata=partition_metadata(partition)
+        )
+    )
 
 
 def _fail_visibly(context: dg.AssetExecutionContext, report: Report, chunk: JudgedChunk) -> None:

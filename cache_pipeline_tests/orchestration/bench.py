@@ -13,8 +13,8 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from cache_pipeline.orchestration.automation import job_name
 from cache_pipeline.orchestration.build import build_defs
+from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import range_tags, report_partitions
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report

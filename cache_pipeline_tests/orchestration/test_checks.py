@@ -123,6 +123,8 @@ def test_a_partitions_numbers_are_plotted_by_dagster() -> None:
     assert partition_metadata(late) == {
         "dagster/partition_row_count": 72,
         "calls": 7,
+        "chunks asked": 2,
+        "seconds": 2.5,
         "truncated chunks": 1,
         "watermark": "2024-06-10T22:30:00Z",
         "watermark lag (s)": 5400.0,

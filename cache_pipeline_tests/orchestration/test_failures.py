@@ -1,5 +1,6 @@
 """Runs that fail: what is kept of them, what they say, and whether a retry could help."""
 
+from collections.abc import Generator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,12 +18,16 @@ from cache_pipeline.settings import SettingsError
 from cache_pipeline.tiers.history import HistoryUnavailable
 from cache_pipeline.upstream.errors import JobFailed, LoginRefused, UpstreamRefused, UpstreamUnreachable
 from cache_pipeline_tests.orchestration.bench import (
+    STAGED_CHECKS,
     TIERS,
     Bench,
     all_words,
+    bench_of,
+    declared_by_job,
     evaluations,
     failures,
     materialized,
+    recorded,
     set_account,
 )
 
@@ -36,24 +41,46 @@ def _nothing_published(bench: Bench, instance: dg.DagsterInstance) -> None:
     assert bench.edge().manifest().datasets == {}
 
 
-def test_a_failing_partition_leaves_the_others_staged_and_only_the_rest_is_asked_for_again(
-    job_bench: Bench, instance: dg.DagsterInstance
+@pytest.fixture
+def unjudged_bench(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
+    """A report of which no answer is doubted, so that one partition is one query."""
+    with bench_of(servers, tmp_path, declared_by_job(expected_groups=1)) as bench:
+        yield bench
+
+
+def test_five_failing_partitions_of_a_hundred_leave_the_others_published_and_a_re_launch_does_five(
+    unjudged_bench: Bench, instance: dg.DagsterInstance
 ) -> None:
-    job_bench.fault(fail_jobs=1)
-    result = job_bench.run(instance, DAYS[0], DAYS[-1])
+    bench = unjudged_bench
+    hundred = [key for key in bench.partitions.get_partition_keys() if key >= "2024-03-01"][:100]
+    bench.fault(fail_jobs=5)
+    result = bench.run(instance, hundred[0], hundred[-1])
     assert not result.success
-    assert job_bench.asked() == 3
-    assert job_bench.staged_files() == materialized(instance, job_bench.key("staged")) == set(DAYS[1:])
+    assert bench.asked() == 100
     assert any(
-        f"1 of 3 partitions of queue_hour failed; {DAYS[0]}: upstream job" in text and "a fault on demand" in text
+        f"5 of 100 partitions of queue_hour failed; {hundred[0]}: upstream job" in text and "a fault on demand" in text
         for _, text, _ in failures(result)
     )
-    _nothing_published(job_bench, instance)
+    done = materialized(instance, bench.key("staged"))
+    assert len(done) == 95
+    assert hundred[0] not in done
+    for layer in TIERS:
+        assert materialized(instance, bench.key(layer)) == done
+    passed = {name: _passed(instance, bench.check(name)) for name in STAGED_CHECKS}
+    assert passed == dict.fromkeys(STAGED_CHECKS, done)
+    assert [one.passed for one in recorded(instance, bench.check("tiers_agree", "edge"))] == [True]
+    assert bench.coverage().complete == IntervalSet(bench.interval(key) for key in done)
 
-    assert job_bench.run(instance, DAYS[0], DAYS[-1]).success
-    assert job_bench.asked() == 1
+    again = bench.run(instance, hundred[0], hundred[-1])
+    assert again.success, failures(again)
+    assert bench.asked() == 5
     for layer in ("staged", *TIERS):
-        assert materialized(instance, job_bench.key(layer)) == set(DAYS)
+        assert materialized(instance, bench.key(layer)) == set(hundred)
+    assert bench.coverage().complete == IntervalSet([bench.interval(hundred[0], hundred[-1])])
+
+
+def _passed(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> set[str | None]:
+    return {one.partition for one in recorded(instance, check) if one.passed}
 
 
 def test_partitions_that_were_staged_before_a_failure_keep_their_metadata(
@@ -174,6 +201,23 @@ def staged(bench: Bench, instance: dg.DagsterInstance) -> tuple[Bench, Staging]:
     _nothing_published(bench, instance)
     bench.asked()
     return bench, Staging(bench.data / "staged")
+
+
+def test_a_day_that_fails_a_check_keeps_none_of_the_others_from_being_published(
+    staged: tuple[Bench, Staging], instance: dg.DagsterInstance
+) -> None:
+    bench, staging = staged
+    partition = staging.read(bench.series, DAYS[0])
+    assert partition is not None
+    ahead = tuple(replace(chunk, watermark=partition.fetched_at + timedelta(hours=1)) for chunk in partition.chunks)
+    staging.write(bench.series, replace(partition, chunks=ahead))
+    result = bench.run(instance, DAYS[0], DAYS[-1])
+    assert not result.success
+    for layer in TIERS:
+        assert materialized(instance, bench.key(layer)) == set(DAYS[1:])
+    judged = {one.partition: one.passed for one in evaluations(result, bench.check("watermark"))}
+    assert judged == {DAYS[0]: False, DAYS[1]: True, DAYS[2]: True, None: False}
+    assert bench.coverage().complete == IntervalSet([bench.interval(DAYS[1], DAYS[-1])])
 
 
 def test_a_staged_day_that_fails_a_check_is_published_nowhere(

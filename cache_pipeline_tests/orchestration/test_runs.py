@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from cache_pipeline.orchestration.automation import job_name
+from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.settings import read_settings

@@ -1,0 +1,24 @@
+"""What assets, jobs and checks of a report are called."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from cache_pipeline.query.report import Report, Tier
+
+COMPLETE_CHECK = "complete"
+
+
+def asset_key(layer: str, report: Report) -> dg.AssetKey:
+    """``staged/<report>``, ``history/<report>``, ``hot/<report>`` or ``edge/<report>``."""
+    return dg.AssetKey([layer, report.report])
+
+
+def job_name(report: Report) -> str:
+    """Name of the job that materialises all of a report's assets."""
+    return f"{report.report}_job"
+
+
+def layers_of(report: Report) -> list[str]:
+    """The report's assets, in order of their writing."""
+    return ["staged", *(str(tier) for tier in (Tier.history, Tier.hot, Tier.edge) if tier in report.tiers)]
