@@ -12,7 +12,7 @@ from cache_pipeline.query.schema import Column, Kind
 from cache_pipeline.service.fetching import FetchedPartition
 
 _MOST_ROWS = 200
-_DATA_TYPES = {Kind.dimension: "string", Kind.integer: "int64", Kind.number: "float64"}
+_DATA_TYPES = {Kind.dimension: "string", Kind.integer: "int64", Kind.number: "float64", Kind.instant: "timestamp"}
 
 
 def column_schema(columns: Iterable[Column]) -> dg.TableSchema:

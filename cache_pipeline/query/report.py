@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -78,6 +79,15 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_sorted_names)]
 Period = Annotated[str, AfterValidator(_known_period)]
 
 
+#: What makes a row of a row-level report one and the same, by what its rows are; in the place of groups.
+ROW_KEYS: Mapping[str, tuple[str, ...]] = {
+    "conversations": ("conversationId",),
+    "segments": ("conversationId", "segmentNumber", "sessionId"),
+    "presence": ("startTime", "userId"),
+    "routing": ("startTime", "userId"),
+}
+
+
 class Report(BaseModel, frozen=True):
     """One declared report (``reports/*.yaml``).
 
@@ -90,10 +100,13 @@ class Report(BaseModel, frozen=True):
     description: str = Field(min_length=1, description="What the figures are, in a sentence")
     platform: str = Field(description="The vendor's API that is asked: reportdata or genesys")
     query_type: str = Field(description="What is asked of it: a reportId, or an aggregates family")
+    rows: Literal["conversations", "segments", "presence", "routing"] | None = Field(
+        None, description="For a row of each conversation, segment or stretch of time, in place of figures by group"
+    )
     delivery: Literal["async", "sync"] = Field("async", description="By job, or in one request where the vendor can")
     granularity: Period = Field(description="Length of one bucket")
     time_zone: Annotated[str, AfterValidator(_known_zone)] = Field("UTC", description="IANA zone of buckets and days")
-    group_by: Names = Field(description="Dimensions; their order does not matter")
+    group_by: Names = Field(description="Dimensions; their order does not matter; [] for rows")
     metrics: Annotated[Names, Field(min_length=1, description="Metrics; their order does not matter")]
     filters: Filter = Field(default_factory=Filter, description="Rows to ask for")
     volume_metric: str | None = Field(None, description="The metric that counts arrivals, for totals by day")
@@ -126,6 +139,12 @@ class Report(BaseModel, frozen=True):
     )
     owners: tuple[str, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
 
+    open_for: timedelta = Field(
+        timedelta(days=2),
+        gt=timedelta(0),
+        description="For so long a row without an end is awaited, and its bucket provisional",
+    )
+
     # A field that is itself wrong is absent from what these see, and is reported on its own.
     @field_validator("volume_metric")
     @classmethod
@@ -133,6 +152,16 @@ class Report(BaseModel, frozen=True):
         if name is not None and "metrics" in info.data and name not in info.data["metrics"]:
             raise QueryError(f"{name!r} is not one of metrics")
         return name
+
+    @field_validator("group_by")
+    @classmethod
+    def _is_key_of_rows(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        rows = info.data.get("rows")
+        if rows is None:
+            return names
+        if names not in ((), ROW_KEYS[rows]):
+            raise QueryError(f"a report with rows has a row for each of the {rows}: write group_by: []")
+        return ROW_KEYS[rows]
 
     @field_validator("partition")
     @classmethod

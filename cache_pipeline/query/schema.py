@@ -25,6 +25,7 @@ class Kind(StrEnum):
     dimension = "dimension"
     integer = "integer"
     number = "number"
+    instant = "instant"
 
 
 class Fold(StrEnum):
@@ -68,6 +69,7 @@ _ARROW_TYPES: Mapping[Kind, pa.DataType] = {
     Kind.dimension: pa.string(),
     Kind.integer: pa.int64(),
     Kind.number: pa.float64(),
+    Kind.instant: _INSTANT,
 }
 
 

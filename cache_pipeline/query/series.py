@@ -36,6 +36,8 @@ class Series:
             "groupBy": list(report.group_by),
             "metrics": list(report.metrics),
         }
+        if report.rows is not None:
+            meaning["rows"] = report.rows
         # A zone that cuts the same buckets as UTC does says nothing.
         if not same_buckets(report.step.minutes, report.time_zone, "UTC"):
             meaning["timeZone"] = canonical_zone(report.time_zone)

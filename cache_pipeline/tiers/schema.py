@@ -22,10 +22,11 @@ HISTORY_SCHEMA = "history"
 #: Not plain cache_pipeline: a role of that name has its schema first in the search path, and Dagster its tables there.
 OWN_SCHEMA = "cache_pipeline_state"
 _LOCK = "cache_pipeline.migrations"
-_SQL_TYPES: Mapping[Kind, type[sa.types.TypeEngine[Any]]] = {
+_SQL_TYPES: Mapping[Kind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]] = {
     Kind.dimension: sa.Text,
     Kind.integer: sa.BigInteger,
     Kind.number: sa.Double,
+    Kind.instant: sa.TIMESTAMP(timezone=True),
 }
 
 
@@ -49,7 +50,7 @@ def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> 
         sa.Column("interval_start", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("interval_end", sa.TIMESTAMP(timezone=True), nullable=False),
         # Nullable throughout: rows of an earlier declaration lack the columns that a later one adds.
-        *(sa.Column(column.name, _SQL_TYPES[column.kind]()) for column in columns),
+        *(sa.Column(column.name, _SQL_TYPES[column.kind]) for column in columns),
         sa.Index(f"{report.report}_series_interval", "series", "interval_start"),
         schema=HISTORY_SCHEMA,
         comment=report.description,

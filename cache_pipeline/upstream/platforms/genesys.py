@@ -1,73 +1,58 @@
-"""Genesys Cloud CX: conversation aggregates, in one request or by job.
+"""Genesys Cloud CX: aggregates, in one request or by job, and details by job.
 
 Paths, fields and states are those of the vendor's public API; aggregate jobs are marked preview there and may change.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime
 from typing import ClassVar
 
-import pyarrow as pa
-
-from cache_pipeline.query.filters import Filter, Predicate
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Fold, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
-from cache_pipeline.upstream.errors import JobFailed, JobGone, raise_for_refusal
+from cache_pipeline.query.schema import Column, SchemaMismatch
+from cache_pipeline.upstream.errors import JobFailed, JobGone
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
-from cache_pipeline.upstream.platforms.jobs import as_submitted, cursor_pages, get_object
-from cache_pipeline.upstream.platforms.payload import (
-    interval_of,
-    mapping_of,
-    mappings_of,
-    optional_text,
-    read_object,
-    text_of,
+from cache_pipeline.upstream.platforms.genesys_aggregates import (
+    PAGE_SIZE,
+    aggregate_body,
+    aggregate_columns,
+    aggregate_table,
+    aggregates_path,
+    review_aggregates,
 )
+from cache_pipeline.upstream.platforms.genesys_details import (
+    RowReader,
+    review_rows,
+    row_body,
+    row_columns,
+    row_kind,
+)
+from cache_pipeline.upstream.platforms.genesys_filters import review_filters
+from cache_pipeline.upstream.platforms.jobs import as_submitted, cursor_pages, get_object
+from cache_pipeline.upstream.platforms.payload import instant_of, optional_text, read_object, text_of
+from cache_pipeline.upstream.platforms.permissions import raise_for_permission
 from cache_pipeline.upstream.quota import Lane
 
-_FAMILIES = ("conversations",)
-_PAGE_SIZE = 1000
+_log = logging.getLogger(__name__)
+
 _DEAD_STATES = {"FAILED": JobFailed, "CANCELLED": JobFailed, "EXPIRED": JobGone}
-
-#: Statistics kept for each kind of metric, by the prefix of its name: t* are durations in milliseconds, n* counts,
-#: o* ratios, whose parts add where the ratio itself does not. (statistic, kind, may be null, fold)
-_STATISTICS: Mapping[str, tuple[tuple[str, Kind, bool, Fold], ...]] = {
-    "n": (("count", Kind.integer, False, Fold.sum),),
-    "t": (
-        ("count", Kind.integer, False, Fold.sum),
-        ("sum", Kind.number, False, Fold.sum),
-        ("min", Kind.number, True, Fold.min),
-        ("max", Kind.number, True, Fold.max),
-    ),
-    "o": (("numerator", Kind.number, False, Fold.sum), ("denominator", Kind.number, False, Fold.sum)),
-}
-#: nConversations counts distinct ones, of which one is in several buckets; of the ratios, service levels are known to be
-#: made of counts.
-_NOT_ADDITIVE = frozenset({"nConversations"})
-_ADDITIVE_RATIOS = frozenset({"oServiceLevel", "oCallbackServiceLevel"})
-#: A conversation event has one value of these at most; of the others (skills, divisions, groups) it may have several.
-_SINGLE_VALUED = frozenset(
-    {"direction", "mediaType", "messageType", "originatingDirection", "provider", "purpose", "queueId", "userId"}
-)
-
-
-def _fold(metric: str, fold: Fold) -> Fold:
-    additive = metric in _ADDITIVE_RATIOS if metric.startswith("o") else metric not in _NOT_ADDITIVE
-    return fold if additive else Fold.none
-
-
-def _column_name(metric: str, statistic: str) -> str:
-    return snake_case(metric) if metric.startswith("n") else f"{snake_case(metric)}_{statistic}"
+_LIVING_STATES = ("QUEUED", "PENDING", "FULFILLED")
+#: What an organisation without the preview of aggregate jobs is taken to answer; the vendor does not say.
+_NO_SUCH_ENDPOINT = (404, 405)
+#: Parts a row-level job's path from the interval it was asked for, which its pages are held against.
+_ASKED = "?interval="
 
 
 class Genesys:
-    """Platform ``genesys``; ``query_type`` is an aggregates family, ``conversations``."""
+    """Platform ``genesys``; ``query_type`` is an aggregates family, or with ``rows`` that of the details."""
 
     name: ClassVar[str] = "genesys"
     #: 300 requests a minute for each client-credentials token; no header tells what is left, only Retry-After on 429.
+    #: Details carry a watermark; how long results live is told job by job.
     capabilities: ClassVar[Capabilities] = Capabilities(
         requests=300,
         window_seconds=60,
@@ -83,148 +68,120 @@ class Genesys:
 
     @staticmethod
     def review(report: Report) -> Iterable[tuple[str, str]]:
-        """Families that are not supported, and metrics whose kind the name does not tell."""
-        if report.query_type not in _FAMILIES:
-            yield "query_type", f"{report.query_type!r} is not an aggregates family: use {', '.join(_FAMILIES)}"
-        odd = [name for name in report.metrics if name[:1] not in _STATISTICS]
-        yield from _review_filters(report.filters)
-        if odd:
-            yield "metrics", f"{', '.join(odd)}: Genesys metrics start with n (count), t (duration) or o (ratio)"
+        """What the vendor does not have."""
+        yield from review_filters(report.filters)
+        yield from review_aggregates(report) if report.rows is None else review_rows(report)
 
     @staticmethod
     def columns(report: Report) -> tuple[Column, ...]:
-        """Dimensions, then each metric's statistics; durations are in milliseconds."""
-        return (
-            *(
-                Column(
-                    snake_case(name),
-                    Kind.dimension,
-                    nullable=True,
-                    source=name,
-                    multivalued=name not in _SINGLE_VALUED,
-                )
-                for name in report.group_by
-            ),
-            *(
-                Column(
-                    _column_name(metric, statistic),
-                    kind,
-                    nullable,
-                    f"{statistic} of {metric}",
-                    metric,
-                    _fold(metric, fold),
-                )
-                for metric in report.metrics
-                for statistic, kind, nullable, fold in _STATISTICS[metric[0]]
-            ),
-        )
+        """Dimensions or keys first; durations are in milliseconds."""
+        return aggregate_columns(report) if report.rows is None else row_columns(report)
 
     async def submit(self, report: Report, interval: Interval, lane: Lane) -> Job:
-        """Send the query; a synchronous one comes back with its answer."""
-        base = f"/api/v2/analytics/{report.query_type}/aggregates"
-        body: dict[str, object] = {
-            "interval": str(interval),
-            "granularity": report.granularity,
-            "timeZone": report.time_zone,
-            "groupBy": list(report.group_by),
-            "metrics": list(report.metrics),
-        }
-        if report.filters:
-            body["filter"] = _vendor_filter(report.filters)
-        if report.delivery == "sync":
-            # A query changes nothing at the vendor, so a repeat costs quota but does no harm.
-            extensions = {"lane": lane, "idempotent": True}
-            response = await self._client.post(f"{base}/query", json=body, extensions=extensions)
-            raise_for_refusal(response)
-            return Job("", response.extensions["oauth_client"], lane, answer=read_object(response))
-        body["pageSize"] = _PAGE_SIZE
-        response = await self._client.post(f"{base}/jobs", json=body, extensions={"lane": lane})
-        raise_for_refusal(response)
-        job_id = text_of(read_object(response), "jobId")
-        return Job(f"{base}/jobs/{job_id}", response.extensions["oauth_client"], lane)
+        """Send the query; a synchronous one comes back with its answer.
+
+        Raises:
+            PermissionMissing: the client's role lacks what the report needs.
+        """
+        if report.rows is not None:
+            return await self._submit_rows(report, interval, lane)
+        base = aggregates_path(report)
+        body = aggregate_body(report, interval)
+        if report.delivery == "async":
+            response = await self._post(f"{base}/jobs", {**body, "pageSize": PAGE_SIZE}, {"lane": lane})
+            if response.status_code not in _NO_SUCH_ENDPOINT:
+                return self._taken(response, f"{base}/jobs", lane)
+            _log.warning("%s: no aggregate jobs of %s here; asked in one request", self.name, report.query_type)
+        # A query changes nothing at the vendor, so a repeat costs quota but does no harm.
+        response = await self._post(f"{base}/query", body, {"lane": lane, "idempotent": True})
+        raise_for_permission(response)
+        return Job("", response.extensions["oauth_client"], lane, answer=read_object(response))
 
     async def status(self, job: Job) -> JobStatus:
         """FULFILLED is done; FAILED, CANCELLED and EXPIRED are failures; no percentage exists."""
         if job.answer is not None:
             return JobStatus(done=True)
-        answer = await get_object(self._client, job, job.id)
+        answer = await get_object(self._client, job, _path(job))
         state = text_of(answer, "state")
         if state in _DEAD_STATES:
-            raise _DEAD_STATES[state](
-                job.id.rpartition("/")[2], optional_text(answer, "errorMessage") or f"it is {state}"
-            )
+            raise _DEAD_STATES[state](_name(job), optional_text(answer, "errorMessage") or f"it is {state}")
+        if state not in _LIVING_STATES:
+            raise SchemaMismatch(f"job {_name(job)} is {state!r}, which is none of {', '.join(_LIVING_STATES)}")
         return JobStatus(done=state == "FULFILLED")
 
     async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
         """Follow the cursor; the last page has none."""
-        schema = arrow_schema(self.columns(report))
         if job.answer is not None:
-            yield self._page(job.answer, report, schema)
+            yield Page(aggregate_table(job.answer, report), watermark=None)
             return
-        async for answer in cursor_pages(self._client, job, f"{job.id}/results", {}):
-            yield self._page(answer, report, schema)
+        results = f"{_path(job)}/results"
+        if report.rows is None:
+            async for answer in cursor_pages(self._client, job, results, {}):
+                yield Page(aggregate_table(answer, report), watermark=None)
+            return
+        reader = RowReader(report, Interval.parse(job.id.partition(_ASKED)[2]))
+        size = {"pageSize": str(row_kind(report).page_size)}
+        watermark: datetime | None = None
+        async for answer in cursor_pages(self._client, job, results, size):
+            watermark = await self._watermark(answer, job, report, watermark)
+            rows = reader.table(answer, watermark)
+            yield Page(rows, reader.complete_until(watermark))
 
     async def cancel(self, job: Job) -> None:
         """Delete the job, which frees its place among the vendor's concurrent ones."""
         if job.answer is None:
-            raise_for_refusal(await self._client.delete(job.id, extensions=as_submitted(job)))
+            raise_for_permission(await self._client.delete(_path(job), extensions=as_submitted(job)))
 
-    def _page(self, answer: Mapping[str, object], report: Report, schema: pa.Schema) -> Page:
-        rows = [row for result in mappings_of(answer, "results") for row in self._rows(result, report)]
-        return Page(rows_to_table(rows, schema), watermark=None)
+    async def probe(self, report: Report, interval: Interval, lane: Lane) -> None:
+        """Ask for as little as there is, to learn whether the client may ask for a report.
 
-    def _rows(self, result: Mapping[str, object], report: Report) -> Iterable[Mapping[str, object]]:
-        group = mapping_of(result, "group")
-        dimensions = {snake_case(name): group.get(name) for name in report.group_by}
-        for bucket in mappings_of(result, "data"):
-            interval = interval_of(bucket, "interval")
-            stats = {text_of(entry, "metric"): mapping_of(entry, "stats") for entry in mappings_of(bucket, "metrics")}
-            unknown = stats.keys() - set(report.metrics)
-            if unknown:
-                raise SchemaMismatch(f"metrics {sorted(unknown)} were not asked for")
-            yield {
-                "interval_start": interval.start,
-                "interval_end": interval.end,
-                **dimensions,
-                **{
-                    # A metric that had no event is left out; for what adds up that means nought.
-                    _column_name(metric, statistic): stats.get(metric, {}).get(statistic, None if nullable else 0)
-                    for metric in report.metrics
-                    for statistic, _, nullable, _ in _STATISTICS[metric[0]]
-                },
-            }
+        Args:
+            report: the declaration.
+            interval: a short one, in the past.
+            lane: who asks.
 
+        Raises:
+            PermissionMissing: naming the permissions of which any one would do.
+            UpstreamError: anything else that keeps the report from being fetched.
+        """
+        extensions = {"lane": lane, "idempotent": True}
+        if report.rows is not None:
+            # A query and not the watermark: that wants another permission.
+            body = {"interval": str(interval), "paging": {"pageSize": 1, "pageNumber": 1}}
+            response = await self._post(f"{row_kind(report).path}/query", body, extensions)
+        else:
+            body = {"interval": str(interval), "metrics": list(report.metrics)}
+            response = await self._post(f"{aggregates_path(report)}/query", body, extensions)
+        raise_for_permission(response)
 
-def _review_filters(filters: Filter) -> Iterable[tuple[str, str]]:
-    predicates = [*filters.predicates, *(each for clause in filters.clauses for each in clause.predicates)]
-    if any(each.operator == "notIn" and each.values != (None,) for each in predicates):
-        yield "filters", "Genesys has no notIn: list the values to keep with operator in"
-    elif filters.clauses and any(len(each.values) > 1 for each in predicates):
-        yield (
-            "filters",
-            "Genesys has two levels of conditions, and this filter needs three: within clauses joined by or, give each "
-            "predicate one value",
-        )
+    async def _submit_rows(self, report: Report, interval: Interval, lane: Lane) -> Job:
+        path = f"{row_kind(report).path}/jobs"
+        job = self._taken(await self._post(path, row_body(report, interval), {"lane": lane}), path, lane)
+        return Job(f"{job.id}{_ASKED}{interval}", job.oauth_client, lane)
 
+    async def _post(self, path: str, body: Mapping[str, object], extensions: Mapping[str, object]) -> httpx.Response:
+        return await self._client.post(path, json=body, extensions=dict(extensions))
 
-def _matches(predicate: Predicate) -> list[dict[str, object]]:
-    """One predicate of the vendor's for each value; any of them must hold."""
-    if predicate.operator == "notIn":
-        return [{"dimension": predicate.dimension, "operator": "exists"}]
-    return [
-        {"dimension": predicate.dimension, "operator": "notExists"}
-        if value is None
-        else {"dimension": predicate.dimension, "operator": "matches", "value": value}
-        for value in predicate.values
-    ]
+    def _taken(self, response: httpx.Response, path: str, lane: Lane) -> Job:
+        raise_for_permission(response)
+        job_id = text_of(read_object(response), "jobId")
+        return Job(f"{path}/{job_id}", response.extensions["oauth_client"], lane)
+
+    async def _watermark(
+        self, answer: Mapping[str, object], job: Job, report: Report, known: datetime | None
+    ) -> datetime:
+        """Until when the data lake is complete: by the page, else by an earlier one, else asked for."""
+        if optional_text(answer, "dataAvailabilityDate"):
+            return instant_of(answer, "dataAvailabilityDate")
+        if known is not None:
+            return known
+        told = await get_object(self._client, job, f"{row_kind(report).path}/jobs/availability")
+        return instant_of(told, "dataAvailabilityDate")
 
 
-def _vendor_filter(filters: Filter) -> dict[str, object]:
-    """Our filter in the vendor's two levels: or-ed over the values of each predicate, or and-ed over each alternative."""
-    if filters.clauses:
-        joined = [
-            ("and", [found for each in clause.predicates for found in _matches(each)]) for clause in filters.clauses
-        ]
-    else:
-        joined = [("or", _matches(each)) for each in filters.predicates]
-    return {"type": filters.type, "clauses": [{"type": kind, "predicates": found} for kind, found in joined]}
+def _path(job: Job) -> str:
+    return job.id.partition(_ASKED)[0]
+
+
+def _name(job: Job) -> str:
+    return _path(job).rpartition("/")[2]

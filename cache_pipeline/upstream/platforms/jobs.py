@@ -32,7 +32,7 @@ async def get_object(
     response = await client.get(path, params=dict(query or {}), extensions=as_submitted(job))
     if response.status_code in _GONE:
         _, message, _ = vendor_words(response)
-        raise JobGone(job.id.rpartition("/")[2], message or response.reason_phrase)
+        raise JobGone(job.id.partition("?")[0].rpartition("/")[2], message or response.reason_phrase)
     raise_for_refusal(response)
     return read_object(response)
 

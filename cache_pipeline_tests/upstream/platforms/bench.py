@@ -38,6 +38,7 @@ _COMMON = {
     "group_by": ["queueId", "mediaType"],
     "partition": "day",
     "start": "2024-01-01",
+    "tiers": ["history", "hot"],
 }
 
 

@@ -47,7 +47,28 @@ def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
 @pytest.mark.parametrize(
     ("changes", "field", "problem"),
     [
-        ({"query_type": "flows"}, "query_type", "'flows' is not an aggregates family: use conversations"),
+        ({"query_type": "letters"}, "query_type", "'letters' is not an aggregates family: use conversations, users"),
+        (
+            {"query_type": "users", "metrics": ["tTalk"], "group_by": []},
+            "metrics",
+            "of users there are tSystemPresence",
+        ),
+        ({"query_type": "users", "metrics": ["tSystemPresence"]}, "group_by", "grouped by userId alone"),
+        (
+            {"rows": "segments", "group_by": [], "metrics": ["tTalk"], "tiers": ["history"]},
+            "metrics",
+            "segments have tSegmentDuration",
+        ),
+        (
+            {"rows": "presence", "group_by": [], "metrics": ["tSystemPresence"], "tiers": ["history"]},
+            "query_type",
+            "asked of users",
+        ),
+        (
+            {"rows": "conversations", "group_by": [], "delivery": "sync", "tiers": ["history"]},
+            "delivery",
+            "extracted by job",
+        ),
         ({"filters": _filters("notIn")}, "filters", "no notIn: list the values to keep with operator in"),
         ({"metrics": ["nOffered", "offered2", "handleTime"]}, "metrics", "handleTime: Genesys metrics start with n"),
     ],

@@ -1,0 +1,317 @@
+"""Details as rows: conversations, their segments, and what agents did; each row in the bucket in which it begins.
+
+A job gives whatever overlaps its interval, so that neighbouring intervals give one long conversation twice. A row belongs to
+the bucket in which it begins and to no other: what began before the interval is left to the interval in which it did. A row
+without an end may still change, so its bucket and all after it are provisional until it has one, or is so old (`open_for`)
+that it will never have one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+
+from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.upstream.platforms.genesys_filters import all_predicates, vendor_filter
+from cache_pipeline.upstream.platforms.payload import instant_of, mappings_of, optional_text, text_of
+
+Source = Mapping[str, object]
+Row = dict[str, object]
+#: A page known to work; the largest that is allowed is not documented.
+DETAILS_PAGE_SIZE = 1000
+_USERS_PAGE_SIZE = 100
+
+
+@dataclass(frozen=True)
+class RowKind:
+    """What a row-level report's rows are.
+
+    Attributes:
+        path: of the details that hold them.
+        entries: the list on a page.
+        page_size: entries on a page.
+        columns: beside the keys and the metrics.
+        read: an entry's rows, with the instants of their begin and end under ``_start`` and ``_end``.
+        metrics: those that may be asked for; empty for any of a session.
+        filters: the dimensions that may be filtered by, with the list of the body they go into; empty for any.
+    """
+
+    path: str
+    entries: str
+    page_size: int
+    columns: tuple[Column, ...]
+    read: Callable[[Source, Report], Iterator[Row]]
+    metrics: tuple[str, ...] = ()
+    filter_list: str = "segmentFilters"
+
+
+def _optional_instant(source: Source, name: str) -> datetime | None:
+    return instant_of(source, name) if optional_text(source, name) else None
+
+
+def _first(values: Iterable[str | None]) -> str | None:
+    return next((value for value in values if value), None)
+
+
+def _conversation(source: Source, report: Report) -> Iterator[Row]:
+    participants = mappings_of(source, "participants")
+    sessions = [session for participant in participants for session in mappings_of(participant, "sessions")]
+    segments = [segment for session in sessions for segment in mappings_of(session, "segments")]
+    users = [user for participant in participants if (user := optional_text(participant, "userId"))]
+    yield {
+        "_start": instant_of(source, "conversationStart"),
+        "_end": (end := _optional_instant(source, "conversationEnd")),
+        "conversation_id": text_of(source, "conversationId"),
+        "conversation_start": instant_of(source, "conversationStart"),
+        "conversation_end": end,
+        "originating_direction": optional_text(source, "originatingDirection"),
+        "division_id": _first(_texts(source, "divisionIds")),
+        "media_type": _first(optional_text(session, "mediaType") for session in sessions),
+        "first_queue_id": _first(optional_text(segment, "queueId") for segment in segments),
+        "last_user_id": users[-1] if users else None,
+        "ani": _first(optional_text(session, "ani") for session in sessions),
+        "dnis": _first(optional_text(session, "dnis") for session in sessions),
+        "agents": len(set(users)),
+        **_measures(sessions, report),
+    }
+
+
+def _measures(sessions: Iterable[Source], report: Report) -> Row:
+    sums: Row = {snake_case(metric): 0 for metric in report.metrics}
+    for session in sessions:
+        for metric in mappings_of(session, "metrics"):
+            name = snake_case(text_of(metric, "name"))
+            if name in sums:
+                sums[name] = _whole(sums[name], name) + _whole(metric.get("value"), name)
+    return sums
+
+
+def _whole(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise SchemaMismatch(f"{name} is {value!r} where a whole number was expected")
+    return int(value)
+
+
+def _texts(source: Source, name: str) -> list[str]:
+    values = source.get(name)
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):  # pyright: ignore[reportUnknownVariableType]
+        raise SchemaMismatch(f"{name} is not a list of texts")
+    return values  # pyright: ignore[reportUnknownVariableType]
+
+
+def _segments(source: Source, report: Report) -> Iterator[Row]:
+    for participant in mappings_of(source, "participants"):
+        for session in mappings_of(participant, "sessions"):
+            for number, segment in enumerate(mappings_of(session, "segments")):
+                start, end = instant_of(segment, "segmentStart"), _optional_instant(segment, "segmentEnd")
+                yield {
+                    "_start": start,
+                    "_end": end,
+                    "conversation_id": text_of(source, "conversationId"),
+                    "session_id": text_of(session, "sessionId"),
+                    "segment_number": f"{number:04}",
+                    "segment_type": optional_text(segment, "segmentType"),
+                    "segment_start": start,
+                    "segment_end": end,
+                    "participant_id": optional_text(participant, "participantId"),
+                    "purpose": optional_text(participant, "purpose"),
+                    "user_id": optional_text(participant, "userId"),
+                    "media_type": optional_text(session, "mediaType"),
+                    "direction": optional_text(session, "direction"),
+                    "queue_id": optional_text(segment, "queueId"),
+                    "disconnect_type": optional_text(segment, "disconnectType"),
+                    "wrap_up_code": optional_text(segment, "wrapUpCode"),
+                    **{snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
+                }
+
+
+def _milliseconds(start: datetime, end: datetime | None) -> int | None:
+    return None if end is None else round((end - start).total_seconds() * 1000)
+
+
+def _stretches(listed: str, state: str, more: tuple[str, ...]) -> Callable[[Source, Report], Iterator[Row]]:
+    def read(source: Source, report: Report) -> Iterator[Row]:
+        for record in mappings_of(source, listed):
+            start, end = instant_of(record, "startTime"), _optional_instant(record, "endTime")
+            yield {
+                "_start": start,
+                "_end": end,
+                "user_id": text_of(source, "userId"),
+                "start_time": text_of(record, "startTime"),
+                "end_time": end,
+                snake_case(state): text_of(record, state),
+                **{snake_case(name): optional_text(record, name) for name in more},
+                **{snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
+            }
+
+    return read
+
+
+def _dimension(name: str, description: str = "") -> Column:
+    return Column(name, Kind.dimension, nullable=True, description=description)
+
+
+def _instant(name: str, description: str = "") -> Column:
+    return Column(name, Kind.instant, nullable=True, description=description)
+
+
+ROW_KINDS: Mapping[str, RowKind] = {
+    "conversations": RowKind(
+        path="/api/v2/analytics/conversations/details",
+        entries="conversations",
+        page_size=DETAILS_PAGE_SIZE,
+        columns=(
+            _instant("conversation_start"),
+            _instant("conversation_end", "null while it is open"),
+            _dimension("originating_direction"),
+            _dimension("division_id", "the first of its divisions"),
+            _dimension("media_type", "of its first session"),
+            _dimension("first_queue_id"),
+            _dimension("last_user_id"),
+            _dimension("ani"),
+            _dimension("dnis"),
+            Column("agents", Kind.integer, description="how many users took part"),
+        ),
+        read=_conversation,
+    ),
+    "segments": RowKind(
+        path="/api/v2/analytics/conversations/details",
+        entries="conversations",
+        page_size=DETAILS_PAGE_SIZE,
+        columns=(
+            _dimension("segment_type"),
+            _instant("segment_start"),
+            _instant("segment_end", "null while it lasts"),
+            _dimension("participant_id"),
+            _dimension("purpose"),
+            _dimension("user_id"),
+            _dimension("media_type"),
+            _dimension("direction"),
+            _dimension("queue_id"),
+            _dimension("disconnect_type"),
+            _dimension("wrap_up_code"),
+        ),
+        read=_segments,
+        metrics=("tSegmentDuration",),
+    ),
+    "presence": RowKind(
+        path="/api/v2/analytics/users/details",
+        entries="userDetails",
+        page_size=_USERS_PAGE_SIZE,
+        columns=(
+            _instant("end_time", "null while it lasts"),
+            _dimension("system_presence"),
+            _dimension("organization_presence_id"),
+        ),
+        read=_stretches("primaryPresence", "systemPresence", ("organizationPresenceId",)),
+        metrics=("tSystemPresence",),
+        filter_list="userFilters",
+    ),
+    "routing": RowKind(
+        path="/api/v2/analytics/users/details",
+        entries="userDetails",
+        page_size=_USERS_PAGE_SIZE,
+        columns=(_instant("end_time", "null while it lasts"), _dimension("routing_status")),
+        read=_stretches("routingStatus", "routingStatus", ()),
+        metrics=("tAgentRoutingStatus",),
+        filter_list="userFilters",
+    ),
+}
+
+
+def row_kind(report: Report) -> RowKind:
+    """What the rows of a row-level report are."""
+    return ROW_KINDS[report.rows or ""]
+
+
+def review_rows(report: Report) -> Iterable[tuple[str, str]]:
+    """Metrics that the rows do not have, and a delivery that details do not have."""
+    kind = row_kind(report)
+    family = kind.path.split("/")[-2]
+    if report.query_type != family:
+        yield "query_type", f"rows of {report.rows} are asked of {family}: write that"
+    if kind.metrics and set(report.metrics) - set(kind.metrics):
+        yield "metrics", f"rows of {report.rows} have {', '.join(kind.metrics)}"
+    if any(name[:1] not in ("n", "t") for name in report.metrics):
+        yield "metrics", "a conversation has counts (n) and durations (t)"
+    if report.delivery != "async":
+        yield "delivery", "rows are extracted by job: leave it out, or write async"
+    if kind.filter_list == "userFilters" and any(each.dimension != "userId" for each in all_predicates(report.filters)):
+        yield "filters", "users are filtered by userId alone"
+
+
+def row_columns(report: Report) -> tuple[Column, ...]:
+    """Keys, then what is known of each row, then the metrics: whole numbers, durations in milliseconds."""
+    kind = row_kind(report)
+    return (
+        *(Column(snake_case(name), Kind.dimension, nullable=True, source=name) for name in report.group_by),
+        *kind.columns,
+        # A row that is not over has no length yet; a conversation's sums count what there has been.
+        *(Column(snake_case(name), Kind.integer, nullable=bool(kind.metrics), source=name) for name in report.metrics),
+    )
+
+
+def row_body(report: Report, interval: Interval) -> dict[str, object]:
+    """The body of a job."""
+    body: dict[str, object] = {"interval": str(interval), "order": "asc"}
+    if report.filters:
+        body[row_kind(report).filter_list] = [vendor_filter(report.filters)]
+    return body
+
+
+@dataclass
+class RowReader:
+    """Reads the pages of one job, in order.
+
+    Attributes:
+        report: the declaration.
+        interval: what was asked; rows that begin outside it are left out.
+        open_since: begin of the first row so far that is not over and may yet be.
+    """
+
+    report: Report
+    interval: Interval
+    open_since: datetime | None = None
+    _buckets: list[Interval] = field(init=False)
+    _starts: list[datetime] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._buckets = buckets(self.interval, self.report.step, self.report.zone)
+        self._starts = [bucket.start for bucket in self._buckets]
+
+    def table(self, answer: Source, watermark: datetime) -> pa.Table:
+        """The rows of a page that begin in the interval.
+
+        Raises:
+            SchemaMismatch: it is not what details are.
+        """
+        kind = row_kind(self.report)
+        rows: list[Row] = []
+        for entry in mappings_of(answer, kind.entries):
+            rows.extend(self._placed(row, watermark) for row in kind.read(entry, self.report) if self._is_ours(row))
+        return rows_to_table(rows, arrow_schema(row_columns(self.report)))
+
+    def complete_until(self, watermark: datetime) -> datetime:
+        """The vendor's watermark, or the first bucket with a row that is not over, whichever is earlier."""
+        return watermark if self.open_since is None else min(watermark, self.open_since)
+
+    def _is_ours(self, row: Row) -> bool:
+        start = row["_start"]
+        return isinstance(start, datetime) and self.interval.start <= start < self.interval.end
+
+    def _placed(self, row: Row, watermark: datetime) -> Row:
+        start, end = row.pop("_start"), row.pop("_end")
+        assert isinstance(start, datetime)  # noqa: S101 - read by instant_of
+        bucket = self._buckets[bisect_right(self._starts, start) - 1]
+        if end is None and start > watermark - self.report.open_for:
+            self.open_since = min(self.open_since or bucket.start, bucket.start)
+        return {"interval_start": bucket.start, "interval_end": bucket.end, **row}
