@@ -59,3 +59,28 @@ async def redis(redis_database: str) -> AsyncIterator[Redis]:
     """A client of an empty Redis."""
     async with Redis.from_url(redis_database) as client:
         yield client
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of an S3 server on this machine, by URL; where it is stands in AWS_ENDPOINT."""
+    # Only these tests need what takes a second to import.
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://{host}:{port}")
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        # The server keeps its buckets for as long as the process lives.
+        name = f"edge-{uuid.uuid4().hex}"
+        client.create_bucket(Bucket=name)
+        yield f"s3://{name}/prefix"
+    finally:
+        server.stop()
