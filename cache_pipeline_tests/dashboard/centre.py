@@ -1,0 +1,107 @@
+"""Figures of a small contact centre, so plain that a test can say what the page must show."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, Kind, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.upstream.platforms.genesys import Genesys
+from cache_pipeline_tests.query.declared import declared
+
+HOUR = timedelta(hours=1)
+#: Tuesday; the day before is the last that is complete.
+TODAY = datetime(2026, 11, 24, tzinfo=UTC)
+NOW = TODAY + 9 * HOUR
+QUEUES = ("billing", "orders", "returns")
+METRICS = ["offered", "answered", "abandoned", "answeredWithinTarget", "waitMs", "handleMs"]
+HOURLY = declared(report="queue_hour", time_zone="UTC", metrics=METRICS)
+DAILY = declared(report="queue_day", time_zone="UTC", granularity="P1D", group_by=["queueId"], metrics=METRICS)
+CONVERSATIONS = Report.model_validate(
+    {
+        "report": "conversation_day",
+        "description": "Conversations by medium",
+        "platform": "genesys",
+        "query_type": "conversations",
+        "granularity": "P1D",
+        "time_zone": "UTC",
+        "group_by": ["mediaType"],
+        "metrics": ["nOffered", "nTransferred", "tHandle", "tAcw"],
+        "partition": "day",
+        "start": "2026-01-01",
+    }
+)
+
+
+def day(back: int) -> Interval:
+    """A day so many days ago; 1 is yesterday."""
+    return Interval(TODAY - timedelta(days=back), TODAY - timedelta(days=back - 1))
+
+
+def figures(offered: int) -> dict[str, object]:
+    """One in ten abandons, three in four of the rest are answered within target; waits 20 s, handling 5 min."""
+    abandoned = offered // 10
+    answered = offered - abandoned
+    return {
+        "offered": offered,
+        "answered": answered,
+        "abandoned": abandoned,
+        "answered_within_target": answered * 3 // 4,
+        "wait_ms": answered * 20_000,
+        "handle_ms": answered * 300_000,
+    }
+
+
+def rows(report: Report, span: Interval, offered: int) -> pa.Table:
+    """Each bucket of each queue: so many in the first, twice as many in the second, three times in the third."""
+    step = timedelta(days=1) if report.granularity == "P1D" else HOUR
+    found: list[Mapping[str, object]] = []
+    for bucket in range(int(span.length / step)):
+        start = span.start + bucket * step
+        for number, queue in enumerate(QUEUES, start=1):
+            dimensions = {"queue_id": queue, "media_type": "voice"}
+            found.append(
+                {
+                    "interval_start": start,
+                    "interval_end": start + step,
+                    **{snake_case(name): dimensions[snake_case(name)] for name in report.group_by},
+                    **figures(offered * number),
+                }
+            )
+    columns = (
+        *(Column(snake_case(name), Kind.dimension, nullable=True) for name in report.group_by),
+        *(Column(snake_case(name), Kind.integer) for name in report.metrics),
+    )
+    return rows_to_table(found, arrow_schema(columns))
+
+
+def conversations(span: Interval) -> pa.Table:
+    names = [column.name for column in Genesys.columns(CONVERSATIONS)]
+    return rows_to_table(
+        [
+            {
+                "interval_start": span.start,
+                "interval_end": span.end,
+                **{name: 10 if name.endswith(("count", "offered", "transferred")) else 1000.0 for name in names},
+                "media_type": medium,
+            }
+            for medium in ("voice", "chat")
+        ],
+        arrow_schema(Genesys.columns(CONVERSATIONS)),
+    )
+
+
+def publish_centre(edge: EdgeTier, days: Iterable[int] = range(1, 36)) -> None:
+    """Five weeks; each week ten more in an hour than the one before; today is provisional."""
+    offered = {back: 100 - 10 * ((back - 1) // 7) for back in days}
+    daily = {day(back): rows(DAILY, day(back), 24 * count) for back, count in offered.items()}
+    edge.publish(DAILY, daily, None)
+    edge.publish(
+        HOURLY, {day(back): rows(HOURLY, day(back), count) for back, count in offered.items() if back < 16}, None
+    )
+    morning = Interval(TODAY, TODAY + 8 * HOUR)
+    edge.publish(HOURLY, {morning: rows(HOURLY, morning, 50)}, TODAY)
+    edge.publish(CONVERSATIONS, {day(back): conversations(day(back)) for back in range(1, 8)}, None)
