@@ -22,13 +22,19 @@ def _edge(tell: Tell) -> Result:
     return measure(tell)
 
 
+def _keys(tell: Tell) -> Result:
+    from benchmarks.keys.benchmark import measure
+
+    return measure(tell)
+
+
 def _quota(tell: Tell) -> Result:
     from benchmarks.quota.benchmark import measure
 
     return measure(tell)
 
 
-_BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType({"edge": _edge, "quota": _quota})
+_BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType({"edge": _edge, "keys": _keys, "quota": _quota})
 
 
 @click.command()

@@ -8,8 +8,8 @@ same for every way to write a filter, as the prime implicants of a formula are, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import combinations, product
+from typing import NamedTuple
 
 from cache_pipeline.query.errors import QueryError
 
@@ -17,8 +17,7 @@ from cache_pipeline.query.errors import QueryError
 _MOST_BOXES = 64
 
 
-@dataclass(frozen=True)
-class ValueSet:
+class ValueSet(NamedTuple):
     """The values that a dimension may have: ``values``, or with ``excluding`` all but those."""
 
     values: frozenset[str | None]
@@ -37,8 +36,9 @@ class ValueSet:
     def __invert__(self) -> ValueSet:
         return ValueSet(self.values, excluding=not self.excluding)
 
-    def __le__(self, other: ValueSet) -> bool:
-        return (self & ~other).is_empty
+    def within(self, other: ValueSet) -> bool:
+        """Whether every value of this set is one of the other's."""
+        return self == other or (self & ~other).is_empty
 
     @property
     def is_empty(self) -> bool:
@@ -70,6 +70,9 @@ def every(parts: Iterable[Boxes]) -> Boxes:
     """What all of the parts allow."""
     found = EVERYTHING
     for part in parts:
+        if found is EVERYTHING:
+            found = part
+            continue
         met = (_met(one, other) for one, other in product(found, part))
         found = _unabsorbed([box for box in met if box is not None])
     return found
@@ -92,7 +95,7 @@ def largest(boxes: Boxes) -> Boxes:
         QueryError: there are too many of them.
     """
     found = _unabsorbed(boxes)
-    while True:
+    while len(found) > 1:
         spanning = [
             joined
             for one, other in combinations(found, 2)
@@ -102,8 +105,9 @@ def largest(boxes: Boxes) -> Boxes:
         grown = _unabsorbed([*found, *spanning])
         # What is kept of those there were comes first, in their order.
         if grown == found:
-            return tuple(sorted(found, key=_order))
+            break
         found = grown
+    return tuple(sorted(found, key=_order)) if len(found) > 1 else found
 
 
 def _met(one: Box, other: Box) -> Box | None:
@@ -129,13 +133,16 @@ def _joined_on(name: str, one: Box, other: Box) -> Box | None:
 
 
 def _within(one: Box, other: Box) -> bool:
-    return all(name in one and one[name] <= values for name, values in other.items())
+    return all(name in one and one[name].within(values) for name, values in other.items())
 
 
 def _unabsorbed(boxes: Iterable[Box]) -> Boxes:
     """Without the boxes that lie within another."""
+    given = tuple(boxes)
+    if len(given) <= 1:
+        return given
     kept: list[Box] = []
-    for box in boxes:
+    for box in given:
         if any(_within(box, other) for other in kept):
             continue
         kept = [other for other in kept if not _within(other, box)]
@@ -154,4 +161,4 @@ def _order(box: Box) -> list[tuple[str, bool, list[str]]]:
 
 def ordered_texts(values: Iterable[str | None]) -> list[str]:
     """Values for comparison: having none comes first, and is no text that a value could be."""
-    return sorted("" if value is None else f"={value}" for value in values)
+    return sorted(["" if value is None else f"={value}" for value in values])

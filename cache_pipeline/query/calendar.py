@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
 from cache_pipeline.query.errors import InvalidInterval, QueryError
@@ -69,7 +69,7 @@ class Step:
             return not longer.minutes
         return self == longer
 
-    @property
+    @cached_property
     def nominal(self) -> timedelta:
         """The usual length: a day counts 24 hours, a month 30 days. For rules of thumb, never for boundaries."""
         return timedelta(days=self.days + 30 * self.months, minutes=self.minutes)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cache_pipeline.query.boxes import (
     EVERYTHING,
-    Box,
     Boxes,
     ValueSet,
     condition,
@@ -112,14 +112,11 @@ def _boxes(kind: str, predicates: Iterable[Predicate], clauses: Iterable[Clause]
     return either(parts) if kind == "or" else inverse(either(parts))
 
 
-def _predicates(box: Box) -> tuple[Predicate, ...]:
-    return tuple(
-        Predicate.model_construct(
-            dimension=name,
-            operator="notIn" if box[name].excluding else "in",
-            values=_in_order(box[name].values),
-        )
-        for name in sorted(box)
+def _predicate(dimension: str, values: ValueSet) -> Predicate:
+    return Predicate.model_construct(
+        dimension=dimension,
+        operator="notIn" if values.excluding else "in",
+        values=_in_order(values.values),
     )
 
 
@@ -167,7 +164,7 @@ class Filter(BaseModel, frozen=True):
         _write(made, largest(boxes))
         return made
 
-    @property
+    @cached_property
     def boxes(self) -> Boxes:
         """The largest boxes that the filter is the union of."""
         if self.clauses or self.type == "or":
@@ -175,7 +172,7 @@ class Filter(BaseModel, frozen=True):
             return tuple({each.dimension: each.allowed for each in one} for one in alternatives)
         return ({each.dimension: each.allowed for each in self.predicates},)
 
-    @property
+    @cached_property
     def dimensions(self) -> tuple[str, ...]:
         """The dimensions that are spoken of, in order."""
         return tuple(sorted({name for box in self.boxes for name in box}))
@@ -233,7 +230,11 @@ def _write(filters: Filter, boxes: Boxes) -> None:
     """Make a filter say exactly those boxes, which must be the largest ones."""
     if not boxes:
         raise QueryError("the filter contradicts itself, no row can match it: take out one of its conditions")
-    alternatives = [_predicates(box) for box in boxes]
+    # Making a predicate costs more than all the rest; most filters say already what is canonical.
+    given = {(each.dimension, each.allowed): each for each in filters.predicates}
+    alternatives = [
+        tuple(given.get((name, box[name])) or _predicate(name, box[name]) for name in sorted(box)) for box in boxes
+    ]
     simple = len(alternatives) == 1 or all(len(each) == 1 for each in alternatives)
     fields: dict[str, object] = {
         "predicates": tuple(predicate for each in alternatives for predicate in each) if simple else (),

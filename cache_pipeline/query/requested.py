@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from zoneinfo import ZoneInfo
 
 from cache_pipeline.query.calendar import Step, is_aligned, whole_buckets
 from cache_pipeline.query.errors import InvalidInterval, InvalidQuery, QueryError
@@ -86,10 +87,10 @@ def requested(
         InvalidInterval: reversed, open, cutting a bucket, or too long.
         InvalidQuery: naming the field, what is wrong with it, and what there is.
     """
-    asked = _narrowed(report, narrowing)
     # The zone that was named, also where it makes no difference to the buckets: it does to where a day begins.
-    zone = time_zone(narrowing.time_zone or report.time_zone)
+    zone = _zone(narrowing.time_zone or report.time_zone)
     span = Interval.parse(interval, zone) if isinstance(interval, str) else interval
+    asked = _narrowed(report, narrowing)
     if span.length / asked.step.nominal > MOST_BUCKETS:
         raise InvalidInterval(
             f"interval {span} has more than {MOST_BUCKETS:,} buckets of {asked.granularity}: ask for a shorter one, or "
@@ -164,14 +165,17 @@ def _longer(report: Report, granularity: str | None) -> Step:
     return step
 
 
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return time_zone(name)
+    except QueryError as error:
+        raise InvalidQuery("time_zone", str(error)) from error
+
+
 def _other_zone(report: Report, step: Step, name: str | None) -> str | None:
     """The zone where it makes a difference to the buckets; None where it does not."""
     if name is None or name == report.time_zone:
         return None
-    try:
-        time_zone(name)
-    except QueryError as error:
-        raise InvalidQuery("time_zone", str(error)) from error
     return None if same_buckets(step.minutes, name, report.time_zone) else canonical_zone(name)
 
 

@@ -104,8 +104,10 @@ def _folds(source: Report, asked: Report, selection: Filter) -> bool:
 
 def _selection(source: Report, asked: Report) -> Filter | None:
     """The filter that rows of the source must still pass; None where they cannot be told apart by it."""
-    if asked.filters == source.filters:
+    if asked.filters is source.filters or asked.filters == source.filters:
         return Filter()
+    if not source.filters:
+        return asked.filters if set(asked.filters.dimensions) <= set(source.group_by) else None
     if source.filters.also(asked.filters) != asked.filters:
         return None
     within = source.filters.boxes
@@ -116,7 +118,7 @@ def _selection(source: Report, asked: Report) -> Filter | None:
         {
             name: values
             for name, values in box.items()
-            if name in source.group_by or not kept.get(name, everything) <= values
+            if name in source.group_by or not kept.get(name, everything).within(values)
         }
         for box in asked.filters.boxes
     )

@@ -1,0 +1,179 @@
+"""Payloads of both dialects come to the question they mean, or are told what is wrong with them, by field."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.keys.spellings import meanings, spelled
+from cache_pipeline.query.dialects.genesys import read_genesys
+from cache_pipeline.query.dialects.guide import read_guide
+from cache_pipeline.query.dialects.payload import resolved
+from cache_pipeline.query.errors import InvalidInterval, InvalidQuery, QueryError, UnknownReport
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.requested import RequestedQuery
+from cache_pipeline.query.schema import Column
+from cache_pipeline.upstream.platforms.genesys import Genesys
+from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline_tests.query.declared import declared
+
+QUARTERS = declared(report="quarters", granularity="PT15M", metrics=["offered", "answered", "abandoned", "handleMs"])
+DAYS = declared(report="days", granularity="P1D", group_by=["queueId"])
+CALLS = declared(
+    report="calls", platform="genesys", query_type="conversations", metrics=["nOffered", "tHandle"], volume_metric=None,
+    granularity="PT30M", time_zone="UTC",
+)  # fmt: skip
+REPORTS = {report.report: report for report in (QUARTERS, DAYS, CALLS)}
+DAY = "2026-01-05T00:00:00+01:00/2026-01-06T00:00:00+01:00"
+
+
+def columns(report: Report) -> tuple[Column, ...]:
+    return (Genesys if report.platform == "genesys" else ReportData).columns(report)
+
+
+def guide(**said: Any) -> RequestedQuery:
+    body = {"reportId": "queue-performance", "interval": DAY, "timeGrouping": "byHour"} | said
+    return resolved(read_guide({k: v for k, v in body.items() if v is not None}), REPORTS, columns)
+
+
+def genesys(**said: Any) -> RequestedQuery:
+    body = {"interval": "2026-01-05T00:00:00Z/2026-01-06T00:00:00Z", "granularity": "PT1H", "metrics": ["nOffered"]}
+    return resolved(read_genesys({**body, **said}, "conversations"), REPORTS, columns)
+
+
+def test_the_guides_own_example_is_one_question_whatever_its_offset():
+    """G6, by the meaning of its two intervals."""
+    keys = {
+        guide(interval=interval, requestId=number, metadata={"user": number}).key("t", "15m")
+        for number, interval in enumerate([
+            "2023-10-01T00:00:00Z/2023-10-02T00:00:00Z", "2023-10-01T07:00:00+07:00/2023-10-02T07:00:00+07:00",
+            "2023-10-01T00:00:00Z/PT24H", "PT24H/2023-10-02T02:00:00+02:00",
+        ])
+    }  # fmt: skip
+    assert len(keys) == 1
+
+
+@given(st.integers(0, 10**9))
+def test_any_spelling_of_a_meaning_has_its_key_and_two_meanings_have_two(seed: int):
+    chance = random.Random(seed)
+    reports = {"quarters": QUARTERS}
+    one, other = meanings(2, chance)
+    keys = [{resolved(read_guide(spelled(m, chance)), reports, columns).key("t", "5s") for _ in range(5)}
+            for m in (one, other)]  # fmt: skip
+    assert [len(each) for each in keys] == [1, 1]
+    assert keys[0] != keys[1]
+
+
+def test_the_report_that_needs_the_least_rolling_up_answers():
+    assert guide(timeGrouping="byDay").declared is DAYS
+    assert guide(timeGrouping="byDay", groupBy=["mediaType"]).declared is QUARTERS
+    assert guide(timeGrouping="byHour").declared is QUARTERS
+    assert guide(reportId="quarters", timeGrouping="byDay").declared is QUARTERS
+    assert guide(timeGrouping="byDay", columns=["handleMs"], groupBy=["queueId"]).declared is QUARTERS
+
+
+def test_a_report_that_is_declared_twice_by_other_groups_must_be_told_apart():
+    both = {**REPORTS, "media": declared(report="media", granularity="P1D", group_by=["mediaType"])}
+    payload = read_guide({"reportId": "queue-performance", "timeGrouping": "byDay", "interval": DAY})
+    with pytest.raises(InvalidQuery, match=r"groupBy: is missing.*days by queueId; media by mediaType"):
+        resolved(payload, both, columns)
+
+
+@pytest.mark.parametrize(
+    ("said", "field", "told"),
+    [
+        ({"reportId": None}, "reportId", "is missing"),
+        ({"reportId": 7}, "reportId", "a number where text belongs"),
+        ({"interval": None}, "interval", "is missing"),
+        ({"interval": "x" * 1000}, "interval", "1000 characters"),
+        ({"interval": DAY + "\0"}, "interval", "NUL"),
+        ({"timeGrouping": "byCentury"}, "timeGrouping", "by15Minutes"),
+        ({"groupBy": "queueId"}, "groupBy", "text where a list"),
+        ({"groupBy": ["queueId"] * 500}, "groupBy", "500"),
+        ({"groupBy": [None]}, "groupBy", "null where text"),
+        ({"sortBy": "offered"}, "sortBy", "is no field of a query"),
+        ({"filters": []}, "filters", "a list where an object"),
+        ({"filters": {"predicates": [{"dimension": "queueId", "operator": "like", "values": ["a"]}]}},
+         "filters.predicates.0.operator", "'in' or 'notIn'"),
+        ({"filters": {"predicates": [{"dimension": "queueId", "values": [float("nan")]}]}},
+         "filters.predicates.0.values", "NaN"),
+        ({"filters": {"type": "and", "predicates": [
+            {"dimension": "queueId", "values": ["a"]}, {"dimension": "queueId", "values": ["b"]}]}},
+         "filters", "contradicts itself"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_payload_is_told_by_field(said: dict[str, Any], field: str, told: str):
+    with pytest.raises(InvalidQuery, match=told) as raised:
+        guide(**said)
+    assert raised.value.field == field
+    assert len(str(raised.value)) < 400
+
+
+def test_what_no_report_has_rows_for_is_told_with_the_reason_of_each():
+    with pytest.raises(QueryError, match=r"quarters: metrics: 'held'.*days: metrics: 'held'"):
+        guide(columns=["held"])
+    with pytest.raises(UnknownReport, match="declared are queue-performance"):
+        guide(reportId="agent-performance")
+    with pytest.raises(InvalidInterval, match="reversed"):
+        guide(interval="/".join(reversed(DAY.split("/"))))
+    for body in (None, [], "x", 7):
+        with pytest.raises(InvalidQuery, match=r"payload: is .* where an object belongs"):
+            read_guide(body)
+
+
+def test_a_genesys_body_means_what_the_vendor_says_it_means():
+    clause = {"type": "or", "predicates": [{"dimension": "queueId", "value": name} for name in ("a", "b")]}
+    one = genesys(
+        filter={"type": "and", "clauses": [clause], "predicates": [{"dimension": "mediaType", "operator": "exists"}]}
+    )
+    assert one.declared is CALLS
+    assert one.asked.group_by == ()
+    assert [(p.dimension, p.operator, p.values) for p in one.asked.filters.predicates] == [
+        ("mediaType", "notIn", (None,)), ("queueId", "in", ("a", "b")),
+    ]  # fmt: skip
+    other = genesys(
+        filter={"type": "and", "predicates": [{"type": "dimension", "dimension": "mediaType", "operator": "exists"}],
+                "clauses": [{"type": "or", "predicates": [{"dimension": "queueId", "operator": "matches", "value": v}
+                                                          for v in ("b", "a", "b")]}]},
+        timeZone="Etc/UTC", views=[], queryType="groupBy", flattenMultivaluedDimensions=False, groupBy=[],
+    )  # fmt: skip
+    assert one.key("t", "5s") == other.key("t", "5s")
+
+
+def test_without_a_granularity_the_whole_interval_is_one_bucket():
+    assert genesys(granularity=None).asked.granularity == "P1D"
+    with pytest.raises(InvalidQuery, match="granularity: is missing, which means all of"):
+        genesys(granularity=None, interval="2026-01-05T00:00:00Z/2026-01-05T05:00:00Z")
+
+
+def predicate(**said: Any) -> dict[str, Any]:
+    return {"filter": {"type": "and", "predicates": [{"dimension": "queueId", **said}]}}
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"views": [{"name": "v"}]}, "views"),
+        ({"limit": 5}, "limit"),
+        ({"sortMetric": {"name": "nOffered"}}, "sortMetric"),
+        ({"queryType": "topN"}, "queryType"),
+        ({"alternateTimeDimension": "eventTime"}, "alternateTimeDimension"),
+        ({"flattenMultivaluedDimensions": True}, "flattenMultivaluedDimensions"),
+        ({"metrics": []}, "metrics"),
+        ({"metrics": ["tTalk"]}, "metrics"),
+        (predicate(range={"gt": 5}), "filter.predicates.0.range"),
+        (predicate(metric="tHandle", value="1"), "filter.predicates.0.metric"),
+        (predicate(type="property", value="1"), "filter.predicates.0.type"),
+        (predicate(operator="like", value="1"), "filter.predicates.0.operator"),
+        (predicate(), "filter.predicates.0.value"),
+        (predicate(value="a", negate=True), "filter.predicates.0.negate"),
+        ({"filter": {"type": "and", "clauses": [{"type": "or", "clauses": []}]}}, "filter.clauses.0.clauses"),
+        ({"filter": {"type": "xor"}}, "filter.type"),
+    ],
+)
+def test_what_kept_rows_cannot_tell_is_refused_by_name(said: dict[str, Any], field: str):
+    with pytest.raises(InvalidQuery) as raised:
+        genesys(**said)
+    assert raised.value.field == field
