@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.tiers.edge_store import CONTENT_TYPES, cache_control, content_type
@@ -93,9 +94,16 @@ def serving_edge(folder: Path, port: int = 0) -> Generator[str]:
     Raises:
         CommandError: the port cannot be used.
     """
+    with serving(edge_app(folder), port) as url:
+        yield url
+
+
+@contextmanager
+def serving(app: ASGIApp, port: int = 0) -> Generator[str]:
+    """Serve an application likewise."""
     with listening(port) as listener:
         config = uvicorn.Config(
-            edge_app(folder),
+            app,
             log_level="warning",
             access_log=False,
             ws="none",

@@ -9,7 +9,7 @@ import obstore
 from obstore.exceptions import BaseError
 
 from cache_pipeline.tiers.edge import MANIFEST, EdgeTier, snapshot_of
-from cache_pipeline.tiers.edge_store import EdgeStoreError, reading_store
+from cache_pipeline.tiers.edge_store import EdgeStoreError, first_line, reading_store
 from cache_pipeline.tiers.manifest import Manifest, UnreadableManifest
 
 #: max-age and stale-while-revalidate of the manifest: an edge may rightly be this far behind.
@@ -58,8 +58,7 @@ def read_back(edge: EdgeTier, public_url: str, now: datetime, grace: timedelta =
     try:
         served = Manifest.parse(bytes(obstore.get(reading_store(public_url), MANIFEST).bytes()))
     except (BaseError, OSError) as error:
-        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        return _with(told, f"{public_url} cannot be read: {first}: check the CDN's origin and access rules")
+        return _with(told, f"{public_url} cannot be read: {first_line(error)}: check the CDN's origin and access rules")
     except UnreadableManifest as error:
         return _with(told, f"{public_url} serves no manifest ({error}): check the CDN's origin path")
     found = ReadBack(published, snapshot_of(served)[0], standing.generated_at, served.generated_at)

@@ -79,8 +79,12 @@ def _advice(error: Exception) -> str:
 
 def told(url: str, doing: str, error: Exception) -> EdgeStoreError:
     """A store's refusal in one line; what was published before stays as it was."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return EdgeStoreError(f"edge store {url}: {doing}: {first[:300]}: {_advice(error)}")
+    return EdgeStoreError(f"edge store {url}: {doing}: {first_line(error)}: {_advice(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """What a store's error says, without its inner parts over many lines."""
+    return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class EdgeStore:
@@ -109,7 +113,7 @@ class EdgeStore:
                 self._store = from_url(f"{url.rstrip('/')}/v1/{tenant}", retry_config=_RETRIES)
         except (BaseError, OSError, ValueError) as error:
             raise EdgeStoreError(
-                f"edge store {url} cannot be opened: {error}: check CACHE_PIPELINE_EDGE_URL"
+                f"edge store {url} cannot be opened: {first_line(error)}: check CACHE_PIPELINE_EDGE_URL"
             ) from error
 
     @contextmanager
@@ -214,4 +218,6 @@ def reading_store(url: str) -> ObjectStore:
             return HTTPStore.from_url(base, retry_config=_RETRIES, client_options={"allow_http": True})
         return from_url(base, retry_config=_RETRIES)
     except (BaseError, OSError, ValueError) as error:
-        raise EdgeStoreError(f"{url} cannot be read: {error}: give the URL of the folder with manifest.json") from error
+        raise EdgeStoreError(
+            f"{url} cannot be read: {first_line(error)}: give the URL of the folder with manifest.json"
+        ) from error

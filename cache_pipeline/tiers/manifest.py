@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_pipeline.query.interval import Interval, IntervalSet
-
-FORMAT = 1
 
 
 class UnreadableManifest(ValueError):
@@ -81,7 +80,7 @@ class Manifest(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="forbid", title="cache_pipeline edge manifest")
 
-    format: int = FORMAT
+    format: Literal[1] = 1
     generated_at: datetime
     sequence: int = Field(default=0, description="Counts the changes; never goes back, whatever clocks say")
     datasets: dict[str, DataSet]
@@ -100,7 +99,9 @@ class Manifest(BaseModel, frozen=True):
             return cls.model_validate_json(body)
         except ValidationError as error:
             later = [found["input"] for found in error.errors() if found["loc"] == ("format",)]
-            problem = f"is of format {later[0]}" if later else f"{error.error_count()} mistakes"
+            problem = (
+                f"it is of format {later[0]}, and this version knows 1" if later else f"{error.error_count()} mistakes"
+            )
             raise UnreadableManifest(problem) from error
 
     def merged(

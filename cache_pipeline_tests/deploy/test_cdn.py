@@ -1,0 +1,212 @@
+"""The configurations of deploy/cdn in the programs that they are for: hits, ranges from the cache, 304, stale while down."""
+
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cache_pipeline import edge as public
+from cache_pipeline.cli.edge_server import CONTENT_SECURITY_POLICY, edge_app, listening, serving
+from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.tiers.edge_page import publish_page
+from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
+
+SNIPPETS = Path(__file__).parents[2] / "deploy" / "cdn"
+MANIFEST = "/v1/default/manifest.json"
+
+
+class Origin:
+    """The edge store as a server: counts what it is asked, can be slow or down, and lets its manifest expire in a second."""
+
+    def __init__(self, folder: Path) -> None:
+        self.app = edge_app(folder)
+        self.asked: list[str] = []
+        self.delay = 0.0
+        self.down = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append(scope["path"])
+        if self.delay:
+            # Blocks the server's own thread, as a slow store would its answer.
+            time.sleep(self.delay)  # noqa: ASYNC251
+
+        async def hurried(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    (name, value.replace(b"max-age=60,", b"max-age=1,")) for name, value in message["headers"]
+                ]
+                if self.down:
+                    message["status"] = 503
+                    message["headers"] = [(n, v) for n, v in message["headers"] if n != b"cache-control"]
+            await send(message)
+
+        await self.app(scope, receive, hurried)
+
+    def count(self, path: str) -> int:
+        return self.asked.count(path)
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Origin:
+    edge = EdgeTier(f"file://{tmp_path}/edge", lambda: NOW)
+    edge.publish(REPORT, {hours(0, 24): table(hours(0, 24))}, None)
+    publish_page(edge.store)
+    return Origin(tmp_path / "edge")
+
+
+def free_port() -> int:
+    with listening(0) as listener:
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, process.communicate()[0]
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def nginx(folder: Path, origin_port: int, port: int) -> list[str]:
+    text = (SNIPPETS / "nginx.conf").read_text()
+    changes = {
+        "127.0.0.1:9000": f"127.0.0.1:{origin_port}",
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "/run/nginx.pid": f"{folder}/nginx.pid",
+        "/var/cache/nginx/edge": f"{folder}/cache",
+        "worker_processes auto": "worker_processes 1",
+    }
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    # Where the package keeps its own scratch folders, only root may write; and root's workers need not be anybody else.
+    scratch = f"client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;"
+    text = text.replace("  access_log off;", f"  access_log off; {scratch}")
+    user = "user root;" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(f"daemon off; {user}\n{text}")
+    return [program("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+def varnish(folder: Path, origin_port: int, port: int) -> list[str]:
+    text = (SNIPPETS / "varnish.vcl").read_text()
+    assert '"9000"' in text
+    (folder / "edge.vcl").write_text(
+        text.replace('"9000"', f'"{origin_port}"').replace(".interval = 5s", ".interval = 200ms")
+    )
+    listen = ["-a", f"127.0.0.1:{port}", "-f", str(folder / "edge.vcl"), "-n", str(folder / "varnish")]
+    return [program("varnishd"), "-F", *listen, "-s", "malloc,32m", "-p", "thread_pool_min=10", "-j", "none"]
+
+
+@pytest.fixture(params=[nginx, varnish], ids=["nginx", "varnish"])
+def edge(request: pytest.FixtureRequest, origin: Origin, tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    folder = tmp_path / "server"
+    folder.mkdir()
+    make: Callable[[Path, int, int], list[str]] = request.param
+    with ExitStack() as stack:
+        url = stack.enter_context(serving(origin))
+        stack.enter_context(running(make(folder, int(url.rsplit(":", 1)[1]), port), port))
+        yield f"http://127.0.0.1:{port}"
+
+
+def data_path(origin: Origin, edge: str) -> str:
+    manifest = httpx.get(f"{edge}{MANIFEST}").json()
+    return f"/v1/default/{manifest['datasets']['queue_hour']['files'][0]['path']}"
+
+
+def test_the_second_reader_is_answered_by_the_edge(edge: str, origin: Origin):
+    path = data_path(origin, edge)
+    first, second = httpx.get(edge + path), httpx.get(edge + path)
+    assert first.content == second.content
+    assert origin.count(path) == 1
+    assert "hit" in second.headers["cache-status"].lower()
+    assert second.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert second.headers["content-type"] == "application/vnd.apache.parquet"
+    assert "content-encoding" not in second.headers
+    assert int(second.headers["content-length"]) == len(second.content)
+
+
+def test_a_range_is_cut_from_what_the_edge_keeps(edge: str, origin: Origin):
+    path = data_path(origin, edge)
+    whole = httpx.get(edge + path).content
+    part = httpx.get(edge + path, headers={"Range": "bytes=-8"})
+    assert (part.status_code, part.content) == (206, whole[-8:])
+    assert "content-range" in part.headers["access-control-expose-headers"].lower()
+    assert origin.count(path) == 1
+
+
+def test_what_a_browser_has_is_not_sent_again(edge: str, origin: Origin):
+    first = httpx.get(f"{edge}{MANIFEST}", headers={"Accept-Encoding": "identity"})
+    again = httpx.get(
+        f"{edge}{MANIFEST}", headers={"If-None-Match": first.headers["etag"], "Accept-Encoding": "identity"}
+    )
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_text_is_compressed_on_the_way(edge: str):
+    answer = httpx.get(f"{edge}{MANIFEST}", headers={"Accept-Encoding": "gzip"})
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.json()["format"] == 1
+
+
+def test_twenty_readers_of_something_new_are_one_request_to_the_origin(edge: str, origin: Origin):
+    path = data_path(origin, edge)
+    origin.delay = 0.3
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: httpx.get(edge + path, timeout=30).status_code, range(20)))
+    assert set(answers) == {200}
+    assert origin.count(path) == 1
+
+
+def test_while_the_origin_is_down_readers_get_the_figures_of_before(edge: str, origin: Origin):
+    """The manifest expires after a second here; an edge in production serves it for a day."""
+    before = httpx.get(f"{edge}{MANIFEST}").json()
+    path = data_path(origin, edge)
+    httpx.get(edge + path)
+    origin.down = True
+    asked = origin.count(MANIFEST)
+    deadline = time.monotonic() + 20
+    while origin.count(MANIFEST) < asked + 3:
+        answer = httpx.get(f"{edge}{MANIFEST}")
+        assert answer.status_code == 200
+        assert answer.json() == before
+        assert time.monotonic() < deadline, "the edge never asked the origin again"
+        time.sleep(0.1)
+    assert public.read(f"{edge}/v1/default", "queue_hour").num_rows == 48
+
+
+def test_the_page_comes_with_its_policy(edge: str):
+    answer = httpx.get(f"{edge}/v1/default/")
+    assert answer.status_code == 200
+    assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    script = re.search(r'src="(assets/[^"]+)"', answer.text)
+    assert script
+    assert httpx.get(f"{edge}/v1/default/{script[1]}").headers["cache-control"].endswith("immutable")
+
+
+def test_every_snippet_says_the_same_policy():
+    for path in SNIPPETS.iterdir():
+        said = " ".join(path.read_text().split())
+        assert CONTENT_SECURITY_POLICY in said, path.name

@@ -1,0 +1,34 @@
+# Fastly, as VCL snippets by subroutine. Not tried against the service; varnish.vcl, which is tested, is its kin.
+# Fastly reads stale-while-revalidate and stale-if-error of the origin's Cache-Control by itself.
+
+sub vcl_recv {
+  #FASTLY recv
+  unset req.http.Cookie;
+  set req.url = querystring.remove(req.url);
+  set req.url = regsub(req.url, "^(/v1/[^/]+/)$", "\1index.html");
+  set req.enable_range_on_pass = true;
+  return(lookup);
+}
+
+sub vcl_fetch {
+  #FASTLY fetch
+  if (beresp.status >= 500 && stale.exists) {
+    return(deliver_stale);
+  }
+  # Never Parquet: it is compressed already, and readers of ranges need its length.
+  if (beresp.http.Content-Type ~ "^(application/json|text/)") {
+    set beresp.gzip = true;
+  }
+  return(deliver);
+}
+
+sub vcl_deliver {
+  #FASTLY deliver
+  if (resp.http.Content-Type ~ "^text/html") {
+    set resp.http.Content-Security-Policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  }
+  set resp.http.X-Content-Type-Options = "nosniff";
+  set resp.http.Access-Control-Allow-Origin = "*";
+  set resp.http.Access-Control-Expose-Headers = "ETag, Content-Range, Accept-Ranges, Content-Length";
+  return(deliver);
+}

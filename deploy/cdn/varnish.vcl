@@ -1,0 +1,61 @@
+# Varnish in front of the edge store: one request to the origin however many ask, and stale figures while it is down.
+# Change `origin` to where the store is read from.
+vcl 4.1;
+
+import std;
+
+backend origin {
+  .host = "127.0.0.1";
+  .port = "9000";
+  .probe = {
+    .url = "/v1/default/manifest.json";
+    .interval = 5s;
+    .timeout = 2s;
+    .window = 3;
+    .threshold = 2;
+    .initial = 2;
+  }
+}
+
+sub vcl_recv {
+  unset req.http.Cookie;
+  set req.url = regsub(req.url, "\?.*$", "");
+  # The page's links end in a slash where S3 wants the object's name.
+  set req.url = regsub(req.url, "^(/v1/[^/]+/)$", "\1index.html");
+  # While the origin is well, nobody gets figures that are staler than stale-while-revalidate allows.
+  if (std.healthy(req.backend_hint)) {
+    set req.grace = 600s;
+  }
+}
+
+sub vcl_backend_response {
+  unset beresp.http.Set-Cookie;
+  # stale-if-error of the manifest; data files never grow stale.
+  set beresp.grace = 24h;
+  # Keeps what has expired for asking the origin whether it has changed.
+  set beresp.keep = 24h;
+  # An error of the origin must not take the place of figures that are still served stale.
+  if (beresp.status >= 500 && bereq.is_bgfetch) {
+    return (abandon);
+  }
+  # Parquet is compressed already; compressing it again loses Content-Length, which readers of ranges need.
+  if (beresp.http.Content-Type ~ "^(application/json|text/)") {
+    set beresp.do_gzip = true;
+  }
+}
+
+sub vcl_deliver {
+  if (obj.hits > 0) {
+    set resp.http.Cache-Status = "edge; hit; ttl=" + obj.ttl;
+  } else {
+    set resp.http.Cache-Status = "edge; fwd=miss";
+  }
+  if (resp.http.Content-Type ~ "^text/html") {
+    set resp.http.Content-Security-Policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  }
+  set resp.http.X-Content-Type-Options = "nosniff";
+  set resp.http.Access-Control-Allow-Origin = "*";
+  set resp.http.Access-Control-Expose-Headers = "ETag, Content-Range, Accept-Ranges, Content-Length";
+  unset resp.http.X-Varnish;
+  unset resp.http.Via;
+}
