@@ -25,8 +25,8 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp requirements-dev.txt
 demo: $(VENV)/demo.stamp ## Run the main job on embedded servers and a simulated vendor (ARRIVALS=file FROM=day TO=day for real volumes)
 	@$(BIN)/cache-pipeline demo $(WISH)
 
-dev: $(VENV)/demo.stamp ## The same, staying up with the Dagster UI; Ctrl-C stops all of it
-	@$(BIN)/cache-pipeline dev $(WISH) $(if $(PORT),--port "$(PORT)")
+dev: $(VENV)/demo.stamp ## The same, staying up with the Dagster UI and the HTTP API; Ctrl-C stops all of it
+	@$(BIN)/cache-pipeline dev $(WISH) $(if $(PORT),--port "$(PORT)") $(if $(API_PORT),--api-port "$(API_PORT)")
 
 test: $(VENV)/dev.stamp ## Run every test
 	@$(BIN)/python -m pytest $(ARGS)

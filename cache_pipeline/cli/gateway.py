@@ -3,9 +3,14 @@
 import asyncio
 import logging
 import signal
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 
 import click
+from rich.console import Console
 
+from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.gateway.serve import serve_gateway, work
 from cache_pipeline.service.engine import declared_reports, migrate_history
 from cache_pipeline.settings import read_settings
@@ -40,3 +45,20 @@ def worker() -> None:
         await work(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True))
 
     asyncio.run(run())
+
+
+@contextmanager
+def serving(environment: Mapping[str, str], port: int, console: Console) -> Generator[None]:
+    """A gateway and a worker of one machine's own, which anybody on it may ask, while the block lasts."""
+    command = [sys.executable, "-c", "from cache_pipeline.cli.main import main; main()"]
+    # Loopback alone, and the figures are a simulator's: a key would only stand in the way of a first look.
+    added = {**environment, "CACHE_PIPELINE_GATEWAY__AUTH": "off", "CACHE_PIPELINE_GATEWAY__CORS_ORIGINS": '["*"]'}
+    with leashed([*command, "gateway", "--port", str(port)], added), leashed([*command, "worker"], added):
+        url = f"http://127.0.0.1:{port}"
+        console.print(f"HTTP API: {url}/docs, without keys, on this machine alone; try", highlight=False)
+        console.print(
+            f"  curl -i -H 'Prefer: wait=30' '{url}/v1/reports/queue_day?interval=2026-11-16/2026-11-17'",
+            highlight=False,
+            soft_wrap=True,
+        )
+        yield

@@ -21,7 +21,7 @@ from cache_pipeline.cli.doctor import doctor
 from cache_pipeline.cli.edge import edge
 from cache_pipeline.cli.edge_demo import serving_page, write_page
 from cache_pipeline.cli.errors import TOLD, CommandError
-from cache_pipeline.cli.gateway import gateway, worker
+from cache_pipeline.cli.gateway import gateway, serving, worker
 from cache_pipeline.cli.keys import keys
 from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.cli.quota import show_quota
@@ -112,11 +112,20 @@ def _run_demo(scenario: Scenario, wish: Wish, console: Console) -> bool:
 
 @cli.command()
 @click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI on 127.0.0.1.")
+@click.option("--api-port", default=8080, show_default=True, help="Port of the HTTP API on 127.0.0.1.")
 @_wishing
-def dev(port: int, arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
-    """Run the demo, then stay up with the Dagster UI until Ctrl-C."""
+def dev(
+    port: int,
+    api_port: int,
+    arrivals: Path | None,
+    arrivals_zone: str,
+    first: datetime | None,
+    end: datetime | None,
+) -> None:
+    """Run the demo, then stay up with the Dagster UI and the HTTP API until Ctrl-C."""
     wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
-    _free_port(port)
+    for each in (port, api_port):
+        _free_port(each)
     with _terminated_like_interrupted(), running_scenario(wish, datetime.now(UTC)) as scenario:
         _run_demo(scenario, wish, console)
         console.print(f"\nDagster UI: http://127.0.0.1:{port} (takes some twenty seconds); Ctrl-C stops everything")
@@ -125,7 +134,11 @@ def dev(port: int, arrivals: Path | None, arrivals_zone: str, first: datetime | 
         quiet = ["-W", "ignore:Function `dev_command` is superseded"]
         dagster = [*quiet, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
         command = [sys.executable, *dagster]
-        with serving_page(scenario.settings) as page, leashed(command, scenario.environment) as process:
+        with (
+            serving_page(scenario.settings) as page,
+            serving(scenario.environment, api_port, console),
+            leashed(command, scenario.environment) as process,
+        ):
             if page:
                 console.print(f"The executives' page: {page}", highlight=False)
             code = process.wait()
@@ -140,7 +153,7 @@ def _free_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             raise CommandError(
-                f"port {port} cannot be used ({error}): free it, or choose another with --port"
+                f"port {port} cannot be used ({error}): free it, or choose another with --port and --api-port"
             ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +26,7 @@ from cache_pipeline.gateway.keys import KeyRing, KeyStore
 from cache_pipeline.gateway.limits import RequestLimits
 from cache_pipeline.gateway.problem import Problem, of_error
 from cache_pipeline.gateway.queue import JobQueue, open_queue
+from cache_pipeline.gateway.tasks import running
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import declared_reports, open_quotas, open_service, utc_now
@@ -89,7 +89,7 @@ def create_app(
                 clock=clock,
             )
             app.state.gateway = gateway
-            async with _running(gateway.events.listen(), gateway.limits.run()):
+            async with running(gateway.events.listen(), gateway.limits.run()):
                 yield
 
     app = FastAPI(
@@ -116,17 +116,6 @@ def create_app(
     _tell_problems(app)
     _document(app)
     return app
-
-
-@asynccontextmanager
-async def _running(*work: Any) -> AsyncGenerator[None]:
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _tell_problems(app: FastAPI) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -21,6 +21,7 @@ from cache_pipeline.gateway.jobs import JobStore
 from cache_pipeline.gateway.problem import Problem, of_error
 from cache_pipeline.gateway.progress import Progress
 from cache_pipeline.gateway.queue import Delivery, JobQueue
+from cache_pipeline.gateway.tasks import ended
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
@@ -32,6 +33,8 @@ from cache_pipeline.upstream.errors import JobFailed, JobOverdue, QuotaUnavailab
 _LOG = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
 _SWEEP_SECONDS = 2.0
+#: Before a job is tried again; doubled each time.
+_FIRST_PAUSE_SECONDS = 2.0
 #: A message that a worker could have had and that still has not come was lost; or all workers are busy, and then
 #: nobody sweeps.
 _LOST_AFTER = timedelta(seconds=10)
@@ -75,7 +78,8 @@ class Worker:
     settings: JobSettings
     _running: dict[UUID, asyncio.Task[None]] = field(default_factory=dict[UUID, "asyncio.Task[None]"])
     _working: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
-    _draining: bool = False
+    _stopping: bool = False
+    _handing_back: bool = False
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.settings.at_once)
@@ -83,26 +87,37 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; then end what was begun, or hand it back where it takes too long."""
-        taking = [asyncio.create_task(self._consume()), asyncio.create_task(self._sweep())]
-        holding = asyncio.create_task(self._hold())
+        deliveries = self.queue.consume()
+        working = [asyncio.create_task(each) for each in (self._take(deliveries), self._sweep(), self._hold())]
+        taking, sweeping, holding = working
+        told = asyncio.create_task(stop.wait())
         try:
-            await stop.wait()
+            done, _ = await asyncio.wait([told, *working], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _ended(taking)
+            self._stopping = True
+            await ended([told, sweeping])
             await self._drain()
-            await _ended([holding])
+            # Only now, for what was finished must still be acknowledged.
+            await ended([taking, holding])
+            await deliveries.aclose()
+        for task in done:
+            # None of them ends by itself but by a fault, and a worker that takes nothing must not look alive.
+            task.result()
 
     async def _drain(self) -> None:
         if self._working:
             await asyncio.wait(self._working, timeout=self.settings.drain_seconds)
-        self._draining = True
+        self._handing_back = True
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._working, return_exceptions=True)
 
-    async def _consume(self) -> None:
-        async for delivery in self.queue.consume():
+    async def _take(self, deliveries: AsyncGenerator[Delivery]) -> None:
+        async for delivery in deliveries:
             await self._slots.acquire()
+            if self._stopping:
+                # Not acknowledged, so another worker gets it.
+                return
             self._begin(self._deliver(delivery))
 
     def _begin(self, work: Awaitable[None]) -> None:
@@ -176,7 +191,7 @@ class Worker:
     async def _book(self, job: Job, task: asyncio.Task[None]) -> None:
         """Write down how a job ended."""
         if task.cancelled():
-            if self._draining:
+            if self._handing_back:
                 await self.jobs.give_back(job, after=timedelta(0), uncounted=True)
             return
         error = task.exception()
@@ -184,7 +199,7 @@ class Worker:
             await self.jobs.finish(job)
         elif isinstance(error, _PASSING) and job.attempts < self.settings.attempts:
             _LOG.warning("job %s: %s; it is tried again", job.id, error)
-            await self.jobs.give_back(job, after=timedelta(seconds=2.0**job.attempts))
+            await self.jobs.give_back(job, after=timedelta(seconds=_FIRST_PAUSE_SECONDS * 2 ** (job.attempts - 1)))
         else:
             problem = of_error(error) if isinstance(error, Exception) else of_error(RuntimeError())
             if problem.kind == "internal":
@@ -200,7 +215,7 @@ class Worker:
             service = replace(self.service, tenant=job.tenant)
             await service.answer(report, interval, job.lane, on_chunk=progress.judged)
         finally:
-            await _ended([told])
+            await ended([told])
         with suppress(*_STORE_AWAY):
             await self._told(job, progress)
 
@@ -213,12 +228,6 @@ class Worker:
 
     async def _told(self, job: Job, progress: Progress) -> None:
         await self.jobs.progress(job, progress.percent, progress.done, progress.total)
-
-
-async def _ended(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:

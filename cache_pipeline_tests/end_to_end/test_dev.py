@@ -44,8 +44,9 @@ def wait_for(question, seconds, what):
 def test_the_ui_shows_the_assets_and_materialises_a_partition_by_hand(project, command_line):
     (project / "reports" / "queue_interval.yaml").unlink()
     today = datetime.now(UTC).date()
-    port = free_port()
-    dev = command_line("dev", "--port", str(port), "--from", str(today - timedelta(days=2)), "--to", str(today))
+    port, api_port = free_port(), free_port()
+    days = ("--from", str(today - timedelta(days=2)), "--to", str(today))
+    dev = command_line("dev", "--port", str(port), "--api-port", str(api_port), *days)
 
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
 
@@ -83,6 +84,13 @@ def test_the_ui_shows_the_assets_and_materialises_a_partition_by_hand(project, c
             lambda: ended(asked(client, RUN, id=run["run"]["runId"])["runOrError"]["status"]), 120, dev.said
         )
         assert status == "SUCCESS", dev.said()
+
+    # A day that nobody has fetched yet: the API puts a job on the queue, and the worker answers it.
+    day = f"{today - timedelta(days=4)}/{today - timedelta(days=3)}"
+    url = f"http://127.0.0.1:{api_port}/v1/reports/conversation_day?interval={day}"
+    answer = httpx.get(url, headers={"Prefer": "wait=30"}, timeout=40)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["rows"]
 
     dev.interrupt()
     assert dev.ended(40) == 130

@@ -1,6 +1,7 @@
 """The HTTP API and its worker on real servers, with the simulated vendor behind them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,17 @@ AMPLE_VENDOR = {
     "genesys_rate_limit": 100_000,
     "token_lifetime_seconds": 10_000_000.0,
 }
+
+
+class VendorClock:
+    """Begins on a Tuesday noon, and goes on from there."""
+
+    def __init__(self) -> None:
+        self._ahead = datetime(2026, 1, 6, 12, tzinfo=UTC).timestamp() - time.time()
+
+    def now(self) -> float:
+        """Seconds since the epoch, as the simulator wants it."""
+        return time.time() + self._ahead
 
 
 @dataclass
@@ -120,13 +132,7 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
     @asynccontextmanager
     async def opened(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:
         declared_ones = {each.report: each for each in reports or (REPORT,)}
-        now = datetime(2026, 1, 6, 12, tzinfo=UTC)
-
-        class Clock:
-            def now(self) -> float:
-                return now.timestamp()
-
-        with running_simulator(SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=Clock()) as url:
+        with running_simulator(SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=VendorClock()) as url:
             settings = settings_for(postgres_database, redis_database, url, **changes)
             await asyncio.to_thread(migrate_history, settings, declared_ones)
             async with AsyncExitStack() as stack:
