@@ -98,7 +98,7 @@ class Gateway:
     async def kept(self, asked: Asked, caller: Principal) -> Served | None:
         """The answer from what is kept, where that holds it fresh enough."""
         service = self.service_of(caller.tenant)
-        answer = await service.hot.get(asked.query)
+        answer = await service.held(asked.query)
         if answer is not None:
             return Served(answer, Source.hot)
         answer = await service.ready(asked.query)

@@ -13,11 +13,14 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column
 from cache_pipeline.service.kept import OnKeep, keep_no_record
-from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.service.report_service import News, ReportService
 from cache_pipeline.settings import Settings, VendorAccount
+from cache_pipeline.tiers.answer import Answer
 from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.tiers.flights import Flights, Sharing
 from cache_pipeline.tiers.history import open_history
 from cache_pipeline.tiers.hot import HotTier
+from cache_pipeline.tiers.ledger import open_ledger
 from cache_pipeline.tiers.schema import migrate, outdated
 from cache_pipeline.upstream.client import upstream_client, upstream_quota
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
@@ -38,6 +41,7 @@ def utc_now() -> datetime:
 
 
 _RESERVE = 3
+_REDIS_CONNECT_SECONDS, _REDIS_ANSWER_SECONDS = 2.0, 5.0
 
 
 def review(report: Report) -> Iterable[tuple[str, str]]:
@@ -136,7 +140,14 @@ async def open_service(settings: Settings, on_keep: OnKeep = keep_no_record) -> 
         SettingsError: a URL is missing.
     """
     async with AsyncExitStack() as stack:
-        pool = BlockingConnectionPool.from_url(settings.required_redis_url(), max_connections=32, timeout=20)
+        pool = BlockingConnectionPool.from_url(
+            settings.required_redis_url(),
+            max_connections=32,
+            timeout=20,
+            # A Redis that is there and says nothing must not hold up an answer that history has.
+            socket_connect_timeout=_REDIS_CONNECT_SECONDS,
+            socket_timeout=_REDIS_ANSWER_SECONDS,
+        )
         redis = await stack.enter_async_context(Redis.from_pool(pool))
         platforms: dict[str, Platform] = {}
         pacings: dict[str, Pacing] = {}
@@ -149,6 +160,9 @@ async def open_service(settings: Settings, on_keep: OnKeep = keep_no_record) -> 
             platforms=platforms,
             history=stack.enter_context(open_history(settings.required_postgres_url())),
             hot=HotTier(redis),
+            ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
+            flights=await stack.enter_async_context(Flights(redis)),
+            sharing=await stack.enter_async_context(Sharing[Answer | None, News]()),
             redis=redis,
             clock=utc_now,
             tenant=settings.tenant,

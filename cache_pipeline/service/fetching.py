@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from cache_pipeline.query.calendar import Step, buckets, floor, following, pieces
 from cache_pipeline.query.completeness import JudgedChunk, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.judging import Judge, Proven
+from cache_pipeline.service.judging import Proven
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,23 @@ class _Progress:
     proven: dict[str, list[Proven]] = field(default_factory=dict[str, list[Proven]])
 
 
+def finished(proven: Proven) -> FetchedPartition:
+    """Proven rows as a partition of their own."""
+    return FetchedPartition(
+        str(proven.interval), proven.interval, proven.rows, proven.watermark, proven.fetched_at, proven.chunks
+    )
+
+
+class Prover(Protocol):
+    """Asks for a chunk until its rows are proven whole."""
+
+    async def prove(self, interval: Interval, /) -> Proven:
+        """The rows of a chunk."""
+        ...
+
+
 async def fetch_partitions(
-    judge: Judge, wanted: Mapping[str, Interval], held: Held, chunks: Sequence[Interval], *, at_once: int = 16
+    judge: Prover, wanted: Mapping[str, Interval], held: Held, chunks: Sequence[Interval], *, at_once: int = 16
 ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
     """Fetch what is missing of some partitions.
 
@@ -138,8 +154,8 @@ async def fetch_partitions(
     for wave in (first, rest):
         tasks = [asyncio.create_task(prove(chunk)) for chunk in wave]
         try:
-            for finished in asyncio.as_completed(tasks):
-                for partition in _landed(await finished, wanted, held, progress):
+            for outcome in asyncio.as_completed(tasks):
+                for partition in _landed(await outcome, wanted, held, progress):
                     yield partition
         finally:
             for task in tasks:
@@ -167,13 +183,15 @@ def _landed(
 
 
 def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]) -> FetchedPartition:
-    from_history = held.intervals & IntervalSet([interval])
-    old = [held.rows.within(part) for part in from_history]
+    at_first = held.intervals & IntervalSet([interval])
+    meanwhile = IntervalSet(each for part in proven for each in part.from_history) & IntervalSet([interval])
+    old = [held.rows.within(part) for part in at_first]
     new = [part.rows.within(interval) for part in proven]
     watermarks = [part.watermark for part in proven]
     fetched = [part.fetched_at for part in proven]
-    not_asked_again = held.provisional & IntervalSet([interval])
-    if not_asked_again and held.fetched_at is not None:
+    still_fresh = held.provisional & IntervalSet([interval])
+    fresh_meanwhile = IntervalSet(each for part in proven for each in part.not_asked_again) & IntervalSet([interval])
+    if still_fresh and held.fetched_at is not None:
         fetched.append(held.fetched_at)
     if old and held.watermark is not None and not proven:
         watermarks.append(held.watermark)
@@ -184,6 +202,6 @@ def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]
         min(watermarks, default=interval.end),
         min(fetched, default=interval.end),
         tuple(chunk for part in proven for chunk in part.chunks if chunk.interval.intersection(interval)),
-        from_history,
-        not_asked_again,
+        at_first | meanwhile,
+        still_fresh | fresh_meanwhile,
     )

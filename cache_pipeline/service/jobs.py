@@ -1,24 +1,37 @@
-"""One query of the vendor, from submit to a job that is done: its rows are ready to be read."""
+"""One query of the vendor, from intent to a job that is done: its rows are ready to be read.
+
+Every step is in the ledger before the next is taken, so that whoever comes after a crash resumes the vendor's own job.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Self
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.upstream.errors import UpstreamError
+from cache_pipeline.tiers.ledger import Claim, Handle, LeaseLost, Ledger, State, Wanted
+from cache_pipeline.tiers.schema import HistoryUnavailable
+from cache_pipeline.tiers.threads import in_thread
+from cache_pipeline.upstream.errors import AmbiguousSubmit, ClientUnknown, JobFailed, JobGone, UpstreamError
 from cache_pipeline.upstream.platforms.base import Job, JobStatus, Platform
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
 
 #: Longer than any query is known to take; a job beyond it is reported, not awaited for ever.
 _JOB_DEADLINE_SECONDS = 30 * 60.0
+#: A vendor that is slow to take a cancel must not hold up who cancels.
+_CANCEL_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,43 +63,132 @@ def _kind_of(report: Report, interval: Interval) -> str:
     return f"{Series(report).id}:{round(4 * math.log2((interval.end - interval.start).total_seconds()))}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Jobs:
-    """The upstream queries of one report in one lane.
+    """The upstream queries of one fetch. To be opened and closed, for it holds leases.
 
     Attributes:
         platform: the vendor.
-        report: the declaration.
+        series: whose rows.
         lane: who asks.
         clock: the time, in UTC.
+        ledger: where every query is noted.
+        not_before: for an interval, the earliest a query may have been asked whose answer would still do.
         pacing: when to ask for a job.
         on_percent: hears, at every poll, how far the query of an interval is; None where the vendor does not say.
     """
 
     platform: Platform
-    report: Report
+    series: Series
     lane: Lane
     clock: Callable[[], datetime]
+    ledger: Ledger
+    not_before: Callable[[Interval], datetime]
     pacing: Pacing = field(default_factory=Pacing)
     on_percent: OnPercent = _ignore
+    _held: dict[int, Claim] = field(default_factory=dict[int, Claim])
+    _keeper: asyncio.Task[None] | None = None
+
+    @property
+    def report(self) -> Report:
+        """The declaration."""
+        return self.series.report
+
+    async def __aenter__(self) -> Self:
+        self._keeper = asyncio.create_task(self._keep_leases())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._let_go(list(self._held.values()))
 
     @asynccontextmanager
     async def finished(self, interval: Interval) -> AsyncGenerator[FinishedJob]:
-        """Submit a query and poll it until it is done (G1 to G3); read its pages inside the block.
+        """Submit a query, or take up one that a process which is gone has left, and poll it until it is done (G1 to G3).
+
+        Its pages are read inside the block: whatever is raised there says that the answer cannot be used, and ends the job.
+        After the block the job is still held, until ``kept``, ``proven`` or ``unusable`` says what became of its answer.
 
         Raises:
+            AskedElsewhere: another process works on the same query just now.
+            LeaseLost: another has taken this one over.
+            JobGone, ClientUnknown: the vendor no longer has a job that was taken up; asked again, it is submitted anew.
             UpstreamError: the vendor refused, failed the job or cannot be reached.
         """
-        started, fetched_at = time.monotonic(), self.clock()
-        job = await self.platform.submit(self.report, interval, self.lane)
+        started = time.monotonic()
+        claim = await self._claimed(interval)
         try:
-            polls = 0 if job.answer is not None else await self._polled(job, interval)
-            yield FinishedJob(job, fetched_at, 1 + polls, started)
-        except BaseException:
-            await self._cancelled(job)
+            if claim.handle is not None:
+                job, calls = self._job(claim.handle), 0
+                _log.info("%s %s: resuming job %s", self.report.report, interval, job.id)
+            else:
+                job, calls = await self._submitted(claim), 1
+            if job.answer is None:
+                calls += await self._polled(job, claim)
+            yield FinishedJob(job, claim.asked_at, calls, started)
+        except BaseException as error:
+            await self._left(self._held.pop(claim.id, claim), error)
             raise
 
-    async def _polled(self, job: Job, interval: Interval) -> int:
+    def claims(self, interval: Interval) -> tuple[Claim, ...]:
+        """What is held of an interval and its parts: its rows are kept by these."""
+        return tuple(claim for claim in self._held.values() if interval.contains(claim.interval))
+
+    def kept(self, interval: Interval) -> None:
+        """The rows are in history, which closed the entries with them."""
+        for claim in self.claims(interval):
+            del self._held[claim.id]
+
+    async def proven(self, interval: Interval) -> None:
+        """The rows are proven and will be kept later: until then whoever needs them may read the vendor's answer again."""
+        for claim in self._given(interval):
+            await self._noted(lambda claim=claim: self.ledger.done(claim))
+
+    async def unusable(self, interval: Interval, reason: Exception) -> None:
+        """The rows cannot be used: the next who asks must ask the vendor anew."""
+        for claim in self._given(interval):
+            await self._noted(lambda claim=claim: self.ledger.end(claim, State.failed, str(reason)))
+
+    async def unfinished(self, interval: Interval) -> None:
+        """Something else went wrong: the next who asks goes on from where the vendor's jobs are."""
+        await self._let_go(self._given(interval))
+
+    def _given(self, interval: Interval) -> Iterator[Claim]:
+        return iter([self._held.pop(claim.id) for claim in self.claims(interval)])
+
+    async def _claimed(self, interval: Interval) -> Claim:
+        wanted = Wanted(self.series, interval, self.lane, self.clock(), self.not_before(interval))
+
+        def claim() -> Claim:
+            claimed = self.ledger.claim(wanted)
+            # In the thread: were it left to a caller who is being cancelled, nobody would let go of it.
+            self._held[claimed.id] = claimed
+            return claimed
+
+        claimed = await in_thread(claim)
+        if claimed.given_up is not None:
+            await self._cancelled(claimed.given_up)
+        return claimed
+
+    async def _submitted(self, claim: Claim) -> Job:
+        job = await self.platform.submit(self.report, claim.interval, self.lane)
+        if job.answer is None:
+            handle = Handle(job.id, job.oauth_client)
+            self._held[claim.id] = replace(claim, handle=handle)
+            try:
+                await in_thread(lambda: self.ledger.submitted(claim, handle))
+            except LeaseLost:
+                # Whoever took over submitted its own, and never heard of this one.
+                await self._cancelled(handle)
+                raise
+        return job
+
+    def _job(self, handle: Handle) -> Job:
+        return Job(handle.id, handle.oauth_client, self.lane)
+
+    async def _polled(self, job: Job, claim: Claim) -> int:
         polls = 0
 
         async def check() -> JobStatus:
@@ -94,17 +196,65 @@ class Jobs:
             polls += 1
             return await self.platform.status(job)
 
+        resumed = claim.handle is not None
         await self.pacing.finished(
-            _kind_of(self.report, interval),
+            _kind_of(self.report, claim.interval),
             check,
             deadline=_JOB_DEADLINE_SECONDS,
-            heard=lambda percent: self.on_percent(interval, percent),
+            age=max(0.0, (self.clock() - claim.asked_at).total_seconds()) if resumed else 0.0,
+            heard=lambda percent: self.on_percent(claim.interval, percent),
         )
         return polls
 
-    async def _cancelled(self, job: Job) -> None:
-        """Free the vendor's job; what went wrong before matters more than a cancel that fails."""
-        try:
-            await self.platform.cancel(job)
-        except UpstreamError:
+    async def _left(self, claim: Claim, error: BaseException) -> None:
+        """Say in the ledger what a query that ended badly was left as."""
+        if isinstance(error, AmbiguousSubmit):
+            await self._noted(lambda: self.ledger.ambiguous(claim, str(error)))
+        elif isinstance(error, JobGone | ClientUnknown):
+            await self._noted(lambda: self.ledger.end(claim, State.gone, str(error)))
+        elif isinstance(error, asyncio.CancelledError):
+            await self._unwanted(claim)
+        elif isinstance(error, LeaseLost):
             return
+        elif claim.handle is not None and isinstance(error, UpstreamError) and not isinstance(error, JobFailed):
+            # Overdue, or the vendor cannot be reached: the job may still finish.
+            await self._let_go([claim])
+        else:
+            await self._noted(lambda: self.ledger.end(claim, State.failed, str(error)))
+
+    async def _unwanted(self, claim: Claim) -> None:
+        if claim.handle is not None and not self.platform.capabilities.cancels:
+            # It runs on whatever we do; should somebody ask after all, there it is.
+            await self._let_go([claim])
+            return
+        await self._noted(lambda: self.ledger.end(claim, State.abandoned))
+        if claim.handle is not None:
+            await self._cancelled(claim.handle)
+
+    async def _cancelled(self, handle: Handle) -> None:
+        """Free the vendor's job; what went wrong before matters more than a cancel that fails."""
+        if self.platform.capabilities.cancels:
+            with suppress(UpstreamError, TimeoutError):
+                async with asyncio.timeout(_CANCEL_SECONDS):
+                    await self.platform.cancel(self._job(handle))
+
+    async def _let_go(self, claims: Iterable[Claim]) -> None:
+        claims = list(claims)
+        await self._noted(lambda: self.ledger.release(claim for claim in claims if claim.handle is not None))
+        for claim in claims:
+            if claim.handle is None:
+                await self._noted(lambda claim=claim: self.ledger.end(claim, State.abandoned))
+
+    async def _noted(self, note: Callable[[], None]) -> None:
+        try:
+            await in_thread(note)
+        except HistoryUnavailable as error:
+            # The entry's lease ends by itself, and whoever comes next finds it open.
+            _log.warning("%s: the job ledger could not be told: %s", self.report.report, error)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self.ledger.lease.total_seconds() / 3)
+            held = list(self._held.values())
+            if held:
+                await self._noted(lambda held=held: self.ledger.renew(held))

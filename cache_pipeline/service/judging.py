@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from cache_pipeline.query.completeness import (
     final_buckets,
     part_falls_short,
 )
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.rows.digest import merged
 from cache_pipeline.rows.rows import Rows
@@ -47,6 +47,8 @@ class Proven:
         watermark: until when they are complete; the earliest of the answers they come from.
         fetched_at: when the first of those was asked for.
         chunks: how each answer on the way was judged.
+        from_history: the part that history held by the time it was to be asked for, and of that ``not_asked_again`` what
+            is not final.
     """
 
     interval: Interval
@@ -54,6 +56,8 @@ class Proven:
     watermark: datetime
     fetched_at: datetime
     chunks: tuple[JudgedChunk, ...]
+    from_history: IntervalSet = field(default_factory=IntervalSet)
+    not_asked_again: IntervalSet = field(default_factory=IntervalSet)
 
 
 Ask = Callable[[Interval], Awaitable[VendorAnswer]]
@@ -61,7 +65,7 @@ OnChunk = Callable[[JudgedChunk], None]
 T = TypeVar("T")
 
 
-async def _together(work: Iterable[Awaitable[T]]) -> list[T]:
+async def together(work: Iterable[Awaitable[T]]) -> list[T]:
     """All results; when one fails the others are stopped, for they would be asked for in vain."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
@@ -103,7 +107,7 @@ class Judge:
         """
         if self._would_be_cut(interval):
             parts = split(interval, self.report.step, self.report.zone)
-            return self._merged(interval, await _together(self.prove(part) for part in parts), ())
+            return self._merged(interval, await together(self.prove(part) for part in parts), ())
         return await self._judge(await self.ask(interval))
 
     def _would_be_cut(self, interval: Interval) -> bool:
@@ -127,7 +131,7 @@ class Judge:
                 raise IncompleteAnswer(self.report.report, chunk)
             # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
             return self._accept(answer, final, expectation, Verdict.thin)
-        answers = await _together(self.ask(part) for part in parts)
+        answers = await together(self.ask(part) for part in parts)
         # A part with all the rows may have been cut at the same row as the whole, and proves nothing until it is proven.
         alone = any(part.rows.num_rows == answer.rows.num_rows > 0 for part in answers)
         agree = self._say_the_same(answer, answers)
@@ -135,12 +139,12 @@ class Judge:
             return self._accept(answer, final, expectation, Verdict.thin, asked_besides=answers)
         if agree:
             length = answer.rows.num_rows
-            proven = await _together(self._judge(part, doubted=part.rows.num_rows == length) for part in answers)
+            proven = await together(self._judge(part, doubted=part.rows.num_rows == length) for part in answers)
             agree = self._say_the_same(answer, proven)
             chunk = self._chunk(answer, final, expectation, Verdict.thin if agree else self._cut(answer))
         else:
             chunk = self._chunk(answer, final, expectation, self._cut(answer))
-            proven = await _together(self._judge(part) for part in answers)
+            proven = await together(self._judge(part) for part in answers)
         return self._merged(answer.interval, proven, (chunk,))
 
     def _cut(self, answer: VendorAnswer) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from cache_pipeline.query.rollup import roll_up
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.asking import VendorAnswer, ask
+from cache_pipeline.service.asking import VendorAnswer
 from cache_pipeline.service.fetching import (
     FailedPartition,
     FetchedPartition,
@@ -28,16 +29,19 @@ from cache_pipeline.service.fetching import (
     chunks_of,
     clipped_to_now,
     fetch_partitions,
+    finished,
 )
+from cache_pipeline.service.flying import Flying, Keep, ask_once_more
 from cache_pipeline.service.jobs import Jobs, OnPercent
-from cache_pipeline.service.judging import Judge
+from cache_pipeline.service.judging import Judge, Proven
 from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
 from cache_pipeline.tiers.answer import Answer, render, rolled_up
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.fetched import HeldNewer
+from cache_pipeline.tiers.flights import Flights, Sharing
 from cache_pipeline.tiers.history import History, Replacement
 from cache_pipeline.tiers.hot import HotTier
-from cache_pipeline.tiers.single_flight import single_flight
+from cache_pipeline.tiers.ledger import Claim, Ledger
 from cache_pipeline.tiers.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.upstream.platforms.base import Platform
 from cache_pipeline.upstream.polling import Pacing
@@ -55,7 +59,9 @@ def _not_begun(interval: Interval) -> InvalidInterval:
     return InvalidInterval(f"interval {interval} has not begun yet")
 
 
-def _replacement(series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet) -> Replacement | None:
+def _replacement(
+    series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet, claims: Sequence[Claim]
+) -> Replacement | None:
     """What partitions bring to history beside the newer figures that it holds."""
     brought = [(each, kept) for each in partitions if (kept := each.asked - newer)]
     if not brought:
@@ -69,7 +75,12 @@ def _replacement(series: Series, partitions: Sequence[FetchedPartition], newer: 
         ),
         watermark=max(each.watermark for each, _ in brought),
         fetched=tuple(Fetched(kept, each.fetched_at) for each, kept in brought),
+        claims=tuple(claims),
     )
+
+
+#: What those hear who wait for an answer: a verdict, or how far the query of an interval is.
+News = JudgedChunk | tuple[Interval, float | None]
 
 
 def _ignore(_chunk: JudgedChunk) -> None:
@@ -97,7 +108,10 @@ class ReportService:
     Attributes:
         platforms: by name, those that have an account.
         history, hot: the tiers.
-        redis: where flights are held.
+        ledger: where every upstream query is noted.
+        flights: one for each thing that is asked, over all processes.
+        sharing: one task for all identical callers of this process.
+        redis: what the hot tier and the flights stand on.
         clock: the time, in UTC.
         tenant: whose data.
         on_keep: hears of what was written to history.
@@ -107,6 +121,9 @@ class ReportService:
     platforms: Mapping[str, Platform]
     history: History
     hot: HotTier
+    ledger: Ledger
+    flights: Flights
+    sharing: Sharing[Answer | None, News]
     redis: Redis
     clock: Callable[[], datetime]
     tenant: str
@@ -159,16 +176,30 @@ class ReportService:
         Yields:
             Every partition once, as it is finished; one that has not begun yet has failed.
         """
-        pacing = self.pacings.get(report.platform) or Pacing()
-        jobs = Jobs(self.platform(report), report, lane, self.clock, pacing, on_percent)
-        series = self.series(report)
-        now = self.clock()
+        fetched = self._fetched(report, wanted, lane, on_chunk, on_percent, keep=None, again=again)
+        async with aclosing(fetched) as partitions:
+            async for partition in partitions:
+                yield partition
+
+    async def _fetched(
+        self,
+        report: Report,
+        wanted: Mapping[str, Interval],
+        lane: Lane,
+        on_chunk: Callable[[JudgedChunk], None],
+        on_percent: OnPercent,
+        *,
+        keep: Keep | None,
+        again: bool = False,
+    ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
+        series, now = self.series(report), self.clock()
+        freshness = report_freshness(report)
         for key in [key for key, span in wanted.items() if clipped_to_now(span, report, now) is None]:
             yield FailedPartition(key, wanted[key], _not_begun(wanted[key]))
         wanted = {key: span for key, span in wanted.items() if clipped_to_now(span, report, now) is not None}
         spans = IntervalSet(wanted.values())
         coverage = await asyncio.to_thread(self.history.coverage, series)
-        held_intervals = IntervalSet() if again else spans - coverage.gaps(spans, now, report_freshness(report))
+        held_intervals = IntervalSet() if again else spans - coverage.gaps(spans, now, freshness)
         gaps = IntervalSet(part for gap in spans - held_intervals if (part := clipped_to_now(gap, report, now)))
         held = Held(
             held_intervals,
@@ -178,26 +209,49 @@ class ReportService:
             coverage.provisional_fetched_at,
         )
 
+        def missing(chunk: Interval, held: Coverage) -> IntervalSet:
+            return IntervalSet([chunk]) - held.since(now) if again else held.gaps(IntervalSet([chunk]), now, freshness)
+
+        def not_before(interval: Interval) -> datetime:
+            # An answer that was all final when it was asked for is as good as one of now.
+            return now if again else min(interval.end + report.settle, now - freshness)
+
         async def send(interval: Interval) -> VendorAnswer:
-            return await ask(jobs, interval)
+            return await ask_once_more(jobs, interval)
 
         longest_whole = await asyncio.to_thread(self.history.longest_whole, series)
         density = await self._density(series, coverage, spans)
         judge = Judge(report, density, send, on_chunk, longest_whole=longest_whole)
-        async with aclosing(fetch_partitions(judge, wanted, held, chunks_of(gaps, report))) as partitions:
-            async for partition in partitions:
-                yield partition
+        pacing = self.pacings.get(report.platform) or Pacing()
+        async with Jobs(
+            self.platform(report), series, lane, self.clock, self.ledger, not_before, pacing, on_percent
+        ) as jobs:
+            flying = Flying(
+                jobs,
+                judge,
+                self.flights,
+                lambda around: asyncio.to_thread(self.history.coverage, series, around),
+                lambda intervals: self._held_rows(series, intervals),
+                missing,
+                keep,
+            )
+            async with aclosing(fetch_partitions(flying, wanted, held, chunks_of(gaps, report))) as partitions:
+                async for partition in partitions:
+                    yield partition
 
-    async def keep(self, report: Report, partitions: Sequence[FetchedPartition]) -> None:
+    async def keep(self, report: Report, partitions: Sequence[FetchedPartition], claims: Sequence[Claim] = ()) -> None:
         """Write what the vendor was asked for to history, rows and coverage in one transaction.
 
         What came out of history stays as it is there, and so does what others have asked for since.
+
+        Raises:
+            LeaseLost: another process has taken over one of the claims that the rows come from.
         """
         asked = [partition for partition in partitions if partition.asked]
         if not asked:
             return
         series, newer = self.series(report), IntervalSet()
-        while replacement := _replacement(series, asked, newer):
+        while replacement := _replacement(series, asked, newer, claims):
             try:
                 await asyncio.to_thread(self.history.replace, replacement)
                 break
@@ -238,7 +292,21 @@ class ReportService:
             query: what is asked.
             stale: by how much provisional figures may be older than the report's freshness.
         """
-        return await self.hot.get(query) or await self._from_history(query, self.clock() - stale)
+        return await self.held(query) or await self._recalled(query, self.clock() - stale)
+
+    async def held(self, query: Query) -> Answer | None:
+        """The answer where the hot tier holds it; the lot may fall on this reader to have it made anew meanwhile."""
+        held = await self.hot.look(query)
+        if held is None:
+            return None
+        if held.due:
+            self.sharing.begin(query.key(HOT_TTL_TIER), lambda: self._from_history(query, self.clock()))
+        return held.answer
+
+    async def _recalled(self, query: Query, asked_at: datetime) -> Answer | None:
+        """One read of history for all who miss the same answer in the hot tier."""
+        key = f"{asked_at.isoformat(timespec='seconds')} {query.key(HOT_TTL_TIER)}"
+        return await self.sharing.run(key, lambda _tell: self._from_history(query, asked_at))
 
     async def answer(
         self,
@@ -280,23 +348,27 @@ class ReportService:
         What is asked of the vendor is always the series that history keeps, so that every other way to look at it is
         answered from there.
         """
-        asked_at = self.clock()
-        ready = await self.ready(query)
-        if ready is not None:
-            return ready
         kept, span = query.kept, query.span
 
-        async def landed() -> bool:
-            return await self._from_history(query, asked_at) is not None
+        async def found(tell: Callable[[News], None]) -> Answer | None:
+            asked_at = self.clock()
+            ready = await self.held(query) or await self._from_history(query, asked_at)
+            if ready is None:
+                await self._fetch_and_keep(kept.report, span, lane, tell)
+                # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
+                ready = await self._from_history(query, asked_at)
+            return ready
 
-        async with single_flight(self.redis, Query(kept, span).key(HOT_TTL_TIER), landed) as mine:
-            if mine:
-                await self._fetch_and_keep(kept.report, span, lane, on_chunk, on_percent)
-        # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
-        ready = await self._from_history(query, asked_at)
-        if ready is None:
+        def hear(news: News) -> None:
+            if isinstance(news, JudgedChunk):
+                on_chunk(news)
+            else:
+                on_percent(*news)
+
+        answer = await self.sharing.run(query.key(HOT_TTL_TIER), found, hear)
+        if answer is None:
             raise RuntimeError(f"{kept.report.report} {span} was kept, and history does not hold it")
-        return ready
+        return answer
 
     async def rendered(self, report: Report, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
         """Answers as they would go out, for those of the intervals that history holds, in a few reads."""
@@ -312,23 +384,25 @@ class ReportService:
         ]
 
     async def _fetch_and_keep(
-        self,
-        report: Report,
-        interval: Interval,
-        lane: Lane,
-        on_chunk: Callable[[JudgedChunk], None],
-        on_percent: OnPercent,
+        self, report: Report, interval: Interval, lane: Lane, tell: Callable[[News], None]
     ) -> None:
-        fetching = self.fetch(report, {str(interval): interval}, lane, on_chunk=on_chunk, on_percent=on_percent)
-        async with aclosing(fetching) as partitions:
+        """Bring what is missing of an interval into history, each chunk as soon as it is proven."""
+        coverage = await asyncio.to_thread(self.history.coverage, self.series(report))
+        gaps = coverage.gaps(IntervalSet([interval]), self.clock(), report_freshness(report))
+        wanted = {str(chunk): chunk for chunk in chunks_of(gaps, report)}
+
+        async def keep(proven: Proven, claims: Sequence[Claim]) -> None:
+            await self.keep(report, [finished(proven)], claims)
+
+        fetched = self._fetched(report, wanted, lane, tell, lambda part, percent: tell((part, percent)), keep=keep)
+        async with aclosing(fetched) as partitions:
             async for partition in partitions:
                 if isinstance(partition, FailedPartition):
                     raise partition.error
-                await self.keep(report, [partition])
 
     async def _from_history(self, query: Query, asked_at: datetime) -> Answer | None:
         """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
-        kept, span = query.kept, query.span
+        kept, span, started = query.kept, query.span, time.monotonic()
         coverage = await asyncio.to_thread(self.history.coverage, kept, span)
         completeness = coverage.of(span)
         if completeness is None or coverage.gaps(IntervalSet([span]), asked_at, report_freshness(kept.report)):
@@ -338,7 +412,7 @@ class ReportService:
             rows = roll_up(rows, kept.report, query.series.report, self.columns(query.series.report), query.interval)
             completeness = rolled_up(completeness, query)
         answer = render(query, rows, completeness)
-        await self.hot.put([(query, answer)])
+        await self.hot.put([(query, answer)], cost=time.monotonic() - started)
         return answer
 
     async def _held_rows(self, series: Series, intervals: IntervalSet) -> Rows:

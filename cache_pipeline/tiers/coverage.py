@@ -44,6 +44,10 @@ class Coverage:
         fresh = (part for each in self.fetched if now - each.at < freshness for part in each.intervals)
         return missing - (self.provisional & IntervalSet(fresh))
 
+    def since(self, instant: datetime) -> IntervalSet:
+        """What of the interval that was looked for was fetched after an instant."""
+        return IntervalSet(part for each in self.fetched if each.at > instant for part in each.intervals)
+
     def of(self, interval: Interval) -> Completeness | None:
         """What is known of an interval, or None where part of it is not held at all.
 

@@ -1,10 +1,15 @@
-"""The hot tier: finished answers in Redis for a few seconds, so that a crowd of dashboards costs one read."""
+"""The hot tier: finished answers in Redis for a few seconds, so that a crowd of dashboards costs one read.
+
+Redis may be away: then nothing is held here, and history answers.
+"""
 
 from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
@@ -12,18 +17,35 @@ from redis.asyncio import Redis
 
 from cache_pipeline.query.series import Query
 from cache_pipeline.tiers.answer import Answer, Completeness
-from cache_pipeline.tiers.ttl import HOT_TTL, HOT_TTL_TIER, jittered
+from cache_pipeline.tiers.redis_link import RedisLink
+from cache_pipeline.tiers.ttl import HOT_TTL, HOT_TTL_TIER, is_due, jittered
 
 _SEPARATOR = b"\n"
 
 
-def _packed(answer: Answer) -> bytes:
+@dataclass(frozen=True)
+class Held:
+    """An answer as it is held.
+
+    Attributes:
+        answer: what goes out.
+        due: whether this reader should have it made anew, so that it never goes cold under load.
+    """
+
+    answer: Answer
+    due: bool = False
+
+
+def _packed(answer: Answer, written_at: float, life: float, cost: float) -> bytes:
     known = answer.completeness
     header = {
         "etag": answer.etag,
         "complete_through": known.complete_through.isoformat(),
         "provisional_from": known.provisional_from.isoformat() if known.provisional_from else None,
         "fetched_at": known.fetched_at.isoformat() if known.fetched_at else None,
+        "written_at": written_at,
+        "life": life,
+        "cost": cost,
     }
     return json.dumps(header).encode() + _SEPARATOR + answer.body
 
@@ -32,42 +54,72 @@ def _instant(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _unpacked(value: bytes) -> Answer:
-    head, _, body = value.partition(_SEPARATOR)
-    header = json.loads(head)
-    return Answer(
-        body,
-        header["etag"],
-        Completeness(
-            datetime.fromisoformat(header["complete_through"]),
-            _instant(header["provisional_from"]),
-            _instant(header["fetched_at"]),
-        ),
-    )
-
-
 class HotTier:
-    """Answers by the key of their meaning (G7). A header line of JSON precedes the body: never a pickle."""
+    """Answers by the key of their meaning (G7). A header line of JSON precedes the body: never a pickle.
 
-    def __init__(self, redis: Redis, uniform: Callable[[], float] = random.random) -> None:
+    Args:
+        redis: where they are.
+        uniform: random, in [0, 1).
+        now: seconds since the epoch. Machines that disagree by seconds make answers anew too early, or let them go cold;
+            nothing worse.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        uniform: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._redis = redis
         self._uniform = uniform
+        self._now = now
+        self._link = RedisLink("the hot tier holds nothing, and history answers")
 
     async def get(self, query: Query) -> Answer | None:
         """The answer, where one is held."""
-        value = cast("bytes | None", await self._redis.get(query.key(HOT_TTL_TIER)))
-        return _unpacked(value) if value else None
+        held = await self.look(query)
+        return held.answer if held else None
 
-    async def put(self, answers: Iterable[tuple[Query, Answer]]) -> None:
-        """Keep answers for less than five seconds each (G8, G21), in one round trip."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for query, answer in answers:
-                life = jittered(HOT_TTL, self._uniform)
-                pipeline.set(query.key(HOT_TTL_TIER), _packed(answer), px=int(life.total_seconds() * 1000))
-            await pipeline.execute()
+    async def look(self, query: Query) -> Held | None:
+        """The answer, where one is held, and whether to make it anew."""
+        key = query.key(HOT_TTL_TIER)
+        value = cast("bytes | None", await self._link.ask(lambda: self._redis.get(key), otherwise=None))
+        if not value:
+            return None
+        head, _, body = value.partition(_SEPARATOR)
+        header = json.loads(head)
+        answer = Answer(
+            body,
+            header["etag"],
+            Completeness(
+                datetime.fromisoformat(header["complete_through"]),
+                _instant(header["provisional_from"]),
+                _instant(header["fetched_at"]),
+            ),
+        )
+        age = self._now() - header["written_at"]
+        return Held(answer, due=is_due(age, header["life"], header["cost"], self._uniform()))
+
+    async def put(self, answers: Iterable[tuple[Query, Answer]], cost: float = 0.0) -> None:
+        """Keep answers for less than five seconds each (G8, G21), in one round trip.
+
+        Args:
+            answers: with what they answer.
+            cost: seconds that making one of them takes.
+        """
+
+        async def write() -> None:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for query, answer in answers:
+                    life = jittered(HOT_TTL, self._uniform).total_seconds()
+                    packed = _packed(answer, self._now(), life, cost)
+                    pipeline.set(query.key(HOT_TTL_TIER), packed, px=int(life * 1000))
+                await pipeline.execute()
+
+        await self._link.ask(write, otherwise=None)
 
     async def drop(self, queries: Iterable[Query]) -> None:
         """Forget answers whose rows have changed."""
         keys = [query.key(HOT_TTL_TIER) for query in queries]
         if keys:
-            await self._redis.delete(*keys)
+            await self._link.ask(lambda: self._redis.delete(*keys), otherwise=0)

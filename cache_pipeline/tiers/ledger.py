@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -95,6 +95,21 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class OpenJob:
+    """An open entry, seen from outside.
+
+    Attributes:
+        interval: what is asked for.
+        asked_at: as of when the figures are.
+        alive: whether somebody works on it just now.
+    """
+
+    interval: Interval
+    asked_at: datetime
+    alive: bool
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What is to be asked of a vendor.
 
@@ -142,16 +157,16 @@ _RENEW = f"""
     UPDATE {_TABLE} AS q SET lease_until = clock_timestamp() + %(lease)s
     FROM unnest(%(ids)s::bigint[], %(fences)s::bigint[]) AS held (id, fence)
     WHERE q.id = held.id AND q.fence = held.fence AND q.ended_at IS NULL
-    RETURNING q.id
 """  # noqa: S608
 _RELEASE = f"""
     UPDATE {_TABLE} AS q SET lease_until = clock_timestamp()
     FROM unnest(%(ids)s::bigint[], %(fences)s::bigint[]) AS held (id, fence)
     WHERE q.id = held.id AND q.fence = held.fence AND q.ended_at IS NULL
 """  # noqa: S608
-_RESUMABLE = f"""
-    SELECT lower(span), upper(span), asked_at FROM {_TABLE}
-    WHERE series = %(series)s AND span && %(span)s AND ended_at IS NULL AND handle IS NOT NULL
+_OPEN = f"""
+    SELECT lower(span), upper(span), asked_at, lease_until > clock_timestamp() FROM {_TABLE}
+    WHERE series = %(series)s AND span && %(span)s AND ended_at IS NULL
+      AND (handle IS NOT NULL OR lease_until > clock_timestamp())
     ORDER BY upper(span) - lower(span) DESC, lower(span)
 """  # noqa: S608
 _FORGET = f"""
@@ -304,16 +319,12 @@ class Ledger:
         values = {"id": claim.id, "fence": claim.fence, "state": state, "note": note, "ends": ends}
         connection.execute(_MARK, values)
 
-    def renew(self, claims: Iterable[Claim]) -> set[int]:
-        """Hold entries for another lease.
-
-        Returns:
-            The ids of those that are still held.
-        """
+    def renew(self, claims: Iterable[Claim]) -> None:
+        """Hold entries for another lease, but for those that another has taken over."""
         fences = {claim.id: claim.fence for claim in claims}
         values = {"ids": list(fences), "fences": list(fences.values()), "lease": self.lease}
         with self._connection() as connection:
-            return {row[0] for row in connection.execute(_RENEW, values).fetchall()}
+            connection.execute(_RENEW, values)
 
     def release(self, claims: Iterable[Claim]) -> None:
         """Let go of entries, which stay open: the next who wants them resumes them."""
@@ -323,12 +334,12 @@ class Ledger:
         with self._connection() as connection:
             connection.execute(_RELEASE, {"ids": list(fences), "fences": list(fences.values())})
 
-    def resumable(self, series: Series, interval: Interval) -> Sequence[tuple[Interval, datetime]]:
-        """Intervals, and when they were asked, of jobs that the vendor holds or held, the longest first."""
+    def open_jobs(self, series: Series, interval: Interval) -> list[OpenJob]:
+        """Jobs on an interval that the vendor holds, or is just being given, the longest first."""
         values = {"series": series.id, "span": _span(interval)}
         with self._connection() as connection:
-            rows = connection.execute(_RESUMABLE, values).fetchall()
-        return [(Interval(start, end), asked_at) for start, end, asked_at in rows]
+            rows = connection.execute(_OPEN, values).fetchall()
+        return [OpenJob(Interval(start, end), asked_at, alive) for start, end, asked_at, alive in rows]
 
     def _tidy(self, connection: Connection[TupleRow]) -> None:
         """Forget what is long over, once in the life of a process."""

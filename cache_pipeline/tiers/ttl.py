@@ -42,3 +42,28 @@ def jittered(ttl: timedelta, random: Callable[[], float]) -> timedelta:
         random: uniform in [0, 1).
     """
     return ttl * (1 - 0.1 * random())
+
+
+#: Above one, an answer is made anew rather too early than too late.
+_EAGERNESS = 2.0
+#: What making an answer takes at least, for one made in a lucky moment says little of the next.
+_LEAST_COST = 0.05
+
+
+def is_due(age: float, life: float, cost: float, chance: float) -> bool:
+    """Whether a reader should make an answer anew before it expires, by lot (XFetch: Vattani, Chierichetti, Lowenstein 2015).
+
+    The closer the end and the dearer the answer, the likelier: of a crowd of readers one draws the lot in time, and of few
+    readers mostly none does.
+
+    Args:
+        age: seconds since it was made; beyond its life where clocks disagree, and then nobody draws.
+        life: seconds that it lives.
+        cost: seconds that making it takes.
+        chance: uniform in [0, 1).
+    """
+    if not 0 <= age < life:
+        return False
+    # Never in the first half of its life, or a dear answer would be made over and over.
+    ahead = min(-math.log(1 - chance) * _EAGERNESS * max(cost, _LEAST_COST), life / 2)
+    return age + ahead >= life

@@ -153,11 +153,12 @@ def test_an_unreachable_server_is_named_without_its_password(run, monkeypatch):
     assert SECRET not in said
 
 
-def test_redis_away_is_named(run, monkeypatch, postgres_database):
+def test_redis_away_is_said_and_the_query_goes_on_without_it(run, monkeypatch, postgres_database, caplog):
     monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", postgres_database)
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:9/0")
     monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account("http://127.0.0.1:9"))
-    assert_one_line(run("query", "queue_day", "2026-01-01/2026-01-02"), "CACHE_PIPELINE_REDIS_URL")
+    assert_one_line(run("query", "queue_day", "2026-01-01/2026-01-02"), "cannot reach 127.0.0.1")
+    assert "CACHE_PIPELINE_REDIS_URL" in caplog.text
 
 
 def test_a_report_without_an_account_says_which_settings_it_wants(run, servers):

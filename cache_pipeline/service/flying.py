@@ -1,0 +1,175 @@
+"""Each chunk asked by one caller over all processes: the flight is taken, history looked at again, and only the rest asked.
+
+A flight spans one cell of the calendar, that of the declared chunk: gaps are cut at its boundaries, so that two
+overlapping queries meet in the same flights. What the vendor holds already, left by a process that died or waiting to be kept,
+is found in the ledger and read, not asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from cache_pipeline.query.calendar import Step, floor, following
+from cache_pipeline.query.interval import Interval, IntervalSet, canonical_instant
+from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.service.asking import VendorAnswer, ask
+from cache_pipeline.service.jobs import Jobs
+from cache_pipeline.service.judging import IncompleteAnswer, Judge, Proven, together
+from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.flights import Flights
+from cache_pipeline.tiers.ledger import AskedElsewhere, Claim, LeaseLost, OpenJob
+from cache_pipeline.upstream.errors import ClientUnknown, JobGone
+
+Keep = Callable[[Proven, Sequence[Claim]], Awaitable[None]]
+#: The part of an interval that must be asked of the vendor, by what history holds.
+Missing = Callable[[Interval, Coverage], IntervalSet]
+
+
+async def ask_once_more(jobs: Jobs, interval: Interval) -> VendorAnswer:
+    """Ask; where the vendor no longer has the job, ask anew, once.
+
+    Raises:
+        As ``ask`` does.
+    """
+    try:
+        return await ask(jobs, interval)
+    except (JobGone, ClientUnknown):
+        return await ask(jobs, interval)
+
+
+def queries_for(missing: IntervalSet, open_jobs: Iterable[OpenJob], good: Callable[[OpenJob], bool]) -> list[Interval]:
+    """What to ask for so as to have what is missing of a cell, taking up the vendor's jobs where they serve.
+
+    Args:
+        missing: part of one cell.
+        open_jobs: those within that cell, the longest first.
+        good: whether the answer to a job would still do.
+
+    Raises:
+        AskedElsewhere: somebody works on one of those jobs just now.
+    """
+    found: list[Interval] = []
+    for job in open_jobs:
+        if not IntervalSet([job.interval]) & missing:
+            continue
+        if job.alive:
+            raise AskedElsewhere(f"{job.interval} is being asked by another process")
+        if good(job):
+            found.append(job.interval)
+            missing = missing - IntervalSet([job.interval])
+    return [*found, *missing]
+
+
+@dataclass(frozen=True)
+class Flying:
+    """Proves the chunks of one fetch.
+
+    Attributes:
+        jobs: sends the queries.
+        judge: proves the answers.
+        flights: one for each cell over all processes.
+        coverage: what history holds around an interval.
+        held: history's rows of some intervals.
+        missing: the part of an interval that must be asked.
+        keep: writes proven rows to history within the flight; None where they are kept later by somebody else.
+    """
+
+    jobs: Jobs
+    judge: Judge
+    flights: Flights
+    coverage: Callable[[Interval], Awaitable[Coverage]]
+    held: Callable[[IntervalSet], Awaitable[Rows]]
+    missing: Missing
+    keep: Keep | None
+
+    async def prove(self, chunk: Interval) -> Proven:
+        """The rows of a chunk that lies within one cell, from the vendor or, where others were faster, from history.
+
+        Raises:
+            IncompleteAnswer, UpstreamError, SchemaMismatch: as proving and asking do.
+        """
+        cell = self._cell(chunk)
+        name = f"{self.jobs.series.id}:{canonical_instant(cell.start)}"
+
+        async def landed() -> bool:
+            return not self.missing(chunk, await self.coverage(chunk))
+
+        while True:
+            async with self.flights.hold(name, landed) as mine:
+                try:
+                    proven = await self._proven(chunk, cell, may_ask=mine)
+                except (AskedElsewhere, LeaseLost):
+                    # The flight was lost with Redis, or its holder was slow to be heard of; the ledger knows better.
+                    proven = None
+            if proven is not None:
+                return proven
+            await self.flights.next_look(name)
+
+    def _cell(self, chunk: Interval) -> Interval:
+        report = self.jobs.report
+        step = Step.parse(report.chunk)
+        start = floor(chunk.start, step, report.zone)
+        return Interval(start, following(start, step, report.zone))
+
+    async def _proven(self, chunk: Interval, cell: Interval, *, may_ask: bool) -> Proven | None:
+        coverage = await self.coverage(chunk)
+        missing = self.missing(chunk, coverage)
+        if missing and not may_ask:
+            return None
+        queries: list[Interval] = []
+        if missing:
+            found = await asyncio.to_thread(self.jobs.ledger.open_jobs, self.jobs.series, cell)
+            within = [job for job in found if cell.contains(job.interval)]
+            queries = queries_for(missing, within, lambda job: job.asked_at >= self.jobs.not_before(job.interval))
+        answers = await together(self._asked(each) for each in queries)
+        return await self._merged(chunk, missing, coverage, answers)
+
+    async def _asked(self, interval: Interval) -> Proven:
+        async with self._accounted(interval):
+            proven = await self.judge.prove(interval)
+            if self.keep is not None:
+                await self.keep(proven, self.jobs.claims(interval))
+                self.jobs.kept(interval)
+        if self.keep is None:
+            await self.jobs.proven(interval)
+        return proven
+
+    @asynccontextmanager
+    async def _accounted(self, interval: Interval) -> AsyncGenerator[None]:
+        try:
+            yield
+        except (IncompleteAnswer, SchemaMismatch) as error:
+            await self.jobs.unusable(interval, error)
+            raise
+        except BaseException:
+            await self.jobs.unfinished(interval)
+            raise
+
+    async def _merged(
+        self, chunk: Interval, missing: IntervalSet, coverage: Coverage, answers: Sequence[Proven]
+    ) -> Proven:
+        from_history = IntervalSet([chunk]) - missing
+        rows = [await self.held(from_history)]
+        left = missing
+        for each in answers:
+            # Jobs of before may overlap each other, and go beyond the chunk.
+            rows.extend(each.rows.within(part) for part in left & IntervalSet([each.interval]))
+            left -= IntervalSet([each.interval])
+        watermarks = [each.watermark for each in answers]
+        fetched = [each.fetched_at for each in answers]
+        if from_history:
+            watermarks.append(coverage.watermark or chunk.start)
+            fetched.extend(each.at for each in coverage.fetched if each.intervals & from_history)
+        return Proven(
+            chunk,
+            Rows.joined(rows[0].schema, rows),
+            min(watermarks),
+            min(fetched, default=chunk.end),
+            tuple(verdict for each in answers for verdict in each.chunks),
+            from_history,
+            from_history & coverage.provisional,
+        )

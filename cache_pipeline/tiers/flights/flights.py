@@ -1,0 +1,124 @@
+"""One flight for each thing over all processes and machines: who holds it fetches, the others wait and look again (G20)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Self
+from uuid import uuid4
+
+from redis.asyncio import Redis
+
+from cache_pipeline.tiers.flights.lock import FlightLock
+from cache_pipeline.tiers.flights.notices import Notices
+from cache_pipeline.tiers.redis_link import RedisLink
+from cache_pipeline.tiers.threads import to_the_end
+
+#: A holder that dies frees the others after this long; a live one extends it.
+LEASE_SECONDS = 15.0
+#: Waiters look again at least this often (G20), whatever they were told.
+LOOK_SECONDS = 3.0
+
+
+class Flights:
+    """Flights by name. To be opened and closed, for it listens for landings elsewhere.
+
+    With Redis away a flight is single within this process only, which is said once; the ledger still keeps other
+    processes from asking the same.
+
+    Args:
+        redis: shared by all processes.
+        lease_seconds: how long a dead holder keeps a flight.
+        look_seconds: the longest wait between two looks.
+    """
+
+    def __init__(
+        self, redis: Redis, *, lease_seconds: float = LEASE_SECONDS, look_seconds: float = LOOK_SECONDS
+    ) -> None:
+        self._lock = FlightLock(redis, lease_seconds)
+        self._notices = Notices(redis)
+        self._link = RedisLink("flights are single within each process only")
+        self._lease, self._look = lease_seconds, look_seconds
+        self._held: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._notices.end()
+
+    @asynccontextmanager
+    async def hold(self, name: str, landed: Callable[[], Awaitable[bool]]) -> AsyncGenerator[bool]:
+        """Hold a flight, or find that somebody else's has landed.
+
+        Args:
+            name: what is fetched; a short text without secrets.
+            landed: looks whether the thing is there now; asked after each landing, and every three seconds at least.
+
+        Yields:
+            True when this caller holds the flight, and should look once more before it fetches; False when ``landed``
+            said that there is nothing left to wait for.
+        """
+        token = uuid4().hex
+        while not await self._taken_or_waited(name, token):
+            if await landed():
+                yield False
+                return
+        extending = asyncio.create_task(self._keep(name, token))
+        try:
+            yield True
+        finally:
+            extending.cancel()
+            with suppress(asyncio.CancelledError):
+                await extending
+            await self._free(name, token)
+
+    async def next_look(self, name: str) -> None:
+        """Wait until a flight lands, or three seconds have passed."""
+        with self._notices.expecting(name) as landing:
+            await self._notices.begin(self._look)
+            await self._wait(landing)
+
+    async def _taken_or_waited(self, name: str, token: str) -> bool:
+        """Whether the flight is ours; if not, it has landed since, or it is time to look."""
+        with self._notices.expecting(name) as landing:
+            if await self._take(name, token):
+                return True
+            # Only what is heard of can wake us, and what landed before the listening began was not.
+            if name not in self._held and await self._notices.begin(self._look) and await self._take(name, token):
+                return True
+            await self._wait(landing)
+            return False
+
+    async def _wait(self, landing: asyncio.Event) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._look):
+                await landing.wait()
+
+    async def _take(self, name: str, token: str) -> bool:
+        if name in self._held:
+            return False
+        # Noted before anything is awaited, so that callers of this process need not race in Redis.
+        self._held.add(name)
+        taken = False
+        try:
+            taken = await to_the_end(self._link.ask(lambda: self._lock.take(name, token), otherwise=True))
+        except asyncio.CancelledError:
+            await self._free(name, token)
+            raise
+        finally:
+            if not taken:
+                self._held.discard(name)
+        return taken
+
+    async def _free(self, name: str, token: str) -> None:
+        self._held.discard(name)
+        self._notices.tell(name)
+        # What is not given back ends with its lease.
+        await to_the_end(self._link.ask(lambda: self._lock.release(name, token), otherwise=None))
+
+    async def _keep(self, name: str, token: str) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            await self._link.ask(lambda: self._lock.extend(name, token), otherwise=False)
