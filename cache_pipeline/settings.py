@@ -27,27 +27,35 @@ class VendorAccount(BaseModel, frozen=True):
 
     Attributes:
         base_url: of the API, ``https://api.mypurecloud.de``, say.
-        login_url: of the token endpoint; by default the host with ``api.`` replaced by ``login.``, as Genesys has it.
-        clients: the token pool.
+        region: of Genesys, in place of ``base_url``: ``eu_central_1``, say.
+        login_url: of the token endpoint; by default the host with ``api.`` replaced by ``login.``, as Genesys has it. CXone
+            has no such rule, and wants it said.
+        clients: the token pool; of CXone the id and the secret of an access key.
         requests_per_window: overrides the platform's documented limit for each client.
         window_seconds: overrides the length of the platform's window.
         poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds; ``adaptive`` never more often, and leaves
             out polls that its percentages or the durations of earlier jobs show to be futile.
     """
 
-    base_url: HttpUrl
+    base_url: HttpUrl | None = None
+    region: str | None = None
     login_url: HttpUrl | None = None
     clients: tuple[ClientCredentials, ...] = Field(min_length=1)
     requests_per_window: int | None = Field(None, ge=4)
     window_seconds: float | None = Field(None, gt=0)
     poll_policy: Literal["adaptive", "guide"] = "adaptive"
 
-    @property
-    def login_address(self) -> str:
-        """The token endpoint."""
+    @model_validator(mode="after")
+    def _has_one_address(self) -> VendorAccount:
+        if (self.base_url is None) == (self.region is None):
+            raise ValueError("give either base_url or, for Genesys, region")
+        return self
+
+    def login_address(self, base_url: str) -> str:
+        """The token endpoint of the API at ``base_url``."""
         if self.login_url is not None:
             return str(self.login_url)
-        return str(self.base_url).rstrip("/").replace("//api.", "//login.") + "/oauth/token"
+        return base_url.rstrip("/").replace("//api.", "//login.") + "/oauth/token"
 
 
 class GatewaySettings(BaseModel, frozen=True):
@@ -98,7 +106,7 @@ class Settings(BaseSettings):
         reports_dir: the declarations.
         edge_url: ``file://``, ``s3://``, ``gs://`` or ``az://``.
         tenant: whose data this deployment holds.
-        reportdata: account for the platform of that name, and likewise ``genesys``.
+        reportdata: account for the platform of that name, and likewise ``genesys`` and ``cxone``.
         gateway: how the HTTP API serves.
         jobs: the queue behind it.
         partitions_from: overrides every report's first day, and ``partitions_to`` (exclusive) ends its partitions;
@@ -121,6 +129,7 @@ class Settings(BaseSettings):
     tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")
     reportdata: VendorAccount | None = None
     genesys: VendorAccount | None = None
+    cxone: VendorAccount | None = None
     gateway: GatewaySettings = GatewaySettings()
     jobs: JobSettings = JobSettings()
     partitions_from: date | None = None
@@ -132,6 +141,16 @@ class Settings(BaseSettings):
             raise ValueError("partitions_from must lie before partitions_to")
         return self
 
+    @model_validator(mode="after")
+    def _addresses_that_its_vendor_has(self) -> Settings:
+        if any(account is not None and account.region for account in (self.reportdata, self.cxone)):
+            raise ValueError("region is of genesys alone: give base_url")
+        if self.cxone is not None and self.cxone.login_url is None:
+            raise ValueError(
+                "cxone needs login_url, such as https://na1.nice-incontact.com/authentication/v1/token/access-key"
+            )
+        return self
+
     @property
     def edge_address(self) -> str:
         """The edge store's URL."""
@@ -139,7 +158,7 @@ class Settings(BaseSettings):
 
     def accounts(self) -> dict[str, VendorAccount]:
         """The configured vendor accounts, by platform."""
-        named = {"reportdata": self.reportdata, "genesys": self.genesys}
+        named = {"reportdata": self.reportdata, "genesys": self.genesys, "cxone": self.cxone}
         return {platform: account for platform, account in named.items() if account is not None}
 
     def required_postgres_url(self) -> str:

@@ -98,7 +98,7 @@ class Report(BaseModel, frozen=True):
 
     report: str = Field(pattern=r"^[a-z][a-z0-9_]{0,46}$", description="Name of the data set, its table and its assets")
     description: str = Field(min_length=1, description="What the figures are, in a sentence")
-    platform: str = Field(description="The vendor's API that is asked: reportdata or genesys")
+    platform: str = Field(description="The vendor's API that is asked: reportdata, genesys or cxone")
     query_type: str = Field(description="What is asked of it: a reportId, or an aggregates family")
     rows: Literal["conversations", "segments", "presence", "routing"] | None = Field(
         None, description="For a row of each conversation, segment or stretch of time, in place of figures by group"

@@ -14,7 +14,7 @@ from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column
 from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.report_service import News, ReportService
-from cache_pipeline.settings import Settings, VendorAccount
+from cache_pipeline.settings import Settings, SettingsError, VendorAccount
 from cache_pipeline.tiers.answer import Answer
 from cache_pipeline.tiers.edge import EdgeTier
 from cache_pipeline.tiers.flights import Flights, Sharing
@@ -24,15 +24,21 @@ from cache_pipeline.tiers.ledger import open_ledger
 from cache_pipeline.tiers.schema import migrate, outdated
 from cache_pipeline.upstream.client import upstream_client, upstream_quota
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.oauth import LoginRequest, client_credentials_login
 from cache_pipeline.upstream.platforms.base import Capabilities, Platform
+from cache_pipeline.upstream.platforms.cxone import Cxone, access_key_login
 from cache_pipeline.upstream.platforms.genesys import Genesys
+from cache_pipeline.upstream.platforms.genesys_regions import region_address
 from cache_pipeline.upstream.platforms.reportdata import ReportData
 from cache_pipeline.upstream.polling import DurationStore, Guide, Pacing, PollPolicy
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 
-_PLATFORMS: Mapping[str, type[Genesys] | type[ReportData]] = {
-    platform.name: platform for platform in (Genesys, ReportData)
+_PLATFORMS: Mapping[str, type[Genesys] | type[ReportData] | type[Cxone]] = {
+    platform.name: platform for platform in (Genesys, ReportData, Cxone)
 }
+#: Where a vendor has a login of its own; else client credentials.
+_LOGINS: Mapping[str, LoginRequest] = {Cxone.name: access_key_login}
 
 
 def utc_now() -> datetime:
@@ -95,11 +101,21 @@ def edge_tier(settings: Settings) -> EdgeTier:
     return EdgeTier(settings.edge_address, utc_now, settings.tenant)
 
 
+def _base_url(platform: str, account: VendorAccount) -> str:
+    if account.region is None:
+        return str(account.base_url)
+    try:
+        return region_address(account.region)
+    except ValueError as error:
+        raise SettingsError(f"CACHE_PIPELINE_{platform.upper()}__REGION: {error}") from None
+
+
 def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabilities) -> UpstreamConfig:
+    base_url = _base_url(platform, account)
     return UpstreamConfig(
         platform=platform,
-        base_url=str(account.base_url),
-        login_url=account.login_address,
+        base_url=base_url,
+        login_url=account.login_address(base_url),
         clients=tuple(
             OAuthClient(client_id=client.client_id, client_secret=client.client_secret, weight=client.weight)
             for client in account.clients
@@ -128,6 +144,10 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[Quot
         yield {name: (config.policy, upstream_quota(config, redis)) for name, config in configs.items()}
 
 
+def _connected(config: UpstreamConfig, redis: Redis) -> httpx.AsyncClient:
+    return upstream_client(config, redis, login_request=_LOGINS.get(config.platform, client_credentials_login))
+
+
 @asynccontextmanager
 async def open_service(settings: Settings, on_keep: OnKeep = keep_no_record) -> AsyncGenerator[ReportService]:
     """The engine, connected; everything it opened is closed at the end.
@@ -153,7 +173,7 @@ async def open_service(settings: Settings, on_keep: OnKeep = keep_no_record) -> 
         pacings: dict[str, Pacing] = {}
         for name, account in settings.accounts().items():
             config = _upstream_config(name, account, _PLATFORMS[name].capabilities)
-            client = await stack.enter_async_context(upstream_client(config, redis))
+            client = await stack.enter_async_context(_connected(config, redis))
             platforms[name] = _PLATFORMS[name](client)
             pacings[name] = Pacing(PollPolicy(account.poll_policy), DurationStore(redis, name), Guide())
         yield ReportService(

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from cache_pipeline.simulator.admin import Admin
 from cache_pipeline.simulator.clock import Clock, WallClock
 from cache_pipeline.simulator.counters import TOKEN_KIND
+from cache_pipeline.simulator.cxone import cxone_of
 from cache_pipeline.simulator.errors import ApiError
 from cache_pipeline.simulator.genesys import genesys_desk, genesys_routes
 from cache_pipeline.simulator.guard import Gate, Layer, window_of
@@ -80,6 +81,7 @@ def create_app(settings: SimulatorSettings, clock: Clock | None = None) -> Starl
             *(_token_route(simulator, path) for path in _TOKEN_PATHS),
             *ReportData(simulator).routes(reportdata),
             *genesys_routes(genesys_desk(simulator), genesys),
+            *cxone_of(simulator).routes(),
             *Admin(simulator).routes(),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _http_error},

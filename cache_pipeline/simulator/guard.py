@@ -63,11 +63,15 @@ def client_of(request: Request) -> str:
 
 @dataclass(frozen=True)
 class Gate:
-    """The limits of one platform, the first of which its answers may tell the rest of."""
+    """The limits of one platform, the first of which its answers may tell the rest of.
+
+    `refuse` makes the answer to what comes too early, by the seconds that are left; by default the 429.
+    """
 
     simulator: Simulator
     layers: tuple[Layer, ...]
     tells_remaining: bool
+    refuse: Callable[[int], ApiError] | None = None
 
     def route(self, method: str, path: str, kind: str, handler: Handler, permissions: Sequence[str] = ()) -> Route:
         """Return the guarded route; `kind` is what the counters call it, and any of `permissions` opens it."""
@@ -155,6 +159,8 @@ class Gate:
         keys = [_NAMESPACE if layer.shared else self._key(token) for layer in self.layers]
         for layer, key in zip(self.layers, keys, strict=True):
             if wait := layer.window.wait(key, now):
+                if self.refuse is not None:
+                    raise self.refuse(wait)
                 raise too_many_requests(wait, layer.told() if settings.tells_limit else None)
         verdicts = [layer.window.ask(key, now) for layer, key in zip(self.layers, keys, strict=True)]
         return verdicts[0].remaining

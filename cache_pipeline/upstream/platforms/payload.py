@@ -13,16 +13,25 @@ from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.http import httpx
 
 
+def read_json(response: httpx.Response) -> object:
+    """The body as JSON.
+
+    Raises:
+        SchemaMismatch: not JSON (a cut-off body is not).
+    """
+    try:
+        return json.loads(response.content)
+    except ValueError as error:
+        raise SchemaMismatch(f"{response.request.url.path} answered with a body that is not JSON: {error}") from error
+
+
 def read_object(response: httpx.Response) -> Mapping[str, object]:
     """The body as a JSON object.
 
     Raises:
         SchemaMismatch: not JSON (a cut-off body is not), or not an object.
     """
-    try:
-        body: object = json.loads(response.content)
-    except ValueError as error:
-        raise SchemaMismatch(f"{response.request.url.path} answered with a body that is not JSON: {error}") from error
+    body = read_json(response)
     return _mapping(body, response.request.url.path)
 
 

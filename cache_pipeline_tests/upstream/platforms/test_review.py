@@ -87,7 +87,7 @@ def test_every_mistake_is_named_at_once() -> None:
 def test_a_platform_that_is_not_known_is_named_with_those_that_are() -> None:
     ((field, problem),) = review(reportdata_report(platform="cxtwo"))
     assert field == "platform"
-    assert problem == "'cxtwo' is not known: use genesys, reportdata"
+    assert problem == "'cxtwo' is not known: use genesys, reportdata, cxone"
 
 
 def test_reportdata_columns_are_text_dimensions_and_whole_numbers() -> None:

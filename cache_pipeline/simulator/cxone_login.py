@@ -1,0 +1,80 @@
+"""CXone's two logins: by access key, and by OpenID discovery with the access key as user and password."""
+
+import base64
+import json
+from urllib.parse import parse_qs
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cache_pipeline.simulator.body import read_body, read_json
+from cache_pipeline.simulator.counters import TOKEN_KIND
+from cache_pipeline.simulator.errors import ApiError
+from cache_pipeline.simulator.oauth import AccessToken, TokenError
+from cache_pipeline.simulator.state import Simulator
+
+TENANT_ID = "11111111-2222-4333-8444-555555555555"
+_ACCESS_KEY_PATH = "/authentication/v1/token/access-key"
+
+
+class AccessKey(BaseModel):
+    """The JSON body of a login by access key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key_id: str = Field(alias="accessKeyId")
+    secret: SecretStr = Field(alias="accessKeySecret")
+
+
+def login_routes(simulator: Simulator) -> list[Route]:
+    """Return the open routes of login and discovery."""
+    limit = simulator.settings.max_body_bytes
+
+    def logged_in(path: str, key_id: str, secret: str, more: dict[str, str]) -> Response:
+        try:
+            token: AccessToken = simulator.tokens.login(key_id, secret, simulator.clock.now())
+        except TokenError as error:
+            simulator.counters.count(f"POST {path}", TOKEN_KIND, None, error.status)
+            return JSONResponse({"error": error.error, "error_description": error.description}, error.status)
+        simulator.counters.count(f"POST {path}", TOKEN_KIND, token.client_id, 200)
+        life = int(simulator.settings.token_lifetime_seconds)
+        return JSONResponse({"access_token": token.text, "token_type": "bearer", "expires_in": life, **more})
+
+    async def by_access_key(request: Request) -> Response:
+        try:
+            key = await read_json(request, AccessKey, limit)
+        except ApiError as error:
+            return JSONResponse({"error": "invalid_request", "error_description": error.message}, error.status)
+        return logged_in(_ACCESS_KEY_PATH, key.key_id, key.secret.get_secret_value(), {})
+
+    async def by_password(request: Request) -> Response:
+        form = parse_qs((await read_body(request, limit)).decode("utf-8", "replace"))
+        if form.get("grant_type") != ["password"]:
+            return JSONResponse({"error": "unsupported_grant_type"}, 400)
+        user, password = (form.get(name, [""])[0] for name in ("username", "password"))
+        return logged_in("/auth/token", user, password, {"id_token": _id_token()})
+
+    async def openid(request: Request) -> Response:
+        base = str(request.base_url).rstrip("/")
+        return JSONResponse({"issuer": base, "token_endpoint": f"{base}/auth/token"})
+
+    async def configuration(request: Request) -> Response:
+        if request.query_params.get("tenantId") != TENANT_ID:
+            return JSONResponse({"error": "unknown tenantId"}, 404)
+        # The API's address is made of these: https://api-{area}.{domain}
+        return JSONResponse({"area": "na1", "domain": "simulated.invalid", "api": str(request.base_url).rstrip("/")})
+
+    return [
+        Route(_ACCESS_KEY_PATH, by_access_key, methods=["POST"]),
+        Route("/auth/token", by_password, methods=["POST"]),
+        Route("/.well-known/openid-configuration", openid, methods=["GET"]),
+        Route("/.well-known/cxone-configuration", configuration, methods=["GET"]),
+    ]
+
+
+def _id_token() -> str:
+    """Return an unsigned JWT whose claims name the tenant."""
+    parts = ({"alg": "none"}, {"tenantId": TENANT_ID})
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."

@@ -1,0 +1,58 @@
+"""An account names a region of the vendor, or any other host; what does not fit is said with its variable."""
+
+import json
+import re
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from cache_pipeline.service.engine import open_quotas
+from cache_pipeline.settings import SettingsError, VendorAccount, read_settings
+from cache_pipeline.upstream.platforms.genesys_regions import REGIONS, region_address
+
+CLIENTS = [{"client_id": "alpha", "client_secret": "hidden"}]
+
+
+def test_each_of_the_vendors_regions_has_a_host_of_its_own() -> None:
+    assert len(REGIONS) == len(set(REGIONS.values())) == 18
+    assert region_address("eu_central_1") == "https://api.mypurecloud.de"
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_the_login_is_beside_the_api(region: str) -> None:
+    account = VendorAccount.model_validate({"region": region, "clients": CLIENTS})
+    assert account.login_address(region_address(region)) == f"https://login.{REGIONS[region]}/oauth/token"
+
+
+def test_the_regions_are_those_of_the_vendors_own_sdk() -> None:
+    hosts = Path(sysconfig.get_paths()["purelib"]) / "PureCloudPlatformClientV2" / "purecloud_region_hosts.py"
+    assert set(re.findall(r"https://api\.([a-z0-9.-]+)", hosts.read_text())) == set(REGIONS.values())
+
+
+@pytest.mark.parametrize(
+    ("platform", "account", "words"),
+    [
+        ("genesys", {}, "give either base_url or, for Genesys, region"),
+        ("genesys", {"region": "eu_west_1", "base_url": "https://api.mypurecloud.ie"}, "give either base_url or"),
+        ("reportdata", {"region": "eu_west_1"}, "region is of genesys alone"),
+        ("cxone", {"base_url": "https://api-na1.niceincontact.com"}, "cxone needs login_url"),
+    ],
+)
+def test_an_account_that_does_not_fit_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, platform: str, account: dict[str, str], words: str
+) -> None:
+    monkeypatch.setenv(f"CACHE_PIPELINE_{platform.upper()}", json.dumps({**account, "clients": CLIENTS}))
+    with pytest.raises(SettingsError, match=words) as refused:
+        read_settings()
+    assert "hidden" not in str(refused.value)
+
+
+async def test_an_unknown_region_is_named_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("CACHE_PIPELINE_GENESYS", json.dumps({"region": "atlantis", "clients": CLIENTS}))
+    with pytest.raises(
+        SettingsError, match="CACHE_PIPELINE_GENESYS__REGION: region 'atlantis' is not known: use us_east_1"
+    ):
+        async with open_quotas(read_settings()):
+            pass
