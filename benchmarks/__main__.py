@@ -22,8 +22,20 @@ def _edge(tell: Tell) -> Result:
     return measure(tell)
 
 
+def _history(tell: Tell) -> Result:
+    from benchmarks.history import measure
+
+    return measure(tell)
+
+
 def _keys(tell: Tell) -> Result:
     from benchmarks.keys.benchmark import measure
+
+    return measure(tell)
+
+
+def _memory(tell: Tell) -> Result:
+    from benchmarks.memory.benchmark import measure
 
     return measure(tell)
 
@@ -34,7 +46,9 @@ def _quota(tell: Tell) -> Result:
     return measure(tell)
 
 
-_BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType({"edge": _edge, "keys": _keys, "quota": _quota})
+_BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
+    {"edge": _edge, "history": _history, "keys": _keys, "memory": _memory, "quota": _quota}
+)
 
 
 @click.command()

@@ -1,0 +1,182 @@
+"""The contenders: each brings one day of many rows from the vendor to Parquet and to PostgreSQL, in a fresh process."""
+
+import asyncio
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow.parquet as pq
+from pydantic import SecretStr
+
+from benchmarks.memory.vendor import DAY
+from benchmarks.result import BenchmarkError
+from cache_pipeline.query.interval import IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import arrow_schema, rows_to_table
+from cache_pipeline.rows.checking import check_rows
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.service.engine import open_service
+from cache_pipeline.service.fetching import FailedPartition
+from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.service.staging import Staging
+from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
+from cache_pipeline.tiers.coverage import Fetched
+from cache_pipeline.tiers.history import Replacement
+from cache_pipeline.upstream.platforms.base import JobStatus
+from cache_pipeline.upstream.quota import Lane
+
+_NOW = datetime(2026, 1, 6, 12, tzinfo=UTC)
+_MINUTES_AT_MOST = 9
+_KEY = "2026-01-05"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where everything is, and how many rows the day has."""
+
+    vendor_url: str
+    redis_url: str
+    postgres_url: str
+    folder: Path
+    rows: int
+    tenant: str
+
+    @property
+    def report(self) -> Report:
+        """One row for each conversation, by hour."""
+        return Report.model_validate(
+            {
+                "report": "conversation_details",
+                "description": "Each conversation with its waiting and handling",
+                "platform": "reportdata",
+                "query_type": "conversation-details",
+                "granularity": "PT1H",
+                "group_by": ["conversationId", "queueId"],
+                "metrics": ["offered", "answered", "waitMs", "handleMs"],
+                "partition": "day",
+                "start": DAY.start.date(),
+                "expected_groups": self.rows // 24,
+                "tiers": ["history", "hot"],
+            }
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the process that fetches."""
+        account: dict[str, Any] = {
+            "base_url": self.vendor_url,
+            "login_url": f"{self.vendor_url}/oauth/token",
+            "clients": (ClientCredentials(client_id=str(self.rows), client_secret=SecretStr("secret"), weight=1),),
+            "requests_per_window": 1_000_000,
+        }
+        return Settings(
+            postgres_url=SecretStr(self.postgres_url),
+            redis_url=SecretStr(self.redis_url),
+            data_dir=self.folder,
+            tenant=self.tenant,
+            reportdata=VendorAccount(**account),
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one process took.
+
+    Attributes:
+        megabytes: its peak of resident memory, and ``before`` the first request.
+        seconds: from then to the end.
+        kept: rows that history has.
+    """
+
+    megabytes: float
+    before: float
+    seconds: float
+    kept: int
+
+
+async def ours(setup: Setup, service: ReportService) -> None:
+    """Ask, judge, stage, check, keep; each step reads what the one before left on disk."""
+    report, staging = setup.report, Staging(setup.folder / "staged")
+    series = service.series(report)
+    async for partition in service.fetch(report, {_KEY: DAY}, Lane.backfill):
+        if isinstance(partition, FailedPartition):
+            raise BenchmarkError(f"the fetch failed: {partition.error}") from partition.error
+        await asyncio.to_thread(staging.write, series, partition)
+    staged = await asyncio.to_thread(staging.read, series, _KEY)
+    if staged is None:
+        raise BenchmarkError("nothing was staged")
+    await asyncio.to_thread(check_rows, staged.rows, report, DAY)
+    await service.keep(report, [staged])
+
+
+async def gathered(setup: Setup, service: ReportService) -> None:
+    """The same request, pages and tables; the rows are gathered in a list and then made into one Arrow table."""
+    report, platform = setup.report, service.platform(setup.report)
+    job = await platform.submit(report, DAY, Lane.backfill)
+    status = JobStatus(done=False)
+    while not status.done:
+        status = await platform.status(job)
+    rows: list[dict[str, Any]] = []
+    async for page in platform.pages(job, report):
+        rows.extend(page.rows.to_pylist())
+    table = rows_to_table(rows, arrow_schema(platform.columns(report)))
+    whole = IntervalSet([DAY])
+    kept = Replacement(
+        service.series(report), whole, IntervalSet(), Rows.of(table), DAY.end, (Fetched(whole, service.clock()),)
+    )
+    await asyncio.to_thread(pq.write_table, table, setup.folder / "gathered.parquet", compression="zstd")
+    await asyncio.to_thread(service.history.replace, kept)
+
+
+CONTENDERS: Mapping[str, Callable[[Setup, ReportService], Awaitable[None]]] = MappingProxyType(
+    {"ours": ours, "a list of rows": gathered}
+)
+
+
+def measured(contender: str, setup: Setup) -> Measured:
+    """One contender's run, in a process that has done nothing else.
+
+    Raises:
+        BenchmarkError: it failed, or does not end.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=_run, args=(contender, setup, there), daemon=True)
+    process.start()
+    there.close()
+    try:
+        if not here.poll(60 * _MINUTES_AT_MOST):
+            raise BenchmarkError(f"{contender} with {setup.rows:,} rows did not end in {_MINUTES_AT_MOST} minutes")
+        return here.recv()
+    except EOFError:
+        raise BenchmarkError(f"{contender} with {setup.rows:,} rows failed; what it printed says why") from None
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _run(contender: str, setup: Setup, parent: Connection) -> None:
+    async def run() -> Measured:
+        async with open_service(setup.settings) as opened:
+            service = replace(opened, clock=lambda: _NOW)
+            before, started = _megabytes(), time.perf_counter()
+            await CONTENDERS[contender](setup, service)
+            peak, seconds = _megabytes(), time.perf_counter() - started
+            groups = service.history.groups_by_bucket(service.series(setup.report), DAY)
+        return Measured(peak, before, seconds, sum(groups.values()))
+
+    parent.send(asyncio.run(run()))
+
+
+def _megabytes() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes on Linux, bytes on macOS.
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)

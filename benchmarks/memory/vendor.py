@@ -1,0 +1,122 @@
+"""A vendor in the guide's contract that answers with as many rows as it is told to have, made up page by page.
+
+The simulator works out every call of a day, and a million rows of it would take longer than what is measured.
+"""
+
+import base64
+import json
+import multiprocessing
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from urllib.parse import parse_qs, urlsplit
+
+from benchmarks.result import BenchmarkError
+from cache_pipeline.query.interval import Interval
+
+DAY = Interval(datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, 6, tzinfo=UTC))
+_HOUR = timedelta(hours=1)
+_PATIENCE = 30.0
+_QUEUES = [f"{queue:08x}-5d1c-4a3e-9f60-2b7c8d9e0f1a" for queue in range(40)]
+
+
+@contextmanager
+def vendor_process() -> Generator[str]:
+    """Runs the vendor in a process of its own while the block lasts, and yields its URL.
+
+    The id of an OAuth client says how many rows its answers have.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(there,), daemon=True)
+    process.start()
+    there.close()
+    try:
+        if not here.poll(_PATIENCE):
+            raise BenchmarkError(f"the vendor said nothing for {_PATIENCE:.0f} s; is the machine overloaded?")
+        yield here.recv()
+    finally:
+        here.close()
+        process.terminate()
+        process.join()
+
+
+def _serve(parent: Connection) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Vendor)
+    server.daemon_threads = True
+    parent.send(f"http://127.0.0.1:{server.server_address[1]}")
+    threading.Thread(target=_end_with, args=(parent, server), daemon=True).start()
+    server.serve_forever()
+
+
+def _end_with(parent: Connection, server: ThreadingHTTPServer) -> None:
+    try:
+        parent.recv()
+    except (EOFError, OSError):
+        server.shutdown()
+
+
+class _Vendor(BaseHTTPRequestHandler):
+    """Submit, status and results (G1, G2). The job's id is the number of its rows, and the cursor that of the next."""
+
+    protocol_version = "HTTP/1.1"
+    # Head and body leave together, or each answer waits for an acknowledgement of the first.
+    wbufsize = -1
+
+    def do_POST(self) -> None:
+        """A token that names its client, or a submit."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/oauth/token":
+            self._answer({"access_token": self._client(), "token_type": "bearer", "expires_in": 86_400})
+            return
+        json.loads(body)
+        rows = self.headers["Authorization"].removeprefix("Bearer ")
+        self._answer({"id": rows, "status": "queued", "percentComplete": 0, "createdTime": "2026-01-06T12:00:00Z"})
+
+    def do_GET(self) -> None:
+        """A status, which is always completed, or a page."""
+        url = urlsplit(self.path)
+        if not url.path.endswith("/results"):
+            rows = url.path.rpartition("/")[2]
+            done = {"id": rows, "status": "completed", "percentComplete": 100, "resultUrl": f"{url.path}/results"}
+            self._answer(done)
+            return
+        rows, query = int(url.path.split("/")[-2]), parse_qs(url.query)
+        first = int(query.get("cursor", ["0"])[0])
+        end = min(first + int(query["pageSize"][0]), rows)
+        page: dict[str, object] = {"id": str(rows), "dataAvailabilityDate": "2026-01-06T06:00:00Z"}
+        if end < rows:
+            page["cursor"] = str(end)
+        self._answer({**page, "rows": [_row(number, rows) for number in range(first, end)]})
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
+        """Says nothing."""
+
+    def _client(self) -> str:
+        return base64.b64decode(self.headers["Authorization"].removeprefix("Basic ")).decode().partition(":")[0]
+
+    def _answer(self, body: Mapping[str, object]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        self.wfile.flush()
+
+
+def _row(number: int, rows: int) -> dict[str, object]:
+    start = DAY.start + number * 24 // rows * _HOUR
+    return {
+        "intervalStart": start.isoformat(),
+        "intervalEnd": (start + _HOUR).isoformat(),
+        "conversationId": f"{number:08x}-7c2e-4b5f-8a91-{number * 2_654_435_761 % 2**48:012x}",
+        "queueId": _QUEUES[number % len(_QUEUES)],
+        "offered": 1,
+        "answered": number % 10 and 1,
+        "waitMs": number * 7_919 % 180_000,
+        "handleMs": number * 104_729 % 900_000,
+    }
