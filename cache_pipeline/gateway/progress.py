@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.completeness import JudgedChunk
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.fetching import chunks_of
@@ -34,7 +34,7 @@ class Progress:
         """Hear of one answer."""
         self.done += 1
         self.total = max(self.total, self.done)
-        if chunk.verdict is not Verdict.truncated:
+        if not chunk.superseded:
             self._whole |= IntervalSet([chunk.interval])
         self._changed.set()
 

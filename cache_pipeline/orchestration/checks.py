@@ -42,7 +42,7 @@ def find_complete(partition: FetchedPartition, report: Report) -> Finding:
     lost = [
         chunk
         for chunk in partition.chunks
-        if chunk.verdict is not Verdict.truncated
+        if not chunk.superseded
         and partition.interval.contains(chunk.interval)
         and partition.rows.count(final_buckets(buckets(chunk.interval, report.step, report.zone), chunk.watermark))
         < chunk.got

@@ -64,6 +64,7 @@ def chunk_sentence(chunk: JudgedChunk) -> str:
         Verdict.whole: "whole",
         Verdict.thin: "thin, and its parts say the same",
         Verdict.truncated: "truncated, so discarded and asked again in smaller chunks",
+        Verdict.changed: "restated while its parts were asked for, so they count",
         Verdict.incomplete: "incomplete, and there is nothing smaller to ask for",
         Verdict.unjudged: "nothing to judge it by yet",
     }

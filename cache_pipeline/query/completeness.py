@@ -13,6 +13,8 @@ from cache_pipeline.query.interval import Interval
 
 #: Below this share of the expected rows an answer is not believed (G22).
 LEAST_SHARE = 0.8
+#: No vendor is known to cut answers that are shorter than a page.
+SHORTEST_LIMIT = 1000
 
 
 class Source(StrEnum):
@@ -30,6 +32,7 @@ class Verdict(StrEnum):
         whole: enough rows.
         thin: too few rows, but its parts say exactly the same.
         truncated: its parts say more; discarded, only the parts count.
+        changed: its parts have no more rows, but other figures, restated meanwhile; only the parts count.
         incomplete: too few rows and nothing smaller to ask for.
         unjudged: nothing is known to judge it by.
     """
@@ -37,6 +40,7 @@ class Verdict(StrEnum):
     whole = "whole"
     thin = "thin"
     truncated = "truncated"
+    changed = "changed"
     incomplete = "incomplete"
     unjudged = "unjudged"
 
@@ -58,9 +62,11 @@ class JudgedChunk:
         expected: rows its final buckets should have had, and ``source`` on whose word.
         got: rows they had.
         verdict: what follows.
-        calls: requests it took.
+        calls: requests it took, those of queries that were only compared with it included.
         seconds: from submit to the last page.
         watermark: until when the vendor called its data complete.
+        length: rows it had in all, the provisional ones too.
+        parts: how many parts it was asked for again in; 0 where it was not split.
     """
 
     interval: Interval
@@ -71,6 +77,13 @@ class JudgedChunk:
     calls: int
     seconds: float
     watermark: datetime
+    length: int = 0
+    parts: int = 0
+
+    @property
+    def superseded(self) -> bool:
+        """Whether nothing of it is kept, since its parts are."""
+        return self.verdict in (Verdict.truncated, Verdict.changed)
 
 
 @dataclass
@@ -133,6 +146,14 @@ def part_falls_short(got: int, expected: float) -> bool:
     about their square root, hence the margin of four of those before a thin part is doubted.
     """
     return falls_short(got, expected) and got < expected - 4 * math.sqrt(expected)
+
+
+def tail_falls_short(got: int, expected: float) -> bool:
+    """Whether the last buckets of an answer, which a cut hits first, fall short by more than chance often explains.
+
+    Asking for the tail once more costs one query, so a smaller doubt is enough than for a part.
+    """
+    return falls_short(got, expected) and expected - got >= 2 * math.sqrt(expected)
 
 
 def final_buckets(buckets: Iterable[Interval], watermark: datetime) -> list[Interval]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from cache_pipeline.query.calendar import buckets, split
 from cache_pipeline.query.completeness import (
+    SHORTEST_LIMIT,
     Density,
     Expectation,
     JudgedChunk,
@@ -18,6 +19,7 @@ from cache_pipeline.query.completeness import (
     falls_short,
     final_buckets,
     part_falls_short,
+    tail_falls_short,
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
@@ -60,6 +62,9 @@ class Proven:
     not_asked_again: IntervalSet = field(default_factory=IntervalSet)
 
 
+#: A vendor that limits bytes does not cut at always the same number of rows.
+_NEAR = 0.95
+
 Ask = Callable[[Interval], Awaitable[VendorAnswer]]
 OnChunk = Callable[[JudgedChunk], None]
 T = TypeVar("T")
@@ -76,6 +81,44 @@ async def together(work: Iterable[Awaitable[T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@dataclass(frozen=True)
+class _Case:
+    """One answer that is being judged.
+
+    Attributes:
+        answer: the vendor's.
+        final: its buckets that lie before its watermark; the others are never judged.
+        expectation: of the final ones together.
+        parts: what it can be split into; none where it is a single bucket.
+        compared: answers that were asked for to be held against it, and are not kept themselves.
+    """
+
+    answer: VendorAnswer
+    final: list[Interval]
+    expectation: Expectation
+    parts: list[Interval]
+    compared: list[VendorAnswer] = field(default_factory=list[VendorAnswer])
+
+    @property
+    def length(self) -> int:
+        """Rows of the answer."""
+        return self.answer.rows.num_rows
+
+    def tail(self) -> list[Interval]:
+        """The last final bucket that has rows, and the empty ones after it."""
+        filled = [place for place, bucket in enumerate(self.final) if self.answer.rows.count([bucket])]
+        return self.final[filled[-1] :] if filled else self.final[-1:]
+
+    def agrees_with(self, others: Sequence[VendorAnswer | Proven], on: Iterable[Interval]) -> bool:
+        """Whether others say the same of some of its final buckets."""
+        said, meant = merged(other.rows.tallies for other in others), self.answer.rows.tallies
+        return all(said.get(bucket.start) == meant.get(bucket.start) for bucket in on)
+
+    def has_fewer_than(self, others: Sequence[VendorAnswer | Proven]) -> bool:
+        """Whether others have more rows in its final buckets."""
+        return self.answer.rows.count(self.final) < sum(other.rows.count(self.final) for other in others)
+
+
 @dataclass
 class Judge:
     """Judges the answers of one series, learning as it goes what its buckets hold and where the vendor cuts.
@@ -88,7 +131,8 @@ class Judge:
         least_cut: rows of the shortest answer that proved to be cut off, or None.
         longest_whole: final rows of the longest answer that was found whole, or -1. A vendor that cuts at some length has not
             cut a shorter one, so history may judge that; a longer one is held against the declaration, for a history of
-            thin days would believe anything.
+            thin days would believe anything, and its tail is asked for by itself.
+        shortest_limit: shorter answers were not cut by a limit of the vendor's.
     """
 
     report: Report
@@ -97,6 +141,7 @@ class Judge:
     on_chunk: OnChunk
     least_cut: int | None = None
     longest_whole: int = -1
+    shortest_limit: int = SHORTEST_LIMIT
 
     async def prove(self, interval: Interval) -> Proven:
         """Ask for an interval until what came is proven whole.
@@ -107,7 +152,7 @@ class Judge:
         """
         if self._would_be_cut(interval):
             parts = split(interval, self.report.step, self.report.zone)
-            return self._merged(interval, await together(self.prove(part) for part in parts), ())
+            return _merged(interval, await together(self.prove(part) for part in parts), ())
         return await self._judge(await self.ask(interval))
 
     def _would_be_cut(self, interval: Interval) -> bool:
@@ -117,65 +162,40 @@ class Judge:
         return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.least_cut
 
     async def _judge(self, answer: VendorAnswer, *, doubted: bool = False) -> Proven:
-        final = self._final(answer)
-        expectation = self._expect(answer, final)
-        if expectation.source is Source.none:
-            return self._accept(answer, final, expectation, Verdict.unjudged)
-        doubtful = self._is_doubtful(answer, final, expectation)
-        parts = split(answer.interval, self.report.step, self.report.zone)
-        if not doubtful and not (doubted and parts):
-            return self._accept(answer, final, expectation, Verdict.whole)
-        if not parts:
-            if self.least_cut is not None and answer.rows.num_rows >= self.least_cut:
-                chunk = self._chunk(answer, final, expectation, Verdict.incomplete)
-                raise IncompleteAnswer(self.report.report, chunk)
+        case = self._case(answer)
+        if not (doubted and case.parts) and await self._is_believed(case):
+            return self._accept(case, Verdict.unjudged if case.expectation.source is Source.none else Verdict.whole)
+        if not case.parts:
+            if self.least_cut is not None and case.length >= self.least_cut:
+                raise IncompleteAnswer(self.report.report, self._chunk(case, Verdict.incomplete))
             # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
-            return self._accept(answer, final, expectation, Verdict.thin)
-        answers = await together(self.ask(part) for part in parts)
+            return self._accept(case, Verdict.thin)
+        answers = await together(self._part(case, part) for part in case.parts)
         # A part with all the rows may have been cut at the same row as the whole, and proves nothing until it is proven.
-        alone = any(part.rows.num_rows == answer.rows.num_rows > 0 for part in answers)
-        agree = self._say_the_same(answer, answers)
+        alone = any(part.rows.num_rows == case.length > 0 for part in answers)
+        agree = case.agrees_with(answers, case.final)
         if agree and not alone:
-            return self._accept(answer, final, expectation, Verdict.thin, asked_besides=answers)
+            case.compared.extend(answers)
+            return self._accept(case, Verdict.thin, split=True)
         if agree:
-            length = answer.rows.num_rows
-            proven = await together(self._judge(part, doubted=part.rows.num_rows == length) for part in answers)
-            agree = self._say_the_same(answer, proven)
-            chunk = self._chunk(answer, final, expectation, Verdict.thin if agree else self._cut(answer))
+            proven = await together(self._judge(part, doubted=part.rows.num_rows == case.length) for part in answers)
+            chunk = self._chunk(case, self._verdict(case, proven), split=True)
         else:
-            chunk = self._chunk(answer, final, expectation, self._cut(answer))
+            chunk = self._chunk(case, self._verdict(case, answers), split=True)
             proven = await together(self._judge(part) for part in answers)
-        return self._merged(answer.interval, proven, (chunk,))
+        return _merged(answer.interval, proven, (chunk,))
 
-    def _cut(self, answer: VendorAnswer) -> Verdict:
-        """Remember where an answer was cut."""
-        length = answer.rows.num_rows
-        self.least_cut = min(length, self.least_cut or length)
-        return Verdict.truncated
+    async def _part(self, case: _Case, part: Interval) -> VendorAnswer:
+        """A part's answer: the tail may have been one."""
+        for number, other in enumerate(case.compared):
+            if other.interval == part:
+                return case.compared.pop(number)
+        return await self.ask(part)
 
-    def _merged(self, interval: Interval, parts: Sequence[Proven], above: tuple[JudgedChunk, ...]) -> Proven:
-        return Proven(
-            interval,
-            Rows.joined(parts[0].rows.schema, (part.rows for part in parts)),
-            min(part.watermark for part in parts),
-            min(part.fetched_at for part in parts),
-            (*above, *(chunk for part in parts for chunk in part.chunks)),
-        )
-
-    def _is_doubtful(self, answer: VendorAnswer, final: list[Interval], expectation: Expectation) -> bool:
-        found = answer.rows.count(final)
-        if falls_short(found, expectation.rows):
-            return True
-        parts = split(answer.interval, self.report.step, self.report.zone)
-        # Exactly as long as an answer that was cut: by chance, or by the same limit.
-        if answer.rows.num_rows == self.least_cut and (parts or found < expectation.rows):
-            return True
-        # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
-        for part in parts:
-            inside = [bucket for bucket in final if part.contains(bucket)]
-            if part_falls_short(answer.rows.count(inside), self._expect(answer, inside).rows):
-                return True
-        return False
+    def _case(self, answer: VendorAnswer) -> _Case:
+        report = self.report
+        final = final_buckets(buckets(answer.interval, report.step, report.zone), answer.watermark)
+        return _Case(answer, final, self._expect(answer, final), split(answer.interval, report.step, report.zone))
 
     def _expect(self, answer: VendorAnswer, final: list[Interval]) -> Expectation:
         if self.report.rows is not None:
@@ -185,46 +205,85 @@ class Judge:
             return self.density.expect_as_declared(final)
         return self.density.expect(final)
 
-    def _say_the_same(self, whole: VendorAnswer, parts: Sequence[VendorAnswer | Proven]) -> bool:
-        """Whether parts and whole agree on every bucket that was final when the whole was asked for."""
-        settled = self._final(whole)
-        said, meant = merged(part.rows.tallies for part in parts), whole.rows.tallies
-        return all(said.get(bucket.start) == meant.get(bucket.start) for bucket in settled)
+    async def _is_believed(self, case: _Case) -> bool:
+        if case.expectation.source is not Source.none and self._is_doubtful(case):
+            return False
+        if not case.parts or not case.final or not self._may_lack_its_tail(case):
+            return True
+        tail = case.tail()
+        interval = Interval(tail[0].start, tail[-1].end)
+        if interval == case.answer.interval:
+            return False
+        # A cut loses the end first, whatever rows come last, and a tail by itself is too short to be cut at that length.
+        case.compared.append(await self.ask(interval))
+        return case.agrees_with(case.compared, tail)
 
-    def _final(self, answer: VendorAnswer) -> list[Interval]:
-        return final_buckets(buckets(answer.interval, self.report.step, self.report.zone), answer.watermark)
+    def _is_doubtful(self, case: _Case) -> bool:
+        """Whether there are fewer rows than there should be, in all or in a part."""
+        found = case.answer.rows.count(case.final)
+        if falls_short(found, case.expectation.rows):
+            return True
+        # Exactly as long as an answer that was cut: by chance, or by the same limit.
+        if case.length == self.least_cut and (case.parts or found < case.expectation.rows):
+            return True
+        # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
+        for part in case.parts:
+            inside = [bucket for bucket in case.final if part.contains(bucket)]
+            if part_falls_short(case.answer.rows.count(inside), self._expect(case.answer, inside).rows):
+                return True
+        return False
 
-    def _accept(
-        self,
-        answer: VendorAnswer,
-        final: list[Interval],
-        expectation: Expectation,
-        verdict: Verdict,
-        asked_besides: list[VendorAnswer] | None = None,
-    ) -> Proven:
-        self.density.learn({bucket: answer.rows.count([bucket]) for bucket in final})
-        chunk = self._chunk(answer, final, expectation, verdict, asked_besides)
-        if verdict is not Verdict.unjudged and final:
+    def _may_lack_its_tail(self, case: _Case) -> bool:
+        """Whether an answer with rows enough is as long as a cut one may be, or ends sooner than it should."""
+        if case.length >= self.shortest_limit and (
+            case.length > self.longest_whole or case.length % self.shortest_limit == 0
+        ):
+            return True
+        if self.least_cut is not None and case.length >= _NEAR * self.least_cut:
+            return True
+        tail = case.tail()
+        return tail_falls_short(case.answer.rows.count(tail), self._expect(case.answer, tail).rows)
+
+    def _verdict(self, case: _Case, parts: Sequence[VendorAnswer | Proven]) -> Verdict:
+        """What parts say of the whole; where it was cut, its length is remembered."""
+        if case.agrees_with(parts, case.final):
+            return Verdict.thin
+        if not case.has_fewer_than(parts):
+            return Verdict.changed
+        self.least_cut = min(case.length, self.least_cut or case.length)
+        return Verdict.truncated
+
+    def _accept(self, case: _Case, verdict: Verdict, *, split: bool = False) -> Proven:
+        answer = case.answer
+        self.density.learn({bucket: answer.rows.count([bucket]) for bucket in case.final})
+        chunk = self._chunk(case, verdict, split=split)
+        if (verdict is not Verdict.unjudged or case.compared) and case.final:
             self.longest_whole = max(self.longest_whole, chunk.got)
         return Proven(answer.interval, answer.rows, answer.watermark, answer.fetched_at, (chunk,))
 
-    def _chunk(
-        self,
-        answer: VendorAnswer,
-        final: list[Interval],
-        expectation: Expectation,
-        verdict: Verdict,
-        asked_besides: list[VendorAnswer] | None = None,
-    ) -> JudgedChunk:
+    def _chunk(self, case: _Case, verdict: Verdict, *, split: bool = False) -> JudgedChunk:
+        answer = case.answer
         chunk = JudgedChunk(
             interval=answer.interval,
-            expected=expectation.rows,
-            source=expectation.source,
-            got=answer.rows.count(final),
+            expected=case.expectation.rows,
+            source=case.expectation.source,
+            got=answer.rows.count(case.final),
             verdict=verdict,
-            calls=answer.calls + sum(part.calls for part in asked_besides or ()),
+            calls=answer.calls + sum(other.calls for other in case.compared),
             seconds=answer.seconds,
             watermark=answer.watermark,
+            length=case.length,
+            parts=len(case.parts) if split else 0,
         )
         self.on_chunk(chunk)
         return chunk
+
+
+def _merged(interval: Interval, parts: Sequence[Proven], above: tuple[JudgedChunk, ...]) -> Proven:
+    return Proven(
+        interval,
+        Rows.joined(parts[0].rows.schema, (part.rows for part in parts)),
+        min(part.watermark for part in parts),
+        min(part.fetched_at for part in parts),
+        (*above, *(chunk for part in parts for chunk in part.chunks)),
+    )

@@ -142,7 +142,7 @@ def _chunk_to_json(chunk: JudgedChunk) -> dict[str, object]:
 
 
 def _chunk_from_json(data: dict[str, object]) -> JudgedChunk:
-    known = {field.name: data[field.name] for field in fields(JudgedChunk)}
+    known = {field.name: data[field.name] for field in fields(JudgedChunk) if field.name in data}
     return JudgedChunk(
         **{
             **known,

@@ -13,6 +13,7 @@ from cache_pipeline.query.completeness import (
     falls_short,
     final_buckets,
     part_falls_short,
+    tail_falls_short,
 )
 from cache_pipeline.query.interval import Interval
 
@@ -51,6 +52,12 @@ def test_a_part_is_doubted_only_where_the_whole_would_be(got, expected):
                                                         (1599, 2000, True), (1600, 2000, False)])  # fmt: skip
 def test_a_part_may_miss_what_chance_explains(got, expected, short):
     assert part_falls_short(got, expected) is short
+
+
+@pytest.mark.parametrize(("got", "expected", "short"), [(0, 3, False), (0, 4, True), (3, 8, False), (2, 8, True), (12, 20, False),
+                                                        (11, 20, True), (80, 100, False), (79, 100, True)])  # fmt: skip
+def test_a_tail_is_doubted_sooner_than_a_part_but_not_for_what_often_happens(got, expected, short):
+    assert tail_falls_short(got, expected) is short
 
 
 def test_nothing_known_means_no_expectation():

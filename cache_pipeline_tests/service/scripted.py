@@ -35,6 +35,7 @@ class ScriptedVendor:
     Attributes:
         groups: how many groups each hour from Monday on has; hours beyond have none.
         cap: rows of its longest answer, or None.
+        cut_by_group: whether the last groups are cut off, not the last hours.
         watermark: in hours from Monday on; of what lies beyond only every other group is seen yet.
         refuse: what to raise for an interval, or None.
         seconds: how long it takes to answer.
@@ -43,6 +44,7 @@ class ScriptedVendor:
     groups: Mapping[int, int]
     cap: int | None = None
     watermark: float = 1000
+    cut_by_group: bool = False
     refuse: Callable[[Interval], Exception | None] = lambda _interval: None
     seconds: float = 0
     asked: list[Interval] = field(default_factory=list[Interval])
@@ -59,6 +61,8 @@ class ScriptedVendor:
         if error := self.refuse(interval):
             raise error
         rows = in_order(self.rows(interval))
+        if self.cut_by_group:
+            rows = rows.sort_by("queue_id")
         return VendorAnswer(
             interval, Rows.of(rows.slice(0, self.cap)), MONDAY + self.watermark * HOUR, MONDAY + 2000 * HOUR, 3, 0.5
         )
@@ -94,11 +98,11 @@ class Judged:
         return [chunk.verdict for chunk in self.said]
 
 
-def judge_of(vendor: ScriptedVendor, report: Report = REPORT) -> Judged:
-    """A judge that knows only the declaration."""
+def judge_of(vendor: ScriptedVendor, report: Report = REPORT, **known: int) -> Judged:
+    """A judge that knows only the declaration, and what it is told."""
     said: list[JudgedChunk] = []
     density = Density(report.zone, report.groups_a_bucket())
-    return Judged(Judge(report, density, vendor.ask, said.append), said)
+    return Judged(Judge(report, density, vendor.ask, said.append, **known), said)
 
 
 def flat(groups: int, last: int = 24) -> dict[int, int]:

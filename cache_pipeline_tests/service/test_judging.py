@@ -1,5 +1,7 @@
 import asyncio
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -8,11 +10,13 @@ from cache_pipeline.query.calendar import split
 from cache_pipeline.query.completeness import Source, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch, in_order
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.service.scripted import REPORT, ScriptedVendor, flat, hours, judge_of, sorted_table
 
 DAY = hours(0, 24)
+HOURS = [hours(n, n + 1) for n in range(24)]
 
 
 async def test_an_answer_with_enough_rows_is_whole_after_one_query():
@@ -237,7 +241,7 @@ def test_what_is_proven_is_the_truth_and_takes_no_more_queries_than_there_are_pa
     proven = asyncio.run(judged.judge.prove(span))
     settled = hours(0, final)
     assert sorted_table(proven.rows.within(settled)).equals(in_order(vendor.rows(settled)))
-    assert len(vendor.asked) == len(set(vendor.asked)) <= nodes(span)
+    assert len(vendor.asked) <= nodes(span)
     assert sum(chunk.calls for chunk in judged.said) == 3 * len(vendor.asked)
 
 
@@ -254,3 +258,106 @@ def test_days_alike_are_all_proven_right_and_the_later_ones_cost_no_more_than_th
         assert sorted_table(proven.rows).equals(in_order(vendor.rows(span)))
         costs.append(len(vendor.asked) - before)
     assert max(costs[1:]) <= costs[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHAPES, st.floats(0, 1), st.integers(1, 72), st.booleans())
+def test_a_limit_of_any_length_is_found_out_however_little_it_cuts_off(days, cut, watermark, by_group):
+    """One row is enough, of the last hour or of the last group; only the shortest possible limit is known."""
+    truth = {24 * day + hour: groups for day, shape in enumerate(days) for hour, groups in enumerate(shape)}
+    span, settled = hours(0, len(truth)), hours(0, min(watermark, len(truth)))
+    cap = 10 + round(cut * max(0, sum(truth.values()) - 11))
+    vendor = ScriptedVendor(truth, cap=cap, watermark=watermark, cut_by_group=by_group)
+    proven = asyncio.run(judge_of(vendor, shortest_limit=10).judge.prove(span))
+    assert sorted_table(proven.rows.within(settled)).equals(in_order(vendor.rows(settled)))
+
+
+async def test_an_answer_longer_than_any_before_costs_one_query_more_and_the_next_ones_do_not():
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=100)
+    vendor = ScriptedVendor(flat(100, 72))
+    judged = judge_of(vendor, report)
+    for day in (DAY, hours(24, 48), hours(48, 72)):
+        await judged.judge.prove(day)
+    assert vendor.asked == [DAY, hours(23, 24), hours(24, 48), hours(48, 72)]
+    assert [(chunk.verdict, chunk.calls, chunk.length, chunk.parts) for chunk in judged.said] == [
+        (Verdict.whole, 6, 2400, 0), (Verdict.whole, 3, 2400, 0), (Verdict.whole, 3, 2400, 0)]  # fmt: skip
+
+
+async def test_a_cut_that_keeps_all_but_one_row_is_caught():
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=100)
+    vendor = ScriptedVendor(flat(100), cap=2399)
+    judged = judge_of(vendor, report)
+    proven = await judged.judge.prove(DAY)
+    assert (judged.verdicts[0], judged.judge.least_cut, judged.said[0].parts) == (Verdict.truncated, 2399, 2)
+    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+
+
+async def test_a_length_that_looks_like_a_limit_is_not_believed_without_its_tail():
+    """Longer ones were whole; since then the vendor has lowered its limit."""
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=100)
+    vendor = ScriptedVendor(flat(85), cap=2000)
+    judged = judge_of(vendor, report, longest_whole=5000)
+    proven = await judged.judge.prove(DAY)
+    assert judged.verdicts[0] is Verdict.truncated
+    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+
+
+async def test_an_answer_that_ends_sooner_than_history_knows_is_asked_for_its_tail():
+    vendor = ScriptedVendor(flat(10, 48))
+    judged = judge_of(vendor)
+    await judged.judge.prove(DAY)
+    vendor.cap = 233
+    proven = await judged.judge.prove(hours(24, 48))
+    assert vendor.asked[1:3] == [hours(24, 48), hours(47, 48)]
+    assert judged.verdicts[1] is Verdict.truncated
+    assert sorted_table(proven.rows).equals(in_order(vendor.rows(hours(24, 48))))
+
+
+async def test_a_short_tail_that_is_the_truth_costs_one_query():
+    vendor = ScriptedVendor(flat(10, 24) | flat(10, 46) | {46: 10, 47: 2})
+    judged = judge_of(vendor)
+    await judged.judge.prove(DAY)
+    await judged.judge.prove(hours(24, 48))
+    assert (judged.verdicts, len(vendor.asked)) == ([Verdict.whole, Verdict.whole], 3)
+
+
+async def test_a_tail_that_is_one_of_the_parts_is_not_asked_for_twice():
+    vendor = ScriptedVendor(dict.fromkeys(range(12), 10) | {12: 10}, cap=129)
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=None)
+    judged = judge_of(vendor, report, shortest_limit=121)
+    judged.judge.density.learn({bucket: vendor.groups.get(n, 0) for n, bucket in enumerate(HOURS)})
+    proven = await judged.judge.prove(DAY)
+    assert vendor.asked == [DAY, hours(12, 24), hours(0, 12)]
+    assert sum(chunk.calls for chunk in judged.said) == 9
+    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+
+
+async def test_where_nothing_is_known_a_long_answer_is_asked_for_its_tail_all_the_same():
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=None)
+    vendor = ScriptedVendor(flat(100), cap=1500)
+    judged = judge_of(vendor, report)
+    proven = await judged.judge.prove(DAY)
+    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    whole = judge_of(ScriptedVendor(flat(100)), report)
+    await whole.judge.prove(DAY)
+    assert (whole.verdicts, whole.judge.longest_whole) == ([Verdict.unjudged], 2400)
+
+
+async def test_figures_restated_between_whole_and_parts_are_no_limit_and_the_newer_ones_count():
+    vendor = ScriptedVendor(flat(3))
+    judged = judge_of(vendor)
+    original = vendor.ask
+
+    async def ask(interval: Interval):
+        answer = await original(interval)
+        if interval != DAY:
+            return answer
+        old = answer.rows.table().to_pydict()
+        old["offered"][5] += 1
+        return replace(answer, rows=Rows.of(pa.table(old, schema=answer.rows.schema)))
+
+    judged.judge.ask = ask
+    proven = await judged.judge.prove(DAY)
+    assert judged.verdicts[0] is Verdict.changed
+    assert judged.judge.least_cut is None
+    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
