@@ -21,9 +21,12 @@ from cache_pipeline.gateway import jobs_api, operations_api, reports_api, wire
 from cache_pipeline.gateway.body_limit import BodyLimit
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.gateway import Gateway
+from cache_pipeline.gateway.hot_reads import HotReads
 from cache_pipeline.gateway.jobs import JobStore, connection_pool
 from cache_pipeline.gateway.keys import KeyRing, KeyStore
+from cache_pipeline.gateway.known import KnownQuestions
 from cache_pipeline.gateway.limits import RequestLimits
+from cache_pipeline.gateway.meter import Meter
 from cache_pipeline.gateway.problem import Problem, of_error
 from cache_pipeline.gateway.queue import JobQueue, open_queue
 from cache_pipeline.gateway.tasks import running
@@ -86,10 +89,12 @@ def create_app(
                 events=JobEvents(engine.redis),
                 keys=KeyRing(KeyStore(pool)),
                 limits=RequestLimits(engine.redis, settings.gateway.requests_per_minute),
+                questions=KnownQuestions(clock),
+                meter=Meter(engine.redis),
                 clock=clock,
             )
             app.state.gateway = gateway
-            async with running(gateway.events.listen(), gateway.limits.run()):
+            async with running(gateway.events.listen(), gateway.limits.run(), gateway.meter.run()):
                 yield
 
     app = FastAPI(
@@ -103,7 +108,9 @@ def create_app(
     )
     for part in (reports_api, jobs_api, operations_api):
         app.include_router(part.router)
+    # The last one added is the outermost.
     app.add_middleware(BodyLimit, most_bytes=settings.gateway.max_body_bytes)
+    app.add_middleware(HotReads)
     if settings.gateway.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from cache_pipeline.gateway.keys import Principal
 from cache_pipeline.gateway.problem import Problem
 from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.errors import InvalidInterval
+from cache_pipeline.query.dialects.guide import read_guide
+from cache_pipeline.query.dialects.payload import filter_of, resolved
+from cache_pipeline.query.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.requested import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.series import Query
 from cache_pipeline.service.report_service import ReportService
 
@@ -25,32 +30,84 @@ class Asked:
     """One question.
 
     Attributes:
-        report: the declaration.
-        query: what is asked of it now.
+        wanted: the question, held against its report.
+        query: what of it has begun, for one tenant.
     """
 
-    report: Report
+    wanted: RequestedQuery
     query: Query
 
     @property
+    def report(self) -> Report:
+        """The declaration whose rows answer it."""
+        return self.wanted.declared
+
+    @property
     def key(self) -> str:
-        """The same for every spelling of the same meaning (G6)."""
-        return self.query.key(_JOB)
+        """The same for every spelling of the same meaning (G6), and other for another report: each keeps its own rows."""
+        return f"{self.report.report}:{self.query.key(_JOB)}"
 
-    @property
+    @cached_property
     def request(self) -> dict[str, Any]:
-        """What a worker needs to ask the same."""
-        return {"interval": str(self.query.interval)}
+        """What a worker needs to ask the same: the interval, and what is otherwise than declared."""
+        declared, asked = self.wanted.declared, self.wanted.asked
+        request: dict[str, Any] = {"interval": str(self.query.interval)}
+        for name in ("group_by", "metrics"):
+            if getattr(asked, name) != getattr(declared, name):
+                request[name] = list(getattr(asked, name))
+        for name in ("granularity", "time_zone"):
+            if getattr(asked, name) != getattr(declared, name):
+                request[name] = getattr(asked, name)
+        if asked.filters != declared.filters:
+            request["filters"] = asked.filters.model_dump(mode="json", exclude_defaults=True)
+        return request
 
-    @property
-    def href(self) -> str:
-        """Where the answer is."""
-        return href(self.report.report, self.request)
+
+def narrowing_of(request: Mapping[str, Any]) -> Narrowing:
+    """The narrowing of a request.
+
+    Raises:
+        InvalidQuery: its filter makes no sense.
+    """
+
+    def names(field: str) -> tuple[str, ...] | None:
+        return tuple(request[field]) if request.get(field) is not None else None
+
+    return Narrowing(
+        group_by=names("group_by"),
+        metrics=names("metrics"),
+        granularity=request.get("granularity"),
+        time_zone=request.get("time_zone"),
+        filters=filter_of(request.get("filters"), "filters"),
+    )
 
 
 def href(report: str, request: Mapping[str, Any]) -> str:
     """Where the answer to a request is."""
-    return f"/v1/reports/{report}?interval={quote(request['interval'], safe=':/')}"
+    parameters = {
+        name: value if isinstance(value, str) else ",".join(value) if isinstance(value, Sequence) else json.dumps(value)
+        for name, value in request.items()
+    }
+    return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
+
+
+def listed(value: str | None) -> list[str] | None:
+    """Names with commas between, as a URL has them; an empty text names none."""
+    return None if value is None else [name for part in value.split(",") if (name := part.strip())]
+
+
+def filters_in(text: str | None) -> Any:
+    """A filter as a URL has it.
+
+    Raises:
+        InvalidQuery: it is not JSON.
+    """
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidQuery("filters", 'is not JSON: write {"predicates": [...]}') from error
 
 
 def permitted(reports: Mapping[str, Report], name: str, caller: Principal) -> Report:
@@ -66,18 +123,38 @@ def permitted(reports: Mapping[str, Report], name: str, caller: Principal) -> Re
     return found
 
 
-def asked(service: ReportService, report: Report, interval: str, max_buckets: int) -> Asked:
-    """Check a question.
+def asked(service: ReportService, report: Report, request: Mapping[str, Any], most_buckets: int) -> Asked:
+    """Check a question that is asked of a report by name.
 
     Raises:
         InvalidInterval: not an interval, off the report's buckets, in the future, or longer than is allowed.
+        InvalidQuery: naming the field that the report's rows cannot answer.
     """
-    wanted = Interval.parse(interval, report.zone)
-    # Before anything is laid out bucket by bucket.
-    count = wanted.length / report.step.nominal
-    if count > max_buckets:
+    columns = service.columns(report)
+    return _begun(service, requested(report, request["interval"], narrowing_of(request), columns), most_buckets)
+
+
+def asked_by_payload(
+    service: ReportService, reports: Mapping[str, Report], body: object, caller: Principal, most_buckets: int
+) -> Asked:
+    """Check a question in the guide's words (G1), and find the report that answers it.
+
+    Raises:
+        QueryError: what is wrong with it, and where.
+    """
+    own = {name: report for name, report in reports.items() if caller.may_ask(name)}
+    return _begun(service, resolved(read_guide(body), own, service.columns), most_buckets)
+
+
+def _begun(service: ReportService, wanted: RequestedQuery, most_buckets: int) -> Asked:
+    _check_length(wanted.interval, wanted.asked, most_buckets)
+    return Asked(wanted, service.begun(wanted))
+
+
+def _check_length(interval: Interval, report: Report, most_buckets: int) -> None:
+    count = interval.length / report.step.nominal
+    if count > most_buckets:
         raise InvalidInterval(
-            f"interval {wanted} has {count:.0f} buckets of {report.granularity}, more than the {max_buckets} that "
+            f"interval {interval} has {count:.0f} buckets of {report.granularity}, more than the {most_buckets} that "
             "one query may have: ask in parts"
         )
-    return Asked(report, service.query(report, wanted))

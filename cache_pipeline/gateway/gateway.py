@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from cache_pipeline.gateway.asked import Asked
 from cache_pipeline.gateway.events import JobEvents
@@ -15,7 +16,9 @@ from cache_pipeline.gateway.headers import CachePolicy, Source, cache_policy
 from cache_pipeline.gateway.job import Job, JobState, NewJob
 from cache_pipeline.gateway.jobs import JobStore
 from cache_pipeline.gateway.keys import KeyRing, Principal
+from cache_pipeline.gateway.known import KnownQuestions
 from cache_pipeline.gateway.limits import RequestLimits
+from cache_pipeline.gateway.meter import Meter
 from cache_pipeline.gateway.problem import Problem
 from cache_pipeline.gateway.queue import JobQueue, QueueUnavailable
 from cache_pipeline.query.report import Report
@@ -72,6 +75,8 @@ class Gateway:
         quotas: of each platform that has an account.
         jobs, queue, events: rows, messages, and word of changes.
         keys, limits: who asks, and how often.
+        questions: what URLs were found to mean.
+        meter: counts what was done.
         clock: the time, in UTC.
     """
 
@@ -84,9 +89,11 @@ class Gateway:
     events: JobEvents
     keys: KeyRing
     limits: RequestLimits
+    questions: KnownQuestions
+    meter: Meter
     clock: Callable[[], datetime]
 
-    @property
+    @cached_property
     def caching(self) -> CachePolicy:
         """What caches on the way may do with answers."""
         return cache_policy(self.settings.gateway)
@@ -134,7 +141,9 @@ class Gateway:
             asked_by=caller.id,
         )
         job, made = await self.jobs.put(new)
-        if made:
+        if not made:
+            self.meter.collapsed()
+        else:
             try:
                 await self.queue.publish(str(job.id))
             except QueueUnavailable as error:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 
 from cache_pipeline.gateway import wire
 from cache_pipeline.gateway.callers import Caller, TheGateway
 from cache_pipeline.gateway.documented import problems
+from cache_pipeline.gateway.metrics import exposed
+from cache_pipeline.gateway.problem import MEDIA_TYPE
 from cache_pipeline.upstream.quota import Lane
 
 router = APIRouter(tags=["operations"])
@@ -44,6 +47,25 @@ async def readiness(gateway: TheGateway, response: Response) -> wire.Readiness:
     response.status_code = 200 if ok else 503
     response.headers["Cache-Control"] = "no-store"
     return wire.Readiness(ok=ok, dependencies=list(found))
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "description": "For Prometheus, or OpenMetrics",
+        },
+        503: {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}}, "description": "Away"},
+    },
+    summary="Read the metrics",
+    operation_id="metrics",
+)
+async def metrics(gateway: TheGateway, accept: Annotated[str | None, Header()] = None) -> Response:
+    """Labels are few and bounded: no key, no query, no tenant."""
+    body, content_type = await exposed(gateway, accept)
+    return Response(body, media_type=content_type, headers={"Cache-Control": "no-store"})
 
 
 async def _looked_at(name: str, look: Awaitable[object]) -> wire.Dependency:

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from cache_pipeline.query.errors import QueryError, UnknownReport
+from cache_pipeline.query.errors import InvalidQuery, QueryError, UnknownReport
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured
@@ -64,6 +64,8 @@ def of_error(error: Exception) -> Problem:
             return error
         case UnknownReport():
             return Problem("unknown-report", 404, str(error))
+        case InvalidQuery():
+            return Problem("invalid-query", 422, str(error), ({"field": error.field, "detail": error.problem},))
         case QueryError():
             return Problem("invalid-query", 422, str(error))
         case IncompleteAnswer():

@@ -19,6 +19,7 @@ class Progress:
     def __init__(self, report: Report, interval: Interval) -> None:
         self._interval = interval
         self._whole = IntervalSet()
+        self._under_way: dict[Interval, float] = {}
         self._changed = asyncio.Event()
         self.done = 0
         #: As many as there are if nothing is held and nothing is split.
@@ -26,9 +27,19 @@ class Progress:
 
     @property
     def percent(self) -> float:
-        """Share of the interval that is proven."""
-        proven = sum(part.length.total_seconds() for part in self._whole & IntervalSet([self._interval]))
-        return min(99.0, 100.0 * proven / self._interval.length.total_seconds())
+        """Share of the interval that is proven, or that the vendor says to be done with."""
+        whole = self._whole & IntervalSet([self._interval])
+        seconds = sum(part.length.total_seconds() for part in whole)
+        for chunk, percent in self._under_way.items():
+            open_part = IntervalSet([chunk]) - whole
+            seconds += sum(part.length.total_seconds() for part in open_part) * percent / 100
+        return min(99.0, 100.0 * seconds / self._interval.length.total_seconds())
+
+    def polled(self, chunk: Interval, percent: float | None) -> None:
+        """Hear how far the vendor is with one query."""
+        if percent is not None and percent != self._under_way.get(chunk):
+            self._under_way[chunk] = percent
+            self._changed.set()
 
     def judged(self, chunk: JudgedChunk) -> None:
         """Hear of one answer."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from cache_pipeline.gateway import wire
-from cache_pipeline.gateway.asked import Asked, asked, permitted
+from cache_pipeline.gateway.asked import Asked, asked, asked_by_payload, filters_in, listed, permitted
 from cache_pipeline.gateway.callers import Caller, TheGateway
 from cache_pipeline.gateway.documented import ANSWERS, problems
 from cache_pipeline.gateway.gateway import Accepted, Gateway, Served, failed
@@ -37,11 +37,68 @@ class Wishes:
         self.form: Form = form_of(accept)
         self.preference: Preference = preference_of(prefer)
         self.if_none_match = if_none_match
-        self.rate: dict[str, str] = getattr(request.state, "rate", {})
+        self.state = request.state
+
+    @property
+    def rate(self) -> dict[str, str]:
+        """What is left to the caller, as headers."""
+        return getattr(self.state, "rate", {})
 
 
 _Wishes = Annotated[Wishes, Depends()]
 ReportName = Annotated[str, Path(description="Name of a declared report", examples=["queue_interval"], max_length=47)]
+
+
+_PAYLOADS: dict[str, Any] = {
+    "guide": {
+        "summary": "A day by hour, of some queues",
+        "value": {
+            "reportId": "queue-performance",
+            "timeGrouping": "byHour",
+            "interval": "2026-11-16T00:00:00Z/2026-11-17T00:00:00Z",
+            "filters": {"type": "and", "predicates": [{"dimension": "queueId", "operator": "in", "values": ["q-1"]}]},
+        },
+    }
+}
+
+
+def _from_url(
+    interval: Annotated[
+        str,
+        Query(
+            description="start/end, half-open, ISO 8601; ends without an offset are in the zone that is asked for",
+            examples=["2026-11-16/2026-11-17"],
+            min_length=3,
+            max_length=100,
+        ),
+    ],
+    group_by: Annotated[
+        str | None, Query(description="Fewer dimensions, with commas between; empty for totals", max_length=2000)
+    ] = None,
+    metrics: Annotated[str | None, Query(description="Fewer metrics, with commas between", max_length=2000)] = None,
+    granularity: Annotated[
+        str | None, Query(description="Longer buckets, ISO 8601", examples=["PT1H"], max_length=50)
+    ] = None,
+    time_zone: Annotated[
+        str | None, Query(description="Whose days and hours are meant, by IANA name", max_length=50)
+    ] = None,
+    filters: Annotated[
+        str | None,
+        Query(
+            description="Rows to keep, as JSON",
+            examples=['{"predicates": [{"dimension": "queueId", "values": ["q-1"]}]}'],
+            max_length=8000,
+        ),
+    ] = None,
+) -> dict[str, Any]:
+    return {
+        "interval": interval,
+        "group_by": listed(group_by),
+        "metrics": listed(metrics),
+        "granularity": granularity,
+        "time_zone": time_zone,
+        "filters": filters_in(filters),
+    }
 
 
 @router.get(
@@ -53,23 +110,17 @@ ReportName = Annotated[str, Path(description="Name of a declared report", exampl
 )
 async def read_report(
     report: ReportName,
-    interval: Annotated[
-        str,
-        Query(
-            description="start/end, half-open, ISO 8601; ends without an offset are in the report's time zone",
-            examples=["2026-11-16/2026-11-17"],
-            min_length=3,
-            max_length=100,
-        ),
-    ],
+    question: Annotated[dict[str, Any], Depends(_from_url)],
     gateway: TheGateway,
     caller: Caller,
     wishes: _Wishes,
+    request: Request,
 ) -> Response:
     """200 with the finished answer where it is kept; else 202 with the job that fetches it."""
-    declared = permitted(gateway.reports, report, caller)
-    question = asked(gateway.service_of(caller.tenant), declared, interval, gateway.settings.gateway.max_buckets)
-    return await answered(gateway, question, caller, wishes)
+    found = _asked(gateway, report, question, caller)
+    is_whole = found.query.interval == found.wanted.interval and found.query.span == found.query.interval
+    gateway.questions.remember(caller.tenant, request.scope, found.report, found.query, is_whole=is_whole)
+    return await answered(gateway, found, caller, wishes)
 
 
 @router.post(
@@ -83,9 +134,36 @@ async def query_report(
     report: ReportName, query: wire.Query, gateway: TheGateway, caller: Caller, wishes: _Wishes
 ) -> Response:
     """The same as GET, for queries that are too long for a URL."""
-    declared = permitted(gateway.reports, report, caller)
-    question = asked(gateway.service_of(caller.tenant), declared, query.interval, gateway.settings.gateway.max_buckets)
+    question = query.model_dump(exclude_none=True)
+    return await answered(gateway, _asked(gateway, report, question, caller), caller, wishes)
+
+
+@router.post(
+    "/v1/queries",
+    response_model=None,
+    responses={**ANSWERS, **problems(415)},
+    summary="Answer a query in the vendor's words",
+    operation_id="query",
+)
+async def query_by_payload(
+    payload: Annotated[dict[str, Any], Body(openapi_examples=_PAYLOADS)],
+    gateway: TheGateway,
+    caller: Caller,
+    wishes: _Wishes,
+) -> Response:
+    """Answered by the declared report that needs the least rolling up.
+
+    The payload is what would go to the vendor: `reportId`, `timeGrouping`, `interval`, `filters`. Request ids and
+    metadata are no part of the question.
+    """
+    service = gateway.service_of(caller.tenant)
+    question = asked_by_payload(service, gateway.reports, payload, caller, gateway.settings.gateway.max_buckets)
     return await answered(gateway, question, caller, wishes)
+
+
+def _asked(gateway: Gateway, report: str, question: dict[str, Any], caller: Principal) -> Asked:
+    declared = permitted(gateway.reports, report, caller)
+    return asked(gateway.service_of(caller.tenant), declared, question, gateway.settings.gateway.max_buckets)
 
 
 async def answered(gateway: Gateway, question: Asked, caller: Principal, wishes: Wishes) -> Response:
@@ -95,7 +173,8 @@ async def answered(gateway: Gateway, question: Asked, caller: Principal, wishes:
     if isinstance(outcome, Accepted) and wishes.preference.wait_seconds:
         outcome = await _awaited(gateway, question, caller, outcome, wishes.preference.wait_seconds)
     if isinstance(outcome, Served):
-        return await answer_response(gateway, question.report, outcome, wishes)
+        return await answer_response(gateway, question, outcome, wishes)
+    wishes.state.tier = "job"
     headers = {
         "Location": f"/v1/jobs/{outcome.job.id}",
         "Retry-After": str(outcome.retry_after or 1),
@@ -121,24 +200,25 @@ async def _awaited(
     return await gateway.accepted(job, joined=accepted.joined)
 
 
-async def answer_response(gateway: Gateway, report: Report, served: Served, wishes: Wishes) -> Response:
+async def answer_response(gateway: Gateway, question: Asked, served: Served, wishes: Wishes) -> Response:
     """An answer in the form that is wanted, or 304 where the caller has it."""
     headers = answer_headers(
         served.answer,
         wishes.form,
-        report,
+        question.report,
         served.source,
         gateway.clock(),
         policy=gateway.caching,
         collapsed=served.collapsed,
     )
     headers |= wishes.rate
+    wishes.state.tier = served.source
     if wishes.preference.wait_seconds and wishes.preference.applied:
         headers["Preference-Applied"] = wishes.preference.applied
     if matches(wishes.if_none_match, etag_in(wishes.form, served.answer.etag)):
         del headers["Content-Type"]
         return Response(status_code=304, headers=headers)
-    columns = gateway.service.columns(report)
+    columns = gateway.service.columns(question.wanted.asked)
     body = await asyncio.to_thread(body_in, wishes.form, served.answer.body, columns)
     return Response(body, headers=headers)
 

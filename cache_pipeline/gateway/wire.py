@@ -116,6 +116,7 @@ class JobView(_Wire):
                     "position": None,
                     "report": "queue_interval",
                     "interval": _EXAMPLE_INTERVAL,
+                    "request": {"interval": _EXAMPLE_INTERVAL},
                     "retryAfterSeconds": 4,
                     "createdAt": "2026-11-17T08:00:00Z",
                     "startedAt": "2026-11-17T08:00:01Z",
@@ -139,6 +140,7 @@ class JobView(_Wire):
     position: int | None = Field(ge=1, description="In the queue, 1 being next; only while it is queued")
     report: str
     interval: str
+    request: dict[str, Any] = Field(description="What is asked, in canonical form: what is otherwise than declared")
     retry_after_seconds: int | None = Field(ge=1, description="When to look again, by estimate; only while it is open")
     created_at: datetime
     started_at: datetime | None
@@ -146,6 +148,9 @@ class JobView(_Wire):
     expires_at: datetime | None = Field(description="When an ended job is forgotten")
     problem: ProblemView | None = Field(description="Why it failed")
     links: JobLinks
+
+
+_Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=200)]
 
 
 class Query(_Wire):
@@ -162,10 +167,20 @@ class Query(_Wire):
         Field(
             min_length=3,
             max_length=100,
-            description="start/end, half-open, ISO 8601; ends without an offset are in the report's time zone",
+            description="start/end, half-open, ISO 8601; ends without an offset are in the zone that is asked for",
             examples=[_EXAMPLE_INTERVAL, "2026-11-16/2026-11-17"],
         ),
     ]
+    group_by: _Names | None = Field(None, description="Fewer dimensions; an empty list for totals")
+    metrics: _Names | None = Field(None, description="Fewer metrics")
+    granularity: str | None = Field(None, max_length=50, description="Longer buckets, ISO 8601", examples=["PT1H"])
+    time_zone: str | None = Field(None, max_length=50, description="Whose days and hours are meant, by IANA name")
+    filters: dict[str, Any] | None = Field(
+        None,
+        description="Rows to keep: `type` (and, or, not), `predicates` (dimension, operator in or notIn, values), and "
+        "`clauses` of the same form",
+        examples=[{"type": "and", "predicates": [{"dimension": "queueId", "operator": "in", "values": ["q-1"]}]}],
+    )
 
 
 class ReportInfo(_Wire):
@@ -237,6 +252,7 @@ def job_view(job: Job, *, position: int | None, retry_after: int | None, result:
         position=position,
         report=job.report,
         interval=job.request["interval"],
+        request=job.request,
         retry_after_seconds=retry_after,
         created_at=job.created_at,
         started_at=job.started_at,

@@ -15,6 +15,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 
+from cache_pipeline.gateway.asked import narrowing_of
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.job import Job
 from cache_pipeline.gateway.jobs import JobStore
@@ -23,7 +24,6 @@ from cache_pipeline.gateway.progress import Progress
 from cache_pipeline.gateway.queue import Delivery, JobQueue
 from cache_pipeline.gateway.tasks import ended
 from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
@@ -208,12 +208,12 @@ class Worker:
 
     async def _answer(self, job: Job) -> None:
         report = find_report(dict(self.reports), job.report)
-        interval = Interval.parse(job.request["interval"])
-        progress = Progress(report, interval)
+        service = replace(self.service, tenant=job.tenant)
+        query = service.query(report, job.request["interval"], narrowing_of(job.request))
+        progress = Progress(query.kept.report, query.span)
         told = asyncio.create_task(self._tell(job, progress))
         try:
-            service = replace(self.service, tenant=job.tenant)
-            await service.answer(report, interval, job.lane, on_chunk=progress.judged)
+            await service.answer_query(query, job.lane, on_chunk=progress.judged, on_percent=progress.polled)
         finally:
             await ended([told])
         with suppress(*_STORE_AWAY):

@@ -300,8 +300,12 @@ class ReportService:
         if held is None:
             return None
         if held.due:
-            self.sharing.begin(query.key(HOT_TTL_TIER), lambda: self._from_history(query, self.clock()))
+            self.renew(query)
         return held.answer
+
+    def renew(self, query: Query) -> None:
+        """Have the hot tier's answer made anew from history, in the background."""
+        self.sharing.begin(query.key(HOT_TTL_TIER), lambda: self._from_history(query, self.clock()))
 
     async def _recalled(self, query: Query, asked_at: datetime) -> Answer | None:
         """One read of history for all who miss the same answer in the hot tier."""

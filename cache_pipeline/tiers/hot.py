@@ -82,7 +82,10 @@ class HotTier:
 
     async def look(self, query: Query) -> Held | None:
         """The answer, where one is held, and whether to make it anew."""
-        key = query.key(HOT_TTL_TIER)
+        return await self.look_up(query.key(HOT_TTL_TIER))
+
+    async def look_up(self, key: str) -> Held | None:
+        """The same by a key that is known already."""
         value = cast("bytes | None", await self._link.ask(lambda: self._redis.get(key), otherwise=None))
         if not value:
             return None

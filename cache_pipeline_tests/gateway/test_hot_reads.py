@@ -1,0 +1,132 @@
+"""The shortest path says exactly what the long one says, to the same callers, and is counted."""
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from cache_pipeline.settings import GatewaySettings
+from cache_pipeline_tests.gateway.conftest import DAY
+from cache_pipeline_tests.gateway.test_keys import key_for
+
+URL = f"/v1/reports/queue_hour?interval={DAY}"
+
+
+async def filled(api, headers=None):
+    api.start_worker()
+    answer = await api.http.get(URL, headers={"Prefer": "wait=20", **(headers or {})})
+    assert answer.status_code == 200
+    return answer
+
+
+async def test_the_short_path_answers_as_the_long_one_does(open_api, monkeypatch):
+    async with open_api() as api:
+        first = await filled(api)
+        long = await api.http.get(URL, headers={"Prefer": "handling=strict"})
+
+        async def never(*_args, **_more):
+            raise AssertionError("the long way was taken")
+
+        monkeypatch.setattr(type(api.gateway), "serve", never)
+        short = await api.http.get(URL)
+        assert short.content == long.content == first.content
+        told = {name: value for name, value in short.headers.items() if not name.startswith("ratelimit")}
+        assert told == {name: value for name, value in long.headers.items() if not name.startswith("ratelimit")}
+        unchanged = await api.http.get(URL, headers={"If-None-Match": f'W/{first.headers["ETag"]}, "x"'})
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+
+
+async def test_the_short_path_knows_who_may_ask(open_api):
+    async with open_api(gateway=GatewaySettings(auth="keys")) as api:
+        ours = await key_for(api)
+        other, narrow = await key_for(api, tenant="other"), await key_for(api, requests_per_minute=1)
+        await filled(api, ours)
+        assert (await api.http.get(URL, headers=ours)).status_code == 200
+        assert (await api.http.get(URL)).status_code == 401
+        assert (await api.http.get(URL, headers={"Authorization": "Bearer cp_x_y"})).status_code == 401
+        assert (await api.http.get(URL, headers=other)).status_code == 202
+        codes = [(await api.http.get(URL, headers=narrow)).status_code for _ in range(3)]
+        assert codes[0] == 200
+        assert 429 in codes
+
+
+async def test_metrics_count_by_tier_and_result_and_tell_the_quota(open_api):
+    async with open_api() as api:
+        missed = await api.http.get(URL)
+        await api.http.get(URL)
+        api.start_worker()
+        await api.ended(missed.headers["Location"])
+        for _ in range(3):
+            assert (await api.http.get(URL)).status_code == 200
+        assert (await api.http.get("/v1/nothing")).status_code == 404
+        families = {
+            family.name: {tuple(sorted(sample.labels.items())): sample.value for sample in family.samples}
+            for family in text_string_to_metric_families((await api.http.get("/metrics")).text)
+        }
+        requests = families["cache_pipeline_requests"]
+        assert requests[("result", "accepted"), ("tier", "job")] == 2
+        assert (
+            sum(
+                count
+                for labels, count in requests.items()
+                if ("result", "hit") in labels and ("tier", "none") not in labels
+            )
+            == 3
+        )
+        assert requests[("result", "4xx"), ("tier", "none")] >= 1
+        assert families["cache_pipeline_single_flight_waits"][()] == 1
+        assert families["cache_pipeline_jobs"][(("state", "done"),)] == 1
+        client = (("client", "demo-client"), ("platform", "reportdata"))
+        assert families["cache_pipeline_quota_state"][(*client, ("state", "available"))] == 1
+        assert families["cache_pipeline_quota_remaining"][(client[0], ("lane", "interactive"), client[1])] > 0
+        assert families["cache_pipeline_upstream_requests"][(client[0], ("code", "other"), client[1])] >= 3
+        assert (("report", "queue_hour"),) in families["cache_pipeline_watermark_lag_seconds"]
+        asked: httpx.Response = await api.http.get("/metrics", headers={"Accept": "application/openmetrics-text"})
+        assert asked.headers["Content-Type"].startswith("application/openmetrics-text")
+        assert asked.text.endswith("# EOF\n")
+
+
+async def test_it_is_ready_without_the_vendor_and_not_without_its_stores(open_api, monkeypatch):
+    async with open_api() as api:
+        ready = await api.http.get("/readyz")
+        assert (ready.status_code, ready.json()["ok"]) == (200, True)
+
+        async def away():
+            raise ConnectionError("postgresql://user:secret@host")
+
+        monkeypatch.setattr(api.gateway.queue, "health", away)
+        assert (await api.http.get("/readyz")).status_code == 200
+        monkeypatch.setattr(type(api.gateway.jobs), "ping", lambda _self: away())
+        ready = await api.http.get("/readyz")
+        assert (ready.status_code, ready.json()["ok"]) == (503, False)
+        assert "secret" not in ready.text
+        assert (await api.http.get("/healthz")).status_code == 200
+
+
+async def test_a_narrowed_question_is_answered_from_the_same_upstream_query(open_api):
+    async with open_api() as api:
+        await filled(api)
+        by_url = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}&group_by=&granularity=P1D")
+        assert by_url.status_code == 200
+        by_body = await api.http.post(
+            "/v1/reports/queue_hour", json={"interval": DAY, "groupBy": [], "granularity": "P1D"}
+        )
+        guide = {"reportId": "queue-performance", "timeGrouping": "byDay", "interval": DAY, "groupBy": []}
+        by_payload = await api.http.post("/v1/queries", json={**guide, "requestId": "17"})
+        assert by_url.json()["rows"] == by_body.json()["rows"] == by_payload.json()["rows"]
+        assert len(by_url.json()["rows"]) == 1
+        assert await api.submits() == 1
+        for query in ("group_by=colour", "metrics=nothing", "granularity=PT7M", "filters={", "time_zone=Mars/Base"):
+            refused = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}&{query}")
+            assert refused.status_code == 422, query
+            assert refused.json()["errors"][0]["field"] == query.split("=")[0]
+
+
+async def test_a_narrowed_job_is_followed_to_its_own_answer(open_api):
+    async with open_api() as api:
+        filters = {"predicates": [{"dimension": "queueId", "operator": "notIn", "values": ["nobody's"]}]}
+        query = {"interval": "2026-01-02/2026-01-03", "groupBy": [], "granularity": "P1D", "filters": filters}
+        missed = await api.http.post("/v1/reports/queue_hour", json=query)
+        assert missed.status_code == 202
+        api.start_worker()
+        job = await api.ended(missed.headers["Location"])
+        answer = await api.http.get(job["links"]["result"])
+        assert (answer.status_code, len(answer.json()["rows"])) == (200, 1)
