@@ -170,7 +170,7 @@ _OPEN = f"""
     ORDER BY upper(span) - lower(span) DESC, lower(span)
 """  # noqa: S608
 _FORGET = f"""
-    DELETE FROM {_TABLE} WHERE asked_at < clock_timestamp() - %(age)s AND lease_until < clock_timestamp()
+    DELETE FROM {_TABLE} WHERE lease_until < clock_timestamp() - %(age)s
 """  # noqa: S608
 
 #: Within the transaction that keeps rows: which of the claims (two arrays of the same length) are no longer held.

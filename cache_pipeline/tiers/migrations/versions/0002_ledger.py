@@ -45,7 +45,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("ended_at IS NULL"),
         schema=_SCHEMA,
     )
-    op.create_index("upstream_query_asked_at", "upstream_query", ["asked_at"], schema=_SCHEMA)
+    op.create_index("upstream_query_lease_until", "upstream_query", ["lease_until"], schema=_SCHEMA)
     op.create_table(
         "fetched",
         sa.Column("series", sa.Text, primary_key=True),
