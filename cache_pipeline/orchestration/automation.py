@@ -3,7 +3,7 @@
 See https://docs.dagster.io/guides/automate
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 import dagster as dg
@@ -11,7 +11,7 @@ import dagster as dg
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.orchestration.staleness import stale_ranges
+from cache_pipeline.orchestration.staleness import StaleRange, settled_ranges, stale_ranges
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Cadence, Report
 from cache_pipeline.service.engine import utc_now
@@ -22,6 +22,11 @@ _LOOK_BACK = timedelta(days=2)
 _RANGES_A_TICK = 3
 #: A schedule's hour and minute reach no further; what is not settled by then the sensor fetches again.
 _LONGEST_WAIT = timedelta(hours=23, minutes=59)
+
+
+def _within(ranges: Iterable[StaleRange], key: str, order: Sequence[str]) -> bool:
+    place = order.index(key)
+    return any(order.index(each.first) <= place <= order.index(each.last) for each in ranges)
 
 
 def report_automation(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.Definitions:
@@ -53,6 +58,9 @@ def report_automation(report: Report, partitions: dg.TimeWindowPartitionsDefinit
         with engine.history() as history:
             coverage = history.coverage(engine.tenant_series(report))
         found = stale_ranges(coverage, recent, now, report_freshness(report), at_most=_RANGES_A_TICK)
+        # Those that stale ranges hold already are asked for with them.
+        rest = {key: span for key, span in recent.items() if not _within(found, key, list(recent))}
+        found += settled_ranges(coverage, rest, now, report.settle, at_most=_RANGES_A_TICK - len(found))
         if not found:
             yield dg.SkipReason(f"all {len(recent)} recent partitions are fresh")
         for stale in found:

@@ -13,6 +13,7 @@ from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOMan
 from cache_pipeline.orchestration.partitions import report_partitions
 from cache_pipeline.orchestration.report_assets import report_assets
 from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.orchestration.sensors import report_sensors
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import Settings, read_settings
@@ -58,9 +59,15 @@ def build_defs(
     """
     settings = read_settings()
     declared = reports if reports is not None else declared_reports(settings)
+    of_reports = [report_definitions(report, settings) for report in declared.values()]
+    known = {
+        name: (report, report_partitions(report, settings.partitions_from, settings.partitions_to))
+        for name, report in declared.items()
+    }
     return dg.Definitions.merge(
-        *(report_definitions(report, settings) for report in declared.values()),
+        *of_reports,
         dg.Definitions(
+            sensors=report_sensors(known, [job for each in of_reports for job in each.jobs or []]),
             resources={**default_resources(), **(resource_overrides or {})},
             # A process for each step costs seconds; what runs side by side here are requests, on one event loop.
             executor=dg.in_process_executor,

@@ -12,8 +12,9 @@ from typing import Any
 
 import dagster as dg
 
+from cache_pipeline.orchestration.asking_again import ATTEMPT_METADATA
 from cache_pipeline.orchestration.chart import partition_chart
-from cache_pipeline.orchestration.checks import prove
+from cache_pipeline.orchestration.checks import Finding, partition_evaluation, prove
 from cache_pipeline.orchestration.io_managers import REPORT_METADATA
 from cache_pipeline.orchestration.lanes import lane_of_run
 from cache_pipeline.orchestration.metadata import (
@@ -34,6 +35,7 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
+from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.staging import Staging
 
 #: Says how far a run is, with ``done`` and ``total`` as extras of each record.
@@ -47,9 +49,13 @@ class FetchConfig(dg.Config):
 
     Attributes:
         again: ask the vendor for everything, whatever is held; for restated figures.
+        chunk: longest interval of one upstream query, instead of the declared one.
+        attempt: which attempt it is where a failed completeness check is asked again; 0 where it is none.
     """
 
     again: bool = False
+    chunk: str | None = None
+    attempt: int = 0
 
 
 def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinition, text: str) -> dg.AssetSpec:
@@ -79,7 +85,10 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
         context: dg.AssetExecutionContext, config: FetchConfig, engine: EngineResource
     ) -> dg.MaterializeResult[Any]:
         wanted = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
-        done, failed = await _stage(context, report, wanted, engine, again=config.again)
+        # How figures are fetched is not part of what they mean: the series stays the same.
+        asked = report.model_copy(update={"chunk": config.chunk}) if config.chunk else report
+        done, failed = await _stage(context, asked, wanted, engine, again=config.again)
+        _fail_checks(context, report, failed, config)
         if failed:
             # This step fails, and what succeeded must wait neither for it nor for the next run.
             await _publish_besides(context, report, list(done.values()), engine)
@@ -188,6 +197,19 @@ def _fail_visibly(context: dg.AssetExecutionContext, report: Report, chunk: Judg
             metadata={"chunks": chunk_table([chunk])},
         )
     )
+
+
+def _fail_checks(
+    context: dg.AssetExecutionContext, report: Report, failed: Iterable[FailedPartition], config: FetchConfig
+) -> None:
+    """Partitions that could not be proven complete fail that check, each for itself; a sensor looks for them."""
+    log = event_log(context.op_execution_context)
+    for part in failed:
+        if isinstance(part.error, IncompleteAnswer):
+            chunk = config.chunk or report.chunk
+            metadata = {ATTEMPT_METADATA: config.attempt, "chunk": chunk, "chunks": chunk_table([part.error.chunk])}
+            finding = Finding(str(part.error), metadata)
+            log(partition_evaluation(asset_key("staged", report), COMPLETE_CHECK, part.key, finding))
 
 
 def _failed(report: Report, failed: list[FailedPartition], wanted: int) -> dg.Failure:

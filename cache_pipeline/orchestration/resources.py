@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import dagster as dg
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from cache_pipeline.query.errors import QueryError
@@ -14,11 +15,12 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.spool import SpoolUnwritable
-from cache_pipeline.service.engine import edge_tier, migrate_history, open_service, outdated_history
+from cache_pipeline.service.engine import edge_tier, migrate_history, open_service, outdated_history, utc_now
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.service.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline.settings import Settings, SettingsError, read_settings
+from cache_pipeline.tiers.demand import Demand, DemandCounter
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
 from cache_pipeline.tiers.history import History, open_history
 from cache_pipeline.tiers.schema import DeclarationConflict, HistoryUnavailable
@@ -107,6 +109,19 @@ class EngineResource(dg.ConfigurableResource[None]):
     def edge(self) -> EdgeTier:
         """The edge tier alone."""
         return edge_tier(self.settings)
+
+    async def demand(self) -> list[Demand]:
+        """What was asked for through the API in this hour and the last.
+
+        Raises:
+            Failure: Redis cannot be asked.
+        """
+        settings = self.settings
+        try:
+            async with Redis.from_url(settings.required_redis_url()) as redis:
+                return await DemandCounter(redis, settings.tenant, utc_now).recent()
+        except KNOWN_ERRORS as error:
+            raise failure(error) from error
 
     def staging(self) -> Staging:
         """Where fetched partitions wait for their checks."""

@@ -127,6 +127,11 @@ class Staging:
             not_asked_again=IntervalSet(Interval.parse(part) for part in meta["not_asked_again"]),
         )
 
+    def keys_of(self, series: Series, keys: Iterable[str]) -> list[str]:
+        """Those of the partitions that are kept, in the order given; opens no file."""
+        there = {path.name for path in self.path(series, "any").parent.glob("*.parquet")}
+        return [key for key in keys if self.path(series, key).name in there] if there else []
+
     def final_partitions(self, series: Series, keys: Iterable[str]) -> dict[str, FetchedPartition]:
         """Those of the partitions that the vendor was asked for whole and that can no longer change."""
         found = {key: partition for key in keys if (partition := self.read(series, key)) is not None}

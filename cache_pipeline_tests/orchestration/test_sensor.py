@@ -37,13 +37,15 @@ def _hold(bench: Bench, *, final: list[str], provisional: list[str] | None = Non
     with open_history(read_settings().required_postgres_url()) as history:
         rows = arrow_schema(report_columns(bench.report)).empty_table()
         fetched = Fetched(of(final) | of(provisional or []), fetched_at)
-        held = Replacement(bench.series, of(final), of(provisional or []), rows, fetched_at, (fetched,))
+        # The vendor's watermark lies where the provisional figures begin.
+        watermark = next((part.start for part in of(provisional or [])), fetched_at)
+        held = Replacement(bench.series, of(final), of(provisional or []), rows, watermark, (fetched,))
         history.replace(held)
 
 
 @pytest.fixture
 def hourly(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
-    with bench_of(servers, tmp_path, declared(partition="hour")) as bench:
+    with bench_of(servers, tmp_path, declared(partition="hour", settle="P3D")) as bench:
         yield bench
 
 

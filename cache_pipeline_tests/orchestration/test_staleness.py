@@ -6,7 +6,13 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.orchestration.staleness import StaleRange, stale_ranges
+from cache_pipeline.orchestration.staleness import (
+    StaleRange,
+    restated_ranges,
+    settled_ranges,
+    stale_ranges,
+    unpublished_ranges,
+)
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 
@@ -110,3 +116,45 @@ def test_a_hole_that_stays_is_asked_for_once_an_hour() -> None:
 
     assert seen(timedelta(0)) == seen(timedelta(minutes=59))
     assert seen(timedelta(0)) != seen(timedelta(hours=1))
+
+
+def test_provisional_partitions_that_the_watermark_has_passed_are_asked_once_more_however_fresh() -> None:
+    hours = _hours(4)
+    held = Coverage(
+        complete=IntervalSet([hours["h0"]]),
+        provisional=IntervalSet([hours["h1"], hours["h2"], hours["h3"]]),
+        watermark=hours["h2"].end,
+    )
+    day = timedelta(days=1)
+    (found,) = settled_ranges(held, hours, hours["h3"].end, day, at_most=3)
+    assert (found.first, found.last) == ("h1", "h2")
+    later = hours["h3"].end + timedelta(hours=2)
+    (settled,) = settled_ranges(held, hours, later, timedelta(hours=1), at_most=3)
+    assert (settled.first, settled.last) == ("h1", "h3")
+    assert settled_ranges(Coverage(complete=held.complete), hours, later, day, at_most=3) == []
+
+
+def test_a_restatement_window_is_asked_for_once_in_each_period() -> None:
+    hours = _hours(6)
+    now, window, every = hours["h5"].end, timedelta(hours=3), timedelta(hours=12)
+    (found,) = restated_ranges(hours, now, window, every, at_most=3)
+    assert (found.first, found.last) == ("h3", "h5")
+    soon = restated_ranges(hours, now + timedelta(minutes=1), window, every, at_most=3)
+    assert soon[0].seen == found.seen
+    assert restated_ranges(hours, now + every, window + every, every, at_most=3)[0].seen != found.seen
+
+
+def test_what_lies_staged_and_is_not_held_is_published_oldest_first_and_a_few_at_a_time() -> None:
+    hours = _hours(8)
+    held = Coverage(complete=IntervalSet([hours["h2"]]), provisional=IntervalSet([hours["h5"]]))
+    staged = {key: span for key, span in hours.items() if key != "h7"}
+    found = unpublished_ranges(held, staged, list(hours), at_most=2)
+    assert [(each.first, each.last) for each in found] == [("h0", "h1"), ("h3", "h4")]
+    assert unpublished_ranges(held, {}, list(hours), at_most=2) == []
+
+
+def _hours(number: int) -> dict[str, Interval]:
+    start = datetime(2026, 1, 5, tzinfo=UTC)
+    return {
+        f"h{hour}": Interval(start + timedelta(hours=hour), start + timedelta(hours=hour + 1)) for hour in range(number)
+    }

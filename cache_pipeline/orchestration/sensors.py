@@ -1,0 +1,181 @@
+"""Sensors over all reports: what failed its completeness check, what was left unpublished, what is asked for in vain.
+
+Each reads the state, lets a pure function decide, and asks for a few runs at most; the same state asks once.
+See https://docs.dagster.io/guides/automate/sensors
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from cache_pipeline.orchestration.asking_again import (
+    ATTEMPT_METADATA,
+    ATTEMPT_TAG,
+    Again,
+    due_again,
+    latest_incomplete,
+)
+from cache_pipeline.orchestration.foresight import Ahead, fetched_ahead, proposals
+from cache_pipeline.orchestration.lanes import LANE_TAG
+from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key, job_name
+from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
+from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.orchestration.staleness import StaleRange, unpublished_ranges
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.engine import utc_now
+from cache_pipeline.tiers.demand import Demand
+
+#: A report and its partitions, by name.
+Declared = Mapping[str, tuple[Report, dg.TimeWindowPartitionsDefinition]]
+
+_RUNS_A_TICK = 3
+_CHECKS_LOOKED_AT = 500
+_FIRST_WAIT = timedelta(minutes=5)
+_LOOK_BACK = timedelta(days=400)
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+Asked = Iterator[dg.RunRequest | dg.SkipReason]
+
+
+def report_sensors(declared: Declared, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
+    """The sensors that watch every report at once; ``jobs`` are those that they may ask for."""
+    return [_incomplete_sensor(declared, jobs), _unpublished_sensor(declared, jobs), _demand_sensor(declared, jobs)]
+
+
+def _incomplete_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="incomplete_sensor",
+        jobs=jobs,
+        minimum_interval_seconds=60,
+        description="Asks again, in smaller chunks, for partitions whose completeness check did not pass",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> Asked:
+        now, asked = utc_now(), 0
+        for report, _ in declared.values():
+            known = latest_incomplete(_evaluations(context.instance, report))
+            for again in due_again(report, known, now, wait=_FIRST_WAIT, at_most=_RUNS_A_TICK - asked):
+                asked += 1
+                yield _request_again(report, again)
+        if not asked:
+            yield dg.SkipReason("no partition is due to be asked for again")
+
+    return sensor
+
+
+def _evaluations(instance: dg.DagsterInstance, report: Report) -> Iterator[tuple[str, datetime, bool, int]]:
+    check = dg.AssetCheckKey(asset_key("staged", report), COMPLETE_CHECK)
+    history = instance.event_log_storage.get_asset_check_execution_history(check, limit=_CHECKS_LOOKED_AT)
+    for record in history:
+        evaluation = record.event.asset_check_evaluation if record.event else None
+        if record.event and evaluation and evaluation.partition:
+            attempt = evaluation.metadata.get(ATTEMPT_METADATA)
+            at = datetime.fromtimestamp(record.event.timestamp, UTC)
+            yield evaluation.partition, at, evaluation.passed, int(str(attempt.value)) if attempt else 0
+
+
+def _request_again(report: Report, again: Again) -> dg.RunRequest:
+    config = {"chunk": again.chunk, "attempt": again.attempt}
+    return dg.RunRequest(
+        job_name=job_name(report),
+        run_key=f"{report.report}:again:{again.key}:{again.seen}:{again.attempt}",
+        run_config={"ops": {f"staged__{report.report}": {"config": config}}},
+        tags={**range_tags(again.key, again.key), LANE_TAG: "scheduled", ATTEMPT_TAG: str(again.attempt)},
+    )
+
+
+def _unpublished_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="unpublished_sensor",
+        jobs=jobs,
+        minimum_interval_seconds=60,
+        description="Publishes what a killed run had staged and not brought into history; asks the vendor nothing",
+    )
+    def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> Asked:
+        asked = 0
+        for report, found in _unpublished(context.instance, declared, engine):
+            for lying in found[: _RUNS_A_TICK - asked]:
+                asked += 1
+                yield dg.RunRequest(
+                    job_name=job_name(report),
+                    # Once an hour: what cannot be published is tried again and does not storm.
+                    run_key=f"{report.report}:{lying.first}:{lying.last}:{lying.seen}@{utc_now():%Y-%m-%dT%H}",
+                    tags={**range_tags(lying.first, lying.last), LANE_TAG: "scheduled"},
+                )
+        if not asked:
+            yield dg.SkipReason("everything that is staged is published, or being published")
+
+    return sensor
+
+
+def _unpublished(
+    instance: dg.DagsterInstance, declared: Declared, engine: EngineResource
+) -> list[tuple[Report, list[StaleRange]]]:
+    staging, now = engine.staging(), utc_now()
+    found: list[tuple[Report, list[StaleRange]]] = []
+    with engine.history() as history:
+        for report, partitions in declared.values():
+            # Files of a run that goes on are about to be published by it.
+            if instance.get_runs(dg.RunsFilter(job_name=job_name(report), statuses=_UNFINISHED), limit=1):
+                continue
+            order = keys_within(partitions, Interval(now - _LOOK_BACK, now))
+            lying = staging.keys_of(engine.tenant_series(report), order)
+            if lying:
+                staged = partition_intervals(partitions, lying)
+                coverage = history.coverage(engine.tenant_series(report))
+                found.append((report, unpublished_ranges(coverage, staged, order, at_most=_RUNS_A_TICK)))
+    return found
+
+
+def _demand_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefinition:
+    reports = {name: report for name, (report, _) in declared.items()}
+
+    @dg.sensor(
+        name="demand_sensor",
+        jobs=jobs,
+        minimum_interval_seconds=60,
+        description="Fetches what is asked for in vain through the API, where ask_ahead_after says so; else proposes it",
+    )
+    def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> Asked:
+        now = utc_now()
+        demands = asyncio.run(engine.demand())
+        for proposal in proposals(reports, demands):
+            context.log.info(str(proposal))
+        found = _ahead(declared, demands, engine, now)[:_RUNS_A_TICK]
+        for ahead in found:
+            yield dg.RunRequest(
+                job_name=job_name(reports[ahead.report]),
+                run_key=f"{ahead.report}:ahead:{ahead.key}:{now:%Y-%m-%dT%H}",
+                tags={
+                    **range_tags(ahead.key, ahead.key),
+                    LANE_TAG: "scheduled",
+                    "cache_pipeline/asked_for": str(ahead.missed),
+                },
+            )
+        if not found:
+            told = "; ".join(str(proposal) for proposal in proposals(reports, demands))
+            yield dg.SkipReason(told or "nothing is asked for in vain often enough")
+
+    return sensor
+
+
+def _ahead(declared: Declared, demands: Sequence[Demand], engine: EngineResource, now: datetime) -> list[Ahead]:
+    wanted = {demand.report for demand in demands if demand.missed}
+    asked_for = [each for name, each in declared.items() if name in wanted and each[0].ask_ahead_after is not None]
+    if not asked_for:
+        return []
+    found: list[Ahead] = []
+    with engine.history() as history:
+        for report, partitions in asked_for:
+            recent = partition_intervals(partitions, keys_within(partitions, Interval(now - _LOOK_BACK, now)))
+            coverage = history.coverage(engine.tenant_series(report))
+            found += fetched_ahead(report, demands, recent, coverage, at_most=_RUNS_A_TICK)
+    return sorted(found, key=lambda each: -each.missed)
