@@ -1,7 +1,5 @@
 """``cache-pipeline``: every command, and the one place where an error becomes a line and an exit code."""
 
-import asyncio
-import json
 import os
 import signal
 import socket
@@ -24,13 +22,12 @@ from cache_pipeline.cli.errors import TOLD, CommandError
 from cache_pipeline.cli.gateway import gateway, serving, worker
 from cache_pipeline.cli.keys import keys
 from cache_pipeline.cli.leashed import leashed
+from cache_pipeline.cli.plan import plan_command, query_command
 from cache_pipeline.cli.quota import show_quota
 from cache_pipeline.cli.scenario import Scenario, Wish, project_folder, running_scenario
 from cache_pipeline.cli.status import status
 from cache_pipeline.embedded import embedded_servers
-from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.interval import Interval
-from cache_pipeline.service.engine import declared_reports, migrate_history, open_service, report_schema_text
+from cache_pipeline.service.engine import declared_reports, migrate_history, report_schema_text
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.simulator.server import serve
 from cache_pipeline.simulator.settings import SimulatorSettings
@@ -182,22 +179,8 @@ def reports(json_schema: bool) -> None:  # noqa: FBT001 - click passes flags by 
         click.echo(f"{name:<24} {report.platform}/{report.query_type}, {report.granularity} by {report.partition}")
 
 
-@cli.command()
-@click.argument("report")
-@click.argument("interval")
-def query(report: str, interval: str) -> None:
-    """Answer a query as JSON: REPORT over INTERVAL (start/end; ends without an offset are in the report's zone)."""
-    settings = read_settings()
-    declared = declared_reports(settings)
-    found = find_report(declared, report)
-    wanted = Interval.parse(interval, found.zone)
-
-    async def answer() -> bytes:
-        async with open_service(settings) as service:
-            return (await service.answer(found, wanted)).body
-
-    migrate_history(settings, declared)
-    click.echo(json.dumps(json.loads(asyncio.run(answer())), indent=1))
+cli.add_command(plan_command)
+cli.add_command(query_command)
 
 
 @cli.command()

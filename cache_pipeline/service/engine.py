@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
@@ -149,12 +149,15 @@ def _connected(config: UpstreamConfig, redis: Redis) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, on_keep: OnKeep = keep_no_record) -> AsyncGenerator[ReportService]:
+async def open_service(
+    settings: Settings, on_keep: OnKeep = keep_no_record, declared: Sequence[Report] = ()
+) -> AsyncGenerator[ReportService]:
     """The engine, connected; everything it opened is closed at the end.
 
     Args:
         settings: where everything is.
         on_keep: hears of what is written to history.
+        declared: reports whose rows may be rolled up to answer what another one lacks.
 
     Raises:
         SettingsError: a URL is missing.
@@ -187,5 +190,6 @@ async def open_service(settings: Settings, on_keep: OnKeep = keep_no_record) -> 
             clock=utc_now,
             tenant=settings.tenant,
             on_keep=on_keep,
+            declared=declared,
             pacings=pacings,
         )

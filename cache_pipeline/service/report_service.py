@@ -17,7 +17,6 @@ from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.requested import AS_DECLARED, Narrowing, RequestedQuery, requested
-from cache_pipeline.query.rollup import roll_up
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.rows.rows import Rows
@@ -35,6 +34,8 @@ from cache_pipeline.service.flying import Flying, Keep, ask_once_more
 from cache_pipeline.service.jobs import Jobs, OnPercent
 from cache_pipeline.service.judging import Judge, Proven
 from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
+from cache_pipeline.service.plan import Plan, Room, hot_plan
+from cache_pipeline.service.planning import Planner
 from cache_pipeline.tiers.answer import Answer, render, rolled_up
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.fetched import HeldNewer
@@ -116,6 +117,7 @@ class ReportService:
         tenant: whose data.
         on_keep: hears of what was written to history.
         pacings: by platform, when its jobs are asked for.
+        declared: reports whose rows may be rolled up to answer what another one lacks.
     """
 
     platforms: Mapping[str, Platform]
@@ -129,6 +131,7 @@ class ReportService:
     tenant: str
     on_keep: OnKeep = keep_no_record
     pacings: Mapping[str, Pacing] = field(default_factory=dict[str, Pacing])
+    declared: Sequence[Report] = ()
 
     def series(self, report: Report) -> Series:
         """The report as this tenant's series."""
@@ -352,16 +355,17 @@ class ReportService:
         What is asked of the vendor is always the series that history keeps, so that every other way to look at it is
         answered from there.
         """
-        kept, span = query.kept, query.span
 
         async def found(tell: Callable[[News], None]) -> Answer | None:
             asked_at = self.clock()
-            ready = await self.held(query) or await self._from_history(query, asked_at)
-            if ready is None:
-                await self._fetch_and_keep(kept.report, span, lane, tell)
-                # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
-                ready = await self._from_history(query, asked_at)
-            return ready
+            if (ready := await self.held(query)) is not None:
+                return ready
+            plan = await self._planner.plan(query, asked_at)
+            if not plan.due:
+                return await self._answered(plan)
+            await self._fetch_and_keep(plan, lane, tell)
+            # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
+            return await self._from_history(query, asked_at)
 
         def hear(news: News) -> None:
             if isinstance(news, JudgedChunk):
@@ -371,7 +375,7 @@ class ReportService:
 
         answer = await self.sharing.run(query.key(HOT_TTL_TIER), found, hear)
         if answer is None:
-            raise RuntimeError(f"{kept.report.report} {span} was kept, and history does not hold it")
+            raise RuntimeError(f"{query.kept.report.report} {query.span} was kept, and history does not hold it")
         return answer
 
     async def rendered(self, report: Report, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
@@ -387,13 +391,10 @@ class ReportService:
             if (completeness := coverage.of(interval)) is not None and (query := Query(series, interval))
         ]
 
-    async def _fetch_and_keep(
-        self, report: Report, interval: Interval, lane: Lane, tell: Callable[[News], None]
-    ) -> None:
-        """Bring what is missing of an interval into history, each chunk as soon as it is proven."""
-        coverage = await asyncio.to_thread(self.history.coverage, self.series(report))
-        gaps = coverage.gaps(IntervalSet([interval]), self.clock(), report_freshness(report))
-        wanted = {str(chunk): chunk for chunk in chunks_of(gaps, report)}
+    async def _fetch_and_keep(self, plan: Plan, lane: Lane, tell: Callable[[News], None]) -> None:
+        """Bring what a plan finds missing into history, each chunk as soon as it is proven."""
+        report = plan.query.kept.report
+        wanted = {str(chunk): chunk for chunk in plan.chunks}
 
         async def keep(proven: Proven, claims: Sequence[Claim]) -> None:
             await self.keep(report, [finished(proven)], claims)
@@ -404,18 +405,35 @@ class ReportService:
                 if isinstance(partition, FailedPartition):
                     raise partition.error
 
+    async def plan(self, query: Query, room: Room | None = None) -> Plan:
+        """What answering a query now will take, without sending anything.
+
+        Args:
+            query: what is asked.
+            room: of the quota; without it nothing is said of waiting for it.
+        """
+        if await self.hot.get(query) is not None:
+            return hot_plan(query)
+        return await self._planner.costed(query, self.clock(), room)
+
+    @property
+    def _planner(self) -> Planner:
+        return Planner(self.history, self.columns, self.declared, self.tenant)
+
     async def _from_history(self, query: Query, asked_at: datetime) -> Answer | None:
         """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
-        kept, span, started = query.kept, query.span, time.monotonic()
-        coverage = await asyncio.to_thread(self.history.coverage, kept, span)
-        completeness = coverage.of(span)
-        if completeness is None or coverage.gaps(IntervalSet([span]), asked_at, report_freshness(kept.report)):
-            return None
-        rows = await asyncio.to_thread(self.history.read, kept, span, self.columns(kept.report))
+        plan = await self._planner.plan(query, asked_at)
+        return None if plan.due else await self._answered(plan)
+
+    async def _answered(self, plan: Plan) -> Answer:
+        """The answer that a plan finds held; it goes into the hot tier on the way."""
+        started = time.monotonic()
+        query, completeness = plan.query, plan.coverage.of(plan.query.span)
+        if completeness is None:
+            raise RuntimeError(f"{query.kept.report.report} {query.span}: the plan leaves out a part")
         if query.made_of is not None:
-            rows = roll_up(rows, kept.report, query.series.report, self.columns(query.series.report), query.interval)
             completeness = rolled_up(completeness, query)
-        answer = render(query, rows, completeness)
+        answer = render(query, await self._planner.rows(plan), completeness)
         await self.hot.put([(query, answer)], cost=time.monotonic() - started)
         return answer
 

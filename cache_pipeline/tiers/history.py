@@ -321,6 +321,17 @@ class History:
             (longest,) = cursor.fetchone()
         return -1 if longest is None else longest
 
+    def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
+        """Requests and seconds that the latest upstream queries of a series took in the mean; None where none is noted."""
+        query = SQL(
+            "SELECT avg(calls)::float8, avg(seconds)::float8 FROM (SELECT calls, seconds FROM cache_pipeline_state.chunk"
+            " WHERE series = {series} ORDER BY fetched_at DESC, id DESC LIMIT {latest}) AS latest"
+        ).format(series=Literal(series.id), latest=Literal(latest))
+        with self._transaction() as cursor:
+            cursor.execute(query.as_string())
+            calls, seconds = cursor.fetchone()
+        return None if calls is None else (calls, seconds)
+
     def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
         """How many groups each bucket of an interval has; buckets without rows are left out."""
         query = SQL(

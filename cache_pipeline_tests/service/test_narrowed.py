@@ -1,6 +1,7 @@
 """Narrowed questions: answered by rolling up what the declared report holds, never by asking for them as well."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.requested import Narrowing
+from cache_pipeline.service.plan import Cost, Source
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.service.conftest import NOON, OpenWorld
 
@@ -73,3 +75,53 @@ async def test_what_the_rows_do_not_hold_is_told_before_anything_is_sent(open_wo
         with pytest.raises(InvalidQuery, match="granularity"):
             await world.service.answer(REPORT, YESTERDAY, narrowing=Narrowing(granularity="PT5M"))
         assert await world.submits() == 0
+
+
+async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_asked_for(open_world: OpenWorld):
+    days = declared(
+        report="days", granularity="P1D", group_by=["queueId"], metrics=["offered"], expected_groups=8, chunk="P1W"
+    )
+    today = Interval(YESTERDAY.end, YESTERDAY.end + timedelta(days=1))
+    before = Interval(YESTERDAY.start - timedelta(days=1), YESTERDAY.start)
+    three = Interval(before.start, today.end)
+    async with open_world(REPORT, days) as world:
+        service = replace(world.service, declared=(REPORT, days))
+        await service.answer(REPORT, Interval(YESTERDAY.start, NOON + timedelta(minutes=15)))
+        submits = await world.submits()
+
+        found = await service.plan(service.query(days, three))
+        assert [(step.source, step.report, step.interval) for step in found.steps] == [
+            (Source.vendor, "days", before),
+            (Source.roll_up, "queue_hour", Interval(YESTERDAY.start, today.end)),
+        ]
+        assert await world.submits() == submits
+
+        document = json.loads((await service.answer(days, three)).body)
+        assert await world.submits() == submits + 1
+        finished = [row for row in document["rows"] if row[0] < "2026-01-05T23:00:00Z"]
+        assert sorted(finished) == await world.truth(days, Interval(three.start, today.start))
+        assert document["completeThrough"] == document["provisionalFrom"] == "2026-01-05T23:00:00Z"
+        assert document["fetchedAt"] == "2026-01-06T12:00:00Z"
+        assert sum(row[-1] for row in document["rows"] if row[0] == "2026-01-05T23:00:00Z") > 0
+
+        world.clock.move(minutes=4)
+        await world.service.redis.flushall()
+        await service.answer(days, today)
+        assert await world.submits() == submits + 1
+
+
+async def test_a_plan_is_told_from_what_earlier_queries_took_and_sends_nothing(open_world: OpenWorld):
+    async with open_world(REPORT) as world:
+        found = await world.service.plan(world.service.query(REPORT, YESTERDAY))
+        assert (len(found.chunks), found.cost) == (1, Cost.assumed(REPORT))
+        assert await world.submits() == 0
+        await world.service.answer(REPORT, YESTERDAY)
+        hot = await world.service.plan(world.service.query(REPORT, YESTERDAY))
+        assert [step.source for step in hot.steps] == [Source.hot]
+        await world.service.redis.flushall()
+        held = await world.service.plan(world.service.query(REPORT, YESTERDAY))
+        assert [step.source for step in held.steps] == [Source.history]
+        learned = await world.service.plan(world.service.query(REPORT, "2026-01-04/P1D"))
+        assert learned.cost is not None
+        assert learned.cost.learned
+        assert learned.calls >= 3

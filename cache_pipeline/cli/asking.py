@@ -1,0 +1,82 @@
+"""The options by which a command narrows what it asks of a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.query.filters import Filter
+from cache_pipeline.query.requested import Narrowing
+
+C = TypeVar("C", bound=Callable[..., None])
+
+_OPTIONS = (
+    click.option("--group-by", metavar="NAMES", help="Fewer dimensions, by comma; '' for totals."),
+    click.option("--metrics", metavar="NAMES", help="Fewer metrics, by comma."),
+    click.option("--granularity", metavar="PERIOD", help="Longer buckets: PT1H, P1D, P1W, P1M."),
+    click.option("--time-zone", metavar="ZONE", help="Days and hours of another zone."),
+    click.option(
+        "--filter",
+        "filters",
+        multiple=True,
+        metavar="CONDITION",
+        help="queueId=a,b or queueId!=a; several must all hold. Or a filter as JSON.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="As JSON, also on a terminal."),
+)
+
+
+def narrowing(command: C) -> C:
+    """Give a command the options that narrow a report."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_narrowing(
+    group_by: str | None, metrics: str | None, granularity: str | None, time_zone: str | None, filters: Iterable[str]
+) -> Narrowing:
+    """The options as a narrowing.
+
+    Raises:
+        CommandError: a condition that is none.
+    """
+    return Narrowing(_names(group_by), _names(metrics), granularity, time_zone, _filter(list(filters)))
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _filter(conditions: list[str]) -> Filter | None:
+    if not conditions:
+        return None
+    parts = [_condition(text) for text in conditions]
+    said = {
+        "predicates": [part for part in parts if "dimension" in part],
+        "clauses": [part for part in parts if "dimension" not in part],
+    }
+    try:
+        return Filter.model_validate(said)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]["msg"].removeprefix("Value error, ")
+        raise CommandError(f"--filter {' '.join(conditions)[:200]}: {problem}") from error
+
+
+def _condition(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CommandError(f"--filter {text[:80]!r} is not JSON: {error}") from error
+        return found
+    name, equals, values = text.partition("=")
+    if not equals or not name.rstrip("!").strip():
+        raise CommandError(f"--filter {text[:80]!r} is no condition: write queueId=a,b or queueId!=a")
+    operator = "notIn" if name.endswith("!") else "in"
+    return {"dimension": name.rstrip("!").strip(), "operator": operator, "values": values.split(",")}

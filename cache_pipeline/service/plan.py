@@ -1,0 +1,306 @@
+"""What answering a query will take, decided before anything is sent: pure, frozen, and told in words.
+
+In this order: the hot tier; what history holds of the query's own series; what rows of another declared series roll up to;
+and only then the vendor, for exactly the buckets that none of these has, in chunks as the report declares them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cache_pipeline.query.calendar import pieces
+from cache_pipeline.query.errors import QueryError
+from cache_pipeline.query.interval import Interval, IntervalSet, canonical_instant
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.rollup import check_buckets, refusals
+from cache_pipeline.query.schema import Column
+from cache_pipeline.query.series import Query
+from cache_pipeline.service.fetching import chunks_of, clipped_to_now
+from cache_pipeline.tiers.coverage import Coverage, Fetched
+from cache_pipeline.tiers.ttl import report_freshness
+
+#: Upstream queries of one report that are under way together.
+_AT_ONCE = 16
+_UNLEARNED_SECONDS = 5.0
+
+
+class Source(StrEnum):
+    """Where a part of an answer comes from."""
+
+    hot = "hot"
+    history = "history"
+    roll_up = "roll-up"
+    vendor = "vendor"
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A declared series, and what history holds of it."""
+
+    report: Report
+    columns: tuple[Column, ...]
+    coverage: Coverage
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one upstream query of a series takes.
+
+    Attributes:
+        calls: requests: submit, polls, pages.
+        seconds: from submit to the last page.
+        learned: whether that is what its latest ones took, or what is assumed of one that was never sent.
+    """
+
+    calls: float
+    seconds: float
+    learned: bool = True
+
+    @classmethod
+    def assumed(cls, report: Report) -> Cost:
+        """Of a series that was never asked for."""
+        return cls(1.0 if report.delivery == "sync" else 3.0, _UNLEARNED_SECONDS, learned=False)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the shared quota has left for a lane.
+
+    Attributes:
+        now: requests that could be sent at once.
+        per_window: requests that can be sent in each window.
+        window_seconds: its length.
+    """
+
+    now: int
+    per_window: int
+    window_seconds: float
+
+    def wait(self, calls: float) -> float:
+        """Seconds until so many requests have been sent, counted in whole windows."""
+        beyond = calls - self.now
+        return math.ceil(beyond / max(1, self.per_window)) * self.window_seconds if beyond > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One part of an answer.
+
+    Attributes:
+        source: where it comes from.
+        report: whose rows.
+        interval: which.
+        why: in words.
+        calls: upstream requests it is expected to take.
+        seconds: how long these are expected to take.
+    """
+
+    source: Source
+    report: str
+    interval: Interval
+    why: str
+    calls: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """Buckets of the kept series that rows of another one make up.
+
+    Attributes:
+        holding: the other one.
+        final: buckets that can change no more.
+        provisional: buckets that can; as old as ``fetched_at``.
+        fetched_at: when the oldest of the provisional rows were fetched.
+    """
+
+    holding: Holding
+    final: IntervalSet
+    provisional: IntervalSet
+    fetched_at: datetime | None
+
+    @property
+    def intervals(self) -> IntervalSet:
+        """All of them."""
+        return self.final | self.provisional
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a query will be answered.
+
+    Attributes:
+        query: what is asked.
+        steps: in the order in which they are gone; together exactly the query's span.
+        coverage: of the kept series, as if it held what is borrowed.
+        borrowed: what rows of other series are rolled up to.
+        due: what the vendor must be asked for.
+        chunks: the upstream queries of that.
+        cost: of one of these.
+        wait_seconds: until the quota has had room for all of them.
+    """
+
+    query: Query
+    steps: tuple[PlanStep, ...]
+    coverage: Coverage
+    borrowed: tuple[Borrowed, ...] = ()
+    due: IntervalSet = field(default_factory=IntervalSet)
+    chunks: tuple[Interval, ...] = ()
+    cost: Cost | None = None
+    wait_seconds: float = 0.0
+
+    @property
+    def calls(self) -> float:
+        """Requests that the vendor is expected to get."""
+        return sum(step.calls for step in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """How long it is expected to take: the quota's time or the vendor's, whichever is longer."""
+        if not self.chunks or self.cost is None:
+            return 0.0
+        # The first one goes alone, for it teaches what the others are judged by.
+        waves = 1 + math.ceil((len(self.chunks) - 1) / _AT_ONCE)
+        return max(self.wait_seconds, waves * self.cost.seconds)
+
+
+def hot_plan(query: Query) -> Plan:
+    """The plan for a query whose answer the hot tier holds."""
+    step = PlanStep(Source.hot, query.series.report.report, query.interval, "the finished answer is in the hot tier")
+    return Plan(query, (step,), Coverage())
+
+
+def plan(
+    query: Query,
+    kept: Holding,
+    others: Sequence[Holding],
+    now: datetime,
+    cost: Cost | None = None,
+    room: Room | None = None,
+) -> Plan:
+    """Decide where each part of an answer comes from.
+
+    Args:
+        query: what is asked; its span has begun.
+        kept: the series whose rows answer it.
+        others: other declared series, whose rows may make up what that one lacks.
+        now: the time as of which figures must be fresh.
+        cost: of one upstream query.
+        room: of the quota; without it nothing is said of waiting.
+    """
+    report, span = kept.report, IntervalSet([query.span])
+    freshness = report_freshness(report)
+    due = kept.coverage.gaps(span, now, freshness)
+    borrowed = tuple(_borrowed(kept, others, due, now))
+    for each in borrowed:
+        due -= each.intervals
+    chunks = tuple(chunks_of(due, report))
+    cost = cost or Cost.assumed(report)
+    coverage = _as_if_held(kept.coverage, borrowed)
+    steps = (
+        *_held_steps(report, kept.coverage, span - due, borrowed, freshness),
+        *_borrowed_steps(borrowed),
+        *(
+            PlanStep(Source.vendor, report.report, chunk, _why_asked(chunk, kept.coverage, freshness), cost.calls, cost.seconds)
+            for chunk in chunks
+        ),
+    )  # fmt: skip
+    ordered = tuple(sorted(steps, key=lambda step: (step.interval.start, step.source)))
+    return Plan(
+        query, ordered, coverage, borrowed, due, chunks, cost, room.wait(cost.calls * len(chunks)) if room else 0.0
+    )
+
+
+def _borrowed(kept: Holding, others: Iterable[Holding], due: IntervalSet, now: datetime) -> Iterable[Borrowed]:
+    # The longest buckets first, for there are fewest rows of them.
+    for other in sorted(others, key=lambda each: (-each.report.step.nominal, each.report.report)):
+        if not due:
+            return
+        found = _made_up(kept, other, due, now) if _may_be_made_of(other, kept) else None
+        if found is not None:
+            yield found
+            due -= found.intervals
+
+
+def _may_be_made_of(other: Holding, kept: Holding) -> bool:
+    return other.report.report != kept.report.report and not any(refusals(other.report, kept.report, other.columns))
+
+
+def _made_up(kept: Holding, other: Holding, due: IntervalSet, now: datetime) -> Borrowed | None:
+    """The buckets due that the other series holds all of, final or fresh enough for the kept one."""
+    wanted = IntervalSet(part for each in due if (part := clipped_to_now(each, other.report, now)))
+    usable = wanted - other.coverage.gaps(wanted, now, report_freshness(kept.report))
+    if not usable:
+        return None
+    final: list[Interval] = []
+    provisional: list[Interval] = []
+    for bucket in (bucket for part in due for bucket in pieces(part, kept.report.step, kept.report.zone)):
+        needed = clipped_to_now(bucket, other.report, now)
+        if needed is None or not usable.covers(needed) or not _is_whole(other.report, kept.report, bucket):
+            continue
+        (final if other.coverage.complete.covers(bucket) else provisional).append(bucket)
+    if not (final or provisional):
+        return None
+    aging = IntervalSet(provisional) & other.coverage.provisional
+    fetched = [each.at for each in other.coverage.fetched if each.intervals & aging]
+    return Borrowed(other, IntervalSet(final), IntervalSet(provisional), min(fetched, default=None))
+
+
+def _is_whole(source: Report, asked: Report, bucket: Interval) -> bool:
+    try:
+        check_buckets(source, asked, bucket)
+    except QueryError:
+        return False
+    return True
+
+
+def _as_if_held(coverage: Coverage, borrowed: Sequence[Borrowed]) -> Coverage:
+    for each in borrowed:
+        kept = tuple(Fetched(rest, part.at) for part in coverage.fetched if (rest := part.intervals - each.intervals))
+        fetched = (Fetched(each.provisional, each.fetched_at),) if each.fetched_at and each.provisional else ()
+        coverage = Coverage(
+            coverage.complete | each.final,
+            (coverage.provisional - each.intervals) | each.provisional,
+            coverage.watermark,
+            (*kept, *fetched),
+        )
+    return coverage
+
+
+def _held_steps(
+    report: Report, coverage: Coverage, held: IntervalSet, borrowed: Sequence[Borrowed], freshness: timedelta
+) -> Iterable[PlanStep]:
+    for each in borrowed:
+        held -= each.intervals
+    for part in held & coverage.complete:
+        yield PlanStep(Source.history, report.report, part, "held and final: never asked again")
+    for each in coverage.fetched:
+        for part in held & coverage.provisional & each.intervals:
+            until = canonical_instant((each.at + freshness).replace(microsecond=0))
+            yield PlanStep(Source.history, report.report, part, f"provisional, and fresh enough until {until}")
+
+
+def _borrowed_steps(borrowed: Sequence[Borrowed]) -> Iterable[PlanStep]:
+    for each in borrowed:
+        source = each.holding.report
+        by = f"{source.granularity} and {', '.join(source.group_by) or 'in total'}"
+        for part in each.intervals:
+            yield PlanStep(Source.roll_up, source.report, part, f"rolled up from rows by {by}")
+
+
+def _why_asked(chunk: Interval, coverage: Coverage, freshness: timedelta) -> str:
+    within = IntervalSet([chunk])
+    missing = within - coverage.complete - coverage.provisional
+    if missing == within:
+        return "not held"
+    stale = f"provisional, and older than {_spoken(freshness)}"
+    return f"partly not held, partly {stale}" if missing else stale
+
+
+def _spoken(span: timedelta) -> str:
+    minutes, seconds = divmod(int(span.total_seconds()), 60)
+    return f"{minutes} min" if not seconds else f"{int(span.total_seconds())} s"

@@ -1,0 +1,91 @@
+"""Looks up what a plan is made from, and brings together the rows that it says are held."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.rollup import roll_up
+from cache_pipeline.query.schema import Column, arrow_schema, in_order
+from cache_pipeline.query.series import Query, Series
+from cache_pipeline.service.plan import Borrowed, Cost, Holding, Plan, Room, plan
+from cache_pipeline.tiers.history import History
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans over history.
+
+    Attributes:
+        history: the tier.
+        columns: of a report's answers.
+        declared: the reports whose rows may be rolled up to another's.
+        tenant: whose data.
+    """
+
+    history: History
+    columns: Callable[[Report], tuple[Column, ...]]
+    declared: Sequence[Report]
+    tenant: str
+
+    async def plan(self, query: Query, now: datetime, room: Room | None = None) -> Plan:
+        """How a query would be answered as of now.
+
+        Other series are looked at only where the query's own lacks something.
+        """
+        kept = await self._holding(query.kept, query.span)
+        found = plan(query, kept, (), now, room=room)
+        if not found.due:
+            return found
+        others = [await self._holding(each, query.span) for each in self._others(query.kept)]
+        return plan(query, kept, others, now, room=room)
+
+    async def costed(self, query: Query, now: datetime, room: Room | None) -> Plan:
+        """The same, with what its upstream queries have taken before."""
+        kept = await self._holding(query.kept, query.span)
+        others = [await self._holding(each, query.span) for each in self._others(query.kept)]
+        learned = await asyncio.to_thread(self.history.chunk_cost, query.kept)
+        return plan(query, kept, others, now, Cost(*learned) if learned else None, room)
+
+    async def rows(self, found: Plan) -> pa.Table:
+        """The rows that answer a query whose plan asks the vendor for nothing."""
+        query, report = found.query, found.query.kept.report
+        borrowed = [rows for each in found.borrowed for rows in await self._rolled_up(each, report)]
+        own = IntervalSet([query.span])
+        for each in found.borrowed:
+            own -= each.intervals
+        held = [await self._read(query.kept, part) for part in own]
+        tables = [*held, *borrowed]
+        rows = tables[0] if len(tables) == 1 else in_order(pa.concat_tables(tables))
+        if query.made_of is None:
+            return rows
+        asked = query.series.report
+        return roll_up(rows, report, asked, self.columns(asked), query.interval)
+
+    async def _rolled_up(self, borrowed: Borrowed, report: Report) -> list[pa.Table]:
+        source = borrowed.holding.report
+        columns, series = self.columns(report), Series(source, self.tenant)
+        return [
+            roll_up(await self._read(series, part), source, report, columns, part) for part in borrowed.intervals
+        ] or [arrow_schema(columns).empty_table()]
+
+    async def _read(self, series: Series, interval: Interval) -> pa.Table:
+        return await asyncio.to_thread(self.history.read, series, interval, self.columns(series.report))
+
+    async def _holding(self, series: Series, span: Interval) -> Holding:
+        coverage = await asyncio.to_thread(self.history.coverage, series, span)
+        return Holding(series.report, self.columns(series.report), coverage)
+
+    def _others(self, kept: Series) -> list[Series]:
+        return [
+            Series(report, self.tenant)
+            for report in self.declared
+            if (report.platform, report.query_type) == (kept.report.platform, kept.report.query_type)
+            and report.report != kept.report.report
+        ]

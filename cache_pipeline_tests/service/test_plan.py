@@ -1,0 +1,174 @@
+"""What a plan says will be asked, and why; and that it asks for nothing that can be had otherwise."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.requested import Narrowing, requested
+from cache_pipeline.query.series import Query
+from cache_pipeline.service.fetching import clipped_to_now
+from cache_pipeline.service.plan import Cost, Holding, Plan, Room, Source, hot_plan, plan
+from cache_pipeline.tiers.coverage import Coverage, Fetched
+from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline_tests.query.declared import declared
+
+NOW = datetime(2026, 1, 6, 12, 5, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+REPORT = declared(time_zone="UTC", freshness="PT10M", chunk="P1D")
+QUARTERS = declared(
+    report="quarters", granularity="PT15M", time_zone="UTC", metrics=["offered", "answered", "abandoned"]
+)
+DAYS = declared(report="days", granularity="P1D", time_zone="UTC", group_by=["queueId"])
+
+
+def span(first: str, last: str) -> Interval:
+    return Interval.parse(f"2026-01-{first}Z/2026-01-{last}Z")
+
+
+TWO_DAYS = span("05T00:00", "07T00:00")
+
+
+def query(report: Report = REPORT, interval: Interval = TWO_DAYS, **narrowing: Any) -> Query:
+    wanted = requested(report, interval, Narrowing(**narrowing), ReportData.columns(report))
+    begun = clipped_to_now(interval, wanted.asked, NOW)
+    assert begun is not None
+    found = replace(wanted, interval=begun).query("t")
+    return replace(found, begun=clipped_to_now(begun, report, NOW))
+
+
+def holding(
+    report: Report = REPORT, complete: list[Interval] | None = None, provisional: list[tuple[Interval, datetime]] | None = None
+) -> Holding:  # fmt: skip
+    aging = [Fetched(IntervalSet([part]), at) for part, at in provisional or []]
+    coverage = Coverage(
+        IntervalSet(complete or []), IntervalSet(part for part, _ in provisional or []), NOW - HOUR, tuple(aging)
+    )
+    return Holding(report, ReportData.columns(report), coverage)
+
+
+def told(found: Plan) -> list[tuple[str, str, str]]:
+    return [(step.source, step.report, str(step.interval)) for step in found.steps]
+
+
+def test_what_is_final_is_never_asked_for_and_what_is_provisional_only_when_its_time_is_up():
+    kept = holding(
+        complete=[span("05T00:00", "06T11:00")],
+        provisional=[(span("06T11:00", "06T12:00"), NOW - timedelta(minutes=9)),
+                     (span("06T12:00", "06T13:00"), NOW - timedelta(minutes=11))],
+    )  # fmt: skip
+    found = plan(query(), kept, [], NOW)
+    assert told(found) == [
+        ("history", "queue_hour", "2026-01-05T00:00:00Z/2026-01-06T11:00:00Z"),
+        ("history", "queue_hour", "2026-01-06T11:00:00Z/2026-01-06T12:00:00Z"),
+        ("vendor", "queue_hour", "2026-01-06T12:00:00Z/2026-01-06T13:00:00Z"),
+    ]
+    assert [step.why for step in found.steps] == [
+        "held and final: never asked again",
+        "provisional, and fresh enough until 2026-01-06T12:06:00Z",
+        "provisional, and older than 10 min",
+    ]
+
+
+def test_gaps_are_cut_into_chunks_that_the_report_declares():
+    found = plan(
+        query(interval=span("01T00:00", "05T06:00")), holding(complete=[span("02T00:00", "03T00:00")]), [], NOW
+    )
+    assert [str(chunk)[:16] for chunk in found.chunks] == ["2026-01-01T00:00", "2026-01-03T00:00", "2026-01-04T00:00", "2026-01-05T00:00"]  # fmt: skip
+    assert found.due == IntervalSet([span("01T00:00", "02T00:00"), span("03T00:00", "05T06:00")])
+    assert {step.why for step in found.steps if step.source is Source.vendor} == {"not held"}
+
+
+def test_another_series_that_holds_finer_rows_is_rolled_up_before_the_vendor_is_asked():
+    finer = holding(
+        QUARTERS, [span("05T00:00", "06T00:00")], [(span("06T00:00", "06T12:15"), NOW - timedelta(minutes=3))]
+    )
+    found = plan(query(), holding(), [finer], NOW)
+    assert {step.source for step in found.steps} == {Source.roll_up}
+    assert found.calls == 0 == len(found.chunks)
+    [borrowed] = found.borrowed
+    assert borrowed.final == IntervalSet([span("05T00:00", "06T00:00")])
+    assert borrowed.provisional == IntervalSet([span("06T00:00", "06T13:00")])
+    assert not found.coverage.gaps(IntervalSet([found.query.span]), NOW, timedelta(minutes=10))
+
+
+def test_a_bucket_that_the_other_series_holds_in_part_is_asked_for():
+    finer = holding(QUARTERS, [span("05T00:15", "05T03:45")])
+    found = plan(query(interval=span("05T00:00", "05T05:00")), holding(), [finer], NOW)
+    assert told(found) == [
+        ("vendor", "queue_hour", "2026-01-05T00:00:00Z/2026-01-05T01:00:00Z"),
+        ("roll-up", "quarters", "2026-01-05T01:00:00Z/2026-01-05T03:00:00Z"),
+        ("vendor", "queue_hour", "2026-01-05T03:00:00Z/2026-01-05T05:00:00Z"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"group_by": ["queueId"]},
+        {"metrics": ["offered"]},
+        {"granularity": "P1D"},
+        {"query_type": "agent-performance"},
+        {"filters": {"predicates": [{"dimension": "queueId", "values": ["a"]}]}},
+    ],
+)
+def test_a_series_that_cannot_be_rolled_up_to_it_is_left_alone(changes: dict[str, Any]):
+    other = holding(declared(report="other", time_zone="UTC", **changes), [TWO_DAYS])
+    assert plan(query(), holding(), [other], NOW).borrowed == ()
+
+
+def test_the_series_with_the_longest_buckets_is_taken_first():
+    others = [
+        holding(QUARTERS, [TWO_DAYS]),
+        holding(declared(report="halves", granularity="PT30M", time_zone="UTC"), [TWO_DAYS]),
+    ]
+    assert [each.holding.report.report for each in plan(query(), holding(), others, NOW).borrowed] == ["halves"]
+
+
+def test_calls_and_time_are_told_from_what_chunks_took_and_from_the_quotas_room():
+    wanted = query(interval=span("01T00:00", "05T00:00"))
+    found = plan(wanted, holding(), [], NOW, Cost(calls=4, seconds=7), Room(now=10, per_window=10, window_seconds=60))
+    assert (found.calls, found.seconds) == (16, 60)
+    ample = plan(wanted, holding(), [], NOW, Cost(calls=4, seconds=7), Room(now=100, per_window=100, window_seconds=60))
+    assert (ample.wait_seconds, ample.seconds) == (0, 14)
+    assert plan(wanted, holding(), [], NOW).cost == Cost.assumed(REPORT)
+
+
+def test_a_narrowed_question_asks_for_the_declared_series():
+    found = plan(query(QUARTERS, granularity="P1D", group_by=()), holding(QUARTERS), [], NOW)
+    assert {step.report for step in found.steps} == {"quarters"}
+    assert found.chunks[-1].end == NOW.replace(minute=15)
+
+
+def test_a_finished_answer_costs_nothing():
+    found = hot_plan(query())
+    assert [step.source for step in found.steps] == [Source.hot]
+    assert (found.calls, found.seconds) == (0, 0)
+
+
+buckets = st.lists(st.integers(0, 35), max_size=30, unique=True)
+
+
+@given(buckets, buckets, st.lists(st.integers(0, 143), max_size=140, unique=True), st.integers(0, 20))
+def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, provisional, finer, minutes):
+    start = TWO_DAYS.start
+
+    def hours(places: list[int], length: timedelta = HOUR) -> list[Interval]:
+        return [Interval(start + n * length, start + (n + 1) * length) for n in places]
+
+    at = NOW - timedelta(minutes=minutes)
+    aging = [n for n in provisional if n not in complete]
+    kept = holding(complete=hours(complete), provisional=[(part, at) for part in hours(aging)])
+    found = plan(query(), kept, [holding(QUARTERS, hours(finer, HOUR / 4))], NOW)
+    parts = [step.interval for step in found.steps]
+    assert IntervalSet(parts) == IntervalSet([found.query.span])
+    assert sum((part.length for part in parts), timedelta()) == found.query.span.length
+    assert not found.due & kept.coverage.complete
+    if minutes < 10:
+        assert not found.due & kept.coverage.provisional
+    assert not found.coverage.gaps(IntervalSet([found.query.span]) - found.due, NOW, timedelta(minutes=10))
