@@ -183,7 +183,7 @@ class Filter(BaseModel, frozen=True):
         alternatives = [each.predicates for each in self.clauses]
         if not alternatives:
             alternatives = [self.predicates] if self.type == "and" else [(each,) for each in self.predicates]
-        return [[[each.dimension, each.operator, each.values] for each in one] for one in alternatives]
+        return [[[each.dimension, each.operator, list(each.values)] for each in one] for one in alternatives]
 
     def __bool__(self) -> bool:
         """Whether any row is left out."""

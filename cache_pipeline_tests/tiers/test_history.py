@@ -212,7 +212,7 @@ def test_two_meanings_of_one_report_do_not_mix(history: History):
 
 
 HOSTILE = ["'; DROP TABLE history.queue_hour; --", '"quoted"', "back\\slash", "\\N", "tab\there\nand\r", "%s $1 {x} :a",
-           "naïve 日本語 🎧", "", "\x01", "NULL", None, "x" * 10_000]  # fmt: skip
+           "naïve 日本語 🎧", "", "\x01", "NULL", None, "x" * 400]  # fmt: skip
 
 
 def test_whatever_a_dimension_is_called_comes_back_as_it_was(history: History):
