@@ -64,7 +64,8 @@ async def ask(jobs: Jobs, interval: Interval) -> VendorAnswer:
     return VendorAnswer(
         interval,
         rows,
-        min(watermarks) if watermarks else finished.fetched_at - report.settle,
+        # What a vendor's clock that is ahead calls complete may not have begun.
+        min(*watermarks, finished.fetched_at) if watermarks else finished.fetched_at - report.settle,
         finished.fetched_at,
         finished.calls + (pages if finished.job.answer is None else 0),
         time.monotonic() - finished.started,
