@@ -21,6 +21,7 @@ from cache_pipeline.simulator.oauth import answer_token_request
 from cache_pipeline.simulator.reportdata import ReportData
 from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.simulator.state import Simulator, simulator_of
+from cache_pipeline.simulator.state_page import StatePage
 
 _TOKEN_PATHS = ("/oauth/token", "/login/oauth/token")
 
@@ -69,6 +70,7 @@ def create_app(settings: SimulatorSettings, clock: Clock | None = None) -> Starl
         SimulatorError: The arrivals file cannot be read.
     """
     simulator = simulator_of(settings, clock or WallClock())
+    desk = genesys_desk(simulator)
     reportdata, genesys = _reportdata_gate(simulator), _genesys_gate(simulator)
 
     @asynccontextmanager
@@ -80,9 +82,10 @@ def create_app(settings: SimulatorSettings, clock: Clock | None = None) -> Starl
         routes=[
             *(_token_route(simulator, path) for path in _TOKEN_PATHS),
             *ReportData(simulator).routes(reportdata),
-            *genesys_routes(genesys_desk(simulator), genesys),
+            *genesys_routes(desk, genesys),
             *cxone_of(simulator).routes(),
             *Admin(simulator).routes(),
+            *StatePage(simulator, desk, (("reportdata", reportdata), ("genesys", genesys))).routes(),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _http_error},
         lifespan=lifespan,

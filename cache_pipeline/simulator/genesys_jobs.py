@@ -123,6 +123,7 @@ class JobRoutes:
             simulator.details_watermark_ms(now) if self.in_lake else simulator.watermark_ms(now),
             simulator.faults.take_fate(),
             prepared.page_size,
+            self.path,
         )
         return JSONResponse({"jobId": job.id}, status_code=202)
 

@@ -50,6 +50,7 @@ class Job(Generic[Result]):
     result: "Future[Result] | None"
     fate: Fate | None
     page_size: int
+    path: str = ""
     cancelled: bool = False
     pages_read: int = 0
 
@@ -91,13 +92,15 @@ class JobStore(Generic[Result]):
         watermark_ms: int,
         fate: Fate | None,
         page_size: int = 0,
+        path: str = "",
     ) -> Job[Result]:
         """Keep a new job; one with a `fate` will not end well.
 
-        `page_size` is kept with the job where the platform has it in the query and not in the results call.
+        `page_size` is kept with the job where the platform has it in the query and not in the results call; `path` is where it
+        was submitted.
         """
         expires_at = now + max(self._lifetime, duration)
-        job = Job(str(uuid4()), now, duration, expires_at, watermark_ms, result, fate, page_size)
+        job = Job(str(uuid4()), now, duration, expires_at, watermark_ms, result, fate, page_size, path)
         if fate is not Fate.VANISHES:
             self._jobs[job.id] = job
         self._release(now)

@@ -1,0 +1,46 @@
+"""A person sees at a glance what the simulator is doing, and no secret."""
+
+from pydantic import SecretStr
+
+from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline_tests.simulator.vendor import AGGREGATES, CLIENT, DAY, SECRET, aggregate_body, vendor_of
+
+SETTINGS = SimulatorSettings(
+    clients={CLIENT: SecretStr(SECRET), "<b>bold</b>": SecretStr("hush")},
+    client_permissions={CLIENT: frozenset({"analytics:conversationAggregate:view"})},
+    client_divisions={CLIENT: frozenset({1})},
+    conversations_per_working_day=100,
+)
+
+
+def test_the_page_shows_clients_jobs_quota_calls_and_faults() -> None:
+    with vendor_of(SETTINGS) as vendor:
+        job = vendor.post(f"{AGGREGATES}/jobs", aggregate_body(interval=DAY)).json()["jobId"]
+        vendor.http.post("/simulator/faults", json={"fail_jobs": 3})
+        answer = vendor.http.get("/simulator")
+        told = vendor.http.get("/simulator", headers={"Accept": "application/json"}).json()
+        token = vendor.headers["Authorization"].removeprefix("Bearer ")
+    page = answer.text
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    for words in (
+        job,
+        f"{AGGREGATES}/jobs",
+        "QUEUED",
+        "299 of 300",
+        "fail_jobs",
+        "analytics:conversationAggregate:view",
+    ):
+        assert words in page
+    assert "<b>bold</b>" not in page
+    assert "&lt;b&gt;bold" in page
+    for secret in (SECRET, "hush", token):
+        assert secret not in page
+    assert told["jobs"][0]["Job"] == job
+    assert told["faults"] == [{"Fault": "fail_jobs", "Set to": 3}]
+    assert told["clients"][0]["Divisions"] == "1"
+
+
+def test_an_idle_simulator_says_that_there_is_nothing() -> None:
+    with vendor_of(SETTINGS) as vendor:
+        assert vendor.http.get("/simulator").text.count("<p>None.</p>") == 2
