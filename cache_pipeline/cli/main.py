@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 from redis.exceptions import RedisError
 from rich.console import Console
 
@@ -25,12 +24,12 @@ from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.cli.plan import plan_command, query_command
 from cache_pipeline.cli.quota import show_quota
 from cache_pipeline.cli.scenario import Scenario, Wish, project_folder, running_scenario
+from cache_pipeline.cli.simulator import simulator_settings
 from cache_pipeline.cli.status import status
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.service.engine import declared_reports, migrate_history, report_schema_text
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.simulator.server import serve
-from cache_pipeline.simulator.settings import SimulatorSettings
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -156,16 +155,20 @@ def _free_port(port: int) -> None:
 
 @cli.command()
 @click.option("--port", default=8090, show_default=True, help="Port on 127.0.0.1.")
-@click.option("--seed", default=20240101, show_default=True, help="All figures follow from it.")
+@click.option(
+    "--settings", "file", type=click.Path(path_type=Path), help="YAML or JSON of docs/simulator.md's settings."
+)
+@click.option("--seed", type=int, help="All figures follow from it.")
 @click.option("--arrivals", type=click.Path(path_type=Path), help="Replay volumes of a CSV: start,calls.")
-@click.option("--arrivals-zone", default="UTC", show_default=True, help="Zone of the file's wall clock.")
-def simulator(port: int, seed: int, arrivals: Path | None, arrivals_zone: str) -> None:
-    """Run the simulated vendor; log in as demo-client with secret demo-secret."""
-    try:
-        settings = SimulatorSettings(seed=seed, arrivals=arrivals, arrivals_zone=arrivals_zone)
-    except ValidationError as error:
-        raise CommandError("; ".join(problem["msg"] for problem in error.errors())) from None
-    serve(settings, port, announce=lambda url: click.echo(f"Simulated vendor on {url}; Ctrl-C stops it", err=True))
+@click.option("--arrivals-zone", help="Zone of the file's wall clock; UTC by default.")
+def simulator(port: int, file: Path | None, seed: int | None, arrivals: Path | None, arrivals_zone: str | None) -> None:
+    """Run the simulated vendor; log in as demo-client with secret demo-secret, unless the settings name others."""
+    settings = simulator_settings(file, {"seed": seed, "arrivals": arrivals, "arrivals_zone": arrivals_zone})
+
+    def announce(url: str) -> None:
+        click.echo(f"Simulated vendor on {url}; its state is at {url}/simulator; Ctrl-C stops it", err=True)
+
+    serve(settings, port, announce=announce)
 
 
 @cli.command()
