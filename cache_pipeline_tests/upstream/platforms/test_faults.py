@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -11,8 +10,6 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.service import jobs
-from cache_pipeline.service.asking import ask
 from cache_pipeline.upstream.errors import (
     AmbiguousSubmit,
     JobFailed,
@@ -22,7 +19,6 @@ from cache_pipeline.upstream.errors import (
 )
 from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
-from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.upstream.platforms import bench
 from cache_pipeline_tests.upstream.platforms.bench import DAY, INSTANT, Vendor, all_pages, genesys_report, simulated
 from cache_pipeline_tests.upstream.platforms.test_genesys_details import rows_report
@@ -151,35 +147,18 @@ async def test_a_job_that_does_not_end_well_is_one_clear_error(
     assert type(failed.value) is error
 
 
-async def test_a_job_that_hangs_is_given_up_at_its_deadline_and_deleted(
-    shared_redis: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+async def test_a_job_that_hangs_is_given_up_at_its_deadline_and_can_be_deleted(
+    shared_redis: redis.asyncio.Redis,
 ) -> None:
-    monkeypatch.setattr(jobs, "_JOB_DEADLINE_SECONDS", 0.2)
     pacing = Pacing(PollPolicy.guide, guide=Guide(first=0.01, cap=0.05))
     async with _vendor(shared_redis) as vendor:
         await vendor.admin.post("/simulator/faults", json={"hang_jobs": 1})
-        asked = jobs.Jobs(vendor.genesys, REPORTS["rows"], Lane.scheduled, lambda: DAY.end, pacing)
+        job = await vendor.genesys.submit(REPORTS["rows"], DAY, Lane.scheduled)
         with pytest.raises(JobOverdue):
-            async with asked.finished(DAY):
-                pytest.fail("it is never done")
-        deleted = await vendor.calls("DELETE /api/v2/analytics/conversations/details/jobs/{jobId}")
-    assert sum(deleted.values()) == 1
-
-
-async def test_a_vendor_whose_clock_is_ahead_does_not_make_the_present_final(
-    shared_redis: redis.asyncio.Redis,
-) -> None:
-    clock = SettableClock("2024-06-10T12:00:30+00:00")
-    async with simulated(shared_redis, SMALL, clock) as vendor:
-        await vendor.admin.post("/simulator/faults", json={"clock_offset_seconds": 86_400})
-        report = rows_report("presence")
-
-        def now() -> datetime:
-            return datetime.fromtimestamp(clock.now(), UTC)
-
-        answer = await ask(jobs.Jobs(vendor.genesys, report, Lane.scheduled, now), DAY)
-    assert answer.watermark <= answer.fetched_at
-    assert answer.rows.num_rows > 10
+            await pacing.finished("day", lambda: vendor.genesys.status(job), deadline=0.2)
+        await vendor.genesys.cancel(job)
+        with pytest.raises(JobFailed, match="it is CANCELLED"):
+            await vendor.genesys.status(job)
 
 
 async def test_what_the_vendor_corrects_after_its_watermark_comes_when_it_is_asked_again(

@@ -1,0 +1,22 @@
+"""Clocks of the vendor and of this machine need not agree."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from cache_pipeline.query.interval import Interval
+from cache_pipeline_tests.service.conftest import NOON, REPORT, OpenWorld
+
+
+@pytest.mark.parametrize("hours", [-2, 26])
+async def test_a_vendor_whose_clock_is_off_does_not_make_the_future_final(open_world: OpenWorld, hours: int) -> None:
+    today = Interval(NOON - timedelta(hours=12), NOON + timedelta(hours=12))
+    async with open_world() as world:
+        await world.faults(clock_offset_seconds=hours * 3600)
+        await world.service.answer(REPORT, today)
+        coverage = await asyncio.to_thread(world.service.history.coverage, world.service.series(REPORT))
+    final = [part.end for part in coverage.complete]
+    assert all(end <= NOON for end in final)
+    assert coverage.provisional
+    assert bool(final) == (hours > 0 or NOON - timedelta(hours=2) > today.start)
