@@ -105,6 +105,8 @@ class Settings(BaseSettings):
         data_dir: staged Parquet, and the edge store where no ``edge_url`` is given.
         reports_dir: the declarations.
         edge_url: ``file://``, ``s3://``, ``gs://`` or ``az://``.
+        edge_public_url: of the tenant's folder as readers get it, through the CDN; read back by a sensor.
+        edge_labels: YAML file with names for ids, shown on the page: column, then id and name.
         tenant: whose data this deployment holds.
         reportdata: account for the platform of that name, and likewise ``genesys`` and ``cxone``.
         gateway: how the HTTP API serves.
@@ -126,6 +128,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     reports_dir: Path = Path("reports")
     edge_url: str | None = None
+    edge_public_url: str | None = None
+    edge_labels: Path | None = None
     tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")
     reportdata: VendorAccount | None = None
     genesys: VendorAccount | None = None

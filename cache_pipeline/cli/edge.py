@@ -2,14 +2,13 @@
 
 import json
 import re
+import sys
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import click
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +32,7 @@ from cache_pipeline.tiers.edge_keep import (
     snapshots,
     verify,
 )
-from cache_pipeline.tiers.edge_page import Labels, publish_page
+from cache_pipeline.tiers.edge_page import publish_page, read_labels
 from cache_pipeline.tiers.history import open_history
 
 
@@ -49,7 +48,9 @@ def edge() -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Everything that history holds.")
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="YAML or JSON: column, then id: name; shown on the page."
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="YAML: column, then id: name; by default CACHE_PIPELINE_EDGE_LABELS.",
 )
 @click.option("--page-only", is_flag=True, help="Only the page and its names.")
 def publish(
@@ -60,7 +61,8 @@ def publish(
     declared = declared_reports(settings)
     wanted = [find_report(declared, name) for name in reports] if reports else list(declared.values())
     spans = {each.report: Interval.parse(interval, each.zone) if interval else None for each in wanted}
-    tier, names = edge_tier(settings), read_labels(labels) if labels else None
+    named = labels or settings.edge_labels
+    tier, names = edge_tier(settings), read_labels(named) if named else None
     if not page_only:
         with open_history(settings.required_postgres_url()) as history:
             for report in (each for each in wanted if Tier.edge in each.tiers):
@@ -77,22 +79,6 @@ def _published(name: str, done: Republished) -> str:
     return f"{name}: {done.rows:,} rows in {done.files} files, {done.uploaded} uploaded; snapshot {done.snapshot}"
 
 
-def read_labels(path: Path) -> Labels:
-    """Names of dimension values.
-
-    Raises:
-        CommandError: the file cannot be read, or is of another shape.
-    """
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CommandError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    by_column: object = found
-    if not isinstance(by_column, Mapping) or not all(isinstance(names, Mapping) for names in by_column.values()):
-        raise CommandError(f"{path} must name columns, and below each its ids: queue_id: {{6f1c…: Billing}}")
-    return {str(column): {str(key): str(name) for key, name in names.items()} for column, names in by_column.items()}
-
-
 @edge.command("verify")
 def verify_command() -> None:
     """Hold every published file against the manifest; exit code 1 says that something is wrong."""
@@ -101,7 +87,7 @@ def verify_command() -> None:
     for problem in problems:
         click.echo(problem)
     if problems:
-        raise click.exceptions.Exit(1)
+        sys.exit(1)
     files = [file for dataset in tier.manifest().datasets.values() for file in dataset.files]
     size = sum(file.bytes for file in files)
     click.echo(f"all {len(files)} files are as published, {size:,} bytes")
@@ -182,9 +168,9 @@ def _table(tier: EdgeTier) -> Table:
 def serve(folder: Path | None, port: int) -> None:
     """Serve FOLDER (by default the edge store's) with the headers that a CDN would send, until Ctrl-C."""
     root = folder or edge_folder(read_settings())
-    if root is None or not (root / "v1").is_dir():
+    if root is None or not any(root.glob("v1/*/manifest.json")):
         raise CommandError(
-            f"{root or 'the edge store'} is no folder with v1 in it: give the folder of a file:// edge store"
+            f"{root or 'the edge store'} is no folder with v1/<tenant>/manifest.json in it: publish there, or give another"
         )
     with serving_edge(root, port) as url:
         click.echo(f"{url}/ serves {root}; Ctrl-C stops it", err=True)

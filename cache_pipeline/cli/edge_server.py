@@ -35,6 +35,7 @@ _EXPOSED = {"Access-Control-Expose-Headers": "ETag, Content-Range, Accept-Ranges
 def edge_app(folder: Path) -> Starlette:
     """Serve ``v1/<tenant>/…`` of an edge folder."""
     root = folder.resolve()
+    published = root / "v1"
 
     async def front(_request: Request) -> Response:
         pages = sorted(root.glob("v1/*/index.html"))
@@ -44,14 +45,16 @@ def edge_app(folder: Path) -> Starlette:
 
     async def serve(request: Request) -> Response:
         path = request.path_params["path"]
-        target = (root / "v1" / path).resolve()
+        target = (published / path).resolve()
+        if published not in target.parents:
+            return _missing(f"/v1/{path} is not published")
         if target.is_dir() and not path.endswith("/") and path:
             return RedirectResponse(f"{request.url.path}/", status_code=307)
         if target.is_dir():
             target = target / "index.html"
-        if root not in target.parents or not target.is_file() or target.suffix not in CONTENT_TYPES:
+        if not target.is_file() or target.suffix not in CONTENT_TYPES:
             return _missing(f"/v1/{path} is not published")
-        name = "/".join(target.relative_to(root / "v1").parts[1:])
+        name = "/".join(target.relative_to(published).parts[1:])
         return _answer(request, target, name)
 
     return Starlette(routes=[Route("/", front), Route("/v1/{path:path}", serve, methods=["GET", "HEAD"])])

@@ -9,6 +9,7 @@ import dagster as dg
 
 from cache_pipeline.orchestration.automation import report_automation
 from cache_pipeline.orchestration.checks import agreement_check, staged_checks
+from cache_pipeline.orchestration.edge_upkeep import edge_upkeep
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
 from cache_pipeline.orchestration.partitions import report_partitions
 from cache_pipeline.orchestration.report_assets import report_assets
@@ -66,6 +67,7 @@ def build_defs(
     }
     return dg.Definitions.merge(
         *of_reports,
+        edge_upkeep(declared),
         dg.Definitions(
             sensors=report_sensors(known, [job for each in of_reports for job in each.jobs or []]),
             resources={**default_resources(), **(resource_overrides or {})},

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from cache_pipeline.dashboard import published_page
-from cache_pipeline.tiers.edge_store import EdgeStore
+from cache_pipeline.tiers.edge_store import EdgeStore, EdgeStoreError
 from cache_pipeline.tiers.manifest import Manifest
 
 SCHEMA = "manifest.schema.json"
@@ -38,6 +42,24 @@ def publish_page(store: EdgeStore, labels: Labels | None = None) -> int:
         if labels is not None or store.modified(LABELS) is None:
             put += _put_changed(store, LABELS, json.dumps(labels or {}, indent=1, ensure_ascii=False).encode() + b"\n")
         return put + _put_changed(store, "index.html", published_page()["index.html"])
+
+
+def read_labels(path: Path) -> Labels:
+    """Names of dimension values from a YAML or JSON file.
+
+    Raises:
+        EdgeStoreError: the file cannot be read, or is of another shape.
+    """
+    try:
+        found: object = yaml.safe_load(path.read_text())
+        return TypeAdapter(dict[str, dict[str, str]]).validate_python(found)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise EdgeStoreError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise EdgeStoreError(
+            f"{path}: {where or 'the whole'} is no name: write a column, and below it its ids: queue_id: {{6f1c…: Billing}}"
+        ) from error
 
 
 def _put_changed(store: EdgeStore, path: str, body: bytes) -> bool:
