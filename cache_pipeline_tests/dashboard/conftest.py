@@ -18,7 +18,8 @@ from cache_pipeline_tests.programs import program
 LABELS = {"queue_id": {"billing": "Billing & invoices", "orders": "<img src=x onerror=alert(1)>"}}
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while it lasts an event loop runs in this thread, and no asynchronous test can have one of its own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     chromium = program("chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
