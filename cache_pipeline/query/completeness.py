@@ -85,6 +85,40 @@ class JudgedChunk:
         """Whether nothing of it is kept, since its parts are."""
         return self.verdict in (Verdict.truncated, Verdict.changed)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it proved to be cut off, at a length that is known."""
+        return self.verdict is Verdict.truncated and self.length > 0
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What is known of the lengths of a series' answers.
+
+    Attributes:
+        longest_whole: final rows of the longest that was found whole, or -1. A vendor that cuts at some length has not cut
+            a shorter one, so history may judge that; a longer one is held against the declaration, for a history of
+            thin days would believe anything, and its tail is asked for by itself.
+        least_cut: rows of the shortest that proved to be cut off, or None.
+    """
+
+    longest_whole: int = -1
+    least_cut: int | None = None
+
+    def after(self, chunks: Iterable[JudgedChunk]) -> Lengths:
+        """What some more verdicts teach."""
+        known = self
+        for chunk in chunks:
+            if chunk.is_cut:
+                # Where limits are lowered, longer answers of before say nothing any more.
+                least = min(chunk.length, known.least_cut or chunk.length)
+                known = Lengths(min(known.longest_whole, chunk.length - 1), least)
+            elif chunk.verdict in (Verdict.whole, Verdict.thin) and (chunk.got or chunk.expected):
+                # Where they are raised, a longer one that is whole says so.
+                is_beyond = known.least_cut is not None and chunk.got > known.least_cut
+                known = Lengths(max(known.longest_whole, chunk.got), None if is_beyond else known.least_cut)
+        return known
+
 
 @dataclass
 class Density:

@@ -14,6 +14,7 @@ from cache_pipeline.query.completeness import (
     Density,
     Expectation,
     JudgedChunk,
+    Lengths,
     Source,
     Verdict,
     falls_short,
@@ -128,10 +129,7 @@ class Judge:
         density: what comparable buckets had.
         ask: sends one query.
         on_chunk: hears of every verdict as it falls.
-        least_cut: rows of the shortest answer that proved to be cut off, or None.
-        longest_whole: final rows of the longest answer that was found whole, or -1. A vendor that cuts at some length has not
-            cut a shorter one, so history may judge that; a longer one is held against the declaration, for a history of
-            thin days would believe anything, and its tail is asked for by itself.
+        lengths: of its answers.
         shortest_limit: shorter answers were not cut by a limit of the vendor's.
     """
 
@@ -139,8 +137,7 @@ class Judge:
     density: Density
     ask: Ask
     on_chunk: OnChunk
-    least_cut: int | None = None
-    longest_whole: int = -1
+    lengths: Lengths = field(default_factory=Lengths)
     shortest_limit: int = SHORTEST_LIMIT
 
     async def prove(self, interval: Interval) -> Proven:
@@ -157,16 +154,17 @@ class Judge:
 
     def _would_be_cut(self, interval: Interval) -> bool:
         """Whether an answer as long as this one's should be has been cut before, so that asking would be in vain."""
-        if self.least_cut is None or not split(interval, self.report.step, self.report.zone):
+        if self.lengths.least_cut is None or not split(interval, self.report.step, self.report.zone):
             return False
-        return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.least_cut
+        return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.lengths.least_cut
 
     async def _judge(self, answer: VendorAnswer, *, doubted: bool = False) -> Proven:
         case = self._case(answer)
         if not (doubted and case.parts) and await self._is_believed(case):
-            return self._accept(case, Verdict.unjudged if case.expectation.source is Source.none else Verdict.whole)
+            is_unjudged = case.expectation.source is Source.none and not case.compared
+            return self._accept(case, Verdict.unjudged if is_unjudged else Verdict.whole)
         if not case.parts:
-            if self.least_cut is not None and case.length >= self.least_cut:
+            if self.lengths.least_cut is not None and case.length >= self.lengths.least_cut:
                 raise IncompleteAnswer(self.report.report, self._chunk(case, Verdict.incomplete))
             # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
             return self._accept(case, Verdict.thin)
@@ -201,7 +199,7 @@ class Judge:
         if self.report.rows is not None:
             # How many conversations there are, nobody knows beforehand: the watermark and the paging are the proof.
             return Expectation(0.0, Source.none)
-        if answer.rows.num_rows > self.longest_whole:
+        if answer.rows.num_rows > self.lengths.longest_whole:
             return self.density.expect_as_declared(final)
         return self.density.expect(final)
 
@@ -224,7 +222,7 @@ class Judge:
         if falls_short(found, case.expectation.rows):
             return True
         # Exactly as long as an answer that was cut: by chance, or by the same limit.
-        if case.length == self.least_cut and (case.parts or found < case.expectation.rows):
+        if case.length == self.lengths.least_cut and (case.parts or found < case.expectation.rows):
             return True
         # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
         for part in case.parts:
@@ -236,29 +234,24 @@ class Judge:
     def _may_lack_its_tail(self, case: _Case) -> bool:
         """Whether an answer with rows enough is as long as a cut one may be, or ends sooner than it should."""
         if case.length >= self.shortest_limit and (
-            case.length > self.longest_whole or case.length % self.shortest_limit == 0
+            case.length > self.lengths.longest_whole or case.length % self.shortest_limit == 0
         ):
             return True
-        if self.least_cut is not None and case.length >= _NEAR * self.least_cut:
+        if self.lengths.least_cut is not None and case.length >= _NEAR * self.lengths.least_cut:
             return True
         tail = case.tail()
         return tail_falls_short(case.answer.rows.count(tail), self._expect(case.answer, tail).rows)
 
     def _verdict(self, case: _Case, parts: Sequence[VendorAnswer | Proven]) -> Verdict:
-        """What parts say of the whole; where it was cut, its length is remembered."""
+        """What parts say of the whole."""
         if case.agrees_with(parts, case.final):
             return Verdict.thin
-        if not case.has_fewer_than(parts):
-            return Verdict.changed
-        self.least_cut = min(case.length, self.least_cut or case.length)
-        return Verdict.truncated
+        return Verdict.truncated if case.has_fewer_than(parts) else Verdict.changed
 
     def _accept(self, case: _Case, verdict: Verdict, *, split: bool = False) -> Proven:
         answer = case.answer
         self.density.learn({bucket: answer.rows.count([bucket]) for bucket in case.final})
         chunk = self._chunk(case, verdict, split=split)
-        if (verdict is not Verdict.unjudged or case.compared) and case.final:
-            self.longest_whole = max(self.longest_whole, chunk.got)
         return Proven(answer.interval, answer.rows, answer.watermark, answer.fetched_at, (chunk,))
 
     def _chunk(self, case: _Case, verdict: Verdict, *, split: bool = False) -> JudgedChunk:
@@ -275,6 +268,7 @@ class Judge:
             length=case.length,
             parts=len(case.parts) if split else 0,
         )
+        self.lengths = self.lengths.after([chunk])
         self.on_chunk(chunk)
         return chunk
 

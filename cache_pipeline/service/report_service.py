@@ -222,9 +222,20 @@ class ReportService:
         async def send(interval: Interval) -> VendorAnswer:
             return await ask_once_more(jobs, interval)
 
-        longest_whole = await asyncio.to_thread(self.history.longest_whole, series)
+        judged: list[JudgedChunk] = []
+
+        def hear(chunk: JudgedChunk) -> None:
+            judged.append(chunk)
+            on_chunk(chunk)
+
+        async def note() -> None:
+            chunks = list(judged)
+            judged.clear()
+            await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
+
+        lengths = await asyncio.to_thread(self.history.lengths, series, now)
         density = await self._density(series, coverage, spans)
-        judge = Judge(report, density, send, on_chunk, longest_whole=longest_whole)
+        judge = Judge(report, density, send, hear, lengths)
         pacing = self.pacings.get(report.platform) or Pacing()
         async with Jobs(
             self.platform(report), series, lane, self.clock, self.ledger, not_before, pacing, on_percent
@@ -240,6 +251,7 @@ class ReportService:
             )
             async with aclosing(fetch_partitions(flying, wanted, held, chunks_of(gaps, report))) as partitions:
                 async for partition in partitions:
+                    await note()
                     yield partition
 
     async def keep(self, report: Report, partitions: Sequence[FetchedPartition], claims: Sequence[Claim] = ()) -> None:
@@ -260,8 +272,6 @@ class ReportService:
                 break
             except HeldNewer as held:
                 newer |= held.intervals
-        chunks = list(dict.fromkeys(chunk for partition in asked for chunk in partition.chunks))
-        await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
         await asyncio.to_thread(self.on_keep, report, [_told(partition) for partition in asked])
 
     def query(self, report: Report, interval: str | Interval, narrowing: Narrowing = AS_DECLARED) -> Query:

@@ -18,7 +18,7 @@ from adbc_driver_postgresql import dbapi
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.completeness import JudgedChunk, Lengths
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
@@ -26,6 +26,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.fetched import fetched_column, note_fetched, read_fetched
+from cache_pipeline.tiers.judged import note_chunks, read_lengths
 from cache_pipeline.tiers.ledger import CLOSE_KEPT, LOST_CLAIMS, Claim, LeaseLost
 from cache_pipeline.tiers.ranges import bounds_as_json, intervals_of, multirange
 from cache_pipeline.tiers.schema import HISTORY_SCHEMA, UNREACHABLE, DeclarationConflict, HistoryUnavailable
@@ -285,41 +286,16 @@ class History:
             )
             cursor.execute(close.as_string())
 
-    def record_chunks(self, series: Series, chunks: Sequence[JudgedChunk], fetched_at: datetime) -> None:
-        """Note how upstream answers were judged."""
-        if not chunks:
-            return
-        table = pa.table(
-            {
-                "series": pa.array([series.id] * len(chunks), pa.string()),
-                "start": pa.array([chunk.interval.start for chunk in chunks], pa.timestamp("us", tz="UTC")),
-                "end": pa.array([chunk.interval.end for chunk in chunks], pa.timestamp("us", tz="UTC")),
-                "expected": pa.array([chunk.expected for chunk in chunks], pa.float64()),
-                "source": pa.array([chunk.source for chunk in chunks], pa.string()),
-                "got": pa.array([chunk.got for chunk in chunks], pa.int64()),
-                "verdict": pa.array([chunk.verdict for chunk in chunks], pa.string()),
-                "calls": pa.array([chunk.calls for chunk in chunks], pa.int64()),
-                "seconds": pa.array([chunk.seconds for chunk in chunks], pa.float64()),
-                "watermark": pa.array([chunk.watermark for chunk in chunks], pa.timestamp("us", tz="UTC")),
-                "fetched_at": pa.array([fetched_at] * len(chunks), pa.timestamp("us", tz="UTC")),
-            }
-        )
-        with self._transaction() as cursor:
-            cursor.executemany(
-                "INSERT INTO cache_pipeline_state.chunk (series, interval, expected, source, got, verdict, calls, seconds, watermark, fetched_at)"
-                " VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11)",
-                table,
-            )
+    def record_chunks(self, series: Series, chunks: Sequence[JudgedChunk], now: datetime) -> None:
+        """Note how upstream answers were judged, and what their lengths teach."""
+        if chunks:
+            with self._transaction() as cursor:
+                note_chunks(cursor, series, chunks, now)
 
-    def longest_whole(self, series: Series) -> int:
-        """Rows of the longest answer of a series that was found whole, or -1 where none was."""
-        query = SQL(
-            "SELECT max(got) FROM cache_pipeline_state.chunk WHERE series = {series} AND verdict = ANY ({verdicts})"
-        ).format(series=Literal(series.id), verdicts=Literal([str(Verdict.whole), str(Verdict.thin)]))
+    def lengths(self, series: Series, now: datetime) -> Lengths:
+        """What is known of the lengths of a series' answers."""
         with self._transaction() as cursor:
-            cursor.execute(query.as_string())
-            (longest,) = cursor.fetchone()
-        return -1 if longest is None else longest
+            return read_lengths(cursor, series, now)
 
     def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
         """Requests and seconds that the latest upstream queries of a series took in the mean; None where none is noted."""

@@ -9,7 +9,10 @@ from cache_pipeline.query.calendar import Step, buckets
 from cache_pipeline.query.completeness import (
     Density,
     Expectation,
+    JudgedChunk,
+    Lengths,
     Source,
+    Verdict,
     falls_short,
     final_buckets,
     part_falls_short,
@@ -120,3 +123,17 @@ def test_final_are_the_buckets_that_end_at_or_before_the_watermark():
     assert final_buckets(day, day[5].end) == day[:6]
     assert final_buckets(day, day[5].end - timedelta(microseconds=1)) == day[:5]
     assert final_buckets(day, day[0].start) == []
+
+
+def judged(verdict: Verdict, got: int, length: int | None = None) -> JudgedChunk:
+    day = Interval.parse("2026-01-05/2026-01-06", BERLIN)
+    return JudgedChunk(day, 10, Source.history, got, verdict, 3, 0.5, day.end, got if length is None else length)
+
+
+def test_lengths_are_learned_from_verdicts_and_limits_may_be_lowered_and_raised():
+    known = Lengths().after([judged(Verdict.whole, 1500), judged(Verdict.thin, 1200), judged(Verdict.unjudged, 9000)])
+    assert known == Lengths(1500, None)
+    lowered = known.after([judged(Verdict.truncated, 1400, 1450), judged(Verdict.truncated, 1449, 1460)])
+    assert lowered == Lengths(1449, 1450)
+    assert lowered.after([judged(Verdict.changed, 700), judged(Verdict.incomplete, 1450)]) == lowered
+    assert lowered.after([judged(Verdict.whole, 1451)]) == Lengths(1451, None)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from cache_pipeline.query.calendar import buckets
-from cache_pipeline.query.completeness import Density, JudgedChunk, Verdict
+from cache_pipeline.query.completeness import SHORTEST_LIMIT, Density, JudgedChunk, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema, in_order, rows_to_table
@@ -98,11 +98,11 @@ class Judged:
         return [chunk.verdict for chunk in self.said]
 
 
-def judge_of(vendor: ScriptedVendor, report: Report = REPORT, **known: int) -> Judged:
-    """A judge that knows only the declaration, and what it is told."""
+def judge_of(vendor: ScriptedVendor, report: Report = REPORT, shortest_limit: int = SHORTEST_LIMIT) -> Judged:
+    """A judge that knows only the declaration."""
     said: list[JudgedChunk] = []
     density = Density(report.zone, report.groups_a_bucket())
-    return Judged(Judge(report, density, vendor.ask, said.append, **known), said)
+    return Judged(Judge(report, density, vendor.ask, said.append, shortest_limit=shortest_limit), said)
 
 
 def flat(groups: int, last: int = 24) -> dict[int, int]:

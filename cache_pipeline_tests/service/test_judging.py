@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cache_pipeline.query.calendar import split
-from cache_pipeline.query.completeness import Source, Verdict
+from cache_pipeline.query.completeness import Lengths, Source, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch, in_order
 from cache_pipeline.rows.rows import Rows
@@ -112,7 +112,7 @@ async def test_a_thin_day_with_all_its_rows_in_one_hour_ends_thin():
     proven = await judged.judge.prove(DAY)
     assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
     assert set(judged.verdicts) == {Verdict.thin}
-    assert judged.judge.least_cut is None
+    assert judged.judge.lengths.least_cut is None
 
 
 async def test_a_single_bucket_that_is_still_cut_fails_and_says_what_to_mend():
@@ -288,7 +288,7 @@ async def test_a_cut_that_keeps_all_but_one_row_is_caught():
     vendor = ScriptedVendor(flat(100), cap=2399)
     judged = judge_of(vendor, report)
     proven = await judged.judge.prove(DAY)
-    assert (judged.verdicts[0], judged.judge.least_cut, judged.said[0].parts) == (Verdict.truncated, 2399, 2)
+    assert (judged.verdicts[0], judged.judge.lengths.least_cut, judged.said[0].parts) == (Verdict.truncated, 2399, 2)
     assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
 
 
@@ -296,7 +296,8 @@ async def test_a_length_that_looks_like_a_limit_is_not_believed_without_its_tail
     """Longer ones were whole; since then the vendor has lowered its limit."""
     report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=100)
     vendor = ScriptedVendor(flat(85), cap=2000)
-    judged = judge_of(vendor, report, longest_whole=5000)
+    judged = judge_of(vendor, report)
+    judged.judge.lengths = Lengths(longest_whole=5000)
     proven = await judged.judge.prove(DAY)
     assert judged.verdicts[0] is Verdict.truncated
     assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
@@ -340,7 +341,7 @@ async def test_where_nothing_is_known_a_long_answer_is_asked_for_its_tail_all_th
     assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
     whole = judge_of(ScriptedVendor(flat(100)), report)
     await whole.judge.prove(DAY)
-    assert (whole.verdicts, whole.judge.longest_whole) == ([Verdict.unjudged], 2400)
+    assert (whole.verdicts, whole.judge.lengths.longest_whole) == ([Verdict.whole], 2400)
 
 
 async def test_figures_restated_between_whole_and_parts_are_no_limit_and_the_newer_ones_count():
@@ -359,5 +360,5 @@ async def test_figures_restated_between_whole_and_parts_are_no_limit_and_the_new
     judged.judge.ask = ask
     proven = await judged.judge.prove(DAY)
     assert judged.verdicts[0] is Verdict.changed
-    assert judged.judge.least_cut is None
+    assert judged.judge.lengths.least_cut is None
     assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))

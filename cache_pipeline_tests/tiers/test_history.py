@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
+from cache_pipeline.query.completeness import JudgedChunk, Lengths, Source, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import in_order
 from cache_pipeline.query.series import Series
@@ -224,7 +224,7 @@ def test_whatever_a_dimension_is_called_comes_back_as_it_was(history: History):
 
 
 def test_a_hostile_meaning_is_kept_as_text(history: History, history_url: str):
-    said = [{"dimension": "queueId", "values": [value for value in HOSTILE if value]}]
+    said = [{"dimension": "queueId", "values": [value for value in HOSTILE if value and len(value) <= 512]}]
     hostile = Series(declared(time_zone="UTC", group_by=["queueId"], filters={"predicates": said}), "o'tenant")
     history.replace(replacement(hours(0, 1), series=hostile))
     assert read(history, series=hostile).num_rows == 2
@@ -281,16 +281,35 @@ def test_groups_are_counted_by_bucket(history: History):
 
 
 def test_every_judged_answer_is_noted(history: History, history_url: str):
-    chunk = JudgedChunk(hours(0, 6), 12.5, Source.history, 12, Verdict.whole, 3, 1.25, DAY + 6 * HOUR)
+    chunk = JudgedChunk(hours(0, 6), 12.5, Source.history, 12, Verdict.whole, 3, 1.25, DAY + 6 * HOUR, 14, 2)
     history.record_chunks(SERIES, [], NOW)
     history.record_chunks(SERIES, [chunk, replace(chunk, verdict=Verdict.truncated, source=Source.declaration)], NOW)
     with psycopg.connect(history_url) as connection:
         rows = connection.execute(
             "SELECT series, lower(interval), upper(interval), expected, source, got, verdict, calls, seconds, watermark,"
-            " fetched_at FROM cache_pipeline_state.chunk ORDER BY id"
+            " fetched_at, length, parts FROM cache_pipeline_state.chunk ORDER BY id"
         ).fetchall()
-    first = (SERIES.id, DAY, DAY + 6 * HOUR, 12.5, "history", 12, "whole", 3, 1.25, DAY + 6 * HOUR, NOW)
+    first = (SERIES.id, DAY, DAY + 6 * HOUR, 12.5, "history", 12, "whole", 3, 1.25, DAY + 6 * HOUR, NOW, 14, 2)
     assert rows == [first, (*first[:4], "declaration", 12, "truncated", *first[7:])]
+
+
+def test_what_lengths_taught_is_known_to_the_next_run_and_a_limit_not_met_for_long_is_forgotten(history: History):
+    whole = JudgedChunk(hours(0, 6), 12.5, Source.history, 1900, Verdict.whole, 3, 1.25, DAY + 6 * HOUR, 1900)
+    cut = replace(whole, verdict=Verdict.truncated, got=1990, length=2000)
+    assert history.lengths(SERIES, NOW) == Lengths()
+    history.record_chunks(SERIES, [whole, cut], NOW)
+    assert history.lengths(SERIES, NOW) == Lengths(1900, 2000)
+    assert history.lengths(replace(SERIES, tenant="other"), NOW) == Lengths()
+    history.record_chunks(SERIES, [cut], NOW + timedelta(days=20))
+    assert history.lengths(SERIES, NOW + timedelta(days=49)) == Lengths(1900, 2000)
+    assert history.lengths(SERIES, NOW + timedelta(days=51)) == Lengths(1900, None)
+
+
+def test_what_writers_learn_side_by_side_is_all_known(history: History):
+    whole = JudgedChunk(hours(0, 6), 12.5, Source.history, 0, Verdict.whole, 3, 1.25, DAY + 6 * HOUR)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: history.record_chunks(SERIES, [replace(whole, got=n)], NOW), range(1, 25)))
+    assert history.lengths(SERIES, NOW).longest_whole == 24
 
 
 @pytest.mark.parametrize(
