@@ -1,13 +1,18 @@
 import json
-from dataclasses import replace
+import random
+import statistics
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from cache_pipeline.query.series import Query
 from cache_pipeline.tiers.answer import Answer, Completeness, render
 from cache_pipeline.tiers.hot import HotTier
+from cache_pipeline.tiers.ttl import is_due
 from cache_pipeline_tests.tiers.rows import NOW, SERIES, hours, table
 
 QUERY = Query(SERIES, hours(0, 6))
@@ -112,3 +117,67 @@ def test_no_rows_are_an_answer_too():
     document = json.loads(render(QUERY, table(hours(0, 2)).slice(0, 0), Completeness(NOW, None, None)).body)
     assert document["rows"] == []
     assert document["columns"][0] == "interval_start"
+
+
+@dataclass
+class Clock:
+    """Seconds since the epoch, moved by hand."""
+
+    at: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+async def due_after(redis: Redis, age: float, chance: float, cost: float = 0.0) -> bool:
+    clock = Clock()
+    await HotTier(redis, lambda: 0.0, clock).put([(QUERY, ANSWER)], cost)
+    clock.at += age
+    held = await HotTier(redis, lambda: chance, clock).look(QUERY)
+    assert held
+    assert held.answer == ANSWER
+    return held.due
+
+
+async def test_an_answer_is_made_anew_before_it_expires_by_lot_the_sooner_the_dearer_it_is(redis: Redis):
+    assert not await due_after(redis, age=0.5, chance=0.999)
+    assert not await due_after(redis, age=4.0, chance=0.5)
+    assert await due_after(redis, age=4.0, chance=0.5, cost=1.0)
+    assert await due_after(redis, age=4.89, chance=0.5)
+    assert not await due_after(redis, age=4.89, chance=0.0)
+
+
+@pytest.mark.parametrize("age", [-3.0, 9.0])
+async def test_machines_whose_clocks_disagree_make_nothing_anew_without_need(redis: Redis, age: float):
+    assert not await due_after(redis, age=age, chance=0.9999, cost=1.0)
+
+
+@given(st.floats(0, 4.9), st.floats(0, 60), st.floats(0, 1, exclude_max=True))
+def test_no_answer_is_made_anew_in_the_first_half_of_its_life_however_dear(age: float, cost: float, chance: float):
+    if is_due(age, 4.9, cost, chance):
+        assert age >= 4.9 / 2 - 1e-9
+
+
+@pytest.mark.parametrize("cost", [0.001, 0.02, 0.3])
+@pytest.mark.parametrize("every", [0.001, 0.02])
+def test_of_a_crowd_of_readers_one_draws_the_lot_early_enough_and_few_do_so_early(cost: float, every: float):
+    """A thousand lives of a key read every so often: made anew in time in nearly all, and late in life."""
+    lots = random.Random(4711)
+    drawn: list[float] = []
+    for _ in range(1000):
+        age = 2.0
+        while age < 4.9 and not is_due(age, 4.9, cost, lots.random()):
+            age += every
+        drawn.append(age)
+    assert sum(age + cost <= 4.9 for age in drawn) >= 970
+    assert statistics.median(drawn) > 4.9 - 10 * max(cost, 0.05)
+
+
+async def test_without_redis_nothing_is_held_nothing_is_raised_and_it_is_said_once(caplog: pytest.LogCaptureFixture):
+    async with Redis.from_url("redis://127.0.0.1:9") as nowhere:
+        tier = HotTier(nowhere)
+        for _ in range(3):
+            await tier.put([(QUERY, ANSWER)])
+            assert await tier.get(QUERY) is None
+            await tier.drop([QUERY])
+    assert caplog.text.count("the hot tier holds nothing, and history answers") == 1
