@@ -22,6 +22,12 @@ def _edge(tell: Tell) -> Result:
     return measure(tell)
 
 
+def _gateway(tell: Tell) -> Result:
+    from benchmarks.gateway.benchmark import measure
+
+    return measure(tell)
+
+
 def _history(tell: Tell) -> Result:
     from benchmarks.history import measure
 
@@ -47,7 +53,7 @@ def _quota(tell: Tell) -> Result:
 
 
 _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
-    {"edge": _edge, "history": _history, "keys": _keys, "memory": _memory, "quota": _quota}
+    {"edge": _edge, "gateway": _gateway, "history": _history, "keys": _keys, "memory": _memory, "quota": _quota}
 )
 
 

@@ -35,6 +35,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import declared_reports, open_quotas, open_service, utc_now
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.settings import Settings
+from cache_pipeline.tiers.flights import Sharing
 from cache_pipeline.tiers.schema import HistoryUnavailable
 
 _LOG = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def create_app(
                 limits=RequestLimits(engine.redis, settings.gateway.requests_per_minute),
                 questions=KnownQuestions(clock),
                 meter=Meter(engine.redis),
+                sharing=await stack.enter_async_context(Sharing[Any, None]()),
                 clock=clock,
             )
             app.state.gateway = gateway

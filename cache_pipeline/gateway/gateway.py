@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from cache_pipeline.gateway.asked import Asked
 from cache_pipeline.gateway.events import JobEvents
@@ -25,6 +26,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.tiers.answer import Answer
+from cache_pipeline.tiers.flights import Sharing
 from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
 
 _LOG = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Gateway:
         keys, limits: who asks, and how often.
         questions: what URLs were found to mean.
         meter: counts what was done.
+        sharing: one piece of work for all identical callers of this process.
         clock: the time, in UTC.
     """
 
@@ -91,6 +94,7 @@ class Gateway:
     limits: RequestLimits
     questions: KnownQuestions
     meter: Meter
+    sharing: Sharing[Any, None]
     clock: Callable[[], datetime]
 
     @cached_property
@@ -120,6 +124,12 @@ class Gateway:
         served = await self.kept(asked, caller)
         if served is not None:
             return served
+        missed = await self.sharing.run(f"miss {caller.id} {asked.key}", lambda _tell: self._missed(asked, caller))
+        if isinstance(missed, Accepted) and missed.joined:
+            self.meter.collapsed()
+        return missed
+
+    async def _missed(self, asked: Asked, caller: Principal) -> Served | Accepted:
         ended = await self.jobs.just_ended(asked.key, _JUST_ENDED)
         if ended is not None and ended.problem is not None:
             raise failed(ended.problem)
@@ -141,9 +151,7 @@ class Gateway:
             asked_by=caller.id,
         )
         job, made = await self.jobs.put(new)
-        if not made:
-            self.meter.collapsed()
-        else:
+        if made:
             try:
                 await self.queue.publish(str(job.id))
             except QueueUnavailable as error:
@@ -171,8 +179,13 @@ class Gateway:
         async with self.events.watching(job.id) as changed:
             while not job.state.ended and (left := deadline - asyncio.get_running_loop().time()) > 0:
                 await self.events.wait(changed, min(left, _LOOK_AGAIN_SECONDS))
-                job = await self.jobs.get(job.id, tenant) or job
+                job = await self.look(job, tenant)
         return job
+
+    async def look(self, job: Job, tenant: str) -> Job:
+        """A job as its row is now; one read for all that follow it."""
+        found = await self.sharing.run(f"job {tenant} {job.id}", lambda _tell: self.jobs.get(job.id, tenant))
+        return found or job
 
 
 def failed(problem: Mapping[str, object]) -> Problem:

@@ -97,4 +97,4 @@ async def _events(gateway: Gateway, job: Job, tenant: str) -> AsyncGenerator[byt
             if job.state.ended:
                 return
             await gateway.events.wait(changed, _KEEP_ALIVE_SECONDS)
-            job = await gateway.jobs.get(job.id, tenant) or job
+            job = await gateway.look(job, tenant)

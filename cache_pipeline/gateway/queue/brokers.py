@@ -89,6 +89,8 @@ def _sqs(url: str) -> _Kind:
             region_name=region,
             max_number_of_messages=min(10, at_once),
             visibility_timeout=_VISIBILITY_SECONDS,
+            # It asks once a second whatever is said here, and ends no sooner than this.
+            wait_time_seconds=1,
             enable_heartbeat=True,
         )
 

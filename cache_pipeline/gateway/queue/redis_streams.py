@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from taskiq import AckableMessage
 from taskiq_redis import RedisStreamBroker
 
 _SOCKET_SECONDS = 10
@@ -29,7 +31,6 @@ class HeldRedisStream(RedisStreamBroker):
             maxlen=_MOST_MESSAGES,
             xread_count=min(at_once, _MOST_AT_A_TIME),
             idle_timeout=int(visibility_seconds * 1000),
-            unacknowledged_lock_timeout=visibility_seconds,
             socket_timeout=_SOCKET_SECONDS,
         )
         self._visibility_seconds = visibility_seconds
@@ -49,6 +50,32 @@ class HeldRedisStream(RedisStreamBroker):
             with suppress(asyncio.CancelledError):
                 await self._holding
         await super().shutdown()
+
+    async def listen(self) -> AsyncGenerator[AckableMessage]:
+        """Messages whose worker is gone, then new ones; taskiq's own looks for the former only when there are latter."""
+        async with Redis(connection_pool=self.connection_pool) as redis:
+            while True:
+                given_up = await redis.xautoclaim(
+                    self.queue_name,
+                    self.consumer_group_name,
+                    self.consumer_name,
+                    min_idle_time=self.idle_timeout,
+                    count=self.count,
+                )
+                new = await redis.xreadgroup(
+                    self.consumer_group_name,
+                    self.consumer_name,
+                    {self.queue_name: ">"},
+                    count=self.count,
+                    # Messages that are given up by others wait for it to end.
+                    block=self.block,
+                )
+                entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", given_up[1])
+                for _stream, fresh in cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", new or []):
+                    entries.extend(fresh)
+                for message_id, fields in entries:
+                    acknowledge = self._ack_generator(message_id.decode(), self.queue_name)
+                    yield AckableMessage(data=fields[b"data"], ack=acknowledge)
 
     async def ping(self) -> None:
         """Return when the server answers."""

@@ -1,0 +1,47 @@
+"""What runs in the processes: the gateway, a worker, and the bare route."""
+
+import asyncio
+import threading
+from multiprocessing.connection import Connection
+
+import uvicorn
+from redis.asyncio import BlockingConnectionPool, Redis
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cache_pipeline.gateway.serve import serve_gateway, work
+from cache_pipeline.settings import Settings
+
+BARE_KEY = "benchmark-bare"
+
+
+def gateway(settings: Settings, told: Connection) -> None:
+    """The HTTP API."""
+    serve_gateway(settings, "127.0.0.1", 0, told.send)
+
+
+def worker(settings: Settings, told: Connection) -> None:
+    """A worker; it ends with its process."""
+    asyncio.run(work(settings, asyncio.Event(), told.send))
+
+
+def bare(redis_url: str, port: int, told: Connection) -> None:
+    """The least that a route can do: the same Redis client, the same GET, the bytes out."""
+    redis = Redis.from_pool(BlockingConnectionPool.from_url(redis_url, max_connections=32, timeout=20))
+
+    async def answer(_request: Request) -> Response:
+        return Response(await redis.get(BARE_KEY), media_type="application/json")
+
+    app = Starlette(routes=[Route("/v1/reports/{report}", answer)])
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, ws="none")
+    server = uvicorn.Server(config)
+
+    def announce() -> None:
+        while not server.started:
+            threading.Event().wait(0.01)
+        told.send(f"http://127.0.0.1:{port}")
+
+    threading.Thread(target=announce, daemon=True).start()
+    server.run()
