@@ -84,13 +84,13 @@ def _conversation(source: Source, report: Report) -> Iterator[Row]:
 
 
 def _measures(sessions: Iterable[Source], report: Report) -> Row:
-    sums: Row = {snake_case(metric): 0 for metric in report.metrics}
+    sums = dict.fromkeys(report.metrics, 0)
     for session in sessions:
         for metric in mappings_of(session, "metrics"):
-            name = snake_case(text_of(metric, "name"))
+            name = text_of(metric, "name")
             if name in sums:
-                sums[name] = _whole(sums[name], name) + _whole(metric.get("value"), name)
-    return sums
+                sums[name] += _whole(metric.get("value"), name)
+    return {snake_case(name): total for name, total in sums.items()}
 
 
 def _whole(value: object, name: str) -> int:

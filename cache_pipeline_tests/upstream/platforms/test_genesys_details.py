@@ -192,7 +192,7 @@ async def test_filters_reach_the_vendor_as_segment_filters(shared_redis: redis.a
                 "conversationStart": "2024-06-10T08:00:00.000Z",
                 "participants": [{"sessions": [{"metrics": [{"name": "tTalk", "value": 1.5}]}]}],
             },
-            "t_talk is 1.5",
+            "tTalk is 1.5",
         ),
     ],
 )
