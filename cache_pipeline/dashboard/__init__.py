@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-_LINKED = ('href="style.css"', 'src="app.js"', 'rel="modulepreload" href="')
+_LINKED = ('href="style.css"', 'src="app.js"', 'src="early.js"', 'rel="modulepreload" href="')
 
 
 def page_sources() -> Mapping[str, bytes]:

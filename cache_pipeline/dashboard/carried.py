@@ -13,6 +13,7 @@ from cache_pipeline.dashboard import page_sources
 _IMPORT = re.compile(r"(\bfrom\s*')\./([\w/.-]+\.js')")
 _HEAD_LINK = re.compile(r'<link rel="(?:modulepreload|stylesheet)"[^>]*>\n')
 _POLICY = re.compile(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*')
+_EARLY = '<script src="early.js" async></script>\n'
 _SCRIPT = '<script type="module" src="app.js"></script>\n'
 _START = "import 'page/app.js'"
 
@@ -28,7 +29,7 @@ def carried_page(published: Mapping[str, bytes]) -> bytes:
     modules = {
         f"page/{path}": _data_url(_IMPORT.sub(r"\1page/\2", body.decode()).encode())
         for path, body in sources.items()
-        if path.endswith(".js")
+        if path.endswith(".js") and path != "early.js"
     }
     importmap = json.dumps({"imports": modules})
     carried = json.dumps({path: base64.b64encode(body).decode() for path, body in published.items()})
@@ -43,7 +44,7 @@ def carried_page(published: Mapping[str, bytes]) -> bytes:
         f'<script type="application/json" id="embedded">{carried}</script>\n'
         f'<script type="module">{_START}</script>\n'
     )
-    return html.replace(_SCRIPT, head).encode()
+    return html.replace(_EARLY, "").replace(_SCRIPT, head).encode()
 
 
 def _data_url(body: bytes) -> str:

@@ -15,7 +15,9 @@ async function bytesOf(path, options) {
   }
   let response
   try {
-    response = await fetch(path, options)
+    const asked = await globalThis.early?.[path]
+    response = asked ?? await fetch(path, options)
+    if (asked) delete globalThis.early[path]
   } catch {
     throw new Unreadable(`${path} cannot be fetched: check the connection, then reload.`)
   }
