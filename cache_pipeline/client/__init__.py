@@ -1,1 +1,10 @@
-"""A client of the HTTP API."""
+"""A client of the HTTP API: ask, follow the job where there is one, get Arrow or pandas.
+
+It needs httpx and pyarrow alone, and nothing of the pipeline itself.
+"""
+
+from cache_pipeline.client.answer import Answer, ApiError, JobFailed, Progress
+from cache_pipeline.client.asynchronous import AsyncClient
+from cache_pipeline.client.synchronous import Client
+
+__all__ = ["Answer", "ApiError", "AsyncClient", "Client", "JobFailed", "Progress"]

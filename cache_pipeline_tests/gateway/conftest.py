@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from pydantic import SecretStr
 
 from cache_pipeline.gateway.app import create_app
@@ -55,13 +56,14 @@ class Api:
         vendor: the simulated vendor's own side.
         gateway: what the app has in hand.
         settings: of the deployment.
+        app: the application, started.
     """
 
     http: httpx.AsyncClient
     vendor: httpx.AsyncClient
     gateway: Gateway
     settings: Settings
-    _stack: AsyncExitStack
+    app: FastAPI
     _workers: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
 
     async def submits(self) -> int:
@@ -141,7 +143,7 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
                 transport = httpx.ASGITransport(app, raise_app_exceptions=False)
                 http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://api"))
                 admin = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
-                api = Api(http, admin, app.state.gateway, settings, stack)
+                api = Api(http, admin, app.state.gateway, settings, app)
                 try:
                     yield api
                 finally:
