@@ -19,6 +19,11 @@ class UpstreamKeys:
         """Changes when Redis has lost its memory."""
         return self._quota("generation")
 
+    @property
+    def careful(self) -> str:
+        """Since when it is not known what was sent before, and whether memory was lost; for one window."""
+        return self._quota("careful")
+
     def log(self, client_id: str) -> str:
         """The requests of a client that still count."""
         return self._quota(f"log:{client_id}")

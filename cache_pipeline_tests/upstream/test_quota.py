@@ -3,22 +3,25 @@
 import asyncio
 import contextlib
 import random
-import sys
 import time
 from collections import Counter
 
 import pytest
 import redis.asyncio
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from cache_pipeline.upstream.errors import ClientUnknown
+from cache_pipeline.upstream.keys import UpstreamKeys
 from cache_pipeline.upstream.quota import ClientState, Grant, Lane, Quota, QuotaPolicy
-from cache_pipeline_tests.upstream import hammer
-from cache_pipeline_tests.upstream.vendor import Vendor, most_in_window, running
+from cache_pipeline_tests.upstream.vendor import most_in_window
 
 Redis = redis.asyncio.Redis
 LONG = QuotaPolicy(limit=23, window_seconds=60)
+
+
+async def known(shared: Redis, platform: str, clients: dict[str, int], policy: QuotaPolicy) -> Quota:
+    """A quota in a Redis that has known the platform for long; in an empty one it begins carefully."""
+    await shared.set(UpstreamKeys(platform).generation, "known")
+    return Quota(shared, platform, clients, policy)
 
 
 async def is_granted(quota: Quota, lane: Lane = Lane.interactive, client_id: str | None = None) -> Grant | None:
@@ -41,40 +44,8 @@ async def answered(quota: Quota, grant: Grant, remaining: int | None = None, ret
     await quota.settle(grant, remaining=remaining, retry_after=retry_after, rejected=False)
 
 
-async def test_two_processes_never_exceed_the_window_and_use_most_of_it(redis_database: str, shared_redis: Redis):
-    policy, seconds = hammer.POLICY, 2.8
-    refusals = 0
-
-    async def enforce(request: Request) -> Response:
-        nonlocal refusals
-        now, client = time.monotonic(), vendor.calls[-1][1]
-        used = sum(1 for at, who, _, _ in vendor.calls if who == client and at > now - policy.window_seconds)
-        refusals += used > policy.limit
-        headers = {"X-RateLimit-Remaining": str(max(0, policy.limit - used))}
-        return JSONResponse({}, headers=headers, status_code=429 if used > policy.limit else 200)
-
-    async with running(Vendor(enforce, window=policy.window_seconds)) as vendor:
-        processes = [
-            await asyncio.create_subprocess_exec(
-                sys.executable, "-m", hammer.__name__, vendor.url, redis_database, "25", str(seconds)
-            )
-            for _ in range(2)
-        ]
-        assert [await process.wait() for process in processes] == [0, 0]
-
-    instants = vendor.by_client()
-    assert set(instants) == set(hammer.CLIENTS)
-    assert vendor.worst_window() <= policy.limit - policy.reserve
-    assert refusals == 0
-    for at in instants.values():
-        lasted = max(at) - min(at)
-        # Every window's burst comes the guard and one answer later than the one before.
-        allowed = policy.usable * (int(lasted / (1.1 * policy.window_seconds)) + 1)
-        assert len(at) >= 0.8 * allowed, f"{len(at)} of {allowed} used"
-
-
 async def test_smooth_weighted_round_robin_gives_each_client_its_share(shared_redis: Redis):
-    quota = Quota(shared_redis, "wheel", {"a": 3, "b": 1, "c": 2}, QuotaPolicy(limit=100, window_seconds=60))
+    quota = await known(shared_redis, "wheel", {"a": 3, "b": 1, "c": 2}, QuotaPolicy(limit=100, window_seconds=60))
     chosen = [(await quota.take(Lane.interactive)).client_id for _ in range(60)]
     assert Counter(chosen) == {"a": 30, "b": 10, "c": 20}
     assert all(Counter(chosen[at : at + 6]) == {"a": 3, "b": 1, "c": 2} for at in range(0, 60, 6))
@@ -82,6 +53,7 @@ async def test_smooth_weighted_round_robin_gives_each_client_its_share(shared_re
 
 
 async def test_the_wheel_is_one_for_all_processes(shared_redis: Redis, redis_database: str):
+    await known(shared_redis, "wheel", {"a": 1, "b": 1}, LONG)
     async with redis.asyncio.Redis.from_url(redis_database) as other_redis:
         quotas = [Quota(each, "wheel", {"a": 1, "b": 1}, LONG) for each in (shared_redis, other_redis)]
         chosen = [(await quotas[turn % 2].take(Lane.interactive)).client_id for turn in range(20)]
@@ -89,7 +61,7 @@ async def test_the_wheel_is_one_for_all_processes(shared_redis: Redis, redis_dat
 
 
 async def test_a_pinned_request_uses_its_client_and_an_unpinned_one_takes_what_is_free(shared_redis: Redis):
-    quota = Quota(shared_redis, "pin", {"a": 1, "b": 1}, QuotaPolicy(limit=5, window_seconds=60))
+    quota = await known(shared_redis, "pin", {"a": 1, "b": 1}, QuotaPolicy(limit=5, window_seconds=60))
     assert [(await quota.take(Lane.interactive, "a")).client_id for _ in range(2)] == ["a", "a"]
     assert await is_granted(quota, client_id="a") is None
     assert [(await quota.take(Lane.interactive)).client_id for _ in range(2)] == ["b", "b"]
@@ -98,14 +70,14 @@ async def test_a_pinned_request_uses_its_client_and_an_unpinned_one_takes_what_i
 
 
 async def test_clients_that_are_left_out_are_not_chosen(shared_redis: Redis):
-    quota = Quota(shared_redis, "without", {"a": 1, "b": 1}, LONG)
+    quota = await known(shared_redis, "without", {"a": 1, "b": 1}, LONG)
     assert {(await quota.take(Lane.interactive, without={"a"})).client_id for _ in range(5)} == {"b"}
     with pytest.raises(ValueError, match="every OAuth client is left out"):
         await quota.take(Lane.interactive, without={"a", "b"})
 
 
 async def test_backfill_and_scheduled_leave_slots_to_those_who_wait(shared_redis: Redis):
-    quota = Quota(shared_redis, "lanes", {"a": 1}, LONG)
+    quota = await known(shared_redis, "lanes", {"a": 1}, LONG)
     assert await grants_at_once(quota, Lane.backfill) == 16
     assert await grants_at_once(quota, Lane.scheduled) == 2
     assert await grants_at_once(quota, Lane.backfill) == 0
@@ -118,7 +90,9 @@ def test_every_lane_gets_at_least_one_slot_of_the_smallest_limit(lane: Lane):
 
 
 async def test_a_slot_is_free_again_exactly_one_guarded_window_after_the_answer(shared_redis: Redis):
-    quota = Quota(shared_redis, "exact", {"a": 1}, QuotaPolicy(limit=1, window_seconds=0.4, reserve=0, guard=0.05))
+    quota = await known(
+        shared_redis, "exact", {"a": 1}, QuotaPolicy(limit=1, window_seconds=0.4, reserve=0, guard=0.05)
+    )
     grant = await quota.take(Lane.interactive)
     await asyncio.sleep(0.1)
     await answered(quota, grant)
@@ -128,7 +102,7 @@ async def test_a_slot_is_free_again_exactly_one_guarded_window_after_the_answer(
 
 
 async def test_low_remaining_pauses_the_client_for_exactly_retry_after(shared_redis: Redis):
-    quota = Quota(shared_redis, "low", {"a": 1, "b": 1}, LONG)
+    quota = await known(shared_redis, "low", {"a": 1, "b": 1}, LONG)
     await answered(quota, await quota.take(Lane.interactive, "a"), remaining=2, retry_after=0.5)
     paused_at = time.monotonic()
     assert {(await quota.take(Lane.interactive)).client_id for _ in range(3)} == {"b"}
@@ -142,7 +116,7 @@ async def test_low_remaining_pauses_the_client_for_exactly_retry_after(shared_re
 
 
 async def test_without_retry_after_the_pause_is_the_policys_default(shared_redis: Redis):
-    quota = Quota(
+    quota = await known(
         shared_redis, "default", {"a": 1}, QuotaPolicy(limit=23, window_seconds=60, default_pause_seconds=0.3)
     )
     await answered(quota, await quota.take(Lane.interactive), remaining=0)
@@ -153,11 +127,11 @@ async def test_without_retry_after_the_pause_is_the_policys_default(shared_redis
 
 
 async def test_three_remaining_is_not_low(shared_redis: Redis):
-    quota = Quota(shared_redis, "three", {"a": 1}, LONG)
+    quota = await known(shared_redis, "three", {"a": 1}, LONG)
     for _ in range(20):
         await answered(quota, await quota.take(Lane.interactive), remaining=3 + 20)
     assert (await quota.snapshot())[0].used == 20
-    quota = Quota(shared_redis, "three more", {"a": 1}, QuotaPolicy(limit=4, window_seconds=0.2))
+    quota = await known(shared_redis, "three more", {"a": 1}, QuotaPolicy(limit=4, window_seconds=0.2))
     await answered(quota, await quota.take(Lane.interactive), remaining=3)
     async with asyncio.timeout(0.5):
         await quota.take(Lane.interactive)
@@ -165,7 +139,7 @@ async def test_three_remaining_is_not_low(shared_redis: Redis):
 
 async def test_what_the_vendor_said_beats_the_default_pause_in_either_order(shared_redis: Redis):
     for platform, order in (("said first", (0.3, None)), ("said last", (None, 0.3))):
-        quota = Quota(shared_redis, platform, {"a": 1}, LONG)
+        quota = await known(shared_redis, platform, {"a": 1}, LONG)
         grants = [await quota.take(Lane.interactive) for _ in order]
         for grant, retry_after in zip(grants, order, strict=True):
             await answered(quota, grant, remaining=1, retry_after=retry_after)
@@ -173,7 +147,7 @@ async def test_what_the_vendor_said_beats_the_default_pause_in_either_order(shar
 
 
 async def test_a_429_pauses_its_client_stays_counted_and_is_told(shared_redis: Redis):
-    quota = Quota(shared_redis, "429", {"a": 1}, LONG)
+    quota = await known(shared_redis, "429", {"a": 1}, LONG)
     grant = await quota.take(Lane.interactive)
     await quota.settle(grant, remaining=None, retry_after=7.0, rejected=True)
     (state,) = await quota.snapshot()
@@ -182,7 +156,7 @@ async def test_a_429_pauses_its_client_stays_counted_and_is_told(shared_redis: R
 
 
 async def test_a_grant_that_was_never_sent_gives_its_slot_back(shared_redis: Redis):
-    quota = Quota(shared_redis, "release", {"a": 1}, QuotaPolicy(limit=1, window_seconds=60, reserve=0))
+    quota = await known(shared_redis, "release", {"a": 1}, QuotaPolicy(limit=1, window_seconds=60, reserve=0))
     grant = await quota.take(Lane.interactive)
     assert await is_granted(quota) is None
     await quota.release(grant)
@@ -191,7 +165,7 @@ async def test_a_grant_that_was_never_sent_gives_its_slot_back(shared_redis: Red
 
 async def test_requests_in_flight_count_as_used_and_a_dead_senders_slot_frees_in_the_end(shared_redis: Redis):
     policy = QuotaPolicy(limit=1, window_seconds=0.2, reserve=0, in_flight_seconds=0.3)
-    quota = Quota(shared_redis, "dead", {"a": 1}, policy)
+    quota = await known(shared_redis, "dead", {"a": 1}, policy)
     await quota.take(Lane.interactive)
     died_at = time.monotonic()
     assert (await quota.snapshot())[0].in_flight == 1
@@ -200,7 +174,7 @@ async def test_requests_in_flight_count_as_used_and_a_dead_senders_slot_frees_in
 
 
 async def test_a_waiter_that_goes_away_leaves_no_slot_used(shared_redis: Redis):
-    quota = Quota(shared_redis, "cancel", {"a": 1}, QuotaPolicy(limit=5, window_seconds=60, reserve=0))
+    quota = await known(shared_redis, "cancel", {"a": 1}, QuotaPolicy(limit=5, window_seconds=60, reserve=0))
     for delay in (0, 0.0001, 0.0005, 0.001):
         waiter = asyncio.create_task(quota.take(Lane.interactive))
         await asyncio.sleep(delay)
@@ -213,14 +187,14 @@ async def test_a_waiter_that_goes_away_leaves_no_slot_used(shared_redis: Redis):
 
 
 async def test_requests_of_a_stranger_on_the_same_client_are_kept_out_of_our_share(shared_redis: Redis):
-    quota = Quota(shared_redis, "stranger", {"a": 1}, LONG)
+    quota = await known(shared_redis, "stranger", {"a": 1}, LONG)
     await answered(quota, await quota.take(Lane.interactive), remaining=23 - 1 - 15)
     assert (await quota.snapshot())[0].remaining == 23 - 3 - 1 - 15
     assert await grants_at_once(quota, Lane.interactive) == 4
 
 
 async def test_our_own_requests_are_never_taken_for_a_strangers(shared_redis: Redis):
-    quota = Quota(shared_redis, "own", {"a": 1}, LONG)
+    quota = await known(shared_redis, "own", {"a": 1}, LONG)
     grants = [await quota.take(Lane.interactive) for _ in range(12)]
     for number, grant in enumerate(reversed(grants), start=1):
         await answered(quota, grant, remaining=23 - number)
@@ -232,13 +206,39 @@ async def test_all_keys_of_a_platform_lie_in_one_cluster_slot_and_expire(shared_
     for _ in range(2):
         await answered(quota, await quota.take(Lane.interactive), remaining=1)
     keys = [key.decode() for key in await shared_redis.keys("*")]
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert all(key.startswith("cache_pipeline:quota:{genesys}:") for key in keys)
     assert all([await shared_redis.pttl(key) > 0 for key in keys])
 
 
+async def test_an_empty_redis_begins_with_one_request_at_a_time_until_the_vendor_tells_what_remains(
+    shared_redis: Redis,
+):
+    quota = Quota(shared_redis, "empty", {"a": 1, "b": 1}, LONG)
+    first, second = await quota.take(Lane.interactive), await quota.take(Lane.interactive)
+    assert {first.client_id, second.client_id} == {"a", "b"}
+    assert await is_granted(quota) is None
+    await answered(quota, first)
+    third = await is_granted(quota)
+    assert third is not None, "a vendor that tells nothing is asked for one thing after the other"
+    assert await is_granted(quota) is None
+    await answered(quota, third, remaining=21)
+    assert await is_granted(quota, client_id=third.client_id)
+    assert await is_granted(quota, client_id=third.client_id)
+
+
+async def test_a_429_after_a_loss_of_memory_pauses_its_client_until_nothing_forgotten_counts(shared_redis: Redis):
+    quota = Quota(shared_redis, "lost", {"a": 1}, QuotaPolicy(limit=40, window_seconds=30))
+    await answered(quota, await quota.take(Lane.interactive))
+    await quota.settle(await quota.take(Lane.interactive), remaining=None, retry_after=2, rejected=True)
+    assert (await quota.snapshot())[0].throttled_for_s <= 2, "an empty Redis need not have lost anything"
+    await shared_redis.flushall()
+    await quota.settle(await quota.take(Lane.interactive), remaining=None, retry_after=2, rejected=True)
+    assert 29 < (await quota.snapshot())[0].throttled_for_s <= 30.6
+
+
 async def test_answers_are_counted_by_class_and_pauses_by_their_length(shared_redis: Redis):
-    quota = Quota(shared_redis, "counted", {"a": 1}, LONG)
+    quota = await known(shared_redis, "counted", {"a": 1}, LONG)
     for status, retry_after in (
         (200, None),
         (202, None),
@@ -267,7 +267,7 @@ async def test_the_scripts_run_on_a_node_of_a_redis_cluster(cluster_redis: Redis
 
 async def test_random_use_with_deaths_and_departures_never_exceeds_the_window(shared_redis: Redis):
     policy = QuotaPolicy(limit=13, window_seconds=0.25, in_flight_seconds=0.15)
-    quotas = [Quota(shared_redis, "random", {"a": 2, "b": 1}, policy) for _ in range(3)]
+    quotas = [await known(shared_redis, "random", {"a": 2, "b": 1}, policy) for _ in range(3)]
     sent: dict[str, list[float]] = {"a": [], "b": []}
     dice = random.Random(7)
 
@@ -301,7 +301,7 @@ async def test_random_use_with_deaths_and_departures_never_exceeds_the_window(sh
 async def test_a_storm_of_cancelled_callers_leaves_nothing_in_flight(
     shared_redis: Redis, caplog: pytest.LogCaptureFixture
 ):
-    quota = Quota(shared_redis, "storm", {"a": 1, "b": 1}, QuotaPolicy(limit=5000, window_seconds=60))
+    quota = await known(shared_redis, "storm", {"a": 1, "b": 1}, QuotaPolicy(limit=5000, window_seconds=60))
     dice = random.Random(11)
 
     async def request() -> None:
@@ -330,7 +330,7 @@ async def test_decoded_answers_serve_as_well(redis_database: str, shared_redis: 
 
 
 async def test_waiters_of_one_process_are_served_in_the_order_they_came(shared_redis: Redis):
-    quota = Quota(shared_redis, "order", {"a": 1}, QuotaPolicy(limit=2, window_seconds=0.1, reserve=0))
+    quota = await known(shared_redis, "order", {"a": 1}, QuotaPolicy(limit=2, window_seconds=0.1, reserve=0))
     served: list[int] = []
 
     async def ask(number: int) -> None:

@@ -121,11 +121,12 @@ async def test_backfill_stops_while_redis_is_away(own_valkey: Valkey, own_redis:
 
 async def test_a_redis_that_hangs_is_away_too(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
     quota = Quota(own_redis, "hung", {"a": 1}, POLICY, redis_timeout=0.5)
-    await quota.take(Lane.interactive)
+    await answered(quota, await quota.take(Lane.interactive))
     with own_valkey.frozen():
         began = time.monotonic()
-        await quota.take(Lane.interactive)
+        grant = await quota.take(Lane.interactive)
         assert 0.5 <= time.monotonic() - began < 1
+        await answered(quota, grant)
         began = time.monotonic()
         await quota.take(Lane.interactive)
         assert time.monotonic() - began < 0.3, "only the first caller waits for an answer that does not come"
@@ -180,6 +181,16 @@ def test_the_local_share_says_exactly_how_long_to_wait():
     assert share.take(["a"], "two") == 7.0
     now = 12.0
     assert isinstance(share.take(["a"], "two"), Grant)
+
+
+def test_without_redis_a_client_has_one_request_under_way_at_a_time():
+    share = LocalShare({"a": 1, "b": 1}, QuotaPolicy(limit=40, window_seconds=10), lambda: 0.0)
+    grants = [share.take(["a", "b"], number) for number in ("one", "two")]
+    assert {grant.client_id for grant in grants if isinstance(grant, Grant)} == {"a", "b"}
+    assert isinstance(share.take(["a", "b"], "three"), float)
+    assert isinstance(grants[0], Grant)
+    share.settle(grants[0], pause_seconds=None, rejected=False)
+    assert isinstance(share.take(["a", "b"], "three"), Grant)
 
 
 def test_what_is_remembered_does_not_grow_with_use():

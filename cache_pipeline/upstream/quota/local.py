@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from cache_pipeline.upstream.quota.model import ClientQuota, ClientState, Grant, QuotaPolicy
 
+_LOOK_AGAIN_SECONDS = 0.05
+
 
 @dataclass
 class _Ledger:
@@ -112,11 +114,14 @@ class LocalShare:
     def _free_at(self, client_id: str, now: float) -> float:
         ledger = self._ledgers[client_id]
         self._trim(ledger, now)
+        # What others send is not known, so one request at a time finds out whether the vendor takes any.
+        under_way = any(instant > now for instant in ledger.instants.values())
+        soonest = max(ledger.paused_until, now + _LOOK_AGAIN_SECONDS if under_way else -math.inf)
         too_many = len(ledger.instants) - self._policy.local_share
         if too_many < 0:
-            return ledger.paused_until
+            return soonest
         last_to_leave = sorted(ledger.instants.values())[too_many]
-        return max(ledger.paused_until, min(last_to_leave, now) + self._policy.guarded_window_seconds)
+        return max(soonest, min(last_to_leave, now) + self._policy.guarded_window_seconds)
 
     def _trim(self, ledger: _Ledger, now: float) -> None:
         oldest = now - self._policy.guarded_window_seconds

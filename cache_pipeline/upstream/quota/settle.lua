@@ -1,6 +1,6 @@
 -- Takes back what a granted request learned.
 --
--- KEYS  log and state of the client
+-- KEYS  log and state of the client, careful
 -- ARGV  grant id, window, hold, limit, low water, remaining as the vendor said ('' if it did not), Retry-After ('' if none),
 --       pause where there is none, '1' if the answer was a 429, time to live of idle state, counter of such answers;
 --       all times in microseconds
@@ -32,6 +32,11 @@ if rejected or (remaining and remaining < low_water) then
   local told = redis.call('HMGET', state, 'throttled_until', 'throttle_told')
   local current, current_told = tonumber(told[1] or 0), told[2] == '1'
   local proposed = now + (retry_after or pause)
+  local careful = redis.call('HMGET', KEYS[3], 'since', 'lost')
+  if rejected and careful[2] then
+    -- The vendor's window is full of what nobody here remembers: it is empty of that one window after the memory was lost.
+    proposed = math.max(proposed, tonumber(careful[1]) + window)
+  end
   -- What the vendor said is exact and beats the default; of two of a kind the later one counts.
   local said = retry_after ~= nil
   if current <= now or (said and not current_told) or (said == current_told and proposed > current) then
@@ -47,6 +52,7 @@ end
 -- Somebody else may be sending with the same client. The vendor's count above every request of ours that it can have
 -- counted is theirs, and is kept out of our share for one window.
 if remaining and in_flight_until then
+  redis.call('HSET', state, 'told_at', whole(now))
   local granted_at = in_flight_until - hold
   local ours = redis.call('ZCOUNT', log, '(' .. whole(granted_at - window), '+inf')
   local foreign = limit - remaining - ours

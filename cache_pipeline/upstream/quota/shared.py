@@ -29,8 +29,12 @@ class Quota:
     Counting, choosing and waiting are decided by one script in Redis, by Redis's clock. Within a process callers of one lane
     ask in turn, so a crowd of waiters costs Redis no more than one, and is served in the order it came.
 
-    While Redis is away each process goes on with a fixed conservative share (an eighth of the limit), says so once per
-    outage, and tells Redis what it sent when it is back; the backfill lane stops instead.
+    An empty Redis may have lost its memory: it grants each client one request at a time until the vendor has told what remains
+    or a window has passed. A process that knows of a loss tells what it sent, and then a 429 pauses its client for the rest of
+    that window, whatever Retry-After says. So one request of a client may be refused, and no storm follows.
+
+    While Redis is away each process goes on with a fixed conservative share (an eighth of the limit, one request of a client
+    at a time), says so once per outage, and tells Redis what it sent when it is back; the backfill lane stops instead.
 
     It belongs to the event loop it is first used in, as its Redis client does.
 

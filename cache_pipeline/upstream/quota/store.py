@@ -71,7 +71,7 @@ class QuotaStore:
 
     async def take(self, candidates: Sequence[str], slots: int, grant_id: str) -> Grant | float | None:
         """Gives a grant of one of the candidates, or the seconds until the next could come."""
-        keys = [self._keys.wheel, self._keys.generation]
+        keys = [self._keys.wheel, self._keys.generation, self._keys.careful]
         for client_id in candidates:
             keys += [self._keys.log(client_id), self._keys.state(client_id)]
         fixed = [
@@ -111,7 +111,8 @@ class QuotaStore:
             _micros(_IDLE_SECONDS),
             _ANSWERED + answer,
         ]
-        await self._call("settle", [self._keys.log(grant.client_id), self._keys.state(grant.client_id)], arguments)
+        keys = [self._keys.log(grant.client_id), self._keys.state(grant.client_id), self._keys.careful]
+        await self._call("settle", keys, arguments)
 
     async def forget(self, grant_id: str, candidates: Sequence[str]) -> None:
         """Takes a grant off the candidates' logs. Lost where Redis is away: the slot frees itself in the end."""
@@ -146,10 +147,10 @@ class QuotaStore:
     async def _tell_recent(self) -> bool:
         numbers = {client_id: number for number, client_id in enumerate(self._clients, start=1)}
         keep = 2 * (self._policy.guarded_window_seconds + self._policy.in_flight_seconds)
-        arguments: list[str | int] = [_micros(keep)]
+        arguments: list[str | int] = [_micros(self._policy.guarded_window_seconds), _micros(keep)]
         for entry in self._recent():
             arguments += [numbers[entry.client_id], entry.grant_id, _micros(entry.age_seconds)]
-        keys = [self._keys.log(client_id) for client_id in self._clients]
+        keys = [self._keys.careful, *(self._keys.log(client_id) for client_id in self._clients)]
         return await self._run("restore", keys, arguments) is not None
 
     async def _call(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any | None:

@@ -1,0 +1,89 @@
+"""Run as a process of its own: asks the simulated vendor as fast as the shared quota lets it, until it is ended."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+
+import redis.asyncio
+from pydantic import SecretStr
+
+from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, UpstreamConfig
+from cache_pipeline.upstream.quota import QuotaPolicy
+
+CLIENTS = {f"client-{number}": SecretStr(f"secret-{number}") for number in (1, 2, 3)}
+WINDOW, LIMIT = 1.2, 40
+VENDOR = SimulatorSettings(
+    clients=CLIENTS,
+    rate_limit_scope="client",
+    rate_window_seconds=WINDOW,
+    reportdata_rate_limit=LIMIT,
+    genesys_rate_limit=LIMIT,
+    job_seconds_base=0.0,
+)
+
+
+@dataclass(frozen=True)
+class Api:
+    """One platform of the simulated vendor: how to make something that can be asked for, and what it tells of its limit."""
+
+    submit: str
+    job: str
+    id_field: str
+    body: dict[str, object]
+    reserve: int
+
+
+_DAY = "2024-03-04T00:00:00Z/2024-03-05T00:00:00Z"
+_REPORTDATA = "/api/v2/analytics/reportdata/query"
+_GENESYS = "/api/v2/analytics/conversations/aggregates/jobs"
+APIS = {
+    "tells what remains": Api(
+        f"{_REPORTDATA}/async",
+        _REPORTDATA,
+        "id",
+        {"reportId": "queue-performance", "timeGrouping": "byDay", "interval": _DAY},
+        reserve=3,
+    ),
+    "tells nothing": Api(
+        _GENESYS, _GENESYS, "jobId", {"interval": _DAY, "granularity": "P1D", "metrics": ["nOffered"]}, reserve=0
+    ),
+}
+
+
+def config(url: str, api: Api) -> UpstreamConfig:
+    return UpstreamConfig(
+        platform="load",
+        base_url=url,
+        login_url=f"{url}/oauth/token",
+        clients=tuple(OAuthClient(client_id=each, client_secret=secret) for each, secret in CLIENTS.items()),
+        policy=QuotaPolicy(
+            limit=LIMIT,
+            reserve=api.reserve,
+            window_seconds=WINDOW,
+            default_pause_seconds=WINDOW,
+            in_flight_seconds=5.0,
+        ),
+        retries=RetryPolicy(attempts=3, first_wait=0.05, max_wait=0.2),
+    )
+
+
+async def load(vendor_url: str, redis_url: str, path: str, tasks: int, api: Api) -> None:
+    async with (
+        redis.asyncio.Redis.from_url(redis_url) as shared,
+        upstream_client(config(vendor_url, api), shared) as client,
+    ):
+
+        async def send() -> None:
+            while True:
+                (await client.get(path)).raise_for_status()
+
+        # Whoever is told to begin begins at once, whatever its start took.
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        await asyncio.gather(*(send() for _ in range(tasks)))
+
+
+if __name__ == "__main__":
+    asyncio.run(load(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), APIS[sys.argv[5]]))
