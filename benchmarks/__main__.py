@@ -52,6 +52,12 @@ def _memory(tell: Tell) -> Result:
     return measure(tell)
 
 
+def _polling(tell: Tell) -> Result:
+    from benchmarks.polling.benchmark import measure
+
+    return measure(tell)
+
+
 def _quota(tell: Tell) -> Result:
     from benchmarks.quota.benchmark import measure
 
@@ -66,6 +72,7 @@ _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
         "history": _history,
         "keys": _keys,
         "memory": _memory,
+        "polling": _polling,
         "quota": _quota,
     }
 )
