@@ -22,6 +22,12 @@ def _dashboard(tell: Tell) -> Result:
     return measure(tell)
 
 
+def _details(tell: Tell) -> Result:
+    from benchmarks.memory.details import measure
+
+    return measure(tell)
+
+
 def _edge(tell: Tell) -> Result:
     from benchmarks.edge import measure
 
@@ -67,6 +73,7 @@ def _quota(tell: Tell) -> Result:
 _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
     {
         "dashboard": _dashboard,
+        "details": _details,
         "edge": _edge,
         "gateway": _gateway,
         "history": _history,
