@@ -2,7 +2,7 @@
 
 Both are handed the same rows, 60 days by hour of 40 queues in 3 media, and write with the same Parquet settings through the
 same kind of store, a local folder. Four publishings follow each other: everything for the first time, the same once more,
-one day of them restated, and another. All 60 days are handed over each time but the last, so that what is not uploaded was
+one day of them restated whose month is one file, and one of the month that is still open. All 60 days are handed over each time but the last, so that what is not uploaded was
 told apart by its content; the last hands over one restated day alone, as a pipeline does that knows what it fetched anew.
 The peer gets its rows in the narrower types that browsers read, which the tier itself must first make of them.
 
@@ -37,6 +37,9 @@ from cache_pipeline.tiers.edge import EdgeTier
 
 _DAYS, _QUEUES, _MEDIA = 60, 40, ("callback", "chat", "voice")
 _FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+#: February has just ended and may still be corrected, so that its days are files of their own; January is one file.
+_NOW = datetime(2026, 3, 2, tzinfo=UTC)
+#: The last day of January; the next is February's first.
 _RESTATED = 30
 _RUNS = 3
 _PEER = "one file, rewritten"
@@ -79,10 +82,12 @@ def measure(tell: Tell) -> Result:
     steps: dict[str, Days] = {
         "first publish": days,
         "nothing changed": days,
-        "one day restated": restated,
-        "another day restated, handed over alone": {_day(_RESTATED + 1): _rows(_day(_RESTATED + 1), _DAYS + 1)},
+        "a day of a closed month restated": restated,
+        "a day of the open month restated, handed over alone": {
+            _day(_RESTATED + 1): _rows(_day(_RESTATED + 1), _DAYS + 1)
+        },
     }
-    final: Days = {**restated, **steps["another day restated, handed over alone"]}
+    final: Days = {**restated, **steps["a day of the open month restated, handed over alone"]}
     ours: list[list[_Step]] = []
     peers: list[list[_Step]] = []
     for run in range(_RUNS):
@@ -113,7 +118,7 @@ def _told(what: str, ours: Sequence[_Step], peer: Sequence[_Step]) -> list[Row]:
 
 
 def _publish_ours(folder: Path, steps: Sequence[Days], final: Days) -> list[_Step]:
-    tier = EdgeTier(f"file://{folder}", lambda: datetime.now(UTC))
+    tier = EdgeTier(f"file://{folder}", lambda: _NOW)
     told = [_step(folder, lambda days=days: tier.publish(_REPORT, days, None)) for days in steps]
     _check(tier.read(_REPORT, Interval(_day(0).start, _day(_DAYS - 1).end)), final)
     return told
