@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from psycopg.sql import SQL, Literal
 
-from cache_pipeline.query.completeness import JudgedChunk, Lengths
+from cache_pipeline.query.completeness import SHORTEST_LIMIT, JudgedChunk, Lengths
 from cache_pipeline.query.series import Series
 
 #: Vendors change their limits; one that was not met for so long is forgotten, so that long queries are tried again.
@@ -63,8 +63,10 @@ def _learn(cursor: Any, series: Series, chunks: Sequence[JudgedChunk], now: date
     )
     cursor.execute(first.format(Literal(series.id)).as_string())
     before = read_lengths(cursor, series, now, lock=True)
-    after = before.after(chunks)
-    if after == before and not any(chunk.is_cut for chunk in chunks):
+    # A shorter answer that proved to be cut off was broken, not limited: that is over with the run.
+    telling = [chunk for chunk in chunks if not chunk.is_cut or chunk.length >= SHORTEST_LIMIT]
+    after, is_cut = before.after(telling), any(chunk.is_cut for chunk in telling)
+    if after == before and not is_cut:
         return
     update = SQL(
         "UPDATE cache_pipeline_state.answer_length SET longest_whole = {whole}, least_cut = {cut},"
@@ -72,7 +74,7 @@ def _learn(cursor: Any, series: Series, chunks: Sequence[JudgedChunk], now: date
     ).format(
         whole=Literal(after.longest_whole),
         cut=Literal(after.least_cut),
-        met=Literal(any(chunk.is_cut for chunk in chunks)),
+        met=Literal(is_cut),
         now=Literal(now),
         series=Literal(series.id),
     )

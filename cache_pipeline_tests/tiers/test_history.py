@@ -300,6 +300,8 @@ def test_what_lengths_taught_is_known_to_the_next_run_and_a_limit_not_met_for_lo
     history.record_chunks(SERIES, [whole, cut], NOW)
     assert history.lengths(SERIES, NOW) == Lengths(1900, 2000)
     assert history.lengths(replace(SERIES, tenant="other"), NOW) == Lengths()
+    history.record_chunks(SERIES, [replace(cut, length=3)], NOW)
+    assert history.lengths(SERIES, NOW) == Lengths(1900, 2000), "an answer of three rows was broken, and no limit met"
     history.record_chunks(SERIES, [cut], NOW + timedelta(days=20))
     assert history.lengths(SERIES, NOW + timedelta(days=49)) == Lengths(1900, 2000)
     assert history.lengths(SERIES, NOW + timedelta(days=51)) == Lengths(1900, None)
