@@ -120,6 +120,8 @@ def _refuse_lost(cursor: Any, claims: Sequence[Claim]) -> None:
 
 
 _UNDEFINED_TABLE = "42P01"
+#: As much as a socket takes at once, so that the server stores some rows while the driver writes out the next.
+_ROWS_SENT_AT_ONCE = 1024
 #: A megabyte at a time; the driver's own measure is sixteen.
 _SMALL_BATCHES = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
 
@@ -132,8 +134,9 @@ def _load(cursor: Any, rows: Rows, series: Series) -> None:
     def batches() -> Generator[pa.RecordBatch]:
         try:
             for batch in rows.batches():
-                ours = pa.repeat(series.id, batch.num_rows)
-                yield pa.RecordBatch.from_arrays([*batch.columns, ours], schema=schema)
+                for start in range(0, batch.num_rows, _ROWS_SENT_AT_ONCE):
+                    few = batch.slice(start, _ROWS_SENT_AT_ONCE)
+                    yield pa.RecordBatch.from_arrays([*few.columns, pa.repeat(series.id, few.num_rows)], schema=schema)
         except Exception as error:
             broken.append(error)
             raise
