@@ -34,6 +34,9 @@ def gateway(host: str, port: int) -> None:
 @click.command()
 def worker() -> None:
     """Take jobs of the HTTP API until Ctrl-C or SIGTERM, then end what was begun."""
+    # Only here: importing Dagster takes longer than every other command of this program.
+    from cache_pipeline.orchestration.runless import recording
+
     _prepared()
     settings = read_settings()
     migrate_history(settings, declared_reports(settings))
@@ -42,9 +45,10 @@ def worker() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        await work(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True))
+        await work(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True), on_keep)
 
-    asyncio.run(run())
+    with recording(settings) as on_keep:
+        asyncio.run(run())
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from cache_pipeline.gateway.jobs import JobStore, connection_pool
 from cache_pipeline.gateway.queue import open_queue
 from cache_pipeline.gateway.worker import Worker
 from cache_pipeline.service.engine import declared_reports, open_service
+from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.settings import Settings, SettingsError
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -69,13 +70,19 @@ def serve_gateway(settings: Settings, host: str, port: int, announce: Callable[[
             return
 
 
-async def work(settings: Settings, stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+async def work(
+    settings: Settings,
+    stop: asyncio.Event,
+    announce: Callable[[str], None],
+    on_keep: OnKeep = keep_no_record,
+) -> None:
     """Take jobs until told to stop.
 
     Args:
         settings: of the deployment.
         stop: ends it, after what was begun.
         announce: told the worker's name when it begins.
+        on_keep: hears of what is written to history.
 
     Raises:
         SettingsError: a URL is missing or of an unknown broker.
@@ -83,7 +90,7 @@ async def work(settings: Settings, stop: asyncio.Event, announce: Callable[[str]
     reports = declared_reports(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(open_service(settings))
+        service = await stack.enter_async_context(open_service(settings, on_keep))
         pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _WORKER_CONNECTIONS))
         queue = await stack.enter_async_context(open_queue(settings))
         events = JobEvents(service.redis)

@@ -6,9 +6,9 @@ See https://docs.dagster.io/guides/build/io-managers
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import dagster as dg
+import pandas as pd
 import pyarrow as pa
 
 from cache_pipeline.orchestration.partitions import partition_intervals
@@ -59,13 +59,26 @@ class HistoryIOManager(_TierIOManager):
         rows = sum(partition.rows.num_rows for partition in obj)
         context.add_output_metadata({"dagster/row_count": rows, "table": f"history.{report.report}"})
 
-    def load_input(self, context: dg.InputContext) -> Rows:
-        """Rows of the wanted partitions; few of them are in memory."""
+    def load_input(self, context: dg.InputContext) -> Rows | pa.Table | pd.DataFrame:
+        """Rows of the wanted partitions, as the input is annotated.
+
+        ``pa.Table`` and ``pd.DataFrame`` hold them all, or those ``columns`` that the input's metadata names; anything
+        else gets ``Rows``, of which few are in memory.
+        """
         report = self._report(context)
         series = self.engine.tenant_series(report)
         with self.engine.history() as history:
             spans = IntervalSet(self._intervals(context))
-            return history.rows(series, spans, report_columns(report))
+            return _as_annotated(context, history.rows(series, spans, report_columns(report)))
+
+
+def _as_annotated(context: dg.InputContext, rows: Rows) -> Rows | pa.Table | pd.DataFrame:
+    wanted = (context.definition_metadata or {}).get("columns")
+    kind = context.dagster_type.typing_type
+    if kind not in (pa.Table, pd.DataFrame):
+        return rows
+    table = rows.table().select(list(wanted)) if wanted else rows.table()
+    return table.to_pandas() if kind is pd.DataFrame else table
 
 
 class HotIOManager(_TierIOManager):
@@ -113,8 +126,10 @@ class EdgeIOManager(_TierIOManager):
             }
         )
 
-    def load_input(self, context: dg.InputContext) -> Any:
-        """Published rows of the wanted partitions, as Arrow."""
+    def load_input(self, context: dg.InputContext) -> pa.Table | pd.DataFrame:
+        """Published rows of the wanted partitions, as Arrow or, where the input is so annotated, pandas."""
         report, edge = self._report(context), self.engine.edge()
         spans = IntervalSet(self._intervals(context))
-        return pa.concat_tables([edge.read(report, span) for span in spans])
+        table = pa.concat_tables([edge.read(report, span) for span in spans])
+        found = _as_annotated(context, Rows.of(table))
+        return table if isinstance(found, Rows) else found

@@ -6,7 +6,7 @@ See https://docs.dagster.io/guides/build/partitions-and-backfills
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 
@@ -21,6 +21,7 @@ _FORMATS: Mapping[Cadence, tuple[str, str]] = {
     Cadence.week: ("%Y-%m-%d", "0 0 * * 1"),
 }
 
+_WEEK = timedelta(days=8)
 _PARTITION_TAG = "dagster/partition"
 _RANGE_START_TAG, _RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -66,6 +67,20 @@ def keys_within(partitions: dg.TimeWindowPartitionsDefinition, interval: Interva
         return []
     keys = partitions.get_partition_keys_in_time_window(dg.TimeWindow(existing.start, existing.end))
     return [key for key, span in partition_intervals(partitions, keys).items() if interval.contains(span)]
+
+
+def keys_touching(partitions: dg.TimeWindowPartitionsDefinition, interval: Interval) -> list[str]:
+    """Keys of the partitions that share an instant with an interval, in order; those that have ended by now."""
+    first, last = partitions.get_first_partition_window(), partitions.get_last_partition_window()
+    if first is None or last is None:
+        return []
+    existing = interval.intersection(Interval(first.start, last.end))
+    if existing is None:
+        return []
+    # The partition in which it begins starts before it, and the last ends after it: by a week at most.
+    window = dg.TimeWindow(max(existing.start - _WEEK, first.start), min(existing.end + _WEEK, last.end))
+    keys = partitions.get_partition_keys_in_time_window(window)
+    return [key for key, span in partition_intervals(partitions, keys).items() if span.intersection(existing)]
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:

@@ -37,6 +37,7 @@ from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.staging import Staging
+from cache_pipeline.tiers.ttl import report_freshness
 
 #: Says how far a run is, with ``done`` and ``total`` as extras of each record.
 progress = logging.getLogger("cache_pipeline.progress")
@@ -58,6 +59,15 @@ class FetchConfig(dg.Config):
     attempt: int = 0
 
 
+def freshness_badge(report: Report) -> dg.FreshnessPolicy:
+    """The badge in the UI: a partition is due each cadence, its settle time later, and a failure one cadence after that.
+
+    It is the asset's alone: an old day that is backfilled makes it green. Which partitions are stale the sensor says.
+    """
+    due = report.partition.step.nominal + report.settle + report_freshness(report)
+    return dg.FreshnessPolicy.time_window(fail_window=due + report.partition.step.nominal, warn_window=due)
+
+
 def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinition, text: str) -> dg.AssetSpec:
     above = {"staged": [], "history": ["staged"], "hot": ["history"], "edge": ["history"]}[layer]
     return dg.AssetSpec(
@@ -68,6 +78,7 @@ def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinit
         kinds=_KINDS[layer],
         owners=report.owners,
         partitions_def=partitions,
+        freshness_policy=freshness_badge(report) if layer == "history" else None,
         metadata={REPORT_METADATA: report.report, "dagster/column_schema": column_schema(report_columns(report))},
     )
 
