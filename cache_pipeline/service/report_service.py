@@ -373,9 +373,19 @@ class ReportService:
             plan = await self._planner.plan(query, asked_at)
             if not plan.due:
                 return await self._answered(plan)
-            await self._fetch_and_keep(plan, lane, tell)
-            # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
-            return await self._from_history(query, asked_at)
+
+            async def landed() -> bool:
+                nonlocal ready
+                ready = await self.held(query)
+                return ready is not None
+
+            # Other processes wait for the answer as it goes out, and not for its chunks one by one.
+            async with self.flights.hold(query.key(HOT_TTL_TIER), landed) as mine:
+                if not mine:
+                    return ready
+                await self._fetch_and_keep(plan, lane, tell)
+                # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
+                return await self._from_history(query, asked_at)
 
         def hear(news: News) -> None:
             if isinstance(news, JudgedChunk):
