@@ -70,6 +70,12 @@ def _quota(tell: Tell) -> Result:
     return measure(tell)
 
 
+def _stampede(tell: Tell) -> Result:
+    from benchmarks.stampede.benchmark import measure
+
+    return measure(tell)
+
+
 _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
     {
         "dashboard": _dashboard,
@@ -81,6 +87,7 @@ _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
         "memory": _memory,
         "polling": _polling,
         "quota": _quota,
+        "stampede": _stampede,
     }
 )
 

@@ -1,0 +1,60 @@
+"""The contender of this project: the engine, whole, with its history and its ledger behind the hot tier."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from pydantic import SecretStr
+
+from benchmarks.stampede.setup import CLIENT, POLL_SECONDS, SECRET, Ask, Setup
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.engine import migrate_history, open_service
+from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
+from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
+
+_REPORT = Report.model_validate(
+    {
+        "report": "queue_hour",
+        "description": "Offered by queue, by hour",
+        "platform": "reportdata",
+        "query_type": "queue-performance",
+        "granularity": "PT1H",
+        "group_by": ["queueId"],
+        "metrics": ["offered"],
+        "partition": "day",
+        "start": "2024-01-01",
+    }
+)
+
+
+def _settings(setup: Setup) -> Settings:
+    account = {
+        "base_url": setup.vendor_url,
+        "login_url": f"{setup.vendor_url}/oauth/token",
+        "requests_per_window": 100_000,
+    }
+    client = ClientCredentials(client_id=CLIENT, client_secret=SecretStr(SECRET), weight=1)
+    return Settings(
+        postgres_url=setup.postgres_url,
+        redis_url=setup.redis_url,
+        reportdata=VendorAccount.model_validate(account | {"clients": [client]}),
+    )
+
+
+def prepare(setup: Setup) -> None:
+    """Makes the tables of history."""
+    migrate_history(_settings(setup), {_REPORT.report: _REPORT})
+
+
+@asynccontextmanager
+async def ours(setup: Setup) -> AsyncGenerator[Ask]:
+    """The engine."""
+    async with open_service(_settings(setup)) as service:
+        # As often as the peers ask, so that the length of a wait between two polls decides nothing.
+        every = Pacing(PollPolicy.guide, guide=Guide(POLL_SECONDS, POLL_SECONDS))
+        service = replace(service, pacings={"reportdata": every})
+
+        async def ask(interval: str) -> bytes:
+            return (await service.answer(_REPORT, interval)).body
+
+        yield ask
