@@ -46,6 +46,12 @@ def _history(tell: Tell) -> Result:
     return measure(tell)
 
 
+def _jobs(tell: Tell) -> Result:
+    from benchmarks.jobs.benchmark import measure
+
+    return measure(tell)
+
+
 def _keys(tell: Tell) -> Result:
     from benchmarks.keys.benchmark import measure
 
@@ -83,6 +89,7 @@ _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
         "edge": _edge,
         "gateway": _gateway,
         "history": _history,
+        "jobs": _jobs,
         "keys": _keys,
         "memory": _memory,
         "polling": _polling,

@@ -138,7 +138,16 @@ class Gateway:
             answer = await self.service_of(caller.tenant).ready(asked.query, stale=_EVER)
             if answer is not None:
                 return Served(answer, Source.history)
-        return await self.accept(asked, caller)
+        stale = await self._stale(asked, caller)
+        accepted = await self.accept(asked, caller)
+        return Served(stale, Source.history) if stale is not None else accepted
+
+    async def _stale(self, asked: Asked, caller: Principal) -> Answer | None:
+        """Figures that are too old by no more than their declaration lets them be served for meanwhile."""
+        allowed = asked.report.stale_while_revalidate
+        if allowed is None:
+            return None
+        return await self.service_of(caller.tenant).ready(asked.query, stale=allowed)
 
     async def accept(self, asked: Asked, caller: Principal, lane: Lane | None = None) -> Accepted:
         """Put the one job of this meaning on the queue, or join it."""

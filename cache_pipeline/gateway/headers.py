@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -50,7 +51,7 @@ def age_of(answer: Answer, report: Report, now: datetime) -> Age:
     if known.provisional_from is None or known.fetched_at is None:
         return Age(0, None)
     age = max(timedelta(0), now - known.fetched_at)
-    return Age(int(age.total_seconds()), int((report_freshness(report) - age).total_seconds()))
+    return Age(int(age.total_seconds()), math.floor((report_freshness(report) - age).total_seconds()))
 
 
 def etag_in(form: Form, etag: str) -> str:

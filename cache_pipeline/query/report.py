@@ -124,6 +124,12 @@ class Report(BaseModel, frozen=True):
     freshness: timedelta | None = Field(
         None, gt=timedelta(0), description="How old provisional figures may grow; by default follows the partition"
     )
+    stale_while_revalidate: timedelta | None = Field(
+        None,
+        gt=timedelta(0),
+        description="The HTTP API may serve provisional figures that are older than their freshness by so much, with their "
+        "age told, while a job fetches them anew; without it a caller is told to wait",
+    )
     ask_ahead_after: int | None = Field(
         None,
         ge=1,

@@ -3,10 +3,11 @@
 import asyncio
 import csv
 import io
+from datetime import timedelta
 
 import pyarrow as pa
 
-from cache_pipeline_tests.gateway.conftest import DAY
+from cache_pipeline_tests.gateway.conftest import DAY, REPORT
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 
@@ -90,3 +91,23 @@ async def test_the_same_question_in_a_body_is_the_same_question(open_api):
         by_url = await api.http.get(URL)
         by_body = await api.http.post("/v1/reports/queue_hour", json={"interval": DAY})
         assert by_url.headers["Location"] == by_body.headers["Location"]
+
+
+async def test_figures_that_are_a_little_too_old_are_served_with_their_age_while_they_are_fetched_anew(open_api):
+    changes = {"freshness": timedelta(seconds=1), "stale_while_revalidate": timedelta(days=1000)}
+    today = "/v1/reports/queue_hour?interval=2026-01-06T10:00Z/2026-01-06T12:00Z"
+    async with open_api(REPORT.model_copy(update=changes), vendor={"watermark_lag_seconds": 7200.0}) as api:
+        api.start_worker()
+        first = await api.http.get(today, headers={"Prefer": "wait=20"})
+        assert first.status_code == 200
+        assert first.headers["Provisional-From"]
+        await api.stop_workers()
+        async with api.gateway.jobs._pool.connection() as connection:
+            await connection.execute("DELETE FROM cache_pipeline_state.job")
+        await asyncio.sleep(1.1)
+        await api.gateway.service.redis.flushdb()
+        stale = await api.http.get(today)
+        assert stale.status_code == 200
+        assert int(stale.headers["Age"]) >= 1
+        assert "ttl=-" in stale.headers["Cache-Status"]
+        assert (await api.gateway.jobs.counts())["queued"] == 1

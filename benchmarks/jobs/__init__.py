@@ -1,0 +1,1 @@
+"""A thousand jobs through RabbitMQ, with a worker killed in the middle."""
