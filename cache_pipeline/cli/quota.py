@@ -29,12 +29,29 @@ def _room(policy: QuotaPolicy, client: ClientQuota, lane: Lane) -> int:
     return 0 if client.throttled_for_s else max(0, policy.slots(lane) - client.used)
 
 
+def _token_age(client: ClientQuota) -> str:
+    """How old the shared access token is, of how long it lives."""
+    if client.token_age_s is None or client.token_life_s is None:
+        return "login refused" if client.login_refused else "none"
+    return f"{client.token_age_s:,.0f} of {client.token_life_s:,.0f} s"
+
+
 def _table(snapshot: Snapshot) -> Table:
     table = Table(title="Shared quota")
     table.add_column("platform")
     table.add_column("OAuth client")
     table.add_column("state")
-    for heading in ("used", "in flight", "interactive", "scheduled", "backfill", "next slot", "granted", "429"):
+    for heading in (
+        "used",
+        "in flight",
+        "interactive",
+        "scheduled",
+        "backfill",
+        "next slot",
+        "granted",
+        "429",
+        "token age",
+    ):
         table.add_column(heading, justify="right")
     for platform, (policy, clients) in snapshot.items():
         for client in clients:
@@ -49,6 +66,7 @@ def _table(snapshot: Snapshot) -> Table:
                 f"{client.throttled_for_s:.1f} s" if client.throttled_for_s else "now",
                 f"{client.granted_total:,}",
                 f"{client.rejected_total:,}",
+                _token_age(client),
             )
     return table
 

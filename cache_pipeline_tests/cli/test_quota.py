@@ -52,6 +52,7 @@ def test_people_see_every_client_and_no_secret(account, said):
     assert "example-1" in shown
     assert "example-2" in shown
     assert "available" in shown
+    assert "token age" in shown
     assert SECRET not in shown
 
 

@@ -66,6 +66,20 @@ async def test_queries_of_every_lane_end_without_one_429_or_401_at_the_vendor(sh
     assert {call["status"] for call in counters["calls"] if "oauth" not in call["call"]} <= {200, 202}
 
 
+async def test_a_job_that_outlives_its_token_several_times_sees_no_401(shared_redis: redis.asyncio.Redis):
+    # Twelve minutes and tokens of five, a hundred and fifty times as fast.
+    vendor = VENDOR.model_copy(
+        update={"token_lifetime_seconds": 2.0, "job_seconds_base": 4.8, "job_seconds_variation": 0}
+    )
+    with running_simulator(vendor) as url:
+        async with upstream_client(settings(url), shared_redis) as client, httpx.AsyncClient(base_url=url) as admin:
+            await run_query(client, Lane.scheduled)
+            counters = (await admin.get("/simulator/counters")).json()
+    assert not [call for call in counters["calls"] if call["status"] == 401]
+    assert counters["summary"]["submits"] == 1
+    assert max(counters["logins"].values()) >= 3, "the token was renewed on the way"
+
+
 async def test_the_vendors_faults_stay_below_the_transport(shared_redis: redis.asyncio.Redis):
     with running_simulator(VENDOR) as url:
         async with upstream_client(settings(url), shared_redis) as client, httpx.AsyncClient(base_url=url) as admin:
