@@ -82,6 +82,12 @@ def _stampede(tell: Tell) -> Result:
     return measure(tell)
 
 
+def _trace(tell: Tell) -> Result:
+    from benchmarks.trace.benchmark import measure
+
+    return measure(tell)
+
+
 _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
     {
         "dashboard": _dashboard,
@@ -95,6 +101,7 @@ _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
         "polling": _polling,
         "quota": _quota,
         "stampede": _stampede,
+        "trace": _trace,
     }
 )
 

@@ -198,11 +198,16 @@ def plan(
     borrowed = tuple(_borrowed(kept, others, due, now))
     for each in borrowed:
         due -= each.intervals
+        span -= each.intervals
+    if due:
+        # What is provisional beside it, in the same chunk, comes with the same query.
+        parts = [kept.coverage.around(due, IntervalSet([chunk])) for chunk in chunks_of(span, report)]
+        due = IntervalSet(part for each in parts for part in each)
     chunks = tuple(chunks_of(due, report))
     cost = cost or Cost.assumed(report)
     coverage = _as_if_held(kept.coverage, borrowed)
     steps = (
-        *_held_steps(report, kept.coverage, span - due, borrowed, freshness),
+        *_held_steps(report, kept.coverage, span - due, freshness),
         *_borrowed_steps(borrowed),
         *(
             PlanStep(Source.vendor, report.report, chunk, _why_asked(chunk, kept.coverage, freshness), cost.calls, cost.seconds)
@@ -271,11 +276,7 @@ def _as_if_held(coverage: Coverage, borrowed: Sequence[Borrowed]) -> Coverage:
     return coverage
 
 
-def _held_steps(
-    report: Report, coverage: Coverage, held: IntervalSet, borrowed: Sequence[Borrowed], freshness: timedelta
-) -> Iterable[PlanStep]:
-    for each in borrowed:
-        held -= each.intervals
+def _held_steps(report: Report, coverage: Coverage, held: IntervalSet, freshness: timedelta) -> Iterable[PlanStep]:
     for part in held & coverage.complete:
         yield PlanStep(Source.history, report.report, part, "held and final: never asked again")
     for each in coverage.fetched:
@@ -297,8 +298,8 @@ def _why_asked(chunk: Interval, coverage: Coverage, freshness: timedelta) -> str
     missing = within - coverage.complete - coverage.provisional
     if missing == within:
         return "not held"
-    stale = f"provisional, and older than {_spoken(freshness)}"
-    return f"partly not held, partly {stale}" if missing else stale
+    stale = f"provisional, and in part older than {_spoken(freshness)}"
+    return "partly not held, partly provisional" if missing else stale
 
 
 def _spoken(span: timedelta) -> str:

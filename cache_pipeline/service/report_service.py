@@ -202,7 +202,7 @@ class ReportService:
         wanted = {key: span for key, span in wanted.items() if clipped_to_now(span, report, now) is not None}
         spans = IntervalSet(wanted.values())
         coverage = await asyncio.to_thread(self.history.coverage, series)
-        held_intervals = IntervalSet() if again else spans - coverage.gaps(spans, now, freshness)
+        held_intervals = IntervalSet() if again else spans - coverage.to_ask(spans, now, freshness)
         gaps = IntervalSet(part for gap in spans - held_intervals if (part := clipped_to_now(gap, report, now)))
         held = Held(
             held_intervals,
@@ -213,7 +213,9 @@ class ReportService:
         )
 
         def missing(chunk: Interval, held: Coverage) -> IntervalSet:
-            return IntervalSet([chunk]) - held.since(now) if again else held.gaps(IntervalSet([chunk]), now, freshness)
+            return (
+                IntervalSet([chunk]) - held.since(now) if again else held.to_ask(IntervalSet([chunk]), now, freshness)
+            )
 
         def not_before(interval: Interval) -> datetime:
             # An answer that was all final when it was asked for is as good as one of now.

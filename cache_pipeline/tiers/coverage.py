@@ -44,6 +44,18 @@ class Coverage:
         fresh = (part for each in self.fetched if now - each.at < freshness for part in each.intervals)
         return missing - (self.provisional & IntervalSet(fresh))
 
+    def to_ask(self, wanted: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
+        """The gaps, and the provisional figures beside them.
+
+        One query asks for both, and they are then of one age; asked for apart, each bucket would go on costing a query
+        of its own in every freshness.
+        """
+        return self.around(self.gaps(wanted, now, freshness), wanted)
+
+    def around(self, gaps: IntervalSet, wanted: IntervalSet) -> IntervalSet:
+        """Of what is wanted and not final, the stretches that hold a gap."""
+        return IntervalSet(part for part in wanted - self.complete if IntervalSet([part]) & gaps)
+
     def since(self, instant: datetime) -> IntervalSet:
         """What of the interval that was looked for was fetched after an instant."""
         return IntervalSet(part for each in self.fetched if each.at > instant for part in each.intervals)

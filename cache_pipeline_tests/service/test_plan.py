@@ -56,23 +56,34 @@ def told(found: Plan) -> list[tuple[str, str, str]]:
     return [(step.source, step.report, str(step.interval)) for step in found.steps]
 
 
-def test_what_is_final_is_never_asked_for_and_what_is_provisional_only_when_its_time_is_up():
-    kept = holding(
+def held_until_now(minutes: float) -> Holding:
+    """Final but for the last two hours, of which the first was asked for nine minutes ago."""
+    return holding(
         complete=[span("05T00:00", "06T11:00")],
-        provisional=[(span("06T11:00", "06T12:00"), NOW - timedelta(minutes=9)),
-                     (span("06T12:00", "06T13:00"), NOW - timedelta(minutes=11))],
-    )  # fmt: skip
-    found = plan(query(), kept, [], NOW)
+        provisional=[
+            (span("06T11:00", "06T12:00"), NOW - timedelta(minutes=9)),
+            (span("06T12:00", "06T13:00"), NOW - timedelta(minutes=minutes)),
+        ],
+    )
+
+
+def test_what_is_final_is_never_asked_for_and_what_is_fresh_enough_is_served():
+    found = plan(query(), held_until_now(minutes=8), [], NOW)
+    assert [(step.source, step.why) for step in found.steps] == [
+        ("history", "held and final: never asked again"),
+        ("history", "provisional, and fresh enough until 2026-01-06T12:06:00Z"),
+        ("history", "provisional, and fresh enough until 2026-01-06T12:07:00Z"),
+    ]
+    assert found.calls == 0
+
+
+def test_once_a_provisional_bucket_is_too_old_those_beside_it_come_with_the_same_query():
+    found = plan(query(), held_until_now(minutes=11), [], NOW)
     assert told(found) == [
         ("history", "queue_hour", "2026-01-05T00:00:00Z/2026-01-06T11:00:00Z"),
-        ("history", "queue_hour", "2026-01-06T11:00:00Z/2026-01-06T12:00:00Z"),
-        ("vendor", "queue_hour", "2026-01-06T12:00:00Z/2026-01-06T13:00:00Z"),
+        ("vendor", "queue_hour", "2026-01-06T11:00:00Z/2026-01-06T13:00:00Z"),
     ]
-    assert [step.why for step in found.steps] == [
-        "held and final: never asked again",
-        "provisional, and fresh enough until 2026-01-06T12:06:00Z",
-        "provisional, and older than 10 min",
-    ]
+    assert found.steps[-1].why == "provisional, and in part older than 10 min"
 
 
 def test_gaps_are_cut_into_chunks_that_the_report_declares():
@@ -169,6 +180,5 @@ def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, 
     assert IntervalSet(parts) == IntervalSet([found.query.span])
     assert sum((part.length for part in parts), timedelta()) == found.query.span.length
     assert not found.due & kept.coverage.complete
-    if minutes < 10:
-        assert not found.due & kept.coverage.provisional
+    assert all(kept.coverage.gaps(IntervalSet([part]), NOW, timedelta(minutes=10)) for part in found.due)
     assert not found.coverage.gaps(IntervalSet([found.query.span]) - found.due, NOW, timedelta(minutes=10))

@@ -1,0 +1,1 @@
+"""`trace`: what a day of fifty dashboards costs the vendor."""

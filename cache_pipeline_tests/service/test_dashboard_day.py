@@ -1,0 +1,55 @@
+"""What a dashboard of thirty days costs the vendor that is refreshed all through a day."""
+
+from datetime import timedelta
+
+import pytest
+
+from benchmarks.trace.caches import LAG, REPORT, Ours
+from benchmarks.trace.least import Rules, least_queries
+from benchmarks.trace.trace import DAY_END, DAY_START, Request, Window
+from cache_pipeline.tiers.ttl import report_freshness
+
+FRESHNESS = report_freshness(REPORT)
+
+
+def day_of(window: Window, every: timedelta) -> list[Request]:
+    """Its refreshes on the day that Berlin's clocks are set forward."""
+    found: list[Request] = []
+    at = DAY_START + timedelta(seconds=7)
+    while at < DAY_END:
+        start, end = window.bounds(at)
+        payload = {
+            "reportId": "queue-performance",
+            "timeGrouping": window.grouping,
+            "interval": f"{start.isoformat()}/{end.isoformat()}",
+            "groupBy": list(window.group_by),
+            "columns": list(window.columns),
+            "timeZone": window.zone,
+        }
+        found.append(Request(at, window, payload))
+        at += every
+    return found
+
+
+@pytest.mark.parametrize("grouping", ["by15Minutes", "byHour", "byDay"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata"])
+def test_it_costs_the_thirty_days_once_and_then_one_query_in_each_freshness(grouping: str, zone: str):
+    window = Window(30, grouping, zone, ("queueId",), ("offered",), ())
+    day, ours = day_of(window, timedelta(minutes=5)), Ours()
+    for request in day:
+        ours.answer(request)
+    first = 31 + 1
+    assert ours.bill.queries <= first + (DAY_END - DAY_START) / FRESHNESS + 2
+    assert ours.bill.oldest < FRESHNESS
+    least = least_queries(day, Rules(REPORT.zone, LAG, FRESHNESS))
+    assert least <= ours.bill.queries <= 1.1 * least
+
+
+def test_asked_every_ten_seconds_it_costs_no_more():
+    window = Window(30, "by15Minutes", "Europe/Berlin", (), ("offered",), ())
+    day = [request for request in day_of(window, timedelta(seconds=10)) if request.at < DAY_START + timedelta(hours=2)]
+    ours = Ours()
+    for request in day:
+        ours.answer(request)
+    # Each quarter that begins must be asked for when it has, besides the twelve freshnesses of an hour.
+    assert ours.bill.queries <= 31 + 2 * (12 + 4)
