@@ -5,23 +5,28 @@ See https://docs.dagster.io/guides/automate
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
+from cache_pipeline.orchestration.lanes import LANE_TAG
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.orchestration.staleness import StaleRange, settled_ranges, stale_ranges
+from cache_pipeline.orchestration.staleness import StaleRange, restated_ranges, settled_ranges, stale_ranges
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Cadence, Report
 from cache_pipeline.service.engine import utc_now
 from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.upstream.quota import Lane
 
 #: How far back the sensor looks for what is missing; older gaps are a backfill, which a person starts.
 _LOOK_BACK = timedelta(days=2)
 _RANGES_A_TICK = 3
 #: A schedule's hour and minute reach no further; what is not settled by then the sensor fetches again.
 _LONGEST_WAIT = timedelta(hours=23, minutes=59)
+#: Vendors correct figures by night.
+_RESTATED_EVERY = timedelta(days=1)
 
 
 def _within(ranges: Iterable[StaleRange], key: str, order: Sequence[str]) -> bool:
@@ -64,9 +69,35 @@ def report_automation(report: Report, partitions: dg.TimeWindowPartitionsDefinit
         if not found:
             yield dg.SkipReason(f"all {len(recent)} recent partitions are fresh")
         for stale in found:
-            yield dg.RunRequest(
-                run_key=f"{report.report}:{stale.first}:{stale.last}:{stale.seen}",
-                tags={**range_tags(stale.first, stale.last), "cache_pipeline/lane": "scheduled"},
-            )
+            yield _run_of(report, stale)
 
-    return dg.Definitions(jobs=[job], schedules=[schedule], sensors=[sensor])
+    restatement = [_restatement_sensor(report, partitions, job)] if report.restate else []
+    return dg.Definitions(jobs=[job], schedules=[schedule], sensors=[sensor, *restatement])
+
+
+def _run_of(report: Report, found: StaleRange, *, again: bool = False) -> dg.RunRequest:
+    fetch = {"ops": {f"staged__{report.report}": {"config": {"again": True}}}}
+    return dg.RunRequest(
+        run_key=f"{report.report}:{'restated:' if again else ''}{found.first}:{found.last}:{found.seen}",
+        run_config=fetch if again else {},
+        tags={**range_tags(found.first, found.last), LANE_TAG: str(Lane.backfill if again else Lane.scheduled)},
+    )
+
+
+def _restatement_sensor(report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: Any) -> dg.SensorDefinition:
+    """Asks again, once a day, for what the vendor may have corrected; whatever history holds."""
+    window = report.restate or timedelta(0)
+
+    @dg.sensor(
+        name=f"{report.report}_restatement_sensor",
+        job=job,
+        minimum_interval_seconds=600,
+        description=f"Asks once a day again for the partitions of the last {window}, which the vendor may have corrected",
+    )
+    def restatement() -> Iterator[dg.RunRequest]:
+        now = utc_now()
+        recent = partition_intervals(partitions, keys_within(partitions, Interval(now - window, now)))
+        for found in restated_ranges(recent, now, window, _RESTATED_EVERY, at_most=_RANGES_A_TICK):
+            yield _run_of(report, found, again=True)
+
+    return restatement

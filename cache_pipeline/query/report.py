@@ -124,6 +124,11 @@ class Report(BaseModel, frozen=True):
     freshness: timedelta | None = Field(
         None, gt=timedelta(0), description="How old provisional figures may grow; by default follows the partition"
     )
+    restate: timedelta | None = Field(
+        None,
+        gt=timedelta(0),
+        description="Final figures up to this age are asked for again once a day, for vendors correct them; by default never",
+    )
     stale_while_revalidate: timedelta | None = Field(
         None,
         gt=timedelta(0),

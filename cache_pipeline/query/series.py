@@ -82,6 +82,10 @@ class Query:
         return self.begun or self.interval
 
     def key(self, ttl_tier: str) -> str:
-        """``analytics:{query_type}:{sha256}:{ttl_tier}`` (G7); the tenant is part of what is hashed."""
-        digest = _digest({**self.series.meaning, "interval": str(self.interval)})
-        return f"analytics:{self.series.report.query_type}:{digest}:{ttl_tier}"
+        """``analytics:{query_type}:{sha256}:{ttl_tier}`` (G7); the tenant is part of what is hashed.
+
+        So is the report: an answer bears its name, and is as fresh as it declares.
+        """
+        report = self.series.report
+        digest = _digest({**self.series.meaning, "report": report.report, "interval": str(self.interval)})
+        return f"analytics:{report.query_type}:{digest}:{ttl_tier}"

@@ -108,3 +108,30 @@ def test_what_the_sensor_asks_for_is_not_asked_for_again_once_it_has_run(
     assert bench.run(instance, key, tags=dict(request.tags)).success
     assert bench.asked() >= 1
     assert _asked(bench, instance) == []
+
+
+def test_what_the_vendor_may_have_corrected_is_asked_for_again_once_a_day_though_history_holds_it(
+    servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    with bench_of(servers, tmp_path, declared(restate="P3D")) as bench:
+        name = bench.report.report
+        sensor = bench.definitions().resolve_sensor_def(f"{name}_restatement_sensor")
+        with dg.build_sensor_context(instance=instance) as context:
+            (request,) = list(sensor.evaluate_tick(context).run_requests or [])
+            (again,) = list(sensor.evaluate_tick(context).run_requests or [])
+        keys = keys_of_run(bench.partitions, request.tags)
+        assert 2 <= len(keys) <= 3
+        assert request.run_key == again.run_key, "once a day"
+        assert request.tags["cache_pipeline/lane"] == "backfill"
+        assert bench.run(instance, keys[0], keys[-1]).success
+        bench.asked()
+        assert bench.run(instance, keys[0], keys[-1]).success
+        assert bench.asked() == 0, "history holds it"
+        job = bench.definitions().resolve_job_def(f"{name}_job")
+        assert job.execute_in_process(instance=instance, run_config=request.run_config, tags=request.tags).success
+        assert bench.asked() >= len(keys)
+
+
+def test_a_report_that_declares_no_restatement_has_no_sensor_for_it(bench: Bench) -> None:
+    names = [sensor.name for sensor in bench.definitions().sensors or []]
+    assert not [name for name in names if name.endswith("_restatement_sensor")]

@@ -39,7 +39,6 @@ def test_any_two_spellings_of_one_meaning_have_one_key(chance):
         filters={"type": "and", "predicates": shuffled(predicates, chance)},
         granularity=chance.choice(["PT1H", "PT60M"]),
         description=chance.choice(["One", "Another"]),
-        report=chance.choice(["queue_hour", "another_name"]),
         owners=chance.choice([[], ["team:a"]]),
         volume_metric=chance.choice([None, "offered"]),
         expected_groups=chance.choice([None, 3]),
@@ -142,3 +141,7 @@ def test_groups_of_a_bucket_come_from_the_filter_where_it_names_them_all_else_fr
 def test_a_filter_that_is_none_is_refused(wrong):
     with pytest.raises(ValidationError):
         Filter.model_validate(wrong)
+
+
+def test_reports_of_one_meaning_have_keys_of_their_own_for_their_answers_bear_their_names():
+    assert key(report="queue_hour") != key(report="another_name")
