@@ -28,8 +28,13 @@ demo: $(VENV)/demo.stamp ## Run the main job on embedded servers and a simulated
 dev: $(VENV)/demo.stamp ## The same, staying up with the Dagster UI and the HTTP API; Ctrl-C stops all of it
 	@$(BIN)/cache-pipeline dev $(WISH) $(if $(PORT),--port "$(PORT)") $(if $(API_PORT),--api-port "$(API_PORT)")
 
-test: $(VENV)/dev.stamp ## Run every test
+test: $(VENV)/dev.stamp ## Run every test (ARGS=... for pytest's own arguments)
+ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
+else
+	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone"
+	@$(BIN)/python -m pytest -m alone
+endif
 
 check: $(VENV)/dev.stamp ## Lint, format, types, floors
 	@$(BIN)/ruff check .

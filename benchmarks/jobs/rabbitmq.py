@@ -61,7 +61,12 @@ def rabbitmq(folder: Path) -> Generator[str]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        subprocess.run(["epmd", "-kill"], env=environment, capture_output=True, check=False)  # noqa: S607
+        deadline = time.monotonic() + 10
+        # It refuses for as long as it takes the killed node to be alive.
+        while subprocess.run(["epmd", "-kill"], env=environment, capture_output=True, check=False).returncode:  # noqa: S607
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:

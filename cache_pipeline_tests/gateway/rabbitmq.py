@@ -93,7 +93,12 @@ class RabbitMQ:
         """End the node and its name service."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
-        subprocess.run(["epmd", "-kill"], env=self._environment, capture_output=True, check=False)
+        deadline = time.monotonic() + 10
+        # It refuses for as long as it takes the killed node to be alive.
+        while subprocess.run(["epmd", "-kill"], env=self._environment, capture_output=True, check=False).returncode:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.1)
 
 
 @contextmanager

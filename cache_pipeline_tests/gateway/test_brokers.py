@@ -142,6 +142,7 @@ group_by: [queueId]
 metrics: [offered]
 partition: day
 start: 2026-01-01
+chunk: PT1H
 expected_groups: 8
 """
 
