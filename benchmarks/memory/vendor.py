@@ -60,7 +60,10 @@ def _end_with(parent: Connection, server: ThreadingHTTPServer) -> None:
 
 
 class _Vendor(BaseHTTPRequestHandler):
-    """Submit, status and results (G1, G2). The job's id is the number of its rows, and the cursor that of the next."""
+    """Submit, status and results (G1, G2).
+
+    The job's id says how many rows the day has and which of them were asked for, and the cursor is the number of the next.
+    """
 
     protocol_version = "HTTP/1.1"
     # Head and body leave together, or each answer waits for an acknowledgement of the first.
@@ -72,23 +75,32 @@ class _Vendor(BaseHTTPRequestHandler):
         if self.path == "/oauth/token":
             self._answer({"access_token": self._client(), "token_type": "bearer", "expires_in": 86_400})
             return
-        json.loads(body)
-        rows = self.headers["Authorization"].removeprefix("Bearer ")
-        self._answer({"id": rows, "status": "queued", "percentComplete": 0, "createdTime": "2026-01-06T12:00:00Z"})
+        asked = Interval.parse(json.loads(body)["interval"])
+        rows = int(self.headers["Authorization"].removeprefix("Bearer "))
+        first, end = (-(-((instant - DAY.start) // _HOUR) * rows // 24) for instant in (asked.start, asked.end))
+        self._answer(
+            {
+                "id": f"{rows}-{first}-{end}",
+                "status": "queued",
+                "percentComplete": 0,
+                "createdTime": "2026-01-06T12:00:00Z",
+            }
+        )
 
     def do_GET(self) -> None:
         """A status, which is always completed, or a page."""
         url = urlsplit(self.path)
         if not url.path.endswith("/results"):
-            rows = url.path.rpartition("/")[2]
-            done = {"id": rows, "status": "completed", "percentComplete": 100, "resultUrl": f"{url.path}/results"}
+            job = url.path.rpartition("/")[2]
+            done = {"id": job, "status": "completed", "percentComplete": 100, "resultUrl": f"{url.path}/results"}
             self._answer(done)
             return
-        rows, query = int(url.path.split("/")[-2]), parse_qs(url.query)
-        first = int(query.get("cursor", ["0"])[0])
-        end = min(first + int(query["pageSize"][0]), rows)
-        page: dict[str, object] = {"id": str(rows), "dataAvailabilityDate": "2026-01-06T06:00:00Z"}
-        if end < rows:
+        job, query = url.path.split("/")[-2], parse_qs(url.query)
+        rows, begin, last = map(int, job.split("-"))
+        first = int(query.get("cursor", [str(begin)])[0])
+        end = min(first + int(query["pageSize"][0]), last)
+        page: dict[str, object] = {"id": job, "dataAvailabilityDate": "2026-01-06T06:00:00Z"}
+        if end < last:
             page["cursor"] = str(end)
         self._answer({**page, "rows": [_row(number, rows) for number in range(first, end)]})
 
