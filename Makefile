@@ -51,7 +51,7 @@ format: $(VENV)/dev.stamp ## Format and mend what the linter can
 
 lock: $(VENV)/demo.stamp ## Resolve the pinned requirements anew
 	@$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra rabbitmq --extra sqs --extra celery --group build --group dev --group bench --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements-dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra rabbitmq --extra sqs --extra celery --extra otel --group build --group dev --group bench --group docs --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements-dev.txt
 	$(BIN)/uv pip compile pyproject.toml --extra embedded --group build -c requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements.txt
 
 clean: ## Remove the virtual environment and everything a run wrote
