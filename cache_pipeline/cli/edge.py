@@ -23,8 +23,8 @@ from cache_pipeline.service.engine import declared_reports, edge_tier, report_co
 from cache_pipeline.service.republishing import Republished, republish, trailing_window
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.edge_carry import carried_files
-from cache_pipeline.tiers.edge_keep import (
+from cache_pipeline.tiers.edge.carry import carried_files
+from cache_pipeline.tiers.edge.keep import (
     KEEP_FOR,
     KEEP_SNAPSHOTS,
     collect_garbage,
@@ -32,7 +32,7 @@ from cache_pipeline.tiers.edge_keep import (
     snapshots,
     verify,
 )
-from cache_pipeline.tiers.edge_page import publish_page, read_labels
+from cache_pipeline.tiers.edge.page import publish_page, read_labels
 from cache_pipeline.tiers.history import open_history
 
 

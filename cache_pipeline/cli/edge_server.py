@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from cache_pipeline.cli.errors import CommandError
-from cache_pipeline.tiers.edge_store import CONTENT_TYPES, cache_control, content_type
+from cache_pipeline.tiers.edge.store import CONTENT_TYPES, cache_control, content_type
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "

@@ -13,7 +13,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import in_order
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.edge_files import published_rows
+from cache_pipeline.tiers.edge.files import published_rows
 
 
 async def tiers_agree(

@@ -17,7 +17,7 @@ import pytest
 from cache_pipeline import edge as public
 from cache_pipeline.cli.edge_server import CONTENT_SECURITY_POLICY, edge_app, listening, serving
 from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.edge_page import publish_page
+from cache_pipeline.tiers.edge.page import publish_page
 from cache_pipeline_tests.programs import program
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 

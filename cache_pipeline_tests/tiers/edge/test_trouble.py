@@ -13,9 +13,9 @@ import pytest
 from obstore.store import S3Store
 
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.edge_keep import verify
-from cache_pipeline.tiers.edge_page import publish_page
-from cache_pipeline.tiers.edge_readback import GRACE, read_back, require_public_url
+from cache_pipeline.tiers.edge.keep import verify
+from cache_pipeline.tiers.edge.page import publish_page
+from cache_pipeline.tiers.edge.readback import GRACE, read_back, require_public_url
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 
 DAY, NEXT = hours(0, 24), hours(24, 48)

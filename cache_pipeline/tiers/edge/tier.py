@@ -1,8 +1,4 @@
-"""The edge tier: immutable Parquet files and one small manifest on a static store, for a CDN to serve.
-
-A file is named by its content and never overwritten, for a reader that is half way through an overwritten file mixes
-two versions without noticing. Publishing puts files first, then a snapshot, and swaps the manifest last.
-"""
+"""Publishing and reading data sets: files first, then a snapshot, and the manifest swapped last."""
 
 from __future__ import annotations
 
@@ -17,11 +13,9 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.edge_files import Rows, Target, checked_rows, published_rows, targets, written
-from cache_pipeline.tiers.edge_store import EdgeStore, EdgeStoreError
-from cache_pipeline.tiers.manifest import DataFile, DataSet, Manifest, UnreadableManifest
-
-__all__ = ["EdgeStoreError", "EdgeTier", "Publication"]
+from cache_pipeline.tiers.edge.files import Rows, Target, checked_rows, published_rows, targets, written
+from cache_pipeline.tiers.edge.manifest import DataFile, DataSet, Manifest, UnreadableManifest
+from cache_pipeline.tiers.edge.store import EdgeStore, EdgeStoreError
 
 MANIFEST = "manifest.json"
 SWAP_ATTEMPTS = 40

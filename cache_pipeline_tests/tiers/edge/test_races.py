@@ -11,7 +11,7 @@ import pytest
 
 from cache_pipeline import edge
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.edge_keep import collect_garbage
+from cache_pipeline.tiers.edge.keep import collect_garbage
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 

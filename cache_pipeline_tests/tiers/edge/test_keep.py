@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline.tiers import edge_keep
-from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.edge_keep import collect_garbage, rollback, snapshots, verify
-from cache_pipeline.tiers.manifest import Manifest
+from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier, keep
+from cache_pipeline.tiers.edge.keep import collect_garbage, rollback, snapshots, verify
+from cache_pipeline.tiers.edge.manifest import Manifest
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 
 DAY = hours(0, 24)
@@ -203,7 +202,7 @@ def test_a_kept_snapshot_that_does_not_parse_stops_the_collection(folder_edge: E
 
 def test_the_grace_outlasts_what_an_edge_may_serve_stale():
     stale = timedelta(seconds=60 + 600 + 86400)
-    assert 2 * stale < edge_keep.KEEP_FOR
+    assert 2 * stale < keep.KEEP_FOR
 
 
 def test_a_manifest_of_before_is_still_understood(folder_edge: EdgeTier, root: Path):

@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 import pyarrow.parquet as pq
 from pyarrow import ArrowException, BufferReader
 
-from cache_pipeline.tiers.edge import MANIFEST, SWAP_ATTEMPTS, EdgeTier, snapshot_of
-from cache_pipeline.tiers.edge_store import EdgeStoreError
-from cache_pipeline.tiers.manifest import DataFile, DataSet, Manifest, UnreadableManifest
+from cache_pipeline.tiers.edge.manifest import DataFile, DataSet, Manifest, UnreadableManifest
+from cache_pipeline.tiers.edge.store import EdgeStoreError
+from cache_pipeline.tiers.edge.tier import MANIFEST, SWAP_ATTEMPTS, EdgeTier, snapshot_of
 
 #: Longer than an edge may serve an old manifest (a day of stale-if-error) plus the longest open browser tab.
 KEEP_FOR = timedelta(days=7)

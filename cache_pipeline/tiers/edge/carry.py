@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from cache_pipeline.tiers.edge import MANIFEST, EdgeTier
-from cache_pipeline.tiers.edge_files import checked
-from cache_pipeline.tiers.edge_page import LABELS
-from cache_pipeline.tiers.edge_store import EdgeStoreError
-from cache_pipeline.tiers.manifest import DataFile, DataSet
+from cache_pipeline.tiers.edge.files import checked
+from cache_pipeline.tiers.edge.manifest import DataFile, DataSet
+from cache_pipeline.tiers.edge.page import LABELS
+from cache_pipeline.tiers.edge.store import EdgeStoreError
+from cache_pipeline.tiers.edge.tier import MANIFEST, EdgeTier
 
 
 def carried_files(edge: EdgeTier, newest: timedelta | None = None) -> Mapping[str, bytes]:

@@ -1,0 +1,10 @@
+"""The edge tier: immutable Parquet files and one small manifest on a static store, for a CDN to serve.
+
+A file is named by its content and never overwritten, for a reader that is half way through an overwritten file mixes
+two versions without noticing.
+"""
+
+from cache_pipeline.tiers.edge.store import EdgeStoreError
+from cache_pipeline.tiers.edge.tier import EdgeTier, Publication
+
+__all__ = ["EdgeStoreError", "EdgeTier", "Publication"]
