@@ -1,13 +1,13 @@
 """The history tier: rows and their coverage in PostgreSQL, changed together or not at all.
 
-Every method is one short transaction on a connection of its own, and blocks; the engine calls them in threads.
+Every method is one short transaction, and blocks; the engine calls them in threads.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,7 @@ from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
+from cache_pipeline.tiers.connections import Connections
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.fetched import fetched_column, note_fetched, read_fetched
 from cache_pipeline.tiers.judged import note_chunks, read_lengths
@@ -94,7 +95,7 @@ def _server(postgres_url: str) -> str:
 
 @contextmanager
 def open_history(postgres_url: str) -> Generator[History]:
-    """History on a server; the connection that others are cloned from is closed at the end.
+    """History on a server; its connections are closed at the end.
 
     Raises:
         HistoryUnavailable: the server cannot be reached.
@@ -104,8 +105,8 @@ def open_history(postgres_url: str) -> Generator[History]:
     except dbapi.OperationalError:
         # The driver quotes a URL that it cannot read, password and all.
         raise HistoryUnavailable(f"{_server(postgres_url)} {UNREACHABLE}") from None
-    with connection:
-        yield History(connection)
+    with connection, closing(Connections(connection)) as connections:
+        yield History(connections)
 
 
 def _refuse_lost(cursor: Any, claims: Sequence[Claim]) -> None:
@@ -164,27 +165,21 @@ def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:
 class History:
     """Rows of every report in ``history.<report>``, and what of each series is covered."""
 
-    def __init__(self, connection: dbapi.Connection) -> None:
-        """Keep the connection that others are cloned from: a new one reads the server's types, ten times as long."""
-        self._connection = connection
+    def __init__(self, connections: Connections) -> None:
+        """Keep what transactions are made on."""
+        self._connections = connections
 
     @contextmanager
     def _transaction(self) -> Generator[Any]:
         try:
-            connection = self._connection.adbc_clone()
-        except dbapi.OperationalError as error:
-            raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
-        with connection, connection.cursor() as cursor:
-            try:
-                # Leaving without a commit rolls back.
+            with self._connections.transaction() as cursor:
                 yield cursor
-            except dbapi.ProgrammingError as error:
-                if error.sqlstate != _UNDEFINED_TABLE:
-                    raise
-                raise HistoryUnavailable(
-                    "PostgreSQL lacks a table of history: run `cache-pipeline migrate` for the reports declared now"
-                ) from error
-            connection.commit()
+        except dbapi.ProgrammingError as error:
+            if error.sqlstate != _UNDEFINED_TABLE:
+                raise
+            raise HistoryUnavailable(
+                "PostgreSQL lacks a table of history: run `cache-pipeline migrate` for the reports declared now"
+            ) from error
 
     def coverage(self, series: Series, around: Interval | None = None) -> Coverage:
         """What is held of a series; of an interval ``around`` which somebody asks, also when its final parts were fetched."""
