@@ -1,8 +1,8 @@
 """Each chunk asked by one caller over all processes: the flight is taken, history looked at again, and only the rest asked.
 
-A flight spans one cell of the calendar, that of the declared chunk: gaps are cut at its boundaries, so that two
-overlapping queries meet in the same flights. What the vendor holds already, left by a process that died or waiting to be kept,
-is found in the ledger and read, not asked for again.
+A flight is of the series and of the gap that is asked for: what overlaps it waits and looks again, so that no gap is asked
+for twice, and hours of one day that different callers lack are asked for side by side. What the vendor holds already, left by a
+process that died or waiting to be kept, is found in the ledger and read, not asked for again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from cache_pipeline.query.calendar import Step, floor, following
-from cache_pipeline.query.interval import Interval, IntervalSet, canonical_instant
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.asking import VendorAnswer, ask
@@ -45,7 +45,7 @@ def queries_for(missing: IntervalSet, open_jobs: Iterable[OpenJob], good: Callab
     """What to ask for so as to have what is missing of a cell, taking up the vendor's jobs where they serve.
 
     Args:
-        missing: part of one cell.
+        missing: part of one cell of the grid of declared chunks.
         open_jobs: those within that cell, the longest first.
         good: whether the answer to a job would still do.
 
@@ -71,7 +71,7 @@ class Flying:
     Attributes:
         jobs: sends the queries.
         judge: proves the answers.
-        flights: one for each cell over all processes.
+        flights: one for each gap over all processes.
         coverage: what history holds around an interval.
         held: history's rows of some intervals.
         missing: the part of an interval that must be asked.
@@ -92,41 +92,56 @@ class Flying:
         Raises:
             IncompleteAnswer, UpstreamError, SchemaMismatch: as proving and asking do.
         """
-        cell = self._cell(chunk)
-        name = f"{self.jobs.series.id}:{canonical_instant(cell.start)}"
+        name, within = self.jobs.series.id, chunk
 
         async def landed() -> bool:
             return not self.missing(chunk, await self.coverage(chunk))
 
         while True:
-            async with self.flights.hold(name, landed) as mine:
-                try:
-                    proven = await self._proven(chunk, cell, may_ask=mine)
-                except (AskedElsewhere, LeaseLost):
-                    # The flight was lost with Redis, or its holder was slow to be heard of; the ledger knows better.
-                    proven = None
-            if proven is not None:
-                return proven
-            await self.flights.next_look(name)
+            async with self.flights.hold(name, landed, within) as mine:
+                found = await self._found(chunk, within, may_ask=mine)
+                while found is None:
+                    # Waiting with the flight in hand, so that of all who lack this only one goes on looking.
+                    await self.flights.next_look(name, within)
+                    found = await self._found(chunk, within, may_ask=mine)
+            if isinstance(found, Proven):
+                return found
+            within = found
+
+    async def _found(self, chunk: Interval, within: Interval, *, may_ask: bool) -> Proven | Interval | None:
+        """The rows; or what else a flight is needed of; or None where they are on their way all the same.
+
+        A flight that was lost with Redis, or whose holder was slow to be heard of, is known to the ledger.
+        """
+        coverage = await self.coverage(chunk)
+        missing = self.missing(chunk, coverage)
+        if missing and not may_ask:
+            return within
+        try:
+            queries = await self._queries(chunk, missing) if missing else []
+            # Whoever lacks another part of a job that somebody left waits for it too.
+            needed = Interval(
+                min(each.start for each in [within, *queries]), max(each.end for each in [within, *queries])
+            )
+            if needed != within:
+                return needed
+            answers = await together(self._asked(each) for each in queries)
+        except (AskedElsewhere, LeaseLost):
+            return None
+        return await self._merged(chunk, missing, coverage, answers)
+
+    async def _queries(self, chunk: Interval, missing: IntervalSet) -> list[Interval]:
+        cell = self._cell(chunk)
+        found = await asyncio.to_thread(self.jobs.ledger.open_jobs, self.jobs.series, cell)
+        within = [job for job in found if cell.contains(job.interval)]
+        return queries_for(missing, within, lambda job: job.asked_at >= self.jobs.not_before(job.interval))
 
     def _cell(self, chunk: Interval) -> Interval:
+        """What the declared chunks are the grid of: a job within it is one that might have been asked for by itself."""
         report = self.jobs.report
         step = Step.parse(report.chunk)
         start = floor(chunk.start, step, report.zone)
         return Interval(start, following(start, step, report.zone))
-
-    async def _proven(self, chunk: Interval, cell: Interval, *, may_ask: bool) -> Proven | None:
-        coverage = await self.coverage(chunk)
-        missing = self.missing(chunk, coverage)
-        if missing and not may_ask:
-            return None
-        queries: list[Interval] = []
-        if missing:
-            found = await asyncio.to_thread(self.jobs.ledger.open_jobs, self.jobs.series, cell)
-            within = [job for job in found if cell.contains(job.interval)]
-            queries = queries_for(missing, within, lambda job: job.asked_at >= self.jobs.not_before(job.interval))
-        answers = await together(self._asked(each) for each in queries)
-        return await self._merged(chunk, missing, coverage, answers)
 
     async def _asked(self, interval: Interval) -> Proven:
         async with self._accounted(interval):

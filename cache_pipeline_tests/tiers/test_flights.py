@@ -2,12 +2,17 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from cache_pipeline.query.interval import Interval
 from cache_pipeline.tiers.flights import Flights
 
 
@@ -212,10 +217,16 @@ async def test_a_flight_that_a_flush_took_away_is_put_back(redis: Redis):
         assert await asyncio.wait_for(waiting, 20) is True
 
 
-async def test_a_holder_that_was_overtaken_does_not_free_its_successor(redis: Redis, flights: Flights):
-    async with flights.hold("thing", never):
-        await redis.set("cache_pipeline:flight:thing", "another")
-    assert await redis.get("cache_pipeline:flight:thing") == b"another"
+async def test_a_holder_that_was_overtaken_does_not_free_its_successor(redis: Redis):
+    async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as successor:
+        async with one.hold("thing", never):
+            await redis.delete("cache_pipeline:flight:thing")
+            assert await successor.enter_async_context(other.hold("thing", never))
+        waiting = asyncio.create_task(Cache(redis, one).call(0))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        await successor.aclose()
+        assert await asyncio.wait_for(waiting, 20) is True
 
 
 async def test_without_redis_a_flight_is_single_within_the_process_and_that_is_said_once(
@@ -231,3 +242,88 @@ async def test_without_redis_a_flight_is_single_within_the_process_and_that_is_s
 async def test_no_lock_is_left_behind(redis: Redis, flights: Flights):
     await Cache(redis, flights).call(0)
     assert await redis.keys("cache_pipeline:flight:*") == []
+
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+def hours(first: int, last: int) -> Interval:
+    return Interval(START + timedelta(hours=first), START + timedelta(hours=last))
+
+
+async def test_parts_of_one_thing_exclude_each_other_only_where_they_overlap(redis: Redis):
+    async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as holding:
+        for flights, part in ((one, hours(0, 4)), (other, hours(4, 8)), (one, hours(8, 9)), (other, hours(20, 24))):
+            assert await asyncio.wait_for(holding.enter_async_context(flights.hold("thing", never, part)), 20)
+        for flights, part in ((one, hours(3, 5)), (other, hours(0, 24)), (one, None), (other, hours(8, 9))):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2), flights.hold("thing", never, part):
+                    pass
+        assert await asyncio.wait_for(holding.enter_async_context(other.hold("thing", never, hours(9, 20))), 20)
+
+
+async def test_a_landing_wakes_those_who_wait_for_any_of_it_and_nobody_else(redis: Redis):
+    looked: list[str] = []
+
+    async def wait(flights: Flights, name: str, part: Interval) -> None:
+        async def landed() -> bool:
+            looked.append(name)
+            return name != "none of it"
+
+        async with flights.hold("thing", landed, part) as mine:
+            assert mine is (name == "none of it")
+
+    async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as others:
+        await others.enter_async_context(one.hold("thing", never, hours(10, 11)))
+        # So that both listen before anything lands.
+        await asyncio.gather(*(each._notices.begin(20) for each in (one, other)))
+        async with one.hold("thing", never, hours(0, 4)):
+            here = asyncio.create_task(wait(one, "some of it", hours(3, 5)))
+            there = asyncio.create_task(wait(other, "all of it", hours(0, 24)))
+            nowhere = asyncio.create_task(wait(other, "none of it", hours(10, 12)))
+            await asyncio.sleep(0.3)
+            assert looked == []
+        await asyncio.wait_for(asyncio.gather(here, there), 20)
+        assert sorted(looked) == ["all of it", "some of it"]
+        await others.aclose()
+        await asyncio.wait_for(nowhere, 20)
+
+
+@given(
+    parts=st.lists(
+        st.tuples(st.integers(0, 11), st.integers(1, 6), st.integers(0, 1)).map(
+            lambda each: (each[0], each[0] + each[1], each[2])
+        ),
+        min_size=2,
+        max_size=12,
+    )
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_parts_two_processes_want_no_hour_is_fetched_twice_and_none_is_forgotten(
+    redis_database: str, parts: list[tuple[int, int, int]]
+):
+    fetched: Counter[int] = Counter()
+    there: set[int] = set()
+
+    async with (
+        Redis.from_pool(BlockingConnectionPool.from_url(redis_database, max_connections=32)) as redis,
+        two_processes(redis, look_seconds=60) as processes,
+    ):
+
+        async def call(first: int, last: int, process: int) -> None:
+            wanted = set(range(first, last))
+
+            async def landed() -> bool:
+                return wanted <= there
+
+            async with processes[process].hold("thing", landed, hours(first, last)) as mine:
+                missing = wanted - there
+                assert mine or not missing
+                fetched.update(missing)
+                await asyncio.sleep(0.001)
+                there.update(missing)
+
+        await asyncio.wait_for(asyncio.gather(*(call(*part) for part in parts)), 30)
+        assert set(fetched.values()) == {1}
+        assert set(fetched) == {hour for first, last, _ in parts for hour in range(first, last)}
+        assert await redis.keys("cache_pipeline:flight:*") == []

@@ -10,6 +10,8 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.tiers.flights.flight import Flight
 from cache_pipeline.tiers.flights.lock import FlightLock
 from cache_pipeline.tiers.flights.notices import Notices
 from cache_pipeline.tiers.redis_link import RedisLink
@@ -22,7 +24,7 @@ LOOK_SECONDS = 3.0
 
 
 class Flights:
-    """Flights by name. To be opened and closed, for it listens for landings elsewhere.
+    """Flights by name, and within a name by interval. To be opened and closed, for it listens for landings elsewhere.
 
     With Redis away a flight is single within this process only, which is said once; the ledger still keeps other
     processes from asking the same.
@@ -40,7 +42,7 @@ class Flights:
         self._notices = Notices(redis)
         self._link = RedisLink("flights are single within each process only")
         self._lease, self._look = lease_seconds, look_seconds
-        self._held: set[str] = set()
+        self._held: dict[str, dict[str, Flight]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -49,44 +51,51 @@ class Flights:
         await self._notices.end()
 
     @asynccontextmanager
-    async def hold(self, name: str, landed: Callable[[], Awaitable[bool]]) -> AsyncGenerator[bool]:
+    async def hold(
+        self, name: str, landed: Callable[[], Awaitable[bool]], within: Interval | None = None
+    ) -> AsyncGenerator[bool]:
         """Hold a flight, or find that somebody else's has landed.
 
         Args:
             name: what is fetched; a short text without secrets.
             landed: looks whether the thing is there now; asked after each landing, and every three seconds at least.
+            within: the part of it that is fetched; without it all, which excludes every part.
 
         Yields:
             True when this caller holds the flight, and should look once more before it fetches; False when ``landed``
             said that there is nothing left to wait for.
         """
-        token = uuid4().hex
-        while not await self._taken_or_waited(name, token):
+        flight, token = Flight.of(name, within), uuid4().hex
+        while not await self._taken_or_waited(flight, token):
             if await landed():
                 yield False
                 return
-        extending = asyncio.create_task(self._keep(name, token))
+        extending = asyncio.create_task(self._keep(flight, token))
         try:
             yield True
         finally:
             extending.cancel()
             with suppress(asyncio.CancelledError):
                 await extending
-            await self._free(name, token)
+            await self._free(flight, token)
 
-    async def next_look(self, name: str) -> None:
-        """Wait until a flight lands, or three seconds have passed."""
-        with self._notices.expecting(name) as landing:
+    async def next_look(self, name: str, within: Interval | None = None) -> None:
+        """Wait until a flight of any of it lands, or three seconds have passed."""
+        with self._notices.expecting(Flight.of(name, within)) as landing:
             await self._notices.begin(self._look)
             await self._wait(landing)
 
-    async def _taken_or_waited(self, name: str, token: str) -> bool:
+    async def _taken_or_waited(self, flight: Flight, token: str) -> bool:
         """Whether the flight is ours; if not, it has landed since, or it is time to look."""
-        with self._notices.expecting(name) as landing:
-            if await self._take(name, token):
+        with self._notices.expecting(flight) as landing:
+            if await self._take(flight, token):
                 return True
             # Only what is heard of can wake us, and what landed before the listening began was not.
-            if name not in self._held and await self._notices.begin(self._look) and await self._take(name, token):
+            if (
+                not self._holds_any(flight)
+                and await self._notices.begin(self._look)
+                and await self._take(flight, token)
+            ):
                 return True
             await self._wait(landing)
             return False
@@ -96,29 +105,37 @@ class Flights:
             async with asyncio.timeout(self._look):
                 await landing.wait()
 
-    async def _take(self, name: str, token: str) -> bool:
-        if name in self._held:
+    def _holds_any(self, flight: Flight) -> bool:
+        """Whether this process holds some of a flight."""
+        return any(flight.overlaps(held) for held in self._held.get(flight.name, {}).values())
+
+    async def _take(self, flight: Flight, token: str) -> bool:
+        if self._holds_any(flight):
             return False
-        # Noted before anything is awaited, so that callers of this process need not race in Redis.
-        self._held.add(name)
-        taken = False
         try:
-            taken = await to_the_end(self._link.ask(lambda: self._lock.take(name, token), otherwise=True))
+            taken = await to_the_end(self._link.ask(lambda: self._lock.take(flight, token), otherwise=True))
         except asyncio.CancelledError:
-            await self._free(name, token)
+            await self._free(flight, token)
             raise
-        finally:
-            if not taken:
-                self._held.discard(name)
-        return taken
+        if not taken:
+            return False
+        if self._holds_any(flight):
+            # With Redis away all who asked are told yes, and the first of them has it.
+            await to_the_end(self._link.ask(lambda: self._lock.release(flight, token), otherwise=None))
+            return False
+        self._held.setdefault(flight.name, {})[token] = flight
+        return True
 
-    async def _free(self, name: str, token: str) -> None:
-        self._held.discard(name)
-        self._notices.tell(name)
+    async def _free(self, flight: Flight, token: str) -> None:
+        held = self._held.get(flight.name, {})
+        held.pop(token, None)
+        if not held:
+            self._held.pop(flight.name, None)
+        self._notices.tell(flight)
         # What is not given back ends with its lease.
-        await to_the_end(self._link.ask(lambda: self._lock.release(name, token), otherwise=None))
+        await to_the_end(self._link.ask(lambda: self._lock.release(flight, token), otherwise=None))
 
-    async def _keep(self, name: str, token: str) -> None:
+    async def _keep(self, flight: Flight, token: str) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
-            await self._link.ask(lambda: self._lock.extend(name, token), otherwise=False)
+            await self._link.ask(lambda: self._lock.take(flight, token), otherwise=False)

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 from redis.asyncio import Redis
 
+from cache_pipeline.tiers.flights.flight import Flight
 from cache_pipeline.tiers.flights.lock import CHANNEL
 from cache_pipeline.tiers.redis_link import AWAY
 
@@ -20,27 +21,28 @@ class Notices:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, dict[asyncio.Event, Flight]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
 
     @contextmanager
-    def expecting(self, name: str) -> Generator[asyncio.Event]:
+    def expecting(self, flight: Flight) -> Generator[asyncio.Event]:
         """An event that is set by the next landing; to be had before one looks whether there is anything to wait for."""
         event = asyncio.Event()
-        self._waiting.setdefault(name, set()).add(event)
+        self._waiting.setdefault(flight.name, {})[event] = flight
         try:
             yield event
         finally:
-            waiting = self._waiting[name]
-            waiting.discard(event)
+            waiting = self._waiting[flight.name]
+            del waiting[event]
             if not waiting:
-                del self._waiting[name]
+                del self._waiting[flight.name]
 
-    def tell(self, name: str) -> None:
-        """Wake those who wait for a flight in this process."""
-        for event in self._waiting.get(name, ()):
-            event.set()
+    def tell(self, landed: Flight) -> None:
+        """Wake those who wait for any of a flight in this process."""
+        for event, flight in self._waiting.get(landed.name, {}).items():
+            if flight.overlaps(landed):
+                event.set()
 
     async def begin(self, seconds: float) -> bool:
         """Hear from other processes from now on.
@@ -80,10 +82,10 @@ class Notices:
         if message is None:
             return
         if message["type"] == "message":
-            name = message["data"]
-            self.tell(name.decode() if isinstance(name, bytes) else str(name))
+            said = message["data"]
+            self.tell(Flight.parse(said.decode() if isinstance(said, bytes) else str(said)))
         elif message["type"] == "subscribe":
             self._subscribed.set()
             # What landed while nobody listened was not heard.
-            for name in list(self._waiting):
-                self.tell(name)
+            for name in self._waiting:
+                self.tell(Flight(name))

@@ -1,0 +1,76 @@
+"""Overlapping questions ask for nothing twice, and those that do not overlap do not wait for each other."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.upstream.quota import Lane
+from cache_pipeline_tests.service.conftest import REPORT, OpenWorld, World
+
+MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
+#: Nothing is doubted, so that nothing is asked again in parts.
+TRUSTING = REPORT.model_copy(update={"expected_groups": 1})
+
+
+def hours(first: int, last: int) -> Interval:
+    return Interval(MONDAY.start + timedelta(hours=first), MONDAY.start + timedelta(hours=last))
+
+
+async def asked(world: World, *intervals: Interval) -> None:
+    answers = await asyncio.gather(*(world.service.answer(TRUSTING, each) for each in intervals))
+    for interval, answer in zip(intervals, answers, strict=True):
+        assert sorted(json.loads(answer.body)["rows"]) == await world.truth(TRUSTING, interval)
+
+
+async def reaching(world: World, submits: int) -> None:
+    while await world.submits() < submits:  # noqa: ASYNC110 - the vendor's doing
+        await asyncio.sleep(0.05)
+
+
+async def test_hours_of_one_day_that_are_asked_apart_are_under_way_together(open_world: OpenWorld):
+    async with open_world(job_seconds_base=20.0) as world:
+        asking = asyncio.create_task(asked(world, *(hours(each, each + 1) for each in range(8))))
+        # Time stands still, so none of them is finished before all have been sent.
+        await asyncio.wait_for(reaching(world, 8), 30)
+        world.clock.move(seconds=60)
+        await asking
+        assert await world.submits() == 8
+
+
+async def test_a_day_waits_for_the_hours_of_it_that_are_under_way_and_asks_for_the_rest(open_world: OpenWorld):
+    async with open_world(job_seconds_base=20.0) as world:
+        first = asyncio.create_task(asked(world, hours(6, 8), hours(12, 13)))
+        await asyncio.wait_for(reaching(world, 2), 30)
+        day = asyncio.create_task(asked(world, MONDAY))
+        inside = asyncio.create_task(asked(world, hours(7, 9)))
+        await asyncio.sleep(0.3)
+        assert await world.submits() == 2
+
+        async def let_time_pass() -> None:
+            while True:
+                await asyncio.sleep(0.1)
+                world.clock.move(seconds=20)
+
+        passing = asyncio.create_task(let_time_pass())
+        await asyncio.gather(first, day, inside)
+        passing.cancel()
+        with world.service.ledger._pool.connection() as connection:
+            rows = connection.execute("SELECT lower(span), upper(span) FROM cache_pipeline_state.upstream_query")
+            sent = [Interval(start, end) for start, end in rows.fetchall()]
+        assert IntervalSet(sent) == IntervalSet([MONDAY])
+        assert sum((each.length for each in sent), timedelta(0)) == MONDAY.length
+        assert await world.submits() == len(sent)
+
+
+async def test_hours_within_a_job_that_somebody_left_are_read_from_it_by_one_and_awaited_by_the_others(
+    open_world: OpenWorld,
+):
+    async with open_world() as world:
+        async for _ in world.service.fetch(TRUSTING, {"monday": MONDAY}, Lane.scheduled):
+            pass
+        assert await world.submits() == 1
+        await asyncio.wait_for(asked(world, *(hours(each, each + 2) for each in range(0, 12, 2))), 60)
+        assert await world.submits() == 1
+        series = world.service.series(TRUSTING)
+        assert world.service.history.coverage(series).complete == IntervalSet([MONDAY])
