@@ -27,8 +27,10 @@ from cache_pipeline.gateway.keys import KeyRing, KeyStore
 from cache_pipeline.gateway.known import KnownQuestions
 from cache_pipeline.gateway.limits import RequestLimits
 from cache_pipeline.gateway.meter import Meter
+from cache_pipeline.gateway.presence import Presence
 from cache_pipeline.gateway.problem import Problem, of_error
 from cache_pipeline.gateway.queue import JobQueue, open_queue
+from cache_pipeline.gateway.standing import Standing
 from cache_pipeline.gateway.tasks import running
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
@@ -92,6 +94,8 @@ def create_app(
                 limits=RequestLimits(engine.redis, settings.gateway.requests_per_minute),
                 questions=KnownQuestions(clock),
                 meter=Meter(engine.redis),
+                presence=Presence(engine.redis, settings.jobs.lease_seconds),
+                standing=Standing(pool),
                 sharing=await stack.enter_async_context(Sharing[Any, None]()),
                 clock=clock,
             )

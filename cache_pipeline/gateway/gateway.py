@@ -20,8 +20,10 @@ from cache_pipeline.gateway.keys import KeyRing, Principal
 from cache_pipeline.gateway.known import KnownQuestions
 from cache_pipeline.gateway.limits import RequestLimits
 from cache_pipeline.gateway.meter import Meter
+from cache_pipeline.gateway.presence import Presence
 from cache_pipeline.gateway.problem import Problem
 from cache_pipeline.gateway.queue import JobQueue, QueueUnavailable
+from cache_pipeline.gateway.standing import Standing
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
@@ -79,6 +81,7 @@ class Gateway:
         keys, limits: who asks, and how often.
         questions: what URLs were found to mean.
         meter: counts what was done.
+        presence, standing: which workers are there, and how reports and jobs stand; for whoever watches.
         sharing: one piece of work for all identical callers of this process.
         clock: the time, in UTC.
     """
@@ -94,6 +97,8 @@ class Gateway:
     limits: RequestLimits
     questions: KnownQuestions
     meter: Meter
+    presence: Presence
+    standing: Standing
     sharing: Sharing[Any, None]
     clock: Callable[[], datetime]
 

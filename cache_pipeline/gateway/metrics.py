@@ -1,9 +1,11 @@
-"""What Prometheus, and by OpenMetrics Datadog, may read: requests, jobs, quota (G19), and how far reports lag behind."""
+"""What Prometheus, and by OpenMetrics Datadog, may read: requests, jobs, workers, quota (G19), reports and stores."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable, Mapping
+import logging
+from collections.abc import Awaitable, Iterable, Mapping
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -13,10 +15,16 @@ from prometheus_client.registry import Collector
 from cache_pipeline.gateway.gateway import Gateway
 from cache_pipeline.gateway.job import JobState
 from cache_pipeline.gateway.meter import BUCKETS
-from cache_pipeline.upstream.quota import ClientQuota, ClientState, Lane, QuotaPolicy
+from cache_pipeline.gateway.vitals import dependencies, published
+from cache_pipeline.query.completeness import Verdict
+from cache_pipeline.query.report import Tier
+from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.upstream.quota import ClientState, Lane
 
+_LOG = logging.getLogger(__name__)
 _PREFIX = "cache_pipeline"
-Snapshot = Mapping[str, tuple[QuotaPolicy, list[ClientQuota]]]
+#: Below the ten seconds that Prometheus waits for a scrape.
+_PATIENCE_SECONDS = 4.0
 
 
 class _Families(Collector):
@@ -29,30 +37,26 @@ class _Families(Collector):
 
 
 async def exposed(gateway: Gateway, accept: str | None) -> tuple[bytes, str]:
-    """Every metric as text, and its content type: OpenMetrics where that is asked for."""
-    await gateway.meter.tell()
-    counted, jobs = await gateway.meter.read(), await gateway.jobs.counts()
-    quotas = {name: (policy, await quota.snapshot()) for name, (policy, quota) in gateway.quotas.items()}
-    lags = await _lags(gateway)
+    """Every metric as text, and its content type: OpenMetrics where that is asked for.
+
+    A store that is away takes only what it would have said with it: whoever watches hears that it is away.
+    """
+    groups = (_requests, _jobs, _workers, _quota, _reports, _edge, _dependencies)
+    families = await asyncio.gather(*(_at_best(group(gateway)) for group in groups))
     registry = CollectorRegistry()
-    registry.register(
-        _Families([*_requests(counted), *_jobs(jobs), *_quota(quotas), _gauge_by("report", "watermark_lag_seconds",
-            "Seconds from the watermark of what history holds of a report to now", lags)])
-    )  # fmt: skip
+    registry.register(_Families(family for group in families for family in group))
     if accept is not None and "application/openmetrics-text" in accept:
         return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST
     return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
 
 
-async def _lags(gateway: Gateway) -> dict[str, float]:
-    service, now = gateway.service, gateway.clock()
-    series = {name: service.series(report) for name, report in gateway.reports.items()}
-    held = await asyncio.gather(*(asyncio.to_thread(service.history.coverage, each) for each in series.values()))
-    return {
-        name: (now - coverage.watermark).total_seconds()
-        for name, coverage in zip(series, held, strict=True)
-        if coverage.watermark is not None
-    }
+async def _at_best(group: Awaitable[list[Metric]]) -> list[Metric]:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await group
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other groups can still be told
+        _LOG.warning("some metrics cannot be told: %s", type(error).__name__)
+        return []
 
 
 def _gauge_by(label: str, name: str, told: str, values: Mapping[str, float]) -> GaugeMetricFamily:
@@ -62,14 +66,15 @@ def _gauge_by(label: str, name: str, told: str, values: Mapping[str, float]) -> 
     return gauge
 
 
-def _requests(counted: Mapping[str, float]) -> Generator[Metric]:
+async def _requests(gateway: Gateway) -> list[Metric]:
+    await gateway.meter.tell()
+    counted = await gateway.meter.read()
     requests = CounterMetricFamily(
         f"{_PREFIX}_requests", "Requests to the HTTP API by the tier that answered", labels=["tier", "result"]
     )
     for name, count in counted.items():
         if name.startswith("requests|"):
             requests.add_metric(name.split("|")[1:], count)
-    yield requests
     latency = HistogramMetricFamily(
         f"{_PREFIX}_request_seconds", "From a request's first byte to its answer's last", labels=["tier"]
     )
@@ -79,22 +84,112 @@ def _requests(counted: Mapping[str, float]) -> Generator[Metric]:
             total += counted.get(f"bucket|{tier}|{place}", 0.0)
             buckets.append((str(BUCKETS[place]) if place < len(BUCKETS) else "+Inf", total))
         latency.add_metric([tier], buckets, counted.get(f"seconds|{tier}", 0.0))
-    yield latency
-    yield CounterMetricFamily(
+    waits = CounterMetricFamily(
         f"{_PREFIX}_single_flight_waits",
         "Requests that joined the job of another of the same meaning",
         value=counted.get("collapsed", 0.0),
     )
+    return [requests, latency, waits]
 
 
-def _jobs(jobs: Mapping[JobState, int]) -> Generator[Metric]:
-    yield _gauge_by(
-        "state", "jobs", "Jobs: open ones, and those that ended within a day", {str(k): v for k, v in jobs.items()}
+async def _jobs(gateway: Gateway) -> list[Metric]:
+    jobs, trouble = await gateway.jobs.counts(), await gateway.standing.trouble()
+    return [
+        _gauge_by(
+            "state", "jobs", "Jobs: open ones, and those that ended within a day", {str(k): v for k, v in jobs.items()}
+        ),
+        GaugeMetricFamily(f"{_PREFIX}_queue_depth", "Jobs that wait for a worker", value=jobs[JobState.queued]),
+        GaugeMetricFamily(
+            f"{_PREFIX}_queue_oldest_seconds",
+            "How long the oldest waiting job has waited",
+            value=trouble.oldest_seconds,
+        ),
+        _gauge_by("what", "parked", "Jobs and messages that nobody begins again; of the last day", trouble.parked),
+        _gauge_by("kind", "jobs_failed", "Jobs that failed within an hour, by the kind of problem", trouble.failed),
+    ]
+
+
+async def _workers(gateway: Gateway) -> list[Metric]:
+    present = await gateway.presence.present()
+    return [
+        _gauge_by(
+            "state",
+            "workers",
+            "Workers that are there, and those that fell silent within 15 minutes without taking leave",
+            {"alive": present.alive, "vanished": present.vanished},
+        )
+    ]
+
+
+async def _dependencies(gateway: Gateway) -> list[Metric]:
+    return [
+        _gauge_by(
+            "dependency",
+            "dependency_up",
+            "1 where a thing that the gateway stands on answers",
+            {each.name: float(each.ok) for each in await dependencies(gateway)},
+        )
+    ]
+
+
+async def _reports(gateway: Gateway) -> list[Metric]:
+    now, reports = gateway.clock(), gateway.reports
+    series = {name: gateway.service.series(report) for name, report in reports.items()}
+    held = await gateway.standing.held(series.values())
+    known = {name: held[each.id] for name, each in series.items() if each.id in held}
+    verdicts = GaugeMetricFamily(
+        f"{_PREFIX}_judged_answers", "Answers of the vendor within an hour, by verdict", labels=["report", "verdict"]
     )
-    yield GaugeMetricFamily(f"{_PREFIX}_queue_depth", "Jobs that wait for a worker", value=jobs[JobState.queued])
+    counted = await gateway.standing.verdicts(series.values(), now)
+    for name, each in series.items():
+        for verdict in Verdict:
+            verdicts.add_metric([name, verdict], counted.get((each.id, verdict), 0))
+    return [
+        _gauge_by(
+            "report",
+            "watermark_lag_seconds",
+            "Seconds from the watermark of what history holds of a report to now",
+            {name: _since(each.watermark, now) for name, each in known.items() if each.watermark},
+        ),
+        _gauge_by(
+            "report",
+            "report_age_seconds",
+            "Age of the oldest provisional figures that history holds of a report; 0 where all are final",
+            {name: _since(each.provisional_fetched_at or now, now) for name, each in known.items()},
+        ),
+        _gauge_by(
+            "report",
+            "report_freshness_seconds",
+            "How old provisional figures of a report may grow, by its declaration",
+            {name: report_freshness(report).total_seconds() for name, report in reports.items()},
+        ),
+        _gauge_by(
+            "report",
+            "report_partition_seconds",
+            "Length of a report's partitions",
+            {name: report.partition.step.nominal.total_seconds() for name, report in reports.items()},
+        ),
+        verdicts,
+    ]
 
 
-def _quota(quotas: Snapshot) -> Generator[Metric]:
+async def _edge(gateway: Gateway) -> list[Metric]:
+    manifest = await published(gateway)
+    if manifest is None:
+        return []
+    on_edge = {name: gateway.service.series(each) for name, each in gateway.reports.items() if Tier.edge in each.tiers}
+    held = await gateway.standing.held(on_edge.values())
+    behind: dict[str, float] = {}
+    for name, series in on_edge.items():
+        history, dataset = held.get(series.id), manifest.datasets.get(name)
+        if history is not None and history.complete_through is not None:
+            through = (dataset.complete_through if dataset else None) or history.complete_from
+            behind[name] = max(0.0, _since(through or history.complete_through, history.complete_through))
+    return [_gauge_by("report", "edge_behind_seconds", "By how much the edge lacks final figures of history", behind)]
+
+
+async def _quota(gateway: Gateway) -> list[Metric]:
+    quotas = {name: (policy, await quota.snapshot()) for name, (policy, quota) in gateway.quotas.items()}
     client = ["platform", "client"]
     calls = CounterMetricFamily(
         f"{_PREFIX}_upstream_requests", "Requests to the vendor by what became of them", labels=[*client, "code"]
@@ -119,4 +214,8 @@ def _quota(quotas: Snapshot) -> Generator[Metric]:
             for lane in Lane:
                 free = 0 if each.throttled_for_s else max(0, policy.slots(lane) - each.used)
                 room.add_metric([*names, lane], free)
-    yield from (calls, room, states, throttled)
+    return [calls, room, states, throttled]
+
+
+def _since(instant: datetime, now: datetime) -> float:
+    return (now - instant).total_seconds()

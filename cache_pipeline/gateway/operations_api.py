@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
@@ -12,11 +10,10 @@ from cache_pipeline.gateway import wire
 from cache_pipeline.gateway.callers import Caller, TheGateway
 from cache_pipeline.gateway.documented import problems
 from cache_pipeline.gateway.metrics import exposed
-from cache_pipeline.gateway.problem import MEDIA_TYPE
+from cache_pipeline.gateway.vitals import dependencies
 from cache_pipeline.upstream.quota import Lane
 
 router = APIRouter(tags=["operations"])
-_PATIENCE_SECONDS = 3.0
 
 
 @router.get("/healthz", summary="Is it alive", operation_id="health")
@@ -33,20 +30,12 @@ async def health() -> dict[str, bool]:
 )
 async def readiness(gateway: TheGateway, response: Response) -> wire.Readiness:
     """Each thing that answers need, by itself. The vendor may be down: what is kept is served without it."""
-
-    async def redis() -> None:
-        await gateway.service.redis.ping()
-
-    found = await asyncio.gather(
-        _looked_at("postgresql", gateway.jobs.ping()),
-        _looked_at("redis", redis()),
-        _looked_at("queue", gateway.queue.health()),
-    )
+    found = await dependencies(gateway)
     # Without its broker the queue is swept by the workers: slower, and nothing is lost.
     ok = all(dependency.ok for dependency in found if dependency.name != "queue")
     response.status_code = 200 if ok else 503
     response.headers["Cache-Control"] = "no-store"
-    return wire.Readiness(ok=ok, dependencies=list(found))
+    return wire.Readiness(ok=ok, dependencies=found)
 
 
 @router.get(
@@ -57,25 +46,14 @@ async def readiness(gateway: TheGateway, response: Response) -> wire.Readiness:
             "content": {"text/plain": {"schema": {"type": "string"}}},
             "description": "For Prometheus, or OpenMetrics",
         },
-        503: {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}}, "description": "Away"},
     },
     summary="Read the metrics",
     operation_id="metrics",
 )
 async def metrics(gateway: TheGateway, accept: Annotated[str | None, Header()] = None) -> Response:
-    """Labels are few and bounded: no key, no query, no tenant."""
+    """Labels are few and bounded: no key, no query, no tenant. What a store that is away would say is left out."""
     body, content_type = await exposed(gateway, accept)
     return Response(body, media_type=content_type, headers={"Cache-Control": "no-store"})
-
-
-async def _looked_at(name: str, look: Awaitable[object]) -> wire.Dependency:
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await look
-    except Exception as error:  # noqa: BLE001 - whatever it is, the thing is not usable
-        # The kind alone: messages of drivers may hold addresses and what was in a URL.
-        return wire.Dependency(name=name, ok=False, detail=type(error).__name__)
-    return wire.Dependency(name=name, ok=True)
 
 
 @router.get("/v1/quota", responses=problems(), summary="See the vendor's quota", operation_id="readQuota")

@@ -15,7 +15,9 @@ import uvicorn
 from cache_pipeline.gateway.app import create_app
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.jobs import JobStore, connection_pool
+from cache_pipeline.gateway.presence import Presence
 from cache_pipeline.gateway.queue import open_queue
+from cache_pipeline.gateway.tasks import running
 from cache_pipeline.gateway.worker import Worker
 from cache_pipeline.service.engine import declared_reports, open_service
 from cache_pipeline.service.kept import OnKeep, keep_no_record
@@ -97,4 +99,8 @@ async def work(
         worker = Worker(name, service, reports, JobStore(pool), queue, events, settings.jobs)
         announce(name)
         logging.getLogger(__name__).info("worker %s takes jobs", name)
-        await worker.run(stop)
+        presence = Presence(service.redis, settings.jobs.lease_seconds)
+        async with running(presence.beating(name)):
+            await worker.run(stop)
+        # Not where it ends by a fault: then it is missed.
+        await presence.leave(name)

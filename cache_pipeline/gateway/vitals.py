@@ -1,0 +1,61 @@
+"""The things that the gateway stands on, each looked at by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cache_pipeline.gateway import wire
+from cache_pipeline.gateway.gateway import Gateway
+from cache_pipeline.service.engine import edge_tier
+from cache_pipeline.settings import Settings
+from cache_pipeline.tiers.edge.manifest import Manifest
+
+_PATIENCE_SECONDS = 3.0
+
+
+async def dependencies(gateway: Gateway) -> list[wire.Dependency]:
+    """PostgreSQL, Redis and the queue, in this order."""
+
+    async def redis() -> None:
+        await gateway.service.redis.ping()
+
+    looks: dict[str, Callable[[], Awaitable[object]]] = {
+        "postgresql": gateway.jobs.ping,
+        "redis": redis,
+        "queue": gateway.queue.health,
+    }
+    return list(await asyncio.gather(*(_looked_at(name, look) for name, look in looks.items())))
+
+
+async def _looked_at(name: str, look: Callable[[], Awaitable[object]]) -> wire.Dependency:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await look()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the thing is not usable
+        # The kind alone: messages of drivers may hold addresses and what was in a URL.
+        return wire.Dependency(name=name, ok=False, detail=type(error).__name__)
+    return wire.Dependency(name=name, ok=True)
+
+
+async def published(gateway: Gateway) -> Manifest | None:
+    """What the edge store offers; None where this machine was given none and has none of its own.
+
+    Raises:
+        EdgeStoreError: it cannot be read.
+    """
+
+    async def read() -> Manifest | None:
+        return await asyncio.to_thread(_manifest, gateway.settings)
+
+    # A store that hangs holds up one thread, however often it is asked.
+    return await gateway.sharing.run("edge manifest", lambda _tell: read())
+
+
+def _manifest(settings: Settings) -> Manifest | None:
+    # Opening a folder would make it.
+    if settings.edge_url is None and not Path(urlsplit(settings.edge_address).path, "v1", settings.tenant).exists():
+        return None
+    return edge_tier(settings).manifest()
