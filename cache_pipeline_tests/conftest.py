@@ -22,6 +22,7 @@ _ALONE = (
     "end_to_end/",
     "gateway/test_brokers.py",
     "orchestration/test_celery.py",
+    "orchestration/test_interruption.py",
     "service/test_crashes.py",
     "upstream/test_full_load.py",
     "upstream/test_quota.py",

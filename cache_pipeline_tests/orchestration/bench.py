@@ -212,13 +212,15 @@ def write_reports(folder: Path, declarations: Iterable[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def bench_of(patch: pytest.MonkeyPatch, folder: Path, declaration: dict[str, Any]) -> Generator[Bench]:
+def bench_of(
+    patch: pytest.MonkeyPatch, folder: Path, declaration: dict[str, Any], vendor: SimulatorSettings = SMALL_VENDOR
+) -> Generator[Bench]:
     """A bench for one report; the servers' URLs are in the environment already."""
     write_reports(folder / "reports", [declaration])
     patch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(folder / "reports"))
     patch.setenv("CACHE_PIPELINE_DATA_DIR", str(folder / "data"))
     report = Report.model_validate(declaration)
-    with running_simulator(SMALL_VENDOR) as url, httpx.Client(base_url=url) as admin:
+    with running_simulator(vendor) as url, httpx.Client(base_url=url) as admin:
         for platform in ("reportdata", "genesys"):
             set_account(patch, platform, url)
         migrate_history(read_settings(), {report.report: report})
