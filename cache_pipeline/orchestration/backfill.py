@@ -110,15 +110,20 @@ def _check_outcomes(instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKe
         latest: dict[str | None, bool] = {}
         for evaluation in evaluations:
             if evaluation is not None:
-                latest.setdefault(evaluation.partition, evaluation.passed)
+                latest.setdefault(evaluation.partition, not _fails(evaluation))
         outcomes.append(
             CheckOutcome(
                 check=f"{key.asset_key.to_user_string()}:{key.name}",
                 passed=bool(latest) and all(latest.values()),
-                failed_before=sum(evaluation is not None and not evaluation.passed for evaluation in evaluations),
+                failed_before=sum(evaluation is not None and _fails(evaluation) for evaluation in evaluations),
             )
         )
     return outcomes
+
+
+def _fails(evaluation: dg.AssetCheckEvaluation) -> bool:
+    # One that warns is for a person to look at, and leaves the figures as good as they are.
+    return not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR
 
 
 def _say(message: dict[str, object]) -> None:

@@ -9,6 +9,7 @@ import dagster as dg
 
 from cache_pipeline.orchestration.automation import report_automation
 from cache_pipeline.orchestration.checks import agreement_check, staged_checks
+from cache_pipeline.orchestration.drift_check import drift_check
 from cache_pipeline.orchestration.edge_upkeep import edge_upkeep
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
 from cache_pipeline.orchestration.partitions import report_partitions
@@ -34,11 +35,11 @@ def default_resources() -> dict[str, Any]:
 def report_definitions(report: Report, settings: Settings) -> dg.Definitions:
     """Everything of one report: assets, checks, job, schedule, sensor."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
-    agreement = agreement_check(report, partitions)
+    optional = (drift_check(report, partitions), agreement_check(report, partitions))
     return dg.Definitions.merge(
         dg.Definitions(
             assets=report_assets(report, partitions),
-            asset_checks=[staged_checks(report, partitions), *([agreement] if agreement else [])],
+            asset_checks=[staged_checks(report, partitions), *(check for check in optional if check)],
         ),
         report_automation(report, partitions),
     )

@@ -6,15 +6,15 @@ See https://docs.dagster.io/guides/test/asset-checks
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 import dagster as dg
 
+from cache_pipeline.orchestration.findings import Finding, Log, event_log, partition_evaluation
 from cache_pipeline.orchestration.metadata import chunk_table
 from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
-from cache_pipeline.orchestration.publishing import Log, event_log, publish
+from cache_pipeline.orchestration.publishing import publish
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.completeness import JudgedChunk, Verdict, final_buckets
@@ -27,14 +27,6 @@ from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.fetching import FetchedPartition
 
 _CLOCK_SKEW = timedelta(minutes=5)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found for one partition; ``problem`` is empty where it passed."""
-
-    problem: str = ""
-    metadata: "Mapping[str, dg.RawMetadataValue]" = field(default_factory=lambda: {})  # noqa: PIE807 - keeps its type
 
 
 def find_complete(partition: FetchedPartition, report: Report) -> Finding:
@@ -144,21 +136,6 @@ def prove(report: Report, partitions: Sequence[FetchedPartition], log: Log) -> l
         for key, finding in findings.items():
             log(partition_evaluation(asset_key("staged", report), name, key, finding))
     return passing(found, partitions)
-
-
-def partition_evaluation(
-    key: dg.AssetKey, check_name: str, partition_key: str, finding: Finding
-) -> dg.AssetCheckEvaluation:
-    """One partition's verdict of a blocking check, as an event."""
-    return dg.AssetCheckEvaluation(
-        asset_key=key,
-        check_name=check_name,
-        passed=not finding.problem,
-        partition=partition_key,
-        metadata=finding.metadata,
-        description=finding.problem or None,
-        blocking=True,
-    )
 
 
 def _reported(

@@ -7,6 +7,7 @@ import dagster as dg
 from cache_pipeline.query.report import Report, Tier
 
 COMPLETE_CHECK = "complete"
+DRIFT_CHECK = "drift"
 
 
 def asset_key(layer: str, report: Report) -> dg.AssetKey:

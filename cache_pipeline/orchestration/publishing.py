@@ -5,31 +5,21 @@ written to the tiers all the same, in the same run and in the order of the asset
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import dagster as dg
 import pyarrow as pa
 
-from cache_pipeline.orchestration.naming import asset_key
+from cache_pipeline.orchestration.drift_check import drift_findings
+from cache_pipeline.orchestration.findings import Log, partition_evaluation
+from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.service.agreement import tiers_agree
 from cache_pipeline.service.fetching import FetchedPartition
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.tiers.edge import EdgeTier
-
-Log = Callable[[dg.AssetMaterialization | dg.AssetCheckEvaluation], None]
-
-
-def event_log(context: dg.OpExecutionContext) -> Log:
-    """Writes into the log of a run. A runless event would do only once for a check of a partition."""
-
-    def log(event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
-        # Its signature leaves out the evaluations that it takes.
-        context.log_event(event)  # pyright: ignore[reportArgumentType]
-
-    return log
 
 
 async def publish(
@@ -52,6 +42,10 @@ async def publish(
     intervals = [part.interval for part in proven]
     await service.keep(report, proven)
     _record(report, "history", proven, log)
+    spans = {part.key: part.interval for part in proven}
+    findings = await asyncio.to_thread(drift_findings, service.history, service.series(report), spans)
+    for key, finding in findings.items():
+        log(partition_evaluation(asset_key("history", report), DRIFT_CHECK, key, finding, blocking=False))
     if Tier.hot in report.tiers:
         await service.hot.put(await service.rendered(report, intervals))
         _record(report, "hot", proven, log)

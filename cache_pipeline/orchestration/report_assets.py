@@ -14,7 +14,9 @@ import dagster as dg
 
 from cache_pipeline.orchestration.asking_again import ATTEMPT_METADATA
 from cache_pipeline.orchestration.chart import partition_chart
-from cache_pipeline.orchestration.checks import Finding, partition_evaluation, prove
+from cache_pipeline.orchestration.checks import prove
+from cache_pipeline.orchestration.findings import Finding, event_log, partition_evaluation
+from cache_pipeline.orchestration.interruption import interruptible
 from cache_pipeline.orchestration.io_managers import REPORT_METADATA
 from cache_pipeline.orchestration.lanes import lane_of_run
 from cache_pipeline.orchestration.metadata import (
@@ -26,7 +28,7 @@ from cache_pipeline.orchestration.metadata import (
 from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
 from cache_pipeline.orchestration.pace import Pace
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
-from cache_pipeline.orchestration.publishing import event_log, publish
+from cache_pipeline.orchestration.publishing import publish
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -98,11 +100,11 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
         wanted = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
         # How figures are fetched is not part of what they mean: the series stays the same.
         asked = report.model_copy(update={"chunk": config.chunk}) if config.chunk else report
-        done, failed = await _stage(context, asked, wanted, engine, again=config.again)
+        done, failed = await interruptible(_stage(context, asked, wanted, engine, again=config.again))
         _fail_checks(context, report, failed, config)
         if failed:
             # This step fails, and what succeeded must wait neither for it nor for the next run.
-            await _publish_besides(context, report, list(done.values()), engine)
+            await interruptible(_publish_besides(context, report, list(done.values()), engine))
             raise _failed(report, failed, len(wanted)) from failed[0].error
         for partition in done.values():
             context.add_asset_metadata(partition_metadata(partition), partition_key=partition.key)

@@ -135,6 +135,11 @@ class Report(BaseModel, frozen=True):
         description="The HTTP API may serve provisional figures that are older than their freshness by so much, with their "
         "age told, while a job fetches them anew; without it a caller is told to wait",
     )
+    drift: float | None = Field(
+        0.5,
+        gt=0,
+        description="Share by which an hour or day may differ from comparable ones before a check warns; null for no check",
+    )
     ask_ahead_after: int | None = Field(
         None,
         ge=1,

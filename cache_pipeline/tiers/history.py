@@ -320,3 +320,20 @@ class History:
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
             return dict(cursor.fetchall())
+
+    def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
+        """Sum of a column in each bucket of an interval, or its rows where no column is named; buckets without rows are left out."""
+        what = SQL("sum({})").format(Identifier(column)) if column else SQL("count(*)")
+        query = SQL(
+            "SELECT interval_start, coalesce({what}, 0)::float8 FROM {table} WHERE series = {series}"
+            " AND interval_start >= {start} AND interval_start < {end} GROUP BY 1"
+        ).format(
+            what=what,
+            table=_table(series),
+            series=Literal(series.id),
+            start=Literal(interval.start),
+            end=Literal(interval.end),
+        )
+        with self._transaction() as cursor:
+            cursor.execute(query.as_string())
+            return dict(cursor.fetchall())

@@ -15,6 +15,7 @@ from cache_pipeline_tests.orchestration.bench import Bench
 FIRST, END = date(2024, 6, 10), date(2024, 6, 12)
 CHECKS = {
     *(f"staged/calls_hour:{name}" for name in ("complete", "schema", "watermark")),
+    "history/calls_hour:drift",
     "edge/calls_hour:tiers_agree",
 }
 

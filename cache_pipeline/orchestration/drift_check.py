@@ -1,0 +1,119 @@
+"""A check that warns where figures are unlike those of the same hour, or day, of comparable days; it blocks nothing."""
+
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+
+from cache_pipeline.orchestration.findings import Finding, event_log, partition_evaluation
+from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
+from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
+from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.query.drift import LEAST_COMPARABLE, Compared
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.series import Series
+from cache_pipeline.service.drifting import compared_figures
+from cache_pipeline.service.engine import report_columns
+from cache_pipeline.tiers.history import History
+
+_TOO_LITTLE = f"too little history to compare with: {LEAST_COMPARABLE} comparable days are needed"
+
+
+def drift_findings(history: History, series: Series, partitions: Mapping[str, Interval]) -> dict[str, Finding]:
+    """What the check has to say of each partition; nothing where the report declares no tolerance."""
+    report = series.report
+    if report.drift is None or not partitions:
+        return {}
+    columns, intervals = report_columns(report), list(partitions.values())
+    compared = compared_figures(history, series, columns, intervals, report.drift)
+    return {key: finding_of(found, report) for key, found in zip(partitions, compared, strict=True)}
+
+
+def finding_of(compared: Sequence[Compared], report: Report) -> Finding:
+    """One partition's comparison in words and as a table."""
+    judged = [each for each in compared if each.usual is not None]
+    unlike = sorted((each for each in judged if each.differs), key=_distance, reverse=True)
+    metadata = {"compared": len(judged), "differ": len(unlike), "comparison": _table(compared, report)}
+    if not unlike:
+        return Finding("", metadata, "" if judged or not compared else _TOO_LITTLE)
+    problem = f"{len(unlike)} of {len(judged)} differ from comparable ones, {_sentence(unlike[0], report)}"
+    return Finding(problem, metadata)
+
+
+def _distance(each: Compared) -> float:
+    return max(each.least - each.figure, each.figure - each.most)
+
+
+def _local(each: Compared, report: Report) -> str:
+    return f"{each.interval.start.astimezone(report.zone):%a %Y-%m-%d %H:%M}"
+
+
+def _sentence(each: Compared, report: Report) -> str:
+    return (
+        f"{_local(each, report)} most: {each.figure:,.0f}, where {each.usual:,.0f} is usual "
+        f"and {each.least:,.0f} to {each.most:,.0f} would pass"
+    )
+
+
+def _table(compared: Sequence[Compared], report: Report) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "start": _local(each, report),
+                    "figure": round(each.figure),
+                    "usual": "not known" if each.usual is None else f"{each.usual:,.0f}",
+                    "would pass": "" if each.usual is None else f"{each.least:,.0f} to {each.most:,.0f}",
+                    "comparable": each.comparable,
+                    "differs": each.differs,
+                }
+            )
+            for each in compared
+        ],
+        schema=dg.TableSchema(
+            columns=[
+                dg.TableColumn("start", "string", f"in {report.time_zone}"),
+                dg.TableColumn("figure", "int", report.volume_metric or "rows"),
+                dg.TableColumn("usual", "string", "median of the comparable ones"),
+                dg.TableColumn("would pass", "string"),
+                dg.TableColumn("comparable", "int", "earlier hours or days it is held against"),
+                dg.TableColumn("differs", "bool"),
+            ]
+        ),
+    )
+
+
+def drift_check(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition | None:
+    """The check on ``history``; None where the report declares none."""
+    if report.drift is None:
+        return None
+    key = asset_key("history", report)
+
+    @dg.asset_check(
+        name=DRIFT_CHECK,
+        asset=key,
+        description=f"Figures are within {report.drift:.0%} of the same hour or day of comparable days, or what chance explains",
+    )
+    def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> dg.AssetCheckResult:
+        spans = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
+        with engine.history() as history:
+            findings = drift_findings(history, engine.tenant_series(report), spans)
+        log = event_log(context.op_execution_context)
+        for name, finding in findings.items():
+            log(partition_evaluation(key, DRIFT_CHECK, name, finding, blocking=False))
+        return _of_all(findings)
+
+    return check
+
+
+def _of_all(findings: Mapping[str, Finding]) -> dg.AssetCheckResult:
+    unlike = {name: finding.problem for name, finding in findings.items() if finding.problem}
+    unknown = sum(finding.note == _TOO_LITTLE for finding in findings.values())
+    first = next(iter(unlike.items()), None)
+    told = f"{len(unlike)} of {len(findings)} partitions differ; {first[0]}: {first[1]}" if first else None
+    return dg.AssetCheckResult(
+        passed=not unlike,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=told or (f"{unknown} of {len(findings)} partitions: {_TOO_LITTLE}" if unknown else None),
+        metadata={"partitions": len(findings), "differ": len(unlike), "with too little history": unknown},
+    )

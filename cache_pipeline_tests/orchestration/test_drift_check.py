@@ -1,0 +1,124 @@
+"""The check for drift through Dagster: it warns, shows what it compared, and stops nothing."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from cache_pipeline.orchestration.drift_check import finding_of
+from cache_pipeline.query.drift import Compared
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.service.drifting import counted_column
+from cache_pipeline.service.engine import report_columns
+from cache_pipeline.settings import read_settings
+from cache_pipeline.tiers.coverage import Fetched
+from cache_pipeline.tiers.history import Replacement, open_history
+from cache_pipeline_tests.orchestration.bench import (
+    TIERS,
+    Bench,
+    bench_of,
+    declared,
+    declared_by_job,
+    evaluations,
+    failures,
+    materialized,
+    recorded,
+)
+
+MONDAY = "2024-06-10"
+WEEKS = range(1, 5)
+
+
+def _shifted(rows: pa.Table, weeks: int, factor: int) -> pa.Table:
+    back = pa.scalar(timedelta(weeks=weeks), pa.duration("us"))
+    for name in ("interval_start", "interval_end"):
+        moved = pc.subtract(rows[name], back).cast(rows[name].type)
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), moved)
+    offered = pc.multiply(rows["n_offered"], factor)
+    return rows.set_column(rows.schema.get_field_index("n_offered"), rows.schema.field("n_offered"), offered)
+
+
+def _mondays_before_had(bench: Bench, factor: int) -> None:
+    """History holds the same figures, so many times, for the Mondays before."""
+    day = bench.interval(MONDAY)
+    with open_history(read_settings().required_postgres_url()) as history:
+        rows = history.read(bench.series, day, report_columns(bench.report))
+        for weeks in WEEKS:
+            back = timedelta(weeks=weeks)
+            span = IntervalSet([Interval(day.start - back, day.end - back)])
+            now = datetime.now(UTC)
+            held = Rows.of(_shifted(rows, weeks, factor))
+            history.replace(Replacement(bench.series, span, IntervalSet(), held, now, (Fetched(span, now),)))
+
+
+def test_a_day_unlike_the_same_weekdays_before_is_told_with_what_it_was_held_against_and_published_all_the_same(
+    bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    first = bench.run(instance, MONDAY)
+    assert first.success, failures(first)
+    of_day, of_all = evaluations(first, bench.check("drift", "history"))
+    assert (of_day.partition, of_day.passed, of_all.passed) == (MONDAY, True, True)
+    assert of_day.description == "too little history to compare with: 3 comparable days are needed"
+    assert of_all.description == f"1 of 1 partitions: {of_day.description}"
+
+    _mondays_before_had(bench, 1)
+    of_day, of_all = evaluations(bench.run(instance, MONDAY), bench.check("drift", "history"))
+    assert (of_day.passed, of_day.metadata["compared"].value, of_all.passed) == (True, 24, True)
+
+    _mondays_before_had(bench, 4)
+    warned = bench.run(instance, MONDAY)
+    assert warned.success, failures(warned)
+    of_day, of_all = evaluations(warned, bench.check("drift", "history"))
+    assert {(one.passed, one.severity) for one in (of_day, of_all)} == {(False, dg.AssetCheckSeverity.WARN)}
+    assert of_day.description is not None
+    assert " of 24 differ from comparable ones, Mon 2024-06-10 " in of_day.description
+    assert of_all.description == f"1 of 1 partitions differ; {MONDAY}: {of_day.description}"
+    table = of_day.metadata["comparison"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert len(table.records) == 24
+    busiest = max((record.data for record in table.records), key=lambda data: int(str(data["figure"])))
+    assert busiest["usual"] == f"{4 * int(str(busiest['figure'])):,}"
+    assert (busiest["comparable"], busiest["differs"]) == (len(WEEKS), True)
+    assert sum(int(str(record.data["figure"])) for record in table.records) == bench.truth(bench.interval(MONDAY))
+    for layer in TIERS:
+        assert materialized(instance, bench.key(layer)) == {MONDAY}
+
+
+def test_days_that_are_published_beside_one_that_failed_are_compared_too(
+    servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    with bench_of(servers, tmp_path, declared_by_job(expected_groups=1)) as bench:
+        bench.fault(fail_jobs=1)
+        assert not bench.run(instance, MONDAY, "2024-06-11").success
+        (compared,) = recorded(instance, bench.check("drift", "history"))
+        assert (compared.partition, compared.passed) == ("2024-06-11", True)
+
+
+def test_reports_that_count_nothing_are_compared_by_their_rows() -> None:
+    counting = Report.model_validate(declared(metrics=["nOffered", "tAbandon"], volume_metric="tAbandon"))
+    nothing = Report.model_validate(declared(metrics=["tHandle"], volume_metric=None))
+    assert counted_column(Series(counting), report_columns(counting)) == "t_abandon_count"
+    assert counted_column(Series(nothing), report_columns(nothing)) is None
+
+
+def test_the_farthest_off_is_named_first_in_the_reports_own_time() -> None:
+    report = Report.model_validate(declared())
+    start = datetime(2024, 6, 10, 8, tzinfo=UTC)
+    hours = [Interval(start + timedelta(hours=hour), start + timedelta(hours=hour + 1)) for hour in range(3)]
+    compared = [
+        Compared(hours[0], 40.0, 4, 100.0, 50.0, 150.0),
+        Compared(hours[1], 900.0, 4, 100.0, 50.0, 150.0),
+        Compared(hours[2], 5.0, 1),
+    ]
+    assert finding_of(compared, report).problem == (
+        "2 of 2 differ from comparable ones, Mon 2024-06-10 11:00 most: 900, where 100 is usual and 50 to 150 would pass"
+    )
+    assert finding_of(compared[2:], report).problem == ""
+    assert finding_of(compared[2:], report).note.startswith("too little history")
+    assert finding_of([], report).note == ""
