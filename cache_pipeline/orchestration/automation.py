@@ -10,7 +10,6 @@ from typing import Any
 import dagster as dg
 
 from cache_pipeline.orchestration.lanes import LANE_TAG
-from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.staleness import StaleRange, restated_ranges, settled_ranges, stale_ranges
@@ -34,13 +33,10 @@ def _within(ranges: Iterable[StaleRange], key: str, order: Sequence[str]) -> boo
     return any(order.index(each.first) <= place <= order.index(each.last) for each in ranges)
 
 
-def report_automation(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.Definitions:
+def report_automation(
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: dg.JobDefinition
+) -> dg.Definitions:
     """The job of all the report's assets and checks, what runs it by the clock, and what runs it by staleness."""
-    job = dg.define_asset_job(
-        job_name(report),
-        selection=dg.AssetSelection.assets(*(asset_key(layer, report) for layer in layers_of(report))),
-        description=f"Fetch, check and publish {report.report}",
-    )
     hours, minutes = divmod(int(min(report.settle, _LONGEST_WAIT).total_seconds() // 60), 60)
     schedule = dg.build_schedule_from_partitioned_job(
         job,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -12,6 +14,7 @@ from cache_pipeline.orchestration.checks import agreement_check, staged_checks
 from cache_pipeline.orchestration.drift_check import drift_check
 from cache_pipeline.orchestration.edge_upkeep import edge_upkeep
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
+from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
 from cache_pipeline.orchestration.partitions import report_partitions
 from cache_pipeline.orchestration.report_assets import report_assets
 from cache_pipeline.orchestration.resources import EngineResource
@@ -19,6 +22,9 @@ from cache_pipeline.orchestration.sensors import report_sensors
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import Settings, read_settings
+
+# A process for each step costs seconds; what runs side by side here are requests, on one event loop.
+_EXECUTOR = dg.in_process_executor
 
 
 def default_resources() -> dict[str, Any]:
@@ -32,17 +38,48 @@ def default_resources() -> dict[str, Any]:
     }
 
 
-def report_definitions(report: Report, settings: Settings) -> dg.Definitions:
+def report_definitions(report: Report, settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
     """Everything of one report: assets, checks, job, schedule, sensor."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     optional = (drift_check(report, partitions), agreement_check(report, partitions))
+    assets = report_assets(report, partitions)
+    checks = [staged_checks(report, partitions), *(check for check in optional if check)]
+    job = _resolved_job(report, assets, checks, resources)
     return dg.Definitions.merge(
-        dg.Definitions(
-            assets=report_assets(report, partitions),
-            asset_checks=[staged_checks(report, partitions), *(check for check in optional if check)],
-        ),
-        report_automation(report, partitions),
+        dg.Definitions(assets=assets, asset_checks=checks), report_automation(report, partitions, job)
     )
+
+
+def _resolved_job(
+    report: Report,
+    assets: Sequence[dg.AssetsDefinition],
+    checks: Sequence[dg.AssetChecksDefinition],
+    resources: Mapping[str, Any],
+) -> dg.JobDefinition:
+    """The job of all the report's assets and checks, found among these alone.
+
+    Left to the code location, each job is looked for among the assets of all reports: a thousand took minutes.
+    """
+    job = dg.define_asset_job(
+        job_name(report),
+        selection=dg.AssetSelection.assets(*(asset_key(layer, report) for layer in layers_of(report))),
+        description=f"Fetch, check and publish {report.report}",
+    )
+    return dg.Definitions(
+        assets=assets, asset_checks=checks, jobs=[job], resources=resources, executor=_EXECUTOR
+    ).resolve_job_def(job.name)
+
+
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """No garbage is looked for meanwhile: definitions are millions of objects that all stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def build_defs(
@@ -61,7 +98,9 @@ def build_defs(
     """
     settings = read_settings()
     declared = reports if reports is not None else declared_reports(settings)
-    of_reports = [report_definitions(report, settings) for report in declared.values()]
+    resources = {**default_resources(), **(resource_overrides or {})}
+    with _no_collection():
+        of_reports = [report_definitions(report, settings, resources) for report in declared.values()]
     known = {
         name: (report, report_partitions(report, settings.partitions_from, settings.partitions_to))
         for name, report in declared.items()
@@ -71,8 +110,7 @@ def build_defs(
         edge_upkeep(declared),
         dg.Definitions(
             sensors=report_sensors(known, [job for each in of_reports for job in each.jobs or []]),
-            resources={**default_resources(), **(resource_overrides or {})},
-            # A process for each step costs seconds; what runs side by side here are requests, on one event loop.
-            executor=dg.in_process_executor,
+            resources=resources,
+            executor=_EXECUTOR,
         ),
     )
