@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WISH = $(if $(ARRIVALS),--arrivals "$(ARRIVALS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)")
 
-.PHONY: help demo dev test check bench format lock clean
+.PHONY: help demo dev test chaos check bench format lock clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ else
 	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone"
 	@$(BIN)/python -m pytest -m alone
 endif
+
+chaos: $(VENV)/dev.stamp ## Kill, cut and fill up a running system for SECONDS=300, then hold its books against the vendor's (SEED=n repeats)
+	@$(BIN)/python -m cache_pipeline_tests.chaos --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/dev.stamp ## Lint, format, types, floors
 	@$(BIN)/ruff check .

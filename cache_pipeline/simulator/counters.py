@@ -16,10 +16,11 @@ class Counters:
         self._kinds: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._logins: Counter[str] = Counter()
+        self._over_limit: Counter[str] = Counter()
 
     def reset(self) -> None:
         """Forget everything counted."""
-        for counter in (self._calls, self._kinds, self._rejected, self._logins):
+        for counter in (self._calls, self._kinds, self._rejected, self._logins, self._over_limit):
             counter.clear()
 
     def count(self, call: str, kind: str, client_id: str | None, status: int) -> None:
@@ -43,11 +44,16 @@ class Counters:
         if status == 429:
             self._rejected[client_id or ""] += 1
 
+    def exceed(self, client_id: str) -> None:
+        """Count one request that broke a limit, whatever it is answered."""
+        self._over_limit[client_id] += 1
+
     def snapshot(self) -> dict[str, Any]:
-        """Return everything as JSON: `calls`, `rejected_429` and `logins` by client, and the `summary`.
+        """Return everything as JSON: `calls`, `rejected_429`, `over_limit` and `logins` by client, and the `summary`.
 
         In the summary `requests` is every API request, answered in whatever way, without logins; `submits`, `polls`,
-        `results` and `sync_queries` are those that succeeded.
+        `results` and `sync_queries` are those that succeeded. `over_limit` are the requests that broke a limit, without
+        the 429 on demand.
         """
         calls = [
             {"call": call, "client_id": client_id, "status": status, "count": count}
@@ -56,12 +62,14 @@ class Counters:
         summary = {
             "requests": self._kinds[_REQUEST],
             "rejected_429": self._rejected.total(),
+            "over_limit": self._over_limit.total(),
             "logins": self._logins.total(),
             **{name: self._kinds[kind] for kind, name in SUMMARY_KINDS.items()},
         }
         return {
             "calls": calls,
             "rejected_429": dict(self._rejected),
+            "over_limit": dict(self._over_limit),
             "logins": dict(self._logins),
             "summary": summary,
         }

@@ -159,6 +159,7 @@ class Gate:
         keys = [_NAMESPACE if layer.shared else self._key(token) for layer in self.layers]
         for layer, key in zip(self.layers, keys, strict=True):
             if wait := layer.window.wait(key, now):
+                self.simulator.counters.exceed(token.client_id)
                 if self.refuse is not None:
                     raise self.refuse(wait)
                 raise too_many_requests(wait, layer.told() if settings.tells_limit else None)

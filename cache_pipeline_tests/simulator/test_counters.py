@@ -40,6 +40,7 @@ def test_calls_are_counted_by_route_client_and_status_and_summed_up(vendor: Vend
     assert counters["summary"] == {
         "requests": 7,
         "rejected_429": 0,
+        "over_limit": 0,
         "logins": 1,
         "submits": 1,
         "polls": 1,
@@ -55,11 +56,20 @@ def test_rejections_are_counted_by_client_and_a_reset_forgets_all() -> None:
             vendor.get(AVAILABILITY)
         counters = vendor.http.get(COUNTERS).json()
         assert counters["rejected_429"] == {CLIENT: 2}
-        assert counters["summary"]["rejected_429"] == 2
+        assert (counters["summary"]["rejected_429"], counters["summary"]["over_limit"]) == (2, 2)
         assert vendor.http.delete(COUNTERS).status_code == 204
         empty = vendor.http.get(COUNTERS).json()
     assert (empty["calls"], empty["rejected_429"], empty["logins"]) == ([], {}, {})
     assert set(empty["summary"].values()) == {0}
+
+
+def test_a_429_on_demand_is_not_counted_as_over_the_limit() -> None:
+    with vendor_of(SimulatorSettings()) as vendor:
+        vendor.http.post("/simulator/faults", json={"throttle": 1, "reject_with_429": 1})
+        for _ in range(3):
+            vendor.get(AVAILABILITY)
+        summary = vendor.http.get(COUNTERS).json()["summary"]
+    assert (summary["rejected_429"], summary["over_limit"]) == (2, 0)
 
 
 async def test_of_many_requests_at_once_exactly_the_limit_gets_through() -> None:

@@ -1,0 +1,103 @@
+"""What is declared, what the simulated vendor is like, and what it truly holds."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+
+CLIENTS = {"chaos-1": "first-secret-of-chaos", "chaos-2": "second-secret-of-chaos"}
+#: Requests in a window of so many seconds for each client: a minute in a sixth of the time.
+LIMIT, WINDOW_SECONDS = 100, 10.0
+DAYS = 10
+_SETTLED = timedelta(minutes=20)
+
+SIMULATOR: dict[str, Any] = {
+    "clients": CLIENTS,
+    "conversations_per_working_day": 1500,
+    "reportdata_rate_limit": LIMIT,
+    "genesys_rate_limit": LIMIT,
+    "rate_limit_scope": "client",
+    "rate_window_seconds": WINDOW_SECONDS,
+    "job_seconds_base": 0.3,
+    "job_seconds_per_1000_cells": 0.1,
+    "watermark_lag_seconds": 20.0,
+    "token_lifetime_seconds": 20.0,
+}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A report of the run.
+
+    Attributes:
+        name: of the report.
+        zone: whose days and hours it has.
+        column: of history that counts what was offered.
+        truth: how the vendor is asked for the truth of it.
+        text: its declaration.
+    """
+
+    name: str
+    zone: ZoneInfo
+    column: str
+    truth: dict[str, str]
+    text: str
+
+    def midnight(self, day: date) -> datetime:
+        """The beginning of a local day, in UTC."""
+        return datetime(day.year, day.month, day.day, tzinfo=self.zone).astimezone(UTC)
+
+    def today(self) -> date:
+        """The local day whose figures are not final yet."""
+        return (datetime.now(UTC) - _SETTLED).astimezone(self.zone).date()
+
+    def days(self) -> list[date]:
+        """Those that are backfilled; all of them have ended."""
+        return [self.today() - timedelta(days=number) for number in range(DAYS, 0, -1)]
+
+    def interval(self, first: date, end: date) -> str:
+        """``start/end`` of local days, in UTC."""
+        return "/".join(f"{self.midnight(day):%Y-%m-%dT%H:%M:%SZ}" for day in (first, end))
+
+
+def _declared(name: str, zone: str, column: str, granularity: str, text: str) -> Declared:
+    truth = {"granularity": granularity, "groupBy": "queueId", "timeZone": zone}
+    start = datetime.now(UTC).date() - timedelta(days=DAYS + 5)
+    common = f"report: {name}\ntime_zone: {zone}\ngranularity: {granularity}\ngroup_by: [queueId]\nstart: {start}\n"
+    return Declared(name, ZoneInfo(zone), column, truth, f"{common}partition: day\nexpected_groups: 8\n{text}")
+
+
+REPORTS = (
+    _declared(
+        "queue_hour",
+        "Europe/Berlin",
+        "offered",
+        "PT1H",
+        "description: Offered by queue and hour\nplatform: reportdata\nquery_type: queue-performance\n"
+        "metrics: [offered]\nvolume_metric: offered\nchunk: P1W\nfreshness: PT5S\n",
+    ),
+    _declared(
+        "queue_half_hour",
+        "America/New_York",
+        "n_offered",
+        "PT30M",
+        "description: Offered by queue and half hour\nplatform: genesys\nquery_type: conversations\n"
+        "metrics: [nOffered]\nvolume_metric: nOffered\nchunk: P1D\nfreshness: PT5S\n",
+    ),
+)
+
+#: What was offered, by start of bucket and group; buckets without any are left out.
+Figures = dict[tuple[datetime, str], int]
+
+
+def truth(simulator_url: str, report: Declared) -> Figures:
+    """All that the vendor holds of a report's days, today's too, as if the day were over."""
+    interval = report.interval(report.days()[0], report.today() + timedelta(days=1))
+    answer = httpx.get(f"{simulator_url}/simulator/truth", params={**report.truth, "interval": interval}, timeout=60)
+    return {
+        (datetime.fromisoformat(row["intervalStart"]), row["queueId"]): row["offered"]
+        for row in answer.raise_for_status().json()["rows"]
+        if row["offered"]
+    }
