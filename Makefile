@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WISH = $(if $(ARRIVALS),--arrivals "$(ARRIVALS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)")
 
-.PHONY: help demo dev test chaos check bench format lock clean
+.PHONY: help demo dev test chaos check bench docs format lock clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ check: $(VENV)/dev.stamp ## Lint, format, types, floors
 
 bench: $(VENV)/dev.stamp ## Measure against peers, side by side in one run (ONLY=name for one of them)
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only "$(ONLY)")
+
+docs: $(VENV)/dev.stamp ## Build the documentation's site into data/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Open data/site/index.html, or see it as you write: $(BIN)/python -m mkdocs serve"
 
 format: $(VENV)/dev.stamp ## Format and mend what the linter can
 	@$(BIN)/ruff check --fix .

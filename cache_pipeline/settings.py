@@ -15,7 +15,13 @@ class SettingsError(ValueError):
 
 
 class ClientCredentials(BaseModel, frozen=True):
-    """One OAuth client of a vendor account; ``weight`` is its share of the round-robin (G18)."""
+    """One OAuth client of a vendor account.
+
+    Attributes:
+        client_id: as the vendor gave it.
+        client_secret: the same; masked wherever settings are shown.
+        weight: its share of the round-robin (G18).
+    """
 
     client_id: str = Field(min_length=1)
     client_secret: SecretStr
@@ -111,8 +117,8 @@ class Settings(BaseSettings):
         reportdata: account for the platform of that name, and likewise ``genesys`` and ``cxone``.
         gateway: how the HTTP API serves.
         jobs: the queue behind it.
-        partitions_from: overrides every report's first day, and ``partitions_to`` (exclusive) ends its partitions;
-            for replays of past volumes.
+        partitions_from: overrides every report's first day, for replays of past volumes.
+        partitions_to: ends every report's partitions before this day, likewise.
     """
 
     model_config = SettingsConfigDict(

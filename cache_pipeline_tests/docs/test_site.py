@@ -1,0 +1,49 @@
+"""The documentation's site builds without a warning: no dead link or anchor, no page that the code's names broke."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cache_pipeline.query.report import Report
+from cache_pipeline.settings import Settings
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def words(page):
+    return re.sub(r"<[^>]+>", "", page.read_text())
+
+
+def test_every_field_of_a_report_is_in_the_reference(site):
+    text = words(site / "reference" / "reports" / "index.html")
+    assert [name for name in Report.model_fields if name not in text] == []
+
+
+def test_every_setting_is_in_the_reference_by_its_variable(site):
+    text = words(site / "reference" / "settings" / "index.html")
+    assert [name for name in Settings.model_fields if f"CACHE_PIPELINE_{name.upper()}" not in text] == []
+
+
+def test_every_command_is_in_the_reference(site):
+    text = words(site / "reference" / "command-line" / "index.html")
+    for command in ("demo", "dev", "query", "plan", "edge publish", "keys create", "with-servers"):
+        assert f"cache-pipeline {command}" in text
+
+
+def test_no_page_asks_another_host_for_anything(site):
+    asked = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//")
+    assert [str(page.relative_to(site)) for page in site.rglob("*.html") if asked.search(page.read_text())] == []

@@ -1,0 +1,103 @@
+"""The site's tables of settings and of report fields, made from the code while the site is built (a hook of MkDocs)."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import griffe
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from cache_pipeline.query.report import Report
+from cache_pipeline.settings import ClientCredentials, GatewaySettings, JobSettings, Settings, VendorAccount
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the tables in the place of their markers, ``<!-- table: settings -->``."""
+    return re.sub(r"<!-- table: (\w+) -->", lambda marker: _TABLES[marker[1]](), markdown)
+
+
+def report_fields() -> str:
+    """Every field of a report's declaration: type, default, what it says."""
+    schema = Report.model_json_schema()
+    rows = [
+        (f"`{name}`", _type(field, schema), _default(field, name in schema["required"]), field.get("description", ""))
+        for name, field in schema["properties"].items()
+    ]
+    return _table(("field", "type", "default", ""), rows)
+
+
+def settings() -> str:
+    """Every environment variable of the process's own settings."""
+    return _model_table(Settings, "CACHE_PIPELINE_", ("gateway", "jobs", "reportdata", "genesys", "cxone"))
+
+
+def gateway_settings() -> str:
+    """Every environment variable of the HTTP API."""
+    return _model_table(GatewaySettings, "CACHE_PIPELINE_GATEWAY__")
+
+
+def job_settings() -> str:
+    """Every environment variable of the job queue."""
+    return _model_table(JobSettings, "CACHE_PIPELINE_JOBS__")
+
+
+def account_fields() -> str:
+    """Every field of a vendor account's JSON."""
+    return _model_table(VendorAccount, "") + "\n\nEach of `clients`:\n\n" + _model_table(ClientCredentials, "")
+
+
+_TABLES: dict[str, Callable[[], str]] = {
+    table.__name__: table for table in (report_fields, settings, gateway_settings, job_settings, account_fields)
+}
+
+
+def _model_table(model: type[BaseModel], prefix: str, without: tuple[str, ...] = ()) -> str:
+    told = dict(_attributes(model))
+    rows = [
+        (
+            f"`{prefix}{name.upper() if prefix else name}`",
+            _shown(field.get_default(call_default_factory=False)),
+            told[name],
+        )
+        for name, field in model.model_fields.items()
+        if name not in without
+    ]
+    return _table(("variable" if prefix else "field", "default", ""), rows)
+
+
+def _attributes(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    for section in griffe.Docstring(model.__doc__ or "").parse("google"):
+        if section.kind is griffe.DocstringSectionKind.attributes:
+            for attribute in section.value:
+                yield attribute.name, " ".join(attribute.description.split()).replace("``", "`")
+
+
+def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return _type(schema["$defs"][field["$ref"].rsplit("/", 1)[-1]], schema)
+    if "anyOf" in field:
+        return " or ".join(kind for choice in field["anyOf"] if (kind := _type(choice, schema)) != "null")
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'], schema)}"
+    return field.get("format") or field.get("type", "object")
+
+
+def _default(field: dict[str, Any], required: bool) -> str:  # noqa: FBT001
+    return "required" if required else _shown(field.get("default"))
+
+
+def _shown(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
+    if default is None or default == () or default == []:
+        return ""
+    return f"`{default if isinstance(default, str) else json.dumps(default, default=str)}`"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
