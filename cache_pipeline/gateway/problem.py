@@ -21,7 +21,8 @@ MEDIA_TYPE = "application/problem+json"
 _TYPES = "urn:cache-pipeline:problem:"
 
 
-@dataclass(frozen=True)
+# Not frozen: whoever handles an exception may set its traceback, as Starlette does after each answer.
+@dataclass(eq=False)
 class Problem(Exception):
     """One error, as its reader sees it.
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from contextlib import asynccontextmanager, suppress
 
+import httpx
 import pytest
 import schemathesis
 import uvicorn
@@ -151,6 +152,20 @@ async def test_a_page_that_knows_only_fetch_follows_202_to_events_to_200(open_ap
     assert (seen[0], seen[-2], seen[-1]) == (202, "done", 200)
     assert "running" in seen
     assert followed["rows"] > 100
+
+
+async def test_a_connection_outlives_a_problem(open_api):
+    async with (
+        open_api(gateway=GatewaySettings(auth="keys")) as api,
+        served(api.app) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        connections = set()
+        for _ in range(3):
+            answer = await http.get("/v1/reports")
+            assert answer.status_code == 401
+            connections.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
+        assert len(connections) == 1
 
 
 CHECKS = (
