@@ -20,6 +20,7 @@ hypothesis.settings.load_profile("patient")
 #: What holds instants against each other, or starts whole systems: beside other tests they would tell of the machine's load.
 _ALONE = (
     "chaos/test_short_run.py",
+    "deploy/test_watched.py",
     "end_to_end/",
     "gateway/test_brokers.py",
     "orchestration/test_celery.py",
