@@ -7,8 +7,9 @@ import base64
 import json
 import multiprocessing
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
@@ -24,14 +25,14 @@ _QUEUES = [f"{queue:08x}-5d1c-4a3e-9f60-2b7c8d9e0f1a" for queue in range(40)]
 
 
 @contextmanager
-def vendor_process() -> Generator[str]:
-    """Runs the vendor in a process of its own while the block lasts, and yields its URL.
+def vendor_process(vendor: "Callable[..., Vendor] | None" = None) -> Generator[str]:
+    """Runs a vendor, by default that of flat rows, in a process of its own while the block lasts, and yields its URL.
 
     The id of an OAuth client says how many rows its answers have.
     """
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(there,), daemon=True)
+    process = spawn.Process(target=_serve, args=(vendor or _FlatRows, there), daemon=True)
     process.start()
     there.close()
     try:
@@ -44,8 +45,8 @@ def vendor_process() -> Generator[str]:
         process.join()
 
 
-def _serve(parent: Connection) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Vendor)
+def _serve(vendor: "Callable[..., Vendor]", parent: Connection) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), vendor)
     server.daemon_threads = True
     parent.send(f"http://127.0.0.1:{server.server_address[1]}")
     threading.Thread(target=_end_with, args=(parent, server), daemon=True).start()
@@ -59,15 +60,44 @@ def _end_with(parent: Connection, server: ThreadingHTTPServer) -> None:
         server.shutdown()
 
 
-class _Vendor(BaseHTTPRequestHandler):
-    """Submit, status and results (G1, G2).
+@dataclass(frozen=True)
+class Slice:
+    """Which rows of a day a job is about: of so many, those from ``begin`` up to ``end``; its id says so."""
 
-    The job's id says how many rows the day has and which of them were asked for, and the cursor is the number of the next.
+    rows: int
+    begin: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}-{self.begin}-{self.end}"
+
+    @classmethod
+    def read(cls, job: str) -> "Slice":
+        """The one that a job's id says."""
+        return cls(*map(int, job.split("-")))
+
+
+class Vendor(BaseHTTPRequestHandler):
+    """What every vendor here does: a token that names its client, jobs that are done at once, pages by cursor.
+
+    The cursor is the number of the next row.
     """
 
     protocol_version = "HTTP/1.1"
     # Head and body leave together, or each answer waits for an acknowledgement of the first.
     wbufsize = -1
+
+    def taken(self, job: str) -> Mapping[str, object]:
+        """The answer to a submit."""
+        raise NotImplementedError
+
+    def done(self, job: str) -> Mapping[str, object]:
+        """The status of a job."""
+        raise NotImplementedError
+
+    def page(self, told: Slice, first: int, end: int, cursor: str | None) -> bytes:
+        """The rows from ``first`` up to ``end``, as JSON."""
+        raise NotImplementedError
 
     def do_POST(self) -> None:
         """A token that names its client, or a submit."""
@@ -78,31 +108,18 @@ class _Vendor(BaseHTTPRequestHandler):
         asked = Interval.parse(json.loads(body)["interval"])
         rows = int(self.headers["Authorization"].removeprefix("Bearer "))
         first, end = (-(-((instant - DAY.start) // _HOUR) * rows // 24) for instant in (asked.start, asked.end))
-        self._answer(
-            {
-                "id": f"{rows}-{first}-{end}",
-                "status": "queued",
-                "percentComplete": 0,
-                "createdTime": "2026-01-06T12:00:00Z",
-            }
-        )
+        self._answer(self.taken(str(Slice(rows, first, end))), status=202)
 
     def do_GET(self) -> None:
         """A status, which is always completed, or a page."""
         url = urlsplit(self.path)
         if not url.path.endswith("/results"):
-            job = url.path.rpartition("/")[2]
-            done = {"id": job, "status": "completed", "percentComplete": 100, "resultUrl": f"{url.path}/results"}
-            self._answer(done)
+            self._answer(self.done(url.path.rpartition("/")[2]))
             return
-        job, query = url.path.split("/")[-2], parse_qs(url.query)
-        rows, begin, last = map(int, job.split("-"))
-        first = int(query.get("cursor", [str(begin)])[0])
-        end = min(first + int(query["pageSize"][0]), last)
-        page: dict[str, object] = {"id": job, "dataAvailabilityDate": "2026-01-06T06:00:00Z"}
-        if end < last:
-            page["cursor"] = str(end)
-        self._answer({**page, "rows": [_row(number, rows) for number in range(first, end)]})
+        told, query = Slice.read(url.path.split("/")[-2]), parse_qs(url.query)
+        first = int(query.get("cursor", [str(told.begin)])[0])
+        end = min(first + int(query["pageSize"][0]), told.end)
+        self._send(self.page(told, first, end, str(end) if end < told.end else None))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
         """Says nothing."""
@@ -110,14 +127,33 @@ class _Vendor(BaseHTTPRequestHandler):
     def _client(self) -> str:
         return base64.b64decode(self.headers["Authorization"].removeprefix("Basic ")).decode().partition(":")[0]
 
-    def _answer(self, body: Mapping[str, object]) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(200)
+    def _answer(self, body: Mapping[str, object], status: int = 200) -> None:
+        self._send(json.dumps(body).encode(), status)
+
+    def _send(self, content: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
         self.wfile.flush()
+
+
+class _FlatRows(Vendor):
+    """The guide's contract (G1, G2)."""
+
+    def taken(self, job: str) -> Mapping[str, object]:
+        return {"id": job, "status": "queued", "percentComplete": 0, "createdTime": "2026-01-06T12:00:00Z"}
+
+    def done(self, job: str) -> Mapping[str, object]:
+        results = f"{urlsplit(self.path).path}/results"
+        return {"id": job, "status": "completed", "percentComplete": 100, "resultUrl": results}
+
+    def page(self, told: Slice, first: int, end: int, cursor: str | None) -> bytes:
+        page: dict[str, object] = {"dataAvailabilityDate": "2026-01-06T06:00:00Z"}
+        if cursor is not None:
+            page["cursor"] = cursor
+        return json.dumps({**page, "rows": [_row(number, told.rows) for number in range(first, end)]}).encode()
 
 
 def _row(number: int, rows: int) -> dict[str, object]:

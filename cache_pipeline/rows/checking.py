@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,9 +16,12 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch, dimension_names
 from cache_pipeline.rows.digest import Hashes, microseconds, row_hashes
 from cache_pipeline.rows.rows import Rows
+from cache_pipeline.rows.spool import unwritable
 
-#: Hashes that are compared at a time, eight bytes each; more rows are read several times over.
-_HASHES_AT_ONCE = 1_000_000
+#: Hashes that are compared at a time, eight bytes each; more of them wait on disk.
+_HASHES_AT_ONCE = 2**18
+_HASH_BYTES = np.dtype(np.uint64).itemsize
+_READ_AT_ONCE = 2**16 * _HASH_BYTES
 
 
 class RowCheck:
@@ -71,6 +78,7 @@ def check_groups(rows: Rows, report: Report) -> None:
 
     Raises:
         SchemaMismatch: one does; it is named.
+        SpoolUnwritable: there are many rows, and no room on disk to compare them.
     """
     keys = ["interval_start", *dimension_names(report)]
     suspects = _repeated_hashes(rows, keys)
@@ -92,8 +100,20 @@ def check_groups(rows: Rows, report: Report) -> None:
 def _repeated_hashes(rows: Rows, keys: list[str]) -> Hashes:
     passes = -(-rows.num_rows // _HASHES_AT_ONCE)
     repeated = [np.empty(0, np.uint64)]
-    for part in range(passes):
-        found = (row_hashes(batch, keys) for batch in rows.batches())
-        hashes = np.sort(np.concatenate([each[each % np.uint64(passes) == part] for each in found]))
-        repeated.append(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
+    with tempfile.SpooledTemporaryFile(max_size=_HASHES_AT_ONCE * _HASH_BYTES) as file:
+        try:
+            for batch in rows.batches():
+                file.write(row_hashes(batch, keys).tobytes())
+        except OSError as error:
+            raise unwritable(error) from error
+        for part in range(passes):
+            file.seek(0)
+            found = [each[each % np.uint64(passes) == part] for each in _hashes(file)]
+            hashes = np.sort(np.concatenate(found))
+            repeated.append(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
     return np.concatenate(repeated)
+
+
+def _hashes(file: IO[bytes]) -> Iterator[Hashes]:
+    while some := file.read(_READ_AT_ONCE):
+        yield np.frombuffer(some, np.uint64)

@@ -34,6 +34,14 @@ class SpoolUnwritable(RuntimeError):
     """The folder for temporary files cannot be written."""
 
 
+def unwritable(error: OSError) -> SpoolUnwritable:
+    """What to say of it."""
+    return SpoolUnwritable(
+        f"the folder for temporary files, {tempfile.gettempdir()}, cannot be written ({error.strerror}): free "
+        "space, or set TMPDIR to another folder"
+    )
+
+
 class _File:
     """A temporary file that has no name, only a descriptor, which is closed with the object."""
 
@@ -153,10 +161,7 @@ class Spool:
                 if isinstance(block, _HeldBlock):
                     self._blocks[number] = _FiledBlock(self._file, *self._file.append(_packed(block)), block.tallies)
         except OSError as error:
-            raise SpoolUnwritable(
-                f"the folder for temporary files, {tempfile.gettempdir()}, cannot be written ({error.strerror}): free "
-                "space, or set TMPDIR to another folder"
-            ) from error
+            raise unwritable(error) from error
 
 
 def _packed(block: _HeldBlock) -> pa.Buffer:

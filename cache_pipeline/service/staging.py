@@ -24,6 +24,8 @@ from cache_pipeline.service.fetching import FetchedPartition
 
 _META = b"cache_pipeline"
 _BATCH_ROWS = 16 * 1024
+#: Each column being written has a page and a dictionary of at most so many bytes in memory; the library's own is a megabyte.
+_PAGE_BYTES = 128 * 1024
 
 
 class StagingUnwritable(RuntimeError):
@@ -57,7 +59,7 @@ class _StagedRows(RowSource):
             with pq.ParquetFile(self.path) as file:
                 if not file.schema_arrow.equals(self.schema, check_metadata=True):
                     raise StagingReplaced(f"{self.path} was staged anew while it was read: run the step again")
-                for batch in file.iter_batches(_BATCH_ROWS):
+                for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
                     yield batch.replace_schema_metadata(None)
         except FileNotFoundError as error:
             raise StagingReplaced(f"{self.path} was removed while it was read: materialise staged again") from error
@@ -94,7 +96,9 @@ class Staging:
         partial = path.with_suffix(f".{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+            with pq.ParquetWriter(
+                partial, schema, compression="zstd", data_page_size=_PAGE_BYTES, dictionary_pagesize_limit=_PAGE_BYTES
+            ) as writer:
                 for batch in partition.rows.batches():
                     writer.write_batch(batch.replace_schema_metadata(schema.metadata))
             partial.replace(path)

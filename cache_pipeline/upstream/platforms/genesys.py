@@ -33,7 +33,7 @@ from cache_pipeline.upstream.platforms.genesys_details import (
 )
 from cache_pipeline.upstream.platforms.genesys_filters import review_filters
 from cache_pipeline.upstream.platforms.jobs import as_submitted, cursor_pages, get_object
-from cache_pipeline.upstream.platforms.payload import instant_of, optional_text, read_object, text_of
+from cache_pipeline.upstream.platforms.payload import instant_of, optional_text, read_apart, read_object, text_of
 from cache_pipeline.upstream.platforms.permissions import raise_for_permission
 from cache_pipeline.upstream.quota import Lane
 
@@ -119,13 +119,15 @@ class Genesys:
             async for answer in cursor_pages(self._client, job, results, {}):
                 yield Page(aggregate_table(answer, report), watermark=None)
             return
-        reader = RowReader(report, Interval.parse(job.id.partition(_ASKED)[2]))
-        size = {"pageSize": str(row_kind(report).page_size)}
+        kind, reader = row_kind(report), RowReader(report, Interval.parse(job.id.partition(_ASKED)[2]))
         watermark: datetime | None = None
-        async for answer in cursor_pages(self._client, job, results, size):
-            watermark = await self._watermark(answer, job, report, watermark)
-            rows = reader.table(answer, watermark)
-            yield Page(rows, reader.complete_until(watermark))
+
+        def read(response: httpx.Response) -> Mapping[str, object]:
+            return read_apart(response, kind.entries, reader.take)
+
+        async for told in cursor_pages(self._client, job, results, {"pageSize": str(kind.page_size)}, read):
+            watermark = await self._watermark(told, job, report, watermark)
+            yield Page(reader.table(watermark), reader.complete_until(watermark))
 
     async def cancel(self, job: Job) -> None:
         """Delete the job, which frees its place among the vendor's concurrent ones."""

@@ -283,21 +283,27 @@ class RowReader:
     open_since: datetime | None = None
     _buckets: list[Interval] = field(init=False)
     _starts: list[datetime] = field(init=False)
+    _rows: list[Row] = field(default_factory=list[Row])
 
     def __post_init__(self) -> None:
         self._buckets = buckets(self.interval, self.report.step, self.report.zone)
         self._starts = [bucket.start for bucket in self._buckets]
 
-    def table(self, answer: Source, watermark: datetime) -> pa.Table:
-        """The rows of a page that begin in the interval.
+    def take(self, entry: Source) -> None:
+        """Read one entry of a page.
 
         Raises:
             SchemaMismatch: it is not what details are.
         """
-        kind = row_kind(self.report)
-        rows: list[Row] = []
-        for entry in mappings_of(answer, kind.entries):
-            rows.extend(self._placed(row, watermark) for row in kind.read(entry, self.report) if self._is_ours(row))
+        self._rows.extend(row for row in row_kind(self.report).read(entry, self.report) if self._is_ours(row))
+
+    def table(self, watermark: datetime) -> pa.Table:
+        """The rows that begin in the interval, of the entries read since the last.
+
+        Raises:
+            SchemaMismatch: they are not what details are.
+        """
+        rows, self._rows = [self._placed(row, watermark) for row in self._rows], []
         return rows_to_table(rows, arrow_schema(row_columns(self.report)))
 
     def complete_until(self, watermark: datetime) -> datetime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.errors import JobGone, raise_for_refusal, vendor_words
@@ -19,40 +19,46 @@ def as_submitted(job: Job) -> dict[str, object]:
     return {"lane": job.lane, "oauth_client": job.oauth_client}
 
 
+Read = Callable[[httpx.Response], Mapping[str, object]]
+
+
 async def get_object(
-    client: httpx.AsyncClient, job: Job, path: str, query: Mapping[str, str] | None = None
+    client: httpx.AsyncClient, job: Job, path: str, query: Mapping[str, str] | None = None, read: Read = read_object
 ) -> Mapping[str, object]:
     """Ask something about a job.
 
     Raises:
         JobGone: the vendor does not know the job, or keeps its result no longer.
         UpstreamError: refused or unreachable.
-        SchemaMismatch: the answer is no JSON object.
+        SchemaMismatch: the answer is no JSON object, or not what ``read`` wants.
     """
     response = await client.get(path, params=dict(query or {}), extensions=as_submitted(job))
     if response.status_code in _GONE:
         _, message, _ = vendor_words(response)
         raise JobGone(job.id.partition("?")[0].rpartition("/")[2], message or response.reason_phrase)
     raise_for_refusal(response)
-    return read_object(response)
+    return read(response)
 
 
 async def cursor_pages(
-    client: httpx.AsyncClient, job: Job, path: str, query: Mapping[str, str]
+    client: httpx.AsyncClient, job: Job, path: str, query: Mapping[str, str], read: Read = read_object
 ) -> AsyncIterator[Mapping[str, object]]:
-    """Follow an opaque cursor until a page has none.
+    """Follow an opaque cursor until a page has none; whoever reads a page lets go of it before the next is asked for.
 
     Raises:
         SchemaMismatch: the cursor comes round to where it was, so that the pages would never end.
     """
     followed: set[str] = set()
-    answer = await get_object(client, job, path, query)
+    asked = query
     while True:
-        yield answer
+        answer = await get_object(client, job, path, asked, read)
         cursor = optional_text(answer, "cursor")
+        yield answer
         if cursor is None:
             return
         if cursor in followed:
             raise SchemaMismatch(f"job {job.id} gave the same page twice: its cursor does not move")
         followed.add(cursor)
-        answer = await get_object(client, job, path, {**query, "cursor": cursor})
+        asked = {**query, "cursor": cursor}
+        # Two pages at a time would be twice the memory.
+        del answer

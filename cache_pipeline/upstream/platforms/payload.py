@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -21,8 +22,12 @@ def read_json(response: httpx.Response) -> object:
     """
     try:
         return json.loads(response.content)
-    except ValueError as error:
-        raise SchemaMismatch(f"{response.request.url.path} answered with a body that is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise _no_json(response, error) from error
+
+
+def _no_json(response: httpx.Response, error: Exception) -> SchemaMismatch:
+    return SchemaMismatch(f"{response.request.url.path} answered with a body that is not JSON: {error}")
 
 
 def read_object(response: httpx.Response) -> Mapping[str, object]:
@@ -33,6 +38,75 @@ def read_object(response: httpx.Response) -> Mapping[str, object]:
     """
     body = read_json(response)
     return _mapping(body, response.request.url.path)
+
+
+def read_apart(
+    response: httpx.Response, listed: str, take: Callable[[Mapping[str, object]], None]
+) -> Mapping[str, object]:
+    """The body as a JSON object without one of its lists, whose objects are handed on one by one, as they are read.
+
+    As objects of this language a page is many times as long as its text; so no more than one of them is held.
+
+    Raises:
+        SchemaMismatch: as ``read_object`` and ``mappings_of`` do, and whatever ``take`` raises.
+    """
+    rest: dict[str, object] = {}
+    try:
+        text = response.content.decode()
+        place = _opened(text, _after_space(text, 0), "{")
+        while text[place : place + 1] != "}":
+            if not text.startswith('"', place):
+                raise json.JSONDecodeError("Expecting property name", text, place)
+            name, place = _DECODER.raw_decode(text, place)
+            place = _opened(text, _after_space(text, place), ":")
+            if name == listed and text.startswith("[", place):
+                place = _each(text, place, lambda value: take(_mapping(value, listed)))
+            else:
+                rest[name], place = _DECODER.raw_decode(text, place)
+            place = _separated(text, place, "}")
+        if _after_space(text, place + 1) != len(text):
+            raise json.JSONDecodeError("Extra data", text, place + 1)
+    except SchemaMismatch:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _no_json(response, error) from error
+    return rest
+
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _after_space(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return found.end() if found else place
+
+
+def _opened(text: str, place: int, mark: str) -> int:
+    if not text.startswith(mark, place):
+        raise json.JSONDecodeError(f"Expecting {mark!r}", text, place)
+    return _after_space(text, place + 1)
+
+
+def _separated(text: str, place: int, last: str) -> int:
+    """Where the next value begins, or the mark that ends them stands."""
+    place = _after_space(text, place)
+    if text.startswith(last, place):
+        return place
+    place = _opened(text, place, ",")
+    if text.startswith(last, place):
+        raise json.JSONDecodeError("Expecting value", text, place)
+    return place
+
+
+def _each(text: str, place: int, take: Callable[[object], None]) -> int:
+    """Hand on each value of a list that begins here; gives where it ends."""
+    place = _opened(text, place, "[")
+    while not text.startswith("]", place):
+        value, place = _DECODER.raw_decode(text, place)
+        take(value)
+        place = _separated(text, place, "]")
+    return place + 1
 
 
 def _mapping(value: object, name: str) -> Mapping[str, object]:

@@ -105,7 +105,9 @@ class ReportData:
         results = cursor_pages(self._client, job, f"{_QUERY}/{job.id}/results", {"pageSize": str(_PAGE_SIZE)})
         async for answer in results:
             rows = [self._row(row, report) for row in mappings_of(answer, "rows")]
-            yield Page(rows_to_table(rows, schema), _watermark(answer))
+            page = Page(rows_to_table(rows, schema), _watermark(answer))
+            del answer, rows
+            yield page
 
     async def cancel(self, job: Job) -> None:
         """The contract has no cancel; the job ends by itself."""
