@@ -237,6 +237,28 @@ async def test_a_429_after_a_loss_of_memory_pauses_its_client_until_nothing_forg
     assert 29 < (await quota.snapshot())[0].throttled_for_s <= 30.6
 
 
+async def test_a_second_429_in_an_empty_redis_says_that_the_window_is_full_of_what_nobody_remembers(
+    shared_redis: Redis,
+):
+    """A vendor that tells nothing, asked by processes that start just after Redis was emptied: two, and then no more."""
+    quota = Quota(shared_redis, "started", {"a": 1, "b": 1}, QuotaPolicy(limit=40, window_seconds=30, reserve=0))
+    for pause in (0.05, 30.6):
+        for client in ("a", "b"):
+            grant = await quota.take(Lane.interactive, client)
+            await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True)
+        states = await quota.snapshot()
+        assert all(state.throttled_for_s <= pause for state in states)
+        await asyncio.sleep(0.05)
+    assert all(state.throttled_for_s > 28 for state in await quota.snapshot())
+
+
+@pytest.mark.parametrize(("retry_after", "pause"), [(0.0, 1.0), (7.0, 7.0), (1e9, 900.0), (1e300, 900.0)])
+async def test_a_retry_after_of_nothing_or_of_ages_is_bounded(shared_redis: Redis, retry_after: float, pause: float):
+    quota = await known(shared_redis, "bounded", {"a": 1}, LONG)
+    await quota.settle(await quota.take(Lane.interactive), remaining=None, retry_after=retry_after, rejected=True)
+    assert pause - 0.5 < (await quota.snapshot())[0].throttled_for_s <= pause
+
+
 async def test_answers_are_counted_by_class_and_pauses_by_their_length(shared_redis: Redis):
     quota = await known(shared_redis, "counted", {"a": 1}, LONG)
     for status, retry_after in (

@@ -136,6 +136,25 @@ async def test_a_429_is_waited_out_unseen_for_exactly_retry_after(shared_redis: 
         assert (state.used, state.rejected_total) == (2, 1)
 
 
+@pytest.mark.parametrize("told", ["0", "-3", "Wed, 21 Oct 2015 07:28:00 GMT"])
+async def test_a_429_that_says_to_come_back_at_once_is_not_repeated_at_once(shared_redis: Redis, told: str):
+    answer = in_turn(failing(429, Retry_After=told), JSONResponse({"done": True}))
+    async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        await client.post("/jobs", json={})
+        first, second = vendor.by_client()["alpha"]
+        assert second - first >= 1.0
+
+
+async def test_a_429_that_says_to_come_back_in_years_is_given_up_when_patience_ends(shared_redis: Redis):
+    answer = in_turn(failing(429, Retry_After="99999999999999"))
+    async with running(Vendor(answer)) as vendor:
+        settings = config(vendor, retries=replace(QUICK, patience=0.2))
+        async with connected(settings, shared_redis) as (client, quota):
+            with pytest.raises(UpstreamRefused, match="rate limit still holds"):
+                await client.post("/jobs", json={})
+            assert (await quota.snapshot())[0].throttled_for_s <= POLICY.longest_pause_seconds
+
+
 async def test_a_429_goes_on_at_once_with_another_client(shared_redis: Redis):
     answer = in_turn(failing(429, Retry_After="30"), JSONResponse({}))
     async with (

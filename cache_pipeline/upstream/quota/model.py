@@ -34,6 +34,9 @@ class QuotaPolicy:
             `low_water` by our count alone. 0 where the vendor sends no remaining header.
         low_water: A client pauses when the vendor says that fewer than this remain (G16).
         default_pause_seconds: That pause where the vendor gives no Retry-After (G16).
+        shortest_pause_seconds: A Retry-After of 0, which a vendor may have rounded or taken from a date gone by, pauses for so
+            long: a client that was just told off does not come back at once.
+        longest_pause_seconds: A Retry-After of more, which may be a mistake, is looked into after so long.
         guard: Share by which our window is longer than the vendor's, against clocks that run at different speeds.
         in_flight_seconds: The longest one request may take to be answered. Until then it counts as used even if its
             sender died, since it may still arrive.
@@ -46,6 +49,8 @@ class QuotaPolicy:
     reserve: int = 3
     low_water: int = 3
     default_pause_seconds: float = 60.0
+    shortest_pause_seconds: float = 1.0
+    longest_pause_seconds: float = 900.0
     guard: float = 0.02
     in_flight_seconds: float = 120.0
     scheduled_share: float = 0.9
@@ -60,6 +65,8 @@ class QuotaPolicy:
             )
         if self.window_seconds <= 0 or self.in_flight_seconds <= 0 or self.default_pause_seconds < 0 or self.guard < 0:
             raise ValueError("quota policy: window and in-flight seconds must be above 0, pause and guard 0 or more")
+        if not 0 <= self.shortest_pause_seconds <= self.longest_pause_seconds:
+            raise ValueError("quota policy: the shortest pause must be 0 or more and no longer than the longest")
         if not (0 < self.backfill_share <= 1 and 0 < self.scheduled_share <= 1):
             raise ValueError("quota policy: lane shares must be above 0 and at most 1")
 
@@ -77,6 +84,10 @@ class QuotaPolicy:
     def local_share(self) -> int:
         """Slots of one client in one window that a process allows itself while Redis is away."""
         return max(1, self.limit // 8)
+
+    def bounded_pause(self, retry_after: float) -> float:
+        """Seconds that a Retry-After pauses for."""
+        return min(retry_after, self.longest_pause_seconds) if retry_after > 0 else self.shortest_pause_seconds
 
     def slots(self, lane: Lane) -> int:
         """How many of a client's slots may be filled, by all lanes together, for `lane` still to get one."""

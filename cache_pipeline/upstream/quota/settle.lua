@@ -33,9 +33,13 @@ if rejected or (remaining and remaining < low_water) then
   local current, current_told = tonumber(told[1] or 0), told[2] == '1'
   local proposed = now + (retry_after or pause)
   local careful = redis.call('HMGET', KEYS[3], 'since', 'lost')
-  if rejected and careful[2] then
-    -- The vendor's window is full of what nobody here remembers: it is empty of that one window after the memory was lost.
-    proposed = math.max(proposed, tonumber(careful[1]) + window)
+  if rejected and careful[1] then
+    -- Where the memory is known to be lost, or a client that waited as it was told is refused again, the vendor's window is
+    -- full of what nobody here remembers: it is empty of that one window after this memory began.
+    local again = redis.call('HINCRBY', KEYS[3], 'rejected:' .. log, 1) > 1
+    if careful[2] or again then
+      proposed = math.max(proposed, tonumber(careful[1]) + window)
+    end
   end
   -- What the vendor said is exact and beats the default; of two of a kind the later one counts.
   local said = retry_after ~= nil

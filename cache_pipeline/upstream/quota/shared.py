@@ -118,11 +118,13 @@ class Quota:
         Args:
             grant: What `take` gave.
             remaining: The vendor's remaining header; below the policy's low water its client pauses (G16).
-            retry_after: Seconds of the vendor's Retry-After; the pause is exactly that long, or the policy's default.
+            retry_after: Seconds of the vendor's Retry-After; the pause is exactly that long, within the policy's bounds, or
+                the policy's default.
             rejected: The answer was a 429: the client pauses, and the request stays counted.
             status: HTTP status of the answer, for the counters; None where no answer came.
         """
         low = remaining is not None and remaining < self.policy.low_water
+        retry_after = None if retry_after is None else self.policy.bounded_pause(retry_after)
         pause = (self.policy.default_pause_seconds if retry_after is None else retry_after) if rejected or low else None
         answer = answer_class(status)
         self._local.settle(grant, pause_seconds=pause, rejected=rejected, answer=answer)
