@@ -31,12 +31,14 @@ from cache_pipeline.gateway.presence import Presence
 from cache_pipeline.gateway.problem import Problem, of_error
 from cache_pipeline.gateway.queue import JobQueue, open_queue
 from cache_pipeline.gateway.standing import Standing
+from cache_pipeline.gateway.tally import DemandTally
 from cache_pipeline.gateway.tasks import running
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import declared_reports, open_quotas, open_service, utc_now
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.settings import Settings
+from cache_pipeline.tiers.demand import DemandCounter
 from cache_pipeline.tiers.flights import Sharing
 from cache_pipeline.tiers.schema import HistoryUnavailable
 
@@ -94,13 +96,15 @@ def create_app(
                 limits=RequestLimits(engine.redis, settings.gateway.requests_per_minute),
                 questions=KnownQuestions(clock),
                 meter=Meter(engine.redis),
+                tally=DemandTally(lambda tenant: DemandCounter(engine.redis, tenant, clock)),
                 presence=Presence(engine.redis, settings.jobs.lease_seconds),
                 standing=Standing(pool),
                 sharing=await stack.enter_async_context(Sharing[Any, None]()),
                 clock=clock,
             )
             app.state.gateway = gateway
-            async with running(gateway.events.listen(), gateway.limits.run(), gateway.meter.run()):
+            counting = (gateway.limits.run(), gateway.meter.run(), gateway.tally.run())
+            async with running(gateway.events.listen(), *counting):
                 yield
 
     app = FastAPI(

@@ -20,6 +20,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.requested import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.series import Query
 from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.tiers.ttl import HOT_TTL_TIER
 
 #: The part of a key that says which lifetime it has (G7), for what lives as long as the query is open.
 _JOB = "job"
@@ -46,6 +47,11 @@ class Asked:
     def key(self) -> str:
         """The same for every spelling of the same meaning (G6), and other for another report: each keeps its own rows."""
         return f"{self.report.report}:{self.query.key(_JOB)}"
+
+    @cached_property
+    def hot_key(self) -> str:
+        """Of its answer in the hot tier."""
+        return self.query.key(HOT_TTL_TIER)
 
     @cached_property
     def request(self) -> dict[str, Any]:

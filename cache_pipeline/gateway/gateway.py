@@ -24,6 +24,7 @@ from cache_pipeline.gateway.presence import Presence
 from cache_pipeline.gateway.problem import Problem
 from cache_pipeline.gateway.queue import JobQueue, QueueUnavailable
 from cache_pipeline.gateway.standing import Standing
+from cache_pipeline.gateway.tally import DemandTally
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
@@ -81,6 +82,7 @@ class Gateway:
         keys, limits: who asks, and how often.
         questions: what URLs were found to mean.
         meter: counts what was done.
+        tally: counts what was asked for.
         presence, standing: which workers are there, and how reports and jobs stand; for whoever watches.
         sharing: one piece of work for all identical callers of this process.
         clock: the time, in UTC.
@@ -97,6 +99,7 @@ class Gateway:
     limits: RequestLimits
     questions: KnownQuestions
     meter: Meter
+    tally: DemandTally
     presence: Presence
     standing: Standing
     sharing: Sharing[Any, None]
@@ -127,11 +130,17 @@ class Gateway:
             Problem: the same query failed for good a moment ago.
         """
         served = await self.kept(asked, caller)
-        if served is not None:
-            return served
+        self.tally.asked(asked.hot_key, asked.query, kept=served is not None)
+        return served or await self._shared_miss(asked, caller)
+
+    async def after(self, asked: Asked, caller: Principal) -> Served | Accepted:
+        """As ``serve``, for who has waited for the job: the same question, not asked again."""
+        return await self.kept(asked, caller) or await self._shared_miss(asked, caller)
+
+    async def _shared_miss(self, asked: Asked, caller: Principal) -> Served | Accepted:
         missed = await self.sharing.run(f"miss {caller.id} {asked.key}", lambda _tell: self._missed(asked, caller))
         if isinstance(missed, Accepted) and missed.joined:
-            self.meter.collapsed()
+            self.meter.joined()
         return missed
 
     async def _missed(self, asked: Asked, caller: Principal) -> Served | Accepted:

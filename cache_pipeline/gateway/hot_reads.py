@@ -63,6 +63,7 @@ class HotReads:
         except Problem as problem:
             await problem.response()(scope, _nothing_more, send)
             return problem.status
+        gateway.tally.asked(question.key, question.query, kept=True)
         answer = held.answer
         told = answer_headers(answer, Form.json, question.report, Source.hot, gateway.clock(), policy=gateway.caching)
         told.update(rate)

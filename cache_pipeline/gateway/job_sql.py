@@ -60,7 +60,8 @@ FINISH = f"""
     UPDATE cache_pipeline_state.job SET finished_at = now(), lease_until = NULL, problem = %(problem)s::jsonb,
         state = CASE WHEN %(problem)s::jsonb IS NULL THEN 'done' ELSE 'failed' END,
         percent = CASE WHEN %(problem)s::jsonb IS NULL THEN 100 ELSE percent END
-    WHERE {_OWN} RETURNING id
+    WHERE {_OWN} RETURNING extract(epoch FROM started_at - created_at)::float8 AS waited,
+        extract(epoch FROM now() - started_at)::float8 AS worked
 """
 
 GIVE_BACK = f"""

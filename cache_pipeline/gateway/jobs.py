@@ -56,6 +56,19 @@ class Ended:
     problem: dict[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Took:
+    """How long a job took, in seconds by PostgreSQL's clock.
+
+    Attributes:
+        waited: from being queued until a worker first began with it.
+        worked: from then to its end.
+    """
+
+    waited: float
+    worked: float
+
+
 def _job(row: Mapping[str, Any]) -> Job:
     values: dict[str, Any] = dict(row)
     values["lane"], values["state"] = Lane(row["lane"]), JobState(row["state"])
@@ -137,10 +150,11 @@ class JobStore:
         values = {"percent": percent, "done": chunks_done, "total": chunks_total}
         await self._all(job_sql.PROGRESS, {**_fence(job), **values})
 
-    async def finish(self, job: Job, problem: dict[str, Any] | None = None) -> bool:
-        """End a job as done, or as failed for a reason; False where it is no longer the worker's that says so."""
+    async def finish(self, job: Job, problem: dict[str, Any] | None = None) -> Took | None:
+        """End a job as done, or as failed for a reason; None where it is no longer the worker's that says so."""
         values = {**_fence(job), "problem": Jsonb(problem) if problem else None}
-        return await self._one(job_sql.FINISH, values) is not None
+        row = await self._one(job_sql.FINISH, values)
+        return Took(row["waited"], row["worked"]) if row else None
 
     async def give_back(self, job: Job, *, after: timedelta, uncounted: bool = False) -> None:
         """Queue a job again; ``uncounted`` where its attempt was none, for the worker was asked to end."""

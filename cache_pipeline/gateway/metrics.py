@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -14,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from cache_pipeline.gateway.gateway import Gateway
 from cache_pipeline.gateway.job import JobState
-from cache_pipeline.gateway.meter import BUCKETS
+from cache_pipeline.gateway.meter import Distribution, Timed
 from cache_pipeline.gateway.vitals import dependencies, published
 from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.report import Tier
@@ -23,6 +24,8 @@ from cache_pipeline.upstream.quota import ClientState, Lane
 
 _LOG = logging.getLogger(__name__)
 _PREFIX = "cache_pipeline"
+#: So that a rate can be made of a class before its first answer.
+_NO_ANSWERS = dict.fromkeys(("2xx", "3xx", "4xx", "429", "5xx", "none"), 0)
 #: Below the ten seconds that Prometheus waits for a scrape.
 _PATIENCE_SECONDS = 4.0
 
@@ -41,7 +44,7 @@ async def exposed(gateway: Gateway, accept: str | None) -> tuple[bytes, str]:
 
     A store that is away takes only what it would have said with it: whoever watches hears that it is away.
     """
-    groups = (_requests, _jobs, _workers, _quota, _reports, _edge, _dependencies)
+    groups = (_counted, _jobs, _workers, _quota, _reports, _edge, _dependencies)
     families = await asyncio.gather(*(_at_best(group(gateway)) for group in groups))
     registry = CollectorRegistry()
     registry.register(_Families(family for group in families for family in group))
@@ -66,30 +69,31 @@ def _gauge_by(label: str, name: str, told: str, values: Mapping[str, float]) -> 
     return gauge
 
 
-async def _requests(gateway: Gateway) -> list[Metric]:
+async def _counted(gateway: Gateway) -> list[Metric]:
     await gateway.meter.tell()
     counted = await gateway.meter.read()
     requests = CounterMetricFamily(
         f"{_PREFIX}_requests", "Requests to the HTTP API by the tier that answered", labels=["tier", "result"]
     )
-    for name, count in counted.items():
-        if name.startswith("requests|"):
-            requests.add_metric(name.split("|")[1:], count)
-    latency = HistogramMetricFamily(
-        f"{_PREFIX}_request_seconds", "From a request's first byte to its answer's last", labels=["tier"]
-    )
-    for tier in sorted({name.split("|")[1] for name in counted if name.startswith("bucket|")}):
-        total, buckets = 0.0, list[tuple[str, float]]()
-        for place in range(len(BUCKETS) + 1):
-            total += counted.get(f"bucket|{tier}|{place}", 0.0)
-            buckets.append((str(BUCKETS[place]) if place < len(BUCKETS) else "+Inf", total))
-        latency.add_metric([tier], buckets, counted.get(f"seconds|{tier}", 0.0))
+    for labels, count in sorted(counted.requests.items()):
+        requests.add_metric(labels, count)
     waits = CounterMetricFamily(
         f"{_PREFIX}_single_flight_waits",
         "Requests that joined the job of another of the same meaning",
-        value=counted.get("collapsed", 0.0),
+        value=counted.joined,
     )
-    return [requests, latency, waits]
+    retries = CounterMetricFamily(
+        f"{_PREFIX}_job_retries", "Jobs begun again after a failure that may pass", value=counted.retries
+    )
+    return [requests, waits, retries, *(_histogram(*each) for each in counted.timed.items())]
+
+
+def _histogram(timed: Timed, found: Mapping[tuple[str, ...], Distribution]) -> Metric:
+    family = HistogramMetricFamily(f"{_PREFIX}_{timed.name}", timed.told, labels=list(timed.labels))
+    bounds = [*map(str, timed.buckets), "+Inf"]
+    for labels, each in found.items():
+        family.add_metric(labels, list(zip(bounds, accumulate(each.counts), strict=True)), each.seconds)
+    return family
 
 
 async def _jobs(gateway: Gateway) -> list[Metric]:
@@ -192,7 +196,7 @@ async def _quota(gateway: Gateway) -> list[Metric]:
     quotas = {name: (policy, await quota.snapshot()) for name, (policy, quota) in gateway.quotas.items()}
     client = ["platform", "client"]
     calls = CounterMetricFamily(
-        f"{_PREFIX}_upstream_requests", "Requests to the vendor by what became of them", labels=[*client, "code"]
+        f"{_PREFIX}_upstream_requests", "Requests to the vendor by the class of its answer", labels=[*client, "code"]
     )
     room = GaugeMetricFamily(
         f"{_PREFIX}_quota_remaining", "Requests that a lane could send now", labels=[*client, "lane"]
@@ -203,18 +207,25 @@ async def _quota(gateway: Gateway) -> list[Metric]:
     throttled = GaugeMetricFamily(
         f"{_PREFIX}_quota_throttled_seconds", "Until an OAuth client may send again", labels=client
     )
+    paused = CounterMetricFamily(
+        f"{_PREFIX}_quota_paused_seconds", "For how long answers paused an OAuth client in all", labels=client
+    )
+    ages = GaugeMetricFamily(f"{_PREFIX}_token_age_seconds", "Since the access token was asked for", labels=client)
     for platform, (policy, clients) in quotas.items():
         for each in clients:
             names = [platform, each.client_id]
-            calls.add_metric([*names, "429"], each.rejected_total)
-            calls.add_metric([*names, "other"], max(0, each.granted_total - each.rejected_total))
+            for code, count in {**_NO_ANSWERS, **each.answers_total}.items():
+                calls.add_metric([*names, code], count)
+            paused.add_metric(names, each.throttled_total_s)
+            if each.token_age_s is not None:
+                ages.add_metric(names, each.token_age_s)
             throttled.add_metric(names, each.throttled_for_s)
             for state in ClientState:
                 states.add_metric([*names, state], float(each.state is state))
             for lane in Lane:
                 free = 0 if each.throttled_for_s else max(0, policy.slots(lane) - each.used)
                 room.add_metric([*names, lane], free)
-    return [calls, room, states, throttled]
+    return [calls, room, states, throttled, paused, ages]
 
 
 def _since(instant: datetime, now: datetime) -> float:

@@ -193,7 +193,7 @@ async def _awaited(
     if job.state is JobState.failed and job.problem is not None:
         raise failed(job.problem)
     if job.state is JobState.done:
-        outcome = await gateway.serve(question, caller)
+        outcome = await gateway.after(question, caller)
         if isinstance(outcome, Served):
             return Served(outcome.answer, Source.vendor, accepted.joined)
         return outcome

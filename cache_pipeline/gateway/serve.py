@@ -15,6 +15,7 @@ import uvicorn
 from cache_pipeline.gateway.app import create_app
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.jobs import JobStore, connection_pool
+from cache_pipeline.gateway.meter import Meter
 from cache_pipeline.gateway.presence import Presence
 from cache_pipeline.gateway.queue import open_queue
 from cache_pipeline.gateway.tasks import running
@@ -96,7 +97,7 @@ async def work(
         pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _WORKER_CONNECTIONS))
         queue = await stack.enter_async_context(open_queue(settings))
         events = JobEvents(service.redis)
-        worker = Worker(name, service, reports, JobStore(pool), queue, events, settings.jobs)
+        worker = Worker(name, service, reports, JobStore(pool), queue, events, Meter(service.redis), settings.jobs)
         announce(name)
         logging.getLogger(__name__).info("worker %s takes jobs", name)
         presence = Presence(service.redis, settings.jobs.lease_seconds)

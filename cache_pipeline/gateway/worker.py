@@ -17,8 +17,9 @@ from redis.exceptions import RedisError
 
 from cache_pipeline.gateway.asked import narrowing_of
 from cache_pipeline.gateway.events import JobEvents
-from cache_pipeline.gateway.job import Job
-from cache_pipeline.gateway.jobs import JobStore
+from cache_pipeline.gateway.job import Job, JobState
+from cache_pipeline.gateway.jobs import JobStore, Took
+from cache_pipeline.gateway.meter import FIRST_ANSWERS, JOBS, WAITS, Meter
 from cache_pipeline.gateway.problem import Problem, of_error
 from cache_pipeline.gateway.progress import Progress
 from cache_pipeline.gateway.queue import Delivery, JobQueue
@@ -66,6 +67,7 @@ class Worker:
         service: the engine.
         reports: the declarations.
         jobs, queue, events: rows, messages, and word of changes.
+        meter: counts what was done.
         settings: how many at once, and how patient.
     """
 
@@ -75,6 +77,7 @@ class Worker:
     jobs: JobStore
     queue: JobQueue
     events: JobEvents
+    meter: Meter
     settings: JobSettings
     _running: dict[UUID, asyncio.Task[None]] = field(default_factory=dict[UUID, "asyncio.Task[None]"])
     _working: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
@@ -88,8 +91,11 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; then end what was begun, or hand it back where it takes too long."""
         deliveries = self.queue.consume()
-        working = [asyncio.create_task(each) for each in (self._take(deliveries), self._sweep(), self._hold())]
-        taking, sweeping, holding = working
+        working = [
+            asyncio.create_task(each)
+            for each in (self._take(deliveries), self._sweep(), self._hold(), self.meter.run())
+        ]
+        taking, sweeping, holding, counting = working
         told = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait([told, *working], return_when=asyncio.FIRST_COMPLETED)
@@ -98,7 +104,7 @@ class Worker:
             await ended([told, sweeping])
             await self._drain()
             # Only now, for what was finished must still be acknowledged.
-            await ended([taking, holding])
+            await ended([taking, holding, counting])
             await deliveries.aclose()
         for task in done:
             # None of them ends by itself but by a fault, and a worker that takes nothing must not look alive.
@@ -196,15 +202,24 @@ class Worker:
             return
         error = task.exception()
         if error is None:
-            await self.jobs.finish(job)
+            self._timed(job, JobState.done, await self.jobs.finish(job))
         elif isinstance(error, _PASSING) and job.attempts < self.settings.attempts:
             _LOG.warning("job %s: %s; it is tried again", job.id, error)
+            self.meter.retried()
             await self.jobs.give_back(job, after=timedelta(seconds=_FIRST_PAUSE_SECONDS * 2 ** (job.attempts - 1)))
         else:
             problem = of_error(error) if isinstance(error, Exception) else of_error(RuntimeError())
             if problem.kind == "internal":
                 _LOG.error("job %s", job.id, exc_info=error)
-            await self.jobs.finish(job, problem.document())
+            self._timed(job, JobState.failed, await self.jobs.finish(job, problem.document()))
+
+    def _timed(self, job: Job, state: JobState, took: Took | None) -> None:
+        if took is None:
+            return
+        self.meter.time(WAITS, (job.lane,), took.waited)
+        self.meter.time(JOBS, (job.lane, state), took.worked)
+        if state is JobState.done:
+            self.meter.time(FIRST_ANSWERS, (job.lane,), took.waited + took.worked)
 
     async def _answer(self, job: Job) -> None:
         report = find_report(dict(self.reports), job.report)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
 from redis.asyncio import Redis
 
@@ -24,8 +24,10 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and redis.call('HLEN', KEYS[1]) 
     return 0
 end
 for index = 1, #KEYS do
-    redis.call('HINCRBY', KEYS[index], ARGV[1], 1)
-    redis.call('EXPIRE', KEYS[index], ARGV[2])
+    if ARGV[3 + index] ~= '0' then
+        redis.call('HINCRBY', KEYS[index], ARGV[1], ARGV[3 + index])
+        redis.call('EXPIRE', KEYS[index], ARGV[2])
+    end
 end
 return 1
 """
@@ -64,13 +66,17 @@ class DemandCounter:
         return f"{name}:asked", f"{name}:missed"
 
     async def note(self, query: Query, *, kept: bool) -> None:
-        """Count one request, and whether what is kept could answer it; one round trip."""
-        asked, missed = self._keys(self._clock())
-        keys = [asked] if kept else [asked, missed]
-        subject = json.dumps([query.kept.id, query.kept.report.report, str(query.interval)])
-        seconds = _KEPT_HOURS * 3600
-        # The client's types make an awaitable of it or not, by the client that it is.
-        await cast("Any", self._redis.eval(_NOTE, len(keys), *keys, subject, seconds, _MOST_QUERIES))
+        """Count one request, and whether what is kept could answer it."""
+        await self.add([(query, 1, int(not kept))])
+
+    async def add(self, counted: Iterable[tuple[Query, int, int]]) -> None:
+        """Count requests, in one round trip: of each query how many asked, and how many of them in vain."""
+        keys = self._keys(self._clock())
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for query, asked, missed in counted:
+                subject = json.dumps([query.kept.id, query.kept.report.report, str(query.interval)])
+                pipeline.eval(_NOTE, 2, *keys, subject, _KEPT_HOURS * 3600, _MOST_QUERIES, asked, missed)  # pyright: ignore[reportArgumentType]
+            await pipeline.execute()
 
     async def recent(self, hours: int = 1) -> list[Demand]:
         """What was asked for in this hour and the ``hours`` before it, most missed first."""

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from cache_pipeline.gateway.app import create_app
 from cache_pipeline.gateway.gateway import Gateway
+from cache_pipeline.gateway.meter import Meter
 from cache_pipeline.gateway.worker import Worker
 from cache_pipeline.query.report import Report
 from cache_pipeline.service import engine
@@ -79,6 +80,7 @@ class Api:
             self.gateway.jobs,
             self.gateway.queue,
             self.gateway.events,
+            Meter(self.gateway.service.redis),
             self.settings.jobs.model_copy(update=changes),
         )
         stop = asyncio.Event()

@@ -1,8 +1,5 @@
 """The shortest path says exactly what the long one says, to the same callers, and is counted."""
 
-import httpx
-from prometheus_client.parser import text_string_to_metric_families
-
 from cache_pipeline.settings import GatewaySettings
 from cache_pipeline_tests.gateway.conftest import DAY
 from cache_pipeline_tests.gateway.test_keys import key_for
@@ -46,42 +43,6 @@ async def test_the_short_path_knows_who_may_ask(open_api):
         codes = [(await api.http.get(URL, headers=narrow)).status_code for _ in range(3)]
         assert codes[0] == 200
         assert 429 in codes
-
-
-async def test_metrics_count_by_tier_and_result_and_tell_the_quota(open_api):
-    async with open_api() as api:
-        missed = await api.http.get(URL)
-        await api.http.get(URL)
-        api.start_worker()
-        await api.ended(missed.headers["Location"])
-        for _ in range(3):
-            assert (await api.http.get(URL)).status_code == 200
-        assert (await api.http.get("/v1/nothing")).status_code == 404
-        families = {
-            family.name: {tuple(sorted(sample.labels.items())): sample.value for sample in family.samples}
-            for family in text_string_to_metric_families((await api.http.get("/metrics")).text)
-        }
-        requests = families["cache_pipeline_requests"]
-        assert requests[("result", "accepted"), ("tier", "job")] == 2
-        assert (
-            sum(
-                count
-                for labels, count in requests.items()
-                if ("result", "hit") in labels and ("tier", "none") not in labels
-            )
-            == 3
-        )
-        assert requests[("result", "4xx"), ("tier", "none")] >= 1
-        assert families["cache_pipeline_single_flight_waits"][()] == 1
-        assert families["cache_pipeline_jobs"][(("state", "done"),)] == 1
-        client = (("client", "demo-client"), ("platform", "reportdata"))
-        assert families["cache_pipeline_quota_state"][(*client, ("state", "available"))] == 1
-        assert families["cache_pipeline_quota_remaining"][(client[0], ("lane", "interactive"), client[1])] > 0
-        assert families["cache_pipeline_upstream_requests"][(client[0], ("code", "other"), client[1])] >= 3
-        assert (("report", "queue_hour"),) in families["cache_pipeline_watermark_lag_seconds"]
-        asked: httpx.Response = await api.http.get("/metrics", headers={"Accept": "application/openmetrics-text"})
-        assert asked.headers["Content-Type"].startswith("application/openmetrics-text")
-        assert asked.text.endswith("# EOF\n")
 
 
 async def test_it_is_ready_without_the_vendor_and_not_without_its_stores(open_api, monkeypatch):

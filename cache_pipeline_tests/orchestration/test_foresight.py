@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import httpx
 import pytest
 from redis.asyncio import Redis
 
+from cache_pipeline.gateway.app import create_app
 from cache_pipeline.orchestration.foresight import fetched_ahead, missed_by_partition, proposals
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.orchestration.resources import EngineResource
@@ -63,8 +65,7 @@ def test_the_sensor_asks_ahead_once_an_hour_for_what_dashboards_asked_in_vain(
     async def note(times: int) -> None:
         async with Redis.from_url(read_settings().required_redis_url()) as redis:
             counter = DemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC))
-            for _ in range(times):
-                await counter.note(Query(keen.series, keen.interval(day)), kept=False)
+            await counter.add([(Query(keen.series, keen.interval(day)), times, times)])
 
     def tick() -> list[dg.RunRequest]:
         sensor = keen.definitions().resolve_sensor_def("demand_sensor")
@@ -81,3 +82,41 @@ def test_the_sensor_asks_ahead_once_an_hour_for_what_dashboards_asked_in_vain(
     assert request.run_key.startswith(f"calls_hour:ahead:{day}:")
     assert keen.run(instance, day, tags=dict(request.tags)).success
     assert tick() == [], "it is final now"
+
+
+def test_what_the_http_api_could_not_answer_is_fetched_ahead_and_answered_the_next_time(
+    keen: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch
+) -> None:
+    servers.setenv("CACHE_PIPELINE_GATEWAY__AUTH", "off")
+    day = keen.partitions.get_partition_keys()[-5]
+    url = f"/v1/reports/calls_hour?interval={keen.interval(day)}"
+
+    async def asked(times: int) -> set[int]:
+        app = create_app(read_settings())
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+        ):
+            codes = {(await http.get(url)).status_code for _ in range(times)}
+            await app.state.gateway.tally.tell()
+            return codes
+
+    def tick() -> list[dg.RunRequest]:
+        sensor = keen.definitions().resolve_sensor_def("demand_sensor")
+        with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+            return list(sensor.evaluate_tick(context).run_requests or [])
+
+    assert asyncio.run(asked(2)) == {202}
+    assert tick() == [], "a job is waiting, and who waits for it asks no oftener than twice"
+    assert asyncio.run(asked(1)) == {202}
+    (request,) = tick()
+    assert keen.run(instance, day, tags=dict(request.tags)).success
+    assert asyncio.run(asked(2)) == {200}
+
+    async def counted() -> tuple[int, int]:
+        async with Redis.from_url(read_settings().required_redis_url()) as redis:
+            (found,) = await DemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC)).recent()
+            return found.asked, found.missed
+
+    assert asyncio.run(counted()) == (5, 3)
