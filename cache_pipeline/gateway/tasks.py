@@ -1,22 +1,13 @@
-"""Ends background tasks for certain."""
+"""Work in the background of other work."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-_AGAIN_SECONDS = 0.5
-
-
-async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended: the Redis client may swallow a cancellation that comes while it connects."""
-    pending = {task for task in tasks if not task.done()}
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
+from cache_pipeline.tiers.ending import ended
 
 
 @asynccontextmanager

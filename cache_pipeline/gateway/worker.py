@@ -23,11 +23,11 @@ from cache_pipeline.gateway.meter import FIRST_ANSWERS, JOBS, WAITS, Meter
 from cache_pipeline.gateway.problem import Problem, of_error
 from cache_pipeline.gateway.progress import Progress
 from cache_pipeline.gateway.queue import Delivery, JobQueue
-from cache_pipeline.gateway.tasks import ended
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
+from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.upstream.errors import JobFailed, JobOverdue, QuotaUnavailable, UpstreamFaulted, UpstreamUnreachable
 

@@ -18,6 +18,7 @@ from typing import Self
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
+from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.ledger import Claim, Handle, LeaseLost, Ledger, State, Wanted
 from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.tiers.threads import in_thread
@@ -100,8 +101,7 @@ class Jobs:
 
     async def __aexit__(self, *_: object) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await ended([self._keeper])
         await self._let_go(list(self._held.values()))
 
     @asynccontextmanager

@@ -229,6 +229,34 @@ async def test_a_holder_that_was_overtaken_does_not_free_its_successor(redis: Re
         assert await asyncio.wait_for(waiting, 20) is True
 
 
+async def test_a_holder_gets_on_though_a_cancellation_is_swallowed_while_its_lease_is_extended(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    extending, swallowed = asyncio.Event(), []
+
+    async def swallows(*_args: object) -> bool:
+        extending.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            swallowed.append(True)
+            if len(swallowed) > 1:
+                raise
+        return True
+
+    async with Flights(redis, lease_seconds=0.05) as flights:
+
+        async def held() -> None:
+            async with flights.hold("thing", never):
+                monkeypatch.setattr(flights._lock, "take", swallows)
+                await extending.wait()
+
+        holding = asyncio.create_task(held())
+        done, _ = await asyncio.wait({holding}, timeout=5)
+        assert done
+    assert swallowed
+
+
 async def test_without_redis_a_flight_is_single_within_the_process_and_that_is_said_once(
     caplog: pytest.LogCaptureFixture, redis: Redis
 ):

@@ -11,6 +11,7 @@ from uuid import uuid4
 from redis.asyncio import Redis
 
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.flights.flight import Flight
 from cache_pipeline.tiers.flights.lock import FlightLock
 from cache_pipeline.tiers.flights.notices import Notices
@@ -74,9 +75,7 @@ class Flights:
         try:
             yield True
         finally:
-            extending.cancel()
-            with suppress(asyncio.CancelledError):
-                await extending
+            await ended([extending])
             await self._free(flight, token)
 
     async def next_look(self, name: str, within: Interval | None = None) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 from redis.asyncio import Redis
 
+from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.flights.flight import Flight
 from cache_pipeline.tiers.flights.lock import CHANNEL
 from cache_pipeline.tiers.redis_link import AWAY
@@ -63,8 +64,7 @@ class Notices:
     async def end(self) -> None:
         """Stop listening."""
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            await ended([self._listening])
 
     async def _listen(self) -> None:
         while True:
