@@ -10,7 +10,9 @@ from typing import Any
 import dagster as dg
 
 from cache_pipeline.orchestration.lanes import LANE_TAG
+from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
+from cache_pipeline.orchestration.patience import ASKED_BY_TAG, is_due, tried_before
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.staleness import StaleRange, restated_ranges, settled_ranges, stale_ranges
 from cache_pipeline.query.interval import Interval
@@ -46,13 +48,15 @@ def report_automation(
         hour_of_day=None if report.partition is Cadence.hour else hours,
     )
 
+    name = f"{report.report}_stale_sensor"
+
     @dg.sensor(
-        name=f"{report.report}_stale_sensor",
+        name=name,
         job=job,
         minimum_interval_seconds=60,
         description="Fetches recent partitions that are missing, or provisional and past their freshness",
     )
-    def sensor(engine: EngineResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
         now = utc_now()
         window = Interval(now - max(_LOOK_BACK, 2 * report.partition.step.nominal), now)
         recent = partition_intervals(partitions, keys_within(partitions, window))
@@ -62,30 +66,37 @@ def report_automation(
         # Those that stale ranges hold already are asked for with them.
         rest = {key: span for key, span in recent.items() if not _within(found, key, list(recent))}
         found += settled_ranges(coverage, rest, now, report.settle, at_most=_RANGES_A_TICK - len(found))
-        if not found:
-            yield dg.SkipReason(f"all {len(recent)} recent partitions are fresh")
-        for stale in found:
-            yield _run_of(report, stale)
+        tried = {each.first: tried_before(context.instance, name, job_name(report), each.first) for each in found}
+        due = [each for each in found if is_due(tried[each.first], now)]
+        if not due:
+            left = f"{len(found)} ranges are being fetched, or wait after a failure"
+            yield dg.SkipReason(left if found else f"all {len(recent)} recent partitions are fresh")
+        for stale in due:
+            yield _run_of(report, stale, name)
 
     restatement = [_restatement_sensor(report, partitions, job)] if report.restate else []
     return dg.Definitions(jobs=[job], schedules=[schedule], sensors=[sensor, *restatement])
 
 
-def _run_of(report: Report, found: StaleRange, *, again: bool = False) -> dg.RunRequest:
+def _run_of(report: Report, found: StaleRange, sensor: str, *, again: bool = False) -> dg.RunRequest:
     fetch = {"ops": {f"staged__{report.report}": {"config": {"again": True}}}}
     return dg.RunRequest(
         run_key=f"{report.report}:{'restated:' if again else ''}{found.first}:{found.last}:{found.seen}",
         run_config=fetch if again else {},
-        tags={**range_tags(found.first, found.last), LANE_TAG: str(Lane.backfill if again else Lane.scheduled)},
+        tags={
+            **range_tags(found.first, found.last),
+            LANE_TAG: str(Lane.backfill if again else Lane.scheduled),
+            ASKED_BY_TAG: sensor,
+        },
     )
 
 
 def _restatement_sensor(report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: Any) -> dg.SensorDefinition:
     """Asks again, once a day, for what the vendor may have corrected; whatever history holds."""
-    window = report.restate or timedelta(0)
+    window, name = report.restate or timedelta(0), f"{report.report}_restatement_sensor"
 
     @dg.sensor(
-        name=f"{report.report}_restatement_sensor",
+        name=name,
         job=job,
         minimum_interval_seconds=600,
         description=f"Asks once a day again for the partitions of the last {window}, which the vendor may have corrected",
@@ -94,6 +105,6 @@ def _restatement_sensor(report: Report, partitions: dg.TimeWindowPartitionsDefin
         now = utc_now()
         recent = partition_intervals(partitions, keys_within(partitions, Interval(now - window, now)))
         for found in restated_ranges(recent, now, window, _RESTATED_EVERY, at_most=_RANGES_A_TICK):
-            yield _run_of(report, found, again=True)
+            yield _run_of(report, found, name, again=True)
 
     return restatement

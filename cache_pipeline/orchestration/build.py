@@ -13,6 +13,7 @@ from cache_pipeline.orchestration.automation import report_automation
 from cache_pipeline.orchestration.checks import agreement_check, staged_checks
 from cache_pipeline.orchestration.drift_check import drift_check
 from cache_pipeline.orchestration.edge_upkeep import edge_upkeep
+from cache_pipeline.orchestration.inventory_check import inventory_check, inventory_sensor
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
 from cache_pipeline.orchestration.partitions import report_partitions
@@ -43,7 +44,8 @@ def report_definitions(report: Report, settings: Settings, resources: Mapping[st
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     optional = (drift_check(report, partitions), agreement_check(report, partitions))
     assets = report_assets(report, partitions)
-    checks = [staged_checks(report, partitions), *(check for check in optional if check)]
+    always = (staged_checks(report, partitions), inventory_check(report, partitions))
+    checks = [*always, *(check for check in optional if check)]
     job = _resolved_job(report, assets, checks, resources)
     return dg.Definitions.merge(
         dg.Definitions(assets=assets, asset_checks=checks), report_automation(report, partitions, job)
@@ -109,7 +111,10 @@ def build_defs(
         *of_reports,
         edge_upkeep(declared),
         dg.Definitions(
-            sensors=report_sensors(known, [job for each in of_reports for job in each.jobs or []]),
+            sensors=[
+                *report_sensors(known, [job for each in of_reports for job in each.jobs or []]),
+                inventory_sensor(known),
+            ],
             resources=resources,
             executor=_EXECUTOR,
         ),

@@ -21,6 +21,9 @@ _FORMATS: Mapping[Cadence, tuple[str, str]] = {
     Cadence.week: ("%Y-%m-%d", "0 0 * * 1"),
 }
 
+#: A report and its partitions, by name.
+Declared = Mapping[str, tuple[Report, dg.TimeWindowPartitionsDefinition]]
+
 _WEEK = timedelta(days=8)
 _PARTITION_TAG = "dagster/partition"
 _RANGE_START_TAG, _RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -86,6 +89,11 @@ def keys_touching(partitions: dg.TimeWindowPartitionsDefinition, interval: Inter
 def range_tags(first: str, last: str) -> dict[str, str]:
     """Run tags that make one run cover a range of partitions."""
     return {_RANGE_START_TAG: first, _RANGE_END_TAG: last}
+
+
+def starts_at_tag(first: str) -> dict[str, str]:
+    """The run tag that every range from this partition on has."""
+    return {_RANGE_START_TAG: first}
 
 
 def keys_of_run(partitions: dg.TimeWindowPartitionsDefinition, tags: Mapping[str, str]) -> list[str]:

@@ -25,7 +25,7 @@ from cache_pipeline.orchestration.metadata import (
     column_schema,
     partition_metadata,
 )
-from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
+from cache_pipeline.orchestration.naming import COMPLETE_CHECK, FAILED_METADATA, asset_key
 from cache_pipeline.orchestration.pace import Pace
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.publishing import publish
@@ -231,7 +231,7 @@ def _failed(report: Report, failed: list[FailedPartition], wanted: int) -> dg.Fa
     return dg.Failure(
         f"{len(failed)} of {wanted} partitions of {report.report} failed; {first.key}: {first.error}",
         metadata={
-            "failed partitions": dg.MetadataValue.table(
+            FAILED_METADATA: dg.MetadataValue.table(
                 [dg.TableRecord({"partition": part.key, "error": str(part.error)}) for part in failed]
             )
         },

@@ -6,43 +6,32 @@ See https://docs.dagster.io/guides/automate/sensors
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from cache_pipeline.orchestration.asking_again import (
-    ATTEMPT_METADATA,
-    ATTEMPT_TAG,
-    Again,
-    due_again,
-    latest_incomplete,
-)
+from cache_pipeline.orchestration.asking_again import ATTEMPT_TAG, Again, due_again, latest_incomplete
 from cache_pipeline.orchestration.foresight import Ahead, fetched_ahead, proposals
 from cache_pipeline.orchestration.lanes import LANE_TAG
-from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key, job_name
-from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
+from cache_pipeline.orchestration.naming import job_name
+from cache_pipeline.orchestration.partitions import Declared, keys_within, partition_intervals, range_tags
+from cache_pipeline.orchestration.patience import ASKED_BY_TAG, is_due, tried_before
+from cache_pipeline.orchestration.recorded import completeness, goes_on
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.staleness import StaleRange, unpublished_ranges
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import utc_now
 from cache_pipeline.tiers.demand import Demand
+from cache_pipeline.upstream.quota import Lane
 
-#: A report and its partitions, by name.
-Declared = Mapping[str, tuple[Report, dg.TimeWindowPartitionsDefinition]]
+INCOMPLETE_SENSOR, UNPUBLISHED_SENSOR, DEMAND_SENSOR = "incomplete_sensor", "unpublished_sensor", "demand_sensor"
 
+_NO_TAGS: Mapping[str, str] = {}
 _RUNS_A_TICK = 3
-_CHECKS_LOOKED_AT = 500
 _FIRST_WAIT = timedelta(minutes=5)
 _LOOK_BACK = timedelta(days=400)
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 Asked = Iterator[dg.RunRequest | dg.SkipReason]
 
 
@@ -53,7 +42,7 @@ def report_sensors(declared: Declared, jobs: Sequence[Any]) -> list[dg.SensorDef
 
 def _incomplete_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefinition:
     @dg.sensor(
-        name="incomplete_sensor",
+        name=INCOMPLETE_SENSOR,
         jobs=jobs,
         minimum_interval_seconds=60,
         description="Asks again, in smaller chunks, for partitions whose completeness check did not pass",
@@ -61,7 +50,7 @@ def _incomplete_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefi
     def sensor(context: dg.SensorEvaluationContext) -> Asked:
         now, asked = utc_now(), 0
         for report, _ in declared.values():
-            known = latest_incomplete(_evaluations(context.instance, report))
+            known = latest_incomplete(each.told for each in completeness(context.instance, report))
             for again in due_again(report, known, now, wait=_FIRST_WAIT, at_most=_RUNS_A_TICK - asked):
                 asked += 1
                 yield _request_again(report, again)
@@ -71,15 +60,11 @@ def _incomplete_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefi
     return sensor
 
 
-def _evaluations(instance: dg.DagsterInstance, report: Report) -> Iterator[tuple[str, datetime, bool, int]]:
-    check = dg.AssetCheckKey(asset_key("staged", report), COMPLETE_CHECK)
-    history = instance.event_log_storage.get_asset_check_execution_history(check, limit=_CHECKS_LOOKED_AT)
-    for record in history:
-        evaluation = record.event.asset_check_evaluation if record.event else None
-        if record.event and evaluation and evaluation.partition:
-            attempt = evaluation.metadata.get(ATTEMPT_METADATA)
-            at = datetime.fromtimestamp(record.event.timestamp, UTC)
-            yield evaluation.partition, at, evaluation.passed, int(str(attempt.value)) if attempt else 0
+def _request(
+    report: Report, sensor: str, span: tuple[str, str], run_key: str, tags: Mapping[str, str] = _NO_TAGS
+) -> dg.RunRequest:
+    asked_by = {LANE_TAG: str(Lane.scheduled), ASKED_BY_TAG: sensor}
+    return dg.RunRequest(job_name=job_name(report), run_key=run_key, tags={**range_tags(*span), **asked_by, **tags})
 
 
 def _request_again(report: Report, again: Again) -> dg.RunRequest:
@@ -88,28 +73,35 @@ def _request_again(report: Report, again: Again) -> dg.RunRequest:
         job_name=job_name(report),
         run_key=f"{report.report}:again:{again.key}:{again.seen}:{again.attempt}",
         run_config={"ops": {f"staged__{report.report}": {"config": config}}},
-        tags={**range_tags(again.key, again.key), LANE_TAG: "scheduled", ATTEMPT_TAG: str(again.attempt)},
+        tags={
+            **range_tags(again.key, again.key),
+            LANE_TAG: str(Lane.scheduled),
+            ASKED_BY_TAG: INCOMPLETE_SENSOR,
+            ATTEMPT_TAG: str(again.attempt),
+        },
     )
 
 
 def _unpublished_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefinition:
     @dg.sensor(
-        name="unpublished_sensor",
+        name=UNPUBLISHED_SENSOR,
         jobs=jobs,
         minimum_interval_seconds=60,
         description="Publishes what a killed run had staged and not brought into history; asks the vendor nothing",
     )
     def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> Asked:
-        asked = 0
+        now, asked = utc_now(), 0
         for report, found in _unpublished(context.instance, declared, engine):
-            for lying in found[: _RUNS_A_TICK - asked]:
-                asked += 1
-                yield dg.RunRequest(
-                    job_name=job_name(report),
-                    # Once an hour: what cannot be published is tried again and does not storm.
-                    run_key=f"{report.report}:{lying.first}:{lying.last}:{lying.seen}@{utc_now():%Y-%m-%dT%H}",
-                    tags={**range_tags(lying.first, lying.last), LANE_TAG: "scheduled"},
-                )
+            for lying in found:
+                tried = tried_before(context.instance, UNPUBLISHED_SENSOR, job_name(report), lying.first)
+                if asked < _RUNS_A_TICK and is_due(tried, now):
+                    asked += 1
+                    yield _request(
+                        report,
+                        UNPUBLISHED_SENSOR,
+                        (lying.first, lying.last),
+                        f"{report.report}:{lying.first}:{lying.last}:{lying.seen}@{now:%Y-%m-%dT%H}",
+                    )
         if not asked:
             yield dg.SkipReason("everything that is staged is published, or being published")
 
@@ -124,7 +116,7 @@ def _unpublished(
     with engine.history() as history:
         for report, partitions in declared.values():
             # Files of a run that goes on are about to be published by it.
-            if instance.get_runs(dg.RunsFilter(job_name=job_name(report), statuses=_UNFINISHED), limit=1):
+            if goes_on(instance, report):
                 continue
             order = keys_within(partitions, Interval(now - _LOOK_BACK, now))
             lying = staging.keys_of(engine.tenant_series(report), order)
@@ -139,7 +131,7 @@ def _demand_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefiniti
     reports = {name: report for name, (report, _) in declared.items()}
 
     @dg.sensor(
-        name="demand_sensor",
+        name=DEMAND_SENSOR,
         jobs=jobs,
         minimum_interval_seconds=60,
         description="Fetches what is asked for in vain through the API, where ask_ahead_after says so; else proposes it",
@@ -149,18 +141,16 @@ def _demand_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefiniti
         demands = asyncio.run(engine.demand())
         for proposal in proposals(reports, demands):
             context.log.info(str(proposal))
-        found = _ahead(declared, demands, engine, now)[:_RUNS_A_TICK]
-        for ahead in found:
-            yield dg.RunRequest(
-                job_name=job_name(reports[ahead.report]),
-                run_key=f"{ahead.report}:ahead:{ahead.key}:{now:%Y-%m-%dT%H}",
-                tags={
-                    **range_tags(ahead.key, ahead.key),
-                    LANE_TAG: "scheduled",
-                    "cache_pipeline/asked_for": str(ahead.missed),
-                },
-            )
-        if not found:
+        asked = 0
+        for ahead in _ahead(declared, demands, engine, now):
+            report = reports[ahead.report]
+            tried = tried_before(context.instance, DEMAND_SENSOR, job_name(report), ahead.key)
+            if asked < _RUNS_A_TICK and is_due(tried, now):
+                asked += 1
+                run_key = f"{ahead.report}:ahead:{ahead.key}:{now:%Y-%m-%dT%H}"
+                missed = {"cache_pipeline/asked_for": str(ahead.missed)}
+                yield _request(report, DEMAND_SENSOR, (ahead.key, ahead.key), run_key, missed)
+        if not asked:
             told = "; ".join(str(proposal) for proposal in proposals(reports, demands))
             yield dg.SkipReason(told or "nothing is asked for in vain often enough")
 
