@@ -16,6 +16,7 @@ FIRST, END = date(2024, 6, 10), date(2024, 6, 12)
 CHECKS = {
     *(f"staged/calls_hour:{name}" for name in ("complete", "schema", "watermark")),
     "history/calls_hour:drift",
+    "history/calls_hour:nothing_left",
     "edge/calls_hour:tiers_agree",
 }
 

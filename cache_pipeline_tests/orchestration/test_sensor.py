@@ -135,3 +135,90 @@ def test_what_the_vendor_may_have_corrected_is_asked_for_again_once_a_day_though
 def test_a_report_that_declares_no_restatement_has_no_sensor_for_it(bench: Bench) -> None:
     names = [sensor.name for sensor in bench.definitions().sensors or []]
     assert not [name for name in names if name.endswith("_restatement_sensor")]
+
+
+def _unpublished(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
+    sensor = bench.definitions().resolve_sensor_def("unpublished_sensor")
+    with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+        return sensor.evaluate_tick(context)
+
+
+@pytest.fixture
+def lying(bench: Bench, instance: dg.DagsterInstance) -> list[str]:
+    """Days that a run has staged, and did not live to publish."""
+    now = datetime.now(UTC)
+    days = keys_within(bench.partitions, Interval(now - timedelta(days=8), now - timedelta(days=3)))[:3]
+    assert bench.run(instance, days[0], days[-1], only="staged").success
+    bench.asked()
+    return days
+
+
+def test_what_a_killed_run_staged_is_published_by_one_run_that_asks_the_vendor_nothing(
+    bench: Bench, instance: dg.DagsterInstance, lying: list[str]
+) -> None:
+    (request,) = list(_unpublished(bench, instance).run_requests or [])
+    assert keys_of_run(bench.partitions, request.tags) == lying
+    assert (request.job_name, request.tags["cache_pipeline/lane"]) == ("calls_hour_job", "scheduled")
+    (again,) = list(_unpublished(bench, instance).run_requests or [])
+    assert again.run_key == request.run_key, "the same state asks once"
+    job = bench.definitions().resolve_job_def("calls_hour_job")
+    assert job.execute_in_process(instance=instance, tags=request.tags).success
+    assert bench.asked() == 0
+    assert bench.coverage().complete == IntervalSet([bench.interval(lying[0], lying[-1])])
+    done = _unpublished(bench, instance)
+    assert not done.run_requests
+    assert done.skip_message == "everything that is staged is published, or being published"
+
+
+@pytest.mark.parametrize("by_its_assets", [False, True])
+def test_what_a_run_that_goes_on_has_staged_is_left_to_it(
+    *, bench: Bench, instance: dg.DagsterInstance, lying: list[str], by_its_assets: bool
+) -> None:
+    defs = bench.definitions()
+    # What the UI launches on assets, backfills too, is no run of the report's job.
+    job = defs.resolve_implicit_global_asset_job_def() if by_its_assets else defs.resolve_job_def("calls_hour_job")
+    selection = frozenset({bench.key("staged")}) if by_its_assets else None
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, asset_selection=selection)
+    assert not _unpublished(bench, instance).run_requests
+    instance.report_run_failed(run, "its process was killed")
+    assert len(_unpublished(bench, instance).run_requests or []) == 1
+
+
+def test_what_cannot_be_published_waits_longer_after_each_failure(
+    bench: Bench, instance: dg.DagsterInstance, lying: list[str]
+) -> None:
+    (request,) = list(_unpublished(bench, instance).run_requests or [])
+    job = bench.definitions().resolve_job_def("calls_hour_job")
+    instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE, tags=dict(request.tags))
+    assert not _unpublished(bench, instance).run_requests
+
+
+def test_stale_days_that_fail_are_not_asked_for_again_at_once_nor_beside_a_run_of_them(
+    bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    (request,) = _asked(bench, instance)
+    job = bench.definitions().resolve_job_def("calls_hour_job")
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=dict(request.tags))
+    told = _tick(bench, instance)
+    assert (told.run_requests or []) == []
+    assert told.skip_message == "1 ranges are being fetched, or wait after a failure"
+    instance.report_run_failed(run, "its process was killed")
+    assert _asked(bench, instance) == []
+
+
+def test_every_sensor_is_off_until_a_person_switches_it_on_and_looks_no_oftener_than_once_a_minute(
+    bench: Bench,
+) -> None:
+    sensors = list(bench.definitions().sensors or [])
+    assert {sensor.name for sensor in sensors} >= {
+        "calls_hour_stale_sensor",
+        "incomplete_sensor",
+        "unpublished_sensor",
+        "demand_sensor",
+        "inventory_sensor",
+    }
+    for sensor in sensors:
+        assert isinstance(sensor, dg.SensorDefinition)
+        assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+        assert sensor.minimum_interval_seconds is not None
+        assert sensor.minimum_interval_seconds >= 60
