@@ -44,7 +44,7 @@ from cache_pipeline.tiers.ttl import report_freshness
 #: Says how far a run is, with ``done`` and ``total`` as extras of each record.
 progress = logging.getLogger("cache_pipeline.progress")
 
-_KINDS = {"staged": {"parquet"}, "history": {"postgres"}, "hot": {"redis"}, "edge": {"parquet"}}
+_KINDS = {"staged": "parquet", "history": "postgres", "hot": "redis", "edge": "parquet"}
 
 
 class FetchConfig(dg.Config):
@@ -75,9 +75,10 @@ def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinit
     return dg.AssetSpec(
         asset_key(layer, report),
         deps=[asset_key(name, report) for name in above],
-        description=f"{report.description}. {text}",
+        # The graph shows the report's name and this one's first words: those tell the four of them apart.
+        description=f"{text}\n\n{report.description}.",
         group_name=report.report,
-        kinds=_KINDS[layer],
+        kinds={layer, _KINDS[layer]},
         owners=report.owners,
         partitions_def=partitions,
         freshness_policy=freshness_badge(report) if layer == "history" else None,
@@ -87,7 +88,7 @@ def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinit
 
 def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """Fetches partitions and stages each as soon as it is proven complete."""
-    spec = _spec("staged", report, partitions, "Fetched and proven complete, waiting for its checks.")
+    spec = _spec("staged", report, partitions, "Staged: fetched and proven complete, waiting for its checks.")
 
     @dg.multi_asset(
         name=f"staged__{report.report}",
@@ -252,7 +253,7 @@ def _staged_partitions(staging: Staging, series: Series, keys: list[str]) -> lis
 
 def history_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """Moves checked partitions into PostgreSQL."""
-    spec = _spec("history", report, partitions, "Kept for years, with what of it is complete.")
+    spec = _spec("history", report, partitions, "History: kept for years, with what of it is complete.")
 
     @dg.multi_asset(
         name=f"history__{report.report}",
@@ -273,7 +274,7 @@ def history_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
 
 def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """Renders the partitions' answers for Redis."""
-    spec = _spec("hot", report, partitions, "Answers for a crowd of dashboards, for a few seconds.")
+    spec = _spec("hot", report, partitions, "Hot: answers for a crowd of dashboards, for a few seconds.")
 
     @dg.multi_asset(
         name=f"hot__{report.report}",
@@ -290,7 +291,7 @@ def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> 
 
 def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """Cuts the partitions' rows from history for publishing."""
-    spec = _spec("edge", report, partitions, "Published as Parquet for anyone with the URL.")
+    spec = _spec("edge", report, partitions, "Edge: published as Parquet for anyone with the URL.")
 
     @dg.multi_asset(
         name=f"edge__{report.report}",

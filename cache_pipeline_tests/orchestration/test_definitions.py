@@ -63,9 +63,10 @@ def test_rows_flow_from_staged_to_history_and_from_there_to_hot_and_edge(defs: d
 def test_assets_tell_their_owner_kind_columns_and_meaning(defs: dg.Definitions) -> None:
     (spec,) = [spec for spec in defs.resolve_all_asset_specs() if spec.key == dg.AssetKey(["history", "queue_day"])]
     assert list(spec.owners) == ["team:operations"]
-    assert spec.kinds == {"postgres"}
+    assert spec.kinds == {"history", "postgres"}
     assert spec.description is not None
-    assert spec.description.startswith("Offered, answered, abandoned and handling by queue, by local day. ")
+    assert spec.description.startswith("History: kept for years")
+    assert spec.description.endswith("\n\nOffered, answered, abandoned and handling by queue, by local day.")
     columns = spec.metadata["dagster/column_schema"]
     assert isinstance(columns, dg.TableSchema)
     named = {column.name: column.type for column in columns.columns}
