@@ -17,8 +17,9 @@ from cache_pipeline.cli.asking import narrowing, read_narrowing
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.requested import RequestedQuery, requested
-from cache_pipeline.service.engine import declared_reports, migrate_history, open_quotas, open_service, report_columns
-from cache_pipeline.service.plan import Plan, Room, Source
+from cache_pipeline.service.engine import declared_reports, migrate_history, open_service, report_columns
+from cache_pipeline.service.estimate import quota_room
+from cache_pipeline.service.plan import Plan, Source
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.tiers.answer import Answer
 from cache_pipeline.upstream.quota import Lane
@@ -55,21 +56,9 @@ def plan_command(
 
 
 async def _planned(settings: Settings, declared: Mapping[str, Report], wanted: RequestedQuery) -> Plan:
-    room = await _room(settings, wanted.declared)
+    room = await quota_room(settings, wanted.declared, Lane.interactive)
     async with open_service(settings, declared=tuple(declared.values())) as service:
         return await service.plan(service.begun(wanted), room)
-
-
-async def _room(settings: Settings, report: Report) -> Room | None:
-    """What the interactive lane may send, over all clients of the report's platform."""
-    async with open_quotas(settings) as quotas:
-        if report.platform not in quotas:
-            return None
-        policy, quota = quotas[report.platform]
-        clients = await quota.snapshot()
-    slots = policy.slots(Lane.interactive)
-    free = sum(0 if client.throttled_for_s else max(0, slots - client.used) for client in clients)
-    return Room(free, slots * max(1, len(clients)), policy.guarded_window_seconds)
 
 
 def plan_document(made: Plan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from cache_pipeline.orchestration.automation import report_automation
 from cache_pipeline.orchestration.checks import agreement_check, staged_checks
 from cache_pipeline.orchestration.drift_check import drift_check
 from cache_pipeline.orchestration.edge_upkeep import edge_upkeep
+from cache_pipeline.orchestration.estimate import estimate_definitions
 from cache_pipeline.orchestration.inventory_check import inventory_check, inventory_sensor
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
@@ -110,6 +111,7 @@ def build_defs(
     return dg.Definitions.merge(
         *of_reports,
         edge_upkeep(declared),
+        estimate_definitions(declared),
         dg.Definitions(
             sensors=[
                 *report_sensors(known, [job for each in of_reports for job in each.jobs or []]),

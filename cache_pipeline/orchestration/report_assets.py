@@ -11,10 +11,12 @@ from contextlib import aclosing
 from typing import Any
 
 import dagster as dg
+from redis.exceptions import RedisError
 
 from cache_pipeline.orchestration.asking_again import ATTEMPT_METADATA
 from cache_pipeline.orchestration.chart import partition_chart
 from cache_pipeline.orchestration.checks import prove
+from cache_pipeline.orchestration.estimate import estimate_metadata, estimate_sentence, estimated
 from cache_pipeline.orchestration.findings import Finding, event_log, partition_evaluation
 from cache_pipeline.orchestration.interruption import interruptible
 from cache_pipeline.orchestration.io_managers import REPORT_METADATA
@@ -31,6 +33,7 @@ from cache_pipeline.orchestration.partitions import keys_of_run, partition_inter
 from cache_pipeline.orchestration.publishing import publish
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
@@ -38,8 +41,15 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
 from cache_pipeline.service.judging import IncompleteAnswer
+from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.service.staging import Staging
 from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.upstream.quota import Lane
+
+Foretold = Mapping[str, float]
+
+#: On a run that fetches: how far it is, and when it will be done.
+PROGRESS_TAG = "cache_pipeline/progress"
 
 #: Says how far a run is, with ``done`` and ``total`` as extras of each record.
 progress = logging.getLogger("cache_pipeline.progress")
@@ -101,7 +111,8 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
         wanted = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
         # How figures are fetched is not part of what they mean: the series stays the same.
         asked = report.model_copy(update={"chunk": config.chunk}) if config.chunk else report
-        done, failed = await interruptible(_stage(context, asked, wanted, engine, again=config.again))
+        started = time.monotonic()
+        done, failed, foretold = await interruptible(_stage(context, asked, wanted, engine, again=config.again))
         _fail_checks(context, report, failed, config)
         if failed:
             # This step fails, and what succeeded must wait neither for it nor for the next run.
@@ -114,9 +125,14 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
             metadata={
                 "dagster/row_count": sum(partition.rows.num_rows for partition in done.values()),
                 "upstream calls": sum(chunk.calls for chunk in chunks),
+                "minutes": round((time.monotonic() - started) / 60, 2),
+                **foretold,
                 "chunks": chunk_table(chunks),
                 "rows by partition": partition_chart(
                     {part.key: part.rows.num_rows for part in _in_order(done.values())}
+                ),
+                "calls by partition": partition_chart(
+                    {part.key: sum(chunk.calls for chunk in part.chunks) for part in _in_order(done.values())}
                 ),
             }
         )
@@ -144,11 +160,12 @@ async def _stage(
     engine: EngineResource,
     *,
     again: bool,
-) -> tuple[dict[str, FetchedPartition], list[FailedPartition]]:
+) -> tuple[dict[str, FetchedPartition], list[FailedPartition], Foretold]:
     staging, series = engine.staging(), engine.tenant_series(report)
     done = {} if again else staging.final_partitions(series, wanted)
     missing = {key: interval for key, interval in wanted.items() if key not in done}
     failed: list[FailedPartition] = []
+    foretold: Foretold = {}
     pace = Pace(len(missing), time.monotonic)
 
     def hear(chunk: JudgedChunk) -> None:
@@ -163,6 +180,7 @@ async def _stage(
         async with engine.service() as service:
             await asyncio.to_thread(engine.prepare, report)
             lane = lane_of_run(context.run.tags)
+            foretold = await _foretell(context, service, engine, report, missing, lane, again=again)
             fetched = service.fetch(report, missing, lane, on_chunk=hear, again=again)
             async with aclosing(fetched) as partitions:
                 async for partition in partitions:
@@ -184,9 +202,33 @@ async def _stage(
                     )
                     if told := pace.told(len(done) + len(failed) - len(wanted) + len(missing)):
                         context.log.info(f"{report.report}: {told}")
+                        # Seen in the list of runs, where nobody has to open the log.
+                        context.instance.add_run_tags(context.run.run_id, {PROGRESS_TAG: told})
     except KNOWN_ERRORS as error:
         raise failure(error) from error
-    return done, failed
+    return done, failed, foretold
+
+
+async def _foretell(
+    context: dg.AssetExecutionContext,
+    service: ReportService,
+    engine: EngineResource,
+    report: Report,
+    missing: Mapping[str, Interval],
+    lane: Lane,
+    *,
+    again: bool,
+) -> Foretold:
+    """Tell what the run is about to ask; a run goes on without where that cannot be said."""
+    if not missing:
+        return {}
+    try:
+        found = await estimated(service, engine, report, missing, lane, again=again)
+    except (QueryError, RedisError) as error:
+        context.log.info(f"{report.report}: no estimate, {error}")
+        return {}
+    context.log.info(f"{report.report}: {estimate_sentence(found, len(missing))}")
+    return estimate_metadata(found)
 
 
 def _record(context: dg.AssetExecutionContext, report: Report, partition: FetchedPartition) -> None:

@@ -47,6 +47,13 @@ def job_bench(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
 
 
 @pytest.fixture
+def unjudged_bench(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
+    """A report by job of which no answer is doubted, so that one partition is one query."""
+    with bench_of(servers, tmp_path, declared_by_job(expected_groups=1)) as bench:
+        yield bench
+
+
+@pytest.fixture
 def instance() -> Generator[dg.DagsterInstance]:
     """Dagster's storage in memory."""
     with dg.DagsterInstance.ephemeral() as instance:

@@ -1,6 +1,5 @@
 """Runs that fail: what is kept of them, what they say, and whether a retry could help."""
 
-from collections.abc import Generator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,8 +21,6 @@ from cache_pipeline_tests.orchestration.bench import (
     TIERS,
     Bench,
     all_words,
-    bench_of,
-    declared_by_job,
     evaluations,
     failures,
     materialized,
@@ -39,13 +36,6 @@ def _nothing_published(bench: Bench, instance: dg.DagsterInstance) -> None:
         assert materialized(instance, bench.key(layer)) == set()
     assert bench.coverage().complete | bench.coverage().provisional == IntervalSet()
     assert bench.edge().manifest().datasets == {}
-
-
-@pytest.fixture
-def unjudged_bench(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
-    """A report of which no answer is doubted, so that one partition is one query."""
-    with bench_of(servers, tmp_path, declared_by_job(expected_groups=1)) as bench:
-        yield bench
 
 
 def test_five_failing_partitions_of_a_hundred_leave_the_others_published_and_a_re_launch_does_five(

@@ -1,0 +1,61 @@
+"""What a backfill would take, told before anything is sent: the plan of a query, for a whole range and a lane."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.engine import open_quotas
+from cache_pipeline.service.plan import Cost, Holding, Plan, Room, plan
+from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.settings import Settings
+from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.upstream.quota import Lane
+
+
+async def quota_room(settings: Settings, report: Report, lane: Lane) -> Room | None:
+    """What a lane may send just now, over all clients of the report's platform; None where it has no account.
+
+    Raises:
+        SettingsError: no Redis URL is set.
+    """
+    async with open_quotas(settings) as quotas:
+        if report.platform not in quotas:
+            return None
+        policy, quota = quotas[report.platform]
+        clients = await quota.snapshot()
+    slots = policy.slots(lane)
+    free = sum(0 if client.throttled_for_s else max(0, slots - client.used) for client in clients)
+    return Room(free, slots * max(1, len(clients)), policy.guarded_window_seconds)
+
+
+async def backfill_plan(
+    service: ReportService,
+    report: Report,
+    span: Interval,
+    room: Room | None,
+    *,
+    staged: IntervalSet | None = None,
+    again: bool = False,
+) -> Plan:
+    """How a backfill would be fetched as of now; it asks neither the hot tier nor other reports' rows, and neither does a backfill.
+
+    Args:
+        service: the engine.
+        report: the declaration.
+        span: from the start of the first partition to the end of the last.
+        room: of the quota; without it nothing is said of waiting for it.
+        staged: intervals whose proven rows lie on disk already.
+        again: everything is asked for, whatever is held.
+
+    Raises:
+        InvalidInterval: none of it has begun.
+    """
+    query, series = service.query(report, span), service.series(report)
+    coverage = Coverage() if again else await asyncio.to_thread(service.history.coverage, series, query.span)
+    besides = IntervalSet() if again or staged is None else staged
+    held = Coverage(coverage.complete | besides, coverage.provisional - besides, coverage.watermark, coverage.fetched)
+    learned = await asyncio.to_thread(service.history.chunk_cost, series)
+    cost = Cost(*learned) if learned else None
+    return plan(query, Holding(report, service.columns(report), held), (), service.clock(), cost, room)
