@@ -29,7 +29,14 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
 from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.schema import HistoryUnavailable
-from cache_pipeline.upstream.errors import JobFailed, JobOverdue, QuotaUnavailable, UpstreamFaulted, UpstreamUnreachable
+from cache_pipeline.upstream.errors import (
+    AmbiguousSubmit,
+    JobFailed,
+    JobOverdue,
+    QuotaUnavailable,
+    UpstreamFaulted,
+    UpstreamUnreachable,
+)
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
@@ -40,8 +47,9 @@ _FIRST_PAUSE_SECONDS = 2.0
 #: nobody sweeps.
 _LOST_AFTER = timedelta(seconds=10)
 _STORE_AWAY = (psycopg.OperationalError, PoolTimeout)
-#: What may pass by itself.
+#: What may pass by itself. A submit that nobody can say of whether it was taken is made once more, as the ledger has it.
 _PASSING = (
+    AmbiguousSubmit,
     HistoryUnavailable,
     JobFailed,
     JobOverdue,

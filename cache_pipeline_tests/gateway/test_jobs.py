@@ -129,6 +129,16 @@ async def test_a_failure_that_may_pass_is_tried_again_and_one_that_will_not_is_t
         assert await api.submits() == submits
 
 
+async def test_a_submit_whose_answer_breaks_off_is_made_once_more(open_api, monkeypatch):
+    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.gateway.worker._FIRST_PAUSE_SECONDS", 0.1)
+    async with open_api() as api:
+        await api.vendor.post("/simulator/faults", json={"resets": 1})
+        api.start_worker()
+        assert (await api.http.get(URL, headers={"Prefer": "wait=20"})).status_code == 200
+        assert await api.submits() == 2
+
+
 async def test_a_job_is_cancelled_when_nobody_waits_for_it_any_more(open_api):
     async with open_api(gateway=GatewaySettings(auth="keys")) as api:
         one, two = await key_for(api), await key_for(api)
