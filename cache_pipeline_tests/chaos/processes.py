@@ -66,6 +66,12 @@ class Kept:
             if self._process is not None:
                 kill(self._process)
 
+    def signal(self, number: int) -> None:
+        """Send a signal, where it runs."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                self._process.send_signal(number)
+
     def revive(self) -> None:
         """Start it again."""
         self._may_run.set()

@@ -22,6 +22,19 @@ from cache_pipeline_tests.chaos.vendor import CLIENTS, LIMIT, REPORTS, SIMULATOR
 from cache_pipeline_tests.gateway.rabbitmq import RabbitMQ
 
 REPOSITORY = Path(__file__).parents[2]
+#: Python runs this before anything else in every process of ours: asked by a signal, each says what it waits for.
+_TELLING = """\
+import asyncio, contextlib, signal, sys, traceback
+
+def tell(_number, frame):
+    traceback.print_stack(frame)
+    with contextlib.suppress(RuntimeError):
+        for task in asyncio.all_tasks(asyncio.get_running_loop()):
+            task.print_stack(file=sys.stderr)
+    sys.stderr.flush()
+
+signal.signal(signal.SIGUSR1, tell)
+"""
 _WORKERS = ("worker-1", "worker-2")
 
 
@@ -92,6 +105,11 @@ class System:
                         if (await http.get(url)).status_code == 200:
                             break
                     await asyncio.sleep(0.2)
+
+    def tell(self) -> None:
+        """Have every process say in its log what it waits for."""
+        for kept in self._kept.values():
+            kept.signal(signal.SIGUSR1)
 
     async def stop(self) -> None:
         """Stop everything."""
@@ -179,6 +197,7 @@ class System:
         (self.folder / "reports").mkdir()
         for report in REPORTS:
             (self.folder / "reports" / f"{report.name}.yaml").write_text(report.text)
+        (self.folder / "sitecustomize.py").write_text(_TELLING)
         (self.folder / "vendor.yaml").write_text(yaml.safe_dump(SIMULATOR))
         for name in ("dagster.yaml", "workspace.yaml"):
             shutil.copy(REPOSITORY / name, self.folder)
@@ -195,7 +214,7 @@ class System:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
         return {
             **inherited,
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": f"{self.folder}:{REPOSITORY}",
             "DAGSTER_HOME": str(self.folder),
             "CACHE_PIPELINE_POSTGRES_URL": self.stores.postgres_url(self.links["postgres"].port),
             "CACHE_PIPELINE_REDIS_URL": self.stores.redis_url(self.links["redis"].port),

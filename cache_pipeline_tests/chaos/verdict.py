@@ -10,10 +10,10 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline_tests.chaos.books import Books
 from cache_pipeline_tests.chaos.load import Callers, Question, backfill
 from cache_pipeline_tests.chaos.system import System
-from cache_pipeline_tests.chaos.vendor import REPORTS, Figures
+from cache_pipeline_tests.chaos.vendor import REPORTS, Declared, Figures
 from cache_pipeline_tests.chaos.witness import edge_of, history_of
 
-_PATIENCE_SECONDS = 180
+_PATIENCE_SECONDS = 120
 _ATTEMPTS = 4
 #: The same question asked and kept twice, though its answer was final the first time.
 _KEPT_TWICE = """
@@ -27,13 +27,14 @@ async def settle(system: System, callers: Callers, books: Books) -> None:
     """Wait until every promise is kept, then backfill every day once more."""
     await _jobs(system, callers, books)
     _held(system, callers, books)
-    for report in REPORTS:
-        days = report.days()
-        for _ in range(_ATTEMPTS):
-            if not await backfill(system, report, days[0].isoformat(), report.today().isoformat()):
-                break
-        else:
-            books.note("lost", f"{report.name} cannot be backfilled: {system.folder}/dagster.log says why")
+    await asyncio.gather(*(_backfilled(system, report, books) for report in REPORTS))
+
+
+async def _backfilled(system: System, report: Declared, books: Books) -> None:
+    for _ in range(_ATTEMPTS):
+        if not await backfill(system, report, report.days()[0].isoformat(), report.today().isoformat()):
+            return
+    books.note("lost", f"{report.name} cannot be backfilled: {system.folder}/dagster.log says why")
 
 
 async def _jobs(system: System, callers: Callers, books: Books) -> None:
@@ -44,6 +45,7 @@ async def _jobs(system: System, callers: Callers, books: Books) -> None:
                     state = await _ended(http, job)
             except TimeoutError:
                 state = "still open"
+                system.tell()
             books.counts[f"jobs {state}"] += 1
             if state not in ("done", "failed"):
                 books.note("lost", f"job {job} about {question.report.name} {question.interval} is {state}")
