@@ -24,6 +24,7 @@ _ALONE = (
     "end_to_end/",
     "gateway/test_brokers.py",
     "orchestration/test_celery.py",
+    "security/test_secrets.py",
     "orchestration/test_interruption.py",
     "service/test_crashes.py",
     "upstream/test_full_load.py",

@@ -1,0 +1,1 @@
+"""What an attacker, or a careless reader of logs, must not find."""
