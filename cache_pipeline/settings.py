@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name is this machine's own."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class SettingsError(ValueError):
@@ -41,6 +51,7 @@ class VendorAccount(BaseModel, frozen=True):
         window_seconds: overrides the length of the platform's window.
         poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds; ``adaptive`` never more often, and leaves
             out polls that its percentages or the durations of earlier jobs show to be futile.
+        plain_http: lets secrets go to another machine without TLS; for a simulator on a network of one's own.
     """
 
     base_url: HttpUrl | None = None
@@ -50,6 +61,22 @@ class VendorAccount(BaseModel, frozen=True):
     requests_per_window: int | None = Field(None, ge=4)
     window_seconds: float | None = Field(None, gt=0)
     poll_policy: Literal["adaptive", "guide"] = "adaptive"
+    plain_http: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether client secrets and access tokens would cross a network unencrypted."""
+        given = [url for url in (self.base_url, self.login_url) if url is not None]
+        return any(url.scheme == "http" and not is_loopback(url.host or "") for url in given)
+
+    @model_validator(mode="after")
+    def _keeps_its_secrets(self) -> VendorAccount:
+        if self.is_open and not self.plain_http:
+            raise ValueError(
+                "client secrets and access tokens would go unencrypted: use https, or say plain_http: true for a "
+                "simulator on a network of your own"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_one_address(self) -> VendorAccount:
@@ -102,8 +129,37 @@ class JobSettings(BaseModel, frozen=True):
     drain_seconds: float = Field(default=20.0, ge=0)
 
 
+class _FromFiles(EnvSettingsSource):
+    """``CACHE_PIPELINE_X_FILE`` names a file that holds what ``CACHE_PIPELINE_X`` would: a mounted secret."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        given = super()._load_env_vars()
+        prefix, suffix = self.env_prefix.lower(), "_file"
+        named = {
+            name.removesuffix(suffix): path
+            for name, path in given.items()
+            if name.startswith(prefix) and name.endswith(suffix) and path
+        }
+        for name in named:
+            if name in given:
+                raise SettingsError(f"{name.upper()} and {name.upper()}_FILE are both set: keep one")
+        return {name: _content(f"{name.upper()}_FILE", path) for name, path in named.items()}
+
+
+def _content(variable: str, path: str) -> str:
+    try:
+        content = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}: {path} cannot be read ({type(error).__name__})") from None
+    if not content:
+        raise SettingsError(f"{variable}: {path} is empty")
+    return content
+
+
 class Settings(BaseSettings):
     """Read from ``CACHE_PIPELINE_*``; a nested field is written with two underscores between.
+
+    Every variable may be given as ``CACHE_PIPELINE_*_FILE`` too, which names a file with its value.
 
     Attributes:
         postgres_url: history, coverage and Dagster's own storage.
@@ -128,6 +184,18 @@ class Settings(BaseSettings):
         extra="ignore",
         hide_input_in_errors=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is said in code comes first, then the environment, the files that it names, and ``.env``."""
+        return init_settings, env_settings, _FromFiles(settings_cls), dotenv_settings
 
     postgres_url: SecretStr | None = None
     redis_url: SecretStr | None = None

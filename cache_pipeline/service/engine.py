@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -39,6 +40,9 @@ _PLATFORMS: Mapping[str, type[Genesys] | type[ReportData] | type[Cxone]] = {
 }
 #: Where a vendor has a login of its own; else client credentials.
 _LOGINS: Mapping[str, LoginRequest] = {Cxone.name: access_key_login}
+
+
+_log = logging.getLogger(__name__)
 
 
 def utc_now() -> datetime:
@@ -175,6 +179,8 @@ async def open_service(
         platforms: dict[str, Platform] = {}
         pacings: dict[str, Pacing] = {}
         for name, account in settings.accounts().items():
+            if account.is_open:
+                _log.warning("%s: plain_http is set, so client secrets and access tokens go unencrypted", name)
             config = _upstream_config(name, account, _PLATFORMS[name].capabilities)
             client = await stack.enter_async_context(_connected(config, redis))
             platforms[name] = _PLATFORMS[name](client)

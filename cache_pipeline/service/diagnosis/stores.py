@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import psycopg
 from redis.asyncio import Redis
@@ -12,6 +13,7 @@ from redis.asyncio import Redis
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.diagnosis.finding import Finding, Health
 from cache_pipeline.service.engine import report_columns
+from cache_pipeline.settings import is_loopback
 from cache_pipeline.tiers.schema import outdated
 
 _OLDEST_POSTGRES = 14
@@ -44,6 +46,8 @@ async def look_at_postgres(url: str, reports: Mapping[str, Report], clock: Calla
         cursor = await connection.execute("SELECT current_setting('server_version_num')::int, clock_timestamp()")
         row = await cursor.fetchone()
         here = before + (clock() - before) / 2
+        host, encrypted = connection.info.host, connection.pgconn.ssl_in_use
+        verified = encrypted and connection.info.get_parameters().get("sslmode") == "verify-full"
     version, there = row or (0, here)
     major = version // 10_000
     if major < _OLDEST_POSTGRES:
@@ -58,6 +62,7 @@ async def look_at_postgres(url: str, reports: Mapping[str, Report], clock: Calla
     declared = [(report, report_columns(report)) for report in reports.values()]
     return [
         Finding("PostgreSQL", Health.ok, f"version {major}"),
+        *_encryption("PostgreSQL", host, verified=verified, mend="add sslmode=verify-full to its URL"),
         clock_finding("PostgreSQL's clock", here, there),
         _tables(await asyncio.to_thread(outdated, url, declared), len(reports)),
     ]
@@ -81,6 +86,8 @@ async def look_at_redis(url: str, clock: Callable[[], datetime]) -> list[Finding
         seconds, microseconds = await redis.time()
         here = before + (clock() - before) / 2
         server, memory = await redis.info("server"), await redis.info("memory")
+    parts = urlsplit(url)
+    verified = parts.scheme == "rediss" and "ssl_cert_reqs=none" not in parts.query
     name = str(server.get("server_name", "redis")).capitalize()
     version = str(server.get(f"{name.lower()}_version", server["redis_version"]))
     there = datetime.fromtimestamp(int(seconds) + int(microseconds) / 1e6, UTC)
@@ -91,9 +98,18 @@ async def look_at_redis(url: str, clock: Callable[[], datetime]) -> list[Finding
         ]
     return [
         Finding("Redis", Health.ok, f"{name} {version}"),
+        *_encryption("Redis", parts.hostname or "", verified=verified, mend="use a rediss:// URL"),
         clock_finding("Redis's clock", here, there),
         _eviction(int(memory.get("maxmemory", 0)), str(memory.get("maxmemory_policy", "noeviction"))),
     ]
+
+
+def _encryption(server: str, host: str, *, verified: bool, mend: str) -> list[Finding]:
+    """A word on a connection to another machine that others may read, or that may be to somebody else."""
+    if verified or not host or host.startswith("/") or is_loopback(host):
+        return []
+    told = f"the connection to {host} is not by TLS with its certificate verified"
+    return [Finding(f"{server}'s connection", Health.warning, told, mend)]
 
 
 def _eviction(limit: int, policy: str) -> Finding:
