@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -76,6 +76,26 @@ _ARROW_TYPES: Mapping[Kind, pa.DataType] = {
 def snake_case(name: str) -> str:
     """``tHandle`` → ``t_handle``, ``queueId`` → ``queue_id``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+#: A table has these besides the columns of its report: ours, and those that PostgreSQL gives to every one.
+_OWN_NAMES = frozenset({"series", "interval_start", "interval_end", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+#: PostgreSQL cuts longer names off without a word.
+_LONGEST_NAME_BYTES = 63
+
+
+def unusable_names(columns: Iterable[Column]) -> Iterator[str]:
+    """Columns that no table can have beside the others, each with what is wrong."""
+    seen: set[str] = set(_OWN_NAMES)
+    for column in columns:
+        name = column.name
+        if not name or not name.isprintable():
+            yield f"{name!r} can be no column's name: it is empty or has characters that do not print"
+        elif len(name.encode()) > _LONGEST_NAME_BYTES:
+            yield f"{name!r} is longer than the {_LONGEST_NAME_BYTES} bytes that a column's name may have"
+        elif name in seen:
+            yield f"{column.source or name!r} would be a second column {name!r}"
+        seen.add(name)
 
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:

@@ -12,7 +12,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from cache_pipeline.query.declarations import read_reports
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
-from cache_pipeline.query.schema import Column
+from cache_pipeline.query.schema import Column, unusable_names
 from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.report_service import News, ReportService
 from cache_pipeline.settings import Settings, SettingsError, VendorAccount
@@ -59,7 +59,11 @@ def review(report: Report) -> Iterable[tuple[str, str]]:
     if report.platform not in _PLATFORMS:
         yield "platform", f"{report.platform!r} is not known: use {', '.join(_PLATFORMS)}"
         return
-    yield from _PLATFORMS[report.platform].review(report)
+    problems = list(_PLATFORMS[report.platform].review(report))
+    yield from problems
+    if not problems:
+        for problem in unusable_names(report_columns(report)):
+            yield "group_by, metrics", problem
 
 
 def report_schema_text() -> str:

@@ -1,0 +1,138 @@
+"""Names and values that would be SQL if they could: through declarations to PostgreSQL and back, or refused."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from cache_pipeline.query.declarations import DeclarationError, read_report
+from cache_pipeline.query.interval import IntervalSet
+from cache_pipeline.query.schema import arrow_schema, in_order, rows_to_table
+from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.service.engine import report_columns, review
+from cache_pipeline.tiers.coverage import Fetched
+from cache_pipeline.tiers.history import Replacement, open_history
+from cache_pipeline.tiers.schema import migrate
+from cache_pipeline_tests.query.declared import FIELDS
+from cache_pipeline_tests.tiers.rows import HOUR, NOW, hours
+
+HOSTILE = (
+    'x"; DROP TABLE public.innocent; --',
+    "x'; DROP TABLE public.innocent; --",
+    "%s",
+    "%(name)s",
+    "{0}",
+    ":bound",
+    "a\\",
+    "$1",
+    "$$; DROP TABLE public.innocent; $$",
+    "/*",
+    "oid",
+    "select",
+    "ctid",
+    "interval_start",
+    "series",
+    "Ünïcode",
+    "",
+    "a\x00b",
+    "a\nb",
+    "x" * 64,
+)
+NAMES = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(exclude_categories=["Cs"]), max_size=70))
+TABLES = "SELECT table_schema, table_name FROM information_schema.tables ORDER BY 1, 2"
+INTERVAL = hours(0, 2)
+
+
+@pytest.fixture
+def database(postgres_database):
+    migrate(postgres_database, [])
+    with psycopg.connect(postgres_database) as connection:
+        connection.execute("CREATE TABLE public.innocent AS SELECT 42 AS answer")
+    return postgres_database
+
+
+def declared_as(**changes):
+    """A declaration read from a file, as an engineer would write it; None where it is refused."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "report.yaml"
+        fields = {**FIELDS, "time_zone": "UTC", "volume_metric": None, **changes}
+        path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+        try:
+            return read_report(path, review)
+        except DeclarationError:
+            return None
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(dimension=NAMES, metric=NAMES, values=st.lists(st.one_of(NAMES, st.none()), max_size=3, unique=True))
+@example(dimension=HOSTILE[0], metric=HOSTILE[1], values=list(HOSTILE[:4]))
+@example(dimension="%s", metric="%(name)s", values=["%s"])
+@example(dimension=":bound", metric="a\\", values=["\\"])
+@example(dimension="oid", metric="select", values=["'"])
+@example(dimension="ctid", metric="xmin", values=["'"])
+def test_names_and_values_are_kept_as_they_are_or_refused(database, dimension, metric, values):
+    report = declared_as(group_by=[dimension], metrics=[metric])
+    if report is None:
+        return
+    values = [value for value in values if value is None or "\x00" not in value]
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS history.queue_hour")
+        connection.execute("TRUNCATE cache_pipeline_state.coverage, cache_pipeline_state.fetched")
+        before = connection.execute(TABLES).fetchall()
+        columns = report_columns(report)
+        migrate(database, [(report, columns)])
+        migrate(database, [(report, columns)])
+        series = Series(report, "tenant")
+        group, figure = (column.name for column in columns)
+        rows = rows_to_table(
+            [
+                {"interval_start": start, "interval_end": start + HOUR, group: value, figure: number}
+                for number, value in enumerate(values)
+                for start in (INTERVAL.start, INTERVAL.start + HOUR)
+            ],
+            arrow_schema(columns),
+        )
+        with open_history(database) as history:
+            history.replace(
+                Replacement(
+                    series=series,
+                    final=IntervalSet([INTERVAL]),
+                    provisional=IntervalSet(),
+                    rows=Rows.of(rows),
+                    watermark=datetime(2026, 2, 1, tzinfo=UTC),
+                    fetched=(Fetched(IntervalSet([INTERVAL]), NOW),),
+                )
+            )
+            assert history.read(series, INTERVAL, columns).equals(in_order(rows))
+        assert connection.execute(TABLES).fetchall() == sorted([*before, ("history", "queue_hour")])
+        assert connection.execute("SELECT answer FROM public.innocent").fetchall() == [(42,)]
+
+
+@given(name=NAMES)
+def test_a_report_s_name_is_a_plain_word_or_refused(name):
+    report = declared_as(report=name)
+    assert report is None or (report.report == name and name.isascii() and name.replace("_", "").isalnum())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"group_by": ["queueId", "queue_id"]}, "second column"),
+        ({"metrics": ["series"]}, "second column"),
+        ({"metrics": ["ctid"]}, "second column"),
+        ({"metrics": ["x" * 64]}, "63 bytes"),
+        ({"metrics": ["a\x07b"]}, "do not print"),
+        ({"metrics": [""]}, "empty"),
+    ],
+)
+def test_a_column_that_no_table_can_have_is_named(tmp_path, changes, told):
+    path = tmp_path / "report.yaml"
+    path.write_text(json.dumps({**FIELDS, "volume_metric": FIELDS["metrics"][0], **changes} | {"volume_metric": None}))
+    with pytest.raises(DeclarationError, match=told):
+        read_report(path, review)

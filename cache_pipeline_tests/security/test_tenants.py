@@ -1,0 +1,54 @@
+"""From API key to row: what one tenant has is never seen by another, in any tier and at any step."""
+
+import psycopg
+from redis import Redis
+
+from cache_pipeline.settings import GatewaySettings
+from cache_pipeline_tests.gateway.conftest import DAY, open_api
+from cache_pipeline_tests.gateway.test_keys import key_for
+
+__all__ = ["open_api"]
+
+URL = f"/v1/reports/queue_hour?interval={DAY}"
+#: A figure that no call centre has.
+MARK = 424242
+WAIT = {"Prefer": "wait=30"}
+_SERIES = "SELECT tenant, series FROM cache_pipeline_state.coverage"
+
+
+def forget_hot(redis_url):
+    with Redis.from_url(redis_url) as client:
+        for key in client.scan_iter("analytics:*"):
+            client.delete(key)
+
+
+async def test_another_tenants_rows_are_in_no_answer(open_api, postgres_database, redis_database):
+    async with open_api(gateway=GatewaySettings(auth="keys")) as api:
+        api.start_worker()
+        ours, theirs = await key_for(api, tenant="ours"), await key_for(api, tenant="theirs")
+        assert (await api.http.get(URL, headers={**ours, **WAIT})).status_code == 200
+        with psycopg.connect(postgres_database) as connection:
+            connection.execute("UPDATE history.queue_hour SET offered = %s", [MARK])
+        forget_hot(redis_database)
+        marked = await api.http.get(URL, headers=ours)
+        assert str(MARK) in marked.text
+        submits = await api.submits()
+        # From the hot tier, by the ETag, from history: none of it is theirs.
+        with_tag = {**theirs, "If-None-Match": marked.headers["ETag"]}
+        assert (await api.http.get(URL, headers=with_tag)).status_code == 202
+        answer = await api.http.get(URL, headers={**theirs, **WAIT})
+        assert answer.status_code == 200
+        assert str(MARK) not in answer.text
+        assert await api.submits() > submits
+        rolled_up = [f"{URL}&granularity=P1D", f"{URL}&group_by=", f"{URL}&time_zone=Europe/Berlin"]
+        for url in rolled_up[:2]:
+            assert str(MARK) not in (await api.http.get(url, headers={**theirs, **WAIT})).text
+        payload = {"reportId": "queue-performance", "timeGrouping": "byHour", "interval": DAY, "groupBy": ["queueId"]}
+        by_payload = await api.http.post("/v1/queries", json=payload, headers={**theirs, **WAIT})
+        assert str(MARK) not in by_payload.text
+        assert str(MARK) in (await api.http.get(URL, headers=ours)).text
+    with psycopg.connect(postgres_database) as connection:
+        series = dict(connection.execute(_SERIES).fetchall())
+        assert set(series) == {"ours", "theirs"}
+        held = dict(connection.execute("SELECT series, max(offered) FROM history.queue_hour GROUP BY 1").fetchall())
+    assert held[series["ours"]] == MARK > held[series["theirs"]]
