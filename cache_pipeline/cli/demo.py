@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -118,9 +119,11 @@ def _upstream_counts(scenario: Scenario) -> dict[str, int]:
 
 def print_report(report: DemoReport, console: Console) -> None:
     """The same as the JSON, for people."""
-    table = Table(title="What each tier holds now")
-    for heading in ("report", "partitions", "PostgreSQL rows", "Redis rows", "Parquet rows", "checks", "totals agree"):
-        table.add_column(heading, justify="left" if heading == "report" else "right")
+    # Fits a terminal of 80 columns, and what is piped into a file.
+    title = "Rows that each tier holds now, and whether the totals of each day agree"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("report", "partitions", "PostgreSQL", "Redis", "Parquet", "checks", "agree"):
+        table.add_column(heading, justify="left" if heading == "report" else "right", no_wrap=True)
     for name, outcome in report.outcomes.items():
         rows, passed = _rows(report.days[name]), sum(check["passed"] for check in outcome["checks"])
         agree = bool(report.days[name]) and all(day.agree for day in report.days[name])
