@@ -5,16 +5,18 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from cache_pipeline.service.diagnosis.examination import examine
+from cache_pipeline.gateway.queue import QueueUnavailable, open_queue
+from cache_pipeline.service.diagnosis.examination import Look, examine
 from cache_pipeline.service.diagnosis.finding import Finding, Health
 from cache_pipeline.service.engine import utc_now
-from cache_pipeline.settings import read_settings
+from cache_pipeline.settings import Settings, SettingsError, read_settings
 
 _MARKS = {Health.ok: "[green]✓[/]", Health.warning: "[yellow]![/]", Health.failed: "[red]✗[/]"}
 
@@ -26,13 +28,27 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
     settings, console = read_settings(), Console(stderr=True)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
         progress.add_task("Looking at everything the settings name")
-        findings = asyncio.run(examine(settings, utc_now))
+        queue = Look("job queue", "check CACHE_PIPELINE_JOBS__QUEUE_URL", lambda: _look_at_queue(settings))
+        findings = asyncio.run(examine(settings, utc_now, [queue]))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         Console().print(_table(findings))
     if any(finding.health is Health.failed for finding in findings):
         sys.exit(1)
+
+
+async def _look_at_queue(settings: Settings) -> list[Finding]:
+    """Whether the broker between the HTTP API and its workers answers."""
+    try:
+        async with open_queue(settings) as queue:
+            await queue.health()
+    except (QueueUnavailable, SettingsError) as error:
+        told, _, mend = str(error).rpartition(": ")
+        return [Finding("job queue", Health.failed, told, mend)]
+    url = settings.jobs.queue_url
+    scheme = urlsplit(url.get_secret_value()).scheme if url else "the settings' Redis"
+    return [Finding("job queue", Health.ok, f"answers ({scheme})")]
 
 
 def _table(findings: Iterable[Finding]) -> Table:

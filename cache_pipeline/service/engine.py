@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -135,6 +136,32 @@ def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabi
             reserve=_RESERVE if capabilities.sends_remaining else 0,
         ),
     )
+
+
+@dataclass(frozen=True)
+class VendorLink:
+    """How one vendor account is reached and logged in to.
+
+    Attributes:
+        config: address, OAuth clients, limits.
+        login_request: builds a login.
+        platform: that speaks over a client.
+    """
+
+    config: UpstreamConfig
+    login_request: LoginRequest
+    platform: type[Genesys] | type[ReportData] | type[Cxone]
+
+
+def vendor_link(settings: Settings, name: str) -> VendorLink:
+    """The link of an account that the settings have.
+
+    Raises:
+        SettingsError: its region is not known.
+    """
+    platform = _PLATFORMS[name]
+    config = _upstream_config(name, settings.accounts()[name], platform.capabilities)
+    return VendorLink(config, _LOGINS.get(name, client_credentials_login), platform)
 
 
 @asynccontextmanager

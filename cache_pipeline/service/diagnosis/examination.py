@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -11,16 +12,39 @@ from pydantic import SecretStr
 
 from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.report import Report
+from cache_pipeline.service.diagnosis.edge import look_at_readers, look_at_store
 from cache_pipeline.service.diagnosis.finding import Finding, Health
+from cache_pipeline.service.diagnosis.logins import look_at_logins
 from cache_pipeline.service.diagnosis.stores import look_at_postgres, look_at_redis
-from cache_pipeline.service.engine import declared_reports
-from cache_pipeline.settings import Settings
+from cache_pipeline.service.diagnosis.vendors import look_at_permissions, look_at_quota
+from cache_pipeline.service.engine import declared_reports, vendor_link
+from cache_pipeline.settings import Settings, SettingsError
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 20.0
 
 
-async def examine(settings: Settings, clock: Callable[[], datetime]) -> list[Finding]:
-    """Everything that can be said of a deployment from this machine.
+@dataclass(frozen=True)
+class Look:
+    """One thing to be looked at.
+
+    Attributes:
+        subject: what it is.
+        mend: what to do where it cannot be looked at.
+        take: looks.
+    """
+
+    subject: str
+    mend: str
+    take: Callable[[], Awaitable[list[Finding]]]
+
+
+async def examine(settings: Settings, clock: Callable[[], datetime], more: Iterable[Look] = ()) -> list[Finding]:
+    """Everything that can be said of a deployment from this machine, each thing within twenty seconds and side by side.
+
+    Args:
+        settings: what it stands on.
+        clock: the time, in UTC.
+        more: what floors above this one have to look at.
 
     Returns:
         Findings in a fixed order, declarations first.
@@ -28,11 +52,44 @@ async def examine(settings: Settings, clock: Callable[[], datetime]) -> list[Fin
     reports, declarations = _declarations(settings)
     postgres = partial(look_at_postgres, reports=reports, clock=clock)
     redis = partial(look_at_redis, clock=clock)
+    address = "check CACHE_PIPELINE_EDGE_URL"
+    readers = "check CACHE_PIPELINE_EDGE_PUBLIC_URL"
+    looks = [
+        *_vendors(settings, reports, clock),
+        Look("edge store", address, lambda: look_at_store(settings)),
+        Look("edge readers", readers, lambda: look_at_readers(settings, clock)),
+        *more,
+    ]
     found = await asyncio.gather(
         _store("PostgreSQL", "CACHE_PIPELINE_POSTGRES_URL", settings.postgres_url, postgres),
         _store("Redis", "CACHE_PIPELINE_REDIS_URL", settings.redis_url, redis),
+        *(looked(look.subject, look.mend, look.take) for look in looks),
     )
     return [*declarations, *(finding for findings in found for finding in findings)]
+
+
+def _vendors(settings: Settings, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[Look]:
+    """What there is to be seen of each account."""
+    looks: list[Look] = []
+    redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
+    for name in settings.accounts():
+        account = f"check CACHE_PIPELINE_{name.upper()}"
+        try:
+            link = vendor_link(settings, name)
+        except SettingsError as error:
+            finding = Finding(f"account of {name}", Health.failed, str(error), account)
+            looks.append(Look(f"account of {name}", account, partial(_found, finding)))
+            continue
+        looks.append(Look(f"logins of {name}", account, partial(look_at_logins, link)))
+        if redis_url is not None:
+            permissions = partial(look_at_permissions, link, reports, redis_url, clock)
+            looks.append(Look(f"permissions of {name}", account, permissions))
+            looks.append(Look(f"quota of {name}", "check Redis", partial(look_at_quota, link, redis_url)))
+    return looks
+
+
+async def _found(finding: Finding) -> list[Finding]:
+    return [finding]
 
 
 def _declarations(settings: Settings) -> tuple[Mapping[str, Report], list[Finding]]:
@@ -64,7 +121,7 @@ async def _store(
 
 
 async def looked(subject: str, mend: str, look: Callable[[], Awaitable[list[Finding]]]) -> list[Finding]:
-    """What a look found, or that it could not be had within half a minute."""
+    """What a look found, or that it could not be had in time."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             return await look()

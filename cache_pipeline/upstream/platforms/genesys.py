@@ -134,19 +134,22 @@ class Genesys:
         if job.answer is None:
             raise_for_permission(await self._client.delete(_path(job), extensions=as_submitted(job)))
 
-    async def probe(self, report: Report, interval: Interval, lane: Lane) -> None:
+    async def probe(self, report: Report, interval: Interval, lane: Lane, oauth_client: str | None = None) -> None:
         """Ask for as little as there is, to learn whether the client may ask for a report.
 
         Args:
             report: the declaration.
             interval: a short one, in the past.
             lane: who asks.
+            oauth_client: the one that shall ask; any, if None.
 
         Raises:
             PermissionMissing: naming the permissions of which any one would do.
             UpstreamError: anything else that keeps the report from being fetched.
         """
-        extensions = {"lane": lane, "idempotent": True}
+        extensions: dict[str, object] = {"lane": lane, "idempotent": True}
+        if oauth_client is not None:
+            extensions["oauth_client"] = oauth_client
         if report.rows is not None:
             # A query and not the watermark: that wants another permission.
             body = {"interval": str(interval), "paging": {"pageSize": 1, "pageNumber": 1}}

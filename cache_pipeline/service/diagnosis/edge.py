@@ -1,0 +1,100 @@
+"""The edge store and the address that readers use: may be written, swaps one object safely, is served as it must be."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+
+from cache_pipeline.service.diagnosis.finding import Finding, Health
+from cache_pipeline.service.engine import edge_tier
+from cache_pipeline.settings import Settings
+from cache_pipeline.tiers.edge.readback import read_back
+from cache_pipeline.tiers.edge.store import EdgeStore, EdgeStoreError, cache_control
+from cache_pipeline.tiers.edge.tier import MANIFEST
+from cache_pipeline.upstream.http import httpx
+
+_SECONDS = 8.0
+
+
+async def look_at_store(settings: Settings) -> list[Finding]:
+    """Write, read, swap and delete one small object beside the published ones, which nobody is told of."""
+    return [await asyncio.to_thread(_tried, EdgeStore(settings.edge_address, settings.tenant))]
+
+
+def _tried(store: EdgeStore) -> Finding:
+    path = f"probes/{uuid.uuid4().hex}.json"
+    mend = "check CACHE_PIPELINE_EDGE_URL and that its credentials may read, write, list and delete below that prefix"
+    try:
+        with store.telling("trying it"), store.turn():
+            try:
+                wrong = _swapped_wrongly(store, path)
+            finally:
+                with suppress(Exception):
+                    store.delete([path])
+    except EdgeStoreError as error:
+        return Finding("edge store", Health.failed, str(error), mend)
+    if wrong:
+        return Finding(
+            "edge store", Health.failed, wrong, "use a store with conditional writes, or another endpoint of it"
+        )
+    return Finding("edge store", Health.ok, f"{store.url}: written, read, swapped, deleted")
+
+
+def _swapped_wrongly(store: EdgeStore, path: str) -> str:
+    """What a store does that would lose one of two publishers' work; empty where it does not."""
+    first, second = b'{"probe": 1}', b'{"probe": 2}'
+    if not store.create(path, first):
+        return "a new object was taken for one that is there"
+    found = store.get(path)
+    if found is None or found[0] != first:
+        return "what was written is not what is read"
+    if store.create(path, second):
+        return "an object that is there was written over, though only a new one may be"
+    if not store.swap(path, second, found[1]):
+        return "an object that nobody changed could not be swapped"
+    if not store.url.startswith("file://") and store.swap(path, first, found[1]):
+        return "an object was swapped although it had changed since it was read"
+    return ""
+
+
+async def look_at_readers(settings: Settings, clock: Callable[[], datetime]) -> list[Finding]:
+    """Whether the public URL serves what was published last, with the headers that it needs."""
+    url = settings.edge_public_url
+    if not url:
+        return []
+    edge = edge_tier(settings)
+    if await asyncio.to_thread(edge.store.get, MANIFEST) is None:
+        return [Finding("edge readers", Health.ok, "nothing is published yet")]
+    found = await asyncio.to_thread(read_back, edge, url, clock())
+    if found.problem:
+        told, _, mend = found.problem.rpartition(": ")
+        return [Finding("edge readers", Health.failed, told, mend)]
+    if not url.startswith(("http://", "https://")):
+        return [Finding("edge readers", Health.ok, f"snapshot {found.served}")]
+    async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client:
+        headers = (await client.get(f"{url.rstrip('/')}/{MANIFEST}", headers={"Origin": "https://any.example"})).headers
+    wrong = list(_wrong_headers(headers))
+    return wrong or [Finding("edge readers", Health.ok, f"snapshot {found.served}, kept {headers['Cache-Control']}")]
+
+
+def _wrong_headers(headers: Mapping[str, str]) -> Iterator[Finding]:
+    wanted = cache_control(MANIFEST)
+    told = headers.get("Cache-Control", "")
+    ages = [part.strip() for part in told.split(",")]
+    if "max-age=60" not in ages:
+        yield Finding(
+            "edge readers",
+            Health.warning,
+            f"{MANIFEST} is served with Cache-Control {told or '(none)'}: readers may see old figures",
+            f"serve it with Cache-Control: {wanted}",
+        )
+    if "json" not in headers.get("Content-Type", ""):
+        yield Finding(
+            "edge readers",
+            Health.warning,
+            f"{MANIFEST} is served as {headers.get('Content-Type', '(no type)')}",
+            "serve .json as application/json",
+        )

@@ -1,0 +1,112 @@
+"""What the vendors let this deployment do: the permissions that its reports need, and the quota as it stands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+from redis.asyncio import Redis
+
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.diagnosis.finding import Finding, Health
+from cache_pipeline.service.engine import VendorLink
+from cache_pipeline.upstream.client import upstream_client, upstream_quota
+from cache_pipeline.upstream.config import RetryPolicy
+from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
+from cache_pipeline.upstream.platforms.genesys import Genesys
+from cache_pipeline.upstream.platforms.permissions import PermissionMissing, permissions_needed
+from cache_pipeline.upstream.quota import ClientQuota, ClientState, Lane
+
+_REDIS_SECONDS = 5.0
+#: Somebody waits: what does not answer is told of, not repeated.
+_ONCE = RetryPolicy(attempts=1, patience=10.0)
+#: Asked for so as to learn whether it may be asked for.
+_ASKED_FOR = timedelta(minutes=30)
+_PROBED_AGO = timedelta(days=2)
+
+
+async def look_at_permissions(
+    link: VendorLink, reports: Mapping[str, Report], redis_url: str, clock: Callable[[], datetime]
+) -> list[Finding]:
+    """Whether each client of a Genesys account may ask for what the reports need; one request for each kind and client.
+
+    They go through the shared quota like any other. Other vendors say nothing of permissions before a report is asked for.
+    """
+    kinds: dict[tuple[str, ...], list[Report]] = {}
+    for report in reports.values():
+        if report.platform == link.config.platform:
+            kinds.setdefault(permissions_needed(report), []).append(report)
+    if not kinds or link.platform is not Genesys:
+        return []
+    # To the hour, so that no granularity of the vendor's is too coarse for it.
+    end = (clock() - _PROBED_AGO).replace(minute=0, second=0, microsecond=0)
+    interval = Interval(end - _ASKED_FOR, end)
+    async with _client(link, redis_url) as genesys:
+        looks = [
+            _permission(genesys, client.client_id, needed, wanting, interval)
+            for client in link.config.clients
+            for needed, wanting in kinds.items()
+        ]
+        return [finding for finding in await asyncio.gather(*looks) if finding is not None]
+
+
+@asynccontextmanager
+async def _client(link: VendorLink, redis_url: str) -> AsyncGenerator[Genesys]:
+    config = link.config.model_copy(update={"retries": _ONCE})
+    async with (
+        Redis.from_url(redis_url, socket_connect_timeout=_REDIS_SECONDS, socket_timeout=_REDIS_SECONDS) as redis,
+        upstream_client(config, redis, login_request=link.login_request) as client,
+    ):
+        yield Genesys(client)
+
+
+async def _permission(
+    genesys: Genesys, client_id: str, needed: tuple[str, ...], wanting: list[Report], interval: Interval
+) -> Finding | None:
+    subject = f"permissions of {client_id} (genesys)"
+    named = ", ".join(report.report for report in wanting[:3]) + (
+        f" and {len(wanting) - 3} more" if len(wanting) > 3 else ""
+    )
+    permission = " or ".join(needed)
+    try:
+        await genesys.probe(wanting[0], interval, Lane.interactive, client_id)
+    except PermissionMissing as error:
+        mend = f"give the OAuth client a role with {permission}, in every division whose figures you want"
+        return Finding(
+            subject, Health.failed, f"{' or '.join(error.permissions) or permission} is missing: {named}", mend
+        )
+    except LoginRefused:
+        # Told of with the logins.
+        return None
+    except UpstreamRefused as error:
+        return Finding(subject, Health.failed, f"{named}: {error}", "mend the declaration, or ask the vendor about it")
+    except UpstreamError as error:
+        return Finding(subject, Health.warning, f"{named}: {str(error).partition('; ')[0]}", "try again")
+    return Finding(subject, Health.ok, f"{permission}: {named}")
+
+
+async def look_at_quota(link: VendorLink, redis_url: str) -> list[Finding]:
+    """How each client stands in the quota that all processes share.
+
+    Raises:
+        redis.exceptions.RedisError: it cannot be read.
+    """
+    async with Redis.from_url(redis_url, socket_connect_timeout=_REDIS_SECONDS, socket_timeout=_REDIS_SECONDS) as redis:
+        await redis.ping()
+        return [_standing(link.config.platform, each) for each in await upstream_quota(link.config, redis).snapshot()]
+
+
+def _standing(platform: str, client: ClientQuota) -> Finding:
+    subject = f"quota of {client.client_id} ({platform})"
+    answers = sum(client.answers_total.values())
+    told = f"{client.used} requests in the window, {client.rejected_total} of {answers} answers were 429"
+    if client.state is ClientState.throttled and client.rejected_total:
+        mend = "wait; where it stays so, somebody else uses this OAuth client too: give this deployment one of its own"
+        return Finding(subject, Health.warning, f"paused for {client.throttled_for_s:.0f} s more; {told}", mend)
+    if client.rejected_total > answers / 100:
+        mend = "lower requests_per_window to what the vendor allows, and give this deployment OAuth clients of its own"
+        return Finding(subject, Health.warning, told, mend)
+    return Finding(subject, Health.ok, told)

@@ -1,0 +1,273 @@
+"""``cache-pipeline doctor`` on what lies outside: vendors, the broker, the edge. Each failure is brought about."""
+
+import asyncio
+import http.server
+import json
+import ssl
+import sys
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cache_pipeline.cli.main import main
+from cache_pipeline.service.diagnosis import edge, examination
+from cache_pipeline.service.engine import open_quotas
+from cache_pipeline.settings import read_settings
+from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.tiers.edge.manifest import Manifest
+from cache_pipeline.tiers.edge.store import EdgeStore
+from cache_pipeline.upstream.quota import Lane
+
+SECRET = "planted-secret-value"
+AGGREGATE = "analytics:conversationAggregate:view"
+REPORT = """
+report: calls
+description: Offered by queue
+platform: genesys
+query_type: conversations
+granularity: PT1H
+group_by: [queueId]
+metrics: [nOffered]
+partition: day
+start: 2026-01-01
+"""
+
+
+def _account(url: str, **more: str) -> str:
+    return json.dumps({"base_url": url, "clients": [{"client_id": "one", "client_secret": SECRET}], **more})
+
+
+def _vendor(**changes):
+    return running_simulator(SimulatorSettings.model_validate({"clients": {"one": SECRET}, **changes}))
+
+
+@pytest.fixture
+def deployment(servers, monkeypatch, tmp_path):
+    """Servers of this test's alone, one report, a folder as edge; the vendor is the test's to give."""
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    (reports / "calls.yaml").write_text(REPORT)
+    monkeypatch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(reports))
+    monkeypatch.setenv("CACHE_PIPELINE_DATA_DIR", str(tmp_path / "data"))
+    for name in ("REPORTDATA", "CXONE", "GENESYS"):
+        monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
+    return monkeypatch
+
+
+@pytest.fixture
+def doctor(deployment, capsys):
+    """Runs the command; returns its exit code and the findings by subject. No secret is ever in them."""
+
+    def examine():
+        deployment.setattr(sys, "argv", ["cache-pipeline", "doctor", "--json"])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        said = capsys.readouterr()
+        assert SECRET not in said.out + said.err
+        return code, {finding["subject"]: finding for finding in json.loads(said.out)}
+
+    return examine
+
+
+def test_a_deployment_that_is_fit_is_told_so(deployment, doctor, capsys):
+    deployment.setattr(sys, "argv", ["cache-pipeline", "migrate"])
+    with _vendor() as url:
+        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
+        main()
+        capsys.readouterr()
+        code, found = doctor()
+    assert code == 0
+    assert {each["health"] for each in found.values()} == {"ok"}
+    assert found["login of one (genesys)"]["told"] == "a token that lives 86,400 s"
+    assert AGGREGATE in found["permissions of one (genesys)"]["told"]
+    assert {"quota of one (genesys)", "job queue", "edge store"} <= found.keys()
+
+
+def test_a_wrong_secret_is_told_from_a_vendor_that_cannot_be_reached(deployment, doctor):
+    with _vendor(clients={"one": "another-secret-value"}) as url:
+        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
+        code, found = doctor()
+    login = found["login of one (genesys)"]
+    assert code == 1
+    assert "login refused" in login["told"]
+    assert "client_secret in CACHE_PIPELINE_GENESYS" in login["mend"]
+    deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://127.0.0.1:9"))
+    code, found = doctor()
+    login = found["login of one (genesys)"]
+    assert code == 1
+    assert "cannot reach 127.0.0.1" in login["told"]
+    assert "firewall" in login["mend"]
+
+
+def test_a_certificate_that_is_not_trusted_is_told_of_as_that(deployment, doctor, tmp_path):
+    with _https(tmp_path) as port:
+        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(f"https://127.0.0.1:{port}"))
+        code, found = doctor()
+    assert code == 1
+    assert "SSL_CERT_FILE" in found["login of one (genesys)"]["mend"]
+
+
+def test_an_address_without_tls_beyond_this_machine_is_not_fit(deployment, doctor):
+    deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://genesys.invalid"))
+    code, found = doctor()
+    assert code == 1
+    assert found["address of genesys"]["mend"] == "write https://"
+
+
+def test_a_missing_permission_is_named_with_the_reports_that_need_it(deployment, doctor):
+    with _vendor(client_permissions={"one": ["other:thing:view"]}) as url:
+        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
+        code, found = doctor()
+    finding = found["permissions of one (genesys)"]
+    assert code == 1
+    assert finding["told"] == f"{AGGREGATE} is missing: calls"
+    assert f"a role with {AGGREGATE}" in finding["mend"]
+
+
+def test_a_client_that_the_vendor_sends_away_is_warned_of(deployment, doctor):
+    with _vendor() as url:
+        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
+        asyncio.run(_refused())
+        _, found = doctor()
+    finding = found["quota of one (genesys)"]
+    assert finding["health"] == "warning"
+    assert finding["told"].startswith("paused for")
+
+
+async def _refused() -> None:
+    async with open_quotas(read_settings()) as quotas:
+        _, quota = quotas["genesys"]
+        grant = await quota.take(Lane.interactive)
+        await quota.settle(grant, remaining=None, retry_after=60, rejected=True, status=429)
+
+
+@pytest.mark.parametrize("url", ["amqp://guest:planted-secret-value@127.0.0.1:9/", "redis://127.0.0.1:9/0"])
+def test_a_broker_that_is_away_is_named_without_its_password(deployment, doctor, url):
+    deployment.setenv("CACHE_PIPELINE_JOBS__QUEUE_URL", url)
+    code, found = doctor()
+    assert code == 1
+    assert found["job queue"]["health"] == "failed"
+    assert "CACHE_PIPELINE_JOBS__QUEUE_URL" in found["job queue"]["mend"]
+
+
+def test_an_edge_that_cannot_be_written_is_not_fit(deployment, doctor):
+    deployment.setenv("CACHE_PIPELINE_EDGE_URL", "file:///proc/version/edge")
+    code, found = doctor()
+    assert code == 1
+    assert found["edge store"]["health"] == "failed"
+    assert "CACHE_PIPELINE_EDGE_URL" in found["edge store"]["mend"] + found["edge store"]["told"]
+
+
+def test_trying_the_edge_leaves_nothing_there(deployment, doctor, tmp_path):
+    _, found = doctor()
+    assert found["edge store"]["health"] == "ok"
+    assert not [path for path in (tmp_path / "data").rglob("*.json") if path.is_file()]
+
+
+class _Careless(EdgeStore):
+    """A store that takes conditions for advice, as some gateways to S3 do."""
+
+    def create(self, path: str, body: bytes) -> bool:
+        self.put(path, body)
+        return True
+
+
+def test_a_store_that_writes_over_what_is_there_is_not_fit(monkeypatch, tmp_path, servers):
+    monkeypatch.setattr(edge, "EdgeStore", _Careless)
+    monkeypatch.setenv("CACHE_PIPELINE_EDGE_URL", f"file://{tmp_path}")
+    (finding,) = asyncio.run(edge.look_at_store(read_settings()))
+    assert finding.health == "failed"
+    assert "conditional writes" in finding.mend
+
+
+def test_readers_who_are_served_something_else_are_told_of(deployment, doctor, tmp_path):
+    """The store has a manifest; what is behind the public URL has none, or another type and age."""
+    folder = tmp_path / "data" / "edge" / "v1" / "default"
+    with _folder_over_http(tmp_path) as url:
+        deployment.setenv("CACHE_PIPELINE_EDGE_PUBLIC_URL", f"{url}/nothing")
+        _, found = doctor()
+        assert found["edge readers"]["told"] == "nothing is published yet"
+        _publish_nothing(folder)
+        code, found = doctor()
+        assert code == 1
+        assert "origin" in found["edge readers"]["mend"]
+        deployment.setenv("CACHE_PIPELINE_EDGE_PUBLIC_URL", f"{url}/data/edge/v1/default")
+        _, found = doctor()
+    assert found["edge readers"]["health"] == "warning"
+    assert "max-age=60" in found["edge readers"]["mend"]
+
+
+def _publish_nothing(folder: Path) -> None:
+    manifest = Manifest(generated_at=datetime.now(UTC), datasets={})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+
+
+async def test_what_does_not_answer_is_given_up_and_hides_nothing(monkeypatch):
+    monkeypatch.setattr(examination, "_PATIENCE_SECONDS", 0.05)
+    (finding,) = await examination.looked("thing", "mend it", lambda: asyncio.sleep(60, []))
+    assert (finding.health, finding.mend) == ("failed", "mend it")
+
+
+@contextmanager
+def _folder_over_http(folder: Path):
+    handler = partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def _https(folder: Path):
+    """A server with a certificate of its own making."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody knows me")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Quiet) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.handle_error = lambda *_: None
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
