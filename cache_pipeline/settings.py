@@ -111,6 +111,19 @@ class GatewaySettings(BaseModel, frozen=True):
     max_buckets: int = Field(default=40_000, ge=1)
 
 
+class LogSettings(BaseModel, frozen=True):
+    """How log lines are written.
+
+    Attributes:
+        format: ``text``, ``json``, or by ``auto`` text at a terminal and JSON elsewhere. Dagster's processes write as Dagster
+            does, but where one of the two is named.
+        level: of our own lines; by default INFO in JSON, and WARNING in text.
+    """
+
+    format: Literal["auto", "text", "json"] = "auto"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = None
+
+
 class JobSettings(BaseModel, frozen=True):
     """The queue between the HTTP API and its workers.
 
@@ -173,6 +186,8 @@ class Settings(BaseSettings):
         reportdata: account for the platform of that name, and likewise ``genesys`` and ``cxone``.
         gateway: how the HTTP API serves.
         jobs: the queue behind it.
+        log: how log lines are written.
+        traces: ``otlp`` sends spans to the collector of ``OTEL_EXPORTER_OTLP_ENDPOINT``; needs the extra ``otel``.
         partitions_from: overrides every report's first day, for replays of past volumes.
         partitions_to: ends every report's partitions before this day, likewise.
     """
@@ -210,6 +225,8 @@ class Settings(BaseSettings):
     cxone: VendorAccount | None = None
     gateway: GatewaySettings = GatewaySettings()
     jobs: JobSettings = JobSettings()
+    log: LogSettings = LogSettings()
+    traces: Literal["off", "otlp"] = "off"
     partitions_from: date | None = None
     partitions_to: date | None = None
 

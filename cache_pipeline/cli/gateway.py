@@ -1,7 +1,6 @@
 """``cache-pipeline gateway`` and ``cache-pipeline worker``."""
 
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Generator, Mapping
@@ -14,10 +13,8 @@ from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.gateway.serve import serve_gateway, work
 from cache_pipeline.service.engine import declared_reports, migrate_history
 from cache_pipeline.settings import read_settings
-
-
-def _prepared() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+from cache_pipeline.telemetry.logs import set_up_logs
+from cache_pipeline.telemetry.traces import exporting
 
 
 @click.command()
@@ -25,10 +22,13 @@ def _prepared() -> None:
 @click.option("--port", default=8080, show_default=True, help="TCP port; 0 for any free one.")
 def gateway(host: str, port: int) -> None:
     """Serve the HTTP API; its jobs need a worker."""
-    _prepared()
     settings = read_settings()
+    set_up_logs(settings.log, "gateway")
     migrate_history(settings, declared_reports(settings))
-    serve_gateway(settings, host, port, lambda url: click.echo(f"HTTP API on {url}; {url}/docs tells of it", err=True))
+    with exporting(settings, "gateway"):
+        serve_gateway(
+            settings, host, port, lambda url: click.echo(f"HTTP API on {url}; {url}/docs tells of it", err=True)
+        )
 
 
 @click.command()
@@ -37,8 +37,8 @@ def worker() -> None:
     # Only here: importing Dagster takes longer than every other command of this program.
     from cache_pipeline.orchestration.runless import recording
 
-    _prepared()
     settings = read_settings()
+    set_up_logs(settings.log, "worker")
     migrate_history(settings, declared_reports(settings))
 
     async def run() -> None:
@@ -47,7 +47,7 @@ def worker() -> None:
             loop.add_signal_handler(number, stop.set)
         await work(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True), on_keep)
 
-    with recording(settings) as on_keep:
+    with exporting(settings, "worker"), recording(settings) as on_keep:
         asyncio.run(run())
 
 

@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from cache_pipeline.gateway import jobs_api, operations_api, reports_api, wire
 from cache_pipeline.gateway.body_limit import BodyLimit
+from cache_pipeline.gateway.correlation import Correlation
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.gateway import Gateway
 from cache_pipeline.gateway.hot_reads import HotReads
@@ -56,6 +57,7 @@ _EXPOSED = [
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "X-Request-ID",
 ]
 _ABOUT = """Finished contact-centre reports. What is kept is answered at once, and says until when it is complete; what is
 not becomes a job: follow `Location` of the 202, or ask with `Prefer: wait=30`. Errors are problem details (RFC 9457)."""
@@ -121,12 +123,21 @@ def create_app(
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, most_bytes=settings.gateway.max_body_bytes)
     app.add_middleware(HotReads)
+    app.add_middleware(Correlation)
     if settings.gateway.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.gateway.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "X-API-Key", "Content-Type", "Prefer", "If-None-Match"],
+            allow_headers=[
+                "Authorization",
+                "X-API-Key",
+                "Content-Type",
+                "Prefer",
+                "If-None-Match",
+                "X-Request-ID",
+                "traceparent",
+            ],
             expose_headers=_EXPOSED,
             max_age=600,
         )

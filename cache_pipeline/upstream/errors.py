@@ -147,6 +147,15 @@ class AmbiguousSubmit(UpstreamError):
         )
 
 
+#: Genesys's own, and the common one.
+_VENDORS_IDS = ("ININ-Correlation-Id", "X-Correlation-Id")
+
+
+def vendors_id(response: httpx.Response) -> str | None:
+    """What the vendor calls this request, where it says so: its support asks for it."""
+    return next((told for name in _VENDORS_IDS if (told := response.headers.get(name))), None)
+
+
 def vendor_words(response: httpx.Response) -> tuple[str | None, str | None, str | None]:
     """Reads code, message and correlation id of an error answer: Genesys ErrorBody, problem+json, OAuth error, or none."""
     body: Mapping[str, object] = {}
@@ -160,10 +169,9 @@ def vendor_words(response: httpx.Response) -> tuple[str | None, str | None, str 
     def first(*names: str) -> str | None:
         return next((value for name in names if isinstance(value := body.get(name), str) and value), None)
 
-    correlation_id = response.headers.get("ININ-Correlation-Id") or response.headers.get("X-Correlation-Id")
     code = first("code", "error", "type")
     message = first("message", "error_description", "description", "detail", "title")
-    return code, message, first("contextId") or correlation_id
+    return code, message, first("contextId") or vendors_id(response)
 
 
 def raise_for_refusal(response: httpx.Response) -> None:

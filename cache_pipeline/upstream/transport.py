@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cache_pipeline.upstream.body import with_body
+from cache_pipeline.upstream.call_log import told_call
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import (
     AmbiguousSubmit,
@@ -152,7 +153,8 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 # Pinned only to renew a token, and that was refused: the rest of the pool may do.
                 pinned = errand.pinned
                 continue
-            response = await self._send_once(errand, grant, token)
+            with told_call(self._platform, grant.client_id, errand.lane, errand.request) as call:
+                response = call.response = await self._send_once(errand, grant, token)
             if response.status_code == 429:
                 await response.aclose()
                 first_refusal = self._clock() if first_refusal is None else first_refusal

@@ -1,0 +1,57 @@
+"""A log line and a span for each request to a vendor: what became of it, and what the vendor calls it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cache_pipeline.telemetry.spans import note, span
+from cache_pipeline.upstream.errors import vendors_id
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.quota import Lane
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Call:
+    """A request under way; ``response`` is what came of it."""
+
+    response: httpx.Response | None = None
+
+
+@contextmanager
+def told_call(platform: str, oauth_client: str, lane: Lane, request: httpx.Request) -> Generator[Call]:
+    """Tell of one request when the block has ended, however it ended. Its query string is left out: it may hold secrets."""
+    started, call = time.monotonic(), Call()
+    with span(
+        "upstream call",
+        platform=platform,
+        oauth_client=oauth_client,
+        lane=lane,
+        method=request.method,
+        path=request.url.path,
+    ) as current:
+        try:
+            yield call
+        finally:
+            status = call.response.status_code if call.response is not None else None
+            vendors = vendors_id(call.response) if call.response is not None else None
+            note(current, status=status, vendor_correlation_id=vendors)
+            _log.info(
+                "%s %s: %s",
+                request.method,
+                request.url.path,
+                status or "no answer",
+                extra={
+                    "platform": platform,
+                    "oauth_client": oauth_client,
+                    "lane": str(lane),
+                    "status": status,
+                    "seconds": round(time.monotonic() - started, 4),
+                    "vendor_correlation_id": vendors,
+                },
+            )
