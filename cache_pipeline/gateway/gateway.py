@@ -28,6 +28,7 @@ from cache_pipeline.gateway.tally import DemandTally
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
+from cache_pipeline.telemetry.carried import carried
 from cache_pipeline.tiers.answer import Answer
 from cache_pipeline.tiers.flights import Sharing
 from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
@@ -172,8 +173,10 @@ class Gateway:
             request=asked.request,
             lane=lane or caller.lane,
             asked_by=caller.id,
+            context=carried(),
         )
         job, made = await self.jobs.put(new)
+        _LOG.info("%s job %s", "put on the queue:" if made else "joined", job.id, extra={"report": job.report})
         if made:
             try:
                 await self.queue.publish(str(job.id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -40,6 +40,7 @@ class NewJob:
         request: the query in canonical form, for the worker to ask.
         lane: who asks.
         asked_by: id of the API key.
+        context: correlation id and trace of the request.
     """
 
     key: str
@@ -48,6 +49,7 @@ class NewJob:
     request: dict[str, Any]
     lane: Lane
     asked_by: str
+    context: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Job:
         attempts: how often a worker has begun with it.
         owner: the worker that has it, or had it last.
         problem: of a failed job, as problem details (RFC 9457).
+        context: correlation id and trace of the first request for it.
     """
 
     id: UUID
@@ -81,6 +84,7 @@ class Job:
     chunks_done: int
     chunks_total: int | None
     problem: dict[str, Any] | None
+    context: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @property
     def expires_at(self) -> datetime | None:

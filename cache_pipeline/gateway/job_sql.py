@@ -2,11 +2,11 @@
 # ruff: noqa: S608 - what is put together is names of columns and conditions, all from here
 
 COLUMNS = """id, tenant, report, request, lane, asked_by, state, created_at, started_at, finished_at, attempts, owner,
-    percent, chunks_done, chunks_total, problem"""
+    percent, chunks_done, chunks_total, problem, context"""
 
 PUT = f"""
-    INSERT INTO cache_pipeline_state.job AS j (id, key, tenant, report, request, lane, asked_by)
-    VALUES (%(id)s, %(key)s, %(tenant)s, %(report)s, %(request)s, %(lane)s, ARRAY[%(asked_by)s])
+    INSERT INTO cache_pipeline_state.job AS j (id, key, tenant, report, request, lane, asked_by, context)
+    VALUES (%(id)s, %(key)s, %(tenant)s, %(report)s, %(request)s, %(lane)s, ARRAY[%(asked_by)s], %(context)s)
     ON CONFLICT (key) WHERE state IN ('queued', 'running') DO UPDATE SET
         asked_by = array_remove(j.asked_by, %(asked_by)s) || ARRAY[%(asked_by)s],
         -- Whoever waits in front of a screen pulls the job forward for all.

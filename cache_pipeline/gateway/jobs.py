@@ -105,6 +105,7 @@ class JobStore:
             "lane": new.lane,
             "lanes": list(Lane),
             "asked_by": new.asked_by,
+            "context": Jsonb(new.context),
         }
         (row,) = await self._all(job_sql.PUT, values)
         return _job(row), row["id"] == values["id"]

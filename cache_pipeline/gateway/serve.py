@@ -60,6 +60,8 @@ def serve_gateway(settings: Settings, host: str, port: int, announce: Callable[[
         config = uvicorn.Config(
             create_app(settings),
             log_level="warning",
+            # Its lines go where ours do.
+            log_config=None,
             access_log=False,
             server_header=False,
             ws="none",

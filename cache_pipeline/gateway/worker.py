@@ -27,6 +27,8 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
+from cache_pipeline.telemetry.carried import resumed
+from cache_pipeline.telemetry.spans import span
 from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.upstream.errors import (
@@ -191,6 +193,11 @@ class Worker:
                         task.cancel()
 
     async def _work(self, job: Job) -> None:
+        # Under the names of who asked for it first.
+        with resumed(job.context):
+            await self._worked(job)
+
+    async def _worked(self, job: Job) -> None:
         task = asyncio.create_task(self._answer(job))
         self._running[job.id] = task
         await self.events.announce(job.id)
@@ -230,6 +237,10 @@ class Worker:
             self.meter.time(FIRST_ANSWERS, (job.lane,), took.waited + took.worked)
 
     async def _answer(self, job: Job) -> None:
+        with span("job", job=str(job.id), report=job.report, lane=job.lane, attempt=job.attempts):
+            await self._answered(job)
+
+    async def _answered(self, job: Job) -> None:
         report = find_report(dict(self.reports), job.report)
         service = replace(self.service, tenant=job.tenant)
         query = service.query(report, job.request["interval"], narrowing_of(job.request))

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import dagster as dg
+from pydantic import PrivateAttr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -20,6 +21,10 @@ from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.service.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline.settings import Settings, SettingsError, read_settings
+from cache_pipeline.telemetry.correlation import correlated
+from cache_pipeline.telemetry.logs import set_up_logs
+from cache_pipeline.telemetry.spans import span
+from cache_pipeline.telemetry.traces import exporting
 from cache_pipeline.tiers.demand import Demand, DemandCounter
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
 from cache_pipeline.tiers.history import History, open_history
@@ -61,10 +66,16 @@ def failure(error: Exception) -> dg.Failure:
 class EngineResource(dg.ConfigurableResource[None]):
     """Opens the engine by the settings of the process that runs a step; nothing happens before that."""
 
+    _run_id: str | None = PrivateAttr(default=None)
+
     @property
     def settings(self) -> Settings:
         """Those of the process's environment: a run may be executed far from where it was launched."""
         return read_settings()
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Keep the run's id, which log lines and spans are told under."""
+        self._run_id = context.run.run_id if context.run else None
 
     @asynccontextmanager
     async def service(self) -> AsyncGenerator[ReportService]:
@@ -74,10 +85,20 @@ class EngineResource(dg.ConfigurableResource[None]):
             Failure: naming what is wrong and how to mend it.
         """
         try:
-            async with open_service(self.settings) as service:
-                yield service
+            settings = self.settings
+            with self._told(settings):
+                async with open_service(settings) as service:
+                    yield service
         except KNOWN_ERRORS as error:
             raise failure(error) from error
+
+    @contextmanager
+    def _told(self, settings: Settings) -> Generator[None]:
+        """Log lines and spans of what is done in the block."""
+        if settings.log.format != "auto":
+            set_up_logs(settings.log, "dagster")
+        with exporting(settings, "dagster"), correlated(self._run_id), span("dagster run", run=self._run_id or "none"):
+            yield
 
     @contextmanager
     def history(self) -> Generator[History]:

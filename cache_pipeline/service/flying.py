@@ -19,6 +19,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.asking import VendorAnswer, ask
 from cache_pipeline.service.jobs import Jobs
 from cache_pipeline.service.judging import IncompleteAnswer, Judge, Proven, together
+from cache_pipeline.telemetry.spans import span
 from cache_pipeline.tiers.coverage import Coverage
 from cache_pipeline.tiers.flights import Flights
 from cache_pipeline.tiers.ledger import AskedElsewhere, Claim, LeaseLost, OpenJob
@@ -92,6 +93,10 @@ class Flying:
         Raises:
             IncompleteAnswer, UpstreamError, SchemaMismatch: as proving and asking do.
         """
+        with span("chunk", report=self.jobs.report.report, interval=str(chunk)):
+            return await self._prove(chunk)
+
+    async def _prove(self, chunk: Interval) -> Proven:
         name, within = self.jobs.series.id, chunk
 
         async def landed() -> bool:

@@ -18,6 +18,7 @@ from typing import Self
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
+from cache_pipeline.telemetry.spans import span
 from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.ledger import Claim, Handle, LeaseLost, Ledger, State, Wanted
 from cache_pipeline.tiers.schema import HistoryUnavailable
@@ -173,7 +174,8 @@ class Jobs:
         return claimed
 
     async def _submitted(self, claim: Claim) -> Job:
-        job = await self.platform.submit(self.report, claim.interval, self.lane)
+        with span("submit", platform=self.platform.name, interval=str(claim.interval)):
+            job = await self.platform.submit(self.report, claim.interval, self.lane)
         if job.answer is None:
             handle = Handle(job.id, job.oauth_client)
             self._held[claim.id] = replace(claim, handle=handle)
@@ -197,13 +199,14 @@ class Jobs:
             return await self.platform.status(job)
 
         resumed = claim.handle is not None
-        await self.pacing.finished(
-            _kind_of(self.report, claim.interval),
-            check,
-            deadline=_JOB_DEADLINE_SECONDS,
-            age=max(0.0, (self.clock() - claim.asked_at).total_seconds()) if resumed else 0.0,
-            heard=lambda percent: self.on_percent(claim.interval, percent),
-        )
+        with span("poll", platform=self.platform.name, resumed=resumed):
+            await self.pacing.finished(
+                _kind_of(self.report, claim.interval),
+                check,
+                deadline=_JOB_DEADLINE_SECONDS,
+                age=max(0.0, (self.clock() - claim.asked_at).total_seconds()) if resumed else 0.0,
+                heard=lambda percent: self.on_percent(claim.interval, percent),
+            )
         return polls
 
     async def _left(self, claim: Claim, error: BaseException) -> None:

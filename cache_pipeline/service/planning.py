@@ -15,6 +15,7 @@ from cache_pipeline.query.rollup import roll_up
 from cache_pipeline.query.schema import Column, arrow_schema, in_order
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.service.plan import Borrowed, Cost, Holding, Plan, Room, plan
+from cache_pipeline.telemetry.spans import note, span
 from cache_pipeline.tiers.history import History
 
 
@@ -39,12 +40,14 @@ class Planner:
 
         Other series are looked at only where the query's own lacks something.
         """
-        kept = await self._holding(query.kept, query.span)
-        found = plan(query, kept, (), now, room=room)
-        if not found.due:
+        with span("plan", report=query.kept.report.report, interval=str(query.span)) as current:
+            kept = await self._holding(query.kept, query.span)
+            found = plan(query, kept, (), now, room=room)
+            if found.due:
+                others = [await self._holding(each, query.span) for each in self._others(query.kept)]
+                found = plan(query, kept, others, now, room=room)
+            note(current, due=bool(found.due))
             return found
-        others = [await self._holding(each, query.span) for each in self._others(query.kept)]
-        return plan(query, kept, others, now, room=room)
 
     async def costed(self, query: Query, now: datetime, room: Room | None) -> Plan:
         """The same, with what its upstream queries have taken before."""

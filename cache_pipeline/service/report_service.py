@@ -36,6 +36,7 @@ from cache_pipeline.service.judging import Judge, Proven
 from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
 from cache_pipeline.service.plan import Plan, Room, hot_plan
 from cache_pipeline.service.planning import Planner
+from cache_pipeline.telemetry import spans
 from cache_pipeline.tiers.answer import Answer, render, rolled_up
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.fetched import HeldNewer
@@ -270,7 +271,8 @@ class ReportService:
         series, newer = self.series(report), IntervalSet()
         while replacement := _replacement(series, asked, newer, claims):
             try:
-                await asyncio.to_thread(self.history.replace, replacement)
+                with spans.span("store history", report=report.report):
+                    await asyncio.to_thread(self.history.replace, replacement)
                 break
             except HeldNewer as held:
                 newer |= held.intervals
@@ -456,7 +458,8 @@ class ReportService:
         if query.made_of is not None:
             completeness = rolled_up(completeness, query)
         answer = render(query, await self._planner.rows(plan), completeness)
-        await self.hot.put([(query, answer)], cost=time.monotonic() - started)
+        with spans.span("store hot", report=query.kept.report.report):
+            await self.hot.put([(query, answer)], cost=time.monotonic() - started)
         return answer
 
     async def _held_rows(self, series: Series, intervals: IntervalSet) -> Rows:

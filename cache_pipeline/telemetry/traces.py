@@ -9,6 +9,8 @@ from opentelemetry import trace
 
 from cache_pipeline.settings import Settings, SettingsError
 
+_FLUSH_MILLISECONDS = 3000
+
 
 @contextmanager
 def exporting(settings: Settings, process: str) -> Generator[None]:
@@ -33,12 +35,15 @@ def exporting(settings: Settings, process: str) -> Generator[None]:
         raise SettingsError(
             f"CACHE_PIPELINE_TRACES={settings.traces} needs {error.name}: install cache-pipeline[otel]"
         ) from error
-    names = {"service.name": f"cache-pipeline-{process}", "service.namespace": settings.tenant}
-    provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
+    provider = trace.get_tracer_provider()
+    # A process has one, and cannot change it: what comes to the same process again goes on with it.
+    if not isinstance(provider, TracerProvider):
+        names = {"service.name": f"cache-pipeline-{process}", "service.namespace": settings.tenant}
+        provider = TracerProvider(resource=Resource.create(names))
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        trace.set_tracer_provider(provider)
     try:
         yield
     finally:
         # What is not sent yet goes out; a collector that is away holds nobody up for long.
-        provider.shutdown()
+        provider.force_flush(_FLUSH_MILLISECONDS)
