@@ -53,3 +53,8 @@ def test_the_commands_that_the_pages_tell_of_exist():
     told = {name for path in PAGES.glob("*.md") for name in re.findall(r"`cache-pipeline ([a-z-]+)", path.read_text())}
     assert told
     assert told <= set(cli.commands)
+
+
+def test_the_page_on_operating_names_every_alert():
+    told = set(re.findall(r"runbooks/(\w+)\.md", (PAGES.parent / "operating.md").read_text()))
+    assert told == set(alerts())

@@ -108,7 +108,7 @@ def redis_answers_late(deployment):
 def the_vendor_throttles(deployment):
     """Its next answer is a 429 that says to come back in three minutes; whoever asks waits."""
     deployment.faults(throttle=1, throttle_seconds=180)
-    assert deployment.ask("queue_hour", interval(DAYS[5], 1), wait=1).status_code == 202
+    assert deployment.ask("queue_hour", interval(DAYS[5] + timedelta(hours=1), 1), wait=1).status_code == 202
 
 
 def the_worker_is_killed(deployment):
@@ -116,8 +116,8 @@ def the_worker_is_killed(deployment):
 
 
 def questions_pile_up(deployment):
-    for hour in range(22):
-        assert deployment.ask("queue_hour", interval(DAYS[5] + timedelta(hours=hour + 1), 1), wait=0).status_code == 202
+    for hour in range(21):
+        assert deployment.ask("queue_hour", interval(DAYS[5] + timedelta(hours=hour + 2), 1), wait=0).status_code == 202
         time.sleep(0.05)
 
 
@@ -181,6 +181,35 @@ def test_no_alert_fires_while_all_is_well(watched):
     wait_for(lambda: prometheus.query('cache_pipeline_report_age_seconds{report="queue_hour"}'))
     time.sleep(1)
     assert prometheus.alerts() == {}
+
+
+def test_one_id_and_one_trace_lead_from_the_gateways_process_through_the_workers_to_the_vendor(watched):
+    deployment, _ = watched
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    parent = f"00-{trace}-b7ad6b7169203331-01"
+    answer = deployment.ask("queue_hour", interval(DAYS[5], 1), traceparent=parent)
+    assert (answer.status_code, answer.headers["X-Request-ID"]) == (200, trace)
+    lines = [
+        json.loads(line)
+        for name in ("gateway", "worker")
+        for line in (deployment.folder / f"{name}.log").read_text().splitlines()
+        if line.startswith("{")
+    ]
+    ours = [line for line in lines if line["correlation_id"] == trace]
+    assert {line["process"] for line in ours} == {"gateway", "worker"}
+    assert all(line["vendor_correlation_id"] for line in ours if "platform" in line)
+
+    def arrived():
+        found = [each for each in deployment.collector.spans if each.trace == trace]
+        return (
+            found if {"job", "upstream call", "store history", "store hot"} <= {each.name for each in found} else None
+        )
+
+    spans = wait_for(arrived, told=lambda: {each.name for each in deployment.collector.spans})
+    assert {each.service for each in spans} == {"cache-pipeline-gateway", "cache-pipeline-worker"}
+    (job,) = [each for each in spans if each.name == "job"]
+    above = {each.span: each.service for each in spans}
+    assert (job.service, above[job.parent]) == ("cache-pipeline-worker", "cache-pipeline-gateway")
 
 
 def test_alerts_tell_of_what_goes_wrong_while_all_processes_run(watched):

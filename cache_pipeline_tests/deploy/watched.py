@@ -21,6 +21,7 @@ from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline_tests.deploy.rules import REPOSITORY, groups
 from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.telemetry.collector import running_collector
 
 #: Ten minutes of an alert's patience are one second here.
 _FASTER = 600
@@ -72,8 +73,8 @@ def wait_for(look, seconds=40, told=lambda: None):
 class Deployment:
     """Servers, a simulated vendor, a gateway and a worker, each a process that can be killed."""
 
-    def __init__(self, folder, servers, vendor_url):
-        self.folder, self.servers, self.vendor_url = folder, servers, vendor_url
+    def __init__(self, folder, servers, vendor_url, collector):
+        self.folder, self.servers, self.vendor_url, self.collector = folder, servers, vendor_url, collector
         self.edge_url = f"file://{folder}/edge"
         self._stack = ExitStack()
         self._declare()
@@ -87,6 +88,9 @@ class Deployment:
             "CACHE_PIPELINE_GATEWAY__AUTH": "off",
             "CACHE_PIPELINE_JOBS__LEASE_SECONDS": "2",
             "CACHE_PIPELINE_JOBS__ATTEMPTS": "1",
+            "CACHE_PIPELINE_TRACES": "otlp",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "300",
             **_account("REPORTDATA", vendor_url, clients),
             **_account("GENESYS", vendor_url, stranger),
         }
@@ -134,8 +138,9 @@ class Deployment:
     def close(self):
         self._stack.close()
 
-    def ask(self, report, wanted, wait=30):
-        return self.http.get(f"/v1/reports/{report}", params={"interval": wanted}, headers={"Prefer": f"wait={wait}"})
+    def ask(self, report, wanted, wait=30, **headers):
+        told = {"Prefer": f"wait={wait}", **headers}
+        return self.http.get(f"/v1/reports/{report}", params={"interval": wanted}, headers=told)
 
     def faults(self, **faults):
         httpx.post(f"{self.vendor_url}/simulator/faults", json=faults).raise_for_status()
@@ -262,7 +267,7 @@ def watched_deployment(folder: Path):
             genesys_rate_limit=100_000,
         )
         vendor_url = stack.enter_context(running_simulator(settings))
-        deployment = Deployment(folder, servers, vendor_url)
+        deployment = Deployment(folder, servers, vendor_url, stack.enter_context(running_collector()))
         stack.callback(deployment.close)
         prometheus = Prometheus(folder / "prometheus", f"127.0.0.1:{deployment.port}")
         stack.callback(prometheus.close)

@@ -3,10 +3,12 @@
 import asyncio
 
 import redis.asyncio
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from cache_pipeline.gateway.presence import Presence, Present
 from cache_pipeline.gateway.tasks import running
+from cache_pipeline_tests.deploy.rules import REPOSITORY
 from cache_pipeline_tests.gateway.conftest import DAY
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
@@ -55,6 +57,17 @@ async def test_reports_and_jobs_are_told_as_they_stand(open_api):
         assert after["queue_oldest_seconds",] == 0
         assert after["parked", "message"] == 1
         assert {after["dependency_up", each] for each in ("postgresql", "redis", "queue")} == {1}
+
+
+async def test_datadog_is_told_of_every_metric_by_its_name(open_api):
+    check = yaml.safe_load((REPOSITORY / "deploy" / "datadog" / "openmetrics.yaml").read_text())
+    (instance,) = check["instances"]
+    named = {name for each in instance["metrics"] for name in each}
+    async with open_api() as api:
+        answer = await api.http.get("/metrics")
+    # Those of the edge are told where there is one.
+    told = {family.name for family in text_string_to_metric_families(answer.text)}
+    assert named - {"cache_pipeline_edge_behind_seconds"} == told - {"cache_pipeline_edge_behind_seconds"}
 
 
 async def test_a_store_that_is_away_takes_only_its_own_metrics_with_it(open_api, monkeypatch):

@@ -1,0 +1,70 @@
+"""What cannot be run here is at least held against what it names: commands, settings, metrics."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cache_pipeline.cli.main import cli
+from cache_pipeline.settings import Settings
+from cache_pipeline_tests.deploy.rules import REPOSITORY
+from cache_pipeline_tests.programs import program
+
+DEPLOY = REPOSITORY / "deploy"
+UNITS = sorted((DEPLOY / "systemd").iterdir())
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_systemd_finds_nothing_to_complain_of(unit, tmp_path):
+    name = unit.name.replace("@.", "@one.")
+    # systemd looks whether the programs are there: those of this environment stand for the deployed ones.
+    text = unit.read_text().replace("/srv/cache_pipeline/.venv/bin", str(Path(sys.executable).parent))
+    (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        [program("systemd-analyze"), "verify", "--man=no", str(tmp_path / name)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    complaints = [line for line in done.stderr.splitlines() if unit.name.split("@")[0] in line]
+    assert (done.returncode, complaints) == (0, [])
+
+
+def test_compose_names_settings_commands_and_files_that_there_are():
+    folder = DEPLOY / "compose"
+    text = (folder / "compose.yaml").read_text()
+    composed = yaml.safe_load(text)
+    prefix, fields = "CACHE_PIPELINE_", {name.upper() for name in Settings.model_fields}
+    for service in composed["services"].values():
+        for name in service.get("environment", {}):
+            if name.startswith(prefix):
+                assert name.removeprefix(prefix).split("__")[0] in fields, name
+        for other in service.get("depends_on", {}):
+            assert "healthcheck" in composed["services"][other]
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (folder / source).exists() if source.startswith(".") else source in composed["volumes"]
+    commands = [service.get("command", [""]) for service in composed["services"].values()]
+    ours = [command for command in commands if command[0] == "cache-pipeline"]
+    assert {command[1] for command in ours} == {"gateway", "worker"} <= set(cli.commands)
+    image = (folder / "Dockerfile").read_text()
+    for source in re.findall(r"^COPY (.+) \S+$", image, re.MULTILINE):
+        assert all((REPOSITORY / each).exists() for each in source.split()), source
+    subprocess.run(
+        [program("promtool"), "check", "config", "--syntax-only", "prometheus.yml"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*UNITS, DEPLOY / "compose/compose.yaml", DEPLOY / "compose/Dockerfile", DEPLOY / "datadog/openmetrics.yaml"],
+    ids=lambda path: path.name,
+)
+def test_what_was_not_run_says_so(path):
+    assert "UNTESTED" in path.read_text()
