@@ -26,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 _PREFIX = "cache_pipeline"
 #: So that a rate can be made of a class before its first answer.
 _NO_ANSWERS = dict.fromkeys(("2xx", "3xx", "4xx", "429", "5xx", "none"), 0)
+#: Likewise: the first error is not the one that nobody hears of.
+_NO_ERRORS = {("none", "5xx"): 0.0}
 #: Below the ten seconds that Prometheus waits for a scrape.
 _PATIENCE_SECONDS = 4.0
 
@@ -75,7 +77,7 @@ async def _counted(gateway: Gateway) -> list[Metric]:
     requests = CounterMetricFamily(
         f"{_PREFIX}_requests", "Requests to the HTTP API by the tier that answered", labels=["tier", "result"]
     )
-    for labels, count in sorted(counted.requests.items()):
+    for labels, count in sorted({**_NO_ERRORS, **counted.requests}.items()):
         requests.add_metric(labels, count)
     waits = CounterMetricFamily(
         f"{_PREFIX}_single_flight_waits",
@@ -223,8 +225,8 @@ async def _quota(gateway: Gateway) -> list[Metric]:
             for state in ClientState:
                 states.add_metric([*names, state], float(each.state is state))
             for lane in Lane:
-                free = 0 if each.throttled_for_s else max(0, policy.slots(lane) - each.used)
-                room.add_metric([*names, lane], free)
+                stopped = each.throttled_for_s or each.state is ClientState.refused
+                room.add_metric([*names, lane], 0 if stopped else max(0, policy.slots(lane) - each.used))
     return [calls, room, states, throttled, paused, ages]
 
 

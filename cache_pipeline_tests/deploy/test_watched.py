@@ -23,7 +23,7 @@ from cache_pipeline_tests.deploy.watched import interval, wait_for, watched_depl
 pytestmark = pytest.mark.timeout(240)
 
 DASHBOARD = REPOSITORY / "deploy" / "grafana" / "cache_pipeline.json"
-DAYS = working_days(6)
+DAYS = working_days(7)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,14 @@ def redis_answers_late(deployment):
             assert deployment.http.get("/v1/reports/queue_hour", params={"interval": asked}).status_code == 200
 
 
+def the_vendor_breaks_down(deployment):
+    """It answers the next questions with 500; a submit that fails so is not sent again."""
+    deployment.faults(server_errors=40, server_error_status=500)
+    for hour in range(16):
+        assert deployment.ask("queue_hour", interval(DAYS[6] + timedelta(hours=hour), 1)).status_code == 502
+    deployment.faults()
+
+
 def the_vendor_throttles(deployment):
     """Its next answer is a 429 that says to come back in three minutes; whoever asks waits."""
     deployment.faults(throttle=1, throttle_seconds=180)
@@ -139,6 +147,7 @@ WHILE_IT_RUNS = {
     failures_are_asked_for_again: ["Errors"],
     a_stranger_uses_the_queue: ["JobsParked"],
     redis_answers_late: ["AnswersSlow"],
+    the_vendor_breaks_down: ["VendorFailing"],
     the_vendor_throttles: ["RateLimited", "Throttled", "QuotaExhausted"],
 }
 WITHOUT_A_WORKER = {
@@ -200,16 +209,16 @@ def test_one_id_and_one_trace_lead_from_the_gateways_process_through_the_workers
     assert all(line["vendor_correlation_id"] for line in ours if "platform" in line)
 
     def arrived():
-        found = [each for each in deployment.collector.spans if each.trace == trace]
-        return (
-            found if {"job", "upstream call", "store history", "store hot"} <= {each.name for each in found} else None
-        )
+        found = {each.span: each for each in deployment.collector.spans if each.trace == trace}
+        told = {"job", "upstream call", "store history", "store hot"} <= {each.name for each in found.values()}
+        # The gateway's own end last, when the answer has gone out.
+        whole = all(each.parent in (*found, parent.split("-")[2]) for each in found.values())
+        return found if told and whole else None
 
-    spans = wait_for(arrived, told=lambda: {each.name for each in deployment.collector.spans})
-    assert {each.service for each in spans} == {"cache-pipeline-gateway", "cache-pipeline-worker"}
-    (job,) = [each for each in spans if each.name == "job"]
-    above = {each.span: each.service for each in spans}
-    assert (job.service, above[job.parent]) == ("cache-pipeline-worker", "cache-pipeline-gateway")
+    spans = wait_for(arrived, told=lambda: deployment.collector.spans)
+    assert {each.service for each in spans.values()} == {"cache-pipeline-gateway", "cache-pipeline-worker"}
+    (job,) = [each for each in spans.values() if each.name == "job"]
+    assert (job.service, spans[job.parent].service) == ("cache-pipeline-worker", "cache-pipeline-gateway")
 
 
 def test_alerts_tell_of_what_goes_wrong_while_all_processes_run(watched):

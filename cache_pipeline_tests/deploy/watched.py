@@ -98,7 +98,7 @@ class Deployment:
         self.gateway = self._started("gateway", "--port", str(self.port))
         self.worker = self._started("worker")
         self.http = self._stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40))
-        wait_for(self._is_ready, 60, lambda: (folder / "gateway.log").read_text())
+        wait_for(self._is_ready, 120, lambda: (folder / "gateway.log").read_text())
 
     def _declare(self):
         reports = self.folder / "reports"

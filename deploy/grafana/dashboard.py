@@ -118,6 +118,19 @@ ROWS: dict[str, list[Shown]] = {
             "s",
         ),
         Shown(
+            "From question to answer",
+            "Half, and 95 of a hundred, of what nothing kept could answer: waiting for a worker, then for the vendor.",
+            [
+                (
+                    f"histogram_quantile({share}, max by (le, lane)"
+                    " (rate(cache_pipeline_first_answer_seconds_bucket[$__rate_interval])))",
+                    f"{{{{lane}}}} p{share * 100:.0f}",
+                )
+                for share in (0.5, 0.95)
+            ],
+            "s",
+        ),
+        Shown(
             "Failed in an hour",
             "By the kind of problem.",
             [("max by (kind) (cache_pipeline_jobs_failed)", "{{kind}}")],
@@ -162,6 +175,12 @@ ROWS: dict[str, list[Shown]] = {
             ],
             "none",
             "states",
+        ),
+        Shown(
+            "Age of the access tokens",
+            "Renewed at four fifths of their life (G23).",
+            [("max by (platform, client) (cache_pipeline_token_age_seconds)", "{{platform}} {{client}}")],
+            "s",
         ),
         Shown(
             "Paused for",
