@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_pipeline.telemetry.correlation import accepted, correlated
 
-_REQUEST_ID = b"x-request-id"
+_REQUEST_ID, _TRACE_PARENT = _BROUGHT = (b"x-request-id", b"traceparent")
 
 
 class Correlation:
@@ -20,8 +20,8 @@ class Correlation:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        name = accepted(_text(headers.get(_REQUEST_ID)), _text(headers.get(b"traceparent")))
+        brought = {key: value.decode("latin-1") for key, value in scope["headers"] if key in _BROUGHT}
+        name = accepted(brought.get(_REQUEST_ID), brought.get(_TRACE_PARENT))
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -30,7 +30,3 @@ class Correlation:
 
         with correlated(name):
             await self._app(scope, receive, told)
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")

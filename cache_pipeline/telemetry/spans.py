@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.trace import Span
+from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span
 
 from cache_pipeline.telemetry.correlation import correlation_id
 
@@ -25,6 +25,9 @@ def span(name: str, **attributes: str | int | float | bool) -> Generator[Span]:
         name: one of few; what varies belongs into attributes.
         attributes: no secret, and nothing of a row.
     """
+    if isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
+        yield INVALID_SPAN
+        return
     with _TRACER.start_as_current_span(name) as current:
         if current.is_recording():
             current.set_attributes({f"{_PREFIX}{key}": value for key, value in attributes.items()})
