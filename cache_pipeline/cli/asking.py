@@ -62,7 +62,7 @@ def _filter(conditions: list[str]) -> Filter | None:
         "clauses": [part for part in parts if "dimension" not in part],
     }
     try:
-        return Filter.model_validate(said)
+        return Filter.read(said)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]["msg"].removeprefix("Value error, ")
         raise CommandError(f"--filter {' '.join(conditions)[:200]}: {problem}") from error

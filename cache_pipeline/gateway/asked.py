@@ -65,7 +65,7 @@ class Asked:
             if getattr(asked, name) != getattr(declared, name):
                 request[name] = getattr(asked, name)
         if asked.filters != declared.filters:
-            request["filters"] = asked.filters.model_dump(mode="json", exclude_defaults=True)
+            request["filters"] = asked.filters.written.model_dump(mode="json", exclude_defaults=True)
         return request
 
 

@@ -8,7 +8,7 @@ same for every way to write a filter, as the prime implicants of a formula are, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import combinations, product
+from itertools import combinations
 from typing import NamedTuple
 
 from cache_pipeline.query.errors import QueryError
@@ -38,7 +38,9 @@ class ValueSet(NamedTuple):
 
     def within(self, other: ValueSet) -> bool:
         """Whether every value of this set is one of the other's."""
-        return self == other or (self & ~other).is_empty
+        if other.excluding:
+            return other.values <= self.values if self.excluding else other.values.isdisjoint(self.values)
+        return not self.excluding and self.values <= other.values
 
     @property
     def is_empty(self) -> bool:
@@ -61,9 +63,9 @@ NOTHING: Boxes = ()
 
 def condition(dimension: str, values: ValueSet) -> Boxes:
     """One condition on one dimension."""
-    if values.is_everything:
-        return EVERYTHING
-    return NOTHING if values.is_empty else ({dimension: values},)
+    if values.values:
+        return ({dimension: values},)
+    return EVERYTHING if values.excluding else NOTHING
 
 
 def every(parts: Iterable[Boxes]) -> Boxes:
@@ -73,14 +75,27 @@ def every(parts: Iterable[Boxes]) -> Boxes:
         if found is EVERYTHING:
             found = part
             continue
-        met = (_met(one, other) for one, other in product(found, part))
+        met = [_met(one, other) for one in found for other in part]
         found = _unabsorbed([box for box in met if box is not None])
     return found
 
 
 def either(parts: Iterable[Boxes]) -> Boxes:
     """What any of the parts allows."""
-    return _unabsorbed([box for part in parts for box in part])
+    boxes = [box for part in parts for box in part]
+    if len(boxes) <= 1:
+        return tuple(boxes)
+    # Conditions on one dimension alone become one condition, as they mostly are a list of its values.
+    alone: dict[str, ValueSet] = {}
+    several: list[Box] = []
+    for box in boxes:
+        if len(box) != 1:
+            several.append(box)
+            continue
+        for name, values in box.items():
+            alone[name] = alone[name] | values if name in alone else values
+    joined = [condition(name, values) for name, values in alone.items()]
+    return _unabsorbed([*(box for part in joined for box in part), *several])
 
 
 def inverse(boxes: Boxes) -> Boxes:
@@ -102,6 +117,8 @@ def largest(boxes: Boxes) -> Boxes:
             for name in one.keys() & other.keys()
             if (joined := _joined_on(name, one, other)) is not None
         ]
+        if not spanning:
+            break
         grown = _unabsorbed([*found, *spanning])
         # What is kept of those there were comes first, in their order.
         if grown == found:
@@ -112,9 +129,9 @@ def largest(boxes: Boxes) -> Boxes:
 
 def _met(one: Box, other: Box) -> Box | None:
     """What both allow; None where that is nothing."""
-    met = dict(one)
-    for name, values in other.items():
-        met[name] = met[name] & values if name in met else values
+    met = {**one, **other}
+    for name in one.keys() & other.keys():
+        met[name] = one[name] & other[name]
         if met[name].is_empty:
             return None
     return met
@@ -156,9 +173,15 @@ def _unabsorbed(boxes: Iterable[Box]) -> Boxes:
 
 
 def _order(box: Box) -> list[tuple[str, bool, list[str]]]:
-    return [(name, box[name].excluding, ordered_texts(box[name].values)) for name in sorted(box)]
+    return [(name, values.excluding, _comparable(values.values)) for name, values in sorted(box.items())]
 
 
-def ordered_texts(values: Iterable[str | None]) -> list[str]:
-    """Values for comparison: having none comes first, and is no text that a value could be."""
+def _comparable(values: Iterable[str | None]) -> list[str]:
+    # Having none is no text that a value could be.
     return sorted(["" if value is None else f"={value}" for value in values])
+
+
+def in_order(values: frozenset[str | None]) -> list[str | None]:
+    """Values as they are written: having none comes first, then texts by their characters."""
+    texts = sorted(value for value in values if value is not None)
+    return [None, *texts] if None in values else [*texts]

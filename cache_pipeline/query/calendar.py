@@ -88,7 +88,7 @@ def floor(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
     if step.days:
         return midnight(day - timedelta(days=day.weekday() if step.days == 7 else 0), zone)
     start = midnight(day, zone)
-    return start + (instant - start) // timedelta(minutes=step.minutes) * timedelta(minutes=step.minutes)
+    return start + (instant - start) // step.nominal * step.nominal
 
 
 def following(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
@@ -99,7 +99,7 @@ def following(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
     if step.days:
         return midnight(day + timedelta(days=step.days), zone)
     tomorrow = midnight(day + timedelta(days=1), zone)
-    return min(boundary + timedelta(minutes=step.minutes), tomorrow)
+    return min(boundary + step.nominal, tomorrow)
 
 
 def pieces(interval: Interval, step: Step, zone: ZoneInfo) -> list[Interval]:

@@ -9,6 +9,7 @@ import calendar
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cache_pipeline.query.errors import InvalidInterval
@@ -29,6 +30,7 @@ class Duration:
     exact: timedelta
 
     @classmethod
+    @lru_cache(maxsize=256)
     def parse(cls, text: str) -> Duration:
         """Read ``P1D``, ``P2W``, ``P1M``, ``P1DT12H``, ``PT36H`` and the like.
 

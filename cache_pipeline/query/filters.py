@@ -2,156 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import GetCoreSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
 
-from cache_pipeline.query.boxes import (
-    EVERYTHING,
-    Boxes,
-    ValueSet,
-    condition,
-    either,
-    every,
-    inverse,
-    largest,
-    ordered_texts,
-)
+from cache_pipeline.query.boxes import EVERYTHING, Box, Boxes, condition, either, every, in_order, largest
 from cache_pipeline.query.errors import QueryError
-
-_MOST_LEVELS = 8
-_MOST_VALUES = 1000
-_LONGEST_TEXT = 512
+from cache_pipeline.query.written_filters import Clause, Predicate, WrittenFilter
 
 
-def _checked_text(text: str) -> str:
-    if "\0" in text:
-        raise QueryError("holds a NUL character, which no dimension can have: leave it out")
-    if len(text) > _LONGEST_TEXT:
-        raise QueryError(f"is {len(text)} characters long, and at most {_LONGEST_TEXT} make sense")
-    return text
+@dataclass(frozen=True)
+class Filter:
+    """Which rows are meant; two filters are equal exactly when they mean the same.
 
+    A field of this type is read from what :class:`WrittenFilter` describes.
 
-def _value(value: object) -> str | None:
-    """A value as the text that rows hold; JSON numbers and booleans are spelled as JSON spells them."""
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise QueryError("holds NaN or infinity, which no dimension can have")
-        return str(int(value)) if value.is_integer() else repr(value)
-    if isinstance(value, list | tuple | dict | set):
-        raise QueryError("values are texts, numbers, booleans or null, not lists or objects")
-    return _checked_text(str(value))
-
-
-def _in_order(values: Iterable[str | None]) -> tuple[str | None, ...]:
-    return tuple(text[1:] if text else None for text in ordered_texts(values))
-
-
-def _sorted_unique(values: object) -> object:
-    if isinstance(values, list | tuple | set | frozenset):
-        return _in_order({_value(value) for value in values})
-    return values
-
-
-class Predicate(BaseModel, frozen=True):
-    """One condition on a dimension: its value is, or is not, one of ``values``; null stands for having none.
-
-    ``exists`` and ``notExists`` are understood too, and become ``notIn`` and ``in`` with null.
+    Attributes:
+        boxes: the largest ones that it is the union of, in their order: what :meth:`of` makes of any boxes.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    dimension: Annotated[str, Field(min_length=1), AfterValidator(_checked_text)]
-    operator: Literal["in", "notIn"] = "in"
-    values: Annotated[tuple[str | None, ...], BeforeValidator(_sorted_unique)] = Field(
-        min_length=1, max_length=_MOST_VALUES
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _existence(cls, data: Any) -> Any:
-        said: Mapping[str, object] = data if isinstance(data, dict) else {}
-        if said.get("operator") not in ("exists", "notExists") or said.get("values"):
-            return data
-        return {**said, "operator": "notIn" if said["operator"] == "exists" else "in", "values": [None]}
-
-    @property
-    def allowed(self) -> ValueSet:
-        """The values that the dimension may have."""
-        return ValueSet(frozenset(self.values), excluding=self.operator == "notIn")
-
-
-class Clause(BaseModel, frozen=True):
-    """Conditions and clauses of which all (``and``), any (``or``) or none (``not``) must hold."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    predicates: Annotated[tuple[Predicate, ...], Field(max_length=_MOST_VALUES)] = ()
-    clauses: Annotated[tuple[Clause, ...], Field(max_length=_MOST_VALUES)] = ()
-    type: Literal["and", "or", "not"] = "and"
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Clause:
-        if not (self.predicates or self.clauses):
-            raise QueryError("a clause without predicates says nothing: leave it out")
-        return self
-
-
-def _boxes(kind: str, predicates: Iterable[Predicate], clauses: Iterable[Clause]) -> Boxes:
-    parts = [condition(each.dimension, each.allowed) for each in predicates]
-    parts += [_boxes(each.type, each.predicates, each.clauses) for each in clauses]
-    if kind == "and":
-        return every(parts)
-    return either(parts) if kind == "or" else inverse(either(parts))
-
-
-def _predicate(dimension: str, values: ValueSet) -> Predicate:
-    return Predicate.model_construct(
-        dimension=dimension,
-        operator="notIn" if values.excluding else "in",
-        values=_in_order(values.values),
-    )
-
-
-class Filter(BaseModel, frozen=True):
-    """Which rows are meant.
-
-    What is read may be nested at will; what is kept is canonical, so that filters are equal when they mean the same:
-    either ``and`` with predicates of different dimensions, or ``or`` with predicates of different dimensions, or ``or``
-    with clauses that are each ``and`` with predicates. No predicates and no clauses mean every row.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    predicates: Annotated[tuple[Predicate, ...], Field(max_length=_MOST_VALUES)] = ()
-    clauses: Annotated[tuple[Clause, ...], Field(max_length=_MOST_VALUES, description="Nested conditions")] = ()
-    type: Literal["and", "or", "not"] = "and"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_too_deep(cls, data: Any) -> Any:
-        level, levels = [data], 0
-        while level:
-            levels += 1
-            if levels > _MOST_LEVELS:
-                raise QueryError(f"clauses are nested more than {_MOST_LEVELS} deep: flatten them")
-            level = [clause for each in level for clause in _clauses_of(each)]
-        return data
-
-    @model_validator(mode="after")
-    def _canonical(self) -> Filter:
-        if self.predicates or self.clauses:
-            _write(self, largest(_boxes(self.type, self.predicates, self.clauses)))
-        else:
-            _write(self, EVERYTHING)
-        return self
+    boxes: Boxes = EVERYTHING
 
     @classmethod
     def of(cls, boxes: Boxes) -> Filter:
@@ -160,34 +34,73 @@ class Filter(BaseModel, frozen=True):
         Raises:
             QueryError: they are none, so that no row can match.
         """
-        made = cls.model_construct()
-        _write(made, largest(boxes))
-        return made
+        if not boxes:
+            raise QueryError("the filter contradicts itself, no row can match it: take out one of its conditions")
+        return cls(largest(boxes))
+
+    @classmethod
+    def read(cls, said: object) -> Filter:
+        """A filter as it was written.
+
+        Raises:
+            ValidationError: naming what is wrong with it, and where.
+        """
+        return _FILTER.validate_python(said)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Read what is written, and write what is canonical."""
+        return core_schema.no_info_wrap_validator_function(
+            cls._read,
+            handler(WrittenFilter),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda filters: filters.written),
+        )
+
+    @classmethod
+    def _read(cls, said: Any, written: Callable[[Any], WrittenFilter]) -> Filter:
+        return said if isinstance(said, cls) else cls.of(written(said).boxes())
 
     @cached_property
-    def boxes(self) -> Boxes:
-        """The largest boxes that the filter is the union of."""
-        if self.clauses or self.type == "or":
-            alternatives = [each.predicates for each in self.clauses] or [(each,) for each in self.predicates]
-            return tuple({each.dimension: each.allowed for each in one} for one in alternatives)
-        return ({each.dimension: each.allowed for each in self.predicates},)
+    def written(self) -> WrittenFilter:
+        """How it is written.
+
+        Either ``and`` with predicates of different dimensions, or ``or`` with predicates of different dimensions, or
+        ``or`` with clauses that are each ``and`` with predicates.
+        """
+        alternatives = [_predicates(box) for box in self.boxes]
+        kind = "and" if len(alternatives) == 1 else "or"
+        if kind == "and" or all(len(each) == 1 for each in alternatives):
+            flat = tuple(predicate for each in alternatives for predicate in each)
+            return WrittenFilter(type=kind, predicates=flat)
+        return WrittenFilter(type=kind, clauses=tuple(Clause(predicates=each) for each in alternatives))
 
     @cached_property
-    def dimensions(self) -> tuple[str, ...]:
-        """The dimensions that are spoken of, in order."""
-        return tuple(sorted({name for box in self.boxes for name in box}))
+    def dimensions(self) -> frozenset[str]:
+        """The dimensions that are spoken of."""
+        return frozenset().union(*self.boxes)
 
     @property
     def meaning(self) -> list[list[list[object]]]:
         """What keys are made of: alternatives, each with its conditions as dimension, operator and values."""
-        alternatives = [each.predicates for each in self.clauses]
-        if not alternatives:
-            alternatives = [self.predicates] if self.type == "and" else [(each,) for each in self.predicates]
-        return [[[each.dimension, each.operator, list(each.values)] for each in one] for one in alternatives]
+        return [
+            [
+                [name, "notIn" if values.excluding else "in", in_order(values.values)]
+                for name, values in sorted(box.items())
+            ]
+            for box in self.boxes
+        ]
+
+    def __hash__(self) -> int:
+        """As equal filters have it, whatever the order of their conditions."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(frozenset(box.items()) for box in self.boxes))
 
     def __bool__(self) -> bool:
         """Whether any row is left out."""
-        return bool(self.predicates or self.clauses)
+        return self.boxes != EVERYTHING
 
     def also(self, other: Filter) -> Filter:
         """Rows that both filters let through.
@@ -200,49 +113,36 @@ class Filter(BaseModel, frozen=True):
         return Filter.of(every((self.boxes, other.boxes)))
 
     def renamed(self, names: Mapping[str, str]) -> Filter:
-        """The same conditions on dimensions of other names.
+        """The same conditions, some of them on dimensions of other names.
 
         Raises:
             QueryError: two dimensions become one, and no row can match.
         """
-        if all(name == other for name, other in names.items()):
-            return self
-        renamed = (every(condition(names[name], values) for name, values in box.items()) for box in self.boxes)
+        renamed = (
+            every(condition(names.get(name, name), values) for name, values in box.items()) for box in self.boxes
+        )
         return Filter.of(either(renamed))
 
     def named_values(self, dimension: str) -> tuple[str | None, ...] | None:
         """The only values that ``dimension`` can have under this filter, or None when it does not say."""
-        allowed = [box.get(dimension) for box in self.boxes]
-        named: set[str | None] = set()
-        for values in allowed:
+        named: frozenset[str | None] = frozenset()
+        for box in self.boxes:
+            values = box.get(dimension)
             if values is None or values.excluding:
                 return None
             named |= values.values
-        return _in_order(named)
+        return tuple(in_order(named))
 
 
-def _clauses_of(data: object) -> list[object]:
-    nested = data.get("clauses") if isinstance(data, dict) else None
-    return list(nested) if isinstance(nested, list | tuple) else []
+def _predicates(box: Box) -> tuple[Predicate, ...]:
+    return tuple(
+        Predicate(
+            dimension=name,
+            operator="notIn" if values.excluding else "in",
+            values=tuple(in_order(values.values)),
+        )
+        for name, values in sorted(box.items())
+    )
 
 
-def _write(filters: Filter, boxes: Boxes) -> None:
-    """Make a filter say exactly those boxes, which must be the largest ones."""
-    if not boxes:
-        raise QueryError("the filter contradicts itself, no row can match it: take out one of its conditions")
-    # Making a predicate costs more than all the rest; most filters say already what is canonical.
-    given = {(each.dimension, each.allowed): each for each in filters.predicates}
-    alternatives = [
-        tuple(given.get((name, box[name])) or _predicate(name, box[name]) for name in sorted(box)) for box in boxes
-    ]
-    simple = len(alternatives) == 1 or all(len(each) == 1 for each in alternatives)
-    fields: dict[str, object] = {
-        "predicates": tuple(predicate for each in alternatives for predicate in each) if simple else (),
-        "clauses": ()
-        if simple
-        else tuple(Clause.model_construct(type="and", predicates=each, clauses=()) for each in alternatives),
-        "type": "and" if len(alternatives) == 1 else "or",
-    }
-    for name, value in fields.items():
-        # Frozen for everybody else; this is still part of making it.
-        object.__setattr__(filters, name, value)
+_FILTER = TypeAdapter(Filter)

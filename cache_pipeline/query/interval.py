@@ -16,8 +16,7 @@ _UTC = ZoneInfo("UTC")
 
 def canonical_instant(instant: datetime) -> str:
     """ISO 8601 in UTC with a ``Z`` and no fraction where it is zero (G6)."""
-    text = instant.astimezone(UTC).isoformat(timespec="auto")
-    return text.removesuffix("+00:00") + "Z"
+    return instant.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
 def parse_instant(text: str, zone: ZoneInfo | None = None) -> datetime:
@@ -65,8 +64,9 @@ class Interval:
     def __post_init__(self) -> None:
         if self.start.tzinfo is None or self.end.tzinfo is None:
             raise InvalidInterval("an interval's ends need an offset: 2026-03-29T00:00:00Z, say")
-        object.__setattr__(self, "start", self.start.astimezone(UTC))
-        object.__setattr__(self, "end", self.end.astimezone(UTC))
+        if self.start.tzinfo is not UTC or self.end.tzinfo is not UTC:
+            object.__setattr__(self, "start", self.start.astimezone(UTC))
+            object.__setattr__(self, "end", self.end.astimezone(UTC))
         if self.start >= self.end:
             kind = "empty" if self.start == self.end else "reversed"
             raise InvalidInterval(f"interval {self} is {kind}: its start must lie before its end")
@@ -82,8 +82,9 @@ class Interval:
         Raises:
             InvalidInterval: open, reversed, empty, or not ISO 8601.
         """
-        start, slash, end = (part.strip() for part in text.partition("/"))
-        if not slash or not start or not end or ".." in (start, end):
+        start, _, end = text.partition("/")
+        start, end = start.strip(), end.strip()
+        if not start or not end or ".." in (start, end):
             raise InvalidInterval(f"interval {_shown(text)} is open: give both ends, start/end")
         if start.startswith("P") and end.startswith("P"):
             raise InvalidInterval(f"interval {_shown(text)} is two durations: give at least one end, as in start/P1D")

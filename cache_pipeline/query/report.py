@@ -220,6 +220,10 @@ class Report(BaseModel, frozen=True):
             raise QueryError("needs volume_metric, which says how many events a row is of")
         return count
 
+    def __hash__(self) -> int:
+        """Of the fields that tell reports apart, for there are many others."""
+        return hash((self.report, self.granularity, self.time_zone, self.group_by, self.metrics, self.filters))
+
     @property
     def step(self) -> Step:
         """The granularity as a calendar step."""

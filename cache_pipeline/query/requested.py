@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cache_pipeline.query.calendar import Step, is_aligned, whole_buckets
@@ -14,7 +15,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import check_buckets, refusals
 from cache_pipeline.query.schema import Column, snake_case
-from cache_pipeline.query.series import Query, Series
+from cache_pipeline.query.series import Query, series_of
 from cache_pipeline.query.zones import canonical_zone, same_buckets, time_zone
 
 #: Some three years of quarter-hours; what is longer is an extract, not a query.
@@ -64,8 +65,8 @@ class RequestedQuery:
 
     def query(self, tenant: str) -> Query:
         """What the answer is kept under: equal for every spelling of the question (G6)."""
-        made_of = Series(self.declared, tenant) if self.is_narrowed else None
-        return Query(Series(self.asked, tenant), self.interval, made_of)
+        made_of = series_of(self.declared, tenant) if self.is_narrowed else None
+        return Query(series_of(self.asked, tenant), self.interval, made_of)
 
     def key(self, tenant: str, ttl_tier: str) -> str:
         """The cache key (G7)."""
@@ -91,15 +92,16 @@ def requested(
     zone = _zone(narrowing.time_zone or report.time_zone)
     span = Interval.parse(interval, zone) if isinstance(interval, str) else interval
     asked = _narrowed(report, narrowing)
-    if span.length / asked.step.nominal > MOST_BUCKETS:
+    step, asked_zone = asked.step, asked.zone
+    if span.length / step.nominal > MOST_BUCKETS:
         raise InvalidInterval(
             f"interval {span} has more than {MOST_BUCKETS:,} buckets of {asked.granularity}: ask for a shorter one, or "
             "longer buckets"
         )
-    if not is_aligned(span, asked.step, asked.zone):
+    if not is_aligned(span, step, asked_zone):
         raise InvalidInterval(
-            f"interval {span} cuts a bucket of {asked.step} in {asked.time_zone}: ask for "
-            f"{whole_buckets(span, asked.step, asked.zone)}"
+            f"interval {span} cuts a bucket of {step} in {asked.time_zone}: ask for "
+            f"{whole_buckets(span, step, asked_zone)}"
         )
     if asked is not report:
         for field, problem in refusals(report, asked, columns):
@@ -109,30 +111,44 @@ def requested(
 
 
 def _narrowed(report: Report, narrowing: Narrowing) -> Report:
-    changes: dict[str, object] = {}
-    for field, wanted, held in (
-        ("group_by", narrowing.group_by, report.group_by),
-        ("metrics", narrowing.metrics, report.metrics),
-    ):
-        if wanted is not None:
-            found = _known(field, wanted, held, report)
-            if found != held:
-                changes[field] = found
+    group_by = _known("group_by", narrowing.group_by, report.group_by, report)
+    metrics = _known("metrics", narrowing.metrics, report.metrics, report)
     step = _longer(report, narrowing.granularity)
-    if str(step) != report.granularity:
-        changes["granularity"] = str(step)
-    zone = _other_zone(report, step, narrowing.time_zone)
-    if zone is not None:
-        changes["time_zone"] = zone
-    if narrowing.filters:
-        filters = _also(report, narrowing.filters)
-        if filters != report.filters:
-            changes["filters"] = filters
-    return report.model_copy(update=changes) if changes else report
+    return _declared_as(
+        report,
+        group_by,
+        metrics,
+        str(step),
+        _other_zone(report, step, narrowing.time_zone) or report.time_zone,
+        _also(report, narrowing.filters) if narrowing.filters else report.filters,
+    )
 
 
-def _known(field: str, wanted: Iterable[str], held: tuple[str, ...], report: Report) -> tuple[str, ...]:
+@lru_cache(maxsize=1024)
+def _declared_as(
+    report: Report,
+    group_by: tuple[str, ...],
+    metrics: tuple[str, ...],
+    granularity: str,
+    time_zone: str,
+    filters: Filter,
+) -> Report:
+    """The report with other fields, one object for as long as it is often asked for; itself where none is another."""
+    fields: dict[str, object] = {
+        "group_by": group_by,
+        "metrics": metrics,
+        "granularity": granularity,
+        "time_zone": time_zone,
+        "filters": filters,
+    }
+    changed = {name: value for name, value in fields.items() if value != getattr(report, name)}
+    return report.model_copy(update=changed) if changed else report
+
+
+def _known(field: str, wanted: tuple[str, ...] | None, held: tuple[str, ...], report: Report) -> tuple[str, ...]:
     """Names as declared, sorted and once each; the names of their columns are understood too."""
+    if wanted is None:
+        return held
     found: set[str] = set()
     for name in wanted:
         match = name if name in held else next((each for each in held if snake_case(each) == name), None)
@@ -180,18 +196,18 @@ def _other_zone(report: Report, step: Step, name: str | None) -> str | None:
 
 
 def _also(report: Report, filters: Filter) -> Filter:
-    held = tuple(sorted({*report.group_by, *report.filters.dimensions}))
+    held = report.filters.dimensions.union(report.group_by)
     names: dict[str, str] = {}
-    for name in filters.dimensions:
-        match = name if name in held else next((each for each in held if snake_case(each) == name), None)
+    for name in sorted(filters.dimensions - held):
+        match = next((each for each in held if snake_case(each) == name), None)
         if match is None:
             raise InvalidQuery(
                 "filters",
-                f"{_unknown(name, held)} of the dimensions that {report.report} has rows by: filter by "
+                f"{_unknown(name, sorted(held))} of the dimensions that {report.report} has rows by: filter by "
                 f"{', '.join(report.group_by) or 'none'}",
             )
         names[name] = match
     try:
-        return report.filters.also(filters.renamed(names))
+        return report.filters.also(filters.renamed(names) if names else filters)
     except QueryError as error:
         raise InvalidQuery("filters", f"{error}; {report.report} is declared with a filter of its own") from error

@@ -7,7 +7,7 @@ longer ones is one of the shorter, in the zone that is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Literal
 
 import numpy as np
@@ -46,14 +46,15 @@ def refusals(source: Report, asked: Report, columns: Sequence[Column]) -> Iterat
         ("group_by", asked.group_by, source.group_by),
         ("metrics", asked.metrics, source.metrics),
     ):
-        if lacking := sorted(set(wanted) - set(held)):
+        if lacking := [name for name in wanted if name not in held]:
             yield field, f"{source.report} has no {', '.join(lacking)}: it has {', '.join(held)}"
     selection = _selection(source, asked)
     if selection is None:
         yield "filters", _unfilterable(source, asked)
         return
-    yield from _multivalued(source, asked, selection, columns)
-    if _folds(source, asked, selection):
+    dropped = _dropped(source, asked, selection)
+    yield from _multivalued(asked, selection, dropped, columns)
+    if dropped or asked.granularity != source.granularity:
         fixed = sorted({each.source for each in _measures(columns) if each.fold is Fold.none} & set(asked.metrics))
         if fixed:
             yield (
@@ -64,7 +65,7 @@ def refusals(source: Report, asked: Report, columns: Sequence[Column]) -> Iterat
 
 
 def _unfilterable(source: Report, asked: Report) -> str:
-    loose = sorted(set(asked.filters.dimensions) - set(source.group_by))
+    loose = sorted(asked.filters.dimensions.difference(source.group_by))
     if loose:
         return (
             f"{source.report} is not grouped by {', '.join(loose)}, so that its rows cannot be filtered by it: it has "
@@ -74,13 +75,14 @@ def _unfilterable(source: Report, asked: Report) -> str:
 
 
 def _multivalued(
-    source: Report, asked: Report, selection: Filter, columns: Sequence[Column]
+    asked: Report, selection: Filter, dropped: Set[str], columns: Sequence[Column]
 ) -> Iterator[tuple[str, str]]:
     several = {column.source for column in columns if column.multivalued}
-    dropped = _dropped(source, asked, selection)
+    if not several:
+        return
     if spoiled := sorted(several & dropped):
         yield "group_by", f"{', '.join(spoiled)} must stay: one event can have several, and would be counted as often"
-    if spoiled := sorted(several & set(selection.dimensions) & {*asked.group_by, *dropped}):
+    if spoiled := sorted(several & selection.dimensions & {*asked.group_by, *dropped}):
         yield "filters", f"{', '.join(spoiled)} can have several values at once, so that rows cannot be filtered by it"
 
 
@@ -95,11 +97,9 @@ def _pinned(selection: Filter, dimension: str) -> bool:
 
 def _dropped(source: Report, asked: Report, selection: Filter) -> set[str]:
     """Dimensions whose groups are to be joined; one that the filter fixes to a value has nothing to join."""
-    return {name for name in set(source.group_by) - set(asked.group_by) if not _pinned(selection, name)}
-
-
-def _folds(source: Report, asked: Report, selection: Filter) -> bool:
-    return bool(_dropped(source, asked, selection)) or asked.granularity != source.granularity
+    if asked.group_by == source.group_by:
+        return set()
+    return {name for name in source.group_by if name not in asked.group_by and not _pinned(selection, name)}
 
 
 def _selection(source: Report, asked: Report) -> Filter | None:
@@ -107,7 +107,7 @@ def _selection(source: Report, asked: Report) -> Filter | None:
     if asked.filters is source.filters or asked.filters == source.filters:
         return Filter()
     if not source.filters:
-        return asked.filters if set(asked.filters.dimensions) <= set(source.group_by) else None
+        return asked.filters if asked.filters.dimensions.issubset(source.group_by) else None
     if source.filters.also(asked.filters) != asked.filters:
         return None
     within = source.filters.boxes
@@ -171,7 +171,7 @@ def roll_up(rows: pa.Table, source: Report, asked: Report, columns: Sequence[Col
         raise InvalidQuery("filters", _unfilterable(source, asked))
     schema = arrow_schema(columns)
     chosen = _filtered(rows, selection)
-    if not _folds(source, asked, selection):
+    if asked.granularity == source.granularity and not _dropped(source, asked, selection):
         return in_order(chosen.select(schema.names).cast(schema))
     chosen = _in_buckets(chosen, asked, interval)
     keys = ["interval_start", "interval_end", *(snake_case(name) for name in asked.group_by)]

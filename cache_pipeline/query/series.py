@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.zones import canonical_zone, same_buckets
+
+_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,24 @@ class Series:
         return meaning
 
     @cached_property
+    def text(self) -> str:
+        """The meaning, and the report whose table holds the rows, as JSON of one form."""
+        return _canonical_json({**self.meaning, "report": self.report.report})
+
+    @cached_property
     def id(self) -> str:
-        """32 hexadecimal digits of the SHA-256 of the meaning and of the report whose table holds the rows."""
-        return _digest({**self.meaning, "report": self.report.report})[:32]
+        """32 hexadecimal digits of the SHA-256 of that."""
+        return _digest(self.text)[:32]
 
 
-def _digest(meaning: dict[str, object]) -> str:
-    return hashlib.sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+@lru_cache(maxsize=1024)
+def series_of(report: Report, tenant: str) -> Series:
+    """The series, one object for as long as it is often asked for: telling what it means takes longer than all the rest."""
+    return Series(report, tenant)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,5 @@ class Query:
 
         So is the report: an answer bears its name, and is as fresh as it declares.
         """
-        report = self.series.report
-        digest = _digest({**self.series.meaning, "report": report.report, "interval": str(self.interval)})
-        return f"analytics:{report.query_type}:{digest}:{ttl_tier}"
+        digest = _digest(f'{{"interval":"{self.interval}","series":{self.series.text}}}')
+        return f"analytics:{self.series.report.query_type}:{digest}:{ttl_tier}"

@@ -66,6 +66,7 @@ def offset_grain(name: str) -> int:
     return math.gcd(24 * 60, *(int(offset.total_seconds() // 60) for offset in offsets))
 
 
+@lru_cache(maxsize=1024)
 def same_buckets(minutes: int, one: str, other: str) -> bool:
     """Whether buckets of so many minutes, counted from local midnight, lie at the same instants in both zones."""
     if canonical_zone(one) == canonical_zone(other):

@@ -130,7 +130,7 @@ def test_a_genesys_body_means_what_the_vendor_says_it_means():
     )
     assert one.declared is CALLS
     assert one.asked.group_by == ()
-    assert [(p.dimension, p.operator, p.values) for p in one.asked.filters.predicates] == [
+    assert [(p.dimension, p.operator, p.values) for p in one.asked.filters.written.predicates] == [
         ("mediaType", "notIn", (None,)), ("queueId", "in", ("a", "b")),
     ]  # fmt: skip
     other = genesys(

@@ -23,7 +23,7 @@ DAY = "2026-01-05/2026-01-06"
 
 def ask(report: Report = REPORT, interval: str | Interval = DAY, **changes: Any) -> RequestedQuery:
     if "filters" in changes:
-        changes["filters"] = Filter.model_validate(changes["filters"])
+        changes["filters"] = Filter.read(changes["filters"])
     columns = (Genesys if report.platform == "genesys" else ReportData).columns(report)
     return requested(report, interval, Narrowing(**changes), columns)
 

@@ -77,7 +77,7 @@ narrowings = st.fixed_dictionaries(
                 {"predicates": [{"dimension": "mediaType", "operator": "exists"}]},
                 {"type": "or", "predicates": [{"dimension": "queueId", "values": [None]}, {"dimension": "mediaType", "values": ["chat"]}]},
             ]
-        ).map(Filter.model_validate),
+        ).map(Filter.read),
     },
 )  # fmt: skip
 

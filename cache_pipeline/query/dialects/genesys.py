@@ -25,15 +25,8 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.requested import Narrowing
 from cache_pipeline.query.zones import time_zone
 
-_FIELDS = (
-    "interval",
-    "granularity",
-    "timeZone",
-    "groupBy",
-    "metrics",
-    "filter",
-    "flattenMultivaluedDimensions",
-    "queryType",
+_FIELDS = frozenset(
+    {"interval", "granularity", "timeZone", "groupBy", "metrics", "filter", "flattenMultivaluedDimensions", "queryType"}
 )
 _UNANSWERED: Mapping[str, str] = {
     "views": "ranges of a metric are counted by the vendor alone: leave it out, or declare a report for it",
@@ -55,7 +48,7 @@ def read_genesys(body: object, family: str) -> Payload:
         InvalidQuery: naming the field, what is wrong with it and how to mend it.
     """
     said = object_of(body, "payload")
-    refuse_unknown(said, (*_FIELDS, *_UNANSWERED))
+    refuse_unknown(said, _FIELDS | _UNANSWERED.keys())
     for field, instead in _UNANSWERED.items():
         if said.get(field) not in (None, [], {}):
             raise InvalidQuery(field, f"cannot be answered from kept rows, {instead}")

@@ -16,7 +16,7 @@ from cache_pipeline.query.dialects.payload import (
 from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.requested import Narrowing
 
-_FIELDS = ("reportId", "timeGrouping", "interval", "filters", "groupBy", "columns", "timeZone")
+_FIELDS = frozenset({"reportId", "timeGrouping", "interval", "filters", "groupBy", "columns", "timeZone"})
 _PERIODS: Mapping[str, str] = {
     "by15minutes": "PT15M",
     "by30minutes": "PT30M",

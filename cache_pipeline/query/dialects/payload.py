@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import cast
 
@@ -109,16 +109,14 @@ def checked(text: str, field: str) -> str:
     return text
 
 
-def refuse_unknown(source: Mapping[str, object], known: Iterable[str]) -> None:
+def refuse_unknown(source: Mapping[str, object], known: Set[str]) -> None:
     """Make sure that nothing is asked for that would be left out of the answer without a word.
 
     Raises:
         InvalidQuery: naming the field.
     """
-    allowed = set(known)
-    for field in source:
-        if field not in allowed and field not in IGNORED:
-            raise InvalidQuery(str(field)[:80], f"is no field of a query: it has {', '.join(sorted(allowed))}")
+    for field in source.keys() - known - IGNORED:
+        raise InvalidQuery(str(field)[:80], f"is no field of a query: it has {', '.join(sorted(known))}")
 
 
 def filter_of(said: object, field: str) -> Filter | None:
@@ -130,7 +128,7 @@ def filter_of(said: object, field: str) -> Filter | None:
     if said is None:
         return None
     try:
-        return Filter.model_validate(object_of(said, field)) or None
+        return Filter.read(object_of(said, field)) or None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join([field, *(str(part) for part in first["loc"])])

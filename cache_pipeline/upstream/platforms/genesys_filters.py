@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cache_pipeline.query.filters import Filter, Predicate
+from cache_pipeline.query.filters import Filter
+from cache_pipeline.query.written_filters import Predicate
 
 
 def all_predicates(filters: Filter) -> list[Predicate]:
     """The predicates of all levels."""
-    return [*filters.predicates, *(each for clause in filters.clauses for each in clause.predicates)]
+    written = filters.written
+    return [*written.predicates, *(each for clause in written.clauses for each in clause.predicates)]
 
 
 def review_filters(filters: Filter) -> Iterable[tuple[str, str]]:
@@ -17,7 +19,7 @@ def review_filters(filters: Filter) -> Iterable[tuple[str, str]]:
     predicates = all_predicates(filters)
     if any(each.operator == "notIn" and each.values != (None,) for each in predicates):
         yield "filters", "Genesys has no notIn: list the values to keep with operator in"
-    elif filters.clauses and any(len(each.values) > 1 for each in predicates):
+    elif filters.written.clauses and any(len(each.values) > 1 for each in predicates):
         yield (
             "filters",
             "Genesys has two levels of conditions, and this filter needs three: within clauses joined by or, give each "
@@ -39,10 +41,11 @@ def _matches(predicate: Predicate) -> list[dict[str, object]]:
 
 def vendor_filter(filters: Filter) -> dict[str, object]:
     """Or-ed over the values of each predicate, or and-ed over each alternative."""
-    if filters.clauses:
+    written = filters.written
+    if written.clauses:
         joined = [
-            ("and", [found for each in clause.predicates for found in _matches(each)]) for clause in filters.clauses
+            ("and", [found for each in clause.predicates for found in _matches(each)]) for clause in written.clauses
         ]
     else:
-        joined = [("or", _matches(each)) for each in filters.predicates]
-    return {"type": filters.type, "clauses": [{"type": kind, "predicates": found} for kind, found in joined]}
+        joined = [("or", _matches(each)) for each in written.predicates]
+    return {"type": written.type, "clauses": [{"type": kind, "predicates": found} for kind, found in joined]}

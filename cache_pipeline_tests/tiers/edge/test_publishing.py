@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
-from cache_pipeline.query.filters import Filter, Predicate
+from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier, Publication
 from cache_pipeline.tiers.edge.manifest import Manifest
@@ -267,9 +267,8 @@ def test_what_is_served_holds_nothing_but_files_of_the_data_set(edge: EdgeTier, 
 def test_days_of_another_meaning_never_stand_beside_those_of_the_new(edge: EdgeTier):
     """Another zone, filter or metric is another series: the data set begins anew, with its own columns."""
     publish(edge, hours(0, 24), hours(24, 48))
-    filtered = REPORT.model_copy(
-        update={"filters": Filter(predicates=(Predicate(dimension="queueId", values=("q1",)),))}
-    )
+    one_queue = Filter.read({"predicates": [{"dimension": "queueId", "values": ["q1"]}]})
+    filtered = REPORT.model_copy(update={"filters": one_queue})
     rows = table(hours(24, 36)).drop_columns(["longest"])
     edge.publish(filtered, {hours(24, 36): rows}, None)
     dataset = edge.manifest().datasets["queue_hour"]
