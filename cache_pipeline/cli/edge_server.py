@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import uvicorn
@@ -68,19 +69,28 @@ def _answer(request: Request, target: Path, name: str) -> Response:
     headers = {**_COMMON, **_EXPOSED, "Cache-Control": cache_control(name)}
     if target.suffix == ".html":
         headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-    if target.suffix == ".parquet":
-        # Never compressed on the way: it saves nothing, and readers of ranges need the length.
+    if target.suffix == ".parquet" and "Range" in request.headers:
         return FileResponse(target, media_type=content_type(name), headers=headers)
     body = target.read_bytes()
     # By content: a file written twice within one second must not keep its ETag.
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers |= {"ETag": etag, "Vary": "Accept-Encoding"}
+    headers["ETag"] = etag
+    # Parquet is never compressed on the way: it saves nothing, and readers of ranges need the length.
+    if target.suffix == ".parquet":
+        headers["Accept-Ranges"] = "bytes"
+    else:
+        headers["Vary"] = "Accept-Encoding"
     if etag in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=headers)
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
-        body = gzip.compress(body, 6, mtime=0)
+    if target.suffix != ".parquet" and "gzip" in request.headers.get("Accept-Encoding", ""):
+        body = _compressed(body)
         headers["Content-Encoding"] = "gzip"
     return Response(body, media_type=content_type(name), headers=headers)
+
+
+@lru_cache(maxsize=64)
+def _compressed(body: bytes) -> bytes:
+    return gzip.compress(body, 6, mtime=0)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from cache_pipeline.dashboard import page_sources
 _IMPORT = re.compile(r"(\bfrom\s*')\./([\w/.-]+\.js')")
 _HEAD_LINK = re.compile(r'<link rel="(?:modulepreload|stylesheet)"[^>]*>\n')
 _POLICY = re.compile(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*')
-_EARLY = '<script src="early.js" async></script>\n'
+_EARLY = '<script src="early.js" async fetchpriority="high"></script>\n'
 _SCRIPT = '<script type="module" src="app.js"></script>\n'
 _START = "import 'page/app.js'"
 
