@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -133,6 +134,14 @@ def _merged(intervals: Iterable[Interval]) -> Iterator[Interval]:
         yield current
 
 
+def _start(interval: Interval) -> datetime:
+    return interval.start
+
+
+def _end(interval: Interval) -> datetime:
+    return interval.end
+
+
 class IntervalSet:
     """An immutable set of instants, kept as sorted intervals that neither touch nor overlap."""
 
@@ -164,12 +173,13 @@ class IntervalSet:
 
     def __and__(self, other: IntervalSet) -> IntervalSet:
         shared: list[Interval] = []
+        ours, theirs = self._near(other), other._near(self)
         left, right = 0, 0
-        while left < len(self._parts) and right < len(other._parts):
-            part = self._parts[left].intersection(other._parts[right])
+        while left < len(ours) and right < len(theirs):
+            part = ours[left].intersection(theirs[right])
             if part is not None:
                 shared.append(part)
-            if self._parts[left].end <= other._parts[right].end:
+            if ours[left].end <= theirs[right].end:
                 left += 1
             else:
                 right += 1
@@ -177,7 +187,7 @@ class IntervalSet:
 
     def __sub__(self, other: IntervalSet) -> IntervalSet:
         rest: list[Interval] = []
-        taken = iter(other._parts)
+        taken = iter(other._near(self))
         hole = next(taken, None)
         for part in self._parts:
             start = part.start
@@ -196,4 +206,14 @@ class IntervalSet:
 
     def covers(self, interval: Interval) -> bool:
         """Whether every instant of ``interval`` is in the set."""
-        return any(part.contains(interval) for part in self._parts)
+        return any(part.contains(interval) for part in self._near(IntervalSet([interval])))
+
+    def _near(self, other: IntervalSet) -> tuple[Interval, ...]:
+        """The parts between the other's first instant and its last.
+
+        One partition is held against years of them often: it must not cost a walk over all.
+        """
+        if not self._parts or not other._parts:
+            return ()
+        first = bisect_right(self._parts, other._parts[0].start, key=_end)
+        return self._parts[first : bisect_left(self._parts, other._parts[-1].end, lo=first, key=_start)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate
 from typing import Protocol
 
 from cache_pipeline.query.calendar import Step, buckets, floor, following, pieces
@@ -95,10 +97,27 @@ def clipped_to_now(interval: Interval, report: Report, now: datetime) -> Interva
     return Interval(interval.start, min(begun, interval.end)) if interval.start < begun else None
 
 
-@dataclass
 class _Progress:
-    waiting: dict[str, IntervalSet]
-    proven: dict[str, list[Proven]] = field(default_factory=dict[str, list[Proven]])
+    """What each partition waits for.
+
+    Found by the instant: to look through a hundred thousand partitions for each chunk that falls takes hours.
+    """
+
+    def __init__(self, wanted: Mapping[str, Interval], chunks: Sequence[Interval]) -> None:
+        due = IntervalSet(chunks)
+        self.waiting = {key: due & IntervalSet([span]) for key, span in wanted.items()}
+        self.proven: dict[str, list[Proven]] = {}
+        ordered = sorted(wanted.items(), key=lambda item: item[1])
+        self._keys = [key for key, _ in ordered]
+        self._starts = [span.start for _, span in ordered]
+        # The latest so far: where intervals overlap, ends alone are in no order.
+        self._ends = list(accumulate((span.end for _, span in ordered), max))
+
+    def touched(self, chunk: Interval) -> list[str]:
+        """Keys of partitions that wait for a part of the chunk."""
+        first, last = bisect_right(self._ends, chunk.start), bisect_left(self._starts, chunk.end)
+        waited = IntervalSet([chunk])
+        return [key for key in self._keys[first:last] if key in self.waiting and self.waiting[key] & waited]
 
 
 def finished(proven: Proven) -> FetchedPartition:
@@ -133,9 +152,7 @@ async def fetch_partitions(
     Yields:
         Every wanted partition once, as it is finished.
     """
-    progress = _Progress(
-        {key: IntervalSet(part for c in chunks if (part := c.intersection(span))) for key, span in wanted.items()}
-    )
+    progress = _Progress(wanted, chunks)
     for key in [key for key, waiting in progress.waiting.items() if not waiting]:
         yield _finished(key, wanted[key], held, progress.proven.get(key, []))
         del progress.waiting[key]
@@ -169,7 +186,7 @@ def _landed(
     """Book one chunk; returns the partitions that it finished or failed."""
     chunk = outcome.interval if isinstance(outcome, Proven) else outcome[0]
     ended: list[FetchedPartition | FailedPartition] = []
-    for key in [key for key, waiting in progress.waiting.items() if waiting & IntervalSet([chunk])]:
+    for key in progress.touched(chunk):
         if not isinstance(outcome, Proven):
             ended.append(FailedPartition(key, wanted[key], outcome[1]))
             del progress.waiting[key]
