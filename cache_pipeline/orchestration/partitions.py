@@ -69,7 +69,11 @@ def keys_within(partitions: dg.TimeWindowPartitionsDefinition, interval: Interva
     if existing is None:
         return []
     keys = partitions.get_partition_keys_in_time_window(dg.TimeWindow(existing.start, existing.end))
-    return [key for key, span in partition_intervals(partitions, keys).items() if interval.contains(span)]
+    # They are adjacent: only the first and the last can reach out of it. A window of its own for each costs a second
+    # for a year of hours.
+    ends = partition_intervals(partitions, {*keys[:1], *keys[-1:]})
+    outside = {key for key, span in ends.items() if not interval.contains(span)}
+    return [key for key in keys if key not in outside]
 
 
 def keys_touching(partitions: dg.TimeWindowPartitionsDefinition, interval: Interval) -> list[str]:

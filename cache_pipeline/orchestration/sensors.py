@@ -16,8 +16,9 @@ from cache_pipeline.orchestration.foresight import Ahead, fetched_ahead, proposa
 from cache_pipeline.orchestration.lanes import LANE_TAG
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import Declared, keys_within, partition_intervals, range_tags
+from cache_pipeline.orchestration.passed import Passed
 from cache_pipeline.orchestration.patience import ASKED_BY_TAG, is_due, tried_before
-from cache_pipeline.orchestration.recorded import completeness, goes_on
+from cache_pipeline.orchestration.recorded import completeness, goes_on, latest_completeness
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.staleness import StaleRange, unpublished_ranges
 from cache_pipeline.query.interval import Interval
@@ -49,11 +50,16 @@ def _incomplete_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefi
     )
     def sensor(context: dg.SensorEvaluationContext) -> Asked:
         now, asked = utc_now(), 0
-        for report, _ in declared.values():
+        latest = latest_completeness(context.instance, [report for report, _ in declared.values()])
+        passed = Passed.read(context.cursor)
+        for report, _ in passed.to_look_at(declared, latest, now):
             known = latest_incomplete(each.told for each in completeness(context.instance, report))
+            if not known:
+                passed.note(report.report, latest[report.report])
             for again in due_again(report, known, now, wait=_FIRST_WAIT, at_most=_RUNS_A_TICK - asked):
                 asked += 1
                 yield _request_again(report, again)
+        context.update_cursor(passed.written())
         if not asked:
             yield dg.SkipReason("no partition is due to be asked for again")
 
@@ -116,7 +122,7 @@ def _unpublished(
     with engine.history() as history:
         for report, partitions in declared.values():
             # Files of a run that goes on are about to be published by it.
-            if goes_on(instance, report):
+            if not staging.holds_any(engine.tenant_series(report)) or goes_on(instance, report):
                 continue
             order = keys_within(partitions, Interval(now - _LOOK_BACK, now))
             lying = staging.keys_of(engine.tenant_series(report), order)

@@ -131,6 +131,10 @@ class Staging:
             not_asked_again=IntervalSet(Interval.parse(part) for part in meta["not_asked_again"]),
         )
 
+    def holds_any(self, series: Series) -> bool:
+        """Whether any partition of the series is kept."""
+        return any(self.path(series, "any").parent.glob("*.parquet"))
+
     def keys_of(self, series: Series, keys: Iterable[str]) -> list[str]:
         """Those of the partitions that are kept, in the order given; opens no file."""
         there = {path.name for path in self.path(series, "any").parent.glob("*.parquet")}
