@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WISH = $(if $(ARRIVALS),--arrivals "$(ARRIVALS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)")
 
-.PHONY: help demo dev test chaos check bench docs format lock clean
+.PHONY: help demo dev test chaos check audit bench docs format lock clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,11 +39,15 @@ endif
 chaos: $(VENV)/dev.stamp ## Kill, cut and fill up a running system for SECONDS=300, then hold its books against the vendor's (SEED=n repeats)
 	@$(BIN)/python -m cache_pipeline_tests.chaos --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
 
-check: $(VENV)/dev.stamp ## Lint, format, types, floors
+check: $(VENV)/dev.stamp ## Lint, format, types, floors, secrets
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m cache_pipeline_tests.security.scan
+
+audit: $(VENV)/dev.stamp ## Look up known vulnerabilities of everything that is locked; exit code 3 where nobody could be asked
+	@$(BIN)/python -m cache_pipeline_tests.security.audit
 
 bench: $(VENV)/dev.stamp ## Measure against peers, side by side in one run (ONLY=name for one of them)
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only "$(ONLY)")

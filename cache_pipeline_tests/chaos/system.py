@@ -221,6 +221,8 @@ class System:
             "CACHE_PIPELINE_JOBS__QUEUE_URL": f"amqp://guest:guest@127.0.0.1:{self.links['rabbitmq'].port}",
             "CACHE_PIPELINE_JOBS__LEASE_SECONDS": "4",
             "CACHE_PIPELINE_JOBS__DRAIN_SECONDS": "3",
+            # Here workers die by our hand, again and again, and never of a job.
+            "CACHE_PIPELINE_JOBS__ATTEMPTS": "20",
             "CACHE_PIPELINE_EDGE_URL": f"file://{self.folder / 'edge'}",
             "CACHE_PIPELINE_GATEWAY__AUTH": "off",
             "CACHE_PIPELINE_GATEWAY__REQUESTS_PER_MINUTE": "1000000",

@@ -10,7 +10,7 @@ import httpx
 CLIENTS = {"chaos-1": "first-secret-of-chaos", "chaos-2": "second-secret-of-chaos"}
 #: Requests in a window of so many seconds for each client: a minute in a sixth of the time.
 LIMIT, WINDOW_SECONDS = 100, 10.0
-DAYS = 10
+DAYS = 24
 _SETTLED = timedelta(minutes=20)
 
 SIMULATOR: dict[str, Any] = {
