@@ -1,11 +1,15 @@
-"""Gives every request its correlation id, and tells it in the answer."""
+"""Gives every request its correlation id, tells it in the answer, and says in the log what went wrong under it."""
 
 from __future__ import annotations
 
+import logging
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cache_pipeline.gateway.problem import of_error
 from cache_pipeline.telemetry.correlation import accepted, correlated
 
+_LOG = logging.getLogger(__name__)
 _REQUEST_ID, _TRACE_PARENT = _BROUGHT = (b"x-request-id", b"traceparent")
 
 
@@ -22,11 +26,23 @@ class Correlation:
             return
         brought = {key: value.decode("latin-1") for key, value in scope["headers"] if key in _BROUGHT}
         name = accepted(brought.get(_REQUEST_ID), brought.get(_TRACE_PARENT))
+        status = 0
 
         async def told(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, name.encode("ascii"))]
             await send(message)
 
         with correlated(name):
-            await self._app(scope, receive, told)
+            try:
+                await self._app(scope, receive, told)
+            except Exception as error:
+                _LOG.exception("%s %s failed", scope["method"], scope["path"])
+                if status:
+                    raise
+                # Here and not further out, where nobody knows the id any more.
+                await of_error(error).response()(scope, receive, told)
+            if status >= 500:
+                _LOG.warning("%s %s: %d", scope["method"], scope["path"], status, extra={"status": status})

@@ -46,12 +46,7 @@ async def published(gateway: Gateway) -> Manifest | None:
     Raises:
         EdgeStoreError: it cannot be read.
     """
-
-    async def read() -> Manifest | None:
-        return await asyncio.to_thread(_manifest, gateway.settings)
-
-    # A store that hangs holds up one thread, however often it is asked.
-    return await gateway.sharing.run("edge manifest", lambda _tell: read())
+    return await asyncio.to_thread(_manifest, gateway.settings)
 
 
 def _manifest(settings: Settings) -> Manifest | None:

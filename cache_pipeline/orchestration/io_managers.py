@@ -114,7 +114,8 @@ class EdgeIOManager(_TierIOManager):
         """Publish; unchanged days upload nothing."""
         rows_by_interval, provisional_from = obj
         try:
-            publication = self.engine.edge().publish(self._report(context), rows_by_interval, provisional_from)
+            with self.engine.told():
+                publication = self.engine.edge().publish(self._report(context), rows_by_interval, provisional_from)
         except KNOWN_ERRORS as error:
             raise failure(error) from error
         context.add_output_metadata(

@@ -21,7 +21,7 @@ from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.service.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline.settings import Settings, SettingsError, read_settings
-from cache_pipeline.telemetry.correlation import correlated
+from cache_pipeline.telemetry.carried import resumed
 from cache_pipeline.telemetry.logs import set_up_logs
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.telemetry.traces import exporting
@@ -63,6 +63,14 @@ def failure(error: Exception) -> dg.Failure:
     )
 
 
+def _context_of_run(run_id: str | None) -> dict[str, str]:
+    """A run's correlation id, and a trace that all its steps and processes share without being told: both are the run's id."""
+    if run_id is None:
+        return {}
+    digits = run_id.replace("-", "")
+    return {"correlation_id": run_id, "traceparent": f"00-{digits}-{digits[:16]}-01"}
+
+
 class EngineResource(dg.ConfigurableResource[None]):
     """Opens the engine by the settings of the process that runs a step; nothing happens before that."""
 
@@ -85,19 +93,23 @@ class EngineResource(dg.ConfigurableResource[None]):
             Failure: naming what is wrong and how to mend it.
         """
         try:
-            settings = self.settings
-            with self._told(settings):
-                async with open_service(settings) as service:
+            with self.told():
+                async with open_service(self.settings) as service:
                     yield service
         except KNOWN_ERRORS as error:
             raise failure(error) from error
 
     @contextmanager
-    def _told(self, settings: Settings) -> Generator[None]:
-        """Log lines and spans of what is done in the block."""
+    def told(self) -> Generator[None]:
+        """Have log lines and spans of what is done in the block written, under the run's id.
+
+        Raises:
+            SettingsError: traces are wanted, and their extra is not installed.
+        """
+        settings = self.settings
         if settings.log.format != "auto":
             set_up_logs(settings.log, "dagster")
-        with exporting(settings, "dagster"), correlated(self._run_id), span("dagster run", run=self._run_id or "none"):
+        with exporting(settings, "dagster"), resumed(_context_of_run(self._run_id)), span("dagster run"):
             yield
 
     @contextmanager

@@ -1,13 +1,17 @@
-"""What a run writes to its log: one id over all of it, which is the run's own."""
+"""What a run tells of itself: one id over all its lines and spans, which is the run's own."""
 
 import json
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 
 import dagster as dg
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 
 from cache_pipeline_tests.orchestration.bench import Bench
+from cache_pipeline_tests.telemetry.spans import finished
+
+__all__ = ["finished"]
 
 
 @pytest.fixture
@@ -31,3 +35,16 @@ def test_each_call_of_the_vendor_is_told_under_the_runs_id(
     calls = [line for line in written if line["logger"] == "cache_pipeline.upstream.call_log"]
     assert calls
     assert {(line["correlation_id"], line["process"]) for line in calls} == {(result.run_id, "dagster")}
+
+
+def test_all_steps_of_a_run_are_one_trace_from_the_vendor_to_the_tiers(
+    bench: Bench,
+    instance: dg.DagsterInstance,
+    finished: Callable[[], Sequence[ReadableSpan]],
+) -> None:
+    result = bench.run(instance, "2024-06-10", "2024-06-11")
+    assert result.success
+    of_the_run = result.run_id.replace("-", "")
+    names = {each.name for each in finished() if each.context and f"{each.context.trace_id:032x}" == of_the_run}
+    assert {"dagster run", "chunk", "upstream call", "store history", "store edge"} <= names
+    assert {each.name for each in finished()} == names

@@ -131,3 +131,20 @@ async def test_one_id_from_the_request_through_the_job_to_each_call_of_the_vendo
     for secret in ("demo-secret", api.settings.required_postgres_url(), api.settings.required_redis_url()):
         assert secret not in stream.getvalue()
     assert "Bearer" not in stream.getvalue()
+
+
+async def test_a_fault_is_answered_and_logged_under_the_requests_id(open_api, written, monkeypatch):
+    async with open_api() as api:
+
+        async def broken(*_args, **_more):
+            raise RuntimeError("a defect of ours")
+
+        monkeypatch.setattr(type(api.gateway), "serve", broken)
+        stream = written(format="json")
+        answer = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}", headers={"X-Request-ID": "wall-8"})
+    assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "wall-8")
+    assert "defect" not in answer.text
+    failed, told = (line for line in lines(stream) if line["logger"] == "cache_pipeline.gateway.correlation")
+    assert failed["correlation_id"] == told["correlation_id"] == "wall-8"
+    assert "a defect of ours" in failed["exc_info"]
+    assert (told["status"], told["message"]) == (500, "GET /v1/reports/queue_hour: 500")

@@ -1,33 +1,10 @@
 """Spans from the request through the job to the vendor and the stores, and nothing where nobody asked for them."""
 
-import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline_tests.gateway.conftest import DAY
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
-
-
-@pytest.fixture
-def finished():
-    """Every span that ended, by a provider that only this test hears of."""
-    before = trace._TRACER_PROVIDER
-    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace._TRACER_PROVIDER = provider
-    from cache_pipeline.telemetry import spans
-
-    patched = pytest.MonkeyPatch()
-    patched.setattr(spans, "_TRACER", provider.get_tracer("cache_pipeline"))
-    yield exporter.get_finished_spans
-    patched.undo()
-    trace._TRACER_PROVIDER = before
-    provider.shutdown()
 
 
 async def test_one_trace_from_the_request_through_the_job_to_vendor_and_stores(open_api, finished):

@@ -13,6 +13,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
 from cache_pipeline.query.series import Series
+from cache_pipeline.telemetry.spans import span
 from cache_pipeline.tiers.edge.files import Rows, Target, checked_rows, published_rows, targets, written
 from cache_pipeline.tiers.edge.manifest import DataFile, DataSet, Manifest, UnreadableManifest
 from cache_pipeline.tiers.edge.store import EdgeStore, EdgeStoreError
@@ -97,6 +98,7 @@ class EdgeTier:
             raise EdgeStoreError(f"{report.report} has no published file of {interval}")
         return rows_within(pa.concat_tables(tables), interval)
 
+    @span("store edge")
     def publish(self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None) -> Publication:
         """Put rows of some intervals in place of those published for them before.
 

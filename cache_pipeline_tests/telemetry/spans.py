@@ -1,0 +1,24 @@
+"""Hears of every span of a test's own process."""
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from cache_pipeline.telemetry import spans
+
+
+@pytest.fixture
+def finished():
+    """Every span that ended, by a provider that only this test hears of."""
+    before = trace._TRACER_PROVIDER
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace._TRACER_PROVIDER = provider
+    patched = pytest.MonkeyPatch()
+    patched.setattr(spans, "_TRACER", provider.get_tracer("cache_pipeline"))
+    yield exporter.get_finished_spans
+    patched.undo()
+    trace._TRACER_PROVIDER = before
+    provider.shutdown()
