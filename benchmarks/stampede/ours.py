@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pydantic import SecretStr
 
-from benchmarks.stampede.setup import CLIENT, POLL_SECONDS, SECRET, Ask, Setup
+from benchmarks.stampede.setup import CLIENT, FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, SECRET, Ask, Setup
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import migrate_history, open_service
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
@@ -51,7 +51,7 @@ async def ours(setup: Setup) -> AsyncGenerator[Ask]:
     """The engine."""
     async with open_service(_settings(setup)) as service:
         # As often as the peers ask, so that the length of a wait between two polls decides nothing.
-        every = Pacing(PollPolicy.guide, guide=Guide(POLL_SECONDS, POLL_SECONDS))
+        every = Pacing(PollPolicy.guide, guide=Guide(FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS))
         service = replace(service, pacings={"reportdata": every})
 
         async def ask(interval: str) -> bytes:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from cache_pipeline.upstream.http import httpx
 
 CLIENT, SECRET = "demo-client", "demo-secret"
-POLL_SECONDS = 0.1
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.1, 1.0
 _QUERY = "/api/v2/analytics/reportdata/query"
 
 Ask = Callable[[str], Awaitable[bytes]]
@@ -56,8 +56,10 @@ async def vendor_query(setup: Setup) -> AsyncGenerator[Ask]:
                 f"{_QUERY}/async", json=body | {"groupBy": ["queueId"], "columns": ["offered"]}
             )
             path = f"{_QUERY}/{submitted.raise_for_status().json()['id']}"
-            while (await vendor.get(path)).raise_for_status().json()["status"] != "completed":  # noqa: ASYNC110
-                await asyncio.sleep(POLL_SECONDS)
+            wait = FIRST_POLL_SECONDS
+            while (await vendor.get(path)).raise_for_status().json()["status"] != "completed":
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LONGEST_POLL_SECONDS)
             return (await vendor.get(f"{path}/results", params={"pageSize": "1000"})).raise_for_status().content
 
         yield query

@@ -206,7 +206,7 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing_behind(redis: Redis):
 
 
 async def test_a_flight_that_a_flush_took_away_is_put_back(redis: Redis):
-    async with Flights(redis, lease_seconds=0.6) as one, Flights(redis, look_seconds=0.1) as other:
+    async with Flights(redis, lease_seconds=2.0) as one, Flights(redis, look_seconds=0.1) as other:
         async with one.hold("thing", never):
             await redis.flushall()
             while not await redis.exists("cache_pipeline:flight:thing"):  # noqa: ASYNC110 - Redis has no event for it

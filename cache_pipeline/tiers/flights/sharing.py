@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
@@ -16,7 +16,19 @@ Tell = Callable[[News], None]
 class _Shared(Generic[T, News]):
     task: asyncio.Task[T]
     listeners: list[Tell[News]]
-    callers: int = 0
+    waiting: set[asyncio.Future[T]] = field(default_factory=set["asyncio.Future[T]"])
+
+    def hand_out(self) -> None:
+        """Give every caller what the task gave or raised."""
+        for caller in self.waiting:
+            if caller.done():
+                continue
+            if self.task.cancelled():
+                caller.cancel()
+            elif (error := self.task.exception()) is not None:
+                caller.set_exception(error)
+            else:
+                caller.set_result(self.task.result())
 
 
 class Sharing(Generic[T, News]):
@@ -47,20 +59,25 @@ class Sharing(Generic[T, News]):
         """
         shared = self._running.get(key) or self._begun(key, work)
         task = shared.task
-        shared.callers += 1
+        # Of a crowd, whoever is woken last waits for all the others' waking: a bare future for each, and nothing held
+        # that would be freed on the way.
+        del work
+        caller = asyncio.get_running_loop().create_future()
+        shared.waiting.add(caller)
         if listener is not None:
             shared.listeners.append(listener)
         try:
-            return await asyncio.shield(task)
+            return await caller
         finally:
-            shared.callers -= 1
-            if listener is not None:
-                shared.listeners.remove(listener)
-            if shared.callers == 0 and not task.done():
-                # Nobody may join what is being stopped.
-                self._running.pop(key, None)
-                task.cancel()
-                await asyncio.wait({task})
+            shared.waiting.discard(caller)
+            if not task.done():
+                if listener is not None:
+                    shared.listeners.remove(listener)
+                if not shared.waiting:
+                    # Nobody may join what is being stopped.
+                    self._running.pop(key, None)
+                    task.cancel()
+                    await asyncio.wait({task})
 
     def _begun(self, key: str, work: Callable[[Tell[News]], Coroutine[Any, Any, T]]) -> _Shared[T, News]:
         listeners: list[Tell[News]] = []
@@ -86,6 +103,7 @@ class Sharing(Generic[T, News]):
             del self._running[key]
         if not done.cancelled():
             done.exception()
+        mine.hand_out()
 
     def _forget(self, key: str, done: asyncio.Task[T]) -> None:
         del self._unasked[key]
