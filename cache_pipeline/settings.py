@@ -49,6 +49,8 @@ class VendorAccount(BaseModel, frozen=True):
         clients: the token pool; of CXone the id and the secret of an access key.
         requests_per_window: overrides the platform's documented limit for each client.
         window_seconds: overrides the length of the platform's window.
+        retention_days: how long the vendor keeps figures, where its organisation has set that (Genesys' own word is its
+            ``analytics/dataretention/settings``); older gaps are refused, not asked for. By default nothing is known of it.
         poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds; ``adaptive`` never more often, and leaves
             out polls that its percentages or the durations of earlier jobs show to be futile.
         plain_http: lets secrets go to another machine without TLS; for a simulator on a network of one's own.
@@ -60,6 +62,7 @@ class VendorAccount(BaseModel, frozen=True):
     clients: tuple[ClientCredentials, ...] = Field(min_length=1)
     requests_per_window: int | None = Field(None, ge=4)
     window_seconds: float | None = Field(None, gt=0)
+    retention_days: int | None = Field(default=None, ge=1)
     poll_policy: Literal["adaptive", "guide"] = "adaptive"
     plain_http: bool = False
 

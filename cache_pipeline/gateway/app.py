@@ -83,13 +83,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        known = declared_reports(settings) if reports is None else reports
         async with AsyncExitStack() as stack:
-            engine = service or await stack.enter_async_context(open_service(settings))
+            engine = service or await stack.enter_async_context(open_service(settings, declared=tuple(known.values())))
             pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _CONNECTIONS))
             gateway = Gateway(
                 settings=settings,
                 service=engine,
-                reports=declared_reports(settings) if reports is None else reports,
+                reports=known,
                 quotas=await stack.enter_async_context(open_quotas(settings)),
                 jobs=JobStore(pool),
                 queue=queue or await stack.enter_async_context(open_queue(settings)),

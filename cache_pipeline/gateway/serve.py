@@ -95,7 +95,7 @@ async def work(
     reports = declared_reports(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(open_service(settings, on_keep))
+        service = await stack.enter_async_context(open_service(settings, on_keep, tuple(reports.values())))
         pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _WORKER_CONNECTIONS))
         queue = await stack.enter_async_context(open_queue(settings))
         events = JobEvents(service.redis)

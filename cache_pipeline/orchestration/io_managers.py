@@ -89,7 +89,7 @@ class HotIOManager(_TierIOManager):
 
         async def put() -> None:
             async with self.engine.service() as service:
-                await service.hot.put(obj)
+                await service.hot.put(obj, service.clock())
 
         asyncio.run(put())
         context.add_output_metadata({"answers": len(obj), "bytes": sum(len(answer.body) for _, answer in obj)})

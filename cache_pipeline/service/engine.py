@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
@@ -229,4 +229,9 @@ async def open_service(
             on_keep=on_keep,
             declared=declared,
             pacings=pacings,
+            retention={
+                name: timedelta(days=account.retention_days)
+                for name, account in settings.accounts().items()
+                if account.retention_days is not None
+            },
         )

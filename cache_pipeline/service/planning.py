@@ -15,6 +15,7 @@ from cache_pipeline.query.rollup import roll_up
 from cache_pipeline.query.schema import Column, arrow_schema, in_order
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.service.plan import Borrowed, Cost, Holding, Plan, Room, plan
+from cache_pipeline.service.reach import out_of_reach
 from cache_pipeline.telemetry.spans import note, span
 from cache_pipeline.tiers.history import History
 
@@ -28,17 +29,22 @@ class Planner:
         columns: of a report's answers.
         declared: the reports whose rows may be rolled up to another's.
         tenant: whose data.
+        reach: of a report's vendor: the instant before which it keeps nothing, or None.
     """
 
     history: History
     columns: Callable[[Report], tuple[Column, ...]]
     declared: Sequence[Report]
     tenant: str
+    reach: Callable[[Report], datetime | None]
 
     async def plan(self, query: Query, now: datetime, room: Room | None = None) -> Plan:
         """How a query would be answered as of now.
 
         Other series are looked at only where the query's own lacks something.
+
+        Raises:
+            InvalidInterval: something is held by nobody any more.
         """
         with span("plan", report=query.kept.report.report, interval=str(query.span)) as current:
             kept = await self._holding(query.kept, query.span)
@@ -47,14 +53,24 @@ class Planner:
                 others = [await self._holding(each, query.span) for each in self._others(query.kept)]
                 found = plan(query, kept, others, now, room=room)
             note(current, due=bool(found.due))
-            return found
+            return self._within_reach(found)
 
     async def costed(self, query: Query, now: datetime, room: Room | None) -> Plan:
-        """The same, with what its upstream queries have taken before."""
+        """The same, with what its upstream queries have taken before.
+
+        Raises:
+            InvalidInterval: as ``plan`` does.
+        """
         kept = await self._holding(query.kept, query.span)
         others = [await self._holding(each, query.span) for each in self._others(query.kept)]
         learned = await asyncio.to_thread(self.history.chunk_cost, query.kept)
-        return plan(query, kept, others, now, Cost(*learned) if learned else None, room)
+        return self._within_reach(plan(query, kept, others, now, Cost(*learned) if learned else None, room))
+
+    def _within_reach(self, found: Plan) -> Plan:
+        report = found.query.kept.report
+        if (refused := out_of_reach(report, found.due, self.reach(report))) is not None:
+            raise refused
+        return found
 
     async def rows(self, found: Plan) -> pa.Table:
         """The rows that answer a query whose plan asks the vendor for nothing."""

@@ -4,81 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from redis.asyncio import Redis
 
-from cache_pipeline.query.calendar import is_aligned, pieces
-from cache_pipeline.query.completeness import Density, JudgedChunk
-from cache_pipeline.query.errors import InvalidInterval
+from cache_pipeline.query.completeness import JudgedChunk
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.requested import AS_DECLARED, Narrowing, RequestedQuery, requested
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.asking import VendorAnswer
 from cache_pipeline.service.fetching import (
     FailedPartition,
     FetchedPartition,
-    Held,
-    chunks_of,
     clipped_to_now,
-    fetch_partitions,
     finished,
 )
-from cache_pipeline.service.flying import Flying, Keep, ask_once_more
-from cache_pipeline.service.jobs import Jobs, OnPercent
-from cache_pipeline.service.judging import Judge, Proven
-from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
+from cache_pipeline.service.gathering import Gathering
+from cache_pipeline.service.jobs import OnPercent
+from cache_pipeline.service.judging import Proven
+from cache_pipeline.service.keeping import keep
+from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.plan import Plan, Room, hot_plan
 from cache_pipeline.service.planning import Planner
+from cache_pipeline.service.reach import not_begun
 from cache_pipeline.telemetry import spans
 from cache_pipeline.tiers.answer import Answer, render, rolled_up
-from cache_pipeline.tiers.coverage import Coverage, Fetched
-from cache_pipeline.tiers.fetched import HeldNewer
 from cache_pipeline.tiers.flights import Flights, Sharing
-from cache_pipeline.tiers.history import History, Replacement
+from cache_pipeline.tiers.history import History
 from cache_pipeline.tiers.hot import HotTier
 from cache_pipeline.tiers.ledger import Claim, Ledger
-from cache_pipeline.tiers.ttl import HOT_TTL_TIER, report_freshness
+from cache_pipeline.tiers.ttl import HOT_TTL_TIER
 from cache_pipeline.upstream.platforms.base import Platform
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
 
-#: How far back history is looked at for what comparable days hold.
-_COMPARABLE_DAYS = timedelta(days=28)
-
 
 class PlatformNotConfigured(RuntimeError):
     """A report's platform has no account in the settings."""
-
-
-def _not_begun(interval: Interval) -> InvalidInterval:
-    return InvalidInterval(f"interval {interval} has not begun yet")
-
-
-def _replacement(
-    series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet, claims: Sequence[Claim]
-) -> Replacement | None:
-    """What partitions bring to history beside the newer figures that it holds."""
-    brought = [(each, kept) for each in partitions if (kept := each.asked - newer)]
-    if not brought:
-        return None
-    return Replacement(
-        series=series,
-        final=IntervalSet(part for each, kept in brought for part in each.final(series.report) & kept),
-        provisional=IntervalSet(part for each, kept in brought for part in each.provisional(series.report) & kept),
-        rows=Rows.joined(
-            brought[0][0].rows.schema, (each.rows.within(part) for each, kept in brought for part in kept)
-        ),
-        watermark=max(each.watermark for each, _ in brought),
-        fetched=tuple(Fetched(kept, each.fetched_at) for each, kept in brought),
-        claims=tuple(claims),
-    )
 
 
 #: What those hear who wait for an answer: a verdict, or how far the query of an interval is.
@@ -91,16 +59,6 @@ def _ignore(_chunk: JudgedChunk) -> None:
 
 def _no_percent(_interval: Interval, _percent: float | None) -> None:
     return
-
-
-def _told(partition: FetchedPartition) -> Kept:
-    return Kept(
-        partition.interval,
-        partition.rows.num_rows,
-        sum(chunk.calls for chunk in partition.chunks),
-        partition.watermark,
-        partition.fetched_at,
-    )
 
 
 @dataclass(frozen=True)
@@ -119,6 +77,7 @@ class ReportService:
         on_keep: hears of what was written to history.
         pacings: by platform, when its jobs are asked for.
         declared: reports whose rows may be rolled up to answer what another one lacks.
+        retention: by platform, how long its vendor keeps figures, where that is declared.
     """
 
     platforms: Mapping[str, Platform]
@@ -133,6 +92,7 @@ class ReportService:
     on_keep: OnKeep = keep_no_record
     pacings: Mapping[str, Pacing] = field(default_factory=dict[str, Pacing])
     declared: Sequence[Report] = ()
+    retention: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
 
     def series(self, report: Report) -> Series:
         """The report as this tenant's series."""
@@ -180,82 +140,10 @@ class ReportService:
         Yields:
             Every partition once, as it is finished; one that has not begun yet has failed.
         """
-        fetched = self._fetched(report, wanted, lane, on_chunk, on_percent, keep=None, again=again)
+        fetched = self._gathering(report).partitions(wanted, lane, on_chunk, on_percent, again=again)
         async with aclosing(fetched) as partitions:
             async for partition in partitions:
                 yield partition
-
-    async def _fetched(
-        self,
-        report: Report,
-        wanted: Mapping[str, Interval],
-        lane: Lane,
-        on_chunk: Callable[[JudgedChunk], None],
-        on_percent: OnPercent,
-        *,
-        keep: Keep | None,
-        again: bool = False,
-    ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
-        series, now = self.series(report), self.clock()
-        freshness = report_freshness(report)
-        for key in [key for key, span in wanted.items() if clipped_to_now(span, report, now) is None]:
-            yield FailedPartition(key, wanted[key], _not_begun(wanted[key]))
-        wanted = {key: span for key, span in wanted.items() if clipped_to_now(span, report, now) is not None}
-        spans = IntervalSet(wanted.values())
-        coverage = await asyncio.to_thread(self.history.coverage, series)
-        held_intervals = IntervalSet() if again else spans - coverage.to_ask(spans, now, freshness)
-        gaps = IntervalSet(part for gap in spans - held_intervals if (part := clipped_to_now(gap, report, now)))
-        held = Held(
-            held_intervals,
-            held_intervals & coverage.provisional,
-            await self._held_rows(series, held_intervals),
-            coverage.watermark,
-            coverage.provisional_fetched_at,
-        )
-
-        def missing(chunk: Interval, held: Coverage) -> IntervalSet:
-            return (
-                IntervalSet([chunk]) - held.since(now) if again else held.to_ask(IntervalSet([chunk]), now, freshness)
-            )
-
-        def not_before(interval: Interval) -> datetime:
-            # An answer that was all final when it was asked for is as good as one of now.
-            return now if again else min(interval.end + report.settle, now - freshness)
-
-        async def send(interval: Interval) -> VendorAnswer:
-            return await ask_once_more(jobs, interval)
-
-        judged: list[JudgedChunk] = []
-
-        def hear(chunk: JudgedChunk) -> None:
-            judged.append(chunk)
-            on_chunk(chunk)
-
-        async def note() -> None:
-            chunks = list(judged)
-            judged.clear()
-            await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
-
-        lengths = await asyncio.to_thread(self.history.lengths, series, now)
-        density = await self._density(series, coverage, spans)
-        judge = Judge(report, density, send, hear, lengths)
-        pacing = self.pacings.get(report.platform) or Pacing()
-        async with Jobs(
-            self.platform(report), series, lane, self.clock, self.ledger, not_before, pacing, on_percent
-        ) as jobs:
-            flying = Flying(
-                jobs,
-                judge,
-                self.flights,
-                lambda around: asyncio.to_thread(self.history.coverage, series, around),
-                lambda intervals: self._held_rows(series, intervals),
-                missing,
-                keep,
-            )
-            async with aclosing(fetch_partitions(flying, wanted, held, chunks_of(gaps, report))) as partitions:
-                async for partition in partitions:
-                    await note()
-                    yield partition
 
     async def keep(self, report: Report, partitions: Sequence[FetchedPartition], claims: Sequence[Claim] = ()) -> None:
         """Write what the vendor was asked for to history, rows and coverage in one transaction.
@@ -265,18 +153,19 @@ class ReportService:
         Raises:
             LeaseLost: another process has taken over one of the claims that the rows come from.
         """
-        asked = [partition for partition in partitions if partition.asked]
-        if not asked:
-            return
-        series, newer = self.series(report), IntervalSet()
-        while replacement := _replacement(series, asked, newer, claims):
-            try:
-                with spans.span("store history", report=report.report):
-                    await asyncio.to_thread(self.history.replace, replacement)
-                break
-            except HeldNewer as held:
-                newer |= held.intervals
-        await asyncio.to_thread(self.on_keep, report, [_told(partition) for partition in asked])
+        await keep(self.history, self.series(report), partitions, claims, self.on_keep)
+
+    def _gathering(self, report: Report) -> Gathering:
+        return Gathering(
+            series=self.series(report),
+            platform=self.platform(report),
+            history=self.history,
+            ledger=self.ledger,
+            flights=self.flights,
+            clock=self.clock,
+            pacing=self.pacings.get(report.platform) or Pacing(),
+            reach=self.reach(report),
+        )
 
     def query(self, report: Report, interval: str | Interval, narrowing: Narrowing = AS_DECLARED) -> Query:
         """What is asked now: the part of the interval whose buckets have begun.
@@ -298,7 +187,7 @@ class ReportService:
         now = self.clock()
         begun = clipped_to_now(wanted.interval, wanted.asked, now)
         if begun is None:
-            raise _not_begun(wanted.interval)
+            raise not_begun(wanted.interval)
         query = replace(wanted, interval=begun).query(self.tenant)
         return replace(query, begun=clipped_to_now(begun, wanted.declared, now)) if wanted.is_narrowed else query
 
@@ -353,8 +242,9 @@ class ReportService:
             QueryError: as ``query`` does.
             IncompleteAnswer, UpstreamError, SchemaMismatch: the vendor's answer cannot be had or kept.
         """
-        query = self.query(report, interval, narrowing)
-        return await self.answer_query(query, lane, on_chunk=on_chunk, on_percent=on_percent)
+        return await self.answer_query(
+            self.query(report, interval, narrowing), lane, on_chunk=on_chunk, on_percent=on_percent
+        )
 
     async def answer_query(
         self,
@@ -369,6 +259,26 @@ class ReportService:
         What is asked of the vendor is always the series that history keeps, so that every other way to look at it is
         answered from there.
         """
+
+        def hear(news: News) -> None:
+            if isinstance(news, JudgedChunk):
+                on_chunk(news)
+            else:
+                on_percent(*news)
+
+        key = query.key(HOT_TTL_TIER)
+        found = self.sharing.run(key, self._finding(query, lane), hear)
+        # Callers of a crowd are woken one after another, and none should free what the first alone needs.
+        del query
+        answer = await found
+        if answer is None:
+            raise RuntimeError(f"{key} was kept, and history does not hold it")
+        return answer
+
+    def _finding(
+        self, query: Query, lane: Lane
+    ) -> Callable[[Callable[[News], None]], Coroutine[Any, Any, Answer | None]]:
+        """What finds an answer, telling of its progress, for all identical callers of this process."""
 
         async def found(tell: Callable[[News], None]) -> Answer | None:
             asked_at = self.clock()
@@ -391,16 +301,7 @@ class ReportService:
                 # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
                 return await self._from_history(query, asked_at)
 
-        def hear(news: News) -> None:
-            if isinstance(news, JudgedChunk):
-                on_chunk(news)
-            else:
-                on_percent(*news)
-
-        answer = await self.sharing.run(query.key(HOT_TTL_TIER), found, hear)
-        if answer is None:
-            raise RuntimeError(f"{query.kept.report.report} {query.span} was kept, and history does not hold it")
-        return answer
+        return found
 
     async def rendered(self, report: Report, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
         """Answers as they would go out, for those of the intervals that history holds, in a few reads."""
@@ -423,7 +324,9 @@ class ReportService:
         async def keep(proven: Proven, claims: Sequence[Claim]) -> None:
             await self.keep(report, [finished(proven)], claims)
 
-        fetched = self._fetched(report, wanted, lane, tell, lambda part, percent: tell((part, percent)), keep=keep)
+        fetched = self._gathering(report).partitions(
+            wanted, lane, tell, lambda part, percent: tell((part, percent)), keep=keep
+        )
         async with aclosing(fetched) as partitions:
             async for partition in partitions:
                 if isinstance(partition, FailedPartition):
@@ -442,7 +345,12 @@ class ReportService:
 
     @property
     def _planner(self) -> Planner:
-        return Planner(self.history, self.columns, self.declared, self.tenant)
+        return Planner(self.history, self.columns, self.declared, self.tenant, self.reach)
+
+    def reach(self, report: Report) -> datetime | None:
+        """The instant before which a report's vendor keeps nothing, or None where that is not declared."""
+        kept = self.retention.get(report.platform)
+        return self.clock() - kept if kept else None
 
     async def _from_history(self, query: Query, asked_at: datetime) -> Answer | None:
         """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
@@ -459,26 +367,8 @@ class ReportService:
             completeness = rolled_up(completeness, query)
         answer = render(query, await self._planner.rows(plan), completeness)
         with spans.span("store hot", report=query.kept.report.report):
-            await self.hot.put([(query, answer)], cost=time.monotonic() - started)
+            await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
         return answer
 
     async def _held_rows(self, series: Series, intervals: IntervalSet) -> Rows:
         return await asyncio.to_thread(self.history.rows, series, intervals, self.columns(series.report))
-
-    async def _density(self, series: Series, coverage: Coverage, spans: IntervalSet) -> Density:
-        report = series.report
-        density = Density(report.zone, report.groups_a_bucket())
-        starts, ends = [part.start for part in spans], [part.end for part in spans]
-        if not starts:
-            return density
-        around = Interval(min(starts) - _COMPARABLE_DAYS, max(ends))
-        groups = await asyncio.to_thread(self.history.groups_by_bucket, series, around)
-        for part in coverage.complete & IntervalSet([around]):
-            # The look-back may begin inside a bucket, which then teaches nothing.
-            whole = [
-                bucket
-                for bucket in pieces(part, report.step, report.zone)
-                if is_aligned(bucket, report.step, report.zone)
-            ]
-            density.learn({bucket: groups.get(bucket.start, 0) for bucket in whole})
-        return density

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from cache_pipeline.query.series import Query
 from cache_pipeline.tiers.answer import Answer, Completeness
 from cache_pipeline.tiers.redis_link import RedisLink
-from cache_pipeline.tiers.ttl import HOT_TTL, HOT_TTL_TIER, is_due, jittered
+from cache_pipeline.tiers.ttl import HOT_TTL_TIER, hot_life, is_due, jittered, report_freshness
 
 _SEPARATOR = b"\n"
 
@@ -103,18 +103,22 @@ class HotTier:
         age = self._now() - header["written_at"]
         return Held(answer, due=is_due(age, header["life"], header["cost"], self._uniform()))
 
-    async def put(self, answers: Iterable[tuple[Query, Answer]], cost: float = 0.0) -> None:
-        """Keep answers for less than five seconds each (G8, G21), in one round trip.
+    async def put(self, answers: Iterable[tuple[Query, Answer]], as_of: datetime, cost: float = 0.0) -> None:
+        """Keep answers for less than five seconds each (G8, G21), and none beyond its freshness (G11), in one round trip.
 
         Args:
             answers: with what they answer.
+            as_of: the time by which their figures age.
             cost: seconds that making one of them takes.
         """
 
         async def write() -> None:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for query, answer in answers:
-                    life = jittered(HOT_TTL, self._uniform).total_seconds()
+                    known = answer.completeness
+                    oldest = known.fetched_at if known.provisional_from else None
+                    longest = hot_life(oldest, report_freshness(query.kept.report), as_of)
+                    life = jittered(longest, self._uniform).total_seconds()
                     packed = _packed(answer, self._now(), life, cost)
                     pipeline.set(query.key(HOT_TTL_TIER), packed, px=int(life * 1000))
                 await pipeline.execute()

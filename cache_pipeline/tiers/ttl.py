@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cache_pipeline.query.report import Report
 
@@ -13,6 +13,7 @@ HOT_TTL = timedelta(seconds=4.9)
 #: Name of the hot tier's lifetime within a key (G7).
 HOT_TTL_TIER = "5s"
 
+_LEAST_HOT = timedelta(seconds=1)
 _HOUR_TTL = timedelta(minutes=15)
 _DAY_TTL = timedelta(hours=4)
 _LEAST, _MOST = timedelta(seconds=30), timedelta(hours=4)
@@ -32,6 +33,22 @@ def freshness_ttl(interval: timedelta) -> timedelta:
 def report_freshness(report: Report) -> timedelta:
     """The declared freshness, or the rule applied to the report's partition."""
     return report.freshness or freshness_ttl(report.partition.step.nominal)
+
+
+def hot_life(fetched_at: datetime | None, freshness: timedelta, now: datetime) -> timedelta:
+    """How long the hot tier may hold an answer: no longer than the oldest of its provisional parts stays fresh.
+
+    Args:
+        fetched_at: when that part was fetched; None where all parts are final, which do not age.
+        freshness: how old it may grow.
+        now: the time.
+
+    Returns:
+        Never less than a second, for other processes wait for it there. What is too old already was the best to be had, by
+        a slow vendor's doing or by declaration, and is held as long as any.
+    """
+    left = HOT_TTL if fetched_at is None else fetched_at + freshness - now
+    return min(HOT_TTL, max(left, _LEAST_HOT)) if left > timedelta(0) else HOT_TTL
 
 
 def jittered(ttl: timedelta, random: Callable[[], float]) -> timedelta:

@@ -22,6 +22,7 @@ def said(servers, simulator_url, tmp_path: Path, monkeypatch, capsys):
         "base_url": simulator_url,
         "login_url": f"{simulator_url}/oauth/token",
         "clients": [{"client_id": "demo-client", "client_secret": "demo-secret"}],
+        "retention_days": 3650,
     }
     monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", json.dumps(account))
     monkeypatch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(tmp_path))
@@ -82,6 +83,8 @@ def test_people_see_tables(said, monkeypatch):
         (("query", "quarters", DAY, "--time-zone", "Mars/Olympus"), "time_zone: time zone 'Mars/Olympus'"),
         (("plan", "quarters", "2026-01-05/2026-01-04"), "reversed"),
         (("plan", "quarters", "2999-01-01/P1D"), "has not begun yet"),
+        (("plan", "quarters", "1999-01-01/P1D"), "keeps nothing from before"),
+        (("query", "quarters", "1999-01-01/P1D"), "(CACHE_PIPELINE_REPORTDATA__RETENTION_DAYS): ask from"),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_one_line_and_code_two(said, capsys, simulator_url, arguments, told):

@@ -123,6 +123,7 @@ def settings_for(postgres_url: str, redis_url: str, vendor_url: str, **changes: 
             login_url=f"{vendor_url}/oauth/token",  # pyright: ignore[reportArgumentType]
             clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
             requests_per_window=100_000,
+            retention_days=20_000,
         ),
         **({"gateway": GatewaySettings(auth="off"), "jobs": JobSettings(lease_seconds=2)} | changes),
     )

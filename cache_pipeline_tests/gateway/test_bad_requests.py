@@ -20,6 +20,7 @@ BAD = [
     ("an interval that cuts a bucket", "GET", f"{BASE}?interval=2026-01-05T00:10Z/2026-01-05T02:00Z", None, 422, "PT1H"),
     ("a huge interval", "GET", f"{BASE}?interval=1950-01-01/2026-01-01", None, 422, "buckets of PT1H"),
     ("a future interval", "GET", f"{BASE}?interval=2090-01-01/2090-01-02", None, 422, "not begun"),
+    ("one that the vendor forgot", "GET", f"{BASE}?interval=1960-01-01/1960-01-02", None, 422, "RETENTION_DAYS"),
     ("a far year", "GET", f"{BASE}?interval=9999-01-01/9999-01-02", None, 422, "years"),
     ("a NUL", "GET", f"{BASE}?interval=2026-01-05%00/2026-01-06", None, 422, "ISO 8601"),
     ("an unknown report", "GET", f"/v1/reports/nothing?interval={DAY}", None, 404, "queue_hour"),

@@ -123,6 +123,7 @@ def test_a_refused_login_is_one_clear_line_without_a_secret(
         ("CACHE_PIPELINE_REDIS_URL", None, "CACHE_PIPELINE_REDIS_URL is not set"),
         ("CACHE_PIPELINE_GENESYS", '{"base_url": "nowhere"}', "CACHE_PIPELINE_GENESYS__"),
         ("CACHE_PIPELINE_TENANT", "NOT A TENANT", "CACHE_PIPELINE_TENANT"),
+        ("CACHE_PIPELINE_GENESYS__RETENTION_DAYS", "100", "genesys keeps nothing from before"),
     ],
 )
 def test_a_setting_that_is_missing_or_wrong_where_the_run_executes_is_named(

@@ -182,3 +182,19 @@ def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, 
     assert not found.due & kept.coverage.complete
     assert all(kept.coverage.gaps(IntervalSet([part]), NOW, timedelta(minutes=10)) for part in found.due)
     assert not found.coverage.gaps(IntervalSet([found.query.span]) - found.due, NOW, timedelta(minutes=10))
+
+
+def test_an_answer_of_own_and_borrowed_parts_is_as_old_as_the_oldest_of_them_and_due_when_that_one_is():
+    """G11: each part has an age of its own; the quarters' freshness is their own affair."""
+    today = span("06T00:00", "06T12:00")
+    first, second, third = span("06T00:00", "06T04:00"), span("06T04:00", "06T08:00"), span("06T08:00", "06T12:00")
+    at = {first: NOW - timedelta(minutes=3), second: NOW - timedelta(minutes=7), third: NOW - timedelta(minutes=5)}
+    own = holding(provisional=[(first, at[first]), (third, at[third])])
+    lent = holding(QUARTERS, provisional=[(second, at[second])])
+    for minutes in (0, 2.9):
+        found = plan(query(interval=today), own, [lent], NOW + timedelta(minutes=minutes))
+        assert not found.due
+        known = found.coverage.of(today)
+        assert known is not None
+        assert (known.fetched_at, known.provisional_from) == (at[second], today.start)
+    assert plan(query(interval=today), own, [lent], NOW + timedelta(minutes=3)).due & IntervalSet([second])

@@ -149,6 +149,32 @@ async def test_an_interval_that_has_not_begun_is_refused(open_world: OpenWorld, 
         assert isinstance(found["morning"], FetchedPartition)
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_the_vendor_keeps_no_longer_is_refused_unless_history_holds_it(open_world: OpenWorld, again: bool):
+    """Its empty answer would pass for a quiet day, and be written over what is held."""
+    longer = Interval(MORNING.start - 2 * HOUR, MORNING.end)
+    async with open_world() as world:
+        await fetch_and_keep(world, MORNING)
+        asked = await world.submits()
+        forgetful = replace(world.service, retention={"reportdata": NOON - MORNING.start - timedelta(minutes=90)})
+        assert (await forgetful.answer(REPORT, MORNING)).completeness.complete_through == MORNING.end
+        told = (
+            "queue_hour 2026-01-05T04:00:00Z/2026-01-05T06:00:00Z is not held, and reportdata keeps nothing from before "
+            "2026-01-05T07:30:00Z (CACHE_PIPELINE_REPORTDATA__RETENTION_DAYS): ask from 2026-01-05T08:00:00Z on"
+        )
+        query = forgetful.query(REPORT, longer)
+        for refused in (forgetful.answer_query(query), forgetful.ready(query), forgetful.plan(query)):
+            with pytest.raises(InvalidInterval) as error:
+                await refused
+            assert str(error.value) == told
+        wanted = {"old": longer, "held": MORNING, "new": Interval(MORNING.end, MORNING.end + HOUR)}
+        found = {p.key: p async for p in forgetful.fetch(REPORT, wanted, Lane.scheduled, again=again)}
+        kinds = {key: type(each) for key, each in found.items()}
+        held = FailedPartition if again else FetchedPartition
+        assert kinds == {"old": FailedPartition, "held": held, "new": FetchedPartition}
+        assert await world.submits() == asked + 1
+
+
 async def test_an_interval_that_cuts_a_bucket_is_refused_before_anything_is_sent(open_world: OpenWorld):
     cut = Interval(MORNING.start, MORNING.end + timedelta(minutes=10))
     async with open_world() as world:

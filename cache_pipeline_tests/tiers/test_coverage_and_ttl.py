@@ -66,6 +66,37 @@ def test_completeness_is_told_only_of_what_is_held_whole(complete, provisional, 
         assert known == Completeness(first_open, first_open, NOW)
 
 
+@given(
+    st.dictionaries(st.integers(0, LIMIT - 1), st.integers(0, 14), min_size=1, max_size=LIMIT),
+    sets_of_spans,
+    spans,
+    st.integers(0, 20),
+)
+def test_an_answer_is_as_old_as_its_oldest_part_and_is_asked_for_again_when_that_is_too_old_and_not_before(
+    ages, complete, span, later
+):
+    """G11, at the seam of every part: minutes by their age, any of them final."""
+    final = model(complete)
+    open_ages = {each: age for each, age in ages.items() if each not in final}
+    parts = [
+        Fetched(interval_set({each for each in open_ages if open_ages[each] == age}), NOW - timedelta(minutes=age))
+        for age in sorted(set(open_ages.values()))
+    ]
+    coverage = Coverage(interval_set(final), interval_set(set(open_ages)), minute(LIMIT), tuple(parts))
+    wanted = model([span]) & (final | set(open_ages))
+    for part in interval_set(wanted):
+        known = coverage.of(part)
+        assert known is not None
+        inside = [age for each, age in open_ages.items() if part.holds(minute(each))]
+        if not inside:
+            assert known.provisional_from is None
+            assert not coverage.gaps(IntervalSet([part]), NOW + timedelta(days=365), FRESHNESS)
+            continue
+        assert known.fetched_at == NOW - timedelta(minutes=max(inside))
+        now = NOW + timedelta(minutes=later)
+        assert bool(coverage.gaps(IntervalSet([part]), now, FRESHNESS)) == (now - known.fetched_at >= FRESHNESS)
+
+
 @pytest.mark.parametrize(
     ("interval", "ttl"),
     [

@@ -2,7 +2,7 @@ import json
 import random
 import statistics
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -12,10 +12,11 @@ from redis.asyncio import Redis
 from cache_pipeline.query.series import Query
 from cache_pipeline.tiers.answer import Answer, Completeness, render
 from cache_pipeline.tiers.hot import HotTier
-from cache_pipeline.tiers.ttl import is_due
+from cache_pipeline.tiers.ttl import is_due, report_freshness
 from cache_pipeline_tests.tiers.rows import NOW, SERIES, hours, table
 
 QUERY = Query(SERIES, hours(0, 6))
+FRESHNESS = report_freshness(SERIES.report)
 ANSWER = Answer(b'{"rows":[]}', '"abc"', Completeness(NOW, NOW, NOW))
 
 
@@ -33,13 +34,13 @@ ANSWER = Answer(b'{"rows":[]}', '"abc"', Completeness(NOW, NOW, NOW))
 )
 async def test_an_answer_comes_back_byte_for_byte(redis: Redis, answer: Answer):
     tier = HotTier(redis)
-    await tier.put([(QUERY, answer)])
+    await tier.put([(QUERY, answer)], NOW)
     assert await tier.get(QUERY) == answer
 
 
 async def test_nothing_is_held_that_was_not_put(redis: Redis):
     tier = HotTier(redis)
-    await tier.put([(QUERY, ANSWER)])
+    await tier.put([(QUERY, ANSWER)], NOW)
     assert await tier.get(Query(SERIES, hours(0, 7))) is None
     assert await tier.get(Query(replace(SERIES, tenant="other"), hours(0, 6))) is None
 
@@ -49,24 +50,44 @@ async def test_an_answer_lives_less_than_five_seconds_and_at_most_a_tenth_shorte
     redis: Redis, chance: float, least: int, most: int
 ):
     """G8 and G21."""
-    await HotTier(redis, lambda: chance).put([(QUERY, ANSWER)])
+    await HotTier(redis, lambda: chance).put([(QUERY, ANSWER)], NOW)
     [key] = await redis.keys("*")
     assert key.decode() == QUERY.key("5s")
     assert least <= await redis.pttl(key) <= most
 
 
+@pytest.mark.parametrize(
+    ("age", "most"),
+    [(timedelta(0), 4900), (FRESHNESS - timedelta(seconds=3), 3000), (FRESHNESS - timedelta(milliseconds=1), 1000),
+     # It was the best to be had, and others wait for it here.
+     (FRESHNESS + timedelta(seconds=1), 4900)],
+)  # fmt: skip
+async def test_no_answer_that_was_fresh_outlives_the_freshness_of_its_oldest_part(
+    redis: Redis, age: timedelta, most: int
+):
+    """G11."""
+    await HotTier(redis, lambda: 0.0).put([(QUERY, ANSWER)], NOW + age)
+    assert most - 100 <= await redis.pttl(QUERY.key("5s")) <= most
+
+
+async def test_final_figures_do_not_age(redis: Redis):
+    final = replace(ANSWER, completeness=Completeness(NOW, None, NOW))
+    await HotTier(redis, lambda: 0.0).put([(QUERY, final)], NOW + FRESHNESS - timedelta(seconds=2))
+    assert await redis.pttl(QUERY.key("5s")) > 4000
+
+
 async def test_each_answer_has_a_life_of_its_own(redis: Redis):
     chances = iter([0.0, 0.9])
     other = Query(SERIES, hours(0, 7))
-    await HotTier(redis, lambda: next(chances)).put([(QUERY, ANSWER), (other, ANSWER)])
+    await HotTier(redis, lambda: next(chances)).put([(QUERY, ANSWER), (other, ANSWER)], NOW)
     lives = [await redis.pttl(each.key("5s")) for each in (QUERY, other)]
     assert 400 <= lives[0] - lives[1] <= 480
 
 
 async def test_a_newer_answer_takes_the_place_of_the_old(redis: Redis):
     tier = HotTier(redis)
-    await tier.put([(QUERY, ANSWER)])
-    await tier.put([(QUERY, replace(ANSWER, body=b"new"))])
+    await tier.put([(QUERY, ANSWER)], NOW)
+    await tier.put([(QUERY, replace(ANSWER, body=b"new"))], NOW)
     held = await tier.get(QUERY)
     assert held
     assert held.body == b"new"
@@ -74,7 +95,7 @@ async def test_a_newer_answer_takes_the_place_of_the_old(redis: Redis):
 
 async def test_dropping_forgets_those_and_no_others(redis: Redis):
     tier, other = HotTier(redis), Query(SERIES, hours(0, 7))
-    await tier.put([(QUERY, ANSWER), (other, ANSWER)])
+    await tier.put([(QUERY, ANSWER), (other, ANSWER)], NOW)
     await tier.drop([])
     await tier.drop([QUERY, Query(SERIES, hours(0, 9))])
     assert await tier.get(QUERY) is None
@@ -82,7 +103,7 @@ async def test_dropping_forgets_those_and_no_others(redis: Redis):
 
 
 async def test_nothing_to_put_is_no_error(redis: Redis):
-    await HotTier(redis).put([])
+    await HotTier(redis).put([], NOW)
     assert await redis.dbsize() == 0
 
 
@@ -131,7 +152,7 @@ class Clock:
 
 async def due_after(redis: Redis, age: float, chance: float, cost: float = 0.0) -> bool:
     clock = Clock()
-    await HotTier(redis, lambda: 0.0, clock).put([(QUERY, ANSWER)], cost)
+    await HotTier(redis, lambda: 0.0, clock).put([(QUERY, ANSWER)], NOW, cost)
     clock.at += age
     held = await HotTier(redis, lambda: chance, clock).look(QUERY)
     assert held
@@ -177,7 +198,7 @@ async def test_without_redis_nothing_is_held_nothing_is_raised_and_it_is_said_on
     async with Redis.from_url("redis://127.0.0.1:9") as nowhere:
         tier = HotTier(nowhere)
         for _ in range(3):
-            await tier.put([(QUERY, ANSWER)])
+            await tier.put([(QUERY, ANSWER)], NOW)
             assert await tier.get(QUERY) is None
             await tier.drop([QUERY])
     assert caplog.text.count("the hot tier holds nothing, and history answers") == 1

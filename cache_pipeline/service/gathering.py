@@ -1,0 +1,177 @@
+"""Brings together the rows of some intervals: from history what it holds, from the vendor the rest, proven."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cache_pipeline.query.calendar import is_aligned, pieces
+from cache_pipeline.query.completeness import Density, JudgedChunk
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.service.asking import VendorAnswer
+from cache_pipeline.service.fetching import (
+    FailedPartition,
+    FetchedPartition,
+    Held,
+    chunks_of,
+    clipped_to_now,
+    fetch_partitions,
+)
+from cache_pipeline.service.flying import Flying, Keep, ask_once_more
+from cache_pipeline.service.jobs import Jobs, OnPercent
+from cache_pipeline.service.judging import Judge
+from cache_pipeline.service.reach import not_begun, out_of_reach
+from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.tiers.flights import Flights
+from cache_pipeline.tiers.history import History
+from cache_pipeline.tiers.ledger import Ledger
+from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.upstream.platforms.base import Platform
+from cache_pipeline.upstream.polling import Pacing
+from cache_pipeline.upstream.quota import Lane
+
+#: How far back history is looked at for what comparable days hold.
+_COMPARABLE_DAYS = timedelta(days=28)
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """Gathers rows of one series.
+
+    Attributes:
+        series: whose rows.
+        platform: the vendor.
+        history: where what is held is.
+        ledger: where every upstream query is noted.
+        flights: one for each thing that is asked, over all processes.
+        clock: the time, in UTC.
+        pacing: when jobs are asked for.
+        reach: the instant before which the vendor keeps nothing, or None where that is not known.
+    """
+
+    series: Series
+    platform: Platform
+    history: History
+    ledger: Ledger
+    flights: Flights
+    clock: Callable[[], datetime]
+    pacing: Pacing
+    reach: datetime | None
+
+    @property
+    def report(self) -> Report:
+        """The declaration."""
+        return self.series.report
+
+    async def partitions(
+        self,
+        wanted: Mapping[str, Interval],
+        lane: Lane,
+        on_chunk: Callable[[JudgedChunk], None],
+        on_percent: OnPercent,
+        *,
+        keep: Keep | None = None,
+        again: bool = False,
+    ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
+        """Every partition once, as it is finished; one that has not begun, or is kept by nobody any more, has failed.
+
+        Args:
+            wanted: interval by partition key; ends must be boundaries of the granularity.
+            lane: who asks.
+            on_chunk: hears of every judged answer as it falls.
+            on_percent: hears, at every poll, how far the query of an interval is.
+            keep: writes proven rows to history at once; None where that is left to whoever asked.
+            again: ask for everything, whatever history holds.
+        """
+        report, series, now = self.report, self.series, self.clock()
+        freshness = report_freshness(report)
+        for key in [key for key, span in wanted.items() if clipped_to_now(span, report, now) is None]:
+            yield FailedPartition(key, wanted[key], not_begun(wanted[key]))
+        wanted = {key: span for key, span in wanted.items() if clipped_to_now(span, report, now) is not None}
+        spans = IntervalSet(wanted.values())
+        coverage = await asyncio.to_thread(self.history.coverage, series)
+        held_intervals = IntervalSet() if again else spans - coverage.to_ask(spans, now, freshness)
+        gaps = IntervalSet(part for gap in spans - held_intervals if (part := clipped_to_now(gap, report, now)))
+        for key, span in wanted.items():
+            if (refused := out_of_reach(report, gaps & IntervalSet([span]), self.reach)) is not None:
+                yield FailedPartition(key, span, refused)
+                wanted = {other: each for other, each in wanted.items() if other != key}
+        gaps &= IntervalSet(wanted.values())
+        held = Held(
+            held_intervals,
+            held_intervals & coverage.provisional,
+            await self._held_rows(held_intervals),
+            coverage.watermark,
+            coverage.provisional_fetched_at,
+        )
+
+        def missing(chunk: Interval, held: Coverage) -> IntervalSet:
+            return (
+                IntervalSet([chunk]) - held.since(now) if again else held.to_ask(IntervalSet([chunk]), now, freshness)
+            )
+
+        def not_before(interval: Interval) -> datetime:
+            # An answer that was all final when it was asked for is as good as one of now.
+            return now if again else min(interval.end + report.settle, now - freshness)
+
+        async def send(interval: Interval) -> VendorAnswer:
+            return await ask_once_more(jobs, interval)
+
+        judged: list[JudgedChunk] = []
+
+        def hear(chunk: JudgedChunk) -> None:
+            judged.append(chunk)
+            on_chunk(chunk)
+
+        async def note() -> None:
+            chunks = list(judged)
+            judged.clear()
+            await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
+
+        lengths = await asyncio.to_thread(self.history.lengths, series, now)
+        density = await self._density(coverage, spans)
+        judge = Judge(report, density, send, hear, lengths)
+        async with Jobs(
+            self.platform, series, lane, self.clock, self.ledger, not_before, self.pacing, on_percent
+        ) as jobs:
+            flying = Flying(
+                jobs,
+                judge,
+                self.flights,
+                lambda around: asyncio.to_thread(self.history.coverage, series, around),
+                self._held_rows,
+                missing,
+                keep,
+            )
+            async with aclosing(fetch_partitions(flying, wanted, held, chunks_of(gaps, report))) as partitions:
+                async for partition in partitions:
+                    await note()
+                    yield partition
+
+    async def _held_rows(self, intervals: IntervalSet) -> Rows:
+        columns = self.platform.columns(self.report)
+        return await asyncio.to_thread(self.history.rows, self.series, intervals, columns)
+
+    async def _density(self, coverage: Coverage, spans: IntervalSet) -> Density:
+        report = self.report
+        density = Density(report.zone, report.groups_a_bucket())
+        starts, ends = [part.start for part in spans], [part.end for part in spans]
+        if not starts:
+            return density
+        around = Interval(min(starts) - _COMPARABLE_DAYS, max(ends))
+        groups = await asyncio.to_thread(self.history.groups_by_bucket, self.series, around)
+        for part in coverage.complete & IntervalSet([around]):
+            # The look-back may begin inside a bucket, which then teaches nothing.
+            whole = [
+                bucket
+                for bucket in pieces(part, report.step, report.zone)
+                if is_aligned(bucket, report.step, report.zone)
+            ]
+            density.learn({bucket: groups.get(bucket.start, 0) for bucket in whole})
+        return density

@@ -1,0 +1,80 @@
+"""Writes fetched partitions to history, beside the newer figures that it may hold by then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from cache_pipeline.query.interval import IntervalSet
+from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.service.fetching import FetchedPartition
+from cache_pipeline.service.kept import Kept, OnKeep
+from cache_pipeline.telemetry.spans import span
+from cache_pipeline.tiers.coverage import Fetched
+from cache_pipeline.tiers.fetched import HeldNewer
+from cache_pipeline.tiers.history import History, Replacement
+from cache_pipeline.tiers.ledger import Claim
+
+
+async def keep(
+    history: History,
+    series: Series,
+    partitions: Sequence[FetchedPartition],
+    claims: Sequence[Claim],
+    on_keep: OnKeep,
+) -> None:
+    """Write what the vendor was asked for, rows and coverage in one transaction.
+
+    Args:
+        history: where.
+        series: whose rows.
+        partitions: what came out of history stays as it is there, and so does what others have asked for since.
+        claims: the ledger's entries that the rows come from.
+        on_keep: hears of it afterwards.
+
+    Raises:
+        LeaseLost: another process has taken over one of the claims.
+    """
+    asked = [partition for partition in partitions if partition.asked]
+    if not asked:
+        return
+    newer = IntervalSet()
+    while replacement := _replacement(series, asked, newer, claims):
+        try:
+            with span("store history", report=series.report.report):
+                await asyncio.to_thread(history.replace, replacement)
+            break
+        except HeldNewer as held:
+            newer |= held.intervals
+    await asyncio.to_thread(on_keep, series.report, [_told(partition) for partition in asked])
+
+
+def _replacement(
+    series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet, claims: Sequence[Claim]
+) -> Replacement | None:
+    """What partitions bring to history beside the newer figures that it holds."""
+    brought = [(each, kept) for each in partitions if (kept := each.asked - newer)]
+    if not brought:
+        return None
+    return Replacement(
+        series=series,
+        final=IntervalSet(part for each, kept in brought for part in each.final(series.report) & kept),
+        provisional=IntervalSet(part for each, kept in brought for part in each.provisional(series.report) & kept),
+        rows=Rows.joined(
+            brought[0][0].rows.schema, (each.rows.within(part) for each, kept in brought for part in kept)
+        ),
+        watermark=max(each.watermark for each, _ in brought),
+        fetched=tuple(Fetched(kept, each.fetched_at) for each, kept in brought),
+        claims=tuple(claims),
+    )
+
+
+def _told(partition: FetchedPartition) -> Kept:
+    return Kept(
+        partition.interval,
+        partition.rows.num_rows,
+        sum(chunk.calls for chunk in partition.chunks),
+        partition.watermark,
+        partition.fetched_at,
+    )

@@ -1,0 +1,41 @@
+"""What can be asked of a vendor at all: nothing that has not begun, and nothing older than it keeps.
+
+It is refused before anything is sent. An empty answer about figures that are kept no longer would look like a quiet day, and would be written over what history holds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cache_pipeline.query.calendar import floor, following
+from cache_pipeline.query.errors import InvalidInterval
+from cache_pipeline.query.interval import Interval, IntervalSet, canonical_instant
+from cache_pipeline.query.report import Report
+
+
+def not_begun(interval: Interval) -> InvalidInterval:
+    """The error of asking for the future."""
+    return InvalidInterval(f"interval {interval} has not begun yet")
+
+
+def out_of_reach(report: Report, gaps: IntervalSet, reach: datetime | None) -> InvalidInterval | None:
+    """The error of asking the vendor for some gaps, where a bucket of them began before what it still keeps.
+
+    Args:
+        report: whose gaps.
+        gaps: what the vendor would be asked for.
+        reach: nothing that was before is kept by it; None where that is not known.
+    """
+    if reach is None or not gaps:
+        return None
+    first = floor(reach, report.step, report.zone)
+    if first < reach:
+        first = following(first, report.step, report.zone)
+    lost = next((Interval(part.start, min(part.end, first)) for part in gaps if part.start < first), None)
+    if lost is None:
+        return None
+    setting = f"CACHE_PIPELINE_{report.platform.upper()}__RETENTION_DAYS"
+    return InvalidInterval(
+        f"{report.report} {lost} is not held, and {report.platform} keeps nothing from before "
+        f"{canonical_instant(reach.replace(microsecond=0))} ({setting}): ask from {canonical_instant(first)} on"
+    )
