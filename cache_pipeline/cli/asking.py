@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 import click
 from pydantic import ValidationError
@@ -12,8 +13,6 @@ from pydantic import ValidationError
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.requested import Narrowing
-
-C = TypeVar("C", bound=Callable[..., None])
 
 _OPTIONS = (
     click.option("--group-by", metavar="NAMES", help="Fewer dimensions, by comma; '' for totals."),
@@ -31,22 +30,25 @@ _OPTIONS = (
 )
 
 
-def narrowing(command: C) -> C:
-    """Give a command the options that narrow a report."""
+def narrowing(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that narrow a report; it gets them as ``narrowed``, and ``as_json``."""
+
+    @wraps(command)
+    def read(
+        *,
+        group_by: str | None,
+        metrics: str | None,
+        granularity: str | None,
+        time_zone: str | None,
+        filters: Sequence[str],
+        **rest: Any,
+    ) -> None:
+        narrowed = Narrowing(_names(group_by), _names(metrics), granularity, time_zone, _filter(list(filters)))
+        command(narrowed=narrowed, **rest)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def read_narrowing(
-    group_by: str | None, metrics: str | None, granularity: str | None, time_zone: str | None, filters: Iterable[str]
-) -> Narrowing:
-    """The options as a narrowing.
-
-    Raises:
-        CommandError: a condition that is none.
-    """
-    return Narrowing(_names(group_by), _names(metrics), granularity, time_zone, _filter(list(filters)))
+        read = option(read)
+    return read
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

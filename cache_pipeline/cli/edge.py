@@ -57,6 +57,8 @@ def publish(
     reports: tuple[str, ...], interval: str | None, labels: Path | None, *, everything: bool, page_only: bool
 ) -> None:
     """Publish the page, and REPORTS (by default all) from history; what has not changed is not uploaded again."""
+    if interval and everything:
+        raise click.UsageError("--interval and --all say different things: leave one out")
     settings = read_settings()
     declared = declared_reports(settings)
     wanted = [find_report(declared, name) for name in reports] if reports else list(declared.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,10 +13,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.cli.asking import narrowing, read_narrowing
+from cache_pipeline.cli.asking import narrowing
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.requested import RequestedQuery, requested
+from cache_pipeline.query.requested import Narrowing, RequestedQuery, requested
 from cache_pipeline.service.engine import declared_reports, migrate_history, open_service, report_columns
 from cache_pipeline.service.estimate import quota_room
 from cache_pipeline.service.plan import Plan, Source
@@ -31,21 +31,11 @@ _COLOURS = {Source.hot: "green", Source.history: "green", Source.roll_up: "cyan"
 @click.argument("report")
 @click.argument("interval")
 @narrowing
-def plan_command(
-    report: str,
-    interval: str,
-    group_by: str | None,
-    metrics: str | None,
-    granularity: str | None,
-    time_zone: str | None,
-    filters: Sequence[str],
-    as_json: bool,  # noqa: FBT001 - click passes flags by name
-) -> None:
+def plan_command(*, report: str, interval: str, narrowed: Narrowing, as_json: bool) -> None:
     """Tell what answering REPORT over INTERVAL will take, and why; nothing is sent to the vendor."""
-    asked = read_narrowing(group_by, metrics, granularity, time_zone, filters)
     settings = read_settings()
     declared = declared_reports(settings)
-    wanted = requested(found := find_report(declared, report), interval, asked, report_columns(found))
+    wanted = _wanted(declared, report, interval, narrowed)
     migrate_history(settings, declared)
     made = asyncio.run(_planned(settings, declared, wanted))
     if as_json or not sys.stdout.isatty():
@@ -53,6 +43,11 @@ def plan_command(
     else:
         heading = f"{made.query.kept.report.report} {made.query.interval}"
         Console().print(heading, _plan_table(made), _summary(made), sep="\n", highlight=False)
+
+
+def _wanted(declared: dict[str, Report], name: str, interval: str, narrowed: Narrowing) -> RequestedQuery:
+    report = find_report(declared, name)
+    return requested(report, interval, narrowed, report_columns(report))
 
 
 async def _planned(settings: Settings, declared: Mapping[str, Report], wanted: RequestedQuery) -> Plan:
@@ -116,21 +111,11 @@ def _summary(made: Plan) -> str:
 @click.argument("report")
 @click.argument("interval")
 @narrowing
-def query_command(
-    report: str,
-    interval: str,
-    group_by: str | None,
-    metrics: str | None,
-    granularity: str | None,
-    time_zone: str | None,
-    filters: Sequence[str],
-    as_json: bool,  # noqa: FBT001 - click passes flags by name
-) -> None:
+def query_command(*, report: str, interval: str, narrowed: Narrowing, as_json: bool) -> None:
     """Answer REPORT over INTERVAL (start/end or start/P1D; ends without an offset are in the report's zone)."""
-    asked = read_narrowing(group_by, metrics, granularity, time_zone, filters)
     settings = read_settings()
     declared = declared_reports(settings)
-    wanted = requested(found := find_report(declared, report), interval, asked, report_columns(found))
+    wanted = _wanted(declared, report, interval, narrowed)
 
     async def answered() -> Answer:
         async with open_service(settings, declared=tuple(declared.values())) as service:

@@ -308,24 +308,16 @@ class History:
 
     def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
         """How many groups each bucket of an interval has; buckets without rows are left out."""
-        query = SQL(
-            "SELECT interval_start, count(*) FROM {table} WHERE series = {series}"
-            " AND interval_start >= {start} AND interval_start < {end} GROUP BY 1"
-        ).format(
-            table=_table(series),
-            series=Literal(series.id),
-            start=Literal(interval.start),
-            end=Literal(interval.end),
-        )
-        with self._transaction() as cursor:
-            cursor.execute(query.as_string())
-            return dict(cursor.fetchall())
+        return self._by_bucket(SQL("count(*)"), series, interval)
 
     def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
         """Sum of a column in each bucket of an interval, or its rows where no column is named; buckets without rows are left out."""
         what = SQL("sum({})").format(Identifier(column)) if column else SQL("count(*)")
+        return self._by_bucket(SQL("coalesce({}, 0)::float8").format(what), series, interval)
+
+    def _by_bucket(self, what: Composable, series: Series, interval: Interval) -> dict[datetime, Any]:
         query = SQL(
-            "SELECT interval_start, coalesce({what}, 0)::float8 FROM {table} WHERE series = {series}"
+            "SELECT interval_start, {what} FROM {table} WHERE series = {series}"
             " AND interval_start >= {start} AND interval_start < {end} GROUP BY 1"
         ).format(
             what=what,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ _SKEW = timedelta(minutes=5)
 #: What a publisher has put but not yet named is younger than this.
 _IN_FLIGHT = timedelta(hours=1)
 _PROBE = "gc.txt"
+_SNAPSHOT = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,10 @@ def _standing(edge: EdgeTier, wanted: Manifest) -> tuple[str | None, int, set[st
 
 
 def _snapshot(edge: EdgeTier, snapshot: str) -> Manifest:
-    found = edge.store.get(f"snapshots/{snapshot}.json")
+    # What is no id could be a path to somewhere else.
+    found = edge.store.get(f"snapshots/{snapshot}.json") if _SNAPSHOT.fullmatch(snapshot) else None
     if found is None:
-        raise EdgeStoreError(f"there is no snapshot {snapshot}: cache-pipeline edge ls --snapshots names them")
+        raise EdgeStoreError(f"there is no snapshot {snapshot[:80]}: cache-pipeline edge ls --snapshots names them")
     try:
         return Manifest.parse(found[0])
     except UnreadableManifest as error:

@@ -98,11 +98,14 @@ class Manifest(BaseModel, frozen=True):
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:
-            later = [found["input"] for found in error.errors() if found["loc"] == ("format",)]
-            problem = (
-                f"it is of format {later[0]}, and this version knows 1" if later else f"{error.error_count()} mistakes"
-            )
-            raise UnreadableManifest(problem) from error
+            mistakes = error.errors(include_url=False, include_context=False)
+            later = [found["input"] for found in mistakes if found["loc"] == ("format",)]
+            first = ".".join(str(part) for part in mistakes[0]["loc"]) or "the whole"
+            raise UnreadableManifest(
+                f"it is of format {later[0]}, and this version knows 1"
+                if later
+                else f"{first[:80]}: {mistakes[0]['msg'][:160]}"
+            ) from error
 
     def merged(
         self, name: str, dataset: DataSet, files: Iterable[DataFile], now: datetime, absorbed: Collection[str] = ()

@@ -6,6 +6,7 @@ Folders, S3, Azure and Google Cloud Storage behave alike here. Headers are set w
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,9 +67,12 @@ def content_type(path: str) -> str:
     return CONTENT_TYPES.get(Path(path).suffix, "application/octet-stream")
 
 
-def _advice(error: Exception) -> str:
+def _advice(url: str, error: Exception) -> str:
     text = str(error)
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "ermission denied" in text:
+    forbidden = isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError)
+    if forbidden or "ermission denied" in text:
+        if url.startswith("file://"):
+            return f"let the user of this process (id {os.geteuid()}) read and write that folder and all in it"
         return "give the credentials the right to read, write, list and delete below that prefix"
     if "No space left" in text or "os error 28" in text or "File too large" in text:
         return "free some space, then publish again: what was published before is whole"
@@ -79,7 +83,7 @@ def _advice(error: Exception) -> str:
 
 def told(url: str, doing: str, error: Exception) -> EdgeStoreError:
     """A store's refusal in one line; what was published before stays as it was."""
-    return EdgeStoreError(f"edge store {url}: {doing}: {first_line(error)}: {_advice(error)}")
+    return EdgeStoreError(f"edge store {url}: {doing}: {first_line(error)}: {_advice(url, error)}")
 
 
 def first_line(error: Exception) -> str:
@@ -113,7 +117,7 @@ class EdgeStore:
                 self._store = from_url(f"{url.rstrip('/')}/v1/{tenant}", retry_config=_RETRIES)
         except (BaseError, OSError, ValueError) as error:
             raise EdgeStoreError(
-                f"edge store {url} cannot be opened: {first_line(error)}: check CACHE_PIPELINE_EDGE_URL"
+                f"edge store {url} cannot be opened: {first_line(error)}: {_advice(url, error)}"
             ) from error
 
     @contextmanager

@@ -93,7 +93,8 @@ class EdgeTier:
         if dataset is None:
             raise EdgeStoreError(f"{report.report} was never published: materialise edge/{report.report}")
         wanted = IntervalSet([interval])
-        tables = [self.read_file(file) for file in dataset.files if file.covers() & wanted]
+        with self.store.telling(f"reading {report.report}"):
+            tables = [self.read_file(file) for file in dataset.files if file.covers() & wanted]
         if not tables:
             raise EdgeStoreError(f"{report.report} has no published file of {interval}")
         return rows_within(pa.concat_tables(tables), interval)

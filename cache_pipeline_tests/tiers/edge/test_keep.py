@@ -98,6 +98,8 @@ def test_going_back_mends_a_manifest_that_does_not_parse(folder_edge: EdgeTier, 
 def test_going_back_to_what_there_is_not_changes_nothing(folder_edge: EdgeTier, root: Path):
     first = publish(folder_edge, 1)
     publish(folder_edge, 2)
+    with pytest.raises(EdgeStoreError, match=r"no snapshot \.\./\.\./manifest:"):
+        rollback(folder_edge, "../../manifest")
     with pytest.raises(EdgeStoreError, match="no snapshot 0123"):
         rollback(folder_edge, "0123")
     for path in root.glob("data/*/*/*.parquet"):

@@ -1,7 +1,10 @@
 """A store that is full, forbidden or away: nothing published is broken, and the error says what to do."""
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -53,6 +56,64 @@ def test_a_disk_that_is_full_in_the_middle_breaks_nothing(tmp_path: Path):
     assert verify(edge) == []
     edge.publish(REPORT, {NEXT: table(NEXT, 2)}, None)
     assert edge.read(REPORT, NEXT).num_rows == 48
+
+
+_USE_AS_NOBODY = """
+import os, sys
+from cache_pipeline import edge as reader
+from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
+from cache_pipeline.tiers.edge.keep import collect_garbage, rollback, verify
+from cache_pipeline.tiers.edge.page import publish_page
+from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+url, snapshot, day = sys.argv[1], sys.argv[2], hours(0, 24)
+def edge():
+    return EdgeTier(url, lambda: NOW)
+for attempt in (
+    lambda: EdgeTier(url + "/other/folder", lambda: NOW),
+    lambda: edge().publish(REPORT, {day: table(day, 2)}, None),
+    lambda: publish_page(edge().store),
+    lambda: rollback(edge(), snapshot),
+    lambda: collect_garbage(edge(), forget=True),
+    lambda: verify(edge()),
+    lambda: edge().read(REPORT, day),
+    lambda: reader.read(f"{url}/v1/default", "queue_hour"),
+):
+    try:
+        print("done", attempt())
+    except EdgeStoreError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_folder_without_permission_is_told_with_whom_to_let_in_and_nothing_changes():
+    # Nobody may enter what pytest makes for root alone.
+    home = Path(tempfile.mkdtemp())
+    try:
+        home.chmod(0o755)
+        edge = EdgeTier(f"file://{home}/edge", lambda: NOW)
+        snapshot = edge.publish(REPORT, {DAY: table(DAY)}, None).snapshot
+        for file in home.glob("edge/v1/default/data/*/*/*.parquet"):
+            file.chmod(0o600)
+        before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+        told = subprocess.run(
+            [sys.executable, "-c", _USE_AS_NOBODY, f"file://{home}/edge", snapshot],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        assert len(told) == 8
+        for line in told:
+            assert line.endswith("let the user of this process (id 65534) read and write that folder and all in it"), (
+                line
+            )
+        assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
+        assert verify(edge) == []
+    finally:
+        shutil.rmtree(home)
 
 
 class _Forbidding(BaseHTTPRequestHandler):
