@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import uvicorn
@@ -22,15 +22,21 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.dashboard import script_policy
 from cache_pipeline.tiers.edge.store import CONTENT_TYPES, cache_control, content_type
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _COMMON = {"X-Content-Type-Options": "nosniff", "Access-Control-Allow-Origin": "*"}
 #: Readers on another host need these to read ranges.
 _EXPOSED = {"Access-Control-Expose-Headers": "ETag, Content-Range, Accept-Ranges, Content-Length"}
+
+
+@cache
+def content_security_policy() -> str:
+    """The header that the page is served with."""
+    return (
+        f"default-src 'none'; {script_policy()}; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def edge_app(folder: Path) -> Starlette:
@@ -68,7 +74,7 @@ def _missing(text: str) -> Response:
 def _answer(request: Request, target: Path, name: str) -> Response:
     headers = {**_COMMON, **_EXPOSED, "Cache-Control": cache_control(name)}
     if target.suffix == ".html":
-        headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        headers["Content-Security-Policy"] = content_security_policy()
     if target.suffix == ".parquet" and "Range" in request.headers:
         return FileResponse(target, media_type=content_type(name), headers=headers)
     body = target.read_bytes()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 
-from cache_pipeline.dashboard import page_sources
+from cache_pipeline.dashboard import allowed, page_sources
 
 _IMPORT = re.compile(r"(\bfrom\s*')\./([\w/.-]+\.js')")
 _HEAD_LINK = re.compile(r'<link rel="(?:modulepreload|stylesheet)"[^>]*>\n')
 _POLICY = re.compile(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*')
-_EARLY = '<script src="early.js" async fetchpriority="high"></script>\n'
+_EARLY = '<script src="early.js" async></script>\n'
 _SCRIPT = '<script type="module" src="app.js"></script>\n'
 _START = "import 'page/app.js'"
 
@@ -34,7 +33,7 @@ def carried_page(published: Mapping[str, bytes]) -> bytes:
     importmap = json.dumps({"imports": modules})
     carried = json.dumps({path: base64.b64encode(body).decode() for path, body in published.items()})
     policy = (
-        f"default-src 'none'; script-src data: {_allowed(importmap)} {_allowed(_START)}; style-src {_allowed(style)}; "
+        f"default-src 'none'; script-src data: {allowed(importmap)} {allowed(_START)}; style-src {allowed(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     html = _POLICY.sub(lambda found: found[1] + policy, _HEAD_LINK.sub("", sources["index.html"].decode()))
@@ -49,7 +48,3 @@ def carried_page(published: Mapping[str, bytes]) -> bytes:
 
 def _data_url(body: bytes) -> str:
     return f"data:text/javascript;base64,{base64.b64encode(body).decode()}"
-
-
-def _allowed(inline: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from cache_pipeline.dashboard import page_sources, published_page
+from cache_pipeline.dashboard import allowed, page_sources, published_page
 from cache_pipeline.dashboard.bundle import CannotBundle, bundled
 
 
@@ -39,10 +39,10 @@ def test_a_module_that_cannot_be_joined_is_told(wrong: bytes, told: str):
 
 
 def test_the_published_page_asks_for_no_more_files_than_a_browser_fetches_at_once():
-    """Six connections: script, early script, style and Parquet reader; then the manifest and the labels."""
+    """Six connections: the manifest and the labels, which the page asks for itself; script, style and Parquet reader."""
     published = published_page()
     links = re.findall(r'(?:src|href)="([^"#:]+)"', published["index.html"].decode())
-    assert len(links) == 4
+    assert len(links) == 3
     assert set(links) <= set(published)
 
 
@@ -52,3 +52,10 @@ def test_every_module_of_the_page_is_in_the_published_script():
     assert sorted(re.findall(r"^const (\w+)_js = \(\(\)", script, re.MULTILINE)) == sorted(
         p.removesuffix(".js") for p in own
     )
+
+
+def test_the_one_script_in_the_page_is_the_one_that_its_policy_names():
+    html = published_page()["index.html"].decode()
+    [inline] = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert allowed(inline) in re.findall(r"script-src ([^;]+);", html)[0]
+    assert "manifest.json" in inline

@@ -269,7 +269,7 @@ def test_assets_are_named_by_their_content_and_the_page_is_put_last(tmp_path: Pa
     root = tmp_path / "v1/default"
     html = (root / "index.html").read_text()
     linked = re.findall(r'(?:href|src)="(assets/[^"]+)"', html)
-    assert len(linked) == 4
+    assert len(linked) == 3
     assert all((root / path).is_file() for path in linked)
     # The modules that the script is made of lie beside it, for pages of other people's.
     assert {"page.js", "published.js", "figures.js"} <= {path.name for path in root.glob("assets/*/*.js")}

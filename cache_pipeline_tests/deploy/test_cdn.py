@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from cache_pipeline import edge as public
-from cache_pipeline.cli.edge_server import CONTENT_SECURITY_POLICY, edge_app, listening, serving
+from cache_pipeline.cli.edge_server import content_security_policy, edge_app, listening, serving
 from cache_pipeline.tiers.edge import EdgeTier
 from cache_pipeline.tiers.edge.page import publish_page
 from cache_pipeline_tests.programs import program
@@ -199,7 +199,7 @@ def test_while_the_origin_is_down_readers_get_the_figures_of_before(edge: str, o
 def test_the_page_comes_with_its_policy(edge: str):
     answer = httpx.get(f"{edge}/v1/default/")
     assert answer.status_code == 200
-    assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert answer.headers["content-security-policy"] == content_security_policy()
     assert answer.headers["x-content-type-options"] == "nosniff"
     script = re.search(r'src="(assets/[^"]+)"', answer.text)
     assert script
@@ -209,4 +209,4 @@ def test_the_page_comes_with_its_policy(edge: str):
 def test_every_snippet_says_the_same_policy():
     for path in SNIPPETS.iterdir():
         said = " ".join(path.read_text().split())
-        assert CONTENT_SECURITY_POLICY in said, path.name
+        assert content_security_policy() in said, path.name
