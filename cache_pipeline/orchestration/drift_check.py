@@ -8,7 +8,7 @@ from cache_pipeline.orchestration.findings import Finding, event_log, partition_
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.query.drift import LEAST_COMPARABLE, Compared
+from cache_pipeline.query.drift import LEAST_COMPARABLE, Compared, drift_tolerance
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
@@ -22,10 +22,11 @@ _TOO_LITTLE = f"too little history to compare with: {LEAST_COMPARABLE} comparabl
 def drift_findings(history: History, series: Series, partitions: Mapping[str, Interval]) -> dict[str, Finding]:
     """What the check has to say of each partition; nothing where the report declares no tolerance."""
     report = series.report
-    if report.drift is None or not partitions:
+    tolerance = drift_tolerance(report)
+    if tolerance is None or not partitions:
         return {}
     columns, intervals = report_columns(report), list(partitions.values())
-    compared = compared_figures(history, series, columns, intervals, report.drift)
+    compared = compared_figures(history, series, columns, intervals, tolerance)
     return {key: finding_of(found, report) for key, found in zip(partitions, compared, strict=True)}
 
 
@@ -84,15 +85,16 @@ def _table(compared: Sequence[Compared], report: Report) -> dg.TableMetadataValu
 
 
 def drift_check(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition | None:
-    """The check on ``history``; None where the report declares none."""
-    if report.drift is None:
+    """The check on ``history``; None where the report has none."""
+    tolerance = drift_tolerance(report)
+    if tolerance is None:
         return None
     key = asset_key("history", report)
 
     @dg.asset_check(
         name=DRIFT_CHECK,
         asset=key,
-        description=f"Figures are within {report.drift:.0%} of the same hour or day of comparable days, or what chance explains",
+        description=f"Figures are within {tolerance:.0%} of the same hour or day of comparable days, or what chance explains",
     )
     def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> dg.AssetCheckResult:
         spans = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))

@@ -45,4 +45,5 @@ async def interruptible(work: Coroutine[Any, Any, T]) -> T:
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
-            signal.signal(number, handler)
+            if handler is not None:
+                signal.signal(number, handler)

@@ -57,7 +57,7 @@ class HistoryIOManager(_TierIOManager):
 
         asyncio.run(keep())
         rows = sum(partition.rows.num_rows for partition in obj)
-        context.add_output_metadata({"dagster/row_count": rows, "table": f"history.{report.report}"})
+        context.add_output_metadata({"whole run": f"{rows:,} rows", "table": f"history.{report.report}"})
 
     def load_input(self, context: dg.InputContext) -> Rows | pa.Table | pd.DataFrame:
         """Rows of the wanted partitions, as the input is annotated.
@@ -120,7 +120,7 @@ class EdgeIOManager(_TierIOManager):
             raise failure(error) from error
         context.add_output_metadata(
             {
-                "dagster/row_count": sum(rows.num_rows for rows in rows_by_interval.values()),
+                "whole run": f"{sum(rows.num_rows for rows in rows_by_interval.values()):,} rows",
                 "snapshot": publication.snapshot,
                 "files uploaded": publication.uploaded,
                 "dagster/uri": self.engine.settings.edge_address,

@@ -8,20 +8,25 @@ import dagster as dg
 
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.interval import canonical_instant
-from cache_pipeline.query.schema import Column, Kind
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, Kind, snake_case
 from cache_pipeline.service.fetching import FetchedPartition
 
 _MOST_ROWS = 200
 _DATA_TYPES = {Kind.dimension: "string", Kind.integer: "int64", Kind.number: "float64", Kind.instant: "timestamp"}
 
 
-def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
-    """The columns of a report as Dagster shows them."""
+def column_schema(report: Report, columns: Iterable[Column]) -> dg.TableSchema:
+    """The columns of a report as Dagster shows them, with what the vendor calls them."""
+    theirs = {snake_case(name): f"{name} of {report.platform}" for name in (*report.group_by, *report.metrics)}
     return dg.TableSchema(
         columns=[
             dg.TableColumn("interval_start", "timestamp (UTC)", "start of the bucket"),
             dg.TableColumn("interval_end", "timestamp (UTC)", "end of the bucket, exclusive"),
-            *(dg.TableColumn(column.name, _DATA_TYPES[column.kind], column.description or None) for column in columns),
+            *(
+                dg.TableColumn(column.name, _DATA_TYPES[column.kind], column.description or theirs.get(column.name))
+                for column in columns
+            ),
         ]
     )
 
@@ -32,7 +37,8 @@ def chunk_table(chunks: Sequence[JudgedChunk]) -> dg.TableMetadataValue:
         [
             dg.TableRecord(
                 {
-                    "interval": str(chunk.interval),
+                    "from": f"{chunk.interval.start:%Y-%m-%d %H:%M}",
+                    "to": f"{chunk.interval.end:%Y-%m-%d %H:%M}",
                     "verdict": str(chunk.verdict),
                     "got": chunk.got,
                     "expected": round(chunk.expected),
@@ -45,7 +51,8 @@ def chunk_table(chunks: Sequence[JudgedChunk]) -> dg.TableMetadataValue:
         ],
         schema=dg.TableSchema(
             columns=[
-                dg.TableColumn("interval", "string"),
+                dg.TableColumn("from", "string", "UTC"),
+                dg.TableColumn("to", "string", "UTC, exclusive"),
                 dg.TableColumn("verdict", "string"),
                 dg.TableColumn("got", "int"),
                 dg.TableColumn("expected", "int"),

@@ -117,5 +117,6 @@ def _reasons(
     reason = next((each for each in described if each), f"its run ended as {run.status.value}")
     try:
         return dict.fromkeys(keys_of_run(partitions, run.tags), reason)
-    except dg.Failure:
+    except (dg.Failure, dg.DagsterError, ValueError):
+        # It covered none, or partitions of another cadence than the report has now.
         return {}

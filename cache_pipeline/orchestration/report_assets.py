@@ -92,7 +92,10 @@ def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinit
         owners=report.owners,
         partitions_def=partitions,
         freshness_policy=freshness_badge(report) if layer == "history" else None,
-        metadata={REPORT_METADATA: report.report, "dagster/column_schema": column_schema(report_columns(report))},
+        metadata={
+            REPORT_METADATA: report.report,
+            "dagster/column_schema": column_schema(report, report_columns(report)),
+        },
     )
 
 
@@ -123,11 +126,12 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
         chunks = list(dict.fromkeys(chunk for partition in done.values() for chunk in partition.chunks))
         return dg.MaterializeResult(
             metadata={
-                "dagster/row_count": sum(partition.rows.num_rows for partition in done.values()),
+                "whole run": f"{sum(part.rows.num_rows for part in done.values()):,} rows, "
+                f"{sum(chunk.calls for chunk in chunks):,} calls",
                 "upstream calls": sum(chunk.calls for chunk in chunks),
                 "minutes": round((time.monotonic() - started) / 60, 2),
                 **foretold,
-                "chunks": chunk_table(chunks),
+                "chunks of the run": chunk_table(chunks),
                 "rows by partition": partition_chart(
                     {part.key: part.rows.num_rows for part in _in_order(done.values())}
                 ),

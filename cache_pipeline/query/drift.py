@@ -48,6 +48,11 @@ class Compared:
         return not self.least <= self.figure <= self.most
 
 
+def drift_tolerance(report: Report) -> float | None:
+    """The declared one; None where it declares none, or has a row for each event: weeks of those are too many to count."""
+    return None if report.rows else report.drift
+
+
 def compared_step(report: Report) -> Step:
     """What is compared: hours of reports that have them, days of the others and of weekly partitions; else the buckets."""
     steps = (_DAY,) if report.partition is Cadence.week else (_HOUR, _DAY)
@@ -121,5 +126,14 @@ def _compared(
         return Compared(interval, figure, len(before))
     usual = median(before)
     spread = _AS_STANDARD_DEVIATION * median(abs(each - usual) for each in before)
-    margin = max(tolerance * usual, 4 * math.sqrt(usual), 3 * spread)
-    return Compared(interval, figure, len(before), usual, max(usual - margin, 0.0), usual + margin)
+    least, most = _around(usual, tolerance, 3 * spread)
+    if group is not groups[0]:
+        # A Saturday says only so much of a Sunday: what would pass beside any one of them passes.
+        around = [_around(each, tolerance) for each in before]
+        least, most = min(least, *(low for low, _ in around)), max(most, *(high for _, high in around))
+    return Compared(interval, figure, len(before), usual, least, most)
+
+
+def _around(usual: float, tolerance: float, spread: float = 0.0) -> tuple[float, float]:
+    margin = max(tolerance * usual, 4 * math.sqrt(usual), spread)
+    return max(usual - margin, 0.0), usual + margin

@@ -138,7 +138,8 @@ class Report(BaseModel, frozen=True):
     drift: float | None = Field(
         0.5,
         gt=0,
-        description="Share by which an hour or day may differ from comparable ones before a check warns; null for no check",
+        description="Share by which an hour or day may differ from comparable ones before a check warns; null for no check, and reports "
+        "with rows have none",
     )
     ask_ahead_after: int | None = Field(
         None,

@@ -136,7 +136,8 @@ def test_a_long_list_of_chunks_is_cut_before_it_fills_the_event_log() -> None:
     assert len(chunk_table([_chunk()] * 5000).records) == 200
     (record,) = chunk_table([_chunk(calls=3)]).records
     assert record.data == {
-        "interval": str(DAY),
+        "from": "2024-06-10 00:00",
+        "to": "2024-06-11 00:00",
         "verdict": "whole",
         "got": 72,
         "expected": 72,

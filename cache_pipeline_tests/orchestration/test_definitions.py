@@ -72,6 +72,8 @@ def test_assets_tell_their_owner_kind_columns_and_meaning(defs: dg.Definitions) 
     named = {column.name: column.type for column in columns.columns}
     assert list(named)[:3] == ["interval_start", "interval_end", "queue_id"]
     assert named["offered"] == "int64"
+    described = {column.name: column.description for column in columns.columns}
+    assert described["acw_ms"] == "acwMs of reportdata", "a column is found again in the vendor's documentation"
 
 
 def test_what_is_staged_passes_three_blocking_checks_and_the_tiers_one_that_does_not_block(

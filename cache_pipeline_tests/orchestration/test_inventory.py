@@ -149,6 +149,14 @@ def test_an_incomplete_day_a_killed_one_and_one_that_was_only_staged_are_told_ap
     job = bench.definitions().resolve_job_def("calls_hour_job")
     dead = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=range_tags(DAYS[2], DAYS[2]))
     instance.report_run_failed(dead, "its process was killed")
+    hours = range_tags("2024-06-12T01:00+0200", "2024-06-12T03:00+0200")
+
+    @dg.job(name=job.name)
+    def job_of_before() -> None:
+        pass
+
+    of_another_cadence = instance.create_run_for_job(job_of_before, status=dg.DagsterRunStatus.STARTED, tags=hours)
+    instance.report_run_failed(of_another_cadence, "the report was by hour then")
     rows = {row[0]: row[1:] for row in _rows(_told(_tick(bench, instance)))}
     assert rows[DAYS[0]] == ("unpublished", "staged, and not in history", 0)
     standing, reason, attempts = rows[DAYS[1]]

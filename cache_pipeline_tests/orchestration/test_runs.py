@@ -76,8 +76,7 @@ def test_a_range_run_fetches_checks_and_publishes_every_partition(bench: Bench, 
     assert {metadata[day]["calls"] for day in DAYS} == {1}
     assert {metadata[day]["truncated chunks"] for day in DAYS} == {0}
     assert {metadata[day]["watermark lag (s)"] for day in DAYS} == {0.0}
-    assert {metadata[day]["upstream calls"] for day in DAYS} == {3}
-    assert {metadata[day]["dagster/row_count"] for day in DAYS} == {sum(rows.values())}
+    assert {metadata[day]["whole run"] for day in DAYS} == {f"{sum(rows.values())} rows, 3 calls"}
     kept = _metadata(instance, bench.key("history"))
     assert {day: kept[day]["dagster/partition_row_count"] for day in DAYS} == rows
     published = _metadata(instance, bench.key("edge"))

@@ -37,7 +37,7 @@ def test_a_truncated_day_fails_its_check_there_and_then_and_passes_it_when_the_p
     (staged,) = instance.fetch_materializations(bench.key("staged"), limit=1).records
     assert staged.asset_materialization is not None
     metadata = staged.asset_materialization.metadata
-    chunks = metadata["chunks"]
+    chunks = metadata["chunks of the run"]
     assert isinstance(chunks, dg.TableMetadataValue)
     first, *parts = [record.data["verdict"] for record in chunks.records]
     assert first == "truncated"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.query.calendar import Step, midnight
-from cache_pipeline.query.drift import LEAST_COMPARABLE, Compared, by_step, compare, compared_step
+from cache_pipeline.query.drift import LEAST_COMPARABLE, Compared, by_step, compare, compared_step, drift_tolerance
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline_tests.query.declared import FIELDS
@@ -135,3 +135,26 @@ def test_an_hour_of_which_a_part_is_not_known_is_not_compared():
 def test_reports_are_compared_by_hour_where_they_have_hours_and_weeks_by_day(granularity, partition, step):
     report = Report.model_validate({**FIELDS, "granularity": granularity, "partition": partition, "chunk": "P1W"})
     assert compared_step(report) == step
+
+
+def test_a_sunday_that_only_saturdays_and_one_sunday_can_judge_passes_as_quiet_as_that_sunday():
+    # Day 0 is a Monday, so -1 and -8 are Sundays, -2 and -9 Saturdays.
+    figures = {day(-9): 2000.0, day(-8): 800.0, day(-2): 2100.0, day(-1): 790.0}
+    (found,) = compare([day(-1)], figures, BERLIN, 0.5)
+    assert (found.usual, found.comparable, found.differs) == (2000.0, 3, False)
+    (found,) = compare([day(-1)], {**figures, day(-1): 100.0}, BERLIN, 0.5)
+    assert found.differs
+
+
+def test_reports_are_compared_unless_they_say_otherwise_or_have_a_row_for_each_conversation():
+    assert drift_tolerance(Report.model_validate(FIELDS)) == 0.5
+    assert drift_tolerance(Report.model_validate({**FIELDS, "drift": 0.2})) == 0.2
+    assert drift_tolerance(Report.model_validate({**FIELDS, "drift": None})) is None
+    by_row = {
+        "group_by": [],
+        "rows": "conversations",
+        "platform": "genesys",
+        "volume_metric": None,
+        "tiers": ["history"],
+    }
+    assert drift_tolerance(Report.model_validate({**FIELDS, **by_row})) is None
