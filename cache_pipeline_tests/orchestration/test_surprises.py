@@ -64,7 +64,7 @@ def test_a_retry_policy_does_not_try_a_failed_check_again(instance: dg.DagsterIn
         retry_policy=dg.RetryPolicy(max_retries=3),
         check_specs=[dg.AssetCheckSpec("never", asset="fetched", blocking=True)],
     )
-    def fetched() -> dg.MaterializeResult[None]:
+    def fetched() -> dg.MaterializeResult:
         tried.append(1)
         return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=False, check_name="never")])
 
