@@ -82,6 +82,12 @@ def _quota(tell: Tell) -> Result:
     return measure(tell)
 
 
+def _scale(tell: Tell) -> Result:
+    from benchmarks.scale.benchmark import measure
+
+    return measure(tell)
+
+
 def _stampede(tell: Tell) -> Result:
     from benchmarks.stampede.benchmark import measure
 
@@ -106,6 +112,7 @@ _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
         "memory": _memory,
         "polling": _polling,
         "quota": _quota,
+        "scale": _scale,
         "stampede": _stampede,
         "trace": _trace,
     }

@@ -24,6 +24,7 @@ _ALONE = (
     "end_to_end/",
     "gateway/test_brokers.py",
     "orchestration/test_celery.py",
+    "orchestration/test_graphql_backfill.py",
     "security/test_secrets.py",
     "orchestration/test_interruption.py",
     "service/test_crashes.py",

@@ -1,0 +1,152 @@
+"""`scale`: what a report costs as there are 1 to 1,000 of them, and a partition as there are 100 to 100,000.
+
+Reports: each number of declarations is loaded by a process of its own, on a fresh PostgreSQL and Valkey, as Dagster's code
+server loads it; then every sensor that watches all reports makes a tick there. Partitions: of one report by the hour,
+every second one held. Besides the figures, the curves are drawn into ``benchmarks/results/scale.svg``.
+
+Not measured: the Dagster UI drawing a thousand reports, and its daemon's own round over a thousand sensors.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from benchmarks.scale import partitions, reports
+from benchmarks.scale.curve import Chart, write
+from cache_pipeline.embedded import EmbeddedServerError, EmbeddedServers, embedded_servers
+from cache_pipeline.tiers.history import open_history
+from cache_pipeline.tiers.schema import migrate
+
+_REPORTS = (1, 10, 100, 1000)
+_PARTITIONS = (100, 1000, 10_000, 100_000)
+_ROOT = Path(__file__).parents[2]
+_PATIENCE = 900
+_LOAD_SECONDS, _TICK_SECONDS = 10.0, 5.0
+_DAGSTER = {
+    "storage": {"postgres": {"postgres_url": {"env": "CACHE_PIPELINE_POSTGRES_URL"}}},
+    "telemetry": {"enabled": False},
+}
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def measure(tell: Tell) -> Result:
+    """Runs the benchmark.
+
+    Raises:
+        BenchmarkError: a process that loads the reports failed.
+    """
+    try:
+        of_reports = {number: _of_reports(number, tell) for number in _REPORTS}
+        of_partitions = _of_partitions(tell)
+    except EmbeddedServerError as error:
+        raise BenchmarkError(str(error)) from error
+    by_reports, by_partitions = _curves(of_reports), _curves(of_partitions)
+    write(
+        [
+            Chart("Loading the code location", "reports", {"load": by_reports[reports.LOAD]}, _LOAD_SECONDS),
+            Chart(
+                "One tick of each sensor over all reports",
+                "reports",
+                {name: curve for name, curve in by_reports.items() if name != reports.LOAD},
+                _TICK_SECONDS,
+            ),
+            Chart("One report, every second hour held", "partitions", by_partitions),
+        ],
+        Path(__file__).parents[1] / "results" / "scale.svg",
+    )
+    return Result("scale", (*_report_rows(of_reports), *_partition_rows(of_partitions)))
+
+
+def _report_rows(found: Mapping[int, Mapping[str, float]]) -> list[Row]:
+    few, many = _REPORTS[-2], _REPORTS[-1]
+    bounds = {reports.LOAD: _LOAD_SECONDS, **dict.fromkeys(reports.SENSORS, _TICK_SECONDS)}
+    rows: list[Row] = []
+    for name, bound in bounds.items():
+        what = "loading the code location" if name == reports.LOAD else f"a tick of {name}"
+        target = Target("ours", "<=", bound)
+        rows.append(Row(f"{what}, {many:,} reports", found[many][name], "s", target=target))
+    growth = found[many][reports.LOAD] / many / (found[few][reports.LOAD] / few)
+    rows.append(
+        Row(f"loading one of {many:,} reports ÷ one of {few}", growth, "times", target=Target("ours", "<=", 1.5))
+    )
+    rows.append(Row(f"{reports.STALE}: all {many:,}", found[many][reports.STALE], "s"))
+    return rows
+
+
+def _partition_rows(found: Mapping[int, Mapping[str, float]]) -> list[Row]:
+    few, many = _PARTITIONS[-2], _PARTITIONS[-1]
+    rows = [
+        Row(
+            f"{name}, {many:,} partitions: each of them ÷ each of {few:,}",
+            found[many][name] / many / (found[few][name] / few),
+            "times",
+            target=Target("ours", "<=", 1.5),
+        )
+        for name in (partitions.READ, partitions.PLAN, partitions.EXTEND, partitions.KEYS)
+    ]
+    seconds = [
+        Row(f"{name}, {many:,} partitions", found[many][name], "s", target=Target("ours", "<=", 5.0))
+        for name in found[many]
+    ]
+    return [*rows, *seconds]
+
+
+def _curves(found: Mapping[int, Mapping[str, float]]) -> Curves:
+    names = next(iter(found.values()))
+    return {name: [(float(size), seconds[name]) for size, seconds in found.items()] for name in names}
+
+
+def _of_reports(number: int, tell: Tell) -> dict[str, float]:
+    tell(f"{number:,} reports")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        reports.declare(folder / "reports", number)
+        (folder / "home").mkdir()
+        (folder / "home" / "dagster.yaml").write_text(yaml.safe_dump(_DAGSTER))
+        with embedded_servers(folder / "servers") as servers:
+            done = subprocess.run(  # noqa: S603 - this project by this interpreter
+                [sys.executable, "-m", "benchmarks.scale.reports", str(folder / "data")],
+                cwd=_ROOT,
+                env=_environment(folder, servers),
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+                check=False,
+            )
+    if done.returncode:
+        raise BenchmarkError(f"{number} reports did not load: {done.stderr.strip()[-600:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _environment(folder: Path, servers: EmbeddedServers) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
+    return {
+        **ours,
+        "CACHE_PIPELINE_POSTGRES_URL": servers.postgres_url,
+        "CACHE_PIPELINE_REDIS_URL": servers.redis_url,
+        "CACHE_PIPELINE_REPORTS_DIR": str(folder / "reports"),
+        "CACHE_PIPELINE_DATA_DIR": str(folder / "data"),
+        "DAGSTER_HOME": str(folder / "home"),
+    }
+
+
+def _of_partitions(tell: Tell) -> dict[int, dict[str, float]]:
+    declared = {number: partitions.report(number) for number in _PARTITIONS}
+    with (
+        tempfile.TemporaryDirectory() as name,
+        embedded_servers(Path(name) / "servers", redis_url="redis://none") as servers,
+    ):
+        migrate(servers.postgres_url, [(each, partitions.COLUMNS) for each in declared.values()])
+        with open_history(servers.postgres_url) as history:
+            found: dict[int, dict[str, float]] = {}
+            for number, each in declared.items():
+                tell(f"{number:,} partitions")
+                found[number] = partitions.measured(history, each, number)
+            return found

@@ -1,0 +1,97 @@
+"""What many reports cost Dagster: loading the code location, and a tick of each sensor that watches all of them.
+
+Run as ``python -m benchmarks.scale.reports FOLDER`` in a process of its own, whose environment names the servers and
+whose folder holds the declarations; prints seconds by name as JSON.
+"""
+
+import json
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import yaml
+
+_CADENCES = ("hour", "day", "week")
+#: Sensors that look at every report in one tick.
+SENSORS = ("incomplete_sensor", "unpublished_sensor", "demand_sensor")
+STALE = "stale sensors, one tick of each report's"
+LOAD = "load"
+
+
+def declare(folder: Path, count: int) -> None:
+    """Writes declarations of so many different reports: of each cadence a third, in three zones."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        declaration = {
+            "report": f"report_{number:04}",
+            "description": f"Offered and answered by queue, number {number}",
+            "platform": "reportdata",
+            "query_type": f"queue-performance-{number}",
+            "granularity": "PT1H",
+            "time_zone": ("UTC", "Europe/Berlin", "America/New_York")[number % 3],
+            "group_by": ["queueId", "mediaType"],
+            "metrics": ["offered", "answered", "abandoned"],
+            "partition": _CADENCES[number % 3],
+            "start": date(2024, 1, 1).isoformat(),
+            "expected_groups": 8,
+            "ask_ahead_after": 10,
+        }
+        (folder / f"report_{number:04}.yaml").write_text(yaml.safe_dump(declaration))
+
+
+def main(data: Path) -> None:
+    """Loads what the environment's folder declares, then makes every sensor's tick."""
+    import dagster as dg
+
+    from cache_pipeline.orchestration.resources import EngineResource
+    from cache_pipeline.service.engine import declared_reports, migrate_history
+    from cache_pipeline.settings import read_settings
+
+    told: dict[str, float] = {}
+    started = time.perf_counter()
+    # As Dagster's code server does it: the declarations are read, everything is built, and each job is resolved.
+    from cache_pipeline.definitions import defs
+
+    repository = defs.get_repository_def()
+    repository.load_all_definitions()
+    told[LOAD] = time.perf_counter() - started
+
+    settings = read_settings()
+    reports = declared_reports(settings)
+    migrate_history(settings, reports)
+    (data / "staged").mkdir(parents=True, exist_ok=True)
+    with dg.DagsterInstance.get() as instance:
+        cursors: dict[str, str | None] = {}
+
+        def tick(name: str) -> None:
+            with dg.build_sensor_context(
+                instance=instance,
+                resources={"engine": EngineResource()},
+                repository_def=repository,
+                cursor=cursors.get(name),
+            ) as context:
+                cursors[name] = repository.get_sensor_def(name).evaluate_tick(context).cursor
+
+        for name in reports:
+            instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(
+                    asset_key=dg.AssetKey(["staged", name]), check_name="complete", passed=True, partition="2024-01-01"
+                )
+            )
+        for name in SENSORS:
+            # The first one imports and connects, and looks at every report.
+            tick(name)
+            started = time.perf_counter()
+            tick(name)
+            told[name] = time.perf_counter() - started
+        some = list(reports)[:10]
+        started = time.perf_counter()
+        for name in some:
+            tick(f"{name}_stale_sensor")
+        told[STALE] = (time.perf_counter() - started) / len(some) * len(reports)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,180 @@
+"""A backfill started as the Dagster UI starts it: by GraphQL at a running webserver, taken up by the daemon."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from cache_pipeline.query.interval import IntervalSet
+from cache_pipeline_tests.orchestration.bench import LAYERS, STAGED_CHECKS, Bench
+
+PROJECT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PATIENCE = 400.0
+
+LAUNCH = """
+mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+RUNS = """
+query ($tag: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $tag}]}) { ... on Runs { results { runId status } } }
+}"""
+PARTITIONS = """
+query ($asset: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $asset) {
+    ... on AssetNode { assetPartitionStatuses { ... on TimePartitionStatuses { ranges { status startKey endKey } } } }
+  }
+}"""
+CHECKS = """
+query ($asset: AssetKeyInput!, $check: String!) {
+  assetCheckExecutions(assetKey: $asset, checkName: $check, limit: 1000) { status evaluation { partition success } }
+}"""
+UP = "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } } }"
+
+
+@pytest.fixture
+def project_home(servers: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A DAGSTER_HOME with the project's own ``dagster.yaml``, its files under the test's folder."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    config = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+    config["local_artifact_storage"]["config"]["base_dir"] = str(folder / "artifacts")
+    config["compute_logs"]["config"]["base_dir"] = str(folder / "logs")
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(config))
+    servers.setenv("DAGSTER_HOME", str(folder))
+    return folder
+
+
+@contextmanager
+def running(log: Path, *command: str | Path) -> Generator[None]:
+    """A Dagster process, ended with its children."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [*command, "-w", "workspace.yaml"], cwd=PROJECT, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@dataclass(frozen=True)
+class Ui:
+    """What a browser with the Dagster UI open can do and see."""
+
+    http: httpx.Client
+    log: Path
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        answer = self.http.post("/graphql", json={"query": query, "variables": variables}).json()
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def wait(self, said: str, question: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while not (found := question()):
+            assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {said}\n{self.log.read_text()[-3000:]}"
+            time.sleep(0.3)
+        return found
+
+    def is_up(self) -> bool:
+        try:
+            found = self.ask(UP)["workspaceOrError"]["locationEntries"]
+        except (httpx.TransportError, ValueError):
+            return False
+        return bool(found) and all(
+            each["locationOrLoadError"] and each["locationOrLoadError"]["__typename"] == "RepositoryLocation"
+            for each in found
+        )
+
+    def backfill(self, bench: Bench, keys: list[str]) -> str:
+        """Press the button: all the report's assets, for these partitions."""
+        assets = [{"path": [layer, bench.report.report]} for layer in LAYERS]
+        launched = self.ask(LAUNCH, params={"assetSelection": assets, "partitionNames": keys})
+        assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", launched
+        return launched["launchPartitionBackfill"]["backfillId"]
+
+    def ended_runs(self, backfill: str) -> list[str]:
+        """The status of each run of a backfill, once it has any and all have ended."""
+
+        def found() -> list[str]:
+            statuses = [run["status"] for run in self.ask(RUNS, tag=backfill)["runsOrError"]["results"]]
+            return statuses if all(status in {"SUCCESS", "FAILURE", "CANCELED"} for status in statuses) else []
+
+        return self.wait(f"the runs of backfill {backfill} end", found)
+
+    def materialised(self, bench: Bench, layer: str) -> set[str]:
+        path = {"path": [layer, bench.report.report]}
+        ranges = self.ask(PARTITIONS, asset=path)["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
+        every = bench.partitions.get_partition_keys()
+        return {
+            key
+            for each in ranges
+            if each["status"] == "MATERIALIZED"
+            for key in every[every.index(each["startKey"]) : every.index(each["endKey"]) + 1]
+        }
+
+    def passed(self, bench: Bench, check: str) -> set[str]:
+        """Partitions whose own evaluation of a check on ``staged`` passed."""
+        path = {"path": ["staged", bench.report.report]}
+        found = [each["evaluation"] for each in self.ask(CHECKS, asset=path, check=check)["assetCheckExecutions"]]
+        return {each["partition"] for each in found if each and each["success"] and each["partition"]}
+
+
+@pytest.mark.timeout(900)
+def test_a_backfill_of_a_hundred_days_by_graphql_is_one_run_and_a_re_launch_does_only_what_failed(
+    unjudged_bench: Bench, project_home: Path
+) -> None:
+    bench = unjudged_bench
+    hundred = [key for key in bench.partitions.get_partition_keys() if key >= "2024-03-01"][:100]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = project_home / "dagster.log"
+    daemon = (BIN / "dagster-daemon", "run")
+    with ExitStack() as stack:
+        webserver = (BIN / "dagster-webserver", "-h", "127.0.0.1", "-p", str(port))
+        stack.enter_context(running(log, *webserver))
+        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60))
+        ui = Ui(http, log)
+        ui.wait("the webserver has loaded the reports", ui.is_up)
+
+        bench.fault(fail_jobs=5)
+        first = ui.backfill(bench, hundred)
+        # The daemon looks for backfills when it starts and every thirty seconds from then on.
+        with running(log, *daemon):
+            assert ui.ended_runs(first) == ["FAILURE"]
+        assert bench.asked() == 100
+        done = ui.materialised(bench, "staged")
+        assert len(done) == 95
+        assert all(ui.materialised(bench, layer) == done for layer in LAYERS)
+        assert all(ui.passed(bench, check) == done for check in STAGED_CHECKS)
+
+        again = ui.backfill(bench, hundred)
+        with running(log, *daemon):
+            assert ui.ended_runs(again) == ["SUCCESS"]
+        assert bench.asked() == 5
+        assert all(ui.materialised(bench, layer) == set(hundred) for layer in LAYERS)
+        assert all(ui.passed(bench, check) == set(hundred) for check in STAGED_CHECKS)
+    assert bench.coverage().complete == IntervalSet([bench.interval(hundred[0], hundred[-1])])
