@@ -20,6 +20,7 @@ from cache_pipeline.service.agreement import tiers_agree
 from cache_pipeline.service.fetching import FetchedPartition
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.tiers.edge.counted import publishable
 
 
 async def publish(
@@ -73,7 +74,7 @@ def edge_cut(
     history, series = service.history, service.series(report)
     provisional = history.coverage(series).provisional & IntervalSet(intervals)
     held = history.rows(series, IntervalSet(intervals), service.columns(report))
-    rows = {interval: held.within(interval).table() for interval in intervals}
+    rows = {interval: publishable(report, held.within(interval)) for interval in intervals}
     return rows, next((part.start for part in provisional), None)
 
 

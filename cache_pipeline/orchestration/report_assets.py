@@ -43,6 +43,7 @@ from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.service.staging import Staging
+from cache_pipeline.tiers.edge.counted import publishable
 from cache_pipeline.tiers.ttl import report_freshness
 from cache_pipeline.upstream.quota import Lane
 
@@ -350,7 +351,7 @@ def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) ->
         with engine.history() as history:
             coverage = history.coverage(engine.tenant_series(report))
         provisional = coverage.provisional & IntervalSet(intervals)
-        rows_by_interval = {interval: rows.within(interval).table() for interval in intervals}
+        rows_by_interval = {interval: publishable(report, rows.within(interval)) for interval in intervals}
         return dg.MaterializeResult(value=(rows_by_interval, next((part.start for part in provisional), None)))
 
     return edge

@@ -88,6 +88,15 @@ ROW_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+#: What published counts of rows may be grouped by: what says nothing of a person.
+EDGE_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "conversations": ("divisionId", "firstQueueId", "mediaType", "originatingDirection"),
+    "segments": ("direction", "disconnectType", "mediaType", "purpose", "queueId", "segmentType", "wrapUpCode"),
+    "presence": ("organizationPresenceId", "systemPresence"),
+    "routing": ("routingStatus",),
+}
+
+
 class Report(BaseModel, frozen=True):
     """One declared report (``reports/*.yaml``).
 
@@ -147,12 +156,20 @@ class Report(BaseModel, frozen=True):
         description="Requests in an hour that what is kept could not answer, after which the partitions they touch are "
         "fetched before the next one; without it they are only proposed",
     )
+    edge_group_by: Names | None = Field(
+        None,
+        description="Of a report with rows: the edge has its rows counted, and its metrics summed, by these; [] for by "
+        "bucket alone",
+    )
     tiers: frozenset[Tier] = Field(frozenset(Tier), validate_default=True, description="Where answers are kept")
     edge_columns: Names | None = Field(
         None, description="Metric columns that may be published; by default all. Dimensions always are"
     )
     min_cell_count: int | None = Field(
-        None, ge=2, description="Figures of published rows of fewer events (volume_metric) are withheld"
+        None,
+        ge=2,
+        description="Figures of published rows of fewer events (volume_metric, or of counted rows) are withheld; of rows "
+        "by default 5",
     )
     owners: tuple[str, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
 
@@ -180,6 +197,20 @@ class Report(BaseModel, frozen=True):
             raise QueryError(f"a report with rows has a row for each of the {rows}: write group_by: []")
         return ROW_KEYS[rows]
 
+    @field_validator("edge_group_by")
+    @classmethod
+    def _names_nobody(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        rows = info.data.get("rows")
+        if names is None:
+            return None
+        if rows is None:
+            raise QueryError("is of a report with rows: others are published by group_by")
+        if unknown := sorted(set(names) - set(EDGE_GROUPS[rows])):
+            raise QueryError(
+                f"{', '.join(unknown)}: counts of {rows} may be published by {', '.join(EDGE_GROUPS[rows])}"
+            )
+        return names
+
     @field_validator("partition")
     @classmethod
     def _is_whole_buckets(cls, partition: Cadence, info: ValidationInfo) -> Cadence:
@@ -206,7 +237,13 @@ class Report(BaseModel, frozen=True):
     @field_validator("tiers")
     @classmethod
     def _publishes_no_person(cls, tiers: frozenset[Tier], info: ValidationInfo) -> frozenset[Tier]:
-        personal = sorted(_PERSONAL & set(info.data.get("group_by", ())))
+        rows = info.data.get("rows")
+        if rows is not None and Tier.edge in tiers and info.data.get("edge_group_by") is None:
+            raise QueryError(
+                f"edge publishes aggregates only, and {rows} are single ones: write edge_group_by, for their counts, or "
+                "tiers: [history]"
+            )
+        personal = [] if rows else sorted(_PERSONAL & set(info.data.get("group_by", ())))
         if Tier.edge in tiers and personal:
             raise QueryError(
                 f"edge publishes aggregates only, and rows by {', '.join(personal)} are figures of single people: "
@@ -217,7 +254,7 @@ class Report(BaseModel, frozen=True):
     @field_validator("min_cell_count")
     @classmethod
     def _counts_something(cls, count: int | None, info: ValidationInfo) -> int | None:
-        if count is not None and info.data.get("volume_metric") is None:
+        if count is not None and info.data.get("volume_metric") is None and info.data.get("rows") is None:
             raise QueryError("needs volume_metric, which says how many events a row is of")
         return count
 

@@ -12,6 +12,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Series
 from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.tiers.edge.counted import publishable
 from cache_pipeline.tiers.history import History
 
 _DAY, _MONTH = Step(days=1), Step(months=1)
@@ -65,7 +66,7 @@ def republish(
         held &= IntervalSet([wanted])
     done = Republished(intervals=held)
     for month in _by_month(series.report, held):
-        rows = {part: history.read(series, part, columns) for part in month}
+        rows = {part: publishable(series.report, history.rows(series, [part], columns)) for part in month}
         provisional = coverage.provisional & IntervalSet(month)
         publication = edge.publish(series.report, rows, next((part.start for part in provisional), None))
         done = Republished(

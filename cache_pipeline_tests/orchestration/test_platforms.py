@@ -1,6 +1,7 @@
 """A report is moved from one vendor to another by one word in its file, and rows come the same way as figures."""
 
 import json
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from cache_pipeline.query.declarations import read_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import migrate_history, report_columns, review
+from cache_pipeline.service.engine import edge_tier, migrate_history, report_columns, review
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import running_simulator
 from cache_pipeline.tiers.history import open_history
@@ -35,7 +36,8 @@ ROWS: dict[str, Any] = {
     **COUNTED,
     "rows": "conversations",
     "group_by": [],
-    "tiers": ["history"],
+    "tiers": ["history", "edge"],
+    "edge_group_by": ["mediaType"],
     "granularity": "P1D",
 }
 
@@ -93,6 +95,9 @@ def test_swapping_genesys_for_cxone_in_a_file_runs_a_whole_backfill(
     assert sum(row["n_offered"] for row in other) == pytest.approx(offered, rel=0.02)
     assert sum(row["n_offered"] for row in one) == pytest.approx(offered, rel=0.02)
     if ours.rows:
+        published = edge_tier(read_settings()).read(theirs, days).to_pylist()
+        counted = Counter((row["interval_start"], row["media_type"]) for row in other)
+        assert {(row["interval_start"], row["media_type"]): row["conversations"] for row in published} == counted
         names = ("conversation_id", "conversation_start", "conversation_end", "first_queue_id", "t_talk", "n_offered")
         assert [[row[name] for name in names] for row in one] == [[row[name] for name in names] for row in other]
         assert len({row["conversation_id"] for row in one}) == len(one) > 300

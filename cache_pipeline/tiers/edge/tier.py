@@ -14,6 +14,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
 from cache_pipeline.query.series import Series
 from cache_pipeline.telemetry.spans import span
+from cache_pipeline.tiers.edge.counted import as_published
 from cache_pipeline.tiers.edge.files import Rows, Target, checked_rows, published_rows, targets, written
 from cache_pipeline.tiers.edge.manifest import DataFile, DataSet, Manifest, UnreadableManifest
 from cache_pipeline.tiers.edge.store import EdgeStore, EdgeStoreError
@@ -105,7 +106,7 @@ class EdgeTier:
 
         Args:
             report: the data set.
-            rows_by_interval: the rows of each interval, in the report's schema; maybe none.
+            rows_by_interval: the rows of each interval as `publishable` gives them; maybe none.
             provisional_from: start of the first bucket that is not final, or None.
 
         Raises:
@@ -122,7 +123,7 @@ class EdgeTier:
         self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None
     ) -> Publication | None:
         manifest, version = self.read_manifest()
-        dataset = self._described(report, rows_by_interval)
+        dataset, shown = self._described(report, rows_by_interval), as_published(report)
         held = manifest.datasets.get(report.report)
         if held is not None and not held.same_shape(dataset):
             # Figures of another meaning, or columns that are no longer allowed, must not stand beside the new ones.
@@ -131,8 +132,8 @@ class EdgeTier:
         files: list[DataFile] = []
         uploaded = 0
         absorbed: set[str] = set()
-        for target in targets(report, rows_by_interval, held, provisional, now):
-            file, body = written(report, target, provisional, self.read_file)
+        for target in targets(shown, rows_by_interval, held, provisional, now):
+            file, body = written(shown, target, provisional, self.read_file)
             file, is_new = self._put_file(file, body, manifest)
             uploaded += is_new
             files.append(file)
@@ -146,15 +147,16 @@ class EdgeTier:
         return Publication(snapshot_of(updated)[0], uploaded, tuple(files))
 
     def _described(self, report: Report, rows_by_interval: Rows) -> DataSet:
-        columns = published_rows(report, next(iter(rows_by_interval.values())).slice(0, 0)).schema.names
+        shown = as_published(report)
+        columns = published_rows(shown, next(iter(rows_by_interval.values())).slice(0, 0)).schema.names
         return DataSet(
             series=Series(report, self._tenant).id,
             description=report.description,
             granularity=report.granularity,
             time_zone=report.time_zone,
             columns=tuple(columns),
-            dimensions=tuple(dimension_names(report)),
-            min_cell_count=report.min_cell_count,
+            dimensions=tuple(dimension_names(shown)),
+            min_cell_count=shown.min_cell_count,
             complete_from=None,
             complete_through=None,
             provisional_from=None,
