@@ -14,6 +14,7 @@ from cache_pipeline.query.declarations import read_reports
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, unusable_names
+from cache_pipeline.rows.memory import use_frugal_allocator
 from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.report_service import News, ReportService
 from cache_pipeline.settings import Settings, SettingsError, VendorAccount
@@ -197,6 +198,7 @@ async def open_service(
     Raises:
         SettingsError: a URL is missing.
     """
+    use_frugal_allocator()
     async with AsyncExitStack() as stack:
         pool = BlockingConnectionPool.from_url(
             settings.required_redis_url(),

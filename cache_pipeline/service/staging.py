@@ -26,6 +26,7 @@ _META = b"cache_pipeline"
 _BATCH_ROWS = 16 * 1024
 #: Each column being written has a page and a dictionary of at most so many bytes in memory; the library's own is a megabyte.
 _PAGE_BYTES = 128 * 1024
+_READ_BYTES = 64 * 1024
 
 
 class StagingUnwritable(RuntimeError):
@@ -56,7 +57,8 @@ class _StagedRows(RowSource):
 
     def batches(self, within: Interval | None) -> Iterator[pa.RecordBatch]:
         try:
-            with pq.ParquetFile(self.path) as file:
+            # The library would read the whole file ahead, and let go of none of it before the end.
+            with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_READ_BYTES) as file:
                 if not file.schema_arrow.equals(self.schema, check_metadata=True):
                     raise StagingReplaced(f"{self.path} was staged anew while it was read: run the step again")
                 for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
