@@ -1,8 +1,10 @@
-"""``cache-pipeline status``: what is kept of each report, as a calendar."""
+"""``cache-pipeline status``: what is kept of each report, as a calendar, and what is being done."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 
 import click
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cache_pipeline.cli.under_way import told, under_way
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.series import Series
@@ -34,23 +37,28 @@ _LEGEND = Text.assemble(
 @click.option("--days", default=35, show_default=True, type=click.IntRange(1, 3660), help="How far to look back.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def status(report: str | None, days: int, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Show what history holds of every report, or of REPORT as a calendar."""
+    """Show what history holds of every report, what is being asked and what quota is left; or REPORT as a calendar."""
     settings, now = read_settings(), utc_now()
     declared = declared_reports(settings)
     wanted = [find_report(declared, report)] if report else list(declared.values())
     with open_history(settings.required_postgres_url()) as history:
         found = [report_status(each, history.coverage(Series(each, settings.tenant)), now, days) for each in wanted]
+    work = asyncio.run(under_way(settings))
     if as_json:
-        click.echo(json.dumps([_document(each, now) for each in found], indent=1))
+        reports = [_document(each, now) for each in found]
+        click.echo(json.dumps({"reports": reports, **asdict(work)}, indent=1))
         return
     console = Console()
     if report:
         console.print(_calendar(found[0].days))
         for gap in found[0].gaps[:20]:
             console.print(f"not held: {gap}", highlight=False)
+        console.print(_LEGEND)
     else:
         console.print(_overview(found, now))
-    console.print(_LEGEND)
+        console.print(_LEGEND)
+        for line in told(work):
+            console.print(line, highlight=False)
 
 
 def _overview(statuses: Sequence[ReportStatus], now: datetime) -> Table:

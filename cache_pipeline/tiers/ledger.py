@@ -189,6 +189,11 @@ CLOSE_KEPT = f"""
 """  # noqa: S608
 
 
+_OPEN_BY_STATE = f"""
+    SELECT state, count(*) FROM {_TABLE} WHERE ended_at IS NULL GROUP BY state
+"""  # noqa: S608
+
+
 def _span(interval: Interval) -> TimestamptzRange:
     return TimestamptzRange(interval.start, interval.end, "[)")
 
@@ -340,6 +345,11 @@ class Ledger:
         with self._connection() as connection:
             rows = connection.execute(_OPEN, values).fetchall()
         return [OpenJob(Interval(start, end), asked_at, alive) for start, end, asked_at, alive in rows]
+
+    def open_by_state(self) -> dict[State, int]:
+        """How many queries of all series are open, by where they stand."""
+        with self._connection() as connection:
+            return {State(state): count for state, count in connection.execute(_OPEN_BY_STATE).fetchall()}
 
     def _tidy(self, connection: Connection[TupleRow]) -> None:
         """Forget what is long over, once in the life of a process."""

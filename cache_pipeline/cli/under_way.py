@@ -1,0 +1,90 @@
+"""What a deployment is busy with: upstream queries, jobs of the HTTP API, and the quota that is left for more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from redis.exceptions import RedisError
+
+from cache_pipeline.gateway.jobs import JobStore, connection_pool
+from cache_pipeline.service.engine import open_quotas
+from cache_pipeline.settings import Settings
+from cache_pipeline.tiers.ledger import open_ledger
+from cache_pipeline.upstream.quota import ClientState
+
+
+@dataclass(frozen=True)
+class ClientRoom:
+    """One OAuth client: its state, requests that count in its window, and how many more an interactive caller may send."""
+
+    platform: str
+    client: str
+    state: ClientState
+    used: int
+    limit: int
+    remaining: int
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """What is being done.
+
+    Attributes:
+        queries: open upstream queries, by where they stand; ``done`` ones are not kept yet.
+        jobs: of the HTTP API, by state.
+        quota: each OAuth client; empty where it could not be read, and ``quota_problem`` says why.
+    """
+
+    queries: dict[str, int]
+    jobs: dict[str, int]
+    quota: list[ClientRoom] = field(default_factory=list[ClientRoom])
+    quota_problem: str = ""
+
+
+async def under_way(settings: Settings) -> UnderWay:
+    """Ask the ledger, the jobs' table and the shared quota.
+
+    Raises:
+        SettingsError: no PostgreSQL URL is set.
+        HistoryUnavailable: PostgreSQL cannot be used.
+    """
+    url = settings.required_postgres_url()
+
+    def queries() -> dict[str, int]:
+        with open_ledger(url) as ledger:
+            return {str(state): count for state, count in ledger.open_by_state().items()}
+
+    asked = await asyncio.to_thread(queries)
+    async with connection_pool(url, 1) as pool:
+        jobs = {str(state): count for state, count in (await JobStore(pool).counts()).items()}
+    if settings.redis_url is None:
+        return UnderWay(asked, jobs, quota_problem="CACHE_PIPELINE_REDIS_URL is not set")
+    try:
+        return UnderWay(asked, jobs, await _quota(settings))
+    except (RedisError, OSError) as error:
+        return UnderWay(asked, jobs, quota_problem=f"Redis cannot be read ({type(error).__name__})")
+
+
+async def _quota(settings: Settings) -> list[ClientRoom]:
+    async with open_quotas(settings) as quotas:
+        return [
+            ClientRoom(platform, each.client_id, each.state, each.used, policy.limit, each.remaining)
+            for platform, (policy, quota) in quotas.items()
+            for each in await quota.snapshot()
+        ]
+
+
+def told(work: UnderWay) -> Iterator[str]:
+    """The same in lines for people."""
+    yield f"upstream queries: {_counts(work.queries)}"
+    yield f"jobs of the HTTP API: {_counts(work.jobs)}"
+    if work.quota_problem:
+        yield f"quota: {work.quota_problem}"
+    for each in work.quota:
+        yield f"quota of {each.client} ({each.platform}): {each.state}, {each.used} of {each.limit} used"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count) or "none"
