@@ -33,6 +33,8 @@ async def get_object(
         SchemaMismatch: the answer is no JSON object, or not what ``read`` wants.
     """
     response = await client.get(path, params=dict(query or {}), extensions=as_submitted(job))
+    # Answer and stream hold each other, so that each page would stay until the collector of cycles comes by.
+    response.stream = httpx.ByteStream(b"")
     if response.status_code in _GONE:
         _, message, _ = vendor_words(response)
         raise JobGone(job.id.partition("?")[0].rpartition("/")[2], message or response.reason_phrase)
