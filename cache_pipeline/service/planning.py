@@ -14,7 +14,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import roll_up
 from cache_pipeline.query.schema import Column, arrow_schema, in_order
 from cache_pipeline.query.series import Query, Series
-from cache_pipeline.service.plan import Borrowed, Cost, Holding, Plan, Room, plan
+from cache_pipeline.service.plan import Borrowed, Cost, Holding, Plan, Room, may_be_made_of, plan
 from cache_pipeline.service.reach import out_of_reach
 from cache_pipeline.telemetry.spans import note, span
 from cache_pipeline.tiers.history import History
@@ -50,8 +50,7 @@ class Planner:
             kept = await self._holding(query.kept, query.span)
             found = plan(query, kept, (), now, room=room)
             if found.due:
-                others = [await self._holding(each, query.span) for each in self._others(query.kept)]
-                found = plan(query, kept, others, now, room=room)
+                found = plan(query, kept, await self._others(query), now, room=room)
             note(current, due=bool(found.due))
             return self._within_reach(found)
 
@@ -62,7 +61,7 @@ class Planner:
             InvalidInterval: as ``plan`` does.
         """
         kept = await self._holding(query.kept, query.span)
-        others = [await self._holding(each, query.span) for each in self._others(query.kept)]
+        others = await self._others(query)
         learned = await asyncio.to_thread(self.history.chunk_cost, query.kept)
         return self._within_reach(plan(query, kept, others, now, Cost(*learned) if learned else None, room))
 
@@ -101,10 +100,16 @@ class Planner:
         coverage = await asyncio.to_thread(self.history.coverage, series, span)
         return Holding(series.report, self.columns(series.report), coverage)
 
-    def _others(self, kept: Series) -> list[Series]:
-        return [
-            Series(report, self.tenant)
+    async def _others(self, query: Query) -> list[Holding]:
+        kept = query.kept.report
+        found = {
+            Series(report, self.tenant): columns
             for report in self.declared
-            if (report.platform, report.query_type) == (kept.report.platform, kept.report.query_type)
-            and report.report != kept.report.report
-        ]
+            # Of another vendor's columns nothing can be said where that has no account.
+            if (report.platform, report.query_type) == (kept.platform, kept.query_type)
+            and may_be_made_of(kept, report, columns := self.columns(report))
+        }
+        if not found:
+            return []
+        coverages = await asyncio.to_thread(self.history.coverages, list(found), query.span)
+        return [Holding(each.report, columns, coverages[each.id]) for each, columns in found.items()]

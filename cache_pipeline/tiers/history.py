@@ -67,8 +67,8 @@ def _table(series: Series) -> Composable:
 
 _COVERAGE = SQL(
     """
-    SELECT {complete}::text, {provisional}::text, c.watermark, {fetched}
-    FROM cache_pipeline_state.coverage AS c WHERE c.series = {series}
+    SELECT c.series, {complete}::text, {provisional}::text, c.watermark, {fetched}
+    FROM cache_pipeline_state.coverage AS c WHERE c.series = ANY ({series})
     """
 )
 _COVER = SQL(
@@ -183,19 +183,23 @@ class History:
 
     def coverage(self, series: Series, around: Interval | None = None) -> Coverage:
         """What is held of a series; of an interval ``around`` which somebody asks, also when its final parts were fetched."""
+        return self.coverages([series], around)[series.id]
+
+    def coverages(self, series: Sequence[Series], around: Interval | None = None) -> dict[str, Coverage]:
+        """The same of several series, by their ids, in one read."""
         query = _COVERAGE.format(
             complete=bounds_as_json(Identifier("c", "complete")),
             provisional=bounds_as_json(Identifier("c", "provisional")),
             fetched=fetched_column(around),
-            series=Literal(series.id),
+            series=Literal([each.id for each in series]),
         )
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
-            row = cursor.fetchone()
-        if row is None:
-            return Coverage()
-        complete, provisional, watermark, fetched = row
-        return Coverage(intervals_of(complete), intervals_of(provisional), watermark, read_fetched(fetched))
+            rows = cursor.fetchall()
+        return {each.id: Coverage() for each in series} | {
+            name: Coverage(intervals_of(complete), intervals_of(provisional), watermark, read_fetched(fetched))
+            for name, complete, provisional, watermark, fetched in rows
+        }
 
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
         """Rows of an interval in the report's schema, in order of bucket and group; for few, see ``stream``."""

@@ -111,3 +111,13 @@ async def test_figures_that_are_a_little_too_old_are_served_with_their_age_while
         assert int(stale.headers["Age"]) >= 1
         assert "ttl=-" in stale.headers["Cache-Status"]
         assert (await api.gateway.jobs.counts())["queued"] == 1
+
+
+async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_asked_of_the_vendor(open_api):
+    daily = REPORT.model_copy(update={"report": "queue_day", "granularity": "P1D"})
+    async with open_api(REPORT, daily) as api:
+        api.start_worker()
+        hours = await api.http.get(URL, headers={"Prefer": "wait=20"})
+        days = await api.http.get(f"/v1/reports/queue_day?interval={DAY}")
+        assert (hours.status_code, days.status_code, await api.submits()) == (200, 200, 1)
+        assert sum(row[-1] for row in days.json()["rows"]) == sum(row[-1] for row in hours.json()["rows"])
