@@ -39,7 +39,15 @@ def keys() -> None:
 @click.option("--report", "reports", multiple=True, help="A report it may ask for; may be given again. By default all.")
 @click.option("--lane", type=click.Choice([str(lane) for lane in Lane]), default="interactive", show_default=True)
 @click.option("--requests-per-minute", type=click.IntRange(min=1), help="Its limit; by default the gateway's.")
-def create(name: str, tenant: str | None, reports: tuple[str, ...], lane: str, requests_per_minute: int | None) -> None:
+@click.option("--may-refresh", is_flag=True, help="Let it have the vendor asked again, by Cache-Control: no-cache.")
+def create(
+    name: str,
+    tenant: str | None,
+    reports: tuple[str, ...],
+    lane: str,
+    requests_per_minute: int | None,
+    may_refresh: bool,  # noqa: FBT001 - click passes flags by name
+) -> None:
     """Make a key and print it, once: only a hash of it is kept."""
     settings = read_settings()
     declared = declared_reports(settings)
@@ -51,6 +59,7 @@ def create(name: str, tenant: str | None, reports: tuple[str, ...], lane: str, r
         reports=frozenset(reports) or None,
         lane=Lane(lane),
         requests_per_minute=requests_per_minute,
+        may_refresh=may_refresh,
     )
     click.echo(_with_keys(settings, lambda store: store.create(name, principal)))
 
@@ -59,7 +68,7 @@ def create(name: str, tenant: str | None, reports: tuple[str, ...], lane: str, r
 def list_keys() -> None:
     """List the keys; the keys themselves cannot be shown."""
     table = Table(title="API keys")
-    for heading in ("id", "name", "tenant", "reports", "lane", "a minute", "made", "revoked"):
+    for heading in ("id", "name", "tenant", "reports", "lane", "a minute", "refresh", "made", "revoked"):
         table.add_column(heading)
     for key in _with_keys(read_settings(), lambda store: store.all()):
         table.add_row(*_cells(key))
@@ -74,6 +83,7 @@ def _cells(key: KeyInfo) -> tuple[str, ...]:
         ", ".join(key.reports) if key.reports is not None else "all",
         key.lane,
         str(key.requests_per_minute or "default"),
+        "may" if key.may_refresh else "",
         f"{key.created_at:%Y-%m-%d %H:%M}",
         f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
     )

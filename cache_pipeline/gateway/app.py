@@ -23,6 +23,7 @@ from cache_pipeline.gateway.correlation import Correlation
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.gateway import Gateway
 from cache_pipeline.gateway.hot_reads import HotReads
+from cache_pipeline.gateway.idempotency import Repeats
 from cache_pipeline.gateway.jobs import JobStore, connection_pool
 from cache_pipeline.gateway.keys import KeyRing, KeyStore
 from cache_pipeline.gateway.known import KnownQuestions
@@ -99,6 +100,7 @@ def create_app(
                 limits=RequestLimits(engine.redis, settings.gateway.requests_per_minute),
                 questions=KnownQuestions(clock),
                 meter=Meter(engine.redis),
+                repeats=Repeats(engine.redis),
                 tally=DemandTally(lambda tenant: DemandCounter(engine.redis, tenant, clock)),
                 presence=Presence(engine.redis, settings.jobs.lease_seconds),
                 standing=Standing(pool),
@@ -133,9 +135,11 @@ def create_app(
             allow_headers=[
                 "Authorization",
                 "X-API-Key",
+                "Cache-Control",
                 "Content-Type",
-                "Prefer",
+                "Idempotency-Key",
                 "If-None-Match",
+                "Prefer",
                 "X-Request-ID",
                 "traceparent",
             ],

@@ -24,6 +24,8 @@ from cache_pipeline.tiers.ttl import HOT_TTL_TIER
 
 #: The part of a key that says which lifetime it has (G7), for what lives as long as the query is open.
 _JOB = "job"
+#: In a job's request: provisional figures are asked of the vendor again, however fresh they are.
+REFRESH = "refresh"
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,12 @@ class Asked:
     Attributes:
         wanted: the question, held against its report.
         query: what of it has begun, for one tenant.
+        refresh: whether provisional figures are asked of the vendor again, however fresh they are.
     """
 
     wanted: RequestedQuery
     query: Query
+    refresh: bool = False
 
     @property
     def report(self) -> Report:
@@ -46,7 +50,7 @@ class Asked:
     @property
     def key(self) -> str:
         """The same for every spelling of the same meaning (G6), and other for another report: each keeps its own rows."""
-        return f"{self.report.report}:{self.query.key(_JOB)}"
+        return f"{self.report.report}:{self.query.key(_JOB)}{':' + REFRESH if self.refresh else ''}"
 
     @cached_property
     def hot_key(self) -> str:
@@ -66,6 +70,8 @@ class Asked:
                 request[name] = getattr(asked, name)
         if asked.filters != declared.filters:
             request["filters"] = asked.filters.written.model_dump(mode="json", exclude_defaults=True)
+        if self.refresh:
+            request[REFRESH] = True
         return request
 
 
@@ -90,9 +96,10 @@ def narrowing_of(request: Mapping[str, Any]) -> Narrowing:
 
 def href(report: str, request: Mapping[str, Any]) -> str:
     """Where the answer to a request is."""
-    parameters = {
+    parameters: dict[str, str] = {
         name: value if isinstance(value, str) else ",".join(value) if isinstance(value, Sequence) else json.dumps(value)
         for name, value in request.items()
+        if name != REFRESH
     }
     return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
 

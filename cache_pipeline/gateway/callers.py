@@ -27,7 +27,7 @@ TheGateway = Annotated[Gateway, Depends(gateway_of)]
 
 def anybody(gateway: Gateway) -> Principal:
     """The caller where no key is wanted."""
-    return Principal(_ANYBODY, gateway.settings.tenant, None, Lane.interactive)
+    return Principal(_ANYBODY, gateway.settings.tenant, None, Lane.interactive, may_refresh=True)
 
 
 def unauthorised() -> Problem:

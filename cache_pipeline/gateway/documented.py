@@ -67,6 +67,7 @@ ANSWERS: Responses = {
         "content": {
             Form.csv: {"schema": {"type": "string"}, "example": "interval_start,interval_end,queue_id,offered\r\n"},
             Form.arrow: {"schema": {"type": "string", "format": "binary"}},
+            Form.parquet: {"schema": {"type": "string", "format": "binary"}},
         },
     },
     202: {

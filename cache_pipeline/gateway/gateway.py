@@ -14,6 +14,7 @@ from typing import Any
 from cache_pipeline.gateway.asked import Asked
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.headers import CachePolicy, Source, cache_policy
+from cache_pipeline.gateway.idempotency import Repeats
 from cache_pipeline.gateway.job import Job, JobState, NewJob
 from cache_pipeline.gateway.jobs import JobStore
 from cache_pipeline.gateway.keys import KeyRing, Principal
@@ -26,6 +27,7 @@ from cache_pipeline.gateway.queue import JobQueue, QueueUnavailable
 from cache_pipeline.gateway.standing import Standing
 from cache_pipeline.gateway.tally import DemandTally
 from cache_pipeline.query.report import Report
+from cache_pipeline.service.plan import Room
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.telemetry.carried import carried
@@ -84,6 +86,7 @@ class Gateway:
         questions: what URLs were found to mean.
         meter: counts what was done.
         tally: counts what was asked for.
+        repeats: which job a request sent again led to.
         presence, standing: which workers are there, and how reports and jobs stand; for whoever watches.
         sharing: one piece of work for all identical callers of this process.
         clock: the time, in UTC.
@@ -101,6 +104,7 @@ class Gateway:
     questions: KnownQuestions
     meter: Meter
     tally: DemandTally
+    repeats: Repeats
     presence: Presence
     standing: Standing
     sharing: Sharing[Any, None]
@@ -124,15 +128,29 @@ class Gateway:
         answer = await service.ready(asked.query)
         return Served(answer, Source.history) if answer else None
 
-    async def serve(self, asked: Asked, caller: Principal) -> Served | Accepted:
+    async def serve(self, asked: Asked, caller: Principal, *, refresh: bool = False) -> Served | Accepted:
         """Answer from what is kept, or put the one job of this meaning on the queue (G4, G20).
+
+        Args:
+            asked: the question.
+            caller: who asks.
+            refresh: whether the caller would rather wait than have provisional figures of before; a key that has no
+                right to that is answered as ever.
 
         Raises:
             Problem: the same query failed for good a moment ago.
         """
+        if refresh and caller.may_refresh:
+            return await self._refreshed(asked, caller)
         served = await self.kept(asked, caller)
         self.tally.asked(asked.hot_key, asked.query, kept=served is not None)
         return served or await self._shared_miss(asked, caller)
+
+    async def _refreshed(self, asked: Asked, caller: Principal) -> Served | Accepted:
+        settled = await self.service_of(caller.tenant).settled(asked.query)
+        if settled is not None:
+            return Served(settled, Source.history)
+        return await self.accept(replace(asked, refresh=True), caller)
 
     async def after(self, asked: Asked, caller: Principal) -> Served | Accepted:
         """As ``serve``, for who has waited for the job: the same question, not asked again."""
@@ -183,14 +201,27 @@ class Gateway:
             except QueueUnavailable as error:
                 # The row is there, and workers look for rows whose message never came.
                 _LOG.warning("job %s waits for the workers' sweep: %s", job.id, error)
-        return await self.accepted(job, joined=not made)
+        return await self.accepted(job, joined=not made, expected=await self._expected(asked, caller))
 
-    async def accepted(self, job: Job, *, joined: bool = False) -> Accepted:
-        """A job with its place in the queue and an estimate of when it is done."""
+    async def _expected(self, asked: Asked, caller: Principal) -> float | None:
+        """Seconds by the plan; None where it knows nothing of what a query of this report takes."""
+        policy, quota = self.quotas.get(asked.report.platform, (None, None))
+        room = Room.of(policy, await quota.snapshot(), caller.lane) if policy and quota else None
+        plan = await self.service_of(caller.tenant).plan(asked.query, room)
+        return plan.seconds if plan.cost is not None and plan.cost.learned else plan.wait_seconds or None
+
+    async def accepted(self, job: Job, *, joined: bool = False, expected: float | None = None) -> Accepted:
+        """A job with its place in the queue and an estimate of when it is done.
+
+        Args:
+            job: its row.
+            joined: whether somebody had asked the same before.
+            expected: seconds that it will take once begun, where that is known; else as long as the latest of its report.
+        """
         if job.state.ended:
             return Accepted(job, None, None, joined)
         pace = await self.jobs.pace(job.report)
-        lasts = pace.seconds or _GUESS_SECONDS
+        lasts = expected or pace.seconds or _GUESS_SECONDS
         if job.state is JobState.queued:
             ahead = await self.jobs.ahead(job)
             waits = ahead / pace.a_second if pace.a_second else ahead * lasts / self.settings.jobs.at_once

@@ -47,7 +47,7 @@ class HotReads:
     async def _hot(self, gateway: Gateway, scope: Scope, send: Send) -> int:
         """Answer a hot read; 0 where it is none, and nothing was sent."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        if b"prefer" in headers or headers.get(b"accept", b"") not in _PLAIN:
+        if b"prefer" in headers or b"cache-control" in headers or headers.get(b"accept", b"") not in _PLAIN:
             return 0
         caller = _known_caller(gateway, headers)
         question = gateway.questions.find(caller.tenant, scope) if caller is not None else None

@@ -21,15 +21,15 @@ _MOST_REMEMBERED = 10_000
 _NOBODY = b"\0" * 32
 
 _INSERT = """
-    INSERT INTO cache_pipeline_state.api_key (id, name, hash, tenant, reports, lane, requests_per_minute)
-    VALUES (%(id)s, %(name)s, %(hash)s, %(tenant)s, %(reports)s, %(lane)s, %(requests_per_minute)s)
+    INSERT INTO cache_pipeline_state.api_key (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh)
+    VALUES (%(id)s, %(name)s, %(hash)s, %(tenant)s, %(reports)s, %(lane)s, %(requests_per_minute)s, %(may_refresh)s)
 """
 _FIND = """
-    SELECT id, hash, tenant, reports, lane, requests_per_minute FROM cache_pipeline_state.api_key
+    SELECT id, hash, tenant, reports, lane, requests_per_minute, may_refresh FROM cache_pipeline_state.api_key
     WHERE id = %(id)s AND revoked_at IS NULL
 """
 _LIST = """
-    SELECT id, name, tenant, reports, lane, requests_per_minute, created_at, revoked_at
+    SELECT id, name, tenant, reports, lane, requests_per_minute, may_refresh, created_at, revoked_at
     FROM cache_pipeline_state.api_key ORDER BY created_at
 """
 _REVOKE = """
@@ -47,6 +47,7 @@ class Principal:
         reports: names it may ask for, or None for all.
         lane: of its queries to the vendor.
         requests_per_minute: its limit, or None for the gateway's.
+        may_refresh: whether it may have the vendor asked again before what is kept is too old.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Principal:
     reports: frozenset[str] | None
     lane: Lane
     requests_per_minute: int | None = None
+    may_refresh: bool = False
 
     def may_ask(self, report: str) -> bool:
         """Whether a report is among its own."""
@@ -70,6 +72,7 @@ class KeyInfo:
     reports: tuple[str, ...] | None
     lane: Lane
     requests_per_minute: int | None
+    may_refresh: bool
     created_at: datetime
     revoked_at: datetime | None
 
@@ -99,6 +102,7 @@ class KeyStore:
                     "reports": sorted(principal.reports) if principal.reports is not None else None,
                     "lane": principal.lane,
                     "requests_per_minute": principal.requests_per_minute,
+                    "may_refresh": principal.may_refresh,
                 },
             )
         return f"{_PREFIX}_{key_id}_{secret}"
@@ -122,6 +126,7 @@ class KeyStore:
             reports=frozenset(reports) if reports is not None else None,
             lane=Lane(row["lane"]),
             requests_per_minute=row["requests_per_minute"],
+            may_refresh=row["may_refresh"],
         )
 
     async def all(self) -> list[KeyInfo]:
@@ -136,6 +141,7 @@ class KeyStore:
                 reports=tuple(row["reports"]) if row["reports"] is not None else None,
                 lane=Lane(row["lane"]),
                 requests_per_minute=row["requests_per_minute"],
+                may_refresh=row["may_refresh"],
                 created_at=row["created_at"],
                 revoked_at=row["revoked_at"],
             )

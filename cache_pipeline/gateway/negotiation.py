@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cache_pipeline.gateway.problem import Problem
 from cache_pipeline.query.schema import Column, arrow_schema
@@ -27,6 +28,7 @@ class Form(StrEnum):
     json = "application/json"
     csv = "text/csv"
     arrow = "application/vnd.apache.arrow.stream"
+    parquet = "application/vnd.apache.parquet"
 
     @property
     def content_type(self) -> str:
@@ -99,13 +101,18 @@ def preference_of(prefer: str | None) -> Preference:
     return Preference(0.0, "respond-async" if asynchronous else None)
 
 
+def wants_fresh(cache_control: str | None) -> bool:
+    """Whether a request's Cache-Control would rather not have what is kept (RFC 9111, 5.2.1.4)."""
+    return any(part.strip().lower() == "no-cache" for part in (cache_control or "").split(","))
+
+
 def body_in(form: Form, body: bytes, columns: Sequence[Column]) -> bytes:
     """An answer's JSON in another form.
 
     Args:
         form: which.
         body: the JSON.
-        columns: of the report, for the types of Arrow.
+        columns: of the report, for the types of Arrow and Parquet.
     """
     if form is Form.json:
         return body
@@ -115,10 +122,16 @@ def body_in(form: Form, body: bytes, columns: Sequence[Column]) -> bytes:
         # As RFC 4180 has it; None is an empty field.
         csv.writer(text).writerows([document["columns"], *document["rows"]])
         return text.getvalue().encode()
-    return _arrow(document, columns)
+    table, sink = _table(document, columns), pa.BufferOutputStream()
+    if form is Form.parquet:
+        pq.write_table(table, sink, compression="zstd")
+    else:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
-def _arrow(document: dict[str, Any], columns: Sequence[Column]) -> bytes:
+def _table(document: dict[str, Any], columns: Sequence[Column]) -> pa.Table:
     schema = arrow_schema([column for column in columns if column.name in document["columns"]])
     by_column = list(zip(*document["rows"], strict=True)) or [()] * len(document["columns"])
     arrays: dict[str, pa.Array[Any]] = {}
@@ -131,8 +144,4 @@ def _arrow(document: dict[str, Any], columns: Sequence[Column]) -> bytes:
         for name in ("report", "interval", "granularity", "timeZone", "completeThrough", "provisionalFrom", "fetchedAt")
         if document.get(name) is not None
     }
-    table = pa.table([arrays[name] for name in schema.names], schema=schema.with_metadata(known))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+    return pa.table([arrays[name] for name in schema.names], schema=schema.with_metadata(known))

@@ -14,10 +14,11 @@ from cache_pipeline.gateway.callers import Caller, TheGateway
 from cache_pipeline.gateway.documented import ANSWERS, problems
 from cache_pipeline.gateway.gateway import Accepted, Gateway, Served, failed
 from cache_pipeline.gateway.headers import Source, answer_headers, etag_in, matches
+from cache_pipeline.gateway.idempotency import idempotency_key as read_key
 from cache_pipeline.gateway.job import JobState
 from cache_pipeline.gateway.jobs_api import view
 from cache_pipeline.gateway.keys import Principal
-from cache_pipeline.gateway.negotiation import Form, Preference, body_in, form_of, preference_of
+from cache_pipeline.gateway.negotiation import Form, Preference, body_in, form_of, preference_of, wants_fresh
 from cache_pipeline.query.report import Report
 from cache_pipeline.tiers.ttl import report_freshness
 
@@ -33,10 +34,15 @@ class Wishes:
         accept: Annotated[str | None, Header(description=f"One of {', '.join(Form)}")] = None,
         prefer: Annotated[str | None, Header(description="wait=SECONDS, or respond-async (RFC 7240)")] = None,
         if_none_match: Annotated[str | None, Header(description="ETag of what the caller has")] = None,
+        cache_control: Annotated[
+            str | None,
+            Header(description="no-cache: have the vendor asked again for what is provisional, where the key may"),
+        ] = None,
     ) -> None:
         self.form: Form = form_of(accept)
         self.preference: Preference = preference_of(prefer)
         self.if_none_match = if_none_match
+        self.refresh = wants_fresh(cache_control)
         self.state = request.state
 
     @property
@@ -47,6 +53,14 @@ class Wishes:
 
 _Wishes = Annotated[Wishes, Depends()]
 ReportName = Annotated[str, Path(description="Name of a declared report", examples=["queue_interval"], max_length=47)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="The same for a request that is sent again: it follows the same job (an IETF draft)",
+        examples=['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
+        max_length=300,
+    ),
+]
 
 
 _PAYLOADS: dict[str, Any] = {
@@ -131,11 +145,16 @@ async def read_report(
     operation_id="queryReport",
 )
 async def query_report(
-    report: ReportName, query: wire.Query, gateway: TheGateway, caller: Caller, wishes: _Wishes
+    report: ReportName,
+    query: wire.Query,
+    gateway: TheGateway,
+    caller: Caller,
+    wishes: _Wishes,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """The same as GET, for queries that are too long for a URL."""
-    question = query.model_dump(exclude_none=True)
-    return await answered(gateway, _asked(gateway, report, question, caller), caller, wishes)
+    asked_now = _asked(gateway, report, query.model_dump(exclude_none=True), caller)
+    return await _answered_once(gateway, asked_now, caller, wishes, idempotency_key)
 
 
 @router.post(
@@ -150,6 +169,7 @@ async def query_by_payload(
     gateway: TheGateway,
     caller: Caller,
     wishes: _Wishes,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Answered by the declared report that needs the least rolling up.
 
@@ -158,7 +178,26 @@ async def query_by_payload(
     """
     service = gateway.service_of(caller.tenant)
     question = asked_by_payload(service, gateway.reports, payload, caller, gateway.settings.gateway.max_buckets)
-    return await answered(gateway, question, caller, wishes)
+    return await _answered_once(gateway, question, caller, wishes, idempotency_key)
+
+
+async def _answered_once(
+    gateway: Gateway, question: Asked, caller: Principal, wishes: Wishes, header: str | None
+) -> Response:
+    """Serve a question, or what an earlier request with the same Idempotency-Key led to."""
+    key = read_key(header)
+    if key is None:
+        return await answered(gateway, question, caller, wishes)
+    before = await gateway.repeats.job_of(caller, key, question.key)
+    job = await gateway.jobs.get(before, caller.tenant) if before else None
+    if job is not None and job.state is JobState.failed and job.problem is not None:
+        raise failed(job.problem)
+    if job is not None and not job.state.ended:
+        return await _told(gateway, question, caller, wishes, await gateway.accepted(job, joined=True))
+    outcome = await gateway.serve(question, caller, refresh=wishes.refresh and job is None)
+    if isinstance(outcome, Accepted):
+        await gateway.repeats.note(caller, key, question.key, outcome.job.id)
+    return await _told(gateway, question, caller, wishes, outcome)
 
 
 def _asked(gateway: Gateway, report: str, question: dict[str, Any], caller: Principal) -> Asked:
@@ -168,7 +207,12 @@ def _asked(gateway: Gateway, report: str, question: dict[str, Any], caller: Prin
 
 async def answered(gateway: Gateway, question: Asked, caller: Principal, wishes: Wishes) -> Response:
     """Serve a question, waiting for its job as long as the caller prefers."""
-    outcome = await gateway.serve(question, caller)
+    return await _told(gateway, question, caller, wishes, await gateway.serve(question, caller, refresh=wishes.refresh))
+
+
+async def _told(
+    gateway: Gateway, question: Asked, caller: Principal, wishes: Wishes, outcome: Served | Accepted
+) -> Response:
     applied = wishes.preference.applied
     if isinstance(outcome, Accepted) and wishes.preference.wait_seconds:
         outcome = await _awaited(gateway, question, caller, outcome, wishes.preference.wait_seconds)

@@ -15,7 +15,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 
-from cache_pipeline.gateway.asked import narrowing_of
+from cache_pipeline.gateway.asked import REFRESH, narrowing_of
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.job import Job, JobState
 from cache_pipeline.gateway.jobs import JobStore, Took
@@ -247,7 +247,9 @@ class Worker:
         progress = Progress(query.kept.report, query.span)
         told = asyncio.create_task(self._tell(job, progress))
         try:
-            await service.answer_query(query, job.lane, on_chunk=progress.judged, on_percent=progress.polled)
+            await service.answer_query(
+                query, job.lane, on_chunk=progress.judged, on_percent=progress.polled, refresh=REFRESH in job.request
+            )
         finally:
             await ended([told])
         with suppress(*_STORE_AWAY):

@@ -24,10 +24,7 @@ async def quota_room(settings: Settings, report: Report, lane: Lane) -> Room | N
         if report.platform not in quotas:
             return None
         policy, quota = quotas[report.platform]
-        clients = await quota.snapshot()
-    slots = policy.slots(lane)
-    free = sum(0 if client.throttled_for_s else max(0, slots - client.used) for client in clients)
-    return Room(free, slots * max(1, len(clients)), policy.guarded_window_seconds)
+        return Room.of(policy, await quota.snapshot(), lane)
 
 
 async def backfill_plan(

@@ -22,6 +22,7 @@ from cache_pipeline.query.series import Query
 from cache_pipeline.service.fetching import chunks_of, clipped_to_now
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.upstream.quota import ClientQuota, Lane, QuotaPolicy
 
 #: Upstream queries of one report that are under way together.
 _AT_ONCE = 16
@@ -79,6 +80,13 @@ class Room:
     now: int
     per_window: int
     window_seconds: float
+
+    @classmethod
+    def of(cls, policy: QuotaPolicy, clients: Sequence[ClientQuota], lane: Lane) -> Room:
+        """What a lane may send over all clients of a platform."""
+        slots = policy.slots(lane)
+        free = sum(0 if client.throttled_for_s else max(0, slots - client.used) for client in clients)
+        return cls(free, slots * max(1, len(clients)), policy.guarded_window_seconds)
 
     def wait(self, calls: float) -> float:
         """Seconds until so many requests have been sent, counted in whole windows."""
@@ -225,14 +233,16 @@ def _borrowed(kept: Holding, others: Iterable[Holding], due: IntervalSet, now: d
     for other in sorted(others, key=lambda each: (-each.report.step.nominal, each.report.report)):
         if not due:
             return
-        found = _made_up(kept, other, due, now) if _may_be_made_of(other, kept) else None
+        may = may_be_made_of(kept.report, other.report, other.columns)
+        found = _made_up(kept, other, due, now) if may else None
         if found is not None:
             yield found
             due -= found.intervals
 
 
-def _may_be_made_of(other: Holding, kept: Holding) -> bool:
-    return other.report.report != kept.report.report and not any(refusals(other.report, kept.report, other.columns))
+def may_be_made_of(kept: Report, other: Report, columns: Sequence[Column]) -> bool:
+    """Whether rows of another report, which has these columns, can be rolled up to a report's."""
+    return kept.report != other.report and not any(refusals(other, kept, columns))
 
 
 def _made_up(kept: Holding, other: Holding, due: IntervalSet, now: datetime) -> Borrowed | None:

@@ -39,7 +39,7 @@ from cache_pipeline.tiers.flights import Flights, Sharing
 from cache_pipeline.tiers.history import History
 from cache_pipeline.tiers.hot import HotTier
 from cache_pipeline.tiers.ledger import Claim, Ledger
-from cache_pipeline.tiers.ttl import HOT_TTL_TIER
+from cache_pipeline.tiers.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.upstream.platforms.base import Platform
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
@@ -200,6 +200,10 @@ class ReportService:
         """
         return await self.held(query) or await self._recalled(query, self.clock() - stale)
 
+    async def settled(self, query: Query) -> Answer | None:
+        """The answer where history holds all of it and none of it can change any more."""
+        return await self._from_history(query, self.clock() + report_freshness(query.kept.report))
+
     async def held(self, query: Query) -> Answer | None:
         """The answer where the hot tier holds it; the lot may fall on this reader to have it made anew meanwhile."""
         held = await self.hot.look(query)
@@ -253,11 +257,13 @@ class ReportService:
         *,
         on_chunk: Callable[[JudgedChunk], None] = _ignore,
         on_percent: OnPercent = _no_percent,
+        refresh: bool = False,
     ) -> Answer:
         """Answer a query that has begun; as ``answer`` does.
 
         What is asked of the vendor is always the series that history keeps, so that every other way to look at it is
-        answered from there.
+        answered from there. To ``refresh`` is to ask it again for what is provisional, however fresh that is; what is
+        final is never asked for again.
         """
 
         def hear(news: News) -> None:
@@ -267,13 +273,30 @@ class ReportService:
                 on_percent(*news)
 
         key = query.key(HOT_TTL_TIER)
-        found = self.sharing.run(key, self._finding(query, lane), hear)
+        if refresh:
+            found = self.sharing.run(f"{key} anew", self._refreshing(query, lane), hear)
+        else:
+            found = self.sharing.run(key, self._finding(query, lane), hear)
         # Callers of a crowd are woken one after another, and none should free what the first alone needs.
         del query
         answer = await found
         if answer is None:
             raise RuntimeError(f"{key} was kept, and history does not hold it")
         return answer
+
+    def _refreshing(
+        self, query: Query, lane: Lane
+    ) -> Callable[[Callable[[News], None]], Coroutine[Any, Any, Answer | None]]:
+        """What has the provisional part of an answer asked for again, for all who wish that in this process."""
+
+        async def anew(tell: Callable[[News], None]) -> Answer | None:
+            asked_at = self.clock()
+            # As of then nothing that is held now and can still change is fresh.
+            plan = await self._planner.plan(query, asked_at + report_freshness(query.kept.report))
+            await self._fetch_and_keep(plan, lane, tell, again=True)
+            return await self._from_history(query, asked_at)
+
+        return anew
 
     def _finding(
         self, query: Query, lane: Lane
@@ -316,7 +339,9 @@ class ReportService:
             if (completeness := coverage.of(interval)) is not None and (query := Query(series, interval))
         ]
 
-    async def _fetch_and_keep(self, plan: Plan, lane: Lane, tell: Callable[[News], None]) -> None:
+    async def _fetch_and_keep(
+        self, plan: Plan, lane: Lane, tell: Callable[[News], None], *, again: bool = False
+    ) -> None:
         """Bring what a plan finds missing into history, each chunk as soon as it is proven."""
         report = plan.query.kept.report
         wanted = {str(chunk): chunk for chunk in plan.chunks}
@@ -325,7 +350,7 @@ class ReportService:
             await self.keep(report, [finished(proven)], claims)
 
         fetched = self._gathering(report).partitions(
-            wanted, lane, tell, lambda part, percent: tell((part, percent)), keep=keep
+            wanted, lane, tell, lambda part, percent: tell((part, percent)), keep=keep, again=again
         )
         async with aclosing(fetched) as partitions:
             async for partition in partitions:
