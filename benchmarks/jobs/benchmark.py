@@ -22,6 +22,7 @@ from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.gateway.job import JobState
 from cache_pipeline.gateway.jobs import JobStore, connection_pool
+from cache_pipeline.gateway.standing import Standing
 from cache_pipeline.service.engine import declared_reports, migrate_history
 from cache_pipeline.settings import GatewaySettings, JobSettings, Settings
 from cache_pipeline.simulator import SimulatorSettings
@@ -49,7 +50,7 @@ def measure(tell: Tell) -> Result:
         settings = deployment(stores.postgres_url, stores.redis_url, vendor, folder).model_copy(
             update={
                 "gateway": GatewaySettings(auth="off", requests_per_minute=10_000_000),
-                "jobs": JobSettings(queue_url=SecretStr(broker), at_once=_AT_ONCE, lease_seconds=5),
+                "jobs": JobSettings(queue_url=SecretStr(broker), at_once=_AT_ONCE),
             }
         )
         migrate_history(settings, declared_reports(settings))
@@ -78,7 +79,9 @@ async def _run(tell: Tell, settings: Settings, url: str, vendor: str, workers: l
             await _until(jobs, _JOBS // 4, tell)
             os.kill(workers[0].pid, signal.SIGKILL)
             counts = await _until(jobs, _JOBS, tell)
-        took = time.perf_counter() - started
+            took = time.perf_counter() - started
+            for kind, count in (await Standing(pool).trouble()).failed.items():
+                tell(f"{count} jobs failed: {kind}")
         submits = (await admin.get("/simulator/counters")).json()["summary"]["submits"]
     return Result(
         "jobs",

@@ -169,8 +169,13 @@ def _tell_problems(app: FastAPI) -> None:
         told_to_all = detail.get(error.status_code, error.detail)
         return Problem("http", error.status_code, told_to_all, headers=error.headers or {}).response()
 
-    async def invalid(_request: Request, error: Exception) -> Response:
-        return _invalid(error).response() if isinstance(error, RequestValidationError) else of_error(error).response()
+    async def invalid(request: Request, error: Exception) -> Response:
+        if not isinstance(error, RequestValidationError):
+            return of_error(error).response()
+        media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if request.method == "POST" and media and not media.endswith(("/json", "+json")):
+            return Problem("not-json", 415, "a question is sent as Content-Type: application/json").response()
+        return _invalid(error).response()
 
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, refused)

@@ -95,7 +95,7 @@ PACE = """
 PARK = """
     UPDATE cache_pipeline_state.job SET state = 'failed', finished_at = now(), lease_until = NULL,
         problem = %(problem)s::jsonb
-    WHERE attempts >= %(attempts)s AND state = 'running' AND lease_until < now() RETURNING id
+    WHERE attempts >= %(attempts)s AND state = 'running' AND lease_until < now() - %(silence)s::interval RETURNING id
 """
 
 FORGET = "DELETE FROM cache_pipeline_state.job WHERE finished_at < now() - %(kept)s::interval RETURNING id"

@@ -22,15 +22,21 @@ Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 _CONNECT_SECONDS = 5.0
 
 
-def connection_pool(postgres_url: str, size: int) -> Pool:
-    """Connections on which each statement is a transaction; to be entered before use. They come when they are needed."""
+def connection_pool(postgres_url: str, size: int, patience_seconds: float = _CONNECT_SECONDS) -> Pool:
+    """Connections on which each statement is a transaction; to be entered before use. They come when they are needed.
+
+    Args:
+        postgres_url: of the server.
+        size: the most there are.
+        patience_seconds: after which one that cannot be had is an error.
+    """
     return AsyncConnectionPool(
         postgres_url,
         connection_class=AsyncConnection[DictRow],
         kwargs={"autocommit": True, "row_factory": dict_row},
         min_size=0,
         max_size=size,
-        timeout=_CONNECT_SECONDS,
+        timeout=patience_seconds,
         open=False,
     )
 
@@ -177,9 +183,17 @@ class JobStore:
         row = await self._one(job_sql.PACE, {"report": report})
         return Pace(row["seconds"], row["a_second"]) if row else Pace(None, 0.0)
 
-    async def sweep(self, attempts: int, problem: dict[str, Any]) -> list[UUID]:
-        """Park the jobs that workers died of too often, and forget those that ended long ago; returns the parked."""
-        parked = await self._all(job_sql.PARK, {"attempts": attempts, "problem": Jsonb(problem)})
+    async def sweep(self, attempts: int, problem: dict[str, Any], silence: timedelta) -> list[UUID]:
+        """Park the jobs that workers died of too often, and forget those that ended long ago; returns the parked.
+
+        Args:
+            attempts: that a job has.
+            problem: what it is parked with.
+            silence: how long its last worker must not have been heard of after its lease: one that is merely slow, on
+                a machine that is too busy, holds it again meanwhile.
+        """
+        values = {"attempts": attempts, "problem": Jsonb(problem), "silence": silence}
+        parked = await self._all(job_sql.PARK, values)
         await self._all(job_sql.FORGET, {"kept": KEPT_FOR})
         return [row["id"] for row in parked]
 

@@ -19,6 +19,7 @@ from cache_pipeline.gateway.job import JobState
 from cache_pipeline.gateway.jobs_api import view
 from cache_pipeline.gateway.keys import Principal
 from cache_pipeline.gateway.negotiation import Form, Preference, body_in, form_of, preference_of, wants_fresh
+from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.report import Report
 from cache_pipeline.tiers.ttl import report_freshness
 
@@ -76,6 +77,9 @@ _PAYLOADS: dict[str, Any] = {
 }
 
 
+_PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters")
+
+
 def _from_url(
     interval: Annotated[
         str,
@@ -131,6 +135,7 @@ async def read_report(
     request: Request,
 ) -> Response:
     """200 with the finished answer where it is kept; else 202 with the job that fetches it."""
+    _check_parameters(request)
     found = _asked(gateway, report, question, caller)
     is_whole = found.query.interval == found.wanted.interval and found.query.span == found.query.interval
     gateway.questions.remember(caller.tenant, request.scope, found.report, found.query, is_whole=is_whole)
@@ -198,6 +203,17 @@ async def _answered_once(
     if isinstance(outcome, Accepted):
         await gateway.repeats.note(caller, key, question.key, outcome.job.id)
     return await _told(gateway, question, caller, wishes, outcome)
+
+
+def _check_parameters(request: Request) -> None:
+    """A name that is misspelt would be left out in silence, and the answer be to another question."""
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in _PARAMETERS:
+            raise InvalidQuery(name, f"is no parameter: there are {', '.join(_PARAMETERS)}")
+        if name in seen:
+            raise InvalidQuery(name, "is given twice")
+        seen.add(name)
 
 
 def _asked(gateway: Gateway, report: str, question: dict[str, Any], caller: Principal) -> Asked:

@@ -26,6 +26,8 @@ from cache_pipeline.settings import Settings, SettingsError
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _WORKER_CONNECTIONS = 8
+#: Nobody holds the line: on a busy machine a job had better wait for its turn than take PostgreSQL for gone.
+_WORKER_PATIENCE_SECONDS = 20.0
 
 
 def serve_gateway(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
@@ -96,10 +98,21 @@ async def work(
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(open_service(settings, on_keep, tuple(reports.values())))
-        pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _WORKER_CONNECTIONS))
+        url = settings.required_postgres_url()
+        pool = await stack.enter_async_context(connection_pool(url, _WORKER_CONNECTIONS, _WORKER_PATIENCE_SECONDS))
+        leases = await stack.enter_async_context(connection_pool(url, 1))
         queue = await stack.enter_async_context(open_queue(settings))
-        events = JobEvents(service.redis)
-        worker = Worker(name, service, reports, JobStore(pool), queue, events, Meter(service.redis), settings.jobs)
+        worker = Worker(
+            name=name,
+            service=service,
+            reports=reports,
+            jobs=JobStore(pool),
+            leases=JobStore(leases),
+            queue=queue,
+            events=JobEvents(service.redis),
+            meter=Meter(service.redis),
+            settings=settings.jobs,
+        )
         announce(name)
         logging.getLogger(__name__).info("worker %s takes jobs", name)
         presence = Presence(service.redis, settings.jobs.lease_seconds)

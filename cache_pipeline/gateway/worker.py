@@ -45,6 +45,8 @@ _PAUSE_SECONDS = 1.0
 _SWEEP_SECONDS = 2.0
 #: Before a job is tried again; doubled each time.
 _FIRST_PAUSE_SECONDS = 2.0
+#: A job's last worker is given up after so many leases more: to take a job over too early costs a little, to park it a job.
+_SILENT_LEASES = 3
 #: A message that a worker could have had and that still has not come was lost; or all workers are busy, and then
 #: nobody sweeps.
 _LOST_AFTER = timedelta(seconds=10)
@@ -77,6 +79,7 @@ class Worker:
         service: the engine.
         reports: the declarations.
         jobs, queue, events: rows, messages, and word of changes.
+        leases: the rows again, by a connection that no other work keeps waiting.
         meter: counts what was done.
         settings: how many at once, and how patient.
     """
@@ -85,6 +88,7 @@ class Worker:
     service: ReportService
     reports: Mapping[str, Report]
     jobs: JobStore
+    leases: JobStore
     queue: JobQueue
     events: JobEvents
     meter: Meter
@@ -168,7 +172,8 @@ class Worker:
         )
         while True:
             with suppress(*_STORE_AWAY):
-                for parked in await self.jobs.sweep(self.settings.attempts, given_up.document()):
+                silence = _SILENT_LEASES * self._lease
+                for parked in await self.jobs.sweep(self.settings.attempts, given_up.document(), silence):
                     _LOG.error("job %s is parked: workers ended in the middle of it again and again", parked)
                     await self.events.announce(parked)
                 while not self._slots.locked():
@@ -187,7 +192,7 @@ class Worker:
             if not held:
                 continue
             with suppress(*_STORE_AWAY):
-                ours = await self.jobs.hold(self.name, held, self._lease)
+                ours = await self.leases.hold(self.name, held, self._lease)
                 for job_id in set(held) - ours:
                     if task := self._running.get(job_id):
                         task.cancel()

@@ -78,6 +78,7 @@ class Api:
             self.gateway.service,
             self.gateway.reports,
             self.gateway.jobs,
+            self.gateway.jobs,
             self.gateway.queue,
             self.gateway.events,
             Meter(self.gateway.service.redis),

@@ -23,6 +23,8 @@ BAD = [
     ("one that the vendor forgot", "GET", f"{BASE}?interval=1960-01-01/1960-01-02", None, 422, "RETENTION_DAYS"),
     ("a far year", "GET", f"{BASE}?interval=9999-01-01/9999-01-02", None, 422, "years"),
     ("a NUL", "GET", f"{BASE}?interval=2026-01-05%00/2026-01-06", None, 422, "ISO 8601"),
+    ("a parameter that there is not", "GET", f"{BASE}?interval={DAY}&groupby=", None, 422, "groupby"),
+    ("a parameter twice", "GET", f"{BASE}?interval={DAY}&metrics=offered&metrics=", None, 422, "twice"),
     ("an unknown report", "GET", f"/v1/reports/nothing?interval={DAY}", None, 404, "queue_hour"),
     ("a report's name of another world", "GET", f"/v1/reports/..%2f..%2fetc?interval={DAY}", None, 404, ""),
     ("an unknown path", "GET", "/v2/reports", None, 404, "openapi"),
@@ -58,6 +60,15 @@ async def test_whatever_is_wrong_is_told_and_nothing_is_queued(open_api):
             assert "demo-secret" not in answer.text, what
         assert (await api.gateway.jobs.counts())[JobState.queued] == 0
         assert await api.submits() == 0
+
+
+async def test_a_body_of_another_kind_is_told_what_kind_is_wanted(open_api):
+    async with open_api() as api:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "text/xml; charset=utf-8"):
+            body = json.dumps({"interval": DAY}).encode()
+            answer = await api.http.post(BASE, content=body, headers={"Content-Type": kind})
+            assert (answer.status_code, answer.headers["Content-Type"]) == (415, "application/problem+json")
+        assert (await api.gateway.jobs.counts())[JobState.queued] == 0
 
 
 async def test_a_mistake_of_our_own_tells_nothing_of_itself(open_api, monkeypatch, caplog):

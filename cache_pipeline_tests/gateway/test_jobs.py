@@ -84,6 +84,23 @@ async def test_a_job_that_workers_die_of_is_parked_with_its_reason(open_api):
         assert await api.submits() == 0
 
 
+async def test_a_job_whose_last_worker_is_slow_is_not_given_up_before_long(open_api):
+    async with open_api() as api:
+        jobs, problem = api.gateway.jobs, {"type": "given-up"}
+        await jobs.put(new("job"))
+        for _ in range(3):
+            job = await jobs.claim("slow", NOW, 3)
+        # Its lease is over, nobody may begin with it again, and it is still working.
+        assert await jobs.claim("another", LEASE, 3) is None
+        assert await jobs.sweep(3, problem, LEASE) == []
+        assert await jobs.hold("slow", [job.id], LEASE) == {job.id}
+        assert await jobs.finish(job)
+        await jobs.put(new("second"))
+        for _ in range(3):
+            await jobs.claim("dead", NOW, 3)
+        assert len(await jobs.sweep(3, problem, NOW)) == 1
+
+
 async def test_a_message_that_is_no_job_is_parked_and_stops_nothing(open_api, postgres_database):
     async with open_api() as api:
         for body in ("not a job", "6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11"):
