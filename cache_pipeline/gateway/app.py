@@ -125,8 +125,8 @@ def create_app(
         app.include_router(part.router)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, most_bytes=settings.gateway.max_body_bytes)
-    app.add_middleware(HotReads)
     app.add_middleware(Correlation)
+    app.add_middleware(HotReads)
     if settings.gateway.cors_origins:
         app.add_middleware(
             CORSMiddleware,

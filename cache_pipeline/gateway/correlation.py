@@ -10,7 +10,7 @@ from cache_pipeline.gateway.problem import of_error
 from cache_pipeline.telemetry.correlation import accepted, correlated
 
 _LOG = logging.getLogger(__name__)
-_REQUEST_ID, _TRACE_PARENT = _BROUGHT = (b"x-request-id", b"traceparent")
+REQUEST_ID, TRACE_PARENT = _BROUGHT = (b"x-request-id", b"traceparent")
 
 
 class Correlation:
@@ -25,14 +25,14 @@ class Correlation:
             await self._app(scope, receive, send)
             return
         brought = {key: value.decode("latin-1") for key, value in scope["headers"] if key in _BROUGHT}
-        name = accepted(brought.get(_REQUEST_ID), brought.get(_TRACE_PARENT))
+        name = accepted(brought.get(REQUEST_ID), brought.get(TRACE_PARENT))
         status = 0
 
         async def told(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, name.encode("ascii"))]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, name.encode("ascii"))]
             await send(message)
 
         with correlated(name):

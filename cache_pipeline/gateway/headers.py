@@ -11,7 +11,7 @@ from cache_pipeline.gateway.negotiation import Form
 from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import GatewaySettings
-from cache_pipeline.tiers.answer import Answer
+from cache_pipeline.tiers.answer import Answer, Completeness
 from cache_pipeline.tiers.ttl import HOT_TTL, report_freshness
 
 #: A final answer changes by restatement alone; a cache may keep it for so long, and serve it for longer while it looks.
@@ -115,10 +115,23 @@ def answer_headers(
 ) -> dict[str, str]:
     """The headers of a 200 or a 304."""
     age = age_of(answer, report, now)
-    known = answer.completeness
+    return headers_of(answer.etag, answer.completeness, form, source, age, policy, collapsed=collapsed)
+
+
+def headers_of(
+    etag: str,
+    known: Completeness,
+    form: Form,
+    source: Source,
+    age: Age,
+    policy: CachePolicy,
+    *,
+    collapsed: bool = False,
+) -> dict[str, str]:
+    """The same, of an answer that was looked at already."""
     headers = {
         "Content-Type": form.content_type,
-        "ETag": etag_in(form, answer.etag),
+        "ETag": etag_in(form, etag),
         "Cache-Control": cache_control(age, policy.scope),
         "Cache-Status": cache_status(source, age, collapsed=collapsed),
         "Age": str(age.seconds),

@@ -1,22 +1,27 @@
 """The shortest path of a hot read: from the bytes in Redis to the socket, past everything that only a first read needs.
 
 It stands before the application and answers what it knows to be the same question of the same caller as one that the
-application has answered; all else goes on to the application, where every rule lives.
+application has answered; all else goes on to the application, where every rule lives. A hot read logs nothing, so it carries its
+correlation id no further than into the answer.
 """
 
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_pipeline.gateway.callers import anybody
+from cache_pipeline.gateway.correlation import REQUEST_ID, TRACE_PARENT
 from cache_pipeline.gateway.gateway import Gateway
-from cache_pipeline.gateway.headers import Source, answer_headers, matches
+from cache_pipeline.gateway.headers import Age, CachePolicy, Source, age_of, headers_of, matches
 from cache_pipeline.gateway.keys import Principal
 from cache_pipeline.gateway.negotiation import Form
 from cache_pipeline.gateway.problem import Problem
+from cache_pipeline.telemetry.correlation import accepted
+from cache_pipeline.tiers.answer import Completeness
 
 _PATH = "/v1/reports/"
 _PLAIN = (b"", b"*/*", b"application/json")
@@ -49,6 +54,7 @@ class HotReads:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if b"prefer" in headers or b"cache-control" in headers or headers.get(b"accept", b"") not in _PLAIN:
             return 0
+        name = accepted(_text(headers.get(REQUEST_ID)), _text(headers.get(TRACE_PARENT)))
         caller = _known_caller(gateway, headers)
         question = gateway.questions.find(caller.tenant, scope) if caller is not None else None
         if caller is None or question is None or not caller.may_ask(question.report.report):
@@ -61,15 +67,20 @@ class HotReads:
         try:
             rate = gateway.limits.take(caller).headers()
         except Problem as problem:
-            await problem.response()(scope, _nothing_more, send)
+            refusal = problem.response()
+            refusal.headers[REQUEST_ID.decode()] = name
+            await refusal(scope, _nothing_more, send)
             return problem.status
         gateway.tally.asked(question.key, question.query, kept=True)
         answer = held.answer
-        told = answer_headers(answer, Form.json, question.report, Source.hot, gateway.clock(), policy=gateway.caching)
-        told.update(rate)
+        age = age_of(answer, question.report, gateway.clock())
+        raw = [
+            *_told(answer.etag, answer.completeness, age, gateway.caching),
+            *((name.lower().encode(), value.encode()) for name, value in rate.items()),
+            (REQUEST_ID, name.encode("ascii")),
+        ]
         unchanged = matches(_text(headers.get(b"if-none-match")), answer.etag)
         body = b"" if unchanged else answer.body
-        raw = [(name.lower().encode(), value.encode()) for name, value in told.items()]
         if not unchanged:
             raw.append((b"content-length", str(len(body)).encode()))
         status = 304 if unchanged else 200
@@ -92,6 +103,13 @@ class HotReads:
             state: dict[str, Any] = scope.get("state", {})
             tier = str(state.get("tier", "none"))
             gateway.meter.observe(tier, _RESULTS.get(status) or f"{status // 100}xx", time.perf_counter() - started)
+
+
+@lru_cache(maxsize=4096)
+def _told(etag: str, completeness: Completeness, age: Age, policy: CachePolicy) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that are the same for all who read an answer within one second."""
+    told = headers_of(etag, completeness, Form.json, Source.hot, age, policy)
+    return tuple((name.lower().encode(), value.encode()) for name, value in told.items())
 
 
 _RESULTS = {200: "hit", 202: "accepted", 304: "not_modified"}

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import cast
 
 from redis.asyncio import Redis
 
 from cache_pipeline.query.series import Query
 from cache_pipeline.tiers.answer import Answer, Completeness
+from cache_pipeline.tiers.flights import Sharing
 from cache_pipeline.tiers.redis_link import RedisLink
 from cache_pipeline.tiers.ttl import HOT_TTL_TIER, hot_life, is_due, jittered, report_freshness
 
@@ -50,6 +52,27 @@ def _packed(answer: Answer, written_at: float, life: float, cost: float) -> byte
     return json.dumps(header).encode() + _SEPARATOR + answer.body
 
 
+@dataclass(frozen=True)
+class _Head:
+    etag: str
+    completeness: Completeness
+    written_at: float
+    life: float
+    cost: float
+
+
+@lru_cache(maxsize=1024)
+def _head(line: bytes) -> _Head:
+    """Read what precedes a body; the same line is read by a whole crowd."""
+    header = json.loads(line)
+    known = Completeness(
+        datetime.fromisoformat(header["complete_through"]),
+        _instant(header["provisional_from"]),
+        _instant(header["fetched_at"]),
+    )
+    return _Head(header["etag"], known, header["written_at"], header["life"], header["cost"])
+
+
 def _instant(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
@@ -73,6 +96,8 @@ class HotTier:
         self._redis = redis
         self._uniform = uniform
         self._now = now
+        # A crowd that asks this process for one answer at one moment is served by one read.
+        self._reads = Sharing[bytes | None, None]()
         self._link = RedisLink("the hot tier holds nothing, and history answers")
 
     async def get(self, query: Query) -> Answer | None:
@@ -86,22 +111,17 @@ class HotTier:
 
     async def look_up(self, key: str) -> Held | None:
         """The same by a key that is known already."""
-        value = cast("bytes | None", await self._link.ask(lambda: self._redis.get(key), otherwise=None))
+        value = await self._reads.run(key, lambda _: self._read(key))
         if not value:
             return None
-        head, _, body = value.partition(_SEPARATOR)
-        header = json.loads(head)
-        answer = Answer(
-            body,
-            header["etag"],
-            Completeness(
-                datetime.fromisoformat(header["complete_through"]),
-                _instant(header["provisional_from"]),
-                _instant(header["fetched_at"]),
-            ),
-        )
-        age = self._now() - header["written_at"]
-        return Held(answer, due=is_due(age, header["life"], header["cost"], self._uniform()))
+        line, _, body = value.partition(_SEPARATOR)
+        head = _head(line)
+        age = self._now() - head.written_at
+        answer = Answer(body, head.etag, head.completeness)
+        return Held(answer, due=is_due(age, head.life, head.cost, self._uniform()))
+
+    async def _read(self, key: str) -> bytes | None:
+        return cast("bytes | None", await self._link.ask(lambda: self._redis.get(key), otherwise=None))
 
     async def put(self, answers: Iterable[tuple[Query, Answer]], as_of: datetime, cost: float = 0.0) -> None:
         """Keep answers for less than five seconds each (G8, G21), and none beyond its freshness (G11), in one round trip.
