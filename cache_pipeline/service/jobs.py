@@ -135,7 +135,8 @@ class Jobs:
 
     def claims(self, interval: Interval) -> tuple[Claim, ...]:
         """What is held of an interval and its parts: its rows are kept by these."""
-        return tuple(claim for claim in self._held.values() if interval.contains(claim.interval))
+        # A copy, made in one go: threads add to it meanwhile.
+        return tuple(claim for claim in list(self._held.values()) if interval.contains(claim.interval))
 
     def kept(self, interval: Interval) -> None:
         """The rows are in history, which closed the entries with them."""

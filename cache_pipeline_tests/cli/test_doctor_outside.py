@@ -41,7 +41,7 @@ start: 2026-01-01
 """
 
 
-def _account(url: str, **more: str) -> str:
+def _account(url: str, **more: str | bool) -> str:
     return json.dumps({"base_url": url, "clients": [{"client_id": "one", "client_secret": SECRET}], **more})
 
 
@@ -118,8 +118,8 @@ def test_a_certificate_that_is_not_trusted_is_told_of_as_that(deployment, doctor
     assert "SSL_CERT_FILE" in found["login of one (genesys)"]["mend"]
 
 
-def test_an_address_without_tls_beyond_this_machine_is_not_fit(deployment, doctor):
-    deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://genesys.invalid"))
+def test_an_address_without_tls_beyond_this_machine_is_not_fit_though_the_settings_allow_it(deployment, doctor):
+    deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://genesys.invalid", plain_http=True))
     code, found = doctor()
     assert code == 1
     assert found["address of genesys"]["mend"] == "write https://"

@@ -27,7 +27,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, in_order, rows_to_table
 from cache_pipeline.query.series import Series
-from cache_pipeline.service import report_service
+from cache_pipeline.service import gathering
 from cache_pipeline.service.engine import migrate_history, open_service
 from cache_pipeline.service.judging import IncompleteAnswer, Judge
 from cache_pipeline.service.report_service import ReportService
@@ -233,7 +233,7 @@ def test_history_ends_as_the_truth_and_is_never_wrong_on_the_way(
     broken: dict[int, float],
     steps: list[Any],
 ):
-    monkeypatch.setattr(report_service, "Judge", partial(Judge, shortest_limit=1))
+    monkeypatch.setattr(gathering, "Judge", partial(Judge, shortest_limit=1))
     alone = config.model_copy(update={"tenant": f"truth{next(_tenants)}"})
     vendor = Vendor(groups, cap, broken, Clock())
     asyncio.run(asyncio.wait_for(live(alone, vendor, steps), 60))
