@@ -16,6 +16,12 @@ _TABLE_WIDTH = 150
 
 
 # Imported only when it is run: each benchmark has peers of its own, which need not all be installed.
+def _backfill(tell: Tell) -> Result:
+    from benchmarks.backfill import measure
+
+    return measure(tell)
+
+
 def _dashboard(tell: Tell) -> Result:
     from benchmarks.dashboard.benchmark import measure
 
@@ -102,6 +108,7 @@ def _trace(tell: Tell) -> Result:
 
 _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
     {
+        "backfill": _backfill,
         "dashboard": _dashboard,
         "details": _details,
         "edge": _edge,

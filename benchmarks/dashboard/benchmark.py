@@ -43,6 +43,7 @@ _LINE: Mapping[str, Any] = {
     "uploadThroughput": 1_250_000,
 }
 _RUNS = 3
+_SETTLE_MS = 1500
 _PEER = "duckdb-wasm 1.28"
 _PACKAGE = "@duckdb/duckdb-wasm@1.28.0"
 _BUNDLER = "esbuild@0.28.2"
@@ -141,6 +142,9 @@ def _open_twice(chromium: str, sent: _Sent, url: str, views: dict[str, list[_Vie
         context = playwright.chromium.launch_persistent_context(
             profile, executable_path=chromium, args=["--no-sandbox", "--disable-gpu"], headless=True
         )
+        # A browser that was started this instant is busy with itself; people's browsers are open already.
+        blank = context.new_page()
+        blank.wait_for_timeout(_SETTLE_MS)
         for state in ("cold", "warm"):
             views.setdefault(f"{what}, {state}", []).append(_opened(context, sent, url))
         context.close()

@@ -1,0 +1,137 @@
+"""`backfill`: a hundred daily partitions in one Dagster run, against what the vendor's quota allows and a run for each."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+
+from benchmarks.quota.processes import simulator_process
+from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from cache_pipeline.embedded import embedded_servers
+from cache_pipeline.service.engine import open_quotas
+from cache_pipeline.settings import Settings, VendorAccount
+from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline.upstream.quota import Lane
+
+_PARTITIONS = 100
+_SINGLE_RUNS = 3
+_LIMIT, _WINDOW_SECONDS = 30, 10.0
+_REPORT = """\
+report: offered_day
+description: Offered by queue, by day
+platform: genesys
+query_type: conversations
+delivery: sync
+granularity: P1D
+group_by: [queueId]
+metrics: [nOffered]
+volume_metric: nOffered
+partition: day
+start: 2020-01-01
+chunk: P1D
+expected_groups: 1
+"""
+
+
+def measure(tell: Tell) -> Result:
+    """Run it: the range, and some days each in a run of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "reports").mkdir()
+        (folder / "reports" / "offered_day.yaml").write_text(_REPORT)
+        shutil.copy(Path(__file__).parents[1] / "dagster.yaml", folder)
+        tell("starting servers")
+        vendor_settings = SimulatorSettings(genesys_rate_limit=_LIMIT, rate_window_seconds=_WINDOW_SECONDS)
+        with embedded_servers(folder / "servers") as stores, simulator_process(vendor_settings) as vendor:
+            environment = _environment(folder, stores.postgres_url, stores.redis_url, vendor)
+            return Result("backfill", tuple(_rows(tell, folder, environment, vendor)))
+
+
+def _environment(folder: Path, postgres_url: str, redis_url: str, vendor: str) -> dict[str, str]:
+    account = {
+        "base_url": vendor,
+        "login_url": f"{vendor}/oauth/token",
+        "clients": [{"client_id": "demo-client", "client_secret": "demo-secret"}],
+        "requests_per_window": _LIMIT,
+        "window_seconds": _WINDOW_SECONDS,
+    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
+    return {
+        **kept,
+        "DAGSTER_HOME": str(folder),
+        "CACHE_PIPELINE_POSTGRES_URL": postgres_url,
+        "CACHE_PIPELINE_REDIS_URL": redis_url,
+        "CACHE_PIPELINE_REPORTS_DIR": str(folder / "reports"),
+        "CACHE_PIPELINE_DATA_DIR": str(folder / "data"),
+        "CACHE_PIPELINE_GENESYS": json.dumps(account),
+    }
+
+
+def _rows(tell: Tell, folder: Path, environment: dict[str, str], vendor: str) -> list[Row]:
+    last = datetime.now(UTC).date() - timedelta(days=2)
+    first = last - timedelta(days=_PARTITIONS)
+    tell(f"{_PARTITIONS} partitions in one run")
+    wall, calls, refused = _backfilled(folder, environment, vendor, first, last)
+    if calls < _PARTITIONS:
+        raise BenchmarkError(f"{calls} requests for {_PARTITIONS} days")
+    single = list[float]()
+    for number in range(_SINGLE_RUNS):
+        tell(f"a run of one partition, {number + 1} of {_SINGLE_RUNS}")
+        day = first - timedelta(days=2 + number)
+        took, *_ = _backfilled(folder, environment, vendor, day, day + timedelta(days=1))
+        single.append(took)
+    allowed = calls / asyncio.run(_requests_a_second(environment))
+    launch = sum(single) / len(single)
+    return [
+        Row(
+            f"{_PARTITIONS} partitions in one run, beyond what a run of one partition takes ({launch:.1f} s); "
+            f"limit: {calls} requests at the backfill lane's quota",
+            round(wall - launch, 1),
+            "s",
+            limit=round(allowed, 1),
+            target=Target("ratio", "<=", 1.1),
+        ),
+        Row("answers of 429", refused, "answers", target=Target("ours", "=", 0)),
+        Row(
+            f"all of it, in a process that is started for it (peer: {_SINGLE_RUNS} runs of one partition, times "
+            f"{_PARTITIONS // _SINGLE_RUNS})",
+            round(wall, 1),
+            "s",
+            {"a run for each partition, one after another": round(launch * _PARTITIONS, 1)},
+        ),
+    ]
+
+
+def _backfilled(
+    folder: Path, environment: dict[str, str], vendor: str, first: date, end: date
+) -> tuple[float, int, int]:
+    """Seconds from starting the process to its end; the vendor's count of requests, without logins, and of its 429s."""
+    httpx.delete(f"{vendor}/simulator/counters").raise_for_status()
+    command = [sys.executable, "-m", "cache_pipeline.orchestration.backfill", "offered_day", str(first), str(end)]
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    took = time.perf_counter() - started
+    if done.returncode:
+        raise BenchmarkError(f"the backfill ended with {done.returncode}: {done.stdout[-500:]} {done.stderr[-1500:]}")
+    summary = httpx.get(f"{vendor}/simulator/counters").json()["summary"]
+    return took, summary["requests"], summary["rejected_429"]
+
+
+async def _requests_a_second(environment: dict[str, str]) -> float:
+    """What the quota lets backfills send."""
+    settings = Settings(
+        redis_url=SecretStr(environment["CACHE_PIPELINE_REDIS_URL"]),
+        genesys=VendorAccount.model_validate_json(environment["CACHE_PIPELINE_GENESYS"]),
+    )
+    async with open_quotas(settings) as quotas:
+        policy, _ = quotas["genesys"]
+        return policy.slots(Lane.backfill) / policy.guarded_window_seconds
