@@ -61,6 +61,11 @@ def _no_percent(_interval: Interval, _percent: float | None) -> None:
     return
 
 
+#: A job that somebody left and that is taken up may tell of some buckets what is provisional and too old by now: these are
+#: asked for anew, once for each such job.
+_FETCHES = 3
+
+
 @dataclass(frozen=True)
 class ReportService:
     """Answers queries from what is kept, and asks the vendor only for what is missing.
@@ -320,9 +325,13 @@ class ReportService:
             async with self.flights.hold(query.key(HOT_TTL_TIER), landed) as mine:
                 if not mine:
                     return ready
-                await self._fetch_and_keep(plan, lane, tell)
-                # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
-                return await self._from_history(query, asked_at)
+                for _ in range(_FETCHES):
+                    await self._fetch_and_keep(plan, lane, tell)
+                    # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
+                    plan = await self._planner.plan(query, asked_at)
+                    if not plan.due:
+                        return await self._answered(plan)
+                return None
 
         return found
 
