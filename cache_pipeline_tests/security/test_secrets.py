@@ -184,13 +184,15 @@ def test_planted_secrets_are_found_nowhere(deployment, tokens, s3, tmp_path):
     key_file.unlink()  # the one place that a key is told
 
     refused = deployment.account({"planted-1": WRONG_SECRET})
-    ending = [
-        deployment.backfill("backfill.log", "queue_day", first, end),
-        deployment.backfill("backfill-refused.log", "conversation_hour", first, end, CACHE_PIPELINE_GENESYS=refused),
-    ]
+    # One after the other: the first makes Dagster's tables.
+    ending = [deployment.backfill("backfill.log", "queue_day", first, end)]
     servers = []
     try:
-        codes = [process.wait(240) for process in ending]
+        codes = [ending[0].wait(240)]
+        ending.append(
+            deployment.backfill("backfill-refused.log", "conversation_hour", first, end, CACHE_PIPELINE_GENESYS=refused)
+        )
+        codes.append(ending[1].wait(240))
         assert codes == [0, 1], [(deployment.folder / "backfill.log").read_text()[-2000:], codes]
         servers = [
             deployment.command_line("gateway.log", "gateway", "--port", str(port)),
