@@ -284,3 +284,56 @@ async def test_a_metric_that_was_not_asked_for_is_a_mismatch() -> None:
     data = [_bucket({"metric": "nTransferred", "stats": {"count": 3}})]
     with pytest.raises(SchemaMismatch, match=r"\['nTransferred'\] were not asked for"):
         await _read({"results": [{"group": {}, "data": data}]})
+
+
+async def _told(metric: str, *entries: dict[str, Any]) -> dict[str, Any]:
+    """The columns of one metric in the one bucket in which these entries are told of it."""
+    data = [_bucket(*({"metric": metric, **entry} for entry in entries))]
+    (row,) = await _read({"results": [{"group": {}, "data": data}]}, metrics=[metric], group_by=[])
+    return {name: value for name, value in row.items() if not name.startswith("interval_")}
+
+
+async def test_an_observation_keeps_what_is_told_of_it_and_says_null_of_what_is_not() -> None:
+    empty = dict.fromkeys(f"o_media_count_{name}" for name in ("count", "sum", "min", "max"))
+    assert await _told("oMediaCount", {"stats": {"count": 3}}) == empty | {"o_media_count_count": 3}
+    assert await _told("oMediaCount", {"stats": {"count": 3, "sum": 5, "min": 1, "max": 2, "p95": 2}}) == {
+        "o_media_count_count": 3,
+        "o_media_count_sum": 5.0,
+        "o_media_count_min": 1.0,
+        "o_media_count_max": 2.0,
+    }
+    assert await _told("oMediaCount") == empty
+    assert await _told("oServiceTarget", {"stats": {"target": 0.8}}) == {"o_service_target": 0.8}
+    assert await _told("oServiceTarget") == {"o_service_target": None}
+
+
+@pytest.mark.parametrize(
+    ("metric", "stats", "problem"),
+    [
+        (
+            "oMediaCount",
+            {"ratio": 0.5},
+            "oMediaCount is told without its count or sum or min or max: there is only ratio",
+        ),
+        ("oMediaCount", {"current": 5}, "there is only current"),
+        ("oServiceTarget", {"ratio": 0.5}, "oServiceTarget is told without its target: there is only ratio"),
+        ("oServiceLevel", {"ratio": 0.5, "numerator": 1}, "oServiceLevel is told without its denominator"),
+        ("nOffered", {"sum": 3}, "nOffered is told without its count: there is only sum"),
+        ("nOffered", {}, "there is nothing"),
+        ("nOffered", {"count": None}, "nOffered is told without its count"),
+        ("tHandle", {"count": 3}, "tHandle is told without its sum"),
+    ],
+)
+async def test_a_metric_that_is_not_told_as_it_is_declared_is_a_mismatch_and_never_nought(
+    metric: str, stats: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(SchemaMismatch, match=problem):
+        await _told(metric, {"stats": stats})
+
+
+async def test_a_metric_that_is_told_in_parts_is_a_mismatch_and_no_part_of_it_is_kept() -> None:
+    parts = [{"qualifier": state, "stats": {"count": 3, "sum": 9}} for state in ("open", "closed")]
+    with pytest.raises(SchemaMismatch, match=r"tHandle is told for 'open', which is a qualifier that no column is for"):
+        await _told("tHandle", *parts)
+    with pytest.raises(SchemaMismatch, match="nOffered is told twice"):
+        await _told("nOffered", {"stats": {"count": 3}}, {"stats": {"count": 4}})

@@ -109,7 +109,7 @@ async def test_a_reportdata_row_that_is_not_as_declared_is_refused_by_column(
         ({"metrics": ["nOffered"]}, "metrics is str where an object"),
         ({"metrics": [{"stats": {}}]}, "metric is missing"),
         ({"metrics": [{"metric": "nOffered", "stats": []}]}, "stats is list where an object"),
-        ({"metrics": [{"metric": "nOffered", "stats": {"count": None}}]}, "n_offered is null"),
+        ({"metrics": [{"metric": "nOffered", "stats": {"count": None}}]}, "without its count: there is nothing"),
         ({"metrics": [{"metric": "nOffered", "stats": {"count": "many"}}]}, "n_offered is not int64"),
         ({"metrics": [{"metric": "nOffered", "stats": {"count": 1.5}}]}, "n_offered"),
     ],

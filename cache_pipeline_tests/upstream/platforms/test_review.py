@@ -7,6 +7,7 @@ import pytest
 from cache_pipeline.query.schema import Column, Fold, Kind
 from cache_pipeline.service.engine import review
 from cache_pipeline.upstream.platforms.genesys import Genesys
+from cache_pipeline.upstream.platforms.genesys_metrics import OBSERVATIONS
 from cache_pipeline.upstream.platforms.reportdata import ReportData
 from cache_pipeline_tests.upstream.platforms.bench import genesys_report, reportdata_report
 
@@ -70,7 +71,27 @@ def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
             "extracted by job",
         ),
         ({"filters": _filters("notIn")}, "filters", "no notIn: list the values to keep with operator in"),
-        ({"metrics": ["nOffered", "offered2", "handleTime"]}, "metrics", "handleTime: Genesys metrics start with n"),
+        ({"metrics": ["nOffered", "xOffered", "handleTime"]}, "metrics", "xOffered: Genesys metrics start with n"),
+        (
+            {"metrics": ["nOffered", "oInteracting", "oWaiting"]},
+            "metrics",
+            "oInteracting, oWaiting: aggregates of conversations have oAudioMessageCount, ",
+        ),
+        (
+            {"metrics": ["oWaiting"]},
+            "metrics",
+            "declare counts (n) and durations (t) of what happened, such as nOffered",
+        ),
+        (
+            {"query_type": "flows", "group_by": [], "metrics": ["nFlow", "oServiceLevel"]},
+            "metrics",
+            "oServiceLevel: aggregates of flows have oFlowMilestone;",
+        ),
+        (
+            {"query_type": "actions", "group_by": [], "metrics": ["oAnything"]},
+            "metrics",
+            "oAnything: aggregates of actions have no observations;",
+        ),
     ],
 )
 def test_genesys_names_what_it_cannot_do_and_how_to_mend_it(changes: dict[str, Any], field: str, problem: str) -> None:
@@ -144,3 +165,41 @@ def test_reportdata_takes_one_level_of_values() -> None:
         {"predicates": [{"dimension": "queueId", "operator": "exists"}]},
     ):
         assert [field for field, _ in ReportData.review(reportdata_report(filters=filters))] == ["filters"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "statistics"),
+    [
+        ("oServiceLevel", [("numerator", False, Fold.sum), ("denominator", False, Fold.sum)]),
+        ("oMediaCount", [(name, True, Fold.none) for name in ("count", "sum", "min", "max")]),
+    ],
+)
+def test_an_observation_has_the_statistics_of_its_kind_and_adds_up_only_where_that_is_known(
+    metric: str, statistics: list[tuple[str, bool, Fold]]
+) -> None:
+    columns = Genesys.columns(genesys_report(group_by=[], metrics=[metric]))
+    stem = {"oServiceLevel": "o_service_level", "oMediaCount": "o_media_count"}[metric]
+    assert [(column.name, column.nullable, column.fold) for column in columns] == [
+        (f"{stem}_{name}", nullable, fold) for name, nullable, fold in statistics
+    ]
+
+
+def test_the_target_of_a_service_is_a_share_that_was_set_and_never_a_sum() -> None:
+    (column,) = Genesys.columns(genesys_report(group_by=[], metrics=["oServiceTarget"]))
+    assert (column.name, column.kind, column.nullable, column.fold) == (
+        *("o_service_target", Kind.number, True, Fold.none),
+    )
+
+
+@pytest.mark.parametrize(("family", "metrics"), OBSERVATIONS.items())
+def test_every_observation_that_the_vendor_has_can_be_declared(family: str, metrics: tuple[str, ...]) -> None:
+    report = genesys_report(query_type=family, group_by=[], metrics=list(metrics))
+    assert list(Genesys.review(report)) == []
+    assert {column.source for column in Genesys.columns(report)} == set(metrics)
+    assert len({column.name for column in Genesys.columns(report)}) == len(Genesys.columns(report))
+
+
+@pytest.mark.parametrize("metric", ["nConversations", "nDistinctSuggestions", "nCopilotUsers"])
+def test_counts_of_distinct_ones_do_not_add_up(metric: str) -> None:
+    (column,) = Genesys.columns(genesys_report(group_by=[], metrics=[metric]))
+    assert column.fold is Fold.none
