@@ -53,6 +53,9 @@ class VendorAccount(BaseModel, frozen=True):
             ``analytics/dataretention/settings``); older gaps are refused, not asked for. By default nothing is known of it.
         poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds; ``adaptive`` never more often, and leaves
             out polls that its percentages or the durations of earlier jobs show to be futile.
+        pause_seconds: how long a client pauses after a 429 that says no Retry-After (G16).
+        job_deadline_seconds: a query that is not done so long after it was sent is given up, cancelled where the vendor has a
+            way to, and asked for anew.
         plain_http: lets secrets go to another machine without TLS; for a simulator on a network of one's own.
     """
 
@@ -64,6 +67,8 @@ class VendorAccount(BaseModel, frozen=True):
     window_seconds: float | None = Field(None, gt=0)
     retention_days: int | None = Field(default=None, ge=1)
     poll_policy: Literal["adaptive", "guide"] = "adaptive"
+    pause_seconds: float = Field(default=60.0, ge=0)
+    job_deadline_seconds: float = Field(default=1800.0, gt=0)
     plain_http: bool = False
 
     @property

@@ -135,6 +135,7 @@ def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabi
             window_seconds=account.window_seconds or capabilities.window_seconds,
             # The reserve keeps the vendor's own remaining count above the mark at which a client pauses (G16).
             reserve=_RESERVE if capabilities.sends_remaining else 0,
+            default_pause_seconds=account.pause_seconds,
         ),
     )
 
@@ -217,7 +218,12 @@ async def open_service(
             config = _upstream_config(name, account, _PLATFORMS[name].capabilities)
             client = await stack.enter_async_context(_connected(config, redis))
             platforms[name] = _PLATFORMS[name](client)
-            pacings[name] = Pacing(PollPolicy(account.poll_policy), DurationStore(redis, name), Guide())
+            pacings[name] = Pacing(
+                PollPolicy(account.poll_policy),
+                DurationStore(redis, name),
+                Guide(),
+                deadline=account.job_deadline_seconds,
+            )
         yield ReportService(
             platforms=platforms,
             history=stack.enter_context(open_history(settings.required_postgres_url())),

@@ -17,7 +17,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.asking import VendorAnswer, ask
-from cache_pipeline.service.jobs import Jobs
+from cache_pipeline.service.jobs import Jobs, KeptElsewhere
 from cache_pipeline.service.judging import IncompleteAnswer, Judge, Proven, together
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.tiers.coverage import Coverage
@@ -162,7 +162,8 @@ class Flying:
     async def _accounted(self, interval: Interval) -> AsyncGenerator[None]:
         try:
             yield
-        except (IncompleteAnswer, SchemaMismatch) as error:
+        except (IncompleteAnswer, SchemaMismatch, KeptElsewhere) as error:
+            # Of a part that others kept: the whole is not needed any more, and left open it would be taken up again.
             await self.jobs.unusable(interval, error)
             raise
         except BaseException:

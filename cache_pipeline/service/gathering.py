@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from cache_pipeline.query.calendar import is_aligned, pieces
 from cache_pipeline.query.completeness import Density, JudgedChunk
@@ -23,7 +24,7 @@ from cache_pipeline.service.fetching import (
     clipped_to_now,
     fetch_partitions,
 )
-from cache_pipeline.service.flying import Flying, Keep, ask_once_more
+from cache_pipeline.service.flying import Flying, Keep, Missing, ask_once_more
 from cache_pipeline.service.jobs import Jobs, OnPercent
 from cache_pipeline.service.judging import Judge
 from cache_pipeline.service.reach import not_begun, out_of_reach
@@ -138,13 +139,21 @@ class Gathering:
         density = await self._density(coverage, spans)
         judge = Judge(report, density, send, hear, lengths)
         async with Jobs(
-            self.platform, series, lane, self.clock, self.ledger, not_before, self.pacing, on_percent
+            self.platform,
+            series,
+            lane,
+            self.clock,
+            self.ledger,
+            not_before,
+            self.pacing,
+            on_percent,
+            partial(self._lacks, missing),
         ) as jobs:
             flying = Flying(
                 jobs,
                 judge,
                 self.flights,
-                lambda around: asyncio.to_thread(self.history.coverage, series, around),
+                self._coverage,
                 self._held_rows,
                 missing,
                 keep,
@@ -153,6 +162,12 @@ class Gathering:
                 async for partition in partitions:
                     await note()
                     yield partition
+
+    async def _coverage(self, around: Interval) -> Coverage:
+        return await asyncio.to_thread(self.history.coverage, self.series, around)
+
+    async def _lacks(self, missing: Missing, interval: Interval) -> bool:
+        return bool(missing(interval, await self._coverage(interval)))
 
     async def _held_rows(self, intervals: IntervalSet) -> Rows:
         columns = self.platform.columns(self.report)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,16 +20,14 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.tiers.ending import ended
-from cache_pipeline.tiers.ledger import Claim, Handle, LeaseLost, Ledger, State, Wanted
+from cache_pipeline.tiers.ledger import AskedElsewhere, Claim, Handle, LeaseLost, Ledger, State, Wanted
 from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.tiers.threads import in_thread
-from cache_pipeline.upstream.errors import AmbiguousSubmit, ClientUnknown, JobFailed, JobGone, UpstreamError
+from cache_pipeline.upstream.errors import AmbiguousSubmit, ClientUnknown, JobFailed, JobGone, JobOverdue, UpstreamError
 from cache_pipeline.upstream.platforms.base import Job, JobStatus, Platform
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
 
-#: Longer than any query is known to take; a job beyond it is reported, not awaited for ever.
-_JOB_DEADLINE_SECONDS = 30 * 60.0
 #: A vendor that is slow to take a cancel must not hold up who cancels.
 _CANCEL_SECONDS = 10.0
 
@@ -60,6 +58,14 @@ def _ignore(_interval: Interval, _percent: float | None) -> None:
     return
 
 
+async def _always(_interval: Interval) -> bool:
+    return True
+
+
+class KeptElsewhere(AskedElsewhere):
+    """Another process has kept all of it since it was found to be missing."""
+
+
 def _kind_of(report: Report, interval: Interval) -> str:
     """What takes a vendor about equally long: one series, and intervals of lengths within a fifth of each other."""
     return f"{Series(report).id}:{round(4 * math.log2((interval.end - interval.start).total_seconds()))}"
@@ -78,6 +84,7 @@ class Jobs:
         not_before: for an interval, the earliest a query may have been asked whose answer would still do.
         pacing: when to ask for a job.
         on_percent: hears, at every poll, how far the query of an interval is; None where the vendor does not say.
+        is_lacking: whether history still lacks something of an interval.
     """
 
     platform: Platform
@@ -88,6 +95,7 @@ class Jobs:
     not_before: Callable[[Interval], datetime]
     pacing: Pacing = field(default_factory=Pacing)
     on_percent: OnPercent = _ignore
+    is_lacking: Callable[[Interval], Awaitable[bool]] = _always
     _held: dict[int, Claim] = field(default_factory=dict[int, Claim])
     _keeper: asyncio.Task[None] | None = None
 
@@ -113,7 +121,7 @@ class Jobs:
         After the block the job is still held, until ``kept``, ``proven`` or ``unusable`` says what became of its answer.
 
         Raises:
-            AskedElsewhere: another process works on the same query just now.
+            AskedElsewhere: another process works on the same query just now; or, as KeptElsewhere, has kept its answer.
             LeaseLost: another has taken this one over.
             JobGone, ClientUnknown: the vendor no longer has a job that was taken up; asked again, it is submitted anew.
             UpstreamError: the vendor refused, failed the job or cannot be reached.
@@ -125,6 +133,9 @@ class Jobs:
                 job, calls = self._job(claim.handle), 0
                 _log.info("%s %s: resuming job %s", self.report.report, interval, job.id)
             else:
+                # Only now that it is claimed: what others kept until then is seen, and from then on they see the claim.
+                if not await self.is_lacking(interval):
+                    raise KeptElsewhere(f"{self.report.report} {interval} was kept by another process meanwhile")
                 job, calls = await self._submitted(claim), 1
             if job.answer is None:
                 calls += await self._polled(job, claim)
@@ -200,12 +211,14 @@ class Jobs:
             return await self.platform.status(job)
 
         resumed = claim.handle is not None
+        age = max(0.0, (self.clock() - claim.asked_at).total_seconds()) if resumed else 0.0
         with span("poll", platform=self.platform.name, resumed=resumed):
             await self.pacing.finished(
                 _kind_of(self.report, claim.interval),
                 check,
-                deadline=_JOB_DEADLINE_SECONDS,
-                age=max(0.0, (self.clock() - claim.asked_at).total_seconds()) if resumed else 0.0,
+                # From its submit, whoever polls: or each process that takes up a job that hangs would begin to wait anew.
+                deadline=max(0.0, self.pacing.deadline - age),
+                age=age,
                 heard=lambda percent: self.on_percent(claim.interval, percent),
             )
         return polls
@@ -220,8 +233,15 @@ class Jobs:
             await self._unwanted(claim)
         elif isinstance(error, LeaseLost):
             return
+        elif isinstance(error, KeptElsewhere):
+            await self._noted(lambda: self.ledger.end(claim, State.abandoned, str(error)))
+        elif isinstance(error, JobOverdue):
+            # Left open it would be taken up again, and a job that hangs would keep its interval from everybody for ever.
+            await self._noted(lambda: self.ledger.end(claim, State.failed, str(error)))
+            if claim.handle is not None:
+                await self._cancelled(claim.handle)
         elif claim.handle is not None and isinstance(error, UpstreamError) and not isinstance(error, JobFailed):
-            # Overdue, or the vendor cannot be reached: the job may still finish.
+            # The vendor cannot be reached: the job may still finish.
             await self._let_go([claim])
         else:
             await self._noted(lambda: self.ledger.end(claim, State.failed, str(error)))

@@ -126,13 +126,13 @@ class JobGone(JobFailed):
 
 
 class JobOverdue(UpstreamError):
-    """Polling stopped at its deadline; the job may still be running at the vendor."""
+    """Polling stopped at its deadline, and the job is given up; the vendor may go on with it all the same."""
 
     def __init__(self, *, waited_seconds: float, polls: int) -> None:
         self.waited_seconds, self.polls = waited_seconds, polls
         super().__init__(
             f"the upstream job was not done after {waited_seconds:.0f} s and {polls} polls; "
-            f"it may still finish: resume it by its id, or allow it more time"
+            f"it is given up and asked for anew; a vendor that takes so long is given more by job_deadline_seconds"
         )
 
 

@@ -2,15 +2,22 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.upstream.errors import JobOverdue
+from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.service.conftest import REPORT, OpenWorld, World
 
 MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 #: Nothing is doubted, so that nothing is asked again in parts.
 TRUSTING = REPORT.model_copy(update={"expected_groups": 1})
+#: No answer is as long as it should be, so that each is asked again in parts.
+DOUBTING = REPORT.model_copy(update={"expected_groups": 16})
 
 
 def hours(first: int, last: int) -> Interval:
@@ -74,3 +81,48 @@ async def test_hours_within_a_job_that_somebody_left_are_read_from_it_by_one_and
         assert await world.submits() == 1
         series = world.service.series(TRUSTING)
         assert world.service.history.coverage(series).complete == IntervalSet([MONDAY])
+
+
+async def test_an_answer_that_is_kept_elsewhere_while_it_is_doubted_is_not_asked_again_in_parts(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+):
+    async with open_world() as world:
+        service, platform = world.service, world.service.platforms["reportdata"]
+        # As a Dagster run does: what it has proven is kept later, and its jobs may be read by others until then.
+        proven = [each async for each in service.fetch(DOUBTING, {"monday": MONDAY}, Lane.scheduled)]
+        submits, read = await world.submits(), platform.pages
+        assert submits > 1
+
+        async def pages(job, report):
+            async for page in read(job, report):
+                yield page
+            await service.keep(DOUBTING, proven)
+
+        monkeypatch.setattr(platform, "pages", pages)
+        answer = await service.answer(DOUBTING, MONDAY)
+        assert sorted(json.loads(answer.body)["rows"]) == await world.truth(DOUBTING, MONDAY)
+        assert await world.submits() == submits
+        assert not service.ledger.open_by_state()
+
+
+@pytest.mark.parametrize("taken_up", [False, True])
+async def test_a_job_that_hangs_is_given_up_and_asked_for_anew_by_whoever_comes_next(
+    open_world: OpenWorld, taken_up: bool
+):
+    async with open_world() as world:
+        pacing = Pacing(PollPolicy.guide, guide=Guide(first=0.01, cap=0.05), deadline=0.2)
+        world.service = replace(world.service, pacings={"reportdata": pacing})
+        await world.faults(hang_jobs=1)
+        if taken_up:
+            asking = asyncio.create_task(world.service.answer(TRUSTING, MONDAY))
+            await reaching(world, 1)
+            await asyncio.sleep(0.1)
+            # Its process dies: nobody hears of the job, which ends its lease.
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            world.clock.move(seconds=60)
+        with pytest.raises(JobOverdue):
+            await world.service.answer(TRUSTING, MONDAY)
+        await asked(world, MONDAY)
+        assert await world.submits() == 2
+        assert not world.service.ledger.open_by_state()

@@ -61,6 +61,7 @@ class Pacing:
         guide: The schedule that is never exceeded.
         sleep: Waits so many seconds.
         clock: Seconds that only grow.
+        deadline: Seconds after its submit at which a job is overdue; by default longer than any is known to take.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Pacing:
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        deadline: float = 1800.0,
     ) -> None:
+        self.deadline = deadline
         self._adaptive = policy is PollPolicy.adaptive
         self._memory = memory
         self._guide = guide or Guide()
@@ -119,7 +122,7 @@ class Pacing:
             sightings.append(Sighting(age + answered - started, progress.percent))
             unfinished_at, asking = age + asked - started, asking + answered - asked
             if answered - started >= deadline:
-                raise JobOverdue(waited_seconds=answered - started, polls=len(sightings))
+                raise JobOverdue(waited_seconds=age + answered - started, polls=len(sightings))
 
     def _wait(self, now: float, since: float, sightings: list[Sighting], learned: Durations) -> float:
         if not self._adaptive:
