@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cache_pipeline.simulator import intervals
-from cache_pipeline.simulator.aggregate import AggregateQuery
+from cache_pipeline.simulator.aggregate import FACTS, AggregateQuery
 from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.errors import ApiError, bad_request
 from cache_pipeline.simulator.faults import Faults
@@ -77,16 +77,17 @@ class Admin:
 
     async def _truth(self, request: Request) -> Response:
         query = _truth_query(request, self._simulator)
-        organisation = self._simulator.organisation
+        (fact,), organisation = query.facts, self._simulator.organisation
 
         def work() -> Response:
             found = self._simulator.aggregate(query, None)
             cells = found.cells()
             rows: list[dict[str, Any]] = []
-            for cell, offered in zip(cells.tolist(), found.at("offered", cells).count.tolist(), strict=True):
+            column = found.at(fact, cells)
+            for cell, count, total in zip(cells.tolist(), column.count.tolist(), column.total.tolist(), strict=True):
                 start, end = found.bucket(cell)
                 bucket = {"intervalStart": intervals.iso(start), "intervalEnd": intervals.iso(end)}
-                rows.append({**bucket, **found.group(cell, organisation), "offered": offered})
+                rows.append({**bucket, **found.group(cell, organisation), fact: count, f"{fact}Ms": total})
             return JSONResponse({"rows": rows})
 
         return await self._simulator.run(work)
@@ -97,6 +98,9 @@ def _truth_query(request: Request, simulator: Simulator) -> AggregateQuery:
     group_by = tuple(name for name in parameters.get("groupBy", "").split(",") if name)
     if unknown := [name for name in group_by if not simulator.organisation.size(name)]:
         raise bad_request(f"groupBy: {unknown[0]} is none of {', '.join(simulator.organisation.values)}")
+    fact = parameters.get("fact", "offered")
+    if fact not in FACTS:
+        raise bad_request(f"fact: {fact} is none of {', '.join(FACTS)}")
     try:
         zone = intervals.parse_zone(parameters.get("timeZone", "UTC"))
         interval = intervals.parse_interval(parameters.get("interval", ""), zone)
@@ -108,7 +112,7 @@ def _truth_query(request: Request, simulator: Simulator) -> AggregateQuery:
         )
     except ValueError as error:
         raise bad_request(str(error)) from error
-    return AggregateQuery(edges, tuple(dict.fromkeys(group_by)), ("offered",))
+    return AggregateQuery(edges, tuple(dict.fromkeys(group_by)), (fact,))
 
 
 def _open(handler: Handler) -> Handler:

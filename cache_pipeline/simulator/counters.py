@@ -17,11 +17,13 @@ class Counters:
         self._rejected: Counter[str] = Counter()
         self._logins: Counter[str] = Counter()
         self._over_limit: Counter[str] = Counter()
+        self._fullest: dict[str, float] = {}
 
     def reset(self) -> None:
         """Forget everything counted."""
         for counter in (self._calls, self._kinds, self._rejected, self._logins, self._over_limit):
             counter.clear()
+        self._fullest.clear()
 
     def count(self, call: str, kind: str, client_id: str | None, status: int) -> None:
         """Count one answered request.
@@ -48,12 +50,16 @@ class Counters:
         """Count one request that broke a limit, whatever it is answered."""
         self._over_limit[client_id] += 1
 
+    def fill(self, client_id: str, share: float) -> None:
+        """Note what share of a client's limit its accepted requests fill in the window that ends now."""
+        self._fullest[client_id] = max(share, self._fullest.get(client_id, 0.0))
+
     def snapshot(self) -> dict[str, Any]:
-        """Return everything as JSON: `calls`, `rejected_429`, `over_limit` and `logins` by client, and the `summary`.
+        """Return everything as JSON: `calls`, `rejected_429`, `over_limit`, `fullest` and `logins` by client, and the `summary`.
 
         In the summary `requests` is every API request, answered in whatever way, without logins; `submits`, `polls`,
         `results` and `sync_queries` are those that succeeded. `over_limit` are the requests that broke a limit, without
-        the 429 on demand.
+        the 429 on demand. `fullest` is the most that a window held of a client's requests, as a share of its limit.
         """
         calls = [
             {"call": call, "client_id": client_id, "status": status, "count": count}
@@ -70,6 +76,7 @@ class Counters:
             "calls": calls,
             "rejected_429": dict(self._rejected),
             "over_limit": dict(self._over_limit),
+            "fullest": dict(self._fullest),
             "logins": dict(self._logins),
             "summary": summary,
         }

@@ -164,6 +164,7 @@ class Gate:
                     raise self.refuse(wait)
                 raise too_many_requests(wait, layer.told() if settings.tells_limit else None)
         verdicts = [layer.window.ask(key, now) for layer, key in zip(self.layers, keys, strict=True)]
+        self.simulator.counters.fill(token.client_id, 1 - verdicts[0].remaining / self.layers[0].limit)
         return verdicts[0].remaining
 
 

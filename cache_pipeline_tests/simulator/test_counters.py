@@ -59,8 +59,17 @@ def test_rejections_are_counted_by_client_and_a_reset_forgets_all() -> None:
         assert (counters["summary"]["rejected_429"], counters["summary"]["over_limit"]) == (2, 2)
         assert vendor.http.delete(COUNTERS).status_code == 204
         empty = vendor.http.get(COUNTERS).json()
-    assert (empty["calls"], empty["rejected_429"], empty["logins"]) == ([], {}, {})
+    assert (empty["calls"], empty["rejected_429"], empty["logins"], empty["fullest"]) == ([], {}, {}, {})
     assert set(empty["summary"].values()) == {0}
+
+
+def test_how_full_a_clients_window_was_is_told_as_a_share_of_its_limit() -> None:
+    with vendor_of(SimulatorSettings(genesys_rate_limit=4)) as vendor:
+        told = []
+        for _ in range(5):
+            vendor.get(AVAILABILITY)
+            told.append(vendor.http.get(COUNTERS).json()["fullest"])
+    assert told == [{CLIENT: 0.25}, {CLIENT: 0.5}, {CLIENT: 0.75}, {CLIENT: 1.0}, {CLIENT: 1.0}]
 
 
 def test_a_429_on_demand_is_not_counted_as_over_the_limit() -> None:

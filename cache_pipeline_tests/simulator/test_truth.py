@@ -13,7 +13,7 @@ from cache_pipeline.simulator.calls import LONGEST_SPAN_MS
 from cache_pipeline.simulator.intervals import to_ms
 from cache_pipeline.simulator.organisation import organisation_of
 from cache_pipeline.simulator.truth import truth_of
-from cache_pipeline_tests.simulator.vendor import Vendor, vendor_of
+from cache_pipeline_tests.simulator.vendor import DAY, Vendor, vendor_of
 
 SETTINGS = SimulatorSettings()
 MONDAY = date(2024, 6, 10)
@@ -157,3 +157,13 @@ def test_the_truth_endpoint_is_complete_and_knows_the_future(shared_vendor: Vend
     assert shared_vendor.aggregate(interval=tomorrow) == []
     assert shared_vendor.http.get("/simulator/truth").status_code == 400
     assert shared_vendor.http.get("/simulator/truth", params={"interval": tomorrow, "groupBy": "x"}).status_code == 400
+
+
+def test_the_truth_of_another_fact_is_what_the_vendor_answers_of_it(shared_vendor: Vendor) -> None:
+    (answered,) = shared_vendor.aggregate(groupBy=["mediaType"], filter=None, metrics=["tTalk"], granularity="P1D")[:1]
+    told = shared_vendor.truth(DAY, fact="talk", groupBy="mediaType")
+    (row,) = [each for each in told if each["mediaType"] == answered["group"]["mediaType"]]
+    stats = answered["data"][0]["metrics"][0]["stats"]
+    assert (row["talk"], row["talkMs"]) == (stats["count"], stats["sum"])
+    refused = shared_vendor.http.get("/simulator/truth", params={"interval": DAY, "fact": "x"})
+    assert (refused.status_code, "fact" in refused.json()["message"]) == (400, True)
