@@ -47,6 +47,8 @@ HOLD = """
     WHERE id = ANY(%(ids)s) AND owner = %(owner)s AND state = 'running' RETURNING id
 """
 
+CANCELLED = "SELECT id FROM cache_pipeline_state.job WHERE id = ANY(%(ids)s) AND state = 'cancelled'"
+
 # An attempt is a fence: a worker that slept through its lease and took its own job anew may not end it twice.
 _OWN = "id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s AND state = 'running'"
 

@@ -152,6 +152,10 @@ class JobStore:
         rows = await self._all(job_sql.HOLD, {"ids": list(jobs), "owner": owner, "lease": lease})
         return {row["id"] for row in rows}
 
+    async def cancelled(self, jobs: Iterable[UUID]) -> set[UUID]:
+        """Those of them that nobody waits for any more."""
+        return {row["id"] for row in await self._all(job_sql.CANCELLED, {"ids": list(jobs)})}
+
     async def progress(self, job: Job, percent: float, chunks_done: int, chunks_total: int | None) -> None:
         """Note how far a job has come, where it is still the worker's that says so."""
         values = {"percent": percent, "done": chunks_done, "total": chunks_total}

@@ -95,6 +95,7 @@ class Worker:
     settings: JobSettings
     _running: dict[UUID, asyncio.Task[None]] = field(default_factory=dict[UUID, "asyncio.Task[None]"])
     _working: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
+    _unwanted: set[UUID] = field(default_factory=set[UUID])
     _stopping: bool = False
     _handing_back: bool = False
 
@@ -192,8 +193,9 @@ class Worker:
             if not held:
                 continue
             with suppress(*_STORE_AWAY):
-                ours = await self.leases.hold(self.name, held, self._lease)
-                for job_id in set(held) - ours:
+                lost = set(held) - await self.leases.hold(self.name, held, self._lease)
+                self._unwanted |= await self.leases.cancelled(lost) if lost else set()
+                for job_id in lost:
                     if task := self._running.get(job_id):
                         task.cancel()
 
@@ -211,6 +213,7 @@ class Worker:
         finally:
             if self._running.get(job.id) is task:
                 del self._running[job.id]
+                self._unwanted.discard(job.id)
         await _patiently(lambda: self._book(job, task))
         await self.events.announce(job.id)
 
@@ -247,7 +250,8 @@ class Worker:
 
     async def _answered(self, job: Job) -> None:
         report = find_report(dict(self.reports), job.report)
-        service = replace(self.service, tenant=job.tenant)
+        # Handed back or taken over, the job goes on elsewhere; the vendor's is given up only where nobody waits any more.
+        service = replace(self.service, tenant=job.tenant, left_to_others=lambda: job.id not in self._unwanted)
         query = service.query(report, job.request["interval"], narrowing_of(job.request))
         progress = Progress(query.kept.report, query.span)
         told = asyncio.create_task(self._tell(job, progress))

@@ -16,6 +16,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.judging import Proven
+from cache_pipeline.tiers.threads import to_the_end
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ async def fetch_partitions(
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await to_the_end(asyncio.gather(*tasks, return_exceptions=True))
 
 
 def _landed(

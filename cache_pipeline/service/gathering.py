@@ -25,7 +25,7 @@ from cache_pipeline.service.fetching import (
     fetch_partitions,
 )
 from cache_pipeline.service.flying import Flying, Keep, Missing, ask_once_more
-from cache_pipeline.service.jobs import Jobs, OnPercent
+from cache_pipeline.service.jobs import Jobs, LeftToOthers, OnPercent, nobody_else
 from cache_pipeline.service.judging import Judge
 from cache_pipeline.service.reach import not_begun, out_of_reach
 from cache_pipeline.tiers.coverage import Coverage
@@ -54,6 +54,7 @@ class Gathering:
         clock: the time, in UTC.
         pacing: when jobs are asked for.
         reach: the instant before which the vendor keeps nothing, or None where that is not known.
+        left_to_others: whether somebody else goes on with what is cancelled.
     """
 
     series: Series
@@ -64,6 +65,7 @@ class Gathering:
     clock: Callable[[], datetime]
     pacing: Pacing
     reach: datetime | None
+    left_to_others: LeftToOthers = nobody_else
 
     @property
     def report(self) -> Report:
@@ -148,6 +150,7 @@ class Gathering:
             self.pacing,
             on_percent,
             partial(self._lacks, missing),
+            self.left_to_others,
         ) as jobs:
             flying = Flying(
                 jobs,

@@ -22,12 +22,14 @@ from cache_pipeline.telemetry.spans import span
 from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.ledger import AskedElsewhere, Claim, Handle, LeaseLost, Ledger, State, Wanted
 from cache_pipeline.tiers.schema import HistoryUnavailable
-from cache_pipeline.tiers.threads import in_thread
+from cache_pipeline.tiers.threads import in_thread, to_the_end
 from cache_pipeline.upstream.errors import AmbiguousSubmit, ClientUnknown, JobFailed, JobGone, JobOverdue, UpstreamError
 from cache_pipeline.upstream.platforms.base import Job, JobStatus, Platform
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
 
+#: How long whoever is cancelled waits for the answer to a submit that is on the wire.
+_SUBMIT_SECONDS = 15.0
 #: A vendor that is slow to take a cancel must not hold up who cancels.
 _CANCEL_SECONDS = 10.0
 
@@ -52,6 +54,15 @@ class FinishedJob:
 
 
 OnPercent = Callable[[Interval, float | None], None]
+
+
+#: Whether somebody else goes on with what is cancelled now.
+LeftToOthers = Callable[[], bool]
+
+
+def nobody_else() -> bool:
+    """What is cancelled is wanted by nobody any more."""
+    return False
 
 
 def _ignore(_interval: Interval, _percent: float | None) -> None:
@@ -85,6 +96,7 @@ class Jobs:
         pacing: when to ask for a job.
         on_percent: hears, at every poll, how far the query of an interval is; None where the vendor does not say.
         is_lacking: whether history still lacks something of an interval.
+        left_to_others: of what is cancelled, whether the vendor's job is left to be taken up; else it is given up.
     """
 
     platform: Platform
@@ -96,6 +108,7 @@ class Jobs:
     pacing: Pacing = field(default_factory=Pacing)
     on_percent: OnPercent = _ignore
     is_lacking: Callable[[Interval], Awaitable[bool]] = _always
+    left_to_others: LeftToOthers = nobody_else
     _held: dict[int, Claim] = field(default_factory=dict[int, Claim])
     _keeper: asyncio.Task[None] | None = None
 
@@ -141,7 +154,7 @@ class Jobs:
                 calls += await self._polled(job, claim)
             yield FinishedJob(job, claim.asked_at, calls, started)
         except BaseException as error:
-            await self._left(self._held.pop(claim.id, claim), error)
+            await to_the_end(self._left(claim.id, error))
             raise
 
     def claims(self, interval: Interval) -> tuple[Claim, ...]:
@@ -187,17 +200,46 @@ class Jobs:
 
     async def _submitted(self, claim: Claim) -> Job:
         with span("submit", platform=self.platform.name, interval=str(claim.interval)):
-            job = await self.platform.submit(self.report, claim.interval, self.lane)
-        if job.answer is None:
-            handle = Handle(job.id, job.oauth_client)
-            self._held[claim.id] = replace(claim, handle=handle)
+            submitting = asyncio.create_task(self.platform.submit(self.report, claim.interval, self.lane))
             try:
-                await in_thread(lambda: self.ledger.submitted(claim, handle))
-            except LeaseLost:
-                # Whoever took over submitted its own, and never heard of this one.
-                await self._cancelled(handle)
+                job = await asyncio.shield(submitting)
+            except asyncio.CancelledError:
+                await to_the_end(self._called_back(claim, submitting))
                 raise
+        await self._booked(claim, job)
         return job
+
+    async def _called_back(self, claim: Claim, submitting: asyncio.Task[Job]) -> None:
+        """Stop a submit whose caller is cancelled; of one that the vendor may have taken the ledger is told."""
+        submitting.cancel()
+        # The transport carries to its end what is on the wire.
+        await asyncio.wait({submitting}, timeout=_SUBMIT_SECONDS)
+        if not submitting.done():
+            await ended([submitting])
+            await self._left(
+                claim.id,
+                AmbiguousSubmit(
+                    method="submit of", path=str(claim.interval), reason=f"no answer within {_SUBMIT_SECONDS:g} s"
+                ),
+            )
+        elif not submitting.cancelled():
+            try:
+                await self._booked(claim, submitting.result())
+            except Exception as error:  # noqa: BLE001 - told to the ledger; the caller is cancelled, whatever came of it
+                await self._left(claim.id, error)
+
+    async def _booked(self, claim: Claim, job: Job) -> None:
+        """Tell the ledger what the vendor calls a query."""
+        if job.answer is not None:
+            return
+        handle = Handle(job.id, job.oauth_client)
+        self._held[claim.id] = replace(claim, handle=handle)
+        try:
+            await in_thread(lambda: self.ledger.submitted(claim, handle))
+        except (LeaseLost, HistoryUnavailable):
+            # Whoever takes over submits its own, and never hears of this one.
+            await self._cancelled(handle)
+            raise
 
     def _job(self, handle: Handle) -> Job:
         return Job(handle.id, handle.oauth_client, self.lane)
@@ -223,8 +265,11 @@ class Jobs:
             )
         return polls
 
-    async def _left(self, claim: Claim, error: BaseException) -> None:
-        """Say in the ledger what a query that ended badly was left as."""
+    async def _left(self, claim_id: int, error: BaseException) -> None:
+        """Say in the ledger, once, what a query that ended badly was left as."""
+        claim = self._held.pop(claim_id, None)
+        if claim is None:
+            return
         if isinstance(error, AmbiguousSubmit):
             await self._noted(lambda: self.ledger.ambiguous(claim, str(error)))
         elif isinstance(error, JobGone | ClientUnknown):
@@ -247,8 +292,8 @@ class Jobs:
             await self._noted(lambda: self.ledger.end(claim, State.failed, str(error)))
 
     async def _unwanted(self, claim: Claim) -> None:
-        if claim.handle is not None and not self.platform.capabilities.cancels:
-            # It runs on whatever we do; should somebody ask after all, there it is.
+        if claim.handle is not None and (self.left_to_others() or not self.platform.capabilities.cancels):
+            # Where it cannot be stopped it runs on whatever we do; should somebody ask after all, there it is.
             await self._let_go([claim])
             return
         await self._noted(lambda: self.ledger.end(claim, State.abandoned))

@@ -27,6 +27,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.rows.digest import merged
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.asking import VendorAnswer
+from cache_pipeline.tiers.threads import to_the_end
 
 
 class IncompleteAnswer(RuntimeError):
@@ -79,7 +80,7 @@ async def together(work: Iterable[Awaitable[T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await to_the_end(asyncio.gather(*tasks, return_exceptions=True))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from cache_pipeline.service.fetching import (
     finished,
 )
 from cache_pipeline.service.gathering import Gathering
-from cache_pipeline.service.jobs import OnPercent
+from cache_pipeline.service.jobs import LeftToOthers, OnPercent, nobody_else
 from cache_pipeline.service.judging import Proven
 from cache_pipeline.service.keeping import keep
 from cache_pipeline.service.kept import OnKeep, keep_no_record
@@ -83,6 +83,7 @@ class ReportService:
         pacings: by platform, when its jobs are asked for.
         declared: reports whose rows may be rolled up to answer what another one lacks.
         retention: by platform, how long its vendor keeps figures, where that is declared.
+        left_to_others: whether somebody else goes on with what is cancelled; the vendor's jobs are left to them then.
     """
 
     platforms: Mapping[str, Platform]
@@ -98,6 +99,7 @@ class ReportService:
     pacings: Mapping[str, Pacing] = field(default_factory=dict[str, Pacing])
     declared: Sequence[Report] = ()
     retention: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
+    left_to_others: LeftToOthers = nobody_else
 
     def series(self, report: Report) -> Series:
         """The report as this tenant's series."""
@@ -170,6 +172,7 @@ class ReportService:
             clock=self.clock,
             pacing=self.pacings.get(report.platform) or Pacing(),
             reach=self.reach(report),
+            left_to_others=self.left_to_others,
         )
 
     def query(self, report: Report, interval: str | Interval, narrowing: Narrowing = AS_DECLARED) -> Query:

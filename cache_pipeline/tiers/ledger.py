@@ -7,7 +7,8 @@ one before can then neither change it nor keep rows by it.
 
 What it cannot do: vendors take no idempotency key. Between the vendor's taking a query and its handle being written lies
 one answer on the wire; a process killed there leaves an intent of which nobody can say whether it was sent. Such an intent is
-submitted once more when its lease has lapsed, which costs one query and loses nothing.
+submitted once more when its lease has lapsed, which costs one query and loses nothing. A caller who is only cancelled leaves no
+such intent: the answer on the wire is waited for, and where it does not come the entry says so (`ambiguous`).
 
 Leases go by PostgreSQL's clock, so that machines need not agree on the time. Every method blocks.
 """

@@ -27,6 +27,8 @@ from cache_pipeline.upstream.retrying import MAYBE_SENT, NEVER_SENT, Fault, Gave
 
 _log = logging.getLogger(__name__)
 
+#: Answers to a request that surely was not taken: what it waits for is a slot or a token.
+_NOT_TAKEN = frozenset({401, 429})
 _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
@@ -58,6 +60,10 @@ class QuotaTransport(httpx.AsyncBaseTransport):
       submit, is sent again only where it was surely not taken: it never left (no connection), or a 503 says by Retry-After
       that the vendor turned it away and when to come back. A bare 503, a 502 or a 504 may come from a proxy that had already
       passed it on, so they are ambiguous, as is a timeout.
+
+    A submit whose caller is cancelled while it is on the wire is carried to its end, and the caller gets the answer all the same:
+    what the vendor took must not be forgotten. One that still waits for its grant, or that was surely not taken, is cancelled
+    there and then; whoever cannot wait for the answer cancels once more.
 
     Only requests to the vendor's own origin are counted and signed. A result that lies elsewhere (a pre-signed URL in object
     storage) is fetched without the vendor's token, which would otherwise leak to a stranger.
@@ -153,8 +159,8 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 # Pinned only to renew a token, and that was refused: the rest of the pool may do.
                 pinned = errand.pinned
                 continue
-            with told_call(self._platform, grant.client_id, errand.lane, errand.request) as call:
-                response = call.response = await self._send_once(errand, grant, token)
+            exchange = self._exchanged if errand.idempotent else self._carried
+            response = await exchange(errand, grant, token)
             if response.status_code == 429:
                 await response.aclose()
                 first_refusal = self._clock() if first_refusal is None else first_refusal
@@ -165,7 +171,30 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 pinned = grant.client_id
             else:
                 response.extensions["oauth_client"] = grant.client_id
-                return await self._checked(response, errand)
+                return await self._checked(response, errand) if response.status_code in _NOT_TAKEN else response
+
+    async def _carried(self, errand: _Errand, grant: Grant, token: str) -> httpx.Response:
+        """The same for a request that may not be sent twice: a caller who is cancelled once does not break it off."""
+        exchange = asyncio.ensure_future(self._exchanged(errand, grant, token))
+        try:
+            return await asyncio.shield(exchange)
+        except asyncio.CancelledError as cancelled:
+            try:
+                response = await exchange
+            except Exception as error:
+                if _may_repeat(error, errand):
+                    raise cancelled from error
+                raise
+            if response.status_code in _NOT_TAKEN:
+                await response.aclose()
+                raise
+            return response
+
+    async def _exchanged(self, errand: _Errand, grant: Grant, token: str) -> httpx.Response:
+        """Sends, and reads the answer; a refusal that may be waited out is left unread."""
+        with told_call(self._platform, grant.client_id, errand.lane, errand.request) as call:
+            response = call.response = await self._send_once(errand, grant, token)
+        return response if response.status_code in _NOT_TAKEN else await self._checked(response, errand)
 
     async def _admit(self, lane: Lane, pinned: str | None) -> tuple[Grant, str]:
         """Takes a grant whose client has a young token, passing over clients that cannot log in."""

@@ -118,15 +118,19 @@ def settings_for(postgres_url: str, redis_url: str, vendor_url: str, **changes: 
     return Settings(
         postgres_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
-        genesys=None,
-        reportdata=VendorAccount(
-            base_url=vendor_url,  # pyright: ignore[reportArgumentType]
-            login_url=f"{vendor_url}/oauth/token",  # pyright: ignore[reportArgumentType]
-            clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
-            requests_per_window=100_000,
-            retention_days=20_000,
-        ),
-        **({"gateway": GatewaySettings(auth="off"), "jobs": JobSettings(lease_seconds=2)} | changes),
+        reportdata=account(vendor_url),
+        **({"genesys": None, "gateway": GatewaySettings(auth="off"), "jobs": JobSettings(lease_seconds=2)} | changes),
+    )
+
+
+def account(vendor_url: str) -> VendorAccount:
+    """The simulated vendor's, with an ample quota."""
+    return VendorAccount(
+        base_url=vendor_url,  # pyright: ignore[reportArgumentType]
+        login_url=f"{vendor_url}/oauth/token",  # pyright: ignore[reportArgumentType]
+        clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
+        requests_per_window=100_000,
+        retention_days=20_000,
     )
 
 
@@ -139,6 +143,8 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
     async def opened(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:
         declared_ones = {each.report: each for each in reports or (REPORT,)}
         with running_simulator(SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=VendorClock()) as url:
+            if any(report.platform == "genesys" for report in reports):
+                changes["genesys"] = account(url)
             settings = settings_for(postgres_database, redis_database, url, **changes)
             await asyncio.to_thread(migrate_history, settings, declared_ones)
             async with AsyncExitStack() as stack:

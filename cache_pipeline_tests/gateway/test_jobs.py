@@ -4,12 +4,15 @@ import asyncio
 import json
 from datetime import timedelta
 
+import pytest
+
 from cache_pipeline.gateway.job import JobState, NewJob
 from cache_pipeline.gateway.queue import QueueUnavailable
 from cache_pipeline.settings import GatewaySettings, JobSettings
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.gateway.conftest import DAY, REPORT
 from cache_pipeline_tests.gateway.test_keys import key_for
+from cache_pipeline_tests.query.declared import declared
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 LEASE = timedelta(seconds=30)
@@ -175,6 +178,56 @@ async def test_a_running_job_that_is_cancelled_stops_at_the_vendor(open_api):
         assert (await api.http.delete(location)).json()["state"] == "cancelled"
         await until(lambda: _value(not worker._working))
         assert (await api.http.get(location)).json()["state"] == "cancelled"
+
+
+#: A vendor's whose jobs can be given up.
+CANCELLABLE = declared(
+    platform="genesys",
+    query_type="conversations",
+    delivery="async",
+    time_zone="UTC",
+    group_by=["queueId"],
+    metrics=["nOffered"],
+    volume_metric="nOffered",
+    expected_groups=8,
+)
+
+
+async def given_up(api):
+    """How many jobs the vendor was told to forget."""
+    calls = (await api.vendor.get("/simulator/counters")).json()["calls"]
+    return sum(call["count"] for call in calls if call["call"].startswith("DELETE"))
+
+
+async def is_submitted(api):
+    return any(api.gateway.service.ledger.open_by_state().get(state) for state in ("submitted", "done"))
+
+
+async def test_what_nobody_waits_for_any_more_is_given_up_at_the_vendor(open_api):
+    async with open_api(CANCELLABLE, vendor={"job_seconds_base": 3600.0}, jobs=JobSettings(lease_seconds=1)) as api:
+        worker = api.start_worker()
+        location = (await api.http.get(URL)).headers["Location"]
+        await until(lambda: is_submitted(api))
+        await api.http.delete(location)
+        await until(lambda: _value(not worker._working))
+        assert await given_up(api) == 1
+
+
+@pytest.mark.parametrize("how", ["handed back", "taken over"])
+async def test_what_goes_on_elsewhere_is_not_asked_for_twice(open_api, how, monkeypatch):
+    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
+    async with open_api(CANCELLABLE, vendor={"job_seconds_base": 2.0}, jobs=JobSettings(lease_seconds=1)) as api:
+        worker = api.start_worker(drain_seconds=0)
+        location = (await api.http.get(URL)).headers["Location"]
+        await until(lambda: is_submitted(api))
+        if how == "taken over":
+            async with api.gateway.jobs._pool.connection() as connection:
+                await connection.execute("UPDATE cache_pipeline_state.job SET owner = 'another', attempts = 2")
+            await until(lambda: _value(not worker._working))
+        await api.stop_workers()
+        api.start_worker("worker-2")
+        assert (await api.ended(location))["state"] == "done"
+        assert (await api.submits(), await given_up(api)) == (1, 0)
 
 
 async def test_events_tell_a_job_from_its_queue_to_its_end(open_api):

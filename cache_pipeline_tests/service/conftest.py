@@ -104,15 +104,17 @@ def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.
             "token_lifetime_seconds": 10_000_000.0,
         }
         with running_simulator(SimulatorSettings(**(vendor | changes)), clock=clock) as url:
+            account = VendorAccount(
+                base_url=url,  # pyright: ignore[reportArgumentType]
+                login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
+                clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
+                requests_per_window=10_000,
+            )
             settings = Settings(
                 postgres_url=SecretStr(postgres_database),
                 redis_url=SecretStr(redis_database),
-                reportdata=VendorAccount(
-                    base_url=url,  # pyright: ignore[reportArgumentType]
-                    login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
-                    clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
-                    requests_per_window=10_000,
-                ),
+                reportdata=account,
+                genesys=account,
             )
             await asyncio.to_thread(migrate_history, settings, {each.report: each for each in reports or (REPORT,)})
             async with open_service(settings) as service, httpx.AsyncClient(base_url=url) as admin:

@@ -466,6 +466,67 @@ async def test_a_caller_that_goes_away_leaves_its_request_counted_and_none_in_fl
         assert (state.used, state.in_flight) == (1, 0)
 
 
+async def sent(vendor: Vendor, calls: int) -> None:
+    async with asyncio.timeout(10):
+        while len(vendor.calls) < calls:  # noqa: ASYNC110 - the vendor's doing
+            await asyncio.sleep(0.01)
+
+
+def slowly(answer: Response):
+    async def answered(_: Request) -> Response:
+        await asyncio.sleep(0.2)
+        return answer
+
+    return answered
+
+
+async def test_a_submit_on_the_wire_is_answered_though_its_caller_is_cancelled(shared_redis: Redis):
+    async with (
+        running(Vendor(slowly(JSONResponse({"id": 1})))) as vendor,
+        connected(config(vendor), shared_redis) as (client, quota),
+    ):
+        submitting = asyncio.create_task(client.post("/jobs", json={}))
+        await sent(vendor, 1)
+        submitting.cancel()
+        assert (await submitting).json() == {"id": 1}
+        (state,) = await quota.snapshot()
+        assert (state.used, state.in_flight, len(vendor.calls)) == (1, 0, 1)
+
+
+async def test_a_cancelled_submit_that_broke_off_is_told_as_ambiguous(shared_redis: Redis):
+    async with running(Vendor(hang)) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        submitting = asyncio.create_task(client.post("/jobs", json={}))
+        await sent(vendor, 1)
+        submitting.cancel()
+        with pytest.raises(AmbiguousSubmit, match="ReadTimeout"):
+            await submitting
+
+
+@pytest.mark.parametrize("answer", [failing(429, Retry_After="1"), failing(401), failing(503, Retry_After="1")])
+async def test_a_cancelled_submit_that_was_not_taken_is_not_sent_again(shared_redis: Redis, answer: Response):
+    async with running(Vendor(slowly(answer))) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        submitting = asyncio.create_task(client.post("/jobs", json={}))
+        await sent(vendor, 1)
+        submitting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submitting
+        assert len(vendor.calls) == 1
+
+
+async def test_a_submit_cancelled_twice_is_broken_off(shared_redis: Redis):
+    async with running(Vendor(hang)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
+        submitting = asyncio.create_task(client.post("/jobs", json={}))
+        await sent(vendor, 1)
+        submitting.cancel()
+        await asyncio.sleep(0.02)
+        began = time.monotonic()
+        submitting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submitting
+        assert time.monotonic() - began < 0.2
+        assert (await quota.snapshot())[0].in_flight == 0
+
+
 async def test_an_answer_is_not_waited_for_longer_than_its_slot_is_held(shared_redis: Redis):
     policy = replace(POLICY, in_flight_seconds=0.1)
     async with (

@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
+from cache_pipeline.tiers.threads import to_the_end
+
 T = TypeVar("T")
 News = TypeVar("News")
 Tell = Callable[[News], None]
@@ -77,7 +79,7 @@ class Sharing(Generic[T, News]):
                     # Nobody may join what is being stopped.
                     self._running.pop(key, None)
                     task.cancel()
-                    await asyncio.wait({task})
+                    await to_the_end(asyncio.wait({task}))
 
     def _begun(self, key: str, work: Callable[[Tell[News]], Coroutine[Any, Any, T]]) -> _Shared[T, News]:
         listeners: list[Tell[News]] = []
