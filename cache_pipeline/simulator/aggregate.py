@@ -5,68 +5,37 @@ happens, talk and after-call work when the call has ended. So every figure is ad
 known from the answer on: an offer or an abandon has no userId.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
-from cache_pipeline.simulator.calls import Calls, Codes, Flags, Sight
+from cache_pipeline.simulator.calls import Calls, Codes, Sight
+from cache_pipeline.simulator.facts import FACTS, Fact, Moment
 from cache_pipeline.simulator.filters import Condition
 from cache_pipeline.simulator.intervals import Milliseconds
+from cache_pipeline.simulator.made_up import made_up_codes, made_up_fact
 from cache_pipeline.simulator.organisation import Organisation
 from cache_pipeline.simulator.truth import Truth
 
 
-class Moment(Enum):
-    """When in a call a figure is emitted."""
-
-    OFFERED = "offered"
-    RESOLVED = "answered or abandoned"
-    ENDED = "after-call work done"
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A figure about calls: when it is emitted, by which calls, and with how many milliseconds."""
-
-    moment: Moment
-    applies: Callable[[Calls], Flags]
-    amount: Callable[[Calls], Milliseconds]
-
-
-def _every(calls: Calls) -> Flags:
-    return np.ones(len(calls.offered_ms), dtype=np.bool_)
-
-
-def _nothing(calls: Calls) -> Milliseconds:
-    return np.zeros(len(calls.offered_ms), dtype=np.int64)
-
-
-FACTS: Mapping[str, Fact] = {
-    "offered": Fact(Moment.OFFERED, _every, _nothing),
-    "flow": Fact(Moment.OFFERED, lambda calls: calls.flow_ms > 0, lambda calls: calls.flow_ms),
-    "resolved": Fact(Moment.RESOLVED, _every, _nothing),
-    "answered": Fact(Moment.RESOLVED, lambda calls: ~calls.abandoned, lambda calls: calls.wait_ms),
-    "abandoned": Fact(Moment.RESOLVED, lambda calls: calls.abandoned, lambda calls: calls.wait_ms),
-    "in_target": Fact(Moment.RESOLVED, lambda calls: calls.met, _nothing),
-    "over_target": Fact(Moment.RESOLVED, lambda calls: ~calls.abandoned & ~calls.met, _nothing),
-    "talk": Fact(Moment.ENDED, _every, lambda calls: calls.talk_ms),
-    "held": Fact(Moment.ENDED, lambda calls: calls.held_ms > 0, lambda calls: calls.held_ms),
-    "after_call": Fact(Moment.ENDED, _every, lambda calls: calls.acw_ms),
-    "handle": Fact(Moment.ENDED, _every, lambda calls: calls.talk_ms + calls.held_ms + calls.acw_ms),
-    "transferred": Fact(Moment.ENDED, lambda calls: calls.transferred, _nothing),
-}
-
-
 @dataclass(frozen=True)
 class AggregateQuery:
-    """What to count: bucket edges (ascending, n + 1 for n buckets), dimensions, names of FACTS, and which calls."""
+    """What to count.
+
+    Attributes:
+        edges: Of buckets, ascending, n + 1 for n buckets.
+        group_by: Dimensions.
+        facts: Names of FACTS; any other name is of a made-up figure.
+        condition: Which calls; None for all.
+        made_up: Dimensions that group or condition speak of, and no call has of itself.
+    """
 
     edges: Milliseconds
     group_by: tuple[str, ...]
     facts: tuple[str, ...]
     condition: Condition | None = None
+    made_up: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +138,7 @@ def _events(
     counts &= calls.seen(instants, sight)
     nobody = np.full(len(instants), organisation.size("userId"), dtype=np.int64)
     codes = dimension_codes(calls, organisation, nobody if moment is Moment.OFFERED else calls.agent)
+    codes |= {name: made_up_codes(calls, name, organisation.size(name)) for name in query.made_up}
     if query.condition is not None:
         counts &= query.condition.holds(codes, len(instants))
     rows = np.flatnonzero(counts)
@@ -202,16 +172,19 @@ def _reduce(cells: Codes, count: Codes, total: Milliseconds, low: Milliseconds, 
 def _day_columns(
     calls: Calls, query: AggregateQuery, radices: tuple[int, ...], organisation: Organisation, sight: Sight | None
 ) -> Iterator[tuple[str, Column]]:
-    moments = {FACTS[name].moment for name in query.facts}
-    for moment in moments:
+    facts = {name: _fact(name) for name in query.facts}
+    for moment in {fact.moment for fact in facts.values()}:
         events = _events(calls, moment, query, organisation, sight)
         cells = _cells(events, query, radices)
-        for name in query.facts:
-            fact = FACTS[name]
+        for name, fact in facts.items():
             if fact.moment is moment:
                 applies = fact.applies(calls)[events.rows]
                 amount = fact.amount(calls)[events.rows][applies]
                 yield name, _reduce(cells[applies], np.ones(len(amount), dtype=np.int64), amount, amount, amount)
+
+
+def _fact(name: str) -> Fact:
+    return FACTS.get(name) or made_up_fact(name)
 
 
 def _merged(columns: list[Column]) -> Column:

@@ -1,4 +1,4 @@
-"""Aggregates of conversations and flows, at once or as a job; a page of job results holds groups with all their buckets."""
+"""Aggregates of every family but users, at once or as a job; a page of job results holds groups with all their buckets."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ class Aggregates:
 
     def routes(self, gate: Gate) -> list[Route]:
         """Return the guarded routes."""
-        path, permissions = f"{ANALYTICS}/{self.family.name}/aggregates", (self.family.permission,)
+        path, permissions = f"{ANALYTICS}/{self.family.name}/aggregates", self.family.permissions
         routes = [gate.route("POST", f"{path}/query", "sync_query", self._query, permissions)]
         if self._simulator.settings.aggregate_jobs:
             routes += JobRoutes(self.desk, f"{path}/jobs", permissions, self._prepare, in_lake=False).routes(gate)
@@ -83,6 +83,7 @@ class Aggregates:
             return answer_of(
                 simulator.aggregate(query, sight),
                 body.metrics,
+                self.family,
                 max_cells if wished is None else wished,
                 settings.service_level_target,
                 simulator.organisation,

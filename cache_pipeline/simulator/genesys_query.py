@@ -6,7 +6,7 @@ does with them is not documented. A metric or dimension the vendor knows and the
 """
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -56,18 +56,24 @@ class Family:
         name: As in its paths.
         metrics: Those the vendor knows.
         dimensions: Those it can group and filter by.
-        permission: What a client's role needs.
+        permissions: Of which a client's role needs any.
+        facts: Metrics that the simulator has figures for, and the fact each comes from.
+        made_up: Of the dimensions those that no call has of itself.
     """
 
     name: str
     metrics: Set[str]
     dimensions: Set[str]
-    permission: str
+    permissions: tuple[str, ...]
+    facts: Mapping[str, str] = field(default_factory=dict[str, str])
+    made_up: tuple[str, ...] = ()
 
 
-CONVERSATIONS = Family("conversations", words.METRICS, words.DIMENSIONS, "analytics:conversationAggregate:view")
-FLOWS = Family("flows", words.FLOW_METRICS, words.FLOW_DIMENSIONS, "analytics:flowAggregate:view")
-USERS = Family("users", words.USER_METRICS, words.USER_DIMENSIONS, "analytics:userAggregate:view")
+CONVERSATIONS = Family(
+    "conversations", words.METRICS, words.DIMENSIONS, ("analytics:conversationAggregate:view",), words.CALL_FACTS
+)
+FLOWS = Family("flows", words.FLOW_METRICS, words.FLOW_DIMENSIONS, ("analytics:flowAggregate:view",), words.FLOW_FACTS)
+USERS = Family("users", words.USER_METRICS, words.USER_DIMENSIONS, ("analytics:userAggregate:view",))
 
 
 def check_words(body: AggregationBody, family: Family) -> None:
@@ -79,13 +85,13 @@ def check_words(body: AggregationBody, family: Family) -> None:
             raise unimplemented(AggregationBody.model_fields[name].alias or name)
     if body.query_type not in (None, "groupBy"):
         raise unimplemented(f"queryType {body.query_type}")
-    for asked, known, field in (
+    for asked, known, where in (
         (body.metrics, family.metrics, "metrics"),
         (body.group_by or [], family.dimensions, "groupBy"),
     ):
         for name in asked:
             if name not in known:
-                raise invalid_value(name, field, ", ".join(sorted(known)))
+                raise invalid_value(name, where, ", ".join(sorted(known)))
 
 
 def edges_of(body: AggregationBody, max_buckets: int) -> intervals.Milliseconds:
@@ -117,11 +123,15 @@ def edges_of(body: AggregationBody, max_buckets: int) -> intervals.Milliseconds:
         raise invalid_value(body.granularity, "granularity", "ISO-8601 periods such as PT30M, PT1H, P1D") from error
 
 
-def _facts(metrics: Iterable[str]) -> tuple[str, ...]:
+def _facts(metrics: Iterable[str], family: Family) -> tuple[str, ...]:
     facts: list[str] = []
     for metric in metrics:
-        facts += ["in_target", "resolved"] if metric == words.SERVICE_LEVEL else []
-        facts += [table[metric] for table in (words.COUNTED, words.TIMED) if metric in table]
+        if metric in words.SERVICE_LEVELS:
+            facts += ["in_target", "resolved"]
+        elif metric == words.SERVICE_TARGET:
+            facts += ["resolved"]
+        elif metric in family.facts:
+            facts += [family.facts[metric]]
     return tuple(dict.fromkeys(facts))
 
 
@@ -141,8 +151,9 @@ def query_of(
     return AggregateQuery(
         edges=edges_of(body, settings.max_buckets),
         group_by=tuple(name for name in dict.fromkeys(body.group_by or ()) if organisation.size(name)),
-        facts=_facts(body.metrics),
+        facts=_facts(body.metrics, family),
         condition=all_of(seen, condition_of(body.filter, organisation, family.dimensions)),
+        made_up=family.made_up,
     )
 
 
@@ -153,7 +164,7 @@ def _counted(found: Column) -> Stats:
     return [{"count": count} if count else None for count in found.count.tolist()]
 
 
-def _timed(found: Column) -> Stats:
+def _measured(found: Column) -> Stats:
     figures = zip(found.high.tolist(), found.low.tolist(), found.count.tolist(), found.total.tolist(), strict=True)
     return [
         {"max": float(high), "min": float(low), "count": count, "sum": float(total)} if count else None
@@ -168,13 +179,17 @@ def _service_level(met: Column, resolved: Column, target: float) -> Stats:
     ]
 
 
+def _service_target(resolved: Column, target: float) -> Stats:
+    return [{"target": target} if whole else None for whole in resolved.count.tolist()]
+
+
 @dataclass(frozen=True)
 class Answer:
     """The figures of a query, cut where they are cut; written out a page of groups at a time.
 
     Attributes:
         aggregate: The figures.
-        metrics: As asked; their order is kept.
+        facts: The metrics as asked, each with the fact it comes from, None where it is made of several or of none.
         groups: The groups that occur, in the order in which they first do.
         members: The cells of each group, in time order.
         target: Share told as the service level's target.
@@ -182,7 +197,7 @@ class Answer:
     """
 
     aggregate: Aggregate
-    metrics: tuple[str, ...]
+    facts: Mapping[str, str | None]
     groups: tuple[int, ...]
     members: Mapping[int, Codes]
     target: float
@@ -201,7 +216,7 @@ class Answer:
         return {"results": results}
 
     def _data(self, cells: Codes) -> list[dict[str, Any]]:
-        columns = [(metric, stats) for metric in self.metrics if (stats := self._stats(metric, cells)) is not None]
+        columns = [(metric, stats) for metric in self.facts if (stats := self._stats(metric, cells)) is not None]
         data: list[dict[str, Any]] = []
         for place, cell in enumerate(cells.tolist()):
             start, end = self.aggregate.bucket(cell)
@@ -211,18 +226,25 @@ class Answer:
 
     def _stats(self, metric: str, cells: Codes) -> Stats | None:
         """Return the stats of `metric` at each cell; None for a metric the simulator has no data for."""
-        if metric in words.COUNTED:
-            return _counted(self.aggregate.at(words.COUNTED[metric], cells))
-        if metric in words.TIMED:
-            return _timed(self.aggregate.at(words.TIMED[metric], cells))
-        if metric == words.SERVICE_LEVEL:
+        if metric in words.SERVICE_LEVELS:
             met, resolved = (self.aggregate.at(fact, cells) for fact in ("in_target", "resolved"))
             return _service_level(met, resolved, self.target)
-        return None
+        if metric == words.SERVICE_TARGET:
+            return _service_target(self.aggregate.at("resolved", cells), self.target)
+        fact = self.facts[metric]
+        if fact is None:
+            return None
+        found = self.aggregate.at(fact, cells)
+        return _counted(found) if metric.startswith("n") else _measured(found)
 
 
 def answer_of(
-    aggregate: Aggregate, metrics: Iterable[str], max_cells: int | None, target: float, organisation: Organisation
+    aggregate: Aggregate,
+    metrics: Iterable[str],
+    family: Family,
+    max_cells: int | None,
+    target: float,
+    organisation: Organisation,
 ) -> Answer:
     """Return the answer that holds the first `max_cells` group-buckets in time; None for all."""
     cells = aggregate.cells()[:max_cells]
@@ -232,4 +254,5 @@ def answer_of(
     starts = np.searchsorted(group_of[order], groups)
     members = dict(zip(groups.tolist(), np.split(cells[order], starts[1:]), strict=False))
     by_appearance = tuple(groups[np.argsort(firsts)].tolist())
-    return Answer(aggregate, tuple(dict.fromkeys(metrics)), by_appearance, members, target, organisation)
+    facts = {metric: family.facts.get(metric) for metric in metrics}
+    return Answer(aggregate, facts, by_appearance, members, target, organisation)

@@ -250,7 +250,7 @@ class UserAggregates:
 
     def routes(self, gate: Gate) -> list[Route]:
         """Return the guarded routes."""
-        permissions = (USERS.permission,)
+        permissions = USERS.permissions
         routes = [gate.route("POST", f"{AGGREGATES}/query", "sync_query", self._query, permissions)]
         if self._simulator.settings.aggregate_jobs:
             routes += JobRoutes(self.desk, f"{AGGREGATES}/jobs", permissions, self._prepare, in_lake=False).routes(gate)

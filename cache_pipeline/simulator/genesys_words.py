@@ -91,16 +91,18 @@ SEGMENT_DETAIL_DIMENSIONS = frozenset(_SEGMENT_DETAIL_DIMENSIONS.split())
 SYSTEM_PRESENCES = ("AVAILABLE", "AWAY", "BUSY", "OFFLINE", "IDLE", "ON_QUEUE", "MEAL", "TRAINING", "MEETING", "BREAK")
 ROUTING_STATUSES = ("OFF_QUEUE", "IDLE", "INTERACTING", "NOT_RESPONDING", "COMMUNICATING")
 
-COUNTED = {
+SERVICE_LEVELS = frozenset(("oServiceLevel", "oWorkitemsServiceLevel", "oCasesServiceLevel"))
+"""Metrics told as a ratio, its parts and its target."""
+
+SERVICE_TARGET = "oServiceTarget"
+"""Told as a target alone, by what third parties know."""
+
+CALL_FACTS = {
     "nOffered": "offered",
     "nConnected": "answered",
     "nTransferred": "transferred",
     "nOverSla": "over_target",
-    "nFlow": "flow",
-}
-"""Metrics told as a count, and the fact each comes from."""
-
-TIMED = {
+    "oMediaCount": "single",
     "tAnswered": "answered",
     "tAbandon": "abandoned",
     "tWait": "answered",
@@ -108,8 +110,9 @@ TIMED = {
     "tHeld": "held",
     "tAcw": "after_call",
     "tHandle": "handle",
-    "tFlow": "flow",
 }
-"""Metrics told as max, min, count and sum of milliseconds, and the fact each comes from."""
+"""Metrics of conversations, and the fact each comes from: n are told as a count; t as max, min, count and sum of milliseconds;
+so are o, of a value, which is an invention of the simulator."""
 
-SERVICE_LEVEL = "oServiceLevel"
+FLOW_FACTS = {"nFlow": "flow", "tFlow": "flow"}
+"""Of flows, likewise."""

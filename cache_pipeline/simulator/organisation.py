@@ -10,6 +10,30 @@ from cache_pipeline.simulator.settings import SimulatorSettings
 MEDIA = ("voice", "chat", "email")
 _FLOWS = 3
 
+MADE_UP_DIMENSIONS: Mapping[str, int] = {
+    "actionId": 4,
+    "botId": 2,
+    "botIntent": 5,
+    "cannedResponseLibraryId": 2,
+    "caseplanId": 2,
+    "evaluatorId": 4,
+    "flowObjectId": 5,
+    "formId": 3,
+    "integrationId": 2,
+    "journeyOutcomeId": 3,
+    "journeySegmentId": 3,
+    "knowledgeBaseDocumentId": 6,
+    "stageId": 3,
+    "statusId": 4,
+    "surveyFormId": 2,
+    "surveyQuestionId": 4,
+    "toolId": 3,
+    "topicId": 5,
+    "typeId": 4,
+    "workbinId": 3,
+}
+"""Dimensions that no call has of itself, and how many values each has; what is in neither has none."""
+
 
 @dataclass(frozen=True)
 class Organisation:
@@ -48,6 +72,7 @@ def organisation_of(settings: SimulatorSettings) -> Organisation:
             "originatingDirection": ("inbound",),
             "flowId": ids("flow", _FLOWS),
             "flowType": ("INBOUNDCALL",),
+            **{dimension: ids(dimension, size) for dimension, size in MADE_UP_DIMENSIONS.items()},
         },
         {presence: str(uuid5(NAMESPACE_OID, f"{settings.seed}/presence/{presence}")) for presence in SYSTEM_PRESENCES},
     )

@@ -3,7 +3,9 @@
 Called with the simulator's URL; HOME must be an empty folder. Prints one JSON object of what it saw.
 """
 
+import inspect
 import json
+import re
 import sys
 import time
 from typing import Any
@@ -120,7 +122,7 @@ def _users(api: Any) -> dict[str, Any]:
 
 
 def _aggregates(api: Any, family: str) -> dict[str, Any]:
-    kind = {"conversations": "Conversation", "users": "User", "flows": "Flow"}[family]
+    kind = _KINDS[family]
     metrics = {"conversations": "nOffered", "users": "tSystemPresence", "flows": "nFlow"}[family]
     group = {"conversations": ["queueId", "mediaType"], "users": ["userId"], "flows": ["flowId"]}[family]
     query = getattr(sdk, f"{kind}AggregationQuery")()
@@ -139,6 +141,72 @@ def _aggregates(api: Any, family: str) -> dict[str, Any]:
         "groups": len(results),
         "same": [each.to_json() for each in results] == [each.to_json() for each in at_once.results],
     }
+
+
+#: Family, and what the SDK calls its models.
+_KINDS = {
+    "conversations": "Conversation",
+    "users": "User",
+    "flows": "Flow",
+    "flowexecutions": "FlowExecution",
+    "bots": "Bot",
+    "journeys": "Journey",
+    "knowledge": "Knowledge",
+    "evaluations": "Evaluation",
+    "surveys": "Survey",
+    "transcripts": "Transcript",
+    "taskmanagement": "TaskManagement",
+    "casemanagement": "CaseManagement",
+    "resolutions": "Resolution",
+    "summaries": "Summary",
+    "agentcopilots": "AgentCopilot",
+    "copilots": "Copilot",
+    "agentutilizations": "AgentUtilization",
+    "actions": "Action",
+}
+
+
+def _allowed(model: Any, name: str) -> list[str]:
+    """The words that a setter of the SDK lets pass."""
+    words = re.search(r"allowed_values = \[(.*?)\]", inspect.getsource(getattr(model, name).fset), re.DOTALL)
+    assert words is not None
+    return sorted(re.findall(r'"([^"]+)"', words[1]))
+
+
+def _words() -> dict[str, Any]:
+    return {
+        family: {
+            "metrics": _allowed(getattr(sdk, f"{kind}AggregationView"), "target"),
+            "dimensions": _allowed(getattr(sdk, f"{kind}AggregateQueryPredicate"), "dimension"),
+        }
+        for family, kind in _KINDS.items()
+    }
+
+
+def _other_families(api: Any, words: dict[str, Any]) -> dict[str, Any]:
+    """Every family beside those above: all of its metrics at once, by a job and by a query; the jobs run side by side."""
+    jobs: dict[str, str] = {}
+    for family in list(_KINDS)[3:]:
+        query = getattr(sdk, f"{_KINDS[family]}AsyncAggregationQuery")()
+        query.interval, query.granularity, query.metrics = DAY, "PT12H", words[family]["metrics"]
+        query.group_by = [name for name in ("queueId", "divisionId") if name in words[family]["dimensions"]]
+        jobs[family] = getattr(api, f"post_analytics_{family}_aggregates_jobs")(query).job_id
+    seen: dict[str, Any] = {}
+    for family, job in jobs.items():
+        states = _followed(getattr(api, f"get_analytics_{family}_aggregates_job"), job)
+        results, _ = _pages(getattr(api, f"get_analytics_{family}_aggregates_job_results"), job, "results")
+        getattr(api, f"delete_analytics_{family}_aggregates_job")(job)
+        query = getattr(sdk, f"{_KINDS[family]}AggregationQuery")()
+        query.interval, query.granularity, query.metrics = DAY, "PT12H", words[family]["metrics"]
+        query.group_by = [name for name in ("queueId", "divisionId") if name in words[family]["dimensions"]]
+        at_once = getattr(api, f"post_analytics_{family}_aggregates_query")(query).results
+        told = [entry for result in results for bucket in result.data for entry in bucket.metrics]
+        seen[family] = {
+            "states": states,
+            "told": sorted({entry.metric for entry in told}),
+            "same": [each.to_json() for each in results] == [each.to_json() for each in at_once],
+        }
+    return seen
 
 
 def _errors(api: Any) -> dict[str, Any]:
@@ -170,6 +238,8 @@ def main() -> None:
     seen = {"details": _details(api), "users": _users(api)}
     seen |= {family: _aggregates(api, family) for family in ("conversations", "flows")}
     seen["user_aggregates"] = _aggregates(api, "users")
+    seen["words"] = _words()
+    seen["others"] = _other_families(api, seen["words"])
     seen["errors"] = _errors(api)
     print(json.dumps(seen))
 

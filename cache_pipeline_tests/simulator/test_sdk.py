@@ -12,6 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.simulator.genesys_families import OTHER_FAMILIES
+from cache_pipeline.simulator.genesys_query import CONVERSATIONS, FLOWS, USERS
+from cache_pipeline.upstream.platforms.genesys_metrics import OBSERVATIONS
+from cache_pipeline.upstream.platforms.permissions import AGGREGATE_PERMISSIONS
 
 PROGRAM = Path(__file__).with_name("sdk_program.py")
 SETTINGS = SimulatorSettings(
@@ -50,6 +54,36 @@ def test_every_family_of_jobs_goes_from_submit_to_its_last_page(seen: tuple[Seen
     assert told["conversations"]["same"]
     assert told["flows"]["same"]
     assert told["user_aggregates"]["same"]
+
+
+def test_every_other_family_tells_each_of_its_metrics_by_job_as_by_query(seen: tuple[Seen, int]) -> None:
+    told, _ = seen
+    assert list(told["others"]) == [family.name for family in OTHER_FAMILIES]
+    for family in OTHER_FAMILIES:
+        found = told["others"][family.name]
+        assert set(found["states"]) <= LIVING, family.name
+        assert found["same"], family.name
+        assert found["told"] == sorted(family.metrics)
+
+
+def test_each_family_knows_the_words_that_the_sdk_knows_and_no_others(seen: tuple[Seen, int]) -> None:
+    families = (CONVERSATIONS, FLOWS, USERS, *OTHER_FAMILIES)
+    ours = {
+        family.name: {"metrics": sorted(family.metrics), "dimensions": sorted(family.dimensions)} for family in families
+    }
+    assert ours == seen[0]["words"]
+
+
+def test_the_client_knows_the_observations_that_the_sdk_knows_and_the_families_permissions(
+    seen: tuple[Seen, int],
+) -> None:
+    words = seen[0]["words"]
+    observations = {
+        family: tuple(name for name in told["metrics"] if name.startswith("o")) for family, told in words.items()
+    }
+    assert {family: names for family, names in observations.items() if names} == OBSERVATIONS
+    permissions = {family.name: family.permissions for family in (CONVERSATIONS, FLOWS, USERS, *OTHER_FAMILIES)}
+    assert permissions == AGGREGATE_PERMISSIONS
 
 
 def test_the_sdk_reads_every_conversation_of_the_day(seen: tuple[Seen, int]) -> None:

@@ -138,7 +138,7 @@ def _counted_plainly(edges: list[int]) -> dict[tuple, list[int]]:
                 end = offered + wait + talk + held + acw
                 events += [("answered", offered + wait, wait, True), (target, offered + wait, 0, True)]
                 events += [("talk", end, talk, True), ("after_call", end, acw, True)]
-                events += [("handle", end, talk + held + acw, True)]
+                events += [("handle", end, talk + held + acw, True), ("single", end, 1, True)]
                 events += [("held", end, held, True)] if held else []
                 events += [("transferred", end, 0, True)] if calls.transferred[row] else []
             for name, instant, amount, by_agent in events:

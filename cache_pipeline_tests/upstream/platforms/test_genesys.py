@@ -337,3 +337,34 @@ async def test_a_metric_that_is_told_in_parts_is_a_mismatch_and_no_part_of_it_is
         await _told("tHandle", *parts)
     with pytest.raises(SchemaMismatch, match="nOffered is told twice"):
         await _told("nOffered", {"stats": {"count": 3}}, {"stats": {"count": 4}})
+
+
+@pytest.mark.parametrize("delivery", ["sync", "async"])
+async def test_a_report_of_another_family_has_the_vendors_own_figures(
+    shared_redis: redis.asyncio.Redis, delivery: str
+) -> None:
+    report = genesys_report(
+        query_type="taskmanagement",
+        group_by=["queueId"],
+        metrics=["nWorkitemsCreated", "tWorkitemsHandled", "oWorkitemsServiceLevel"],
+        delivery=delivery,
+    )
+    async with simulated(shared_redis) as vendor:
+        rows = (await asked(vendor.genesys, report)).to_pylist()
+    assert sum(row["n_workitems_created"] for row in rows) > 100
+    assert all(
+        row["t_workitems_handled_max"] <= row["t_workitems_handled_sum"]
+        for row in rows
+        if row["t_workitems_handled_count"]
+    )
+    assert sum(row["o_workitems_service_level_numerator"] for row in rows) > 0
+
+
+async def test_an_observation_is_told_in_columns_of_its_own(shared_redis: redis.asyncio.Redis) -> None:
+    report = genesys_report(group_by=[], metrics=["oMediaCount", "oServiceTarget", "tTalk"])
+    async with simulated(shared_redis) as vendor:
+        rows = (await asked(vendor.genesys, report)).to_pylist()
+    busy = [row for row in rows if row["t_talk_count"]]
+    assert busy
+    assert all(row["o_media_count_count"] == row["o_media_count_sum"] == row["t_talk_count"] for row in busy)
+    assert {row["o_service_target"] for row in rows} <= {0.8, None}
