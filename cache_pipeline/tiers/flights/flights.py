@@ -137,4 +137,5 @@ class Flights:
     async def _keep(self, flight: Flight, token: str) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
-            await self._link.ask(lambda: self._lock.take(flight, token), otherwise=False)
+            # To its end: one that arrived after the flight was given back would hold it for a lease, for nobody.
+            await to_the_end(self._link.ask(lambda: self._lock.take(flight, token), otherwise=False))
