@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 import redis.asyncio
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.upstream.errors import QuotaUnavailable
+from cache_pipeline.upstream.keys import UpstreamKeys
 from cache_pipeline.upstream.quota import ClientState, Grant, Lane, Quota, QuotaPolicy
 from cache_pipeline.upstream.quota.local import LocalShare
 from cache_pipeline_tests.upstream.test_quota import answered, is_granted
@@ -58,11 +60,15 @@ async def test_an_outage_leaves_a_fixed_share_is_warned_of_once_and_heals(
     caplog.set_level(logging.INFO)
     clock = Elapsed()
     quota = Quota(own_redis, "outage", {"a": 1}, POLICY, clock=clock)
-    await answered(quota, await quota.take(Lane.interactive))
+    grant = await quota.take(Lane.interactive)
     own_valkey.stop()
 
-    await answered(quota, await quota.take(Lane.interactive))
-    assert await count_at_once(quota) == 1, "three local slots, one used before the outage and one just now"
+    assert await is_granted(quota) is None, "others may have filled the window until just now"
+    clock.pushed += 30
+    await answered(quota, grant)
+    assert await is_granted(quota) is None
+    clock.pushed += 31.3
+    assert await count_at_once(quota) == 2, "three local slots, one answered half a window ago"
     (state,) = await quota.snapshot()
     assert (state.state, state.used, state.remaining) == (ClientState.throttled, 3, 0)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -112,7 +118,7 @@ async def test_an_answer_during_the_outage_ends_its_time_in_flight(own_valkey: V
 
 
 async def test_backfill_stops_while_redis_is_away(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
-    quota = Quota(own_redis, "closed", {"a": 1}, POLICY)
+    quota = Quota(own_redis, "closed", {"a": 1}, replace(POLICY, window_seconds=0.2))
     own_valkey.stop()
     with pytest.raises(QuotaUnavailable, match=r"shared quota of closed cannot be asked .* lane backfill stops"):
         await quota.take(Lane.backfill)
@@ -120,25 +126,56 @@ async def test_backfill_stops_while_redis_is_away(own_valkey: Valkey, own_redis:
 
 
 async def test_a_redis_that_hangs_is_away_too(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
-    quota = Quota(own_redis, "hung", {"a": 1}, POLICY, redis_timeout=0.5)
+    clock = Elapsed()
+    quota = Quota(own_redis, "hung", {"a": 1}, POLICY, redis_timeout=0.5, clock=clock)
     await answered(quota, await quota.take(Lane.interactive))
     with own_valkey.frozen():
         began = time.monotonic()
-        grant = await quota.take(Lane.interactive)
+        with pytest.raises(QuotaUnavailable):
+            await quota.take(Lane.backfill)
         assert 0.5 <= time.monotonic() - began < 1
-        await answered(quota, grant)
+        clock.pushed += 61.3
+        began = time.monotonic()
+        await answered(quota, await quota.take(Lane.interactive))
+        assert time.monotonic() - began < 0.3 + 0.25, "one probe of a quarter of a second"
         began = time.monotonic()
         await quota.take(Lane.interactive)
         assert time.monotonic() - began < 0.3, "only the first caller waits for an answer that does not come"
 
 
 async def test_a_429_during_the_outage_pauses_the_client_locally(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
-    quota = Quota(own_redis, "paused", {"a": 1}, POLICY)
+    clock = Elapsed()
+    quota = Quota(own_redis, "paused", {"a": 1}, POLICY, clock=clock)
     own_valkey.stop()
+    assert await is_granted(quota) is None
+    clock.pushed += 61.3
     grant = await quota.take(Lane.interactive)
     await quota.settle(grant, remaining=None, retry_after=30, rejected=True)
     assert await is_granted(quota) is None
     assert 29 < (await quota.snapshot())[0].throttled_for_s <= 30
+
+
+async def test_when_redis_dies_in_a_full_window_no_vendor_gets_more_than_its_limit(
+    own_valkey: Valkey, own_redis: redis.asyncio.Redis
+):
+    """The local shares of all processes come when that window is over, and not on top of it."""
+    policy = QuotaPolicy(limit=24, window_seconds=1.0, in_flight_seconds=5)
+    quotas = [Quota(own_redis, "full", {"a": 1}, policy) for _ in range(8)]
+    sent: list[float] = []
+
+    async def send(quota: Quota) -> None:
+        grant = await quota.take(Lane.interactive)
+        sent.append(time.monotonic())
+        await quota.settle(grant, remaining=None, retry_after=None, rejected=False)
+
+    await own_redis.set(UpstreamKeys("full").generation, "known")
+    for number in range(policy.usable):
+        await send(quotas[number % 3])
+    own_valkey.stop()
+    died = time.monotonic()
+    await asyncio.gather(*(send(quota) for quota in quotas for _ in range(3)))
+    assert most_in_window(sent, policy.window_seconds) <= policy.limit
+    assert time.monotonic() - died < 3, "a window, and then all shares"
 
 
 @given(

@@ -34,8 +34,9 @@ class Recent:
 class LocalShare:
     """A sliding window per client in memory, counted by the same rules as the shared one.
 
-    Every grant of this process is noted here, also those that Redis gave: a process that has just used much of the shared
-    quota waits before it takes its local share, and a Redis that lost its memory can be told what was sent.
+    Every grant of this process is noted here, also those that Redis gave: they count against its share, and a Redis that lost
+    its memory can be told what was sent. What other processes sent is not known: nothing is given until a window has passed
+    since they last can have been granted anything, so that the shares never come on top of a window that Redis had filled.
     """
 
     def __init__(self, clients: Mapping[str, int], policy: QuotaPolicy, clock: Callable[[], float]) -> None:
@@ -43,6 +44,11 @@ class LocalShare:
         self._policy = policy
         self._clock = clock
         self._ledgers = {client_id: _Ledger() for client_id in clients}
+        self._alone_since = -math.inf
+
+    def alone_since(self, instant: float) -> None:
+        """Say from when on nobody is granted anything by Redis."""
+        self._alone_since = instant
 
     def note(self, grant: Grant) -> None:
         """Counts a grant as in flight from now on."""
@@ -116,7 +122,11 @@ class LocalShare:
         self._trim(ledger, now)
         # What others send is not known, so one request at a time finds out whether the vendor takes any.
         under_way = any(instant > now for instant in ledger.instants.values())
-        soonest = max(ledger.paused_until, now + _LOOK_AGAIN_SECONDS if under_way else -math.inf)
+        soonest = max(
+            ledger.paused_until,
+            self._alone_since + self._policy.guarded_window_seconds,
+            now + _LOOK_AGAIN_SECONDS if under_way else -math.inf,
+        )
         too_many = len(ledger.instants) - self._policy.local_share
         if too_many < 0:
             return soonest

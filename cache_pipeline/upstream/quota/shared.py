@@ -33,8 +33,9 @@ class Quota:
     or a window has passed. A process that knows of a loss tells what it sent, and then a 429 pauses its client for the rest of
     that window, whatever Retry-After says. So one request of a client may be refused, and no storm follows.
 
-    While Redis is away each process goes on with a fixed conservative share (an eighth of the limit, one request of a client
-    at a time), says so once per outage, and tells Redis what it sent when it is back; the backfill lane stops instead.
+    When Redis goes away each process lets one window pass, which others may have filled through Redis until then, and goes on
+    with a fixed conservative share (an eighth of the limit, one request of a client at a time). It says so once per outage, and
+    tells Redis what it sent when it is back; the backfill lane stops instead.
 
     It belongs to the event loop it is first used in, as its Redis client does.
 
@@ -68,7 +69,14 @@ class Quota:
         self._sleep = sleep
         self._local = LocalShare(self._clients, policy, clock)
         self._store = QuotaStore(
-            redis, platform, self._clients, policy, recent=self._local.recent, timeout=redis_timeout, clock=clock
+            redis,
+            platform,
+            self._clients,
+            policy,
+            recent=self._local.recent,
+            alone=self._local.alone_since,
+            timeout=redis_timeout,
+            clock=clock,
         )
         self._turns: defaultdict[tuple[Lane, str | None], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._jitter = random.SystemRandom()

@@ -36,6 +36,7 @@ class QuotaStore:
         clients: OAuth client id to its weight.
         policy: The vendor's limit.
         recent: Gives what this process sent and still counts.
+        alone: Hears from when on Redis grants nothing to anybody.
         timeout: Redis that does not answer in so many seconds is away.
         clock: Seconds that only grow; says when an absent Redis is tried again.
     """
@@ -48,6 +49,7 @@ class QuotaStore:
         policy: QuotaPolicy,
         *,
         recent: Callable[[], Sequence[Recent]],
+        alone: Callable[[float], None],
         timeout: float,
         clock: Callable[[], float],
     ) -> None:
@@ -56,6 +58,7 @@ class QuotaStore:
         self._clients = dict(clients)
         self._policy = policy
         self._recent = recent
+        self._alone = alone
         self._timeout = timeout
         self._clock = clock
         self._generation = ""
@@ -174,15 +177,19 @@ class QuotaStore:
             return None
 
     def _note_away(self, error: BaseException) -> None:
-        self._probe_at = self._clock() + PROBE_SECONDS
+        now = self._clock()
+        self._probe_at = now + PROBE_SECONDS
         if self._away_because is not None:
             return
         self._away_because = f"{type(error).__name__}: {error}" if str(error) else "no answer"
+        # Until now others may have been granted all there was.
+        self._alone(now)
         _log.warning(
-            "%s: the shared quota is away (%s); this process goes on with at most %d requests per %g s and client, "
-            "backfill stops until Redis is back",
+            "%s: the shared quota is away (%s); this process sends nothing for %.0f s, then at most %d requests per %g s and "
+            "client; backfill stops until Redis is back",
             self._platform,
             self._away_because,
+            self._policy.guarded_window_seconds,
             self._policy.local_share,
             self._policy.window_seconds,
         )
