@@ -235,7 +235,7 @@ class Dependency(_Wire):
 
 
 class Readiness(_Wire):
-    """Whether answers can be served. The vendor is not among it: what is kept is served without."""
+    """Whether answers can be served, and what is away meanwhile. The vendor is not among it: what is kept is served without."""
 
     ok: bool
     dependencies: list[Dependency]
