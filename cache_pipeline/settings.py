@@ -11,6 +11,9 @@ from typing import Literal
 from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+#: Where NICE's logins follow from the area that its issuer tells.
+_NICE_DOMAINS = (".niceincontact.com", ".nice-incontact.com")
+
 
 def is_loopback(host: str) -> bool:
     """Whether a host's name is this machine's own."""
@@ -44,9 +47,13 @@ class VendorAccount(BaseModel, frozen=True):
     Attributes:
         base_url: of the API, ``https://api.mypurecloud.de``, say.
         region: of Genesys, in place of ``base_url``: ``eu_central_1``, say.
+        issuer: of CXone, in place of ``base_url``: ``https://cxone.niceincontact.com``, say; the API's address is found out
+            there before the first request. A ``base_url`` that is given all the same is used, and nothing is found out.
+        tenant_id: of CXone, whose API it is; by default the tenant that the access key's token names.
         login_url: of the token endpoint; by default the host with ``api.`` replaced by ``login.``, as Genesys has it. CXone
-            has no such rule, and wants it said.
-        clients: the token pool; of CXone the id and the secret of an access key.
+            has no such rule, and wants it said, but where NICE's own issuer is asked with a ``tenant_id``.
+        clients: the token pool; of CXone the id and the secret of an access key, of which there is one: its limit is the
+            tenant's.
         requests_per_window: overrides the platform's documented limit for each client.
         window_seconds: overrides the length of the platform's window.
         retention_days: how long the vendor keeps figures, where its organisation has set that (Genesys' own word is its
@@ -61,6 +68,8 @@ class VendorAccount(BaseModel, frozen=True):
 
     base_url: HttpUrl | None = None
     region: str | None = None
+    issuer: HttpUrl | None = None
+    tenant_id: str | None = Field(default=None, min_length=1)
     login_url: HttpUrl | None = None
     clients: tuple[ClientCredentials, ...] = Field(min_length=1)
     requests_per_window: int | None = Field(None, ge=4)
@@ -74,7 +83,7 @@ class VendorAccount(BaseModel, frozen=True):
     @property
     def is_open(self) -> bool:
         """Whether client secrets and access tokens would cross a network unencrypted."""
-        given = [url for url in (self.base_url, self.login_url) if url is not None]
+        given = [url for url in (self.base_url, self.issuer, self.login_url) if url is not None]
         return any(url.scheme == "http" and not is_loopback(url.host or "") for url in given)
 
     @model_validator(mode="after")
@@ -88,9 +97,19 @@ class VendorAccount(BaseModel, frozen=True):
 
     @model_validator(mode="after")
     def _has_one_address(self) -> VendorAccount:
-        if (self.base_url is None) == (self.region is None):
+        if (self.base_url or self.issuer) is None and self.region is None:
+            raise ValueError("give base_url or, for Genesys, region or, for CXone, issuer")
+        if self.region is not None and (self.base_url or self.issuer) is not None:
             raise ValueError("give either base_url or, for Genesys, region")
+        if self.tenant_id is not None and self.issuer is None:
+            raise ValueError("tenant_id is for the issuer, which is not set")
         return self
+
+    @property
+    def tells_its_login(self) -> bool:
+        """Whether the login's address follows from what is discovered: at NICE's own issuer, and of a tenant that is named."""
+        host = (self.issuer.host or "") if self.issuer else ""
+        return self.base_url is None and self.tenant_id is not None and f".{host}".endswith(_NICE_DOMAINS)
 
     def login_address(self, base_url: str) -> str:
         """The token endpoint of the API at ``base_url``."""
@@ -248,10 +267,15 @@ class Settings(BaseSettings):
     def _addresses_that_its_vendor_has(self) -> Settings:
         if any(account is not None and account.region for account in (self.reportdata, self.cxone)):
             raise ValueError("region is of genesys alone: give base_url")
-        if self.cxone is not None and self.cxone.login_url is None:
+        if any(account is not None and account.issuer for account in (self.reportdata, self.genesys)):
+            raise ValueError("issuer is of cxone alone: give base_url")
+        if self.cxone is not None and self.cxone.login_url is None and not self.cxone.tells_its_login:
             raise ValueError(
-                "cxone needs login_url, such as https://na1.nice-incontact.com/authentication/v1/token/access-key"
+                "cxone needs login_url, such as https://na1.nice-incontact.com/authentication/v1/token/access-key, or "
+                "issuer https://cxone.niceincontact.com with tenant_id"
             )
+        if self.cxone is not None and len(self.cxone.clients) > 1:
+            raise ValueError("cxone wants one access key in clients: a tenant makes one call in 30 s, whoever makes it")
         return self
 
     @property

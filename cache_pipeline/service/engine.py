@@ -26,11 +26,13 @@ from cache_pipeline.tiers.hot import HotTier
 from cache_pipeline.tiers.ledger import open_ledger
 from cache_pipeline.tiers.schema import migrate, outdated
 from cache_pipeline.upstream.client import upstream_client, upstream_quota
-from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
+from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
+from cache_pipeline.upstream.discovery import Discover
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import LoginRequest, client_credentials_login
 from cache_pipeline.upstream.platforms.base import Capabilities, Platform
 from cache_pipeline.upstream.platforms.cxone import Cxone, access_key_login
+from cache_pipeline.upstream.platforms.cxone_discovery import discover_cxone
 from cache_pipeline.upstream.platforms.genesys import Genesys
 from cache_pipeline.upstream.platforms.genesys_regions import region_address
 from cache_pipeline.upstream.platforms.reportdata import ReportData
@@ -42,6 +44,7 @@ _PLATFORMS: Mapping[str, type[Genesys] | type[ReportData] | type[Cxone]] = {
 }
 #: Where a vendor has a login of its own; else client credentials.
 _LOGINS: Mapping[str, LoginRequest] = {Cxone.name: access_key_login}
+_DISCOVERIES: Mapping[str, Discover] = {Cxone.name: discover_cxone}
 
 
 _log = logging.getLogger(__name__)
@@ -113,7 +116,8 @@ def edge_tier(settings: Settings) -> EdgeTier:
 
 def _base_url(platform: str, account: VendorAccount) -> str:
     if account.region is None:
-        return str(account.base_url)
+        # An issuer's own host stands in for the one that it will tell.
+        return str(account.base_url or httpx.URL(str(account.issuer)).join("/"))
     try:
         return region_address(account.region)
     except ValueError as error:
@@ -122,10 +126,16 @@ def _base_url(platform: str, account: VendorAccount) -> str:
 
 def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabilities) -> UpstreamConfig:
     base_url = _base_url(platform, account)
+    issuer = (
+        Issuer(url=str(account.issuer), tenant_id=account.tenant_id, plain_http=account.plain_http)
+        if account.issuer and account.base_url is None
+        else None
+    )
     return UpstreamConfig(
         platform=platform,
         base_url=base_url,
-        login_url=account.login_address(base_url),
+        login_url=None if account.tells_its_login and not account.login_url else account.login_address(base_url),
+        issuer=issuer,
         clients=tuple(
             OAuthClient(client_id=client.client_id, client_secret=client.client_secret, weight=client.weight)
             for client in account.clients
@@ -147,12 +157,19 @@ class VendorLink:
     Attributes:
         config: address, OAuth clients, limits.
         login_request: builds a login.
+        discover: finds out the addresses where the account names an issuer.
         platform: that speaks over a client.
     """
 
     config: UpstreamConfig
     login_request: LoginRequest
+    discover: Discover | None
     platform: type[Genesys] | type[ReportData] | type[Cxone]
+
+    def door(self, redis: Redis, retries: RetryPolicy | None = None) -> httpx.AsyncClient:
+        """A client of the vendor, to be closed by whoever uses it; by default as patient as ever."""
+        config = self.config if retries is None else self.config.model_copy(update={"retries": retries})
+        return upstream_client(config, redis, login_request=self.login_request, discover=self.discover)
 
 
 def vendor_link(settings: Settings, name: str) -> VendorLink:
@@ -163,7 +180,7 @@ def vendor_link(settings: Settings, name: str) -> VendorLink:
     """
     platform = _PLATFORMS[name]
     config = _upstream_config(name, settings.accounts()[name], platform.capabilities)
-    return VendorLink(config, _LOGINS.get(name, client_credentials_login), platform)
+    return VendorLink(config, _LOGINS.get(name, client_credentials_login), _DISCOVERIES.get(name), platform)
 
 
 @asynccontextmanager
@@ -179,10 +196,6 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[Quot
             for name, account in settings.accounts().items()
         }
         yield {name: (config.policy, upstream_quota(config, redis)) for name, config in configs.items()}
-
-
-def _connected(config: UpstreamConfig, redis: Redis) -> httpx.AsyncClient:
-    return upstream_client(config, redis, login_request=_LOGINS.get(config.platform, client_credentials_login))
 
 
 @asynccontextmanager
@@ -215,8 +228,7 @@ async def open_service(
         for name, account in settings.accounts().items():
             if account.is_open:
                 _log.warning("%s: plain_http is set, so client secrets and access tokens go unencrypted", name)
-            config = _upstream_config(name, account, _PLATFORMS[name].capabilities)
-            client = await stack.enter_async_context(_connected(config, redis))
+            client = await stack.enter_async_context(vendor_link(settings, name).door(redis))
             platforms[name] = _PLATFORMS[name](client)
             pacings[name] = Pacing(
                 PollPolicy(account.poll_policy),

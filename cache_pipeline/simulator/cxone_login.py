@@ -1,7 +1,10 @@
-"""CXone's two logins: by access key, and by OpenID discovery with the access key as user and password."""
+"""CXone's two logins: by access key, and by OpenID discovery with the access key as user and password; where a tenant's API is.
 
-import base64
-import json
+Fixed by the vendor's documents: the paths, `area` and `domain`, of which the API's address is made (`https://api-{area}.{domain}`), and
+the claim `tenantId`. The simulator's own choices: that a token by access key has the claim too, and what the domain is: by default
+this machine's own name and the port, over plain HTTP, so `http://api-na1.localhost:8090`.
+"""
+
 from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -12,10 +15,12 @@ from starlette.routing import Route
 from cache_pipeline.simulator.body import read_body, read_json
 from cache_pipeline.simulator.counters import TOKEN_KIND
 from cache_pipeline.simulator.errors import ApiError
-from cache_pipeline.simulator.oauth import AccessToken, TokenError
+from cache_pipeline.simulator.oauth import AccessToken, TokenError, unsigned_jwt
 from cache_pipeline.simulator.state import Simulator
 
 TENANT_ID = "11111111-2222-4333-8444-555555555555"
+_CLAIMS = {"tenantId": TENANT_ID}
+_AREA = "na1"
 _ACCESS_KEY_PATH = "/authentication/v1/token/access-key"
 
 
@@ -34,7 +39,7 @@ def login_routes(simulator: Simulator) -> list[Route]:
 
     def logged_in(path: str, key_id: str, secret: str, more: dict[str, str]) -> Response:
         try:
-            token: AccessToken = simulator.tokens.login(key_id, secret, simulator.clock.now())
+            token: AccessToken = simulator.tokens.login(key_id, secret, simulator.clock.now(), _CLAIMS)
         except TokenError as error:
             simulator.counters.count(f"POST {path}", TOKEN_KIND, None, error.status)
             return JSONResponse({"error": error.error, "error_description": error.description}, error.status)
@@ -54,7 +59,7 @@ def login_routes(simulator: Simulator) -> list[Route]:
         if form.get("grant_type") != ["password"]:
             return JSONResponse({"error": "unsupported_grant_type"}, 400)
         user, password = (form.get(name, [""])[0] for name in ("username", "password"))
-        return logged_in("/auth/token", user, password, {"id_token": _id_token()})
+        return logged_in("/auth/token", user, password, {"id_token": unsigned_jwt(_CLAIMS)})
 
     async def openid(request: Request) -> Response:
         base = str(request.base_url).rstrip("/")
@@ -63,8 +68,8 @@ def login_routes(simulator: Simulator) -> list[Route]:
     async def configuration(request: Request) -> Response:
         if request.query_params.get("tenantId") != TENANT_ID:
             return JSONResponse({"error": "unknown tenantId"}, 404)
-        # The API's address is made of these: https://api-{area}.{domain}
-        return JSONResponse({"area": "na1", "domain": "simulated.invalid", "api": str(request.base_url).rstrip("/")})
+        domain = simulator.settings.cxone_domain or f"localhost:{request.url.port or 80}"
+        return JSONResponse({"area": _AREA, "domain": domain})
 
     return [
         Route(_ACCESS_KEY_PATH, by_access_key, methods=["POST"]),
@@ -72,9 +77,3 @@ def login_routes(simulator: Simulator) -> list[Route]:
         Route("/.well-known/openid-configuration", openid, methods=["GET"]),
         Route("/.well-known/cxone-configuration", configuration, methods=["GET"]),
     ]
-
-
-def _id_token() -> str:
-    """Return an unsigned JWT whose claims name the tenant."""
-    parts = ({"alg": "none"}, {"tenantId": TENANT_ID})
-    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."

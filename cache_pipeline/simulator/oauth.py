@@ -6,7 +6,9 @@ Its errors are `{"error", "description"}`, not the ErrorBody of the other endpoi
 import base64
 import binascii
 import hmac
+import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
@@ -47,8 +49,8 @@ class TokenOffice:
         self._lifetime = settings.token_lifetime_seconds
         self._tokens: dict[str, AccessToken] = {}
 
-    def login(self, client_id: str, secret: str, now: float) -> AccessToken:
-        """Return a new token.
+    def login(self, client_id: str, secret: str, now: float, claims: Mapping[str, object] | None = None) -> AccessToken:
+        """Return a new token, in the form of a JWT if it shall say something.
 
         Raises:
             TokenError: The client is unknown or the secret is wrong.
@@ -59,7 +61,7 @@ class TokenOffice:
         if expected is None or not right:
             raise TokenError(401, "invalid_client", "client not found or invalid client credentials")
         self._forget_old(now)
-        token = AccessToken(secrets.token_urlsafe(48), client_id, now + self._lifetime)
+        token = AccessToken(_text(claims), client_id, now + self._lifetime)
         self._tokens[token.text] = token
         return token
 
@@ -91,6 +93,17 @@ class TokenOffice:
     def _forget_old(self, now: float) -> None:
         # Expired tokens are remembered for one more life, so that their bearer is told why.
         self._tokens = {text: token for text, token in self._tokens.items() if now < token.expires_at + self._lifetime}
+
+
+def _text(claims: Mapping[str, object] | None) -> str:
+    mark = secrets.token_urlsafe(48)
+    return mark if claims is None else f"{unsigned_jwt(claims)}{mark}"
+
+
+def unsigned_jwt(claims: Mapping[str, object]) -> str:
+    """Return head and claims of a JWT, with nothing where the signature belongs."""
+    parts = ({"alg": "none"}, claims)
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."
 
 
 def _basic(authorization: str) -> tuple[str, str]:

@@ -75,6 +75,7 @@ class SimulatorSettings(BaseModel):
         conversations_query_max_days: Longest interval of a conversation details query (invented default: 31 and 7 are both
             told of).
         user_aggregate_min_seconds: Shortest granularity of user aggregates (invented default; the vendor has one).
+        cxone_domain: Domain that discovery tells, of which the API is `api-na1`; by default localhost and the port.
         cxone_call_seconds: A tenant may call CXone's Data Extraction once in so long; documented by that vendor.
         cxone_busy_status: HTTP status of a call too early (invented default; a third party tells of 403).
         cxone_end_date_included: Whether an extraction's `endDate` is part of the answer (invented default).
@@ -132,6 +133,7 @@ class SimulatorSettings(BaseModel):
     details_job_max_days: Annotated[int, Field(ge=1)] = 31
     conversations_query_max_days: Annotated[int, Field(ge=1)] = 31
     user_aggregate_min_seconds: Annotated[int, Field(ge=1)] = 300
+    cxone_domain: str | None = None
     cxone_call_seconds: Seconds = 30.0
     cxone_busy_status: Annotated[int, Field(ge=400, le=499)] = 403
     cxone_end_date_included: bool = True

@@ -10,8 +10,9 @@ from importlib.metadata import version
 import redis.asyncio
 
 from cache_pipeline.upstream.config import UpstreamConfig
+from cache_pipeline.upstream.discovery import Addresses, Discover, DiscoveringTransport, named_addresses
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.oauth import LoginRequest, SharedTokens, TokenSource, client_credentials_login
+from cache_pipeline.upstream.oauth import LoginRequest, Send, SharedTokens, TokenSource, client_credentials_login
 from cache_pipeline.upstream.quota import Quota
 from cache_pipeline.upstream.transport import QuotaTransport
 
@@ -46,6 +47,7 @@ def upstream_client(
     quota: Quota | None = None,
     inner: httpx.AsyncBaseTransport | None = None,
     login_request: LoginRequest = client_credentials_login,
+    discover: Discover | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> httpx.AsyncClient:
@@ -57,6 +59,7 @@ def upstream_client(
         quota: The same quota as elsewhere in this process, if there is one; else one is made.
         inner: What really sends; by default a pool of at most `config.max_connections` connections with TLS verified.
         login_request: Builds the login request, for vendors with a form of their own.
+        discover: Finds out the addresses, for vendors with discovery.
         clock: Seconds that only grow; the age of tokens is measured by it.
         sleep: Waits so many seconds between repeats.
     """
@@ -71,40 +74,55 @@ def upstream_client(
         ),
     )
     agent = f"cache-pipeline/{version('cache-pipeline')}"
+    shared = quota or upstream_quota(config, redis)
 
-    async def send_login(request: httpx.Request) -> httpx.Response:
+    async def send_uncounted(request: httpx.Request) -> httpx.Response:
         request.headers.setdefault("User-Agent", agent)
         request.extensions = {**request.extensions, "timeout": timeout.as_dict()}
         return await wire.handle_async_request(request)
 
-    tokens = {
-        client.client_id: TokenSource(
-            client,
-            config.login_url,
-            send_login,
+    def door(addresses: Addresses) -> QuotaTransport:
+        tokens = {
+            client.client_id: TokenSource(
+                client,
+                addresses.login_url,
+                send_uncounted,
+                retries=config.retries,
+                store=SharedTokens(redis, config.platform, client, addresses.login_url, clock=clock),
+                clock=clock,
+                sleep=sleep,
+                login_request=login_request,
+            )
+            for client in config.clients
+        }
+        return QuotaTransport(
+            wire,
+            origin=httpx.URL(addresses.base_url),
+            platform=config.platform,
+            quota=shared,
+            tokens=tokens,
             retries=config.retries,
-            store=SharedTokens(redis, config.platform, client, config.login_url, clock=clock),
-            clock=clock,
             sleep=sleep,
-            login_request=login_request,
+            clock=clock,
         )
-        for client in config.clients
-    }
-    transport = QuotaTransport(
-        wire,
-        origin=httpx.URL(config.base_url),
-        platform=config.platform,
-        quota=quota or upstream_quota(config, redis),
-        tokens=tokens,
-        retries=config.retries,
-        sleep=sleep,
-        clock=clock,
-    )
+
     return httpx.AsyncClient(
-        transport=transport,
+        transport=_way_to(config, discover, send_uncounted, door, wire),
         base_url=config.base_url,
         timeout=timeout,
         headers={"User-Agent": agent},
         follow_redirects=False,
         trust_env=False,
     )
+
+
+def _way_to(
+    config: UpstreamConfig,
+    discover: Discover | None,
+    send: Send,
+    door: Callable[[Addresses], httpx.AsyncBaseTransport],
+    wire: httpx.AsyncBaseTransport,
+) -> httpx.AsyncBaseTransport:
+    if config.issuer and discover:
+        return DiscoveringTransport(httpx.URL(config.base_url), lambda: discover(config, send), door, wire.aclose)
+    return door(named_addresses(config))

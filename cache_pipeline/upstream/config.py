@@ -48,14 +48,35 @@ class RetryPolicy:
     refused_for: float = 300.0
 
 
+class Issuer(BaseModel):
+    """Who says where a tenant's API is, for vendors with discovery.
+
+    Attributes:
+        url: its address.
+        tenant_id: whose API; by default the tenant of the first OAuth client.
+        plain_http: lets it name an address without TLS that is not this machine's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    tenant_id: str | None = None
+    plain_http: bool = False
+
+
 class UpstreamConfig(BaseModel):
-    """One platform's address, its pool of OAuth clients and its limits."""
+    """One platform's address, its pool of OAuth clients and its limits.
+
+    With an `issuer` the addresses are found out before the first request: `base_url` is then the issuer's own, and stands in for
+    the API's; `login_url` may be left out.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     platform: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     base_url: str
-    login_url: str
+    login_url: str | None
+    issuer: Issuer | None = None
     clients: Annotated[tuple[OAuthClient, ...], Field(min_length=1)]
     policy: QuotaPolicy
     timeouts: Timeouts = Timeouts()
@@ -64,7 +85,9 @@ class UpstreamConfig(BaseModel):
 
     @field_validator("base_url", "login_url")
     @classmethod
-    def _is_address(cls, value: str) -> str:
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         url = httpx.URL(value)
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError("must be a whole address, such as https://api.mypurecloud.com")

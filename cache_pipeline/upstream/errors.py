@@ -52,6 +52,16 @@ class LoginRefused(UpstreamError):
         )
 
 
+class DiscoveryFailed(UpstreamError):
+    """Where the vendor's API is could not be found out."""
+
+    def __init__(self, *, issuer: str, reason: str) -> None:
+        self.issuer, self.reason = issuer, one_line(reason)
+        super().__init__(
+            f"{issuer} did not say where the API is: {self.reason}; check issuer and tenant_id, or set base_url"
+        )
+
+
 class ClientUnknown(UpstreamError):
     """A request is pinned to an OAuth client that the settings no longer name."""
 

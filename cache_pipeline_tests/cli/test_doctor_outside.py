@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import json
+import socket
 import ssl
 import sys
 import threading
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -136,6 +138,8 @@ def test_a_missing_permission_is_named_with_the_reports_that_need_it(deployment,
 
 
 def test_a_client_that_the_vendor_sends_away_is_warned_of(deployment, doctor):
+    # The client is paused, so that whether it may ask cannot be found out.
+    deployment.setattr(examination, "_PATIENCE_SECONDS", 3.0)
     with _vendor() as url:
         deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
         asyncio.run(_refused())
@@ -150,6 +154,97 @@ async def _refused() -> None:
         _, quota = quotas["genesys"]
         grant = await quota.take(Lane.interactive)
         await quota.settle(grant, remaining=None, retry_after=60, rejected=True, status=429)
+
+
+@pytest.fixture
+def resolving(monkeypatch):
+    """Names below localhost lead to this machine, as most systems have it."""
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host, *arguments, **more):
+        ours = host in (b"api-na1.localhost", "api-na1.localhost")
+        return resolve("127.0.0.1" if ours else host, *arguments, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture
+def extraction(deployment, tmp_path, resolving):
+    """A tenant that is found by its issuer, and a report of it; gives the simulator's address."""
+    report = REPORT.replace("genesys", "cxone").replace("[nOffered]", "[nOffered, tTalk]")
+    (tmp_path / "reports" / "calls.yaml").write_text(report)
+    with _vendor() as url:
+        account = {"issuer": url, "login_url": f"{url}/authentication/v1/token/access-key"}
+        account["clients"] = [{"client_id": "one", "client_secret": SECRET}]
+        deployment.setenv("CACHE_PIPELINE_CXONE", json.dumps(account))
+        yield url
+
+
+def _extraction_calls(url: str) -> int:
+    calls = httpx.get(f"{url}/simulator/counters").json()["calls"]
+    return sum(call["count"] for call in calls if "/data-extraction/" in call["call"])
+
+
+def test_a_tenant_of_cxone_is_found_and_asked_once_and_what_was_not_tried_is_said(extraction, doctor):
+    _, found = doctor()
+    assert found["address of cxone"]["told"].startswith("http://api-na1.localhost:")
+    assert found["login of one (cxone)"]["health"] == "ok"
+    looked = found["extraction by one (cxone)"]
+    assert looked["health"] == "ok"
+    assert looked["told"].startswith("0 jobs are listed; not tried, for it costs a job: the permission to extract")
+    assert _extraction_calls(extraction) == 1
+    _, found = doctor()
+    looked = found["extraction by one (cxone)"]
+    assert (looked["health"], looked["told"]) == (
+        *("warning", "not asked: the tenant's one call in 30 s was just made"),
+    )
+    assert _extraction_calls(extraction) == 1
+
+
+def test_a_tenant_that_is_busy_or_may_not_extract_is_told_with_both_remedies(extraction, doctor):
+    key = {"accessKeyId": "one", "accessKeySecret": SECRET}
+    with httpx.Client(base_url=extraction) as another:
+        token = another.post("/authentication/v1/token/access-key", json=key).json()["access_token"]
+        another.get("/data-extraction/v1/jobs", headers={"Authorization": f"Bearer {token}"}).raise_for_status()
+    _, found = doctor()
+    looked = found["extraction by one (cxone)"]
+    assert looked["health"] == "warning"
+    assert "refused with 403" in looked["told"]
+    assert "half a minute" in looked["mend"]
+    assert "Extract Interaction Metadata" in looked["mend"]
+
+
+def test_an_issuer_that_knows_no_such_tenant_is_told_of_with_its_settings(deployment, doctor, extraction):
+    account = {
+        "issuer": extraction,
+        "tenant_id": "nobody",
+        "login_url": f"{extraction}/authentication/v1/token/access-key",
+    }
+    account["clients"] = [{"client_id": "one", "client_secret": SECRET}]
+    deployment.setenv("CACHE_PIPELINE_CXONE", json.dumps(account))
+    code, found = doctor()
+    assert code == 1
+    address = found["address of cxone"]
+    assert "did not say where the API is" in address["told"]
+    assert address["mend"] == "check issuer and tenant_id in CACHE_PIPELINE_CXONE, or set base_url"
+
+
+def test_a_wrong_access_key_is_called_that(deployment, doctor, extraction):
+    deployment.setenv(
+        "CACHE_PIPELINE_CXONE",
+        json.dumps(
+            {
+                "base_url": extraction,
+                "login_url": f"{extraction}/authentication/v1/token/access-key",
+                "clients": [{"client_id": "nobody", "client_secret": SECRET}],
+            }
+        ),
+    )
+    code, found = doctor()
+    assert code == 1
+    assert "an access key's id and secret" in found["login of nobody (cxone)"]["mend"]
+    assert found["extraction by nobody (cxone)"]["told"] == "not asked: the login was refused"
+    assert _extraction_calls(extraction) == 0
 
 
 @pytest.mark.parametrize("url", ["amqp://guest:planted-secret-value@127.0.0.1:9/", "redis://127.0.0.1:9/0"])

@@ -1,7 +1,9 @@
 """Another vendor's Data Extraction, as its documents tell it."""
 
+import base64
 import csv
 import io
+import json
 import re
 
 import pytest
@@ -89,3 +91,16 @@ def test_both_logins_give_a_token_that_works() -> None:
         assert SECRET not in wrong.text
         unknown = vendor.http.get("/.well-known/cxone-configuration", params={"tenantId": "nobody"})
         assert unknown.status_code == 404
+
+
+def test_the_issuer_says_where_a_tenants_api_is_and_each_token_whose_it_is() -> None:
+    with vendor_of(SMALL) as vendor:
+        key = {"accessKeyId": CLIENT, "accessKeySecret": SECRET}
+        token = vendor.http.post("/authentication/v1/token/access-key", json=key).json()["access_token"]
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        told = vendor.http.get("/.well-known/cxone-configuration", params=claims).json()
+        port = vendor.http.base_url.port
+    assert told == {"area": "na1", "domain": f"localhost:{port}"}
+    with vendor_of(SMALL.model_copy(update={"cxone_domain": "vendor.example"})) as vendor:
+        told = vendor.http.get("/.well-known/cxone-configuration", params=claims).json()
+    assert told == {"area": "na1", "domain": "vendor.example"}

@@ -10,10 +10,19 @@ from urllib.parse import urlsplit
 
 from cache_pipeline.service.diagnosis.finding import Finding, Health
 from cache_pipeline.service.engine import VendorLink
+from cache_pipeline.settings import is_loopback
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts
-from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
+from cache_pipeline.upstream.discovery import Addresses, addresses_of
+from cache_pipeline.upstream.errors import (
+    DiscoveryFailed,
+    LoginRefused,
+    UpstreamError,
+    UpstreamFaulted,
+    UpstreamUnreachable,
+)
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.oauth.login import Login
+from cache_pipeline.upstream.oauth import Login
+from cache_pipeline.upstream.platforms.cxone import Cxone
 
 #: Somebody waits: a login that does not answer at once is told of, not repeated.
 _ONCE = RetryPolicy(attempts=1)
@@ -21,7 +30,7 @@ _TIMEOUTS = Timeouts(connect=5.0, read=8.0)
 
 
 async def look_at_logins(link: VendorLink) -> list[Finding]:
-    """One login of each client of an account, side by side; no token is kept."""
+    """Where the vendor is, and one login of each client of an account, side by side; no token is kept."""
     timeout = httpx.Timeout(**asdict(_TIMEOUTS)).as_dict()
     async with httpx.AsyncHTTPTransport(verify=True) as wire:
 
@@ -30,7 +39,7 @@ async def look_at_logins(link: VendorLink) -> list[Finding]:
             return await wire.handle_async_request(request)
 
         async def look(client: OAuthClient) -> list[Finding]:
-            login = Login(client, link.config.login_url, send, _ONCE, form=link.login_request)
+            login = Login(client, addresses.login_url, send, _ONCE, form=link.login_request)
             subject = f"login of {client.client_id} ({link.config.platform})"
             try:
                 token = await login()
@@ -38,23 +47,34 @@ async def look_at_logins(link: VendorLink) -> list[Finding]:
                 return [_failed(subject, link, error)]
             return [Finding(subject, Health.ok, f"a token that lives {token.life:,.0f} s")]
 
+        config = link.config.model_copy(update={"retries": _ONCE})
+        try:
+            addresses = await addresses_of(config, link.discover, send)
+        except UpstreamError as error:
+            return [_failed(f"address of {link.config.platform}", link, error)]
         found = await asyncio.gather(*map(look, link.config.clients))
-    return [*_address(link), *(finding for findings in found for finding in findings)]
+    return [*_address(link, addresses), *(finding for findings in found for finding in findings)]
 
 
-def _address(link: VendorLink) -> Iterator[Finding]:
-    """A secret that goes over the wire for everybody to read."""
-    for url in (link.config.login_url, link.config.base_url):
-        parts = urlsplit(url)
-        if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-            told = f"{parts.hostname} is spoken to without TLS"
-            yield Finding(f"address of {link.config.platform}", Health.failed, told, "write https://")
+def _address(link: VendorLink, addresses: Addresses) -> Iterator[Finding]:
+    """Where it was found, and a secret that goes over the wire for everybody to read."""
+    subject = f"address of {link.config.platform}"
+    if link.config.issuer is not None:
+        yield Finding(subject, Health.ok, f"{addresses.base_url}, by {link.config.issuer.url}")
+    for url in (addresses.login_url, addresses.base_url):
+        host = urlsplit(url).hostname or ""
+        if urlsplit(url).scheme == "http" and not is_loopback(host) and not host.endswith(".localhost"):
+            yield Finding(subject, Health.failed, f"{host} is spoken to without TLS", "write https://")
 
 
 def _failed(subject: str, link: VendorLink, error: UpstreamError) -> Finding:
     setting = f"CACHE_PIPELINE_{link.config.platform.upper()}"
     told = str(error).partition("; ")[0]
-    if isinstance(error, LoginRefused):
+    if isinstance(error, DiscoveryFailed):
+        mend = f"check issuer and tenant_id in {setting}, or set base_url"
+    elif isinstance(error, LoginRefused) and link.platform is Cxone:
+        mend = f"check that client_id and client_secret in {setting} are an access key's id and secret, and that it is enabled"
+    elif isinstance(error, LoginRefused):
         mend = (
             f"check client_id and client_secret in {setting}, that the client is enabled and that it allows the "
             "client-credentials grant"
@@ -65,9 +85,7 @@ def _failed(subject: str, link: VendorLink, error: UpstreamError) -> Finding:
             "into SSL_CERT_FILE"
         )
     elif isinstance(error, UpstreamUnreachable):
-        mend = (
-            f"check base_url, region or login_url in {setting}, and that DNS, proxy and firewall let this machine out"
-        )
+        mend = f"check base_url, region, issuer or login_url in {setting}, and that DNS, proxy and firewall let this machine out"
     elif isinstance(error, UpstreamFaulted):
         mend = "try again later; the vendor's status page may say more"
     else:

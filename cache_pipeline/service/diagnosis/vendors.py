@@ -13,9 +13,11 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.diagnosis.finding import Finding, Health
 from cache_pipeline.service.engine import VendorLink
-from cache_pipeline.upstream.client import upstream_client, upstream_quota
+from cache_pipeline.upstream.client import upstream_quota
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.platforms.cxone import Cxone
 from cache_pipeline.upstream.platforms.genesys import Genesys
 from cache_pipeline.upstream.platforms.permissions import PermissionMissing, permissions_needed
 from cache_pipeline.upstream.quota import ClientQuota, ClientState, Lane
@@ -26,41 +28,72 @@ _ONCE = RetryPolicy(attempts=1, patience=10.0)
 #: Asked for so as to learn whether it may be asked for.
 _ASKED_FOR = timedelta(minutes=30)
 _PROBED_AGO = timedelta(days=2)
+_FORBIDDEN = 403
 
 
 async def look_at_permissions(
     link: VendorLink, reports: Mapping[str, Report], redis_url: str, clock: Callable[[], datetime]
 ) -> list[Finding]:
-    """Whether each client of a Genesys account may ask for what the reports need; one request for each kind and client.
+    """Whether each client of an account may ask for what the reports need.
 
-    They go through the shared quota like any other. Other vendors say nothing of permissions before a report is asked for.
+    Of Genesys one request for each kind and client, of CXone one for the tenant; they go through the shared quota like any
+    other. The guide's contract says nothing of permissions before a report is asked for.
     """
     kinds: dict[tuple[str, ...], list[Report]] = {}
     for report in reports.values():
         if report.platform == link.config.platform:
             kinds.setdefault(permissions_needed(report), []).append(report)
+    if kinds and link.platform is Cxone:
+        return [await _extraction(link, redis_url)]
     if not kinds or link.platform is not Genesys:
         return []
     # To the hour, so that no granularity of the vendor's is too coarse for it.
     end = (clock() - _PROBED_AGO).replace(minute=0, second=0, microsecond=0)
     interval = Interval(end - _ASKED_FOR, end)
-    async with _client(link, redis_url) as genesys:
+    async with _client(link, redis_url) as client:
         looks = [
-            _permission(genesys, client.client_id, needed, wanting, interval)
-            for client in link.config.clients
+            _permission(Genesys(client), each.client_id, needed, wanting, interval)
+            for each in link.config.clients
             for needed, wanting in kinds.items()
         ]
         return [finding for finding in await asyncio.gather(*looks) if finding is not None]
 
 
 @asynccontextmanager
-async def _client(link: VendorLink, redis_url: str) -> AsyncGenerator[Genesys]:
-    config = link.config.model_copy(update={"retries": _ONCE})
-    async with (
-        Redis.from_url(redis_url, socket_connect_timeout=_REDIS_SECONDS, socket_timeout=_REDIS_SECONDS) as redis,
-        upstream_client(config, redis, login_request=link.login_request) as client,
-    ):
-        yield Genesys(client)
+async def _client(link: VendorLink, redis_url: str) -> AsyncGenerator[httpx.AsyncClient]:
+    async with _redis(redis_url) as redis, link.door(redis, _ONCE) as client:
+        yield client
+
+
+def _redis(redis_url: str) -> Redis:
+    return Redis.from_url(redis_url, socket_connect_timeout=_REDIS_SECONDS, socket_timeout=_REDIS_SECONDS)
+
+
+async def _extraction(link: VendorLink, redis_url: str) -> Finding:
+    """Whether the access key may use Data Extraction, by a list of its jobs: the one call that a tenant has in 30 s."""
+    subject = f"extraction by {link.config.clients[0].client_id} ({link.config.platform})"
+    again = "run it again in half a minute, with no extraction under way"
+    async with _redis(redis_url) as redis:
+        standing = await upstream_quota(link.config, redis).snapshot()
+    if any(each.used >= link.config.policy.limit for each in standing):
+        return Finding(subject, Health.warning, "not asked: the tenant's one call in 30 s was just made", again)
+    try:
+        async with _client(link, redis_url) as client:
+            jobs = await Cxone(client).probe(Lane.interactive)
+    except LoginRefused:
+        return Finding(subject, Health.warning, "not asked: the login was refused", "mend the login first")
+    except UpstreamRefused as error:
+        # The tenant may be busy with somebody else's call, which is answered with 403 too.
+        health = Health.warning if error.status == _FORBIDDEN else Health.failed
+        mend = f"{again}; where it stays so, give the access key's user the permission Extract Interaction Metadata"
+        return Finding(subject, health, str(error), mend)
+    except UpstreamError as error:
+        return Finding(subject, Health.warning, str(error).partition("; ")[0], "try again")
+    return Finding(
+        subject,
+        Health.ok,
+        f"{jobs} jobs are listed; not tried, for it costs a job: the permission to extract, and which columns an extract has",
+    )
 
 
 async def _permission(
@@ -94,7 +127,7 @@ async def look_at_quota(link: VendorLink, redis_url: str) -> list[Finding]:
     Raises:
         redis.exceptions.RedisError: it cannot be read.
     """
-    async with Redis.from_url(redis_url, socket_connect_timeout=_REDIS_SECONDS, socket_timeout=_REDIS_SECONDS) as redis:
+    async with _redis(redis_url) as redis:
         await redis.ping()
         return [_standing(link.config.platform, each) for each in await upstream_quota(link.config, redis).snapshot()]
 

@@ -25,7 +25,14 @@ from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
 from cache_pipeline.upstream.platforms.cxone_rows import cxone_columns, read_extract, review_extract
 from cache_pipeline.upstream.platforms.jobs import get_object
-from cache_pipeline.upstream.platforms.payload import mapping_of, optional_text, read_json, text_of
+from cache_pipeline.upstream.platforms.payload import (
+    mapping_of,
+    mappings_of,
+    optional_text,
+    read_json,
+    read_object,
+    text_of,
+)
 from cache_pipeline.upstream.quota import Lane
 
 _PATH = "/data-extraction/v1/jobs"
@@ -147,6 +154,16 @@ class Cxone:
 
     async def cancel(self, job: Job) -> None:
         """The vendor has no cancel; the job ends by itself."""
+
+    async def probe(self, lane: Lane) -> int:
+        """How many jobs the vendor remembers: one call, to learn whether the access key may use the API at all.
+
+        Raises:
+            UpstreamError: it may not, or not at the moment.
+        """
+        response = await self._client.get(_PATH, extensions={"lane": lane})
+        raise_for_refusal(response)
+        return len(mappings_of(read_object(response), "jobs"))
 
     async def _ask(self, job: Job) -> str | None:
         """The signed URL of a finished job; None while it runs."""

@@ -33,10 +33,16 @@ def test_the_regions_are_those_of_the_vendors_own_sdk() -> None:
 @pytest.mark.parametrize(
     ("platform", "account", "words"),
     [
-        ("genesys", {}, "give either base_url or, for Genesys, region"),
+        ("genesys", {}, "give base_url or, for Genesys, region or, for CXone, issuer"),
         ("genesys", {"region": "eu_west_1", "base_url": "https://api.mypurecloud.ie"}, "give either base_url or"),
         ("reportdata", {"region": "eu_west_1"}, "region is of genesys alone"),
         ("cxone", {"base_url": "https://api-na1.niceincontact.com"}, "cxone needs login_url"),
+        ("cxone", {"issuer": "https://cxone.niceincontact.com"}, "cxone needs login_url.* or issuer .* with tenant_id"),
+        ("cxone", {"issuer": "https://issuer.example", "tenant_id": "t"}, "cxone needs login_url"),
+        ("cxone", {"issuer": "http://issuer.example", "login_url": "https://l.example"}, "would go unencrypted"),
+        ("cxone", {"base_url": "https://a.example", "tenant_id": "t"}, "tenant_id is for the issuer, which is not set"),
+        ("genesys", {"issuer": "https://cxone.niceincontact.com"}, "issuer is of cxone alone"),
+        ("cxone", {"issuer": "https://cxone.niceincontact.com", "region": "na1"}, "give either base_url or"),
     ],
 )
 def test_an_account_that_does_not_fit_is_one_clear_error(
@@ -46,6 +52,14 @@ def test_an_account_that_does_not_fit_is_one_clear_error(
     with pytest.raises(SettingsError, match=words) as refused:
         read_settings()
     assert "hidden" not in str(refused.value)
+
+
+def test_a_tenant_has_one_access_key_for_its_calls_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [{"client_id": name, "client_secret": "hidden"} for name in ("one", "two")]
+    account = {"issuer": "https://cxone.niceincontact.com", "tenant_id": "t", "clients": keys}
+    monkeypatch.setenv("CACHE_PIPELINE_CXONE", json.dumps(account))
+    with pytest.raises(SettingsError, match="one access key in clients: a tenant makes one call in 30 s"):
+        read_settings()
 
 
 async def test_an_unknown_region_is_named_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,121 @@
+"""Where a tenant of NICE CXone has its API: asked of the issuer, at ``/.well-known/cxone-configuration?tenantId=…``.
+
+Documented: that address, the fields ``area`` and ``domain`` of its answer, the API at ``https://api-{area}.{domain}``, the login at
+``https://{area}.nice-incontact.com``, and a token's claim ``tenantId``. Assumed: that a token which was got by access key has the
+claim too; where it has not, the setting ``tenant_id`` says it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from typing import cast
+
+from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.upstream.body import with_body
+from cache_pipeline.upstream.config import Issuer, UpstreamConfig
+from cache_pipeline.upstream.discovery import Addresses
+from cache_pipeline.upstream.errors import (
+    DiscoveryFailed,
+    UpstreamFaulted,
+    UpstreamRefused,
+    UpstreamUnreachable,
+    raise_for_refusal,
+)
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.oauth import Login, Send
+from cache_pipeline.upstream.platforms.cxone import access_key_login
+from cache_pipeline.upstream.platforms.payload import read_object, text_of
+from cache_pipeline.upstream.retrying import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
+
+_CONFIGURATION = "/.well-known/cxone-configuration"
+#: What an address may be made of: nothing that would lead a token to another host, path or port than it seems to.
+_AREA = re.compile(r"[A-Za-z0-9-]+")
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[0-9]{1,5})?")
+
+
+async def discover_cxone(config: UpstreamConfig, send: Send) -> Addresses:
+    """The addresses of the tenant that the settings or the access key's own token name.
+
+    Raises:
+        LoginRefused: the token could not be had that says which tenant it is.
+        DiscoveryFailed: the issuer knows no such tenant, or what it says is no address.
+        UpstreamUnreachable: no answer after bounded repeats.
+        UpstreamFaulted: a 5xx that stayed.
+    """
+    issuer = config.issuer
+    if issuer is None:
+        raise ValueError("a connection without an issuer has nothing to discover")
+    tenant = issuer.tenant_id or await _tenant(config, issuer, send)
+    response = await _asked(issuer, tenant, config, send)
+    try:
+        raise_for_refusal(response)
+        told = read_object(response)
+        area, domain = text_of(told, "area"), text_of(told, "domain")
+    except (UpstreamRefused, SchemaMismatch) as error:
+        raise DiscoveryFailed(issuer=issuer.url, reason=str(error)) from error
+    if not _AREA.fullmatch(area) or not _DOMAIN.fullmatch(domain):
+        raise DiscoveryFailed(issuer=issuer.url, reason=f"area {area!r} and domain {domain!r} make no address")
+    base_url = httpx.URL(f"{httpx.URL(issuer.url).scheme}://api-{area}.{domain}")
+    if base_url.scheme == "http" and not base_url.host.endswith(".localhost") and not issuer.plain_http:
+        raise DiscoveryFailed(issuer=issuer.url, reason=f"{base_url.host} would be spoken to without TLS")
+    return Addresses(
+        str(base_url), config.login_url or f"https://{area}.nice-incontact.com/authentication/v1/token/access-key"
+    )
+
+
+async def _asked(issuer: Issuer, tenant: str, config: UpstreamConfig, send: Send) -> httpx.Response:
+    request = httpx.Request("GET", issuer.url.rstrip("/") + _CONFIGURATION, params={"tenantId": tenant})
+
+    async def once() -> httpx.Response:
+        response = await with_body(await send(request), streamed=False, host=request.url.host)
+        response.request = request
+        if response.status_code >= 500 or response.status_code == 429:
+            raise Fault(response, None)
+        return response
+
+    try:
+        return await with_backoff(
+            once, lambda error: isinstance(error, (Fault, *NEVER_SENT, *MAYBE_SENT)), config.retries, asyncio.sleep
+        )
+    except GaveUp as gave_up:
+        if isinstance(gave_up.error, Fault):
+            raise UpstreamFaulted(
+                status=gave_up.error.status,
+                method=request.method,
+                path=request.url.path,
+                attempts=gave_up.attempts,
+                message=gave_up.error.message,
+                correlation_id=gave_up.error.correlation_id,
+            ) from gave_up.__cause__
+        raise UpstreamUnreachable(
+            host=request.url.host, reason=f"discovery: {gave_up.reason}", attempts=gave_up.attempts
+        ) from gave_up.__cause__
+
+
+async def _tenant(config: UpstreamConfig, issuer: Issuer, send: Send) -> str:
+    """Whose the access key is, by the claim of a token of its own; the token is used for nothing else."""
+    if config.login_url is None:
+        raise DiscoveryFailed(issuer=issuer.url, reason="neither tenant_id nor login_url is set")
+    token = await Login(config.clients[0], config.login_url, send, config.retries, form=access_key_login)()
+    tenant = _claim(token.value, "tenantId")
+    if not tenant:
+        raise DiscoveryFailed(
+            issuer=issuer.url, reason="the access key's token does not say its tenantId: set tenant_id"
+        )
+    return tenant
+
+
+def _claim(token: str, name: str) -> str | None:
+    """A claim of a JWT, unproven: who would forge one learns where an API is, and no more."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims: object = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
+        return None
+    value = cast("dict[str, object]", claims).get(name) if isinstance(claims, dict) else None
+    return value if isinstance(value, str) else None
