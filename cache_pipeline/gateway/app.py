@@ -165,9 +165,11 @@ def _tell_problems(app: FastAPI) -> None:
     async def refused(_request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             return of_error(error).response()
-        detail = {404: "there is nothing at this path: see /openapi.json", 405: "this path has other methods"}
-        told_to_all = detail.get(error.status_code, error.detail)
-        return Problem("http", error.status_code, told_to_all, headers=error.headers or {}).response()
+        kind, detail = {
+            404: ("no-such-path", "there is nothing at this path: see /docs, or /openapi.json"),
+            405: ("method-not-allowed", "this path has other methods"),
+        }.get(error.status_code, ("http", error.detail))
+        return Problem(kind, error.status_code, detail, headers=error.headers or {}).response()
 
     async def invalid(request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestValidationError):

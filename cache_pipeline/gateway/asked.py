@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, time
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -15,7 +16,7 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.dialects.guide import read_guide
 from cache_pipeline.query.dialects.payload import filter_of, resolved
 from cache_pipeline.query.errors import InvalidInterval, InvalidQuery
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.interval import Interval, canonical_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.requested import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.series import Query
@@ -140,7 +141,7 @@ def asked(service: ReportService, report: Report, request: Mapping[str, Any], mo
     """Check a question that is asked of a report by name.
 
     Raises:
-        InvalidInterval: not an interval, off the report's buckets, in the future, or longer than is allowed.
+        InvalidInterval: not an interval, off the report's buckets, before its start, in the future, or longer than is allowed.
         InvalidQuery: naming the field that the report's rows cannot answer.
     """
     columns = service.columns(report)
@@ -161,7 +162,17 @@ def asked_by_payload(
 
 def _begun(service: ReportService, wanted: RequestedQuery, most_buckets: int) -> Asked:
     _check_length(wanted.interval, wanted.asked, most_buckets)
+    _check_start(wanted.interval, wanted.declared)
     return Asked(wanted, service.begun(wanted))
+
+
+def _check_start(interval: Interval, report: Report) -> None:
+    """A year that is mistyped would be asked of the vendor day by day, and its quota be gone for everybody."""
+    first = datetime.combine(report.start, time(), report.zone)
+    if interval.start < first:
+        raise InvalidInterval(
+            f"interval {interval} begins before {report.report} does: ask from {canonical_instant(first)} on"
+        )
 
 
 def _check_length(interval: Interval, report: Report, most_buckets: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
+from fastapi.responses import RedirectResponse
 
 from cache_pipeline.gateway import wire
 from cache_pipeline.gateway.callers import Caller, TheGateway
@@ -14,6 +15,12 @@ from cache_pipeline.gateway.vitals import dependencies
 from cache_pipeline.upstream.quota import Lane
 
 router = APIRouter(tags=["operations"])
+
+
+@router.get("/", include_in_schema=False)
+async def front_door() -> RedirectResponse:
+    """To the page that tells of every path."""
+    return RedirectResponse("/docs")
 
 
 @router.get("/healthz", summary="Is it alive", operation_id="health")

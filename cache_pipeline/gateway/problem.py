@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +26,7 @@ class Problem(Exception):
     """One error, as its reader sees it.
 
     Attributes:
-        kind: last part of its ``type``, stable, for programs.
+        kind: last part of its ``type``, stable, for programs; its ``title`` is the same in words.
         status: of HTTP.
         detail: for people.
         errors: where several things are wrong: each ``{"field", "detail"}``.
@@ -44,7 +43,7 @@ class Problem(Exception):
         """The body."""
         document: dict[str, Any] = {
             "type": f"{_TYPES}{self.kind}",
-            "title": HTTPStatus(self.status).phrase,
+            "title": self.kind.replace("-", " ").capitalize(),
             "status": self.status,
             "detail": self.detail,
         }

@@ -80,6 +80,17 @@ _PAYLOADS: dict[str, Any] = {
 _PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters")
 
 
+def _check_parameters(request: Request) -> None:
+    """A name that is misspelt would be left out in silence, and the answer be to another question."""
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in _PARAMETERS:
+            raise InvalidQuery(name, f"is no parameter: there are {', '.join(_PARAMETERS)}")
+        if name in seen:
+            raise InvalidQuery(name, "is given twice")
+        seen.add(name)
+
+
 def _from_url(
     interval: Annotated[
         str,
@@ -125,6 +136,8 @@ def _from_url(
     responses=ANSWERS,
     summary="Answer a report's query",
     operation_id="readReport",
+    # Before anything else is looked at: of a name that is misspelt the right one is missing too.
+    dependencies=[Depends(_check_parameters)],
 )
 async def read_report(
     report: ReportName,
@@ -135,7 +148,6 @@ async def read_report(
     request: Request,
 ) -> Response:
     """200 with the finished answer where it is kept; else 202 with the job that fetches it."""
-    _check_parameters(request)
     found = _asked(gateway, report, question, caller)
     is_whole = found.query.interval == found.wanted.interval and found.query.span == found.query.interval
     gateway.questions.remember(caller.tenant, request.scope, found.report, found.query, is_whole=is_whole)
@@ -203,17 +215,6 @@ async def _answered_once(
     if isinstance(outcome, Accepted):
         await gateway.repeats.note(caller, key, question.key, outcome.job.id)
     return await _told(gateway, question, caller, wishes, outcome)
-
-
-def _check_parameters(request: Request) -> None:
-    """A name that is misspelt would be left out in silence, and the answer be to another question."""
-    seen: set[str] = set()
-    for name, _ in request.query_params.multi_items():
-        if name not in _PARAMETERS:
-            raise InvalidQuery(name, f"is no parameter: there are {', '.join(_PARAMETERS)}")
-        if name in seen:
-            raise InvalidQuery(name, "is given twice")
-        seen.add(name)
 
 
 def _asked(gateway: Gateway, report: str, question: dict[str, Any], caller: Principal) -> Asked:
@@ -284,8 +285,9 @@ async def answer_response(gateway: Gateway, question: Asked, served: Served, wis
 
 
 @router.get("/v1/reports", responses=problems(), summary="List the reports", operation_id="listReports")
-async def list_reports(gateway: TheGateway, caller: Caller) -> wire.ReportList:
+async def list_reports(gateway: TheGateway, caller: Caller, response: Response) -> wire.ReportList:
     """The reports that this key may ask for."""
+    response.headers["Cache-Control"] = "no-store"
     return wire.ReportList(reports=[_info(report) for name, report in gateway.reports.items() if caller.may_ask(name)])
 
 

@@ -35,7 +35,7 @@ class ProblemView(BaseModel):
             "examples": [
                 {
                     "type": "urn:cache-pipeline:problem:unknown-report",
-                    "title": "Not Found",
+                    "title": "Unknown report",
                     "status": 404,
                     "detail": "there is no report 'queue_daily': declared are queue_day, queue_interval",
                 }
@@ -44,7 +44,7 @@ class ProblemView(BaseModel):
     )
 
     type: str = Field(description="Stable, for programs")
-    title: str = Field(description="The status in words")
+    title: str = Field(description="The type in words")
     status: int = Field(ge=400, le=599)
     detail: str = Field(description="What is wrong and how to mend it, for people")
     errors: list[FieldError] | None = Field(None, description="Where several things are wrong")

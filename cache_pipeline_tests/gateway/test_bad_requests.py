@@ -1,12 +1,13 @@
 """Whatever is wrong with a request, it is told in problem details with the right status, and nothing is queued."""
 
 import json
+from datetime import date
 
 import pytest
 
 from cache_pipeline.gateway.job import JobState
 from cache_pipeline.settings import GatewaySettings
-from cache_pipeline_tests.gateway.conftest import DAY
+from cache_pipeline_tests.gateway.conftest import DAY, REPORT
 
 JSON = {"Content-Type": "application/json"}
 BASE = "/v1/reports/queue_hour"
@@ -20,10 +21,11 @@ BAD = [
     ("an interval that cuts a bucket", "GET", f"{BASE}?interval=2026-01-05T00:10Z/2026-01-05T02:00Z", None, 422, "PT1H"),
     ("a huge interval", "GET", f"{BASE}?interval=1950-01-01/2026-01-01", None, 422, "buckets of PT1H"),
     ("a future interval", "GET", f"{BASE}?interval=2090-01-01/2090-01-02", None, 422, "not begun"),
-    ("one that the vendor forgot", "GET", f"{BASE}?interval=1960-01-01/1960-01-02", None, 422, "RETENTION_DAYS"),
+    ("one from before the report", "GET", f"{BASE}?interval=2016-01-05/2016-01-06", None, 422, "2026-01-01T00:00:00Z"),
     ("a far year", "GET", f"{BASE}?interval=9999-01-01/9999-01-02", None, 422, "years"),
     ("a NUL", "GET", f"{BASE}?interval=2026-01-05%00/2026-01-06", None, 422, "ISO 8601"),
     ("a parameter that there is not", "GET", f"{BASE}?interval={DAY}&groupby=", None, 422, "groupby"),
+    ("a parameter that is misspelt", "GET", f"{BASE}?intervall={DAY}", None, 422, "intervall"),
     ("a parameter twice", "GET", f"{BASE}?interval={DAY}&metrics=offered&metrics=", None, 422, "twice"),
     ("an unknown report", "GET", f"/v1/reports/nothing?interval={DAY}", None, 404, "queue_hour"),
     ("a report's name of another world", "GET", f"/v1/reports/..%2f..%2fetc?interval={DAY}", None, 404, ""),
@@ -60,6 +62,20 @@ async def test_whatever_is_wrong_is_told_and_nothing_is_queued(open_api):
             assert "demo-secret" not in answer.text, what
         assert (await api.gateway.jobs.counts())[JobState.queued] == 0
         assert await api.submits() == 0
+
+
+async def test_what_the_vendor_has_forgotten_is_not_asked_of_it(open_api):
+    async with open_api(REPORT.model_copy(update={"start": date(1950, 1, 1)})) as api:
+        answer = await api.http.get(f"{BASE}?interval=1960-01-01/1960-01-02")
+        assert (answer.status_code, "RETENTION_DAYS" in answer.text) == (422, True)
+        assert await api.submits() == 0
+
+
+async def test_a_problem_is_named_by_its_type_in_words(open_api):
+    async with open_api() as api:
+        answer = (await api.http.get("/v1/reports/nothing?interval=2026-01-05/2026-01-06")).json()
+        assert (answer["type"], answer["title"]) == ("urn:cache-pipeline:problem:unknown-report", "Unknown report")
+        assert (await api.http.get("/")).headers["Location"] == "/docs"
 
 
 async def test_a_body_of_another_kind_is_told_what_kind_is_wanted(open_api):

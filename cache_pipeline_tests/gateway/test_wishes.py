@@ -182,5 +182,5 @@ async def test_an_estimate_follows_what_queries_of_the_series_took_and_how_many_
         one = await api.http.get(URL)
         assert 40 <= int(one.headers["Retry-After"]) <= 45
         # The first chunk goes alone, sixteen at once after it.
-        many = await api.http.get("/v1/reports/queue_hour?interval=2025-11-01/2025-11-21")
+        many = await api.http.get("/v1/reports/queue_hour?interval=2026-01-11/2026-01-31")
         assert 120 <= int(many.headers["Retry-After"]) <= 170
