@@ -5,7 +5,7 @@ See https://docs.dagster.io/guides/test/asset-checks
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 
 import dagster as dg
@@ -97,12 +97,14 @@ def staged_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
         staged = {name: staging.read(series, name) for name in keys_of_run(partitions, context.run.tags)}
         found = findings_of(report, staged)
         there = [partition for partition in staged.values() if partition]
+        told = _told(context.instance, context.run.run_id, key)
         proven = passing(found, there)
         if len(proven) < len(staged):
             # This check fails the run, and what passes must not wait for what does not.
             asyncio.run(_publish_besides(context, engine, report, proven))
         for check_name, findings in found.items():
-            yield _reported(context, key, check_name, findings, there)
+            untold = {each: it for each, it in findings.items() if told.get((check_name, each)) != (not it.problem)}
+            yield _reported(context, key, check_name, findings, untold, there)
 
     return check
 
@@ -129,13 +131,21 @@ def passing(
     return [part for part in partitions if not any(findings[part.key].problem for findings in found.values())]
 
 
-def prove(report: Report, partitions: Sequence[FetchedPartition], log: Log) -> list[FetchedPartition]:
-    """Make the blocking checks on partitions of a run that will not come to its check step; returns those that pass."""
-    found = findings_of(report, {part.key: part for part in partitions})
-    for name, findings in found.items():
-        for key, finding in findings.items():
-            log(partition_evaluation(asset_key("staged", report), name, key, finding))
-    return passing(found, partitions)
+def tell_staged(report: Report, partition: FetchedPartition, log: Log) -> None:
+    """Log what the blocking checks say of a partition that has just been staged.
+
+    A backfill waits for the vendor's quota while it stages, and has time to write this; when its checks come, it has none.
+    """
+    for name, findings in findings_of(report, {partition.key: partition}).items():
+        log(partition_evaluation(asset_key("staged", report), name, partition.key, findings[partition.key]))
+
+
+def _told(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> dict[tuple[str, str | None], bool]:
+    """What the run's log says of single partitions already, by check and partition key."""
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
+    events = [record.event_log_entry.dagster_event for record in records]
+    evaluations = [event.asset_check_evaluation_data for event in events if event]
+    return {(each.check_name, each.partition): each.passed for each in evaluations if each.asset_key == key}
 
 
 def _reported(
@@ -143,11 +153,12 @@ def _reported(
     key: dg.AssetKey,
     check_name: str,
     findings: Mapping[str, Finding],
+    untold: Mapping[str, Finding],
     partitions: list[FetchedPartition],
 ) -> dg.AssetCheckResult:
-    """Report each partition's verdict, and return that of all together."""
+    """Report the verdicts that the run's log lacks, and return that of all together."""
     log = event_log(context.op_execution_context)
-    for partition_key, finding in findings.items():
+    for partition_key, finding in untold.items():
         log(partition_evaluation(key, check_name, partition_key, finding))
     bad = {name: finding.problem for name, finding in findings.items() if finding.problem}
     chunks = list(dict.fromkeys(chunk for partition in partitions for chunk in partition.chunks))

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from cache_pipeline.orchestration.asking_again import ATTEMPT_METADATA
 from cache_pipeline.orchestration.chart import partition_chart
-from cache_pipeline.orchestration.checks import prove
+from cache_pipeline.orchestration.checks import findings_of, passing, tell_staged
 from cache_pipeline.orchestration.estimate import estimate_metadata, estimate_sentence, estimated
 from cache_pipeline.orchestration.findings import Finding, event_log, partition_evaluation
 from cache_pipeline.orchestration.interruption import interruptible
@@ -152,9 +152,9 @@ def _in_order(partitions: Iterable[FetchedPartition]) -> list[FetchedPartition]:
 async def _publish_besides(
     context: dg.AssetExecutionContext, report: Report, done: list[FetchedPartition], engine: EngineResource
 ) -> None:
-    log = event_log(context.op_execution_context)
+    proven = passing(findings_of(report, {part.key: part for part in done}), _in_order(done))
     async with engine.service() as service:
-        published = await publish(service, engine.edge(), report, prove(report, _in_order(done), log), log)
+        published = await publish(service, engine.edge(), report, proven, event_log(context.op_execution_context))
     context.log.info(f"{len(published)} partitions that did not fail are published all the same")
 
 
@@ -242,6 +242,7 @@ def _record(context: dg.AssetExecutionContext, report: Report, partition: Fetche
             asset_key("staged", report), partition=partition.key, metadata=partition_metadata(partition)
         )
     )
+    tell_staged(report, partition, event_log(context.op_execution_context))
 
 
 def _fail_visibly(context: dg.AssetExecutionContext, report: Report, chunk: JudgedChunk) -> None:

@@ -1,6 +1,8 @@
 """Whole runs against the simulated vendor: what is fetched, kept, recorded, and not fetched again."""
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ import pyarrow.compute as pc
 import pytest
 
 from cache_pipeline.orchestration.naming import job_name
+from cache_pipeline.orchestration.report_assets import progress
 from cache_pipeline.query.interval import IntervalSet
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import report_columns
+from cache_pipeline.service.staging import Staging
 from cache_pipeline.settings import read_settings
 from cache_pipeline.tiers.history import open_history
 from cache_pipeline_tests.orchestration.bench import (
@@ -56,11 +61,10 @@ def test_a_range_run_fetches_checks_and_publishes_every_partition(bench: Bench, 
     for layer in LAYERS:
         assert materialized(instance, bench.key(layer)) == set(DAYS)
     for name in STAGED_CHECKS:
-        found = evaluations(result, bench.check(name))
-        assert [(one.partition, one.passed, one.blocking) for one in found] == [
-            *((day, True, True) for day in DAYS),
-            (None, True, True),
-        ]
+        *each, together = evaluations(result, bench.check(name))
+        assert sorted(str(one.partition) for one in each) == DAYS
+        assert together.partition is None
+        assert {(one.passed, one.blocking) for one in (*each, together)} == {(True, True)}
     (agree,) = evaluations(result, bench.check("tiers_agree", "edge"))
     assert agree.passed
     assert agree.metadata["partitions"].value == 3
@@ -82,6 +86,42 @@ def test_a_range_run_fetches_checks_and_publishes_every_partition(bench: Bench, 
     published = _metadata(instance, bench.key("edge"))
     assert {published[day]["files uploaded"] for day in DAYS} == {1}, "the month that holds them is one file"
     assert {_metadata(instance, bench.key("hot"))[day]["answers"] for day in DAYS} == {3}
+
+
+class _Altering(logging.Handler):
+    """Takes a row from one staged partition, behind the back of the run that has staged it."""
+
+    def __init__(self, staging: Staging, bench: Bench, key: str) -> None:
+        super().__init__()
+        self._staging, self._bench, self._key = staging, bench, key
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.__dict__["done"] == record.__dict__["total"]:
+            partition = self._staging.read(self._bench.series, self._key)
+            assert partition is not None
+            rows = Rows.of(partition.rows.table().slice(1))
+            self._staging.write(self._bench.series, replace(partition, rows=rows))
+
+
+def test_a_partitions_verdicts_are_recorded_as_it_is_staged_and_anew_where_its_file_is_altered_after(
+    bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    altering = _Altering(Staging(bench.data / "staged"), bench, DAYS[1])
+    progress.addHandler(altering)
+    progress.setLevel(logging.INFO)
+    try:
+        result = bench.run(instance, DAYS[0], DAYS[1])
+    finally:
+        progress.removeHandler(altering)
+
+    assert not result.success
+    kinds = [(event.event_type_value, event.step_key) for event in result.all_events]
+    staged = kinds.index(("STEP_SUCCESS", "staged__calls_hour"))
+    assert sum(kind == "ASSET_CHECK_EVALUATION" for kind, _ in kinds[:staged]) == len(DAYS[:2]) * len(STAGED_CHECKS)
+    told = [(one.partition, one.passed) for one in evaluations(result, bench.check("complete"))]
+    assert sorted(told[:2]) == [(DAYS[0], True), (DAYS[1], True)]
+    assert told[2:] == [(DAYS[1], False), (None, False)]
+    assert materialized(instance, bench.key("history")) == {DAYS[0]}
 
 
 def test_a_second_run_asks_the_vendor_nothing_and_a_wish_for_restated_figures_everything(
