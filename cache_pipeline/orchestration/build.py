@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.execution.build_resources import wrap_resources_for_execution
 
 from cache_pipeline.orchestration.automation import report_automation
 from cache_pipeline.orchestration.checks import agreement_check, staged_checks
-from cache_pipeline.orchestration.drift_check import drift_check
 from cache_pipeline.orchestration.edge_upkeep import edge_upkeep
 from cache_pipeline.orchestration.estimate import estimate_definitions
-from cache_pipeline.orchestration.inventory_check import inventory_check, inventory_sensor
+from cache_pipeline.orchestration.history_checks import history_checks
+from cache_pipeline.orchestration.inventory_check import inventory_sensor
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
 from cache_pipeline.orchestration.partitions import report_partitions
@@ -43,10 +45,13 @@ def default_resources() -> dict[str, Any]:
 def report_definitions(report: Report, settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
     """Everything of one report: assets, checks, job, schedule, sensor."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
-    optional = (drift_check(report, partitions), agreement_check(report, partitions))
     assets = report_assets(report, partitions)
-    always = (staged_checks(report, partitions), inventory_check(report, partitions))
-    checks = [*always, *(check for check in optional if check)]
+    agreement = agreement_check(report, partitions)
+    checks = [
+        staged_checks(report, partitions),
+        history_checks(report, partitions),
+        *([agreement] if agreement else []),
+    ]
     job = _resolved_job(report, assets, checks, resources)
     return dg.Definitions.merge(
         dg.Definitions(assets=assets, asset_checks=checks), report_automation(report, partitions, job)
@@ -61,16 +66,20 @@ def _resolved_job(
 ) -> dg.JobDefinition:
     """The job of all the report's assets and checks, found among these alone.
 
-    Left to the code location, each job is looked for among the assets of all reports: a thousand took minutes.
+    Left to the code location, each job is looked for among the assets of all reports: a thousand took minutes. A
+    ``Definitions`` of the report's own would resolve it too, at twice the cost, which is why Dagster's inner parts are
+    called.
     """
     job = dg.define_asset_job(
         job_name(report),
         selection=dg.AssetSelection.assets(*(asset_key(layer, report) for layer in layers_of(report))),
         description=f"Fetch, check and publish {report.report}",
     )
-    return dg.Definitions(
-        assets=assets, asset_checks=checks, jobs=[job], resources=resources, executor=_EXECUTOR
-    ).resolve_job_def(job.name)
+    return job.resolve(
+        AssetGraph.from_assets([*assets, *checks]),
+        default_executor_def=_EXECUTOR,
+        resource_defs=wrap_resources_for_execution(resources),
+    )
 
 
 @contextmanager
@@ -101,9 +110,12 @@ def build_defs(
     """
     settings = read_settings()
     declared = reports if reports is not None else declared_reports(settings)
-    resources = {**default_resources(), **(resource_overrides or {})}
     with _no_collection():
-        of_reports = [report_definitions(report, settings, resources) for report in declared.values()]
+        return _built(declared, settings, {**default_resources(), **(resource_overrides or {})})
+
+
+def _built(declared: Mapping[str, Report], settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
+    of_reports = [report_definitions(report, settings, resources) for report in declared.values()]
     known = {
         name: (report, report_partitions(report, settings.partitions_from, settings.partitions_to))
         for name, report in declared.items()

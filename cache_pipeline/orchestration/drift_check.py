@@ -84,36 +84,40 @@ def _table(compared: Sequence[Compared], report: Report) -> dg.TableMetadataValu
     )
 
 
-def drift_check(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition | None:
+def drift_spec(report: Report) -> dg.AssetCheckSpec | None:
     """The check on ``history``; None where the report has none."""
     tolerance = drift_tolerance(report)
     if tolerance is None:
         return None
+    text = f"Figures are within {tolerance:.0%} of the same hour or day of comparable days, or what chance explains"
+    return dg.AssetCheckSpec(DRIFT_CHECK, asset=asset_key("history", report), description=text)
+
+
+def drift_result(
+    context: dg.AssetCheckExecutionContext,
+    engine: EngineResource,
+    report: Report,
+    partitions: dg.TimeWindowPartitionsDefinition,
+) -> dg.AssetCheckResult:
+    """Compare the run's partitions; each partition's verdict is logged, and that of all together returned."""
     key = asset_key("history", report)
-
-    @dg.asset_check(
-        name=DRIFT_CHECK,
-        asset=key,
-        description=f"Figures are within {tolerance:.0%} of the same hour or day of comparable days, or what chance explains",
-    )
-    def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> dg.AssetCheckResult:
-        spans = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
-        with engine.history() as history:
-            findings = drift_findings(history, engine.tenant_series(report), spans)
-        log = event_log(context.op_execution_context)
-        for name, finding in findings.items():
-            log(partition_evaluation(key, DRIFT_CHECK, name, finding, blocking=False))
-        return _of_all(findings)
-
-    return check
+    spans = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
+    with engine.history() as history:
+        findings = drift_findings(history, engine.tenant_series(report), spans)
+    log = event_log(context.op_execution_context)
+    for name, finding in findings.items():
+        log(partition_evaluation(key, DRIFT_CHECK, name, finding, blocking=False))
+    return _of_all(key, findings)
 
 
-def _of_all(findings: Mapping[str, Finding]) -> dg.AssetCheckResult:
+def _of_all(key: dg.AssetKey, findings: Mapping[str, Finding]) -> dg.AssetCheckResult:
     unlike = {name: finding.problem for name, finding in findings.items() if finding.problem}
     unknown = sum(finding.note == _TOO_LITTLE for finding in findings.values())
     first = next(iter(unlike.items()), None)
     told = f"{len(unlike)} of {len(findings)} partitions differ; {first[0]}: {first[1]}" if first else None
     return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=DRIFT_CHECK,
         passed=not unlike,
         severity=dg.AssetCheckSeverity.WARN,
         description=told or (f"{unknown} of {len(findings)} partitions: {_TOO_LITTLE}" if unknown else None),

@@ -44,22 +44,29 @@ def left_of(
     )
 
 
-def inventory_check(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition:
+def inventory_spec(report: Report) -> dg.AssetCheckSpec:
     """The check on ``history``; it blocks nothing."""
+    text = "No partition is left failed, incomplete or unpublished; those that are, with reasons and attempts"
+    return dg.AssetCheckSpec(LEFT_CHECK, asset=asset_key("history", report), description=text)
 
-    @dg.asset_check(
-        name=LEFT_CHECK,
-        asset=asset_key("history", report),
-        description="No partition is left failed, incomplete or unpublished; those that are, with reasons and attempts",
+
+def inventory_result(
+    context: dg.AssetCheckExecutionContext,
+    engine: EngineResource,
+    report: Report,
+    partitions: dg.TimeWindowPartitionsDefinition,
+) -> dg.AssetCheckResult:
+    """What is left of the report, whatever the run was about."""
+    key = asset_key("history", report)
+    found = evaluation_of(key, LEFT_CHECK, left_of(context.instance, engine, report, partitions, utc_now()))
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=LEFT_CHECK,
+        passed=found.passed,
+        severity=found.severity,
+        description=found.description,
+        metadata=found.metadata,
     )
-    def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> dg.AssetCheckResult:
-        left = left_of(context.instance, engine, report, partitions, utc_now())
-        found = evaluation_of(asset_key("history", report), LEFT_CHECK, left)
-        return dg.AssetCheckResult(
-            passed=found.passed, severity=found.severity, description=found.description, metadata=found.metadata
-        )
-
-    return check
 
 
 def inventory_sensor(declared: Declared) -> dg.SensorDefinition:

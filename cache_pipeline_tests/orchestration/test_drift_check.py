@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 import pytest
 
 from cache_pipeline.orchestration.drift_check import finding_of
+from cache_pipeline.orchestration.naming import job_name
+from cache_pipeline.orchestration.partitions import range_tags
 from cache_pipeline.query.drift import Compared
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
@@ -88,6 +90,15 @@ def test_a_day_unlike_the_same_weekdays_before_is_told_with_what_it_was_held_aga
     assert sum(int(str(record.data["figure"])) for record in table.records) == bench.truth(bench.interval(MONDAY))
     for layer in TIERS:
         assert materialized(instance, bench.key(layer)) == {MONDAY}
+
+
+def test_one_check_on_history_can_be_made_without_the_other(bench: Bench, instance: dg.DagsterInstance) -> None:
+    assert bench.run(instance, MONDAY).success
+    job = bench.definitions().resolve_job_def(job_name(bench.report))
+    for name in ("drift", "nothing_left"):
+        alone = job.get_subset(asset_selection=set(), asset_check_selection={bench.check(name, "history")})
+        result = alone.execute_in_process(instance=instance, tags=range_tags(MONDAY, MONDAY))
+        assert {found.check_name for found in result.get_asset_check_evaluations()} == {name}
 
 
 def test_days_that_are_published_beside_one_that_failed_are_compared_too(
