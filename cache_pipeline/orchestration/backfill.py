@@ -5,6 +5,7 @@ The instance is that of DAGSTER_HOME, so that the run is seen in the Dagster UI 
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable
 from datetime import date
@@ -12,6 +13,7 @@ from datetime import date
 import dagster as dg
 
 from cache_pipeline.orchestration.build import build_defs
+from cache_pipeline.orchestration.event_batches import write_events_in_batches
 from cache_pipeline.orchestration.lanes import LANE_TAG
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.outcome import BackfillOutcome, CheckOutcome
@@ -132,6 +134,7 @@ def _say(message: dict[str, object]) -> None:
 
 def main(arguments: list[str]) -> int:
     """``REPORT FIRST_DAY END_DAY [--alone]``; the last line printed is the outcome."""
+    write_events_in_batches(os.environ)
     name, first_day, end_day, *flags = arguments
     alone = flags == ["--alone"]
     outcome = run_backfill(name, date.fromisoformat(first_day), date.fromisoformat(end_day), _say, alone=alone)

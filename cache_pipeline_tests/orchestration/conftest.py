@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from cache_pipeline.orchestration.event_batches import write_events_in_batches
 from cache_pipeline.service import engine
 from cache_pipeline.upstream.polling import Guide
 from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared, declared_by_job
@@ -16,9 +17,13 @@ from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared, 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """No setting but those a test makes, and polls a hundred times as often."""
+    """No setting but those a test makes or the project's own processes make, and polls a hundred times as often."""
     for name in [name for name in os.environ if name.startswith("CACHE_PIPELINE_")]:
         monkeypatch.delenv(name)
+    made: dict[str, str] = {}
+    write_events_in_batches(made)
+    for name, value in made.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engine, "Guide", partial(Guide, first=0.02, cap=0.15))
     return monkeypatch

@@ -1,11 +1,12 @@
 """Runs on an instance whose storage is PostgreSQL, as it is in use: what an in-memory one forgives, it does not."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
+from dagster_postgres.event_log import PostgresEventLogStorage
 
 from cache_pipeline_tests.orchestration.bench import (
     LAYERS,
@@ -50,3 +51,22 @@ def test_the_same_day_can_fail_and_fail_and_pass_and_pass_again(
         passed = [str(one.partition) for one in evaluations if one.passed]
         assert sorted(passed) == sorted(2 * [*DAYS, "None"])
         assert evaluations[-1].passed
+
+
+def test_the_materialisations_of_a_step_are_written_at_once(
+    bench: Bench, kept_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    store = PostgresEventLogStorage.store_event_batch
+
+    def counting(self: PostgresEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
+        written.append(len(events))
+        store(self, events)
+
+    monkeypatch.setattr(PostgresEventLogStorage, "store_event_batch", counting)
+    days = [f"2024-06-{day}" for day in range(10, 15)]
+    result = bench.run(kept_instance, days[0], days[-1])
+    assert result.success, failures(result)
+    assert written.count(len(days)) == len(LAYERS)
+    for layer in LAYERS:
+        assert materialized(kept_instance, bench.key(layer)) == set(days)
