@@ -8,10 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import psycopg
 from pydantic import SecretStr
 
 from benchmarks.quota.processes import simulator_process
@@ -80,50 +82,63 @@ def _rows(tell: Tell, folder: Path, environment: dict[str, str], vendor: str) ->
     last = datetime.now(UTC).date() - timedelta(days=2)
     first = last - timedelta(days=_PARTITIONS)
     tell(f"{_PARTITIONS} partitions in one run")
-    wall, calls, refused = _backfilled(folder, environment, vendor, first, last)
-    if calls < _PARTITIONS:
-        raise BenchmarkError(f"{calls} requests for {_PARTITIONS} days")
+    whole = _backfilled(folder, environment, vendor, first, last)
+    if whole.calls < _PARTITIONS:
+        raise BenchmarkError(f"{whole.calls} requests for {_PARTITIONS} days")
     single = list[float]()
     for number in range(_SINGLE_RUNS):
         tell(f"a run of one partition, {number + 1} of {_SINGLE_RUNS}")
         day = first - timedelta(days=2 + number)
-        took, *_ = _backfilled(folder, environment, vendor, day, day + timedelta(days=1))
-        single.append(took)
-    allowed = calls / asyncio.run(_requests_a_second(environment))
-    launch = sum(single) / len(single)
+        single.append(_backfilled(folder, environment, vendor, day, day + timedelta(days=1)).wall)
+    allowed = whole.calls / asyncio.run(_requests_a_second(environment))
     return [
         Row(
-            f"{_PARTITIONS} partitions in one run, beyond what a run of one partition takes ({launch:.1f} s); "
-            f"limit: {calls} requests at the backfill lane's quota",
-            round(wall - launch, 1),
+            f"{_PARTITIONS} partitions in one run, from its start to its end; limit: {whole.calls} requests at the "
+            "backfill lane's quota",
+            round(whole.wall - whole.launch, 1),
             "s",
             limit=round(allowed, 1),
             target=Target("ratio", "<=", 1.1),
         ),
-        Row("answers of 429", refused, "answers", target=Target("ours", "=", 0)),
+        Row(
+            "Dagster's own launch of it: the process, the plan, and an event for all that is planned", whole.launch, "s"
+        ),
+        Row("answers of 429", whole.refused, "answers", target=Target("ours", "=", 0)),
         Row(
             f"all of it, in a process that is started for it (peer: {_SINGLE_RUNS} runs of one partition, times "
-            f"{_PARTITIONS // _SINGLE_RUNS})",
-            round(wall, 1),
+            f"{_PARTITIONS / _SINGLE_RUNS:.0f})",
+            round(whole.wall, 1),
             "s",
-            {"a run for each partition, one after another": round(launch * _PARTITIONS, 1)},
+            {"a run for each partition, one after another": round(sum(single) / _SINGLE_RUNS * _PARTITIONS, 1)},
         ),
     ]
 
 
-def _backfilled(
-    folder: Path, environment: dict[str, str], vendor: str, first: date, end: date
-) -> tuple[float, int, int]:
-    """Seconds from starting the process to its end; the vendor's count of requests, without logins, and of its 429s."""
+@dataclass(frozen=True)
+class _Backfilled:
+    """A backfill that has ended: seconds in all, and until Dagster called the run started; what the vendor counted."""
+
+    wall: float
+    launch: float
+    calls: int
+    refused: int
+
+
+def _backfilled(folder: Path, environment: dict[str, str], vendor: str, first: date, end: date) -> _Backfilled:
     httpx.delete(f"{vendor}/simulator/counters").raise_for_status()
     command = [sys.executable, "-m", "cache_pipeline.orchestration.backfill", "offered_day", str(first), str(end)]
-    started = time.perf_counter()
+    started = time.time()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-    took = time.perf_counter() - started
+    wall = time.time() - started
     if done.returncode:
         raise BenchmarkError(f"the backfill ended with {done.returncode}: {done.stdout[-500:]} {done.stderr[-1500:]}")
+    run_id = json.loads(done.stdout.splitlines()[-1])["outcome"]["run_id"]
+    with psycopg.connect(environment["CACHE_PIPELINE_POSTGRES_URL"]) as dagsters:
+        row = dagsters.execute("SELECT start_time FROM runs WHERE run_id = %s", (run_id,)).fetchone()
+    if row is None:
+        raise BenchmarkError(f"Dagster keeps no run {run_id}")
     summary = httpx.get(f"{vendor}/simulator/counters").json()["summary"]
-    return took, summary["requests"], summary["rejected_429"]
+    return _Backfilled(wall, round(row[0] - started, 1), summary["requests"], summary["rejected_429"])
 
 
 async def _requests_a_second(environment: dict[str, str]) -> float:
