@@ -43,8 +43,8 @@ from cache_pipeline.upstream.errors import (
 _LOG = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
 _SWEEP_SECONDS = 2.0
-#: Before a job is tried again; doubled each time.
-_FIRST_PAUSE_SECONDS = 2.0
+#: Before a job is tried again; doubled each time, up to the longest.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
 #: A job's last worker is given up after so many leases more: to take a job over too early costs a little, to park it a job.
 _SILENT_LEASES = 3
 #: A message that a worker could have had and that still has not come was lost; or all workers are busy, and then
@@ -229,7 +229,8 @@ class Worker:
         elif isinstance(error, _PASSING) and job.attempts < self.settings.attempts:
             _LOG.warning("job %s: %s; it is tried again", job.id, error)
             self.meter.retried()
-            await self.jobs.give_back(job, after=timedelta(seconds=_FIRST_PAUSE_SECONDS * 2 ** (job.attempts - 1)))
+            pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (job.attempts - 1))
+            await self.jobs.give_back(job, after=timedelta(seconds=pause))
         else:
             problem = of_error(error) if isinstance(error, Exception) else of_error(RuntimeError())
             if problem.kind == "internal":

@@ -37,7 +37,13 @@ class _Progress(logging.Handler):
 
 
 def run_backfill(
-    name: str, first_day: date, end_day: date, say: Callable[[dict[str, object]], None], *, alone: bool = False
+    name: str,
+    first_day: date,
+    end_day: date,
+    say: Callable[[dict[str, object]], None],
+    *,
+    alone: bool = False,
+    again: bool = False,
 ) -> BackfillOutcome:
     """Materialise all assets of a report for ``[first_day, end_day)`` of its zone, in one run.
 
@@ -47,6 +53,7 @@ def run_backfill(
         end_day: the local day after the last.
         say: hears of progress, as ``{"done": partitions, "total": partitions}``.
         alone: nobody else runs this report, so a run that still counts as started was killed and is failed first.
+        again: ask the vendor for everything, whatever is held; for restated figures.
 
     Raises:
         UnknownReport, DeclarationError, SettingsError, QueryError: naming what to mend; the last where no partition
@@ -74,6 +81,7 @@ def run_backfill(
             job = build_defs(reports={name: report}).resolve_job_def(job_name(report))
             result = job.execute_in_process(
                 instance=instance,
+                run_config={"ops": {f"staged__{name}": {"config": {"again": again}}}},
                 tags={**range_tags(keys[0], keys[-1]), LANE_TAG: "backfill"},
                 raise_on_error=False,
             )
@@ -133,11 +141,11 @@ def _say(message: dict[str, object]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``REPORT FIRST_DAY END_DAY [--alone]``; the last line printed is the outcome."""
+    """``REPORT FIRST_DAY END_DAY [--alone] [--again]``; the last line printed is the outcome."""
     write_events_in_batches(os.environ)
     name, first_day, end_day, *flags = arguments
-    alone = flags == ["--alone"]
-    outcome = run_backfill(name, date.fromisoformat(first_day), date.fromisoformat(end_day), _say, alone=alone)
+    days = date.fromisoformat(first_day), date.fromisoformat(end_day)
+    outcome = run_backfill(name, *days, _say, alone="--alone" in flags, again="--again" in flags)
     _say({"outcome": outcome})
     return 0 if outcome["success"] else 1
 

@@ -33,10 +33,19 @@ def _print(books: Books, seed: int, seconds: float, console: Console) -> None:
     for kind in KINDS:
         found = books.found[kind]
         table.add_row(kind, f"[{'red' if found else 'green'}]{len(found)}[/]")
+    table.add_section()
+    table.add_row("requests in the fullest window ÷ the vendor's limit", f"{books.fullest:.2f}")
+    table.add_row("jobs that failed, each with its reason", f"{books.failed.total()} of {_jobs(books)}")
+    for reason, times in books.failed.most_common():
+        table.add_row(f"  {reason}", str(times))
     console.print(table)
     for kind in KINDS:
         for what in list(books.found[kind])[:_TOLD]:
             console.print(f"[red]{kind}[/]: {what}", highlight=False, soft_wrap=True)
+
+
+def _jobs(books: Books) -> int:
+    return sum(times for what, times in books.counts.items() if what.startswith("jobs "))
 
 
 def main() -> int:

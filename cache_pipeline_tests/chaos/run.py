@@ -10,11 +10,10 @@ from cache_pipeline_tests.chaos.books import Books
 from cache_pipeline_tests.chaos.load import Callers, backfills
 from cache_pipeline_tests.chaos.schedule import Strike
 from cache_pipeline_tests.chaos.system import System
-from cache_pipeline_tests.chaos.vendor import REPORTS, truth
-from cache_pipeline_tests.chaos.verdict import judge, settle
+from cache_pipeline_tests.chaos.verdict import ask_again, judge, judge_newest, note_fullest, settle
 from cache_pipeline_tests.chaos.witness import Witness
 
-_CALLERS = 4
+_CALLERS = 8
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,22 @@ class Run:
         try:
             self.tell("starting everything", 0)
             await system.start()
-            truths = {report.name: await asyncio.to_thread(truth, system.vendor_url, report) for report in REPORTS}
-            callers = Callers(system.gateway_url, truths, books, self.seed)
-            witness = Witness(system.postgres_url, system.edge_url, truths, books)
+            callers = Callers(system.gateway_url, system.truths, books, self.seed)
+            witness = Witness(system.postgres_url, system.edge_url, system.truths, books)
             witness.start()
             try:
                 await self._trouble(system, callers, books)
+                await asyncio.to_thread(note_fullest, system, books)
                 self.tell("settling: promised jobs, then all days once more", 1)
                 await system.calm()
                 await settle(system, callers, books)
+                self.tell("comparing", 1)
+                await asyncio.to_thread(judge, system, books)
+                self.tell("asking again for what was restated, and comparing once more", 1)
+                await ask_again(system, books)
+                await asyncio.to_thread(judge_newest, system, books)
             finally:
                 witness.stop()
-            self.tell("comparing", 1)
-            await asyncio.to_thread(judge, system, truths, books)
             for name, times in system.ended_by_itself().items():
                 if times:
                     books.counts[f"{name} ended by itself and was started again"] = times

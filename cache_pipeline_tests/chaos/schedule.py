@@ -10,15 +10,19 @@ LINKS = ("vendor", "redis", "postgres", "rabbitmq")
 #: Faults of the vendor, each with how many of the next requests or jobs it strikes at most.
 FAULTS = {
     "throttle": 4,
+    "reject_with_429": 2,
     "server_errors": 6,
     "resets": 4,
     "truncate_bodies": 4,
     "slow_bodies": 3,
     "fail_jobs": 2,
+    "hang_jobs": 2,
     "expire_jobs": 2,
     "vanish_jobs": 2,
     "revoke_tokens": 2,
 }
+#: A day so long past is corrected by the vendor.
+RESTATED_DAYS_AGO = (2, 20)
 #: Rows that an answer is silently cut to, for as long as the fault lasts.
 CUT_ROWS = (60, 100, 150, 250)
 
@@ -29,10 +33,11 @@ class Strike:
 
     Attributes:
         at: seconds from the beginning.
-        kind: kill, cut, stall, slow, disk, fault or truncation.
+        kind: kill, cut, stall, slow, disk, fault, truncation or restatement.
         target: process, link or fault.
         seconds: until it is mended; of a killed process, until it is started again.
-        amount: of a slow link the seconds each way, of a fault how many it strikes, of a truncation the rows left.
+        amount: of a slow link the seconds each way, of a fault how many it strikes, of a truncation the rows left,
+            of a restatement how many days ago.
     """
 
     at: float
@@ -77,6 +82,7 @@ def _deck(dice: random.Random) -> list[tuple[str, str, float, float]]:
     cards += [("slow", link, dice.uniform(2.0, 5.0), round(dice.uniform(0.02, 0.2), 3)) for link in LINKS]
     cards += [("fault", name, 0.0, float(dice.randint(1, most))) for name, most in FAULTS.items()]
     cards += [("truncation", "answers", dice.uniform(2.0, 6.0), float(dice.choice(CUT_ROWS)))]
+    cards += [("restatement", "final figures", 0.0, float(dice.randint(*RESTATED_DAYS_AGO)))]
     cards += [("disk", "edge", dice.uniform(2.0, 5.0), 0.0)]
     # What matters most strikes twice as often.
     cards += [("kill", target, dice.uniform(0.1, 2.5), 0.0) for target in ("worker-1", "worker-2", "dagster")]

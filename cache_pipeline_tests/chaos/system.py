@@ -13,11 +13,13 @@ from typing import Any
 import httpx
 import yaml
 
+from cache_pipeline.query.interval import Interval
 from cache_pipeline_tests.chaos.disk import EdgeDisk
 from cache_pipeline_tests.chaos.processes import Kept, command_line
 from cache_pipeline_tests.chaos.proxy import Link
 from cache_pipeline_tests.chaos.schedule import Strike
 from cache_pipeline_tests.chaos.stores import Stores, free_port
+from cache_pipeline_tests.chaos.truth import Truths
 from cache_pipeline_tests.chaos.vendor import CLIENTS, LIMIT, REPORTS, SIMULATOR, WINDOW_SECONDS
 from cache_pipeline_tests.gateway.rabbitmq import RabbitMQ
 
@@ -48,6 +50,8 @@ class System:
         disk: what the edge folder lies on.
         gateway_url, vendor_url: not through a proxy.
         dagster: the backfill that runs, or ran last.
+        truths: what the vendor holds.
+        asked_again: intervals of reports that were asked of the vendor whatever history held.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,6 +63,8 @@ class System:
         self._gateway_port, self._vendor_port = free_port(), free_port()
         self.gateway_url = f"http://127.0.0.1:{self._gateway_port}"
         self.vendor_url = f"http://127.0.0.1:{self._vendor_port}"
+        self.truths = Truths(self.vendor_url)
+        self.asked_again: list[tuple[str, Interval]] = []
         self.edge_url = f"file://{folder / 'edge'}/v1/default"
         self.links = {
             "vendor": Link("vendor", self._vendor_port),
@@ -95,6 +101,7 @@ class System:
             self._kept[name] = Kept(name, command, self.environment, self.folder)
             self._kept[name].start()
         await self.ready()
+        await asyncio.to_thread(self.truths.load)
 
     async def ready(self, seconds: float = 120) -> None:
         """Return when vendor and API answer, and the API has all it stands on."""
@@ -130,6 +137,7 @@ class System:
             "disk": self._fill,
             "fault": self._fault,
             "truncation": self._truncate,
+            "restatement": self._restate,
         }[strike.kind](strike)
 
     async def _kill(self, strike: Strike) -> None:
@@ -167,6 +175,9 @@ class System:
 
     async def _fault(self, strike: Strike) -> None:
         await self._set_faults({strike.target: int(strike.amount)})
+
+    async def _restate(self, strike: Strike) -> None:
+        await asyncio.to_thread(self.truths.restate, int(strike.amount))
 
     async def _truncate(self, strike: Strike) -> None:
         await self._set_faults({"max_rows": int(strike.amount)})
@@ -210,6 +221,9 @@ class System:
             "clients": [{"client_id": name, "client_secret": secret} for name, secret in CLIENTS.items()],
             "requests_per_window": LIMIT,
             "window_seconds": WINDOW_SECONDS,
+            "pause_seconds": WINDOW_SECONDS,
+            # Every job here is done within two.
+            "job_deadline_seconds": 8,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
         return {

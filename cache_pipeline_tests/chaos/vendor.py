@@ -1,20 +1,20 @@
-"""What is declared, what the simulated vendor is like, and what it truly holds."""
+"""What is declared, and what the simulated vendor is like."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import httpx
-
 CLIENTS = {"chaos-1": "first-secret-of-chaos", "chaos-2": "second-secret-of-chaos"}
 #: Requests in a window of so many seconds for each client: a minute in a sixth of the time.
-LIMIT, WINDOW_SECONDS = 100, 10.0
-DAYS = 24
+LIMIT, WINDOW_SECONDS = 40, 10.0
+DAYS = 40
+ORGANISATION = ZoneInfo("Europe/Berlin")
 _SETTLED = timedelta(minutes=20)
 
 SIMULATOR: dict[str, Any] = {
     "clients": CLIENTS,
+    "organisation_zone": ORGANISATION.key,
     "conversations_per_working_day": 1500,
     "reportdata_rate_limit": LIMIT,
     "genesys_rate_limit": LIMIT,
@@ -34,14 +34,14 @@ class Declared:
     Attributes:
         name: of the report.
         zone: whose days and hours it has.
-        column: of history that counts what was offered.
+        columns: of history: what was offered, and for how long it was talked.
         truth: how the vendor is asked for the truth of it.
         text: its declaration.
     """
 
     name: str
     zone: ZoneInfo
-    column: str
+    columns: tuple[str, str]
     truth: dict[str, str]
     text: str
 
@@ -62,42 +62,28 @@ class Declared:
         return "/".join(f"{self.midnight(day):%Y-%m-%dT%H:%M:%SZ}" for day in (first, end))
 
 
-def _declared(name: str, zone: str, column: str, granularity: str, text: str) -> Declared:
+def _declared(name: str, zone: str, columns: tuple[str, str], granularity: str, text: str) -> Declared:
     truth = {"granularity": granularity, "groupBy": "queueId", "timeZone": zone}
     start = datetime.now(UTC).date() - timedelta(days=DAYS + 5)
     common = f"report: {name}\ntime_zone: {zone}\ngranularity: {granularity}\ngroup_by: [queueId]\nstart: {start}\n"
-    return Declared(name, ZoneInfo(zone), column, truth, f"{common}partition: day\nexpected_groups: 8\n{text}")
+    return Declared(name, ZoneInfo(zone), columns, truth, f"{common}partition: day\nexpected_groups: 8\n{text}")
 
 
 REPORTS = (
     _declared(
         "queue_hour",
         "Europe/Berlin",
-        "offered",
+        ("offered", "talk_ms"),
         "PT1H",
         "description: Offered by queue and hour\nplatform: reportdata\nquery_type: queue-performance\n"
-        "metrics: [offered]\nvolume_metric: offered\nchunk: P1W\nfreshness: PT5S\n",
+        "metrics: [offered, talkMs]\nvolume_metric: offered\nchunk: P1W\nfreshness: PT5S\n",
     ),
     _declared(
         "queue_half_hour",
         "America/New_York",
-        "n_offered",
+        ("n_offered", "t_talk_sum"),
         "PT30M",
         "description: Offered by queue and half hour\nplatform: genesys\nquery_type: conversations\n"
-        "metrics: [nOffered]\nvolume_metric: nOffered\nchunk: P1D\nfreshness: PT5S\n",
+        "metrics: [nOffered, tTalk]\nvolume_metric: nOffered\nchunk: P1D\nfreshness: PT5S\n",
     ),
 )
-
-#: What was offered, by start of bucket and group; buckets without any are left out.
-Figures = dict[tuple[datetime, str], int]
-
-
-def truth(simulator_url: str, report: Declared) -> Figures:
-    """All that the vendor holds of a report's days, today's too, as if the day were over."""
-    interval = report.interval(report.days()[0], report.today() + timedelta(days=1))
-    answer = httpx.get(f"{simulator_url}/simulator/truth", params={**report.truth, "interval": interval}, timeout=60)
-    return {
-        (datetime.fromisoformat(row["intervalStart"]), row["queueId"]): row["offered"]
-        for row in answer.raise_for_status().json()["rows"]
-        if row["offered"]
-    }

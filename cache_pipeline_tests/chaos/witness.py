@@ -2,7 +2,6 @@
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -11,7 +10,8 @@ from psycopg.sql import SQL, Identifier
 from cache_pipeline.edge import EdgeStoreError, read, read_manifest
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline_tests.chaos.books import Books
-from cache_pipeline_tests.chaos.vendor import REPORTS, Declared, Figures
+from cache_pipeline_tests.chaos.truth import Figures, Truths
+from cache_pipeline_tests.chaos.vendor import REPORTS, Declared
 
 _COVERAGE = "SELECT series, complete, provisional FROM cache_pipeline_state.coverage WHERE report = %s"
 
@@ -20,18 +20,19 @@ def history_of(
     connection: psycopg.Connection[Any], report: Declared, books: Books
 ) -> tuple[Figures, IntervalSet, IntervalSet]:
     """Figures, and what of them is complete and provisional; rows that are there twice are noted."""
-    rows = SQL("SELECT interval_start, queue_id, {} FROM history.{} WHERE series = %s")
+    rows = SQL("SELECT interval_start, queue_id, coalesce({}, 0), coalesce({}, 0) FROM history.{} WHERE series = %s")
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         found = connection.execute(_COVERAGE, [report.name]).fetchall()
         if not found:
             return {}, IntervalSet(), IntervalSet()
         ((series, *covered),) = found
-        query = rows.format(Identifier(report.column), Identifier(report.name))
+        query = rows.format(*map(Identifier, (*report.columns, report.name)))
         held = connection.execute(query, [series]).fetchall()
-    _note_twice(f"history of {report.name}", ((start, group) for start, group, _ in held), books)
+    _note_twice(f"history of {report.name}", ((start, group) for start, group, *_ in held), books)
     complete, provisional = (IntervalSet(Interval(part.lower, part.upper) for part in parts) for parts in covered)
-    return {(start, group): count for start, group, count in held if count}, complete, provisional
+    figures = {(start, group): (offered, int(talked)) for start, group, offered, talked in held if offered or talked}
+    return figures, complete, provisional
 
 
 def edge_of(url: str, report: Declared, books: Books) -> tuple[Figures, IntervalSet] | None:
@@ -40,14 +41,20 @@ def edge_of(url: str, report: Declared, books: Books) -> tuple[Figures, Interval
         dataset = read_manifest(url).datasets.get(report.name)
         if dataset is None:
             return None
-        rows = read(url, report.name, ["interval_start", "queue_id", report.column]).to_pylist()
+        rows = read(url, report.name, ["interval_start", "queue_id", *report.columns]).to_pylist()
     except EdgeStoreError as error:
         if "has no" not in str(error):
             books.note("partial", f"edge of {report.name}: a reader was told {error}")
         return None
     _note_twice(f"edge of {report.name}", ((row["interval_start"], row["queue_id"]) for row in rows), books)
     final = IntervalSet(part for file in dataset.files for part in file.covers() - file.open())
-    return {(row["interval_start"], row["queue_id"]): int(row[report.column] or 0) for row in rows}, final
+    offered, talked = report.columns
+    figures = {
+        (row["interval_start"], row["queue_id"]): (int(row[offered] or 0), int(row[talked] or 0))
+        for row in rows
+        if row[offered] or row[talked]
+    }
+    return figures, final
 
 
 def _note_twice(where: str, keys: Any, books: Books) -> None:
@@ -62,11 +69,11 @@ class Witness:
     Args:
         postgres_url: not through a proxy.
         edge_url: where the manifest is.
-        truths: by report.
+        truths: the vendor's.
         books: what is found goes there.
     """
 
-    def __init__(self, postgres_url: str, edge_url: str, truths: Mapping[str, Figures], books: Books) -> None:
+    def __init__(self, postgres_url: str, edge_url: str, truths: Truths, books: Books) -> None:
         self._postgres_url, self._edge_url, self._truths, self._books = postgres_url, edge_url, truths, books
         self._over = threading.Event()
         self._broken: Exception | None = None
@@ -98,9 +105,8 @@ class Witness:
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
         for report in REPORTS:
-            truth = self._truths[report.name]
             held, complete, _ = history_of(connection, report, self._books)
-            self._books.compare(f"history of {report.name}", held, truth, complete)
+            self._books.compare(f"history of {report.name}", held, self._truths.all_of(report), complete)
             published = edge_of(self._edge_url, report, self._books)
             if published is not None:
-                self._books.compare(f"edge of {report.name}", published[0], truth, published[1])
+                self._books.compare(f"edge of {report.name}", published[0], self._truths.all_of(report), published[1])
