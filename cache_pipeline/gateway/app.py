@@ -31,6 +31,7 @@ from cache_pipeline.gateway.limits import RequestLimits
 from cache_pipeline.gateway.meter import Meter
 from cache_pipeline.gateway.presence import Presence
 from cache_pipeline.gateway.problem import Problem, of_error
+from cache_pipeline.gateway.published import published_by
 from cache_pipeline.gateway.queue import JobQueue, open_queue
 from cache_pipeline.gateway.standing import Standing
 from cache_pipeline.gateway.tally import DemandTally
@@ -104,6 +105,7 @@ def create_app(
                 tally=DemandTally(lambda tenant: DemandCounter(engine.redis, tenant, clock)),
                 presence=Presence(engine.redis, settings.jobs.lease_seconds),
                 standing=Standing(pool),
+                published=published_by(settings),
                 sharing=await stack.enter_async_context(Sharing[Any, None]()),
                 clock=clock,
             )

@@ -23,6 +23,7 @@ from cache_pipeline.gateway.limits import RequestLimits
 from cache_pipeline.gateway.meter import Meter
 from cache_pipeline.gateway.presence import Presence
 from cache_pipeline.gateway.problem import Problem
+from cache_pipeline.gateway.published import Published
 from cache_pipeline.gateway.queue import JobQueue, QueueUnavailable
 from cache_pipeline.gateway.standing import Standing
 from cache_pipeline.gateway.tally import DemandTally
@@ -88,6 +89,7 @@ class Gateway:
         tally: counts what was asked for.
         repeats: which job a request sent again led to.
         presence, standing: which workers are there, and how reports and jobs stand; for whoever watches.
+        published: what the edge store offers; likewise.
         sharing: one piece of work for all identical callers of this process.
         clock: the time, in UTC.
     """
@@ -107,6 +109,7 @@ class Gateway:
     repeats: Repeats
     presence: Presence
     standing: Standing
+    published: Published
     sharing: Sharing[Any, None]
     clock: Callable[[], datetime]
 

@@ -48,7 +48,15 @@ FIRST_ANSWERS = Timed(
     ("lane",),
     _JOB_BUCKETS,
 )
-TIMED = (REQUESTS, WAITS, JOBS, FIRST_ANSWERS)
+#: What a flight is of: a whole answer, or one chunk that the vendor is asked for.
+FLIGHTS = ("answer", "chunk")
+FLIGHT_WAITS = Timed(
+    "flight_wait_seconds",
+    "From a worker's finding that another process or job fetches the same to what that fetched, or to its own turn",
+    ("what",),
+    _JOB_BUCKETS,
+)
+TIMED = (REQUESTS, WAITS, JOBS, FIRST_ANSWERS, FLIGHT_WAITS)
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,10 @@ class Meter:
     def joined(self) -> None:
         """Count a request that joined the job of another of the same meaning (G20)."""
         self._untold["joined"] += 1
+
+    def flew(self, seconds: float, *, whole: bool) -> None:
+        """Count a wait for somebody else's flight, of a whole answer or of a chunk (G20)."""
+        self.time(FLIGHT_WAITS, (FLIGHTS[0] if whole else FLIGHTS[1],), seconds)
 
     def retried(self) -> None:
         """Count a job that failed of what may pass, and is tried again."""

@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 
 from cache_pipeline.gateway.gateway import Gateway
 from cache_pipeline.gateway.job import JobState
-from cache_pipeline.gateway.meter import Distribution, Timed
-from cache_pipeline.gateway.vitals import dependencies, published
+from cache_pipeline.gateway.meter import FLIGHT_WAITS, FLIGHTS, Distribution, Timed
+from cache_pipeline.gateway.vitals import dependencies
 from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.report import Tier
 from cache_pipeline.tiers.ttl import report_freshness
@@ -28,6 +28,7 @@ _PREFIX = "cache_pipeline"
 _NO_ANSWERS = dict.fromkeys(("2xx", "3xx", "4xx", "429", "5xx", "none"), 0)
 #: Likewise: the first error is not the one that nobody hears of.
 _NO_ERRORS = {("none", "5xx"): 0.0}
+_NO_FLIGHTS = {(kind,): Distribution(0.0, (0.0,) * (len(FLIGHT_WAITS.buckets) + 1)) for kind in FLIGHTS}
 #: Below the ten seconds that Prometheus waits for a scrape.
 _PATIENCE_SECONDS = 4.0
 
@@ -87,7 +88,8 @@ async def _counted(gateway: Gateway) -> list[Metric]:
     retries = CounterMetricFamily(
         f"{_PREFIX}_job_retries", "Jobs begun again after a failure that may pass", value=counted.retries
     )
-    return [requests, waits, retries, *(_histogram(*each) for each in counted.timed.items())]
+    timed = {**counted.timed, FLIGHT_WAITS: {**_NO_FLIGHTS, **counted.timed[FLIGHT_WAITS]}}
+    return [requests, waits, retries, *(_histogram(*each) for each in timed.items())]
 
 
 def _histogram(timed: Timed, found: Mapping[tuple[str, ...], Distribution]) -> Metric:
@@ -128,14 +130,12 @@ async def _workers(gateway: Gateway) -> list[Metric]:
 
 
 async def _dependencies(gateway: Gateway) -> list[Metric]:
-    return [
-        _gauge_by(
-            "dependency",
-            "dependency_up",
-            "1 where a thing that the gateway stands on answers",
-            {each.name: float(each.ok) for each in await dependencies(gateway)},
-        )
-    ]
+    found, published = await asyncio.gather(dependencies(gateway), gateway.published.seen())
+    up = {each.name: float(each.ok) for each in found}
+    if published is not None:
+        # Of no account for answers, and so no part of readiness.
+        up["edge"] = float(published.ok)
+    return [_gauge_by("dependency", "dependency_up", "1 where a thing that the gateway stands on answers", up)]
 
 
 async def _reports(gateway: Gateway) -> list[Metric]:
@@ -180,14 +180,14 @@ async def _reports(gateway: Gateway) -> list[Metric]:
 
 
 async def _edge(gateway: Gateway) -> list[Metric]:
-    manifest = await published(gateway)
-    if manifest is None:
+    published = await gateway.published.seen()
+    if published is None or published.manifest is None:
         return []
     on_edge = {name: gateway.service.series(each) for name, each in gateway.reports.items() if Tier.edge in each.tiers}
     held = await gateway.standing.held(on_edge.values())
     behind: dict[str, float] = {}
     for name, series in on_edge.items():
-        history, dataset = held.get(series.id), manifest.datasets.get(name)
+        history, dataset = held.get(series.id), published.manifest.datasets.get(name)
         if history is not None and history.complete_through is not None:
             through = (dataset.complete_through if dataset else None) or history.complete_from
             behind[name] = max(0.0, _since(through or history.complete_through, history.complete_through))

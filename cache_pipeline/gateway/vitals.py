@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from cache_pipeline.gateway import wire
 from cache_pipeline.gateway.gateway import Gateway
-from cache_pipeline.service.engine import edge_tier
-from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.edge.manifest import Manifest
 
 _PATIENCE_SECONDS = 3.0
 
@@ -38,19 +33,3 @@ async def _looked_at(name: str, look: Callable[[], Awaitable[object]]) -> wire.D
         # The kind alone: messages of drivers may hold addresses and what was in a URL.
         return wire.Dependency(name=name, ok=False, detail=type(error).__name__)
     return wire.Dependency(name=name, ok=True)
-
-
-async def published(gateway: Gateway) -> Manifest | None:
-    """What the edge store offers; None where this machine was given none and has none of its own.
-
-    Raises:
-        EdgeStoreError: it cannot be read.
-    """
-    return await asyncio.to_thread(_manifest, gateway.settings)
-
-
-def _manifest(settings: Settings) -> Manifest | None:
-    # Opening a folder would make it.
-    if settings.edge_url is None and not Path(urlsplit(settings.edge_address).path, "v1", settings.tenant).exists():
-        return None
-    return edge_tier(settings).manifest()

@@ -106,6 +106,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; then end what was begun, or hand it back where it takes too long."""
         deliveries = self.queue.consume()
+        self.service.flights.on_wait = self.meter.flew
         working = [
             asyncio.create_task(each)
             for each in (self._take(deliveries), self._sweep(), self._hold(), self.meter.run())

@@ -119,6 +119,12 @@ def the_vendor_throttles(deployment):
     assert deployment.ask("queue_hour", interval(DAYS[5] + timedelta(hours=1), 1), wait=1).status_code == 202
 
 
+def the_edge_store_holds_no_manifest(deployment):
+    """Somebody has written something else there; what fell behind before is told of all the same."""
+    (manifest,) = (deployment.folder / "edge").rglob("manifest.json")
+    manifest.write_text("not a manifest")
+
+
 def the_worker_is_killed(deployment):
     deployment.worker.kill()
 
@@ -148,6 +154,7 @@ WHILE_IT_RUNS = {
     a_stranger_uses_the_queue: ["JobsParked"],
     redis_answers_late: ["AnswersSlow"],
     the_vendor_breaks_down: ["VendorFailing"],
+    the_edge_store_holds_no_manifest: ["EdgeUnreachable"],
     the_vendor_throttles: ["RateLimited", "Throttled", "QuotaExhausted"],
 }
 WITHOUT_A_WORKER = {

@@ -106,6 +106,22 @@ async def test_what_failed_and_was_tried_again_is_counted_and_so_are_answers_of_
         assert "first_answer_seconds_count" not in told
 
 
+async def test_waits_of_workers_for_what_is_being_fetched_elsewhere_are_told(open_api):
+    async with open_api(vendor={"job_seconds_base": 0.5}) as api:
+        before = await scraped(api)
+        assert before["flight_wait_seconds_count"] == {labelled(what="answer"): 0, labelled(what="chunk"): 0}
+        day = await api.http.get(URL)
+        hour = await api.http.get("/v1/reports/queue_hour?interval=2026-01-05T08:00:00Z/2026-01-05T10:00:00Z")
+        api.start_worker()
+        for each in (day, hour):
+            assert (await api.ended(each.headers["Location"]))["state"] == "done"
+        await api.stop_workers()
+        told = await scraped(api)
+        assert told["flight_wait_seconds_count"][labelled(what="chunk")] == 1
+        assert 0 < told["flight_wait_seconds_sum"][labelled(what="chunk")] < 20
+        assert told["flight_wait_seconds_count"][labelled(what="answer")] == 0
+
+
 async def test_what_a_worker_counted_outlives_it(open_api):
     async with open_api() as api:
         api.start_worker()

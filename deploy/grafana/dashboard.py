@@ -62,7 +62,7 @@ ROWS: dict[str, list[Shown]] = {
         ),
         Shown(
             "Stores",
-            "1 where PostgreSQL, Redis and the queue answer.",
+            "1 where PostgreSQL, Redis, the queue and the edge store answer.",
             [("min by (dependency) (cache_pipeline_dependency_up)", "{{dependency}}")],
             "none",
             "states",
@@ -140,6 +140,17 @@ ROWS: dict[str, list[Shown]] = {
             "Each would have been a query of the vendor (G20).",
             [("max(rate(cache_pipeline_single_flight_waits_total[$__rate_interval]))", "joined")],
             "reqps",
+        ),
+        Shown(
+            "Waits for what somebody else is fetching",
+            "By jobs of workers, of a whole answer or of one chunk: each would have been asked of the vendor twice (G20).",
+            [
+                (
+                    "max by (what) (rate(cache_pipeline_flight_wait_seconds_count[$__rate_interval]))",
+                    "{{what}}",
+                )
+            ],
+            "ops",
         ),
     ],
     "The vendor": [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Self
+from typing import Protocol, Self
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -24,6 +25,18 @@ LEASE_SECONDS = 15.0
 LOOK_SECONDS = 3.0
 
 
+class OnWait(Protocol):
+    """Hears of waits."""
+
+    def __call__(self, seconds: float, *, whole: bool) -> None:
+        """Hear of one."""
+        ...
+
+
+def _unheard(seconds: float, *, whole: bool) -> None:
+    del seconds, whole
+
+
 class Flights:
     """Flights by name, and within a name by interval. To be opened and closed, for it listens for landings elsewhere.
 
@@ -34,6 +47,9 @@ class Flights:
         redis: shared by all processes.
         lease_seconds: how long a dead holder keeps a flight.
         look_seconds: the longest wait between two looks.
+
+    Attributes:
+        on_wait: hears of every wait for somebody else's flight: seconds, and whether it was of all that is named.
     """
 
     def __init__(
@@ -44,6 +60,7 @@ class Flights:
         self._link = RedisLink("flights are single within each process only")
         self._lease, self._look = lease_seconds, look_seconds
         self._held: dict[str, dict[str, Flight]] = {}
+        self.on_wait: OnWait = _unheard
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,10 +84,18 @@ class Flights:
             said that there is nothing left to wait for.
         """
         flight, token = Flight.of(name, within), uuid4().hex
-        while not await self._taken_or_waited(flight, token):
+        began, waited = time.monotonic(), False
+        mine = await self._taken_or_waited(flight, token)
+        while not mine:
+            waited = True
             if await landed():
-                yield False
-                return
+                break
+            mine = await self._taken_or_waited(flight, token)
+        if waited:
+            self.on_wait(time.monotonic() - began, whole=within is None)
+        if not mine:
+            yield False
+            return
         extending = asyncio.create_task(self._keep(flight, token))
         try:
             yield True
