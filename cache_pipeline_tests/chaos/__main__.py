@@ -36,9 +36,9 @@ def _print(books: Books, seed: int, seconds: float, console: Console) -> None:
     table.add_section()
     table.add_row("requests in the fullest window ÷ the vendor's limit", f"{books.fullest:.2f}")
     table.add_row("jobs that failed, each with its reason", f"{books.failed.total()} of {_jobs(books)}")
-    for reason, times in books.failed.most_common():
-        table.add_row(f"  {reason}", str(times))
     console.print(table)
+    for reason, times in books.failed.most_common():
+        console.print(f"{times} failed of {reason}", highlight=False, soft_wrap=True)
     for kind in KINDS:
         for what in list(books.found[kind])[:_TOLD]:
             console.print(f"[red]{kind}[/]: {what}", highlight=False, soft_wrap=True)

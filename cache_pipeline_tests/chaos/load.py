@@ -156,9 +156,12 @@ async def backfills(system: System, books: Books, seed: int, over: asyncio.Event
 
 
 def around(report: Declared, restated: list[date]) -> tuple[date, date]:
-    """The first and the end of a report's days that days of the organisation reach into, in its own zone and with long calls."""
+    """The first and the end of a report's days around days of the organisation: so many that an answer may be cut.
+
+    At least a day before and after, for the report has a zone of its own, and calls are long.
+    """
     days = report.days()
-    first, last = min(restated) - timedelta(days=1), max(restated) + timedelta(days=1)
+    first, last = min(restated) - timedelta(days=4), max(restated) + timedelta(days=4)
     return max(first, days[0]), min(last, days[-1]) + timedelta(days=1)
 
 

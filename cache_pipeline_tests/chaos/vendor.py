@@ -15,7 +15,7 @@ _SETTLED = timedelta(minutes=20)
 SIMULATOR: dict[str, Any] = {
     "clients": CLIENTS,
     "organisation_zone": ORGANISATION.key,
-    "conversations_per_working_day": 1500,
+    "conversations_per_working_day": 4000,
     "reportdata_rate_limit": LIMIT,
     "genesys_rate_limit": LIMIT,
     "rate_limit_scope": "client",
@@ -84,6 +84,6 @@ REPORTS = (
         ("n_offered", "t_talk_sum"),
         "PT30M",
         "description: Offered by queue and half hour\nplatform: genesys\nquery_type: conversations\n"
-        "metrics: [nOffered, tTalk]\nvolume_metric: nOffered\nchunk: P1D\nfreshness: PT5S\n",
+        "metrics: [nOffered, tTalk]\nvolume_metric: nOffered\nchunk: P1W\nfreshness: PT5S\n",
     ),
 )

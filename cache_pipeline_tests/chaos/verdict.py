@@ -1,6 +1,7 @@
 """What must be true when all has settled: history, coverage, edge and the vendor's own counters held against the truth."""
 
 import asyncio
+import re
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ _KEPT_TWICE = """
     SELECT report, span::text, lower(span), upper(span), count(*) FROM cache_pipeline_state.upstream_query
     WHERE state = 'kept' AND upper(span) < asked_at - interval '10 minutes' GROUP BY 1, 2, 3, 4 HAVING count(*) > 1
 """
+_VERDICTS = "SELECT verdict, count(*) FROM cache_pipeline_state.chunk GROUP BY 1"
 _HANDLES = "SELECT count(handle) FROM cache_pipeline_state.upstream_query"
 
 
@@ -72,7 +74,8 @@ def _note_reason(job: str, problem: dict[str, str], books: Books) -> None:
     kind = problem.get("type", "").removeprefix(_TYPES)
     if not problem.get("type", "").startswith(_TYPES) or not problem.get("detail") or kind in ("", "internal"):
         books.note("lost", f"job {job} failed without a reason: {problem}")
-    books.failed[f"{kind}: {problem.get('detail', '')[:110]}"] += 1
+    told = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "…", problem.get("detail", ""))
+    books.failed[f"{kind}: {told}"] += 1
 
 
 async def _ended(http: httpx.AsyncClient, job: str) -> tuple[str, dict[str, str]]:
@@ -122,6 +125,8 @@ def judge(system: System, books: Books) -> None:
                 for report, again in system.asked_again
             ):
                 books.note("doubled", f"{name} {asked} was asked for and kept {times} times")
+        for verdict, times in connection.execute(_VERDICTS).fetchall():
+            books.counts[f"answers of the vendor that were judged {verdict}"] = times
         ((handles,),) = connection.execute(_HANDLES).fetchall()
     _quota(system, handles, books)
 
