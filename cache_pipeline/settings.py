@@ -215,6 +215,8 @@ class Settings(BaseSettings):
         jobs: the queue behind it.
         log: how log lines are written.
         traces: ``otlp`` sends spans to the collector of ``OTEL_EXPORTER_OTLP_ENDPOINT``; needs the extra ``otel``.
+        startup_seconds: how long gateway and workers wait, when they start, for a PostgreSQL that is not there yet; then they end,
+            with exit code 2. A URL that it refuses is told of at once.
         partitions_from: overrides every report's first day, for replays of past volumes.
         partitions_to: ends every report's partitions before this day, likewise.
     """
@@ -254,6 +256,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     log: LogSettings = LogSettings()
     traces: Literal["off", "otlp"] = "off"
+    startup_seconds: float = Field(default=120.0, ge=0)
     partitions_from: date | None = None
     partitions_to: date | None = None
 

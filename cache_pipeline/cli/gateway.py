@@ -11,7 +11,8 @@ from rich.console import Console
 
 from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.gateway.serve import serve_gateway, work
-from cache_pipeline.service.engine import declared_reports, migrate_history
+from cache_pipeline.service.engine import declared_reports
+from cache_pipeline.service.starting import migrate_when_there
 from cache_pipeline.settings import read_settings
 from cache_pipeline.telemetry.logs import set_up_logs
 from cache_pipeline.telemetry.traces import exporting
@@ -24,10 +25,15 @@ def gateway(host: str, port: int) -> None:
     """Serve the HTTP API; its jobs need a worker."""
     settings = read_settings()
     set_up_logs(settings.log, "gateway")
-    migrate_history(settings, declared_reports(settings))
+    reports = declared_reports(settings)
+    settings.required_postgres_url()
     with exporting(settings, "gateway"):
         serve_gateway(
-            settings, host, port, lambda url: click.echo(f"HTTP API on {url}; {url}/docs tells of it", err=True)
+            settings,
+            host,
+            port,
+            lambda url: click.echo(f"HTTP API on {url}; {url}/docs tells of it", err=True),
+            lambda: migrate_when_there(settings, reports),
         )
 
 
@@ -39,7 +45,7 @@ def worker() -> None:
 
     settings = read_settings()
     set_up_logs(settings.log, "worker")
-    migrate_history(settings, declared_reports(settings))
+    migrate_when_there(settings, declared_reports(settings))
 
     async def run() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()

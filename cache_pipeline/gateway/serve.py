@@ -18,6 +18,7 @@ from cache_pipeline.gateway.jobs import JobStore, connection_pool
 from cache_pipeline.gateway.meter import Meter
 from cache_pipeline.gateway.presence import Presence
 from cache_pipeline.gateway.queue import open_queue
+from cache_pipeline.gateway.starting import StoppedWhileStarting, prepared
 from cache_pipeline.gateway.tasks import running
 from cache_pipeline.gateway.worker import Worker
 from cache_pipeline.service.engine import declared_reports, open_service
@@ -30,17 +31,25 @@ _WORKER_CONNECTIONS = 8
 _WORKER_PATIENCE_SECONDS = 20.0
 
 
-def serve_gateway(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
+def serve_gateway(
+    settings: Settings,
+    host: str,
+    port: int,
+    announce: Callable[[str], None],
+    prepare: Callable[[], None] = lambda: None,
+) -> None:
     """Serve the HTTP API until Ctrl-C or SIGTERM.
 
     Args:
         settings: of the deployment.
         host: address to listen on.
         port: TCP port; 0 for any free one.
-        announce: told the base URL as soon as the port is taken.
+        announce: told the base URL as soon as it will be answered.
+        prepare: done before anything is served, but for ``/healthz`` and ``/readyz`` where it lasts.
 
     Raises:
         SettingsError: the port cannot be used, or the API would be open to the network without keys.
+        Exception: whatever ``prepare`` raises.
     """
     if settings.gateway.auth == "off" and host not in _LOOPBACK:
         raise SettingsError(
@@ -57,6 +66,10 @@ def serve_gateway(settings: Settings, host: str, port: int, announce: Callable[[
             raise SettingsError(
                 f"the gateway cannot listen on {host}:{port} ({error}): choose another --port"
             ) from error
+        try:
+            prepared(listener, prepare)
+        except StoppedWhileStarting:
+            return
         name = f"[{host}]" if ":" in host else host
         announce(f"http://{name}:{listener.getsockname()[1]}")
         config = uvicorn.Config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -36,6 +37,26 @@ UNREACHABLE = "cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the
 
 class HistoryUnavailable(RuntimeError):
     """PostgreSQL cannot be reached; the text says how to mend it, never the password."""
+
+
+class HistoryRefused(HistoryUnavailable):
+    """PostgreSQL is there and lets nobody in by that URL: to wait for it helps nothing."""
+
+
+#: What a server says of a URL that will never do, and what is to be mended; in English, as most servers are set up. One that says
+#: it otherwise is only waited for before it is told of.
+_REFUSALS = (
+    (r"password authentication failed|no password supplied", "user or password is wrong"),
+    (r'database ".*" does not exist', "its database does not exist: create it"),
+    (r'role ".*" does not exist', "its user does not exist"),
+    (
+        r"is not permitted to log in|no pg_hba\.conf entry|permission denied for database",
+        "its user may not log in from here",
+    ),
+    (r"server does not support SSL|certificate verify failed|certificate .* does not match", "TLS cannot be agreed on"),
+)
+#: A route that swallows everything would else hold a first try up for minutes.
+_CONNECT_SECONDS = 10
 
 
 class DeclarationConflict(RuntimeError):
@@ -98,17 +119,31 @@ def outdated(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ..
 @contextmanager
 def _connected(postgres_url: str) -> Generator[sa.Connection]:
     """A transaction that is committed at the end."""
-    engine = sa.create_engine(_sqlalchemy_url(postgres_url), poolclass=sa.pool.NullPool)
+    url = _sqlalchemy_url(postgres_url)
+    patience = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=patience)
     try:
         with engine.connect():
             pass
     except OperationalError as error:
-        raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
+        raise _unavailable(error) from error
     try:
         with engine.begin() as connection:
             yield connection
+    except OperationalError as error:
+        if not error.connection_invalidated:
+            raise
+        raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
     finally:
         engine.dispose()
+
+
+def _unavailable(error: OperationalError) -> HistoryUnavailable:
+    said = str(error.orig)
+    for pattern, mend in _REFUSALS:
+        if re.search(pattern, said):
+            return HistoryRefused(f"PostgreSQL refuses CACHE_PIPELINE_POSTGRES_URL: {mend}")
+    return HistoryUnavailable(f"PostgreSQL {UNREACHABLE}")
 
 
 def _config(connection: sa.Connection) -> Config:
