@@ -39,6 +39,7 @@ from cache_pipeline.upstream.errors import (
     UpstreamFaulted,
     UpstreamUnreachable,
 )
+from cache_pipeline.upstream.platforms.payload import BrokenBody
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
@@ -54,6 +55,7 @@ _STORE_AWAY = (psycopg.OperationalError, PoolTimeout)
 #: What may pass by itself. A submit that nobody can say of whether it was taken is made once more, as the ledger has it.
 _PASSING = (
     AmbiguousSubmit,
+    BrokenBody,
     HistoryUnavailable,
     JobFailed,
     JobOverdue,

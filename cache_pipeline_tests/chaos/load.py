@@ -3,6 +3,7 @@
 import asyncio
 import random
 import sys
+import time
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -18,6 +19,7 @@ from cache_pipeline_tests.chaos.vendor import REPORTS, Declared
 _ENDED = ("done", "failed", "cancelled")
 #: Questions about some hours, about some days, and about today with the wish for figures of now.
 _HOURS, _DAYS = 0.7, 0.2
+_CROWD_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Callers:
 
     async def run(self, number: int, over: asyncio.Event) -> None:
         """One caller."""
-        dice = random.Random(self._seed * 1000 + number)
+        dice, began = random.Random(self._seed * 1000 + number), time.monotonic()
         async with httpx.AsyncClient(base_url=self._url, timeout=10) as http:
             while not over.is_set():
                 try:
@@ -66,7 +68,9 @@ class Callers:
                 except httpx.HTTPError:
                     self._books.counts["requests to the API that failed"] += 1
                     await asyncio.sleep(0.2)
-                await asyncio.sleep(dice.uniform(0.02, 0.3))
+                # A crowd that fills the quota, and quieter times in which backfills get their share of it.
+                crowded = (time.monotonic() - began) % (2 * _CROWD_SECONDS) < _CROWD_SECONDS
+                await asyncio.sleep(dice.uniform(0.02, 0.3) if crowded else dice.uniform(1.0, 3.0))
 
     async def answered(self, http: httpx.AsyncClient, question: Question) -> bool:
         """Ask until there is an answer, and hold that against the truth; False where there is none for long."""
@@ -144,7 +148,7 @@ async def backfills(system: System, books: Books, seed: int, over: asyncio.Event
     while not over.is_set():
         report = dice.choice(REPORTS)
         days = report.days()
-        again = bool(system.truths.restated) and dice.random() < 0.3
+        again = bool(system.truths.restated) and dice.random() < 0.5
         if again:
             first, end = around(report, [dice.choice(system.truths.restated)])
             system.asked_again.append((report.name, Interval(report.midnight(first), report.midnight(end))))

@@ -82,7 +82,7 @@ def _deck(dice: random.Random) -> list[tuple[str, str, float, float]]:
     cards += [("stall", link, dice.uniform(0.5, 4.0), 0.0) for link in LINKS]
     cards += [("slow", link, dice.uniform(2.0, 5.0), round(dice.uniform(0.02, 0.2), 3)) for link in LINKS]
     cards += [("fault", name, 0.0, float(dice.randint(1, most))) for name, most in FAULTS.items()]
-    cards += [("truncation", "answers", dice.uniform(2.0, 6.0), float(dice.choice(CUT_ROWS)))]
+    cards += [("truncation", "answers", dice.uniform(4.0, 10.0), float(dice.choice(CUT_ROWS)))]
     cards += [("restatement", "final figures", 0.0, float(dice.randint(*RESTATED_DAYS_AGO)))]
     cards += [("disk", "edge", dice.uniform(2.0, 5.0), 0.0)]
     # What matters most strikes twice as often.

@@ -122,6 +122,17 @@ async def test_waits_of_workers_for_what_is_being_fetched_elsewhere_are_told(ope
         assert told["flight_wait_seconds_count"][labelled(what="answer")] == 0
 
 
+async def test_an_answer_cut_off_on_its_way_is_asked_for_once_more_by_its_job(open_api, monkeypatch):
+    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.gateway.worker._FIRST_PAUSE_SECONDS", 0.1)
+    async with open_api() as api:
+        await api.vendor.post("/simulator/faults", json={"truncate_bodies": 1})
+        api.start_worker()
+        assert (await api.ended((await api.http.get(URL)).headers["Location"]))["state"] == "done"
+        await api.stop_workers()
+        assert (await scraped(api))["job_retries_total"][()] == 1
+
+
 async def test_what_a_worker_counted_outlives_it(open_api):
     async with open_api() as api:
         api.start_worker()

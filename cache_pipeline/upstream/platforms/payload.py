@@ -14,11 +14,15 @@ from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.http import httpx
 
 
+class BrokenBody(SchemaMismatch):
+    """A body that is not even JSON: cut off, or of a proxy on the way; the next one may be whole."""
+
+
 def read_json(response: httpx.Response) -> object:
     """The body as JSON.
 
     Raises:
-        SchemaMismatch: not JSON (a cut-off body is not).
+        BrokenBody: not JSON (a cut-off body is not).
     """
     try:
         return json.loads(response.content)
@@ -26,15 +30,15 @@ def read_json(response: httpx.Response) -> object:
         raise _no_json(response, error) from error
 
 
-def _no_json(response: httpx.Response, error: Exception) -> SchemaMismatch:
-    return SchemaMismatch(f"{response.request.url.path} answered with a body that is not JSON: {error}")
+def _no_json(response: httpx.Response, error: Exception) -> BrokenBody:
+    return BrokenBody(f"{response.request.url.path} answered with a body that is not JSON: {error}")
 
 
 def read_object(response: httpx.Response) -> Mapping[str, object]:
     """The body as a JSON object.
 
     Raises:
-        SchemaMismatch: not JSON (a cut-off body is not), or not an object.
+        SchemaMismatch: not an object, or, as BrokenBody, not JSON.
     """
     body = read_json(response)
     return _mapping(body, response.request.url.path)
