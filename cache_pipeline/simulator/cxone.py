@@ -28,6 +28,7 @@ from starlette.routing import Route
 
 from cache_pipeline.simulator import jobs
 from cache_pipeline.simulator.body import read_json
+from cache_pipeline.simulator.broken import broken_answer
 from cache_pipeline.simulator.calls import Calls, Sight
 from cache_pipeline.simulator.cxone_login import login_routes
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
@@ -197,8 +198,13 @@ class Cxone:
         if not right or self.simulator.clock.now() > int(expires):
             return Response("Request has expired", 403)
         job = self.store.find(job_id, self.simulator.clock.now())
-        self.simulator.counters.count(f"GET {_FILES}/{{id}}", "file", None, 200)
-        return Response(jobs.finished_result(job), media_type="text/csv")
+        faults = self.simulator.faults
+        failed = faults.take("server_errors")
+        status = faults.current.server_error_status if failed else 200
+        self.simulator.counters.count(f"GET {_FILES}/{{id}}", "file", None, status)
+        if failed:
+            return Response("We encountered an internal error. Please try again.", status)
+        return broken_answer(Response(jobs.finished_result(job), media_type="text/csv"), faults)
 
     def _signature(self, job_id: str, expires: int) -> str:
         return hmac.new(self.key, f"{job_id}/{expires}".encode(), hashlib.sha256).hexdigest()

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
 from cache_pipeline_tests.service.conftest import NOON, REPORT, OpenWorld
 
 
@@ -20,3 +21,32 @@ async def test_a_vendor_whose_clock_is_off_does_not_make_the_future_final(open_w
     assert all(end <= NOON for end in final)
     assert coverage.provisional
     assert bool(final) == (hours > 0 or NOON - timedelta(hours=2) > today.start)
+
+
+@pytest.mark.parametrize("hours", [-2, 26])
+async def test_a_data_lake_whose_clock_is_off_does_not_make_unended_conversations_final(
+    open_world: OpenWorld, hours: int
+) -> None:
+    today = Interval(NOON - timedelta(hours=12), NOON + timedelta(hours=12))
+    report = Report.model_validate(
+        {
+            "report": "conversations",
+            "description": "Each conversation",
+            "platform": "genesys",
+            "query_type": "conversations",
+            "rows": "conversations",
+            "group_by": [],
+            "metrics": ["nOffered"],
+            "granularity": "PT1H",
+            "partition": "day",
+            "start": "2026-01-01",
+            "tiers": ["history"],
+        }
+    )
+    async with open_world(report, conversations_per_working_day=200) as world:
+        await world.faults(clock_offset_seconds=hours * 3600)
+        await world.service.answer(report, today)
+        coverage = await asyncio.to_thread(world.service.history.coverage, world.service.series(report))
+    final = [part.end for part in coverage.complete]
+    assert all(end <= NOON + timedelta(hours=min(hours, 0)) for end in final)
+    assert coverage.provisional
