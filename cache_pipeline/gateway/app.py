@@ -11,17 +11,20 @@ from typing import Any
 import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 
 from cache_pipeline.gateway import jobs_api, operations_api, reports_api, wire
 from cache_pipeline.gateway.body_limit import BodyLimit
 from cache_pipeline.gateway.correlation import Correlation
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.gateway import Gateway
+from cache_pipeline.gateway.heads import Heads, allowed
 from cache_pipeline.gateway.hot_reads import HotReads
 from cache_pipeline.gateway.idempotency import Repeats
 from cache_pipeline.gateway.jobs import JobStore, connection_pool
@@ -46,6 +49,7 @@ from cache_pipeline.tiers.flights import Sharing
 from cache_pipeline.tiers.schema import HistoryUnavailable
 
 _LOG = logging.getLogger(__name__)
+_ROUTERS = (reports_api.router, jobs_api.router, operations_api.router)
 _CONNECTIONS = 16
 _EXPOSED = [
     "Age",
@@ -123,12 +127,13 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    for part in (reports_api, jobs_api, operations_api):
-        app.include_router(part.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, most_bytes=settings.gateway.max_body_bytes)
     app.add_middleware(Correlation)
     app.add_middleware(HotReads)
+    app.add_middleware(Heads)
     if settings.gateway.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -164,14 +169,15 @@ def _tell_problems(app: FastAPI) -> None:
         what = "Redis" if isinstance(error, RedisError) else "PostgreSQL"
         return Problem("unavailable", 503, f"{what} is away for the moment", headers={"Retry-After": "5"}).response()
 
-    async def refused(_request: Request, error: Exception) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             return of_error(error).response()
         kind, detail = {
             404: ("no-such-path", "there is nothing at this path: see /docs, or /openapi.json"),
             405: ("method-not-allowed", "this path has other methods"),
         }.get(error.status_code, ("http", error.detail))
-        return Problem(kind, error.status_code, detail, headers=error.headers or {}).response()
+        headers = {**(error.headers or {}), **_allow(request, error.status_code)}
+        return Problem(kind, error.status_code, detail, headers=headers).response()
 
     async def invalid(request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestValidationError):
@@ -187,6 +193,15 @@ def _tell_problems(app: FastAPI) -> None:
         app.add_exception_handler(kind, away)
     for kind in (Problem, QueryError, PlatformNotConfigured, HistoryUnavailable, Exception):
         app.add_exception_handler(kind, told)
+
+
+def _allow(request: Request, status: int) -> dict[str, str]:
+    """Which methods a path has, told where another was used: Starlette tells those of its first route alone."""
+    if status != 405:
+        return {}
+    routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {"Allow": allowed({method for route in here for method in route.methods or ()}, request.url.path)}
 
 
 def _invalid(error: RequestValidationError) -> Problem:

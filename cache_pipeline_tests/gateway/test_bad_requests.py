@@ -78,6 +78,15 @@ async def test_a_problem_is_named_by_its_type_in_words(open_api):
         assert (await api.http.get("/")).headers["Location"] == "/docs"
 
 
+@pytest.mark.parametrize(
+    ("path", "allow"), [(BASE, "GET, HEAD, POST"), ("/v1/jobs/17", "DELETE, GET, HEAD"), ("/v1/queries", "POST")]
+)
+async def test_a_method_that_a_path_has_not_is_told_with_those_it_has(open_api, path, allow):
+    async with open_api() as api:
+        answer = await api.http.put(path, json={})
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allow)
+
+
 async def test_a_body_of_another_kind_is_told_what_kind_is_wanted(open_api):
     async with open_api() as api:
         for kind in ("text/plain", "application/x-www-form-urlencoded", "text/xml; charset=utf-8"):

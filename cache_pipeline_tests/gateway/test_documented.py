@@ -49,7 +49,7 @@ def documented(open_api):
                 "http://127.0.0.1:8080": url,
                 "2026-11-16": "2026-01-05",
                 "2026-11-17": "2026-01-06",
-                "cp_…": key,
+                "cp_YOUR_KEY": key,
             }
 
             def here(text):

@@ -93,3 +93,14 @@ async def test_a_narrowed_job_is_followed_to_its_own_answer(open_api):
         job = await api.ended(missed.headers["Location"])
         answer = await api.http.get(job["links"]["result"])
         assert (answer.status_code, len(answer.json()["rows"])) == (200, 1)
+
+
+async def test_head_is_told_what_get_would_be(open_api):
+    async with open_api() as api:
+        await filled(api)
+        for path in (URL, "/v1/reports", "/healthz", "/v2/nothing"):
+            got, head = await api.http.get(path), await api.http.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["Content-Length"] == got.headers["Content-Length"]
+            assert head.headers.get("ETag") == got.headers.get("ETag")
+        assert (await api.http.head("/v1/jobs/17/events")).headers["Allow"] == "GET"
