@@ -75,15 +75,19 @@ class EngineResource(dg.ConfigurableResource[None]):
     """Opens the engine by the settings of the process that runs a step; nothing happens before that."""
 
     _run_id: str | None = PrivateAttr(default=None)
+    _settings: Settings | None = PrivateAttr(default=None)
 
     @property
     def settings(self) -> Settings:
         """Those of the process's environment: a run may be executed far from where it was launched."""
-        return read_settings()
+        if self._settings is None:
+            self._settings = read_settings()
+        return self._settings
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Keep the run's id, which log lines and spans are told under."""
+        """Keep the run's id, which log lines and spans are told under, and read the settings anew."""
         self._run_id = context.run.run_id if context.run else None
+        self._settings = None
 
     @asynccontextmanager
     async def service(self) -> AsyncGenerator[ReportService]:

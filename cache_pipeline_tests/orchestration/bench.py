@@ -195,12 +195,15 @@ def all_words(instance: dg.DagsterInstance, run_id: str) -> str:
     return "\n".join(dg.serialize_value(entry) for entry in instance.all_logs(run_id))
 
 
-def set_account(patch: pytest.MonkeyPatch, platform: str, url: str, clients: dict[str, str] = SECRETS) -> None:
+def set_account(
+    patch: pytest.MonkeyPatch, platform: str, url: str, clients: dict[str, str] = SECRETS, **limits: float
+) -> None:
     account = {
         "base_url": url,
         "login_url": f"{url}/oauth/token",
         "clients": [{"client_id": name, "client_secret": secret} for name, secret in clients.items()],
         "requests_per_window": 5000,
+        **limits,
     }
     patch.setenv(f"CACHE_PIPELINE_{platform.upper()}", json.dumps(account))
 

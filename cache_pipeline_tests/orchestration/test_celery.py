@@ -14,12 +14,24 @@ import pytest
 import yaml
 
 from cache_pipeline.query.interval import IntervalSet
-from cache_pipeline_tests.orchestration.bench import LAYERS, Bench, materialized
+from cache_pipeline_tests.orchestration.bench import (
+    LAYERS,
+    SMALL_VENDOR,
+    Bench,
+    bench_of,
+    declared,
+    materialized,
+    set_account,
+)
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 DAYS = [f"2024-06-{day:02}" for day in range(3, 6)]
-SECONDS = 150.0
+SECONDS = 240.0
+CLIENTS = 2
+#: Of one client, by the vendor; the days' requests fill it several times over.
+REQUESTS, WINDOW_SECONDS = 12, 8.0
+REQUESTS_A_DAY = 24
 
 
 @contextmanager
@@ -77,11 +89,14 @@ def _workers_that_said(folder: Path, *words: str) -> set[str]:
     not os.environ.get("CACHE_PIPELINE_TEST_CELERY"),
     reason="waits minutes for lost runs to be given up: CACHE_PIPELINE_TEST_CELERY=1 runs it",
 )
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_two_workers_share_a_backfill_and_the_quota_and_one_may_be_killed(
-    bench: Bench, celery_home: Path, servers: pytest.MonkeyPatch
+    servers: pytest.MonkeyPatch, celery_home: Path, tmp_path: Path
 ) -> None:
-    with ExitStack() as stack:
+    vendor = SMALL_VENDOR.model_copy(update={"genesys_rate_limit": REQUESTS, "rate_window_seconds": WINDOW_SECONDS})
+    with bench_of(servers, tmp_path, declared(chunk="PT1H"), vendor) as bench, ExitStack() as stack:
+        limits = {"requests_per_window": REQUESTS, "window_seconds": WINDOW_SECONDS}
+        set_account(servers, "genesys", str(bench.admin.base_url).rstrip("/"), **limits)
         doomed = _worker(stack, celery_home, "w1")
         _worker(stack, celery_home, "w2")
         stack.enter_context(running(celery_home / "daemon.log", BIN / "dagster-daemon", "run", "-w", "workspace.yaml"))
@@ -93,15 +108,23 @@ def test_two_workers_share_a_backfill_and_the_quota_and_one_may_be_killed(
                 "both workers have taken runs",
                 lambda: _workers_that_said(celery_home, "execute_job", "received") == {"w1", "w2"},
             )
+            until("the vendor's windows are filling", lambda: _summary(bench)["sync_queries"] > REQUESTS)
             os.killpg(doomed.pid, signal.SIGKILL)
             until("the lost run is failed and the others end", lambda: not instance.get_runs(_UNFINISHED, limit=1))
             if _everywhere(bench, instance) != set(DAYS):
                 _launch()
             until("every day is in every tier", lambda: _everywhere(bench, instance) == set(DAYS))
-    assert bench.coverage().complete == IntervalSet([bench.interval(DAYS[0], DAYS[-1])])
-    counters = bench.admin.get("/simulator/counters").json()["summary"]
-    assert counters["rejected_429"] == 0
-    assert counters["sync_queries"] >= len(DAYS)
+        assert bench.coverage().complete == IntervalSet([bench.interval(DAYS[0], DAYS[-1])])
+        asked = bench.admin.get("/simulator/counters").json()
+        assert asked["summary"]["rejected_429"] == 0
+        assert asked["summary"]["sync_queries"] >= len(DAYS) * REQUESTS_A_DAY
+        # Otherwise two workers that did not share the quota would have had no 429 either.
+        assert len(asked["fullest"]) == CLIENTS
+        assert min(asked["fullest"].values()) > 0.5
+
+
+def _summary(bench: Bench) -> dict[str, int]:
+    return bench.admin.get("/simulator/counters").json()["summary"]
 
 
 _UNFINISHED = dg.RunsFilter(
@@ -113,7 +136,7 @@ def _launch() -> None:
     """What the UI's backfill does, from the command line."""
     command = [BIN / "dagster", "job", "backfill", "-w", "workspace.yaml", "-j", "calls_hour_job", "--noprompt"]
     # A worker that is lost with its machine is told from a busy one by this alone.
-    tags = '{"dagster/max_runtime": "40"}'
+    tags = '{"dagster/max_runtime": "60"}'
     days = ["--from", DAYS[0], "--to", DAYS[-1], "--tags", tags]
     subprocess.run([*command, *days], cwd=PROJECT, check=True, capture_output=True, timeout=SECONDS)
 
