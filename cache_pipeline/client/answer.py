@@ -84,7 +84,15 @@ class Progress:
 
 
 def headers_of(key: str | None) -> dict[str, str]:
-    """What every request bears."""
+    """What every request bears.
+
+    Raises:
+        ValueError: the key cannot be one of the API's.
+    """
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ValueError(
+            "the key holds characters that no key has: take the whole of what `cache-pipeline keys create` printed"
+        )
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -128,6 +136,11 @@ def _document(response: httpx.Response) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
+def refused(response: httpx.Response) -> ApiError:
+    """What an error response says."""
+    return ApiError(response.status_code, _document(response))
+
+
 def read(response: httpx.Response) -> Answer | Progress:
     """What a response to a question says.
 
@@ -137,7 +150,7 @@ def read(response: httpx.Response) -> Answer | Progress:
     if response.status_code == 202:
         return read_job(response)
     if response.status_code != 200:
-        raise ApiError(response.status_code, _document(response))
+        raise refused(response)
     provisional = response.headers.get("Provisional-From")
     return Answer(
         table=pa.ipc.open_stream(response.content).read_all(),
@@ -155,7 +168,7 @@ def read_job(response: httpx.Response) -> Progress:
         ApiError: the response is an error.
     """
     if response.status_code not in (200, 202):
-        raise ApiError(response.status_code, _document(response))
+        raise refused(response)
     job = _document(response)
     return Progress(
         job_id=UUID(job["id"]),

@@ -5,23 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from cache_pipeline.client.answer import (
-    Answer,
-    Progress,
-    asking,
-    headers_of,
-    question,
-    read,
-    read_job,
-    result_of,
-)
+from cache_pipeline.client.answer import Answer, Progress, headers_of, question
+from cache_pipeline.client.steps import ANSWER_SECONDS, Asking, Pause, Send, Steps, listing
 
-_WAIT_SECONDS = 20.0
-_MARGIN_SECONDS = 15.0
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -38,7 +30,7 @@ class AsyncClient:
         """Keep where to ask; the arguments are those of ``Client``."""
         self._timeout = timeout
         self._http = httpx.AsyncClient(
-            base_url=url, headers=headers_of(key), timeout=_WAIT_SECONDS + _MARGIN_SECONDS, transport=transport
+            base_url=url, headers=headers_of(key), timeout=ANSWER_SECONDS, transport=transport
         )
 
     async def __aenter__(self) -> Self:
@@ -53,10 +45,7 @@ class AsyncClient:
 
     async def reports(self) -> list[dict[str, Any]]:
         """The reports that the key may ask for."""
-        response = await self._http.get("/v1/reports")
-        if response.status_code != 200:
-            read(response)
-        return response.json()["reports"]
+        return await self._run(listing())
 
     async def query(
         self,
@@ -72,21 +61,22 @@ class AsyncClient:
     ) -> Answer:
         """The finished answer; arguments and errors are those of ``Client.query``."""
         body = question(interval, group_by, metrics, granularity, time_zone, filters)
-        deadline = time.monotonic() + self._timeout
-        found = read(await self._http.post(f"/v1/reports/{report}", json=body, headers=asking(_WAIT_SECONDS)))
-        while isinstance(found, Progress):
-            found = await self._followed(found, on_progress, deadline)
-        return found
+        return await self._run(Asking(report, body, on_progress, self._timeout, time.monotonic).steps())
 
-    async def _followed(
-        self, job: Progress, on_progress: Callable[[Progress], None] | None, deadline: float
-    ) -> Answer | Progress:
+    async def _run(self, steps: Steps[T]) -> T:
+        go_on: Callable[[], Send | Pause] = partial(next, steps)
         while True:
-            if on_progress is not None:
-                on_progress(job)
-            if job.ended:
-                return read(await self._http.get(result_of(job), headers=asking(_WAIT_SECONDS)))
-            if time.monotonic() + job.retry_after > deadline:
-                raise TimeoutError(f"job {job.job_id} was not done within {self._timeout:.0f} s; it goes on")
-            await asyncio.sleep(job.retry_after)
-            job = read_job(await self._http.get(f"/v1/jobs/{job.job_id}"))
+            try:
+                step = go_on()
+            except StopIteration as ended:
+                return ended.value
+            go_on = partial(next, steps)
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+                continue
+            try:
+                response = await self._http.request(step.method, step.path, json=step.body, headers=step.headers)
+            except httpx.TransportError as error:
+                go_on = partial(steps.throw, error)
+            else:
+                go_on = partial(steps.send, response)

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from cache_pipeline.client.answer import (
-    Answer,
-    Progress,
-    asking,
-    headers_of,
-    question,
-    read,
-    read_job,
-    result_of,
-)
+from cache_pipeline.client.answer import Answer, Progress, headers_of, question
+from cache_pipeline.client.steps import ANSWER_SECONDS, Asking, Pause, Send, Steps, listing
 
-_WAIT_SECONDS = 20.0
-_MARGIN_SECONDS = 15.0
+T = TypeVar("T")
 
 
 class Client:
@@ -38,9 +30,7 @@ class Client:
             transport: how requests are sent, for tests.
         """
         self._timeout = timeout
-        self._http = httpx.Client(
-            base_url=url, headers=headers_of(key), timeout=_WAIT_SECONDS + _MARGIN_SECONDS, transport=transport
-        )
+        self._http = httpx.Client(base_url=url, headers=headers_of(key), timeout=ANSWER_SECONDS, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -54,10 +44,7 @@ class Client:
 
     def reports(self) -> list[dict[str, Any]]:
         """The reports that the key may ask for."""
-        response = self._http.get("/v1/reports")
-        if response.status_code != 200:
-            read(response)
-        return response.json()["reports"]
+        return self._run(listing())
 
     def query(
         self,
@@ -84,26 +71,28 @@ class Client:
             on_progress: hears of the job, where there is one.
 
         Raises:
-            ApiError: the API refused.
+            ApiError: the API refused; where it says when to come back (429, 503) that is waited for within the timeout.
             JobFailed: the job ended without an answer.
             TimeoutError: it took too long; the job goes on, and asking again finds it.
+            httpx.TransportError: the API cannot be reached. Once there is a job, that is tried again within the timeout.
         """
         body = question(interval, group_by, metrics, granularity, time_zone, filters)
-        deadline = time.monotonic() + self._timeout
-        found = read(self._http.post(f"/v1/reports/{report}", json=body, headers=asking(_WAIT_SECONDS)))
-        while isinstance(found, Progress):
-            found = self._followed(found, on_progress, deadline)
-        return found
+        return self._run(Asking(report, body, on_progress, self._timeout, time.monotonic).steps())
 
-    def _followed(
-        self, job: Progress, on_progress: Callable[[Progress], None] | None, deadline: float
-    ) -> Answer | Progress:
+    def _run(self, steps: Steps[T]) -> T:
+        go_on: Callable[[], Send | Pause] = partial(next, steps)
         while True:
-            if on_progress is not None:
-                on_progress(job)
-            if job.ended:
-                return read(self._http.get(result_of(job), headers=asking(_WAIT_SECONDS)))
-            if time.monotonic() + job.retry_after > deadline:
-                raise TimeoutError(f"job {job.job_id} was not done within {self._timeout:.0f} s; it goes on")
-            time.sleep(job.retry_after)
-            job = read_job(self._http.get(f"/v1/jobs/{job.job_id}"))
+            try:
+                step = go_on()
+            except StopIteration as ended:
+                return ended.value
+            go_on = partial(next, steps)
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                continue
+            try:
+                response = self._http.request(step.method, step.path, json=step.body, headers=step.headers)
+            except httpx.TransportError as error:
+                go_on = partial(steps.throw, error)
+            else:
+                go_on = partial(steps.send, response)
