@@ -18,7 +18,7 @@ from cache_pipeline_tests.chaos.vendor import REPORTS, Declared
 
 _ENDED = ("done", "failed", "cancelled")
 #: Questions about some hours, about some days, and about today with the wish for figures of now.
-_HOURS, _DAYS = 0.7, 0.2
+_HOURS, _DAYS = 0.6, 0.2
 _CROWD_SECONDS = 15.0
 
 
@@ -71,6 +71,33 @@ class Callers:
                 # A crowd that fills the quota, and quieter times in which backfills get their share of it.
                 crowded = (time.monotonic() - began) % (2 * _CROWD_SECONDS) < _CROWD_SECONDS
                 await asyncio.sleep(dice.uniform(0.02, 0.3) if crowded else dice.uniform(1.0, 3.0))
+
+    async def weeks(self, cuts: asyncio.Queue[None], over: asyncio.Event) -> None:
+        """Ask for a whole week whenever answers are cut: for one that nobody has asked for."""
+        unasked = [
+            Question(each, each.interval(day, day + timedelta(days=7))) for each in REPORTS for day in each.weeks()
+        ]
+        random.Random(self._seed).shuffle(unasked)
+        async with httpx.AsyncClient(base_url=self._url, timeout=10) as http:
+            while unasked and not over.is_set():
+                try:
+                    await asyncio.wait_for(cuts.get(), 0.5)
+                except TimeoutError:
+                    continue
+                for question in [unasked.pop() for _ in range(min(2, len(unasked)))]:
+                    await self._promised(http, question)
+
+    async def _promised(self, http: httpx.AsyncClient, question: Question) -> None:
+        try:
+            answer = await http.get(
+                question.path, params={"interval": question.interval}, headers={"Prefer": "respond-async"}
+            )
+        except httpx.HTTPError:
+            self._books.counts["requests to the API that failed"] += 1
+            return
+        if answer.status_code == 202:
+            self.acknowledged[answer.json()["id"]] = question
+            self._books.counts["weeks asked for while answers were cut"] += 1
 
     async def answered(self, http: httpx.AsyncClient, question: Question) -> bool:
         """Ask until there is an answer, and hold that against the truth; False where there is none for long."""
@@ -126,7 +153,7 @@ class Callers:
 
 def _question(dice: random.Random) -> Question:
     report, kind = dice.choice(REPORTS), dice.random()
-    days = [*report.days(), report.today()]
+    days = [*report.recent_days(), report.today()]
     if kind < _HOURS:
         midnight = report.midnight(dice.choice(days[:-1]))
         first = midnight + timedelta(hours=dice.randrange(20))
@@ -147,7 +174,7 @@ async def backfills(system: System, books: Books, seed: int, over: asyncio.Event
     dice = random.Random(seed)
     while not over.is_set():
         report = dice.choice(REPORTS)
-        days = report.days()
+        days = report.recent_days()
         again = bool(system.truths.restated) and dice.random() < 0.5
         if again:
             first, end = around(report, [dice.choice(system.truths.restated)])

@@ -68,6 +68,7 @@ class Run:
     async def _trouble(self, system: System, callers: Callers, books: Books) -> None:
         over, began = asyncio.Event(), time.monotonic()
         load = [asyncio.create_task(callers.run(number, over)) for number in range(_CALLERS)]
+        load.append(asyncio.create_task(callers.weeks(system.cuts, over)))
         load.append(asyncio.create_task(backfills(system, books, self.seed, over)))
         struck: list[asyncio.Task[None]] = []
         busy: dict[str, asyncio.Lock] = {}

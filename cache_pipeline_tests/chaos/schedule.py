@@ -86,6 +86,6 @@ def _deck(dice: random.Random) -> list[tuple[str, str, float, float]]:
     cards += [("restatement", "final figures", 0.0, float(dice.randint(*RESTATED_DAYS_AGO)))]
     cards += [("disk", "edge", dice.uniform(2.0, 5.0), 0.0)]
     # What matters most strikes twice as often.
-    cards += [("kill", target, dice.uniform(0.1, 2.5), 0.0) for target in ("worker-1", "worker-2", "dagster")]
+    cards += [("kill", target, dice.uniform(0.1, 2.5), 0.0) for target in ("worker-1", "worker-2")]
     dice.shuffle(cards)
     return cards

@@ -51,6 +51,7 @@ class System:
         gateway_url, vendor_url: not through a proxy.
         dagster: the backfill that runs, or ran last.
         truths: what the vendor holds.
+        cuts: told whenever the vendor begins to cut its answers.
         asked_again: intervals of reports that were asked of the vendor whatever history held.
     """
 
@@ -64,6 +65,7 @@ class System:
         self.gateway_url = f"http://127.0.0.1:{self._gateway_port}"
         self.vendor_url = f"http://127.0.0.1:{self._vendor_port}"
         self.truths = Truths(self.vendor_url)
+        self.cuts: asyncio.Queue[None] = asyncio.Queue()
         self.asked_again: list[tuple[str, Interval]] = []
         self.edge_url = f"file://{folder / 'edge'}/v1/default"
         self.links = {
@@ -181,6 +183,7 @@ class System:
 
     async def _truncate(self, strike: Strike) -> None:
         await self._set_faults({"max_rows": int(strike.amount)})
+        self.cuts.put_nowait(None)
         await asyncio.sleep(strike.seconds)
         await self._set_faults({"max_rows": None})
 

@@ -12,7 +12,7 @@ _SEED, _SECONDS = 15, 12.0
 @pytest.mark.timeout(600)
 async def test_nothing_is_lost_partial_doubled_or_over_quota(tmp_path, monkeypatch):
     # As many as restatements reach back.
-    monkeypatch.setattr(vendor, "DAYS", 22)
+    monkeypatch.setattr(vendor, "DAYS", 21)
     strikes = schedule(_SEED, _SECONDS, pause=(0.5, 1.2))
     books = await Run(tmp_path, _SEED, _SECONDS, strikes, lambda what, share: None).go()
     assert books.clean, books.found

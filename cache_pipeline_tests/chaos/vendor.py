@@ -8,7 +8,9 @@ from zoneinfo import ZoneInfo
 CLIENTS = {"chaos-1": "first-secret-of-chaos", "chaos-2": "second-secret-of-chaos"}
 #: Requests in a window of so many seconds for each client: a minute in a sixth of the time.
 LIMIT, WINDOW_SECONDS = 40, 10.0
-DAYS = 40
+DAYS = 47
+#: The last of them are asked for in small pieces; the weeks before as wholes, so that their answers are long enough to be cut.
+RECENT_DAYS = 19
 ORGANISATION = ZoneInfo("Europe/Berlin")
 _SETTLED = timedelta(minutes=20)
 
@@ -56,6 +58,15 @@ class Declared:
     def days(self) -> list[date]:
         """Those that are backfilled; all of them have ended."""
         return [self.today() - timedelta(days=number) for number in range(DAYS, 0, -1)]
+
+    def recent_days(self) -> list[date]:
+        """The last of these."""
+        return self.days()[-RECENT_DAYS:]
+
+    def weeks(self) -> list[date]:
+        """Mondays of the whole weeks before, in each of which one query may ask for everything."""
+        older = self.days()[:-RECENT_DAYS]
+        return [day for day in older if day.weekday() == 0 and day + timedelta(days=7) <= older[-1] + timedelta(days=1)]
 
     def interval(self, first: date, end: date) -> str:
         """``start/end`` of local days, in UTC."""
