@@ -15,6 +15,8 @@ from cache_pipeline.tiers.schema import UNREACHABLE, HistoryUnavailable
 #: As many as the threads that an engine blocks with history, and some for streams that are read slowly.
 MOST_CONNECTIONS = 12
 _PATIENCE_SECONDS = 20.0
+#: PostgreSQL's class of errors for resources that it lacks.
+_INSUFFICIENT = "53"
 #: One that has lain for longer is asked whether it lives: the server may have been started anew.
 _TRUSTED_SECONDS = 1.0
 
@@ -33,7 +35,7 @@ class Connections:
         """A cursor; what it did is committed at the end, and rolled back where something is raised.
 
         Raises:
-            HistoryUnavailable: the server cannot be reached, or all connections have been in use for 20 s.
+            HistoryUnavailable: the server cannot be reached or lacks room, or all connections have been in use for 20 s.
         """
         if not self._free.acquire(timeout=_PATIENCE_SECONDS):
             raise HistoryUnavailable("every connection to history is in use: something holds them for too long")
@@ -47,6 +49,7 @@ class Connections:
                 lives = _rolled_back(connection)
                 if lives:
                     self._put(connection)
+                    _tell_of_want(error)
                 elif isinstance(error, dbapi.Error | OSError):
                     raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
                 raise
@@ -79,6 +82,18 @@ class Connections:
             _end(connection)
         else:
             self._idle.append((connection, time.monotonic()))
+
+
+def _tell_of_want(error: BaseException) -> None:
+    """Say in plain words that the server is there and lacks disk, memory or connections: no defect of who asked.
+
+    Raises:
+        HistoryUnavailable: it does.
+    """
+    state = error.sqlstate if isinstance(error, dbapi.Error) else None
+    if state is not None and state.startswith(_INSUFFICIENT):
+        what = {"53100": "disk space", "53200": "memory", "53300": "connections"}.get(state, "resources")
+        raise HistoryUnavailable(f"PostgreSQL is there and lacks {what} (SQLSTATE {state}): give it some") from error
 
 
 def _rolled_back(connection: dbapi.Connection) -> bool:

@@ -124,3 +124,12 @@ def test_who_finds_all_connections_in_use_is_told_so_and_not_kept_for_ever(
     ):
         pass
     assert ask(pool) == 7
+
+
+@pytest.mark.parametrize(("state", "told"), [("53100", "disk space"), ("53200", "memory"), ("53400", "resources")])
+def test_a_server_that_lacks_room_is_told_as_such_and_is_no_defect_of_who_asked(
+    pool: Connections, state: str, told: str
+):
+    with pytest.raises(HistoryUnavailable, match=rf"lacks {told} \(SQLSTATE {state}\)"):
+        ask(pool, f"DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '{state}'; END $$")
+    assert ask(pool) == 7
