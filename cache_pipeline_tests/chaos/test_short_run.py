@@ -2,6 +2,7 @@
 
 import pytest
 
+from cache_pipeline_tests.chaos import schedule as timetable
 from cache_pipeline_tests.chaos import vendor
 from cache_pipeline_tests.chaos.run import Run
 from cache_pipeline_tests.chaos.schedule import schedule
@@ -11,8 +12,12 @@ _SEED, _SECONDS = 15, 12.0
 
 @pytest.mark.timeout(600)
 async def test_nothing_is_lost_partial_doubled_or_over_quota(tmp_path, monkeypatch):
-    # As many as restatements reach back.
-    monkeypatch.setattr(vendor, "DAYS", 21)
+    for module, name, fewer in (
+        (vendor, "DAYS", 12),
+        (vendor, "RECENT_DAYS", 6),
+        (timetable, "RESTATED_DAYS_AGO", (2, 8)),
+    ):
+        monkeypatch.setattr(module, name, fewer)
     strikes = schedule(_SEED, _SECONDS, pause=(0.5, 1.2))
     books = await Run(tmp_path, _SEED, _SECONDS, strikes, lambda what, share: None).go()
     assert books.clean, books.found
