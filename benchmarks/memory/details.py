@@ -1,8 +1,8 @@
 """`details`: peak resident memory of a day of conversation details, read from the vendor's own shape into history.
 
 Unlike `memory`, whose vendor makes up flat rows, this one answers as Genesys does: a details job, pages of a thousand
-conversations with participants, sessions, segments and metrics, flattened to a row each, staged as Parquet, checked and loaded
-into PostgreSQL, each time in a fresh process. The vendor tells a page of the simulator's conversations again and again
+conversations with participants, sessions, segments and metrics, flattened to a row each, staged as Parquet, checked, loaded into
+PostgreSQL, and counted by queue and medium for the edge, each time in a fresh process; the peer publishes nothing. The vendor tells a page of the simulator's conversations again and again
 (`benchmarks.memory.details_vendor`).
 
 `details` is of fifty and of two hundred thousand conversations. `details-full`, run only by its name, is of a quarter, a half and a
@@ -52,7 +52,8 @@ class DetailsSetup(Setup):
                 "granularity": "PT1H",
                 "partition": "day",
                 "start": DAY.start.date(),
-                "tiers": ["history"],
+                "tiers": ["history", "edge"],
+                "edge_group_by": ["firstQueueId", "mediaType"],
             }
         )
 

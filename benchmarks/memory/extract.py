@@ -13,22 +13,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import SecretStr
 
 from benchmarks.memory.vendor import DAY
 from benchmarks.result import BenchmarkError
 from cache_pipeline.query.interval import IntervalSet
-from cache_pipeline.query.report import Report
+from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.checking import check_rows
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.engine import open_service
+from cache_pipeline.service.engine import edge_tier, open_service
 from cache_pipeline.service.fetching import FailedPartition
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.service.staging import Staging
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.tiers.coverage import Fetched
+from cache_pipeline.tiers.edge.counted import publishable
 from cache_pipeline.tiers.history import Replacement
 from cache_pipeline.upstream.platforms.base import JobStatus
 from cache_pipeline.upstream.quota import Lane
@@ -105,7 +107,7 @@ class Measured:
 
 
 async def ours(setup: Setup, service: ReportService) -> None:
-    """Ask, judge, stage, check, keep; each step reads what the one before left on disk."""
+    """Ask, judge, stage, check, keep and, where the report says so, publish; each step reads what is on disk before it."""
     report, staging = setup.report, Staging(setup.folder / "staged")
     series = service.series(report)
     async for partition in service.fetch(report, {_KEY: DAY}, Lane.backfill):
@@ -117,6 +119,15 @@ async def ours(setup: Setup, service: ReportService) -> None:
         raise BenchmarkError("nothing was staged")
     await asyncio.to_thread(check_rows, staged.rows, report, DAY)
     await service.keep(report, [staged])
+    if Tier.edge in report.tiers:
+        await asyncio.to_thread(_published, setup, staged.rows)
+
+
+def _published(setup: Setup, rows: Rows) -> None:
+    counted = publishable(setup.report, rows)
+    if (total := pc.sum(counted[setup.report.rows or ""]).as_py()) != setup.rows:
+        raise BenchmarkError(f"the edge would count {total:,} rows of {setup.rows:,}")
+    edge_tier(setup.settings).publish(setup.report, {DAY: counted}, None)
 
 
 async def gathered(setup: Setup, service: ReportService) -> None:

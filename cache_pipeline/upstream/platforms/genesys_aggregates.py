@@ -45,14 +45,14 @@ def review_aggregates(report: Report) -> Iterable[tuple[str, str]]:
     """Families that are not known, and metrics whose figures are not."""
     if report.query_type not in AGGREGATE_PERMISSIONS:
         yield "query_type", f"{report.query_type!r} is not an aggregates family: use {', '.join(AGGREGATE_PERMISSIONS)}"
-    elif report.query_type == "users":
+        return
+    if report.query_type == "users":
         yield from _review_users(report)
-    else:
-        yield from review_metrics(report)
+    yield from review_metrics(report)
 
 
 def _review_users(report: Report) -> Iterable[tuple[str, str]]:
-    if unknown := [name for name in report.metrics if name not in BY_STATE]:
+    if unknown := [name for name in report.metrics if name not in BY_STATE and name[:1] in ("n", "t")]:
         yield "metrics", f"{', '.join(unknown)}: of users there are {', '.join(BY_STATE)}"
     if set(report.group_by) - {"userId"}:
         yield "group_by", "users are grouped by userId alone"

@@ -94,9 +94,11 @@ BY_STATE: Mapping[str, tuple[str, ...]] = {
 
 
 def review_metrics(report: Report) -> Iterable[tuple[str, str]]:
-    """Metrics whose figures are not known, each with what to declare in its place."""
+    """Metrics whose figures are not known, or that count nothing and shall, with what to declare in their place."""
     if odd := [name for name in report.metrics if name[:1] not in ("n", "t", "o")]:
         yield "metrics", f"{', '.join(odd)}: Genesys metrics start with n (count), t (duration) or o (observation)"
+    if (counted := report.volume_metric) and (counted.startswith("o") or counted in BY_STATE):
+        yield "volume_metric", f"{counted} counts no events: name a count (n), or a duration (t), which has one"
     known = OBSERVATIONS.get(report.query_type, ())
     if unknown := [name for name in report.metrics if name.startswith("o") and name not in known]:
         yield (

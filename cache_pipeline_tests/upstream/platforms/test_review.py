@@ -83,6 +83,21 @@ def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
             "declare counts (n) and durations (t) of what happened, such as nOffered",
         ),
         (
+            {"metrics": ["oServiceTarget"], "volume_metric": "oServiceTarget"},
+            "volume_metric",
+            "oServiceTarget counts no events",
+        ),
+        (
+            {"query_type": "users", "group_by": [], "metrics": ["tSystemPresence"], "volume_metric": "tSystemPresence"},
+            "volume_metric",
+            "name a count (n), or a duration (t)",
+        ),
+        (
+            {"query_type": "users", "group_by": [], "metrics": ["oOnQueueUsers"]},
+            "metrics",
+            "users have no observations",
+        ),
+        (
             {"query_type": "flows", "group_by": [], "metrics": ["nFlow", "oServiceLevel"]},
             "metrics",
             "oServiceLevel: aggregates of flows have oFlowMilestone;",
