@@ -45,8 +45,8 @@ def named_addresses(config: UpstreamConfig) -> Addresses:
 class DiscoveringTransport(httpx.AsyncBaseTransport):
     """Asks where the vendor is before the first request, and sends this and all others there.
 
-    What was found is kept for as long as the connection, which a process has once; a failure is not, so that the next request
-    asks again. Requests to anywhere but the stand-in address go where they were meant to.
+    What was found is kept for as long as the connection, which a process has once. A failure is told to all who wait for it and is
+    not kept, so that the next request asks again. Requests to anywhere but the stand-in address go where they were meant to.
 
     Args:
         stand_in: The address that requests bear until the vendor's own is known.
@@ -66,7 +66,7 @@ class DiscoveringTransport(httpx.AsyncBaseTransport):
         self._discover = discover
         self._door = door
         self._close = aclose
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[Addresses] | None = None
         self._found: tuple[httpx.URL, httpx.AsyncBaseTransport] | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -76,18 +76,32 @@ class DiscoveringTransport(httpx.AsyncBaseTransport):
             DiscoveryFailed, UpstreamUnreachable, UpstreamFaulted, LoginRefused: The address could not be found out.
             UpstreamError: As whatever sends it says.
         """
-        async with self._asking:
-            if self._found is None:
-                addresses = await self._discover()
-                self._found = httpx.URL(addresses.base_url), self._door(addresses)
-        base_url, transport = self._found
+        base_url, transport = self._found or await self._find()
         if (request.url.scheme, request.url.netloc) == (self._stand_in.scheme, self._stand_in.netloc):
             request = _moved(request, base_url)
         return await transport.handle_async_request(request)
 
     async def aclose(self) -> None:
         """Closes the connections."""
+        if self._asking is not None:
+            self._asking.cancel()
         await self._close()
+
+    async def _find(self) -> tuple[httpx.URL, httpx.AsyncBaseTransport]:
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._discover())
+            # Where everybody has gone, nobody else would hear of its failure.
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        asking = self._asking
+        try:
+            # Others wait for it too: a caller that goes away does not take it along.
+            addresses = await asyncio.shield(asking)
+        finally:
+            if asking.done() and self._asking is asking:
+                self._asking = None
+        if self._found is None:
+            self._found = httpx.URL(addresses.base_url), self._door(addresses)
+        return self._found
 
 
 def _moved(request: httpx.Request, base_url: httpx.URL) -> httpx.Request:

@@ -115,6 +115,36 @@ async def test_many_first_requests_find_the_address_out_once(shared_redis: redis
     assert tenant.calls()["api-na1.localhost", JOBS] == 4
 
 
+async def test_many_first_requests_are_told_of_one_failure_and_do_not_each_ask_a_dead_issuer(
+    shared_redis: redis.asyncio.Redis,
+) -> None:
+    asked_for: list[httpx.Request] = []
+    begun, going_on = asyncio.Event(), asyncio.Event()
+
+    async def away(request: httpx.Request) -> httpx.Response:
+        asked_for.append(request)
+        begun.set()
+        await going_on.wait()
+        raise httpx.ConnectError("refused", request=request)
+
+    door = upstream_client(
+        _config(ISSUER),
+        shared_redis,
+        login_request=access_key_login,
+        discover=discover_cxone,
+        inner=httpx.MockTransport(away),
+    )
+    async with door as client:
+        first = asyncio.create_task(Cxone(client).probe(Lane.interactive))
+        others = [asyncio.create_task(Cxone(client).probe(Lane.interactive)) for _ in range(20)]
+        await begun.wait()
+        first.cancel()
+        going_on.set()
+        told = await asyncio.gather(*others, return_exceptions=True)
+    assert {type(each) for each in told} == {UpstreamUnreachable}
+    assert len(asked_for) == 2, "the attempts of one discovery, which went on without the caller that began it"
+
+
 async def test_an_address_that_was_not_found_out_is_asked_for_again_by_the_next_request(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
