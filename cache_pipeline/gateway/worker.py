@@ -15,6 +15,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 
+from cache_pipeline.endings import ended
 from cache_pipeline.gateway.asked import REFRESH, narrowing_of
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.job import Job, JobState
@@ -29,7 +30,6 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
 from cache_pipeline.telemetry.carried import resumed
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.upstream.errors import (
     AmbiguousSubmit,

@@ -10,13 +10,13 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Protocol
 
+from cache_pipeline.endings import to_the_end
 from cache_pipeline.query.calendar import Step, buckets, floor, following, pieces
 from cache_pipeline.query.completeness import JudgedChunk, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.judging import Proven
-from cache_pipeline.tiers.threads import to_the_end
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import suppress
 from importlib.resources import files
 from typing import Any, TypeVar
 
 import redis.asyncio
 import redis.exceptions
+
+from cache_pipeline.endings import to_the_end
 
 T = TypeVar("T")
 
@@ -38,17 +39,7 @@ async def unbroken(command: Awaitable[T], limit: float) -> T:
         async with asyncio.timeout(limit):
             return await command
 
-    running = asyncio.ensure_future(bounded())
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        # Cancelled again while it waits here, as nested task groups do, it would leave the command behind after all.
-        while not running.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({running})
-        if not running.cancelled():
-            running.exception()
-        raise
+    return await to_the_end(bounded())
 
 
 def text_of(value: str | bytes) -> str:

@@ -11,13 +11,12 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from cache_pipeline.endings import ended, to_the_end
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.tiers.ending import ended
 from cache_pipeline.tiers.flights.flight import Flight
 from cache_pipeline.tiers.flights.lock import FlightLock
 from cache_pipeline.tiers.flights.notices import Notices
 from cache_pipeline.tiers.redis_link import RedisLink
-from cache_pipeline.tiers.threads import to_the_end
 
 #: A holder that dies frees the others after this long; a live one extends it.
 LEASE_SECONDS = 15.0

@@ -1,13 +1,14 @@
-"""Blocking work off the event loop, that a cancelled caller does not leave behind half known."""
+"""Work and tasks that have surely ended before whoever began them goes on, cancelled or not."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+_AGAIN_SECONDS = 0.5
 
 
 async def to_the_end(work: Awaitable[T]) -> T:
@@ -28,3 +29,12 @@ async def to_the_end(work: Awaitable[T]) -> T:
 async def in_thread(work: Callable[[], T]) -> T:
     """Do blocking work in a thread, to its end."""
     return await to_the_end(asyncio.to_thread(work))
+
+
+async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended: asyncio and the Redis client may swallow a cancellation that comes as they finish."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
