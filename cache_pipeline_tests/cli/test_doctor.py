@@ -7,27 +7,9 @@ import pytest
 import redis
 
 from cache_pipeline.cli.main import main
+from cache_pipeline_tests.cli.conftest import SECRET
 
-SECRET = "planted-secret-value"
 ACCOUNT = json.dumps({"base_url": "http://127.0.0.1:9", "clients": [{"client_id": "a", "client_secret": SECRET}]})
-
-
-@pytest.fixture
-def doctor(monkeypatch, capsys):
-    """Runs the command; returns its exit code and the findings by subject."""
-
-    def examine():
-        monkeypatch.setattr(sys, "argv", ["cache-pipeline", "doctor", "--json"])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        said = capsys.readouterr()
-        assert SECRET not in said.out + said.err
-        return code, {finding["subject"]: finding for finding in json.loads(said.out)}
-
-    return examine
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.tiers.edge.manifest import Manifest
 from cache_pipeline.tiers.edge.store import EdgeStore
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline_tests.cli.conftest import SECRET
 
-SECRET = "planted-secret-value"
 AGGREGATE = "analytics:conversationAggregate:view"
 REPORT = """
 report: calls
@@ -62,24 +62,6 @@ def deployment(servers, monkeypatch, tmp_path):
     for name in ("REPORTDATA", "CXONE", "GENESYS"):
         monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
     return monkeypatch
-
-
-@pytest.fixture
-def doctor(deployment, capsys):
-    """Runs the command; returns its exit code and the findings by subject. No secret is ever in them."""
-
-    def examine():
-        deployment.setattr(sys, "argv", ["cache-pipeline", "doctor", "--json"])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        said = capsys.readouterr()
-        assert SECRET not in said.out + said.err
-        return code, {finding["subject"]: finding for finding in json.loads(said.out)}
-
-    return examine
 
 
 def test_a_deployment_that_is_fit_is_told_so(deployment, doctor, capsys):
