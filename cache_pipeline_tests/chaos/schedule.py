@@ -23,9 +23,9 @@ FAULTS = {
 }
 #: A day so long past is corrected by the vendor.
 RESTATED_DAYS_AGO = (2, 20)
-#: Rows that an answer is silently cut to, for as long as the fault lasts. As vendors cut, by pages of a thousand: what
+#: Rows that an answer is silently cut to, for as long as the fault lasts. As vendors cut, at a whole page: what
 #: docs/completeness.md promises to see, for a limit that comes and goes too.
-CUT_ROWS = (1000, 2000)
+CUT_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _deck(dice: random.Random) -> list[tuple[str, str, float, float]]:
     cards += [("stall", link, dice.uniform(0.5, 4.0), 0.0) for link in LINKS]
     cards += [("slow", link, dice.uniform(2.0, 5.0), round(dice.uniform(0.02, 0.2), 3)) for link in LINKS]
     cards += [("fault", name, 0.0, float(dice.randint(1, most))) for name, most in FAULTS.items()]
-    cards += [("truncation", "answers", dice.uniform(4.0, 10.0), float(dice.choice(CUT_ROWS)))]
+    cards += [("truncation", "answers", dice.uniform(12.0, 20.0), float(CUT_ROWS))]
     cards += [("restatement", "final figures", 0.0, float(dice.randint(*RESTATED_DAYS_AGO)))]
     cards += [("disk", "edge", dice.uniform(2.0, 5.0), 0.0)]
     # What matters most strikes twice as often.
