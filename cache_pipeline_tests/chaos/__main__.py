@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -78,7 +79,14 @@ def main() -> int:
                 if not console.is_terminal:
                     console.print(what, highlight=False)
 
-        books = asyncio.run(Run(folder, seed, said.seconds, strikes, tell).go())
+        # However it is told to end, nothing of it may go on: all that it starts has a session of its own.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        try:
+            books = asyncio.run(Run(folder, seed, said.seconds, strikes, tell).go())
+        except KeyboardInterrupt:
+            console.print(f"Stopped before its end. Logs: {folder}", highlight=False)
+            return 130
     _print(books, seed, said.seconds, console)
     if books.clean and not said.keep:
         shutil.rmtree(folder, ignore_errors=True)
