@@ -28,6 +28,7 @@ _ALONE = (
     "security/test_secrets.py",
     "orchestration/test_interruption.py",
     "service/test_crashes.py",
+    "upstream/test_against_the_simulator.py",
     "upstream/test_full_load.py",
     "upstream/test_quota.py",
     "upstream/test_quota_without_redis.py",
