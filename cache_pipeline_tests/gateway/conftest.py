@@ -26,7 +26,7 @@ from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.polling import Guide
 from cache_pipeline_tests.query.declared import declared
 
-REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8)
+REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8, start="2025-01-01")
 DAY = "2026-01-05T00:00:00Z/2026-01-06T00:00:00Z"
 AMPLE_VENDOR = {
     "job_seconds_base": 0.0,
