@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from cache_pipeline.query.calendar import Step, floor, following
@@ -25,6 +26,8 @@ from cache_pipeline.tiers.flights import Flights
 from cache_pipeline.tiers.ledger import AskedElsewhere, Claim, LeaseLost, OpenJob
 from cache_pipeline.upstream.errors import ClientUnknown, JobGone
 
+#: What history lacked when it was looked at last, for the queries that follow from that look.
+MISSED: ContextVar[IntervalSet | None] = ContextVar("missed", default=None)
 Keep = Callable[[Proven, Sequence[Claim]], Awaitable[None]]
 #: The part of an interval that must be asked of the vendor, by what history holds.
 Missing = Callable[[Interval, Coverage], IntervalSet]
@@ -130,7 +133,7 @@ class Flying:
             )
             if needed != within:
                 return needed
-            answers = await together(self._asked(each) for each in queries)
+            answers = await together(self._asked(each, missing) for each in queries)
         except (AskedElsewhere, LeaseLost):
             return None
         return await self._merged(chunk, missing, coverage, answers)
@@ -139,7 +142,12 @@ class Flying:
         cell = self._cell(chunk)
         found = await asyncio.to_thread(self.jobs.ledger.open_jobs, self.jobs.series, cell)
         within = [job for job in found if cell.contains(job.interval)]
-        return queries_for(missing, within, lambda job: job.asked_at >= self.jobs.not_before(job.interval))
+
+        def good(job: OpenJob) -> bool:
+            # One that would be cut is not read: its parts would be asked for, whatever history holds of them.
+            return job.asked_at >= self.jobs.not_before(job.interval) and not self.judge.would_be_cut(job.interval)
+
+        return queries_for(missing, within, good)
 
     def _cell(self, chunk: Interval) -> Interval:
         """What the declared chunks are the grid of: a job within it is one that might have been asked for by itself."""
@@ -148,7 +156,9 @@ class Flying:
         start = floor(chunk.start, step, report.zone)
         return Interval(start, following(start, step, report.zone))
 
-    async def _asked(self, interval: Interval) -> Proven:
+    async def _asked(self, interval: Interval, missing: IntervalSet) -> Proven:
+        # Each query is a task of its own, and so are its parts, which take this over.
+        MISSED.set(missing)
         async with self._accounted(interval):
             proven = await self.judge.prove(interval)
             if self.keep is not None:

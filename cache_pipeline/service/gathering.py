@@ -24,7 +24,7 @@ from cache_pipeline.service.fetching import (
     clipped_to_now,
     fetch_partitions,
 )
-from cache_pipeline.service.flying import Flying, Keep, Missing, ask_once_more
+from cache_pipeline.service.flying import MISSED, Flying, Keep, Missing, ask_once_more
 from cache_pipeline.service.jobs import Jobs, LeftToOthers, OnPercent, nobody_else
 from cache_pipeline.service.judging import Judge
 from cache_pipeline.service.reach import not_begun, out_of_reach
@@ -170,7 +170,12 @@ class Gathering:
         return await asyncio.to_thread(self.history.coverage, self.series, around)
 
     async def _lacks(self, missing: Missing, interval: Interval) -> bool:
-        return bool(missing(interval, await self._coverage(interval)))
+        # What was there at that look already is asked for as a part of something else, and wanted all the same: only what others
+        # have kept since is a reason to look again, so that each look finds less missing than the one before.
+        missed = MISSED.get()
+        if missed is None or not (wanted := missed & IntervalSet([interval])):
+            return True
+        return bool(missing(interval, await self._coverage(interval)) & wanted)
 
     async def _held_rows(self, intervals: IntervalSet) -> Rows:
         columns = self.platform.columns(self.report)

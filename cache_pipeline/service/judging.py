@@ -148,12 +148,12 @@ class Judge:
             IncompleteAnswer: a single bucket is still cut off.
             UpstreamError, SchemaMismatch: as asking does.
         """
-        if self._would_be_cut(interval):
+        if self.would_be_cut(interval):
             parts = split(interval, self.report.step, self.report.zone)
             return _merged(interval, await together(self.prove(part) for part in parts), ())
         return await self._judge(await self.ask(interval))
 
-    def _would_be_cut(self, interval: Interval) -> bool:
+    def would_be_cut(self, interval: Interval) -> bool:
         """Whether an answer as long as this one's should be has been cut before, so that asking would be in vain."""
         if self.lengths.least_cut is None or not split(interval, self.report.step, self.report.zone):
             return False

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.tiers.ledger import Handle, Wanted
 from cache_pipeline.upstream.errors import JobOverdue
 from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
 from cache_pipeline.upstream.quota import Lane
@@ -103,6 +104,40 @@ async def test_an_answer_that_is_kept_elsewhere_while_it_is_doubted_is_not_asked
         assert sorted(json.loads(answer.body)["rows"]) == await world.truth(DOUBTING, MONDAY)
         assert await world.submits() == submits
         assert not service.ledger.open_by_state()
+
+
+async def test_a_job_that_somebody_left_and_that_would_be_cut_keeps_nobody_from_asking_for_what_is_missing(
+    open_world: OpenWorld,
+):
+    async with open_world() as world:
+        service, series = world.service, world.service.series(REPORT)
+        await service.answer(REPORT, MONDAY)
+        friday = Interval(MONDAY.start - timedelta(days=3), MONDAY.end - timedelta(days=3))
+        for first in (0, 8):
+            start = friday.start + timedelta(hours=first)
+            await service.answer(REPORT, Interval(start, start + timedelta(hours=8)))
+        with service.ledger._pool.connection() as connection:
+            # It has become known where the vendor cuts.
+            connection.execute(
+                "UPDATE cache_pipeline_state.answer_length SET longest_whole = 99, least_cut = 100, cut_at = %s",
+                [world.clock()],
+            )
+        wanted = Wanted(series, friday, Lane.scheduled, world.clock(), friday.end)
+        claim = service.ledger.claim(wanted)
+        handle = Handle("left-by-somebody", "demo-client")
+        service.ledger.submitted(claim, handle)
+        service.ledger.release([replace(claim, handle=handle)])
+        with service.ledger._pool.connection() as connection:
+            before = connection.execute("SELECT max(id) FROM cache_pipeline_state.upstream_query").fetchone()
+            answer = await asyncio.wait_for(service.answer(REPORT, friday), 60)
+            rows = connection.execute(
+                "SELECT lower(span), upper(span) FROM cache_pipeline_state.upstream_query WHERE id > %s", before
+            ).fetchall()
+        assert sorted(json.loads(answer.body)["rows"]) == await world.truth(REPORT, friday)
+        missing = Interval(friday.start + timedelta(hours=16), friday.end)
+        assert rows
+        asked_for = [str(Interval(start, end)) for start, end in rows]
+        assert all(missing.contains(Interval(start, end)) for start, end in rows), asked_for
 
 
 @pytest.mark.parametrize("taken_up", [False, True])
