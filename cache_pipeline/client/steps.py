@@ -95,10 +95,10 @@ class Asking:
         while True:
             if self.on_progress is not None:
                 self.on_progress(job)
-            if job.ended:
-                return read((yield from self._answered("GET", result_of(job), what)))
-            yield from self._paused(job.retry_after, what)
             try:
+                if job.ended:
+                    return read((yield from self._answered("GET", result_of(job), what)))
+                yield from self._paused(job.retry_after, what)
                 job = read_job((yield from self._answered("GET", f"/v1/jobs/{job.job_id}", what)))
             except httpx.TransportError:
                 # The job goes on, whatever became of the connection.

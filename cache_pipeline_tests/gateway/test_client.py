@@ -67,6 +67,12 @@ def test_a_job_is_followed_to_its_answer():
     assert world.sent == ["POST /v1/reports/queue_hour", *[f"GET /v1/jobs/{JOB}"] * 2, "GET /v1/reports/queue_hour"]
 
 
+def test_an_answer_whose_connection_breaks_off_is_fetched_once_more():
+    world = World([job("queued"), job("done"), httpx.ReadError("reset"), answer()])
+    assert world.run() == TABLE
+    assert world.sent[2:] == ["GET /v1/reports/queue_hour"] * 2
+
+
 def test_an_estimate_that_is_far_too_long_is_not_believed():
     world = World([job("queued", 600), job("done"), answer()], timeout=60)
     assert world.run() == TABLE
