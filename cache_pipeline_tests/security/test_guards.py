@@ -11,7 +11,7 @@ from cache_pipeline_tests.security.scan import _ALLOWED, main
 
 def test_a_planted_secret_is_found(tmp_path, capsys):
     key = tmp_path / "deploy.py"
-    key.write_text(f'password = "{secrets.token_urlsafe(12)}"\n-----BEGIN {"RSA"} PRIVATE KEY-----\n')
+    key.write_text(f'password = "{secrets.token_hex(12)}"\n-----BEGIN {"RSA"} PRIVATE KEY-----\n')
     assert main([str(key)]) == 1
     told = capsys.readouterr().out
     assert "Secret Keyword" in told
