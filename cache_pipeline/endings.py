@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -26,9 +28,15 @@ async def to_the_end(work: Awaitable[T]) -> T:
         raise
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Do blocking work in a thread, to its end."""
-    return await to_the_end(asyncio.to_thread(work))
+async def in_thread(work: Callable[[], T], threads: Executor | None = None) -> T:
+    """Do blocking work in a thread, to its end.
+
+    Args:
+        work: what to do, in the caller's context.
+        threads: whose thread does it; by default one of those that the event loop shares out.
+    """
+    context = contextvars.copy_context()
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(threads, context.run, work))
 
 
 async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:

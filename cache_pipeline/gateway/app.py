@@ -50,7 +50,7 @@ from cache_pipeline.tiers.schema import HistoryUnavailable
 
 _LOG = logging.getLogger(__name__)
 _ROUTERS = (reports_api.router, jobs_api.router, operations_api.router)
-_CONNECTIONS = 16
+_CONNECTIONS = 12
 _EXPOSED = [
     "Age",
     "Cache-Status",

@@ -26,7 +26,7 @@ from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.settings import Settings, SettingsError
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_WORKER_CONNECTIONS = 8
+_WORKER_CONNECTIONS = 4
 #: Nobody holds the line: on a busy machine a job had better wait for its turn than take PostgreSQL for gone.
 _WORKER_PATIENCE_SECONDS = 20.0
 

@@ -7,12 +7,12 @@ process that died or waiting to be kept, is found in the ledger and read, not as
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from cache_pipeline.endings import in_thread
 from cache_pipeline.query.calendar import Step, floor, following
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import SchemaMismatch
@@ -140,7 +140,8 @@ class Flying:
 
     async def _queries(self, chunk: Interval, missing: IntervalSet) -> list[Interval]:
         cell = self._cell(chunk)
-        found = await asyncio.to_thread(self.jobs.ledger.open_jobs, self.jobs.series, cell)
+        ledger = self.jobs.ledger
+        found = await in_thread(lambda: ledger.open_jobs(self.jobs.series, cell), ledger.threads)
         within = [job for job in found if cell.contains(job.interval)]
 
         def good(job: OpenJob) -> bool:

@@ -192,7 +192,7 @@ class Jobs:
             self._held[claimed.id] = claimed
             return claimed
 
-        claimed = await in_thread(claim)
+        claimed = await in_thread(claim, self.ledger.threads)
         if claimed.given_up is not None:
             await self._cancelled(claimed.given_up)
         return claimed
@@ -234,7 +234,7 @@ class Jobs:
         handle = Handle(job.id, job.oauth_client)
         self._held[claim.id] = replace(claim, handle=handle)
         try:
-            await in_thread(lambda: self.ledger.submitted(claim, handle))
+            await in_thread(lambda: self.ledger.submitted(claim, handle), self.ledger.threads)
         except (LeaseLost, HistoryUnavailable):
             # Whoever takes over submits its own, and never hears of this one.
             await self._cancelled(handle)
@@ -315,7 +315,7 @@ class Jobs:
 
     async def _noted(self, note: Callable[[], None]) -> None:
         try:
-            await in_thread(note)
+            await in_thread(note, self.ledger.threads)
         except HistoryUnavailable as error:
             # The entry's lease ends by itself, and whoever comes next finds it open.
             _log.warning("%s: the job ledger could not be told: %s", self.report.report, error)

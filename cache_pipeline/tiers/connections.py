@@ -12,8 +12,8 @@ from adbc_driver_postgresql import dbapi
 
 from cache_pipeline.tiers.schema import UNREACHABLE, HistoryUnavailable
 
-#: As many as the threads that an engine blocks with history, and some for streams that are read slowly.
-MOST_CONNECTIONS = 12
+#: A server takes a hundred by default, and five processes and Dagster share them; more at once would only wait for its disk.
+MOST_CONNECTIONS = 6
 _PATIENCE_SECONDS = 20.0
 #: PostgreSQL's class of errors for resources that it lacks.
 _INSUFFICIENT = "53"

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Generator, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,7 +39,7 @@ from cache_pipeline.tiers.schema import UNREACHABLE, HistoryUnavailable
 LEASE = timedelta(seconds=15)
 #: What has ended, or what nobody took up again, is forgotten after this long.
 _REMEMBERED = timedelta(days=30)
-_CONNECTIONS = 4
+_CONNECTIONS = 2
 _TABLE = "cache_pipeline_state.upstream_query"
 
 
@@ -213,15 +214,23 @@ def open_ledger(postgres_url: str, lease: timedelta = LEASE) -> Generator[Ledger
         name="ledger",
         open=False,
     )
-    with pool:
-        yield Ledger(pool, lease)
+    with pool, ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="ledger") as threads:
+        yield Ledger(pool, threads, lease)
 
 
 class Ledger:
-    """Entries of all series, shared by all processes and machines."""
+    """Entries of all series, shared by all processes and machines.
 
-    def __init__(self, pool: ConnectionPool[Connection[TupleRow]], lease: timedelta = LEASE) -> None:
+    Attributes:
+        threads: to call it in. Work that takes long keeps nobody waiting there, and the shorter the time between the vendor's
+            answer and its being noted, the fewer queries a kill sends twice.
+        lease: how long an entry is held unless it is renewed.
+        owner: this process, as others see it.
+    """
+
+    def __init__(self, pool: ConnectionPool[Connection[TupleRow]], threads: Executor, lease: timedelta = LEASE) -> None:
         self._pool = pool
+        self.threads = threads
         self._tidied = False
         self.lease = lease
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
