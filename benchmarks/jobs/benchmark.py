@@ -88,7 +88,7 @@ async def _run(tell: Tell, settings: Settings, url: str, vendor: str, workers: l
             for kind, count in (await Standing(pool).trouble()).failed.items():
                 tell(f"{count} jobs failed: {kind}")
             async with pool.connection() as connection:
-                noted = await (await connection.execute(_NOTED)).fetchone() or {}
+                [noted] = await (await connection.execute(_NOTED)).fetchall()
         submits = (await admin.get("/simulator/counters")).json()["summary"]["submits"]
     return Result(
         "jobs",

@@ -12,7 +12,7 @@ from adbc_driver_postgresql import dbapi
 
 from cache_pipeline.tiers.schema import UNREACHABLE, HistoryUnavailable
 
-#: A server takes a hundred by default, and five processes and Dagster share them; more at once would only wait for its disk.
+#: A server takes a hundred by default, which a gateway, four workers and Dagster share; an engine's other threads wait their turn.
 MOST_CONNECTIONS = 6
 _PATIENCE_SECONDS = 20.0
 #: PostgreSQL's class of errors for resources that it lacks.
