@@ -13,7 +13,7 @@ from datetime import date
 import dagster as dg
 
 from cache_pipeline.orchestration.build import build_defs
-from cache_pipeline.orchestration.event_batches import write_events_in_batches
+from cache_pipeline.orchestration.dagster_storage import keep_connections, write_events_in_batches
 from cache_pipeline.orchestration.lanes import LANE_TAG
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.outcome import BackfillOutcome, CheckOutcome
@@ -76,6 +76,7 @@ def run_backfill(
     progress.propagate = False
     try:
         with dg.DagsterInstance.get() as instance:
+            keep_connections(instance)
             if alone:
                 _fail_dead_runs(instance, job_name(report))
             job = build_defs(reports={name: report}).resolve_job_def(job_name(report))

@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from cache_pipeline.orchestration.dagster_storage import keep_connections
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch
@@ -86,6 +87,8 @@ class EngineResource(dg.ConfigurableResource[None]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Keep the run's id, which log lines and spans are told under, and read the settings anew."""
+        if context.instance:
+            keep_connections(context.instance)
         self._run_id = context.run.run_id if context.run else None
         self._settings = None
 

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from cache_pipeline.orchestration.event_batches import write_events_in_batches
+from cache_pipeline.orchestration.dagster_storage import write_events_in_batches
 from cache_pipeline.service import engine
 from cache_pipeline.upstream.polling import Guide
 from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared, declared_by_job
