@@ -4,10 +4,13 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 import yaml
 from dagster_postgres.event_log import PostgresEventLogStorage
 
+from cache_pipeline.orchestration import dagster_storage
+from cache_pipeline.orchestration.dagster_storage import keep_connections
 from cache_pipeline_tests.orchestration.bench import (
     LAYERS,
     STAGED_CHECKS,
@@ -70,3 +73,40 @@ def test_the_materialisations_of_a_step_are_written_at_once(
     assert written.count(len(days)) == len(LAYERS)
     for layer in LAYERS:
         assert materialized(kept_instance, bench.key(layer)) == set(days)
+
+
+def _sessions_begun(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT sessions FROM pg_stat_database WHERE datname = current_database()").fetchone()
+    assert row
+    return row[0]
+
+
+def test_a_run_uses_its_connections_to_dagsters_storage_again(
+    bench: Bench, kept_instance: dg.DagsterInstance, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(first_day: int) -> int:
+        before = _sessions_begun(postgres_database)
+        result = bench.run(kept_instance, f"2024-06-{first_day:02}", f"2024-06-{first_day + 9:02}")
+        assert result.success, failures(result)
+        return _sessions_begun(postgres_database) - before
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dagster_storage, "_KEPT_SECONDS", 0)
+        one_for_each_write = begun(1)
+    assert begun(11) < 0.7 * one_for_each_write
+
+
+def test_a_kept_connection_that_a_restart_has_ended_is_not_used(
+    kept_instance: dg.DagsterInstance, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dagster_storage, "_KEPT_SECONDS", 0)
+    keep_connections(kept_instance)
+    kept_instance.get_runs_count()
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchall()
+    assert ended
+    assert kept_instance.get_runs_count() == 0
