@@ -12,14 +12,14 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 
 from cache_pipeline.orchestration.automation import report_automation
-from cache_pipeline.orchestration.checks import agreement_check, staged_checks
+from cache_pipeline.orchestration.checks import staged_checks
 from cache_pipeline.orchestration.edge_upkeep import edge_upkeep
 from cache_pipeline.orchestration.estimate import estimate_definitions
-from cache_pipeline.orchestration.history_checks import history_checks
 from cache_pipeline.orchestration.inventory_check import inventory_sensor
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
 from cache_pipeline.orchestration.partitions import report_partitions
+from cache_pipeline.orchestration.published_checks import published_checks
 from cache_pipeline.orchestration.report_assets import report_assets
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.sensors import report_sensors
@@ -46,12 +46,7 @@ def report_definitions(report: Report, settings: Settings, resources: Mapping[st
     """Everything of one report: assets, checks, job, schedule, sensor."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     assets = report_assets(report, partitions)
-    agreement = agreement_check(report, partitions)
-    checks = [
-        staged_checks(report, partitions),
-        history_checks(report, partitions),
-        *([agreement] if agreement else []),
-    ]
+    checks = [staged_checks(report, partitions), published_checks(report, partitions)]
     job = _resolved_job(report, assets, checks, resources)
     return dg.Definitions.merge(
         dg.Definitions(assets=assets, asset_checks=checks), report_automation(report, partitions, job)

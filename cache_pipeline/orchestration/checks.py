@@ -1,4 +1,4 @@
-"""Checks of a report: three that block before anything is published, and one that holds the tiers against each other.
+"""The checks on ``staged``: three that block before anything is published.
 
 A check's own partitions do not resolve in range runs, so each partition's verdict is logged as an event of its own.
 See https://docs.dagster.io/guides/test/asset-checks
@@ -13,16 +13,16 @@ import dagster as dg
 from cache_pipeline.orchestration.findings import Finding, Log, event_log, partition_evaluation
 from cache_pipeline.orchestration.metadata import chunk_table
 from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
-from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
+from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.orchestration.publishing import publish
 from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.orchestration.signatures import signed
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.completeness import JudgedChunk, Verdict, final_buckets
 from cache_pipeline.query.interval import canonical_instant
-from cache_pipeline.query.report import Report, Tier
+from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
 from cache_pipeline.rows.checking import check_rows
-from cache_pipeline.service.agreement import tiers_agree
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.fetching import FetchedPartition
 
@@ -92,6 +92,7 @@ def staged_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
         name=f"staged_checks__{report.report}",
         specs=[dg.AssetCheckSpec(name, asset=key, blocking=True, description=text) for name, text in texts.items()],
     )
+    @signed
     def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
         staging, series = engine.staging(), engine.tenant_series(report)
         staged = {name: staging.read(series, name) for name in keys_of_run(partitions, context.run.tags)}
@@ -187,32 +188,3 @@ def _mended(chunks: list[JudgedChunk]) -> str | None:
     if not truncated:
         return None
     return f"{truncated} of the vendor's answers failed: truncated, so discarded and asked again in smaller chunks"
-
-
-def agreement_check(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition | None:
-    """History, hot and edge hold the same figures for the run's partitions; None where there is nothing to compare."""
-    if Tier.edge not in report.tiers:
-        return None
-    key = asset_key("edge", report)
-
-    @dg.asset_check(
-        name="tiers_agree",
-        asset=key,
-        additional_deps=[asset_key("hot", report)] if Tier.hot in report.tiers else [],
-        description="Redis, PostgreSQL and Parquet hold the same rows",
-    )
-    def tiers_agree_check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> dg.AssetCheckResult:
-        intervals = list(partition_intervals(partitions, keys_of_run(partitions, context.run.tags)).values())
-
-        async def compare() -> list[str]:
-            async with engine.service() as service:
-                return await tiers_agree(service, engine.edge(), report, intervals)
-
-        disagreements = asyncio.run(compare())
-        return dg.AssetCheckResult(
-            passed=not disagreements,
-            description="; ".join(disagreements[:3]) or None,
-            metadata={"partitions": len(intervals), "disagreements": len(disagreements)},
-        )
-
-    return tiers_agree_check

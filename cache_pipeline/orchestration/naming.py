@@ -8,6 +8,7 @@ from cache_pipeline.query.report import Report, Tier
 
 COMPLETE_CHECK = "complete"
 DRIFT_CHECK = "drift"
+AGREEMENT_CHECK = "tiers_agree"
 LEFT_CHECK = "nothing_left"
 #: On the failure of a step: a table of the partitions that it failed on, with the error of each.
 FAILED_METADATA = "failed partitions"

@@ -32,6 +32,7 @@ from cache_pipeline.orchestration.pace import Pace
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.publishing import publish
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
+from cache_pipeline.orchestration.signatures import signed
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -109,6 +110,7 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
         specs=[spec],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
+    @signed
     async def staged(
         context: dg.AssetExecutionContext, config: FetchConfig, engine: EngineResource
     ) -> dg.MaterializeResult[Any]:
@@ -308,6 +310,7 @@ def history_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
         specs=[spec.with_io_manager_key("history_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
+    @signed
     def history(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult[Any]:
         keys = keys_of_run(partitions, context.run.tags)
         found = _staged_partitions(engine.staging(), engine.tenant_series(report), keys)
@@ -329,6 +332,7 @@ def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> 
         specs=[spec.with_io_manager_key("hot_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
+    @signed
     async def hot(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult[Any]:
         intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
         async with engine.service() as service:
@@ -347,6 +351,7 @@ def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) ->
         specs=[spec.with_io_manager_key("edge_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
+    @signed
     def edge(context: dg.AssetExecutionContext, engine: EngineResource, rows: Rows) -> dg.MaterializeResult[Any]:
         intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags)).values()
         with engine.history() as history:
