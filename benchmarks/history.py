@@ -37,7 +37,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 from cache_pipeline.tiers.coverage import Fetched
 from cache_pipeline.tiers.history import History, Replacement, open_history
-from cache_pipeline.tiers.schema import migrate
+from cache_pipeline.tiers.migrating import migrate
 
 _ROWS, _RUNS = 1_000_000, 3
 _MONDAY = datetime(2026, 1, 5, tzinfo=UTC)

@@ -24,7 +24,6 @@ from cache_pipeline.tiers.flights import Flights, Sharing
 from cache_pipeline.tiers.history import open_history
 from cache_pipeline.tiers.hot import HotTier
 from cache_pipeline.tiers.ledger import open_ledger
-from cache_pipeline.tiers.schema import migrate, outdated
 from cache_pipeline.upstream.client import upstream_client, upstream_quota
 from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.discovery import Discover
@@ -97,6 +96,9 @@ def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
         SettingsError: no URL is set.
         DeclarationConflict: a column would have to change its type.
     """
+    # Alembic and SQLAlchemy are imported by those who migrate alone: they take a third of a second.
+    from cache_pipeline.tiers.migrating import migrate
+
     migrate(settings.required_postgres_url(), [(report, report_columns(report)) for report in reports.values()])
 
 
@@ -106,6 +108,8 @@ def outdated_history(settings: Settings, reports: Mapping[str, Report]) -> list[
     Raises:
         SettingsError, DeclarationConflict, HistoryUnavailable: as it does.
     """
+    from cache_pipeline.tiers.migrating import outdated
+
     return outdated(settings.required_postgres_url(), [(each, report_columns(each)) for each in reports.values()])
 
 

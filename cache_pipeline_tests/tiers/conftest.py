@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Identifier
 from redis.asyncio import Redis
 
 from cache_pipeline.tiers.history import History, open_history
-from cache_pipeline.tiers.schema import migrate
+from cache_pipeline.tiers.migrating import migrate
 from cache_pipeline_tests.tiers.rows import REPORT, columns_of
 
 

@@ -1,0 +1,194 @@
+"""Tables of the history tier: our own by Alembic, and one for each report from its declaration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import OperationalError
+
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, Kind
+from cache_pipeline.tiers.schema import (
+    HISTORY_SCHEMA,
+    OWN_SCHEMA,
+    UNREACHABLE,
+    DeclarationConflict,
+    HistoryRefused,
+    HistoryUnavailable,
+)
+
+_LOCK = "cache_pipeline.migrations"
+_SQL_TYPES: Mapping[Kind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]] = {
+    Kind.dimension: sa.Text,
+    Kind.integer: sa.BigInteger,
+    Kind.number: sa.Double,
+    Kind.instant: sa.TIMESTAMP(timezone=True),
+}
+#: What a server says of a URL that will never do, and what is to be mended; in English, as most servers are set up. One that says
+#: it otherwise is only waited for before it is told of.
+_REFUSALS = (
+    (r"password authentication failed|no password supplied", "user or password is wrong"),
+    (r'database ".*" does not exist', "its database does not exist: create it"),
+    (r'role ".*" does not exist', "its user does not exist"),
+    (
+        r"is not permitted to log in|no pg_hba\.conf entry|permission denied for database",
+        "its user may not log in from here",
+    ),
+    (r"server does not support SSL|certificate verify failed|certificate .* does not match", "TLS cannot be agreed on"),
+)
+#: A route that swallows everything would else hold a first try up for minutes.
+_CONNECT_SECONDS = 10
+
+
+def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        report.report,
+        metadata,
+        sa.Column("series", sa.Text, nullable=False, comment="meaning the row belongs to; a changed one starts anew"),
+        sa.Column("interval_start", sa.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("interval_end", sa.TIMESTAMP(timezone=True), nullable=False),
+        # Nullable throughout: rows of an earlier declaration lack the columns that a later one adds.
+        *(sa.Column(column.name, _SQL_TYPES[column.kind]) for column in columns),
+        sa.Index(f"{report.report}_series_interval", "series", "interval_start"),
+        schema=HISTORY_SCHEMA,
+        comment=report.description,
+    )
+
+
+def _sqlalchemy_url(postgres_url: str) -> sa.URL:
+    return sa.make_url(postgres_url).set(drivername="postgresql+psycopg")
+
+
+def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
+    """Bring our tables and every report's table up to date; adds, never drops. Safe to run from many processes.
+
+    Raises:
+        DeclarationConflict: naming the column whose type would have to change.
+        HistoryUnavailable: the server cannot be reached.
+    """
+    with _connected(postgres_url) as connection:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
+        for schema in (OWN_SCHEMA, HISTORY_SCHEMA):
+            connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+        command.upgrade(_config(connection), "head")
+        _add_report_tables(connection, reports)
+
+
+def outdated(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> list[str]:
+    """What ``migrate`` would do, in words; empty where everything is up to date. Changes nothing.
+
+    Raises:
+        DeclarationConflict: naming the column whose type would have to change.
+        HistoryUnavailable: the server cannot be reached.
+    """
+    with _connected(postgres_url) as connection:
+        newest = ScriptDirectory.from_config(_config(connection)).get_current_head()
+        context = MigrationContext.configure(connection, opts={"version_table_schema": OWN_SCHEMA})
+        current = context.get_current_revision()
+        behind = [] if current == newest else [f"{OWN_SCHEMA} is at migration {current or 'none'} of {newest}"]
+        lacking = [
+            f"{kind.removeprefix('add_')} {getattr(change[-1], 'name', change[-1])} is missing"
+            for kind, *change in _additions(_differences(connection, reports)[1])
+        ]
+    return behind + lacking
+
+
+@contextmanager
+def _connected(postgres_url: str) -> Generator[sa.Connection]:
+    """A transaction that is committed at the end."""
+    url = _sqlalchemy_url(postgres_url)
+    patience = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=patience)
+    try:
+        with engine.connect():
+            pass
+    except OperationalError as error:
+        raise _unavailable(error) from error
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except OperationalError as error:
+        if not error.connection_invalidated:
+            raise
+        raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
+    finally:
+        engine.dispose()
+
+
+def _unavailable(error: OperationalError) -> HistoryUnavailable:
+    said = str(error.orig)
+    for pattern, mend in _REFUSALS:
+        if re.search(pattern, said):
+            return HistoryRefused(f"PostgreSQL refuses CACHE_PIPELINE_POSTGRES_URL: {mend}")
+    return HistoryUnavailable(f"PostgreSQL {UNREACHABLE}")
+
+
+def _config(connection: sa.Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", "cache_pipeline:tiers/migrations")
+    return config
+
+
+def _is_history(name: str | None, kind: str, _parents: object) -> bool:
+    return kind != "schema" or name == HISTORY_SCHEMA
+
+
+def _differences(
+    connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]]
+) -> tuple[MigrationContext, list[Any]]:
+    metadata = sa.MetaData()
+    for report, columns in reports:
+        _table(report, columns, metadata)
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "include_schemas": True,
+            "compare_type": True,
+            "include_name": _is_history,
+        },
+    )
+    return context, compare_metadata(context, metadata)
+
+
+def _additions(differences: Iterable[Any]) -> Iterator[Any]:
+    """Tables, indexes and columns that are missing; what is there beyond the declarations is left alone.
+
+    Raises:
+        DeclarationConflict: a column would have to change its type.
+    """
+    for difference in differences:
+        if isinstance(difference, list):
+            _refuse_type_change(cast("list[tuple[object, ...]]", difference))
+        elif difference[0] in ("add_table", "add_index", "add_column"):
+            yield difference
+
+
+def _add_report_tables(connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
+    context, differences = _differences(connection, reports)
+    operations = Operations(context)
+    for difference in _additions(differences):
+        if difference[0] == "add_table":
+            operations.execute(sa.schema.CreateTable(difference[1], if_not_exists=True))
+        elif difference[0] == "add_index":
+            operations.execute(sa.schema.CreateIndex(difference[1], if_not_exists=True))
+        else:
+            operations.add_column(difference[2], difference[3], schema=difference[1])
+
+
+def _refuse_type_change(difference: list[tuple[object, ...]]) -> None:
+    for change in difference:
+        if change[0] == "modify_type":
+            raise DeclarationConflict(
+                f"column {change[3]} of {change[1]}.{change[2]} is {change[5]} and would have to become {change[6]}: "
+                "declare the report under a new name"
+            )
