@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -89,6 +89,7 @@ class _Case:
 
     Attributes:
         answer: the vendor's.
+        within: what is to be proven, of which it answers all or a part.
         final: its buckets that lie before its watermark; the others are never judged.
         expectation: of the final ones together.
         parts: what it can be split into; none where it is a single bucket.
@@ -96,6 +97,7 @@ class _Case:
     """
 
     answer: VendorAnswer
+    within: Interval
     final: list[Interval]
     expectation: Expectation
     parts: list[Interval]
@@ -140,6 +142,8 @@ class Judge:
     on_chunk: OnChunk
     lengths: Lengths = field(default_factory=Lengths)
     shortest_limit: int = SHORTEST_LIMIT
+    _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _met: set[tuple[int, Interval]] = field(default_factory=set[tuple[int, Interval]])
 
     async def prove(self, interval: Interval) -> Proven:
         """Ask for an interval until what came is proven whole.
@@ -148,10 +152,13 @@ class Judge:
             IncompleteAnswer: a single bucket is still cut off.
             UpstreamError, SchemaMismatch: as asking does.
         """
+        return await self._prove(interval, interval)
+
+    async def _prove(self, interval: Interval, within: Interval) -> Proven:
         if self.would_be_cut(interval):
             parts = split(interval, self.report.step, self.report.zone)
-            return _merged(interval, await together(self.prove(part) for part in parts), ())
-        return await self._judge(await self.ask(interval))
+            return _merged(interval, await together(self._prove(part, within) for part in parts), ())
+        return await self._judge(await self.ask(interval), within)
 
     def would_be_cut(self, interval: Interval) -> bool:
         """Whether an answer as long as this one's should be has been cut before, so that asking would be in vain."""
@@ -159,13 +166,13 @@ class Judge:
             return False
         return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.lengths.least_cut
 
-    async def _judge(self, answer: VendorAnswer, *, doubted: bool = False) -> Proven:
-        case = self._case(answer)
+    async def _judge(self, answer: VendorAnswer, within: Interval, *, doubted: bool = False) -> Proven:
+        case = self._case(answer, within)
         if not (doubted and case.parts) and await self._is_believed(case):
             is_unjudged = case.expectation.source is Source.none and not case.compared
             return self._accept(case, Verdict.unjudged if is_unjudged else Verdict.whole)
         if not case.parts:
-            if self.lengths.least_cut is not None and case.length >= self.lengths.least_cut:
+            if await self._is_cut_by_the_limit(case):
                 raise IncompleteAnswer(self.report.report, self._chunk(case, Verdict.incomplete))
             # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
             return self._accept(case, Verdict.thin)
@@ -177,12 +184,42 @@ class Judge:
             case.compared.extend(answers)
             return self._accept(case, Verdict.thin, split=True)
         if agree:
-            proven = await together(self._judge(part, doubted=part.rows.num_rows == case.length) for part in answers)
+            proven = await together(
+                self._judge(part, within, doubted=part.rows.num_rows == case.length) for part in answers
+            )
             chunk = self._chunk(case, self._verdict(case, proven), split=True)
         else:
             chunk = self._chunk(case, self._verdict(case, answers), split=True)
-            proven = await together(self._judge(part) for part in answers)
+            proven = await together(self._judge(part, within) for part in answers)
         return _merged(answer.interval, proven, (chunk,))
+
+    async def _is_cut_by_the_limit(self, case: _Case) -> bool:
+        """Whether a single bucket is as long as an answer that was cut, and no other answer is longer.
+
+        An answer that was broken off once looks like one that met a limit, until something longer is answered.
+        """
+        async with self._probing:
+            limit = self.lengths.least_cut
+            if limit is None or case.length < limit:
+                return False
+            if (limit, case.within) in self._met:
+                return True
+            for interval in self._probes(case.within):
+                probe = await self.ask(interval)
+                case.compared.append(probe)
+                if probe.rows.num_rows > limit / _NEAR:
+                    self.lengths = replace(self.lengths, least_cut=None)
+                    return False
+            self._met.add((limit, case.within))
+            return True
+
+    def _probes(self, within: Interval) -> list[Interval]:
+        """Nearly all of an interval: what a cut loses first is in the first. What it is split into has been asked."""
+        inside = buckets(within, self.report.step, self.report.zone)
+        if len(inside) <= 2:
+            return []
+        nearly = [Interval(inside[1].start, within.end), Interval(within.start, inside[-2].end)]
+        return [each for each in nearly if each not in split(within, self.report.step, self.report.zone)]
 
     async def _part(self, case: _Case, part: Interval) -> VendorAnswer:
         """A part's answer: the tail may have been one."""
@@ -191,10 +228,11 @@ class Judge:
                 return case.compared.pop(number)
         return await self.ask(part)
 
-    def _case(self, answer: VendorAnswer) -> _Case:
+    def _case(self, answer: VendorAnswer, within: Interval) -> _Case:
         report = self.report
         final = final_buckets(buckets(answer.interval, report.step, report.zone), answer.watermark)
-        return _Case(answer, final, self._expect(answer, final), split(answer.interval, report.step, report.zone))
+        parts = split(answer.interval, report.step, report.zone)
+        return _Case(answer, within, final, self._expect(answer, final), parts)
 
     def _expect(self, answer: VendorAnswer, final: list[Interval]) -> Expectation:
         if self.report.rows is not None:

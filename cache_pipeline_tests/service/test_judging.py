@@ -1,5 +1,5 @@
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pytest
@@ -11,6 +11,7 @@ from cache_pipeline.query.completeness import Lengths, Source, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch, in_order
 from cache_pipeline.rows.rows import Rows
+from cache_pipeline.service.asking import VendorAnswer
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.service.scripted import REPORT, ScriptedVendor, flat, hours, judge_of, sorted_table
@@ -136,6 +137,43 @@ async def test_a_single_bucket_at_the_known_cut_fails_even_with_four_fifths_of_i
     vendor = ScriptedVendor(flat(10), cap=9)
     with pytest.raises(IncompleteAnswer):
         await judge_of(vendor).judge.prove(DAY)
+
+
+@dataclass
+class BrokenOffOnce(ScriptedVendor):
+    """Its first answer ends after so many rows; it has no limit."""
+
+    after: int = 1
+
+    async def ask(self, interval: Interval) -> VendorAnswer:
+        self.cap = None if self.asked else self.after
+        return await super().ask(interval)
+
+
+@pytest.mark.parametrize("shape", [dict.fromkeys(range(24), 1), {0: 4}, {0: 1, 23: 3}, {22: 1, 23: 1}, {3: 1, 23: 3}])
+async def test_thin_buckets_are_not_refused_for_an_answer_that_was_broken_off_once(shape: dict[int, int]):
+    vendor = BrokenOffOnce(shape)
+    judged = judge_of(vendor)
+    proven = await judged.judge.prove(DAY)
+    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert Verdict.incomplete not in judged.verdicts
+    assert judged.judge.lengths.least_cut is None
+    assert len(vendor.asked) == len(set(vendor.asked))
+
+
+async def test_a_limit_that_single_buckets_meet_is_tried_twice_more_and_no_interval_is_asked_twice():
+    vendor = ScriptedVendor(flat(10), cap=5)
+    with pytest.raises(IncompleteAnswer):
+        await judge_of(vendor).judge.prove(DAY)
+    assert {hours(1, 24), hours(0, 23)} <= set(vendor.asked)
+    assert len(vendor.asked) == len(set(vendor.asked)) == 1 + 2 + 4 + 8 + 24 + 2
+
+
+async def test_what_an_interval_is_split_into_is_not_asked_once_more():
+    vendor = ScriptedVendor(flat(10), cap=5)
+    with pytest.raises(IncompleteAnswer):
+        await judge_of(vendor).judge.prove(hours(11, 24))
+    assert len(vendor.asked) == len(set(vendor.asked))
 
 
 async def test_a_single_thin_bucket_is_thin():
