@@ -227,6 +227,8 @@ def config(postgres_database: str, redis_database: str) -> Settings:
 @given(HOURS, st.none() | st.integers(6, 60), BROKEN, STEPS)
 # A job is left whose last hour was still arriving when it was asked for, and is taken up a day later.
 @example([3] * 48, None, {}, [(0, 0, 19, (2, "unreachable"))])
+# A job is left whose answer is broken off after the only row of a quiet hour.
+@example([*[0] * 3, 1, *[0] * 19, 3] + [3] * 24, None, {0: 0.0}, [(9, 0, 24, (2, "unreachable"))])
 def test_history_ends_as_the_truth_and_is_never_wrong_on_the_way(
     config: Settings,
     monkeypatch: pytest.MonkeyPatch,
