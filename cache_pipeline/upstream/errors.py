@@ -48,7 +48,8 @@ class LoginRefused(UpstreamError):
         which = f"OAuth client {names}" if len(self.client_ids) == 1 else f"every OAuth client ({names})"
         super().__init__(
             f"login refused for {which} at {login_url}: {self.reason}; "
-            f"check the client's secret, that it is enabled and that it allows the client-credentials grant"
+            "check the secret, and that it is enabled for this login: an OAuth client of Genesys with the client-credentials grant, "
+            "an access key of CXone"
         )
 
 
