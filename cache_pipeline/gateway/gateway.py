@@ -125,10 +125,10 @@ class Gateway:
     async def kept(self, asked: Asked, caller: Principal) -> Served | None:
         """The answer from what is kept, where that holds it fresh enough."""
         service = self.service_of(caller.tenant)
-        answer = await service.held(asked.query)
+        answer = await service.held_answers.hot_one(asked.query)
         if answer is not None:
             return Served(answer, Source.hot)
-        answer = await service.ready(asked.query)
+        answer = await service.held_answers.ready(asked.query)
         return Served(answer, Source.history) if answer else None
 
     async def serve(self, asked: Asked, caller: Principal, *, refresh: bool = False) -> Served | Accepted:
@@ -150,7 +150,7 @@ class Gateway:
         return served or await self._shared_miss(asked, caller)
 
     async def _refreshed(self, asked: Asked, caller: Principal) -> Served | Accepted:
-        settled = await self.service_of(caller.tenant).settled(asked.query)
+        settled = await self.service_of(caller.tenant).held_answers.settled(asked.query)
         if settled is not None:
             return Served(settled, Source.history)
         return await self.accept(replace(asked, refresh=True), caller)
@@ -171,7 +171,7 @@ class Gateway:
             raise failed(ended.problem)
         if ended is not None:
             # Whatever its age: it was fetched for whoever asks now.
-            answer = await self.service_of(caller.tenant).ready(asked.query, stale=_EVER)
+            answer = await self.service_of(caller.tenant).held_answers.ready(asked.query, stale=_EVER)
             if answer is not None:
                 return Served(answer, Source.history)
         stale = await self._stale(asked, caller)
@@ -183,7 +183,7 @@ class Gateway:
         allowed = asked.report.stale_while_revalidate
         if allowed is None:
             return None
-        return await self.service_of(caller.tenant).ready(asked.query, stale=allowed)
+        return await self.service_of(caller.tenant).held_answers.ready(asked.query, stale=allowed)
 
     async def accept(self, asked: Asked, caller: Principal, lane: Lane | None = None) -> Accepted:
         """Put the one job of this meaning on the queue, or join it."""

@@ -63,7 +63,7 @@ class HotReads:
         if held is None:
             return 0
         if held.due:
-            gateway.service_of(caller.tenant).renew(question.query)
+            gateway.service_of(caller.tenant).held_answers.renew(question.query)
         try:
             rate = gateway.limits.take(caller).headers()
         except Problem as problem:

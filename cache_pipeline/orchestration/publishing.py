@@ -48,7 +48,7 @@ async def publish(
     for key, finding in findings.items():
         log(partition_evaluation(asset_key("history", report), DRIFT_CHECK, key, finding, blocking=False))
     if Tier.hot in report.tiers:
-        await service.hot.put(await service.rendered(report, intervals), service.clock())
+        await service.hot.put(await service.held_answers.rendered(service.series(report), intervals), service.clock())
         _record(report, "hot", proven, log)
     if Tier.edge in report.tiers:
         rows, provisional_from = await asyncio.to_thread(edge_cut, service, report, intervals)

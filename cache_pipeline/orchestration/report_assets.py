@@ -336,7 +336,9 @@ def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> 
     async def hot(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult[Any]:
         intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
         async with engine.service() as service:
-            return dg.MaterializeResult(value=await service.rendered(report, list(intervals.values())))
+            return dg.MaterializeResult(
+                value=await service.held_answers.rendered(service.series(report), list(intervals.values()))
+            )
 
     return hot
 

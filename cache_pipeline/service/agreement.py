@@ -27,7 +27,11 @@ async def tiers_agree(
     """
     found: list[str] = []
     # A day of single conversations is no answer to hold in memory, unless dashboards are to be given just that.
-    expected = await service.rendered(report, intervals) if report.rows is None or Tier.hot in report.tiers else None
+    expected = (
+        await service.held_answers.rendered(service.series(report), intervals)
+        if report.rows is None or Tier.hot in report.tiers
+        else None
+    )
     if expected is not None and len(expected) < len(intervals):
         found.append(f"history holds {len(expected)} of {len(intervals)} intervals")
     for query, answer in expected or ():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -13,12 +11,11 @@ from typing import Any
 from redis.asyncio import Redis
 
 from cache_pipeline.query.completeness import JudgedChunk
-from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.requested import AS_DECLARED, Narrowing, RequestedQuery, requested
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query, Series
-from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.fetching import (
     FailedPartition,
     FetchedPartition,
@@ -26,6 +23,7 @@ from cache_pipeline.service.fetching import (
     finished,
 )
 from cache_pipeline.service.gathering import Gathering
+from cache_pipeline.service.held_answers import HeldAnswers, News
 from cache_pipeline.service.jobs import LeftToOthers, OnPercent, nobody_else
 from cache_pipeline.service.judging import Proven
 from cache_pipeline.service.keeping import keep
@@ -33,8 +31,7 @@ from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.plan import Plan, Room, hot_plan
 from cache_pipeline.service.planning import Planner
 from cache_pipeline.service.reach import not_begun
-from cache_pipeline.telemetry import spans
-from cache_pipeline.tiers.answer import Answer, render, rolled_up
+from cache_pipeline.tiers.answer import Answer
 from cache_pipeline.tiers.flights import Flights, Sharing
 from cache_pipeline.tiers.history import History
 from cache_pipeline.tiers.hot import HotTier
@@ -47,10 +44,6 @@ from cache_pipeline.upstream.quota import Lane
 
 class PlatformNotConfigured(RuntimeError):
     """A report's platform has no account in the settings."""
-
-
-#: What those hear who wait for an answer: a verdict, or how far the query of an interval is.
-News = JudgedChunk | tuple[Interval, float | None]
 
 
 def _ignore(_chunk: JudgedChunk) -> None:
@@ -199,36 +192,10 @@ class ReportService:
         query = replace(wanted, interval=begun).query(self.tenant)
         return replace(query, begun=clipped_to_now(begun, wanted.declared, now)) if wanted.is_narrowed else query
 
-    async def ready(self, query: Query, *, stale: timedelta = timedelta(0)) -> Answer | None:
-        """The answer where hot or history holds it, without asking the vendor; None where it must be asked.
-
-        Args:
-            query: what is asked.
-            stale: by how much provisional figures may be older than the report's freshness.
-        """
-        return await self.held(query) or await self._recalled(query, self.clock() - stale)
-
-    async def settled(self, query: Query) -> Answer | None:
-        """The answer where history holds all of it and none of it can change any more."""
-        return await self._from_history(query, self.clock() + report_freshness(query.kept.report))
-
-    async def held(self, query: Query) -> Answer | None:
-        """The answer where the hot tier holds it; the lot may fall on this reader to have it made anew meanwhile."""
-        held = await self.hot.look(query)
-        if held is None:
-            return None
-        if held.due:
-            self.renew(query)
-        return held.answer
-
-    def renew(self, query: Query) -> None:
-        """Have the hot tier's answer made anew from history, in the background."""
-        self.sharing.begin(query.key(HOT_TTL_TIER), lambda: self._from_history(query, self.clock()))
-
-    async def _recalled(self, query: Query, asked_at: datetime) -> Answer | None:
-        """One read of history for all who miss the same answer in the hot tier."""
-        key = f"{asked_at.isoformat(timespec='seconds')} {query.key(HOT_TTL_TIER)}"
-        return await self.sharing.run(key, lambda _tell: self._from_history(query, asked_at))
+    @property
+    def held_answers(self) -> HeldAnswers:
+        """Those that need nothing of the vendor."""
+        return HeldAnswers(self.history, self.hot, self._planner, self.sharing, self.clock)
 
     async def answer(
         self,
@@ -302,7 +269,7 @@ class ReportService:
             # As of then nothing that is held now and can still change is fresh.
             plan = await self._planner.plan(query, asked_at + report_freshness(query.kept.report))
             await self._fetch_and_keep(plan, lane, tell, again=True)
-            return await self._from_history(query, asked_at)
+            return await self.held_answers.from_history(query, asked_at)
 
         return anew
 
@@ -312,16 +279,16 @@ class ReportService:
         """What finds an answer, telling of its progress, for all identical callers of this process."""
 
         async def found(tell: Callable[[News], None]) -> Answer | None:
-            asked_at = self.clock()
-            if (ready := await self.held(query)) is not None:
+            asked_at, held = self.clock(), self.held_answers
+            if (ready := await held.hot_one(query)) is not None:
                 return ready
             plan = await self._planner.plan(query, asked_at)
             if not plan.due:
-                return await self._answered(plan)
+                return await held.answered(plan)
 
             async def landed() -> bool:
                 nonlocal ready
-                ready = await self.held(query)
+                ready = await held.hot_one(query)
                 return ready is not None
 
             # Other processes wait for the answer as it goes out, and not for its chunks one by one.
@@ -333,23 +300,10 @@ class ReportService:
                     # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
                     plan = await self._planner.plan(query, asked_at)
                     if not plan.due:
-                        return await self._answered(plan)
+                        return await held.answered(plan)
                 return None
 
         return found
-
-    async def rendered(self, report: Report, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
-        """Answers as they would go out, for those of the intervals that history holds, in a few reads."""
-        series = self.series(report)
-        spans = IntervalSet(intervals)
-        hull = Interval(min(each.start for each in spans), max(each.end for each in spans)) if spans else None
-        coverage = await asyncio.to_thread(self.history.coverage, series, hull)
-        rows = await self._held_rows(series, spans & (coverage.complete | coverage.provisional))
-        return [
-            (query, render(query, rows.within(interval).table(), completeness))
-            for interval in intervals
-            if (completeness := coverage.of(interval)) is not None and (query := Query(series, interval))
-        ]
 
     async def _fetch_and_keep(
         self, plan: Plan, lane: Lane, tell: Callable[[News], None], *, again: bool = False
@@ -388,24 +342,3 @@ class ReportService:
         """The instant before which a report's vendor keeps nothing, or None where that is not declared."""
         kept = self.retention.get(report.platform)
         return self.clock() - kept if kept else None
-
-    async def _from_history(self, query: Query, asked_at: datetime) -> Answer | None:
-        """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
-        plan = await self._planner.plan(query, asked_at)
-        return None if plan.due else await self._answered(plan)
-
-    async def _answered(self, plan: Plan) -> Answer:
-        """The answer that a plan finds held; it goes into the hot tier on the way."""
-        started = time.monotonic()
-        query, completeness = plan.query, plan.coverage.of(plan.query.span)
-        if completeness is None:
-            raise RuntimeError(f"{query.kept.report.report} {query.span}: the plan leaves out a part")
-        if query.made_of is not None:
-            completeness = rolled_up(completeness, query)
-        answer = render(query, await self._planner.rows(plan), completeness)
-        with spans.span("store hot", report=query.kept.report.report):
-            await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
-        return answer
-
-    async def _held_rows(self, series: Series, intervals: IntervalSet) -> Rows:
-        return await asyncio.to_thread(self.history.rows, series, intervals, self.columns(series.report))

@@ -163,7 +163,7 @@ async def test_what_the_vendor_keeps_no_longer_is_refused_unless_history_holds_i
             "2026-01-05T07:30:00Z (CACHE_PIPELINE_REPORTDATA__RETENTION_DAYS): ask from 2026-01-05T08:00:00Z on"
         )
         query = forgetful.query(REPORT, longer)
-        for refused in (forgetful.answer_query(query), forgetful.ready(query), forgetful.plan(query)):
+        for refused in (forgetful.answer_query(query), forgetful.held_answers.ready(query), forgetful.plan(query)):
             with pytest.raises(InvalidInterval) as error:
                 await refused
             assert str(error.value) == told
@@ -305,7 +305,7 @@ async def test_rendered_gives_only_what_history_holds(open_world: OpenWorld):
     async with open_world() as world:
         await fetch_and_keep(world, MORNING)
         later = Interval(MORNING.end, MORNING.end + HOUR)
-        [(query, answer)] = await world.service.rendered(REPORT, [MORNING, later])
+        [(query, answer)] = await world.service.held_answers.rendered(world.service.series(REPORT), [MORNING, later])
         assert query.interval == MORNING
         assert answer == await world.service.answer(REPORT, MORNING)
         assert await world.submits() == 1
@@ -315,7 +315,7 @@ async def test_tenants_do_not_see_each_others_rows(open_world: OpenWorld):
     async with open_world() as world:
         await rows_of(world, MORNING)
         other = replace(world.service, tenant="other")
-        assert await other.rendered(REPORT, [MORNING]) == []
+        assert await other.held_answers.rendered(other.series(REPORT), [MORNING]) == []
         await other.answer(REPORT, MORNING)
         assert await world.submits() == 2
 

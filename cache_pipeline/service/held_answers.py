@@ -1,0 +1,104 @@
+"""Answers that need nothing of the vendor: from the hot tier, or from history when it holds all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cache_pipeline.query.completeness import JudgedChunk
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.series import Query, Series
+from cache_pipeline.service.plan import Plan
+from cache_pipeline.service.planning import Planner
+from cache_pipeline.telemetry import spans
+from cache_pipeline.tiers.answer import Answer, render, rolled_up
+from cache_pipeline.tiers.flights import Sharing
+from cache_pipeline.tiers.history import History
+from cache_pipeline.tiers.hot import HotTier
+from cache_pipeline.tiers.ttl import HOT_TTL_TIER, report_freshness
+
+#: What those hear who wait for an answer: a verdict, or how far the query of an interval is.
+News = JudgedChunk | tuple[Interval, float | None]
+
+
+@dataclass(frozen=True)
+class HeldAnswers:
+    """Reads what is held, and puts into the hot tier what it read from history.
+
+    Attributes:
+        history, hot: the tiers.
+        planner: finds what history holds of a query.
+        sharing: one task for all identical callers of this process.
+        clock: the time, in UTC.
+    """
+
+    history: History
+    hot: HotTier
+    planner: Planner
+    sharing: Sharing[Answer | None, News]
+    clock: Callable[[], datetime]
+
+    async def ready(self, query: Query, *, stale: timedelta = timedelta(0)) -> Answer | None:
+        """The answer where hot or history holds it; None where the vendor must be asked.
+
+        Args:
+            query: what is asked.
+            stale: by how much provisional figures may be older than the report's freshness.
+        """
+        return await self.hot_one(query) or await self._recalled(query, self.clock() - stale)
+
+    async def settled(self, query: Query) -> Answer | None:
+        """The answer where history holds all of it and none of it can change any more."""
+        return await self.from_history(query, self.clock() + report_freshness(query.kept.report))
+
+    async def hot_one(self, query: Query) -> Answer | None:
+        """The answer where the hot tier holds it; the lot may fall on this reader to have it made anew meanwhile."""
+        held = await self.hot.look(query)
+        if held is None:
+            return None
+        if held.due:
+            self.renew(query)
+        return held.answer
+
+    def renew(self, query: Query) -> None:
+        """Have the hot tier's answer made anew from history, in the background."""
+        self.sharing.begin(query.key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
+
+    async def _recalled(self, query: Query, asked_at: datetime) -> Answer | None:
+        """One read of history for all who miss the same answer in the hot tier."""
+        key = f"{asked_at.isoformat(timespec='seconds')} {query.key(HOT_TTL_TIER)}"
+        return await self.sharing.run(key, lambda _tell: self.from_history(query, asked_at))
+
+    async def from_history(self, query: Query, asked_at: datetime) -> Answer | None:
+        """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
+        plan = await self.planner.plan(query, asked_at)
+        return None if plan.due else await self.answered(plan)
+
+    async def answered(self, plan: Plan) -> Answer:
+        """The answer that a plan finds held; it goes into the hot tier on the way."""
+        started = time.monotonic()
+        query, completeness = plan.query, plan.coverage.of(plan.query.span)
+        if completeness is None:
+            raise RuntimeError(f"{query.kept.report.report} {query.span}: the plan leaves out a part")
+        if query.made_of is not None:
+            completeness = rolled_up(completeness, query)
+        answer = render(query, await self.planner.rows(plan), completeness)
+        with spans.span("store hot", report=query.kept.report.report):
+            await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
+        return answer
+
+    async def rendered(self, series: Series, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
+        """Answers as they would go out, for those of the intervals that history holds, in a few reads."""
+        asked = IntervalSet(intervals)
+        hull = Interval(min(each.start for each in asked), max(each.end for each in asked)) if asked else None
+        coverage = await asyncio.to_thread(self.history.coverage, series, hull)
+        held = asked & (coverage.complete | coverage.provisional)
+        rows = await asyncio.to_thread(self.history.rows, series, held, self.planner.columns(series.report))
+        return [
+            (query, render(query, rows.within(interval).table(), completeness))
+            for interval in intervals
+            if (completeness := coverage.of(interval)) is not None and (query := Query(series, interval))
+        ]
