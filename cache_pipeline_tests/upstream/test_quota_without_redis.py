@@ -78,31 +78,50 @@ async def test_an_outage_leaves_a_fixed_share_is_warned_of_once_and_heals(
 
     own_valkey.start()
     clock.pushed += 1.1
-    await answered(quota, await quota.take(Lane.interactive))
+    assert await is_granted(quota) is None, "it had lost its memory: others may have filled the window"
     assert "the shared quota is back" in caplog.text
     (state,) = await quota.snapshot()
-    assert state.used == 4, "what was sent before and during the outage counts in a Redis that had forgotten it"
-
-
-async def test_an_idle_process_notices_that_redis_lost_its_memory(own_redis: redis.asyncio.Redis):
-    quota = Quota(own_redis, "flushed", {"a": 1}, POLICY)
-    for _ in range(5):
-        await answered(quota, await quota.take(Lane.interactive))
-    await own_redis.flushall()
-    await quota.take(Lane.interactive)
-    (state,) = await quota.snapshot()
-    assert (state.used, state.in_flight) == (6, 1)
+    assert state.used == 3, "what was sent before and during the outage counts in a Redis that had forgotten it"
+    assert (state.state, state.remaining) == (ClientState.throttled, 0)
+    assert 55 < state.throttled_for_s < 61.2
 
 
 async def test_every_process_restores_its_own_requests(own_redis: redis.asyncio.Redis):
-    quotas = [Quota(own_redis, "both", {"a": 1}, POLICY) for _ in range(2)]
+    quotas = [Quota(own_redis, "both", {"a": 1, "b": 1}, POLICY) for _ in range(2)]
     for quota in quotas:
         for _ in range(4):
             await answered(quota, await quota.take(Lane.interactive))
     await own_redis.flushall()
     for quota in quotas:
-        await quota.take(Lane.interactive)
-    assert (await quotas[0].snapshot())[0].used == 10
+        assert await is_granted(quota) is None
+    assert [(state.used, state.in_flight) for state in await quotas[0].snapshot()] == [(4, 0), (4, 0)]
+
+
+async def test_a_redis_that_lost_its_memory_grants_again_when_nothing_forgotten_counts_any_more(
+    own_redis: redis.asyncio.Redis,
+):
+    policy = replace(POLICY, window_seconds=0.6)
+    killed, old, new = (Quota(own_redis, "lost", {"a": 1, "b": 1}, policy) for _ in range(3))
+    for _ in range(20):
+        await answered(killed, await killed.take(Lane.interactive))
+    await answered(old, await old.take(Lane.interactive))
+    await own_redis.flushall()
+    began = time.monotonic()
+    await answered(new, await new.take(Lane.interactive))
+    assert time.monotonic() - began < 0.5, "an empty Redis need not have lost anything"
+    await old.take(Lane.interactive)
+    assert time.monotonic() - began > 0.55
+    assert await is_granted(new)
+
+
+async def test_who_comes_back_long_after_a_loss_holds_nobody_up(own_redis: redis.asyncio.Redis):
+    policy = replace(POLICY, window_seconds=0.3)
+    idle, busy = (Quota(own_redis, "late", {"a": 1}, policy) for _ in range(2))
+    await answered(idle, await idle.take(Lane.interactive))
+    await own_redis.flushall()
+    await answered(busy, await busy.take(Lane.interactive))
+    await asyncio.sleep(0.35)
+    assert await is_granted(idle)
 
 
 async def test_an_answer_during_the_outage_ends_its_time_in_flight(own_valkey: Valkey, own_redis: redis.asyncio.Redis):

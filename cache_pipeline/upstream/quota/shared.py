@@ -30,8 +30,8 @@ class Quota:
     ask in turn, so a crowd of waiters costs Redis no more than one, and is served in the order it came.
 
     An empty Redis may have lost its memory: it grants each client one request at a time until the vendor has told what remains
-    or a window has passed. A process that knows of a loss tells what it sent, and then a 429 pauses its client for the rest of
-    that window, whatever Retry-After says. So one request of a client may be refused, and no storm follows.
+    or a window has passed. A process that knows of a loss tells what it sent, and from then on nothing is granted until a
+    window has passed since Redis was there again. Before the first such process asks, one request of a client may be refused.
 
     When Redis goes away each process lets one window pass, which others may have filled through Redis until then, and goes on
     with a fixed conservative share (an eighth of the limit, one request of a client at a time). It says so once per outage, and

@@ -150,10 +150,16 @@ class QuotaStore:
     async def _tell_recent(self) -> bool:
         numbers = {client_id: number for number, client_id in enumerate(self._clients, start=1)}
         keep = 2 * (self._policy.guarded_window_seconds + self._policy.in_flight_seconds)
-        arguments: list[str | int] = [_micros(self._policy.guarded_window_seconds), _micros(keep)]
+        arguments: list[str | int] = [
+            _micros(self._policy.guarded_window_seconds),
+            _micros(keep),
+            _micros(_IDLE_SECONDS),
+        ]
         for entry in self._recent():
             arguments += [numbers[entry.client_id], entry.grant_id, _micros(entry.age_seconds)]
-        keys = [self._keys.careful, *(self._keys.log(client_id) for client_id in self._clients)]
+        keys = [self._keys.careful]
+        for client_id in self._clients:
+            keys += [self._keys.log(client_id), self._keys.state(client_id)]
         return await self._run("restore", keys, arguments) is not None
 
     async def _call(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any | None:

@@ -10,8 +10,9 @@
 -- which it can still arrive at the vendor: a sender that died is counted for as long as it may matter, and no longer.
 -- A caller asks again with the same grant id, so that a later version may keep its place in a queue.
 --
--- Where nothing is known, as in an empty Redis, which may have lost its memory, the vendor's window may be full of what was sent before. So for the length
--- of one window a client has one request under way at a time, until the vendor itself has told what remains.
+-- Where nothing is known, as in an empty Redis, which may have lost its memory, the vendor's window may be full of what was
+-- sent before. So for the length of one window a client has one request under way at a time, until the vendor itself has told
+-- what remains. A caller that knows of another generation shows that memory was lost for sure: see restore.lua.
 
 local grant, known = ARGV[1], ARGV[2]
 local window, hold, slots = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -31,11 +32,15 @@ local generation = redis.call('GET', KEYS[2])
 if not generation then
   generation = grant
   redis.call('SET', KEYS[2], generation)
-  redis.call('HSET', KEYS[3], 'since', whole(now))
+  redis.call('HSET', KEYS[3], 'since', whole(now), 'born', whole(now))
   redis.call('PEXPIRE', KEYS[3], whole(math.ceil(window / 1000)))
 end
 redis.call('PEXPIRE', KEYS[2], idle_ms)
 if known ~= '' and known ~= generation then
+  local born = redis.call('HGET', KEYS[3], 'born')
+  if born then
+    redis.call('HSET', KEYS[3], 'lost_until', whole(tonumber(born) + window))
+  end
   return {'restore', generation}
 end
 
