@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,15 @@ NOT_HELD = "/v1/reports/queue_hour?interval=2026-01-04T00:00:00Z/2026-01-05T00:0
 
 
 @pytest.fixture
-def own_valkey() -> Iterator[Valkey]:
+def lasting(tmp_path: Path) -> tuple[str, ...]:
+    """Options by which it keeps its memory: one that is known to have lost it grants nothing for a window."""
+    return ("--dir", str(tmp_path), "--appendonly", "yes", "--appendfsync", "always")
+
+
+@pytest.fixture
+def own_valkey(lasting: tuple[str, ...]) -> Iterator[Valkey]:
     server = Valkey()
-    server.start()
+    server.start(*lasting)
     yield server
     server.stop()
 
@@ -29,7 +36,7 @@ def redis_database(own_valkey: Valkey) -> str:
 
 
 async def test_history_answers_and_what_it_lacks_is_a_job_that_ends_when_redis_is_back(
-    open_api, own_valkey, monkeypatch
+    open_api, own_valkey, lasting, monkeypatch
 ):
     monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.gateway.worker._LOST_AFTER", timedelta(seconds=0.5))
@@ -54,6 +61,6 @@ async def test_history_answers_and_what_it_lacks_is_a_job_that_ends_when_redis_i
         assert {each["name"]: each["ok"] for each in ready.json()["dependencies"]}["redis"] is False
         assert (await api.http.get("/v1/quota")).json()["clients"][0]["state"] == "throttled"
 
-        own_valkey.start()
+        own_valkey.start(*lasting)
         assert (await api.ended(missed.headers["Location"], seconds=40))["state"] == "done"
         assert (await api.http.get(NOT_HELD)).status_code == 200

@@ -109,6 +109,8 @@ def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.
                 login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
                 clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
                 requests_per_window=10_000,
+                # A Redis that is emptied grants nothing for so long.
+                window_seconds=0.5,
             )
             settings = Settings(
                 postgres_url=SecretStr(postgres_database),

@@ -39,6 +39,7 @@ def account(url: str) -> VendorAccount:
         login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
         clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
         requests_per_window=10_000,
+        window_seconds=0.5,
     )
 
 
