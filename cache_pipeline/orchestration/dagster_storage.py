@@ -25,6 +25,7 @@ def write_events_in_batches(environment: MutableMapping[str, str]) -> None:
 def keep_connections(instance: dg.DagsterInstance) -> None:
     """Let a run's process use a connection to Dagster's storage again within a second, one for each kind of storage.
 
-    The webserver asks Dagster for the same, hence the name of what is called; no statement is timed out here.
+    The webserver asks Dagster for the same, hence the name of what is called; no statement is timed out here. They are closed
+    with the process, or when the instance is collected.
     """
     instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_KEPT_SECONDS, max_overflow=-1)

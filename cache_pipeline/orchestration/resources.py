@@ -87,7 +87,8 @@ class EngineResource(dg.ConfigurableResource[None]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Keep the run's id, which log lines and spans are told under, and read the settings anew."""
-        if context.instance:
+        if context.run and context.instance:
+            # Not for a sensor's tick: its process lives on, and each tick would leave connections behind.
             keep_connections(context.instance)
         self._run_id = context.run.run_id if context.run else None
         self._settings = None

@@ -11,6 +11,7 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 
 from cache_pipeline.orchestration import dagster_storage
 from cache_pipeline.orchestration.dagster_storage import keep_connections
+from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline_tests.orchestration.bench import (
     LAYERS,
     STAGED_CHECKS,
@@ -95,6 +96,18 @@ def test_a_run_uses_its_connections_to_dagsters_storage_again(
         patched.setattr(dagster_storage, "_KEPT_SECONDS", 0)
         one_for_each_write = begun(1)
     assert begun(11) < 0.7 * one_for_each_write
+
+
+def test_a_tick_of_a_sensor_leaves_no_connection_behind(
+    bench: Bench, kept_instance: dg.DagsterInstance, postgres_database: str
+) -> None:
+    EngineResource().setup_for_execution(dg.build_init_resource_context(instance=kept_instance))
+    kept_instance.get_runs_count()
+    with psycopg.connect(postgres_database) as connection:
+        left = connection.execute(
+            "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchall()
+    assert left == []
 
 
 def test_a_kept_connection_that_a_restart_has_ended_is_not_used(
