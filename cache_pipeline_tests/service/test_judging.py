@@ -14,7 +14,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.asking import VendorAnswer
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline_tests.query.declared import declared
-from cache_pipeline_tests.service.scripted import REPORT, ScriptedVendor, flat, hours, judge_of, sorted_table
+from cache_pipeline_tests.service.scripted import HOUR, REPORT, ScriptedVendor, flat, hours, judge_of, sorted_table
 
 DAY = hours(0, 24)
 HOURS = [hours(n, n + 1) for n in range(24)]
@@ -167,6 +167,20 @@ async def test_a_limit_that_single_buckets_meet_is_tried_twice_more_and_no_inter
         await judge_of(vendor).judge.prove(DAY)
     assert {hours(1, 24), hours(0, 23)} <= set(vendor.asked)
     assert len(vendor.asked) == len(set(vendor.asked)) == 1 + 2 + 4 + 8 + 24 + 2
+
+
+@dataclass
+class LimitedByBytes(ScriptedVendor):
+    """Its limit is wider for an interval that begins an hour late."""
+
+    async def ask(self, interval: Interval) -> VendorAnswer:
+        self.cap = 8 if interval.start == DAY.start + HOUR and interval.length > HOUR else 5
+        return await super().ask(interval)
+
+
+async def test_a_longer_answer_that_says_otherwise_of_a_bucket_leaves_it_refused():
+    with pytest.raises(IncompleteAnswer):
+        await judge_of(LimitedByBytes({1: 10, **dict.fromkeys(range(2, 24), 1)})).judge.prove(DAY)
 
 
 async def test_what_an_interval_is_split_into_is_not_asked_once_more():
