@@ -15,10 +15,10 @@ from typing import Any
 from benchmarks.keys.guide import guide_key
 from benchmarks.keys.spellings import meanings, spelled
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
-from cache_pipeline.query.dialects.guide import read_guide
-from cache_pipeline.query.dialects.payload import resolved
+from cache_pipeline.query.payload import resolved
 from cache_pipeline.query.report import Report
-from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.query_payload import read_guide
 
 _MEANINGS, _SPELLINGS, _RUNS = 1_000, 10, 5
 _PEER = "the guide's printed rule"

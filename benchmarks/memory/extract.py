@@ -22,7 +22,7 @@ from benchmarks.result import BenchmarkError
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
-from cache_pipeline.rows.checking import check_rows
+from cache_pipeline.rows.row_checks import check_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import edge_tier, open_service
 from cache_pipeline.service.fetching import FailedPartition
@@ -32,8 +32,8 @@ from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.tiers.coverage import Fetched
 from cache_pipeline.tiers.edge.counted import publishable
 from cache_pipeline.tiers.history import Replacement
-from cache_pipeline.upstream.platforms.base import JobStatus
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import JobStatus
 
 _NOW = datetime(2026, 1, 6, 12, tzinfo=UTC)
 _MINUTES_AT_MOST = 9

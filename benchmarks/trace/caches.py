@@ -14,15 +14,15 @@ from typing import Protocol
 
 from benchmarks.keys.guide import guide_key
 from benchmarks.trace.trace import MEDIA, QUEUES, Request, Window
-from cache_pipeline.query.dialects.guide import read_guide
-from cache_pipeline.query.dialects.payload import resolved
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.payload import resolved
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.fetching import clipped_to_now
 from cache_pipeline.service.plan import Holding, plan
 from cache_pipeline.tiers.coverage import Coverage, Fetched
 from cache_pipeline.tiers.ttl import HOT_TTL, freshness_ttl, report_freshness
-from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.query_payload import read_guide
 
 LAG = timedelta(minutes=2)
 _PAGE = 1000

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.query.filters import Filter
-from cache_pipeline.query.requested import Narrowing
+from cache_pipeline.query.query_request import Narrowing
 
 _OPTIONS = (
     click.option("--group-by", metavar="NAMES", help="Fewer dimensions, by comma; '' for totals."),

@@ -15,7 +15,7 @@ from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.service.starting import migrate_when_there
 from cache_pipeline.settings import read_settings
 from cache_pipeline.telemetry.logs import set_up_logs
-from cache_pipeline.telemetry.traces import exporting
+from cache_pipeline.telemetry.trace_export import exporting
 
 
 @click.command()

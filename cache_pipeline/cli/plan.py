@@ -15,8 +15,8 @@ from rich.table import Table
 
 from cache_pipeline.cli.asking import narrowing
 from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.query_request import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.requested import Narrowing, RequestedQuery, requested
 from cache_pipeline.service.engine import declared_reports, migrate_history, open_service, report_columns
 from cache_pipeline.service.estimate import quota_room
 from cache_pipeline.service.plan import Plan, Source

@@ -13,15 +13,15 @@ from urllib.parse import urlencode
 from cache_pipeline.gateway.keys import Principal
 from cache_pipeline.gateway.problem import Problem
 from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.dialects.guide import read_guide
-from cache_pipeline.query.dialects.payload import filter_of, resolved
 from cache_pipeline.query.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.interval import Interval, canonical_instant
+from cache_pipeline.query.payload import filter_of, resolved
+from cache_pipeline.query.query_request import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.requested import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.series import Query
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.tiers.ttl import HOT_TTL_TIER
+from cache_pipeline.vendors.reportdata.query_payload import read_guide
 
 #: The part of a key that says which lifetime it has (G7), for what lives as long as the query is open.
 _JOB = "job"

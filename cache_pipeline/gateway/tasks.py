@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from cache_pipeline.endings import ended
+from cache_pipeline.aio import ended
 
 
 @asynccontextmanager

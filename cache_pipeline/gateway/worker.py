@@ -15,7 +15,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 
-from cache_pipeline.endings import ended
+from cache_pipeline.aio import ended
 from cache_pipeline.gateway.asked import REFRESH, narrowing_of
 from cache_pipeline.gateway.events import JobEvents
 from cache_pipeline.gateway.job import Job, JobState
@@ -28,7 +28,7 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
-from cache_pipeline.telemetry.carried import resumed
+from cache_pipeline.telemetry.propagation import resumed
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.upstream.errors import (
@@ -39,7 +39,7 @@ from cache_pipeline.upstream.errors import (
     UpstreamFaulted,
     UpstreamUnreachable,
 )
-from cache_pipeline.upstream.platforms.payload import BrokenBody
+from cache_pipeline.vendors.json_body import BrokenBody
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0

@@ -22,7 +22,7 @@ from cache_pipeline.query.completeness import JudgedChunk, Verdict, final_bucket
 from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
-from cache_pipeline.rows.checking import check_rows
+from cache_pipeline.rows.row_checks import check_rows
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.fetching import FetchedPartition
 

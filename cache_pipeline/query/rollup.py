@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cache_pipeline.query.boxes import Box, ValueSet
 from cache_pipeline.query.calendar import buckets, floor
+from cache_pipeline.query.dnf import Box, ValueSet
 from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval, canonical_instant

@@ -14,7 +14,7 @@ from cache_pipeline.query.declarations import read_reports
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, unusable_names
-from cache_pipeline.rows.memory import use_frugal_allocator
+from cache_pipeline.rows.arrow_memory import use_frugal_allocator
 from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.report_service import News, ReportService
 from cache_pipeline.settings import Settings, SettingsError, VendorAccount
@@ -29,14 +29,14 @@ from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, Ups
 from cache_pipeline.upstream.discovery import Discover
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import LoginRequest, client_credentials_login
-from cache_pipeline.upstream.platforms.base import Capabilities, Platform
-from cache_pipeline.upstream.platforms.cxone import Cxone, access_key_login
-from cache_pipeline.upstream.platforms.cxone_discovery import discover_cxone
-from cache_pipeline.upstream.platforms.genesys import Genesys
-from cache_pipeline.upstream.platforms.genesys_regions import region_address
-from cache_pipeline.upstream.platforms.reportdata import ReportData
 from cache_pipeline.upstream.polling import DurationStore, Guide, Pacing, PollPolicy
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+from cache_pipeline.vendors.base import Capabilities, Platform
+from cache_pipeline.vendors.cxone.adapter import Cxone, access_key_login
+from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.regions import region_address
+from cache_pipeline.vendors.reportdata.adapter import ReportData
 
 _PLATFORMS: Mapping[str, type[Genesys] | type[ReportData] | type[Cxone]] = {
     platform.name: platform for platform in (Genesys, ReportData, Cxone)

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Protocol
 
-from cache_pipeline.endings import to_the_end
+from cache_pipeline.aio import to_the_end
 from cache_pipeline.query.calendar import Step, buckets, floor, following, pieces
 from cache_pipeline.query.completeness import JudgedChunk, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet

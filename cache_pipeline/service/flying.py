@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from cache_pipeline.endings import in_thread
+from cache_pipeline.aio import in_thread
 from cache_pipeline.query.calendar import Step, floor, following
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import SchemaMismatch

@@ -33,9 +33,9 @@ from cache_pipeline.tiers.flights import Flights
 from cache_pipeline.tiers.history import History
 from cache_pipeline.tiers.ledger import Ledger
 from cache_pipeline.tiers.ttl import report_freshness
-from cache_pipeline.upstream.platforms.base import Platform
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Platform
 
 #: How far back history is looked at for what comparable days hold.
 _COMPARABLE_DAYS = timedelta(days=28)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Self
 
-from cache_pipeline.endings import ended, in_thread, to_the_end
+from cache_pipeline.aio import ended, in_thread, to_the_end
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
@@ -23,9 +23,9 @@ from cache_pipeline.telemetry.spans import span
 from cache_pipeline.tiers.ledger import AskedElsewhere, Claim, Handle, LeaseLost, Ledger, State, Wanted
 from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.upstream.errors import AmbiguousSubmit, ClientUnknown, JobFailed, JobGone, JobOverdue, UpstreamError
-from cache_pipeline.upstream.platforms.base import Job, JobStatus, Platform
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Job, JobStatus, Platform
 
 #: How long whoever is cancelled waits for the answer to a submit that is on the wire.
 _SUBMIT_SECONDS = 15.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
-from cache_pipeline.endings import to_the_end
+from cache_pipeline.aio import to_the_end
 from cache_pipeline.query.calendar import buckets, split
 from cache_pipeline.query.completeness import (
     SHORTEST_LIMIT,

@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from cache_pipeline.query.completeness import JudgedChunk
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.query_request import AS_DECLARED, Narrowing, RequestedQuery, requested
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.requested import AS_DECLARED, Narrowing, RequestedQuery, requested
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.service.fetching import (
@@ -37,9 +37,9 @@ from cache_pipeline.tiers.history import History
 from cache_pipeline.tiers.hot import HotTier
 from cache_pipeline.tiers.ledger import Claim, Ledger
 from cache_pipeline.tiers.ttl import HOT_TTL_TIER, report_freshness
-from cache_pipeline.upstream.platforms.base import Platform
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Platform
 
 
 class PlatformNotConfigured(RuntimeError):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import redis.asyncio
 import redis.exceptions
 
-from cache_pipeline.endings import to_the_end
+from cache_pipeline.aio import to_the_end
 
 T = TypeVar("T")
 

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.keys.spellings import meanings, spelled
-from cache_pipeline.query.dialects.genesys import read_genesys
-from cache_pipeline.query.dialects.guide import read_guide
-from cache_pipeline.query.dialects.payload import resolved
 from cache_pipeline.query.errors import InvalidInterval, InvalidQuery, QueryError, UnknownReport
+from cache_pipeline.query.payload import resolved
+from cache_pipeline.query.query_request import RequestedQuery
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.requested import RequestedQuery
 from cache_pipeline.query.schema import Column
-from cache_pipeline.upstream.platforms.genesys import Genesys
-from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.query_payload import read_genesys
+from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.query_payload import read_guide
 from cache_pipeline_tests.query.declared import declared
 
 QUARTERS = declared(report="quarters", granularity="PT15M", metrics=["offered", "answered", "abandoned", "handleMs"])

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from cache_pipeline.query.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.query_request import AS_DECLARED, Narrowing, RequestedQuery, requested
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.requested import AS_DECLARED, Narrowing, RequestedQuery, requested
-from cache_pipeline.upstream.platforms.genesys import Genesys
-from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline_tests.query.declared import declared
 
 REPORT = declared(granularity="PT15M")

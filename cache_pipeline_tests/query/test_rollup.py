@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from cache_pipeline.query.calendar import pieces
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.query_request import Narrowing, requested
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.requested import Narrowing, requested
 from cache_pipeline.query.rollup import roll_up
 from cache_pipeline.query.schema import arrow_schema, in_order, rows_to_table, rows_within
-from cache_pipeline.upstream.platforms.genesys import Genesys
+from cache_pipeline.vendors.genesys.adapter import Genesys
 from cache_pipeline_tests.query.declared import declared
 
 REPORT = declared(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.rows import checking
-from cache_pipeline.rows.checking import check_rows
+from cache_pipeline.rows import row_checks as checking
+from cache_pipeline.rows.row_checks import check_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.query.test_schema import HOUR, SCHEMA, START, row, table

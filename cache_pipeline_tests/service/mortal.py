@@ -24,9 +24,9 @@ from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.tiers.flights import Flights
 from cache_pipeline.tiers.history import History
 from cache_pipeline.tiers.ledger import Ledger, open_ledger
-from cache_pipeline.upstream.platforms import reportdata
-from cache_pipeline.upstream.platforms.reportdata import ReportData
 from cache_pipeline.upstream.polling import Guide, Pacing
+from cache_pipeline.vendors.reportdata import adapter as reportdata
+from cache_pipeline.vendors.reportdata.adapter import ReportData
 
 #: Steps of a query, in their order; killed at each of them a process has done what the name says.
 STEPS = ("intended", "sent", "noted", "polled", "paged", "proven", "storing", "kept")

@@ -17,8 +17,8 @@ from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured
 from cache_pipeline.tiers.coverage import Coverage
 from cache_pipeline.upstream.errors import JobFailed
-from cache_pipeline.upstream.platforms.reportdata import ReportData
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.service.conftest import NOON, REPORT, OpenWorld, World
 

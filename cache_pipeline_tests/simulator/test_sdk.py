@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.simulator.genesys_families import OTHER_FAMILIES
 from cache_pipeline.simulator.genesys_query import CONVERSATIONS, FLOWS, USERS
-from cache_pipeline.upstream.platforms.genesys_metrics import OBSERVATIONS
-from cache_pipeline.upstream.platforms.permissions import AGGREGATE_PERMISSIONS
+from cache_pipeline.vendors.genesys.metrics import OBSERVATIONS
+from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 
 PROGRAM = Path(__file__).with_name("sdk_program.py")
 SETTINGS = SimulatorSettings(

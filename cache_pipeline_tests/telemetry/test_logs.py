@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.settings import LogSettings
-from cache_pipeline.telemetry.carried import carried, resumed
 from cache_pipeline.telemetry.correlation import accepted, correlated, correlation_id, new_correlation_id
 from cache_pipeline.telemetry.logs import set_up_logs
+from cache_pipeline.telemetry.propagation import carried, resumed
 from cache_pipeline_tests.gateway.conftest import DAY
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

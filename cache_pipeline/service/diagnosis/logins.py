@@ -22,7 +22,7 @@ from cache_pipeline.upstream.errors import (
 )
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login
-from cache_pipeline.upstream.platforms.cxone import Cxone
+from cache_pipeline.vendors.cxone.adapter import Cxone
 
 #: Somebody waits: a login that does not answer at once is told of, not repeated.
 _ONCE = RetryPolicy(attempts=1)

@@ -17,10 +17,10 @@ from cache_pipeline.upstream.client import upstream_quota
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.platforms.cxone import Cxone
-from cache_pipeline.upstream.platforms.genesys import Genesys
-from cache_pipeline.upstream.platforms.permissions import PermissionMissing, permissions_needed
 from cache_pipeline.upstream.quota import ClientQuota, ClientState, Lane
+from cache_pipeline.vendors.cxone.adapter import Cxone
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permissions_needed
 
 _REDIS_SECONDS = 5.0
 #: Somebody waits: what does not answer is told of, not repeated.

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from cache_pipeline.endings import ended, to_the_end
+from cache_pipeline.aio import ended, to_the_end
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.tiers.flights.flight import Flight
 from cache_pipeline.tiers.flights.lock import FlightLock

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from redis.asyncio import Redis
 
-from cache_pipeline.endings import ended
+from cache_pipeline.aio import ended
 from cache_pipeline.tiers.flights.flight import Flight
 from cache_pipeline.tiers.flights.lock import CHANNEL
 from cache_pipeline.tiers.redis_link import AWAY

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
-from cache_pipeline.endings import to_the_end
+from cache_pipeline.aio import to_the_end
 
 T = TypeVar("T")
 News = TypeVar("News")

@@ -15,10 +15,10 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
-from cache_pipeline.upstream.platforms.base import Job, Page, Platform
-from cache_pipeline.upstream.platforms.genesys import Genesys
-from cache_pipeline.upstream.platforms.reportdata import ReportData
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline.vendors.base import Job, Page, Platform
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.reportdata.adapter import ReportData
 
 SECRETS = {name: SecretStr(f"secret of {name}") for name in ("alpha", "beta", "gamma")}
 DAY = Interval.parse("2024-06-10T00:00:00Z/2024-06-11T00:00:00Z")

@@ -18,10 +18,10 @@ from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.errors import JobFailed, JobGone, UpstreamRefused
-from cache_pipeline.upstream.platforms.base import Job, Page
-from cache_pipeline.upstream.platforms.cxone import Cxone, access_key_login
-from cache_pipeline.upstream.platforms.genesys import Genesys
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline.vendors.base import Job, Page
+from cache_pipeline.vendors.cxone.adapter import Cxone, access_key_login
+from cache_pipeline.vendors.genesys.adapter import Genesys
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.upstream.platforms.bench import DAY, INSTANT, SECRETS, asked, genesys_report, said, simulated
 

@@ -27,9 +27,9 @@ from cache_pipeline.upstream.errors import (
     UpstreamFaulted,
     UpstreamUnreachable,
 )
-from cache_pipeline.upstream.platforms.cxone import Cxone, access_key_login
-from cache_pipeline.upstream.platforms.cxone_discovery import discover_cxone
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline.vendors.cxone.adapter import Cxone, access_key_login
+from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.upstream.platforms.bench import SECRETS, asked
 from cache_pipeline_tests.upstream.platforms.test_cxone import SETTINGS, extract

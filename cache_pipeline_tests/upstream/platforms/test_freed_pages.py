@@ -6,8 +6,8 @@ import weakref
 import httpx
 import redis.asyncio
 
-from cache_pipeline.upstream.platforms import jobs
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors import http_jobs as jobs
 from cache_pipeline_tests.upstream.platforms.bench import DAY, INSTANT, all_pages, simulated
 from cache_pipeline_tests.upstream.platforms.test_genesys_details import rows_report
 

@@ -12,9 +12,9 @@ import redis.asyncio
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.errors import JobFailed, UpstreamRefused
-from cache_pipeline.upstream.platforms.base import Job
-from cache_pipeline.upstream.platforms.genesys import Genesys
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Job
+from cache_pipeline.vendors.genesys.adapter import Genesys
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.upstream.platforms.bench import (
     DAY,

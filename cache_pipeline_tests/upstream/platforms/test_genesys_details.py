@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
-from cache_pipeline.upstream.platforms.base import Job
-from cache_pipeline.upstream.platforms.genesys import Genesys
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Job
+from cache_pipeline.vendors.genesys.adapter import Genesys
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.upstream.platforms.bench import (
     DAY,

@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from cache_pipeline.upstream.errors import JobFailed, JobGone
-from cache_pipeline.upstream.platforms.genesys import Genesys
-from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline_tests.upstream.platforms.bench import (
     all_pages,
     genesys_report,

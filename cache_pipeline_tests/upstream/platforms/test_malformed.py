@@ -7,10 +7,10 @@ import pytest
 
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.errors import UpstreamRefused
-from cache_pipeline.upstream.platforms.base import Platform
-from cache_pipeline.upstream.platforms.genesys import Genesys
-from cache_pipeline.upstream.platforms.reportdata import ReportData
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Platform
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline_tests.upstream.platforms.bench import (
     DAY,
     all_pages,

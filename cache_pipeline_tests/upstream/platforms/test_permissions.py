@@ -8,9 +8,9 @@ import redis.asyncio
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.upstream.errors import UpstreamRefused
-from cache_pipeline.upstream.platforms.genesys import Genesys
-from cache_pipeline.upstream.platforms.permissions import PermissionMissing, permissions_needed
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permissions_needed
 from cache_pipeline_tests.upstream.platforms.bench import DAY, INSTANT, SECRETS, asked, genesys_report, said, simulated
 from cache_pipeline_tests.upstream.platforms.test_genesys_details import rows_report
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.upstream.platforms.payload import read_apart, read_object
+from cache_pipeline.vendors.json_body import read_apart, read_object
 
 LIST = "conversations"
 _values = st.recursive(

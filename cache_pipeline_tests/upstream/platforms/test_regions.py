@@ -9,7 +9,7 @@ import pytest
 
 from cache_pipeline.service.engine import open_quotas
 from cache_pipeline.settings import SettingsError, VendorAccount, read_settings
-from cache_pipeline.upstream.platforms.genesys_regions import REGIONS, region_address
+from cache_pipeline.vendors.genesys.regions import REGIONS, region_address
 
 CLIENTS = [{"client_id": "alpha", "client_secret": "hidden"}]
 

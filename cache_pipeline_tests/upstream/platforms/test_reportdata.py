@@ -11,8 +11,8 @@ import redis.asyncio
 
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.upstream.errors import JobFailed, UpstreamRefused
-from cache_pipeline.upstream.platforms.reportdata import ReportData
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.upstream.platforms.bench import (
     DAY,

@@ -6,9 +6,9 @@ import pytest
 
 from cache_pipeline.query.schema import Column, Fold, Kind
 from cache_pipeline.service.engine import review
-from cache_pipeline.upstream.platforms.genesys import Genesys
-from cache_pipeline.upstream.platforms.genesys_metrics import OBSERVATIONS
-from cache_pipeline.upstream.platforms.reportdata import ReportData
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.metrics import OBSERVATIONS
+from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline_tests.upstream.platforms.bench import genesys_report, reportdata_report
 
 

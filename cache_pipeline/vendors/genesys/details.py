@@ -19,8 +19,8 @@ from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
-from cache_pipeline.upstream.platforms.genesys_filters import all_predicates, vendor_filter
-from cache_pipeline.upstream.platforms.payload import instant_of, mappings_of, optional_text, text_of
+from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_filter
+from cache_pipeline.vendors.json_body import instant_of, mappings_of, optional_text, text_of
 
 Source = Mapping[str, object]
 Row = dict[str, object]

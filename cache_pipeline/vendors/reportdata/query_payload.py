@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cache_pipeline.query.dialects.payload import (
+from cache_pipeline.query.errors import InvalidQuery
+from cache_pipeline.query.payload import (
     Payload,
     filter_of,
     names_of,
@@ -13,8 +14,7 @@ from cache_pipeline.query.dialects.payload import (
     required_text,
     text_of,
 )
-from cache_pipeline.query.errors import InvalidQuery
-from cache_pipeline.query.requested import Narrowing
+from cache_pipeline.query.query_request import Narrowing
 
 _FIELDS = frozenset({"reportId", "timeGrouping", "interval", "filters", "groupBy", "columns", "timeZone"})
 _PERIODS: Mapping[str, str] = {

@@ -16,8 +16,8 @@ from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, SchemaMismatch, arrow_schema, rows_to_table, snake_case
-from cache_pipeline.upstream.platforms.genesys_aggregates import aggregate_columns
-from cache_pipeline.upstream.platforms.genesys_details import row_columns
+from cache_pipeline.vendors.genesys.aggregates import aggregate_columns
+from cache_pipeline.vendors.genesys.details import row_columns
 
 Line = Mapping[str, str]
 Row = dict[str, object]

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from cache_pipeline.query.errors import InvalidQuery, QueryError, UnknownReport
 from cache_pipeline.query.filters import Filter
+from cache_pipeline.query.query_request import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.requested import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.schema import Column
 
 _LONGEST_TEXT = 512

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cache_pipeline.query.filters import Filter
-from cache_pipeline.query.written_filters import Predicate
+from cache_pipeline.query.filters import Filter, Predicate
 
 
 def all_predicates(filters: Filter) -> list[Predicate]:

@@ -15,8 +15,9 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, SchemaMismatch
 from cache_pipeline.upstream.errors import JobFailed, JobGone
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
-from cache_pipeline.upstream.platforms.genesys_aggregates import (
+from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Capabilities, Job, JobStatus, Page
+from cache_pipeline.vendors.genesys.aggregates import (
     PAGE_SIZE,
     aggregate_body,
     aggregate_columns,
@@ -24,18 +25,11 @@ from cache_pipeline.upstream.platforms.genesys_aggregates import (
     aggregates_path,
     review_aggregates,
 )
-from cache_pipeline.upstream.platforms.genesys_details import (
-    RowReader,
-    review_rows,
-    row_body,
-    row_columns,
-    row_kind,
-)
-from cache_pipeline.upstream.platforms.genesys_filters import review_filters
-from cache_pipeline.upstream.platforms.jobs import as_submitted, cursor_pages, get_object
-from cache_pipeline.upstream.platforms.payload import instant_of, optional_text, read_apart, read_object, text_of
-from cache_pipeline.upstream.platforms.permissions import raise_for_permission
-from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.genesys.details import RowReader, review_rows, row_body, row_columns, row_kind
+from cache_pipeline.vendors.genesys.permissions import raise_for_permission
+from cache_pipeline.vendors.genesys.vendor_filter import review_filters
+from cache_pipeline.vendors.http_jobs import as_submitted, cursor_pages, get_object
+from cache_pipeline.vendors.json_body import instant_of, optional_text, read_apart, read_object, text_of
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from typing import cast
 
 from cache_pipeline.query.calendar import Step, following, is_aligned
-from cache_pipeline.query.dialects.payload import (
+from cache_pipeline.query.errors import InvalidQuery
+from cache_pipeline.query.filters import Filter
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.payload import (
     Payload,
     filter_of,
     names_of,
@@ -19,10 +22,7 @@ from cache_pipeline.query.dialects.payload import (
     required_text,
     text_of,
 )
-from cache_pipeline.query.errors import InvalidQuery
-from cache_pipeline.query.filters import Filter
-from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.requested import Narrowing
+from cache_pipeline.query.query_request import Narrowing
 from cache_pipeline.query.zones import time_zone
 
 _FIELDS = frozenset(

@@ -22,18 +22,11 @@ from cache_pipeline.query.schema import Column, SchemaMismatch
 from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.errors import JobFailed, JobGone, UpstreamUnreachable, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
-from cache_pipeline.upstream.platforms.cxone_rows import cxone_columns, read_extract, review_extract
-from cache_pipeline.upstream.platforms.jobs import get_object
-from cache_pipeline.upstream.platforms.payload import (
-    mapping_of,
-    mappings_of,
-    optional_text,
-    read_json,
-    read_object,
-    text_of,
-)
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Capabilities, Job, JobStatus, Page
+from cache_pipeline.vendors.cxone.extract import cxone_columns, read_extract, review_extract
+from cache_pipeline.vendors.http_jobs import get_object
+from cache_pipeline.vendors.json_body import mapping_of, mappings_of, optional_text, read_json, read_object, text_of
 
 _PATH = "/data-extraction/v1/jobs"
 #: Entity and version by query type; of the versions that are told of (7 to 10) the oldest.

@@ -12,17 +12,10 @@ import pyarrow as pa
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
-from cache_pipeline.upstream.platforms.genesys_filters import all_predicates, vendor_filter
-from cache_pipeline.upstream.platforms.genesys_metrics import (
-    BY_STATE,
-    MetricReader,
-    Stats,
-    Told,
-    metric_columns,
-    review_metrics,
-)
-from cache_pipeline.upstream.platforms.payload import interval_of, mapping_of, mappings_of, optional_text, text_of
-from cache_pipeline.upstream.platforms.permissions import AGGREGATE_PERMISSIONS
+from cache_pipeline.vendors.genesys.metrics import BY_STATE, MetricReader, Stats, Told, metric_columns, review_metrics
+from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
+from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_filter
+from cache_pipeline.vendors.json_body import interval_of, mapping_of, mappings_of, optional_text, text_of
 
 PAGE_SIZE = 1000
 _MOST_USER_PREDICATES = 100

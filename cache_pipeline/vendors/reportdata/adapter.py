@@ -11,16 +11,10 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Fold, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.upstream.errors import JobFailed, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.platforms.base import Capabilities, Job, JobStatus, Page
-from cache_pipeline.upstream.platforms.jobs import cursor_pages, get_object
-from cache_pipeline.upstream.platforms.payload import (
-    instant_of,
-    mappings_of,
-    optional_text,
-    read_object,
-    text_of,
-)
 from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Capabilities, Job, JobStatus, Page
+from cache_pipeline.vendors.http_jobs import cursor_pages, get_object
+from cache_pipeline.vendors.json_body import instant_of, mappings_of, optional_text, read_object, text_of
 
 _QUERY = "/api/v2/analytics/reportdata/query"
 _PAGE_SIZE = 1000

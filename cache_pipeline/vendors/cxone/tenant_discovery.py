@@ -26,9 +26,9 @@ from cache_pipeline.upstream.errors import (
 )
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login, Send
-from cache_pipeline.upstream.platforms.cxone import access_key_login
-from cache_pipeline.upstream.platforms.payload import read_object, text_of
 from cache_pipeline.upstream.retrying import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
+from cache_pipeline.vendors.cxone.adapter import access_key_login
+from cache_pipeline.vendors.json_body import read_object, text_of
 
 _CONFIGURATION = "/.well-known/cxone-configuration"
 #: What an address may be made of: nothing that would lead a token to another host, path or port than it seems to.

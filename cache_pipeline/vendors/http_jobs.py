@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.errors import JobGone, raise_for_refusal, vendor_words
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.platforms.base import Job
-from cache_pipeline.upstream.platforms.payload import optional_text, read_object
+from cache_pipeline.vendors.base import Job
+from cache_pipeline.vendors.json_body import optional_text, read_object
 
 #: What an unknown, deleted or expired job is answered with.
 _GONE = (404, 410)
