@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cache_pipeline.upstream.body import with_body
 from cache_pipeline.upstream.call_log import told_call
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import (
@@ -19,11 +18,12 @@ from cache_pipeline.upstream.errors import (
     UpstreamRefused,
     UpstreamUnreachable,
 )
-from cache_pipeline.upstream.hints import read_hints
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
 from cache_pipeline.upstream.quota import Grant, Lane, Quota
-from cache_pipeline.upstream.retrying import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
+from cache_pipeline.upstream.rate_headers import read_hints
+from cache_pipeline.upstream.response_body import with_body
+from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
 
 _log = logging.getLogger(__name__)
 

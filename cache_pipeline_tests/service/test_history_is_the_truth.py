@@ -34,8 +34,8 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.tiers.history import open_history
 from cache_pipeline.upstream.errors import UpstreamUnreachable
-from cache_pipeline.upstream.polling.guide import Guide
-from cache_pipeline.upstream.polling.pacing import Pacing
+from cache_pipeline.upstream.polling.guide_schedule import Guide
+from cache_pipeline.upstream.polling.poller import Pacing
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import Job, JobStatus, Page
 from cache_pipeline.vendors.reportdata.adapter import ReportData

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.upstream.hints import RateHints, read_hints
 from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.rate_headers import RateHints, read_hints
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 

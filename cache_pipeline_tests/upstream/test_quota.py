@@ -10,8 +10,8 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.upstream.errors import ClientUnknown
-from cache_pipeline.upstream.keys import UpstreamKeys
 from cache_pipeline.upstream.quota import ClientState, Grant, Lane, Quota, QuotaPolicy
+from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.vendor import most_in_window
 
 Redis = redis.asyncio.Redis

@@ -29,8 +29,8 @@ from cache_pipeline.upstream.errors import (
     raise_for_refusal,
 )
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.keys import UpstreamKeys
 from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
+from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cache_pipeline.upstream.scripts import unbroken
+from cache_pipeline.upstream.redis_scripts import unbroken
 
 
 async def test_however_often_its_caller_is_cancelled_a_command_has_ended_when_the_caller_leaves():

@@ -1,9 +1,9 @@
 """Access tokens of the OAuth clients: one login for all processes, renewed before they grow old (G23)."""
 
 from cache_pipeline.upstream.oauth.login import Login, LoginRequest, Send, client_credentials_login
-from cache_pipeline.upstream.oauth.shared import SharedTokens
-from cache_pipeline.upstream.oauth.source import TokenSource
-from cache_pipeline.upstream.oauth.store import OwnTokens, TokenStore
+from cache_pipeline.upstream.oauth.shared_tokens import SharedTokens
+from cache_pipeline.upstream.oauth.token_source import TokenSource
+from cache_pipeline.upstream.oauth.token_store import OwnTokens, TokenStore
 
 __all__ = [
     "Login",

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import cast
 from urllib.parse import quote
 
-from cache_pipeline.upstream.body import with_body
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
 from cache_pipeline.upstream.errors import (
     LoginRefused,
@@ -17,9 +16,10 @@ from cache_pipeline.upstream.errors import (
     UpstreamUnreachable,
     vendor_words,
 )
-from cache_pipeline.upstream.hints import read_hints
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.retrying import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
+from cache_pipeline.upstream.rate_headers import read_hints
+from cache_pipeline.upstream.response_body import with_body
+from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 LoginRequest = Callable[[str, OAuthClient], httpx.Request]

@@ -14,7 +14,6 @@ import re
 from typing import cast
 
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.upstream.body import with_body
 from cache_pipeline.upstream.config import Issuer, UpstreamConfig
 from cache_pipeline.upstream.discovery import Addresses
 from cache_pipeline.upstream.errors import (
@@ -26,7 +25,8 @@ from cache_pipeline.upstream.errors import (
 )
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login, Send
-from cache_pipeline.upstream.retrying import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
+from cache_pipeline.upstream.response_body import with_body
+from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
 from cache_pipeline.vendors.cxone.adapter import access_key_login
 from cache_pipeline.vendors.json_body import read_object, text_of
 

@@ -6,8 +6,8 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.upstream.errors import JobFailed, JobOverdue
-from cache_pipeline.upstream.keys import UpstreamKeys
 from cache_pipeline.upstream.polling import Durations, DurationStore, Guide, Pacing, PollPolicy
+from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Valkey
 

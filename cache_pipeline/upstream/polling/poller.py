@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from cache_pipeline.upstream.errors import JobOverdue
-from cache_pipeline.upstream.polling.durations import Durations
-from cache_pipeline.upstream.polling.guide import Guide
-from cache_pipeline.upstream.polling.schedule import Sighting, next_poll
+from cache_pipeline.upstream.polling.duration_estimates import Durations
+from cache_pipeline.upstream.polling.guide_schedule import Guide
+from cache_pipeline.upstream.polling.poll_times import Sighting, next_poll
 
 
 class PollPolicy(StrEnum):

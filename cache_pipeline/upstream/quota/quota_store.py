@@ -6,10 +6,10 @@ from typing import Any
 
 import redis.asyncio
 
-from cache_pipeline.upstream.keys import UpstreamKeys
-from cache_pipeline.upstream.quota.local import Recent
+from cache_pipeline.upstream.quota.local_share import Recent
 from cache_pipeline.upstream.quota.model import ClientQuota, ClientState, Grant, QuotaPolicy
-from cache_pipeline.upstream.scripts import AWAY, read_scripts, text_of, unbroken
+from cache_pipeline.upstream.redis_keys import UpstreamKeys
+from cache_pipeline.upstream.redis_scripts import AWAY, read_scripts, text_of, unbroken
 
 _log = logging.getLogger(__name__)
 

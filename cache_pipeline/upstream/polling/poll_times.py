@@ -11,8 +11,8 @@ guide would, which what was saved before pays for. If what is known turns out wr
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cache_pipeline.upstream.polling.durations import Durations
-from cache_pipeline.upstream.polling.guide import Guide
+from cache_pipeline.upstream.polling.duration_estimates import Durations
+from cache_pipeline.upstream.polling.guide_schedule import Guide
 
 # Waits around the expected end, as a share of the guide's.
 _NEAR_THE_END = 0.85

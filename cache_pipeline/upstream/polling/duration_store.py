@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import redis.asyncio
 
-from cache_pipeline.upstream.keys import UpstreamKeys
-from cache_pipeline.upstream.polling.durations import Durations
-from cache_pipeline.upstream.scripts import AWAY, unbroken
+from cache_pipeline.upstream.polling.duration_estimates import Durations
+from cache_pipeline.upstream.redis_keys import UpstreamKeys
+from cache_pipeline.upstream.redis_scripts import AWAY, unbroken
 
 _log = logging.getLogger(__name__)
 

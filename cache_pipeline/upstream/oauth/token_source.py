@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.oauth.login import Login, LoginRequest, Send, client_credentials_login
-from cache_pipeline.upstream.oauth.store import LEASE_SECONDS, RENEW_AT, Claim, Held, OwnTokens, TokenStore
+from cache_pipeline.upstream.oauth.token_store import LEASE_SECONDS, RENEW_AT, Claim, Held, OwnTokens, TokenStore
 
 _log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 import redis.asyncio
 
 from cache_pipeline.upstream.config import OAuthClient
-from cache_pipeline.upstream.keys import UpstreamKeys
 from cache_pipeline.upstream.oauth.sealing import Seal
-from cache_pipeline.upstream.oauth.store import LEASE_SECONDS, RENEW_AT, Claim, Held
-from cache_pipeline.upstream.scripts import AWAY, read_scripts, text_of, unbroken
+from cache_pipeline.upstream.oauth.token_store import LEASE_SECONDS, RENEW_AT, Claim, Held
+from cache_pipeline.upstream.redis_keys import UpstreamKeys
+from cache_pipeline.upstream.redis_scripts import AWAY, read_scripts, text_of, unbroken
 
 _log = logging.getLogger(__name__)
 
