@@ -33,7 +33,7 @@ from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema, snake_case
-from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.storage.published import EdgeTier
 
 _DAYS, _QUEUES, _MEDIA = 60, 40, ("callback", "chat", "voice")
 _FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)

@@ -35,9 +35,9 @@ from cache_pipeline.query.schema import Column, Kind, arrow_schema, snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
-from cache_pipeline.tiers.coverage import Fetched
-from cache_pipeline.tiers.history import History, Replacement, open_history
-from cache_pipeline.tiers.migrating import migrate
+from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.postgres.history import History, Replacement, open_history
+from cache_pipeline.storage.postgres.migrate import migrate
 
 _ROWS, _RUNS = 1_000_000, 3
 _MONDAY = datetime(2026, 1, 5, tzinfo=UTC)

@@ -17,9 +17,9 @@ from obstore.store import ObjectStore
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import rows_within
 from cache_pipeline.query.zones import time_zone
-from cache_pipeline.tiers.edge.files import checked_rows
-from cache_pipeline.tiers.edge.manifest import DataFile, DataSet, Manifest, UnreadableManifest
-from cache_pipeline.tiers.edge.store import EdgeStoreError, reading_store, told
+from cache_pipeline.storage.published.files import checked_rows
+from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
+from cache_pipeline.storage.published.object_store import EdgeStoreError, reading_store, told
 
 __all__ = ["EdgeStoreError", "Manifest", "read", "read_manifest"]
 

@@ -11,7 +11,7 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.dashboard.centre import publish_centre
 from cache_pipeline.cli.edge_server import serving_edge
-from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.storage.published import EdgeTier
 
 _IMAGES = Path(__file__).parent / "images"
 _NOW = datetime(2026, 11, 24, 9, 40, tzinfo=UTC)

@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from benchmarks.dashboard.centre import publish_centre
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
 from cache_pipeline.cli.edge_server import edge_app, serving
-from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.storage.published import EdgeTier
 
 _DAYS, _QUEUES = 400, 40
 _LINE: Mapping[str, Any] = {

@@ -11,8 +11,8 @@ from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema, snake_case
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.edge.page import publish_page
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.published.page import publish_page
 
 _METRICS = ("offered", "answered", "abandoned", "answeredWithinTarget", "waitMs", "handleMs")
 _NAMES = (

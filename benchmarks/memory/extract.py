@@ -29,9 +29,9 @@ from cache_pipeline.service.fetching import FailedPartition
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.service.staging import Staging
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
-from cache_pipeline.tiers.coverage import Fetched
-from cache_pipeline.tiers.edge.counted import publishable
-from cache_pipeline.tiers.history import Replacement
+from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.postgres.history import Replacement
+from cache_pipeline.storage.published.aggregated_rows import publishable
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import JobStatus
 

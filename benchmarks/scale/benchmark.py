@@ -21,8 +21,8 @@ from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
 from benchmarks.scale import partitions, reports
 from benchmarks.scale.curve import Chart, write
 from cache_pipeline.embedded import EmbeddedServerError, EmbeddedServers, embedded_servers
-from cache_pipeline.tiers.history import open_history
-from cache_pipeline.tiers.migrating import migrate
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.storage.postgres.migrate import migrate
 
 _REPORTS = (1, 10, 100, 1000)
 _PARTITIONS = (100, 1000, 10_000, 100_000)

@@ -15,8 +15,8 @@ from cache_pipeline.query.schema import Column, Kind, arrow_schema
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.plan import Holding, plan
-from cache_pipeline.tiers.coverage import Fetched
-from cache_pipeline.tiers.history import History, Replacement
+from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.postgres.history import History, Replacement
 
 COLUMNS = (Column("queue_id", Kind.dimension, nullable=True), Column("offered", Kind.integer))
 READ, READ_DAY, PLAN, EXTEND, STALE, KEYS = (

@@ -13,7 +13,7 @@ from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
 from benchmarks.trace.caches import LAG, REPORT, ByKey, Cache, Ours
 from benchmarks.trace.least import Rules, least_queries
 from benchmarks.trace.trace import requests
-from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.storage.ttl import report_freshness
 
 _SEED = 20260329
 _GUIDE, _URL = "the guide: normalised key + TTL", "URL cache"

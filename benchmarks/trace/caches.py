@@ -19,8 +19,8 @@ from cache_pipeline.query.payload import resolved
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.fetching import clipped_to_now
 from cache_pipeline.service.plan import Holding, plan
-from cache_pipeline.tiers.coverage import Coverage, Fetched
-from cache_pipeline.tiers.ttl import HOT_TTL, freshness_ttl, report_freshness
+from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl, report_freshness
 from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 

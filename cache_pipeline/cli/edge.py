@@ -22,9 +22,10 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.service.engine import declared_reports, edge_tier, report_columns, utc_now
 from cache_pipeline.service.republishing import Republished, republish, trailing_window
 from cache_pipeline.settings import Settings, read_settings
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.edge.carry import carried_files
-from cache_pipeline.tiers.edge.keep import (
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.published.bundle import carried_files
+from cache_pipeline.storage.published.maintenance import (
     KEEP_FOR,
     KEEP_SNAPSHOTS,
     collect_garbage,
@@ -32,8 +33,7 @@ from cache_pipeline.tiers.edge.keep import (
     snapshots,
     verify,
 )
-from cache_pipeline.tiers.edge.page import publish_page, read_labels
-from cache_pipeline.tiers.history import open_history
+from cache_pipeline.storage.published.page import publish_page, read_labels
 
 
 @click.group()

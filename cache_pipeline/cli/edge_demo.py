@@ -11,8 +11,8 @@ from cache_pipeline.service.engine import edge_tier
 from cache_pipeline.settings import Settings
 from cache_pipeline.simulator.organisation import organisation_of
 from cache_pipeline.simulator.settings import SimulatorSettings
-from cache_pipeline.tiers.edge.carry import carried_files
-from cache_pipeline.tiers.edge.page import Labels, publish_page
+from cache_pipeline.storage.published.bundle import carried_files
+from cache_pipeline.storage.published.page import Labels, publish_page
 
 #: The simulated vendor gives its queues ids and no names; the first is the busiest.
 _QUEUES = (

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.dashboard import script_policy
-from cache_pipeline.tiers.edge.store import CONTENT_TYPES, cache_control, content_type
+from cache_pipeline.storage.published.object_store import CONTENT_TYPES, cache_control, content_type
 
 _COMMON = {"X-Content-Type-Options": "nosniff", "Access-Control-Allow-Origin": "*"}
 #: Readers on another host need these to read ranges.

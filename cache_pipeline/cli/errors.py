@@ -8,8 +8,8 @@ from cache_pipeline.service.report_service import PlatformNotConfigured
 from cache_pipeline.service.staging import StagingUnwritable
 from cache_pipeline.settings import SettingsError
 from cache_pipeline.simulator.errors import SimulatorError
-from cache_pipeline.tiers.edge import EdgeStoreError
-from cache_pipeline.tiers.schema import DeclarationConflict, HistoryUnavailable
+from cache_pipeline.storage.postgres.schemas import DeclarationConflict, HistoryUnavailable
+from cache_pipeline.storage.published import EdgeStoreError
 from cache_pipeline.upstream.errors import UpstreamError
 
 

@@ -21,7 +21,7 @@ from cache_pipeline.service.engine import declared_reports, migrate_history, ope
 from cache_pipeline.service.estimate import quota_room
 from cache_pipeline.service.plan import Plan, Source
 from cache_pipeline.settings import Settings, read_settings
-from cache_pipeline.tiers.answer import Answer
+from cache_pipeline.storage.answer import Answer
 from cache_pipeline.upstream.quota import Lane
 
 _COLOURS = {Source.hot: "green", Source.history: "green", Source.roll_up: "cyan", Source.vendor: "yellow"}

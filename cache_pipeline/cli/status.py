@@ -19,7 +19,7 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.service.engine import declared_reports, utc_now
 from cache_pipeline.service.status import DayState, ReportStatus, report_status
 from cache_pipeline.settings import read_settings
-from cache_pipeline.tiers.history import open_history
+from cache_pipeline.storage.postgres.history import open_history
 
 _SQUARES = {
     DayState.final: ("■", "green"),

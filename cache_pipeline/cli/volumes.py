@@ -16,7 +16,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import snake_case
 from cache_pipeline.query.series import Query
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.upstream.http import httpx
 
 #: Arrivals in an interval.

@@ -44,9 +44,9 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import declared_reports, open_quotas, open_service, utc_now
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.demand import DemandCounter
-from cache_pipeline.tiers.flights import Sharing
-from cache_pipeline.tiers.schema import HistoryUnavailable
+from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
+from cache_pipeline.storage.redis.demand import DemandCounter
 
 _LOG = logging.getLogger(__name__)
 _ROUTERS = (reports_api.router, jobs_api.router, operations_api.router)

@@ -20,7 +20,7 @@ from cache_pipeline.query.query_request import Narrowing, RequestedQuery, reques
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Query
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.tiers.ttl import HOT_TTL_TIER
+from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 
 #: The part of a key that says which lifetime it has (G7), for what lives as long as the query is open.

@@ -31,9 +31,9 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.service.plan import Room
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
+from cache_pipeline.storage.answer import Answer
+from cache_pipeline.storage.coalescer import Sharing
 from cache_pipeline.telemetry.propagation import carried
-from cache_pipeline.tiers.answer import Answer
-from cache_pipeline.tiers.flights import Sharing
 from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
 
 _LOG = logging.getLogger(__name__)

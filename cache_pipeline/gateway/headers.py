@@ -11,8 +11,8 @@ from cache_pipeline.gateway.negotiation import Form
 from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import GatewaySettings
-from cache_pipeline.tiers.answer import Answer, Completeness
-from cache_pipeline.tiers.ttl import HOT_TTL, report_freshness
+from cache_pipeline.storage.answer import Answer, Completeness
+from cache_pipeline.storage.ttl import HOT_TTL, report_freshness
 
 #: A final answer changes by restatement alone; a cache may keep it for so long, and serve it for longer while it looks.
 _FINAL_SECONDS = 60

@@ -20,8 +20,8 @@ from cache_pipeline.gateway.headers import Age, CachePolicy, Source, age_of, hea
 from cache_pipeline.gateway.keys import Principal
 from cache_pipeline.gateway.negotiation import Form
 from cache_pipeline.gateway.problem import Problem
+from cache_pipeline.storage.answer import Completeness
 from cache_pipeline.telemetry.correlation import accepted
-from cache_pipeline.tiers.answer import Completeness
 
 _PATH = "/v1/reports/"
 _PLAIN = (b"", b"*/*", b"application/json")

@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Query
-from cache_pipeline.tiers.ttl import HOT_TTL_TIER
+from cache_pipeline.storage.ttl import HOT_TTL_TIER
 
 _MOST_QUESTIONS = 10_000
 

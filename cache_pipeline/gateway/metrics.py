@@ -19,7 +19,7 @@ from cache_pipeline.gateway.meter import FLIGHT_WAITS, FLIGHTS, Distribution, Ti
 from cache_pipeline.gateway.vitals import dependencies
 from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.report import Tier
-from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import ClientState, Lane
 
 _LOG = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from cache_pipeline.query.errors import InvalidQuery, QueryError, UnknownReport
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured
-from cache_pipeline.tiers.schema import HistoryUnavailable
+from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline.upstream.errors import UpstreamError
 
 MEDIA_TYPE = "application/problem+json"

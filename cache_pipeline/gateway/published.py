@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from cache_pipeline.service.engine import edge_tier
 from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.edge.manifest import Manifest
+from cache_pipeline.storage.published.manifest import Manifest
 
 _LOG = logging.getLogger(__name__)
 #: A scrape waits so long for a read, and then tells what was read before.

@@ -21,7 +21,7 @@ from cache_pipeline.gateway.keys import Principal
 from cache_pipeline.gateway.negotiation import Form, Preference, body_in, form_of, preference_of, wants_fresh
 from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.report import Report
-from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.storage.ttl import report_freshness
 
 router = APIRouter(tags=["reports"])
 

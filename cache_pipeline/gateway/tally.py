@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from cache_pipeline.query.series import Query
-from cache_pipeline.tiers.demand import DemandCounter
+from cache_pipeline.storage.redis.demand import DemandCounter
 
 _EVERY_SECONDS = 1.0
 #: Different questions that are counted between two tellings; whoever makes up more of them fills no memory.

@@ -28,9 +28,9 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
+from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline.telemetry.propagation import resumed
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.upstream.errors import (
     AmbiguousSubmit,
     JobFailed,

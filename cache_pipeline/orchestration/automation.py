@@ -18,7 +18,7 @@ from cache_pipeline.orchestration.staleness import StaleRange, restated_ranges, 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Cadence, Report
 from cache_pipeline.service.engine import utc_now
-from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import Lane
 
 #: How far back the sensor looks for what is missing; older gaps are a backfill, which a person starts.

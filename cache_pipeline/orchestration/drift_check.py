@@ -14,7 +14,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.drifting import compared_figures
 from cache_pipeline.service.engine import report_columns
-from cache_pipeline.tiers.history import History
+from cache_pipeline.storage.postgres.history import History
 
 _TOO_LITTLE = f"too little history to compare with: {LEAST_COMPARABLE} comparable days are needed"
 

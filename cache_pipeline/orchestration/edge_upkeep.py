@@ -11,9 +11,9 @@ from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource,
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.service.engine import report_columns, utc_now
 from cache_pipeline.service.republishing import republish, trailing_window
-from cache_pipeline.tiers.edge.keep import collect_garbage
-from cache_pipeline.tiers.edge.page import publish_page, read_labels
-from cache_pipeline.tiers.edge.readback import read_back, require_public_url
+from cache_pipeline.storage.published.maintenance import collect_garbage
+from cache_pipeline.storage.published.page import publish_page, read_labels
+from cache_pipeline.storage.published.readback import read_back, require_public_url
 
 UPKEEP_JOB = "edge_upkeep_job"
 READBACK_SENSOR = "edge_readback_sensor"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.tiers.coverage import Coverage
-from cache_pipeline.tiers.demand import Demand
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.redis.demand import Demand
 
 #: Requests in vain after which a report without a threshold of its own is proposed for one.
 PROPOSED_AFTER = 10

@@ -20,7 +20,7 @@ from cache_pipeline.query.series import Query
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import declared_reports, report_columns
 from cache_pipeline.service.fetching import FetchedPartition
-from cache_pipeline.tiers.answer import Answer
+from cache_pipeline.storage.answer import Answer
 
 REPORT_METADATA = "cache_pipeline/report"
 

@@ -19,8 +19,8 @@ from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.service.agreement import tiers_agree
 from cache_pipeline.service.fetching import FetchedPartition
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.edge.counted import publishable
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.published.aggregated_rows import publishable
 
 
 async def publish(

@@ -44,8 +44,8 @@ from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.service.staging import Staging
-from cache_pipeline.tiers.edge.counted import publishable
-from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.storage.published.aggregated_rows import publishable
+from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import Lane
 
 Foretold = Mapping[str, float]

@@ -22,14 +22,14 @@ from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.service.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline.settings import Settings, SettingsError, read_settings
+from cache_pipeline.storage.postgres.history import History, open_history
+from cache_pipeline.storage.postgres.schemas import DeclarationConflict, HistoryUnavailable
+from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.redis.demand import Demand, DemandCounter
 from cache_pipeline.telemetry.logs import set_up_logs
 from cache_pipeline.telemetry.propagation import resumed
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.telemetry.trace_export import exporting
-from cache_pipeline.tiers.demand import Demand, DemandCounter
-from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.history import History, open_history
-from cache_pipeline.tiers.schema import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
 
 #: What asking again would not mend.

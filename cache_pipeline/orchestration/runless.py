@@ -18,8 +18,8 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
 from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.coverage import Coverage
-from cache_pipeline.tiers.history import open_history
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.postgres.history import open_history
 
 _logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from cache_pipeline.orchestration.staleness import StaleRange, unpublished_range
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import utc_now
-from cache_pipeline.tiers.demand import Demand
+from cache_pipeline.storage.redis.demand import Demand
 from cache_pipeline.upstream.quota import Lane
 
 INCOMPLETE_SENSOR, UNPUBLISHED_SENSOR, DEMAND_SENSOR = "incomplete_sensor", "unpublished_sensor", "demand_sensor"

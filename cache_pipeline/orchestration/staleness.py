@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.storage.coverage import Coverage
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import in_order
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.edge.counted import as_published, publishable
-from cache_pipeline.tiers.edge.files import published_rows
+from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.published.aggregated_rows import as_published, publishable
+from cache_pipeline.storage.published.files import published_rows
 
 
 async def tiers_agree(

@@ -9,7 +9,7 @@ from cache_pipeline.query.drift import LOOK_BACK, Compared, by_step, compare, co
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, snake_case
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.history import History
+from cache_pipeline.storage.postgres.history import History
 
 
 def counted_column(series: Series, columns: Sequence[Column]) -> str | None:

@@ -18,12 +18,13 @@ from cache_pipeline.rows.arrow_memory import use_frugal_allocator
 from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.report_service import News, ReportService
 from cache_pipeline.settings import Settings, SettingsError, VendorAccount
-from cache_pipeline.tiers.answer import Answer
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.flights import Flights, Sharing
-from cache_pipeline.tiers.history import open_history
-from cache_pipeline.tiers.hot import HotTier
-from cache_pipeline.tiers.ledger import open_ledger
+from cache_pipeline.storage.answer import Answer
+from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.storage.postgres.ledger import open_ledger
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.redis.hot import HotTier
+from cache_pipeline.storage.redis.single_flight import Flights
 from cache_pipeline.upstream.client import upstream_client, upstream_quota
 from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.discovery import Discover
@@ -97,7 +98,7 @@ def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
         DeclarationConflict: a column would have to change its type.
     """
     # Alembic and SQLAlchemy are imported by those who migrate alone: they take a third of a second.
-    from cache_pipeline.tiers.migrating import migrate
+    from cache_pipeline.storage.postgres.migrate import migrate
 
     migrate(settings.required_postgres_url(), [(report, report_columns(report)) for report in reports.values()])
 
@@ -108,7 +109,7 @@ def outdated_history(settings: Settings, reports: Mapping[str, Report]) -> list[
     Raises:
         SettingsError, DeclarationConflict, HistoryUnavailable: as it does.
     """
-    from cache_pipeline.tiers.migrating import outdated
+    from cache_pipeline.storage.postgres.migrate import outdated
 
     return outdated(settings.required_postgres_url(), [(each, report_columns(each)) for each in reports.values()])
 

@@ -10,7 +10,7 @@ from cache_pipeline.service.engine import open_quotas
 from cache_pipeline.service.plan import Cost, Holding, Plan, Room, plan
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.upstream.quota import Lane
 
 

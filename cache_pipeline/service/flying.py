@@ -20,10 +20,10 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.asking import VendorAnswer, ask
 from cache_pipeline.service.jobs import Jobs, KeptElsewhere
 from cache_pipeline.service.judging import IncompleteAnswer, Judge, Proven, together
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.postgres.ledger import AskedElsewhere, Claim, LeaseLost, OpenJob
+from cache_pipeline.storage.redis.single_flight import Flights
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.tiers.coverage import Coverage
-from cache_pipeline.tiers.flights import Flights
-from cache_pipeline.tiers.ledger import AskedElsewhere, Claim, LeaseLost, OpenJob
 from cache_pipeline.upstream.errors import ClientUnknown, JobGone
 
 #: What history lacked when it was looked at last, for the queries that follow from that look.

@@ -28,11 +28,11 @@ from cache_pipeline.service.flying import MISSED, Flying, Keep, Missing, ask_onc
 from cache_pipeline.service.jobs import Jobs, LeftToOthers, OnPercent, nobody_else
 from cache_pipeline.service.judging import Judge
 from cache_pipeline.service.reach import not_begun, out_of_reach
-from cache_pipeline.tiers.coverage import Coverage
-from cache_pipeline.tiers.flights import Flights
-from cache_pipeline.tiers.history import History
-from cache_pipeline.tiers.ledger import Ledger
-from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.postgres.history import History
+from cache_pipeline.storage.postgres.ledger import Ledger
+from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import Platform

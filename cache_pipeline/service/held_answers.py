@@ -13,12 +13,12 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.service.plan import Plan
 from cache_pipeline.service.planning import Planner
+from cache_pipeline.storage.answer import Answer, render, rolled_up
+from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.postgres.history import History
+from cache_pipeline.storage.redis.hot import HotTier
+from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.telemetry import spans
-from cache_pipeline.tiers.answer import Answer, render, rolled_up
-from cache_pipeline.tiers.flights import Sharing
-from cache_pipeline.tiers.history import History
-from cache_pipeline.tiers.hot import HotTier
-from cache_pipeline.tiers.ttl import HOT_TTL_TIER, report_freshness
 
 #: What those hear who wait for an answer: a verdict, or how far the query of an interval is.
 News = JudgedChunk | tuple[Interval, float | None]

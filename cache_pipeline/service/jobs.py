@@ -19,9 +19,9 @@ from cache_pipeline.aio import ended, in_thread, to_the_end
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
+from cache_pipeline.storage.postgres.ledger import AskedElsewhere, Claim, Handle, LeaseLost, Ledger, State, Wanted
+from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.tiers.ledger import AskedElsewhere, Claim, Handle, LeaseLost, Ledger, State, Wanted
-from cache_pipeline.tiers.schema import HistoryUnavailable
 from cache_pipeline.upstream.errors import AmbiguousSubmit, ClientUnknown, JobFailed, JobGone, JobOverdue, UpstreamError
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane

@@ -10,11 +10,11 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.fetching import FetchedPartition
 from cache_pipeline.service.kept import Kept, OnKeep
+from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.postgres.fetch_times import HeldNewer
+from cache_pipeline.storage.postgres.history import History, Replacement
+from cache_pipeline.storage.postgres.ledger import Claim
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.tiers.coverage import Fetched
-from cache_pipeline.tiers.fetched import HeldNewer
-from cache_pipeline.tiers.history import History, Replacement
-from cache_pipeline.tiers.ledger import Claim
 
 
 async def keep(

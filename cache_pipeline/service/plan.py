@@ -20,8 +20,8 @@ from cache_pipeline.query.rollup import check_buckets, refusals
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query
 from cache_pipeline.service.fetching import chunks_of, clipped_to_now
-from cache_pipeline.tiers.coverage import Coverage, Fetched
-from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import ClientQuota, Lane, QuotaPolicy
 
 #: Upstream queries of one report that are under way together.

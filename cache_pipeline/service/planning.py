@@ -16,8 +16,8 @@ from cache_pipeline.query.schema import Column, arrow_schema, in_order
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.service.plan import Borrowed, Cost, Holding, Plan, Room, may_be_made_of, plan
 from cache_pipeline.service.reach import out_of_reach
+from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.telemetry.spans import note, span
-from cache_pipeline.tiers.history import History
 
 
 @dataclass(frozen=True)

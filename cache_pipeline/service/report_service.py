@@ -31,12 +31,13 @@ from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.plan import Plan, Room, hot_plan
 from cache_pipeline.service.planning import Planner
 from cache_pipeline.service.reach import not_begun
-from cache_pipeline.tiers.answer import Answer
-from cache_pipeline.tiers.flights import Flights, Sharing
-from cache_pipeline.tiers.history import History
-from cache_pipeline.tiers.hot import HotTier
-from cache_pipeline.tiers.ledger import Claim, Ledger
-from cache_pipeline.tiers.ttl import HOT_TTL_TIER, report_freshness
+from cache_pipeline.storage.answer import Answer
+from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.postgres.history import History
+from cache_pipeline.storage.postgres.ledger import Claim, Ledger
+from cache_pipeline.storage.redis.hot import HotTier
+from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.upstream.polling import Pacing
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import Platform

@@ -11,9 +11,9 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.edge.counted import publishable
-from cache_pipeline.tiers.history import History
+from cache_pipeline.storage.postgres.history import History
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.published.aggregated_rows import publishable
 
 _DAY, _MONTH = Step(days=1), Step(months=1)
 #: Vendors correct figures for about this long; publishing the whole of it again uploads only what changed.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import migrate_history
 from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.schema import HistoryRefused, HistoryUnavailable
+from cache_pipeline.storage.postgres.schemas import HistoryRefused, HistoryUnavailable
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 10.0

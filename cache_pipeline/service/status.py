@@ -10,8 +10,8 @@ from enum import StrEnum
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.tiers.coverage import Coverage
-from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.ttl import report_freshness
 
 
 class DayState(StrEnum):

@@ -24,8 +24,8 @@ from cache_pipeline.service.diagnosis import edge, examination
 from cache_pipeline.service.engine import open_quotas
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.tiers.edge.manifest import Manifest
-from cache_pipeline.tiers.edge.store import EdgeStore
+from cache_pipeline.storage.published.manifest import Manifest
+from cache_pipeline.storage.published.object_store import EdgeStore
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.cli.conftest import SECRET
 

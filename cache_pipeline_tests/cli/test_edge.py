@@ -15,8 +15,8 @@ from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.engine import declared_reports, migrate_history
 from cache_pipeline.settings import read_settings
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.history import open_history
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline_tests.dashboard.centre import DAILY, day, rows
 from cache_pipeline_tests.tiers.rows import replacement
 

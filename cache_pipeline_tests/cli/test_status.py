@@ -12,7 +12,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import read_settings
-from cache_pipeline.tiers.ledger import Handle, Wanted, open_ledger
+from cache_pipeline.storage.postgres.ledger import Handle, Wanted, open_ledger
 from cache_pipeline.upstream.quota import Lane
 
 ACCOUNT = json.dumps({"base_url": "http://127.0.0.1:9", "clients": [{"client_id": "one", "client_secret": "s"}]})

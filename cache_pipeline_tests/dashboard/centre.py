@@ -8,7 +8,7 @@ import pyarrow as pa
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema, rows_to_table, snake_case
-from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.vendors.genesys.adapter import Genesys
 from cache_pipeline_tests.query.declared import declared
 

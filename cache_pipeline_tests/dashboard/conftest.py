@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from cache_pipeline.cli.edge_server import serving_edge
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.edge.page import publish_page
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.dashboard.centre import NOW, publish_centre
 from cache_pipeline_tests.programs import program
 

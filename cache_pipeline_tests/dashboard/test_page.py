@@ -13,9 +13,9 @@ from playwright.sync_api import Page
 
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.dashboard.carried import carried_page
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.edge.carry import carried_files
-from cache_pipeline.tiers.edge.page import publish_page
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.published.bundle import carried_files
+from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.dashboard.centre import DAILY, NOW, day, rows
 from cache_pipeline_tests.dashboard.conftest import Open, Seen
 

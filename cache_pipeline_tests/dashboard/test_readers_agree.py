@@ -11,7 +11,7 @@ import pytest
 
 from cache_pipeline import edge
 from cache_pipeline.query.errors import QueryError
-from cache_pipeline.tiers.edge import EdgeStoreError
+from cache_pipeline.storage.published import EdgeStoreError
 from cache_pipeline_tests.dashboard.conftest import Open
 
 DOCS = (Path(__file__).parents[2] / "docs" / "edge.md").read_text()

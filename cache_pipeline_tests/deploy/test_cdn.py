@@ -16,8 +16,8 @@ import pytest
 
 from cache_pipeline import edge as public
 from cache_pipeline.cli.edge_server import content_security_policy, edge_app, listening, serving
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.edge.page import publish_page
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.programs import program
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 

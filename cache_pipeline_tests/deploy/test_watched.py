@@ -16,7 +16,7 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.service.engine import declared_reports, edge_tier, report_columns
 from cache_pipeline.service.republishing import republish
 from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.history import open_history
+from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.deploy.rules import REPOSITORY, alerts
 from cache_pipeline_tests.deploy.watched import interval, wait_for, watched_deployment, working_days
 

@@ -9,8 +9,8 @@ import pytest
 
 from cache_pipeline.gateway import published as module
 from cache_pipeline.gateway.published import EVERY_SECONDS, KEPT_SECONDS, Published, Seen
-from cache_pipeline.tiers.edge import EdgeStoreError
-from cache_pipeline.tiers.edge.manifest import Manifest
+from cache_pipeline.storage.published import EdgeStoreError
+from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.gateway.test_watched import told
 
 MANIFEST = Manifest(generated_at=datetime(2026, 1, 5, tzinfo=UTC), datasets={})

@@ -22,9 +22,9 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.service.engine import edge_tier, migrate_history
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.tiers.coverage import Coverage
-from cache_pipeline.tiers.edge import EdgeTier
-from cache_pipeline.tiers.history import open_history
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.storage.published import EdgeTier
 
 SECRETS = {name: f"{name}-secret-7d1f2a" for name in ("alpha", "beta")}
 TIERS = ("history", "hot", "edge")

@@ -19,8 +19,8 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.drifting import counted_column
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.settings import read_settings
-from cache_pipeline.tiers.coverage import Fetched
-from cache_pipeline.tiers.history import Replacement, open_history
+from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.postgres.history import Replacement, open_history
 from cache_pipeline_tests.orchestration.bench import (
     TIERS,
     Bench,

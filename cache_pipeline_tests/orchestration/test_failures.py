@@ -14,7 +14,7 @@ from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.staging import Staging
 from cache_pipeline.settings import SettingsError
-from cache_pipeline.tiers.history import HistoryUnavailable
+from cache_pipeline.storage.postgres.history import HistoryUnavailable
 from cache_pipeline.upstream.errors import JobFailed, LoginRefused, UpstreamRefused, UpstreamUnreachable
 from cache_pipeline_tests.orchestration.bench import (
     STAGED_CHECKS,

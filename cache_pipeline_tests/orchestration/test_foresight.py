@@ -17,8 +17,8 @@ from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Query
 from cache_pipeline.settings import read_settings
-from cache_pipeline.tiers.coverage import Coverage
-from cache_pipeline.tiers.demand import Demand, DemandCounter
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.redis.demand import Demand, DemandCounter
 from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared
 from cache_pipeline_tests.query.declared import declared as report_of
 

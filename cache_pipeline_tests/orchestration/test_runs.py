@@ -18,7 +18,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.staging import Staging
 from cache_pipeline.settings import read_settings
-from cache_pipeline.tiers.history import open_history
+from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.orchestration.bench import (
     LAYERS,
     SECRETS,

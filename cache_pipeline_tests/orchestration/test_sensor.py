@@ -14,8 +14,8 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.settings import read_settings
-from cache_pipeline.tiers.coverage import Fetched
-from cache_pipeline.tiers.history import Replacement, open_history
+from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.postgres.history import Replacement, open_history
 from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared
 
 

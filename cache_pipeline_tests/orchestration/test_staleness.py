@@ -14,7 +14,7 @@ from cache_pipeline.orchestration.staleness import (
     unpublished_ranges,
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.tiers.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, Fetched
 
 FIRST = datetime(2025, 6, 1, tzinfo=UTC)
 NOW = datetime(2025, 7, 1, tzinfo=UTC)

@@ -16,9 +16,9 @@ from cache_pipeline.query.schema import arrow_schema, in_order, rows_to_table
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import report_columns, review
-from cache_pipeline.tiers.coverage import Fetched
-from cache_pipeline.tiers.history import Replacement, open_history
-from cache_pipeline.tiers.migrating import migrate
+from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.postgres.history import Replacement, open_history
+from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline_tests.query.declared import FIELDS
 from cache_pipeline_tests.tiers.rows import HOUR, NOW, hours
 

@@ -21,9 +21,9 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.engine import open_service
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
-from cache_pipeline.tiers.flights import Flights
-from cache_pipeline.tiers.history import History
-from cache_pipeline.tiers.ledger import Ledger, open_ledger
+from cache_pipeline.storage.postgres.history import History
+from cache_pipeline.storage.postgres.ledger import Ledger, open_ledger
+from cache_pipeline.storage.redis.single_flight import Flights
 from cache_pipeline.upstream.polling import Guide, Pacing
 from cache_pipeline.vendors.reportdata import adapter as reportdata
 from cache_pipeline.vendors.reportdata.adapter import ReportData

@@ -11,8 +11,9 @@ import pytest
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.service import jobs
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.tiers.answer import Answer
-from cache_pipeline.tiers.flights import Flights, Sharing
+from cache_pipeline.storage.answer import Answer
+from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.redis.single_flight import Flights
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.service.conftest import REPORT, OpenWorld, World
 from cache_pipeline_tests.service.test_crashes import entries

@@ -15,7 +15,7 @@ import pytest
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.tiers.flights import Flights
+from cache_pipeline.storage.redis.single_flight import Flights
 from cache_pipeline_tests.service.conftest import NOON, REPORT, OpenWorld, World
 from cache_pipeline_tests.service.mortal import STEPS
 

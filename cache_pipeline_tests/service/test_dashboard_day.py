@@ -7,7 +7,7 @@ import pytest
 from benchmarks.trace.caches import LAG, REPORT, Ours
 from benchmarks.trace.least import Rules, least_queries
 from benchmarks.trace.trace import DAY_END, DAY_START, Request, Window
-from cache_pipeline.tiers.ttl import report_freshness
+from cache_pipeline.storage.ttl import report_freshness
 
 FRESHNESS = report_freshness(REPORT)
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.tiers.ledger import Handle, Wanted
+from cache_pipeline.storage.postgres.ledger import Handle, Wanted
 from cache_pipeline.upstream.errors import JobOverdue
 from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
 from cache_pipeline.upstream.quota import Lane

@@ -32,7 +32,7 @@ from cache_pipeline.service.engine import migrate_history, open_service
 from cache_pipeline.service.judging import IncompleteAnswer, Judge
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.history import open_history
+from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.upstream.errors import UpstreamUnreachable
 from cache_pipeline.upstream.polling.guide_schedule import Guide
 from cache_pipeline.upstream.polling.poller import Pacing

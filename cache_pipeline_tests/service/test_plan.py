@@ -14,7 +14,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Query
 from cache_pipeline.service.fetching import clipped_to_now
 from cache_pipeline.service.plan import Cost, Holding, Plan, Room, Source, hot_plan, plan
-from cache_pipeline.tiers.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline_tests.query.declared import declared
 

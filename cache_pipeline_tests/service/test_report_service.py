@@ -15,7 +15,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
 from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured
-from cache_pipeline.tiers.coverage import Coverage
+from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.upstream.errors import JobFailed
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.reportdata.adapter import ReportData

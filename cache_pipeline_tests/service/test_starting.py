@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from cache_pipeline.service.starting import migrate_when_there
 from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.schema import HistoryRefused, HistoryUnavailable
+from cache_pipeline.storage.postgres.schemas import HistoryRefused, HistoryUnavailable
 
 
 class Time:

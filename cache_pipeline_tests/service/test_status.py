@@ -7,7 +7,7 @@ import pytest
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.status import DayState, report_status
-from cache_pipeline.tiers.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, Fetched
 
 REPORT = Report.model_validate(
     {

@@ -10,8 +10,8 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from redis.asyncio import Redis
 
-from cache_pipeline.tiers.history import History, open_history
-from cache_pipeline.tiers.migrating import migrate
+from cache_pipeline.storage.postgres.history import History, open_history
+from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline_tests.tiers.rows import REPORT, columns_of
 
 

@@ -8,10 +8,10 @@ import psycopg
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from cache_pipeline.tiers import connections as module
-from cache_pipeline.tiers.connections import Connections
-from cache_pipeline.tiers.history import open_history
-from cache_pipeline.tiers.schema import HistoryUnavailable
+from cache_pipeline.storage.postgres import connections as module
+from cache_pipeline.storage.postgres.connections import Connections
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline_tests.tiers.rows import SERIES
 
 _OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

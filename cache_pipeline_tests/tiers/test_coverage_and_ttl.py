@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.tiers.answer import Completeness
-from cache_pipeline.tiers.coverage import Coverage, Fetched
-from cache_pipeline.tiers.ttl import HOT_TTL, freshness_ttl, jittered, report_freshness
+from cache_pipeline.storage.answer import Completeness
+from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl, jittered, report_freshness
 from cache_pipeline_tests.query.declared import declared
 
 EPOCH = datetime(2026, 1, 5, tzinfo=UTC)

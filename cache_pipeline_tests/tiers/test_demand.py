@@ -5,8 +5,8 @@ import pytest
 from redis.asyncio import Redis
 
 from cache_pipeline.query.series import Query
-from cache_pipeline.tiers import demand
-from cache_pipeline.tiers.demand import DemandCounter
+from cache_pipeline.storage.redis import demand
+from cache_pipeline.storage.redis.demand import DemandCounter
 from cache_pipeline_tests.tiers.rows import NOW, SERIES, hours
 
 HOUR = timedelta(hours=1)

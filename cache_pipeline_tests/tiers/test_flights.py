@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.tiers.flights import Flights
-from cache_pipeline.tiers.flights.flight import Flight
+from cache_pipeline.storage.redis.single_flight import Flight, Flights
 
 
 class Cache:
@@ -67,8 +66,8 @@ async def test_of_fifty_callers_one_fetches(redis: Redis, flights: Flights):
 PROGRAM = """
 import asyncio, sys
 from redis.asyncio import Redis
-from cache_pipeline.tiers.flights import Flights
-from cache_pipeline.tiers.flights.flight import Flight
+from cache_pipeline.storage.flights import Flights
+from cache_pipeline.storage.redis.single_flight import Flight
 from cache_pipeline_tests.tiers.test_flights import Cache
 
 async def main():

@@ -14,10 +14,10 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import in_order
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows, RowSource
-from cache_pipeline.tiers.coverage import Coverage, Fetched
-from cache_pipeline.tiers.fetched import HeldNewer
-from cache_pipeline.tiers.history import History, HistoryUnavailable, open_history
-from cache_pipeline.tiers.schema import DeclarationConflict
+from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.postgres.fetch_times import HeldNewer
+from cache_pipeline.storage.postgres.history import History, HistoryUnavailable, open_history
+from cache_pipeline.storage.postgres.schemas import DeclarationConflict
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.tiers.rows import DAY, HOUR, NOW, REPORT, SERIES, columns_of, hours, replacement, table
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from cache_pipeline.query.series import Query
-from cache_pipeline.tiers.answer import Answer, Completeness, render
-from cache_pipeline.tiers.hot import HotTier
-from cache_pipeline.tiers.ttl import is_due, report_freshness
+from cache_pipeline.storage.answer import Answer, Completeness, render
+from cache_pipeline.storage.redis.hot import HotTier
+from cache_pipeline.storage.ttl import is_due, report_freshness
 from cache_pipeline_tests.tiers.rows import NOW, SERIES, hours, table
 
 QUERY = Query(SERIES, hours(0, 6))

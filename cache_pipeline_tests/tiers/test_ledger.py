@@ -10,8 +10,8 @@ import pytest
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.history import History
-from cache_pipeline.tiers.ledger import (
+from cache_pipeline.storage.postgres.history import History
+from cache_pipeline.storage.postgres.ledger import (
     AskedElsewhere,
     Claim,
     Handle,
@@ -22,7 +22,7 @@ from cache_pipeline.tiers.ledger import (
     Wanted,
     open_ledger,
 )
-from cache_pipeline.tiers.schema import HistoryUnavailable
+from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline_tests.tiers.rows import HOUR, NOW, SERIES, hours, replacement
 
 HANDLE = Handle("job-1", "client-1")

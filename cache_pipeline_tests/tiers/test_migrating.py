@@ -8,9 +8,9 @@ import pytest
 
 from cache_pipeline.query.schema import Column, Kind
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.history import History, open_history
-from cache_pipeline.tiers.migrating import migrate
-from cache_pipeline.tiers.schema import DeclarationConflict
+from cache_pipeline.storage.postgres.history import History, open_history
+from cache_pipeline.storage.postgres.migrate import migrate
+from cache_pipeline.storage.postgres.schemas import DeclarationConflict
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.tiers.rows import REPORT, columns_of, hours, replacement
 
@@ -112,7 +112,7 @@ def test_threads_that_migrate_at_once_agree(postgres_database: str):
 
 _MIGRATE = """
 import sys
-from cache_pipeline.tiers.migrating import migrate
+from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline_tests.tiers.rows import REPORT, columns_of
 sys.stdin.readline()
 migrate(sys.argv[1], [(REPORT, columns_of(REPORT))])

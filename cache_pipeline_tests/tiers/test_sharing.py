@@ -2,8 +2,7 @@ import asyncio
 
 import pytest
 
-from cache_pipeline.tiers.flights import Sharing
-from cache_pipeline.tiers.flights.sharing import Tell
+from cache_pipeline.storage.coalescer import Sharing, Tell
 
 
 class Work:

@@ -11,9 +11,9 @@ from datetime import datetime
 from cache_pipeline.service.diagnosis.finding import Finding, Health
 from cache_pipeline.service.engine import edge_tier
 from cache_pipeline.settings import Settings
-from cache_pipeline.tiers.edge.readback import read_back
-from cache_pipeline.tiers.edge.store import EdgeStore, EdgeStoreError, cache_control
-from cache_pipeline.tiers.edge.tier import MANIFEST
+from cache_pipeline.storage.published.edge_tier import MANIFEST
+from cache_pipeline.storage.published.object_store import EdgeStore, EdgeStoreError, cache_control
+from cache_pipeline.storage.published.readback import read_back
 from cache_pipeline.upstream.http import httpx
 
 _SECONDS = 8.0

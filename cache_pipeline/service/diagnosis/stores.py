@@ -14,7 +14,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.service.diagnosis.finding import Finding, Health
 from cache_pipeline.service.engine import report_columns
 from cache_pipeline.settings import is_loopback
-from cache_pipeline.tiers.migrating import outdated
+from cache_pipeline.storage.postgres.migrate import outdated
 
 _OLDEST_POSTGRES = 14
 _OLDEST_REDIS = (6, 2)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier, keep
-from cache_pipeline.tiers.edge.keep import collect_garbage, rollback, snapshots, verify
-from cache_pipeline.tiers.edge.manifest import Manifest
+from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.published import maintenance as keep
+from cache_pipeline.storage.published.maintenance import collect_garbage, rollback, snapshots, verify
+from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 
 DAY = hours(0, 24)

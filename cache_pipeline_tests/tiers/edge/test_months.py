@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline_tests.tiers.rows import REPORT, table
 
 BERLIN = REPORT.model_copy(update={"time_zone": "Europe/Berlin"})

@@ -10,8 +10,8 @@ from filelock import FileLock
 
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier, Publication
-from cache_pipeline.tiers.edge.manifest import Manifest
+from cache_pipeline.storage.published import EdgeStoreError, EdgeTier, Publication
+from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.tiers.rows import DAY, HOUR, NOW, REPORT, hours, table
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from cache_pipeline import edge
-from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.edge.keep import collect_garbage
+from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.published.maintenance import collect_garbage
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 
 _PUBLISH = """
 import sys
-from cache_pipeline.tiers.edge import EdgeTier
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.tiers.rows import NOW, hours, table
 url, report, *spans = sys.argv[1:]

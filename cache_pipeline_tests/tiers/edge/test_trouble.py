@@ -15,17 +15,17 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.edge.keep import verify
-from cache_pipeline.tiers.edge.page import publish_page
-from cache_pipeline.tiers.edge.readback import GRACE, read_back, require_public_url
+from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.published.maintenance import verify
+from cache_pipeline.storage.published.page import publish_page
+from cache_pipeline.storage.published.readback import GRACE, read_back, require_public_url
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 
 DAY, NEXT = hours(0, 24), hours(24, 48)
 
 _PUBLISH_WITH_LITTLE_ROOM = """
 import resource, signal, sys
-from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 edge = EdgeTier(sys.argv[1], lambda: NOW)
 # A file that grows beyond this is refused by the kernel in the middle, as by a disk that is full.
@@ -61,9 +61,9 @@ def test_a_disk_that_is_full_in_the_middle_breaks_nothing(tmp_path: Path):
 _USE_AS_NOBODY = """
 import os, sys
 from cache_pipeline import edge as reader
-from cache_pipeline.tiers.edge import EdgeStoreError, EdgeTier
-from cache_pipeline.tiers.edge.keep import collect_garbage, rollback, verify
-from cache_pipeline.tiers.edge.page import publish_page
+from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.published.maintenance import collect_garbage, rollback, verify
+from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
 os.setgroups([])
 os.setgid(65534)

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from cache_pipeline.tiers.schema import OWN_SCHEMA
+from cache_pipeline.storage.postgres.schemas import OWN_SCHEMA
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -24,13 +24,18 @@ from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
-from cache_pipeline.tiers.connections import Connections
-from cache_pipeline.tiers.coverage import Coverage, Fetched
-from cache_pipeline.tiers.fetched import fetched_column, note_fetched, read_fetched
-from cache_pipeline.tiers.judged import note_chunks, read_lengths
-from cache_pipeline.tiers.ledger import CLOSE_KEPT, LOST_CLAIMS, Claim, LeaseLost
-from cache_pipeline.tiers.ranges import bounds_as_json, intervals_of, multirange
-from cache_pipeline.tiers.schema import HISTORY_SCHEMA, UNREACHABLE, DeclarationConflict, HistoryUnavailable
+from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.postgres.connections import Connections
+from cache_pipeline.storage.postgres.fetch_times import fetched_column, note_fetched, read_fetched
+from cache_pipeline.storage.postgres.ledger import CLOSE_KEPT, LOST_CLAIMS, Claim, LeaseLost
+from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange
+from cache_pipeline.storage.postgres.schemas import (
+    HISTORY_SCHEMA,
+    UNREACHABLE,
+    DeclarationConflict,
+    HistoryUnavailable,
+)
+from cache_pipeline.storage.postgres.verdicts import note_chunks, read_lengths
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from cache_pipeline.query.calendar import Step, floor, following, pieces
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, in_order, rows_within, snake_case
-from cache_pipeline.tiers.edge.manifest import DataFile, DataSet
-from cache_pipeline.tiers.edge.store import EdgeStoreError
+from cache_pipeline.storage.published.manifest import DataFile, DataSet
+from cache_pipeline.storage.published.object_store import EdgeStoreError
 
 #: A browser reads files of this size in one request; smaller row groups mean more requests, larger ones no fewer.
 _ROW_GROUP = 64 * 1024

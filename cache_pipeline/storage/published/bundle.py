@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from cache_pipeline.tiers.edge.files import checked
-from cache_pipeline.tiers.edge.manifest import DataFile, DataSet
-from cache_pipeline.tiers.edge.page import LABELS
-from cache_pipeline.tiers.edge.store import EdgeStoreError
-from cache_pipeline.tiers.edge.tier import MANIFEST, EdgeTier
+from cache_pipeline.storage.published.edge_tier import MANIFEST, EdgeTier
+from cache_pipeline.storage.published.files import checked
+from cache_pipeline.storage.published.manifest import DataFile, DataSet
+from cache_pipeline.storage.published.object_store import EdgeStoreError
+from cache_pipeline.storage.published.page import LABELS
 
 
 def carried_files(edge: EdgeTier, newest: timedelta | None = None) -> Mapping[str, bytes]:

@@ -10,8 +10,8 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.query.interval import Interval, IntervalSet, parse_instant
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.coverage import Fetched
-from cache_pipeline.tiers.ranges import bounds_as_json, instant_as_text, intervals_of, multirange
+from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.postgres.ranges import bounds_as_json, instant_as_text, intervals_of, multirange
 
 
 class HeldNewer(Exception):

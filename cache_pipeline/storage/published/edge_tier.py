@@ -13,11 +13,11 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
 from cache_pipeline.query.series import Series
+from cache_pipeline.storage.published.aggregated_rows import as_published
+from cache_pipeline.storage.published.files import Rows, Target, checked_rows, published_rows, targets, written
+from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
+from cache_pipeline.storage.published.object_store import EdgeStore, EdgeStoreError
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.tiers.edge.counted import as_published
-from cache_pipeline.tiers.edge.files import Rows, Target, checked_rows, published_rows, targets, written
-from cache_pipeline.tiers.edge.manifest import DataFile, DataSet, Manifest, UnreadableManifest
-from cache_pipeline.tiers.edge.store import EdgeStore, EdgeStoreError
 
 MANIFEST = "manifest.json"
 SWAP_ATTEMPTS = 40

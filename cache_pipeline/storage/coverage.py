@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.tiers.answer import Completeness
+from cache_pipeline.storage.answer import Completeness
 
 
 @dataclass(frozen=True)

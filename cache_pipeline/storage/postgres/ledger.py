@@ -33,7 +33,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
-from cache_pipeline.tiers.schema import UNREACHABLE, HistoryUnavailable
+from cache_pipeline.storage.postgres.schemas import UNREACHABLE, HistoryUnavailable
 
 #: How long the entries of a dead or frozen process stay its own.
 LEASE = timedelta(seconds=15)

@@ -17,10 +17,10 @@ from typing import cast
 from redis.asyncio import Redis
 
 from cache_pipeline.query.series import Query
-from cache_pipeline.tiers.answer import Answer, Completeness
-from cache_pipeline.tiers.flights import Sharing
-from cache_pipeline.tiers.redis_link import RedisLink
-from cache_pipeline.tiers.ttl import HOT_TTL_TIER, hot_life, is_due, jittered, report_freshness
+from cache_pipeline.storage.answer import Answer, Completeness
+from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.redis.link import RedisLink
+from cache_pipeline.storage.ttl import HOT_TTL_TIER, hot_life, is_due, jittered, report_freshness
 
 _SEPARATOR = b"\n"
 

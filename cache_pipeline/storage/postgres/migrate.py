@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind
-from cache_pipeline.tiers.schema import (
+from cache_pipeline.storage.postgres.schemas import (
     HISTORY_SCHEMA,
     OWN_SCHEMA,
     UNREACHABLE,
@@ -135,7 +135,7 @@ def _unavailable(error: OperationalError) -> HistoryUnavailable:
 
 def _config(connection: sa.Connection) -> Config:
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", "cache_pipeline:tiers/migrations")
+    config.set_main_option("script_location", "cache_pipeline:storage/postgres/migrations")
     return config
 
 
