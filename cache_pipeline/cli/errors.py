@@ -1,11 +1,11 @@
 """Bad input gets one line on standard error and exit code 2."""
 
 from cache_pipeline.embedded import EmbeddedServerError
+from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
+from cache_pipeline.fetch.staging import StagingUnwritable
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured
-from cache_pipeline.service.staging import StagingUnwritable
 from cache_pipeline.settings import SettingsError
 from cache_pipeline.simulator.errors import SimulatorError
 from cache_pipeline.storage.postgres.schemas import DeclarationConflict, HistoryUnavailable

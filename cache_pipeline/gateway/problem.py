@@ -9,9 +9,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.query.errors import InvalidQuery, QueryError, UnknownReport
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured
 from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline.upstream.errors import UpstreamError

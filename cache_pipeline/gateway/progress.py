@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from cache_pipeline.fetch.partition_fetch import chunks_of
 from cache_pipeline.query.completeness import JudgedChunk
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.fetching import chunks_of
 
 #: Word is passed on no more often than this.
 _PAUSE_SECONDS = 0.2

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
+from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, snake_case
-from cache_pipeline.service.fetching import FetchedPartition
 
 _MOST_ROWS = 200
 _DATA_TYPES = {Kind.dimension: "string", Kind.integer: "int64", Kind.number: "float64", Kind.instant: "timestamp"}

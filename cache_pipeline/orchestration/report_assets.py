@@ -13,6 +13,9 @@ from typing import Any
 import dagster as dg
 from redis.exceptions import RedisError
 
+from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
+from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.asking_again import ATTEMPT_METADATA
 from cache_pipeline.orchestration.chart import partition_chart
 from cache_pipeline.orchestration.checks import findings_of, passing, tell_staged
@@ -40,10 +43,7 @@ from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.engine import report_columns
-from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
-from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.service.staging import Staging
 from cache_pipeline.storage.published.aggregated_rows import publishable
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import Lane

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from cache_pipeline.fetch.write_events import Kept, OnKeep, keep_no_record
 from cache_pipeline.orchestration.naming import asset_key
 from cache_pipeline.orchestration.partitions import keys_touching, partition_intervals, report_partitions
 from cache_pipeline.query.interval import IntervalSet, canonical_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.kept import Kept, OnKeep, keep_no_record
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.history import open_history

@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from cache_pipeline.fetch.write_events import OnKeep, keep_no_record
 from cache_pipeline.query.declarations import read_reports
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, unusable_names
 from cache_pipeline.rows.arrow_memory import use_frugal_allocator
-from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.report_service import News, ReportService
 from cache_pipeline.settings import Settings, SettingsError, VendorAccount
 from cache_pipeline.storage.answer import Answer

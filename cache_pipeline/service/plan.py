@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from cache_pipeline.fetch.partition_fetch import chunks_of, clipped_to_now
 from cache_pipeline.query.calendar import pieces
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval, IntervalSet, canonical_instant
@@ -19,7 +20,6 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import check_buckets, refusals
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query
-from cache_pipeline.service.fetching import chunks_of, clipped_to_now
 from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import ClientQuota, Lane, QuotaPolicy

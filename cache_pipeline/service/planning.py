@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.retention import out_of_reach
 from cache_pipeline.query.rollup import roll_up
 from cache_pipeline.query.schema import Column, arrow_schema, in_order
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.service.plan import Borrowed, Cost, Holding, Plan, Room, may_be_made_of, plan
-from cache_pipeline.service.reach import out_of_reach
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.telemetry.spans import note, span
 

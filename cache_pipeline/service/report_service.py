@@ -10,27 +10,22 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from cache_pipeline.fetch.completeness_checker import Proven
+from cache_pipeline.fetch.fetch_session import Gathering
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clipped_to_now, finished
+from cache_pipeline.fetch.persist import keep
+from cache_pipeline.fetch.upstream_jobs import LeftToOthers, OnPercent, nobody_else
+from cache_pipeline.fetch.write_events import OnKeep, keep_no_record
 from cache_pipeline.query.completeness import JudgedChunk
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.query_request import AS_DECLARED, Narrowing, RequestedQuery, requested
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.retention import not_begun
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query, Series
-from cache_pipeline.service.fetching import (
-    FailedPartition,
-    FetchedPartition,
-    clipped_to_now,
-    finished,
-)
-from cache_pipeline.service.gathering import Gathering
 from cache_pipeline.service.held_answers import HeldAnswers, News
-from cache_pipeline.service.jobs import LeftToOthers, OnPercent, nobody_else
-from cache_pipeline.service.judging import Proven
-from cache_pipeline.service.keeping import keep
-from cache_pipeline.service.kept import OnKeep, keep_no_record
 from cache_pipeline.service.plan import Plan, Room, hot_plan
 from cache_pipeline.service.planning import Planner
-from cache_pipeline.service.reach import not_begun
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Sharing
 from cache_pipeline.storage.postgres.history import History

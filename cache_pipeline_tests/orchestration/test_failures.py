@@ -7,12 +7,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.resources import failure
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.staging import Staging
 from cache_pipeline.settings import SettingsError
 from cache_pipeline.storage.postgres.history import HistoryUnavailable
 from cache_pipeline.upstream.errors import JobFailed, LoginRefused, UpstreamRefused, UpstreamUnreachable

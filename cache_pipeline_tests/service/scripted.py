@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
+from cache_pipeline.fetch.completeness_checker import Judge
+from cache_pipeline.fetch.vendor_response import VendorAnswer
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.completeness import SHORTEST_LIMIT, Density, JudgedChunk, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema, in_order, rows_to_table
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.asking import VendorAnswer
-from cache_pipeline.service.judging import Judge
 from cache_pipeline_tests.query.declared import declared
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)

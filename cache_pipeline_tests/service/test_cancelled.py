@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from cache_pipeline.fetch import upstream_jobs as jobs
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.service import jobs
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Sharing

@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import in_order
-from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.fetching import (
+from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
     Held,
@@ -18,6 +15,9 @@ from cache_pipeline.service.fetching import (
     clipped_to_now,
     fetch_partitions,
 )
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.schema import in_order
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.service.scripted import (
     HOUR,

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
+from cache_pipeline.fetch.vendor_response import VendorAnswer
 from cache_pipeline.query.calendar import split
 from cache_pipeline.query.completeness import Lengths, Source, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch, in_order
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.asking import VendorAnswer
-from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.service.scripted import HOUR, REPORT, ScriptedVendor, flat, hours, judge_of, sorted_table
 

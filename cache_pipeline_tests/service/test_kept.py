@@ -1,9 +1,9 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from cache_pipeline.fetch.write_events import Kept
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.kept import Kept
 from cache_pipeline_tests.service.conftest import REPORT, OpenWorld
 
 MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")

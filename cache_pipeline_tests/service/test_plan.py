@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache_pipeline.fetch.partition_fetch import clipped_to_now
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.query_request import Narrowing, requested
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Query
-from cache_pipeline.service.fetching import clipped_to_now
 from cache_pipeline.service.plan import Cost, Holding, Plan, Room, Source, hot_plan, plan
 from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.vendors.reportdata.adapter import ReportData

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, SchemaMismatch
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.fetching import FailedPartition, FetchedPartition
-from cache_pipeline.service.judging import IncompleteAnswer
 from cache_pipeline.service.report_service import PlatformNotConfigured
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.upstream.errors import JobFailed

@@ -5,12 +5,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cache_pipeline.fetch.partition_fetch import FetchedPartition
+from cache_pipeline.fetch.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.fetching import FetchedPartition
-from cache_pipeline.service.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline_tests.service.scripted import HOUR, MONDAY, REPORT, ScriptedVendor, flat, hours
 
 SERIES = Series(REPORT)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from cache_pipeline.aio import to_the_end
+from cache_pipeline.fetch.vendor_response import VendorAnswer
 from cache_pipeline.query.calendar import buckets, split
 from cache_pipeline.query.completeness import (
     SHORTEST_LIMIT,
@@ -27,7 +28,6 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.rows.digest import merged
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.asking import VendorAnswer
 
 
 class IncompleteAnswer(RuntimeError):

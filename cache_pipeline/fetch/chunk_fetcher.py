@@ -13,13 +13,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from cache_pipeline.aio import in_thread
+from cache_pipeline.fetch.completeness_checker import IncompleteAnswer, Judge, Proven, together
+from cache_pipeline.fetch.upstream_jobs import Jobs, KeptElsewhere
+from cache_pipeline.fetch.vendor_response import VendorAnswer, ask
 from cache_pipeline.query.calendar import Step, floor, following
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.asking import VendorAnswer, ask
-from cache_pipeline.service.jobs import Jobs, KeptElsewhere
-from cache_pipeline.service.judging import IncompleteAnswer, Judge, Proven, together
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.ledger import AskedElsewhere, Claim, LeaseLost, OpenJob
 from cache_pipeline.storage.redis.single_flight import Flights

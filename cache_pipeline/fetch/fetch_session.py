@@ -9,14 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from cache_pipeline.query.calendar import is_aligned, pieces
-from cache_pipeline.query.completeness import Density, JudgedChunk
-from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.report import Report
-from cache_pipeline.query.series import Series
-from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.asking import VendorAnswer
-from cache_pipeline.service.fetching import (
+from cache_pipeline.fetch.chunk_fetcher import MISSED, Flying, Keep, Missing, ask_once_more
+from cache_pipeline.fetch.completeness_checker import Judge
+from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
     Held,
@@ -24,10 +19,15 @@ from cache_pipeline.service.fetching import (
     clipped_to_now,
     fetch_partitions,
 )
-from cache_pipeline.service.flying import MISSED, Flying, Keep, Missing, ask_once_more
-from cache_pipeline.service.jobs import Jobs, LeftToOthers, OnPercent, nobody_else
-from cache_pipeline.service.judging import Judge
-from cache_pipeline.service.reach import not_begun, out_of_reach
+from cache_pipeline.fetch.upstream_jobs import Jobs, LeftToOthers, OnPercent, nobody_else
+from cache_pipeline.fetch.vendor_response import VendorAnswer
+from cache_pipeline.query.calendar import is_aligned, pieces
+from cache_pipeline.query.completeness import Density, JudgedChunk
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.retention import not_begun, out_of_reach
+from cache_pipeline.query.series import Series
+from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.postgres.ledger import Ledger

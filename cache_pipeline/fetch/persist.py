@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from cache_pipeline.fetch.partition_fetch import FetchedPartition
+from cache_pipeline.fetch.write_events import Kept, OnKeep
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.fetching import FetchedPartition
-from cache_pipeline.service.kept import Kept, OnKeep
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.fetch_times import HeldNewer
 from cache_pipeline.storage.postgres.history import History, Replacement

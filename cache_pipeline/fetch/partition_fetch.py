@@ -11,12 +11,12 @@ from itertools import accumulate
 from typing import Protocol
 
 from cache_pipeline.aio import to_the_end
+from cache_pipeline.fetch.completeness_checker import Proven
 from cache_pipeline.query.calendar import Step, buckets, floor, following, pieces
 from cache_pipeline.query.completeness import JudgedChunk, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.judging import Proven
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows, RowSource
-from cache_pipeline.service.fetching import FetchedPartition
 
 _META = b"cache_pipeline"
 _BATCH_ROWS = 16 * 1024

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
+from cache_pipeline.fetch.upstream_jobs import Jobs
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
 from cache_pipeline.rows.digest import Tally, tally_by_bucket
 from cache_pipeline.rows.row_checks import RowCheck, check_groups
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
-from cache_pipeline.service.jobs import Jobs
 
 
 @dataclass(frozen=True)
