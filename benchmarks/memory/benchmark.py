@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.memory.extract import CONTENDERS, Measured, Setup, measured
 from benchmarks.memory.vendor import vendor_process
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
-from cache_pipeline.service.engine import migrate_history
 
 _FEW, _MANY = 250_000, 1_000_000
 _OURS, _PEER = CONTENDERS

@@ -22,9 +22,9 @@ from benchmarks.memory.details_vendor import DetailsVendor, simulated_page
 from benchmarks.memory.extract import CONTENDERS, Measured, Setup, measured
 from benchmarks.memory.vendor import DAY, vendor_process
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import migrate_history
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorError
 

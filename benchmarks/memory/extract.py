@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from benchmarks.memory.vendor import DAY
 from benchmarks.result import BenchmarkError
+from cache_pipeline.bootstrap import edge_tier, open_service
 from cache_pipeline.fetch.partition_fetch import FailedPartition
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.query.interval import IntervalSet
@@ -26,7 +27,6 @@ from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.row_checks import check_rows
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.engine import edge_tier, open_service
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.storage.coverage import Fetched

@@ -14,7 +14,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema
 from cache_pipeline.query.series import Query, Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.plan import Holding, plan
+from cache_pipeline.service.planner import Holding, plan
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import History, Replacement
 

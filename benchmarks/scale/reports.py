@@ -44,8 +44,8 @@ def main(data: Path) -> None:
     """Loads what the environment's folder declares, then makes every sensor's tick."""
     import dagster as dg
 
+    from cache_pipeline.bootstrap import declared_reports, migrate_history
     from cache_pipeline.orchestration.resources import EngineResource
-    from cache_pipeline.service.engine import declared_reports, migrate_history
     from cache_pipeline.settings import read_settings
 
     told: dict[str, float] = {}

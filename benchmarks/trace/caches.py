@@ -18,7 +18,7 @@ from cache_pipeline.fetch.partition_fetch import clipped_to_now
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.payload import resolved
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.plan import Holding, plan
+from cache_pipeline.service.planner import Holding, plan
 from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl, report_freshness
 from cache_pipeline.vendors.reportdata.adapter import ReportData

@@ -14,13 +14,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cache_pipeline.bootstrap import declared_reports, edge_tier, migrate_history, open_service
 from cache_pipeline.cli.backfills import run_backfills
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.cli.scenario import Scenario, Wish
 from cache_pipeline.cli.volumes import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
 from cache_pipeline.orchestration.outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import declared_reports, edge_tier, migrate_history, open_service
 from cache_pipeline.upstream.http import httpx
 
 

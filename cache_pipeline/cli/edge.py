@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from cache_pipeline.bootstrap import declared_reports, edge_tier, report_columns, utc_now
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.dashboard.carried import carried_page
@@ -19,8 +20,7 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, canonical_instant
 from cache_pipeline.query.report import Tier
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import declared_reports, edge_tier, report_columns, utc_now
-from cache_pipeline.service.republishing import Republished, republish, trailing_window
+from cache_pipeline.service.republish import Republished, republish, trailing_window
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier

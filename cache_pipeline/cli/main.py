@@ -13,6 +13,7 @@ import click
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from cache_pipeline.bootstrap import declared_reports, migrate_history, report_schema_text
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
 from cache_pipeline.cli.doctor import doctor
 from cache_pipeline.cli.edge import edge
@@ -27,7 +28,6 @@ from cache_pipeline.cli.scenario import Scenario, Wish, project_folder, running_
 from cache_pipeline.cli.simulator import simulator_settings
 from cache_pipeline.cli.status import status
 from cache_pipeline.embedded import embedded_servers
-from cache_pipeline.service.engine import declared_reports, migrate_history, report_schema_text
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.simulator.server import serve
 

@@ -13,13 +13,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cache_pipeline.bootstrap import declared_reports, migrate_history, open_service, report_columns
 from cache_pipeline.cli.asking import narrowing
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.query_request import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import declared_reports, migrate_history, open_service, report_columns
 from cache_pipeline.service.estimate import quota_room
-from cache_pipeline.service.plan import Plan, Source
+from cache_pipeline.service.planner import Plan, Source
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.upstream.quota import Lane

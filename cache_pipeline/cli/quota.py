@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.cli.errors import CommandError
-from cache_pipeline.service.engine import open_quotas
 from cache_pipeline.settings import Settings
 from cache_pipeline.upstream.quota import ClientQuota, Lane, QuotaPolicy
 

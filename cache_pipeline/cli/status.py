@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cache_pipeline.bootstrap import declared_reports, utc_now
 from cache_pipeline.cli.under_way import told, under_way
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import declared_reports, utc_now
 from cache_pipeline.service.status import DayState, ReportStatus, report_status
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.postgres.history import open_history

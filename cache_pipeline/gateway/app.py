@@ -19,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Match
 
+from cache_pipeline.bootstrap import declared_reports, open_quotas, open_service, utc_now
 from cache_pipeline.gateway import jobs_api, operations_api, reports_api, wire
 from cache_pipeline.gateway.body_limit import BodyLimit
 from cache_pipeline.gateway.correlation import Correlation
@@ -41,7 +42,6 @@ from cache_pipeline.gateway.tally import DemandTally
 from cache_pipeline.gateway.tasks import running
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import declared_reports, open_quotas, open_service, utc_now
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Sharing

@@ -28,7 +28,7 @@ from cache_pipeline.gateway.queue import JobQueue, QueueUnavailable
 from cache_pipeline.gateway.standing import Standing
 from cache_pipeline.gateway.tally import DemandTally
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.plan import Room
+from cache_pipeline.service.planner import Room
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 
 import uvicorn
 
+from cache_pipeline.bootstrap import declared_reports, open_service
 from cache_pipeline.fetch.write_events import OnKeep, keep_no_record
 from cache_pipeline.gateway.app import create_app
 from cache_pipeline.gateway.events import JobEvents
@@ -22,7 +23,6 @@ from cache_pipeline.gateway.queue import open_queue
 from cache_pipeline.gateway.starting import StoppedWhileStarting, prepared
 from cache_pipeline.gateway.tasks import running
 from cache_pipeline.gateway.worker import Worker
-from cache_pipeline.service.engine import declared_reports, open_service
 from cache_pipeline.settings import Settings, SettingsError
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")

@@ -8,7 +8,7 @@ from cache_pipeline.orchestration.naming import AGREEMENT_CHECK, asset_key
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.service.agreement import tiers_agree
+from cache_pipeline.service.consistency import tiers_agree
 
 
 def agreement_spec(report: Report) -> dg.AssetCheckSpec | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from cache_pipeline.bootstrap import utc_now
 from cache_pipeline.orchestration.lanes import LANE_TAG
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
@@ -17,7 +18,6 @@ from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.staleness import StaleRange, restated_ranges, settled_ranges, stale_ranges
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Cadence, Report
-from cache_pipeline.service.engine import utc_now
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import Lane
 

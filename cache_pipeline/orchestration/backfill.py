@@ -12,6 +12,7 @@ from datetime import date
 
 import dagster as dg
 
+from cache_pipeline.bootstrap import declared_reports
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.dagster_storage import keep_connections, write_events_in_batches
 from cache_pipeline.orchestration.lanes import LANE_TAG
@@ -23,7 +24,6 @@ from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import read_settings
 
 

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 
+from cache_pipeline.bootstrap import declared_reports
 from cache_pipeline.orchestration.automation import report_automation
 from cache_pipeline.orchestration.checks import staged_checks
 from cache_pipeline.orchestration.edge_upkeep import edge_upkeep
@@ -24,7 +25,6 @@ from cache_pipeline.orchestration.report_assets import report_assets
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.sensors import report_sensors
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import Settings, read_settings
 
 # A process for each step costs seconds; what runs side by side here are requests, on one event loop.

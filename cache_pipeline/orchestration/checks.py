@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.findings import Finding, Log, event_log, partition_evaluation
 from cache_pipeline.orchestration.metadata import chunk_table
@@ -24,7 +25,6 @@ from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
 from cache_pipeline.rows.row_checks import check_rows
-from cache_pipeline.service.engine import report_columns
 
 _CLOCK_SKEW = timedelta(minutes=5)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import dagster as dg
 
+from cache_pipeline.bootstrap import review
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.query.declarations import read_report, read_reports
-from cache_pipeline.service.engine import review
 from cache_pipeline.settings import read_settings
 
 _DECLARATION = """\

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.orchestration.findings import Finding, event_log, partition_evaluation
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
@@ -12,8 +13,7 @@ from cache_pipeline.query.drift import LEAST_COMPARABLE, Compared, drift_toleran
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.drifting import compared_figures
-from cache_pipeline.service.engine import report_columns
+from cache_pipeline.service.drift_comparison import compared_figures
 from cache_pipeline.storage.postgres.history import History
 
 _TOO_LITTLE = f"too little history to compare with: {LEAST_COMPARABLE} comparable days are needed"

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
+from cache_pipeline.bootstrap import report_columns, utc_now
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.service.engine import report_columns, utc_now
-from cache_pipeline.service.republishing import republish, trailing_window
+from cache_pipeline.service.republish import republish, trailing_window
 from cache_pipeline.storage.published.maintenance import collect_garbage
 from cache_pipeline.storage.published.page import publish_page, read_labels
 from cache_pipeline.storage.published.readback import read_back, require_public_url

@@ -19,7 +19,7 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.estimate import backfill_plan, quota_room
-from cache_pipeline.service.plan import Plan
+from cache_pipeline.service.planner import Plan
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.upstream.quota import Lane
 

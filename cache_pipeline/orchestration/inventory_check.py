@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from cache_pipeline.bootstrap import utc_now
 from cache_pipeline.orchestration.asking_again import latest_incomplete
 from cache_pipeline.orchestration.inventory import Left, Seen, Trouble, digest, evaluation_of, what_is_left
 from cache_pipeline.orchestration.naming import LEFT_CHECK, asset_key
@@ -12,7 +13,6 @@ from cache_pipeline.orchestration.recorded import completeness, failed_partition
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import utc_now
 
 _LOOK_BACK = timedelta(days=400)
 _REPORTS_A_TICK = 50

@@ -11,6 +11,7 @@ import dagster as dg
 import pandas as pd
 import pyarrow as pa
 
+from cache_pipeline.bootstrap import declared_reports, report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.partitions import partition_intervals
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
@@ -19,7 +20,6 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Query
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.engine import declared_reports, report_columns
 from cache_pipeline.storage.answer import Answer
 
 REPORT_METADATA = "cache_pipeline/report"

@@ -17,7 +17,7 @@ from cache_pipeline.orchestration.findings import Log, partition_evaluation
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.service.agreement import tiers_agree
+from cache_pipeline.service.consistency import tiers_agree
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import publishable

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 from redis.exceptions import RedisError
 
+from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.staging import Staging
@@ -42,7 +43,6 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.engine import report_columns
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published.aggregated_rows import publishable
 from cache_pipeline.storage.ttl import report_freshness

@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from cache_pipeline.bootstrap import edge_tier, migrate_history, open_service, outdated_history, utc_now
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline.orchestration.dagster_storage import keep_connections
@@ -19,7 +20,6 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.spool import SpoolUnwritable
-from cache_pipeline.service.engine import edge_tier, migrate_history, open_service, outdated_history, utc_now
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.settings import Settings, SettingsError, read_settings
 from cache_pipeline.storage.postgres.history import History, open_history

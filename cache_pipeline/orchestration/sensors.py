@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from cache_pipeline.bootstrap import utc_now
 from cache_pipeline.orchestration.asking_again import ATTEMPT_TAG, Again, due_again, latest_incomplete
 from cache_pipeline.orchestration.foresight import Ahead, fetched_ahead, proposals
 from cache_pipeline.orchestration.lanes import LANE_TAG
@@ -23,7 +24,6 @@ from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.staleness import StaleRange, unpublished_ranges
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import utc_now
 from cache_pipeline.storage.redis.demand import Demand
 from cache_pipeline.upstream.quota import Lane
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import open_quotas
-from cache_pipeline.service.plan import Cost, Holding, Plan, Room, plan
+from cache_pipeline.service.planner import Cost, Holding, Plan, Room, plan
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coverage import Coverage

@@ -23,9 +23,8 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import not_begun
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Query, Series
-from cache_pipeline.service.held_answers import HeldAnswers, News
-from cache_pipeline.service.plan import Plan, Room, hot_plan
-from cache_pipeline.service.planning import Planner
+from cache_pipeline.service.cached_answers import HeldAnswers, News
+from cache_pipeline.service.planner import Plan, Planner, Room, hot_plan
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Sharing
 from cache_pipeline.storage.postgres.history import History

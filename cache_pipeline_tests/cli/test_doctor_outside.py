@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.cli.main import main
-from cache_pipeline.service.diagnosis import edge, examination
-from cache_pipeline.service.engine import open_quotas
+from cache_pipeline.doctor import examination
+from cache_pipeline.doctor import published_store as edge
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.storage.published.manifest import Manifest

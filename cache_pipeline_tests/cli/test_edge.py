@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cache_pipeline.bootstrap import declared_reports, migrate_history
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import declared_reports, migrate_history
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier

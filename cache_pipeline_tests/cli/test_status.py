@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
+from cache_pipeline.bootstrap import declared_reports
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import declared_reports
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.postgres.ledger import Handle, Wanted, open_ledger
 from cache_pipeline.upstream.quota import Lane

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import yaml
 
-from cache_pipeline.service.engine import declared_reports, migrate_history
+from cache_pipeline.bootstrap import declared_reports, migrate_history
 from cache_pipeline.settings import Settings
 from cache_pipeline_tests.deploy.rules import REPOSITORY, alerts
 from cache_pipeline_tests.programs import program

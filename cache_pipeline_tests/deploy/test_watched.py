@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
+from cache_pipeline.bootstrap import declared_reports, edge_tier, report_columns
 from cache_pipeline.gateway.queue import open_queue
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import declared_reports, edge_tier, report_columns
-from cache_pipeline.service.republishing import republish
+from cache_pipeline.service.republish import republish
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.deploy.rules import REPOSITORY, alerts

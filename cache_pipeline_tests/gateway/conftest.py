@@ -14,13 +14,13 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from cache_pipeline import bootstrap as engine
+from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.gateway.app import create_app
 from cache_pipeline.gateway.gateway import Gateway
 from cache_pipeline.gateway.meter import Meter
 from cache_pipeline.gateway.worker import Worker
 from cache_pipeline.query.report import Report
-from cache_pipeline.service import engine
-from cache_pipeline.service.engine import migrate_history
 from cache_pipeline.settings import ClientCredentials, GatewaySettings, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.polling import Guide

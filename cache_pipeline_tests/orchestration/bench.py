@@ -13,13 +13,13 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from cache_pipeline.bootstrap import edge_tier, migrate_history
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import range_tags, report_partitions
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import edge_tier, migrate_history
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.storage.coverage import Coverage

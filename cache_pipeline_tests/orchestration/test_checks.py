@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
+from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.checks import find_complete, find_schema, find_watermark
 from cache_pipeline.orchestration.metadata import chunk_sentence, chunk_table, partition_metadata
@@ -14,7 +15,6 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.engine import report_columns
 from cache_pipeline_tests.orchestration.bench import declared
 
 REPORT = Report.model_validate(declared(time_zone="UTC"))

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.orchestration.drift_check import finding_of
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import range_tags
@@ -16,8 +17,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.drifting import counted_column
-from cache_pipeline.service.engine import report_columns
+from cache_pipeline.service.drift_comparison import counted_column
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement, open_history

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
+from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.orchestration.partitions import partition_intervals, range_tags
 from cache_pipeline.query.interval import IntervalSet
-from cache_pipeline.service.engine import report_columns
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.orchestration.bench import (

@@ -11,10 +11,10 @@ import dagster as dg
 import httpx
 import pytest
 
+from cache_pipeline.bootstrap import edge_tier, migrate_history, report_columns, review
 from cache_pipeline.query.declarations import read_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import edge_tier, migrate_history, report_columns, review
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import running_simulator
 from cache_pipeline.storage.postgres.history import open_history

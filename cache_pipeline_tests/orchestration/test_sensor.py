@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
+from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.orchestration.partitions import keys_of_run, keys_within, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import arrow_schema
-from cache_pipeline.service.engine import report_columns
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement, open_history

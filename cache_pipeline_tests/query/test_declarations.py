@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from cache_pipeline.bootstrap import review
 from cache_pipeline.query.declarations import DeclarationError, find_report, read_report, read_reports
 from cache_pipeline.query.errors import UnknownReport
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import review
 from cache_pipeline_tests.query.declared import FIELDS
 
 REPORTS = Path(__file__).parents[2] / "reports"

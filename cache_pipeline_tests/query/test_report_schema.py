@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
+from cache_pipeline.bootstrap import report_schema_text
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema
-from cache_pipeline.service.engine import report_schema_text
 from cache_pipeline_tests.query.declared import FIELDS
 
 REPORTS = Path(__file__).parents[2] / "reports"

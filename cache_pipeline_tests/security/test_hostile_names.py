@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from cache_pipeline.bootstrap import report_columns, review
 from cache_pipeline.query.declarations import DeclarationError, read_report
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.schema import arrow_schema, in_order, rows_to_table
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.engine import report_columns, review
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement, open_history
 from cache_pipeline.storage.postgres.migrate import migrate

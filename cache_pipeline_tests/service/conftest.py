@@ -12,10 +12,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from cache_pipeline import bootstrap as engine
+from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.service import engine
-from cache_pipeline.service.engine import migrate_history, open_service
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator

@@ -17,9 +17,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from cache_pipeline.bootstrap import open_service
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.engine import open_service
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.postgres.ledger import Ledger, open_ledger

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.fetch import fetch_session as gathering
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer, Judge
 from cache_pipeline.query.calendar import buckets
@@ -29,7 +30,6 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, in_order, rows_to_table
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.engine import migrate_history, open_service
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.history import open_history

@@ -11,7 +11,7 @@ from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.query_request import Narrowing
-from cache_pipeline.service.plan import Cost, Source
+from cache_pipeline.service.planner import Cost, Source
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.service.conftest import NOON, OpenWorld
 

@@ -13,7 +13,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.query_request import Narrowing, requested
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Query
-from cache_pipeline.service.plan import Cost, Holding, Plan, Room, Source, hot_plan, plan
+from cache_pipeline.service.planner import Cost, Holding, Plan, Room, Source, hot_plan, plan
 from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline_tests.query.declared import declared

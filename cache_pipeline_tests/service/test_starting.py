@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from cache_pipeline.service.starting import migrate_when_there
+from cache_pipeline.bootstrap import migrate_when_there
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.schemas import HistoryRefused, HistoryUnavailable
 

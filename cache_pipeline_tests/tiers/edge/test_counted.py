@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.engine import report_columns
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import as_published, publishable
 from cache_pipeline_tests.query.declared import declared

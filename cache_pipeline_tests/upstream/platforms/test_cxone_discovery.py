@@ -13,7 +13,7 @@ import httpx
 import pytest
 import redis.asyncio
 
-from cache_pipeline.service.engine import vendor_link
+from cache_pipeline.bootstrap import vendor_link
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import running_simulator
 from cache_pipeline.simulator.cxone_login import TENANT_ID

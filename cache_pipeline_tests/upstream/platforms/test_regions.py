@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline.service.engine import open_quotas
+from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.settings import SettingsError, VendorAccount, read_settings
 from cache_pipeline.vendors.genesys.regions import REGIONS, region_address
 

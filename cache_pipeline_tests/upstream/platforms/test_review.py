@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from cache_pipeline.bootstrap import review
 from cache_pipeline.query.schema import Column, Fold, Kind
-from cache_pipeline.service.engine import review
 from cache_pipeline.vendors.genesys.adapter import Genesys
 from cache_pipeline.vendors.genesys.metrics import OBSERVATIONS
 from cache_pipeline.vendors.reportdata.adapter import ReportData

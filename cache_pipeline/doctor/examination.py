@@ -10,14 +10,14 @@ from functools import partial
 
 from pydantic import SecretStr
 
+from cache_pipeline.bootstrap import declared_reports, vendor_link
+from cache_pipeline.doctor.databases import look_at_postgres, look_at_redis
+from cache_pipeline.doctor.finding import Finding, Health
+from cache_pipeline.doctor.logins import look_at_logins
+from cache_pipeline.doctor.published_store import look_at_readers, look_at_store
+from cache_pipeline.doctor.vendor_accounts import look_at_permissions, look_at_quota
 from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.diagnosis.edge import look_at_readers, look_at_store
-from cache_pipeline.service.diagnosis.finding import Finding, Health
-from cache_pipeline.service.diagnosis.logins import look_at_logins
-from cache_pipeline.service.diagnosis.stores import look_at_postgres, look_at_redis
-from cache_pipeline.service.diagnosis.vendors import look_at_permissions, look_at_quota
-from cache_pipeline.service.engine import declared_reports, vendor_link
 from cache_pipeline.settings import Settings, SettingsError
 
 _PATIENCE_SECONDS = 20.0

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 
 from redis.asyncio import Redis
 
+from cache_pipeline.bootstrap import VendorLink
+from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.diagnosis.finding import Finding, Health
-from cache_pipeline.service.engine import VendorLink
 from cache_pipeline.upstream.client import upstream_quota
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 
-from cache_pipeline.service.diagnosis.finding import Finding, Health
-from cache_pipeline.service.engine import edge_tier
+from cache_pipeline.bootstrap import edge_tier
+from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.published.edge_tier import MANIFEST
 from cache_pipeline.storage.published.object_store import EdgeStore, EdgeStoreError, cache_control

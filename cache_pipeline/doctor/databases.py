@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import psycopg
 from redis.asyncio import Redis
 
+from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.diagnosis.finding import Finding, Health
-from cache_pipeline.service.engine import report_columns
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.storage.postgres.migrate import outdated
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from urllib.parse import urlsplit
 
-from cache_pipeline.service.diagnosis.finding import Finding, Health
-from cache_pipeline.service.engine import VendorLink
+from cache_pipeline.bootstrap import VendorLink
+from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts
 from cache_pipeline.upstream.discovery import Addresses, addresses_of

@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from cache_pipeline.query.completeness import JudgedChunk
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Query, Series
-from cache_pipeline.service.plan import Plan
-from cache_pipeline.service.planning import Planner
+from cache_pipeline.service.planner import Plan, Planner
 from cache_pipeline.storage.answer import Answer, render, rolled_up
 from cache_pipeline.storage.coalescer import Sharing
 from cache_pipeline.storage.postgres.history import History
