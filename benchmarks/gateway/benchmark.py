@@ -16,10 +16,10 @@ from benchmarks.gateway.load import Asking, Load, crowd
 from benchmarks.gateway.servers import Running, free_port, nginx_cache, process_of
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from cache_pipeline.api.auth import KeyStore, Principal
+from cache_pipeline.api.jobs.job_store import connection_pool
 from cache_pipeline.bootstrap import declared_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
-from cache_pipeline.gateway.jobs import connection_pool
-from cache_pipeline.gateway.keys import KeyStore, Principal
 from cache_pipeline.settings import ClientCredentials, GatewaySettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.upstream.quota import Lane

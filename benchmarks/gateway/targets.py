@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cache_pipeline.gateway.serve import serve_gateway, work
+from cache_pipeline.api.server import serve_gateway, work
 from cache_pipeline.settings import Settings
 
 BARE_KEY = "benchmark-bare"

@@ -19,11 +19,11 @@ from benchmarks.gateway.servers import Running, process_of
 from benchmarks.jobs.rabbitmq import rabbitmq
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from cache_pipeline.api.jobs.job import JobState
+from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
+from cache_pipeline.api.monitoring.status_queries import Standing
 from cache_pipeline.bootstrap import declared_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
-from cache_pipeline.gateway.job import JobState
-from cache_pipeline.gateway.jobs import JobStore, connection_pool
-from cache_pipeline.gateway.standing import Standing
 from cache_pipeline.settings import GatewaySettings, JobSettings, Settings
 from cache_pipeline.simulator import SimulatorSettings
 

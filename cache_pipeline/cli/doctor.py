@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from cache_pipeline.api.jobs.queue import QueueUnavailable, open_queue
 from cache_pipeline.bootstrap import utc_now
 from cache_pipeline.doctor.examination import Look, examine
 from cache_pipeline.doctor.finding import Finding, Health
-from cache_pipeline.gateway.queue import QueueUnavailable, open_queue
 from cache_pipeline.settings import Settings, SettingsError, read_settings
 
 _MARKS = {Health.ok: "[green]✓[/]", Health.warning: "[yellow]![/]", Health.failed: "[red]✗[/]"}

@@ -8,10 +8,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from cache_pipeline.api.auth import KeyInfo, KeyStore, Principal
+from cache_pipeline.api.jobs.job_store import connection_pool
 from cache_pipeline.bootstrap import declared_reports, migrate_history
 from cache_pipeline.cli.errors import CommandError
-from cache_pipeline.gateway.jobs import connection_pool
-from cache_pipeline.gateway.keys import KeyInfo, KeyStore, Principal
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.upstream.quota import Lane

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
+from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.bootstrap import open_quotas
-from cache_pipeline.gateway.jobs import JobStore, connection_pool
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.ledger import open_ledger
 from cache_pipeline.upstream.quota import ClientState

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
+from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.bootstrap import declared_reports, edge_tier, report_columns
-from cache_pipeline.gateway.queue import open_queue
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.republish import republish

@@ -15,11 +15,11 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from cache_pipeline import bootstrap as engine
+from cache_pipeline.api.app import create_app
+from cache_pipeline.api.jobs.worker import Worker
+from cache_pipeline.api.monitoring.counters import Meter
+from cache_pipeline.api.query_service import Gateway
 from cache_pipeline.bootstrap import migrate_history
-from cache_pipeline.gateway.app import create_app
-from cache_pipeline.gateway.gateway import Gateway
-from cache_pipeline.gateway.meter import Meter
-from cache_pipeline.gateway.worker import Worker
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ClientCredentials, GatewaySettings, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator

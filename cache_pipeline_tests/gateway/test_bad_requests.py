@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from cache_pipeline.gateway.job import JobState
+from cache_pipeline.api.jobs.job import JobState
 from cache_pipeline.settings import GatewaySettings
 from cache_pipeline_tests.gateway.conftest import DAY, REPORT
 

@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
-from cache_pipeline.gateway.queue import QueueUnavailable, brokers, open_queue
+from cache_pipeline.api.jobs.queue import QueueUnavailable, brokers, open_queue
 from cache_pipeline.settings import JobSettings, Settings, SettingsError
 from cache_pipeline_tests.gateway.conftest import DAY
 from cache_pipeline_tests.gateway.rabbitmq import running_rabbitmq

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from cache_pipeline.gateway.job import JobState, NewJob
-from cache_pipeline.gateway.queue import QueueUnavailable
+from cache_pipeline.api.jobs.job import JobState, NewJob
+from cache_pipeline.api.jobs.queue import QueueUnavailable
 from cache_pipeline.settings import GatewaySettings, JobSettings
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.gateway.conftest import DAY, REPORT
@@ -123,15 +123,15 @@ async def test_a_job_whose_message_was_lost_is_found_by_its_row(open_api, monkey
             raise QueueUnavailable("away")
 
         monkeypatch.setattr(api.gateway.queue, "publish", lost)
-        monkeypatch.setattr("cache_pipeline.gateway.worker._LOST_AFTER", timedelta(0))
+        monkeypatch.setattr("cache_pipeline.api.jobs.worker._LOST_AFTER", timedelta(0))
         location = (await api.http.get(URL)).headers["Location"]
         api.start_worker()
         assert (await api.ended(location))["state"] == "done"
 
 
 async def test_a_failure_that_may_pass_is_tried_again_and_one_that_will_not_is_told(open_api, monkeypatch):
-    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.gateway.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
     async with open_api() as api:
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 1})
         api.start_worker()
@@ -150,8 +150,8 @@ async def test_a_failure_that_may_pass_is_tried_again_and_one_that_will_not_is_t
 
 
 async def test_a_submit_whose_answer_breaks_off_is_made_once_more(open_api, monkeypatch):
-    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.gateway.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
     async with open_api() as api:
         await api.vendor.post("/simulator/faults", json={"resets": 1})
         api.start_worker()
@@ -215,7 +215,7 @@ async def test_what_nobody_waits_for_any_more_is_given_up_at_the_vendor(open_api
 
 @pytest.mark.parametrize("how", ["handed back", "taken over"])
 async def test_what_goes_on_elsewhere_is_not_asked_for_twice(open_api, how, monkeypatch):
-    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     async with open_api(CANCELLABLE, vendor={"job_seconds_base": 2.0}, jobs=JobSettings(lease_seconds=1)) as api:
         worker = api.start_worker(drain_seconds=0)
         location = (await api.http.get(URL)).headers["Location"]

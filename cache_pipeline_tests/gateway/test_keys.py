@@ -2,7 +2,7 @@
 
 import psycopg
 
-from cache_pipeline.gateway.keys import KeyRing, Principal
+from cache_pipeline.api.auth import KeyRing, Principal
 from cache_pipeline.settings import GatewaySettings
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.gateway.conftest import DAY, REPORT

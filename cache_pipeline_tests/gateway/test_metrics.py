@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import ConnectionError as Away
 
-from cache_pipeline.gateway.meter import Meter
+from cache_pipeline.api.monitoring.counters import Meter
 from cache_pipeline.settings import JobSettings
 from cache_pipeline_tests.gateway.conftest import DAY
 
@@ -92,8 +92,8 @@ async def test_a_scrape_tells_what_a_gateway_and_its_worker_did(open_api):
 
 
 async def test_what_failed_and_was_tried_again_is_counted_and_so_are_answers_of_429(open_api, monkeypatch):
-    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.gateway.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
     async with open_api(jobs=JobSettings(lease_seconds=2, attempts=2)) as api:
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})
         api.start_worker()
@@ -123,8 +123,8 @@ async def test_waits_of_workers_for_what_is_being_fetched_elsewhere_are_told(ope
 
 
 async def test_an_answer_cut_off_on_its_way_is_asked_for_once_more_by_its_job(open_api, monkeypatch):
-    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.gateway.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
     async with open_api() as api:
         await api.vendor.post("/simulator/faults", json={"truncate_bodies": 1})
         api.start_worker()

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cache_pipeline.gateway.problem import Problem
+from cache_pipeline.api.problems import Problem
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cache_pipeline.gateway import published as module
-from cache_pipeline.gateway.published import EVERY_SECONDS, KEPT_SECONDS, Published, Seen
+from cache_pipeline.api.monitoring import manifest_cache as module
+from cache_pipeline.api.monitoring.manifest_cache import EVERY_SECONDS, KEPT_SECONDS, Published, Seen
 from cache_pipeline.storage.published import EdgeStoreError
 from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.gateway.test_watched import told

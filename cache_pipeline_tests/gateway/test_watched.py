@@ -6,8 +6,8 @@ import redis.asyncio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from cache_pipeline.gateway.presence import Presence, Present
-from cache_pipeline.gateway.tasks import running
+from cache_pipeline.aio import running
+from cache_pipeline.api.jobs.heartbeat import Presence, Present
 from cache_pipeline_tests.deploy.rules import REPOSITORY
 from cache_pipeline_tests.gateway.conftest import DAY
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cache_pipeline.gateway.idempotency import idempotency_key
-from cache_pipeline.gateway.keys import Principal
-from cache_pipeline.gateway.negotiation import wants_fresh
-from cache_pipeline.gateway.problem import Problem
+from cache_pipeline.api.auth import Principal
+from cache_pipeline.api.jobs.idempotency import idempotency_key
+from cache_pipeline.api.negotiation import wants_fresh
+from cache_pipeline.api.problems import Problem
 from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.settings import GatewaySettings
@@ -144,9 +144,9 @@ async def test_who_sends_the_same_again_follows_the_same_job_to_its_end(open_api
 
 
 async def test_who_sends_again_what_failed_is_told_how_it_failed_however_long_ago_that_is(open_api, monkeypatch):
-    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.gateway.worker._FIRST_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.gateway.gateway._JUST_ENDED", timedelta(0))
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.query_service._JUST_ENDED", timedelta(0))
     payload = {"reportId": "queue-performance", "timeGrouping": "byHour", "interval": DAY}
     async with open_api() as api:
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})

@@ -38,8 +38,8 @@ def redis_database(own_valkey: Valkey) -> str:
 async def test_history_answers_and_what_it_lacks_is_a_job_that_ends_when_redis_is_back(
     open_api, own_valkey, lasting, monkeypatch
 ):
-    monkeypatch.setattr("cache_pipeline.gateway.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.gateway.worker._LOST_AFTER", timedelta(seconds=0.5))
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._LOST_AFTER", timedelta(seconds=0.5))
     async with open_api(gateway=GatewaySettings(auth="keys")) as api:
         api.http.headers.update(await key_for(api))
         api.start_worker()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from cache_pipeline.gateway.app import create_app
+from cache_pipeline.api.app import create_app
 from cache_pipeline.orchestration.foresight import fetched_ahead, missed_by_partition, proposals
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.orchestration.resources import EngineResource

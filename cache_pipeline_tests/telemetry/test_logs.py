@@ -144,7 +144,7 @@ async def test_a_fault_is_answered_and_logged_under_the_requests_id(open_api, wr
         answer = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}", headers={"X-Request-ID": "wall-8"})
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "wall-8")
     assert "defect" not in answer.text
-    failed, told = (line for line in lines(stream) if line["logger"] == "cache_pipeline.gateway.correlation")
+    failed, told = (line for line in lines(stream) if line["logger"] == "cache_pipeline.api.middleware")
     assert failed["correlation_id"] == told["correlation_id"] == "wall-8"
     assert "a defect of ours" in failed["exc_info"]
     assert (told["status"], told["message"]) == (500, "GET /v1/reports/queue_hour: 500")

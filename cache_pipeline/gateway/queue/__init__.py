@@ -1,6 +1,0 @@
-"""The message queue between the HTTP API and its workers, behind a port of three methods."""
-
-from cache_pipeline.gateway.queue.brokers import open_queue
-from cache_pipeline.gateway.queue.port import Delivery, JobQueue, QueueUnavailable
-
-__all__ = ["Delivery", "JobQueue", "QueueUnavailable", "open_queue"]
