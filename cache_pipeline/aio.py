@@ -48,6 +48,17 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
 
 
+async def together(work: Iterable[Awaitable[T]]) -> list[T]:
+    """All results; when one fails the others are stopped, for they would be asked for in vain."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await to_the_end(asyncio.gather(*tasks, return_exceptions=True))
+
+
 @asynccontextmanager
 async def running(*work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
     """Do some work in the background while the block lasts."""

@@ -4,7 +4,7 @@ import gc
 import os
 
 from cache_pipeline.orchestration.build import build_defs
-from cache_pipeline.orchestration.dagster_storage import write_events_in_batches
+from cache_pipeline.orchestration.dagster_compat import write_events_in_batches
 
 write_events_in_batches(os.environ)
 defs = build_defs()

@@ -7,8 +7,8 @@ import timeit
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
+from cache_pipeline.orchestration.decisions import stale_ranges
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, report_partitions
-from cache_pipeline.orchestration.staleness import stale_ranges
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Kind, arrow_schema

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from cache_pipeline.cli.leashed import leashed
 from cache_pipeline.cli.scenario import Scenario
-from cache_pipeline.orchestration.outcome import BackfillOutcome
+from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
 
 

@@ -19,7 +19,7 @@ from cache_pipeline.cli.backfills import run_backfills
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.cli.scenario import Scenario, Wish
 from cache_pipeline.cli.volumes import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
-from cache_pipeline.orchestration.outcome import BackfillOutcome
+from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
 from cache_pipeline.upstream.http import httpx
 

@@ -40,7 +40,7 @@ def gateway(host: str, port: int) -> None:
 def worker() -> None:
     """Take jobs of the HTTP API until Ctrl-C or SIGTERM, then end what was begun."""
     # Only here: importing Dagster takes longer than every other command of this program.
-    from cache_pipeline.orchestration.runless import recording
+    from cache_pipeline.orchestration.external_events import recording
 
     settings = read_settings()
     set_up_logs(settings.log, "worker")

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from cache_pipeline.aio import in_thread
-from cache_pipeline.fetch.completeness_checker import IncompleteAnswer, Judge, Proven, together
+from cache_pipeline.aio import in_thread, together
+from cache_pipeline.fetch.completeness_checker import IncompleteAnswer, Judge, Proven
 from cache_pipeline.fetch.upstream_jobs import Jobs, KeptElsewhere
 from cache_pipeline.fetch.vendor_response import VendorAnswer, ask
 from cache_pipeline.query.calendar import Step, floor, following

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypeVar
 
-from cache_pipeline.aio import to_the_end
+from cache_pipeline.aio import together
 from cache_pipeline.fetch.vendor_response import VendorAnswer
 from cache_pipeline.query.calendar import buckets, split
 from cache_pipeline.query.completeness import (
@@ -69,18 +68,6 @@ _NEAR = 0.95
 
 Ask = Callable[[Interval], Awaitable[VendorAnswer]]
 OnChunk = Callable[[JudgedChunk], None]
-T = TypeVar("T")
-
-
-async def together(work: Iterable[Awaitable[T]]) -> list[T]:
-    """All results; when one fails the others are stopped, for they would be asked for in vain."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await to_the_end(asyncio.gather(*tasks, return_exceptions=True))
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from datetime import date
 import dagster as dg
 
 from cache_pipeline.bootstrap import declared_reports
+from cache_pipeline.orchestration.assets import progress
+from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.build import build_defs
-from cache_pipeline.orchestration.dagster_storage import keep_connections, write_events_in_batches
-from cache_pipeline.orchestration.lanes import LANE_TAG
+from cache_pipeline.orchestration.dagster_compat import keep_connections, write_events_in_batches
 from cache_pipeline.orchestration.naming import job_name
-from cache_pipeline.orchestration.outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.partitions import keys_within, range_tags, report_partitions
-from cache_pipeline.orchestration.report_assets import progress
+from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.errors import QueryError

@@ -12,18 +12,18 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 
 from cache_pipeline.bootstrap import declared_reports
-from cache_pipeline.orchestration.automation import report_automation
-from cache_pipeline.orchestration.checks import staged_checks
-from cache_pipeline.orchestration.edge_upkeep import edge_upkeep
-from cache_pipeline.orchestration.estimate import estimate_definitions
-from cache_pipeline.orchestration.inventory_check import inventory_sensor
+from cache_pipeline.orchestration.assets import report_assets
+from cache_pipeline.orchestration.backfill_estimate import estimate_definitions
+from cache_pipeline.orchestration.edge_maintenance import edge_upkeep
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
+from cache_pipeline.orchestration.open_partitions_check import inventory_sensor
 from cache_pipeline.orchestration.partitions import report_partitions
 from cache_pipeline.orchestration.published_checks import published_checks
-from cache_pipeline.orchestration.report_assets import report_assets
 from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.orchestration.schedules import report_automation
 from cache_pipeline.orchestration.sensors import report_sensors
+from cache_pipeline.orchestration.staged_checks import staged_checks
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings, read_settings
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from cache_pipeline.bootstrap import report_columns
-from cache_pipeline.orchestration.findings import Finding, event_log, partition_evaluation
+from cache_pipeline.orchestration.check_events import Finding, event_log, partition_evaluation
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource

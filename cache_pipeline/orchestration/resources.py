@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from cache_pipeline.bootstrap import edge_tier, migrate_history, open_service, outdated_history, utc_now
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.staging import Staging, StagingReplaced, StagingUnwritable
-from cache_pipeline.orchestration.dagster_storage import keep_connections
+from cache_pipeline.orchestration.dagster_compat import keep_connections
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch

@@ -12,16 +12,24 @@ from typing import Any
 import dagster as dg
 
 from cache_pipeline.bootstrap import utc_now
-from cache_pipeline.orchestration.asking_again import ATTEMPT_TAG, Again, due_again, latest_incomplete
-from cache_pipeline.orchestration.foresight import Ahead, fetched_ahead, proposals
-from cache_pipeline.orchestration.lanes import LANE_TAG
+from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, is_due, tried_before
+from cache_pipeline.orchestration.cursors import Passed
+from cache_pipeline.orchestration.decisions import (
+    ATTEMPT_TAG,
+    Again,
+    Ahead,
+    StaleRange,
+    due_again,
+    fetched_ahead,
+    latest_incomplete,
+    proposals,
+    unpublished_ranges,
+)
+from cache_pipeline.orchestration.instance_queries import completeness, goes_on, latest_completeness
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import Declared, keys_within, partition_intervals, range_tags
-from cache_pipeline.orchestration.passed import Passed
-from cache_pipeline.orchestration.patience import ASKED_BY_TAG, is_due, tried_before
-from cache_pipeline.orchestration.recorded import completeness, goes_on, latest_completeness
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.orchestration.staleness import StaleRange, unpublished_ranges
+from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.redis.demand import Demand

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.orchestration import sensors
-from cache_pipeline.orchestration.asking_again import Incomplete, due_again, latest_incomplete, smaller_chunks
+from cache_pipeline.orchestration.decisions import Incomplete, due_again, latest_incomplete, smaller_chunks
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared, failures, materialized, recorded

@@ -8,8 +8,8 @@ import pytest
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.orchestration.checks import find_complete, find_schema, find_watermark
 from cache_pipeline.orchestration.metadata import chunk_sentence, chunk_table, partition_metadata
+from cache_pipeline.orchestration.staged_checks import find_complete, find_schema, find_watermark
 from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from cache_pipeline import edge as public
-from cache_pipeline.orchestration.edge_upkeep import READBACK_SENSOR, UPKEEP_JOB
+from cache_pipeline.orchestration.edge_maintenance import READBACK_SENSOR, UPKEEP_JOB
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.settings import read_settings
 from cache_pipeline_tests.orchestration.bench import Bench

@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from cache_pipeline.orchestration.estimate import ESTIMATE_JOB
-from cache_pipeline.orchestration.report_assets import PROGRESS_TAG
+from cache_pipeline.orchestration.assets import PROGRESS_TAG
+from cache_pipeline.orchestration.backfill_estimate import ESTIMATE_JOB
 from cache_pipeline_tests.orchestration.bench import Bench, all_words, bench_of, declared
 
 FIRST, LAST = "2024-06-03", "2024-06-12"

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from cache_pipeline.api.app import create_app
-from cache_pipeline.orchestration.foresight import fetched_ahead, missed_by_partition, proposals
+from cache_pipeline.orchestration.decisions import fetched_ahead, missed_by_partition, proposals
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet

@@ -10,8 +10,16 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.orchestration import inventory_check
-from cache_pipeline.orchestration.inventory import Left, Seen, Standing, Trouble, digest, evaluation_of, what_is_left
+from cache_pipeline.orchestration import open_partitions_check as inventory_check
+from cache_pipeline.orchestration.open_partitions import (
+    Left,
+    Seen,
+    Standing,
+    Trouble,
+    digest,
+    evaluation_of,
+    what_is_left,
+)
 from cache_pipeline.orchestration.partitions import range_tags
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline_tests.orchestration.bench import (

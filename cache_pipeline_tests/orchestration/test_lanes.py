@@ -2,8 +2,8 @@
 
 import pytest
 
-from cache_pipeline.orchestration.lanes import lane_of_run
 from cache_pipeline.orchestration.partitions import range_tags
+from cache_pipeline.orchestration.run_tags import lane_of_run
 from cache_pipeline.upstream.quota import Lane
 
 RANGE = range_tags("2025-06-01", "2025-06-02")

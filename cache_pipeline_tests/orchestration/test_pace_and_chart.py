@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.orchestration.chart import bar_chart, partition_chart
-from cache_pipeline.orchestration.pace import Pace, duration
+from cache_pipeline.orchestration.metadata import bar_chart, partition_chart
+from cache_pipeline.orchestration.progress import Pace, duration
 
 SVG = "{http://www.w3.org/2000/svg}"
 

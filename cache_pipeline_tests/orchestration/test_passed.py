@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cache_pipeline.orchestration.passed import Passed
+from cache_pipeline.orchestration.cursors import Passed
 
 REPORTS = {f"report_{number}": number for number in range(120)}
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

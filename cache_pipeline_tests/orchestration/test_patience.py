@@ -6,8 +6,8 @@ import dagster as dg
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, Tried, is_due, tried_before
 from cache_pipeline.orchestration.partitions import range_tags
-from cache_pipeline.orchestration.patience import ASKED_BY_TAG, Tried, is_due, tried_before
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

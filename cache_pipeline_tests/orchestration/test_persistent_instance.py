@@ -9,8 +9,8 @@ import pytest
 import yaml
 from dagster_postgres.event_log import PostgresEventLogStorage
 
-from cache_pipeline.orchestration import dagster_storage
-from cache_pipeline.orchestration.dagster_storage import keep_connections
+from cache_pipeline.orchestration import dagster_compat as dagster_storage
+from cache_pipeline.orchestration.dagster_compat import keep_connections
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline_tests.orchestration.bench import (
     LAYERS,

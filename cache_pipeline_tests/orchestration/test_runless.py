@@ -8,7 +8,7 @@ import pytest
 
 from cache_pipeline.bootstrap import open_service
 from cache_pipeline.fetch.write_events import OnKeep
-from cache_pipeline.orchestration.runless import dagster_record
+from cache_pipeline.orchestration.external_events import dagster_record
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.settings import read_settings
 from cache_pipeline_tests.orchestration.bench import Bench, materialized

@@ -13,8 +13,8 @@ import pytest
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.staging import Staging
+from cache_pipeline.orchestration.assets import progress
 from cache_pipeline.orchestration.naming import job_name
-from cache_pipeline.orchestration.report_assets import progress
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.settings import read_settings

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.orchestration.staleness import (
+from cache_pipeline.orchestration.decisions import (
     StaleRange,
     restated_ranges,
     settled_ranges,

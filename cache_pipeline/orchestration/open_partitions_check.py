@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from cache_pipeline.bootstrap import utc_now
-from cache_pipeline.orchestration.asking_again import latest_incomplete
-from cache_pipeline.orchestration.inventory import Left, Seen, Trouble, digest, evaluation_of, what_is_left
+from cache_pipeline.orchestration.decisions import latest_incomplete
+from cache_pipeline.orchestration.instance_queries import completeness, failed_partitions
 from cache_pipeline.orchestration.naming import LEFT_CHECK, asset_key
+from cache_pipeline.orchestration.open_partitions import Left, Seen, Trouble, digest, evaluation_of, what_is_left
 from cache_pipeline.orchestration.partitions import Declared, keys_within, partition_intervals
-from cache_pipeline.orchestration.recorded import completeness, failed_partitions
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report

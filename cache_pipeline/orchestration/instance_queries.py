@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from cache_pipeline.orchestration.asking_again import ATTEMPT_METADATA
-from cache_pipeline.orchestration.inventory import Trouble
+from cache_pipeline.orchestration.backoff import UNFINISHED
+from cache_pipeline.orchestration.decisions import ATTEMPT_METADATA
 from cache_pipeline.orchestration.naming import COMPLETE_CHECK, FAILED_METADATA, asset_key, job_name
+from cache_pipeline.orchestration.open_partitions import Trouble
 from cache_pipeline.orchestration.partitions import keys_of_run
-from cache_pipeline.orchestration.patience import UNFINISHED
 from cache_pipeline.query.report import Report
 
 _CHECKS_LOOKED_AT = 500

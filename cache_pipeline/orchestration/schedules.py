@@ -10,12 +10,12 @@ from typing import Any
 import dagster as dg
 
 from cache_pipeline.bootstrap import utc_now
-from cache_pipeline.orchestration.lanes import LANE_TAG
+from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, is_due, tried_before
+from cache_pipeline.orchestration.decisions import StaleRange, restated_ranges, settled_ranges, stale_ranges
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
-from cache_pipeline.orchestration.patience import ASKED_BY_TAG, is_due, tried_before
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.orchestration.staleness import StaleRange, restated_ranges, settled_ranges, stale_ranges
+from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Cadence, Report
 from cache_pipeline.storage.ttl import report_freshness

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 import dagster as dg
 from pydantic import Field
 
-from cache_pipeline.orchestration.lanes import LANE_TAG
 from cache_pipeline.orchestration.naming import asset_key
-from cache_pipeline.orchestration.pace import duration
 from cache_pipeline.orchestration.partitions import partition_intervals, report_partitions
+from cache_pipeline.orchestration.progress import duration
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
+from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report

@@ -5,9 +5,10 @@ what they hold would be held until it lapses, and an interrupt that strikes a ta
 """
 
 import asyncio
+import inspect
 import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -47,3 +48,35 @@ async def interruptible(work: Coroutine[Any, Any, T]) -> T:
             loop.remove_signal_handler(number)
             if handler is not None:
                 signal.signal(number, handler)
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def signed(function: Function) -> Function:
+    """The function, which from now on needs not be looked at again for its signature."""
+    vars(function)["__signature__"] = inspect.signature(function)
+    return function
+
+
+_BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
+
+# A server that is started anew is away for longer, so that no connection from before is written to.
+_KEPT_SECONDS = 1
+
+
+def write_events_in_batches(environment: MutableMapping[str, str]) -> None:
+    """Let Dagster write fifty materialisations at once in this process, unless the environment says otherwise already.
+
+    What a step has recorded while it ran is not among them: a run that is killed keeps that.
+    """
+    environment.setdefault(_BATCH_SIZE, "50")
+
+
+def keep_connections(instance: dg.DagsterInstance) -> None:
+    """Let a run's process use a connection to Dagster's storage again within a second, one for each kind of storage.
+
+    The webserver asks Dagster for the same, hence the name of what is called; no statement is timed out here. They are closed
+    with the process, or when the instance is collected.
+    """
+    instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_KEPT_SECONDS, max_overflow=-1)

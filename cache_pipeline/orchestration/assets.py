@@ -17,26 +17,25 @@ from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.staging import Staging
-from cache_pipeline.orchestration.asking_again import ATTEMPT_METADATA
-from cache_pipeline.orchestration.chart import partition_chart
-from cache_pipeline.orchestration.checks import findings_of, passing, tell_staged
-from cache_pipeline.orchestration.estimate import estimate_metadata, estimate_sentence, estimated
-from cache_pipeline.orchestration.findings import Finding, event_log, partition_evaluation
-from cache_pipeline.orchestration.interruption import interruptible
+from cache_pipeline.orchestration.backfill_estimate import estimate_metadata, estimate_sentence, estimated
+from cache_pipeline.orchestration.check_events import Finding, event_log, partition_evaluation
+from cache_pipeline.orchestration.dagster_compat import interruptible, signed
+from cache_pipeline.orchestration.decisions import ATTEMPT_METADATA
 from cache_pipeline.orchestration.io_managers import REPORT_METADATA
-from cache_pipeline.orchestration.lanes import lane_of_run
 from cache_pipeline.orchestration.metadata import (
     chunk_sentence,
     chunk_table,
     column_schema,
+    partition_chart,
     partition_metadata,
 )
 from cache_pipeline.orchestration.naming import COMPLETE_CHECK, FAILED_METADATA, asset_key
-from cache_pipeline.orchestration.pace import Pace
+from cache_pipeline.orchestration.partial_publish import publish
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
-from cache_pipeline.orchestration.publishing import publish
+from cache_pipeline.orchestration.progress import Pace
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
-from cache_pipeline.orchestration.signatures import signed
+from cache_pipeline.orchestration.run_tags import lane_of_run
+from cache_pipeline.orchestration.staged_checks import findings_of, passing, tell_staged
 from cache_pipeline.query.completeness import JudgedChunk, Verdict
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval, IntervalSet

@@ -12,13 +12,13 @@ import dagster as dg
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.orchestration.findings import Finding, Log, event_log, partition_evaluation
+from cache_pipeline.orchestration.check_events import Finding, Log, event_log, partition_evaluation
+from cache_pipeline.orchestration.dagster_compat import signed
 from cache_pipeline.orchestration.metadata import chunk_table
 from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
+from cache_pipeline.orchestration.partial_publish import publish
 from cache_pipeline.orchestration.partitions import keys_of_run
-from cache_pipeline.orchestration.publishing import publish
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.orchestration.signatures import signed
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.completeness import JudgedChunk, Verdict, final_buckets
 from cache_pipeline.query.interval import canonical_instant

@@ -12,8 +12,8 @@ import dagster as dg
 import pyarrow as pa
 
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
+from cache_pipeline.orchestration.check_events import Log, partition_evaluation
 from cache_pipeline.orchestration.drift_check import drift_findings
-from cache_pipeline.orchestration.findings import Log, partition_evaluation
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
