@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cache_pipeline.cli.leashed import leashed
-from cache_pipeline.cli.scenario import Scenario
+from cache_pipeline.cli.child_process import leashed
+from cache_pipeline.cli.demo_environment import Scenario
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
 

@@ -16,9 +16,9 @@ from rich.table import Table
 
 from cache_pipeline.bootstrap import declared_reports, edge_tier, migrate_history, open_service
 from cache_pipeline.cli.backfills import run_backfills
+from cache_pipeline.cli.day_totals import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
+from cache_pipeline.cli.demo_environment import Scenario, Wish
 from cache_pipeline.cli.errors import CommandError
-from cache_pipeline.cli.scenario import Scenario, Wish
-from cache_pipeline.cli.volumes import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
 from cache_pipeline.upstream.http import httpx

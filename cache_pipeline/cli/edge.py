@@ -15,7 +15,7 @@ from rich.table import Table
 from cache_pipeline.bootstrap import declared_reports, edge_tier, report_columns, utc_now
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.errors import CommandError
-from cache_pipeline.dashboard.carried import carried_page
+from cache_pipeline.dashboard.single_file import carried_page
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, canonical_instant
 from cache_pipeline.query.report import Tier

@@ -14,18 +14,18 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from cache_pipeline.bootstrap import declared_reports, migrate_history, report_schema_text
+from cache_pipeline.cli.child_process import leashed
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
+from cache_pipeline.cli.demo_environment import Scenario, Wish, project_folder, running_scenario
+from cache_pipeline.cli.demo_page import serving_page, write_page
 from cache_pipeline.cli.doctor import doctor
 from cache_pipeline.cli.edge import edge
-from cache_pipeline.cli.edge_demo import serving_page, write_page
 from cache_pipeline.cli.errors import TOLD, CommandError
-from cache_pipeline.cli.gateway import gateway, serving, worker
 from cache_pipeline.cli.keys import keys
-from cache_pipeline.cli.leashed import leashed
-from cache_pipeline.cli.plan import plan_command, query_command
+from cache_pipeline.cli.query import plan_command, query_command
 from cache_pipeline.cli.quota import show_quota
-from cache_pipeline.cli.scenario import Scenario, Wish, project_folder, running_scenario
-from cache_pipeline.cli.simulator import simulator_settings
+from cache_pipeline.cli.serve import gateway, serving, worker
+from cache_pipeline.cli.simulator_options import simulator_settings
 from cache_pipeline.cli.status import status
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.settings import Settings, read_settings

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cache_pipeline.bootstrap import declared_reports, utc_now
-from cache_pipeline.cli.under_way import told, under_way
+from cache_pipeline.cli.activity import told, under_way
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import canonical_instant
 from cache_pipeline.query.series import Series

@@ -4,7 +4,7 @@ It needs httpx and pyarrow alone, and nothing of the pipeline itself.
 """
 
 from cache_pipeline.client.answer import Answer, ApiError, JobFailed, Progress
-from cache_pipeline.client.asynchronous import AsyncClient
-from cache_pipeline.client.synchronous import Client
+from cache_pipeline.client.async_client import AsyncClient
+from cache_pipeline.client.sync_client import Client
 
 __all__ = ["Answer", "ApiError", "AsyncClient", "Client", "JobFailed", "Progress"]

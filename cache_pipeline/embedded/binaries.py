@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cache_pipeline.embedded.errors import EmbeddedServerError
-from cache_pipeline.embedded.identity import Identity, popen_arguments
+from cache_pipeline.embedded.server_user import Identity, popen_arguments
 
 COPY_PREFIX: Final = "cache-pipeline-embedded-"
 _LEFT_OUT: Final = shutil.ignore_patterns("include", "pgxs", "pkgconfig", "doc", "man", "*.a", "*.py", "__pycache__")

@@ -10,7 +10,7 @@ from typing import Final
 
 from cache_pipeline.embedded.binaries import Wheel
 from cache_pipeline.embedded.errors import EmbeddedServerError
-from cache_pipeline.embedded.process import Host, Program, spawn, tail
+from cache_pipeline.embedded.server_process import Host, Program, spawn, tail
 
 USER: Final = "cache_pipeline"
 DATABASE: Final = "cache_pipeline"

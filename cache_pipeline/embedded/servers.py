@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache_pipeline.embedded.binaries import postgres_wheel, valkey_wheel
+from cache_pipeline.embedded.data_folder import claim_folder
 from cache_pipeline.embedded.errors import EmbeddedServerError
-from cache_pipeline.embedded.folder import claim_folder
 from cache_pipeline.embedded.postgres import DATABASE, USER
 from cache_pipeline.embedded.supervisor import Order
 

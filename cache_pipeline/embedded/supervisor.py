@@ -13,11 +13,11 @@ from typing import Any, Self
 
 from cache_pipeline.embedded import postgres, valkey
 from cache_pipeline.embedded.binaries import Wheel, reachable_wheels
+from cache_pipeline.embedded.data_folder import claim_folder
 from cache_pipeline.embedded.errors import EmbeddedServerError
-from cache_pipeline.embedded.folder import claim_folder
-from cache_pipeline.embedded.identity import server_identity
 from cache_pipeline.embedded.owner import Owner, OwnerGoneError
-from cache_pipeline.embedded.process import Host, Server, await_ready, died, start, stop
+from cache_pipeline.embedded.server_process import Host, Server, await_ready, died, start, stop
+from cache_pipeline.embedded.server_user import server_identity
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from cache_pipeline.embedded.binaries import Wheel
-from cache_pipeline.embedded.process import Host, Program
+from cache_pipeline.embedded.server_process import Host, Program
 
 # Nothing is written to disk: what Redis holds here, hot answers and quota records, is refetched or has expired by the
 # next run. Nothing is evicted: a quota record that vanished would let a request through that nobody granted.

@@ -13,7 +13,7 @@ from cache_pipeline.simulator.aggregate import FACTS, AggregateQuery
 from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.errors import ApiError, bad_request
 from cache_pipeline.simulator.faults import Faults
-from cache_pipeline.simulator.guard import Handler
+from cache_pipeline.simulator.request_gate import Handler
 from cache_pipeline.simulator.state import Simulator
 
 _CONTEXT = "simulator"

@@ -13,8 +13,8 @@ import numpy as np
 from cache_pipeline.simulator.calls import Calls, Codes, Sight
 from cache_pipeline.simulator.facts import FACTS, Fact, Moment
 from cache_pipeline.simulator.filters import Condition
+from cache_pipeline.simulator.generated_figures import made_up_codes, made_up_fact
 from cache_pipeline.simulator.intervals import Milliseconds
-from cache_pipeline.simulator.made_up import made_up_codes, made_up_fact
 from cache_pipeline.simulator.organisation import Organisation
 from cache_pipeline.simulator.truth import Truth
 

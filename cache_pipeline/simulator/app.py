@@ -16,9 +16,9 @@ from cache_pipeline.simulator.counters import TOKEN_KIND
 from cache_pipeline.simulator.cxone import cxone_of
 from cache_pipeline.simulator.errors import ApiError
 from cache_pipeline.simulator.genesys import genesys_desk, genesys_routes
-from cache_pipeline.simulator.guard import Gate, Layer, window_of
 from cache_pipeline.simulator.oauth import answer_token_request
 from cache_pipeline.simulator.reportdata import ReportData
+from cache_pipeline.simulator.request_gate import Gate, Layer, window_of
 from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.simulator.state import Simulator, simulator_of
 from cache_pipeline.simulator.state_page import StatePage

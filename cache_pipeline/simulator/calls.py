@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from cache_pipeline.simulator import shape
+from cache_pipeline.simulator import volume_shape as shape
 from cache_pipeline.simulator.intervals import Milliseconds
 from cache_pipeline.simulator.organisation import MEDIA
 from cache_pipeline.simulator.settings import SimulatorSettings

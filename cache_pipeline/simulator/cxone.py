@@ -28,15 +28,15 @@ from starlette.routing import Route
 
 from cache_pipeline.simulator import jobs
 from cache_pipeline.simulator.body import read_json
-from cache_pipeline.simulator.broken import broken_answer
+from cache_pipeline.simulator.broken_responses import broken_answer
 from cache_pipeline.simulator.calls import Calls, Sight
 from cache_pipeline.simulator.cxone_login import login_routes
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
-from cache_pipeline.simulator.guard import Gate, Layer
 from cache_pipeline.simulator.intervals import from_ms, midnight_ms
 from cache_pipeline.simulator.jobs import JobState
 from cache_pipeline.simulator.organisation import MEDIA
 from cache_pipeline.simulator.rate_limit import SlidingWindow
+from cache_pipeline.simulator.request_gate import Gate, Layer
 from cache_pipeline.simulator.state import Simulator
 
 PATH = "/data-extraction/v1/jobs"

@@ -12,8 +12,8 @@ from cache_pipeline.simulator.genesys_families import OTHER_FAMILIES
 from cache_pipeline.simulator.genesys_jobs import JobDesk
 from cache_pipeline.simulator.genesys_query import CONVERSATIONS, FLOWS
 from cache_pipeline.simulator.genesys_users import UserAggregates, UserDetails
-from cache_pipeline.simulator.guard import Gate
 from cache_pipeline.simulator.jobs import JobStore
+from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
 

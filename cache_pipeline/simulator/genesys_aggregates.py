@@ -10,7 +10,7 @@ from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.errors import ApiError, invalid_value
 from cache_pipeline.simulator.genesys_jobs import JobDesk, JobRoutes, Prepared
 from cache_pipeline.simulator.genesys_query import AggregationBody, Answer, Family, answer_of, query_of
-from cache_pipeline.simulator.guard import Gate, client_of
+from cache_pipeline.simulator.request_gate import Gate, client_of
 from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.simulator.state import Simulator
 

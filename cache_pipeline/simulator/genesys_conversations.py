@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cache_pipeline.simulator import genesys_words as words
+from cache_pipeline.simulator import genesys_vocabulary as words
 from cache_pipeline.simulator import intervals
 from cache_pipeline.simulator.aggregate import dimension_codes
 from cache_pipeline.simulator.body import read_json
@@ -32,7 +32,7 @@ from cache_pipeline.simulator.errors import ApiError, bad_request
 from cache_pipeline.simulator.filters import Condition, Membership
 from cache_pipeline.simulator.genesys_filters import Filter, all_of, condition_of, unimplemented
 from cache_pipeline.simulator.genesys_jobs import JobDesk, JobRoutes, Prepared
-from cache_pipeline.simulator.guard import Gate, client_of
+from cache_pipeline.simulator.request_gate import Gate, client_of
 from cache_pipeline.simulator.state import Simulator
 
 PATH = "/api/v2/analytics/conversations/details"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cache_pipeline.simulator import genesys_words as words
+from cache_pipeline.simulator import genesys_vocabulary as words
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
 from cache_pipeline.simulator.filters import Condition, Joined, Membership, has_value, is_one_of, negated
 from cache_pipeline.simulator.organisation import Organisation

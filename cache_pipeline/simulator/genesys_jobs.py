@@ -16,11 +16,11 @@ from starlette.routing import Route
 
 from cache_pipeline.simulator import jobs
 from cache_pipeline.simulator.errors import ApiError, too_many_requests
-from cache_pipeline.simulator.guard import Gate
 from cache_pipeline.simulator.intervals import iso
 from cache_pipeline.simulator.jobs import JobState
 from cache_pipeline.simulator.pages import Pages
 from cache_pipeline.simulator.rate_limit import SlidingWindow
+from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
 GENESYS_STATES = {

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cache_pipeline.simulator import genesys_words as words
+from cache_pipeline.simulator import genesys_vocabulary as words
 from cache_pipeline.simulator import intervals
 from cache_pipeline.simulator.aggregate import Aggregate, AggregateQuery, Column
 from cache_pipeline.simulator.calls import Codes

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cache_pipeline.simulator import genesys_words as words
+from cache_pipeline.simulator import genesys_vocabulary as words
 from cache_pipeline.simulator import intervals
 from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.calls import Codes, Flags
@@ -29,8 +29,8 @@ from cache_pipeline.simulator.genesys_conversations import Paging, interval_of
 from cache_pipeline.simulator.genesys_filters import Filter, all_of, condition_of, unimplemented
 from cache_pipeline.simulator.genesys_jobs import JobDesk, JobRoutes, Prepared
 from cache_pipeline.simulator.genesys_query import USERS, AggregationBody, check_words, edges_of
-from cache_pipeline.simulator.guard import Gate
 from cache_pipeline.simulator.presence import AgentDay, Stretch
+from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
 DETAILS = f"{ANALYTICS}/users/details"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import NAMESPACE_OID, uuid5
 
-from cache_pipeline.simulator.genesys_words import SYSTEM_PRESENCES
+from cache_pipeline.simulator.genesys_vocabulary import SYSTEM_PRESENCES
 from cache_pipeline.simulator.settings import SimulatorSettings
 
 MEDIA = ("voice", "chat", "email")

@@ -22,9 +22,9 @@ from starlette.routing import Route
 from cache_pipeline.simulator import intervals, jobs
 from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.errors import ApiError, bad_request
-from cache_pipeline.simulator.guard import Gate
 from cache_pipeline.simulator.jobs import JobState
 from cache_pipeline.simulator.reportdata_query import ReportBody, Rows, query_of, rows_of
+from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
 PATH = "/api/v2/analytics/reportdata/query"

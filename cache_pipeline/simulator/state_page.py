@@ -9,9 +9,9 @@ from starlette.routing import Route
 
 from cache_pipeline.simulator.faults import Faults
 from cache_pipeline.simulator.genesys_jobs import GENESYS_STATES, JobDesk
-from cache_pipeline.simulator.guard import Gate
 from cache_pipeline.simulator.intervals import iso
 from cache_pipeline.simulator.jobs import progress_of
+from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
 _SHOWN_JOBS = 50

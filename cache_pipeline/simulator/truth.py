@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from cache_pipeline.simulator.arrivals import read_arrivals, replayed_calls
 from cache_pipeline.simulator.calls import LONGEST_SPAN_MS, Calls, Generate, made_up_calls
 from cache_pipeline.simulator.intervals import days_between, local_day
 from cache_pipeline.simulator.settings import SimulatorSettings
+from cache_pipeline.simulator.volume_replay import read_arrivals, replayed_calls
 
 _HOUR_MS = 3_600_000
 _RESTATED_SHARE = 0.02

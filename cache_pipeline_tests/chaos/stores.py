@@ -13,8 +13,8 @@ import psycopg
 
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.embedded.binaries import postgres_wheel, reachable_wheels, valkey_wheel
-from cache_pipeline.embedded.identity import popen_arguments, server_identity
 from cache_pipeline.embedded.postgres import DATABASE, USER, cluster_folder
+from cache_pipeline.embedded.server_user import popen_arguments, server_identity
 
 
 def free_port() -> int:

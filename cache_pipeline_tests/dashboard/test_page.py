@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from cache_pipeline.cli.edge_server import serving_edge
-from cache_pipeline.dashboard.carried import carried_page
+from cache_pipeline.dashboard.single_file import carried_page
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.bundle import carried_files
 from cache_pipeline.storage.published.page import publish_page

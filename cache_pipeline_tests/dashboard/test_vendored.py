@@ -4,7 +4,7 @@ import hashlib
 import re
 
 from cache_pipeline.dashboard import page_sources
-from cache_pipeline.dashboard.vendor import recorded
+from cache_pipeline.dashboard.third_party import recorded
 
 
 def test_the_bundle_is_the_recorded_one_and_its_licences_stand_beside_it():

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from cache_pipeline.embedded import EmbeddedServerError, postgres, process, valkey
+from cache_pipeline.embedded import EmbeddedServerError, postgres, valkey
+from cache_pipeline.embedded import server_process as process
 from cache_pipeline.embedded.binaries import postgres_wheel, valkey_wheel
-from cache_pipeline.embedded.folder import claim_folder
-from cache_pipeline.embedded.identity import server_identity
+from cache_pipeline.embedded.data_folder import claim_folder
 from cache_pipeline.embedded.owner import Owner
-from cache_pipeline.embedded.process import Host, await_ready, start, stop
+from cache_pipeline.embedded.server_process import Host, await_ready, start, stop
+from cache_pipeline.embedded.server_user import server_identity
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from cache_pipeline.client import ApiError, Client, JobFailed
-from cache_pipeline.client.steps import Asking, Pause, Send
+from cache_pipeline.client.exchange import Asking, Pause, Send
 
 TABLE = pa.table({"offered": [3]})
 JOB = "6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11"

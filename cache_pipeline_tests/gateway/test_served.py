@@ -73,7 +73,7 @@ async def served(app):
 
 async def test_both_clients_follow_a_job_to_the_same_rows(open_api, monkeypatch):
     # As if every answer took longer than the server may hold a request.
-    monkeypatch.setattr("cache_pipeline.client.steps._WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("cache_pipeline.client.exchange._WAIT_SECONDS", 0.0)
     async with open_api(vendor={"job_seconds_base": 0.5}) as api, served(api.app) as url:
         api.start_worker()
         states = []
@@ -101,7 +101,7 @@ async def test_both_clients_follow_a_job_to_the_same_rows(open_api, monkeypatch)
 
 
 async def test_a_client_is_told_why_a_job_failed_and_what_its_key_may_not(open_api, monkeypatch):
-    monkeypatch.setattr("cache_pipeline.client.steps._WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("cache_pipeline.client.exchange._WAIT_SECONDS", 0.0)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
     async with open_api(gateway=GatewaySettings(auth="keys")) as api, served(api.app) as url:

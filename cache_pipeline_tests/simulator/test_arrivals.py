@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.simulator import SimulatorError, SimulatorSettings, create_app
-from cache_pipeline.simulator.arrivals import read_arrivals
 from cache_pipeline.simulator.truth import truth_of
+from cache_pipeline.simulator.volume_replay import read_arrivals
 from cache_pipeline_tests.simulator.vendor import Json, vendor_of
 
 BERLIN = "Europe/Berlin"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cache_pipeline.embedded.data_folder import Claim, LeftProcess
 from cache_pipeline.embedded.errors import EmbeddedServerError
-from cache_pipeline.embedded.folder import Claim, LeftProcess
-from cache_pipeline.embedded.identity import Identity, popen_arguments
 from cache_pipeline.embedded.owner import Owner
+from cache_pipeline.embedded.server_user import Identity, popen_arguments
 
 _READY_WITHIN_SECONDS: Final = 60.0
 _STOPPED_WITHIN_SECONDS: Final = 20.0

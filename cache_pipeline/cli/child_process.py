@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 
 _GRACE_SECONDS = 5.0
 
@@ -57,3 +59,32 @@ if __name__ == "__main__":
     except OSError as error:
         sys.exit(f"cache-pipeline: {sys.argv[1]} cannot be run: {error.strerror}")
     sys.exit(128 - code if code < 0 else code)
+
+
+@contextmanager
+def leashed(
+    command: Sequence[str], environment: Mapping[str, str], *, capture: bool = False
+) -> Generator["subprocess.Popen[str]"]:
+    """Run a command while the block lasts.
+
+    Args:
+        command: program and arguments.
+        environment: all of it.
+        capture: whether its standard output can be read from the process yielded; its errors stay on the terminal's.
+    """
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "cache_pipeline.cli.child_process", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.PIPE if capture else None,
+        text=True,
+        env=dict(environment),
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.stdin is not None:
+                process.stdin.close()
+            process.wait()

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cache_pipeline.simulator.broken import broken_answer
+from cache_pipeline.simulator.broken_responses import broken_answer
 from cache_pipeline.simulator.errors import (
     CORRELATION_HEADER,
     ApiError,

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cache_pipeline.bootstrap import declared_reports, migrate_history, open_service, report_columns
-from cache_pipeline.cli.asking import narrowing
+from cache_pipeline.cli.filter_options import narrowing
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.query_request import Narrowing, RequestedQuery, requested
 from cache_pipeline.query.report import Report

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from cache_pipeline.client.answer import Answer, Progress, headers_of, question
-from cache_pipeline.client.steps import ANSWER_SECONDS, Asking, Pause, Send, Steps, listing
+from cache_pipeline.client.exchange import ANSWER_SECONDS, Asking, Pause, Send, Steps, listing
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cache_pipeline.bootstrap import edge_tier
 from cache_pipeline.cli.edge import edge_folder, write_carried
 from cache_pipeline.cli.edge_server import serving_edge
-from cache_pipeline.dashboard.carried import carried_page
+from cache_pipeline.dashboard.single_file import carried_page
 from cache_pipeline.settings import Settings
 from cache_pipeline.simulator.organisation import organisation_of
 from cache_pipeline.simulator.settings import SimulatorSettings

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cache_pipeline.api.server import serve_gateway, work
 from cache_pipeline.bootstrap import declared_reports, migrate_when_there
-from cache_pipeline.cli.leashed import leashed
+from cache_pipeline.cli.child_process import leashed
 from cache_pipeline.settings import read_settings
 from cache_pipeline.telemetry.logs import set_up_logs
 from cache_pipeline.telemetry.trace_export import exporting

@@ -1,4 +1,4 @@
-"""For maintainers: make ``page/vendor/`` anew from npm, as ``python -m cache_pipeline.dashboard.vendor [--update]``.
+"""For maintainers: make ``page/vendor/`` anew from npm, as ``python -m cache_pipeline.dashboard.third_party [--update]``.
 
 Two libraries read Parquet in the browser; they are bundled into one module, whose licences and versions stand beside it.
 Without ``--update`` exactly the recorded versions are taken, and the packages must have the recorded digests.
