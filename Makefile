@@ -32,8 +32,8 @@ test: $(VENV)/dev.stamp ## Run every test (ARGS=... for pytest's own arguments)
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone"
-	@$(BIN)/python -m pytest -m alone
+	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "not serial"
+	@$(BIN)/python -m pytest -m serial
 endif
 
 chaos: $(VENV)/dev.stamp ## Kill, cut and fill up a running system for SECONDS=300, then hold its books against the vendor's (SEED=n repeats)

@@ -17,32 +17,6 @@ from cache_pipeline.embedded import EmbeddedServers, embedded_servers
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
-#: What holds instants against each other, or starts whole systems: beside other tests they would tell of the machine's load.
-_ALONE = (
-    "chaos/test_short_run.py",
-    "deploy/test_watched.py",
-    "end_to_end/",
-    "gateway/test_brokers.py",
-    "orchestration/test_celery.py",
-    "orchestration/test_graphql_backfill.py",
-    "security/test_secrets.py",
-    "orchestration/test_interruption.py",
-    "service/test_crashes.py",
-    "upstream/test_against_the_simulator.py",
-    "upstream/test_full_load.py",
-    "upstream/test_quota.py",
-    "upstream/test_quota_without_redis.py",
-    "upstream/test_shared_tokens.py",
-    "upstream/test_transport.py",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make test` runs one after another, when all the rest has run side by side."""
-    for item in items:
-        if any(place in item.nodeid for place in _ALONE):
-            item.add_marker("alone")
-
 
 @pytest.fixture(scope="session")
 def session_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:

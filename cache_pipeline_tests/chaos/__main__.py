@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cache_pipeline_tests.chaos.books import KINDS, Books
+from cache_pipeline_tests.api.jobs.rabbitmq import BROKERS
+from cache_pipeline_tests.chaos.accounts import KINDS, Books
 from cache_pipeline_tests.chaos.run import Run
 from cache_pipeline_tests.chaos.schedule import schedule
-from cache_pipeline_tests.gateway.rabbitmq import BROKERS
 
 _TOLD = 10
 

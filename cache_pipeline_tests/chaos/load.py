@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 import httpx
 
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline_tests.chaos.books import Books
+from cache_pipeline_tests.chaos.accounts import Books
 from cache_pipeline_tests.chaos.processes import kill, started
 from cache_pipeline_tests.chaos.system import System
 from cache_pipeline_tests.chaos.truth import Truths

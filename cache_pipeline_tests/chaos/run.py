@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache_pipeline_tests.chaos.books import Books
+from cache_pipeline_tests.chaos.accounts import Books
 from cache_pipeline_tests.chaos.load import Callers, backfills
 from cache_pipeline_tests.chaos.schedule import Strike
 from cache_pipeline_tests.chaos.system import System

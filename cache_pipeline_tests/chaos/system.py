@@ -14,6 +14,7 @@ import httpx
 import yaml
 
 from cache_pipeline.query.interval import Interval
+from cache_pipeline_tests.api.jobs.rabbitmq import RabbitMQ
 from cache_pipeline_tests.chaos.disk import EdgeDisk
 from cache_pipeline_tests.chaos.processes import Kept, command_line
 from cache_pipeline_tests.chaos.proxy import Link
@@ -21,7 +22,6 @@ from cache_pipeline_tests.chaos.schedule import Strike
 from cache_pipeline_tests.chaos.stores import Stores, free_port
 from cache_pipeline_tests.chaos.truth import Truths
 from cache_pipeline_tests.chaos.vendor import CLIENTS, LIMIT, REPORTS, SIMULATOR, WINDOW_SECONDS
-from cache_pipeline_tests.gateway.rabbitmq import RabbitMQ
 
 REPOSITORY = Path(__file__).parents[2]
 #: Python runs this before anything else in every process of ours: asked by a signal, each says what it waits for.

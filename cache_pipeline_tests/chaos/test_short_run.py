@@ -7,6 +7,8 @@ from cache_pipeline_tests.chaos import vendor
 from cache_pipeline_tests.chaos.run import Run
 from cache_pipeline_tests.chaos.schedule import schedule
 
+pytestmark = pytest.mark.serial
+
 _SEED, _SECONDS = 15, 12.0
 
 

@@ -8,7 +8,7 @@ import httpx
 import psycopg
 
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline_tests.chaos.books import Books
+from cache_pipeline_tests.chaos.accounts import Books
 from cache_pipeline_tests.chaos.load import Callers, Question, around, backfill
 from cache_pipeline_tests.chaos.system import System
 from cache_pipeline_tests.chaos.truth import Figures

@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Identifier
 
 from cache_pipeline.edge import EdgeStoreError, read, read_manifest
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline_tests.chaos.books import Books
+from cache_pipeline_tests.chaos.accounts import Books
 from cache_pipeline_tests.chaos.truth import Figures, Truths
 from cache_pipeline_tests.chaos.vendor import REPORTS, Declared
 

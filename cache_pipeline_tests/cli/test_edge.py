@@ -18,7 +18,7 @@ from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline_tests.dashboard.centre import DAILY, day, rows
-from cache_pipeline_tests.tiers.rows import replacement
+from cache_pipeline_tests.storage.sample_rows import replacement
 
 YAML = """report: queue_day
 description: Figures by queue and day

@@ -19,7 +19,7 @@ from cache_pipeline.cli.edge_server import content_security_policy, edge_app, li
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.programs import program
-from cache_pipeline_tests.tiers.rows import NOW, REPORT, hours, table
+from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 
 SNIPPETS = Path(__file__).parents[2] / "deploy" / "cdn"
 MANIFEST = "/v1/default/manifest.json"

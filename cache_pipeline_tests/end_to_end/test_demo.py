@@ -9,7 +9,7 @@ import pytest
 from cache_pipeline.edge import read
 from cache_pipeline_tests.end_to_end.conftest import leftovers_are_gone
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.serial]
 
 TIERS = ("history", "hot", "edge")
 

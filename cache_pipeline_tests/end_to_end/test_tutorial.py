@@ -13,7 +13,7 @@ import pytest
 from cache_pipeline_tests.docs.test_commands import blocks
 from cache_pipeline_tests.end_to_end.conftest import REPOSITORY
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.serial]
 #: Commands that stay up: the first is started here, and the UI's has a test of its own, `test_dev`.
 STAYING_UP = re.compile(r"^cache-pipeline (simulator|with-servers -- dagster dev)")
 

@@ -12,7 +12,7 @@ import yaml
 from cache_pipeline import bootstrap as engine
 from cache_pipeline.orchestration.dagster_compat import write_events_in_batches
 from cache_pipeline.upstream.polling import Guide
-from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared, declared_by_job
+from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declared, declared_by_job
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cache_pipeline.query.interval import IntervalSet
-from cache_pipeline_tests.orchestration.bench import (
+from cache_pipeline_tests.orchestration.workbench import (
     LAYERS,
     SMALL_VENDOR,
     Bench,
@@ -23,6 +23,8 @@ from cache_pipeline_tests.orchestration.bench import (
     materialized,
     set_account,
 )
+
+pytestmark = pytest.mark.serial
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -15,7 +15,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline_tests.orchestration.bench import declared
+from cache_pipeline_tests.orchestration.workbench import declared
 
 REPORT = Report.model_validate(declared(time_zone="UTC"))
 DAY = Interval.parse("2024-06-10T00:00:00Z/2024-06-11T00:00:00Z")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cache_pipeline.query.declarations import read_report
-from cache_pipeline_tests.orchestration.bench import declared, write_reports
+from cache_pipeline_tests.orchestration.workbench import declared, write_reports
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

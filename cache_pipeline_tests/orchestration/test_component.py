@@ -10,7 +10,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.component import NewReport, ReportFolder, ReportScaffolder
 from cache_pipeline.query.declarations import DeclarationError, read_report
-from cache_pipeline_tests.orchestration.bench import Bench, declared, failures, materialized, write_reports
+from cache_pipeline_tests.orchestration.workbench import Bench, declared, failures, materialized, write_reports
 
 
 # Both come from Dagster's own reading of defs.yaml.

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from cache_pipeline.orchestration.partitions import range_tags
-from cache_pipeline_tests.orchestration.bench import SMALL_VENDOR, Bench, failures
+from cache_pipeline_tests.orchestration.workbench import SMALL_VENDOR, Bench, failures
 
 PAGE = Path(__file__).parents[2] / "docs" / "dagster.md"
 DAYS = ["2024-06-10", "2024-06-11"]

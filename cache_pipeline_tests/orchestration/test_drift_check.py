@@ -21,7 +21,7 @@ from cache_pipeline.service.drift_comparison import counted_column
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement, open_history
-from cache_pipeline_tests.orchestration.bench import (
+from cache_pipeline_tests.orchestration.workbench import (
     TIERS,
     Bench,
     bench_of,

@@ -16,7 +16,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.settings import SettingsError
 from cache_pipeline.storage.postgres.history import HistoryUnavailable
 from cache_pipeline.upstream.errors import JobFailed, LoginRefused, UpstreamRefused, UpstreamUnreachable
-from cache_pipeline_tests.orchestration.bench import (
+from cache_pipeline_tests.orchestration.workbench import (
     STAGED_CHECKS,
     TIERS,
     Bench,

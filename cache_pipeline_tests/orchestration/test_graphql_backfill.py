@@ -17,7 +17,9 @@ import pytest
 import yaml
 
 from cache_pipeline.query.interval import IntervalSet
-from cache_pipeline_tests.orchestration.bench import LAYERS, STAGED_CHECKS, Bench
+from cache_pipeline_tests.orchestration.workbench import LAYERS, STAGED_CHECKS, Bench
+
+pytestmark = pytest.mark.serial
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -22,7 +22,7 @@ from cache_pipeline.orchestration.partitions import partition_intervals, range_t
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.postgres.history import open_history
-from cache_pipeline_tests.orchestration.bench import (
+from cache_pipeline_tests.orchestration.workbench import (
     LAYERS,
     SMALL_VENDOR,
     Bench,
@@ -38,7 +38,7 @@ DAYS = [f"2024-06-{day:02}" for day in range(3, 11)]
 VENDOR = SMALL_VENDOR.model_copy(update={"job_seconds_base": 2.0, "job_seconds_variation": 0.95})
 SECONDS = 100.0
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.serial]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import dagster as dg
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline_tests.orchestration.bench import Bench, failures
+from cache_pipeline_tests.orchestration.workbench import Bench, failures
 
 DAYS = ["2024-06-10", "2024-06-11"]
 

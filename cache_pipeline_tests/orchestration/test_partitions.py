@@ -19,7 +19,7 @@ from cache_pipeline.orchestration.partitions import (
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline_tests.orchestration.bench import declared
+from cache_pipeline_tests.orchestration.workbench import declared
 
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Adelaide", "America/St_Johns"]
 

@@ -12,7 +12,7 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from cache_pipeline.orchestration import dagster_compat as dagster_storage
 from cache_pipeline.orchestration.dagster_compat import keep_connections
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline_tests.orchestration.bench import (
+from cache_pipeline_tests.orchestration.workbench import (
     LAYERS,
     STAGED_CHECKS,
     Bench,

@@ -18,7 +18,7 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import running_simulator
 from cache_pipeline.storage.postgres.history import open_history
-from cache_pipeline_tests.orchestration.bench import (
+from cache_pipeline_tests.orchestration.workbench import (
     SECRETS,
     SMALL_VENDOR,
     Bench,

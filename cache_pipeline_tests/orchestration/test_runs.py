@@ -19,7 +19,7 @@ from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.postgres.history import open_history
-from cache_pipeline_tests.orchestration.bench import (
+from cache_pipeline_tests.orchestration.workbench import (
     LAYERS,
     SECRETS,
     STAGED_CHECKS,

@@ -16,7 +16,7 @@ from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement, open_history
-from cache_pipeline_tests.orchestration.bench import Bench, bench_of, declared
+from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declared
 
 
 def _tick(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:

@@ -4,14 +4,7 @@ import dagster as dg
 import pytest
 
 from cache_pipeline.query.interval import IntervalSet
-from cache_pipeline_tests.orchestration.bench import (
-    TIERS,
-    Bench,
-    evaluations,
-    failures,
-    materialized,
-    recorded,
-)
+from cache_pipeline_tests.orchestration.workbench import TIERS, Bench, evaluations, failures, materialized, recorded
 
 DAY = "2024-06-10"
 

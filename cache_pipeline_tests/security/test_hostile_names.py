@@ -20,7 +20,7 @@ from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline_tests.query.declared import FIELDS
-from cache_pipeline_tests.tiers.rows import HOUR, NOW, hours
+from cache_pipeline_tests.storage.sample_rows import HOUR, NOW, hours
 
 HOSTILE = (
     'x"; DROP TABLE public.innocent; --',

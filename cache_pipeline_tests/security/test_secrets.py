@@ -26,7 +26,7 @@ from cache_pipeline.simulator.oauth import TokenOffice
 from cache_pipeline_tests.chaos.stores import free_port
 from cache_pipeline_tests.security.places import found, in_files, in_redis, in_tables
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.serial]
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS = {"planted-1": "oauth-secret-one-7f3a", "planted-2": "oauth-secret-two-91bc"}

@@ -4,8 +4,8 @@ import psycopg
 from redis import Redis
 
 from cache_pipeline.settings import GatewaySettings
-from cache_pipeline_tests.gateway.conftest import DAY, open_api
-from cache_pipeline_tests.gateway.test_keys import key_for
+from cache_pipeline_tests.api.conftest import DAY, open_api
+from cache_pipeline_tests.api.test_auth import key_for
 
 __all__ = ["open_api"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline_tests.service.conftest import NOON, REPORT, OpenWorld
+from cache_pipeline_tests.world import NOON, REPORT, OpenWorld
 
 
 @pytest.mark.parametrize("hours", [-2, 26])

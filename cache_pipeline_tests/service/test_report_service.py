@@ -20,7 +20,7 @@ from cache_pipeline.upstream.errors import JobFailed
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.reportdata.adapter import ReportData
 from cache_pipeline_tests.query.declared import declared
-from cache_pipeline_tests.service.conftest import NOON, REPORT, OpenWorld, World
+from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World
 
 HOUR = timedelta(hours=1)
 #: Monday the fifth, final at noon on Tuesday.

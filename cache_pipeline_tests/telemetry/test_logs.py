@@ -13,7 +13,7 @@ from cache_pipeline.settings import LogSettings
 from cache_pipeline.telemetry.correlation import accepted, correlated, correlation_id, new_correlation_id
 from cache_pipeline.telemetry.logs import set_up_logs
 from cache_pipeline.telemetry.propagation import carried, resumed
-from cache_pipeline_tests.gateway.conftest import DAY
+from cache_pipeline_tests.api.conftest import DAY
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"

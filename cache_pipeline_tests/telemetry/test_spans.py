@@ -1,7 +1,7 @@
 """Spans from the request through the job to the vendor and the stores, and nothing where nobody asked for them."""
 
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline_tests.gateway.conftest import DAY
+from cache_pipeline_tests.api.conftest import DAY
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"

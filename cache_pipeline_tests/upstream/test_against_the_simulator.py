@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 import redis.asyncio
 from pydantic import SecretStr
 
@@ -11,6 +12,8 @@ from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.errors import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+
+pytestmark = pytest.mark.serial
 
 SECRETS = {"alpha": SecretStr("one"), "beta": SecretStr("two")}
 QUERY = "/api/v2/analytics/reportdata/query"

@@ -15,6 +15,8 @@ from cache_pipeline.upstream.http import httpx
 from cache_pipeline_tests.upstream import load
 from cache_pipeline_tests.upstream.vendor import Valkey
 
+pytestmark = pytest.mark.serial
+
 PROCESSES = 4
 A_WINDOW = load.LIMIT * len(load.CLIENTS)
 

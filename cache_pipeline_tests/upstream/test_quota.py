@@ -14,6 +14,8 @@ from cache_pipeline.upstream.quota import ClientState, Grant, Lane, Quota, Quota
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.vendor import most_in_window
 
+pytestmark = pytest.mark.serial
+
 Redis = redis.asyncio.Redis
 LONG = QuotaPolicy(limit=23, window_seconds=60)
 

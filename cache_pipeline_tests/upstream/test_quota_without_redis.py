@@ -18,6 +18,8 @@ from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.test_quota import answered, is_granted
 from cache_pipeline_tests.upstream.vendor import Valkey, most_in_window
 
+pytestmark = pytest.mark.serial
+
 # An eighth of 24 is a local share of three.
 POLICY = QuotaPolicy(limit=24, window_seconds=60, in_flight_seconds=5)
 

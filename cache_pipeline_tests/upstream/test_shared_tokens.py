@@ -20,6 +20,8 @@ from cache_pipeline.upstream.quota import ClientState, Quota, QuotaPolicy
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.vendor import Valkey, Vendor, ok, running
 
+pytestmark = pytest.mark.serial
+
 Redis = redis.asyncio.Redis
 SECRET = "s3cr3t with/slash"
 KEYS = UpstreamKeys("shared")

@@ -34,6 +34,8 @@ from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running
 
+pytestmark = pytest.mark.serial
+
 Redis = redis.asyncio.Redis
 QUICK = RetryPolicy(attempts=3, first_wait=0.01, max_wait=0.02)
 POLICY = QuotaPolicy(limit=60, window_seconds=60)

@@ -1,0 +1,293 @@
+"""Jobs: fair, cancellable, taken over from the dead, given up in the end, and followed by events."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+
+from cache_pipeline.api.jobs.job import JobState, NewJob
+from cache_pipeline.api.jobs.queue import QueueUnavailable
+from cache_pipeline.settings import GatewaySettings, JobSettings
+from cache_pipeline.upstream.quota import Lane
+from cache_pipeline_tests.api.conftest import DAY, REPORT
+from cache_pipeline_tests.api.test_auth import key_for
+from cache_pipeline_tests.query.declared import declared
+
+URL = f"/v1/reports/queue_hour?interval={DAY}"
+LEASE = timedelta(seconds=30)
+NOW = timedelta(0)
+
+
+def new(name, tenant="default", lane=Lane.interactive):
+    return NewJob(name, tenant, "queue_hour", {"interval": DAY}, lane, "anybody")
+
+
+async def _value(value):
+    return value
+
+
+async def until(holds, seconds=20):
+    async with asyncio.timeout(seconds):
+        while not await holds():  # noqa: ASYNC110 - what is waited for lies in other processes
+            await asyncio.sleep(0.05)
+
+
+def hours(count):
+    return [f"/v1/reports/queue_hour?interval=2026-01-05T{n:02}:00Z/2026-01-05T{n + 1:02}:00Z" for n in range(count)]
+
+
+async def test_who_waits_comes_first_and_no_tenant_keeps_out_another(open_api):
+    async with open_api() as api:
+        jobs = api.gateway.jobs
+        for number in range(3):
+            await jobs.put(new(f"backfill {number}", "large", Lane.backfill))
+        for number in range(3):
+            await jobs.put(new(f"large {number}", "large"))
+        await jobs.put(new("small", "small"))
+        order = [await jobs.claim("worker", LEASE, 3) for _ in range(7)]
+        assert [job.lane for job in order] == [Lane.interactive] * 4 + [Lane.backfill] * 3
+        assert [job.tenant for job in order[:2]] == ["large", "small"]
+        assert await jobs.claim("worker", LEASE, 3) is None
+
+
+async def test_an_interactive_caller_pulls_a_waiting_backfill_forward(open_api):
+    async with open_api() as api:
+        jobs = api.gateway.jobs
+        first, made = await jobs.put(new("same", lane=Lane.backfill))
+        again, made_again = await jobs.put(new("same", lane=Lane.interactive))
+        assert (first.id, made, made_again) == (again.id, True, False)
+        assert again.lane is Lane.interactive
+        assert (await jobs.put(new("same", lane=Lane.backfill)))[0].lane is Lane.interactive
+
+
+async def test_a_dead_workers_job_is_taken_over_and_the_dead_can_no_longer_end_it(open_api):
+    async with open_api() as api:
+        jobs = api.gateway.jobs
+        await jobs.put(new("job"))
+        dead = await jobs.claim("dead", NOW, 3)
+        alive = await jobs.claim("alive", LEASE, 3)
+        assert (alive.id, alive.attempts) == (dead.id, 2)
+        assert not await jobs.finish(dead)
+        assert await jobs.hold("dead", [dead.id], LEASE) == set()
+        assert await jobs.claim("third", LEASE, 3) is None
+        assert await jobs.finish(alive)
+        assert (await jobs.get(alive.id, "default")).state is JobState.done
+
+
+async def test_a_job_that_workers_die_of_is_parked_with_its_reason(open_api):
+    async with open_api() as api:
+        location = (await api.http.get(URL)).headers["Location"]
+        for _ in range(3):
+            assert await api.gateway.jobs.claim("dies", NOW, 3) is not None
+        assert await api.gateway.jobs.claim("dies", NOW, 3) is None
+        api.start_worker()
+        job = await api.ended(location)
+        assert (job["state"], job["problem"]["type"]) == ("failed", "urn:cache-pipeline:problem:given-up")
+        assert await api.submits() == 0
+
+
+async def test_a_job_whose_last_worker_is_slow_is_not_given_up_before_long(open_api):
+    async with open_api() as api:
+        jobs, problem = api.gateway.jobs, {"type": "given-up"}
+        await jobs.put(new("job"))
+        for _ in range(3):
+            job = await jobs.claim("slow", NOW, 3)
+        # Its lease is over, nobody may begin with it again, and it is still working.
+        assert await jobs.claim("another", LEASE, 3) is None
+        assert await jobs.sweep(3, problem, LEASE) == []
+        assert await jobs.hold("slow", [job.id], LEASE) == {job.id}
+        assert await jobs.finish(job)
+        await jobs.put(new("second"))
+        for _ in range(3):
+            await jobs.claim("dead", NOW, 3)
+        assert len(await jobs.sweep(3, problem, NOW)) == 1
+
+
+async def test_a_message_that_is_no_job_is_parked_and_stops_nothing(open_api, postgres_database):
+    async with open_api() as api:
+        for body in ("not a job", "6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11"):
+            await api.gateway.queue.publish(body)
+        location = (await api.http.get(URL)).headers["Location"]
+        api.start_worker()
+        assert (await api.ended(location))["state"] == "done"
+        async with api.gateway.jobs._pool.connection() as connection:
+            rows = await (await connection.execute("SELECT body FROM cache_pipeline_state.parked_message")).fetchall()
+        assert [bytes(row["body"]) for row in rows] == [b"not a job"]
+
+
+async def test_a_job_whose_message_was_lost_is_found_by_its_row(open_api, monkeypatch):
+    async with open_api() as api:
+
+        async def lost(_job_id):
+            raise QueueUnavailable("away")
+
+        monkeypatch.setattr(api.gateway.queue, "publish", lost)
+        monkeypatch.setattr("cache_pipeline.api.jobs.worker._LOST_AFTER", timedelta(0))
+        location = (await api.http.get(URL)).headers["Location"]
+        api.start_worker()
+        assert (await api.ended(location))["state"] == "done"
+
+
+async def test_a_failure_that_may_pass_is_tried_again_and_one_that_will_not_is_told(open_api, monkeypatch):
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
+    async with open_api() as api:
+        await api.vendor.post("/simulator/faults", json={"fail_jobs": 1})
+        api.start_worker()
+        assert (await api.http.get(URL, headers={"Prefer": "wait=20"})).status_code == 200
+        await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})
+        other = await api.http.get(hours(1)[0])
+        assert other.status_code == 200
+        location = (await api.http.get("/v1/reports/queue_hour?interval=2026-01-02/2026-01-03")).headers["Location"]
+        job = await api.ended(location)
+        assert (job["state"], job["problem"]["status"]) == ("failed", 502)
+        # And whoever asks the same at once is told so, without the vendor being asked again.
+        submits = await api.submits()
+        again = await api.http.get("/v1/reports/queue_hour?interval=2026-01-02/2026-01-03")
+        assert (again.status_code, again.headers["Content-Type"]) == (502, "application/problem+json")
+        assert await api.submits() == submits
+
+
+async def test_a_submit_whose_answer_breaks_off_is_made_once_more(open_api, monkeypatch):
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
+    async with open_api() as api:
+        await api.vendor.post("/simulator/faults", json={"resets": 1})
+        api.start_worker()
+        assert (await api.http.get(URL, headers={"Prefer": "wait=20"})).status_code == 200
+        assert await api.submits() == 2
+
+
+async def test_a_job_is_cancelled_when_nobody_waits_for_it_any_more(open_api):
+    async with open_api(gateway=GatewaySettings(auth="keys")) as api:
+        one, two = await key_for(api), await key_for(api)
+        location = (await api.http.get(URL, headers=one)).headers["Location"]
+        assert (await api.http.get(URL, headers=two)).headers["Location"] == location
+        assert (await api.http.delete(location, headers=one)).json()["state"] == "queued"
+        assert (await api.http.delete(location, headers=two)).json()["state"] == "cancelled"
+        assert (await api.http.delete(location, headers=two)).json()["state"] == "cancelled"
+        assert (await api.http.get(URL, headers=two)).headers["Location"] != location
+
+
+async def test_a_running_job_that_is_cancelled_stops_at_the_vendor(open_api):
+    async with open_api(vendor={"job_seconds_base": 3600.0}, jobs=JobSettings(lease_seconds=1)) as api:
+        worker = api.start_worker()
+        location = (await api.http.get(URL)).headers["Location"]
+        await until(api.submits)
+        assert (await api.http.delete(location)).json()["state"] == "cancelled"
+        await until(lambda: _value(not worker._working))
+        assert (await api.http.get(location)).json()["state"] == "cancelled"
+
+
+#: A vendor's whose jobs can be given up.
+CANCELLABLE = declared(
+    platform="genesys",
+    query_type="conversations",
+    delivery="async",
+    time_zone="UTC",
+    group_by=["queueId"],
+    metrics=["nOffered"],
+    volume_metric="nOffered",
+    expected_groups=8,
+)
+
+
+async def given_up(api):
+    """How many jobs the vendor was told to forget."""
+    calls = (await api.vendor.get("/simulator/counters")).json()["calls"]
+    return sum(call["count"] for call in calls if call["call"].startswith("DELETE"))
+
+
+async def is_submitted(api):
+    return any(api.gateway.service.ledger.open_by_state().get(state) for state in ("submitted", "done"))
+
+
+async def test_what_nobody_waits_for_any_more_is_given_up_at_the_vendor(open_api):
+    async with open_api(CANCELLABLE, vendor={"job_seconds_base": 3600.0}, jobs=JobSettings(lease_seconds=1)) as api:
+        worker = api.start_worker()
+        location = (await api.http.get(URL)).headers["Location"]
+        await until(lambda: is_submitted(api))
+        await api.http.delete(location)
+        await until(lambda: _value(not worker._working))
+        assert await given_up(api) == 1
+
+
+@pytest.mark.parametrize("how", ["handed back", "taken over"])
+async def test_what_goes_on_elsewhere_is_not_asked_for_twice(open_api, how, monkeypatch):
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
+    async with open_api(CANCELLABLE, vendor={"job_seconds_base": 2.0}, jobs=JobSettings(lease_seconds=1)) as api:
+        worker = api.start_worker(drain_seconds=0)
+        location = (await api.http.get(URL)).headers["Location"]
+        await until(lambda: is_submitted(api))
+        if how == "taken over":
+            async with api.gateway.jobs._pool.connection() as connection:
+                await connection.execute("UPDATE cache_pipeline_state.job SET owner = 'another', attempts = 2")
+            await until(lambda: _value(not worker._working))
+        await api.stop_workers()
+        api.start_worker("worker-2")
+        assert (await api.ended(location))["state"] == "done"
+        assert (await api.submits(), await given_up(api)) == (1, 0)
+
+
+async def test_events_tell_a_job_from_its_queue_to_its_end(open_api):
+    async with open_api() as api:
+        location = (await api.http.get(URL)).headers["Location"]
+
+        async def followed():
+            answer = await api.http.get(f"{location}/events")
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+
+        following = asyncio.create_task(followed())
+        await asyncio.sleep(0.2)
+        api.start_worker()
+        async with asyncio.timeout(20):
+            told = await following
+        assert told[0]["state"] == "queued"
+        assert told[-1]["state"] == "done"
+        assert told[-1]["links"]["result"].startswith("/v1/reports/queue_hour?interval=")
+
+
+async def test_a_worker_that_is_asked_to_end_hands_back_what_it_cannot_finish(open_api):
+    async with open_api(vendor={"job_seconds_base": 3600.0}) as api:
+        api.start_worker(drain_seconds=0.1)
+        location = (await api.http.get(URL)).headers["Location"]
+        await until(api.submits)
+        await api.stop_workers()
+        job = (await api.http.get(location)).json()
+        assert job["state"] == "queued"
+        claimed = await api.gateway.jobs.claim("next", LEASE, 3)
+        assert claimed.attempts == 1
+
+
+async def test_a_worker_that_is_asked_to_end_finishes_what_it_can(open_api):
+    async with open_api(vendor={"job_seconds_base": 0.5}) as api:
+        api.start_worker()
+        location = (await api.http.get(URL)).headers["Location"]
+        await until(api.submits)
+        await api.stop_workers()
+        assert (await api.http.get(location)).json()["state"] == "done"
+
+
+async def test_whoever_followed_a_job_gets_its_answer_however_soon_it_ages(open_api):
+    fleeting = REPORT.model_copy(update={"freshness": timedelta(milliseconds=1)})
+    today = "/v1/reports/queue_hour?interval=2026-01-06T10:00Z/2026-01-06T12:00Z"
+    async with open_api(fleeting, vendor={"watermark_lag_seconds": 7200.0}) as api:
+        api.start_worker()
+        job = await api.ended((await api.http.get(today)).headers["Location"])
+        await api.gateway.service.redis.flushdb()
+        answer = await api.http.get(job["links"]["result"])
+        assert answer.status_code == 200
+
+
+async def test_an_estimate_follows_what_recent_jobs_took(open_api):
+    async with open_api() as api:
+        jobs = api.gateway.jobs
+        await jobs.put(new("first"))
+        job = await jobs.claim("worker", LEASE, 3)
+        async with jobs._pool.connection() as connection:
+            await connection.execute("UPDATE cache_pipeline_state.job SET started_at = now() - interval '40 seconds'")
+        await jobs.finish(job)
+        missed = await api.http.get(URL)
+        assert 38 <= int(missed.headers["Retry-After"]) <= 45

@@ -1,0 +1,123 @@
+"""200 from what is kept, 202 and one job for what is not, 304 for what the caller has."""
+
+import asyncio
+import csv
+import io
+from datetime import timedelta
+
+import pyarrow as pa
+
+from cache_pipeline_tests.api.conftest import DAY, REPORT
+
+URL = f"/v1/reports/queue_hour?interval={DAY}"
+
+
+async def test_a_miss_is_a_job_whose_answer_is_then_served(open_api):
+    async with open_api() as api:
+        missed = await api.http.get(URL)
+        assert missed.status_code == 202
+        assert missed.headers["Cache-Control"] == "no-store"
+        assert int(missed.headers["Retry-After"]) >= 1
+        job = missed.json()
+        assert missed.headers["Location"] == f"/v1/jobs/{job['id']}" == job["links"]["self"]
+        assert (job["state"], job["position"], job["links"]["result"]) == ("queued", 1, None)
+
+        api.start_worker()
+        job = await api.ended(missed.headers["Location"])
+        assert (job["state"], job["percent"]) == ("done", 100)
+        assert job["chunks"] == {"done": 1, "total": 1}
+
+        answer = await api.http.get(job["links"]["result"])
+        assert answer.status_code == 200
+        body = answer.json()
+        assert body["interval"] == DAY
+        assert len(body["rows"]) > 100
+        assert answer.headers["Complete-Through"] == body["completeThrough"] == "2026-01-06T00:00:00Z"
+        assert answer.headers["Cache-Status"].startswith("cache-pipeline; hit")
+        assert "Provisional-From" not in answer.headers
+
+
+async def test_whoever_has_the_bytes_is_told_so_by_304(open_api):
+    async with open_api() as api:
+        api.start_worker()
+        first = await api.http.get(URL, headers={"Prefer": "wait=20"})
+        assert (first.status_code, first.headers["Preference-Applied"]) == (200, "wait=20")
+        again = await api.http.get(URL, headers={"If-None-Match": first.headers["ETag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["ETag"] == first.headers["ETag"]
+        other = await api.http.get(URL, headers={"If-None-Match": first.headers["ETag"], "Accept": "text/csv"})
+        assert other.status_code == 200
+
+
+async def test_every_form_has_the_same_rows(open_api):
+    async with open_api() as api:
+        api.start_worker()
+        rows = (await api.http.get(URL, headers={"Prefer": "wait=20"})).json()["rows"]
+        as_csv = await api.http.get(URL, headers={"Accept": "text/csv"})
+        assert as_csv.headers["Content-Type"].startswith("text/csv")
+        head, *lines = csv.reader(io.StringIO(as_csv.text))
+        assert head == ["interval_start", "interval_end", "queue_id", "offered"]
+        assert lines == [[str(value) for value in row] for row in rows]
+        as_arrow = await api.http.get(URL, headers={"Accept": "application/vnd.apache.arrow.stream"})
+        table = pa.ipc.open_stream(as_arrow.content).read_all()
+        assert table["offered"].to_pylist() == [row[3] for row in rows]
+        assert str(table.schema.field("interval_start").type) == "timestamp[us, tz=UTC]"
+        refused = await api.http.get(URL, headers={"Accept": "image/png"})
+        assert refused.status_code == 406
+
+
+async def test_many_spellings_of_one_meaning_are_one_job_and_one_upstream_query(open_api):
+    spellings = [DAY, "2026-01-05/2026-01-06", "2026-01-05T07:00:00%2B07:00/2026-01-06T07:00:00%2B07:00"]
+    async with open_api() as api:
+        answers = await asyncio.gather(
+            *(api.http.get(f"/v1/reports/queue_hour?interval={spellings[n % 3]}") for n in range(50))
+        )
+        assert {answer.status_code for answer in answers} == {202}
+        assert len({answer.headers["Location"] for answer in answers}) == 1
+        api.start_worker()
+        waited = await asyncio.gather(*(api.http.get(URL, headers={"Prefer": "wait=20"}) for _ in range(50)))
+        assert {answer.status_code for answer in waited} == {200}
+        assert await api.submits() == 1
+
+
+async def test_a_caller_that_would_rather_not_wait_gets_its_job_at_once(open_api):
+    async with open_api() as api:
+        answer = await api.http.get(URL, headers={"Prefer": "respond-async"})
+        assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "respond-async")
+
+
+async def test_the_same_question_in_a_body_is_the_same_question(open_api):
+    async with open_api() as api:
+        by_url = await api.http.get(URL)
+        by_body = await api.http.post("/v1/reports/queue_hour", json={"interval": DAY})
+        assert by_url.headers["Location"] == by_body.headers["Location"]
+
+
+async def test_figures_that_are_a_little_too_old_are_served_with_their_age_while_they_are_fetched_anew(open_api):
+    changes = {"freshness": timedelta(seconds=1), "stale_while_revalidate": timedelta(days=1000)}
+    today = "/v1/reports/queue_hour?interval=2026-01-06T10:00Z/2026-01-06T12:00Z"
+    async with open_api(REPORT.model_copy(update=changes), vendor={"watermark_lag_seconds": 7200.0}) as api:
+        api.start_worker()
+        first = await api.http.get(today, headers={"Prefer": "wait=20"})
+        assert first.status_code == 200
+        assert first.headers["Provisional-From"]
+        await api.stop_workers()
+        async with api.gateway.jobs._pool.connection() as connection:
+            await connection.execute("DELETE FROM cache_pipeline_state.job")
+        await asyncio.sleep(1.1)
+        await api.gateway.service.redis.flushdb()
+        stale = await api.http.get(today)
+        assert stale.status_code == 200
+        assert int(stale.headers["Age"]) >= 1
+        assert "ttl=-" in stale.headers["Cache-Status"]
+        assert (await api.gateway.jobs.counts())["queued"] == 1
+
+
+async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_asked_of_the_vendor(open_api):
+    daily = REPORT.model_copy(update={"report": "queue_day", "granularity": "P1D"})
+    async with open_api(REPORT, daily) as api:
+        api.start_worker()
+        hours = await api.http.get(URL, headers={"Prefer": "wait=20"})
+        days = await api.http.get(f"/v1/reports/queue_day?interval={DAY}")
+        assert (hours.status_code, days.status_code, await api.submits()) == (200, 200, 1)
+        assert sum(row[-1] for row in days.json()["rows"]) == sum(row[-1] for row in hours.json()["rows"])

@@ -1,0 +1,116 @@
+"""Who has no key gets nothing; who has one gets what is its own, and not more often than it may."""
+
+import psycopg
+
+from cache_pipeline.api.auth import KeyRing, Principal
+from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.upstream.quota import Lane
+from cache_pipeline_tests.api.conftest import DAY, REPORT
+from cache_pipeline_tests.query.declared import declared
+
+URL = f"/v1/reports/queue_hour?interval={DAY}"
+KEYS = GatewaySettings(auth="keys")
+OTHER = declared(report="other_hour", time_zone="UTC", group_by=["queueId"], metrics=["offered"])
+
+
+async def key_for(api, tenant="default", reports=None, lane=Lane.interactive, requests_per_minute=None):
+    principal = Principal("", tenant, frozenset(reports) if reports else None, lane, requests_per_minute)
+    return {"Authorization": "Bearer " + await api.gateway.keys._store.create("test", principal)}
+
+
+async def test_without_a_good_key_nothing_is_told_and_nothing_is_queued(open_api):
+    async with open_api(gateway=KEYS) as api:
+        good = (await key_for(api))["Authorization"]
+        key_id = good.split("_")[1]
+        bad = [
+            {},
+            {"Authorization": "Bearer nonsense"},
+            {"Authorization": "Basic " + good.split()[1]},
+            {"Authorization": f"Bearer cp_{key_id}_wrong"},
+            {"Authorization": "Bearer cp_000000000000_" + good.split("_", 2)[2]},
+            {"X-API-Key": good + "x"},
+            {"X-API-Key": "cp_é_x".encode()},
+        ]
+        for headers in bad:
+            for url in (URL, "/v1/reports", "/v1/quota", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11"):
+                answer = await api.http.get(url, headers=headers)
+                assert answer.status_code == 401, headers
+                assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+                assert answer.headers["Content-Type"] == "application/problem+json"
+        assert sum((await api.gateway.jobs.counts()).values()) == 0
+        assert (await api.http.get(URL, headers={"Authorization": good})).status_code == 202
+        assert (await api.http.get(URL, headers={"X-API-Key": good.split()[1]})).status_code == 202
+        assert (await api.http.get("/healthz")).status_code == 200
+
+
+async def test_a_key_is_kept_as_a_hash_alone(open_api, postgres_database):
+    async with open_api(gateway=KEYS) as api:
+        secret = (await key_for(api))["Authorization"].split("_", 2)[2]
+    with psycopg.connect(postgres_database) as connection:
+        rows = connection.execute("SELECT api_key::text FROM cache_pipeline_state.api_key").fetchall()
+    assert len(rows) == 1
+    assert secret not in rows[0][0]
+
+
+async def test_another_tenants_job_is_not_there(open_api):
+    async with open_api(gateway=KEYS) as api:
+        ours, theirs = await key_for(api, tenant="ours"), await key_for(api, tenant="theirs")
+        job = (await api.http.get(URL, headers=ours)).headers["Location"]
+        assert (await api.http.get(job, headers=ours)).status_code == 200
+        for method, url in (("GET", job), ("GET", f"{job}/events"), ("DELETE", job)):
+            assert (await api.http.request(method, url, headers=theirs)).status_code == 404
+        assert (await api.http.get(job, headers=ours)).json()["state"] == "queued"
+        assert (await api.http.get(URL, headers=theirs)).headers["Location"] != job
+
+
+async def test_a_key_asks_for_its_own_reports_alone(open_api):
+    async with open_api(REPORT, OTHER, gateway=KEYS) as api:
+        some, every = await key_for(api, reports=["other_hour"]), await key_for(api)
+        assert (await api.http.get(URL, headers=some)).status_code == 403
+        assert [each["report"] for each in (await api.http.get("/v1/reports", headers=some)).json()["reports"]] == [
+            "other_hour"
+        ]
+        unknown = await api.http.get(f"/v1/reports/nothing?interval={DAY}", headers=some)
+        assert "queue_hour" not in unknown.text
+        job = (await api.http.get(URL, headers=every)).headers["Location"]
+        assert (await api.http.get(job, headers=some)).status_code == 404
+
+
+async def test_a_key_may_not_ask_more_often_than_it_may(open_api):
+    async with open_api(gateway=KEYS) as api:
+        headers = await key_for(api, requests_per_minute=3)
+        answers = [await api.http.get("/v1/reports", headers=headers) for _ in range(5)]
+        # Where a minute ends between them, it begins anew; then at most one is let in besides.
+        codes = [answer.status_code for answer in answers]
+        assert codes in ([200, 200, 200, 429, 429], [200] * 4 + [429], [200] * 5)
+        if codes[-1] == 429:
+            assert 1 <= int(answers[-1].headers["Retry-After"]) <= 61
+            assert answers[-1].headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_key_s_requests_count_in_every_process(open_api):
+    async with open_api() as api:
+        first = api.gateway.limits
+        second = type(first)(api.gateway.service.redis, 10, now=lambda: 1_000_000.0)
+        first = type(first)(api.gateway.service.redis, 10, now=lambda: 1_000_000.0)
+        caller = Principal("key", "default", None, Lane.interactive)
+        for _ in range(6):
+            first.take(caller)
+        await first.tell()
+        second.take(caller)
+        await second.tell()
+        assert second.take(caller).remaining == 10 - 8
+
+
+async def test_a_revoked_key_is_forgotten_within_seconds(open_api):
+    async with open_api(gateway=KEYS) as api:
+        now = 0.0
+        ring = KeyRing(api.gateway.keys._store, lambda: now)
+        key = (await key_for(api))["Authorization"].split()[1]
+        principal = await ring.find(key)
+        assert principal is not None
+        assert await api.gateway.keys._store.revoke(principal.id)
+        now = 6.0
+        assert ring.remembered(key) is None
+        assert await ring.find(key) is None
+        assert not await api.gateway.keys._store.revoke(principal.id)

@@ -1,0 +1,148 @@
+"""Whatever is wrong with a request, it is told in problem details with the right status, and nothing is queued."""
+
+import json
+from datetime import date
+
+import pytest
+
+from cache_pipeline.api.jobs.job import JobState
+from cache_pipeline.settings import GatewaySettings
+from cache_pipeline_tests.api.conftest import DAY, REPORT
+
+JSON = {"Content-Type": "application/json"}
+BASE = "/v1/reports/queue_hour"
+
+BAD = [
+    ("a reversed interval", "GET", f"{BASE}?interval=2026-01-06/2026-01-05", None, 422, "reversed"),
+    ("an empty interval", "GET", f"{BASE}?interval=2026-01-05/2026-01-05", None, 422, "empty"),
+    ("an open interval", "GET", f"{BASE}?interval=2026-01-05/..", None, 422, "both ends"),
+    ("no interval", "GET", BASE, None, 422, "query.interval"),
+    ("an interval that is none", "GET", f"{BASE}?interval=yesterday/today", None, 422, "ISO 8601"),
+    ("an interval that cuts a bucket", "GET", f"{BASE}?interval=2026-01-05T00:10Z/2026-01-05T02:00Z", None, 422, "PT1H"),
+    ("a huge interval", "GET", f"{BASE}?interval=1950-01-01/2026-01-01", None, 422, "buckets of PT1H"),
+    ("a future interval", "GET", f"{BASE}?interval=2090-01-01/2090-01-02", None, 422, "not begun"),
+    ("one from before the report", "GET", f"{BASE}?interval=2016-01-05/2016-01-06", None, 422, "2025-01-01T00:00:00Z"),
+    ("a far year", "GET", f"{BASE}?interval=9999-01-01/9999-01-02", None, 422, "years"),
+    ("a NUL", "GET", f"{BASE}?interval=2026-01-05%00/2026-01-06", None, 422, "ISO 8601"),
+    ("a parameter that there is not", "GET", f"{BASE}?interval={DAY}&groupby=", None, 422, "groupby"),
+    ("a parameter that is misspelt", "GET", f"{BASE}?intervall={DAY}", None, 422, "intervall"),
+    ("a parameter twice", "GET", f"{BASE}?interval={DAY}&metrics=offered&metrics=", None, 422, "twice"),
+    ("an unknown report", "GET", f"/v1/reports/nothing?interval={DAY}", None, 404, "queue_hour"),
+    ("a report's name of another world", "GET", f"/v1/reports/..%2f..%2fetc?interval={DAY}", None, 404, ""),
+    ("an unknown path", "GET", "/v2/reports", None, 404, "openapi"),
+    ("another method", "PUT", BASE, b"{}", 405, ""),
+    ("a body that is not JSON", "POST", BASE, b"{interval", 400, "not JSON"),
+    ("a body that is not UTF-8", "POST", BASE, b"\xff\xfe{}", 400, "not JSON"),
+    ("a body of the wrong type", "POST", BASE, b"[1]", 422, "body"),
+    ("a number for an interval", "POST", BASE, b'{"interval": 7}', 422, "body.interval"),
+    ("a field that there is not", "POST", BASE, json.dumps({"interval": DAY, "limit": 3}).encode(), 422, "body.limit"),
+    ("no body", "POST", BASE, None, 422, "body"),
+    ("a body that is too large", "POST", BASE, b"[" + b"0," * 40_000 + b"0]", 413, "bytes"),
+    ("a form that there is not", "GET", f"{BASE}?interval={DAY}", "image/png", 406, "text/csv"),
+    ("a job's id that is none", "GET", "/v1/jobs/17", None, 422, "job_id"),
+    ("an unknown job", "GET", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11", None, 404, "no job"),
+    ("an unknown job's events", "GET", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11/events", None, 404, "no job"),
+    ("an unknown job to cancel", "DELETE", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11", None, 404, "no job"),
+]  # fmt: skip
+
+
+async def test_whatever_is_wrong_is_told_and_nothing_is_queued(open_api):
+    async with open_api() as api:
+        for what, method, url, body, status, told in BAD:
+            headers = {"Accept": body} if isinstance(body, str) else JSON if body is not None else {}
+            content = body if isinstance(body, bytes) else None
+            answer = await api.http.request(method, url, content=content, headers=headers)
+            assert answer.status_code == status, (what, answer.status_code, answer.text)
+            assert answer.headers["Content-Type"] == "application/problem+json", what
+            problem = answer.json()
+            assert problem["status"] == status, what
+            assert problem["type"].startswith("urn:cache-pipeline:problem:"), what
+            assert told in answer.text, (what, answer.text)
+            assert "Traceback" not in answer.text, what
+            assert "demo-secret" not in answer.text, what
+        assert (await api.gateway.jobs.counts())[JobState.queued] == 0
+        assert await api.submits() == 0
+
+
+async def test_what_the_vendor_has_forgotten_is_not_asked_of_it(open_api):
+    async with open_api(REPORT.model_copy(update={"start": date(1950, 1, 1)})) as api:
+        answer = await api.http.get(f"{BASE}?interval=1960-01-01/1960-01-02")
+        assert (answer.status_code, "RETENTION_DAYS" in answer.text) == (422, True)
+        assert await api.submits() == 0
+
+
+async def test_a_problem_is_named_by_its_type_in_words(open_api):
+    async with open_api() as api:
+        answer = (await api.http.get("/v1/reports/nothing?interval=2026-01-05/2026-01-06")).json()
+        assert (answer["type"], answer["title"]) == ("urn:cache-pipeline:problem:unknown-report", "Unknown report")
+        assert (await api.http.get("/")).headers["Location"] == "/docs"
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"), [(BASE, "GET, HEAD, POST"), ("/v1/jobs/17", "DELETE, GET, HEAD"), ("/v1/queries", "POST")]
+)
+async def test_a_method_that_a_path_has_not_is_told_with_those_it_has(open_api, path, allow):
+    async with open_api() as api:
+        answer = await api.http.put(path, json={})
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allow)
+
+
+async def test_a_body_of_another_kind_is_told_what_kind_is_wanted(open_api):
+    async with open_api() as api:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "text/xml; charset=utf-8"):
+            body = json.dumps({"interval": DAY}).encode()
+            answer = await api.http.post(BASE, content=body, headers={"Content-Type": kind})
+            assert (answer.status_code, answer.headers["Content-Type"]) == (415, "application/problem+json")
+        assert (await api.gateway.jobs.counts())[JobState.queued] == 0
+
+
+async def test_a_mistake_of_our_own_tells_nothing_of_itself(open_api, monkeypatch, caplog):
+    async with open_api() as api:
+
+        async def broken(*_args, **_more):
+            raise RuntimeError("the password is demo-secret")
+
+        monkeypatch.setattr(type(api.gateway.jobs), "put", broken)
+        answer = await api.http.get(f"{BASE}?interval={DAY}")
+        assert answer.status_code == 500
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert "demo-secret" not in answer.text
+        assert "RuntimeError" not in answer.text
+
+
+@pytest.mark.parametrize("away", ["postgres_url", "redis_url"])
+async def test_a_store_that_is_away_is_told_as_unavailable(open_api, away, monkeypatch):
+    async with open_api() as api:
+        if away == "redis_url":
+            from redis.exceptions import ConnectionError as Away
+
+            monkeypatch.setattr(type(api.gateway.service.hot), "look", _raising(Away("redis://:secret@host")))
+        else:
+            from psycopg import OperationalError
+
+            monkeypatch.setattr(type(api.gateway.jobs), "put", _raising(OperationalError("postgresql://u:secret@h")))
+        answer = await api.http.get(f"{BASE}?interval={DAY}")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert "secret" not in answer.text
+
+
+def _raising(error):
+    async def raises(*_args, **_more):
+        raise error
+
+    return raises
+
+
+async def test_a_huge_body_is_not_read_to_its_end(open_api):
+    sent = 0
+
+    async def body():
+        nonlocal sent
+        for _ in range(1000):
+            sent += 1
+            yield b" " * 1024
+
+    async with open_api(gateway=GatewaySettings(auth="off", max_body_bytes=4096)) as api:
+        answer = await api.http.post(BASE, content=body(), headers=JSON)
+        assert answer.status_code == 413
+        assert sent < 10

@@ -1,0 +1,165 @@
+"""Every snippet of docs/api.md, as it stands there, against a running API."""
+
+import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from cache_pipeline.settings import GatewaySettings
+from cache_pipeline_tests.api.conftest import REPORT
+from cache_pipeline_tests.api.test_auth import key_for
+from cache_pipeline_tests.api.test_served import served
+from cache_pipeline_tests.programs import program
+
+PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+QUEUE_DAY = REPORT.model_copy(update={"report": "queue_day", "granularity": "P1D"})
+
+
+def snippets(language, having=""):
+    """What the page shows in a language."""
+    found = [
+        text for kind, text in re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if kind == language
+    ]
+    chosen = [text for text in found if having in text]
+    assert chosen, f"docs/api.md shows no {language} with {having!r}"
+    return chosen
+
+
+@pytest.fixture
+def documented(open_api):
+    """The API of the page, and a function that makes a snippet one for it."""
+
+    @asynccontextmanager
+    async def opened():
+        keys = GatewaySettings(auth="keys", cors_origins=("*",))
+        async with open_api(QUEUE_DAY, gateway=keys) as api, served(api.app) as url:
+            api.start_worker()
+            key = (await key_for(api))["Authorization"].split()[1]
+            # The page's day is one that the tests' vendor has not lived through yet.
+            changes = {
+                "http://127.0.0.1:8080": url,
+                "2026-11-16": "2026-01-05",
+                "2026-11-17": "2026-01-06",
+                "cp_YOUR_KEY": key,
+            }
+
+            def here(text):
+                for old, new in changes.items():
+                    text = text.replace(old, new)
+                return text
+
+            yield here, key
+
+    return opened
+
+
+async def output_of(*command, folder, key=""):
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env={**os.environ, "KEY": key},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, errors.decode()
+    return out.decode()
+
+
+async def test_the_commands_of_curl(documented, tmp_path):
+    program("curl")
+    async with documented() as (here, key):
+        (script,) = snippets("sh", "curl")
+        commands = [line for line in here(script).replace("\\\n", " ").splitlines() if line.strip()]
+        assert len(commands) == 4
+        outputs = [
+            await output_of("sh", "-c", f"{line} --fail-with-body -sS", folder=tmp_path, key=key) for line in commands
+        ]
+        assert outputs[0].startswith('{"report":"queue_day"')
+        header, total = outputs[1].splitlines()
+        assert header == "interval_start,interval_end,offered"
+        assert outputs[2].startswith('{"report":"queue_day"')
+        table = pq.read_table(tmp_path / "queue_day.parquet")
+        assert sum(table["offered"].to_pylist()) == int(total.split(",")[-1])
+
+
+async def test_the_programs_of_python(documented, tmp_path):
+    async with documented() as (here, _):
+        client, plain = snippets("python")
+        told = await output_of(sys.executable, "-c", here(client), folder=tmp_path)
+        assert "2026-01-06 00:00:00+00:00" in told
+        assert "interval_start" in told
+        assert "interval_start" in await output_of(sys.executable, "-c", here(plain), folder=tmp_path)
+
+
+@pytest.mark.timeout(120)
+async def test_the_function_of_javascript_in_a_browser(documented):
+    from playwright.async_api import async_playwright
+
+    chromium = program("chromium", "chromium-browser", "google-chrome")
+    async with documented() as (here, key), async_playwright() as playwright:
+        arguments = [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
+        ]
+        browser = await playwright.chromium.launch(executable_path=chromium, args=arguments)
+        try:
+            page = await browser.new_page()
+            base = here("http://127.0.0.1:8080")
+            await page.goto(f"{base}/healthz")
+            (function,) = snippets("js", "async function ask")
+            path = here("/v1/reports/queue_day?interval=2026-11-16/2026-11-17")
+            answer = await page.evaluate(
+                f"async ([base, path, key]) => {{ {function}; return await ask(base, path, key); }}", [base, path, key]
+            )
+        finally:
+            await browser.close()
+    assert answer["report"] == "queue_day"
+    assert len(answer["rows"]) == 8
+
+
+async def test_the_requests_that_power_bi_and_grafana_are_told_to_send(documented):
+    async with documented() as (here, _), httpx.AsyncClient(timeout=30) as http:
+        (query,) = snippets("powerquery")
+        text = here(query)
+        base, path, interval = (
+            re.search(pattern, text)[1]
+            for pattern in (r'Contents\("(.*?)"', r'RelativePath = "(.*?)"', r'interval = "(.*?)"')
+        )
+        headers = dict(re.findall(r'(\w+) = "([^"]*)"', re.search(r"Headers = \[(.*?)\]", text)[1]))
+        answer = await http.get(f"{base}/{path}", params={"interval": interval}, headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert answer.text.startswith("interval_start,interval_end,queue_id,offered")
+
+        (source,) = snippets("yaml", "__from")
+        told = yaml.safe_load(here(source))
+        url = (
+            told["url"]
+            .replace("${__from:date:YYYY-MM-DD}", "2026-01-05")
+            .replace("${__to:date:YYYY-MM-DD}", "2026-01-06")
+        )
+        assert (await http.get(url, headers=told["headers"])).text == answer.text
+
+
+def test_each_command_line_of_the_page_is_one_that_there_is():
+    from cache_pipeline.cli.main import cli
+
+    (commands,) = snippets("sh", "cache-pipeline gateway")
+    for line in commands.splitlines():
+        words = shlex.split(line, comments=True)[1:]
+        command, name = cli, words[0]
+        while hasattr(command, "commands"):
+            command, words = command.commands[name], words[1:]
+            name = words[0] if words else ""
+        command.make_context(name, list(words))

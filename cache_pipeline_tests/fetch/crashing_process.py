@@ -1,0 +1,185 @@
+"""Processes that run the engine and end, or freeze, at a named step: `python -m cache_pipeline_tests.fetch.crashing_process`.
+
+Reads orders, one JSON object a line, forks a process for each run in them, and says how each of them ended.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import Any
+
+from pydantic import SecretStr
+
+from cache_pipeline.bootstrap import open_service
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
+from cache_pipeline.storage.postgres.history import History
+from cache_pipeline.storage.postgres.ledger import Ledger, open_ledger
+from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline.upstream.polling import Guide, Pacing
+from cache_pipeline.vendors.reportdata import adapter as reportdata
+from cache_pipeline.vendors.reportdata.adapter import ReportData
+
+#: Steps of a query, in their order; killed at each of them a process has done what the name says.
+STEPS = ("intended", "sent", "noted", "polled", "paged", "proven", "storing", "kept")
+
+
+def account(url: str) -> VendorAccount:
+    """The simulated vendor's."""
+    return VendorAccount(
+        base_url=url,  # pyright: ignore[reportArgumentType]
+        login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
+        clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
+        requests_per_window=10_000,
+        window_seconds=0.5,
+    )
+
+
+def _after(owner: type, name: str, end: Callable[[], None], *, before: bool = False) -> None:
+    """End when a method has been called, or is about to be."""
+    original = getattr(owner, name)
+    if asyncio.iscoroutinefunction(original):
+
+        @wraps(original)
+        async def ending(*args: Any, **more: Any) -> Any:
+            if before:
+                end()
+            result = await original(*args, **more)
+            end()
+            return result
+    else:
+
+        @wraps(original)
+        def ending(*args: Any, **more: Any) -> Any:
+            if before:
+                end()
+            result = original(*args, **more)
+            end()
+            return result
+
+    setattr(owner, name, ending)
+
+
+def _after_a_page(end: Callable[[], None]) -> None:
+    original = ReportData.pages
+
+    async def pages(self: ReportData, *args: Any) -> Any:
+        async for page in original(self, *args):
+            yield page
+            end()
+
+    ReportData.pages = pages
+
+
+def _before_the_commit(end: Callable[[], None]) -> None:
+    original, replaced = History._transaction, History.replace
+    storing = False
+
+    @contextmanager
+    def transaction(self: History) -> Any:
+        with original(self) as cursor:
+            yield cursor
+            if storing:
+                end()
+
+    def replacing(self: History, *args: Any) -> None:
+        nonlocal storing
+        storing = True
+        replaced(self, *args)
+
+    History._transaction, History.replace = transaction, replacing
+
+
+def _arm(step: str, number: int, with_signal: int) -> None:
+    left = number
+
+    def end() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), with_signal)
+
+    {
+        "intended": lambda: _after(ReportData, "submit", end, before=True),
+        "sent": lambda: _after(ReportData, "submit", end),
+        "noted": lambda: _after(Ledger, "submitted", end),
+        "polled": lambda: _after(ReportData, "status", end),
+        "paged": lambda: _after_a_page(end),
+        "proven": lambda: _after(History, "replace", end, before=True),
+        "storing": lambda: _before_the_commit(end),
+        "kept": lambda: _after(History, "replace", end),
+    }[step]()
+
+
+async def _answer(order: dict[str, Any], run: dict[str, Any]) -> None:
+    settings = Settings(
+        postgres_url=SecretStr(order["postgres"]),
+        redis_url=SecretStr(order["redis"]),
+        reportdata=account(order["vendor"]),
+    )
+    report, now, lease = (
+        Report.model_validate_json(order["report"]),
+        datetime.fromisoformat(order["now"]),
+        order["lease"],
+    )
+    async with open_service(settings) as service, Flights(service.redis, lease_seconds=lease) as flights:
+        with open_ledger(order["postgres"], timedelta(seconds=lease)) as ledger:
+            mortal = replace(
+                service,
+                clock=lambda: now,
+                flights=flights,
+                ledger=ledger,
+                pacings={"reportdata": Pacing(guide=Guide(0.05, 0.2))},
+            )
+            await mortal.answer(report, Interval.parse(run["interval"]))
+
+
+def _child(order: dict[str, Any], run: dict[str, Any]) -> None:
+    reportdata._PAGE_SIZE = 50
+    if "step" in run:
+        _arm(run["step"], run.get("number", 1), run.get("signal", signal.SIGKILL))
+    asyncio.run(_answer(order, run))
+
+
+def _say(pid: int, event: str, code: int) -> None:
+    sys.stdout.write(json.dumps({"pid": pid, "event": event, "code": code}) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        running: set[int] = set()
+        for run in order["runs"]:
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    _child(order, run)
+                    code = 0
+                finally:
+                    os._exit(code)
+            running.add(pid)
+        while running:
+            pid, status = os.waitpid(-1, os.WUNTRACED)
+            if os.WIFSTOPPED(status):
+                _say(pid, "stopped", os.WSTOPSIG(status))
+                continue
+            running.discard(pid)
+            if os.WIFSIGNALED(status):
+                _say(pid, "killed", os.WTERMSIG(status))
+            else:
+                _say(pid, "exited", os.WEXITSTATUS(status))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Overlapping questions ask for nothing twice, and those that do not overlap do not wait for each other."""
+
+import asyncio
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.storage.postgres.ledger import Handle, Wanted
+from cache_pipeline.upstream.errors import JobOverdue
+from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
+from cache_pipeline.upstream.quota import Lane
+from cache_pipeline_tests.world import REPORT, OpenWorld, World
+
+MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
+#: Nothing is doubted, so that nothing is asked again in parts.
+TRUSTING = REPORT.model_copy(update={"expected_groups": 1})
+#: No answer is as long as it should be, so that each is asked again in parts.
+DOUBTING = REPORT.model_copy(update={"expected_groups": 16})
+
+
+def hours(first: int, last: int) -> Interval:
+    return Interval(MONDAY.start + timedelta(hours=first), MONDAY.start + timedelta(hours=last))
+
+
+async def asked(world: World, *intervals: Interval) -> None:
+    answers = await asyncio.gather(*(world.service.answer(TRUSTING, each) for each in intervals))
+    for interval, answer in zip(intervals, answers, strict=True):
+        assert sorted(json.loads(answer.body)["rows"]) == await world.truth(TRUSTING, interval)
+
+
+async def reaching(world: World, submits: int) -> None:
+    while await world.submits() < submits:  # noqa: ASYNC110 - the vendor's doing
+        await asyncio.sleep(0.05)
+
+
+async def test_hours_of_one_day_that_are_asked_apart_are_under_way_together(open_world: OpenWorld):
+    async with open_world(job_seconds_base=20.0) as world:
+        asking = asyncio.create_task(asked(world, *(hours(each, each + 1) for each in range(8))))
+        # Time stands still, so none of them is finished before all have been sent.
+        await asyncio.wait_for(reaching(world, 8), 30)
+        world.clock.move(seconds=60)
+        await asking
+        assert await world.submits() == 8
+
+
+async def test_a_day_waits_for_the_hours_of_it_that_are_under_way_and_asks_for_the_rest(open_world: OpenWorld):
+    async with open_world(job_seconds_base=20.0) as world:
+        first = asyncio.create_task(asked(world, hours(6, 8), hours(12, 13)))
+        await asyncio.wait_for(reaching(world, 2), 30)
+        day = asyncio.create_task(asked(world, MONDAY))
+        inside = asyncio.create_task(asked(world, hours(7, 9)))
+        await asyncio.sleep(0.3)
+        assert await world.submits() == 2
+
+        async def let_time_pass() -> None:
+            while True:
+                await asyncio.sleep(0.1)
+                world.clock.move(seconds=20)
+
+        passing = asyncio.create_task(let_time_pass())
+        await asyncio.gather(first, day, inside)
+        passing.cancel()
+        with world.service.ledger._pool.connection() as connection:
+            rows = connection.execute("SELECT lower(span), upper(span) FROM cache_pipeline_state.upstream_query")
+            sent = [Interval(start, end) for start, end in rows.fetchall()]
+        assert IntervalSet(sent) == IntervalSet([MONDAY])
+        assert sum((each.length for each in sent), timedelta(0)) == MONDAY.length
+        assert await world.submits() == len(sent)
+
+
+async def test_hours_within_a_job_that_somebody_left_are_read_from_it_by_one_and_awaited_by_the_others(
+    open_world: OpenWorld,
+):
+    async with open_world() as world:
+        async for _ in world.service.fetch(TRUSTING, {"monday": MONDAY}, Lane.scheduled):
+            pass
+        assert await world.submits() == 1
+        await asyncio.wait_for(asked(world, *(hours(each, each + 2) for each in range(0, 12, 2))), 60)
+        assert await world.submits() == 1
+        series = world.service.series(TRUSTING)
+        assert world.service.history.coverage(series).complete == IntervalSet([MONDAY])
+
+
+async def test_an_answer_that_is_kept_elsewhere_while_it_is_doubted_is_not_asked_again_in_parts(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+):
+    async with open_world() as world:
+        service, platform = world.service, world.service.platforms["reportdata"]
+        # As a Dagster run does: what it has proven is kept later, and its jobs may be read by others until then.
+        proven = [each async for each in service.fetch(DOUBTING, {"monday": MONDAY}, Lane.scheduled)]
+        submits, read = await world.submits(), platform.pages
+        assert submits > 1
+
+        async def pages(job, report):
+            async for page in read(job, report):
+                yield page
+            await service.keep(DOUBTING, proven)
+
+        monkeypatch.setattr(platform, "pages", pages)
+        answer = await service.answer(DOUBTING, MONDAY)
+        assert sorted(json.loads(answer.body)["rows"]) == await world.truth(DOUBTING, MONDAY)
+        assert await world.submits() == submits
+        assert not service.ledger.open_by_state()
+
+
+async def test_a_job_that_somebody_left_and_that_would_be_cut_keeps_nobody_from_asking_for_what_is_missing(
+    open_world: OpenWorld,
+):
+    async with open_world() as world:
+        service, series = world.service, world.service.series(REPORT)
+        await service.answer(REPORT, MONDAY)
+        friday = Interval(MONDAY.start - timedelta(days=3), MONDAY.end - timedelta(days=3))
+        for first in (0, 8):
+            start = friday.start + timedelta(hours=first)
+            await service.answer(REPORT, Interval(start, start + timedelta(hours=8)))
+        with service.ledger._pool.connection() as connection:
+            # It has become known where the vendor cuts.
+            connection.execute(
+                "UPDATE cache_pipeline_state.answer_length SET longest_whole = 99, least_cut = 100, cut_at = %s",
+                [world.clock()],
+            )
+        wanted = Wanted(series, friday, Lane.scheduled, world.clock(), friday.end)
+        claim = service.ledger.claim(wanted)
+        handle = Handle("left-by-somebody", "demo-client")
+        service.ledger.submitted(claim, handle)
+        service.ledger.release([replace(claim, handle=handle)])
+        with service.ledger._pool.connection() as connection:
+            before = connection.execute("SELECT max(id) FROM cache_pipeline_state.upstream_query").fetchone()
+            answer = await asyncio.wait_for(service.answer(REPORT, friday), 60)
+            rows = connection.execute(
+                "SELECT lower(span), upper(span) FROM cache_pipeline_state.upstream_query WHERE id > %s", before
+            ).fetchall()
+        assert sorted(json.loads(answer.body)["rows"]) == await world.truth(REPORT, friday)
+        missing = Interval(friday.start + timedelta(hours=16), friday.end)
+        assert rows
+        asked_for = [str(Interval(start, end)) for start, end in rows]
+        assert all(missing.contains(Interval(start, end)) for start, end in rows), asked_for
+
+
+@pytest.mark.parametrize("taken_up", [False, True])
+async def test_a_job_that_hangs_is_given_up_and_asked_for_anew_by_whoever_comes_next(
+    open_world: OpenWorld, taken_up: bool
+):
+    async with open_world() as world:
+        pacing = Pacing(PollPolicy.guide, guide=Guide(first=0.01, cap=0.05), deadline=0.2)
+        world.service = replace(world.service, pacings={"reportdata": pacing})
+        await world.faults(hang_jobs=1)
+        if taken_up:
+            asking = asyncio.create_task(world.service.answer(TRUSTING, MONDAY))
+            await reaching(world, 1)
+            await asyncio.sleep(0.1)
+            # Its process dies: nobody hears of the job, which ends its lease.
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            world.clock.move(seconds=60)
+        with pytest.raises(JobOverdue):
+            await world.service.answer(TRUSTING, MONDAY)
+        await asked(world, MONDAY)
+        assert await world.submits() == 2
+        assert not world.service.ledger.open_by_state()

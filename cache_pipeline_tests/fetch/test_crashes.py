@@ -1,0 +1,201 @@
+"""Processes that are killed, frozen or raced: no query is sent twice, and history has all rows once (issue's own words)."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline_tests.fetch.crashing_process import STEPS
+from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World
+
+pytestmark = pytest.mark.serial
+
+MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
+#: Long enough for a busy machine to renew it in time, short enough to wait for.
+LEASE = 1.5
+
+
+class Mortals:
+    """Forks processes that run the engine."""
+
+    def __init__(self, process: "subprocess.Popen[str]", postgres: str, redis: str) -> None:
+        self._process, self._postgres, self._redis = process, postgres, redis
+
+    def begin(self, world: World, *runs: dict[str, Any], lease: float = LEASE, report: Report = REPORT) -> None:
+        order = {
+            "postgres": self._postgres,
+            "redis": self._redis,
+            "vendor": str(world.admin.base_url).rstrip("/"),
+            "report": report.model_dump_json(),
+            "now": NOON.isoformat(),
+            "lease": lease,
+            "runs": [{"interval": str(MONDAY)} | run for run in runs],
+        }
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+    async def next_event(self) -> tuple[str, int, int]:
+        assert self._process.stdout
+        told = json.loads(await asyncio.to_thread(self._process.stdout.readline))
+        return told["event"], told["code"], told["pid"]
+
+    async def run(self, world: World, **run: Any) -> tuple[str, int]:
+        self.begin(world, run)
+        return (await self.next_event())[:2]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator["subprocess.Popen[str]"]:
+    """One process that has imported everything, to be forked."""
+    command = [sys.executable, "-m", "cache_pipeline_tests.fetch.crashing_process"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin
+        process.stdin.close()
+        process.wait(timeout=10)
+
+
+@pytest.fixture
+def mortals(nursery: "subprocess.Popen[str]", postgres_database: str, redis_database: str) -> Mortals:
+    return Mortals(nursery, postgres_database, redis_database)
+
+
+async def restarted(world: World, interval: Interval = MONDAY) -> list[Any]:
+    """What another process answers that waits no longer for dead holders than they themselves would have."""
+    async with Flights(world.service.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
+        service = replace(world.service, flights=flights)
+        return sorted(json.loads((await service.answer(REPORT, interval)).body)["rows"])
+
+
+def spans(world: World) -> list[Interval]:
+    """Every query that was ever sent."""
+    with world.service.ledger._pool.connection() as connection:
+        rows = connection.execute("SELECT lower(span), upper(span) FROM cache_pipeline_state.upstream_query").fetchall()
+    return [Interval(start, end) for start, end in rows]
+
+
+def entries(world: World) -> list[tuple[str, bool]]:
+    with world.service.ledger._pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT state, ended_at IS NULL FROM cache_pipeline_state.upstream_query ORDER BY id"
+        ).fetchall()
+    return [(state, is_open) for state, is_open in rows]
+
+
+async def assert_kept_once(world: World, interval: Interval) -> None:
+    history, series = world.service.history, world.service.series(REPORT)
+    assert history.coverage(series).complete == IntervalSet([interval])
+    kept = history.read(series, interval, world.service.columns(REPORT))
+    assert kept.num_rows == len(await world.truth(REPORT, interval))
+    assert not [state for state, is_open in entries(world) if is_open]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_killed_at_any_step_the_query_is_not_sent_again_and_all_rows_are_kept_once(
+    open_world: OpenWorld, mortals: Mortals, step: str
+):
+    """But for a kill between the vendor's taking it and the handle's being written: that costs exactly one more."""
+    async with open_world() as world:
+        assert await mortals.run(world, step=step) == ("killed", signal.SIGKILL)
+        before = await world.submits()
+        assert before == (0 if step == "intended" else 1)
+        assert world.service.history.coverage(world.service.series(REPORT)).complete == (
+            IntervalSet([MONDAY]) if step == "kept" else IntervalSet()
+        )
+        assert await restarted(world) == await world.truth(REPORT, MONDAY)
+        assert await world.submits() == (2 if step == "sent" else 1)
+        await assert_kept_once(world, MONDAY)
+        assert [state for state, _ in entries(world)] == (["lost"] if step in ("intended", "sent") else []) + ["kept"]
+
+
+async def test_killed_among_the_parts_of_a_cut_answer_what_was_asked_is_read_again_by_its_handle(
+    open_world: OpenWorld, mortals: Mortals
+):
+    async with open_world(reportdata_max_rows=90) as world:
+        undisturbed = replace(world.service, tenant="other")
+        await undisturbed.answer(REPORT, MONDAY)
+        needed = await world.submits()
+        assert needed > 2
+        assert await mortals.run(world, step="noted", number=3) == ("killed", signal.SIGKILL)
+        assert await restarted(world) == await world.truth(REPORT, MONDAY)
+        # The parts go out side by side: those that were on their way when the process was killed may have arrived.
+        lost = [state for state, _ in entries(world)].count("lost")
+        assert 2 * needed <= await world.submits() <= 2 * needed + lost
+        await assert_kept_once(world, MONDAY)
+
+
+async def test_processes_with_overlapping_queries_never_ask_one_hour_twice(open_world: OpenWorld, mortals: Mortals):
+    """Two days each, one of them in common, and a third process that wants only hours of that."""
+    days = [Interval(MONDAY.start + timedelta(days=each), MONDAY.end + timedelta(days=each)) for each in (-6, -5, -4)]
+    asked = [
+        Interval(days[0].start, days[1].end),
+        Interval(days[1].start, days[2].end),
+        Interval(days[1].start + timedelta(hours=8), days[1].start + timedelta(hours=16)),
+    ]
+    async with open_world(job_seconds_base=2.0) as world:
+
+        async def let_time_pass() -> None:
+            while True:
+                await asyncio.sleep(0.2)
+                world.clock.move(seconds=0.4)
+
+        passing = asyncio.create_task(let_time_pass())
+        # Nothing is doubted, so that nothing is asked again in parts.
+        trusting = REPORT.model_copy(update={"expected_groups": 1})
+        mortals.begin(world, *({"interval": str(each)} for each in asked), report=trusting)
+        assert [(await mortals.next_event())[:2] for _ in asked] == [("exited", 0)] * 3
+        passing.cancel()
+        whole, sent = Interval(days[0].start, days[2].end), spans(world)
+        assert await world.submits() == len(sent)
+        assert sum((each.length for each in sent), timedelta(0)) == whole.length
+        assert await restarted(world, whole) == await world.truth(REPORT, whole)
+        assert await world.submits() == len(sent)
+        await assert_kept_once(world, whole)
+
+
+async def test_a_holder_frozen_beyond_its_lease_is_fenced_off_when_it_goes_on(open_world: OpenWorld, mortals: Mortals):
+    async with open_world() as world:
+        mortals.begin(world, {"step": "proven", "signal": signal.SIGSTOP}, lease=0.6)
+        event, _, frozen = await mortals.next_event()
+        assert event == "stopped"
+        try:
+            assert await restarted(world) == await world.truth(REPORT, MONDAY)
+            restated = world.service.history.coverage(world.service.series(REPORT), MONDAY)
+            with world.service.ledger._pool.connection() as connection:
+                connection.execute("UPDATE history.queue_hour SET offered = offered + 1000")
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        # It finds itself overtaken, looks again, and answers from what the other kept.
+        assert (await mortals.next_event())[:2] == ("exited", 0)
+        kept = world.service.history.read(world.service.series(REPORT), MONDAY, world.service.columns(REPORT))
+        assert min(kept["offered"].to_pylist()) >= 1000, "the frozen process wrote over its successor"
+        assert world.service.history.coverage(world.service.series(REPORT), MONDAY) == restated
+        assert await world.submits() == 1
+
+
+async def test_redis_flushed_in_the_middle_sends_nothing_twice(open_world: OpenWorld, mortals: Mortals):
+    async with open_world(job_seconds_base=20.0) as world:
+        mortals.begin(world, {})
+        while await world.submits() == 0:  # noqa: ASYNC110 - another process's doing
+            await asyncio.sleep(0.02)
+        await world.service.redis.flushall()
+        waiting = asyncio.create_task(restarted(world))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        world.clock.move(seconds=60)
+        assert (await mortals.next_event())[:2] == ("exited", 0)
+        assert await waiting == await world.truth(REPORT, MONDAY)
+        assert await world.submits() == 1
+        await assert_kept_once(world, MONDAY)

@@ -1,0 +1,243 @@
+"""Whatever the vendor cuts off, delays or breaks off, history ends as the truth, and was never wrong on the way.
+
+A real PostgreSQL and a real Redis, and a vendor that is scripted, so that its truth is known to the row: nights without a
+call, rows that arrive until its watermark has passed, a limit to every answer, some answers cut at random, and callers that
+die at any of their requests. What a process leaves that is killed is tested in ``test_crashes``.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from itertools import count, pairwise
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.fetch import fetch_session as gathering
+from cache_pipeline.fetch.completeness_checker import IncompleteAnswer, Judge
+from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, in_order, rows_to_table
+from cache_pipeline.query.series import Series
+from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.settings import Settings
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.upstream.errors import UpstreamUnreachable
+from cache_pipeline.upstream.polling.guide_schedule import Guide
+from cache_pipeline.upstream.polling.poller import Pacing
+from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Job, JobStatus, Page
+from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, SCHEMA, hours
+from cache_pipeline_tests.query.declared import declared
+
+REPORT = declared(
+    time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=6, freshness="PT30M", chunk="P1D"
+)
+SPAN = hours(0, 48)
+_PAGE = 7
+_LATEST = 2
+_tenants = count()
+
+
+@dataclass
+class Clock:
+    """Moves when a step says so."""
+
+    hour: float = 20
+
+    def __call__(self) -> datetime:
+        return MONDAY + self.hour * HOUR
+
+
+@dataclass(eq=False)
+class Vendor(ReportData):
+    """Answers by job, of what had arrived when it was asked.
+
+    Attributes:
+        groups: of each hour from Monday on.
+        cap: rows of its longest answer, or None.
+        broken: the answers, by number, that lose their end at random, and what share of it.
+        dies: the number of the request at which the caller dies, and how, or None.
+    """
+
+    name: ClassVar[str] = "reportdata"
+    groups: list[int]
+    cap: int | None
+    broken: Mapping[int, float]
+    clock: Clock
+    dies: tuple[int, str] | None = None
+    requests: int = 0
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    _jobs: dict[str, tuple[pa.Table, datetime]] = field(default_factory=dict[str, tuple[pa.Table, datetime]])
+
+    @staticmethod
+    def review(report: Report) -> Iterable[tuple[str, str]]:
+        return ()
+
+    async def _requested(self) -> None:
+        self.requests += 1
+        if self.dies is not None and self.requests == self.dies[0]:
+            if self.dies[1] == "unreachable":
+                raise UpstreamUnreachable(host="vendor", reason="the connection broke")
+            self.reached.set()
+            await asyncio.Event().wait()
+
+    async def submit(self, report: Report, interval: Interval, lane: Lane) -> Job:
+        await self._requested()
+        number = len(self._jobs)
+        rows = in_order(self.rows(interval, self.clock.hour)).slice(0, self.cap)
+        # What is too short to be split is never cut at random: nothing could tell.
+        if number in self.broken and interval.length > 4 * HOUR and rows.num_rows > 1:
+            rows = rows.slice(0, 1 + int(self.broken[number] * (rows.num_rows - 1)))
+        self._jobs[str(number)] = rows, self.watermark
+        return Job(str(number), "client", lane)
+
+    async def status(self, job: Job) -> JobStatus:
+        await self._requested()
+        return JobStatus(done=True)
+
+    async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
+        rows, watermark = self._jobs[job.id]
+        for start in range(0, max(1, rows.num_rows), _PAGE):
+            await self._requested()
+            yield Page(rows.slice(start, _PAGE), watermark)
+
+    @property
+    def watermark(self) -> datetime:
+        return MONDAY + int(self.clock.hour - _LATEST) * HOUR
+
+    def rows(self, interval: Interval, now: float = 1000) -> pa.Table:
+        """What has arrived by an hour; in the end, the truth."""
+        found: list[dict[str, object]] = []
+        for bucket in buckets(interval, REPORT.step, REPORT.zone):
+            hour = (bucket.start - MONDAY) // HOUR
+            for n in range(self.groups[hour]):
+                arrived = hour + 1 + (hour + n) % (2 * _LATEST + 1) / 2
+                if hour < now:
+                    seen = 10 * n + hour if arrived <= now else 1
+                    group = {"queue_id": f"q{n}", "offered": seen}
+                    # Of what is still arriving every other group is not seen at all.
+                    if arrived <= now or n % 2:
+                        found.append({"interval_start": bucket.start, "interval_end": bucket.end, **group})
+        return rows_to_table(found, SCHEMA)
+
+
+@contextmanager
+def reader(url: str, series: Series, columns: tuple[Column, ...], vendor: Vendor) -> Iterator[list[str]]:
+    """Looks at history all the while, and writes down whatever is marked complete and is not the truth."""
+    wrong: list[str] = []
+    over = threading.Event()
+
+    def look() -> None:
+        with open_history(url) as history:
+            while not over.is_set():
+                wrong.extend(
+                    f"{part} was marked complete and was not"
+                    for part in history.coverage(series).complete & IntervalSet([SPAN])
+                    if not history.read(series, part, columns).equals(in_order(vendor.rows(part)))
+                )
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield wrong
+    finally:
+        over.set()
+        thread.join()
+
+
+async def step(service: ReportService, vendor: Vendor, interval: Interval, dies: tuple[int, str] | None) -> None:
+    """One caller that asks, and maybe dies of it."""
+    vendor.dies = dies and (vendor.requests + dies[0], dies[1])
+    vendor.reached.clear()
+    asking = asyncio.create_task(service.answer(REPORT, interval))
+    dying = asyncio.create_task(vendor.reached.wait())
+    await asyncio.wait([asking, dying], return_when=asyncio.FIRST_COMPLETED)
+    dying.cancel()
+    # A caller that is killed while it waits; one that has finished is not hurt by it.
+    asking.cancel()
+    vendor.dies = None
+    await asyncio.gather(asking, dying, return_exceptions=True)
+    if not asking.cancelled() and (error := asking.exception()):
+        assert isinstance(error, UpstreamUnreachable | IncompleteAnswer), repr(error)
+
+
+async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
+    """Some callers one after another, and in the end one who asks for everything, of a vendor that is well."""
+    async with open_service(config) as opened:
+        pacings = {"reportdata": Pacing(guide=Guide(0.002, 0.01))}
+        service = replace(opened, platforms={"reportdata": vendor}, clock=vendor.clock, pacings=pacings)
+        series, columns = service.series(REPORT), service.columns(REPORT)
+        with reader(config.required_postgres_url(), series, columns, vendor) as wrong:
+            for later, first, length, dies in steps:
+                vendor.clock.hour += later
+                interval = hours(first, min(first + length, 48))
+                if interval.start < vendor.clock():
+                    await step(service, vendor, interval, dies)
+            vendor.clock.hour = 48 + _LATEST + 1
+            vendor.broken = {}
+            await service.answer(REPORT, SPAN)
+        assert wrong == []
+        assert service.history.read(series, SPAN, columns).equals(in_order(vendor.rows(SPAN)))
+        assert service.history.coverage(series).complete.covers(SPAN)
+
+
+HOURS = st.lists(
+    st.one_of(
+        st.lists(st.integers(0, 6), min_size=24, max_size=24),
+        st.tuples(st.integers(1, 12), st.integers(13, 24), st.integers(1, 6)).map(
+            lambda day: [day[2] if day[0] <= hour < day[1] else 0 for hour in range(24)]
+        ),
+    ),
+    min_size=2,
+    max_size=2,
+).map(lambda days: [*days[0], *days[1]])
+#: Never two in a row: an answer and the one it is checked by may not be broken alike.
+BROKEN = st.dictionaries(st.integers(0, 25), st.floats(0, 0.99), max_size=4).map(
+    lambda drawn: {n: drawn[n] for before, n in pairwise([-2, *sorted(drawn)]) if n - before > 1}
+)
+DEATHS = st.none() | st.tuples(st.integers(1, 12), st.sampled_from(["unreachable", "killed"]))
+STEPS = st.lists(
+    st.tuples(st.sampled_from([0, 0.6, 3, 9]), st.integers(0, 47), st.integers(1, 48), DEATHS), min_size=1, max_size=5
+)
+
+
+@pytest.fixture
+def config(postgres_database: str, redis_database: str) -> Settings:
+    """Servers with the report's table; each example is a tenant of its own."""
+    given = Settings(postgres_url=SecretStr(postgres_database), redis_url=SecretStr(redis_database))
+    migrate_history(given, {REPORT.report: REPORT})
+    return given
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(HOURS, st.none() | st.integers(6, 60), BROKEN, STEPS)
+# A job is left whose last hour was still arriving when it was asked for, and is taken up a day later.
+@example([3] * 48, None, {}, [(0, 0, 19, (2, "unreachable"))])
+# A job is left whose answer is broken off after the only row of a quiet hour.
+@example([*[0] * 3, 1, *[0] * 19, 3] + [3] * 24, None, {0: 0.0}, [(9, 0, 24, (2, "unreachable"))])
+def test_history_ends_as_the_truth_and_is_never_wrong_on_the_way(
+    config: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: list[int],
+    cap: int | None,
+    broken: dict[int, float],
+    steps: list[Any],
+):
+    monkeypatch.setattr(gathering, "Judge", partial(Judge, shortest_limit=1))
+    alone = config.model_copy(update={"tenant": f"truth{next(_tenants)}"})
+    vendor = Vendor(groups, cap, broken, Clock())
+    asyncio.run(asyncio.wait_for(live(alone, vendor, steps), 60))

@@ -1,0 +1,216 @@
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache_pipeline.fetch.partition_fetch import (
+    FailedPartition,
+    FetchedPartition,
+    Held,
+    chunks_of,
+    clipped_to_now,
+    fetch_partitions,
+)
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.schema import in_order
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline_tests.fetch.scripted_vendor import (
+    HOUR,
+    MONDAY,
+    REPORT,
+    SCHEMA,
+    ScriptedVendor,
+    flat,
+    hours,
+    judge_of,
+    sorted_table,
+)
+from cache_pipeline_tests.query.declared import declared
+
+NOTHING = Held(IntervalSet(), IntervalSet(), Rows.of(SCHEMA.empty_table()), None, None)
+
+
+async def fetched(
+    vendor: ScriptedVendor, wanted: Mapping[str, Interval], chunks: Sequence[Interval], held: Held = NOTHING
+) -> dict[str, FetchedPartition | FailedPartition]:
+    found: dict[str, FetchedPartition | FailedPartition] = {}
+    async for partition in fetch_partitions(judge_of(vendor).judge, wanted, held, chunks):
+        assert partition.key not in found, "every partition comes once"
+        found[partition.key] = partition
+    assert found.keys() == wanted.keys()
+    return found
+
+
+def rows_of(partition: FetchedPartition | FailedPartition) -> pa.Table:
+    assert isinstance(partition, FetchedPartition)
+    return sorted_table(partition.rows)
+
+
+async def test_one_chunk_may_fill_several_partitions():
+    vendor = ScriptedVendor(flat(10, 72))
+    days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(3)}
+    found = await fetched(vendor, days, [hours(0, 72)])
+    assert vendor.asked == [hours(0, 72)]
+    for key, day in days.items():
+        assert rows_of(found[key]).equals(in_order(vendor.rows(day)))
+
+
+async def test_one_partition_may_take_several_chunks():
+    vendor = ScriptedVendor(flat(10, 24))
+    chunks = [hours(n, n + 6) for n in range(0, 24, 6)]
+    found = await fetched(vendor, {"day": hours(0, 24)}, chunks)
+    partition = found["day"]
+    assert rows_of(partition).equals(in_order(vendor.rows(hours(0, 24))))
+    assert isinstance(partition, FetchedPartition)
+    assert sorted(chunk.interval for chunk in partition.chunks) == chunks
+
+
+async def test_a_failed_chunk_fails_the_partitions_it_touches_and_no_others():
+    failure = RuntimeError("the job failed")
+    vendor = ScriptedVendor(flat(10, 96), refuse=lambda i: failure if i == hours(36, 60) else None)
+    days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(4)}
+    found = await fetched(vendor, days, [hours(0, 36), hours(36, 60), hours(60, 96)])
+    failed = {key: part.error for key, part in found.items() if isinstance(part, FailedPartition)}
+    assert failed == {"day 1": failure, "day 2": failure}
+
+
+async def test_when_the_first_chunk_fails_the_others_are_asked_all_the_same():
+    vendor = ScriptedVendor(flat(10, 48), refuse=lambda i: RuntimeError("no") if i == hours(0, 24) else None)
+    found = await fetched(vendor, {"a": hours(0, 24), "b": hours(24, 48)}, [hours(0, 24), hours(24, 48)])
+    assert isinstance(found["a"], FailedPartition)
+    assert rows_of(found["b"]).equals(in_order(vendor.rows(hours(24, 48))))
+
+
+async def test_where_nothing_is_missing_nothing_is_asked():
+    vendor = ScriptedVendor(flat(10))
+    held = Held(
+        IntervalSet([hours(0, 24)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 24))), MONDAY + 24 * HOUR, None
+    )
+    found = await fetched(vendor, {"morning": hours(0, 12), "evening": hours(12, 24)}, [], held)
+    assert vendor.asked == []
+    for key, part in (("morning", hours(0, 12)), ("evening", hours(12, 24))):
+        partition = found[key]
+        assert rows_of(partition).equals(in_order(vendor.rows(part)))
+        assert isinstance(partition, FetchedPartition)
+        assert partition.final(REPORT) == IntervalSet([part])
+
+
+async def test_what_is_held_and_what_is_fetched_are_one_partition():
+    vendor = ScriptedVendor(flat(10), watermark=20)
+    held = Held(IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, None)
+    partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
+    assert isinstance(partition, FetchedPartition)
+    assert sorted_table(partition.rows).equals(in_order(vendor.rows(hours(0, 24))))
+    assert partition.final(REPORT) == IntervalSet([hours(0, 20)])
+    assert partition.provisional(REPORT) == IntervalSet([hours(20, 24)])
+
+
+async def test_what_was_asked_again_is_as_new_as_its_answer_whatever_is_held_beside_it():
+    vendor = ScriptedVendor(flat(10), watermark=20)
+    old = MONDAY + 7 * HOUR
+    held = Held(IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, old)
+    partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
+    assert isinstance(partition, FetchedPartition)
+    assert partition.fetched_at == MONDAY + 2000 * HOUR
+
+
+async def test_fresh_provisional_figures_that_were_not_asked_again_stay_provisional():
+    """What was learned of the watermark since says nothing of rows that were read before it."""
+    vendor = ScriptedVendor(flat(10), watermark=24)
+    old = MONDAY + 7 * HOUR
+    held = Held(
+        IntervalSet([hours(0, 8)]),
+        IntervalSet([hours(6, 8)]),
+        Rows.of(vendor.rows(hours(0, 8))),
+        MONDAY + 6 * HOUR,
+        old,
+    )
+    partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(8, 24)], held))["day"]
+    assert isinstance(partition, FetchedPartition)
+    assert partition.provisional(REPORT) == IntervalSet([hours(6, 8)])
+    assert partition.fetched_at == old
+
+
+async def test_partitions_come_as_they_are_finished_and_not_all_at_the_end():
+    vendor = ScriptedVendor(flat(10, 72))
+    release = asyncio.Event()
+    original = vendor.ask
+
+    async def ask(interval: Interval):
+        if interval == hours(24, 48):
+            await release.wait()
+        return await original(interval)
+
+    judged = judge_of(vendor)
+    judged.judge.ask = ask
+    days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(3)}
+    order: list[str] = []
+    async for partition in fetch_partitions(judged.judge, days, NOTHING, list(days.values())):
+        order.append(partition.key)
+        if len(order) == 2:
+            release.set()
+    assert order == ["day 0", "day 2", "day 1"]
+
+
+async def test_no_more_queries_are_in_flight_than_allowed_and_the_first_goes_alone():
+    vendor = ScriptedVendor(flat(10, 240), seconds=0.005)
+    seen: list[int] = []
+    original = vendor.ask
+
+    async def ask(interval: Interval):
+        seen.append(vendor.in_flight + 1)
+        return await original(interval)
+
+    judged = judge_of(vendor)
+    judged.judge.ask = ask
+    days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(10)}
+    async for _ in fetch_partitions(judged.judge, days, NOTHING, list(days.values()), at_once=4):
+        pass
+    assert seen[:2] == [1, 1]
+    assert max(seen) == 4
+
+
+async def test_whoever_stops_listening_leaves_no_query_in_flight():
+    vendor = ScriptedVendor(flat(10, 96), seconds=0.05)
+    days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(4)}
+    fetching = fetch_partitions(judge_of(vendor).judge, days, NOTHING, list(days.values()))
+    async for _ in fetching:
+        break
+    await fetching.aclose()
+    assert vendor.in_flight == 0
+
+
+boundaries = st.lists(st.integers(0, 96), min_size=2, max_size=8, unique=True).map(sorted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(boundaries, boundaries, st.sets(st.integers(0, 10)))
+def test_every_partition_comes_once_whatever_chunks_and_partitions_have_to_do_with_each_other(cuts, edges, broken):
+    wanted = {f"{a}-{b}": hours(a, b) for a, b in pairwise(edges)}
+    chunks = [hours(a, b) for a, b in pairwise(cuts)]
+    bad = {chunk for number, chunk in enumerate(chunks) if number in broken}
+    vendor = ScriptedVendor(flat(10, 96), refuse=lambda i: RuntimeError("no") if i in bad else None)
+    found = asyncio.run(fetched(vendor, wanted, chunks))
+    for key, span in wanted.items():
+        assert isinstance(found[key], FailedPartition) == any(chunk.intersection(span) for chunk in bad)
+
+
+def test_gaps_are_cut_at_the_boundaries_of_the_chunk():
+    report = declared(time_zone="Europe/Berlin", chunk="P1D")
+    gap = Interval.parse("2026-03-28T10:00:00Z/2026-03-30T10:00:00Z")
+    assert [str(chunk) for chunk in chunks_of(IntervalSet([gap]), report)] == [
+        "2026-03-28T10:00:00Z/2026-03-28T23:00:00Z",
+        "2026-03-28T23:00:00Z/2026-03-29T22:00:00Z",
+        "2026-03-29T22:00:00Z/2026-03-30T10:00:00Z",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("now", "clipped"), [(-1, None), (0, hours(0, 1)), (5.5, hours(0, 6)), (6, hours(0, 7)), (30, hours(0, 24))]
+)
+def test_only_buckets_that_have_begun_are_asked_for(now: float, clipped: Interval | None):
+    assert clipped_to_now(hours(0, 24), REPORT, MONDAY + now * HOUR) == clipped

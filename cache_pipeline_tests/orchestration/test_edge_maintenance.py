@@ -1,0 +1,59 @@
+"""The edge tier's upkeep and read-back in Dagster: what history holds is published, and a wrong CDN is seen."""
+
+import json
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from cache_pipeline import edge as public
+from cache_pipeline.orchestration.edge_maintenance import READBACK_SENSOR, UPKEEP_JOB
+from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.settings import read_settings
+from cache_pipeline_tests.orchestration.workbench import Bench
+
+
+def upkeep(bench: Bench, instance: dg.DagsterInstance) -> bool:
+    return (
+        bench.definitions()
+        .resolve_job_def(UPKEEP_JOB)
+        .execute_in_process(instance=instance, raise_on_error=False)
+        .success
+    )
+
+
+def tick(bench: Bench, instance: dg.DagsterInstance):
+    sensor = bench.definitions().resolve_sensor_def(READBACK_SENSOR)
+    with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+        return sensor.evaluate_tick(context)
+
+
+def test_upkeep_publishes_the_page_and_what_history_holds(
+    bench: Bench, instance: dg.DagsterInstance, environment: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "labels.yaml").write_text("queue_id: {q1: Billing}\n")
+    environment.setenv("CACHE_PIPELINE_EDGE_LABELS", str(tmp_path / "labels.yaml"))
+    assert upkeep(bench, instance)
+    root = Path(read_settings().edge_address.removeprefix("file://")) / "v1/default"
+    assert (root / "index.html").exists()
+    assert json.loads((root / "labels.json").read_text()) == {"queue_id": {"q1": "Billing"}}
+    assert bench.edge().manifest().datasets == {}, "history holds nothing yet"
+
+
+def test_the_sensor_says_what_readers_get(
+    bench: Bench, instance: dg.DagsterInstance, environment: pytest.MonkeyPatch, tmp_path: Path
+):
+    with pytest.raises(dg.Failure, match="CACHE_PIPELINE_EDGE_PUBLIC_URL is not set"):
+        tick(bench, instance)
+    root = Path(read_settings().edge_address.removeprefix("file://")) / "v1/default"
+    bench.edge()
+    environment.setenv("CACHE_PIPELINE_EDGE_PUBLIC_URL", root.as_uri())
+    with pytest.raises(dg.Failure, match="check the CDN's origin and access rules"):
+        tick(bench, instance)
+    from cache_pipeline_tests.storage.sample_rows import REPORT, hours, table
+
+    published = bench.edge().publish(REPORT, {hours(0, 24): table(hours(0, 24))}, None)
+    assert f"readers get snapshot {published.snapshot}" in tick(bench, instance).skip_message
+    shutil.copytree(root, tmp_path / "cdn")
+    assert public.read(f"file://{tmp_path}/cdn", "queue_hour").num_rows == 48

@@ -1,0 +1,60 @@
+"""What the API's workers fetch is seen in Dagster's UI, and an instance that is away costs no answer."""
+
+import asyncio
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+
+from cache_pipeline.bootstrap import open_service
+from cache_pipeline.fetch.write_events import OnKeep
+from cache_pipeline.orchestration.external_events import dagster_record
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.settings import read_settings
+from cache_pipeline_tests.orchestration.workbench import Bench, materialized
+
+DAY = "2024-06-10"
+
+
+def _answer(bench: Bench, on_keep: OnKeep, *intervals: Interval) -> None:
+    async def answer() -> None:
+        async with open_service(read_settings(), on_keep) as service:
+            for interval in intervals:
+                await service.answer(bench.report, interval)
+
+    asyncio.run(answer())
+
+
+def test_a_day_that_dashboards_caused_to_be_fetched_is_materialised_once_all_of_it_is_held(
+    bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    record = dagster_record(instance, read_settings(), lambda _report: bench.coverage())
+    day = bench.interval(DAY)
+    noon = day.start + timedelta(hours=12)
+    _answer(bench, record, Interval(day.start, noon))
+    key = bench.key("history")
+    assert materialized(instance, key) == set()
+    (seen,) = instance.fetch_observations(key, limit=10).records
+    assert seen.partition_key == DAY
+
+    _answer(bench, record, Interval(noon, day.end))
+    assert materialized(instance, key) == {DAY}
+    (record_of_day,) = instance.fetch_materializations(key, limit=10).records
+    assert record_of_day.asset_materialization is not None
+    metadata = record_of_day.asset_materialization.metadata
+    assert metadata["asked by"].value == "API"
+    assert metadata["interval"].value == str(Interval(noon, day.end))
+    assert metadata["rows"].value in range(20, 37)
+    assert record_of_day.run_id == ""
+
+
+def test_an_instance_that_is_away_costs_no_answer(
+    bench: Bench, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(_event: object) -> None:
+        raise ConnectionError("storage is away")
+
+    monkeypatch.setattr(instance, "report_runless_asset_event", away)
+    _answer(bench, dagster_record(instance, read_settings(), lambda _report: bench.coverage()), bench.interval(DAY))
+    assert bench.coverage().complete.covers(bench.interval(DAY))
+    assert "Dagster was not told of what was kept of calls_hour" in caplog.text

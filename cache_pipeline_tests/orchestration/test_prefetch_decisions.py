@@ -1,0 +1,122 @@
+"""What is asked for in vain through the API is fetched ahead where the declaration says so, and proposed elsewhere."""
+
+import asyncio
+from collections.abc import Generator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from cache_pipeline.api.app import create_app
+from cache_pipeline.orchestration.decisions import fetched_ahead, missed_by_partition, proposals
+from cache_pipeline.orchestration.partitions import keys_of_run
+from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.series import Query
+from cache_pipeline.settings import read_settings
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.redis.demand import Demand, DemandCounter
+from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declared
+from cache_pipeline_tests.query.declared import declared as report_of
+
+DAYS = {f"2026-01-0{day}": Interval.parse(f"2026-01-0{day}T00:00Z/2026-01-0{day + 1}T00:00Z") for day in (5, 6, 7)}
+
+
+def asked(interval: str, missed: int, report: str = "queue_hour") -> Demand:
+    return Demand("series", report, Interval.parse(interval), missed + 5, missed)
+
+
+def test_what_was_asked_in_vain_counts_for_every_partition_that_it_touches() -> None:
+    demands = [asked("2026-01-05T22:00Z/2026-01-06T02:00Z", 3), asked("2026-01-06T00:00Z/2026-01-07T00:00Z", 4)]
+    assert missed_by_partition(demands, DAYS) == {"2026-01-05": 3, "2026-01-06": 7}
+
+
+def test_partitions_at_the_threshold_are_fetched_ahead_but_for_those_that_are_final() -> None:
+    demands = [asked("2026-01-05T00:00Z/2026-01-07T00:00Z", 5), asked("2026-01-07T00:00Z/2026-01-08T00:00Z", 4)]
+    held = Coverage(complete=IntervalSet([DAYS["2026-01-05"]]))
+    found = fetched_ahead(report_of(ask_ahead_after=5), demands, DAYS, held, at_most=3)
+    assert [(each.key, each.missed) for each in found] == [("2026-01-06", 5)]
+    assert fetched_ahead(report_of(), demands, DAYS, held, at_most=3) == []
+    assert len(fetched_ahead(report_of(ask_ahead_after=1), demands, DAYS, Coverage(), at_most=2)) == 2
+
+
+def test_a_report_without_a_threshold_is_proposed_and_so_is_a_query_of_no_report() -> None:
+    reports = {"queue_hour": report_of(), "keen": report_of(report="keen", ask_ahead_after=3)}
+    interval = "2026-01-05T00:00Z/2026-01-06T00:00Z"
+    demands = [asked(interval, 6), asked(interval, 5), asked(interval, 99, "keen"), asked(interval, 12, "adhoc")]
+    assert [(each.report, each.missed) for each in proposals(reports, demands)] == [("adhoc", 12), ("queue_hour", 11)]
+    assert "give it ask_ahead_after" in str(proposals(reports, demands)[1])
+
+
+@pytest.fixture
+def keen(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
+    with bench_of(servers, tmp_path, declared(ask_ahead_after=3)) as bench:
+        yield bench
+
+
+def test_the_sensor_asks_ahead_once_an_hour_for_what_dashboards_asked_in_vain(
+    keen: Bench, instance: dg.DagsterInstance
+) -> None:
+    day = keen.partitions.get_partition_keys()[-5]
+
+    async def note(times: int) -> None:
+        async with Redis.from_url(read_settings().required_redis_url()) as redis:
+            counter = DemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC))
+            await counter.add([(Query(keen.series, keen.interval(day)), times, times)])
+
+    def tick() -> list[dg.RunRequest]:
+        sensor = keen.definitions().resolve_sensor_def("demand_sensor")
+        with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+            return list(sensor.evaluate_tick(context).run_requests or [])
+
+    asyncio.run(note(2))
+    assert tick() == []
+    asyncio.run(note(1))
+    (request,) = tick()
+    assert keys_of_run(keen.partitions, request.tags) == [day]
+    assert request.tags["cache_pipeline/lane"] == "scheduled"
+    assert request.run_key
+    assert request.run_key.startswith(f"calls_hour:ahead:{day}:")
+    assert keen.run(instance, day, tags=dict(request.tags)).success
+    assert tick() == [], "it is final now"
+
+
+def test_what_the_http_api_could_not_answer_is_fetched_ahead_and_answered_the_next_time(
+    keen: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch
+) -> None:
+    servers.setenv("CACHE_PIPELINE_GATEWAY__AUTH", "off")
+    day = keen.partitions.get_partition_keys()[-5]
+    url = f"/v1/reports/calls_hour?interval={keen.interval(day)}"
+
+    async def asked(times: int) -> set[int]:
+        app = create_app(read_settings())
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+        ):
+            codes = {(await http.get(url)).status_code for _ in range(times)}
+            await app.state.gateway.tally.tell()
+            return codes
+
+    def tick() -> list[dg.RunRequest]:
+        sensor = keen.definitions().resolve_sensor_def("demand_sensor")
+        with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+            return list(sensor.evaluate_tick(context).run_requests or [])
+
+    assert asyncio.run(asked(2)) == {202}
+    assert tick() == [], "a job is waiting, and who waits for it asks no oftener than twice"
+    assert asyncio.run(asked(1)) == {202}
+    (request,) = tick()
+    assert keen.run(instance, day, tags=dict(request.tags)).success
+    assert asyncio.run(asked(2)) == {200}
+
+    async def counted() -> tuple[int, int]:
+        async with Redis.from_url(read_settings().required_redis_url()) as redis:
+            (found,) = await DemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC)).recent()
+            return found.asked, found.missed
+
+    assert asyncio.run(counted()) == (5, 3)

@@ -1,0 +1,127 @@
+"""Narrowed questions: answered by rolling up what the declared report holds, never by asking for them as well."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cache_pipeline.query.errors import InvalidQuery
+from cache_pipeline.query.filters import Filter
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.query_request import Narrowing
+from cache_pipeline.service.planner import Cost, Source
+from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.world import NOON, OpenWorld
+
+REPORT = declared(
+    time_zone="Europe/Berlin", granularity="PT15M", group_by=["queueId", "mediaType"], metrics=["offered"],
+    expected_groups=8, freshness="PT5M",
+)  # fmt: skip
+YESTERDAY = Interval.parse("2026-01-05/2026-01-06", REPORT.zone)
+
+
+async def test_fewer_dimensions_and_longer_buckets_are_the_vendors_own_figures_for_no_query_more(open_world: OpenWorld):
+    async with open_world(REPORT) as world:
+        await world.service.answer(REPORT, YESTERDAY)
+        before = await world.submits()
+        for group_by in ((), ("queueId",), ("mediaType",)):
+            for granularity in ("PT1H", "P1D"):
+                narrowing = Narrowing(group_by=group_by, granularity=granularity)
+                document = json.loads((await world.service.answer(REPORT, YESTERDAY, narrowing=narrowing)).body)
+                asked = declared(
+                    group_by=list(group_by), granularity=granularity, metrics=["offered"], volume_metric=None
+                )
+                assert sorted(document["rows"]) == await world.truth(asked, YESTERDAY)
+                assert document["granularity"] == granularity
+                assert document["completeThrough"] == "2026-01-05T23:00:00Z"
+        assert await world.submits() == before
+
+
+async def test_a_narrowed_question_asks_for_the_declared_series_so_that_the_next_one_is_answered(open_world: OpenWorld):
+    async with open_world(REPORT) as world:
+        one = Filter.read({"predicates": [{"dimension": "mediaType", "values": ["voice"]}]})
+        by_hour = Narrowing(group_by=("queueId",), granularity="PT1H", filters=one)
+        document = json.loads((await world.service.answer(REPORT, YESTERDAY, narrowing=by_hour)).body)
+        before = await world.submits()
+        whole = json.loads((await world.service.answer(REPORT, YESTERDAY)).body)
+        assert await world.submits() == before
+        voice = whole["columns"].index("media_type")
+        assert sum(row[-1] for row in document["rows"]) == sum(
+            row[-1] for row in whole["rows"] if row[voice] == "voice"
+        )
+        assert "media_type" not in document["columns"]
+
+
+async def test_the_day_that_is_going_on_is_provisional_as_a_whole_and_asked_for_to_the_last_quarter(
+    open_world: OpenWorld,
+):
+    today = Interval(YESTERDAY.end, YESTERDAY.end + timedelta(days=1))
+    async with open_world(REPORT) as world:
+        answer = await world.service.answer(REPORT, today, narrowing=Narrowing(group_by=(), granularity="P1D"))
+        document = json.loads(answer.body)
+        assert document["interval"] == str(today)
+        assert document["completeThrough"] == document["provisionalFrom"] == "2026-01-05T23:00:00Z"
+        [[_, _, offered]] = document["rows"]
+        until_now = Interval(today.start, NOON + timedelta(minutes=15))
+        quarters: list[Any] = json.loads((await world.service.answer(REPORT, until_now)).body)["rows"]
+        assert offered == sum(row[-1] for row in quarters)
+        assert await world.submits() == 1
+
+
+async def test_what_the_rows_do_not_hold_is_told_before_anything_is_sent(open_world: OpenWorld):
+    async with open_world(REPORT) as world:
+        with pytest.raises(InvalidQuery, match="granularity"):
+            await world.service.answer(REPORT, YESTERDAY, narrowing=Narrowing(granularity="PT5M"))
+        assert await world.submits() == 0
+
+
+async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_asked_for(open_world: OpenWorld):
+    days = declared(
+        report="days", granularity="P1D", group_by=["queueId"], metrics=["offered"], expected_groups=8, chunk="P1W"
+    )
+    today = Interval(YESTERDAY.end, YESTERDAY.end + timedelta(days=1))
+    before = Interval(YESTERDAY.start - timedelta(days=1), YESTERDAY.start)
+    three = Interval(before.start, today.end)
+    async with open_world(REPORT, days) as world:
+        service = replace(world.service, declared=(REPORT, days))
+        await service.answer(REPORT, Interval(YESTERDAY.start, NOON + timedelta(minutes=15)))
+        submits = await world.submits()
+
+        found = await service.plan(service.query(days, three))
+        assert [(step.source, step.report, step.interval) for step in found.steps] == [
+            (Source.vendor, "days", before),
+            (Source.roll_up, "queue_hour", Interval(YESTERDAY.start, today.end)),
+        ]
+        assert await world.submits() == submits
+
+        document = json.loads((await service.answer(days, three)).body)
+        assert await world.submits() == submits + 1
+        finished = [row for row in document["rows"] if row[0] < "2026-01-05T23:00:00Z"]
+        assert sorted(finished) == await world.truth(days, Interval(three.start, today.start))
+        assert document["completeThrough"] == document["provisionalFrom"] == "2026-01-05T23:00:00Z"
+        assert document["fetchedAt"] == "2026-01-06T12:00:00Z"
+        assert sum(row[-1] for row in document["rows"] if row[0] == "2026-01-05T23:00:00Z") > 0
+
+        world.clock.move(minutes=4)
+        await world.service.redis.flushall()
+        await service.answer(days, today)
+        assert await world.submits() == submits + 1
+
+
+async def test_a_plan_is_told_from_what_earlier_queries_took_and_sends_nothing(open_world: OpenWorld):
+    async with open_world(REPORT) as world:
+        found = await world.service.plan(world.service.query(REPORT, YESTERDAY))
+        assert (len(found.chunks), found.cost) == (1, Cost.assumed(REPORT))
+        assert await world.submits() == 0
+        await world.service.answer(REPORT, YESTERDAY)
+        hot = await world.service.plan(world.service.query(REPORT, YESTERDAY))
+        assert [step.source for step in hot.steps] == [Source.hot]
+        await world.service.redis.flushall()
+        held = await world.service.plan(world.service.query(REPORT, YESTERDAY))
+        assert [step.source for step in held.steps] == [Source.history]
+        learned = await world.service.plan(world.service.query(REPORT, "2026-01-04/P1D"))
+        assert learned.cost is not None
+        assert learned.cost.learned
+        assert learned.calls >= 3

@@ -1,0 +1,86 @@
+"""A migrated PostgreSQL and a Redis."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+from redis.asyncio import Redis
+
+from cache_pipeline.storage.postgres.history import History, open_history
+from cache_pipeline.storage.postgres.migrate import migrate
+from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of
+
+
+@contextmanager
+def database(postgres_url: str, template: str = "template1") -> Iterator[str]:
+    """A database that is like another, and gone at the end; gives its name."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
+        try:
+            yield name
+        finally:
+            connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+def url_of(postgres_url: str, name: str) -> str:
+    """The URL of another database of a server."""
+    return urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres_url: str) -> Iterator[str]:
+    """The name of a database with the report's table, to be copied."""
+    with database(postgres_url) as name:
+        migrate(url_of(postgres_url, name), [(REPORT, columns_of(REPORT))])
+        yield name
+
+
+@pytest.fixture
+def history_url(postgres_url: str, migrated: str) -> Iterator[str]:
+    """The URL of a database of this test's alone, with the report's table."""
+    with database(postgres_url, migrated) as name:
+        yield url_of(postgres_url, name)
+
+
+@pytest.fixture
+def history(history_url: str) -> Iterator[History]:
+    """History on that database."""
+    with open_history(history_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def redis(redis_database: str) -> AsyncIterator[Redis]:
+    """A client of an empty Redis."""
+    async with Redis.from_url(redis_database) as client:
+        yield client
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of an S3 server on this machine, by URL; where it is stands in AWS_ENDPOINT."""
+    # Only these tests need what takes a second to import.
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://{host}:{port}")
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        # The server keeps its buckets for as long as the process lives.
+        name = f"edge-{uuid.uuid4().hex}"
+        client.create_bucket(Bucket=name)
+        yield f"s3://{name}/prefix"
+    finally:
+        server.stop()

@@ -1,0 +1,135 @@
+"""History's connections: few, whole again after an error, and none that a server's restart has broken."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import psycopg
+import pytest
+from adbc_driver_postgresql import dbapi
+
+from cache_pipeline.storage.postgres import connections as module
+from cache_pipeline.storage.postgres.connections import Connections
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
+from cache_pipeline_tests.storage.sample_rows import SERIES
+
+_OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+@pytest.fixture
+def server(postgres_database: str) -> Iterator[psycopg.Connection]:
+    """The same database, seen from beside."""
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def pool(postgres_database: str) -> Iterator[Connections]:
+    with dbapi.connect(postgres_database) as origin, closing(Connections(origin, most=3)) as opened:
+        yield opened
+
+
+def count(server: psycopg.Connection, where: str = "") -> int:
+    row = server.execute(f"SELECT count(*) {_OTHERS} {where}".encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def ask(pool: Connections, statement: str = "SELECT 7") -> object:
+    with pool.transaction() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchone()[0]
+
+
+def end_all(server: psycopg.Connection) -> None:
+    server.execute(f"SELECT pg_terminate_backend(pid, 5000) {_OTHERS}".encode())
+
+
+def test_many_calls_of_history_use_few_connections_and_leave_none(history_url: str):
+    with psycopg.connect(history_url, autocommit=True) as server:
+        with open_history(history_url) as history, ThreadPoolExecutor(6) as threads:
+            before = server.execute(
+                "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
+            ).fetchone()
+            for _ in threads.map(lambda _: history.coverage(SERIES), range(300)):
+                pass
+            assert count(server) <= 7
+            assert count(server, "AND state LIKE 'idle in transaction%'") == 0
+        after = server.execute("SELECT sessions FROM pg_stat_database WHERE datname = current_database()").fetchone()
+        assert before is not None
+        assert after is not None
+        assert after[0] - before[0] <= 7
+
+
+def test_what_is_raised_within_undoes_everything_and_the_connection_is_whole_again(
+    pool: Connections, server: psycopg.Connection
+):
+    def halfway(then: Callable[[dbapi.Cursor], None]) -> None:
+        with pool.transaction() as cursor:
+            cursor.execute("CREATE TABLE half (done int)")
+            then(cursor)
+
+    def fails(_cursor: dbapi.Cursor) -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        halfway(fails)
+    with pytest.raises(dbapi.ProgrammingError):
+        halfway(lambda cursor: cursor.execute("SELECT nothing FROM nowhere"))
+    assert ask(pool, "SELECT to_regclass('half') IS NULL") is True
+    assert count(server) == 2
+
+
+def test_rows_that_are_not_read_to_their_end_are_not_in_the_way_of_the_next(pool: Connections):
+    with pool.transaction() as cursor:
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": "65536"})
+        cursor.execute("SELECT g, repeat('x', 100) FROM generate_series(1, 200000) AS g")
+        cursor.fetch_record_batch().read_next_batch()
+    assert ask(pool) == 7
+
+
+def test_after_a_restart_of_the_server_the_next_call_has_a_new_connection(
+    pool: Connections, server: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_TRUSTED_SECONDS", 0.0)
+    ask(pool)
+    end_all(server)
+    assert ask(pool) == 7
+
+
+def test_a_server_that_ends_in_the_middle_is_told_as_unavailable(pool: Connections, server: psycopg.Connection):
+    def interrupted() -> None:
+        with pool.transaction() as cursor:
+            cursor.execute("SELECT 1")
+            cursor.fetchone()
+            end_all(server)
+            cursor.execute("SELECT 2")
+
+    with pytest.raises(HistoryUnavailable, match="CACHE_PIPELINE_POSTGRES_URL"):
+        interrupted()
+    assert ask(pool) == 7
+
+
+def test_who_finds_all_connections_in_use_is_told_so_and_not_kept_for_ever(
+    pool: Connections, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.05)
+    with (
+        pool.transaction(),
+        pool.transaction(),
+        pool.transaction(),
+        pytest.raises(HistoryUnavailable, match="in use"),
+        pool.transaction(),
+    ):
+        pass
+    assert ask(pool) == 7
+
+
+@pytest.mark.parametrize(("state", "told"), [("53100", "disk space"), ("53200", "memory"), ("53400", "resources")])
+def test_a_server_that_lacks_room_is_told_as_such_and_is_no_defect_of_who_asked(
+    pool: Connections, state: str, told: str
+):
+    with pytest.raises(HistoryUnavailable, match=rf"lacks {told} \(SQLSTATE {state}\)"):
+        ask(pool, f"DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '{state}'; END $$")
+    assert ask(pool) == 7

@@ -1,0 +1,132 @@
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from cache_pipeline.query.schema import Column, Kind
+from cache_pipeline.query.series import Series
+from cache_pipeline.storage.postgres.history import History, open_history
+from cache_pipeline.storage.postgres.migrate import migrate
+from cache_pipeline.storage.postgres.schemas import DeclarationConflict
+from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of, hours, replacement
+
+COLUMNS = columns_of(REPORT)
+
+
+def tables(url: str) -> dict[str, dict[str, str]]:
+    """Type of each column of each of our tables."""
+    found: dict[str, dict[str, str]] = {}
+    with psycopg.connect(url) as connection:
+        for schema, table, column, kind in connection.execute(
+            "SELECT table_schema, table_name, column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema IN ('history', 'cache_pipeline_state') ORDER BY ordinal_position"
+        ):
+            found.setdefault(f"{schema}.{table}", {})[column] = kind
+    return found
+
+
+def test_a_report_gets_a_table_of_typed_columns(postgres_database: str):
+    migrate(postgres_database, [(REPORT, COLUMNS)])
+    assert tables(postgres_database)["history.queue_hour"] == {
+        "series": "text",
+        "interval_start": "timestamp with time zone",
+        "interval_end": "timestamp with time zone",
+        "queue_id": "text",
+        "answered": "bigint",
+        "offered": "bigint",
+        "longest": "double precision",
+    }
+
+
+def test_migrating_again_changes_nothing_and_loses_no_row(history_url: str, history: History):
+    history.replace(replacement(hours(0, 6)))
+    before = tables(history_url)
+    migrate(history_url, [(REPORT, COLUMNS)])
+    assert tables(history_url) == before
+    assert history.read(Series(REPORT), hours(0, 6), COLUMNS).num_rows == 12
+
+
+def test_a_column_that_the_declaration_gains_is_added_and_old_rows_stay(history_url: str):
+    with open_history(history_url) as history:
+        history.replace(replacement(hours(0, 6)))
+    wider = declared(time_zone="UTC", group_by=["queueId", "mediaType"], metrics=["offered", "answered", "abandoned"])
+    migrate(history_url, [(wider, columns_of(wider))])
+    with open_history(history_url) as history:
+        series = Series(wider)
+        history.replace(replacement(hours(0, 3), series=series, offered=5))
+        assert history.read(series, hours(0, 24), columns_of(wider))["abandoned"].to_pylist() == [5] * 6
+        assert history.read(Series(REPORT), hours(0, 24), COLUMNS)["offered"].to_pylist() == [1] * 12
+
+
+def test_a_column_that_the_declaration_loses_is_kept(history_url: str):
+    narrower = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"])
+    migrate(history_url, [(narrower, columns_of(narrower))])
+    assert "answered" in tables(history_url)["history.queue_hour"]
+
+
+def test_a_column_of_another_type_is_a_conflict_and_nothing_is_changed(history_url: str):
+    before = tables(history_url)
+    changed = tuple(replace(each, kind=Kind.number) if each.name == "offered" else each for each in COLUMNS)
+    another = declared(report="another")
+    with pytest.raises(DeclarationConflict, match=r"column offered of history\.queue_hour .* under a new name"):
+        migrate(history_url, [(another, columns_of(another)), (REPORT, changed)])
+    assert tables(history_url) == before
+
+
+def test_tables_of_others_are_left_alone(postgres_database: str):
+    with psycopg.connect(postgres_database) as connection:
+        connection.execute(
+            "CREATE SCHEMA history; CREATE TABLE history.mine (a int); CREATE TABLE public.queue_hour (b int)"
+        )
+    migrate(postgres_database, [(REPORT, COLUMNS)])
+    assert tables(postgres_database)["history.mine"] == {"a": "integer"}
+    assert "queue_id" in tables(postgres_database)["history.queue_hour"]
+
+
+@pytest.mark.parametrize("name", ["user", "a" * 47, "select", "coverage"])
+def test_any_name_a_report_may_have_is_a_table(postgres_database: str, name: str):
+    report = declared(report=name, time_zone="UTC", group_by=["queueId"])
+    for _ in range(2):
+        migrate(postgres_database, [(report, columns_of(report))])
+    with open_history(postgres_database) as history:
+        history.replace(replacement(hours(0, 1), series=Series(report)))
+        assert history.read(Series(report), hours(0, 1), columns_of(report)).num_rows == 2
+
+
+def test_a_column_may_be_called_like_a_word_of_sql(postgres_database: str):
+    columns = (*COLUMNS, Column("order", Kind.integer), Column('odd"name', Kind.integer))
+    for _ in range(2):
+        migrate(postgres_database, [(REPORT, columns)])
+    assert tables(postgres_database)["history.queue_hour"].keys() >= {"order", 'odd"name'}
+
+
+def test_threads_that_migrate_at_once_agree(postgres_database: str):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: migrate(postgres_database, [(REPORT, COLUMNS)]), range(4)))
+    assert tables(postgres_database).keys() >= {"history.queue_hour", "cache_pipeline_state.coverage"}
+
+
+_MIGRATE = """
+import sys
+from cache_pipeline.storage.postgres.migrate import migrate
+from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of
+sys.stdin.readline()
+migrate(sys.argv[1], [(REPORT, columns_of(REPORT))])
+"""
+
+
+def test_processes_that_migrate_at_once_agree(postgres_database: str):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _MIGRATE, postgres_database], stdin=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60) and process.returncode for process in processes] == [0, 0]
+    assert tables(postgres_database).keys() >= {"history.queue_hour", "cache_pipeline_state.coverage"}

@@ -1,0 +1,134 @@
+"""Of rows the edge gets counts: exactly those of the rows, by what names nobody, and none of few people."""
+
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import arrow_schema, rows_to_table
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.published.aggregated_rows import as_published, publishable
+from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.storage.sample_rows import NOW, hours
+
+DAY = hours(0, 24)
+ROWS: dict[str, Any] = {
+    "platform": "genesys",
+    "query_type": "conversations",
+    "rows": "conversations",
+    "group_by": [],
+    "metrics": ["nOffered", "tTalk"],
+    "delivery": "async",
+    "volume_metric": None,
+    "expected_groups": None,
+    "tiers": ["history", "edge"],
+}
+
+
+def _report(**changes: Any) -> Report:
+    return declared(**{**ROWS, "edge_group_by": ["mediaType", "firstQueueId"], **changes})
+
+
+def _row(report: Report, number: int, hour: int, media: str | None, queue: str | None, talk: int) -> dict[str, Any]:
+    start = DAY.start + hour * timedelta(hours=1)
+    row: dict[str, Any] = dict.fromkeys(arrow_schema(report_columns(report)).names)
+    told = {"interval_start": start, "interval_end": start + timedelta(hours=1), "conversation_id": str(number)}
+    return row | told | {"media_type": media, "first_queue_id": queue, "agents": 1, "n_offered": 1, "t_talk": talk}
+
+
+def _rows(report: Report, cells: list[tuple[int, str | None, str | None, int]]) -> Rows:
+    schema = arrow_schema(report_columns(report))
+    rows = [_row(report, number, *cell) for number, cell in enumerate(cells)]
+    # In small parts, as they come from disk.
+    parts = [Rows.of(rows_to_table(rows[at : at + 3], schema)) for at in range(0, len(rows), 3)]
+    return Rows.joined(schema, parts)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.sampled_from(["voice", "chat", None]),
+            st.sampled_from(["q1", None]),
+            st.integers(0, 10**6),
+        ),
+        max_size=30,
+    )
+)
+def test_counts_and_sums_are_those_of_the_rows(cells):
+    report = _report()
+    found = publishable(report, _rows(report, cells))
+    counts: Counter[Any] = Counter()
+    talk: Counter[Any] = Counter()
+    for hour, media, queue, milliseconds in cells:
+        counts[hour, media, queue] += 1
+        talk[hour, media, queue] += milliseconds
+    told = {
+        ((row["interval_start"] - DAY.start) // timedelta(hours=1), row["media_type"], row["first_queue_id"]): row
+        for row in found.to_pylist()
+    }
+    assert {key: row["conversations"] for key, row in told.items()} == counts
+    assert {key: row["t_talk"] for key, row in told.items()} == {key: talk[key] for key in counts}
+    assert found.num_rows == len(told)
+
+
+def test_no_row_and_no_small_cell_is_published(tmp_path: Path):
+    report = _report(edge_group_by=["mediaType"])
+    edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
+    rows = _rows(report, [(0, "voice", "q1", 10)] * 5 + [(0, "chat", "q1", 10)] * 4)
+    edge.publish(report, {DAY: publishable(report, rows)}, None)
+    published = edge.read(report, DAY)
+    assert published.column_names == [
+        *("interval_start", "interval_end", "media_type", "conversations", "n_offered", "t_talk")
+    ]
+    assert {row["media_type"]: row["conversations"] for row in published.to_pylist()} == {"voice": 5, "chat": None}
+    assert edge.manifest().datasets[report.report].min_cell_count == 5
+    assert edge.manifest().datasets[report.report].dimensions == ("media_type",)
+
+
+def test_counts_by_something_else_begin_the_data_set_anew(tmp_path: Path):
+    edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
+    for groups in (["mediaType"], []):
+        report = _report(edge_group_by=groups)
+        edge.publish(report, {DAY: publishable(report, _rows(report, [(0, "voice", "q1", 10)] * 7))}, None)
+    published = edge.read(report, DAY)
+    assert published["conversations"].to_pylist() == [7]
+    assert "media_type" not in published.column_names
+
+
+def test_only_allowed_sums_are_published(tmp_path: Path):
+    report = _report(edge_group_by=[], edge_columns=["conversations"])
+    edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
+    edge.publish(report, {DAY: publishable(report, _rows(report, []))}, None)
+    assert list(edge.manifest().datasets[report.report].columns) == ["interval_start", "interval_end", "conversations"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"edge_group_by": None}, r"conversations are single ones: write edge_group_by.*tiers: \[history\]"),
+        ({"edge_group_by": ["lastUserId"]}, "lastUserId: counts of conversations may be published by divisionId"),
+        ({"edge_group_by": ["ani"]}, "ani: counts"),
+        ({"rows": "presence", "query_type": "users", "edge_group_by": ["userId"]}, "userId: counts of presence"),
+        ({"rows": None, "group_by": ["queueId"], "delivery": "sync"}, "is of a report with rows"),
+    ],
+)
+def test_what_would_tell_of_single_people_cannot_be_declared(changes: dict[str, Any], told: str):
+    with pytest.raises(ValidationError, match=told):
+        _report(**changes)
+
+
+def test_a_report_of_figures_is_published_as_it_is():
+    report = declared()
+    table = pa.table({"a": [1]})
+    assert as_published(report) is report
+    assert publishable(report, Rows.of(table)).equals(table)

@@ -1,0 +1,69 @@
+"""What may be published: aggregates, allowed columns, and no cell so small that it tells of single people."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.published.files import published_rows
+from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
+
+DAY = hours(0, 24)
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> EdgeTier:
+    return EdgeTier(f"file://{tmp_path}", lambda: NOW)
+
+
+@pytest.mark.parametrize("dimension", ["userId", "ani", "conversationId"])
+def test_figures_of_single_people_cannot_be_declared_for_the_edge(dimension: str):
+    with pytest.raises(ValidationError, match=rf"aggregates only.*{dimension}.*tiers: \[history, hot\]"):
+        declared(group_by=["queueId", dimension])
+    assert declared(group_by=["queueId", dimension], tiers=["history", "hot"]).group_by
+
+
+def test_only_allowed_columns_are_published(edge: EdgeTier, tmp_path: Path):
+    report = REPORT.model_copy(update={"edge_columns": ("offered",)})
+    [file] = edge.publish(report, {DAY: table(DAY)}, None).files
+    names = ["interval_start", "interval_end", "queue_id", "offered"]
+    assert pq.read_schema(tmp_path / "v1/default" / file.path).names == names
+    assert list(edge.manifest().datasets["queue_hour"].columns) == names
+    assert edge.manifest().datasets["queue_hour"].dimensions == ("queue_id",)
+
+
+def test_columns_that_are_no_longer_allowed_vanish_with_every_file_that_has_them(edge: EdgeTier):
+    edge.publish(REPORT, {DAY: table(DAY), hours(24, 48): table(hours(24, 48))}, None)
+    report = REPORT.model_copy(update={"edge_columns": ("offered",)})
+    edge.publish(report, {DAY: table(DAY)}, None)
+    assert [file.partition for file in edge.manifest().datasets["queue_hour"].files] == ["2026-01-05"]
+
+
+def test_an_allowed_column_that_there_is_not_is_told(edge: EdgeTier):
+    report = REPORT.model_copy(update={"edge_columns": ("offered", "handleMs")})
+    with pytest.raises(EdgeStoreError, match=r"edge_columns names handle_ms, and its columns are .*offered"):
+        edge.publish(report, {DAY: table(DAY)}, None)
+    assert edge.manifest().datasets == {}
+
+
+def test_figures_of_small_cells_are_withheld_and_their_rows_are_not(edge: EdgeTier):
+    report = REPORT.model_copy(update={"min_cell_count": 5})
+    rows = pa.concat_tables([table(hours(0, 1), 4), table(hours(1, 2), 5), table(hours(2, 3), 0)])
+    edge.publish(report, {hours(0, 3): rows}, None)
+    published = edge.read(report, hours(0, 3))
+    assert published["offered"].to_pylist() == [None, None, 5, 5, 0, 0]
+    assert published["longest"].to_pylist()[:2] == [None, None]
+    assert published["queue_id"].to_pylist() == ["q1", "q2"] * 3
+    assert edge.manifest().datasets["queue_hour"].min_cell_count == 5
+
+
+def test_a_smallest_cell_needs_a_count_of_events():
+    with pytest.raises(ValidationError, match=r"min_cell_count.*\n.*needs volume_metric"):
+        declared(volume_metric=None, min_cell_count=5)
+    report = declared(volume_metric="answered", min_cell_count=5, time_zone="UTC", group_by=["queueId"])
+    with pytest.raises(EdgeStoreError, match="needs a volume_metric that counts"):
+        published_rows(report, table(DAY).drop_columns(["answered"]))

@@ -1,0 +1,357 @@
+import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.storage.redis.single_flight import Flight, Flights
+
+
+class Cache:
+    """What callers look in; counts who fetched, over all processes."""
+
+    def __init__(self, redis: Redis, flights: Flights, name: str = "thing") -> None:
+        self.redis, self.flights, self.name, self.looks = redis, flights, name, 0
+
+    async def landed(self) -> bool:
+        self.looks += 1
+        return bool(await self.redis.exists(f"cache:{self.name}"))
+
+    async def call(self, seconds: float = 0.05) -> bool:
+        async with self.flights.hold(self.name, self.landed) as mine:
+            fetches = mine and not await self.landed()
+            if fetches:
+                await self.redis.incr(f"fetched:{self.name}")
+                await asyncio.sleep(seconds)
+                await self.redis.set(f"cache:{self.name}", "there")
+            return fetches
+
+    async def fetched(self) -> int:
+        return int(await self.redis.get(f"fetched:{self.name}") or 0)
+
+
+@pytest.fixture
+async def redis(redis_database: str) -> AsyncIterator[Redis]:
+    """A client whose connections a crowd shares, as the engine's is."""
+    async with Redis.from_pool(BlockingConnectionPool.from_url(redis_database, max_connections=32)) as client:
+        yield client
+
+
+@pytest.fixture
+async def flights(redis: Redis) -> AsyncIterator[Flights]:
+    async with Flights(redis) as opened:
+        yield opened
+
+
+async def never() -> bool:
+    return False
+
+
+async def test_of_fifty_callers_one_fetches(redis: Redis, flights: Flights):
+    """G20."""
+    cache = Cache(redis, flights)
+    assert sum(await asyncio.gather(*(cache.call() for _ in range(50)))) == 1
+    assert await cache.fetched() == 1
+
+
+PROGRAM = """
+import asyncio, sys
+from redis.asyncio import Redis
+from cache_pipeline.storage.flights import Flights
+from cache_pipeline.storage.redis.single_flight import Flight
+from cache_pipeline_tests.storage.redis.test_single_flight import Cache
+
+async def main():
+    async with Redis.from_url(sys.argv[1]) as redis, Flights(redis, lease_seconds=float(sys.argv[2])) as flights:
+        await redis.ping()
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        cache = Cache(redis, flights)
+        calls = asyncio.gather(*(cache.call(float(sys.argv[3])) for _ in range(10)))
+        while not await cache.fetched():
+            await asyncio.sleep(0.01)
+        print("flying", flush=True)
+        await calls
+
+asyncio.run(main())
+"""
+
+
+def process_of(url: str, lease: float, seconds: float) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", PROGRAM, url, str(lease), str(seconds)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def go(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+async def test_over_several_processes_one_fetches(redis: Redis, redis_database: str, flights: Flights):
+    processes = [process_of(redis_database, 15, 0.2) for _ in range(2)]
+    for process in processes:
+        go(process)
+    for process in processes:
+        await asyncio.to_thread(process.communicate, timeout=30)
+        assert process.returncode == 0
+    assert await Cache(redis, flights).fetched() == 1
+
+
+async def test_a_process_that_dies_frees_the_rest_within_its_lease_and_not_before(redis: Redis, redis_database: str):
+    holder = process_of(redis_database, 1.0, 60)
+    go(holder)
+    assert holder.stdout
+    assert await asyncio.to_thread(holder.stdout.readline) == "flying\n"
+    async with Flights(redis, lease_seconds=1.0, look_seconds=0.1) as flights:
+        waiting = asyncio.create_task(Cache(redis, flights).call(0))
+        await asyncio.sleep(1.6)
+        still_waits = not waiting.done()
+        holder.kill()
+        await asyncio.to_thread(holder.communicate, timeout=10)
+        assert still_waits, "a live holder extends its lease"
+        assert await asyncio.wait_for(waiting, 10) is True
+
+
+@asynccontextmanager
+async def two_processes(redis: Redis, look_seconds: float) -> AsyncIterator[tuple[Flights, Flights]]:
+    """As far as flights go: each listens for itself."""
+    async with Flights(redis, look_seconds=look_seconds) as one, Flights(redis, look_seconds=look_seconds) as other:
+        yield one, other
+
+
+async def test_waiters_elsewhere_are_woken_by_the_landing_and_not_by_the_clock(redis: Redis):
+    async with two_processes(redis, look_seconds=60) as (one, other):
+        async with one.hold("thing", never):
+            waiting = asyncio.create_task(Cache(redis, other).call(0))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+        assert await asyncio.wait_for(waiting, 20) is True
+
+
+async def test_a_crowd_of_waiters_costs_one_subscription_and_looks_only_when_told(redis: Redis):
+    async with two_processes(redis, look_seconds=60) as (one, other):
+        caches = [Cache(redis, other, f"thing-{number}") for number in range(10) for _ in range(20)]
+        async with AsyncExitStack() as holding:
+            for number in range(10):
+                await holding.enter_async_context(one.hold(f"thing-{number}", never))
+            waiting = [asyncio.create_task(cache.call(0)) for cache in caches]
+            async with asyncio.timeout(20):
+                while list(dict(await redis.pubsub_numsub("cache_pipeline:flights")).values()) != [1]:  # noqa: ASYNC110 - Redis tells nobody who subscribes
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
+            assert list(dict(await redis.pubsub_numsub("cache_pipeline:flights")).values()) == [1]
+            # Once, as the subscription begins: what landed before it was not heard.
+            assert max(cache.looks for cache in caches) <= 1
+        assert sum(await asyncio.wait_for(asyncio.gather(*waiting), 30)) == 10
+
+
+async def test_waiters_look_again_while_the_holder_still_holds(redis: Redis):
+    """Three seconds at most between two looks (G20); here a fifth of one."""
+    async with two_processes(redis, look_seconds=0.2) as (one, other):
+        cache = Cache(redis, other)
+        async with one.hold(cache.name, never):
+            waiting = asyncio.create_task(cache.call())
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+            await redis.set(f"cache:{cache.name}", "there")
+            assert await asyncio.wait_for(waiting, 10) is False
+
+
+async def test_different_things_do_not_wait_for_each_other(redis: Redis, flights: Flights):
+    started = time.monotonic()
+    assert all(await asyncio.gather(*(Cache(redis, flights, f"thing-{n}").call(0.5) for n in range(20))))
+    assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("how", ["fails", "is cancelled"])
+async def test_a_holder_that_ends_badly_frees_the_next_at_once(redis: Redis, how: str):
+    async with two_processes(redis, look_seconds=60) as (one, other):
+        holding = asyncio.Event()
+
+        async def hold() -> None:
+            async with one.hold("thing", never):
+                holding.set()
+                await asyncio.sleep(0 if how == "fails" else 60)
+                raise ValueError("the vendor said no")
+
+        holder = asyncio.create_task(hold())
+        await holding.wait()
+        waiting = asyncio.create_task(Cache(redis, other).call(0))
+        if how == "is cancelled":
+            holder.cancel()
+        with pytest.raises((ValueError, asyncio.CancelledError)):
+            await holder
+        assert await asyncio.wait_for(waiting, 20) is True
+
+
+async def test_a_waiter_that_is_cancelled_leaves_nothing_behind(redis: Redis):
+    async with two_processes(redis, look_seconds=60) as (one, other):
+        async with one.hold("thing", never):
+            waiting = asyncio.create_task(Cache(redis, other).call(0))
+            await asyncio.sleep(0.2)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert await redis.keys("cache_pipeline:flight:*") == []
+        assert await asyncio.wait_for(Cache(redis, one).call(0), 20) is True
+
+
+async def test_a_flight_that_a_flush_took_away_is_put_back(redis: Redis):
+    async with Flights(redis, lease_seconds=2.0) as one, Flights(redis, look_seconds=0.1) as other:
+        async with one.hold("thing", never):
+            await redis.flushall()
+            while not await redis.exists("cache_pipeline:flight:thing"):  # noqa: ASYNC110 - Redis has no event for it
+                await asyncio.sleep(0.05)
+            waiting = asyncio.create_task(Cache(redis, other).call(0))
+            await asyncio.sleep(0.4)
+            assert not waiting.done()
+        assert await asyncio.wait_for(waiting, 20) is True
+
+
+async def test_a_holder_that_was_overtaken_does_not_free_its_successor(redis: Redis):
+    async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as successor:
+        async with one.hold("thing", never):
+            await redis.delete("cache_pipeline:flight:thing")
+            assert await successor.enter_async_context(other.hold("thing", never))
+        waiting = asyncio.create_task(Cache(redis, one).call(0))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        await successor.aclose()
+        assert await asyncio.wait_for(waiting, 20) is True
+
+
+async def test_an_extension_on_the_wire_when_its_holder_ends_keeps_nobody_waiting(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    async with Flights(redis, lease_seconds=60.0) as one, Flights(redis, lease_seconds=60.0) as other:
+        take, sent = one._lock.take, asyncio.Event()
+
+        async def late(flight: Flight, token: str) -> bool:
+            sent.set()
+            await asyncio.sleep(0.3)
+            return await take(flight, token)
+
+        async def on_the_wire(flight: Flight, token: str) -> bool:
+            # What has left this machine arrives, whatever becomes of who sent it.
+            return await asyncio.shield(asyncio.ensure_future(late(flight, token)))
+
+        monkeypatch.setattr(one, "_lease", 0.05)
+        async with one.hold("thing", never):
+            monkeypatch.setattr(one._lock, "take", on_the_wire)
+            await sent.wait()
+        await asyncio.sleep(0.5)
+        async with asyncio.timeout(5), other.hold("thing", never) as mine:
+            assert mine
+
+
+async def test_without_redis_a_flight_is_single_within_the_process_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture, redis: Redis
+):
+    async with Redis.from_url("redis://127.0.0.1:9") as nowhere, Flights(nowhere) as flights:
+        cache = Cache(redis, flights)
+        assert sum(await asyncio.gather(*(cache.call() for _ in range(20)))) == 1
+        assert await Cache(redis, flights, "another thing").call() is True
+    assert caplog.text.count("flights are single within each process only") == 1
+
+
+async def test_no_lock_is_left_behind(redis: Redis, flights: Flights):
+    await Cache(redis, flights).call(0)
+    assert await redis.keys("cache_pipeline:flight:*") == []
+
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+def hours(first: int, last: int) -> Interval:
+    return Interval(START + timedelta(hours=first), START + timedelta(hours=last))
+
+
+async def test_parts_of_one_thing_exclude_each_other_only_where_they_overlap(redis: Redis):
+    async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as holding:
+        for flights, part in ((one, hours(0, 4)), (other, hours(4, 8)), (one, hours(8, 9)), (other, hours(20, 24))):
+            assert await asyncio.wait_for(holding.enter_async_context(flights.hold("thing", never, part)), 20)
+        for flights, part in ((one, hours(3, 5)), (other, hours(0, 24)), (one, None), (other, hours(8, 9))):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2), flights.hold("thing", never, part):
+                    pass
+        assert await asyncio.wait_for(holding.enter_async_context(other.hold("thing", never, hours(9, 20))), 20)
+
+
+async def test_a_landing_wakes_those_who_wait_for_any_of_it_and_nobody_else(redis: Redis):
+    looked: list[str] = []
+
+    async def wait(flights: Flights, name: str, part: Interval) -> None:
+        async def landed() -> bool:
+            looked.append(name)
+            return name != "none of it"
+
+        async with flights.hold("thing", landed, part) as mine:
+            assert mine is (name == "none of it")
+
+    async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as others:
+        await others.enter_async_context(one.hold("thing", never, hours(10, 11)))
+        # So that both listen before anything lands.
+        await asyncio.gather(*(each._notices.begin(20) for each in (one, other)))
+        async with one.hold("thing", never, hours(0, 4)):
+            here = asyncio.create_task(wait(one, "some of it", hours(3, 5)))
+            there = asyncio.create_task(wait(other, "all of it", hours(0, 24)))
+            nowhere = asyncio.create_task(wait(other, "none of it", hours(10, 12)))
+            await asyncio.sleep(0.3)
+            assert looked == []
+        await asyncio.wait_for(asyncio.gather(here, there), 20)
+        assert sorted(looked) == ["all of it", "some of it"]
+        await others.aclose()
+        await asyncio.wait_for(nowhere, 20)
+
+
+@given(
+    parts=st.lists(
+        st.tuples(st.integers(0, 11), st.integers(1, 6), st.integers(0, 1)).map(
+            lambda each: (each[0], each[0] + each[1], each[2])
+        ),
+        min_size=2,
+        max_size=12,
+    )
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_parts_two_processes_want_no_hour_is_fetched_twice_and_none_is_forgotten(
+    redis_database: str, parts: list[tuple[int, int, int]]
+):
+    fetched: Counter[int] = Counter()
+    there: set[int] = set()
+
+    async with (
+        Redis.from_pool(BlockingConnectionPool.from_url(redis_database, max_connections=32)) as redis,
+        two_processes(redis, look_seconds=60) as processes,
+    ):
+
+        async def call(first: int, last: int, process: int) -> None:
+            wanted = set(range(first, last))
+
+            async def landed() -> bool:
+                return wanted <= there
+
+            async with processes[process].hold("thing", landed, hours(first, last)) as mine:
+                missing = wanted - there
+                assert mine or not missing
+                fetched.update(missing)
+                await asyncio.sleep(0.001)
+                there.update(missing)
+
+        await asyncio.wait_for(asyncio.gather(*(call(*part) for part in parts)), 30)
+        assert set(fetched.values()) == {1}
+        assert set(fetched) == {hour for first, last, _ in parts for hour in range(first, last)}
+        assert await redis.keys("cache_pipeline:flight:*") == []

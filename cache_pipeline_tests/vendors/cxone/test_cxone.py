@@ -1,0 +1,238 @@
+"""Another vendor behind the same protocol: dumps by dates, one CSV by a signed URL, one call in thirty seconds."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+import redis.asyncio
+
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
+from cache_pipeline.upstream.errors import JobFailed, JobGone, UpstreamRefused
+from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline.vendors.base import Job, Page
+from cache_pipeline.vendors.cxone.adapter import Cxone, access_key_login
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline_tests.simulator.vendor import SettableClock
+from cache_pipeline_tests.vendors.workbench import DAY, INSTANT, SECRETS, asked, genesys_report, said, simulated
+
+#: Nothing lasts over the day's borders; a call every 50 ms.
+SETTINGS = INSTANT.model_copy(
+    update={"conversations_per_working_day": 600, "organisation_zone": "UTC", "cxone_call_seconds": 0.05}
+)
+NOW = datetime(2024, 6, 12, 10, 0, 30, tzinfo=UTC)
+
+
+def extract(**changes: Any) -> Report:
+    wish = {"platform": "cxone", "rows": "conversations", "group_by": [], "metrics": ["nOffered", "tTalk", "tHandle"]}
+    return genesys_report(**(wish | {"tiers": ["history"]} | changes))
+
+
+@dataclass(frozen=True)
+class Extraction:
+    cxone: Cxone
+    admin: httpx.AsyncClient
+    clock: SettableClock
+    asked_for: list[httpx.Request]
+
+    async def files(self) -> int:
+        calls = (await self.admin.get("/simulator/counters")).json()["calls"]
+        return sum(call["count"] for call in calls if call["call"].startswith("GET /data-extraction-files"))
+
+
+@asynccontextmanager
+async def extraction(
+    redis_client: redis.asyncio.Redis, settings: SimulatorSettings = SETTINGS
+) -> AsyncGenerator[Extraction]:
+    clock = SettableClock()
+
+    class Watched(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            asked_for.append(request)
+            # The vendor's clock stands still, but for the time between calls.
+            clock.seconds += 2 * settings.cxone_call_seconds if request.url.path.startswith("/data-ext") else 0
+            return await super().handle_async_request(request)
+
+    asked_for: list[httpx.Request] = []
+    with running_simulator(settings, clock=clock) as url:
+        config = UpstreamConfig(
+            platform="cxone",
+            base_url=url,
+            login_url=f"{url}/authentication/v1/token/access-key",
+            clients=(OAuthClient(client_id="alpha", client_secret=SECRETS["alpha"]),),
+            policy=QuotaPolicy(limit=1, window_seconds=0.05, reserve=0),
+        )
+        async with (
+            upstream_client(config, redis_client, login_request=access_key_login, inner=Watched()) as client,
+            httpx.AsyncClient(base_url=url) as admin,
+        ):
+            yield Extraction(Cxone(client, now=lambda: NOW), admin, clock, asked_for)
+
+
+async def test_an_extract_is_the_rows_that_genesys_would_give_of_the_same_calls(
+    shared_redis: redis.asyncio.Redis,
+) -> None:
+    report = extract()
+    async with extraction(shared_redis) as vendor:
+        rows = await asked(vendor.cxone, report)
+    async with simulated(shared_redis, SETTINGS) as other:
+        theirs = await asked(other.genesys, report.model_copy(update={"platform": "genesys"}))
+    names = [name for name in rows.schema.names if name not in ("division_id", "ani", "dnis")]
+    one, two = ({row["conversation_id"]: row for row in table.select(names).to_pylist()} for table in (rows, theirs))
+    assert one == two
+    assert len(one) > 300
+
+
+async def test_a_report_by_group_counts_and_sums_the_extract(shared_redis: redis.asyncio.Redis) -> None:
+    report = extract(rows=None, group_by=["queueId", "mediaType"], metrics=["nOffered", "nConnected", "tTalk"])
+    async with extraction(shared_redis) as vendor:
+        rows = await asked(vendor.cxone, report)
+    async with simulated(shared_redis, SETTINGS) as other:
+        sums = Counter[str]()
+        for row in (await asked(other.genesys, extract(platform="genesys"))).to_pylist():
+            sums["offered"] += row["n_offered"]
+            sums["talk"] += row["t_talk"]
+    assert sum(rows["n_offered"].to_pylist()) == sums["offered"] > 300
+    assert sum(rows["t_talk_sum"].to_pylist()) == sums["talk"]
+    assert sum(rows["n_connected"].to_pylist()) == sum(rows["t_talk_count"].to_pylist())
+    assert Cxone.columns(report) == Genesys.columns(report)
+
+
+async def test_the_file_is_fetched_without_our_token_and_nothing_else_is(shared_redis: redis.asyncio.Redis) -> None:
+    async with extraction(shared_redis) as vendor:
+        await asked(vendor.cxone, extract())
+        files = await vendor.files()
+    signed = {request.url.path.split("/")[1]: "authorization" in request.headers for request in vendor.asked_for}
+    assert signed == {"authentication": False, "data-extraction": True, "data-extraction-files": False}
+    assert files == 1
+    kinds = [request.method for request in vendor.asked_for if request.url.path.startswith("/data-extraction/")]
+    assert kinds == ["POST", "GET"], "the URL that the status told is used while it lives"
+
+
+async def test_a_url_that_has_grown_old_is_asked_for_anew(shared_redis: redis.asyncio.Redis) -> None:
+    async with extraction(shared_redis) as vendor:
+        job = await vendor.cxone.submit(extract(), DAY, Lane.backfill)
+        assert (await vendor.cxone.status(job)).done
+        vendor.clock.seconds += 40
+        pages = [page async for page in vendor.cxone.pages(job, extract())]
+        files = await vendor.files()
+    assert sum(page.rows.num_rows for page in pages) > 300
+    assert files == 1
+
+
+@pytest.mark.parametrize("included", [True, False])
+async def test_no_row_is_lost_or_twice_whatever_the_end_date_means(
+    shared_redis: redis.asyncio.Redis, included: bool
+) -> None:
+    settings = SETTINGS.model_copy(update={"cxone_end_date_included": included})
+    afternoon = Interval(DAY.start + timedelta(hours=12), DAY.end)
+    async with extraction(shared_redis, settings) as vendor:
+        whole = await asked(vendor.cxone, extract())
+        part = await asked(vendor.cxone, extract(), afternoon)
+    starts = whole["conversation_start"].to_pylist()
+    assert all(DAY.start <= start < DAY.end for start in starts)
+    assert part.num_rows == sum(start >= afternoon.start for start in starts) > 100
+
+
+async def test_what_is_younger_than_half_an_hour_is_not_called_complete(shared_redis: redis.asyncio.Redis) -> None:
+    async with extraction(shared_redis) as vendor:
+        job = await vendor.cxone.submit(extract(), DAY, Lane.backfill)
+        assert (await vendor.cxone.status(job)).done
+        marks = {page.watermark async for page in vendor.cxone.pages(job, extract())}
+    assert marks == {NOW - timedelta(minutes=30)}
+
+
+def _answers(*statuses: int) -> Callable[[httpx.Request], httpx.Response]:
+    left = list(statuses)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        status = left.pop(0)
+        return httpx.Response(status, json="job-9" if status == 202 else {"message": "busy"})
+
+    return answer
+
+
+async def test_a_403_to_a_submit_is_taken_for_a_busy_tenant_a_few_times() -> None:
+    async with said(_answers(403, 403, 202)) as client:
+        job = await Cxone(client, now=lambda: NOW).submit(extract(), DAY, Lane.backfill)
+    assert job.id.startswith("job-9?")
+    async with said(_answers(403, 403, 403, 403)) as client:
+        with pytest.raises(UpstreamRefused, match="refused with 403: busy"):
+            await Cxone(client).submit(extract(), DAY, Lane.backfill)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [("fail_jobs", JobFailed, "a fault on demand"), ("vanish_jobs", JobGone, "Unable to find")],
+)
+async def test_a_job_that_ends_badly_says_how(
+    shared_redis: redis.asyncio.Redis, fault: str, error: type[JobFailed], words: str
+) -> None:
+    async with extraction(shared_redis) as vendor:
+        await vendor.admin.post("/simulator/faults", json={fault: 1})
+        job = await vendor.cxone.submit(extract(), DAY, Lane.backfill)
+        with pytest.raises(error, match=words):
+            await vendor.cxone.status(job)
+
+
+HELD = Job(f"job-1?interval={DAY}&at={NOW.isoformat()}", "alpha", Lane.scheduled)
+HEADER = "Segment ID,Start Date,Talk Time,Handle Time\r\n"
+
+
+async def _read(body: bytes, report: Report) -> list[Page]:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/file"):
+            return httpx.Response(200, content=body)
+        result = {"url": "https://elsewhere.invalid/file"}
+        return httpx.Response(200, json={"jobStatus": {"id": "job-1", "status": "SUCCEEDED", "result": result}})
+
+    async with said(answer) as client:
+        return [page async for page in Cxone(client).pages(HELD, report)]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "lacks the columns Segment ID, Start Date, Handle Time, Talk Time"),
+        (b"Segment ID,Start Date\r\n", "lacks the columns Handle Time, Talk Time"),
+        (f"{HEADER}s-1,2024-06-10T08:00:00Z,5\r\n".encode(), "line 2 of the extract has not as many cells"),
+        (f"{HEADER}s-1,yesterday,5,9\r\n".encode(), "Start Date"),
+        (f"{HEADER}s-1,2024-06-10T08:00:00Z,long,9\r\n".encode(), "Talk Time is 'long'"),
+        (f'{HEADER}"s-1,2024-06-10T08:00:00Z,5,9\r\n'.encode(), "no CSV"),
+        (f"{HEADER}\xff".encode("latin-1"), "no CSV in UTF-8"),
+    ],
+)
+async def test_a_malformed_extract_names_what_is_wrong(body: bytes, problem: str) -> None:
+    with pytest.raises(SchemaMismatch, match=problem):
+        await _read(body, extract(metrics=["tTalk", "tHandle"]))
+
+
+async def test_quotes_line_breaks_and_a_byte_order_mark_are_read() -> None:
+    body = f'{HEADER}"a, ""b""\nc",2024-06-10T08:00:00Z,1.5,2\r\n'.encode("utf-8-sig")
+    (page,) = await _read(body, extract(metrics=["tTalk", "tHandle"]))
+    (row,) = page.rows.to_pylist()
+    assert (row["conversation_id"], row["t_talk"], row["t_handle"]) == ('a, "b"\nc', 1500, 2000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"query_type": "qm-workflows"}, "query_type"),
+        ({"rows": "segments", "metrics": ["tTalk"]}, "rows"),
+        ({"metrics": ["tAcw"]}, "metrics"),
+        ({"rows": None, "group_by": ["wrapUpCode"]}, "group_by"),
+        ({"chunk": "P1M", "granularity": "P1D"}, "chunk"),
+        ({"filters": {"predicates": [{"dimension": "queueId", "values": ["a"]}]}}, "filters"),
+    ],
+)
+def test_what_the_dump_does_not_hold_is_said_before_anything_runs(changes: dict[str, Any], field: str) -> None:
+    assert [name for name, _ in Cxone.review(extract(**changes))] == [field]

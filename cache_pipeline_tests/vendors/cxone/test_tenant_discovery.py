@@ -1,0 +1,286 @@
+"""A tenant's API is found out by its issuer: once, before the first request, and nowhere that a token should not go."""
+
+import asyncio
+import base64
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import redis.asyncio
+
+from cache_pipeline.bootstrap import vendor_link
+from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
+from cache_pipeline.simulator import running_simulator
+from cache_pipeline.simulator.cxone_login import TENANT_ID
+from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
+from cache_pipeline.upstream.discovery import Addresses
+from cache_pipeline.upstream.errors import (
+    DiscoveryFailed,
+    LoginRefused,
+    UpstreamError,
+    UpstreamFaulted,
+    UpstreamUnreachable,
+)
+from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline.vendors.cxone.adapter import Cxone, access_key_login
+from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
+from cache_pipeline_tests.simulator.vendor import SettableClock
+from cache_pipeline_tests.vendors.cxone.test_cxone import SETTINGS, extract
+from cache_pipeline_tests.vendors.workbench import SECRETS, asked
+
+CONFIGURATION, KEY = "/.well-known/cxone-configuration", "/authentication/v1/token/access-key"
+JOBS = "/data-extraction/v1/jobs"
+
+
+def _config(url: str, tenant_id: str | None = TENANT_ID, **changes: Any) -> UpstreamConfig:
+    known: dict[str, Any] = {
+        "platform": "cxone",
+        "base_url": url,
+        "login_url": f"{url}{KEY}",
+        "issuer": Issuer(url=url, tenant_id=tenant_id),
+        "clients": (OAuthClient(client_id="alpha", client_secret=SECRETS["alpha"]),),
+        "policy": QuotaPolicy(limit=1, window_seconds=0.05, reserve=0),
+        "retries": RetryPolicy(attempts=2, first_wait=0.01),
+    }
+    return UpstreamConfig(**(known | changes))
+
+
+@dataclass(frozen=True)
+class Tenant:
+    client: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    sent: list[httpx.Request]
+
+    def calls(self) -> Counter[tuple[str, str]]:
+        return Counter(
+            (request.url.host, request.url.path.rpartition("/jobs/")[0] or request.url.path) for request in self.sent
+        )
+
+
+@asynccontextmanager
+async def _tenant(redis_client: redis.asyncio.Redis, tenant_id: str | None = TENANT_ID) -> AsyncGenerator[Tenant]:
+    """The simulator under the names that it tells, all of which lead to this machine."""
+    clock = SettableClock()
+    sent: list[httpx.Request] = []
+
+    class Resolving(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            sent.append(request)
+            assert request.headers["Host"] == request.url.netloc.decode()
+            clock.seconds += 1 if request.url.path.startswith(JOBS) else 0
+            to = request.url.copy_with(host="127.0.0.1") if request.url.host.endswith(".localhost") else request.url
+            moved = httpx.Request(request.method, to, headers=request.headers, stream=request.stream)
+            return await super().handle_async_request(moved)
+
+    with running_simulator(SETTINGS, clock=clock) as url:
+        door = upstream_client(
+            _config(url, tenant_id),
+            redis_client,
+            login_request=access_key_login,
+            discover=discover_cxone,
+            inner=Resolving(),
+        )
+        async with door as client, httpx.AsyncClient(base_url=url) as admin:
+            yield Tenant(client, admin, sent)
+
+
+@pytest.mark.parametrize("tenant_id", [TENANT_ID, None], ids=["by setting", "by the token's claim"])
+async def test_an_extract_comes_from_the_api_that_the_issuer_names(
+    shared_redis: redis.asyncio.Redis, tenant_id: str | None
+) -> None:
+    async with _tenant(shared_redis, tenant_id) as tenant:
+        rows = await asked(Cxone(tenant.client), extract())
+    assert rows.num_rows > 300
+    calls = tenant.calls()
+    # A login of its own says whose the key is, where nobody else does.
+    assert calls.pop(("127.0.0.1", KEY)) == (1 if tenant_id else 2)
+    assert calls.pop(("127.0.0.1", CONFIGURATION)) == 1
+    assert {host for host, path in calls if path.startswith("/data-extraction/")} == {"api-na1.localhost"}
+    signed = [request for request in tenant.sent if "authorization" in request.headers]
+    assert {(request.url.host, request.url.path.startswith(JOBS)) for request in signed} == {
+        ("api-na1.localhost", True)
+    }
+
+
+async def test_many_first_requests_find_the_address_out_once(shared_redis: redis.asyncio.Redis) -> None:
+    async with _tenant(shared_redis) as tenant:
+        await asyncio.gather(*(Cxone(tenant.client).probe(Lane.interactive) for _ in range(4)))
+    assert tenant.calls()["127.0.0.1", CONFIGURATION] == 1
+    assert tenant.calls()["api-na1.localhost", JOBS] == 4
+
+
+async def test_many_first_requests_are_told_of_one_failure_and_do_not_each_ask_a_dead_issuer(
+    shared_redis: redis.asyncio.Redis,
+) -> None:
+    asked_for: list[httpx.Request] = []
+    begun, going_on = asyncio.Event(), asyncio.Event()
+
+    async def away(request: httpx.Request) -> httpx.Response:
+        asked_for.append(request)
+        begun.set()
+        await going_on.wait()
+        raise httpx.ConnectError("refused", request=request)
+
+    door = upstream_client(
+        _config(ISSUER),
+        shared_redis,
+        login_request=access_key_login,
+        discover=discover_cxone,
+        inner=httpx.MockTransport(away),
+    )
+    async with door as client:
+        first = asyncio.create_task(Cxone(client).probe(Lane.interactive))
+        others = [asyncio.create_task(Cxone(client).probe(Lane.interactive)) for _ in range(20)]
+        await begun.wait()
+        first.cancel()
+        going_on.set()
+        told = await asyncio.gather(*others, return_exceptions=True)
+    assert {type(each) for each in told} == {UpstreamUnreachable}
+    assert len(asked_for) == 2, "the attempts of one discovery, which went on without the caller that began it"
+
+
+async def test_an_address_that_was_not_found_out_is_asked_for_again_by_the_next_request(
+    shared_redis: redis.asyncio.Redis,
+) -> None:
+    answers = [httpx.Response(404, json={"error": "not yet"}), httpx.Response(200, json=NAMED)]
+
+    def vendor(request: httpx.Request) -> httpx.Response:
+        if request.url.path == CONFIGURATION:
+            return answers.pop(0)
+        if request.url.path == KEY:
+            return httpx.Response(200, json={"access_token": "token", "expires_in": 600})
+        assert request.url.host == "api-eu1.vendor.example"
+        return httpx.Response(200, json={"jobs": []})
+
+    door = upstream_client(
+        _config(ISSUER),
+        shared_redis,
+        login_request=access_key_login,
+        discover=discover_cxone,
+        inner=httpx.MockTransport(vendor),
+    )
+    async with door as client:
+        with pytest.raises(DiscoveryFailed):
+            await Cxone(client).probe(Lane.interactive)
+        assert await Cxone(client).probe(Lane.interactive) == 0
+    assert not answers
+
+
+ISSUER = "https://issuer.example"
+NAMED = {"area": "eu1", "domain": "vendor.example"}
+
+
+async def _found(answer: Callable[[httpx.Request], httpx.Response], **changes: Any) -> Addresses:
+    async def send(request: httpx.Request) -> httpx.Response:
+        return answer(request)
+
+    return await discover_cxone(_config(changes.pop("url", ISSUER), **changes), send)
+
+
+def _says(told: object, status: int = 200) -> Callable[[httpx.Request], httpx.Response]:
+    return lambda _: httpx.Response(status, json=told)
+
+
+async def test_nices_own_login_follows_from_the_area_and_another_is_kept() -> None:
+    nice = "https://cxone.niceincontact.com"
+    told = {"area": "au1", "domain": "niceincontact.com", "more": 1}
+    assert await _found(_says(told), url=nice, login_url=None) == Addresses(
+        "https://api-au1.niceincontact.com", "https://au1.nice-incontact.com/authentication/v1/token/access-key"
+    )
+    assert await _found(_says(told), url=nice) == Addresses("https://api-au1.niceincontact.com", f"{nice}{KEY}")
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "problem"),
+    [
+        ({"error": "unknown tenantId"}, 404, "was refused with 404"),
+        ([], 200, "an object was expected"),
+        ({"area": "eu1"}, 200, "domain is missing"),
+        ({"area": "eu1/x", "domain": "vendor.example"}, 200, "make no address"),
+        ({"area": "eu1", "domain": "vendor.example/elsewhere?"}, 200, "make no address"),
+        ({"area": "eu1", "domain": "user@vendor.example"}, 200, "make no address"),
+        ({"area": "eu1", "domain": "vendor.example\n"}, 200, "make no address"),
+    ],
+)
+async def test_an_issuer_that_names_no_address_is_one_clear_error(told: object, status: int, problem: str) -> None:
+    with pytest.raises(DiscoveryFailed, match=problem) as failed:
+        await _found(_says(told, status))
+    assert "check issuer and tenant_id, or set base_url" in str(failed.value)
+    assert isinstance(failed.value, UpstreamError)
+
+
+async def test_a_token_never_goes_without_tls_to_another_machine_because_an_issuer_says_so() -> None:
+    with pytest.raises(DiscoveryFailed, match=r"api-eu1\.vendor\.example would be spoken to without TLS"):
+        await _found(_says(NAMED), url="http://127.0.0.1:8090")
+    open_issuer = Issuer(url="http://simulator:8090", tenant_id="t", plain_http=True)
+    found = await _found(_says(NAMED), url="http://simulator:8090", issuer=open_issuer)
+    assert found.base_url == "http://api-eu1.vendor.example"
+
+
+def _token(claims: object) -> str:
+    return f"head.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.signature"
+
+
+@pytest.mark.parametrize("token", ["opaque", "a.%%%.c", _token([]), _token({}), _token({"tenantId": 5})])
+async def test_a_token_that_does_not_say_whose_it_is_leads_to_the_setting(token: str) -> None:
+    with pytest.raises(DiscoveryFailed, match="set tenant_id"):
+        await _found(_says({"access_token": token}), tenant_id=None)
+
+
+async def test_the_tenant_that_the_token_names_is_the_one_that_is_asked_for() -> None:
+    def vendor(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(200, json={"access_token": _token({"tenantId": "tenant of the key"})})
+        assert request.url.params["tenantId"] == "tenant of the key"
+        return httpx.Response(200, json=NAMED)
+
+    assert (await _found(vendor, tenant_id=None)).base_url == "https://api-eu1.vendor.example"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (_says({"error": "invalid_client"}, 401), LoginRefused),
+        (_says({"message": "down"}, 503), UpstreamFaulted),
+    ],
+)
+async def test_a_login_that_fails_says_so(
+    answer: Callable[[httpx.Request], httpx.Response], error: type[UpstreamError]
+) -> None:
+    with pytest.raises(error):
+        await _found(answer, tenant_id=None)
+
+
+async def test_an_issuer_that_fails_or_is_away_is_asked_a_few_times_and_told_of() -> None:
+    asked_for: list[httpx.Request] = []
+
+    def away(request: httpx.Request) -> httpx.Response:
+        asked_for.append(request)
+        raise httpx.ConnectError("refused", request=request)
+
+    with pytest.raises(UpstreamUnreachable, match=r"issuer\.example after 2 attempts: discovery: refused"):
+        await _found(away)
+    assert len(asked_for) == 2
+    with pytest.raises(UpstreamFaulted, match="503 after 2 attempts: down"):
+        await _found(_says({"message": "down"}, 503))
+
+
+def _settings(**account: Any) -> Settings:
+    key = ClientCredentials(client_id="alpha", client_secret=SECRETS["alpha"], weight=1)
+    return Settings(cxone=VendorAccount.model_validate({"clients": (key,)} | account))
+
+
+def test_an_address_that_is_given_is_used_and_nothing_is_found_out() -> None:
+    named = vendor_link(
+        _settings(base_url="https://api-na1.niceincontact.com", issuer=ISSUER, login_url=f"{ISSUER}{KEY}"), "cxone"
+    ).config
+    assert (named.issuer, named.base_url) == (None, "https://api-na1.niceincontact.com/")
+    found_out = vendor_link(_settings(issuer=f"{ISSUER}/path", login_url=f"{ISSUER}{KEY}"), "cxone").config
+    assert found_out.issuer == Issuer(url=f"{ISSUER}/path")
+    assert found_out.base_url == f"{ISSUER}/"

@@ -1,0 +1,174 @@
+"""Whatever goes wrong at the vendor ends in the right data or in one error of the tree; nothing is half believed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import redis.asyncio
+
+from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.upstream.errors import (
+    AmbiguousSubmit,
+    JobFailed,
+    JobGone,
+    JobOverdue,
+    UpstreamFaulted,
+)
+from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
+from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline_tests.vendors import workbench as bench
+from cache_pipeline_tests.vendors.genesys.test_details import rows_report
+from cache_pipeline_tests.vendors.workbench import DAY, INSTANT, Vendor, all_pages, genesys_report, simulated
+
+SMALL = INSTANT.model_copy(update={"conversations_per_working_day": 80, "genesys_default_page_size": 5})
+REPORTS = {"figures": genesys_report(), "rows": rows_report("conversations")}
+
+
+@pytest.fixture(autouse=True)
+def _brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the vendor does not say how long to wait, a minute is short."""
+    monkeypatch.setattr(bench, "QuotaPolicy", partial(QuotaPolicy, default_pause_seconds=0.2))
+
+
+@asynccontextmanager
+async def _vendor(shared_redis: redis.asyncio.Redis) -> AsyncIterator[Vendor]:
+    async with simulated(shared_redis, SMALL) as vendor:
+        yield vendor
+
+
+async def _rows(vendor: Vendor, kind: str, step: str = "", faults: dict[str, Any] | None = None) -> list[Any]:
+    """The rows of a day, with faults set right before a step of asking for them."""
+    report = REPORTS[kind]
+
+    async def strike(now: str) -> None:
+        if now == step:
+            (await vendor.admin.post("/simulator/faults", json=faults)).raise_for_status()
+
+    await strike("submit")
+    job = await vendor.genesys.submit(report, DAY, Lane.scheduled)
+    await strike("poll")
+    assert (await vendor.genesys.status(job)).done
+    await strike("page")
+    pages = await all_pages(vendor.genesys, job, report)
+    left = (await vendor.admin.get("/simulator/faults")).json()
+    assert not any(left[name] for name in (faults or {}) if name not in ("server_error_status", *_SECONDS))
+    return sorted(pa.concat_tables([page.rows for page in pages]).to_pylist(), key=str)
+
+
+_SECONDS = ("throttle_seconds", "slow_seconds")
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"), [("rows", "submit"), ("rows", "poll"), ("rows", "page"), ("figures", "submit")]
+)
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"throttle": 1, "throttle_seconds": 1},
+        {"reject_with_429": 1},
+        {"unauthorized": 1},
+        {"revoke_tokens": 1},
+        {"slow_bodies": 1, "slow_seconds": 0.2},
+    ],
+    ids=lambda faults: next(iter(faults)),
+)
+async def test_what_the_vendor_lets_be_asked_again_ends_in_the_right_data(
+    shared_redis: redis.asyncio.Redis, kind: str, step: str, faults: dict[str, Any]
+) -> None:
+    async with _vendor(shared_redis) as vendor:
+        assert await _rows(vendor, kind, step, faults) == await _rows(vendor, kind) != []
+
+
+@pytest.mark.parametrize("step", ["poll", "page"])
+@pytest.mark.parametrize(
+    "faults",
+    [{"server_errors": 1, "server_error_status": status} for status in (500, 502, 503, 504)] + [{"resets": 1}],
+    ids=str,
+)
+async def test_polls_and_pages_are_asked_again_when_the_vendor_fails(
+    shared_redis: redis.asyncio.Redis, step: str, faults: dict[str, Any]
+) -> None:
+    async with _vendor(shared_redis) as vendor:
+        assert await _rows(vendor, "rows", step, faults) == await _rows(vendor, "rows") != []
+
+
+@pytest.mark.parametrize(
+    ("faults", "error"),
+    [
+        ({"server_errors": 1, "server_error_status": 500}, UpstreamFaulted),
+        ({"server_errors": 1, "server_error_status": 502}, AmbiguousSubmit),
+        ({"server_errors": 1, "server_error_status": 503}, AmbiguousSubmit),
+        ({"server_errors": 1, "server_error_status": 504}, AmbiguousSubmit),
+        ({"resets": 1}, AmbiguousSubmit),
+        ({"truncate_bodies": 1}, SchemaMismatch),
+    ],
+    ids=str,
+)
+async def test_a_submit_that_may_have_been_taken_is_not_sent_twice(
+    shared_redis: redis.asyncio.Redis, faults: dict[str, Any], error: type[Exception]
+) -> None:
+    async with _vendor(shared_redis) as vendor:
+        with pytest.raises(error):
+            await _rows(vendor, "rows", "submit", faults)
+        submits = await vendor.calls("POST /api/v2/analytics/conversations/details/jobs")
+    assert sum(submits.values()) == 1
+
+
+@pytest.mark.parametrize(("kind", "step"), [("rows", "poll"), ("rows", "page"), ("figures", "page")])
+async def test_half_a_json_is_refused_and_not_half_believed(
+    shared_redis: redis.asyncio.Redis, kind: str, step: str
+) -> None:
+    async with _vendor(shared_redis) as vendor:
+        with pytest.raises(SchemaMismatch, match="not JSON"):
+            await _rows(vendor, kind, step, {"truncate_bodies": 1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "error"),
+    [
+        ("rows", "fail_jobs", JobFailed),
+        ("figures", "fail_jobs", JobFailed),
+        ("rows", "vanish_jobs", JobGone),
+        ("figures", "vanish_jobs", JobGone),
+        ("rows", "expire_jobs", JobGone),
+    ],
+)
+async def test_a_job_that_does_not_end_well_is_one_clear_error(
+    shared_redis: redis.asyncio.Redis, kind: str, fault: str, error: type[JobFailed]
+) -> None:
+    # Of more than one page, so that a result can expire while it is read.
+    long_results = SMALL.model_copy(update={"conversations_per_working_day": 2500})
+    async with simulated(shared_redis, long_results) as vendor:
+        with pytest.raises(error) as failed:
+            await _rows(vendor, kind, "submit", {fault: 1})
+    assert type(failed.value) is error
+
+
+async def test_a_job_that_hangs_is_given_up_at_its_deadline_and_can_be_deleted(
+    shared_redis: redis.asyncio.Redis,
+) -> None:
+    pacing = Pacing(PollPolicy.guide, guide=Guide(first=0.01, cap=0.05))
+    async with _vendor(shared_redis) as vendor:
+        await vendor.admin.post("/simulator/faults", json={"hang_jobs": 1})
+        job = await vendor.genesys.submit(REPORTS["rows"], DAY, Lane.scheduled)
+        with pytest.raises(JobOverdue):
+            await pacing.finished("day", lambda: vendor.genesys.status(job), deadline=0.2)
+        await vendor.genesys.cancel(job)
+        with pytest.raises(JobFailed, match="it is CANCELLED"):
+            await vendor.genesys.status(job)
+
+
+async def test_what_the_vendor_corrects_after_its_watermark_comes_when_it_is_asked_again(
+    shared_redis: redis.asyncio.Redis,
+) -> None:
+    async with _vendor(shared_redis) as vendor:
+        before = await _rows(vendor, "rows")
+        (await vendor.admin.post("/simulator/restatements", json={"day": "2024-06-10"})).raise_for_status()
+        after = await _rows(vendor, "rows")
+    talk = [{row["conversation_id"]: row["t_talk"] for row in rows} for rows in (before, after)]
+    longer = [name for name, length in talk[0].items() if talk[1][name] > length]
+    assert talk[0].keys() == talk[1].keys()
+    assert 0 < len(longer) < 0.2 * len(before)

@@ -1,0 +1,182 @@
+"""A vendor's answer that is not what it must be is refused by name, whatever is wrong with it, and never half read."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.upstream.errors import UpstreamRefused
+from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.vendors.base import Platform
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline_tests.vendors.workbench import DAY, all_pages, genesys_report, held_job, reportdata_report, said
+
+GOOD_ROW = {
+    "intervalStart": "2024-06-10T00:00:00.000Z",
+    "intervalEnd": "2024-06-10T01:00:00.000Z",
+    "queueId": "q",
+    "mediaType": "voice",
+    "offered": 3,
+    "handleMs": 200,
+}
+GOOD_BUCKET = {
+    "interval": "2024-06-10T00:00:00.000Z/2024-06-10T01:00:00.000Z",
+    "metrics": [{"metric": "nOffered", "stats": {"count": 3}}],
+}
+REPORTS = {ReportData: reportdata_report(), Genesys: genesys_report()}
+PLATFORMS = pytest.mark.parametrize("platform", [ReportData, Genesys])
+
+
+async def _pages(platform: type[ReportData] | type[Genesys], response: httpx.Response) -> int:
+    async with said(lambda _: response) as client:
+        return len(await all_pages(platform(client), held_job(), REPORTS[platform]))
+
+
+async def _rows(**changes: Any) -> int:
+    row = {name: value for name, value in (GOOD_ROW | changes).items() if value is not ...}
+    return await _pages(ReportData, httpx.Response(200, json={"rows": [row]}))
+
+
+async def _bucket(**changes: Any) -> int:
+    bucket = {name: value for name, value in (GOOD_BUCKET | changes).items() if value is not ...}
+    body = {"results": [{"group": {"queueId": "q", "mediaType": "voice"}, "data": [bucket]}]}
+    return await _pages(Genesys, httpx.Response(200, json=body))
+
+
+async def test_the_rows_that_the_other_tests_spoil_are_good() -> None:
+    assert await _rows() == 1
+    assert await _bucket() == 1
+
+
+@PLATFORMS
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"<html>Bad gateway</html>", b'{"rows": [{"offered"', b'{"rows": []', b"\xff\xfe{}"),
+        *(b"[]", b"null", b'"rows"', b"7"),
+    ],
+)
+async def test_a_body_that_is_no_whole_json_object_is_refused_with_its_path(
+    platform: type[ReportData] | type[Genesys], body: bytes
+) -> None:
+    with pytest.raises(SchemaMismatch, match=r"job-1/results .*(not JSON|where an object was expected)"):
+        await _pages(platform, httpx.Response(200, content=body))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"offered": ...}, r"lacks \['offered'\]"),
+        ({"colour": "red"}, r"unknown \['colour'\]"),
+        ({"offered": ..., "offred": 3}, r"lacks \['offered'\] and has unknown \['offred'\]"),
+        ({"offered": None}, "offered is null"),
+        ({"offered": "3"}, "offered is not int64"),
+        ({"offered": True}, "offered holds a boolean"),
+        ({"offered": 2.5}, "offered"),
+        ({"offered": 2**70}, "offered is not int64"),
+        ({"queueId": 7}, "queue_id is not string"),
+        ({"intervalStart": ...}, "intervalStart is missing"),
+        ({"intervalStart": 1718000000}, "intervalStart is int"),
+        ({"intervalEnd": None}, "intervalEnd is missing"),
+        ({"intervalStart": "yesterday"}, "intervalStart.*yesterday"),
+        ({"intervalEnd": "2024-06-10T01:00:00"}, "intervalEnd.*offset"),
+    ],
+)
+async def test_a_reportdata_row_that_is_not_as_declared_is_refused_by_column(
+    changes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(SchemaMismatch, match=problem):
+        await _rows(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"interval": ...}, "interval is missing"),
+        ({"interval": "2024-06-10T00:00:00Z"}, "interval.*open"),
+        ({"interval": "2024-06-10T01:00:00Z/2024-06-10T00:00:00Z"}, "interval.*reversed"),
+        ({"interval": "now/later"}, "interval.*now"),
+        ({"metrics": "nOffered"}, "metrics is str where a list"),
+        ({"metrics": ["nOffered"]}, "metrics is str where an object"),
+        ({"metrics": [{"stats": {}}]}, "metric is missing"),
+        ({"metrics": [{"metric": "nOffered", "stats": []}]}, "stats is list where an object"),
+        ({"metrics": [{"metric": "nOffered", "stats": {"count": None}}]}, "without its count: there is nothing"),
+        ({"metrics": [{"metric": "nOffered", "stats": {"count": "many"}}]}, "n_offered is not int64"),
+        ({"metrics": [{"metric": "nOffered", "stats": {"count": 1.5}}]}, "n_offered"),
+    ],
+)
+async def test_a_genesys_bucket_that_is_not_as_documented_is_refused_by_field(
+    changes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(SchemaMismatch, match=problem):
+        await _bucket(**changes)
+
+
+@pytest.mark.parametrize(("platform", "field"), [(ReportData, "rows"), (Genesys, "results")])
+@pytest.mark.parametrize("value", [{}, "", 0, False, "rows", 3])
+async def test_something_else_in_place_of_the_rows_is_not_taken_for_no_rows(
+    platform: type[ReportData] | type[Genesys], field: str, value: object
+) -> None:
+    with pytest.raises(SchemaMismatch, match=rf"{field} is \w+ where a list was expected"):
+        await _pages(platform, httpx.Response(200, json={field: value}))
+
+
+@PLATFORMS
+@pytest.mark.parametrize("cursors", [["a", "a"], ["a", "b", "a"], ["a", "b", "c", "b"]])
+async def test_a_cursor_that_does_not_move_on_ends_the_reading(
+    platform: type[ReportData] | type[Genesys], cursors: list[str]
+) -> None:
+    given = iter(cursors)
+    async with said(lambda _: httpx.Response(200, json={"cursor": next(given)})) as client:
+        with pytest.raises(SchemaMismatch, match="its cursor does not move"):
+            await all_pages(platform(client), held_job(), REPORTS[platform])
+
+
+@PLATFORMS
+async def test_a_cursor_that_is_no_text_is_refused(platform: type[ReportData] | type[Genesys]) -> None:
+    with pytest.raises(SchemaMismatch, match="cursor is int"):
+        await _pages(platform, httpx.Response(200, json={"cursor": 2}))
+
+
+async def test_a_watermark_that_is_no_instant_is_refused() -> None:
+    with pytest.raises(SchemaMismatch, match=r"dataAvailabilityDate.*soon"):
+        await _pages(ReportData, httpx.Response(200, json={"rows": [], "dataAvailabilityDate": "soon"}))
+
+
+@PLATFORMS
+@pytest.mark.parametrize("body", [{}, {"id": None, "jobId": None}, {"id": "", "jobId": ""}, {"id": 7, "jobId": 7}])
+async def test_a_submit_that_names_no_job_is_refused(
+    platform: type[ReportData] | type[Genesys], body: dict[str, object]
+) -> None:
+    async with said(lambda _: httpx.Response(200, json=body)) as client:
+        with pytest.raises(SchemaMismatch, match=r"(id|jobId) is"):
+            await platform(client).submit(REPORTS[platform], DAY, Lane.interactive)
+
+
+@PLATFORMS
+@pytest.mark.parametrize("body", [{}, {"status": 3, "state": 3}, {"status": None, "state": None}])
+async def test_a_poll_without_a_state_is_refused(
+    platform: type[ReportData] | type[Genesys], body: dict[str, object]
+) -> None:
+    async with said(lambda _: httpx.Response(200, json=body)) as client:
+        with pytest.raises(SchemaMismatch, match=r"(status|state) is"):
+            await platform(client).status(held_job())
+
+
+@PLATFORMS
+async def test_a_refusal_of_any_call_names_the_call_and_the_vendors_words(
+    platform: type[ReportData] | type[Genesys],
+) -> None:
+    words = {"code": "not.authorized", "message": "You are missing a permission: analytics:view", "contextId": "c-1"}
+    report = REPORTS[platform]
+    async with said(lambda _: httpx.Response(403, json=words)) as client:
+        asks: Platform = platform(client)
+        for call in (
+            asks.submit(report, DAY, Lane.interactive),
+            asks.status(held_job("/jobs/job-1")),
+            all_pages(asks, held_job("/jobs/job-1"), report),
+        ):
+            with pytest.raises(UpstreamRefused, match=r"403: You are missing a permission.*not\.authorized.*c-1"):
+                await call

@@ -1,0 +1,220 @@
+"""What a platform says of a declaration before anything is sent: its mistakes, and the columns it will have."""
+
+from typing import Any
+
+import pytest
+
+from cache_pipeline.bootstrap import review
+from cache_pipeline.query.schema import Column, Fold, Kind
+from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.metrics import OBSERVATIONS
+from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline_tests.vendors.workbench import genesys_report, reportdata_report
+
+
+def _both(queue: str, *media: str) -> dict[str, Any]:
+    return {
+        "predicates": [
+            {"dimension": "queueId", "values": [queue]},
+            {"dimension": "mediaType", "values": list(media)},
+        ]
+    }
+
+
+def _filters(operator: str) -> dict[str, Any]:
+    return {"predicates": [{"dimension": "queueId", "operator": operator, "values": ["a"]}]}
+
+
+def test_declarations_without_a_mistake_pass() -> None:
+    assert list(ReportData.review(reportdata_report(filters=_filters("notIn")))) == []
+    assert list(Genesys.review(genesys_report(filters=_filters("in"), delivery="sync"))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "problem"),
+    [
+        ({"granularity": "PT2H"}, "granularity", "PT2H has no timeGrouping: use PT15M, PT30M, PT1H, P1D, P1W, P1M"),
+        ({"delivery": "sync"}, "delivery", "by job only: leave it out, or write async"),
+    ],
+)
+def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
+    changes: dict[str, Any], field: str, problem: str
+) -> None:
+    ((found, text),) = ReportData.review(reportdata_report(**changes))
+    assert found == field
+    assert problem in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "problem"),
+    [
+        ({"query_type": "letters"}, "query_type", "'letters' is not an aggregates family: use conversations, users"),
+        (
+            {"query_type": "users", "metrics": ["tTalk"], "group_by": []},
+            "metrics",
+            "of users there are tSystemPresence",
+        ),
+        ({"query_type": "users", "metrics": ["tSystemPresence"]}, "group_by", "grouped by userId alone"),
+        (
+            {"rows": "segments", "group_by": [], "metrics": ["tTalk"], "tiers": ["history"]},
+            "metrics",
+            "segments have tSegmentDuration",
+        ),
+        (
+            {"rows": "presence", "group_by": [], "metrics": ["tSystemPresence"], "tiers": ["history"]},
+            "query_type",
+            "asked of users",
+        ),
+        (
+            {"rows": "conversations", "group_by": [], "delivery": "sync", "tiers": ["history"]},
+            "delivery",
+            "extracted by job",
+        ),
+        ({"filters": _filters("notIn")}, "filters", "no notIn: list the values to keep with operator in"),
+        ({"metrics": ["nOffered", "xOffered", "handleTime"]}, "metrics", "xOffered: Genesys metrics start with n"),
+        (
+            {"metrics": ["nOffered", "oInteracting", "oWaiting"]},
+            "metrics",
+            "oInteracting, oWaiting: aggregates of conversations have oAudioMessageCount, ",
+        ),
+        (
+            {"metrics": ["oWaiting"]},
+            "metrics",
+            "declare counts (n) and durations (t) of what happened, such as nOffered",
+        ),
+        (
+            {"metrics": ["oServiceTarget"], "volume_metric": "oServiceTarget"},
+            "volume_metric",
+            "oServiceTarget counts no events",
+        ),
+        (
+            {"query_type": "users", "group_by": [], "metrics": ["tSystemPresence"], "volume_metric": "tSystemPresence"},
+            "volume_metric",
+            "name a count (n), or a duration (t)",
+        ),
+        (
+            {"query_type": "users", "group_by": [], "metrics": ["oOnQueueUsers"]},
+            "metrics",
+            "users have no observations",
+        ),
+        (
+            {"query_type": "flows", "group_by": [], "metrics": ["nFlow", "oServiceLevel"]},
+            "metrics",
+            "oServiceLevel: aggregates of flows have oFlowMilestone;",
+        ),
+        (
+            {"query_type": "actions", "group_by": [], "metrics": ["oAnything"]},
+            "metrics",
+            "oAnything: aggregates of actions have no observations;",
+        ),
+    ],
+)
+def test_genesys_names_what_it_cannot_do_and_how_to_mend_it(changes: dict[str, Any], field: str, problem: str) -> None:
+    ((found, text),) = Genesys.review(genesys_report(**changes))
+    assert found == field
+    assert problem in text
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    fields = [field for field, _ in ReportData.review(reportdata_report(granularity="PT2H", delivery="sync"))]
+    assert fields == ["granularity", "delivery"]
+
+
+def test_a_platform_that_is_not_known_is_named_with_those_that_are() -> None:
+    ((field, problem),) = review(reportdata_report(platform="cxtwo"))
+    assert field == "platform"
+    assert problem == "'cxtwo' is not known: use genesys, reportdata, cxone"
+
+
+def test_reportdata_columns_are_text_dimensions_and_whole_numbers() -> None:
+    assert ReportData.columns(reportdata_report(metrics=["waitMs", "answeredWithinTarget"])) == (
+        Column("media_type", Kind.dimension, nullable=True, source="mediaType"),
+        Column("queue_id", Kind.dimension, nullable=True, source="queueId"),
+        Column("answered_within_target", Kind.integer, source="answeredWithinTarget", fold=Fold.sum),
+        Column("wait_ms", Kind.integer, source="waitMs", fold=Fold.sum),
+    )
+
+
+def test_genesys_columns_are_the_statistics_that_each_kind_of_metric_has() -> None:
+    columns = Genesys.columns(genesys_report(group_by=["queueId"], metrics=["nOffered", "tHandle", "oServiceLevel"]))
+    assert [(column.name, column.kind, column.nullable) for column in columns] == [
+        ("queue_id", Kind.dimension, True),
+        ("n_offered", Kind.integer, False),
+        ("o_service_level_numerator", Kind.number, False),
+        ("o_service_level_denominator", Kind.number, False),
+        ("t_handle_count", Kind.integer, False),
+        ("t_handle_sum", Kind.number, False),
+        ("t_handle_min", Kind.number, True),
+        ("t_handle_max", Kind.number, True),
+    ]
+    assert {column.description for column in columns if column.name.startswith("t_handle_m")} == {
+        "min of tHandle",
+        "max of tHandle",
+    }
+
+
+def test_column_names_do_not_depend_on_the_order_of_the_declaration() -> None:
+    one = genesys_report(metrics=["tHandle", "nOffered"], group_by=["queueId", "mediaType"])
+    other = genesys_report(metrics=["nOffered", "tHandle"], group_by=["mediaType", "queueId"])
+    assert Genesys.columns(one) == Genesys.columns(other)
+
+
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        ({"predicates": [{"dimension": "queueId", "operator": "exists"}]}, ""),
+        ({"predicates": [{"dimension": "queueId", "values": ["a", None]}]}, ""),
+        ({"type": "or", "clauses": [_both("a", "voice"), _both("b", "chat")]}, ""),
+        ({"type": "or", "clauses": [_both("a", "voice", "chat"), _both("b", "chat")]}, "three"),
+    ],
+)
+def test_genesys_takes_nested_filters_that_fit_its_two_levels(filters: dict[str, Any], told: str) -> None:
+    problems = list(Genesys.review(genesys_report(filters=filters, delivery="sync")))
+    assert [field for field, _ in problems] == (["filters"] if told else [])
+    assert all(told in problem for _, problem in problems)
+
+
+def test_reportdata_takes_one_level_of_values() -> None:
+    for filters in (
+        {"type": "or", "clauses": [_both("a", "voice"), _both("b", "chat")]},
+        {"predicates": [{"dimension": "queueId", "operator": "exists"}]},
+    ):
+        assert [field for field, _ in ReportData.review(reportdata_report(filters=filters))] == ["filters"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "statistics"),
+    [
+        ("oServiceLevel", [("numerator", False, Fold.sum), ("denominator", False, Fold.sum)]),
+        ("oMediaCount", [(name, True, Fold.none) for name in ("count", "sum", "min", "max")]),
+    ],
+)
+def test_an_observation_has_the_statistics_of_its_kind_and_adds_up_only_where_that_is_known(
+    metric: str, statistics: list[tuple[str, bool, Fold]]
+) -> None:
+    columns = Genesys.columns(genesys_report(group_by=[], metrics=[metric]))
+    stem = {"oServiceLevel": "o_service_level", "oMediaCount": "o_media_count"}[metric]
+    assert [(column.name, column.nullable, column.fold) for column in columns] == [
+        (f"{stem}_{name}", nullable, fold) for name, nullable, fold in statistics
+    ]
+
+
+def test_the_target_of_a_service_is_a_share_that_was_set_and_never_a_sum() -> None:
+    (column,) = Genesys.columns(genesys_report(group_by=[], metrics=["oServiceTarget"]))
+    assert (column.name, column.kind, column.nullable, column.fold) == (
+        *("o_service_target", Kind.number, True, Fold.none),
+    )
+
+
+@pytest.mark.parametrize(("family", "metrics"), OBSERVATIONS.items())
+def test_every_observation_that_the_vendor_has_can_be_declared(family: str, metrics: tuple[str, ...]) -> None:
+    report = genesys_report(query_type=family, group_by=[], metrics=list(metrics))
+    assert list(Genesys.review(report)) == []
+    assert {column.source for column in Genesys.columns(report)} == set(metrics)
+    assert len({column.name for column in Genesys.columns(report)}) == len(Genesys.columns(report))
+
+
+@pytest.mark.parametrize("metric", ["nConversations", "nDistinctSuggestions", "nCopilotUsers"])
+def test_counts_of_distinct_ones_do_not_add_up(metric: str) -> None:
+    (column,) = Genesys.columns(genesys_report(group_by=[], metrics=[metric]))
+    assert column.fold is Fold.none

@@ -1,0 +1,125 @@
+"""The engine on real servers, with the simulated vendor behind it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from cache_pipeline import bootstrap as engine
+from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
+from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
+from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.upstream.polling import Guide
+from cache_pipeline_tests.query.declared import declared
+
+#: A Tuesday noon; nothing here depends on the machine's date.
+NOON = datetime(2026, 1, 6, 12, tzinfo=UTC)
+REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8)
+
+
+@dataclass
+class SteppedClock:
+    """One time for the vendor and for us; moves when a test says so."""
+
+    at: datetime = NOON
+
+    def now(self) -> float:
+        """Seconds since the epoch, as the simulator wants it."""
+        return self.at.timestamp()
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def move(self, **by: float) -> None:
+        """Let time pass."""
+        self.at += timedelta(**by)
+
+
+@dataclass
+class World:
+    """A running engine, and its vendor's own side."""
+
+    service: ReportService
+    admin: httpx.AsyncClient
+    clock: SteppedClock
+
+    async def submits(self) -> int:
+        """How many queries the vendor has taken."""
+        return (await self.admin.get("/simulator/counters")).json()["summary"]["submits"]
+
+    async def faults(self, **faults: int) -> None:
+        """Set what goes wrong next."""
+        assert (await self.admin.post("/simulator/faults", json=faults)).status_code == 200
+
+    async def truth(self, report: Report, interval: Interval) -> list[list[Any]]:
+        """What the rows of an answer must be."""
+        query = {
+            "interval": str(interval),
+            "granularity": report.granularity,
+            "groupBy": ",".join(report.group_by),
+            "timeZone": report.time_zone,
+        }
+        rows = (await self.admin.get("/simulator/truth", params=query)).json()["rows"]
+        return sorted(
+            [_plain(row["intervalStart"]), _plain(row["intervalEnd"]),
+             *(row[name] for name in report.group_by), row["offered"]] for row in rows
+        )  # fmt: skip
+
+
+def _plain(instant: str) -> str:
+    return instant.replace(".000Z", "Z")
+
+
+class OpenWorld(Protocol):
+    """Opens a world; the changes are the simulator's settings."""
+
+    def __call__(self, *reports: Report, **changes: Any) -> AbstractAsyncContextManager[World]: ...
+
+
+@pytest.fixture
+def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenWorld:
+    """Opens the engine with short jobs and an ample quota."""
+    monkeypatch.setattr(engine, "Guide", partial(Guide, first=0.01, cap=0.05))
+    for name in ("CACHE_PIPELINE_GENESYS__BASE_URL", "CACHE_PIPELINE_REPORTDATA__BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    @asynccontextmanager
+    async def opened(*reports: Report, **changes: Any) -> AsyncIterator[World]:
+        clock = SteppedClock()
+        vendor = {
+            "job_seconds_base": 0.0,
+            "job_seconds_per_1000_cells": 0.0,
+            "reportdata_rate_limit": 10_000,
+            "genesys_rate_limit": 10_000,
+            "token_lifetime_seconds": 10_000_000.0,
+        }
+        with running_simulator(SimulatorSettings(**(vendor | changes)), clock=clock) as url:
+            account = VendorAccount(
+                base_url=url,  # pyright: ignore[reportArgumentType]
+                login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
+                clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
+                requests_per_window=10_000,
+                # A Redis that is emptied grants nothing for so long.
+                window_seconds=0.5,
+            )
+            settings = Settings(
+                postgres_url=SecretStr(postgres_database),
+                redis_url=SecretStr(redis_database),
+                reportdata=account,
+                genesys=account if any(each.platform == "genesys" for each in reports) else None,
+            )
+            await asyncio.to_thread(migrate_history, settings, {each.report: each for each in reports or (REPORT,)})
+            async with open_service(settings) as service, httpx.AsyncClient(base_url=url) as admin:
+                yield World(replace(service, clock=clock), admin, clock)
+
+    return opened
