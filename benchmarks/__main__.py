@@ -47,7 +47,7 @@ def _edge(tell: Tell) -> Result:
 
 
 def _gateway(tell: Tell) -> Result:
-    from benchmarks.gateway.benchmark import measure
+    from benchmarks.api.benchmark import measure
 
     return measure(tell)
 

@@ -31,7 +31,7 @@ from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, arrow_schema, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
@@ -58,8 +58,8 @@ _REPORT = Report.model_validate(
     }
 )
 _COLUMNS = (
-    *(Column(snake_case(name), Kind.dimension, nullable=True) for name in _REPORT.group_by),
-    *(Column(snake_case(name), Kind.integer) for name in _REPORT.metrics),
+    *(Column(snake_case(name), ColumnKind.dimension, nullable=True) for name in _REPORT.group_by),
+    *(Column(snake_case(name), ColumnKind.integer) for name in _REPORT.metrics),
 )
 _NAMES = SQL(", ").join(Identifier(name) for name in ("series", *arrow_schema(_COLUMNS).names))
 _TABLE = SQL("history.conversation_details")

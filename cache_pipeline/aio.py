@@ -13,7 +13,7 @@ T = TypeVar("T")
 _AGAIN_SECONDS = 0.5
 
 
-async def to_the_end(work: Awaitable[T]) -> T:
+async def finish(work: Awaitable[T]) -> T:
     """Wait for some work; a caller who is cancelled leaves only once it has ended, for until then nobody can say what it did."""
     running = asyncio.ensure_future(work)
     try:
@@ -28,7 +28,7 @@ async def to_the_end(work: Awaitable[T]) -> T:
         raise
 
 
-async def in_thread(work: Callable[[], T], threads: Executor | None = None) -> T:
+async def run_in_thread(work: Callable[[], T], threads: Executor | None = None) -> T:
     """Do blocking work in a thread, to its end.
 
     Args:
@@ -36,10 +36,10 @@ async def in_thread(work: Callable[[], T], threads: Executor | None = None) -> T
         threads: whose thread does it; by default one of those that the event loop shares out.
     """
     context = contextvars.copy_context()
-    return await to_the_end(asyncio.get_running_loop().run_in_executor(threads, context.run, work))
+    return await finish(asyncio.get_running_loop().run_in_executor(threads, context.run, work))
 
 
-async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks until they have ended: asyncio and the Redis client may swallow a cancellation that comes as they finish."""
     pending = {task for task in tasks if not task.done()}
     while pending:
@@ -48,7 +48,7 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
 
 
-async def together(work: Iterable[Awaitable[T]]) -> list[T]:
+async def gather_or_cancel(work: Iterable[Awaitable[T]]) -> list[T]:
     """All results; when one fails the others are stopped, for they would be asked for in vain."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
@@ -56,14 +56,14 @@ async def together(work: Iterable[Awaitable[T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
-        await to_the_end(asyncio.gather(*tasks, return_exceptions=True))
+        await finish(asyncio.gather(*tasks, return_exceptions=True))
 
 
 @asynccontextmanager
-async def running(*work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+async def run_in_background(*work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
     """Do some work in the background while the block lasts."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
         yield
     finally:
-        await ended(tasks)
+        await cancel_and_wait(tasks)

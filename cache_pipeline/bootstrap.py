@@ -11,42 +11,42 @@ from datetime import UTC, datetime, timedelta
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from cache_pipeline.fetch.write_events import OnKeep, keep_no_record
+from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.declarations import read_reports
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, unusable_names
-from cache_pipeline.rows.arrow_memory import use_frugal_allocator
+from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
 from cache_pipeline.service.report_service import News, ReportService
 from cache_pipeline.settings import Settings, SettingsError, VendorAccount
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.postgres.ledger import open_ledger
 from cache_pipeline.storage.postgres.schemas import HistoryRefused, HistoryUnavailable
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.redis.hot import HotTier
-from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.upstream.client import upstream_client, upstream_quota
 from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
-from cache_pipeline.upstream.discovery import Discover
+from cache_pipeline.upstream.discovery import DiscoverAddresses
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import LoginRequest, client_credentials_login
-from cache_pipeline.upstream.polling import DurationStore, Guide, Pacing, PollPolicy
+from cache_pipeline.upstream.polling import DurationStore, GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
-from cache_pipeline.vendors.base import Capabilities, Platform
-from cache_pipeline.vendors.cxone.adapter import Cxone, access_key_login
+from cache_pipeline.vendors.base import Capabilities, VendorAdapter
+from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
 from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.regions import region_address
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 
-_PLATFORMS: Mapping[str, type[Genesys] | type[ReportData] | type[Cxone]] = {
-    platform.name: platform for platform in (Genesys, ReportData, Cxone)
+_PLATFORMS: Mapping[str, type[GenesysAdapter] | type[ReportDataAdapter] | type[CxoneAdapter]] = {
+    platform.name: platform for platform in (GenesysAdapter, ReportDataAdapter, CxoneAdapter)
 }
 #: Where a vendor has a login of its own; else client credentials.
-_LOGINS: Mapping[str, LoginRequest] = {Cxone.name: access_key_login}
-_DISCOVERIES: Mapping[str, Discover] = {Cxone.name: discover_cxone}
+_LOGINS: Mapping[str, LoginRequest] = {CxoneAdapter.name: access_key_login}
+_DISCOVERIES: Mapping[str, DiscoverAddresses] = {CxoneAdapter.name: discover_cxone}
 
 
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ _RESERVE = 3
 _REDIS_CONNECT_SECONDS, _REDIS_ANSWER_SECONDS = 2.0, 5.0
 
 
-def review(report: Report) -> Iterable[tuple[str, str]]:
+def review_declaration(report: Report) -> Iterable[tuple[str, str]]:
     """What the platforms have to say against a declaration, as (field, problem)."""
     if report.platform not in _PLATFORMS:
         yield "platform", f"{report.platform!r} is not known: use {', '.join(_PLATFORMS)}"
@@ -78,13 +78,13 @@ def report_schema_text() -> str:
     return report_json_schema_text(_PLATFORMS)
 
 
-def declared_reports(settings: Settings) -> dict[str, Report]:
+def load_reports(settings: Settings) -> dict[str, Report]:
     """The reports of the settings' folder, held against their platforms.
 
     Raises:
         DeclarationError: with every mistake.
     """
-    return read_reports(settings.reports_dir, review)
+    return read_reports(settings.reports_dir, review_declaration)
 
 
 def report_columns(report: Report) -> tuple[Column, ...]:
@@ -105,15 +105,17 @@ def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
     migrate(settings.required_postgres_url(), [(report, report_columns(report)) for report in reports.values()])
 
 
-def outdated_history(settings: Settings, reports: Mapping[str, Report]) -> list[str]:
+def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> list[str]:
     """What ``migrate_history`` would do, in words.
 
     Raises:
         SettingsError, DeclarationConflict, HistoryUnavailable: as it does.
     """
-    from cache_pipeline.storage.postgres.migrate import outdated
+    from cache_pipeline.storage.postgres.migrate import pending_changes
 
-    return outdated(settings.required_postgres_url(), [(each, report_columns(each)) for each in reports.values()])
+    return pending_changes(
+        settings.required_postgres_url(), [(each, report_columns(each)) for each in reports.values()]
+    )
 
 
 def edge_tier(settings: Settings) -> EdgeTier:
@@ -158,7 +160,7 @@ def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabi
 
 
 @dataclass(frozen=True)
-class VendorLink:
+class VendorConnection:
     """How one vendor account is reached and logged in to.
 
     Attributes:
@@ -170,8 +172,8 @@ class VendorLink:
 
     config: UpstreamConfig
     login_request: LoginRequest
-    discover: Discover | None
-    platform: type[Genesys] | type[ReportData] | type[Cxone]
+    discover: DiscoverAddresses | None
+    platform: type[GenesysAdapter] | type[ReportDataAdapter] | type[CxoneAdapter]
 
     def door(self, redis: Redis, retries: RetryPolicy | None = None) -> httpx.AsyncClient:
         """A client of the vendor, to be closed by whoever uses it; by default as patient as ever."""
@@ -179,7 +181,7 @@ class VendorLink:
         return upstream_client(config, redis, login_request=self.login_request, discover=self.discover)
 
 
-def vendor_link(settings: Settings, name: str) -> VendorLink:
+def connect_vendor(settings: Settings, name: str) -> VendorConnection:
     """The link of an account that the settings have.
 
     Raises:
@@ -187,7 +189,7 @@ def vendor_link(settings: Settings, name: str) -> VendorLink:
     """
     platform = _PLATFORMS[name]
     config = _upstream_config(name, settings.accounts()[name], platform.capabilities)
-    return VendorLink(config, _LOGINS.get(name, client_credentials_login), _DISCOVERIES.get(name), platform)
+    return VendorConnection(config, _LOGINS.get(name, client_credentials_login), _DISCOVERIES.get(name), platform)
 
 
 @asynccontextmanager
@@ -207,7 +209,7 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[Quot
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, on_keep: OnKeep = keep_no_record, declared: Sequence[Report] = ()
+    settings: Settings, on_keep: OnStored = ignore_stored, declared: Sequence[Report] = ()
 ) -> AsyncGenerator[ReportService]:
     """The engine, connected; everything it opened is closed at the end.
 
@@ -219,7 +221,7 @@ async def open_service(
     Raises:
         SettingsError: a URL is missing.
     """
-    use_frugal_allocator()
+    use_low_memory_allocator()
     async with AsyncExitStack() as stack:
         pool = BlockingConnectionPool.from_url(
             settings.required_redis_url(),
@@ -230,17 +232,17 @@ async def open_service(
             socket_timeout=_REDIS_ANSWER_SECONDS,
         )
         redis = await stack.enter_async_context(Redis.from_pool(pool))
-        platforms: dict[str, Platform] = {}
-        pacings: dict[str, Pacing] = {}
+        platforms: dict[str, VendorAdapter] = {}
+        pacings: dict[str, JobPoller] = {}
         for name, account in settings.accounts().items():
             if account.is_open:
                 _log.warning("%s: plain_http is set, so client secrets and access tokens go unencrypted", name)
-            client = await stack.enter_async_context(vendor_link(settings, name).door(redis))
+            client = await stack.enter_async_context(connect_vendor(settings, name).door(redis))
             platforms[name] = _PLATFORMS[name](client)
-            pacings[name] = Pacing(
+            pacings[name] = JobPoller(
                 PollPolicy(account.poll_policy),
                 DurationStore(redis, name),
-                Guide(),
+                GuideSchedule(),
                 deadline=account.job_deadline_seconds,
             )
         yield ReportService(
@@ -248,8 +250,8 @@ async def open_service(
             history=stack.enter_context(open_history(settings.required_postgres_url())),
             hot=HotTier(redis),
             ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
-            flights=await stack.enter_async_context(Flights(redis)),
-            sharing=await stack.enter_async_context(Sharing[Answer | None, News]()),
+            flights=await stack.enter_async_context(SingleFlight(redis)),
+            sharing=await stack.enter_async_context(Coalescer[Answer | None, News]()),
             redis=redis,
             clock=utc_now,
             tenant=settings.tenant,
@@ -268,7 +270,7 @@ _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 10.0
 
 
-def migrate_when_there(
+def migrate_when_available(
     settings: Settings,
     reports: Mapping[str, Report],
     *,

@@ -17,9 +17,9 @@ from obstore.store import ObjectStore
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import rows_within
 from cache_pipeline.query.zones import time_zone
-from cache_pipeline.storage.published.files import checked_rows
+from cache_pipeline.storage.published.files import read_checked_rows
 from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
-from cache_pipeline.storage.published.object_store import EdgeStoreError, reading_store, told
+from cache_pipeline.storage.published.object_store import EdgeStoreError, describe_error, reading_store
 
 __all__ = ["EdgeStoreError", "Manifest", "read", "read_manifest"]
 
@@ -123,7 +123,7 @@ def _file(url: str, store: ObjectStore, file: DataFile, columns: Sequence[str] |
     body = _get(url, store, file.path)
     if body is None:
         raise _FileGone(f"{url}/{file.path} is missing: tell the publisher to run cache-pipeline edge verify")
-    return checked_rows(file, body, columns)
+    return read_checked_rows(file, body, columns)
 
 
 def _manifest(url: str, store: ObjectStore) -> Manifest:
@@ -142,4 +142,4 @@ def _get(url: str, store: ObjectStore, path: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (BaseError, OSError) as error:
-        raise told(url, f"reading {path}", error) from error
+        raise describe_error(url, f"reading {path}", error) from error

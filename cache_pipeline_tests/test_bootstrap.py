@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from cache_pipeline.bootstrap import migrate_when_there
+from cache_pipeline.bootstrap import migrate_when_available
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.schemas import HistoryRefused, HistoryUnavailable
 
@@ -27,7 +27,7 @@ class Time:
 
 def waits(url, time, seconds=120.0):
     settings = Settings(postgres_url=SecretStr(url), startup_seconds=seconds)
-    migrate_when_there(settings, {}, sleep=time.sleep, clock=lambda: time.now)
+    migrate_when_available(settings, {}, sleep=time.sleep, clock=lambda: time.now)
 
 
 def changed(url, **parts):

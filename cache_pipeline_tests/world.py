@@ -19,7 +19,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.upstream.polling import Guide
+from cache_pipeline.upstream.polling import GuideSchedule
 from cache_pipeline_tests.query.declared import declared
 
 #: A Tuesday noon; nothing here depends on the machine's date.
@@ -89,7 +89,7 @@ class OpenWorld(Protocol):
 @pytest.fixture
 def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenWorld:
     """Opens the engine with short jobs and an ample quota."""
-    monkeypatch.setattr(engine, "Guide", partial(Guide, first=0.01, cap=0.05))
+    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first=0.01, cap=0.05))
     for name in ("CACHE_PIPELINE_GENESYS__BASE_URL", "CACHE_PIPELINE_REPORTDATA__BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 

@@ -11,14 +11,14 @@ import httpx
 from pydantic import HttpUrl, SecretStr
 from redis import Redis
 
-from benchmarks.gateway import targets
-from benchmarks.gateway.load import Asking, Load, crowd
-from benchmarks.gateway.servers import Running, free_port, nginx_cache, process_of
+from benchmarks.api import targets
+from benchmarks.api.load import Asking, Load, crowd
+from benchmarks.api.servers import Running, free_port, nginx_cache, process_of
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
-from cache_pipeline.api.auth import KeyStore, Principal
+from cache_pipeline.api.auth import ApiKeyStore, Principal
 from cache_pipeline.api.jobs.job_store import connection_pool
-from cache_pipeline.bootstrap import declared_reports, migrate_history
+from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.settings import ClientCredentials, GatewaySettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
@@ -63,7 +63,7 @@ def measure(tell: Tell) -> Result:
             )
         )
         settings = deployment(stores.postgres_url, stores.redis_url, vendor, folder)
-        migrate_history(settings, declared_reports(settings))
+        migrate_history(settings, load_reports(settings))
         headers = {"Authorization": f"Bearer {asyncio.run(_key(settings))}"}
         ours = stack.enter_context(process_of(targets.gateway, settings))
         stack.enter_context(process_of(targets.worker, settings))
@@ -103,7 +103,7 @@ def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> 
 
 async def _key(settings: Settings) -> str:
     async with connection_pool(settings.required_postgres_url(), 1) as pool:
-        return await KeyStore(pool).create("benchmark", Principal("", settings.tenant, None, Lane.interactive))
+        return await ApiKeyStore(pool).create("benchmark", Principal("", settings.tenant, None, Lane.interactive))
 
 
 def _filled(url: str, headers: dict[str, str]) -> bytes:

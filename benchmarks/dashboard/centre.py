@@ -10,7 +10,7 @@ import pyarrow as pa
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, arrow_schema, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, snake_case
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.page import publish_page
 
@@ -82,8 +82,8 @@ def _day(report: Report, day: date, queues: int, random: np.random.Generator) ->
             _placed(columns, start, end, queue)
     schema = arrow_schema(
         (
-            Column("queue_id", Kind.dimension, nullable=True),
-            *(Column(snake_case(name), Kind.integer) for name in _METRICS),
+            Column("queue_id", ColumnKind.dimension, nullable=True),
+            *(Column(snake_case(name), ColumnKind.integer) for name in _METRICS),
         )
     )
     return span, pa.Table.from_arrays(

@@ -13,16 +13,16 @@ from urllib.parse import quote
 import httpx
 from pydantic import SecretStr
 
-from benchmarks.gateway import targets
-from benchmarks.gateway.benchmark import REPORT, deployment
-from benchmarks.gateway.servers import Running, process_of
+from benchmarks.api import targets
+from benchmarks.api.benchmark import REPORT, deployment
+from benchmarks.api.servers import Running, process_of
 from benchmarks.jobs.rabbitmq import rabbitmq
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
 from cache_pipeline.api.jobs.job import JobState
 from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
-from cache_pipeline.api.monitoring.status_queries import Standing
-from cache_pipeline.bootstrap import declared_reports, migrate_history
+from cache_pipeline.api.monitoring.status_queries import StatusQueries
+from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.settings import GatewaySettings, JobSettings, Settings
 from cache_pipeline.simulator import SimulatorSettings
@@ -58,7 +58,7 @@ def measure(tell: Tell) -> Result:
                 "jobs": JobSettings(queue_url=SecretStr(broker), at_once=_AT_ONCE),
             }
         )
-        migrate_history(settings, declared_reports(settings))
+        migrate_history(settings, load_reports(settings))
         gateway = stack.enter_context(process_of(targets.gateway, settings))
         workers = [stack.enter_context(process_of(targets.worker, settings)) for _ in range(_WORKERS)]
         return asyncio.run(_run(tell, settings, gateway.told, vendor, workers))
@@ -85,7 +85,7 @@ async def _run(tell: Tell, settings: Settings, url: str, vendor: str, workers: l
             os.kill(workers[0].pid, signal.SIGKILL)
             counts = await _until(jobs, _JOBS, tell)
             took = time.perf_counter() - started
-            for kind, count in (await Standing(pool).trouble()).failed.items():
+            for kind, count in (await StatusQueries(pool).trouble()).failed.items():
                 tell(f"{count} jobs failed: {kind}")
             async with pool.connection() as connection:
                 [noted] = await (await connection.execute(_NOTED)).fetchall()

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.gateway.servers import free_port
+from benchmarks.api.servers import free_port
 from benchmarks.result import BenchmarkError
 
 _PATIENCE = 90.0

@@ -15,9 +15,9 @@ from typing import Any
 from benchmarks.keys.guide import guide_key
 from benchmarks.keys.spellings import meanings, spelled
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
-from cache_pipeline.query.payload import resolved
+from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.report import Report
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 
 _MEANINGS, _SPELLINGS, _RUNS = 1_000, 10, 5
@@ -37,7 +37,7 @@ _REPORT = Report.model_validate(
     }
 )
 _REPORTS: Mapping[str, Report] = {_REPORT.report: _REPORT}
-_COLUMNS = ReportData.columns(_REPORT)
+_COLUMNS = ReportDataAdapter.columns(_REPORT)
 Key = Callable[[dict[str, Any]], str]
 
 
@@ -80,7 +80,7 @@ def measure(tell: Tell) -> Result:
 
 
 def _our_key(payload: dict[str, Any]) -> str:
-    return resolved(read_guide(payload), _REPORTS, lambda _: _COLUMNS).key("default", "5s")
+    return find_report_for(read_guide(payload), _REPORTS, lambda _: _COLUMNS).key("default", "5s")
 
 
 def _guide_key(payload: dict[str, Any]) -> str:

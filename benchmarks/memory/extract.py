@@ -31,9 +31,9 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement
-from cache_pipeline.storage.published.aggregated_rows import publishable
+from cache_pipeline.storage.published.aggregated_rows import is_publishable
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import JobStatus
+from cache_pipeline.vendors.base import VendorJobStatus
 
 _NOW = datetime(2026, 1, 6, 12, tzinfo=UTC)
 _MINUTES_AT_MOST = 9
@@ -124,7 +124,7 @@ async def ours(setup: Setup, service: ReportService) -> None:
 
 
 def _published(setup: Setup, rows: Rows) -> None:
-    counted = publishable(setup.report, rows)
+    counted = is_publishable(setup.report, rows)
     if (total := pc.sum(counted[setup.report.rows or ""]).as_py()) != setup.rows:
         raise BenchmarkError(f"the edge would count {total:,} rows of {setup.rows:,}")
     edge_tier(setup.settings).publish(setup.report, {DAY: counted}, None)
@@ -134,7 +134,7 @@ async def gathered(setup: Setup, service: ReportService) -> None:
     """The same request, pages and tables; the rows are gathered in a list and then made into one Arrow table."""
     report, platform = setup.report, service.platform(setup.report)
     job = await platform.submit(report, DAY, Lane.backfill)
-    status = JobStatus(done=False)
+    status = VendorJobStatus(done=False)
     while not status.done:
         status = await platform.status(job)
     rows: list[dict[str, Any]] = []

@@ -1,6 +1,6 @@
 """`polling`: how often jobs of 2 s to 12 min are asked for, and how long their end goes unnoticed.
 
-Ours is the product's `Pacing` with its default policy and what it learns in a real Redis; the peers are the guide's schedule,
+Ours is the product's `JobPoller` with its default policy and what it learns in a real Redis; the peers are the guide's schedule,
 written afresh from G3, and a fixed interval. All wait for the same jobs on a clock that is moved instead of waited for, so
 that hours take seconds; a poll takes no time.
 
@@ -29,7 +29,7 @@ import redis.asyncio
 from benchmarks.polling.jobs import Vary, Waited, WaitedFor, by_a_fifth, every, guides_waits, jobs_of, waited, widely
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
-from cache_pipeline.upstream.polling import DurationStore, Pacing, PollPolicy
+from cache_pipeline.upstream.polling import DurationStore, JobPoller, PollPolicy
 
 _KINDS, _JOBS_OF_A_KIND = 60, 30
 _FIXED_SECONDS = 5.0
@@ -113,7 +113,7 @@ async def _ours(case: _Case, jobs: Sequence[WaitedFor], redis_url: str) -> list[
 
     async with redis.asyncio.Redis.from_url(redis_url) as shared:
         await shared.flushall()
-        pacing = Pacing(PollPolicy.adaptive, DurationStore(shared, "bench"), sleep=sleep, clock=lambda: now)
+        pacing = JobPoller(PollPolicy.adaptive, DurationStore(shared, "bench"), sleep=sleep, clock=lambda: now)
         found: list[Waited] = []
         for job in jobs:
             vendor, began = _Vendor(job, case.tells_percent), now

@@ -7,18 +7,18 @@ import timeit
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
-from cache_pipeline.orchestration.decisions import stale_ranges
+from cache_pipeline.orchestration.decisions import find_stale_ranges
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, report_partitions
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, arrow_schema
-from cache_pipeline.query.series import Query, Series
+from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema
+from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.planner import Holding, plan
+from cache_pipeline.service.planner import Holdings, make_plan
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import History, Replacement
 
-COLUMNS = (Column("queue_id", Kind.dimension, nullable=True), Column("offered", Kind.integer))
+COLUMNS = (Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer))
 READ, READ_DAY, PLAN, EXTEND, STALE, KEYS = (
     "read coverage, all of it",
     "read coverage around one day",
@@ -71,9 +71,9 @@ def measured(history: History, of: Report, number: int) -> dict[str, float]:
     return {
         READ: _seconds(lambda: history.coverage(series, span)),
         READ_DAY: _seconds(lambda: history.coverage(series, last_day)),
-        PLAN: _seconds(lambda: plan(Query(series, span), Holding(of, COLUMNS, coverage), (), now)),
+        PLAN: _seconds(lambda: make_plan(CanonicalQuery(series, span), Holdings(of, COLUMNS, coverage), (), now)),
         EXTEND: _seconds(lambda: _hold(history, series, one), once=True),
-        STALE: _seconds(lambda: stale_ranges(coverage, recent, now, _HOUR, at_most=3)),
+        STALE: _seconds(lambda: find_stale_ranges(coverage, recent, now, _HOUR, at_most=3)),
         # Dagster keeps what it has counted out once.
         KEYS: _seconds(lambda: keys_within(report_partitions(of), span), once=True),
     }

@@ -44,7 +44,7 @@ def main(data: Path) -> None:
     """Loads what the environment's folder declares, then makes every sensor's tick."""
     import dagster as dg
 
-    from cache_pipeline.bootstrap import declared_reports, migrate_history
+    from cache_pipeline.bootstrap import load_reports, migrate_history
     from cache_pipeline.orchestration.resources import EngineResource
     from cache_pipeline.settings import read_settings
 
@@ -58,7 +58,7 @@ def main(data: Path) -> None:
     told[LOAD] = time.perf_counter() - started
 
     settings = read_settings()
-    reports = declared_reports(settings)
+    reports = load_reports(settings)
     migrate_history(settings, reports)
     (data / "staged").mkdir(parents=True, exist_ok=True)
     with dg.DagsterInstance.get() as instance:

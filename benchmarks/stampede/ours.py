@@ -10,7 +10,7 @@ from benchmarks.stampede.setup import CLIENT, FIRST_POLL_SECONDS, LONGEST_POLL_S
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
-from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
+from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 
 _REPORT = Report.model_validate(
     {
@@ -51,7 +51,7 @@ async def ours(setup: Setup) -> AsyncGenerator[Ask]:
     """The engine."""
     async with open_service(_settings(setup)) as service:
         # As often as the peers ask, so that the length of a wait between two polls decides nothing.
-        every = Pacing(PollPolicy.guide, guide=Guide(FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS))
+        every = JobPoller(PollPolicy.guide, guide=GuideSchedule(FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS))
         service = replace(service, pacings={"reportdata": every})
 
         async def ask(interval: str) -> bytes:

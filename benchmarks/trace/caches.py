@@ -16,12 +16,12 @@ from benchmarks.keys.guide import guide_key
 from benchmarks.trace.trace import MEDIA, QUEUES, Request, Window
 from cache_pipeline.fetch.partition_fetch import clipped_to_now
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.payload import resolved
+from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.planner import Holding, plan
+from cache_pipeline.service.planner import Holdings, make_plan
 from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl, report_freshness
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 
 LAG = timedelta(minutes=2)
@@ -94,7 +94,7 @@ class Ours:
 
     def answer(self, request: Request) -> None:
         """As ReportService does: hot, else what history holds, else the chunks of the plan."""
-        wanted = resolved(read_guide(request.payload), {REPORT.report: REPORT}, ReportData.columns)
+        wanted = find_report_for(read_guide(request.payload), {REPORT.report: REPORT}, ReportDataAdapter.columns)
         key, now = wanted.key(_TENANT, "5s"), request.at
         if self._hot.get(key, now) > now:
             return
@@ -102,7 +102,7 @@ class Ours:
         if begun is None:
             raise RuntimeError(f"{wanted.interval} has not begun")
         query = replace(wanted.query(_TENANT), begun=begun)
-        found = plan(query, Holding(REPORT, ReportData.columns(REPORT), self._coverage), (), now)
+        found = make_plan(query, Holdings(REPORT, ReportDataAdapter.columns(REPORT), self._coverage), (), now)
         for chunk in found.chunks:
             self._ask(chunk, now)
         held = self._coverage.of(query.span)

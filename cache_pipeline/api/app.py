@@ -19,33 +19,33 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Match
 
-from cache_pipeline.aio import running
+from cache_pipeline.aio import run_in_background
 from cache_pipeline.api import schemas as wire
-from cache_pipeline.api.auth import KeyRing, KeyStore
+from cache_pipeline.api.auth import ApiKeyCache, ApiKeyStore
 from cache_pipeline.api.hot_reads import HotReads
-from cache_pipeline.api.jobs.heartbeat import Presence
-from cache_pipeline.api.jobs.idempotency import Repeats
+from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
+from cache_pipeline.api.jobs.idempotency import IdempotencyStore
 from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.api.jobs.queue import JobQueue, open_queue
-from cache_pipeline.api.middleware import BodyLimit, Correlation, Heads, allowed
-from cache_pipeline.api.monitoring.counters import Meter
-from cache_pipeline.api.monitoring.demand_counter import DemandTally
-from cache_pipeline.api.monitoring.manifest_cache import published_by
-from cache_pipeline.api.monitoring.status_queries import Standing
-from cache_pipeline.api.parsing import KnownQuestions
-from cache_pipeline.api.problems import Problem, of_error
-from cache_pipeline.api.query_service import Gateway
-from cache_pipeline.api.rate_limit import RequestLimits
+from cache_pipeline.api.middleware import BodyLimitMiddleware, CorrelationMiddleware, HeadRequests, allowed_methods
+from cache_pipeline.api.monitoring.counters import ProcessCounters
+from cache_pipeline.api.monitoring.demand_counter import DemandRecorder
+from cache_pipeline.api.monitoring.manifest_cache import open_manifest_cache
+from cache_pipeline.api.monitoring.status_queries import StatusQueries
+from cache_pipeline.api.parsing import ParseCache
+from cache_pipeline.api.problems import Problem, problem_for
+from cache_pipeline.api.query_service import QueryService
+from cache_pipeline.api.rate_limit import RateLimiter
 from cache_pipeline.api.routes import jobs as jobs_api
 from cache_pipeline.api.routes import operations as operations_api
 from cache_pipeline.api.routes import reports as reports_api
-from cache_pipeline.bootstrap import declared_reports, open_quotas, open_service, utc_now
+from cache_pipeline.bootstrap import load_reports, open_quotas, open_service, utc_now
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
 from cache_pipeline.settings import Settings
-from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline.storage.redis.demand import DemandCounter
 
@@ -90,11 +90,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        known = declared_reports(settings) if reports is None else reports
+        known = load_reports(settings) if reports is None else reports
         async with AsyncExitStack() as stack:
             engine = service or await stack.enter_async_context(open_service(settings, declared=tuple(known.values())))
             pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _CONNECTIONS))
-            gateway = Gateway(
+            gateway = QueryService(
                 settings=settings,
                 service=engine,
                 reports=known,
@@ -102,21 +102,21 @@ def create_app(
                 jobs=JobStore(pool),
                 queue=queue or await stack.enter_async_context(open_queue(settings)),
                 events=JobEvents(engine.redis),
-                keys=KeyRing(KeyStore(pool)),
-                limits=RequestLimits(engine.redis, settings.gateway.requests_per_minute),
-                questions=KnownQuestions(clock),
-                meter=Meter(engine.redis),
-                repeats=Repeats(engine.redis),
-                tally=DemandTally(lambda tenant: DemandCounter(engine.redis, tenant, clock)),
-                presence=Presence(engine.redis, settings.jobs.lease_seconds),
-                standing=Standing(pool),
-                published=published_by(settings),
-                sharing=await stack.enter_async_context(Sharing[Any, None]()),
+                keys=ApiKeyCache(ApiKeyStore(pool)),
+                limits=RateLimiter(engine.redis, settings.gateway.requests_per_minute),
+                questions=ParseCache(clock),
+                meter=ProcessCounters(engine.redis),
+                repeats=IdempotencyStore(engine.redis),
+                tally=DemandRecorder(lambda tenant: DemandCounter(engine.redis, tenant, clock)),
+                presence=WorkerHeartbeats(engine.redis, settings.jobs.lease_seconds),
+                standing=StatusQueries(pool),
+                published=open_manifest_cache(settings),
+                sharing=await stack.enter_async_context(Coalescer[Any, None]()),
                 clock=clock,
             )
             app.state.gateway = gateway
             counting = (gateway.limits.run(), gateway.meter.run(), gateway.tally.run())
-            async with running(gateway.events.listen(), *counting):
+            async with run_in_background(gateway.events.listen(), *counting):
                 yield
 
     app = FastAPI(
@@ -131,10 +131,10 @@ def create_app(
     for router in _ROUTERS:
         app.include_router(router)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, most_bytes=settings.gateway.max_body_bytes)
-    app.add_middleware(Correlation)
+    app.add_middleware(BodyLimitMiddleware, most_bytes=settings.gateway.max_body_bytes)
+    app.add_middleware(CorrelationMiddleware)
     app.add_middleware(HotReads)
-    app.add_middleware(Heads)
+    app.add_middleware(HeadRequests)
     if settings.gateway.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -163,7 +163,7 @@ def _tell_problems(app: FastAPI) -> None:
     """Every error as problem details."""
 
     async def told(_request: Request, error: Exception) -> Response:
-        return of_error(error).response()
+        return problem_for(error).response()
 
     async def away(_request: Request, error: Exception) -> Response:
         _LOG.warning("a request could not be served: %s", type(error).__name__)
@@ -172,7 +172,7 @@ def _tell_problems(app: FastAPI) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
-            return of_error(error).response()
+            return problem_for(error).response()
         kind, detail = {
             404: ("no-such-path", "there is nothing at this path: see /docs, or /openapi.json"),
             405: ("method-not-allowed", "this path has other methods"),
@@ -182,7 +182,7 @@ def _tell_problems(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestValidationError):
-            return of_error(error).response()
+            return problem_for(error).response()
         media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if request.method == "POST" and media and not media.endswith(("/json", "+json")):
             return Problem("not-json", 415, "a question is sent as Content-Type: application/json").response()
@@ -202,7 +202,7 @@ def _allow(request: Request, status: int) -> dict[str, str]:
         return {}
     routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return {"Allow": allowed({method for route in here for method in route.methods or ()}, request.url.path)}
+    return {"Allow": allowed_methods({method for route in here for method in route.methods or ()}, request.url.path)}
 
 
 def _invalid(error: RequestValidationError) -> Problem:

@@ -63,7 +63,7 @@ class Principal:
 
 
 @dataclass(frozen=True)
-class KeyInfo:
+class ApiKeyInfo:
     """What may be shown of a key."""
 
     id: str
@@ -82,7 +82,7 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-class KeyStore:
+class ApiKeyStore:
     """The keys in PostgreSQL."""
 
     def __init__(self, pool: Pool) -> None:
@@ -129,12 +129,12 @@ class KeyStore:
             may_refresh=row["may_refresh"],
         )
 
-    async def all(self) -> list[KeyInfo]:
+    async def all(self) -> list[ApiKeyInfo]:
         """Every key there ever was, in order of making."""
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(_LIST.encode())).fetchall()
         return [
-            KeyInfo(
+            ApiKeyInfo(
                 id=row["id"],
                 name=row["name"],
                 tenant=row["tenant"],
@@ -155,10 +155,10 @@ class KeyStore:
         return row is not None
 
 
-class KeyRing:
+class ApiKeyCache:
     """Remembers for a few seconds whose keys are, so that a hot read costs no query to PostgreSQL."""
 
-    def __init__(self, store: KeyStore, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: ApiKeyStore, now: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._now = now
         self._remembered: OrderedDict[str, tuple[Principal | None, float]] = OrderedDict()

@@ -9,31 +9,31 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.problems import Problem
-from cache_pipeline.api.query_service import Gateway
+from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.upstream.quota import Lane
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer cp_…`")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key, in a header of its own")
-_ANYBODY = "anybody"
+_ANYBODY = "anonymous"
 
 
-def gateway_of(request: Request) -> Gateway:
+def get_query_service(request: Request) -> QueryService:
     """What the running app has in hand."""
     return request.app.state.gateway
 
 
-TheGateway = Annotated[Gateway, Depends(gateway_of)]
+TheGateway = Annotated[QueryService, Depends(get_query_service)]
 
 
-def anybody(gateway: Gateway) -> Principal:
+def anonymous(gateway: QueryService) -> Principal:
     """The caller where no key is wanted."""
     return Principal(_ANYBODY, gateway.settings.tenant, None, Lane.interactive, may_refresh=True)
 
 
-def unauthorised() -> Problem:
+def unauthorized() -> Problem:
     """401: no key, or not one of ours; it is not said which."""
     return Problem(
-        "unauthorised",
+        "unauthorized",
         401,
         "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY; `cache-pipeline keys create` makes one",
         headers={"WWW-Authenticate": 'Bearer realm="cache-pipeline"'},
@@ -48,12 +48,12 @@ async def _caller(
     header: Annotated[str | None, Security(_header)],
 ) -> Principal:
     if gateway.settings.gateway.auth == "off":
-        principal: Principal | None = anybody(gateway)
+        principal: Principal | None = anonymous(gateway)
     else:
         key = bearer.credentials if bearer else header
         principal = await gateway.keys.find(key) if key else None
     if principal is None:
-        raise unauthorised()
+        raise unauthorized()
     request.state.rate = gateway.limits.take(principal).headers()
     response.headers.update(request.state.rate)
     return principal

@@ -14,14 +14,21 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_pipeline.api.auth import Principal
-from cache_pipeline.api.dependencies import anybody
+from cache_pipeline.api.dependencies import anonymous
 from cache_pipeline.api.middleware import REQUEST_ID, TRACE_PARENT
-from cache_pipeline.api.negotiation import Form
+from cache_pipeline.api.negotiation import MediaFormat
 from cache_pipeline.api.problems import Problem
-from cache_pipeline.api.query_service import Gateway
-from cache_pipeline.api.response_headers import Age, CachePolicy, Source, age_of, headers_of, matches
+from cache_pipeline.api.query_service import QueryService
+from cache_pipeline.api.response_headers import (
+    AnswerAge,
+    CachePolicy,
+    CacheStatusSource,
+    answer_age,
+    etag_matches,
+    response_headers,
+)
 from cache_pipeline.storage.answer import Completeness
-from cache_pipeline.telemetry.correlation import accepted
+from cache_pipeline.telemetry.correlation import accept_correlation_id
 
 _PATH = "/v1/reports/"
 _PLAIN = (b"", b"*/*", b"application/json")
@@ -39,22 +46,22 @@ class HotReads:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        gateway: Gateway = scope["app"].state.gateway
+        gateway: QueryService = scope["app"].state.gateway
         if scope["method"] == "GET" and scope["path"].startswith(_PATH):
             status = await self._hot(gateway, scope, send)
             if status:
                 gateway.meter.observe(
-                    Source.hot, "not_modified" if status == 304 else "hit", time.perf_counter() - started
+                    CacheStatusSource.hot, "not_modified" if status == 304 else "hit", time.perf_counter() - started
                 )
                 return
         await self._measured(gateway, scope, receive, send, started)
 
-    async def _hot(self, gateway: Gateway, scope: Scope, send: Send) -> int:
+    async def _hot(self, gateway: QueryService, scope: Scope, send: Send) -> int:
         """Answer a hot read; 0 where it is none, and nothing was sent."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if b"prefer" in headers or b"cache-control" in headers or headers.get(b"accept", b"") not in _PLAIN:
             return 0
-        name = accepted(_text(headers.get(REQUEST_ID)), _text(headers.get(TRACE_PARENT)))
+        name = accept_correlation_id(_text(headers.get(REQUEST_ID)), _text(headers.get(TRACE_PARENT)))
         caller = _known_caller(gateway, headers)
         question = gateway.questions.find(caller.tenant, scope) if caller is not None else None
         if caller is None or question is None or not caller.may_ask(question.report.report):
@@ -73,13 +80,13 @@ class HotReads:
             return problem.status
         gateway.tally.asked(question.key, question.query, kept=True)
         answer = held.answer
-        age = age_of(answer, question.report, gateway.clock())
+        age = answer_age(answer, question.report, gateway.clock())
         raw = [
             *_told(answer.etag, answer.completeness, age, gateway.caching),
             *((name.lower().encode(), value.encode()) for name, value in rate.items()),
             (REQUEST_ID, name.encode("ascii")),
         ]
-        unchanged = matches(_text(headers.get(b"if-none-match")), answer.etag)
+        unchanged = etag_matches(_text(headers.get(b"if-none-match")), answer.etag)
         body = b"" if unchanged else answer.body
         if not unchanged:
             raw.append((b"content-length", str(len(body)).encode()))
@@ -88,7 +95,9 @@ class HotReads:
         await send({"type": "http.response.body", "body": body})
         return status
 
-    async def _measured(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send, started: float) -> None:
+    async def _measured(
+        self, gateway: QueryService, scope: Scope, receive: Receive, send: Send, started: float
+    ) -> None:
         status = 500
 
         async def watched(message: Message) -> None:
@@ -106,18 +115,20 @@ class HotReads:
 
 
 @lru_cache(maxsize=4096)
-def _told(etag: str, completeness: Completeness, age: Age, policy: CachePolicy) -> tuple[tuple[bytes, bytes], ...]:
+def _told(
+    etag: str, completeness: Completeness, age: AnswerAge, policy: CachePolicy
+) -> tuple[tuple[bytes, bytes], ...]:
     """The headers that are the same for all who read an answer within one second."""
-    told = headers_of(etag, completeness, Form.json, Source.hot, age, policy)
+    told = response_headers(etag, completeness, MediaFormat.json, CacheStatusSource.hot, age, policy)
     return tuple((name.lower().encode(), value.encode()) for name, value in told.items())
 
 
-_RESULTS = {200: "hit", 202: "accepted", 304: "not_modified"}
+_RESULTS = {200: "hit", 202: "accept_correlation_id", 304: "not_modified"}
 
 
-def _known_caller(gateway: Gateway, headers: dict[bytes, bytes]) -> Principal | None:
+def _known_caller(gateway: QueryService, headers: dict[bytes, bytes]) -> Principal | None:
     if gateway.settings.gateway.auth == "off":
-        return anybody(gateway)
+        return anonymous(gateway)
     authorization = headers.get(b"authorization", b"")
     key = authorization[7:] if authorization[:7].lower() == b"bearer " else headers.get(b"x-api-key", b"")
     return gateway.keys.remembered(key.decode("latin-1")) if key else None

@@ -6,14 +6,14 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cache_pipeline.api.problems import Problem, of_error
-from cache_pipeline.telemetry.correlation import accepted, correlated
+from cache_pipeline.api.problems import Problem, problem_for
+from cache_pipeline.telemetry.correlation import accept_correlation_id, correlation_scope
 
 #: A stream of events has no headers worth asking for alone, and no end.
 _STREAMS = "/events"
 
 
-class Heads:
+class HeadRequests:
     """An ASGI application in front of another that knows GET alone."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -31,12 +31,12 @@ class Heads:
         await self._app({**scope, "method": "GET"}, receive, without_body)
 
 
-def allowed(methods: set[str], path: str) -> str:
+def allowed_methods(methods: set[str], path: str) -> str:
     """The value of Allow, where a path has these methods."""
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods and not path.endswith(_STREAMS) else set())))
 
 
-class BodyLimit:
+class BodyLimitMiddleware:
     """An ASGI application in front of another, that counts the bytes of bodies."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
@@ -82,7 +82,7 @@ _LOG = logging.getLogger(__name__)
 REQUEST_ID, TRACE_PARENT = _BROUGHT = (b"x-request-id", b"traceparent")
 
 
-class Correlation:
+class CorrelationMiddleware:
     """An ASGI application in front of another."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -94,7 +94,7 @@ class Correlation:
             await self._app(scope, receive, send)
             return
         brought = {key: value.decode("latin-1") for key, value in scope["headers"] if key in _BROUGHT}
-        name = accepted(brought.get(REQUEST_ID), brought.get(TRACE_PARENT))
+        name = accept_correlation_id(brought.get(REQUEST_ID), brought.get(TRACE_PARENT))
         status = 0
 
         async def told(message: Message) -> None:
@@ -104,7 +104,7 @@ class Correlation:
                 message["headers"] = [*message.get("headers", ()), (REQUEST_ID, name.encode("ascii"))]
             await send(message)
 
-        with correlated(name):
+        with correlation_scope(name):
             try:
                 await self._app(scope, receive, told)
             except Exception as error:
@@ -112,6 +112,6 @@ class Correlation:
                 if status:
                     raise
                 # Here and not further out, where nobody knows the id any more.
-                await of_error(error).response()(scope, receive, told)
+                await problem_for(error).response()(scope, receive, told)
             if status >= 500:
                 _LOG.warning("%s %s: %d", scope["method"], scope["path"], status, extra={"status": status})

@@ -22,7 +22,7 @@ from cache_pipeline.query.schema import Column, arrow_schema
 LONGEST_WAIT_SECONDS = 60.0
 
 
-class Form(StrEnum):
+class MediaFormat(StrEnum):
     """A form that an answer can have, by its media type; the first is what is given where nobody minds."""
 
     json = "application/json"
@@ -33,7 +33,7 @@ class Form(StrEnum):
     @property
     def content_type(self) -> str:
         """The media type as a header says it."""
-        return "text/csv; charset=utf-8; header=present" if self is Form.csv else str(self)
+        return "text/csv; charset=utf-8; header=present" if self is MediaFormat.csv else str(self)
 
 
 def _quality(parameters: list[str]) -> float:
@@ -47,28 +47,28 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def _weight(ranges: list[tuple[str, float]], form: Form) -> float:
+def _weight(ranges: list[tuple[str, float]], form: MediaFormat) -> float:
     """The most exact range that a form falls under decides."""
     whole = dict(ranges)
     kind = f"{form.partition('/')[0]}/*"
     return next((whole[name] for name in (str(form), kind, "*/*") if name in whole), 0.0)
 
 
-def form_of(accept: str | None) -> Form:
+def negotiate_format(accept: str | None) -> MediaFormat:
     """The form that an Accept header wants most.
 
     Raises:
         Problem: 406, none of ours is wanted.
     """
     if not accept or not accept.strip():
-        return Form.json
+        return MediaFormat.json
     ranges: list[tuple[str, float]] = []
     for part in accept.split(","):
         media, *parameters = part.split(";")
         ranges.append((media.strip().lower(), _quality(parameters)))
-    best = max(Form, key=lambda form: _weight(ranges, form))
+    best = max(MediaFormat, key=lambda form: _weight(ranges, form))
     if _weight(ranges, best) <= 0:
-        raise Problem("not-acceptable", 406, f"answers come as {', '.join(Form)}: name one of them in Accept")
+        raise Problem("not-acceptable", 406, f"answers come as {', '.join(MediaFormat)}: name one of them in Accept")
     return best
 
 
@@ -88,7 +88,7 @@ class Preference:
 _WAIT = re.compile(r"^wait\s*=\s*\"?(\d{1,9})\"?$", re.IGNORECASE)
 
 
-def preference_of(prefer: str | None) -> Preference:
+def parse_prefer(prefer: str | None) -> Preference:
     """The preferences that we know; others are ignored, as the RFC wants it."""
     wait, asynchronous = 0.0, False
     for part in (prefer or "").split(","):
@@ -101,12 +101,12 @@ def preference_of(prefer: str | None) -> Preference:
     return Preference(0.0, "respond-async" if asynchronous else None)
 
 
-def wants_fresh(cache_control: str | None) -> bool:
+def wants_refresh(cache_control: str | None) -> bool:
     """Whether a request's Cache-Control would rather not have what is kept (RFC 9111, 5.2.1.4)."""
     return any(part.strip().lower() == "no-cache" for part in (cache_control or "").split(","))
 
 
-def body_in(form: Form, body: bytes, columns: Sequence[Column]) -> bytes:
+def render_body(form: MediaFormat, body: bytes, columns: Sequence[Column]) -> bytes:
     """An answer's JSON in another form.
 
     Args:
@@ -114,16 +114,16 @@ def body_in(form: Form, body: bytes, columns: Sequence[Column]) -> bytes:
         body: the JSON.
         columns: of the report, for the types of Arrow and Parquet.
     """
-    if form is Form.json:
+    if form is MediaFormat.json:
         return body
     document: dict[str, Any] = json.loads(body)
-    if form is Form.csv:
+    if form is MediaFormat.csv:
         text = io.StringIO()
         # As RFC 4180 has it; None is an empty field.
         csv.writer(text).writerows([document["columns"], *document["rows"]])
         return text.getvalue().encode()
     table, sink = _table(document, columns), pa.BufferOutputStream()
-    if form is Form.parquet:
+    if form is MediaFormat.parquet:
         pq.write_table(table, sink, compression="zstd")
     else:
         with pa.ipc.new_stream(sink, table.schema) as writer:

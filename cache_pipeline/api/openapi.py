@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cache_pipeline.api.negotiation import Form
+from cache_pipeline.api.negotiation import MediaFormat
 from cache_pipeline.api.problems import MEDIA_TYPE
-from cache_pipeline.api.schemas import JobView, ReportAnswer
+from cache_pipeline.api.schemas import JobView, ReportAnswerBody
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -34,7 +34,7 @@ def _headers(**told: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     return {name.replace("_", "-"): {"description": text, "schema": schema} for name, (text, schema) in told.items()}
 
 
-def problems(*statuses: int) -> Responses:
+def problem_responses(*statuses: int) -> Responses:
     """Errors that a path may answer with; every path may lack a key or meet a fault of ours."""
     problem = {"schema": {"$ref": "#/components/schemas/ProblemView"}}
     return {
@@ -62,12 +62,15 @@ ACCEPTED_HEADERS = _headers(
 ANSWERS: Responses = {
     200: {
         "description": "The answer",
-        "model": ReportAnswer,
+        "model": ReportAnswerBody,
         "headers": ANSWER_HEADERS,
         "content": {
-            Form.csv: {"schema": {"type": "string"}, "example": "interval_start,interval_end,queue_id,offered\r\n"},
-            Form.arrow: {"schema": {"type": "string", "format": "binary"}},
-            Form.parquet: {"schema": {"type": "string", "format": "binary"}},
+            MediaFormat.csv: {
+                "schema": {"type": "string"},
+                "example": "interval_start,interval_end,queue_id,offered\r\n",
+            },
+            MediaFormat.arrow: {"schema": {"type": "string", "format": "binary"}},
+            MediaFormat.parquet: {"schema": {"type": "string", "format": "binary"}},
         },
     },
     202: {
@@ -76,5 +79,5 @@ ANSWERS: Responses = {
         "headers": ACCEPTED_HEADERS,
     },
     304: {"description": "The caller has these bytes (If-None-Match)", "headers": ANSWER_HEADERS},
-    **problems(400, 403, 404, 406, 413, 422, 502),
+    **problem_responses(400, 403, 404, 406, 413, 422, 502),
 }

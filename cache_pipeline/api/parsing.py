@@ -17,11 +17,11 @@ from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.errors import InvalidInterval, InvalidQuery
-from cache_pipeline.query.interval import Interval, canonical_instant
-from cache_pipeline.query.payload import filter_of, resolved
-from cache_pipeline.query.query_request import Narrowing, RequestedQuery, requested
+from cache_pipeline.query.interval import Interval, format_instant
+from cache_pipeline.query.payload import find_report_for, read_filter
+from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
@@ -33,7 +33,7 @@ REFRESH = "refresh"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedQuery:
     """One question.
 
     Attributes:
@@ -42,8 +42,8 @@ class Asked:
         refresh: whether provisional figures are asked of the vendor again, however fresh they are.
     """
 
-    wanted: RequestedQuery
-    query: Query
+    wanted: QueryRequest
+    query: CanonicalQuery
     refresh: bool = False
 
     @property
@@ -79,7 +79,7 @@ class Asked:
         return request
 
 
-def narrowing_of(request: Mapping[str, Any]) -> Narrowing:
+def read_overrides(request: Mapping[str, Any]) -> QueryOverrides:
     """The narrowing of a request.
 
     Raises:
@@ -89,12 +89,12 @@ def narrowing_of(request: Mapping[str, Any]) -> Narrowing:
     def names(field: str) -> tuple[str, ...] | None:
         return tuple(request[field]) if request.get(field) is not None else None
 
-    return Narrowing(
+    return QueryOverrides(
         group_by=names("group_by"),
         metrics=names("metrics"),
         granularity=request.get("granularity"),
         time_zone=request.get("time_zone"),
-        filters=filter_of(request.get("filters"), "filters"),
+        filters=read_filter(request.get("filters"), "filters"),
     )
 
 
@@ -108,12 +108,12 @@ def href(report: str, request: Mapping[str, Any]) -> str:
     return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
 
 
-def listed(value: str | None) -> list[str] | None:
+def parse_list(value: str | None) -> list[str] | None:
     """Names with commas between, as a URL has them; an empty text names none."""
     return None if value is None else [name for part in value.split(",") if (name := part.strip())]
 
 
-def filters_in(text: str | None) -> Any:
+def parse_filters(text: str | None) -> Any:
     """A filter as a URL has it.
 
     Raises:
@@ -127,7 +127,7 @@ def filters_in(text: str | None) -> Any:
         raise InvalidQuery("filters", 'is not JSON: write {"predicates": [...]}') from error
 
 
-def permitted(reports: Mapping[str, Report], name: str, caller: Principal) -> Report:
+def check_permission(reports: Mapping[str, Report], name: str, caller: Principal) -> Report:
     """The report of a name.
 
     Raises:
@@ -140,7 +140,7 @@ def permitted(reports: Mapping[str, Report], name: str, caller: Principal) -> Re
     return found
 
 
-def asked(service: ReportService, report: Report, request: Mapping[str, Any], most_buckets: int) -> Asked:
+def parse_query(service: ReportService, report: Report, request: Mapping[str, Any], most_buckets: int) -> ParsedQuery:
     """Check a question that is asked of a report by name.
 
     Raises:
@@ -148,25 +148,25 @@ def asked(service: ReportService, report: Report, request: Mapping[str, Any], mo
         InvalidQuery: naming the field that the report's rows cannot answer.
     """
     columns = service.columns(report)
-    return _begun(service, requested(report, request["interval"], narrowing_of(request), columns), most_buckets)
+    return _begun(service, resolve_request(report, request["interval"], read_overrides(request), columns), most_buckets)
 
 
-def asked_by_payload(
+def parse_payload(
     service: ReportService, reports: Mapping[str, Report], body: object, caller: Principal, most_buckets: int
-) -> Asked:
+) -> ParsedQuery:
     """Check a question in the guide's words (G1), and find the report that answers it.
 
     Raises:
         QueryError: what is wrong with it, and where.
     """
     own = {name: report for name, report in reports.items() if caller.may_ask(name)}
-    return _begun(service, resolved(read_guide(body), own, service.columns), most_buckets)
+    return _begun(service, find_report_for(read_guide(body), own, service.columns), most_buckets)
 
 
-def _begun(service: ReportService, wanted: RequestedQuery, most_buckets: int) -> Asked:
+def _begun(service: ReportService, wanted: QueryRequest, most_buckets: int) -> ParsedQuery:
     _check_length(wanted.interval, wanted.asked, most_buckets)
     _check_start(wanted.interval, wanted.declared)
-    return Asked(wanted, service.begun(wanted))
+    return ParsedQuery(wanted, service.begun(wanted))
 
 
 def _check_start(interval: Interval, report: Report) -> None:
@@ -174,7 +174,7 @@ def _check_start(interval: Interval, report: Report) -> None:
     first = datetime.combine(report.start, time(), report.zone)
     if interval.start < first:
         raise InvalidInterval(
-            f"interval {interval} begins before {report.report} does: ask from {canonical_instant(first)} on"
+            f"interval {interval} begins before {report.report} does: ask from {format_instant(first)} on"
         )
 
 
@@ -191,7 +191,7 @@ _MOST_QUESTIONS = 10_000
 
 
 @dataclass(frozen=True)
-class KnownQuestion:
+class CachedParse:
     """A URL that was answered before.
 
     Attributes:
@@ -203,18 +203,18 @@ class KnownQuestion:
 
     key: str
     report: Report
-    query: Query
+    query: CanonicalQuery
     until: datetime | None
 
 
-class KnownQuestions:
+class ParseCache:
     """Which URL means which key, by tenant: reading a question costs more than answering it."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._known: OrderedDict[tuple[str, str, bytes], KnownQuestion] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str, bytes], CachedParse] = OrderedDict()
 
-    def remember(self, tenant: str, scope: Scope, report: Report, query: Query, *, is_whole: bool) -> None:
+    def remember(self, tenant: str, scope: Scope, report: Report, query: CanonicalQuery, *, is_whole: bool) -> None:
         """Keep what a URL was found to mean.
 
         Args:
@@ -226,12 +226,12 @@ class KnownQuestions:
         """
         until = None if is_whole else query.span.end
         place = (tenant, scope["path"], scope["query_string"])
-        self._known[place] = KnownQuestion(query.key(HOT_TTL_TIER), report, query, until)
+        self._known[place] = CachedParse(query.key(HOT_TTL_TIER), report, query, until)
         self._known.move_to_end(place)
         while len(self._known) > _MOST_QUESTIONS:
             self._known.popitem(last=False)
 
-    def find(self, tenant: str, scope: Scope) -> KnownQuestion | None:
+    def find(self, tenant: str, scope: Scope) -> CachedParse | None:
         """What a URL means, where that is known."""
         found = self._known.get((tenant, scope["path"], scope["query_string"]))
         return found if found is not None and (found.until is None or self._clock() < found.until) else None

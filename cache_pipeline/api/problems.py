@@ -57,7 +57,7 @@ class Problem(Exception):
         return JSONResponse(self.document(), self.status, headers, MEDIA_TYPE)
 
 
-def of_error(error: Exception) -> Problem:
+def problem_for(error: Exception) -> Problem:
     """What a reader is told of an error of the engine. What is not meant for them is told in general words."""
     match error:
         case Problem():

@@ -11,28 +11,28 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from cache_pipeline.api.auth import KeyRing, Principal
-from cache_pipeline.api.jobs.heartbeat import Presence
-from cache_pipeline.api.jobs.idempotency import Repeats
-from cache_pipeline.api.jobs.job import Job, JobState, NewJob
+from cache_pipeline.api.auth import ApiKeyCache, Principal
+from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
+from cache_pipeline.api.jobs.idempotency import IdempotencyStore
+from cache_pipeline.api.jobs.job import ApiJob, JobState, NewJob
 from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_store import JobStore
 from cache_pipeline.api.jobs.queue import JobQueue, QueueUnavailable
-from cache_pipeline.api.monitoring.counters import Meter
-from cache_pipeline.api.monitoring.demand_counter import DemandTally
-from cache_pipeline.api.monitoring.manifest_cache import Published
-from cache_pipeline.api.monitoring.status_queries import Standing
-from cache_pipeline.api.parsing import Asked, KnownQuestions
+from cache_pipeline.api.monitoring.counters import ProcessCounters
+from cache_pipeline.api.monitoring.demand_counter import DemandRecorder
+from cache_pipeline.api.monitoring.manifest_cache import ManifestCache
+from cache_pipeline.api.monitoring.status_queries import StatusQueries
+from cache_pipeline.api.parsing import ParseCache, ParsedQuery
 from cache_pipeline.api.problems import Problem
-from cache_pipeline.api.rate_limit import RequestLimits
-from cache_pipeline.api.response_headers import CachePolicy, Source, cache_policy
+from cache_pipeline.api.rate_limit import RateLimiter
+from cache_pipeline.api.response_headers import CachePolicy, CacheStatusSource, cache_policy
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.planner import Room
+from cache_pipeline.service.planner import QuotaHeadroom
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.storage.coalescer import Sharing
-from cache_pipeline.telemetry.propagation import carried
+from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.telemetry.propagation import current_context
 from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
 
 _LOG = logging.getLogger(__name__)
@@ -47,16 +47,16 @@ _LOOK_AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedAnswer:
     """An answer, and where it came from."""
 
     answer: Answer
-    source: Source
+    source: CacheStatusSource
     collapsed: bool = False
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedJob:
     """A job in place of an answer.
 
     Attributes:
@@ -66,14 +66,14 @@ class Accepted:
         joined: whether somebody had asked the same before.
     """
 
-    job: Job
+    job: ApiJob
     position: int | None
     retry_after: int | None
     joined: bool = False
 
 
 @dataclass(frozen=True)
-class Gateway:
+class QueryService:
     """Everything that a request needs.
 
     Attributes:
@@ -100,16 +100,16 @@ class Gateway:
     jobs: JobStore
     queue: JobQueue
     events: JobEvents
-    keys: KeyRing
-    limits: RequestLimits
-    questions: KnownQuestions
-    meter: Meter
-    tally: DemandTally
-    repeats: Repeats
-    presence: Presence
-    standing: Standing
-    published: Published
-    sharing: Sharing[Any, None]
+    keys: ApiKeyCache
+    limits: RateLimiter
+    questions: ParseCache
+    meter: ProcessCounters
+    tally: DemandRecorder
+    repeats: IdempotencyStore
+    presence: WorkerHeartbeats
+    standing: StatusQueries
+    published: ManifestCache
+    sharing: Coalescer[Any, None]
     clock: Callable[[], datetime]
 
     @cached_property
@@ -121,16 +121,18 @@ class Gateway:
         """The engine for a tenant."""
         return self.service if tenant == self.service.tenant else replace(self.service, tenant=tenant)
 
-    async def kept(self, asked: Asked, caller: Principal) -> Served | None:
+    async def kept(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | None:
         """The answer from what is kept, where that holds it fresh enough."""
         service = self.service_of(caller.tenant)
         answer = await service.held_answers.hot_one(asked.query)
         if answer is not None:
-            return Served(answer, Source.hot)
+            return ServedAnswer(answer, CacheStatusSource.hot)
         answer = await service.held_answers.ready(asked.query)
-        return Served(answer, Source.history) if answer else None
+        return ServedAnswer(answer, CacheStatusSource.history) if answer else None
 
-    async def serve(self, asked: Asked, caller: Principal, *, refresh: bool = False) -> Served | Accepted:
+    async def serve(
+        self, asked: ParsedQuery, caller: Principal, *, refresh: bool = False
+    ) -> ServedAnswer | AcceptedJob:
         """Answer from what is kept, or put the one job of this meaning on the queue (G4, G20).
 
         Args:
@@ -148,23 +150,23 @@ class Gateway:
         self.tally.asked(asked.hot_key, asked.query, kept=served is not None)
         return served or await self._shared_miss(asked, caller)
 
-    async def _refreshed(self, asked: Asked, caller: Principal) -> Served | Accepted:
+    async def _refreshed(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
         settled = await self.service_of(caller.tenant).held_answers.settled(asked.query)
         if settled is not None:
-            return Served(settled, Source.history)
+            return ServedAnswer(settled, CacheStatusSource.history)
         return await self.accept(replace(asked, refresh=True), caller)
 
-    async def after(self, asked: Asked, caller: Principal) -> Served | Accepted:
+    async def after(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
         """As ``serve``, for who has waited for the job: the same question, not asked again."""
         return await self.kept(asked, caller) or await self._shared_miss(asked, caller)
 
-    async def _shared_miss(self, asked: Asked, caller: Principal) -> Served | Accepted:
+    async def _shared_miss(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
         missed = await self.sharing.run(f"miss {caller.id} {asked.key}", lambda _tell: self._missed(asked, caller))
-        if isinstance(missed, Accepted) and missed.joined:
+        if isinstance(missed, AcceptedJob) and missed.joined:
             self.meter.joined()
         return missed
 
-    async def _missed(self, asked: Asked, caller: Principal) -> Served | Accepted:
+    async def _missed(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
         ended = await self.jobs.just_ended(asked.key, _JUST_ENDED)
         if ended is not None and ended.problem is not None:
             raise failed(ended.problem)
@@ -172,19 +174,19 @@ class Gateway:
             # Whatever its age: it was fetched for whoever asks now.
             answer = await self.service_of(caller.tenant).held_answers.ready(asked.query, stale=_EVER)
             if answer is not None:
-                return Served(answer, Source.history)
+                return ServedAnswer(answer, CacheStatusSource.history)
         stale = await self._stale(asked, caller)
         accepted = await self.accept(asked, caller)
-        return Served(stale, Source.history) if stale is not None else accepted
+        return ServedAnswer(stale, CacheStatusSource.history) if stale is not None else accepted
 
-    async def _stale(self, asked: Asked, caller: Principal) -> Answer | None:
+    async def _stale(self, asked: ParsedQuery, caller: Principal) -> Answer | None:
         """Figures that are too old by no more than their declaration lets them be served for meanwhile."""
         allowed = asked.report.stale_while_revalidate
         if allowed is None:
             return None
         return await self.service_of(caller.tenant).held_answers.ready(asked.query, stale=allowed)
 
-    async def accept(self, asked: Asked, caller: Principal, lane: Lane | None = None) -> Accepted:
+    async def accept(self, asked: ParsedQuery, caller: Principal, lane: Lane | None = None) -> AcceptedJob:
         """Put the one job of this meaning on the queue, or join it."""
         new = NewJob(
             key=asked.key,
@@ -193,7 +195,7 @@ class Gateway:
             request=asked.request,
             lane=lane or caller.lane,
             asked_by=caller.id,
-            context=carried(),
+            context=current_context(),
         )
         job, made = await self.jobs.put(new)
         _LOG.info("%s job %s", "put on the queue:" if made else "joined", job.id, extra={"report": job.report})
@@ -205,14 +207,14 @@ class Gateway:
                 _LOG.warning("job %s waits for the workers' sweep: %s", job.id, error)
         return await self.accepted(job, joined=not made, expected=await self._expected(asked, caller))
 
-    async def _expected(self, asked: Asked, caller: Principal) -> float | None:
+    async def _expected(self, asked: ParsedQuery, caller: Principal) -> float | None:
         """Seconds by the plan; None where it knows nothing of what a query of this report takes."""
         policy, quota = self.quotas.get(asked.report.platform, (None, None))
-        room = Room.of(policy, await quota.snapshot(), caller.lane) if policy and quota else None
+        room = QuotaHeadroom.of(policy, await quota.snapshot(), caller.lane) if policy and quota else None
         plan = await self.service_of(caller.tenant).plan(asked.query, room)
         return plan.seconds if plan.cost is not None and plan.cost.learned else plan.wait_seconds or None
 
-    async def accepted(self, job: Job, *, joined: bool = False, expected: float | None = None) -> Accepted:
+    async def accepted(self, job: ApiJob, *, joined: bool = False, expected: float | None = None) -> AcceptedJob:
         """A job with its place in the queue and an estimate of when it is done.
 
         Args:
@@ -221,18 +223,18 @@ class Gateway:
             expected: seconds that it will take once begun, where that is known; else as long as the latest of its report.
         """
         if job.state.ended:
-            return Accepted(job, None, None, joined)
+            return AcceptedJob(job, None, None, joined)
         pace = await self.jobs.pace(job.report)
         lasts = expected or pace.seconds or _GUESS_SECONDS
         if job.state is JobState.queued:
             ahead = await self.jobs.ahead(job)
             waits = ahead / pace.a_second if pace.a_second else ahead * lasts / self.settings.jobs.at_once
-            return Accepted(job, ahead + 1, _seconds(waits + lasts), joined)
+            return AcceptedJob(job, ahead + 1, _seconds(waits + lasts), joined)
         running = (self.clock() - job.started_at).total_seconds() if job.started_at else 0.0
         by_share = running * (100 - job.percent) / job.percent if job.percent else lasts - running
-        return Accepted(job, None, _seconds(by_share), joined)
+        return AcceptedJob(job, None, _seconds(by_share), joined)
 
-    async def awaited(self, job: Job, tenant: str, seconds: float) -> Job:
+    async def awaited(self, job: ApiJob, tenant: str, seconds: float) -> ApiJob:
         """A job as it is when it has ended, or after so many seconds."""
         deadline = asyncio.get_running_loop().time() + seconds
         async with self.events.watching(job.id) as changed:
@@ -241,7 +243,7 @@ class Gateway:
                 job = await self.look(job, tenant)
         return job
 
-    async def look(self, job: Job, tenant: str) -> Job:
+    async def look(self, job: ApiJob, tenant: str) -> ApiJob:
         """A job as its row is now; one read for all that follow it."""
         found = await self.sharing.run(f"job {tenant} {job.id}", lambda _tell: self.jobs.get(job.id, tenant))
         return found or job

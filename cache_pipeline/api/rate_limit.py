@@ -25,7 +25,7 @@ _EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Allowance:
+class RateAllowance:
     """What is left to a key in this minute.
 
     Attributes:
@@ -46,7 +46,7 @@ class Allowance:
         }
 
 
-class RequestLimits:
+class RateLimiter:
     """Counts requests by key in whole minutes."""
 
     def __init__(self, redis: Redis, per_minute: int, now: Callable[[], float] = time.time) -> None:
@@ -57,7 +57,7 @@ class RequestLimits:
         self._untold = Counter[str]()
         self._everywhere = Counter[str]()
 
-    def take(self, principal: Principal) -> Allowance:
+    def take(self, principal: Principal) -> RateAllowance:
         """Count one request.
 
         Raises:
@@ -71,7 +71,7 @@ class RequestLimits:
                 counter.clear()
         limit = principal.requests_per_minute or self._per_minute
         used = self._everywhere[principal.id] + self._untold[principal.id]
-        left = Allowance(limit, max(0, limit - used - 1), int(_WINDOW_SECONDS - now % _WINDOW_SECONDS) + 1)
+        left = RateAllowance(limit, max(0, limit - used - 1), int(_WINDOW_SECONDS - now % _WINDOW_SECONDS) + 1)
         if used >= limit:
             raise Problem(
                 "too-many-requests",

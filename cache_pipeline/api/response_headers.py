@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from cache_pipeline.api.negotiation import Form
-from cache_pipeline.query.interval import canonical_instant
+from cache_pipeline.api.negotiation import MediaFormat
+from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import GatewaySettings
 from cache_pipeline.storage.answer import Answer, Completeness
@@ -19,7 +19,7 @@ _FINAL_SECONDS = 60
 _FINAL_STALE_SECONDS = 600
 
 
-class Source(StrEnum):
+class CacheStatusSource(StrEnum):
     """Where an answer came from."""
 
     hot = "hot"
@@ -28,7 +28,7 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True)
-class Age:
+class AnswerAge:
     """How old an answer's provisional figures are.
 
     Attributes:
@@ -45,21 +45,21 @@ class Age:
         return self.ttl_seconds is not None and self.ttl_seconds < 0
 
 
-def age_of(answer: Answer, report: Report, now: datetime) -> Age:
+def answer_age(answer: Answer, report: Report, now: datetime) -> AnswerAge:
     """How old an answer is now."""
     known = answer.completeness
     if known.provisional_from is None or known.fetched_at is None:
-        return Age(0, None)
+        return AnswerAge(0, None)
     age = max(timedelta(0), now - known.fetched_at)
-    return Age(int(age.total_seconds()), math.floor((report_freshness(report) - age).total_seconds()))
+    return AnswerAge(int(age.total_seconds()), math.floor((report_freshness(report) - age).total_seconds()))
 
 
-def etag_in(form: Form, etag: str) -> str:
+def parse_etags(form: MediaFormat, etag: str) -> str:
     """The tag of one form of an answer; each form has its own bytes, so its own tag."""
-    return etag if form is Form.json else f'{etag[:-1]}-{form.name}"'
+    return etag if form is MediaFormat.json else f'{etag[:-1]}-{form.name}"'
 
 
-def matches(if_none_match: str | None, etag: str) -> bool:
+def etag_matches(if_none_match: str | None, etag: str) -> bool:
     """Whether a caller has these bytes already; compared weakly, as RFC 9110 wants it."""
     if if_none_match is None:
         return False
@@ -86,7 +86,7 @@ def cache_policy(settings: GatewaySettings) -> CachePolicy:
     return CachePolicy(scope, "Accept" if settings.auth == "off" else "Accept, Authorization, X-API-Key")
 
 
-def cache_control(age: Age, scope: str) -> str:
+def cache_control(age: AnswerAge, scope: str) -> str:
     """What caches on the way may do."""
     if age.ttl_seconds is None:
         return f"{scope}, max-age={_FINAL_SECONDS}, stale-while-revalidate={_FINAL_STALE_SECONDS}"
@@ -95,9 +95,9 @@ def cache_control(age: Age, scope: str) -> str:
     return f"{scope}, max-age={age.seconds + fresh}, stale-while-revalidate={fresh}"
 
 
-def cache_status(source: Source, age: Age, *, collapsed: bool = False) -> str:
+def cache_status(source: CacheStatusSource, age: AnswerAge, *, collapsed: bool = False) -> str:
     """What this cache did (RFC 9211)."""
-    if source is Source.vendor:
+    if source is CacheStatusSource.vendor:
         return f"cache-pipeline; fwd=miss; stored{'; collapsed' if collapsed else ''}"
     ttl = f"; ttl={age.ttl_seconds}" if age.ttl_seconds is not None else ""
     return f"cache-pipeline; hit{ttl}; detail={source}"
@@ -105,25 +105,25 @@ def cache_status(source: Source, age: Age, *, collapsed: bool = False) -> str:
 
 def answer_headers(
     answer: Answer,
-    form: Form,
+    form: MediaFormat,
     report: Report,
-    source: Source,
+    source: CacheStatusSource,
     now: datetime,
     *,
     policy: CachePolicy,
     collapsed: bool = False,
 ) -> dict[str, str]:
     """The headers of a 200 or a 304."""
-    age = age_of(answer, report, now)
-    return headers_of(answer.etag, answer.completeness, form, source, age, policy, collapsed=collapsed)
+    age = answer_age(answer, report, now)
+    return response_headers(answer.etag, answer.completeness, form, source, age, policy, collapsed=collapsed)
 
 
-def headers_of(
+def response_headers(
     etag: str,
     known: Completeness,
-    form: Form,
-    source: Source,
-    age: Age,
+    form: MediaFormat,
+    source: CacheStatusSource,
+    age: AnswerAge,
     policy: CachePolicy,
     *,
     collapsed: bool = False,
@@ -131,13 +131,13 @@ def headers_of(
     """The same, of an answer that was looked at already."""
     headers = {
         "Content-Type": form.content_type,
-        "ETag": etag_in(form, etag),
+        "ETag": parse_etags(form, etag),
         "Cache-Control": cache_control(age, policy.scope),
         "Cache-Status": cache_status(source, age, collapsed=collapsed),
-        "Age": str(age.seconds),
-        "Complete-Through": canonical_instant(known.complete_through),
+        "AnswerAge": str(age.seconds),
+        "Complete-Through": format_instant(known.complete_through),
         "Vary": policy.vary,
     }
     if known.provisional_from is not None:
-        headers["Provisional-From"] = canonical_instant(known.provisional_from)
+        headers["Provisional-From"] = format_instant(known.provisional_from)
     return headers

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from cache_pipeline.api.jobs.job import Job, JobState
+from cache_pipeline.api.jobs.job import ApiJob, JobState
 from cache_pipeline.upstream.quota import ClientState
 
 _EXAMPLE_INTERVAL = "2026-11-16T00:00:00Z/2026-11-17T00:00:00Z"
@@ -50,7 +50,7 @@ class ProblemView(BaseModel):
     errors: list[FieldError] | None = Field(None, description="Where several things are wrong")
 
 
-class ReportAnswer(_Wire):
+class ReportAnswerBody(_Wire):
     """A finished answer: column names once, then rows as lists."""
 
     model_config = ConfigDict(
@@ -153,7 +153,7 @@ class JobView(_Wire):
 _Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=200)]
 
 
-class Query(_Wire):
+class QueryBody(_Wire):
     """A question to a report."""
 
     model_config = ConfigDict(
@@ -241,7 +241,7 @@ class Readiness(_Wire):
     dependencies: list[Dependency]
 
 
-def job_view(job: Job, *, position: int | None, retry_after: int | None, result: str) -> JobView:
+def job_view(job: ApiJob, *, position: int | None, retry_after: int | None, result: str) -> JobView:
     """A job as it goes out."""
     here = f"/v1/jobs/{job.id}"
     return JobView(

@@ -12,17 +12,17 @@ from contextlib import AsyncExitStack
 
 import uvicorn
 
-from cache_pipeline.aio import running
+from cache_pipeline.aio import run_in_background
 from cache_pipeline.api.app import create_app
-from cache_pipeline.api.jobs.heartbeat import Presence
+from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
 from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.api.jobs.worker import Worker
-from cache_pipeline.api.monitoring.counters import Meter
-from cache_pipeline.api.startup import StoppedWhileStarting, prepared
-from cache_pipeline.bootstrap import declared_reports, open_service
-from cache_pipeline.fetch.write_events import OnKeep, keep_no_record
+from cache_pipeline.api.monitoring.counters import ProcessCounters
+from cache_pipeline.api.startup import StoppedDuringStartup, serve_until_ready
+from cache_pipeline.bootstrap import load_reports, open_service
+from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.settings import Settings, SettingsError
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -67,8 +67,8 @@ def serve_gateway(
                 f"the gateway cannot listen on {host}:{port} ({error}): choose another --port"
             ) from error
         try:
-            prepared(listener, prepare)
-        except StoppedWhileStarting:
+            serve_until_ready(listener, prepare)
+        except StoppedDuringStartup:
             return
         name = f"[{host}]" if ":" in host else host
         announce(f"http://{name}:{listener.getsockname()[1]}")
@@ -94,7 +94,7 @@ async def work(
     settings: Settings,
     stop: asyncio.Event,
     announce: Callable[[str], None],
-    on_keep: OnKeep = keep_no_record,
+    on_keep: OnStored = ignore_stored,
 ) -> None:
     """Take jobs until told to stop.
 
@@ -107,7 +107,7 @@ async def work(
     Raises:
         SettingsError: a URL is missing or of an unknown broker.
     """
-    reports = declared_reports(settings)
+    reports = load_reports(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(open_service(settings, on_keep, tuple(reports.values())))
@@ -123,13 +123,13 @@ async def work(
             leases=JobStore(leases),
             queue=queue,
             events=JobEvents(service.redis),
-            meter=Meter(service.redis),
+            meter=ProcessCounters(service.redis),
             settings=settings.jobs,
         )
         announce(name)
         logging.getLogger(__name__).info("worker %s takes jobs", name)
-        presence = Presence(service.redis, settings.jobs.lease_seconds)
-        async with running(presence.beating(name)):
+        presence = WorkerHeartbeats(service.redis, settings.jobs.lease_seconds)
+        async with run_in_background(presence.beating(name)):
             await worker.run(stop)
         # Not where it ends by a fault: then it is missed.
         await presence.leave(name)

@@ -20,11 +20,11 @@ _AT_ONCE_SECONDS = 2.0
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-class StoppedWhileStarting(Exception):
+class StoppedDuringStartup(Exception):
     """Ctrl-C came before everything was there."""
 
 
-def prepared(listener: socket.socket, prepare: Callable[[], None]) -> None:
+def serve_until_ready(listener: socket.socket, prepare: Callable[[], None]) -> None:
     """Do what must be done before serving; where that lasts, say so meanwhile on the port.
 
     Args:
@@ -32,7 +32,7 @@ def prepared(listener: socket.socket, prepare: Callable[[], None]) -> None:
         prepare: blocks until it is done.
 
     Raises:
-        StoppedWhileStarting: somebody pressed Ctrl-C.
+        StoppedDuringStartup: somebody pressed Ctrl-C.
         Exception: whatever ``prepare`` raises.
     """
     failures: list[Exception] = []
@@ -66,7 +66,7 @@ def prepared(listener: socket.socket, prepare: Callable[[], None]) -> None:
         try:
             server.run(sockets=[listener.dup()])
         except KeyboardInterrupt:
-            raise StoppedWhileStarting from None
+            raise StoppedDuringStartup from None
     working.join()
     if failures:
         raise failures[0]

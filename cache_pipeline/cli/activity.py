@@ -16,7 +16,7 @@ from cache_pipeline.upstream.quota import ClientState
 
 
 @dataclass(frozen=True)
-class ClientRoom:
+class ClientHeadroom:
     """One OAuth client: its state, requests that count in its window, and how many more an interactive caller may send."""
 
     platform: str
@@ -28,7 +28,7 @@ class ClientRoom:
 
 
 @dataclass(frozen=True)
-class UnderWay:
+class Activity:
     """What is being done.
 
     Attributes:
@@ -39,11 +39,11 @@ class UnderWay:
 
     queries: dict[str, int]
     jobs: dict[str, int]
-    quota: list[ClientRoom] = field(default_factory=list[ClientRoom])
+    quota: list[ClientHeadroom] = field(default_factory=list[ClientHeadroom])
     quota_problem: str = ""
 
 
-async def under_way(settings: Settings) -> UnderWay:
+async def read_activity(settings: Settings) -> Activity:
     """Ask the ledger, the jobs' table and the shared quota.
 
     Raises:
@@ -60,23 +60,23 @@ async def under_way(settings: Settings) -> UnderWay:
     async with connection_pool(url, 1) as pool:
         jobs = {str(state): count for state, count in (await JobStore(pool).counts()).items()}
     if settings.redis_url is None:
-        return UnderWay(asked, jobs, quota_problem="CACHE_PIPELINE_REDIS_URL is not set")
+        return Activity(asked, jobs, quota_problem="CACHE_PIPELINE_REDIS_URL is not set")
     try:
-        return UnderWay(asked, jobs, await _quota(settings))
+        return Activity(asked, jobs, await _quota(settings))
     except (RedisError, OSError) as error:
-        return UnderWay(asked, jobs, quota_problem=f"Redis cannot be read ({type(error).__name__})")
+        return Activity(asked, jobs, quota_problem=f"Redis cannot be read ({type(error).__name__})")
 
 
-async def _quota(settings: Settings) -> list[ClientRoom]:
+async def _quota(settings: Settings) -> list[ClientHeadroom]:
     async with open_quotas(settings) as quotas:
         return [
-            ClientRoom(platform, each.client_id, each.state, each.used, policy.limit, each.remaining)
+            ClientHeadroom(platform, each.client_id, each.state, each.used, policy.limit, each.remaining)
             for platform, (policy, quota) in quotas.items()
             for each in await quota.snapshot()
         ]
 
 
-def told(work: UnderWay) -> Iterator[str]:
+def describe_activity(work: Activity) -> Iterator[str]:
     """The same in lines for people."""
     yield f"upstream queries: {_counts(work.queries)}"
     yield f"jobs of the HTTP API: {_counts(work.jobs)}"

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cache_pipeline.cli.child_process import leashed
-from cache_pipeline.cli.demo_environment import Scenario
+from cache_pipeline.cli.child_process import start_bound_child
+from cache_pipeline.cli.demo_environment import DemoEnvironment
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
 
 
-def run_backfills(scenario: Scenario, reports: Iterable[Report], console: Console) -> dict[str, BackfillOutcome]:
+def run_backfills(scenario: DemoEnvironment, reports: Iterable[Report], console: Console) -> dict[str, BackfillOutcome]:
     """Backfill the scenario's days of some reports; returns an outcome for each."""
     outcomes: dict[str, BackfillOutcome] = {}
     columns = (TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -24,7 +24,9 @@ def run_backfills(scenario: Scenario, reports: Iterable[Report], console: Consol
         threads: list[threading.Thread] = []
         for report in reports:
             name = report.report
-            process = stack.enter_context(leashed(_command(scenario, report), scenario.environment, capture=True))
+            process = stack.enter_context(
+                start_bound_child(_command(scenario, report), scenario.environment, capture=True)
+            )
             bar = bars.add_task(name, total=None)
             thread = threading.Thread(target=_follow, args=(process, name, bars, bar, outcomes), daemon=True)
             thread.start()
@@ -36,7 +38,7 @@ def run_backfills(scenario: Scenario, reports: Iterable[Report], console: Consol
     return dict(sorted(outcomes.items()))
 
 
-def _command(scenario: Scenario, report: Report) -> list[str]:
+def _command(scenario: DemoEnvironment, report: Report) -> list[str]:
     module = "cache_pipeline.orchestration.backfill"
     days = [day.isoformat() for day in scenario.days(report)]
     # On servers of our own nobody else can have a run, so one that still counts as started was killed.

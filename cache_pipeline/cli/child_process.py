@@ -62,7 +62,7 @@ if __name__ == "__main__":
 
 
 @contextmanager
-def leashed(
+def start_bound_child(
     command: Sequence[str], environment: Mapping[str, str], *, capture: bool = False
 ) -> Generator["subprocess.Popen[str]"]:
     """Run a command while the block lasts.

@@ -14,7 +14,7 @@ from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import snake_case
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.upstream.http import httpx
@@ -86,7 +86,7 @@ def _numbers(rows: pa.Table, column: str) -> list[float]:
 async def _hot_numbers(service: ReportService, report: Report, interval: Interval, column: str) -> list[float]:
     """Ask as a dashboard would, then read what Redis holds now: it is there for less than five seconds (G8)."""
     await service.answer(report, interval)
-    held = await service.hot.get(Query(service.series(report), interval))
+    held = await service.hot.get(CanonicalQuery(service.series(report), interval))
     if held is None:
         return []
     document = json.loads(held.body)

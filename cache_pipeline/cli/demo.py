@@ -14,10 +14,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import declared_reports, edge_tier, migrate_history, open_service
+from cache_pipeline.bootstrap import edge_tier, load_reports, migrate_history, open_service
 from cache_pipeline.cli.backfills import run_backfills
 from cache_pipeline.cli.day_totals import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
-from cache_pipeline.cli.demo_environment import Scenario, Wish
+from cache_pipeline.cli.demo_environment import DemoEnvironment, DemoRequest
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
@@ -75,10 +75,10 @@ def _rows(days: list[DayTotals]) -> dict[str, int]:
     return {tier: sum(day.rows[tier] for day in days) for tier in ("history", "hot", "edge")}
 
 
-def run_demo(scenario: Scenario, wish: Wish, console: Console) -> DemoReport:
+def run_demo(scenario: DemoEnvironment, wish: DemoRequest, console: Console) -> DemoReport:
     """Backfill all reports through Dagster, then hold the tiers against each other."""
     settings = scenario.settings
-    reports = declared_reports(settings)
+    reports = load_reports(settings)
     migrate_history(settings, reports)
     edge_tier(settings)
     first_day, end_day = scenario.days(next(iter(reports.values())))
@@ -102,7 +102,7 @@ def run_demo(scenario: Scenario, wish: Wish, console: Console) -> DemoReport:
 
 
 async def _compare(
-    scenario: Scenario, reports: Mapping[str, Report], volumes: Mapping[str, Volume]
+    scenario: DemoEnvironment, reports: Mapping[str, Report], volumes: Mapping[str, Volume]
 ) -> dict[str, list[DayTotals]]:
     edge = edge_tier(scenario.settings)
     async with open_service(scenario.settings) as service:
@@ -112,7 +112,7 @@ async def _compare(
         }
 
 
-def _upstream_counts(scenario: Scenario) -> dict[str, int]:
+def _upstream_counts(scenario: DemoEnvironment) -> dict[str, int]:
     summary = httpx.get(f"{scenario.simulator_url}/simulator/counters").json()["summary"]
     return {kind: int(count) for kind, count in summary.items()}
 

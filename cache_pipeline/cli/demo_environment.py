@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr, ValidationError
 
-from cache_pipeline.bootstrap import declared_reports
+from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.report import Report
@@ -30,7 +30,7 @@ _MAX_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class Wish:
+class DemoRequest:
     """What a person asked for on the command line.
 
     Attributes:
@@ -67,7 +67,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Scenario:
+class DemoEnvironment:
     """A running set of servers.
 
     Attributes:
@@ -82,7 +82,7 @@ class Scenario:
     environment: Mapping[str, str]
     settings: Settings
     simulator_url: str
-    wish: Wish
+    wish: DemoRequest
     now: datetime
     embedded: bool
 
@@ -104,7 +104,7 @@ def project_folder() -> Path:
 
 
 @contextmanager
-def running_scenario(wish: Wish, now: datetime) -> Generator[Scenario]:
+def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvironment]:
     """Start everything, and stop it at the end. What can be seen to be wrong is said before anything is written.
 
     Raises:
@@ -113,7 +113,7 @@ def running_scenario(wish: Wish, now: datetime) -> Generator[Scenario]:
     folder = project_folder()
     wish.check(now)
     given = read_settings()
-    declared_reports(given)
+    load_reports(given)
     # Another vendor's figures must not be taken for this one's, so each set of volumes has a folder of its own.
     data_dir = given.data_dir / _name(wish)
     credentials = {f"demo-client-{number + 1}": SecretStr(secrets.token_urlsafe(24)) for number in range(_CLIENTS)}
@@ -167,10 +167,10 @@ def running_scenario(wish: Wish, now: datetime) -> Generator[Scenario]:
             }
         )
         environment = {**os.environ, **added}
-        yield Scenario(environment, settings, simulator_url, wish, now, embedded=postgres_url is None)
+        yield DemoEnvironment(environment, settings, simulator_url, wish, now, embedded=postgres_url is None)
 
 
-def _name(wish: Wish) -> str:
+def _name(wish: DemoRequest) -> str:
     if wish.arrivals is None:
         return "demo"
     try:

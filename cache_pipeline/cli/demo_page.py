@@ -7,11 +7,11 @@ from pathlib import Path
 from cache_pipeline.bootstrap import edge_tier
 from cache_pipeline.cli.edge import edge_folder, write_carried
 from cache_pipeline.cli.edge_server import serving_edge
-from cache_pipeline.dashboard.single_file import carried_page
+from cache_pipeline.dashboard.single_file import single_file_page
 from cache_pipeline.settings import Settings
 from cache_pipeline.simulator.organisation import organisation_of
 from cache_pipeline.simulator.settings import SimulatorSettings
-from cache_pipeline.storage.published.bundle import carried_files
+from cache_pipeline.storage.published.bundle import bundle_files
 from cache_pipeline.storage.published.page import Labels, publish_page
 
 #: The simulated vendor gives its queues ids and no names; the first is the busiest.
@@ -27,7 +27,7 @@ _QUEUES = (
 )
 
 
-def demo_labels() -> Labels:
+def write_demo_labels() -> Labels:
     """Names for the simulated queues."""
     queues = organisation_of(SimulatorSettings()).values["queueId"]
     return {"queue_id": dict(zip(queues, _QUEUES, strict=False))}
@@ -46,8 +46,8 @@ def write_page(settings: Settings) -> Path | None:
     edge = edge_tier(settings)
     if not edge.manifest().datasets:
         return None
-    publish_page(edge.store, demo_labels())
-    return write_carried(settings.data_dir / "executives.html", carried_page(carried_files(edge)))
+    publish_page(edge.store, write_demo_labels())
+    return write_carried(settings.data_dir / "executives.html", single_file_page(bundle_files(edge)))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cache_pipeline.api.jobs.queue import QueueUnavailable, open_queue
 from cache_pipeline.bootstrap import utc_now
-from cache_pipeline.doctor.examination import Look, examine
+from cache_pipeline.doctor.examination import Check, run_checks
 from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.settings import Settings, SettingsError, read_settings
 
@@ -28,8 +28,8 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
     settings, console = read_settings(), Console(stderr=True)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
         progress.add_task("Looking at everything the settings name")
-        queue = Look("job queue", "check CACHE_PIPELINE_JOBS__QUEUE_URL", lambda: _look_at_queue(settings))
-        findings = asyncio.run(examine(settings, utc_now, [queue]))
+        queue = Check("job queue", "check CACHE_PIPELINE_JOBS__QUEUE_URL", lambda: _look_at_queue(settings))
+        findings = asyncio.run(run_checks(settings, utc_now, [queue]))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:

@@ -12,19 +12,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import declared_reports, edge_tier, report_columns, utc_now
+from cache_pipeline.bootstrap import edge_tier, load_reports, report_columns, utc_now
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.errors import CommandError
-from cache_pipeline.dashboard.single_file import carried_page
+from cache_pipeline.dashboard.single_file import single_file_page
 from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.interval import Interval, canonical_instant
+from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.report import Tier
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.republish import Republished, republish, trailing_window
+from cache_pipeline.service.republish import RepublishResult, republish, trailing_window
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.bundle import carried_files
+from cache_pipeline.storage.published.bundle import bundle_files
 from cache_pipeline.storage.published.maintenance import (
     KEEP_FOR,
     KEEP_SNAPSHOTS,
@@ -60,7 +60,7 @@ def publish(
     if interval and everything:
         raise click.UsageError("--interval and --all say different things: leave one out")
     settings = read_settings()
-    declared = declared_reports(settings)
+    declared = load_reports(settings)
     wanted = [find_report(declared, name) for name in reports] if reports else list(declared.values())
     spans = {each.report: Interval.parse(interval, each.zone) if interval else None for each in wanted}
     named = labels or settings.edge_labels
@@ -75,7 +75,7 @@ def publish(
     click.echo(f"page: {put} objects put; read it at {page_address(settings)}")
 
 
-def _published(name: str, done: Republished) -> str:
+def _published(name: str, done: RepublishResult) -> str:
     if done.snapshot is None:
         return f"{name}: history holds nothing of it; run its backfill first"
     return f"{name}: {done.rows:,} rows in {done.files} files, {done.uploaded} uploaded; snapshot {done.snapshot}"
@@ -143,7 +143,7 @@ def ls(*, list_snapshots: bool, as_json: bool) -> None:
         click.echo(json.dumps(tier.manifest().model_dump(mode="json"), indent=1))
     elif list_snapshots:
         for snapshot in snapshots(tier):
-            click.echo(f"{snapshot.id}  {canonical_instant(snapshot.put)}{'  current' if snapshot.current else ''}")
+            click.echo(f"{snapshot.id}  {format_instant(snapshot.put)}{'  current' if snapshot.current else ''}")
     else:
         console.print(_table(tier))
 
@@ -156,7 +156,7 @@ def _table(tier: EdgeTier) -> Table:
         instants = (dataset.complete_through, dataset.provisional_from)
         table.add_row(
             name,
-            *(canonical_instant(instant) if instant else "none" for instant in instants),
+            *(format_instant(instant) if instant else "none" for instant in instants),
             f"{len(dataset.files):,}",
             f"{sum(file.rows for file in dataset.files):,}",
             f"{sum(file.bytes for file in dataset.files):,}",
@@ -185,7 +185,7 @@ def serve(folder: Path | None, port: int) -> None:
 @click.option("--newest", default="60d", show_default=True, callback=_days, help="How much of each data set: 60d.")
 def save(file: Path, newest: timedelta) -> None:
     """Write the page with its data as one HTML FILE, to open from a disk or to send."""
-    write_carried(file, carried_page(carried_files(edge_tier(read_settings()), newest)))
+    write_carried(file, single_file_page(bundle_files(edge_tier(read_settings()), newest)))
     click.echo(f"{file.resolve().as_uri()} ({file.stat().st_size:,} bytes)")
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.query.filters import Filter
-from cache_pipeline.query.query_request import Narrowing
+from cache_pipeline.query.query_request import QueryOverrides
 
 _OPTIONS = (
     click.option("--group-by", metavar="NAMES", help="Fewer dimensions, by comma; '' for totals."),
@@ -30,7 +30,7 @@ _OPTIONS = (
 )
 
 
-def narrowing(command: Callable[..., None]) -> Callable[..., None]:
+def query_overrides(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that narrow a report; it gets them as ``narrowed``, and ``as_json``."""
 
     @wraps(command)
@@ -43,7 +43,7 @@ def narrowing(command: Callable[..., None]) -> Callable[..., None]:
         filters: Sequence[str],
         **rest: Any,
     ) -> None:
-        narrowed = Narrowing(_names(group_by), _names(metrics), granularity, time_zone, _filter(list(filters)))
+        narrowed = QueryOverrides(_names(group_by), _names(metrics), granularity, time_zone, _filter(list(filters)))
         command(narrowed=narrowed, **rest)
 
     for option in reversed(_OPTIONS):

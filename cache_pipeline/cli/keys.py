@@ -8,9 +8,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.api.auth import KeyInfo, KeyStore, Principal
+from cache_pipeline.api.auth import ApiKeyInfo, ApiKeyStore, Principal
 from cache_pipeline.api.jobs.job_store import connection_pool
-from cache_pipeline.bootstrap import declared_reports, migrate_history
+from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.settings import Settings, read_settings
@@ -19,12 +19,12 @@ from cache_pipeline.upstream.quota import Lane
 T = TypeVar("T")
 
 
-def _with_keys(settings: Settings, use: Callable[[KeyStore], Awaitable[T]]) -> T:
+def _with_keys(settings: Settings, use: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
     async def used() -> T:
         async with connection_pool(settings.required_postgres_url(), 1) as pool:
-            return await use(KeyStore(pool))
+            return await use(ApiKeyStore(pool))
 
-    migrate_history(settings, declared_reports(settings))
+    migrate_history(settings, load_reports(settings))
     return asyncio.run(used())
 
 
@@ -50,7 +50,7 @@ def create(
 ) -> None:
     """Make a key and print it, once: only a hash of it is kept."""
     settings = read_settings()
-    declared = declared_reports(settings)
+    declared = load_reports(settings)
     for report in reports:
         find_report(declared, report)
     principal = Principal(
@@ -75,7 +75,7 @@ def list_keys() -> None:
     Console().print(table)
 
 
-def _cells(key: KeyInfo) -> tuple[str, ...]:
+def _cells(key: ApiKeyInfo) -> tuple[str, ...]:
     return (
         key.id,
         key.name,

@@ -13,10 +13,10 @@ import click
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from cache_pipeline.bootstrap import declared_reports, migrate_history, report_schema_text
-from cache_pipeline.cli.child_process import leashed
+from cache_pipeline.bootstrap import load_reports, migrate_history, report_schema_text
+from cache_pipeline.cli.child_process import start_bound_child
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
-from cache_pipeline.cli.demo_environment import Scenario, Wish, project_folder, running_scenario
+from cache_pipeline.cli.demo_environment import DemoEnvironment, DemoRequest, project_folder, run_demo_environment
 from cache_pipeline.cli.demo_page import serving_page, write_page
 from cache_pipeline.cli.doctor import doctor
 from cache_pipeline.cli.edge import edge
@@ -62,8 +62,8 @@ def _terminated_like_interrupted() -> Generator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _wish(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> Wish:
-    return Wish(arrivals, arrivals_zone, first.date() if first else None, end.date() if end else None)
+def _wish(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> DemoRequest:
+    return DemoRequest(arrivals, arrivals_zone, first.date() if first else None, end.date() if end else None)
 
 
 _WISH_OPTIONS = (
@@ -86,7 +86,7 @@ def _wishing(command: Callable[..., None]) -> Callable[..., None]:
 def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
     """Run the main job on embedded servers and a simulated vendor, and compare the tiers."""
     wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
-    with _terminated_like_interrupted(), running_scenario(wish, datetime.now(UTC)) as scenario:
+    with _terminated_like_interrupted(), run_demo_environment(wish, datetime.now(UTC)) as scenario:
         succeeded = _run_demo(scenario, wish, console)
     console.print(
         "Next: [bold]make dev[/] for the same with the Dagster UI; reports/ to change what is fetched", highlight=False
@@ -95,7 +95,7 @@ def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end:
         sys.exit(1)
 
 
-def _run_demo(scenario: Scenario, wish: Wish, console: Console) -> bool:
+def _run_demo(scenario: DemoEnvironment, wish: DemoRequest, console: Console) -> bool:
     report = run_demo(scenario, wish, console)
     print_report(report, console)
     path = write_report(report, read_settings().data_dir)
@@ -122,7 +122,7 @@ def dev(
     wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
     for each in (port, api_port):
         _free_port(each)
-    with _terminated_like_interrupted(), running_scenario(wish, datetime.now(UTC)) as scenario:
+    with _terminated_like_interrupted(), run_demo_environment(wish, datetime.now(UTC)) as scenario:
         _run_demo(scenario, wish, console)
         console.print(f"\nDagster UI: http://127.0.0.1:{port} (takes some twenty seconds); Ctrl-C stops everything")
         console.print(f"Simulated vendor: {scenario.simulator_url}/simulator/counters", highlight=False)
@@ -133,7 +133,7 @@ def dev(
         with (
             serving_page(scenario.settings) as page,
             serving(scenario.environment, api_port, console),
-            leashed(command, scenario.environment) as process,
+            start_bound_child(command, scenario.environment) as process,
         ):
             if page:
                 console.print(f"The executives' page: {page}", highlight=False)
@@ -178,7 +178,7 @@ def reports(json_schema: bool) -> None:  # noqa: FBT001 - click passes flags by 
     if json_schema:
         click.echo(report_schema_text(), nl=False)
         return
-    for name, report in declared_reports(read_settings()).items():
+    for name, report in load_reports(read_settings()).items():
         click.echo(f"{name:<24} {report.platform}/{report.query_type}, {report.granularity} by {report.partition}")
 
 
@@ -198,7 +198,7 @@ def quota(as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes fl
 def migrate() -> None:
     """Bring PostgreSQL up to date for the declared reports."""
     settings = read_settings()
-    declared = declared_reports(settings)
+    declared = load_reports(settings)
     migrate_history(settings, declared)
     click.echo(f"history is up to date for {len(declared)} reports")
 
@@ -212,7 +212,7 @@ def with_servers(command: tuple[str, ...]) -> None:
         environment = {**os.environ, **added}
         if (Path.cwd() / "dagster.yaml").exists():
             environment.setdefault("DAGSTER_HOME", str(project_folder()))
-        with leashed(command, environment) as process:
+        with start_bound_child(command, environment) as process:
             code = process.wait()
     sys.exit(code)
 

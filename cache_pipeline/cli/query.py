@@ -13,28 +13,33 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import declared_reports, migrate_history, open_service, report_columns
-from cache_pipeline.cli.filter_options import narrowing
+from cache_pipeline.bootstrap import load_reports, migrate_history, open_service, report_columns
+from cache_pipeline.cli.filter_options import query_overrides
 from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.query_request import Narrowing, RequestedQuery, requested
+from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.estimate import quota_room
-from cache_pipeline.service.planner import Plan, Source
+from cache_pipeline.service.planner import AnswerSource, Plan
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.upstream.quota import Lane
 
-_COLOURS = {Source.hot: "green", Source.history: "green", Source.roll_up: "cyan", Source.vendor: "yellow"}
+_COLOURS = {
+    AnswerSource.hot: "green",
+    AnswerSource.history: "green",
+    AnswerSource.roll_up: "cyan",
+    AnswerSource.vendor: "yellow",
+}
 
 
 @click.command("plan")
 @click.argument("report")
 @click.argument("interval")
-@narrowing
-def plan_command(*, report: str, interval: str, narrowed: Narrowing, as_json: bool) -> None:
+@query_overrides
+def plan_command(*, report: str, interval: str, narrowed: QueryOverrides, as_json: bool) -> None:
     """Tell what answering REPORT over INTERVAL will take, and why; nothing is sent to the vendor."""
     settings = read_settings()
-    declared = declared_reports(settings)
+    declared = load_reports(settings)
     wanted = _wanted(declared, report, interval, narrowed)
     migrate_history(settings, declared)
     made = asyncio.run(_planned(settings, declared, wanted))
@@ -45,12 +50,12 @@ def plan_command(*, report: str, interval: str, narrowed: Narrowing, as_json: bo
         Console().print(heading, _plan_table(made), _summary(made), sep="\n", highlight=False)
 
 
-def _wanted(declared: dict[str, Report], name: str, interval: str, narrowed: Narrowing) -> RequestedQuery:
+def _wanted(declared: dict[str, Report], name: str, interval: str, narrowed: QueryOverrides) -> QueryRequest:
     report = find_report(declared, name)
-    return requested(report, interval, narrowed, report_columns(report))
+    return resolve_request(report, interval, narrowed, report_columns(report))
 
 
-async def _planned(settings: Settings, declared: Mapping[str, Report], wanted: RequestedQuery) -> Plan:
+async def _planned(settings: Settings, declared: Mapping[str, Report], wanted: QueryRequest) -> Plan:
     room = await quota_room(settings, wanted.declared, Lane.interactive)
     async with open_service(settings, declared=tuple(declared.values())) as service:
         return await service.plan(service.begun(wanted), room)
@@ -92,7 +97,7 @@ def _plan_table(made: Plan) -> Table:
     for heading in ("calls", "seconds"):
         table.add_column(heading, justify="right")
     for step in made.steps:
-        figures = (f"{step.calls:.1f}", f"{step.seconds:.1f}") if step.source is Source.vendor else ("", "")
+        figures = (f"{step.calls:.1f}", f"{step.seconds:.1f}") if step.source is AnswerSource.vendor else ("", "")
         colour = _COLOURS[step.source]
         table.add_row(f"[{colour}]{step.source}[/]", step.report, str(step.interval), step.why, *figures)
     return table
@@ -110,11 +115,11 @@ def _summary(made: Plan) -> str:
 @click.command("query")
 @click.argument("report")
 @click.argument("interval")
-@narrowing
-def query_command(*, report: str, interval: str, narrowed: Narrowing, as_json: bool) -> None:
+@query_overrides
+def query_command(*, report: str, interval: str, narrowed: QueryOverrides, as_json: bool) -> None:
     """Answer REPORT over INTERVAL (start/end or start/P1D; ends without an offset are in the report's zone)."""
     settings = read_settings()
-    declared = declared_reports(settings)
+    declared = load_reports(settings)
     wanted = _wanted(declared, report, interval, narrowed)
 
     async def answered() -> Answer:

@@ -10,11 +10,11 @@ import click
 from rich.console import Console
 
 from cache_pipeline.api.server import serve_gateway, work
-from cache_pipeline.bootstrap import declared_reports, migrate_when_there
-from cache_pipeline.cli.child_process import leashed
+from cache_pipeline.bootstrap import load_reports, migrate_when_available
+from cache_pipeline.cli.child_process import start_bound_child
 from cache_pipeline.settings import read_settings
 from cache_pipeline.telemetry.logs import set_up_logs
-from cache_pipeline.telemetry.trace_export import exporting
+from cache_pipeline.telemetry.trace_export import export_traces
 
 
 @click.command()
@@ -24,15 +24,15 @@ def gateway(host: str, port: int) -> None:
     """Serve the HTTP API; its jobs need a worker."""
     settings = read_settings()
     set_up_logs(settings.log, "gateway")
-    reports = declared_reports(settings)
+    reports = load_reports(settings)
     settings.required_postgres_url()
-    with exporting(settings, "gateway"):
+    with export_traces(settings, "gateway"):
         serve_gateway(
             settings,
             host,
             port,
             lambda url: click.echo(f"HTTP API on {url}; {url}/docs tells of it", err=True),
-            lambda: migrate_when_there(settings, reports),
+            lambda: migrate_when_available(settings, reports),
         )
 
 
@@ -40,11 +40,11 @@ def gateway(host: str, port: int) -> None:
 def worker() -> None:
     """Take jobs of the HTTP API until Ctrl-C or SIGTERM, then end what was begun."""
     # Only here: importing Dagster takes longer than every other command of this program.
-    from cache_pipeline.orchestration.external_events import recording
+    from cache_pipeline.orchestration.external_events import record_external_events
 
     settings = read_settings()
     set_up_logs(settings.log, "worker")
-    migrate_when_there(settings, declared_reports(settings))
+    migrate_when_available(settings, load_reports(settings))
 
     async def run() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -52,7 +52,7 @@ def worker() -> None:
             loop.add_signal_handler(number, stop.set)
         await work(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True), on_keep)
 
-    with exporting(settings, "worker"), recording(settings) as on_keep:
+    with export_traces(settings, "worker"), record_external_events(settings) as on_keep:
         asyncio.run(run())
 
 
@@ -62,7 +62,10 @@ def serving(environment: Mapping[str, str], port: int, console: Console) -> Gene
     command = [sys.executable, "-c", "from cache_pipeline.cli.main import main; main()"]
     # Loopback alone, and the figures are a simulator's: a key would only stand in the way of a first look.
     added = {**environment, "CACHE_PIPELINE_GATEWAY__AUTH": "off", "CACHE_PIPELINE_GATEWAY__CORS_ORIGINS": '["*"]'}
-    with leashed([*command, "gateway", "--port", str(port)], added), leashed([*command, "worker"], added):
+    with (
+        start_bound_child([*command, "gateway", "--port", str(port)], added),
+        start_bound_child([*command, "worker"], added),
+    ):
         url = f"http://127.0.0.1:{port}"
         console.print(f"HTTP API: {url}/docs, without keys, on this machine alone; try", highlight=False)
         console.print(

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cache_pipeline.bootstrap import declared_reports, utc_now
-from cache_pipeline.cli.activity import told, under_way
+from cache_pipeline.bootstrap import load_reports, utc_now
+from cache_pipeline.cli.activity import describe_activity, read_activity
 from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.interval import canonical_instant
+from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.status import DayState, ReportStatus, report_status
 from cache_pipeline.settings import read_settings
@@ -39,11 +39,11 @@ _LEGEND = Text.assemble(
 def status(report: str | None, days: int, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Show what history holds of every report, what is being asked and what quota is left; or REPORT as a calendar."""
     settings, now = read_settings(), utc_now()
-    declared = declared_reports(settings)
+    declared = load_reports(settings)
     wanted = [find_report(declared, report)] if report else list(declared.values())
     with open_history(settings.required_postgres_url()) as history:
         found = [report_status(each, history.coverage(Series(each, settings.tenant)), now, days) for each in wanted]
-    work = asyncio.run(under_way(settings))
+    work = asyncio.run(read_activity(settings))
     if as_json:
         reports = [_document(each, now) for each in found]
         click.echo(json.dumps({"reports": reports, **asdict(work)}, indent=1))
@@ -57,7 +57,7 @@ def status(report: str | None, days: int, as_json: bool) -> None:  # noqa: FBT00
     else:
         console.print(_overview(found, now))
         console.print(_LEGEND)
-        for line in told(work):
+        for line in describe_activity(work):
             console.print(line, highlight=False)
 
 
@@ -104,8 +104,8 @@ def _document(each: ReportStatus, now: datetime) -> dict[str, object]:
     return {
         "report": each.report,
         "platform": each.platform,
-        "completeThrough": canonical_instant(each.complete_through) if each.complete_through else None,
-        "fetchedAt": canonical_instant(each.fetched_at) if each.fetched_at else None,
+        "completeThrough": format_instant(each.complete_through) if each.complete_through else None,
+        "fetchedAt": format_instant(each.fetched_at) if each.fetched_at else None,
         "freshnessSeconds": each.freshness.total_seconds(),
         "stale": each.is_stale(now),
         "gaps": [str(gap) for gap in each.gaps],

@@ -3,8 +3,8 @@
 It needs httpx and pyarrow alone, and nothing of the pipeline itself.
 """
 
-from cache_pipeline.client.answer import Answer, ApiError, JobFailed, Progress
+from cache_pipeline.client.answer import ApiError, ClientAnswer, ClientJobFailed, ProgressReport
 from cache_pipeline.client.async_client import AsyncClient
 from cache_pipeline.client.sync_client import Client
 
-__all__ = ["Answer", "ApiError", "AsyncClient", "Client", "JobFailed", "Progress"]
+__all__ = ["ApiError", "AsyncClient", "Client", "ClientAnswer", "ClientJobFailed", "ProgressReport"]

@@ -30,12 +30,12 @@ class ApiError(RuntimeError):
         super().__init__(str(problem.get("detail") or f"the API answered {status}"))
 
 
-class JobFailed(ApiError):
+class ClientJobFailed(ApiError):
     """The job ended without an answer, by failing or by being cancelled."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class ClientAnswer:
     """A finished answer.
 
     Attributes:
@@ -58,7 +58,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProgressReport:
     """How far a job has come.
 
     Attributes:
@@ -96,7 +96,7 @@ def headers_of(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def asking(wait: float) -> dict[str, str]:
+def build_request(wait: float) -> dict[str, str]:
     """What a question bears besides.
 
     Args:
@@ -108,7 +108,7 @@ def asking(wait: float) -> dict[str, str]:
     }
 
 
-def question(
+def query_url(
     interval: str,
     group_by: Sequence[str] | None,
     metrics: Sequence[str] | None,
@@ -136,12 +136,12 @@ def _document(response: httpx.Response) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
-def refused(response: httpx.Response) -> ApiError:
+def raise_for_problem(response: httpx.Response) -> ApiError:
     """What an error response says."""
     return ApiError(response.status_code, _document(response))
 
 
-def read(response: httpx.Response) -> Answer | Progress:
+def read(response: httpx.Response) -> ClientAnswer | ProgressReport:
     """What a response to a question says.
 
     Raises:
@@ -150,9 +150,9 @@ def read(response: httpx.Response) -> Answer | Progress:
     if response.status_code == 202:
         return read_job(response)
     if response.status_code != 200:
-        raise refused(response)
+        raise raise_for_problem(response)
     provisional = response.headers.get("Provisional-From")
-    return Answer(
+    return ClientAnswer(
         table=pa.ipc.open_stream(response.content).read_all(),
         complete_through=datetime.fromisoformat(response.headers["Complete-Through"]),
         provisional_from=datetime.fromisoformat(provisional) if provisional else None,
@@ -161,16 +161,16 @@ def read(response: httpx.Response) -> Answer | Progress:
     )
 
 
-def read_job(response: httpx.Response) -> Progress:
+def read_job(response: httpx.Response) -> ProgressReport:
     """A job.
 
     Raises:
         ApiError: the response is an error.
     """
     if response.status_code not in (200, 202):
-        raise refused(response)
+        raise raise_for_problem(response)
     job = _document(response)
-    return Progress(
+    return ProgressReport(
         job_id=UUID(job["id"]),
         state=job["state"],
         percent=job["percent"],
@@ -180,13 +180,13 @@ def read_job(response: httpx.Response) -> Progress:
     )
 
 
-def result_of(progress: Progress) -> str:
+def result_of(progress: ProgressReport) -> str:
     """Where the answer of an ended job is.
 
     Raises:
-        JobFailed: there is none.
+        ClientJobFailed: there is none.
     """
     if progress.result is None:
         problem = progress.problem or {"detail": f"the job was {progress.state}"}
-        raise JobFailed(int(problem.get("status", 502)), problem)
+        raise ClientJobFailed(int(problem.get("status", 502)), problem)
     return progress.result

@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 
 import httpx
 
-from cache_pipeline.client.answer import Answer, Progress, asking, read, read_job, refused, result_of
+from cache_pipeline.client.answer import (
+    ClientAnswer,
+    ProgressReport,
+    build_request,
+    raise_for_problem,
+    read,
+    read_job,
+    result_of,
+)
 
 #: How long the server is asked to hold a question, and how long its answer may then take in all.
 _WAIT_SECONDS = 20.0
@@ -20,7 +28,7 @@ _COME_BACK = (429, 503)
 
 
 @dataclass(frozen=True)
-class Send:
+class SendRequest:
     """A request to send; its answer, or how it broke off, is what the next step is decided by."""
 
     method: str
@@ -38,10 +46,10 @@ class Pause:
 
 T = TypeVar("T")
 #: To be sent the response to each ``Send``, and None after each ``Pause``; a request that broke off is thrown in.
-Steps = Generator[Send | Pause, httpx.Response | None, T]
+Steps = Generator[SendRequest | Pause, httpx.Response | None, T]
 
 
-def _sent(request: Send) -> Steps[httpx.Response]:
+def _sent(request: SendRequest) -> Steps[httpx.Response]:
     response = yield request
     if response is None:
         raise TypeError("a Send is answered by a response")
@@ -50,14 +58,14 @@ def _sent(request: Send) -> Steps[httpx.Response]:
 
 def listing() -> Steps[list[dict[str, Any]]]:
     """The reports that the key may ask for."""
-    response = yield from _sent(Send("GET", "/v1/reports"))
+    response = yield from _sent(SendRequest("GET", "/v1/reports"))
     if response.status_code != 200:
-        raise refused(response)
+        raise raise_for_problem(response)
     return response.json()["reports"]
 
 
 @dataclass
-class Asking:
+class QueryExchange:
     """One question, until its answer is there or the time is over.
 
     Attributes:
@@ -70,7 +78,7 @@ class Asking:
 
     report: str
     question: Mapping[str, Any]
-    on_progress: Callable[[Progress], None] | None
+    on_progress: Callable[[ProgressReport], None] | None
     timeout: float
     now: Callable[[], float]
 
@@ -78,7 +86,7 @@ class Asking:
         """The time begins to run."""
         self._deadline = self.now() + self.timeout
 
-    def steps(self) -> Steps[Answer]:
+    def steps(self) -> Steps[ClientAnswer]:
         """Ask, and follow the job where there is one.
 
         Raises:
@@ -86,11 +94,11 @@ class Asking:
         """
         what = f"{self.report}'s answer"
         found = read((yield from self._answered("POST", f"/v1/reports/{self.report}", what, self.question)))
-        while isinstance(found, Progress):
+        while isinstance(found, ProgressReport):
             found = yield from self._followed(found)
         return found
 
-    def _followed(self, job: Progress) -> Steps[Answer | Progress]:
+    def _followed(self, job: ProgressReport) -> Steps[ClientAnswer | ProgressReport]:
         what = f"job {job.job_id}"
         while True:
             if self.on_progress is not None:
@@ -110,11 +118,11 @@ class Asking:
         """A response; where the API says to come back later, the one that it gives then."""
         while True:
             wait = min(_WAIT_SECONDS, self._deadline - self.now())
-            response = yield from _sent(Send(method, path, body, asking(wait)))
+            response = yield from _sent(SendRequest(method, path, body, build_request(wait)))
             if response.status_code not in _COME_BACK or "Retry-After" not in response.headers:
                 return response
             if self.now() >= self._deadline:
-                raise refused(response)
+                raise raise_for_problem(response)
             yield from self._paused(float(response.headers["Retry-After"]), what)
 
     def _paused(self, seconds: float, what: str) -> Steps[None]:

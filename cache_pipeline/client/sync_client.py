@@ -9,8 +9,8 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from cache_pipeline.client.answer import Answer, Progress, headers_of, question
-from cache_pipeline.client.exchange import ANSWER_SECONDS, Asking, Pause, Send, Steps, listing
+from cache_pipeline.client.answer import ClientAnswer, ProgressReport, headers_of, query_url
+from cache_pipeline.client.exchange import ANSWER_SECONDS, Pause, QueryExchange, SendRequest, Steps, listing
 
 T = TypeVar("T")
 
@@ -56,8 +56,8 @@ class Client:
         granularity: str | None = None,
         time_zone: str | None = None,
         filters: Mapping[str, Any] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> Answer:
+        on_progress: Callable[[ProgressReport], None] | None = None,
+    ) -> ClientAnswer:
         """The finished answer, however long it takes within the timeout; what is None is as the report declares it.
 
         Args:
@@ -76,11 +76,11 @@ class Client:
             TimeoutError: it took too long; the job goes on, and asking again finds it.
             httpx.TransportError: the API cannot be reached. Once there is a job, that is tried again within the timeout.
         """
-        body = question(interval, group_by, metrics, granularity, time_zone, filters)
-        return self._run(Asking(report, body, on_progress, self._timeout, time.monotonic).steps())
+        body = query_url(interval, group_by, metrics, granularity, time_zone, filters)
+        return self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     def _run(self, steps: Steps[T]) -> T:
-        go_on: Callable[[], Send | Pause] = partial(next, steps)
+        go_on: Callable[[], SendRequest | Pause] = partial(next, steps)
         while True:
             try:
                 step = go_on()

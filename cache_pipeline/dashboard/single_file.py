@@ -17,7 +17,7 @@ _SCRIPT = '<script type="module" src="app.js"></script>\n'
 _START = "import 'page/app.js'"
 
 
-def carried_page(published: Mapping[str, bytes]) -> bytes:
+def single_file_page(published: Mapping[str, bytes]) -> bytes:
     """One HTML file.
 
     Args:

@@ -14,7 +14,7 @@ from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import is_loopback
-from cache_pipeline.storage.postgres.migrate import outdated
+from cache_pipeline.storage.postgres.migrate import pending_changes
 
 _OLDEST_POSTGRES = 14
 _OLDEST_REDIS = (6, 2)
@@ -35,7 +35,7 @@ def clock_finding(subject: str, here: datetime, there: datetime) -> Finding:
     )
 
 
-async def look_at_postgres(url: str, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[Finding]:
+async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[Finding]:
     """Version, clock and migrations of the history server.
 
     Raises:
@@ -64,7 +64,7 @@ async def look_at_postgres(url: str, reports: Mapping[str, Report], clock: Calla
         Finding("PostgreSQL", Health.ok, f"version {major}"),
         *_encryption("PostgreSQL", host, verified=verified, mend="add sslmode=verify-full to its URL"),
         clock_finding("PostgreSQL's clock", here, there),
-        _tables(await asyncio.to_thread(outdated, url, declared), len(reports)),
+        _tables(await asyncio.to_thread(pending_changes, url, declared), len(reports)),
     ]
 
 
@@ -75,7 +75,7 @@ def _tables(lacking: Sequence[str], reports: int) -> Finding:
     return Finding("tables", Health.failed, f"{lacking[0]}{more}", "run `cache-pipeline migrate`")
 
 
-async def look_at_redis(url: str, clock: Callable[[], datetime]) -> list[Finding]:
+async def check_redis(url: str, clock: Callable[[], datetime]) -> list[Finding]:
     """Version, clock and eviction policy of the server that holds quota, locks and the hot tier.
 
     Raises:

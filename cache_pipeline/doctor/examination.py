@@ -10,12 +10,12 @@ from functools import partial
 
 from pydantic import SecretStr
 
-from cache_pipeline.bootstrap import declared_reports, vendor_link
-from cache_pipeline.doctor.databases import look_at_postgres, look_at_redis
+from cache_pipeline.bootstrap import connect_vendor, load_reports
+from cache_pipeline.doctor.databases import check_postgres, check_redis
 from cache_pipeline.doctor.finding import Finding, Health
-from cache_pipeline.doctor.logins import look_at_logins
-from cache_pipeline.doctor.published_store import look_at_readers, look_at_store
-from cache_pipeline.doctor.vendor_accounts import look_at_permissions, look_at_quota
+from cache_pipeline.doctor.logins import check_logins
+from cache_pipeline.doctor.published_store import check_public_url, check_store
+from cache_pipeline.doctor.vendor_accounts import check_permissions, check_quota
 from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings, SettingsError
@@ -24,7 +24,7 @@ _PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Look:
+class Check:
     """One thing to be looked at.
 
     Attributes:
@@ -38,7 +38,7 @@ class Look:
     take: Callable[[], Awaitable[list[Finding]]]
 
 
-async def examine(settings: Settings, clock: Callable[[], datetime], more: Iterable[Look] = ()) -> list[Finding]:
+async def run_checks(settings: Settings, clock: Callable[[], datetime], more: Iterable[Check] = ()) -> list[Finding]:
     """Everything that can be said of a deployment from this machine, each thing within twenty seconds and side by side.
 
     Args:
@@ -50,14 +50,14 @@ async def examine(settings: Settings, clock: Callable[[], datetime], more: Itera
         Findings in a fixed order, declarations first.
     """
     reports, declarations = _declarations(settings)
-    postgres = partial(look_at_postgres, reports=reports, clock=clock)
-    redis = partial(look_at_redis, clock=clock)
+    postgres = partial(check_postgres, reports=reports, clock=clock)
+    redis = partial(check_redis, clock=clock)
     address = "check CACHE_PIPELINE_EDGE_URL"
     readers = "check CACHE_PIPELINE_EDGE_PUBLIC_URL"
     looks = [
         *_vendors(settings, reports, clock),
-        Look("edge store", address, lambda: look_at_store(settings)),
-        Look("edge readers", readers, lambda: look_at_readers(settings, clock)),
+        Check("edge store", address, lambda: check_store(settings)),
+        Check("edge readers", readers, lambda: check_public_url(settings, clock)),
         *more,
     ]
     found = await asyncio.gather(
@@ -68,23 +68,23 @@ async def examine(settings: Settings, clock: Callable[[], datetime], more: Itera
     return [*declarations, *(finding for findings in found for finding in findings)]
 
 
-def _vendors(settings: Settings, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[Look]:
+def _vendors(settings: Settings, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[Check]:
     """What there is to be seen of each account."""
-    looks: list[Look] = []
+    looks: list[Check] = []
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
     for name in settings.accounts():
         account = f"check CACHE_PIPELINE_{name.upper()}"
         try:
-            link = vendor_link(settings, name)
+            link = connect_vendor(settings, name)
         except SettingsError as error:
             finding = Finding(f"account of {name}", Health.failed, str(error), account)
-            looks.append(Look(f"account of {name}", account, partial(_found, finding)))
+            looks.append(Check(f"account of {name}", account, partial(_found, finding)))
             continue
-        looks.append(Look(f"logins of {name}", account, partial(look_at_logins, link)))
+        looks.append(Check(f"logins of {name}", account, partial(check_logins, link)))
         if redis_url is not None:
-            permissions = partial(look_at_permissions, link, reports, redis_url, clock)
-            looks.append(Look(f"permissions of {name}", account, permissions))
-            looks.append(Look(f"quota of {name}", "check Redis", partial(look_at_quota, link, redis_url)))
+            permissions = partial(check_permissions, link, reports, redis_url, clock)
+            looks.append(Check(f"permissions of {name}", account, permissions))
+            looks.append(Check(f"quota of {name}", "check Redis", partial(check_quota, link, redis_url)))
     return looks
 
 
@@ -94,7 +94,7 @@ async def _found(finding: Finding) -> list[Finding]:
 
 def _declarations(settings: Settings) -> tuple[Mapping[str, Report], list[Finding]]:
     try:
-        reports = declared_reports(settings)
+        reports = load_reports(settings)
     except DeclarationError as error:
         return {}, [Finding("declarations", Health.failed, str(mistake)) for mistake in error.mistakes]
     lacking = sorted({report.platform for report in reports.values()} - settings.accounts().keys())

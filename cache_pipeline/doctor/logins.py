@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from urllib.parse import urlsplit
 
-from cache_pipeline.bootstrap import VendorLink
+from cache_pipeline.bootstrap import VendorConnection
 from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts
-from cache_pipeline.upstream.discovery import Addresses, addresses_of
+from cache_pipeline.upstream.discovery import VendorAddresses, resolve_addresses
 from cache_pipeline.upstream.errors import (
     DiscoveryFailed,
     LoginRefused,
@@ -22,14 +22,14 @@ from cache_pipeline.upstream.errors import (
 )
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login
-from cache_pipeline.vendors.cxone.adapter import Cxone
+from cache_pipeline.vendors.cxone.adapter import CxoneAdapter
 
 #: Somebody waits: a login that does not answer at once is told of, not repeated.
 _ONCE = RetryPolicy(attempts=1)
 _TIMEOUTS = Timeouts(connect=5.0, read=8.0)
 
 
-async def look_at_logins(link: VendorLink) -> list[Finding]:
+async def check_logins(link: VendorConnection) -> list[Finding]:
     """Where the vendor is, and one login of each client of an account, side by side; no token is kept."""
     timeout = httpx.Timeout(**asdict(_TIMEOUTS)).as_dict()
     async with httpx.AsyncHTTPTransport(verify=True) as wire:
@@ -49,14 +49,14 @@ async def look_at_logins(link: VendorLink) -> list[Finding]:
 
         config = link.config.model_copy(update={"retries": _ONCE})
         try:
-            addresses = await addresses_of(config, link.discover, send)
+            addresses = await resolve_addresses(config, link.discover, send)
         except UpstreamError as error:
             return [_failed(f"address of {link.config.platform}", link, error)]
         found = await asyncio.gather(*map(look, link.config.clients))
     return [*_address(link, addresses), *(finding for findings in found for finding in findings)]
 
 
-def _address(link: VendorLink, addresses: Addresses) -> Iterator[Finding]:
+def _address(link: VendorConnection, addresses: VendorAddresses) -> Iterator[Finding]:
     """Where it was found, and a secret that goes over the wire for everybody to read."""
     subject = f"address of {link.config.platform}"
     if link.config.issuer is not None:
@@ -67,12 +67,12 @@ def _address(link: VendorLink, addresses: Addresses) -> Iterator[Finding]:
             yield Finding(subject, Health.failed, f"{host} is spoken to without TLS", "write https://")
 
 
-def _failed(subject: str, link: VendorLink, error: UpstreamError) -> Finding:
+def _failed(subject: str, link: VendorConnection, error: UpstreamError) -> Finding:
     setting = f"CACHE_PIPELINE_{link.config.platform.upper()}"
     told = str(error).partition("; ")[0]
     if isinstance(error, DiscoveryFailed):
         mend = f"check issuer and tenant_id in {setting}, or set base_url"
-    elif isinstance(error, LoginRefused) and link.platform is Cxone:
+    elif isinstance(error, LoginRefused) and link.platform is CxoneAdapter:
         mend = f"check that client_id and client_secret in {setting} are an access key's id and secret, and that it is enabled"
     elif isinstance(error, LoginRefused):
         mend = (

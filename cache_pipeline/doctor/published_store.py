@@ -19,7 +19,7 @@ from cache_pipeline.upstream.http import httpx
 _SECONDS = 8.0
 
 
-async def look_at_store(settings: Settings) -> list[Finding]:
+async def check_store(settings: Settings) -> list[Finding]:
     """Write, read, swap and delete one small object beside the published ones, which nobody is told of."""
     return [await asyncio.to_thread(_tried, EdgeStore(settings.edge_address, settings.tenant))]
 
@@ -60,7 +60,7 @@ def _swapped_wrongly(store: EdgeStore, path: str) -> str:
     return ""
 
 
-async def look_at_readers(settings: Settings, clock: Callable[[], datetime]) -> list[Finding]:
+async def check_public_url(settings: Settings, clock: Callable[[], datetime]) -> list[Finding]:
     """Whether the public URL serves what was published last, with the headers that it needs."""
     url = settings.edge_public_url
     if not url:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from redis.asyncio import Redis
 
-from cache_pipeline.bootstrap import VendorLink
+from cache_pipeline.bootstrap import VendorConnection
 from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
@@ -18,8 +18,8 @@ from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import ClientQuota, ClientState, Lane
-from cache_pipeline.vendors.cxone.adapter import Cxone
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.cxone.adapter import CxoneAdapter
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permissions_needed
 
 _REDIS_SECONDS = 5.0
@@ -31,8 +31,8 @@ _PROBED_AGO = timedelta(days=2)
 _FORBIDDEN = 403
 
 
-async def look_at_permissions(
-    link: VendorLink, reports: Mapping[str, Report], redis_url: str, clock: Callable[[], datetime]
+async def check_permissions(
+    link: VendorConnection, reports: Mapping[str, Report], redis_url: str, clock: Callable[[], datetime]
 ) -> list[Finding]:
     """Whether each client of an account may ask for what the reports need.
 
@@ -43,16 +43,16 @@ async def look_at_permissions(
     for report in reports.values():
         if report.platform == link.config.platform:
             kinds.setdefault(permissions_needed(report), []).append(report)
-    if kinds and link.platform is Cxone:
+    if kinds and link.platform is CxoneAdapter:
         return [await _extraction(link, redis_url)]
-    if not kinds or link.platform is not Genesys:
+    if not kinds or link.platform is not GenesysAdapter:
         return []
     # To the hour, so that no granularity of the vendor's is too coarse for it.
     end = (clock() - _PROBED_AGO).replace(minute=0, second=0, microsecond=0)
     interval = Interval(end - _ASKED_FOR, end)
     async with _client(link, redis_url) as client:
         looks = [
-            _permission(Genesys(client), each.client_id, needed, wanting, interval)
+            _permission(GenesysAdapter(client), each.client_id, needed, wanting, interval)
             for each in link.config.clients
             for needed, wanting in kinds.items()
         ]
@@ -60,7 +60,7 @@ async def look_at_permissions(
 
 
 @asynccontextmanager
-async def _client(link: VendorLink, redis_url: str) -> AsyncGenerator[httpx.AsyncClient]:
+async def _client(link: VendorConnection, redis_url: str) -> AsyncGenerator[httpx.AsyncClient]:
     async with _redis(redis_url) as redis, link.door(redis, _ONCE) as client:
         yield client
 
@@ -69,7 +69,7 @@ def _redis(redis_url: str) -> Redis:
     return Redis.from_url(redis_url, socket_connect_timeout=_REDIS_SECONDS, socket_timeout=_REDIS_SECONDS)
 
 
-async def _extraction(link: VendorLink, redis_url: str) -> Finding:
+async def _extraction(link: VendorConnection, redis_url: str) -> Finding:
     """Whether the access key may use Data Extraction, by a list of its jobs: the one call that a tenant has in 30 s."""
     subject = f"extraction by {link.config.clients[0].client_id} ({link.config.platform})"
     again = "run it again in half a minute, with no extraction under way"
@@ -79,7 +79,7 @@ async def _extraction(link: VendorLink, redis_url: str) -> Finding:
         return Finding(subject, Health.warning, "not asked: the tenant's one call in 30 s was just made", again)
     try:
         async with _client(link, redis_url) as client:
-            jobs = await Cxone(client).probe(Lane.interactive)
+            jobs = await CxoneAdapter(client).probe(Lane.interactive)
     except LoginRefused:
         return Finding(subject, Health.warning, "not asked: the login was refused", "mend the login first")
     except UpstreamRefused as error:
@@ -97,7 +97,7 @@ async def _extraction(link: VendorLink, redis_url: str) -> Finding:
 
 
 async def _permission(
-    genesys: Genesys, client_id: str, needed: tuple[str, ...], wanting: list[Report], interval: Interval
+    genesys: GenesysAdapter, client_id: str, needed: tuple[str, ...], wanting: list[Report], interval: Interval
 ) -> Finding | None:
     subject = f"permissions of {client_id} (genesys)"
     named = ", ".join(report.report for report in wanting[:3]) + (
@@ -121,7 +121,7 @@ async def _permission(
     return Finding(subject, Health.ok, f"{permission}: {named}")
 
 
-async def look_at_quota(link: VendorLink, redis_url: str) -> list[Finding]:
+async def check_quota(link: VendorConnection, redis_url: str) -> list[Finding]:
     """How each client stands in the quota that all processes share.
 
     Raises:

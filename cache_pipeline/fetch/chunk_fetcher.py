@@ -12,37 +12,37 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from cache_pipeline.aio import in_thread, together
-from cache_pipeline.fetch.completeness_checker import IncompleteAnswer, Judge, Proven
-from cache_pipeline.fetch.upstream_jobs import Jobs, KeptElsewhere
-from cache_pipeline.fetch.vendor_response import VendorAnswer, ask
-from cache_pipeline.query.calendar import Step, floor, following
+from cache_pipeline.aio import gather_or_cancel, run_in_thread
+from cache_pipeline.fetch.completeness_checker import CompletenessChecker, IncompleteAnswer, VerifiedRows
+from cache_pipeline.fetch.upstream_jobs import AlreadyStored, UpstreamJobs
+from cache_pipeline.fetch.vendor_response import VendorResponse, read_response
+from cache_pipeline.query.calendar import Step, floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.storage.postgres.ledger import AskedElsewhere, Claim, LeaseLost, OpenJob
-from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline.storage.postgres.ledger import LeaseLost, LedgerClaim, OpenJob, QueryInFlight
+from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.upstream.errors import ClientUnknown, JobGone
+from cache_pipeline.upstream.errors import ClientUnknown, UpstreamJobGone
 
 #: What history lacked when it was looked at last, for the queries that follow from that look.
 MISSED: ContextVar[IntervalSet | None] = ContextVar("missed", default=None)
-Keep = Callable[[Proven, Sequence[Claim]], Awaitable[None]]
+Keep = Callable[[VerifiedRows, Sequence[LedgerClaim]], Awaitable[None]]
 #: The part of an interval that must be asked of the vendor, by what history holds.
 Missing = Callable[[Interval, Coverage], IntervalSet]
 
 
-async def ask_once_more(jobs: Jobs, interval: Interval) -> VendorAnswer:
+async def should_resubmit(jobs: UpstreamJobs, interval: Interval) -> VendorResponse:
     """Ask; where the vendor no longer has the job, ask anew, once.
 
     Raises:
-        As ``ask`` does.
+        As ``read_response`` does.
     """
     try:
-        return await ask(jobs, interval)
-    except (JobGone, ClientUnknown):
-        return await ask(jobs, interval)
+        return await read_response(jobs, interval)
+    except (UpstreamJobGone, ClientUnknown):
+        return await read_response(jobs, interval)
 
 
 def queries_for(missing: IntervalSet, open_jobs: Iterable[OpenJob], good: Callable[[OpenJob], bool]) -> list[Interval]:
@@ -54,14 +54,14 @@ def queries_for(missing: IntervalSet, open_jobs: Iterable[OpenJob], good: Callab
         good: whether the answer to a job would still do.
 
     Raises:
-        AskedElsewhere: somebody works on one of those jobs just now.
+        QueryInFlight: somebody works on one of those jobs just now.
     """
     found: list[Interval] = []
     for job in open_jobs:
         if not IntervalSet([job.interval]) & missing:
             continue
         if job.alive:
-            raise AskedElsewhere(f"{job.interval} is being asked by another process")
+            raise QueryInFlight(f"{job.interval} is being asked by another process")
         if good(job):
             found.append(job.interval)
             missing = missing - IntervalSet([job.interval])
@@ -69,7 +69,7 @@ def queries_for(missing: IntervalSet, open_jobs: Iterable[OpenJob], good: Callab
 
 
 @dataclass(frozen=True)
-class Flying:
+class ChunkFetcher:
     """Proves the chunks of one fetch.
 
     Attributes:
@@ -82,15 +82,15 @@ class Flying:
         keep: writes proven rows to history within the flight; None where they are kept later by somebody else.
     """
 
-    jobs: Jobs
-    judge: Judge
-    flights: Flights
+    jobs: UpstreamJobs
+    judge: CompletenessChecker
+    flights: SingleFlight
     coverage: Callable[[Interval], Awaitable[Coverage]]
     held: Callable[[IntervalSet], Awaitable[Rows]]
     missing: Missing
     keep: Keep | None
 
-    async def prove(self, chunk: Interval) -> Proven:
+    async def prove(self, chunk: Interval) -> VerifiedRows:
         """The rows of a chunk that lies within one cell, from the vendor or, where others were faster, from history.
 
         Raises:
@@ -99,7 +99,7 @@ class Flying:
         with span("chunk", report=self.jobs.report.report, interval=str(chunk)):
             return await self._prove(chunk)
 
-    async def _prove(self, chunk: Interval) -> Proven:
+    async def _prove(self, chunk: Interval) -> VerifiedRows:
         name, within = self.jobs.series.id, chunk
 
         async def landed() -> bool:
@@ -112,11 +112,11 @@ class Flying:
                     # Waiting with the flight in hand, so that of all who lack this only one goes on looking.
                     await self.flights.next_look(name, within)
                     found = await self._found(chunk, within, may_ask=mine)
-            if isinstance(found, Proven):
+            if isinstance(found, VerifiedRows):
                 return found
             within = found
 
-    async def _found(self, chunk: Interval, within: Interval, *, may_ask: bool) -> Proven | Interval | None:
+    async def _found(self, chunk: Interval, within: Interval, *, may_ask: bool) -> VerifiedRows | Interval | None:
         """The rows; or what else a flight is needed of; or None where they are on their way all the same.
 
         A flight that was lost with Redis, or whose holder was slow to be heard of, is known to the ledger.
@@ -133,15 +133,15 @@ class Flying:
             )
             if needed != within:
                 return needed
-            answers = await together(self._asked(each, missing) for each in queries)
-        except (AskedElsewhere, LeaseLost):
+            answers = await gather_or_cancel(self._asked(each, missing) for each in queries)
+        except (QueryInFlight, LeaseLost):
             return None
         return await self._merged(chunk, missing, coverage, answers)
 
     async def _queries(self, chunk: Interval, missing: IntervalSet) -> list[Interval]:
         cell = self._cell(chunk)
         ledger = self.jobs.ledger
-        found = await in_thread(lambda: ledger.open_jobs(self.jobs.series, cell), ledger.threads)
+        found = await run_in_thread(lambda: ledger.open_jobs(self.jobs.series, cell), ledger.threads)
         within = [job for job in found if cell.contains(job.interval)]
 
         def good(job: OpenJob) -> bool:
@@ -154,10 +154,10 @@ class Flying:
         """What the declared chunks are the grid of: a job within it is one that might have been asked for by itself."""
         report = self.jobs.report
         step = Step.parse(report.chunk)
-        start = floor(chunk.start, step, report.zone)
-        return Interval(start, following(start, step, report.zone))
+        start = floor_to_step(chunk.start, step, report.zone)
+        return Interval(start, next_boundary(start, step, report.zone))
 
-    async def _asked(self, interval: Interval, missing: IntervalSet) -> Proven:
+    async def _asked(self, interval: Interval, missing: IntervalSet) -> VerifiedRows:
         # Each query is a task of its own, and so are its parts, which take this over.
         MISSED.set(missing)
         async with self._accounted(interval):
@@ -173,7 +173,7 @@ class Flying:
     async def _accounted(self, interval: Interval) -> AsyncGenerator[None]:
         try:
             yield
-        except (IncompleteAnswer, SchemaMismatch, KeptElsewhere) as error:
+        except (IncompleteAnswer, SchemaMismatch, AlreadyStored) as error:
             # Of a part that others kept: the whole is not needed any more, and left open it would be taken up again.
             await self.jobs.unusable(interval, error)
             raise
@@ -182,8 +182,8 @@ class Flying:
             raise
 
     async def _merged(
-        self, chunk: Interval, missing: IntervalSet, coverage: Coverage, answers: Sequence[Proven]
-    ) -> Proven:
+        self, chunk: Interval, missing: IntervalSet, coverage: Coverage, answers: Sequence[VerifiedRows]
+    ) -> VerifiedRows:
         from_history = IntervalSet([chunk]) - missing
         rows = [await self.held(from_history)]
         left = missing
@@ -196,7 +196,7 @@ class Flying:
         if from_history:
             watermarks.append(coverage.watermark or chunk.start)
             fetched.extend(each.at for each in coverage.fetched if each.intervals & from_history)
-        return Proven(
+        return VerifiedRows(
             chunk,
             Rows.joined(rows[0].schema, rows),
             min(watermarks),

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from cache_pipeline.aio import together
-from cache_pipeline.fetch.vendor_response import VendorAnswer
+from cache_pipeline.aio import gather_or_cancel
+from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import buckets, split
 from cache_pipeline.query.completeness import (
     SHORTEST_LIMIT,
-    Density,
+    ChunkResult,
     Expectation,
-    JudgedChunk,
-    Lengths,
-    Source,
+    ExpectationSource,
+    RowDensity,
+    TruncationStats,
     Verdict,
     falls_short,
     final_buckets,
@@ -25,14 +25,14 @@ from cache_pipeline.query.completeness import (
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.rows.digest import merged
+from cache_pipeline.rows.digest import merge_tallies
 from cache_pipeline.rows.rows import Rows
 
 
 class IncompleteAnswer(RuntimeError):
     """Rows are missing and nothing smaller can be asked for; nothing of the interval is kept."""
 
-    def __init__(self, report: str, chunk: JudgedChunk) -> None:
+    def __init__(self, report: str, chunk: ChunkResult) -> None:
         self.chunk = chunk
         super().__init__(
             f"{report} {chunk.interval}: the vendor gives {chunk.got} rows where {chunk.expected:.0f} are expected "
@@ -41,7 +41,7 @@ class IncompleteAnswer(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Proven:
+class VerifiedRows:
     """Rows of an interval that may be kept.
 
     Attributes:
@@ -58,7 +58,7 @@ class Proven:
     rows: Rows
     watermark: datetime
     fetched_at: datetime
-    chunks: tuple[JudgedChunk, ...]
+    chunks: tuple[ChunkResult, ...]
     from_history: IntervalSet = field(default_factory=IntervalSet)
     not_asked_again: IntervalSet = field(default_factory=IntervalSet)
 
@@ -66,12 +66,12 @@ class Proven:
 #: A vendor that limits bytes does not cut at always the same number of rows.
 _NEAR = 0.95
 
-Ask = Callable[[Interval], Awaitable[VendorAnswer]]
-OnChunk = Callable[[JudgedChunk], None]
+Ask = Callable[[Interval], Awaitable[VendorResponse]]
+OnChunk = Callable[[ChunkResult], None]
 
 
 @dataclass(frozen=True)
-class _Case:
+class _Assessment:
     """One answer that is being judged.
 
     Attributes:
@@ -83,12 +83,12 @@ class _Case:
         compared: answers that were asked for to be held against it, and are not kept themselves.
     """
 
-    answer: VendorAnswer
+    answer: VendorResponse
     within: Interval
     final: list[Interval]
     expectation: Expectation
     parts: list[Interval]
-    compared: list[VendorAnswer] = field(default_factory=list[VendorAnswer])
+    compared: list[VendorResponse] = field(default_factory=list[VendorResponse])
 
     @property
     def length(self) -> int:
@@ -100,18 +100,18 @@ class _Case:
         filled = [place for place, bucket in enumerate(self.final) if self.answer.rows.count([bucket])]
         return self.final[filled[-1] :] if filled else self.final[-1:]
 
-    def agrees_with(self, others: Sequence[VendorAnswer | Proven], on: Iterable[Interval]) -> bool:
+    def agrees_with(self, others: Sequence[VendorResponse | VerifiedRows], on: Iterable[Interval]) -> bool:
         """Whether others say the same of some of its final buckets."""
-        said, meant = merged(other.rows.tallies for other in others), self.answer.rows.tallies
+        said, meant = merge_tallies(other.rows.tallies for other in others), self.answer.rows.tallies
         return all(said.get(bucket.start) == meant.get(bucket.start) for bucket in on)
 
-    def has_fewer_than(self, others: Sequence[VendorAnswer | Proven]) -> bool:
+    def has_fewer_than(self, others: Sequence[VendorResponse | VerifiedRows]) -> bool:
         """Whether others have more rows in its final buckets."""
         return self.answer.rows.count(self.final) < sum(other.rows.count(self.final) for other in others)
 
 
 @dataclass
-class Judge:
+class CompletenessChecker:
     """Judges the answers of one series, learning as it goes what its buckets hold and where the vendor cuts.
 
     Attributes:
@@ -124,15 +124,15 @@ class Judge:
     """
 
     report: Report
-    density: Density
+    density: RowDensity
     ask: Ask
     on_chunk: OnChunk
-    lengths: Lengths = field(default_factory=Lengths)
+    lengths: TruncationStats = field(default_factory=TruncationStats)
     shortest_limit: int = SHORTEST_LIMIT
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _met: set[tuple[int, Interval]] = field(default_factory=set[tuple[int, Interval]])
 
-    async def prove(self, interval: Interval) -> Proven:
+    async def prove(self, interval: Interval) -> VerifiedRows:
         """Ask for an interval until what came is proven whole.
 
         Raises:
@@ -141,10 +141,10 @@ class Judge:
         """
         return await self._prove(interval, interval)
 
-    async def _prove(self, interval: Interval, within: Interval) -> Proven:
+    async def _prove(self, interval: Interval, within: Interval) -> VerifiedRows:
         if self.would_be_cut(interval):
             parts = split(interval, self.report.step, self.report.zone)
-            return _merged(interval, await together(self._prove(part, within) for part in parts), ())
+            return _merge(interval, await gather_or_cancel(self._prove(part, within) for part in parts), ())
         return await self._judge(await self.ask(interval), within)
 
     def would_be_cut(self, interval: Interval) -> bool:
@@ -153,17 +153,17 @@ class Judge:
             return False
         return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.lengths.least_cut
 
-    async def _judge(self, answer: VendorAnswer, within: Interval, *, doubted: bool = False) -> Proven:
+    async def _judge(self, answer: VendorResponse, within: Interval, *, doubted: bool = False) -> VerifiedRows:
         case = self._case(answer, within)
         if not (doubted and case.parts) and await self._is_believed(case):
-            is_unjudged = case.expectation.source is Source.none and not case.compared
+            is_unjudged = case.expectation.source is ExpectationSource.none and not case.compared
             return self._accept(case, Verdict.unjudged if is_unjudged else Verdict.whole)
         if not case.parts:
             if await self._is_cut_by_the_limit(case):
                 raise IncompleteAnswer(self.report.report, self._chunk(case, Verdict.incomplete))
             # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
             return self._accept(case, Verdict.thin)
-        answers = await together(self._part(case, part) for part in case.parts)
+        answers = await gather_or_cancel(self._part(case, part) for part in case.parts)
         # A part with all the rows may have been cut at the same row as the whole, and proves nothing until it is proven.
         alone = any(part.rows.num_rows == case.length > 0 for part in answers)
         agree = case.agrees_with(answers, case.final)
@@ -171,16 +171,16 @@ class Judge:
             case.compared.extend(answers)
             return self._accept(case, Verdict.thin, split=True)
         if agree:
-            proven = await together(
+            proven = await gather_or_cancel(
                 self._judge(part, within, doubted=part.rows.num_rows == case.length) for part in answers
             )
             chunk = self._chunk(case, self._verdict(case, proven), split=True)
         else:
             chunk = self._chunk(case, self._verdict(case, answers), split=True)
-            proven = await together(self._judge(part, within) for part in answers)
-        return _merged(answer.interval, proven, (chunk,))
+            proven = await gather_or_cancel(self._judge(part, within) for part in answers)
+        return _merge(answer.interval, proven, (chunk,))
 
-    async def _is_cut_by_the_limit(self, case: _Case) -> bool:
+    async def _is_cut_by_the_limit(self, case: _Assessment) -> bool:
         """Whether a single bucket is as long as an answer that was cut, and no other answer is longer.
 
         An answer that was broken off once looks like one that met a limit, until something longer is answered.
@@ -209,29 +209,29 @@ class Judge:
         nearly = [Interval(inside[1].start, within.end), Interval(within.start, inside[-2].end)]
         return [each for each in nearly if each not in split(within, self.report.step, self.report.zone)]
 
-    async def _part(self, case: _Case, part: Interval) -> VendorAnswer:
+    async def _part(self, case: _Assessment, part: Interval) -> VendorResponse:
         """A part's answer: the tail may have been one."""
         for number, other in enumerate(case.compared):
             if other.interval == part:
                 return case.compared.pop(number)
         return await self.ask(part)
 
-    def _case(self, answer: VendorAnswer, within: Interval) -> _Case:
+    def _case(self, answer: VendorResponse, within: Interval) -> _Assessment:
         report = self.report
         final = final_buckets(buckets(answer.interval, report.step, report.zone), answer.watermark)
         parts = split(answer.interval, report.step, report.zone)
-        return _Case(answer, within, final, self._expect(answer, final), parts)
+        return _Assessment(answer, within, final, self._expect(answer, final), parts)
 
-    def _expect(self, answer: VendorAnswer, final: list[Interval]) -> Expectation:
+    def _expect(self, answer: VendorResponse, final: list[Interval]) -> Expectation:
         if self.report.rows is not None:
             # How many conversations there are, nobody knows beforehand: the watermark and the paging are the proof.
-            return Expectation(0.0, Source.none)
+            return Expectation(0.0, ExpectationSource.none)
         if answer.rows.num_rows > self.lengths.longest_whole:
             return self.density.expect_as_declared(final)
         return self.density.expect(final)
 
-    async def _is_believed(self, case: _Case) -> bool:
-        if case.expectation.source is not Source.none and self._is_doubtful(case):
+    async def _is_believed(self, case: _Assessment) -> bool:
+        if case.expectation.source is not ExpectationSource.none and self._is_doubtful(case):
             return False
         if not case.parts or not case.final or not self._may_lack_its_tail(case):
             return True
@@ -243,7 +243,7 @@ class Judge:
         case.compared.append(await self.ask(interval))
         return case.agrees_with(case.compared, tail)
 
-    def _is_doubtful(self, case: _Case) -> bool:
+    def _is_doubtful(self, case: _Assessment) -> bool:
         """Whether there are fewer rows than there should be, in all or in a part."""
         found = case.answer.rows.count(case.final)
         if falls_short(found, case.expectation.rows):
@@ -258,7 +258,7 @@ class Judge:
                 return True
         return False
 
-    def _may_lack_its_tail(self, case: _Case) -> bool:
+    def _may_lack_its_tail(self, case: _Assessment) -> bool:
         """Whether an answer with rows enough is as long as a cut one may be, or ends sooner than it should."""
         if case.length >= self.shortest_limit and (
             case.length > self.lengths.longest_whole or case.length % self.shortest_limit == 0
@@ -269,21 +269,21 @@ class Judge:
         tail = case.tail()
         return tail_falls_short(case.answer.rows.count(tail), self._expect(case.answer, tail).rows)
 
-    def _verdict(self, case: _Case, parts: Sequence[VendorAnswer | Proven]) -> Verdict:
+    def _verdict(self, case: _Assessment, parts: Sequence[VendorResponse | VerifiedRows]) -> Verdict:
         """What parts say of the whole."""
         if case.agrees_with(parts, case.final):
             return Verdict.thin
         return Verdict.truncated if case.has_fewer_than(parts) else Verdict.changed
 
-    def _accept(self, case: _Case, verdict: Verdict, *, split: bool = False) -> Proven:
+    def _accept(self, case: _Assessment, verdict: Verdict, *, split: bool = False) -> VerifiedRows:
         answer = case.answer
         self.density.learn({bucket: answer.rows.count([bucket]) for bucket in case.final})
         chunk = self._chunk(case, verdict, split=split)
-        return Proven(answer.interval, answer.rows, answer.watermark, answer.fetched_at, (chunk,))
+        return VerifiedRows(answer.interval, answer.rows, answer.watermark, answer.fetched_at, (chunk,))
 
-    def _chunk(self, case: _Case, verdict: Verdict, *, split: bool = False) -> JudgedChunk:
+    def _chunk(self, case: _Assessment, verdict: Verdict, *, split: bool = False) -> ChunkResult:
         answer = case.answer
-        chunk = JudgedChunk(
+        chunk = ChunkResult(
             interval=answer.interval,
             expected=case.expectation.rows,
             source=case.expectation.source,
@@ -300,8 +300,8 @@ class Judge:
         return chunk
 
 
-def _merged(interval: Interval, parts: Sequence[Proven], above: tuple[JudgedChunk, ...]) -> Proven:
-    return Proven(
+def _merge(interval: Interval, parts: Sequence[VerifiedRows], above: tuple[ChunkResult, ...]) -> VerifiedRows:
+    return VerifiedRows(
         interval,
         Rows.joined(parts[0].rows.schema, (part.rows for part in parts)),
         min(part.watermark for part in parts),

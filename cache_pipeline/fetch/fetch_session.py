@@ -9,40 +9,40 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from cache_pipeline.fetch.chunk_fetcher import MISSED, Flying, Keep, Missing, ask_once_more
-from cache_pipeline.fetch.completeness_checker import Judge
+from cache_pipeline.fetch.chunk_fetcher import MISSED, ChunkFetcher, Keep, Missing, should_resubmit
+from cache_pipeline.fetch.completeness_checker import CompletenessChecker
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
-    Held,
+    HeldRows,
     chunks_of,
     clipped_to_now,
     fetch_partitions,
 )
-from cache_pipeline.fetch.upstream_jobs import Jobs, LeftToOthers, OnPercent, nobody_else
-from cache_pipeline.fetch.vendor_response import VendorAnswer
+from cache_pipeline.fetch.upstream_jobs import LeftToOthers, OnPercent, UpstreamJobs, no_other_requesters
+from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import is_aligned, pieces
-from cache_pipeline.query.completeness import Density, JudgedChunk
+from cache_pipeline.query.completeness import ChunkResult, RowDensity
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import not_begun, out_of_reach
+from cache_pipeline.query.retention import beyond_retention, not_begun
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.postgres.ledger import Ledger
-from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.storage.ttl import report_freshness
-from cache_pipeline.upstream.polling import Pacing
+from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Platform
+from cache_pipeline.vendors.base import VendorAdapter
 
 #: How far back history is looked at for what comparable days hold.
 _COMPARABLE_DAYS = timedelta(days=28)
 
 
 @dataclass(frozen=True)
-class Gathering:
+class FetchSession:
     """Gathers rows of one series.
 
     Attributes:
@@ -58,14 +58,14 @@ class Gathering:
     """
 
     series: Series
-    platform: Platform
+    platform: VendorAdapter
     history: History
     ledger: Ledger
-    flights: Flights
+    flights: SingleFlight
     clock: Callable[[], datetime]
-    pacing: Pacing
+    pacing: JobPoller
     reach: datetime | None
-    left_to_others: LeftToOthers = nobody_else
+    left_to_others: LeftToOthers = no_other_requesters
 
     @property
     def report(self) -> Report:
@@ -76,7 +76,7 @@ class Gathering:
         self,
         wanted: Mapping[str, Interval],
         lane: Lane,
-        on_chunk: Callable[[JudgedChunk], None],
+        on_chunk: Callable[[ChunkResult], None],
         on_percent: OnPercent,
         *,
         keep: Keep | None = None,
@@ -102,11 +102,11 @@ class Gathering:
         held_intervals = IntervalSet() if again else spans - coverage.to_ask(spans, now, freshness)
         gaps = IntervalSet(part for gap in spans - held_intervals if (part := clipped_to_now(gap, report, now)))
         for key, span in wanted.items():
-            if (refused := out_of_reach(report, gaps & IntervalSet([span]), self.reach)) is not None:
+            if (refused := beyond_retention(report, gaps & IntervalSet([span]), self.reach)) is not None:
                 yield FailedPartition(key, span, refused)
                 wanted = {other: each for other, each in wanted.items() if other != key}
         gaps &= IntervalSet(wanted.values())
-        held = Held(
+        held = HeldRows(
             held_intervals,
             held_intervals & coverage.provisional,
             await self._held_rows(held_intervals),
@@ -123,12 +123,12 @@ class Gathering:
             # An answer that was all final when it was asked for is as good as one of now.
             return now if again else min(interval.end + report.settle, now - freshness)
 
-        async def send(interval: Interval) -> VendorAnswer:
-            return await ask_once_more(jobs, interval)
+        async def send(interval: Interval) -> VendorResponse:
+            return await should_resubmit(jobs, interval)
 
-        judged: list[JudgedChunk] = []
+        judged: list[ChunkResult] = []
 
-        def hear(chunk: JudgedChunk) -> None:
+        def hear(chunk: ChunkResult) -> None:
             judged.append(chunk)
             on_chunk(chunk)
 
@@ -139,8 +139,8 @@ class Gathering:
 
         lengths = await asyncio.to_thread(self.history.lengths, series, now)
         density = await self._density(coverage, spans)
-        judge = Judge(report, density, send, hear, lengths)
-        async with Jobs(
+        judge = CompletenessChecker(report, density, send, hear, lengths)
+        async with UpstreamJobs(
             self.platform,
             series,
             lane,
@@ -152,7 +152,7 @@ class Gathering:
             partial(self._lacks, missing),
             self.left_to_others,
         ) as jobs:
-            flying = Flying(
+            flying = ChunkFetcher(
                 jobs,
                 judge,
                 self.flights,
@@ -181,9 +181,9 @@ class Gathering:
         columns = self.platform.columns(self.report)
         return await asyncio.to_thread(self.history.rows, self.series, intervals, columns)
 
-    async def _density(self, coverage: Coverage, spans: IntervalSet) -> Density:
+    async def _density(self, coverage: Coverage, spans: IntervalSet) -> RowDensity:
         report = self.report
-        density = Density(report.zone, report.groups_a_bucket())
+        density = RowDensity(report.zone, report.groups_a_bucket())
         starts, ends = [part.start for part in spans], [part.end for part in spans]
         if not starts:
             return density

@@ -10,10 +10,10 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Protocol
 
-from cache_pipeline.aio import to_the_end
-from cache_pipeline.fetch.completeness_checker import Proven
-from cache_pipeline.query.calendar import Step, buckets, floor, following, pieces
-from cache_pipeline.query.completeness import JudgedChunk, final_buckets
+from cache_pipeline.aio import finish
+from cache_pipeline.fetch.completeness_checker import VerifiedRows
+from cache_pipeline.query.calendar import Step, buckets, floor_to_step, next_boundary, pieces
+from cache_pipeline.query.completeness import ChunkResult, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.rows.rows import Rows
@@ -40,7 +40,7 @@ class FetchedPartition:
     rows: Rows
     watermark: datetime
     fetched_at: datetime
-    chunks: tuple[JudgedChunk, ...] = ()
+    chunks: tuple[ChunkResult, ...] = ()
     from_history: IntervalSet = field(default_factory=IntervalSet)
     not_asked_again: IntervalSet = field(default_factory=IntervalSet)
 
@@ -69,7 +69,7 @@ class FailedPartition:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldRows:
     """What history already has of the wanted intervals, so that it is not asked for again.
 
     Attributes:
@@ -94,11 +94,11 @@ def chunks_of(gaps: IntervalSet, report: Report) -> list[Interval]:
 
 def clipped_to_now(interval: Interval, report: Report, now: datetime) -> Interval | None:
     """The part of an interval whose buckets have begun; there is nothing to ask of the future."""
-    begun = following(floor(now, report.step, report.zone), report.step, report.zone)
+    begun = next_boundary(floor_to_step(now, report.step, report.zone), report.step, report.zone)
     return Interval(interval.start, min(begun, interval.end)) if interval.start < begun else None
 
 
-class _Progress:
+class _FetchProgress:
     """What each partition waits for.
 
     Found by the instant: to look through a hundred thousand partitions for each chunk that falls takes hours.
@@ -107,7 +107,7 @@ class _Progress:
     def __init__(self, wanted: Mapping[str, Interval], chunks: Sequence[Interval]) -> None:
         due = IntervalSet(chunks)
         self.waiting = {key: due & IntervalSet([span]) for key, span in wanted.items()}
-        self.proven: dict[str, list[Proven]] = {}
+        self.proven: dict[str, list[VerifiedRows]] = {}
         ordered = sorted(wanted.items(), key=lambda item: item[1])
         self._keys = [key for key, _ in ordered]
         self._starts = [span.start for _, span in ordered]
@@ -121,23 +121,28 @@ class _Progress:
         return [key for key in self._keys[first:last] if key in self.waiting and self.waiting[key] & waited]
 
 
-def finished(proven: Proven) -> FetchedPartition:
+def collect_partitions(proven: VerifiedRows) -> FetchedPartition:
     """Proven rows as a partition of their own."""
     return FetchedPartition(
         str(proven.interval), proven.interval, proven.rows, proven.watermark, proven.fetched_at, proven.chunks
     )
 
 
-class Prover(Protocol):
+class PartitionProver(Protocol):
     """Asks for a chunk until its rows are proven whole."""
 
-    async def prove(self, interval: Interval, /) -> Proven:
+    async def prove(self, interval: Interval, /) -> VerifiedRows:
         """The rows of a chunk."""
         ...
 
 
 async def fetch_partitions(
-    judge: Prover, wanted: Mapping[str, Interval], held: Held, chunks: Sequence[Interval], *, at_once: int = 16
+    judge: PartitionProver,
+    wanted: Mapping[str, Interval],
+    held: HeldRows,
+    chunks: Sequence[Interval],
+    *,
+    at_once: int = 16,
 ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
     """Fetch what is missing of some partitions.
 
@@ -153,14 +158,14 @@ async def fetch_partitions(
     Yields:
         Every wanted partition once, as it is finished.
     """
-    progress = _Progress(wanted, chunks)
+    progress = _FetchProgress(wanted, chunks)
     for key in [key for key, waiting in progress.waiting.items() if not waiting]:
         yield _finished(key, wanted[key], held, progress.proven.get(key, []))
         del progress.waiting[key]
 
     slots = asyncio.Semaphore(at_once)
 
-    async def prove(chunk: Interval) -> Proven | tuple[Interval, Exception]:
+    async def prove(chunk: Interval) -> VerifiedRows | tuple[Interval, Exception]:
         async with slots:
             try:
                 return await judge.prove(chunk)
@@ -178,17 +183,20 @@ async def fetch_partitions(
         finally:
             for task in tasks:
                 task.cancel()
-            await to_the_end(asyncio.gather(*tasks, return_exceptions=True))
+            await finish(asyncio.gather(*tasks, return_exceptions=True))
 
 
 def _landed(
-    outcome: Proven | tuple[Interval, Exception], wanted: Mapping[str, Interval], held: Held, progress: _Progress
+    outcome: VerifiedRows | tuple[Interval, Exception],
+    wanted: Mapping[str, Interval],
+    held: HeldRows,
+    progress: _FetchProgress,
 ) -> list[FetchedPartition | FailedPartition]:
     """Book one chunk; returns the partitions that it finished or failed."""
-    chunk = outcome.interval if isinstance(outcome, Proven) else outcome[0]
+    chunk = outcome.interval if isinstance(outcome, VerifiedRows) else outcome[0]
     ended: list[FetchedPartition | FailedPartition] = []
     for key in progress.touched(chunk):
-        if not isinstance(outcome, Proven):
+        if not isinstance(outcome, VerifiedRows):
             ended.append(FailedPartition(key, wanted[key], outcome[1]))
             del progress.waiting[key]
             continue
@@ -200,7 +208,7 @@ def _landed(
     return ended
 
 
-def _finished(key: str, interval: Interval, held: Held, proven: Sequence[Proven]) -> FetchedPartition:
+def _finished(key: str, interval: Interval, held: HeldRows, proven: Sequence[VerifiedRows]) -> FetchedPartition:
     at_first = held.intervals & IntervalSet([interval])
     meanwhile = IntervalSet(each for part in proven for each in part.from_history) & IntervalSet([interval])
     old = [held.rows.within(part) for part in at_first]

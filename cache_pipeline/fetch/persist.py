@@ -6,23 +6,23 @@ import asyncio
 from collections.abc import Sequence
 
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.fetch.write_events import Kept, OnKeep
+from cache_pipeline.fetch.write_events import OnStored, RowsStored
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Fetched
-from cache_pipeline.storage.postgres.fetch_times import HeldNewer
+from cache_pipeline.storage.postgres.fetch_times import NewerDataPresent
 from cache_pipeline.storage.postgres.history import History, Replacement
-from cache_pipeline.storage.postgres.ledger import Claim
+from cache_pipeline.storage.postgres.ledger import LedgerClaim
 from cache_pipeline.telemetry.spans import span
 
 
-async def keep(
+async def store_partitions(
     history: History,
     series: Series,
     partitions: Sequence[FetchedPartition],
-    claims: Sequence[Claim],
-    on_keep: OnKeep,
+    claims: Sequence[LedgerClaim],
+    on_keep: OnStored,
 ) -> None:
     """Write what the vendor was asked for, rows and coverage in one transaction.
 
@@ -45,13 +45,13 @@ async def keep(
             with span("store history", report=series.report.report):
                 await asyncio.to_thread(history.replace, replacement)
             break
-        except HeldNewer as held:
+        except NewerDataPresent as held:
             newer |= held.intervals
     await asyncio.to_thread(on_keep, series.report, [_told(partition) for partition in asked])
 
 
 def _replacement(
-    series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet, claims: Sequence[Claim]
+    series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet, claims: Sequence[LedgerClaim]
 ) -> Replacement | None:
     """What partitions bring to history beside the newer figures that it holds."""
     brought = [(each, kept) for each in partitions if (kept := each.asked - newer)]
@@ -70,8 +70,8 @@ def _replacement(
     )
 
 
-def _told(partition: FetchedPartition) -> Kept:
-    return Kept(
+def _told(partition: FetchedPartition) -> RowsStored:
+    return RowsStored(
         partition.interval,
         partition.rows.num_rows,
         sum(chunk.calls for chunk in partition.chunks),

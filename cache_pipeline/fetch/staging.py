@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
+from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows, RowSource
@@ -152,18 +152,18 @@ class Staging:
         }
 
 
-def _chunk_to_json(chunk: JudgedChunk) -> dict[str, object]:
+def _chunk_to_json(chunk: ChunkResult) -> dict[str, object]:
     return {**asdict(chunk), "interval": str(chunk.interval), "watermark": chunk.watermark.isoformat()}
 
 
-def _chunk_from_json(data: dict[str, object]) -> JudgedChunk:
-    known = {field.name: data[field.name] for field in fields(JudgedChunk) if field.name in data}
-    return JudgedChunk(
+def _chunk_from_json(data: dict[str, object]) -> ChunkResult:
+    known = {field.name: data[field.name] for field in fields(ChunkResult) if field.name in data}
+    return ChunkResult(
         **{
             **known,
             "interval": Interval.parse(str(known["interval"])),
             "watermark": datetime.fromisoformat(str(known["watermark"])),
-            "source": Source(str(known["source"])),
+            "source": ExpectationSource(str(known["source"])),
             "verdict": Verdict(str(known["verdict"])),
         }  # pyright: ignore[reportArgumentType]
     )

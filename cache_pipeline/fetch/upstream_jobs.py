@@ -15,17 +15,32 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Self
 
-from cache_pipeline.aio import ended, in_thread, to_the_end
+from cache_pipeline.aio import cancel_and_wait, finish, run_in_thread
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.postgres.ledger import AskedElsewhere, Claim, Handle, LeaseLost, Ledger, State, Wanted
+from cache_pipeline.storage.postgres.ledger import (
+    JobHandle,
+    LeaseLost,
+    Ledger,
+    LedgerClaim,
+    LedgerRequest,
+    LedgerState,
+    QueryInFlight,
+)
 from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.upstream.errors import AmbiguousSubmit, ClientUnknown, JobFailed, JobGone, JobOverdue, UpstreamError
-from cache_pipeline.upstream.polling import Pacing
+from cache_pipeline.upstream.errors import (
+    AmbiguousSubmit,
+    ClientUnknown,
+    UpstreamError,
+    UpstreamJobFailed,
+    UpstreamJobGone,
+    UpstreamJobOverdue,
+)
+from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Job, JobStatus, Platform
+from cache_pipeline.vendors.base import VendorAdapter, VendorJob, VendorJobStatus
 
 #: How long whoever is cancelled waits for the answer to a submit that is on the wire.
 _SUBMIT_SECONDS = 15.0
@@ -46,7 +61,7 @@ class FinishedJob:
         started: on the monotonic clock, when this process began with it.
     """
 
-    job: Job
+    job: VendorJob
     fetched_at: datetime
     calls: int
     started: float
@@ -59,7 +74,7 @@ OnPercent = Callable[[Interval, float | None], None]
 LeftToOthers = Callable[[], bool]
 
 
-def nobody_else() -> bool:
+def no_other_requesters() -> bool:
     """What is cancelled is wanted by nobody any more."""
     return False
 
@@ -72,7 +87,7 @@ async def _always(_interval: Interval) -> bool:
     return True
 
 
-class KeptElsewhere(AskedElsewhere):
+class AlreadyStored(QueryInFlight):
     """Another process has kept all of it since it was found to be missing."""
 
 
@@ -82,7 +97,7 @@ def _kind_of(report: Report, interval: Interval) -> str:
 
 
 @dataclass
-class Jobs:
+class UpstreamJobs:
     """The upstream queries of one fetch. To be opened and closed, for it holds leases.
 
     Attributes:
@@ -98,17 +113,17 @@ class Jobs:
         left_to_others: of what is cancelled, whether the vendor's job is left to be taken up; else it is given up.
     """
 
-    platform: Platform
+    platform: VendorAdapter
     series: Series
     lane: Lane
     clock: Callable[[], datetime]
     ledger: Ledger
     not_before: Callable[[Interval], datetime]
-    pacing: Pacing = field(default_factory=Pacing)
+    pacing: JobPoller = field(default_factory=JobPoller)
     on_percent: OnPercent = _ignore
     is_lacking: Callable[[Interval], Awaitable[bool]] = _always
-    left_to_others: LeftToOthers = nobody_else
-    _held: dict[int, Claim] = field(default_factory=dict[int, Claim])
+    left_to_others: LeftToOthers = no_other_requesters
+    _held: dict[int, LedgerClaim] = field(default_factory=dict[int, LedgerClaim])
     _keeper: asyncio.Task[None] | None = None
 
     @property
@@ -122,7 +137,7 @@ class Jobs:
 
     async def __aexit__(self, *_: object) -> None:
         if self._keeper is not None:
-            await ended([self._keeper])
+            await cancel_and_wait([self._keeper])
         await self._let_go(list(self._held.values()))
 
     @asynccontextmanager
@@ -133,9 +148,9 @@ class Jobs:
         After the block the job is still held, until ``kept``, ``proven`` or ``unusable`` says what became of its answer.
 
         Raises:
-            AskedElsewhere: another process works on the same query just now; or, as KeptElsewhere, has kept its answer.
+            QueryInFlight: another process works on the same query just now; or, as AlreadyStored, has kept its answer.
             LeaseLost: another has taken this one over.
-            JobGone, ClientUnknown: the vendor no longer has a job that was taken up; asked again, it is submitted anew.
+            UpstreamJobGone, ClientUnknown: the vendor no longer has a job that was taken up; asked again, it is submitted anew.
             UpstreamError: the vendor refused, failed the job or cannot be reached.
         """
         started = time.monotonic()
@@ -147,16 +162,16 @@ class Jobs:
             else:
                 # Only now that it is claimed: what others kept until then is seen, and from then on they see the claim.
                 if not await self.is_lacking(interval):
-                    raise KeptElsewhere(f"{self.report.report} {interval} was kept by another process meanwhile")
+                    raise AlreadyStored(f"{self.report.report} {interval} was kept by another process meanwhile")
                 job, calls = await self._submitted(claim), 1
             if job.answer is None:
                 calls += await self._polled(job, claim)
             yield FinishedJob(job, claim.asked_at, calls, started)
         except BaseException as error:
-            await to_the_end(self._left(claim.id, error))
+            await finish(self._left(claim.id, error))
             raise
 
-    def claims(self, interval: Interval) -> tuple[Claim, ...]:
+    def claims(self, interval: Interval) -> tuple[LedgerClaim, ...]:
         """What is held of an interval and its parts: its rows are kept by these."""
         # A copy, made in one go: threads add to it meanwhile.
         return tuple(claim for claim in list(self._held.values()) if interval.contains(claim.interval))
@@ -174,47 +189,47 @@ class Jobs:
     async def unusable(self, interval: Interval, reason: Exception) -> None:
         """The rows cannot be used: the next who asks must ask the vendor anew."""
         for claim in self._given(interval):
-            await self._noted(lambda claim=claim: self.ledger.end(claim, State.failed, str(reason)))
+            await self._noted(lambda claim=claim: self.ledger.end(claim, LedgerState.failed, str(reason)))
 
     async def unfinished(self, interval: Interval) -> None:
         """Something else went wrong: the next who asks goes on from where the vendor's jobs are."""
         await self._let_go(self._given(interval))
 
-    def _given(self, interval: Interval) -> Iterator[Claim]:
+    def _given(self, interval: Interval) -> Iterator[LedgerClaim]:
         return iter([self._held.pop(claim.id) for claim in self.claims(interval)])
 
-    async def _claimed(self, interval: Interval) -> Claim:
-        wanted = Wanted(self.series, interval, self.lane, self.clock(), self.not_before(interval))
+    async def _claimed(self, interval: Interval) -> LedgerClaim:
+        wanted = LedgerRequest(self.series, interval, self.lane, self.clock(), self.not_before(interval))
 
-        def claim() -> Claim:
+        def claim() -> LedgerClaim:
             claimed = self.ledger.claim(wanted)
             # In the thread: were it left to a caller who is being cancelled, nobody would let go of it.
             self._held[claimed.id] = claimed
             return claimed
 
-        claimed = await in_thread(claim, self.ledger.threads)
+        claimed = await run_in_thread(claim, self.ledger.threads)
         if claimed.given_up is not None:
             await self._cancelled(claimed.given_up)
         return claimed
 
-    async def _submitted(self, claim: Claim) -> Job:
+    async def _submitted(self, claim: LedgerClaim) -> VendorJob:
         with span("submit", platform=self.platform.name, interval=str(claim.interval)):
             submitting = asyncio.create_task(self.platform.submit(self.report, claim.interval, self.lane))
             try:
                 job = await asyncio.shield(submitting)
             except asyncio.CancelledError:
-                await to_the_end(self._called_back(claim, submitting))
+                await finish(self._called_back(claim, submitting))
                 raise
         await self._booked(claim, job)
         return job
 
-    async def _called_back(self, claim: Claim, submitting: asyncio.Task[Job]) -> None:
+    async def _called_back(self, claim: LedgerClaim, submitting: asyncio.Task[VendorJob]) -> None:
         """Stop a submit whose caller is cancelled; of one that the vendor may have taken the ledger is told."""
         submitting.cancel()
         # The transport carries to its end what is on the wire.
         await asyncio.wait({submitting}, timeout=_SUBMIT_SECONDS)
         if not submitting.done():
-            await ended([submitting])
+            await cancel_and_wait([submitting])
             await self._left(
                 claim.id,
                 AmbiguousSubmit(
@@ -227,26 +242,26 @@ class Jobs:
             except Exception as error:  # noqa: BLE001 - told to the ledger; the caller is cancelled, whatever came of it
                 await self._left(claim.id, error)
 
-    async def _booked(self, claim: Claim, job: Job) -> None:
+    async def _booked(self, claim: LedgerClaim, job: VendorJob) -> None:
         """Tell the ledger what the vendor calls a query."""
         if job.answer is not None:
             return
-        handle = Handle(job.id, job.oauth_client)
+        handle = JobHandle(job.id, job.oauth_client)
         self._held[claim.id] = replace(claim, handle=handle)
         try:
-            await in_thread(lambda: self.ledger.submitted(claim, handle), self.ledger.threads)
+            await run_in_thread(lambda: self.ledger.submitted(claim, handle), self.ledger.threads)
         except (LeaseLost, HistoryUnavailable):
             # Whoever takes over submits its own, and never hears of this one.
             await self._cancelled(handle)
             raise
 
-    def _job(self, handle: Handle) -> Job:
-        return Job(handle.id, handle.oauth_client, self.lane)
+    def _job(self, handle: JobHandle) -> VendorJob:
+        return VendorJob(handle.id, handle.oauth_client, self.lane)
 
-    async def _polled(self, job: Job, claim: Claim) -> int:
+    async def _polled(self, job: VendorJob, claim: LedgerClaim) -> int:
         polls = 0
 
-        async def check() -> JobStatus:
+        async def check() -> VendorJobStatus:
             nonlocal polls
             polls += 1
             return await self.platform.status(job)
@@ -271,51 +286,51 @@ class Jobs:
             return
         if isinstance(error, AmbiguousSubmit):
             await self._noted(lambda: self.ledger.ambiguous(claim, str(error)))
-        elif isinstance(error, JobGone | ClientUnknown):
-            await self._noted(lambda: self.ledger.end(claim, State.gone, str(error)))
+        elif isinstance(error, UpstreamJobGone | ClientUnknown):
+            await self._noted(lambda: self.ledger.end(claim, LedgerState.gone, str(error)))
         elif isinstance(error, asyncio.CancelledError):
             await self._unwanted(claim)
         elif isinstance(error, LeaseLost):
             return
-        elif isinstance(error, KeptElsewhere):
-            await self._noted(lambda: self.ledger.end(claim, State.abandoned, str(error)))
-        elif isinstance(error, JobOverdue):
+        elif isinstance(error, AlreadyStored):
+            await self._noted(lambda: self.ledger.end(claim, LedgerState.abandoned, str(error)))
+        elif isinstance(error, UpstreamJobOverdue):
             # Left open it would be taken up again, and a job that hangs would keep its interval from everybody for ever.
-            await self._noted(lambda: self.ledger.end(claim, State.failed, str(error)))
+            await self._noted(lambda: self.ledger.end(claim, LedgerState.failed, str(error)))
             if claim.handle is not None:
                 await self._cancelled(claim.handle)
-        elif claim.handle is not None and isinstance(error, UpstreamError) and not isinstance(error, JobFailed):
+        elif claim.handle is not None and isinstance(error, UpstreamError) and not isinstance(error, UpstreamJobFailed):
             # The vendor cannot be reached: the job may still finish.
             await self._let_go([claim])
         else:
-            await self._noted(lambda: self.ledger.end(claim, State.failed, str(error)))
+            await self._noted(lambda: self.ledger.end(claim, LedgerState.failed, str(error)))
 
-    async def _unwanted(self, claim: Claim) -> None:
+    async def _unwanted(self, claim: LedgerClaim) -> None:
         if claim.handle is not None and (self.left_to_others() or not self.platform.capabilities.cancels):
             # Where it cannot be stopped it runs on whatever we do; should somebody ask after all, there it is.
             await self._let_go([claim])
             return
-        await self._noted(lambda: self.ledger.end(claim, State.abandoned))
+        await self._noted(lambda: self.ledger.end(claim, LedgerState.abandoned))
         if claim.handle is not None:
             await self._cancelled(claim.handle)
 
-    async def _cancelled(self, handle: Handle) -> None:
+    async def _cancelled(self, handle: JobHandle) -> None:
         """Free the vendor's job; what went wrong before matters more than a cancel that fails."""
         if self.platform.capabilities.cancels:
             with suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_CANCEL_SECONDS):
                     await self.platform.cancel(self._job(handle))
 
-    async def _let_go(self, claims: Iterable[Claim]) -> None:
+    async def _let_go(self, claims: Iterable[LedgerClaim]) -> None:
         claims = list(claims)
         await self._noted(lambda: self.ledger.release(claim for claim in claims if claim.handle is not None))
         for claim in claims:
             if claim.handle is None:
-                await self._noted(lambda claim=claim: self.ledger.end(claim, State.abandoned))
+                await self._noted(lambda claim=claim: self.ledger.end(claim, LedgerState.abandoned))
 
     async def _noted(self, note: Callable[[], None]) -> None:
         try:
-            await in_thread(note, self.ledger.threads)
+            await run_in_thread(note, self.ledger.threads)
         except HistoryUnavailable as error:
             # The entry's lease ends by itself, and whoever comes next finds it open.
             _log.warning("%s: the job ledger could not be told: %s", self.report.report, error)

@@ -6,17 +6,17 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from cache_pipeline.fetch.upstream_jobs import Jobs
+from cache_pipeline.fetch.upstream_jobs import UpstreamJobs
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
-from cache_pipeline.rows.digest import Tally, tally_by_bucket
+from cache_pipeline.rows.digest import RowTally, tally_by_bucket
 from cache_pipeline.rows.row_checks import RowCheck, check_groups
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 
 
 @dataclass(frozen=True)
-class VendorAnswer:
+class VendorResponse:
     """One answer of the vendor, checked against the schema but not yet judged.
 
     Attributes:
@@ -36,7 +36,7 @@ class VendorAnswer:
     seconds: float
 
 
-async def ask(jobs: Jobs, interval: Interval) -> VendorAnswer:
+async def read_response(jobs: UpstreamJobs, interval: Interval) -> VendorResponse:
     """Ask the vendor for one interval (G1 to G3, G12), holding no more than a page and a block of rows in memory.
 
     Raises:
@@ -46,7 +46,7 @@ async def ask(jobs: Jobs, interval: Interval) -> VendorAnswer:
     """
     platform, report = jobs.platform, jobs.report
     check, spool = RowCheck(report, interval), Spool(arrow_schema(platform.columns(report)))
-    seen: dict[tuple[tuple[datetime, Tally], ...], int] = {}
+    seen: dict[tuple[tuple[datetime, RowTally], ...], int] = {}
     watermarks: list[datetime] = []
     pages = 0
     async with jobs.finished(interval) as finished:
@@ -61,7 +61,7 @@ async def ask(jobs: Jobs, interval: Interval) -> VendorAnswer:
                 watermarks.append(page.watermark)
         rows = spool.rows()
         check_groups(rows, report)
-    return VendorAnswer(
+    return VendorResponse(
         interval,
         rows,
         # What a vendor's clock that is ahead calls complete may not have begun.

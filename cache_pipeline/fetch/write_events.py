@@ -11,7 +11,7 @@ from cache_pipeline.query.report import Report
 
 
 @dataclass(frozen=True)
-class Kept:
+class RowsStored:
     """One interval whose rows were fetched, proven and written.
 
     Attributes:
@@ -30,8 +30,8 @@ class Kept:
 
 
 #: Hears of every write to history, after it is committed, in a thread of its own; it must not raise.
-OnKeep = Callable[[Report, Sequence[Kept]], None]
+OnStored = Callable[[Report, Sequence[RowsStored]], None]
 
 
-def keep_no_record(_report: Report, _kept: Sequence[Kept]) -> None:
+def ignore_stored(_report: Report, _kept: Sequence[RowsStored]) -> None:
     """Nobody wants to know."""

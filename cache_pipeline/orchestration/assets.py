@@ -17,9 +17,9 @@ from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.staging import Staging
-from cache_pipeline.orchestration.backfill_estimate import estimate_metadata, estimate_sentence, estimated
-from cache_pipeline.orchestration.check_events import Finding, event_log, partition_evaluation
-from cache_pipeline.orchestration.dagster_compat import interruptible, signed
+from cache_pipeline.orchestration.backfill_estimate import estimate_backfill, estimate_metadata, estimate_sentence
+from cache_pipeline.orchestration.check_events import CheckFinding, event_log, partition_evaluation
+from cache_pipeline.orchestration.dagster_compat import run_interruptibly, with_signature
 from cache_pipeline.orchestration.decisions import ATTEMPT_METADATA
 from cache_pipeline.orchestration.io_managers import REPORT_METADATA
 from cache_pipeline.orchestration.metadata import (
@@ -32,18 +32,18 @@ from cache_pipeline.orchestration.metadata import (
 from cache_pipeline.orchestration.naming import COMPLETE_CHECK, FAILED_METADATA, asset_key
 from cache_pipeline.orchestration.partial_publish import publish
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
-from cache_pipeline.orchestration.progress import Pace
+from cache_pipeline.orchestration.progress import RunProgress
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
 from cache_pipeline.orchestration.run_tags import lane_of_run
 from cache_pipeline.orchestration.staged_checks import findings_of, passing, tell_staged
-from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.storage.published.aggregated_rows import publishable
+from cache_pipeline.storage.published.aggregated_rows import is_publishable
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import Lane
 
@@ -109,7 +109,7 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
         specs=[spec],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    @signed
+    @with_signature
     async def staged(
         context: dg.AssetExecutionContext, config: FetchConfig, engine: EngineResource
     ) -> dg.MaterializeResult[Any]:
@@ -117,11 +117,11 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
         # How figures are fetched is not part of what they mean: the series stays the same.
         asked = report.model_copy(update={"chunk": config.chunk}) if config.chunk else report
         started = time.monotonic()
-        done, failed, foretold = await interruptible(_stage(context, asked, wanted, engine, again=config.again))
+        done, failed, foretold = await run_interruptibly(_stage(context, asked, wanted, engine, again=config.again))
         _fail_checks(context, report, failed, config)
         if failed:
             # This step fails, and what succeeded must wait neither for it nor for the next run.
-            await interruptible(_publish_besides(context, report, list(done.values()), engine))
+            await run_interruptibly(_publish_besides(context, report, list(done.values()), engine))
             raise _failed(report, failed, len(wanted)) from failed[0].error
         for partition in done.values():
             context.add_asset_metadata(partition_metadata(partition), partition_key=partition.key)
@@ -172,9 +172,9 @@ async def _stage(
     missing = {key: interval for key, interval in wanted.items() if key not in done}
     failed: list[FailedPartition] = []
     foretold: Foretold = {}
-    pace = Pace(len(missing), time.monotonic)
+    pace = RunProgress(len(missing), time.monotonic)
 
-    def hear(chunk: JudgedChunk) -> None:
+    def hear(chunk: ChunkResult) -> None:
         if chunk.verdict is Verdict.truncated:
             _fail_visibly(context, report, chunk)
         else:
@@ -229,7 +229,7 @@ async def _foretell(
     if not missing:
         return {}
     try:
-        found = await estimated(service, engine, report, missing, lane, again=again)
+        found = await estimate_backfill(service, engine, report, missing, lane, again=again)
     except (QueryError, RedisError) as error:
         context.log.info(f"{report.report}: no estimate, {error}")
         return {}
@@ -246,7 +246,7 @@ def _record(context: dg.AssetExecutionContext, report: Report, partition: Fetche
     tell_staged(report, partition, event_log(context.op_execution_context))
 
 
-def _fail_visibly(context: dg.AssetExecutionContext, report: Report, chunk: JudgedChunk) -> None:
+def _fail_visibly(context: dg.AssetExecutionContext, report: Report, chunk: ChunkResult) -> None:
     """A truncated answer fails the completeness check there and then; the check passes when the parts have come."""
     sentence = chunk_sentence(chunk)
     context.log.warning(sentence)
@@ -271,7 +271,7 @@ def _fail_checks(
         if isinstance(part.error, IncompleteAnswer):
             chunk = config.chunk or report.chunk
             metadata = {ATTEMPT_METADATA: config.attempt, "chunk": chunk, "chunks": chunk_table([part.error.chunk])}
-            finding = Finding(str(part.error), metadata)
+            finding = CheckFinding(str(part.error), metadata)
             log(partition_evaluation(asset_key("staged", report), COMPLETE_CHECK, part.key, finding))
 
 
@@ -309,7 +309,7 @@ def history_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
         specs=[spec.with_io_manager_key("history_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    @signed
+    @with_signature
     def history(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult[Any]:
         keys = keys_of_run(partitions, context.run.tags)
         found = _staged_partitions(engine.staging(), engine.tenant_series(report), keys)
@@ -331,7 +331,7 @@ def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> 
         specs=[spec.with_io_manager_key("hot_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    @signed
+    @with_signature
     async def hot(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult[Any]:
         intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
         async with engine.service() as service:
@@ -352,13 +352,13 @@ def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) ->
         specs=[spec.with_io_manager_key("edge_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    @signed
+    @with_signature
     def edge(context: dg.AssetExecutionContext, engine: EngineResource, rows: Rows) -> dg.MaterializeResult[Any]:
         intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags)).values()
         with engine.history() as history:
             coverage = history.coverage(engine.tenant_series(report))
         provisional = coverage.provisional & IntervalSet(intervals)
-        rows_by_interval = {interval: publishable(report, rows.within(interval)) for interval in intervals}
+        rows_by_interval = {interval: is_publishable(report, rows.within(interval)) for interval in intervals}
         return dg.MaterializeResult(value=(rows_by_interval, next((part.start for part in provisional), None)))
 
     return edge

@@ -12,7 +12,7 @@ from datetime import date
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import declared_reports
+from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.orchestration.assets import progress
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.build import build_defs
@@ -60,7 +60,7 @@ def run_backfill(
             of those days exists.
     """
     settings = read_settings()
-    reports = declared_reports(settings)
+    reports = load_reports(settings)
     report = find_report(reports, name)
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     span = Interval(midnight(first_day, report.zone), midnight(end_day, report.zone))

@@ -18,7 +18,7 @@ from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.estimate import backfill_plan, quota_room
+from cache_pipeline.service.estimate import plan_backfill, quota_room
 from cache_pipeline.service.planner import Plan
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.upstream.quota import Lane
@@ -56,7 +56,7 @@ def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
             partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
             wanted = _chosen(partitions, config)
             async with engine.service() as service:
-                found = await estimated(service, engine, report, wanted, _lane(config), again=config.again)
+                found = await estimate_backfill(service, engine, report, wanted, _lane(config), again=config.again)
         except KNOWN_ERRORS as error:
             raise failure(error) from error
         told = estimate_sentence(found, len(wanted))
@@ -85,7 +85,7 @@ def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
     return dg.Definitions(jobs=[job])
 
 
-async def estimated(
+async def estimate_backfill(
     service: ReportService,
     engine: EngineResource,
     report: Report,
@@ -99,7 +99,7 @@ async def estimated(
     span = Interval(min(each.start for each in wanted.values()), max(each.end for each in wanted.values()))
     room = await quota_room(engine.settings, report, lane)
     lying = IntervalSet(wanted[key] for key in staged)
-    return await backfill_plan(service, report, span, room, staged=lying, again=again)
+    return await plan_backfill(service, report, span, room, staged=lying, again=again)
 
 
 def estimate_sentence(found: Plan, partitions: int) -> str:

@@ -23,7 +23,7 @@ _MOST_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
-class Tried:
+class PastAttempts:
     """What came of asking for the same before.
 
     Attributes:
@@ -35,7 +35,7 @@ class Tried:
     failed_at: tuple[datetime, ...] = ()
 
 
-def is_due(tried: Tried, now: datetime) -> bool:
+def is_due(tried: PastAttempts, now: datetime) -> bool:
     """Whether to ask now: an hour after the first failure, then two, four ...; after eight failures a person must."""
     failures = len(tried.failed_at)
     if tried.goes_on or failures >= _MOST_ATTEMPTS:
@@ -43,7 +43,7 @@ def is_due(tried: Tried, now: datetime) -> bool:
     return not failures or now - max(tried.failed_at) >= _FIRST_WAIT * 2 ** (failures - 1)
 
 
-def tried_before(instance: dg.DagsterInstance, sensor: str, job: str, first: str) -> Tried:
+def read_past_attempts(instance: dg.DagsterInstance, sensor: str, job: str, first: str) -> PastAttempts:
     """What came of a sensor's asking for partitions from ``first`` on; later ones join such a range as they end."""
     asked = dg.RunsFilter(job_name=job, tags={ASKED_BY_TAG: sensor, **starts_at_tag(first)})
     failed: list[datetime] = []
@@ -54,4 +54,4 @@ def tried_before(instance: dg.DagsterInstance, sensor: str, job: str, first: str
             break
         if status not in UNFINISHED:
             failed.append(record.update_timestamp.replace(tzinfo=UTC))
-    return Tried(any(record.dagster_run.status in UNFINISHED for record in records), tuple(failed))
+    return PastAttempts(any(record.dagster_run.status in UNFINISHED for record in records), tuple(failed))

@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 
-from cache_pipeline.bootstrap import declared_reports
+from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.orchestration.assets import report_assets
 from cache_pipeline.orchestration.backfill_estimate import estimate_definitions
 from cache_pipeline.orchestration.edge_maintenance import edge_upkeep
@@ -104,7 +104,7 @@ def build_defs(
         SettingsError, DeclarationError: naming what to mend.
     """
     settings = read_settings()
-    declared = reports if reports is not None else declared_reports(settings)
+    declared = reports if reports is not None else load_reports(settings)
     with _no_collection():
         return _built(declared, settings, {**default_resources(), **(resource_overrides or {})})
 

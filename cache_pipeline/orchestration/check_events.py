@@ -19,7 +19,7 @@ def event_log(context: dg.OpExecutionContext) -> Log:
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckFinding:
     """What a check found for one partition.
 
     Attributes:
@@ -34,7 +34,7 @@ class Finding:
 
 
 def partition_evaluation(
-    key: dg.AssetKey, check_name: str, partition_key: str, finding: Finding, *, blocking: bool = True
+    key: dg.AssetKey, check_name: str, partition_key: str, finding: CheckFinding, *, blocking: bool = True
 ) -> dg.AssetCheckEvaluation:
     """One partition's verdict of a check, as an event; one that does not block warns."""
     return dg.AssetCheckEvaluation(

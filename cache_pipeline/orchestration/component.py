@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import review
+from cache_pipeline.bootstrap import review_declaration
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.query.declarations import read_report, read_reports
 from cache_pipeline.settings import read_settings
@@ -53,7 +53,7 @@ class ReportFolder(dg.Component, dg.Model, dg.Resolvable):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The same assembly that this project's own front door loads."""
         folder = context.path / self.folder if self.folder else read_settings().reports_dir
-        return build_defs(reports=read_reports(folder, review))
+        return build_defs(reports=read_reports(folder, review_declaration))
 
 
 class NewReport(dg.Model):
@@ -100,7 +100,7 @@ class ReportScaffolder(dg.Scaffolder[NewReport]):
         partial = path.with_suffix(".part")
         partial.write_text(_DECLARATION.format(name=name, **given.model_dump(), **question), encoding="utf-8")
         try:
-            read_report(partial, review)
+            read_report(partial, review_declaration)
             partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -15,13 +15,13 @@ _ROUND = 60
 
 
 @dataclass
-class Passed:
+class AllPassedCursor:
     """The latest check of each report at the time when all its partitions had passed; a sensor's cursor."""
 
     _noted: dict[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
-    def read(cls, cursor: str | None) -> Passed:
+    def read(cls, cursor: str | None) -> AllPassedCursor:
         """From a cursor; one that another version has left counts for nothing."""
         try:
             told = json.loads(cursor or "{}")

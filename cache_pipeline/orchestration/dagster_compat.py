@@ -16,7 +16,7 @@ import dagster as dg
 T = TypeVar("T")
 
 
-async def interruptible(work: Coroutine[Any, Any, T]) -> T:
+async def run_interruptibly(work: Coroutine[Any, Any, T]) -> T:
     """Await some work of a step; at SIGINT or SIGTERM cancel it, and let it give back what it holds.
 
     Raises:
@@ -53,7 +53,7 @@ async def interruptible(work: Coroutine[Any, Any, T]) -> T:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def signed(function: Function) -> Function:
+def with_signature(function: Function) -> Function:
     """The function, which from now on needs not be looked at again for its signature."""
     vars(function)["__signature__"] = inspect.signature(function)
     return function

@@ -21,7 +21,7 @@ _MOST_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Incomplete:
+class IncompletePartition:
     """A partition whose latest completeness check did not pass.
 
     Attributes:
@@ -36,7 +36,7 @@ class Incomplete:
 
 
 @dataclass(frozen=True)
-class Again:
+class RetryDecision:
     """One partition to be asked for again.
 
     Attributes:
@@ -52,7 +52,7 @@ class Again:
     seen: str
 
 
-def smaller_chunks(report: Report) -> list[str]:
+def halve_chunks(report: Report) -> list[str]:
     """The chunks to try, each smaller than the one before.
 
     Never single buckets: an answer that cannot be split cannot be held against its parts either, and a cut one would
@@ -67,9 +67,9 @@ def smaller_chunks(report: Report) -> list[str]:
     ]
 
 
-def due_again(
-    report: Report, incomplete: Iterable[Incomplete], now: datetime, *, wait: timedelta, at_most: int
-) -> list[Again]:
+def due_for_retry(
+    report: Report, incomplete: Iterable[IncompletePartition], now: datetime, *, wait: timedelta, at_most: int
+) -> list[RetryDecision]:
     """The next step down for each incomplete partition, newest first; none after three attempts.
 
     Args:
@@ -80,9 +80,9 @@ def due_again(
         at_most: partitions at once.
     """
     # Where nothing smaller can be judged, the same is asked: the vendor may have mended itself.
-    ladder = smaller_chunks(report) or [report.chunk]
+    ladder = halve_chunks(report) or [report.chunk]
     due = [
-        Again(
+        RetryDecision(
             each.key,
             ladder[min(each.attempts, len(ladder) - 1)],
             each.attempts + 1,
@@ -94,20 +94,20 @@ def due_again(
     return due[:at_most]
 
 
-def latest_incomplete(evaluations: Iterable[tuple[str, datetime, bool, int]]) -> list[Incomplete]:
+def latest_incomplete(evaluations: Iterable[tuple[str, datetime, bool, int]]) -> list[IncompletePartition]:
     """The partitions whose latest evaluation did not pass.
 
     Args:
         evaluations: partition, time, whether it passed, and which attempt of asking again it belongs to (0 for none).
     """
-    found: dict[str, Incomplete] = {}
+    found: dict[str, IncompletePartition] = {}
     for key, at, passed, attempt in sorted(evaluations, key=lambda each: each[1]):
         if passed:
             found.pop(key, None)
         else:
             # Runs that others start in between begin no new count.
             before = found[key].attempts if key in found else 0
-            found[key] = Incomplete(key, at, max(before, attempt))
+            found[key] = IncompletePartition(key, at, max(before, attempt))
     return list(found.values())
 
 
@@ -116,7 +116,7 @@ PROPOSED_AFTER = 10
 
 
 @dataclass(frozen=True)
-class Ahead:
+class PrefetchCandidate:
     """One partition to be fetched ahead, and how often it was asked for in vain."""
 
     report: str
@@ -125,7 +125,7 @@ class Ahead:
 
 
 @dataclass(frozen=True)
-class Proposal:
+class PrefetchProposal:
     """A report that is asked for in vain, for a person to decide about."""
 
     report: str
@@ -148,28 +148,28 @@ def missed_by_partition(demands: Iterable[Demand], partitions: Mapping[str, Inte
     }
 
 
-def fetched_ahead(
+def prefetch_candidates(
     report: Report, demands: Sequence[Demand], partitions: Mapping[str, Interval], coverage: Coverage, *, at_most: int
-) -> list[Ahead]:
+) -> list[PrefetchCandidate]:
     """The partitions at or above the declared threshold that are not final yet, most missed first."""
     if report.ask_ahead_after is None:
         return []
     counted = missed_by_partition(demands, partitions).items()
     due = [
-        Ahead(report.report, key, count)
+        PrefetchCandidate(report.report, key, count)
         for key, count in counted
         if count >= report.ask_ahead_after and IntervalSet([partitions[key]]) - coverage.complete
     ]
     return sorted(due, key=lambda each: (-each.missed, each.key))[:at_most]
 
 
-def proposals(reports: Mapping[str, Report], demands: Iterable[Demand]) -> list[Proposal]:
+def prefetch_proposals(reports: Mapping[str, Report], demands: Iterable[Demand]) -> list[PrefetchProposal]:
     """Reports without a threshold, and queries of no report, that were asked for in vain often enough to be told."""
     missed: dict[str, int] = {}
     for demand in demands:
         if demand.report not in reports or reports[demand.report].ask_ahead_after is None:
             missed[demand.report] = missed.get(demand.report, 0) + demand.missed
-    found = [Proposal(name, count) for name, count in missed.items() if count >= PROPOSED_AFTER]
+    found = [PrefetchProposal(name, count) for name, count in missed.items() if count >= PROPOSED_AFTER]
     return sorted(found, key=lambda each: (-each.missed, each.report))
 
 
@@ -188,7 +188,7 @@ class StaleRange:
     seen: str
 
 
-def stale_ranges(
+def find_stale_ranges(
     coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, freshness: timedelta, *, at_most: int
 ) -> list[StaleRange]:
     """The partitions that history lacks, or holds provisionally and too old (G11), newest first.
@@ -207,7 +207,7 @@ def stale_ranges(
     return [StaleRange(run[0], run[-1], seen) for run in reversed(_runs(stale, list(partitions)))][:at_most]
 
 
-def settled_ranges(
+def find_settled_ranges(
     coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, settle: timedelta, *, at_most: int
 ) -> list[StaleRange]:
     """The partitions held provisionally that can be final by now, newest first.
@@ -232,7 +232,7 @@ def settled_ranges(
     return [StaleRange(run[0], run[-1], seen) for run in reversed(_runs(moved, list(partitions)))][:at_most]
 
 
-def restated_ranges(
+def find_refetch_ranges(
     partitions: Mapping[str, Interval], now: datetime, window: timedelta, every: timedelta, *, at_most: int
 ) -> list[StaleRange]:
     """The trailing window that the vendor may have corrected, to be asked for again once in each ``every``.
@@ -249,7 +249,7 @@ def restated_ranges(
     return [StaleRange(run[0], run[-1], seen) for run in reversed(_runs(inside, list(partitions)))][:at_most]
 
 
-def unpublished_ranges(
+def find_unpublished_ranges(
     coverage: Coverage, staged: Mapping[str, Interval], order: list[str], *, at_most: int
 ) -> list[StaleRange]:
     """Partitions that a run has staged and, killed, did not bring into history; oldest first, for they wait longest.

@@ -5,58 +5,58 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from cache_pipeline.bootstrap import report_columns
-from cache_pipeline.orchestration.check_events import Finding, event_log, partition_evaluation
+from cache_pipeline.orchestration.check_events import CheckFinding, event_log, partition_evaluation
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.query.drift import LEAST_COMPARABLE, Compared, drift_tolerance
+from cache_pipeline.query.drift import LEAST_COMPARABLE, Comparison, drift_tolerance
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.drift_comparison import compared_figures
+from cache_pipeline.service.drift_comparison import compare_figures
 from cache_pipeline.storage.postgres.history import History
 
 _TOO_LITTLE = f"too little history to compare with: {LEAST_COMPARABLE} comparable days are needed"
 
 
-def drift_findings(history: History, series: Series, partitions: Mapping[str, Interval]) -> dict[str, Finding]:
+def drift_findings(history: History, series: Series, partitions: Mapping[str, Interval]) -> dict[str, CheckFinding]:
     """What the check has to say of each partition; nothing where the report declares no tolerance."""
     report = series.report
     tolerance = drift_tolerance(report)
     if tolerance is None or not partitions:
         return {}
     columns, intervals = report_columns(report), list(partitions.values())
-    compared = compared_figures(history, series, columns, intervals, tolerance)
+    compared = compare_figures(history, series, columns, intervals, tolerance)
     return {key: finding_of(found, report) for key, found in zip(partitions, compared, strict=True)}
 
 
-def finding_of(compared: Sequence[Compared], report: Report) -> Finding:
+def finding_of(compared: Sequence[Comparison], report: Report) -> CheckFinding:
     """One partition's comparison in words and as a table."""
     judged = [each for each in compared if each.usual is not None]
     unlike = sorted((each for each in judged if each.differs), key=_distance, reverse=True)
     metadata = {"compared": len(judged), "differ": len(unlike), "comparison": _table(compared, report)}
     if not unlike:
-        return Finding("", metadata, "" if judged or not compared else _TOO_LITTLE)
+        return CheckFinding("", metadata, "" if judged or not compared else _TOO_LITTLE)
     problem = f"{len(unlike)} of {len(judged)} differ from comparable ones, {_sentence(unlike[0], report)}"
-    return Finding(problem, metadata)
+    return CheckFinding(problem, metadata)
 
 
-def _distance(each: Compared) -> float:
+def _distance(each: Comparison) -> float:
     return max(each.least - each.figure, each.figure - each.most)
 
 
-def _local(each: Compared, report: Report) -> str:
+def _local(each: Comparison, report: Report) -> str:
     return f"{each.interval.start.astimezone(report.zone):%a %Y-%m-%d %H:%M}"
 
 
-def _sentence(each: Compared, report: Report) -> str:
+def _sentence(each: Comparison, report: Report) -> str:
     return (
         f"{_local(each, report)} most: {each.figure:,.0f}, where {each.usual:,.0f} is usual "
         f"and {each.least:,.0f} to {each.most:,.0f} would pass"
     )
 
 
-def _table(compared: Sequence[Compared], report: Report) -> dg.TableMetadataValue:
+def _table(compared: Sequence[Comparison], report: Report) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
@@ -110,7 +110,7 @@ def drift_result(
     return _of_all(key, findings)
 
 
-def _of_all(key: dg.AssetKey, findings: Mapping[str, Finding]) -> dg.AssetCheckResult:
+def _of_all(key: dg.AssetKey, findings: Mapping[str, CheckFinding]) -> dg.AssetCheckResult:
     unlike = {name: finding.problem for name, finding in findings.items() if finding.problem}
     unknown = sum(finding.note == _TOO_LITTLE for finding in findings.values())
     first = next(iter(unlike.items()), None)

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from cache_pipeline.fetch.write_events import Kept, OnKeep, keep_no_record
+from cache_pipeline.fetch.write_events import OnStored, RowsStored, ignore_stored
 from cache_pipeline.orchestration.naming import asset_key
 from cache_pipeline.orchestration.partitions import keys_touching, partition_intervals, report_partitions
-from cache_pipeline.query.interval import IntervalSet, canonical_instant
+from cache_pipeline.query.interval import IntervalSet, format_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.settings import Settings
@@ -25,16 +25,18 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def recording(settings: Settings) -> Generator[OnKeep]:
+def record_external_events(settings: Settings) -> Generator[OnStored]:
     """The hook for a worker of the API: into the instance of DAGSTER_HOME, or no record where none is configured."""
     if not os.environ.get("DAGSTER_HOME"):
-        yield keep_no_record
+        yield ignore_stored
         return
     with dg.DagsterInstance.get() as instance, open_history(settings.required_postgres_url()) as history:
         yield dagster_record(instance, settings, lambda report: history.coverage(Series(report, settings.tenant)))
 
 
-def dagster_record(instance: dg.DagsterInstance, settings: Settings, coverage: Callable[[Report], Coverage]) -> OnKeep:
+def dagster_record(
+    instance: dg.DagsterInstance, settings: Settings, coverage: Callable[[Report], Coverage]
+) -> OnStored:
     """A hook that reports each write as a runless event of ``history/<report>``.
 
     A partition that history now holds as a whole is materialised; one of which it holds a part is observed. An instance
@@ -46,7 +48,7 @@ def dagster_record(instance: dg.DagsterInstance, settings: Settings, coverage: C
         coverage: what history holds of a report, after the write.
     """
 
-    def record(report: Report, kept: Sequence[Kept]) -> None:
+    def record(report: Report, kept: Sequence[RowsStored]) -> None:
         try:
             held = coverage(report)
             for event in runless_events(report, settings, kept, held.complete | held.provisional):
@@ -58,7 +60,7 @@ def dagster_record(instance: dg.DagsterInstance, settings: Settings, coverage: C
 
 
 def runless_events(
-    report: Report, settings: Settings, kept: Sequence[Kept], held: IntervalSet
+    report: Report, settings: Settings, kept: Sequence[RowsStored], held: IntervalSet
 ) -> list[dg.AssetMaterialization | dg.AssetObservation]:
     """What to tell of some writes, one event for each partition that each of them touches."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
@@ -69,7 +71,7 @@ def runless_events(
             "interval": str(each.interval),
             "rows": each.rows,
             "calls": each.calls,
-            "watermark": canonical_instant(each.watermark),
+            "watermark": format_instant(each.watermark),
         }
         for key, span in partition_intervals(partitions, keys_touching(partitions, each.interval)).items():
             kind = dg.AssetMaterialization if held.covers(span) else dg.AssetObservation

@@ -9,7 +9,7 @@ import dagster as dg
 from cache_pipeline.orchestration.backoff import UNFINISHED
 from cache_pipeline.orchestration.decisions import ATTEMPT_METADATA
 from cache_pipeline.orchestration.naming import COMPLETE_CHECK, FAILED_METADATA, asset_key, job_name
-from cache_pipeline.orchestration.open_partitions import Trouble
+from cache_pipeline.orchestration.open_partitions import PartitionProblem
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.query.report import Report
 
@@ -20,7 +20,7 @@ _ASSETS_JOB = "__ASSET_JOB"
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class CheckEvaluation:
     """One partition's evaluation of the completeness check.
 
     Attributes:
@@ -32,7 +32,7 @@ class Evaluated:
     reason: str
 
 
-def completeness(instance: dg.DagsterInstance, report: Report) -> Iterator[Evaluated]:
+def completeness(instance: dg.DagsterInstance, report: Report) -> Iterator[CheckEvaluation]:
     """The latest evaluations of single partitions, newest first."""
     check = dg.AssetCheckKey(asset_key("staged", report), COMPLETE_CHECK)
     history = instance.event_log_storage.get_asset_check_execution_history(check, limit=_CHECKS_LOOKED_AT)
@@ -42,7 +42,7 @@ def completeness(instance: dg.DagsterInstance, report: Report) -> Iterator[Evalu
             attempt = evaluation.metadata.get(ATTEMPT_METADATA)
             at = datetime.fromtimestamp(record.event.timestamp, UTC)
             number = int(str(attempt.value)) if attempt else 0
-            yield Evaluated((evaluation.partition, at, evaluation.passed, number), evaluation.description or "")
+            yield CheckEvaluation((evaluation.partition, at, evaluation.passed, number), evaluation.description or "")
 
 
 def latest_completeness(instance: dg.DagsterInstance, reports: Iterable[Report]) -> dict[str, str]:
@@ -70,7 +70,7 @@ def runs_of(
     return [run for _, run in sorted(found.values(), key=lambda each: each[0], reverse=True)]
 
 
-def goes_on(instance: dg.DagsterInstance, report: Report) -> bool:
+def is_in_progress(instance: dg.DagsterInstance, report: Report) -> bool:
     """Whether a run of the report has not ended."""
     return bool(runs_of(instance, report, UNFINISHED))
 
@@ -80,19 +80,19 @@ def failed_partitions(
     report: Report,
     partitions: dg.TimeWindowPartitionsDefinition,
     order: Collection[str],
-) -> dict[str, Trouble]:
+) -> dict[str, PartitionProblem]:
     """The partitions whose last run failed, with the reason it told and how many of the latest runs failed on them."""
     status = instance.get_status_by_partition(asset_key("staged", report), list(order), partitions) or {}
     failed = {key for key, each in status.items() if each is not None and each.value == "FAILED"}
     if not failed:
         return {}
-    found: dict[str, Trouble] = {}
+    found: dict[str, PartitionProblem] = {}
     for run in runs_of(instance, report, (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)):
         for key, reason in _reasons(instance, partitions, run).items():
             if key in failed:
-                before = found.get(key, Trouble(reason, 0))
-                found[key] = Trouble(before.reason, before.attempts + 1)
-    return {**{key: Trouble("its run ended without it", 1) for key in failed}, **found}
+                before = found.get(key, PartitionProblem(reason, 0))
+                found[key] = PartitionProblem(before.reason, before.attempts + 1)
+    return {**{key: PartitionProblem("its run ended without it", 1) for key in failed}, **found}
 
 
 def _reasons(

@@ -11,14 +11,14 @@ import dagster as dg
 import pandas as pd
 import pyarrow as pa
 
-from cache_pipeline.bootstrap import declared_reports, report_columns
+from cache_pipeline.bootstrap import load_reports, report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.partitions import partition_intervals
 from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.answer import Answer
 
@@ -35,7 +35,7 @@ class _TierIOManager(dg.ConfigurableIOManager):
         if isinstance(context, dg.InputContext):
             metadata = (context.upstream_output.definition_metadata if context.upstream_output else None) or {}
         name = str(getattr(metadata.get(REPORT_METADATA), "value", metadata.get(REPORT_METADATA, "")))
-        return find_report(declared_reports(self.engine.settings), name)
+        return find_report(load_reports(self.engine.settings), name)
 
     def _intervals(self, context: dg.OutputContext | dg.InputContext) -> list[Interval]:
         partitions = context.asset_partitions_def
@@ -84,7 +84,7 @@ def _as_annotated(context: dg.InputContext, rows: Rows) -> Rows | pa.Table | pd.
 class HotIOManager(_TierIOManager):
     """Puts finished answers into Redis for a few seconds; loads them back as JSON bytes by interval."""
 
-    def handle_output(self, context: dg.OutputContext, obj: Sequence[tuple[Query, Answer]]) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: Sequence[tuple[CanonicalQuery, Answer]]) -> None:
         """Put the answers in one round trip."""
 
         async def put() -> None:

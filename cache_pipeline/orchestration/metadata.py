@@ -9,13 +9,18 @@ from xml.sax.saxutils import escape
 import dagster as dg
 
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.query.completeness import JudgedChunk, Verdict
-from cache_pipeline.query.interval import canonical_instant
+from cache_pipeline.query.completeness import ChunkResult, Verdict
+from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, snake_case
 
 _MOST_ROWS = 200
-_DATA_TYPES = {Kind.dimension: "string", Kind.integer: "int64", Kind.number: "float64", Kind.instant: "timestamp"}
+_DATA_TYPES = {
+    ColumnKind.dimension: "string",
+    ColumnKind.integer: "int64",
+    ColumnKind.number: "float64",
+    ColumnKind.instant: "timestamp",
+}
 
 
 def column_schema(report: Report, columns: Iterable[Column]) -> dg.TableSchema:
@@ -33,7 +38,7 @@ def column_schema(report: Report, columns: Iterable[Column]) -> dg.TableSchema:
     )
 
 
-def chunk_table(chunks: Sequence[JudgedChunk]) -> dg.TableMetadataValue:
+def chunk_table(chunks: Sequence[ChunkResult]) -> dg.TableMetadataValue:
     """How each vendor answer was judged."""
     return dg.MetadataValue.table(
         [
@@ -66,7 +71,7 @@ def chunk_table(chunks: Sequence[JudgedChunk]) -> dg.TableMetadataValue:
     )
 
 
-def chunk_sentence(chunk: JudgedChunk) -> str:
+def chunk_sentence(chunk: ChunkResult) -> str:
     """One judged chunk in words, for logs and checks."""
     told = f"{chunk.interval}: {chunk.got} rows of {chunk.expected:.0f} expected by {chunk.source}"
     consequence = {
@@ -89,7 +94,7 @@ def partition_metadata(partition: FetchedPartition) -> Mapping[str, dg.RawMetada
         "chunks asked": len(partition.chunks),
         "seconds": round(sum(chunk.seconds for chunk in partition.chunks), 2),
         "truncated chunks": sum(chunk.verdict is Verdict.truncated for chunk in partition.chunks),
-        "watermark": canonical_instant(partition.watermark),
+        "watermark": format_instant(partition.watermark),
         "watermark lag (s)": max(lag, 0.0),
     }
 

@@ -16,7 +16,7 @@ import dagster as dg
 _MOST_ROWS = 200
 
 
-class Standing(StrEnum):
+class PartitionState(StrEnum):
     """Why a partition is left; those before the last are a person's concern when they stay."""
 
     incomplete = "incomplete"
@@ -26,7 +26,7 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Trouble:
+class PartitionProblem:
     """What went wrong with a partition: the latest reason, and how often."""
 
     reason: str
@@ -34,23 +34,23 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Left:
+class OpenPartition:
     """One partition that is not done."""
 
     key: str
-    standing: Standing
+    standing: PartitionState
     reason: str
     attempts: int
 
 
-def what_is_left(
+def find_open_partitions(
     order: Sequence[str],
     *,
-    incomplete: Mapping[str, Trouble],
-    failed: Mapping[str, Trouble],
+    incomplete: Mapping[str, PartitionProblem],
+    failed: Mapping[str, PartitionProblem],
     unpublished: Iterable[str],
     provisional: Iterable[str],
-) -> list[Left]:
+) -> list[OpenPartition]:
     """One entry for each partition that is left, by its gravest standing, in order of the partitions.
 
     Args:
@@ -60,20 +60,25 @@ def what_is_left(
         unpublished: those that are staged and not in history.
         provisional: those whose figures are not final.
     """
-    found = {key: Left(key, Standing.provisional, "the vendor may still change them", 0) for key in provisional}
-    found |= {key: Left(key, Standing.unpublished, "staged, and not in history", 0) for key in unpublished}
-    for standing, troubles in ((Standing.failed, failed), (Standing.incomplete, incomplete)):
-        found |= {key: Left(key, standing, each.reason, each.attempts) for key, each in troubles.items()}
+    found = {
+        key: OpenPartition(key, PartitionState.provisional, "the vendor may still change them", 0)
+        for key in provisional
+    }
+    found |= {
+        key: OpenPartition(key, PartitionState.unpublished, "staged, and not in history", 0) for key in unpublished
+    }
+    for standing, troubles in ((PartitionState.failed, failed), (PartitionState.incomplete, incomplete)):
+        found |= {key: OpenPartition(key, standing, each.reason, each.attempts) for key, each in troubles.items()}
     return [found[key] for key in order if key in found]
 
 
-def digest(left: Iterable[Left]) -> str:
+def digest(left: Iterable[OpenPartition]) -> str:
     """Differs where what is left does; short, for a cursor."""
     return hashlib.sha256(repr(sorted(map(repr, left))).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReportSnapshot:
     """What a sensor has told of each report, and where it goes on; its cursor.
 
     Attributes:
@@ -85,7 +90,7 @@ class Seen:
     digests: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
-    def read(cls, cursor: str | None) -> Seen:
+    def read(cls, cursor: str | None) -> ReportSnapshot:
         """The value that was written; nothing where there is none yet."""
         return cls(**json.loads(cursor)) if cursor else cls()
 
@@ -99,15 +104,15 @@ class Seen:
         after = [name for name in order if name > self.last]
         return [*after, *(name for name in order if name <= self.last)][:at_most]
 
-    def after(self, name: str, told: str) -> Seen:
+    def after(self, name: str, told: str) -> ReportSnapshot:
         """With one more report looked at."""
-        return Seen(name, {**self.digests, name: told})
+        return ReportSnapshot(name, {**self.digests, name: told})
 
 
-def evaluation_of(key: dg.AssetKey, check_name: str, left: Sequence[Left]) -> dg.AssetCheckEvaluation:
+def evaluation_of(key: dg.AssetKey, check_name: str, left: Sequence[OpenPartition]) -> dg.AssetCheckEvaluation:
     """The check's verdict: passed where nothing but provisional figures is left."""
-    counts = {standing: sum(each.standing is standing for each in left) for standing in Standing}
-    grave = [each for each in left if each.standing is not Standing.provisional]
+    counts = {standing: sum(each.standing is standing for each in left) for standing in PartitionState}
+    grave = [each for each in left if each.standing is not PartitionState.provisional]
     told = ", ".join(f"{count} {standing}" for standing, count in counts.items() if count)
     first = f"; {grave[0].key}: {grave[0].reason}" if grave else ""
     return dg.AssetCheckEvaluation(
@@ -120,8 +125,8 @@ def evaluation_of(key: dg.AssetKey, check_name: str, left: Sequence[Left]) -> dg
     )
 
 
-def _table(left: Sequence[Left]) -> dg.TableMetadataValue:
-    gravest_first = sorted(left, key=lambda each: list(Standing).index(each.standing))
+def _table(left: Sequence[OpenPartition]) -> dg.TableMetadataValue:
+    gravest_first = sorted(left, key=lambda each: list(PartitionState).index(each.standing))
     return dg.MetadataValue.table(
         [
             dg.TableRecord(

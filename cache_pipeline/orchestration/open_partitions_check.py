@@ -8,7 +8,14 @@ from cache_pipeline.bootstrap import utc_now
 from cache_pipeline.orchestration.decisions import latest_incomplete
 from cache_pipeline.orchestration.instance_queries import completeness, failed_partitions
 from cache_pipeline.orchestration.naming import LEFT_CHECK, asset_key
-from cache_pipeline.orchestration.open_partitions import Left, Seen, Trouble, digest, evaluation_of, what_is_left
+from cache_pipeline.orchestration.open_partitions import (
+    OpenPartition,
+    PartitionProblem,
+    ReportSnapshot,
+    digest,
+    evaluation_of,
+    find_open_partitions,
+)
 from cache_pipeline.orchestration.partitions import Declared, keys_within, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -19,13 +26,13 @@ _REPORTS_A_TICK = 50
 _NOTHING = digest([])
 
 
-def left_of(
+def open_partitions_of(
     instance: dg.DagsterInstance,
     engine: EngineResource,
     report: Report,
     partitions: dg.TimeWindowPartitionsDefinition,
     now: datetime,
-) -> list[Left]:
+) -> list[OpenPartition]:
     """What is left of the partitions of the last 400 days that were ever asked for."""
     spans = partition_intervals(partitions, keys_within(partitions, Interval(now - _LOOK_BACK, now)))
     series = engine.tenant_series(report)
@@ -35,9 +42,9 @@ def left_of(
     evaluated = list(completeness(instance, report))
     reasons = {each.told[0]: each.reason for each in reversed(evaluated) if not each.told[2]}
     incomplete = latest_incomplete(each.told for each in evaluated)
-    return what_is_left(
+    return find_open_partitions(
         list(spans),
-        incomplete={each.key: Trouble(reasons[each.key], each.attempts + 1) for each in incomplete},
+        incomplete={each.key: PartitionProblem(reasons[each.key], each.attempts + 1) for each in incomplete},
         failed=failed_partitions(instance, report, partitions, spans),
         unpublished=[key for key in engine.staging().keys_of(series, spans) if IntervalSet([spans[key]]) - held],
         provisional=[key for key, span in spans.items() if coverage.provisional & IntervalSet([span])],
@@ -58,7 +65,7 @@ def inventory_result(
 ) -> dg.AssetCheckResult:
     """What is left of the report, whatever the run was about."""
     key = asset_key("history", report)
-    found = evaluation_of(key, LEFT_CHECK, left_of(context.instance, engine, report, partitions, utc_now()))
+    found = evaluation_of(key, LEFT_CHECK, open_partitions_of(context.instance, engine, report, partitions, utc_now()))
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=LEFT_CHECK,
@@ -78,12 +85,12 @@ def inventory_sensor(declared: Declared) -> dg.SensorDefinition:
         description="Shows, in the check nothing_left, partitions that failed, are incomplete, unpublished or provisional",
     )
     def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult:
-        seen, now = Seen.read(context.cursor), utc_now()
+        seen, now = ReportSnapshot.read(context.cursor), utc_now()
         turn = seen.turn(list(declared), _REPORTS_A_TICK)
         told: list[dg.AssetCheckEvaluation] = []
         for name in turn:
             report, partitions = declared[name]
-            left = left_of(context.instance, engine, report, partitions, now)
+            left = open_partitions_of(context.instance, engine, report, partitions, now)
             if seen.digests.get(name, _NOTHING) != digest(left):
                 told.append(evaluation_of(asset_key("history", report), LEFT_CHECK, left))
             seen = seen.after(name, digest(left))

@@ -17,10 +17,10 @@ from cache_pipeline.orchestration.drift_check import drift_findings
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.service.consistency import tiers_agree
+from cache_pipeline.service.consistency import compare_tiers
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import publishable
+from cache_pipeline.storage.published.aggregated_rows import is_publishable
 
 
 async def publish(
@@ -54,11 +54,11 @@ async def publish(
         rows, provisional_from = await asyncio.to_thread(edge_cut, service, report, intervals)
         await asyncio.to_thread(edge.publish, report, rows, provisional_from)
         _record(report, "edge", proven, log)
-        disagreements = await tiers_agree(service, edge, report, intervals)
+        disagreements = await compare_tiers(service, edge, report, intervals)
         log(
             dg.AssetCheckEvaluation(
                 asset_key=asset_key("edge", report),
-                check_name="tiers_agree",
+                check_name="compare_tiers",
                 passed=not disagreements,
                 description="; ".join(disagreements[:3]) or None,
                 metadata={"partitions": len(intervals), "disagreements": len(disagreements)},
@@ -74,7 +74,7 @@ def edge_cut(
     history, series = service.history, service.series(report)
     provisional = history.coverage(series).provisional & IntervalSet(intervals)
     held = history.rows(series, IntervalSet(intervals), service.columns(report))
-    rows = {interval: publishable(report, held.within(interval)) for interval in intervals}
+    rows = {interval: is_publishable(report, held.within(interval)) for interval in intervals}
     return rows, next((part.start for part in provisional), None)
 
 

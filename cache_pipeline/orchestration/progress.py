@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 @dataclass
-class Pace:
+class RunProgress:
     """Turns how many of ``total`` are done into a line, now and then.
 
     Attributes:

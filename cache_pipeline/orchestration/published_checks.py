@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from cache_pipeline.orchestration.dagster_compat import signed
+from cache_pipeline.orchestration.dagster_compat import with_signature
 from cache_pipeline.orchestration.drift_check import drift_result, drift_spec
 from cache_pipeline.orchestration.naming import AGREEMENT_CHECK, DRIFT_CHECK, LEFT_CHECK, asset_key
 from cache_pipeline.orchestration.open_partitions_check import inventory_result, inventory_spec
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.service.consistency import tiers_agree
+from cache_pipeline.service.consistency import compare_tiers
 
 
 def agreement_spec(report: Report) -> dg.AssetCheckSpec | None:
@@ -38,7 +38,7 @@ def agreement_result(
 
     async def compare() -> list[str]:
         async with engine.service() as service:
-            return await tiers_agree(service, engine.edge(), report, intervals)
+            return await compare_tiers(service, engine.edge(), report, intervals)
 
     disagreements = asyncio.run(compare())
     return dg.AssetCheckResult(
@@ -64,7 +64,7 @@ def published_checks(report: Report, partitions: dg.TimeWindowPartitionsDefiniti
         specs=[spec for spec in (drift_spec(report), inventory_spec(report), agreement_spec(report)) if spec],
         can_subset=True,
     )
-    @signed
+    @with_signature
     def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
         chosen = {key.name for key in context.selected_asset_check_keys}
         for name, result in _RESULTS.items():

@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from cache_pipeline.bootstrap import edge_tier, migrate_history, open_service, outdated_history, utc_now
+from cache_pipeline.bootstrap import edge_tier, migrate_history, open_service, pending_migrations, utc_now
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.staging import Staging, StagingReplaced, StagingUnwritable
 from cache_pipeline.orchestration.dagster_compat import keep_connections
@@ -27,9 +27,9 @@ from cache_pipeline.storage.postgres.schemas import DeclarationConflict, History
 from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
 from cache_pipeline.storage.redis.demand import Demand, DemandCounter
 from cache_pipeline.telemetry.logs import set_up_logs
-from cache_pipeline.telemetry.propagation import resumed
+from cache_pipeline.telemetry.propagation import resume_context
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.telemetry.trace_export import exporting
+from cache_pipeline.telemetry.trace_export import export_traces
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
 
 #: What asking again would not mend.
@@ -117,7 +117,7 @@ class EngineResource(dg.ConfigurableResource[None]):
         settings = self.settings
         if settings.log.format != "auto":
             set_up_logs(settings.log, "dagster")
-        with exporting(settings, "dagster"), resumed(_context_of_run(self._run_id)), span("dagster run"):
+        with export_traces(settings, "dagster"), resume_context(_context_of_run(self._run_id)), span("dagster run"):
             yield
 
     @contextmanager
@@ -142,7 +142,7 @@ class EngineResource(dg.ConfigurableResource[None]):
         settings = self.settings
         try:
             # Looking needs no privilege; a role that may not create tables goes on where nothing is to be created.
-            if outdated_history(settings, {report.report: report}):
+            if pending_migrations(settings, {report.report: report}):
                 migrate_history(settings, {report.report: report})
         except KNOWN_ERRORS as error:
             raise failure(error) from error

@@ -10,8 +10,13 @@ from typing import Any
 import dagster as dg
 
 from cache_pipeline.bootstrap import utc_now
-from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, is_due, tried_before
-from cache_pipeline.orchestration.decisions import StaleRange, restated_ranges, settled_ranges, stale_ranges
+from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, is_due, read_past_attempts
+from cache_pipeline.orchestration.decisions import (
+    StaleRange,
+    find_refetch_ranges,
+    find_settled_ranges,
+    find_stale_ranges,
+)
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, range_tags
 from cache_pipeline.orchestration.resources import EngineResource
@@ -62,11 +67,11 @@ def report_automation(
         recent = partition_intervals(partitions, keys_within(partitions, window))
         with engine.history() as history:
             coverage = history.coverage(engine.tenant_series(report))
-        found = stale_ranges(coverage, recent, now, report_freshness(report), at_most=_RANGES_A_TICK)
+        found = find_stale_ranges(coverage, recent, now, report_freshness(report), at_most=_RANGES_A_TICK)
         # Those that stale ranges hold already are asked for with them.
         rest = {key: span for key, span in recent.items() if not _within(found, key, list(recent))}
-        found += settled_ranges(coverage, rest, now, report.settle, at_most=_RANGES_A_TICK - len(found))
-        tried = {each.first: tried_before(context.instance, name, job_name(report), each.first) for each in found}
+        found += find_settled_ranges(coverage, rest, now, report.settle, at_most=_RANGES_A_TICK - len(found))
+        tried = {each.first: read_past_attempts(context.instance, name, job_name(report), each.first) for each in found}
         due = [each for each in found if is_due(tried[each.first], now)]
         if not due:
             left = f"{len(found)} ranges are being fetched, or wait after a failure"
@@ -104,7 +109,7 @@ def _restatement_sensor(report: Report, partitions: dg.TimeWindowPartitionsDefin
     def restatement() -> Iterator[dg.RunRequest]:
         now = utc_now()
         recent = partition_intervals(partitions, keys_within(partitions, Interval(now - window, now)))
-        for found in restated_ranges(recent, now, window, _RESTATED_EVERY, at_most=_RANGES_A_TICK):
+        for found in find_refetch_ranges(recent, now, window, _RESTATED_EVERY, at_most=_RANGES_A_TICK):
             yield _run_of(report, found, name, again=True)
 
     return restatement

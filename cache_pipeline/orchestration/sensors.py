@@ -12,20 +12,20 @@ from typing import Any
 import dagster as dg
 
 from cache_pipeline.bootstrap import utc_now
-from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, is_due, tried_before
-from cache_pipeline.orchestration.cursors import Passed
+from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, is_due, read_past_attempts
+from cache_pipeline.orchestration.cursors import AllPassedCursor
 from cache_pipeline.orchestration.decisions import (
     ATTEMPT_TAG,
-    Again,
-    Ahead,
+    PrefetchCandidate,
+    RetryDecision,
     StaleRange,
-    due_again,
-    fetched_ahead,
+    due_for_retry,
+    find_unpublished_ranges,
     latest_incomplete,
-    proposals,
-    unpublished_ranges,
+    prefetch_candidates,
+    prefetch_proposals,
 )
-from cache_pipeline.orchestration.instance_queries import completeness, goes_on, latest_completeness
+from cache_pipeline.orchestration.instance_queries import completeness, is_in_progress, latest_completeness
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import Declared, keys_within, partition_intervals, range_tags
 from cache_pipeline.orchestration.resources import EngineResource
@@ -59,12 +59,12 @@ def _incomplete_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefi
     def sensor(context: dg.SensorEvaluationContext) -> Asked:
         now, asked = utc_now(), 0
         latest = latest_completeness(context.instance, [report for report, _ in declared.values()])
-        passed = Passed.read(context.cursor)
+        passed = AllPassedCursor.read(context.cursor)
         for report, _ in passed.to_look_at(declared, latest, now):
             known = latest_incomplete(each.told for each in completeness(context.instance, report))
             if not known:
                 passed.note(report.report, latest[report.report])
-            for again in due_again(report, known, now, wait=_FIRST_WAIT, at_most=_RUNS_A_TICK - asked):
+            for again in due_for_retry(report, known, now, wait=_FIRST_WAIT, at_most=_RUNS_A_TICK - asked):
                 asked += 1
                 yield _request_again(report, again)
         context.update_cursor(passed.written())
@@ -81,7 +81,7 @@ def _request(
     return dg.RunRequest(job_name=job_name(report), run_key=run_key, tags={**range_tags(*span), **asked_by, **tags})
 
 
-def _request_again(report: Report, again: Again) -> dg.RunRequest:
+def _request_again(report: Report, again: RetryDecision) -> dg.RunRequest:
     config = {"chunk": again.chunk, "attempt": again.attempt}
     return dg.RunRequest(
         job_name=job_name(report),
@@ -107,7 +107,7 @@ def _unpublished_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDef
         now, asked = utc_now(), 0
         for report, found in _unpublished(context.instance, declared, engine):
             for lying in found:
-                tried = tried_before(context.instance, UNPUBLISHED_SENSOR, job_name(report), lying.first)
+                tried = read_past_attempts(context.instance, UNPUBLISHED_SENSOR, job_name(report), lying.first)
                 if asked < _RUNS_A_TICK and is_due(tried, now):
                     asked += 1
                     yield _request(
@@ -130,14 +130,14 @@ def _unpublished(
     with engine.history() as history:
         for report, partitions in declared.values():
             # Files of a run that goes on are about to be published by it.
-            if not staging.holds_any(engine.tenant_series(report)) or goes_on(instance, report):
+            if not staging.holds_any(engine.tenant_series(report)) or is_in_progress(instance, report):
                 continue
             order = keys_within(partitions, Interval(now - _LOOK_BACK, now))
             lying = staging.keys_of(engine.tenant_series(report), order)
             if lying:
                 staged = partition_intervals(partitions, lying)
                 coverage = history.coverage(engine.tenant_series(report))
-                found.append((report, unpublished_ranges(coverage, staged, order, at_most=_RUNS_A_TICK)))
+                found.append((report, find_unpublished_ranges(coverage, staged, order, at_most=_RUNS_A_TICK)))
     return found
 
 
@@ -153,33 +153,35 @@ def _demand_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefiniti
     def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> Asked:
         now = utc_now()
         demands = asyncio.run(engine.demand())
-        for proposal in proposals(reports, demands):
+        for proposal in prefetch_proposals(reports, demands):
             context.log.info(str(proposal))
         asked = 0
         for ahead in _ahead(declared, demands, engine, now):
             report = reports[ahead.report]
-            tried = tried_before(context.instance, DEMAND_SENSOR, job_name(report), ahead.key)
+            tried = read_past_attempts(context.instance, DEMAND_SENSOR, job_name(report), ahead.key)
             if asked < _RUNS_A_TICK and is_due(tried, now):
                 asked += 1
                 run_key = f"{ahead.report}:ahead:{ahead.key}:{now:%Y-%m-%dT%H}"
                 missed = {"cache_pipeline/asked_for": str(ahead.missed)}
                 yield _request(report, DEMAND_SENSOR, (ahead.key, ahead.key), run_key, missed)
         if not asked:
-            told = "; ".join(str(proposal) for proposal in proposals(reports, demands))
+            told = "; ".join(str(proposal) for proposal in prefetch_proposals(reports, demands))
             yield dg.SkipReason(told or "nothing is asked for in vain often enough")
 
     return sensor
 
 
-def _ahead(declared: Declared, demands: Sequence[Demand], engine: EngineResource, now: datetime) -> list[Ahead]:
+def _ahead(
+    declared: Declared, demands: Sequence[Demand], engine: EngineResource, now: datetime
+) -> list[PrefetchCandidate]:
     wanted = {demand.report for demand in demands if demand.missed}
     asked_for = [each for name, each in declared.items() if name in wanted and each[0].ask_ahead_after is not None]
     if not asked_for:
         return []
-    found: list[Ahead] = []
+    found: list[PrefetchCandidate] = []
     with engine.history() as history:
         for report, partitions in asked_for:
             recent = partition_intervals(partitions, keys_within(partitions, Interval(now - _LOOK_BACK, now)))
             coverage = history.coverage(engine.tenant_series(report))
-            found += fetched_ahead(report, demands, recent, coverage, at_most=_RUNS_A_TICK)
+            found += prefetch_candidates(report, demands, recent, coverage, at_most=_RUNS_A_TICK)
     return sorted(found, key=lambda each: -each.missed)

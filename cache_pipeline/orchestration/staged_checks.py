@@ -12,16 +12,16 @@ import dagster as dg
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.orchestration.check_events import Finding, Log, event_log, partition_evaluation
-from cache_pipeline.orchestration.dagster_compat import signed
+from cache_pipeline.orchestration.check_events import CheckFinding, Log, event_log, partition_evaluation
+from cache_pipeline.orchestration.dagster_compat import with_signature
 from cache_pipeline.orchestration.metadata import chunk_table
 from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
 from cache_pipeline.orchestration.partial_publish import publish
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.calendar import buckets
-from cache_pipeline.query.completeness import JudgedChunk, Verdict, final_buckets
-from cache_pipeline.query.interval import canonical_instant
+from cache_pipeline.query.completeness import ChunkResult, Verdict, final_buckets
+from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
 from cache_pipeline.rows.row_checks import check_rows
@@ -29,7 +29,7 @@ from cache_pipeline.rows.row_checks import check_rows
 _CLOCK_SKEW = timedelta(minutes=5)
 
 
-def find_complete(partition: FetchedPartition, report: Report) -> Finding:
+def find_complete(partition: FetchedPartition, report: Report) -> CheckFinding:
     """Whether all rows are staged that the judged answers had (G22)."""
     lost = [
         chunk
@@ -39,7 +39,7 @@ def find_complete(partition: FetchedPartition, report: Report) -> Finding:
         and partition.rows.count(final_buckets(buckets(chunk.interval, report.step, report.zone), chunk.watermark))
         < chunk.got
     ]
-    return Finding(
+    return CheckFinding(
         f"{len(lost)} chunks have fewer rows staged than the vendor gave, {lost[0].interval} first" if lost else "",
         {
             "rows": partition.rows.num_rows,
@@ -49,30 +49,30 @@ def find_complete(partition: FetchedPartition, report: Report) -> Finding:
     )
 
 
-def find_schema(partition: FetchedPartition, report: Report) -> Finding:
+def find_schema(partition: FetchedPartition, report: Report) -> CheckFinding:
     """Whether the staged rows have exactly the declared columns, inside the partition, each group once (G12)."""
     expected = arrow_schema(report_columns(report))
     if not partition.rows.schema.equals(expected):
-        return Finding(f"columns are {partition.rows.schema.names}, declared are {expected.names}")
+        return CheckFinding(f"columns are {partition.rows.schema.names}, declared are {expected.names}")
     try:
         check_rows(partition.rows, report, partition.interval)
     except SchemaMismatch as error:
-        return Finding(str(error))
-    return Finding()
+        return CheckFinding(str(error))
+    return CheckFinding()
 
 
-def find_watermark(partition: FetchedPartition, report: Report) -> Finding:
+def find_watermark(partition: FetchedPartition, report: Report) -> CheckFinding:
     """Whether the vendor's watermark can be believed: it never lies in the future of the fetch."""
     ahead = [chunk for chunk in partition.chunks if chunk.watermark > partition.fetched_at + _CLOCK_SKEW]
     if ahead:
-        return Finding(
+        return CheckFinding(
             f"{report.platform} says {ahead[0].interval} is complete to {ahead[0].watermark}, which lies after the "
             f"fetch at {partition.fetched_at}: check this machine's clock"
         )
-    return Finding("", {"watermark": canonical_instant(partition.watermark)})
+    return CheckFinding("", {"watermark": format_instant(partition.watermark)})
 
 
-_FINDERS: Mapping[str, Callable[[FetchedPartition, Report], Finding]] = {
+_FINDERS: Mapping[str, Callable[[FetchedPartition, Report], CheckFinding]] = {
     COMPLETE_CHECK: find_complete,
     "schema": find_schema,
     "watermark": find_watermark,
@@ -92,7 +92,7 @@ def staged_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
         name=f"staged_checks__{report.report}",
         specs=[dg.AssetCheckSpec(name, asset=key, blocking=True, description=text) for name, text in texts.items()],
     )
-    @signed
+    @with_signature
     def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
         staging, series = engine.staging(), engine.tenant_series(report)
         staged = {name: staging.read(series, name) for name in keys_of_run(partitions, context.run.tags)}
@@ -117,16 +117,16 @@ async def _publish_besides(
         await publish(service, engine.edge(), report, proven, event_log(context.op_execution_context))
 
 
-def findings_of(report: Report, staged: Mapping[str, FetchedPartition | None]) -> dict[str, dict[str, Finding]]:
+def findings_of(report: Report, staged: Mapping[str, FetchedPartition | None]) -> dict[str, dict[str, CheckFinding]]:
     """What each blocking check has against each partition, by check and partition key."""
     return {
-        name: {key: find(part, report) if part else Finding("not staged") for key, part in staged.items()}
+        name: {key: find(part, report) if part else CheckFinding("not staged") for key, part in staged.items()}
         for name, find in _FINDERS.items()
     }
 
 
 def passing(
-    found: Mapping[str, Mapping[str, Finding]], partitions: Iterable[FetchedPartition]
+    found: Mapping[str, Mapping[str, CheckFinding]], partitions: Iterable[FetchedPartition]
 ) -> list[FetchedPartition]:
     """The partitions that no check has anything against."""
     return [part for part in partitions if not any(findings[part.key].problem for findings in found.values())]
@@ -153,8 +153,8 @@ def _reported(
     context: dg.AssetCheckExecutionContext,
     key: dg.AssetKey,
     check_name: str,
-    findings: Mapping[str, Finding],
-    untold: Mapping[str, Finding],
+    findings: Mapping[str, CheckFinding],
+    untold: Mapping[str, CheckFinding],
     partitions: list[FetchedPartition],
 ) -> dg.AssetCheckResult:
     """Report the verdicts that the run's log lacks, and return that of all together."""
@@ -183,7 +183,7 @@ def _reported(
     )
 
 
-def _mended(chunks: list[JudgedChunk]) -> str | None:
+def _mended(chunks: list[ChunkResult]) -> str | None:
     truncated = sum(chunk.verdict is Verdict.truncated for chunk in chunks)
     if not truncated:
         return None

@@ -80,7 +80,7 @@ def midnight(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time.min, zone).astimezone(UTC)
 
 
-def floor(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
+def floor_to_step(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
     """The last boundary of ``step`` at or before ``instant``."""
     day = instant.astimezone(zone).date()
     if step.months:
@@ -91,7 +91,7 @@ def floor(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
     return start + (instant - start) // step.nominal * step.nominal
 
 
-def following(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
+def next_boundary(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
     """The next boundary of ``step`` after one of its boundaries."""
     day = boundary.astimezone(zone).date()
     if step.months:
@@ -107,7 +107,7 @@ def pieces(interval: Interval, step: Step, zone: ZoneInfo) -> list[Interval]:
     found: list[Interval] = []
     start = interval.start
     while start < interval.end:
-        end = min(following(floor(start, step, zone), step, zone), interval.end)
+        end = min(next_boundary(floor_to_step(start, step, zone), step, zone), interval.end)
         found.append(Interval(start, end))
         start = end
     return found
@@ -115,13 +115,16 @@ def pieces(interval: Interval, step: Step, zone: ZoneInfo) -> list[Interval]:
 
 def is_aligned(interval: Interval, step: Step, zone: ZoneInfo) -> bool:
     """Whether both ends are boundaries of ``step``."""
-    return floor(interval.start, step, zone) == interval.start and floor(interval.end, step, zone) == interval.end
+    return (
+        floor_to_step(interval.start, step, zone) == interval.start
+        and floor_to_step(interval.end, step, zone) == interval.end
+    )
 
 
 def whole_buckets(interval: Interval, step: Step, zone: ZoneInfo) -> Interval:
     """The shortest interval of whole steps that contains another."""
-    last = floor(interval.end - timedelta(microseconds=1), step, zone)
-    return Interval(floor(interval.start, step, zone), following(last, step, zone))
+    last = floor_to_step(interval.end - timedelta(microseconds=1), step, zone)
+    return Interval(floor_to_step(interval.start, step, zone), next_boundary(last, step, zone))
 
 
 def buckets(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interval]:

@@ -17,7 +17,7 @@ LEAST_SHARE = 0.8
 SHORTEST_LIMIT = 1000
 
 
-class Source(StrEnum):
+class ExpectationSource(StrEnum):
     """Where an expectation comes from."""
 
     history = "history"
@@ -50,11 +50,11 @@ class Expectation:
     """Rows expected of an interval, and on whose word."""
 
     rows: float
-    source: Source
+    source: ExpectationSource
 
 
 @dataclass(frozen=True)
-class JudgedChunk:
+class ChunkResult:
     """What was decided about one vendor answer.
 
     Attributes:
@@ -71,7 +71,7 @@ class JudgedChunk:
 
     interval: Interval
     expected: float
-    source: Source
+    source: ExpectationSource
     got: int
     verdict: Verdict
     calls: int
@@ -92,7 +92,7 @@ class JudgedChunk:
 
 
 @dataclass(frozen=True)
-class Lengths:
+class TruncationStats:
     """What is known of the lengths of a series' answers.
 
     Attributes:
@@ -105,23 +105,23 @@ class Lengths:
     longest_whole: int = -1
     least_cut: int | None = None
 
-    def after(self, chunks: Iterable[JudgedChunk]) -> Lengths:
+    def after(self, chunks: Iterable[ChunkResult]) -> TruncationStats:
         """What some more verdicts teach."""
         known = self
         for chunk in chunks:
             if chunk.is_cut:
                 # Where limits are lowered, longer answers of before say nothing any more.
                 least = min(chunk.length, known.least_cut or chunk.length)
-                known = Lengths(min(known.longest_whole, chunk.length - 1), least)
+                known = TruncationStats(min(known.longest_whole, chunk.length - 1), least)
             elif chunk.verdict in (Verdict.whole, Verdict.thin) and (chunk.got or chunk.expected):
                 # Where they are raised, a longer one that is whole says so.
                 is_beyond = known.least_cut is not None and chunk.got > known.least_cut
-                known = Lengths(max(known.longest_whole, chunk.got), None if is_beyond else known.least_cut)
+                known = TruncationStats(max(known.longest_whole, chunk.got), None if is_beyond else known.least_cut)
         return known
 
 
 @dataclass
-class Density:
+class RowDensity:
     """Groups that buckets have had, by weekday and local time of day, and so what comparable buckets should have.
 
     Attributes:
@@ -147,25 +147,28 @@ class Density:
 
     def expect(self, buckets: Iterable[Interval]) -> Expectation:
         """Rows that these buckets should have together."""
-        rows, sources = 0.0, set[Source]()
+        rows, sources = 0.0, set[ExpectationSource]()
         for bucket in buckets:
             known = next((self._seen[key] for key in self._keys(bucket) if key in self._seen), None)
             if known is not None:
                 rows += known[0] / known[1]
-                sources.add(Source.history)
+                sources.add(ExpectationSource.history)
             elif self.declared is not None:
                 rows += self.declared
-                sources.add(Source.declaration)
+                sources.add(ExpectationSource.declaration)
             else:
-                return Expectation(0.0, Source.none)
-        return Expectation(rows, Source.declaration if Source.declaration in sources else Source.history)
+                return Expectation(0.0, ExpectationSource.none)
+        return Expectation(
+            rows,
+            ExpectationSource.declaration if ExpectationSource.declaration in sources else ExpectationSource.history,
+        )
 
     def expect_as_declared(self, buckets: Iterable[Interval]) -> Expectation:
         """Rows that these buckets should have by filter or declaration, or by history where neither tells more."""
         known = list(buckets)
         learned = self.expect(known)
         declared = len(known) * (self.declared or 0)
-        return Expectation(declared, Source.declaration) if declared > learned.rows else learned
+        return Expectation(declared, ExpectationSource.declaration) if declared > learned.rows else learned
 
 
 def falls_short(got: int, expected: float) -> bool:

@@ -68,7 +68,7 @@ def condition(dimension: str, values: ValueSet) -> Boxes:
     return EVERYTHING if values.excluding else NOTHING
 
 
-def every(parts: Iterable[Boxes]) -> Boxes:
+def all_of(parts: Iterable[Boxes]) -> Boxes:
     """What all of the parts allow."""
     found = EVERYTHING
     for part in parts:
@@ -80,7 +80,7 @@ def every(parts: Iterable[Boxes]) -> Boxes:
     return found
 
 
-def either(parts: Iterable[Boxes]) -> Boxes:
+def any_of(parts: Iterable[Boxes]) -> Boxes:
     """What any of the parts allows."""
     boxes = [box for part in parts for box in part]
     if len(boxes) <= 1:
@@ -98,12 +98,12 @@ def either(parts: Iterable[Boxes]) -> Boxes:
     return _unabsorbed([*(box for part in joined for box in part), *several])
 
 
-def inverse(boxes: Boxes) -> Boxes:
+def negate(boxes: Boxes) -> Boxes:
     """What the boxes do not allow."""
-    return every(either(condition(name, ~values) for name, values in box.items()) for box in boxes)
+    return all_of(any_of(condition(name, ~values) for name, values in box.items()) for box in boxes)
 
 
-def largest(boxes: Boxes) -> Boxes:
+def prime_implicants(boxes: Boxes) -> Boxes:
     """All largest boxes within a union of boxes, in an order of their own: equal for equal unions.
 
     Raises:

@@ -24,7 +24,7 @@ _AS_STANDARD_DEVIATION = 1.4826
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """One hour or day held against comparable ones.
 
     Attributes:
@@ -82,7 +82,7 @@ def by_step(
 
 def compare(
     judged: Sequence[Interval], figures: Mapping[Interval, float], zone: ZoneInfo, tolerance: float
-) -> list[Compared]:
+) -> list[Comparison]:
     """Hold hours or days against the earlier ones of the same weekday and local time, else of the same kind of day.
 
     What differs by less than the tolerance is as usual, and so is what chance explains: four square roots of the usual
@@ -113,7 +113,7 @@ def _keys(interval: Interval, zone: ZoneInfo) -> list[tuple[object, ...]]:
 
 def _compared(
     interval: Interval, figures: Mapping[Interval, float], groups: Sequence[Sequence[Interval]], tolerance: float
-) -> Compared:
+) -> Comparison:
     figure, earliest = figures[interval], interval.start - LOOK_BACK
     before: list[float] = []
     for group in groups:
@@ -123,7 +123,7 @@ def _compared(
         if len(before) >= LEAST_COMPARABLE:
             break
     else:
-        return Compared(interval, figure, len(before))
+        return Comparison(interval, figure, len(before))
     usual = median(before)
     spread = _AS_STANDARD_DEVIATION * median(abs(each - usual) for each in before)
     least, most = _around(usual, tolerance, 3 * spread)
@@ -131,7 +131,7 @@ def _compared(
         # A Saturday says only so much of a Sunday: what would pass beside any one of them passes.
         around = [_around(each, tolerance) for each in before]
         least, most = min(least, *(low for low, _ in around)), max(most, *(high for _, high in around))
-    return Compared(interval, figure, len(before), usual, least, most)
+    return Comparison(interval, figure, len(before), usual, least, most)
 
 
 def _around(usual: float, tolerance: float, spread: float = 0.0) -> tuple[float, float]:

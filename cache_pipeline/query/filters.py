@@ -25,12 +25,12 @@ from cache_pipeline.query.dnf import (
     Box,
     Boxes,
     ValueSet,
+    all_of,
+    any_of,
     condition,
-    either,
-    every,
     in_order,
-    inverse,
-    largest,
+    negate,
+    prime_implicants,
 )
 from cache_pipeline.query.errors import QueryError
 
@@ -94,7 +94,7 @@ class Predicate(BaseModel, frozen=True):
         return ValueSet(frozenset(self.values), excluding=self.operator == "notIn")
 
 
-class WrittenFilter(BaseModel, frozen=True):
+class FilterDeclaration(BaseModel, frozen=True):
     """Conditions and clauses of which all (``and``), any (``or``) or none (``not``) must hold; without any, every row is meant."""
 
     model_config = ConfigDict(extra="forbid", title="Filter")
@@ -119,11 +119,11 @@ class WrittenFilter(BaseModel, frozen=True):
         parts = [condition(each.dimension, each.allowed) for each in self.predicates]
         parts += [each.boxes(level + 1) for each in self.clauses]
         if self.type == "and":
-            return every(parts)
-        return either(parts) if self.type == "or" else inverse(either(parts))
+            return all_of(parts)
+        return any_of(parts) if self.type == "or" else negate(any_of(parts))
 
 
-class Clause(WrittenFilter, frozen=True):
+class Clause(FilterDeclaration, frozen=True):
     """Conditions within others; unlike a whole filter, it must have some."""
 
     model_config = ConfigDict(title="Clause")
@@ -139,7 +139,7 @@ class Clause(WrittenFilter, frozen=True):
 class Filter:
     """Which rows are meant; two filters are equal exactly when they mean the same.
 
-    A field of this type is read from what :class:`WrittenFilter` describes.
+    A field of this type is read from what :class:`FilterDeclaration` describes.
 
     Attributes:
         boxes: the largest ones that it is the union of, in their order: what :meth:`of` makes of any boxes.
@@ -156,7 +156,7 @@ class Filter:
         """
         if not boxes:
             raise QueryError("the filter contradicts itself, no row can match it: take out one of its conditions")
-        return cls(largest(boxes))
+        return cls(prime_implicants(boxes))
 
     @classmethod
     def read(cls, said: object) -> Filter:
@@ -172,16 +172,16 @@ class Filter:
         """Read what is written, and write what is canonical."""
         return core_schema.no_info_wrap_validator_function(
             cls._read,
-            handler(WrittenFilter),
+            handler(FilterDeclaration),
             serialization=core_schema.plain_serializer_function_ser_schema(lambda filters: filters.written),
         )
 
     @classmethod
-    def _read(cls, said: Any, written: Callable[[Any], WrittenFilter]) -> Filter:
+    def _read(cls, said: Any, written: Callable[[Any], FilterDeclaration]) -> Filter:
         return said if isinstance(said, cls) else cls.of(written(said).boxes())
 
     @cached_property
-    def written(self) -> WrittenFilter:
+    def written(self) -> FilterDeclaration:
         """How it is written.
 
         Either ``and`` with predicates of different dimensions, or ``or`` with predicates of different dimensions, or
@@ -191,8 +191,8 @@ class Filter:
         kind = "and" if len(alternatives) == 1 else "or"
         if kind == "and" or all(len(each) == 1 for each in alternatives):
             flat = tuple(predicate for each in alternatives for predicate in each)
-            return WrittenFilter(type=kind, predicates=flat)
-        return WrittenFilter(type=kind, clauses=tuple(Clause(predicates=each) for each in alternatives))
+            return FilterDeclaration(type=kind, predicates=flat)
+        return FilterDeclaration(type=kind, clauses=tuple(Clause(predicates=each) for each in alternatives))
 
     @cached_property
     def dimensions(self) -> frozenset[str]:
@@ -230,7 +230,7 @@ class Filter:
         """
         if not other or not self:
             return self if self else other
-        return Filter.of(every((self.boxes, other.boxes)))
+        return Filter.of(all_of((self.boxes, other.boxes)))
 
     def renamed(self, names: Mapping[str, str]) -> Filter:
         """The same conditions, some of them on dimensions of other names.
@@ -239,9 +239,9 @@ class Filter:
             QueryError: two dimensions become one, and no row can match.
         """
         renamed = (
-            every(condition(names.get(name, name), values) for name, values in box.items()) for box in self.boxes
+            all_of(condition(names.get(name, name), values) for name, values in box.items()) for box in self.boxes
         )
-        return Filter.of(either(renamed))
+        return Filter.of(any_of(renamed))
 
     def named_values(self, dimension: str) -> tuple[str | None, ...] | None:
         """The only values that ``dimension`` can have under this filter, or None when it does not say."""

@@ -15,7 +15,7 @@ _FIRST_YEAR, _LAST_YEAR = 1900, 9900
 _UTC = ZoneInfo("UTC")
 
 
-def canonical_instant(instant: datetime) -> str:
+def format_instant(instant: datetime) -> str:
     """ISO 8601 in UTC with a ``Z`` and no fraction where it is zero (G6)."""
     return instant.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
@@ -99,7 +99,7 @@ class Interval:
         return cls(parse_instant(start, zone), parse_instant(end, zone))
 
     def __str__(self) -> str:
-        return f"{canonical_instant(self.start)}/{canonical_instant(self.end)}"
+        return f"{format_instant(self.start)}/{format_instant(self.end)}"
 
     @property
     def length(self) -> timedelta:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cache_pipeline.query.errors import InvalidQuery, QueryError, UnknownReport
 from cache_pipeline.query.filters import Filter
-from cache_pipeline.query.query_request import Narrowing, RequestedQuery, requested
+from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 
@@ -22,7 +22,7 @@ IGNORED = frozenset({"clientRequestId", "correlationId", "id", "metadata", "page
 
 
 @dataclass(frozen=True)
-class Payload:
+class QueryPayload:
     """A question in words of neither dialect.
 
     Attributes:
@@ -35,10 +35,10 @@ class Payload:
     platform: str
     subject: str
     interval: str
-    narrowing: Narrowing
+    narrowing: QueryOverrides
 
 
-def object_of(value: object, field: str) -> Mapping[str, object]:
+def read_object(value: object, field: str) -> Mapping[str, object]:
     """A JSON object.
 
     Raises:
@@ -49,7 +49,7 @@ def object_of(value: object, field: str) -> Mapping[str, object]:
     return cast("Mapping[str, object]", value)
 
 
-def text_of(source: Mapping[str, object], field: str) -> str | None:
+def read_text(source: Mapping[str, object], field: str) -> str | None:
     """The text of a field; None where it is absent or null.
 
     Raises:
@@ -60,22 +60,22 @@ def text_of(source: Mapping[str, object], field: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise InvalidQuery(field, f"is {_kind(value)} where text belongs")
-    return checked(value, field)
+    return check_text(value, field)
 
 
-def required_text(source: Mapping[str, object], field: str, example: str) -> str:
+def read_required_text(source: Mapping[str, object], field: str, example: str) -> str:
     """The text of a field that must be there.
 
     Raises:
         InvalidQuery: it is not.
     """
-    text = text_of(source, field)
+    text = read_text(source, field)
     if not text:
         raise InvalidQuery(field, f"is missing: write {example}, say")
     return text
 
 
-def names_of(source: Mapping[str, object], field: str) -> tuple[str, ...] | None:
+def read_names(source: Mapping[str, object], field: str) -> tuple[str, ...] | None:
     """The list of texts of a field; None where it is absent or null.
 
     Raises:
@@ -92,11 +92,11 @@ def names_of(source: Mapping[str, object], field: str) -> tuple[str, ...] | None
     for name in names:
         if not isinstance(name, str):
             raise InvalidQuery(field, f"holds {_kind(name)} where text belongs")
-        checked(name, field)
+        check_text(name, field)
     return tuple(cast("list[str]", names))
 
 
-def checked(text: str, field: str) -> str:
+def check_text(text: str, field: str) -> str:
     """The text, where it can be one of a query.
 
     Raises:
@@ -109,7 +109,7 @@ def checked(text: str, field: str) -> str:
     return text
 
 
-def refuse_unknown(source: Mapping[str, object], known: Set[str]) -> None:
+def reject_unknown_fields(source: Mapping[str, object], known: Set[str]) -> None:
     """Make sure that nothing is asked for that would be left out of the answer without a word.
 
     Raises:
@@ -119,7 +119,7 @@ def refuse_unknown(source: Mapping[str, object], known: Set[str]) -> None:
         raise InvalidQuery(str(field)[:80], f"is no field of a query: it has {', '.join(sorted(known))}")
 
 
-def filter_of(said: object, field: str) -> Filter | None:
+def read_filter(said: object, field: str) -> Filter | None:
     """A filter in canonical form; None where every row is meant.
 
     Raises:
@@ -128,7 +128,7 @@ def filter_of(said: object, field: str) -> Filter | None:
     if said is None:
         return None
     try:
-        return Filter.read(object_of(said, field)) or None
+        return Filter.read(read_object(said, field)) or None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join([field, *(str(part) for part in first["loc"])])
@@ -150,9 +150,9 @@ def _kind(value: object) -> str:
     return _KINDS.get(type(value), type(value).__name__)
 
 
-def resolved(
-    payload: Payload, reports: Mapping[str, Report], columns: Callable[[Report], Sequence[Column]]
-) -> RequestedQuery:
+def find_report_for(
+    payload: QueryPayload, reports: Mapping[str, Report], columns: Callable[[Report], Sequence[Column]]
+) -> QueryRequest:
     """Find the declared report whose rows answer a payload.
 
     That is the one of the payload's name; else, of those that ask the vendor for the same subject, the one that needs the
@@ -170,7 +170,7 @@ def resolved(
     """
     named = reports.get(payload.subject)
     if named is not None and named.platform == payload.platform:
-        return requested(named, payload.interval, payload.narrowing, columns(named))
+        return resolve_request(named, payload.interval, payload.narrowing, columns(named))
     candidates = [
         report
         for report in reports.values()
@@ -185,13 +185,13 @@ def resolved(
 
 
 def _least_rolled_up(
-    payload: Payload, candidates: Sequence[Report], columns: Callable[[Report], Sequence[Column]]
-) -> RequestedQuery:
-    found: list[RequestedQuery] = []
+    payload: QueryPayload, candidates: Sequence[Report], columns: Callable[[Report], Sequence[Column]]
+) -> QueryRequest:
+    found: list[QueryRequest] = []
     mistakes: list[tuple[Report, QueryError]] = []
     for report in candidates:
         try:
-            found.append(requested(report, payload.interval, payload.narrowing, columns(report)))
+            found.append(resolve_request(report, payload.interval, payload.narrowing, columns(report)))
         except QueryError as error:
             mistakes.append((report, error))
     if not found:
@@ -209,7 +209,7 @@ def _least_rolled_up(
     return best
 
 
-def _distance(wanted: RequestedQuery) -> tuple[bool, float, int, str]:
+def _distance(wanted: QueryRequest) -> tuple[bool, float, int, str]:
     declared, asked = wanted.declared, wanted.asked
     finer = asked.step.nominal / declared.step.nominal
     return wanted.is_narrowed, finer, len(declared.group_by) - len(asked.group_by), declared.report

@@ -15,7 +15,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import check_buckets, refusals
 from cache_pipeline.query.schema import Column, snake_case
-from cache_pipeline.query.series import Query, series_of
+from cache_pipeline.query.series import CanonicalQuery, make_series
 from cache_pipeline.query.zones import canonical_zone, same_buckets, time_zone
 
 #: Some three years of quarter-hours; what is longer is an extract, not a query.
@@ -23,7 +23,7 @@ MOST_BUCKETS = 100_000
 
 
 @dataclass(frozen=True)
-class Narrowing:
+class QueryOverrides:
     """What a query asks for otherwise than its report declares; None means as declared.
 
     Attributes:
@@ -41,11 +41,11 @@ class Narrowing:
     filters: Filter | None = None
 
 
-AS_DECLARED = Narrowing()
+NO_OVERRIDES = QueryOverrides()
 
 
 @dataclass(frozen=True)
-class RequestedQuery:
+class QueryRequest:
     """A question that rows of a declared report answer.
 
     Attributes:
@@ -63,19 +63,19 @@ class RequestedQuery:
         """Whether the answer is made of the declared rows, and not just those."""
         return self.asked is not self.declared
 
-    def query(self, tenant: str) -> Query:
+    def query(self, tenant: str) -> CanonicalQuery:
         """What the answer is kept under: equal for every spelling of the question (G6)."""
-        made_of = series_of(self.declared, tenant) if self.is_narrowed else None
-        return Query(series_of(self.asked, tenant), self.interval, made_of)
+        made_of = make_series(self.declared, tenant) if self.is_narrowed else None
+        return CanonicalQuery(make_series(self.asked, tenant), self.interval, made_of)
 
     def key(self, tenant: str, ttl_tier: str) -> str:
         """The cache key (G7)."""
         return self.query(tenant).key(ttl_tier)
 
 
-def requested(
-    report: Report, interval: str | Interval, narrowing: Narrowing, columns: Sequence[Column]
-) -> RequestedQuery:
+def resolve_request(
+    report: Report, interval: str | Interval, narrowing: QueryOverrides, columns: Sequence[Column]
+) -> QueryRequest:
     """Hold a question against the report that it is asked of.
 
     Args:
@@ -107,10 +107,10 @@ def requested(
         for field, problem in refusals(report, asked, columns):
             raise InvalidQuery(field, problem)
         check_buckets(report, asked, span)
-    return RequestedQuery(report, asked, span)
+    return QueryRequest(report, asked, span)
 
 
-def _narrowed(report: Report, narrowing: Narrowing) -> Report:
+def _narrowed(report: Report, narrowing: QueryOverrides) -> Report:
     group_by = _known("group_by", narrowing.group_by, report.group_by, report)
     metrics = _known("metrics", narrowing.metrics, report.metrics, report)
     step = _longer(report, narrowing.granularity)

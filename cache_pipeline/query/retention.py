@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cache_pipeline.query.calendar import floor, following
+from cache_pipeline.query.calendar import floor_to_step, next_boundary
 from cache_pipeline.query.errors import InvalidInterval
-from cache_pipeline.query.interval import Interval, IntervalSet, canonical_instant
+from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.report import Report
 
 
@@ -18,7 +18,7 @@ def not_begun(interval: Interval) -> InvalidInterval:
     return InvalidInterval(f"interval {interval} has not begun yet")
 
 
-def out_of_reach(report: Report, gaps: IntervalSet, reach: datetime | None) -> InvalidInterval | None:
+def beyond_retention(report: Report, gaps: IntervalSet, reach: datetime | None) -> InvalidInterval | None:
     """The error of asking the vendor for some gaps, where a bucket of them began before what it still keeps.
 
     Args:
@@ -28,14 +28,14 @@ def out_of_reach(report: Report, gaps: IntervalSet, reach: datetime | None) -> I
     """
     if reach is None or not gaps:
         return None
-    first = floor(reach, report.step, report.zone)
+    first = floor_to_step(reach, report.step, report.zone)
     if first < reach:
-        first = following(first, report.step, report.zone)
+        first = next_boundary(first, report.step, report.zone)
     lost = next((Interval(part.start, min(part.end, first)) for part in gaps if part.start < first), None)
     if lost is None:
         return None
     setting = f"CACHE_PIPELINE_{report.platform.upper()}__RETENTION_DAYS"
     return InvalidInterval(
         f"{report.report} {lost} is not held, and {report.platform} keeps nothing from before "
-        f"{canonical_instant(reach.replace(microsecond=0))} ({setting}): ask from {canonical_instant(first)} on"
+        f"{format_instant(reach.replace(microsecond=0))} ({setting}): ask from {format_instant(first)} on"
     )

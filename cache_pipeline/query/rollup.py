@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cache_pipeline.query.calendar import buckets, floor
+from cache_pipeline.query.calendar import buckets, floor_to_step
 from cache_pipeline.query.dnf import Box, ValueSet
 from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
-from cache_pipeline.query.interval import Interval, canonical_instant
+from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Fold, arrow_schema, in_order, snake_case
+from cache_pipeline.query.schema import Column, Fold, arrow_schema, snake_case, sort_rows
 from cache_pipeline.query.zones import canonical_zone, same_buckets
 
 #: More boundaries than this are not looked at one by one.
@@ -145,10 +145,10 @@ def check_buckets(source: Report, asked: Report, interval: Interval) -> None:
     if len(bounds) > _MOST_BOUNDARIES:
         raise InvalidQuery("interval", f"{interval} has {len(bounds)} buckets in another zone: ask for a shorter one")
     for bound in (*bounds, interval.end):
-        if floor(bound, source.step, source.zone) != bound:
+        if floor_to_step(bound, source.step, source.zone) != bound:
             raise InvalidQuery(
                 "granularity",
-                f"a bucket of {asked.granularity} in {asked.time_zone} begins at {canonical_instant(bound)}, which cuts "
+                f"a bucket of {asked.granularity} in {asked.time_zone} begins at {format_instant(bound)}, which cuts "
                 f"one of {source.granularity} in {source.time_zone}: ask for a longer one, or in {source.time_zone}",
             )
 
@@ -172,13 +172,13 @@ def roll_up(rows: pa.Table, source: Report, asked: Report, columns: Sequence[Col
     schema = arrow_schema(columns)
     chosen = _filtered(rows, selection)
     if asked.granularity == source.granularity and not _dropped(source, asked, selection):
-        return in_order(chosen.select(schema.names).cast(schema))
+        return sort_rows(chosen.select(schema.names).cast(schema))
     chosen = _in_buckets(chosen, asked, interval)
     keys = ["interval_start", "interval_end", *(snake_case(name) for name in asked.group_by)]
     folds = {column.name: _AGGREGATIONS[column.fold] for column in _measures(columns)}
     grouped = chosen.group_by(keys, use_threads=False).aggregate(list(folds.items()))  # pyright: ignore[reportArgumentType]
     arrays = [grouped[f"{name}_{folds[name]}" if name in folds else name] for name in schema.names]
-    return in_order(pa.Table.from_arrays(arrays, names=schema.names).cast(schema))
+    return sort_rows(pa.Table.from_arrays(arrays, names=schema.names).cast(schema))
 
 
 def _in_buckets(rows: pa.Table, asked: Report, interval: Interval) -> pa.Table:

@@ -19,7 +19,7 @@ class SchemaMismatch(ValueError):
     """An answer that is not what the declaration says it must be; nothing of it is kept."""
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds."""
 
     dimension = "dimension"
@@ -53,7 +53,7 @@ class Column:
     """
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     nullable: bool = False
     description: str = ""
     source: str = ""
@@ -65,11 +65,11 @@ _Some = TypeVar("_Some", pa.Table, pa.RecordBatch)
 _INSTANT = pa.timestamp("us", tz="UTC")
 #: Beyond it a float skips whole numbers, so that a count has lost digits on the way.
 _LARGEST_WHOLE_FLOAT = 2**53
-_ARROW_TYPES: Mapping[Kind, pa.DataType] = {
-    Kind.dimension: pa.string(),
-    Kind.integer: pa.int64(),
-    Kind.number: pa.float64(),
-    Kind.instant: _INSTANT,
+_ARROW_TYPES: Mapping[ColumnKind, pa.DataType] = {
+    ColumnKind.dimension: pa.string(),
+    ColumnKind.integer: pa.int64(),
+    ColumnKind.number: pa.float64(),
+    ColumnKind.instant: _INSTANT,
 }
 
 
@@ -165,7 +165,7 @@ def rows_within(rows: _Some, interval: Interval) -> _Some:
     return rows.filter(inside)
 
 
-def in_order(table: pa.Table) -> pa.Table:
+def sort_rows(table: pa.Table) -> pa.Table:
     """Sorted by bucket and group, so that equal answers are equal tables."""
     keys = ["interval_start", *(field.name for field in table.schema if pa.types.is_string(field.type))]
     return table.sort_by([(key, "ascending") for key in keys])

@@ -59,7 +59,7 @@ class Series:
 
 
 @lru_cache(maxsize=1024)
-def series_of(report: Report, tenant: str) -> Series:
+def make_series(report: Report, tenant: str) -> Series:
     """The series, one object for as long as it is often asked for: telling what it means takes longer than all the rest."""
     return Series(report, tenant)
 
@@ -69,7 +69,7 @@ def _digest(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Query:
+class CanonicalQuery:
     """A series and the interval wanted of it.
 
     Attributes:

@@ -24,7 +24,7 @@ _NULL = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
-class Tally:
+class RowTally:
     """What is known of some rows without looking at them.
 
     Attributes:
@@ -37,20 +37,20 @@ class Tally:
     sum: int = 0
     second: int = 0
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.rows + other.rows, (self.sum + other.sum) & _MASK, (self.second + other.second) & _MASK)
+    def __add__(self, other: RowTally) -> RowTally:
+        return RowTally(self.rows + other.rows, (self.sum + other.sum) & _MASK, (self.second + other.second) & _MASK)
 
 
-def merged(tallies: Iterable[Mapping[datetime, Tally]]) -> dict[datetime, Tally]:
+def merge_tallies(tallies: Iterable[Mapping[datetime, RowTally]]) -> dict[datetime, RowTally]:
     """Tallies by bucket start, added up."""
-    total: dict[datetime, Tally] = {}
+    total: dict[datetime, RowTally] = {}
     for tally in tallies:
         for start, of_bucket in tally.items():
-            total[start] = total.get(start, Tally()) + of_bucket
+            total[start] = total.get(start, RowTally()) + of_bucket
     return total
 
 
-def tally_by_bucket(rows: pa.RecordBatch | pa.Table) -> dict[datetime, Tally]:
+def tally_by_bucket(rows: pa.RecordBatch | pa.Table) -> dict[datetime, RowTally]:
     """The tally of each bucket, by its start."""
     if not rows.num_rows:
         return {}
@@ -61,7 +61,7 @@ def tally_by_bucket(rows: pa.RecordBatch | pa.Table) -> dict[datetime, Tally]:
     sums = np.add.reduceat(hashes[order], first)
     seconds = np.add.reduceat(_mixed(hashes[order] ^ _NULL), first)
     return {
-        _EPOCH + timedelta(microseconds=int(start)): Tally(int(count), int(one), int(two))
+        _EPOCH + timedelta(microseconds=int(start)): RowTally(int(count), int(one), int(two))
         for start, count, one, two in zip(found, counts, sums, seconds, strict=True)
     }
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import rows_within
-from cache_pipeline.rows.digest import Tally, merged, tally_by_bucket
+from cache_pipeline.rows.digest import RowTally, merge_tallies, tally_by_bucket
 
 
 class RowSource(ABC):
@@ -28,9 +28,9 @@ class RowSource(ABC):
         """The rows; where an interval is given, at least those whose bucket starts inside."""
 
     @cached_property
-    def tallies(self) -> Mapping[datetime, Tally]:
+    def tallies(self) -> Mapping[datetime, RowTally]:
         """Count and digest by start of bucket; reads every row where the source does not know them."""
-        return merged(tally_by_bucket(batch) for batch in self.batches(None))
+        return merge_tallies(tally_by_bucket(batch) for batch in self.batches(None))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Part:
     within: Interval | None = None
 
     @cached_property
-    def tallies(self) -> Mapping[datetime, Tally]:
+    def tallies(self) -> Mapping[datetime, RowTally]:
         """Count and digest by start of bucket."""
         if self.within is None:
             return self.source.tallies
@@ -115,9 +115,9 @@ class Rows:
         return sum(part.num_rows for part in self.parts)
 
     @cached_property
-    def tallies(self) -> Mapping[datetime, Tally]:
+    def tallies(self) -> Mapping[datetime, RowTally]:
         """Count and digest by start of bucket; buckets without rows are left out."""
-        return merged(part.tallies for part in self.parts)
+        return merge_tallies(part.tallies for part in self.parts)
 
     def count(self, buckets: Iterable[Interval]) -> int:
         """How many rows some buckets have."""

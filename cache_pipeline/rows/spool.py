@@ -20,7 +20,7 @@ from pyarrow import ipc
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.rows.digest import Tally, merged, tally_by_bucket
+from cache_pipeline.rows.digest import RowTally, merge_tallies, tally_by_bucket
 from cache_pipeline.rows.rows import Rows, RowSource
 
 #: Bytes that one answer may keep in memory; some tens of answers are in flight at a time.
@@ -69,7 +69,7 @@ class _File:
 
 class _Block(Protocol):
     @property
-    def tallies(self) -> Mapping[datetime, Tally]: ...
+    def tallies(self) -> Mapping[datetime, RowTally]: ...
 
     def batches(self) -> Iterator[pa.RecordBatch]: ...
 
@@ -77,7 +77,7 @@ class _Block(Protocol):
 @dataclass(frozen=True)
 class _HeldBlock:
     rows: pa.Table
-    tallies: Mapping[datetime, Tally]
+    tallies: Mapping[datetime, RowTally]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         yield from self.rows.to_batches()
@@ -88,7 +88,7 @@ class _FiledBlock:
     file: _File
     offset: int
     length: int
-    tallies: Mapping[datetime, Tally]
+    tallies: Mapping[datetime, RowTally]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         yield from ipc.open_stream(self.file.read(self.offset, self.length))
@@ -105,8 +105,8 @@ class _Blocks(RowSource):
         return sum(tally.rows for tally in self.tallies.values())
 
     @cached_property
-    def tallies(self) -> Mapping[datetime, Tally]:
-        return merged(block.tallies for block in self.blocks)
+    def tallies(self) -> Mapping[datetime, RowTally]:
+        return merge_tallies(block.tallies for block in self.blocks)
 
     def batches(self, within: Interval | None) -> Iterator[pa.RecordBatch]:
         for block in self.blocks:

@@ -8,23 +8,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from cache_pipeline.query.completeness import JudgedChunk
+from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.series import Query, Series
+from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.planner import Plan, Planner
 from cache_pipeline.storage.answer import Answer, render, rolled_up
-from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.redis.hot import HotTier
 from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.telemetry import spans
 
 #: What those hear who wait for an answer: a verdict, or how far the query of an interval is.
-News = JudgedChunk | tuple[Interval, float | None]
+News = ChunkResult | tuple[Interval, float | None]
 
 
 @dataclass(frozen=True)
-class HeldAnswers:
+class CachedAnswers:
     """Reads what is held, and puts into the hot tier what it read from history.
 
     Attributes:
@@ -37,10 +37,10 @@ class HeldAnswers:
     history: History
     hot: HotTier
     planner: Planner
-    sharing: Sharing[Answer | None, News]
+    sharing: Coalescer[Answer | None, News]
     clock: Callable[[], datetime]
 
-    async def ready(self, query: Query, *, stale: timedelta = timedelta(0)) -> Answer | None:
+    async def ready(self, query: CanonicalQuery, *, stale: timedelta = timedelta(0)) -> Answer | None:
         """The answer where hot or history holds it; None where the vendor must be asked.
 
         Args:
@@ -49,11 +49,11 @@ class HeldAnswers:
         """
         return await self.hot_one(query) or await self._recalled(query, self.clock() - stale)
 
-    async def settled(self, query: Query) -> Answer | None:
+    async def settled(self, query: CanonicalQuery) -> Answer | None:
         """The answer where history holds all of it and none of it can change any more."""
         return await self.from_history(query, self.clock() + report_freshness(query.kept.report))
 
-    async def hot_one(self, query: Query) -> Answer | None:
+    async def hot_one(self, query: CanonicalQuery) -> Answer | None:
         """The answer where the hot tier holds it; the lot may fall on this reader to have it made anew meanwhile."""
         held = await self.hot.look(query)
         if held is None:
@@ -62,16 +62,16 @@ class HeldAnswers:
             self.renew(query)
         return held.answer
 
-    def renew(self, query: Query) -> None:
+    def renew(self, query: CanonicalQuery) -> None:
         """Have the hot tier's answer made anew from history, in the background."""
         self.sharing.begin(query.key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
 
-    async def _recalled(self, query: Query, asked_at: datetime) -> Answer | None:
+    async def _recalled(self, query: CanonicalQuery, asked_at: datetime) -> Answer | None:
         """One read of history for all who miss the same answer in the hot tier."""
         key = f"{asked_at.isoformat(timespec='seconds')} {query.key(HOT_TTL_TIER)}"
         return await self.sharing.run(key, lambda _tell: self.from_history(query, asked_at))
 
-    async def from_history(self, query: Query, asked_at: datetime) -> Answer | None:
+    async def from_history(self, query: CanonicalQuery, asked_at: datetime) -> Answer | None:
         """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
         plan = await self.planner.plan(query, asked_at)
         return None if plan.due else await self.answered(plan)
@@ -89,7 +89,7 @@ class HeldAnswers:
             await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
         return answer
 
-    async def rendered(self, series: Series, intervals: Sequence[Interval]) -> list[tuple[Query, Answer]]:
+    async def rendered(self, series: Series, intervals: Sequence[Interval]) -> list[tuple[CanonicalQuery, Answer]]:
         """Answers as they would go out, for those of the intervals that history holds, in a few reads."""
         asked = IntervalSet(intervals)
         hull = Interval(min(each.start for each in asked), max(each.end for each in asked)) if asked else None
@@ -99,5 +99,5 @@ class HeldAnswers:
         return [
             (query, render(query, rows.within(interval).table(), completeness))
             for interval in intervals
-            if (completeness := coverage.of(interval)) is not None and (query := Query(series, interval))
+            if (completeness := coverage.of(interval)) is not None and (query := CanonicalQuery(series, interval))
         ]

@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.query.schema import in_order
+from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import as_published, publishable
+from cache_pipeline.storage.published.aggregated_rows import aggregate_for_publishing, is_publishable
 from cache_pipeline.storage.published.files import published_rows
 
 
-async def tiers_agree(
+async def compare_tiers(
     service: ReportService, edge: EdgeTier, report: Report, intervals: Sequence[Interval]
 ) -> list[str]:
     """Hold hot and edge against history for some intervals.
@@ -42,18 +42,18 @@ async def tiers_agree(
     for span in IntervalSet(intervals):
         kept = await asyncio.to_thread(_publishable, service, report, span)
         try:
-            published = in_order(await asyncio.to_thread(edge.read, report, span))
+            published = sort_rows(await asyncio.to_thread(edge.read, report, span))
         except EdgeStoreError as error:
             found.append(str(error))
             continue
-        kept = published_rows(as_published(report), kept)
-        if not in_order(kept).cast(published.schema).equals(published):
+        kept = published_rows(aggregate_for_publishing(report), kept)
+        if not sort_rows(kept).cast(published.schema).equals(published):
             found.append(f"{span}: Parquet has {published.num_rows} rows, history {kept.num_rows}, or they differ")
     return found
 
 
 def _publishable(service: ReportService, report: Report, span: Interval) -> pa.Table:
-    return publishable(report, service.history.rows(service.series(report), [span], service.columns(report)))
+    return is_publishable(report, service.history.rows(service.series(report), [span], service.columns(report)))
 
 
 def total(rows: pa.Table, column: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from cache_pipeline.query.drift import LOOK_BACK, Compared, by_step, compare, compared_step
+from cache_pipeline.query.drift import LOOK_BACK, Comparison, by_step, compare, compared_step
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, snake_case
 from cache_pipeline.query.series import Series
@@ -19,9 +19,9 @@ def counted_column(series: Series, columns: Sequence[Column]) -> str | None:
     return next((name for name in (metric, f"{metric}_count") if metric and name in names), None)
 
 
-def compared_figures(
+def compare_figures(
     history: History, series: Series, columns: Sequence[Column], partitions: Sequence[Interval], tolerance: float
-) -> list[list[Compared]]:
+) -> list[list[Comparison]]:
     """For each partition, its final hours or days held against those of comparable days that history holds.
 
     Args:

@@ -7,14 +7,14 @@ import asyncio
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.planner import Cost, Holding, Plan, Room, plan
+from cache_pipeline.service.planner import Cost, Holdings, Plan, QuotaHeadroom, make_plan
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.upstream.quota import Lane
 
 
-async def quota_room(settings: Settings, report: Report, lane: Lane) -> Room | None:
+async def quota_room(settings: Settings, report: Report, lane: Lane) -> QuotaHeadroom | None:
     """What a lane may send just now, over all clients of the report's platform; None where it has no account.
 
     Raises:
@@ -24,14 +24,14 @@ async def quota_room(settings: Settings, report: Report, lane: Lane) -> Room | N
         if report.platform not in quotas:
             return None
         policy, quota = quotas[report.platform]
-        return Room.of(policy, await quota.snapshot(), lane)
+        return QuotaHeadroom.of(policy, await quota.snapshot(), lane)
 
 
-async def backfill_plan(
+async def plan_backfill(
     service: ReportService,
     report: Report,
     span: Interval,
-    room: Room | None,
+    room: QuotaHeadroom | None,
     *,
     staged: IntervalSet | None = None,
     again: bool = False,
@@ -55,4 +55,4 @@ async def backfill_plan(
     held = Coverage(coverage.complete | besides, coverage.provisional - besides, coverage.watermark, coverage.fetched)
     learned = await asyncio.to_thread(service.history.chunk_cost, series)
     cost = Cost(*learned) if learned else None
-    return plan(query, Holding(report, service.columns(report), held), (), service.clock(), cost, room)
+    return make_plan(query, Holdings(report, service.columns(report), held), (), service.clock(), cost, room)

@@ -18,16 +18,16 @@ import pyarrow as pa
 from cache_pipeline.fetch.partition_fetch import chunks_of, clipped_to_now
 from cache_pipeline.query.calendar import pieces
 from cache_pipeline.query.errors import QueryError
-from cache_pipeline.query.interval import Interval, IntervalSet, canonical_instant
+from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import out_of_reach
+from cache_pipeline.query.retention import beyond_retention
 from cache_pipeline.query.rollup import check_buckets, refusals, roll_up
-from cache_pipeline.query.schema import Column, arrow_schema, in_order
-from cache_pipeline.query.series import Query, Series
+from cache_pipeline.query.schema import Column, arrow_schema, sort_rows
+from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.ttl import report_freshness
-from cache_pipeline.telemetry.spans import note, span
+from cache_pipeline.telemetry.spans import annotate, span
 from cache_pipeline.upstream.quota import ClientQuota, Lane, QuotaPolicy
 
 #: Upstream queries of one report that are under way together.
@@ -35,7 +35,7 @@ _AT_ONCE = 16
 _UNLEARNED_SECONDS = 5.0
 
 
-class Source(StrEnum):
+class AnswerSource(StrEnum):
     """Where a part of an answer comes from."""
 
     hot = "hot"
@@ -45,7 +45,7 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True)
-class Holding:
+class Holdings:
     """A declared series, and what history holds of it."""
 
     report: Report
@@ -74,7 +74,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Room:
+class QuotaHeadroom:
     """What the shared quota has left for a lane.
 
     Attributes:
@@ -88,7 +88,7 @@ class Room:
     window_seconds: float
 
     @classmethod
-    def of(cls, policy: QuotaPolicy, clients: Sequence[ClientQuota], lane: Lane) -> Room:
+    def of(cls, policy: QuotaPolicy, clients: Sequence[ClientQuota], lane: Lane) -> QuotaHeadroom:
         """What a lane may send over all clients of a platform."""
         slots = policy.slots(lane)
         free = sum(0 if client.throttled_for_s else max(0, slots - client.used) for client in clients)
@@ -113,7 +113,7 @@ class PlanStep:
         seconds: how long these are expected to take.
     """
 
-    source: Source
+    source: AnswerSource
     report: str
     interval: Interval
     why: str
@@ -122,7 +122,7 @@ class PlanStep:
 
 
 @dataclass(frozen=True)
-class Borrowed:
+class RolledUpPart:
     """Buckets of the kept series that rows of another one make up.
 
     Attributes:
@@ -132,7 +132,7 @@ class Borrowed:
         fetched_at: when the oldest of the provisional rows were fetched.
     """
 
-    holding: Holding
+    holding: Holdings
     final: IntervalSet
     provisional: IntervalSet
     fetched_at: datetime | None
@@ -158,10 +158,10 @@ class Plan:
         wait_seconds: until the quota has had room for all of them.
     """
 
-    query: Query
+    query: CanonicalQuery
     steps: tuple[PlanStep, ...]
     coverage: Coverage
-    borrowed: tuple[Borrowed, ...] = ()
+    borrowed: tuple[RolledUpPart, ...] = ()
     due: IntervalSet = field(default_factory=IntervalSet)
     chunks: tuple[Interval, ...] = ()
     cost: Cost | None = None
@@ -182,19 +182,21 @@ class Plan:
         return max(self.wait_seconds, waves * self.cost.seconds)
 
 
-def hot_plan(query: Query) -> Plan:
+def make_hot_plan(query: CanonicalQuery) -> Plan:
     """The plan for a query whose answer the hot tier holds."""
-    step = PlanStep(Source.hot, query.series.report.report, query.interval, "the finished answer is in the hot tier")
+    step = PlanStep(
+        AnswerSource.hot, query.series.report.report, query.interval, "the finished answer is in the hot tier"
+    )
     return Plan(query, (step,), Coverage())
 
 
-def plan(
-    query: Query,
-    kept: Holding,
-    others: Sequence[Holding],
+def make_plan(
+    query: CanonicalQuery,
+    kept: Holdings,
+    others: Sequence[Holdings],
     now: datetime,
     cost: Cost | None = None,
-    room: Room | None = None,
+    room: QuotaHeadroom | None = None,
 ) -> Plan:
     """Decide where each part of an answer comes from.
 
@@ -224,7 +226,7 @@ def plan(
         *_held_steps(report, kept.coverage, span - due, freshness),
         *_borrowed_steps(borrowed),
         *(
-            PlanStep(Source.vendor, report.report, chunk, _why_asked(chunk, kept.coverage, freshness), cost.calls, cost.seconds)
+            PlanStep(AnswerSource.vendor, report.report, chunk, _why_asked(chunk, kept.coverage, freshness), cost.calls, cost.seconds)
             for chunk in chunks
         ),
     )  # fmt: skip
@@ -234,7 +236,7 @@ def plan(
     )
 
 
-def _borrowed(kept: Holding, others: Iterable[Holding], due: IntervalSet, now: datetime) -> Iterable[Borrowed]:
+def _borrowed(kept: Holdings, others: Iterable[Holdings], due: IntervalSet, now: datetime) -> Iterable[RolledUpPart]:
     # The longest buckets first, for there are fewest rows of them.
     for other in sorted(others, key=lambda each: (-each.report.step.nominal, each.report.report)):
         if not due:
@@ -251,7 +253,7 @@ def may_be_made_of(kept: Report, other: Report, columns: Sequence[Column]) -> bo
     return kept.report != other.report and not any(refusals(other, kept, columns))
 
 
-def _made_up(kept: Holding, other: Holding, due: IntervalSet, now: datetime) -> Borrowed | None:
+def _made_up(kept: Holdings, other: Holdings, due: IntervalSet, now: datetime) -> RolledUpPart | None:
     """The buckets due that the other series holds all of, final or fresh enough for the kept one."""
     wanted = IntervalSet(part for each in due if (part := clipped_to_now(each, other.report, now)))
     usable = wanted - other.coverage.gaps(wanted, now, report_freshness(kept.report))
@@ -268,7 +270,7 @@ def _made_up(kept: Holding, other: Holding, due: IntervalSet, now: datetime) -> 
         return None
     aging = IntervalSet(provisional) & other.coverage.provisional
     fetched = [each.at for each in other.coverage.fetched if each.intervals & aging]
-    return Borrowed(other, IntervalSet(final), IntervalSet(provisional), min(fetched, default=None))
+    return RolledUpPart(other, IntervalSet(final), IntervalSet(provisional), min(fetched, default=None))
 
 
 def _is_whole(source: Report, asked: Report, bucket: Interval) -> bool:
@@ -279,7 +281,7 @@ def _is_whole(source: Report, asked: Report, bucket: Interval) -> bool:
     return True
 
 
-def _as_if_held(coverage: Coverage, borrowed: Sequence[Borrowed]) -> Coverage:
+def _as_if_held(coverage: Coverage, borrowed: Sequence[RolledUpPart]) -> Coverage:
     for each in borrowed:
         kept = tuple(Fetched(rest, part.at) for part in coverage.fetched if (rest := part.intervals - each.intervals))
         fetched = (Fetched(each.provisional, each.fetched_at),) if each.fetched_at and each.provisional else ()
@@ -294,19 +296,19 @@ def _as_if_held(coverage: Coverage, borrowed: Sequence[Borrowed]) -> Coverage:
 
 def _held_steps(report: Report, coverage: Coverage, held: IntervalSet, freshness: timedelta) -> Iterable[PlanStep]:
     for part in held & coverage.complete:
-        yield PlanStep(Source.history, report.report, part, "held and final: never asked again")
+        yield PlanStep(AnswerSource.history, report.report, part, "held and final: never asked again")
     for each in coverage.fetched:
         for part in held & coverage.provisional & each.intervals:
-            until = canonical_instant((each.at + freshness).replace(microsecond=0))
-            yield PlanStep(Source.history, report.report, part, f"provisional, and fresh enough until {until}")
+            until = format_instant((each.at + freshness).replace(microsecond=0))
+            yield PlanStep(AnswerSource.history, report.report, part, f"provisional, and fresh enough until {until}")
 
 
-def _borrowed_steps(borrowed: Sequence[Borrowed]) -> Iterable[PlanStep]:
+def _borrowed_steps(borrowed: Sequence[RolledUpPart]) -> Iterable[PlanStep]:
     for each in borrowed:
         source = each.holding.report
         by = f"{source.granularity} and {', '.join(source.group_by) or 'in total'}"
         for part in each.intervals:
-            yield PlanStep(Source.roll_up, source.report, part, f"rolled up from rows by {by}")
+            yield PlanStep(AnswerSource.roll_up, source.report, part, f"rolled up from rows by {by}")
 
 
 def _why_asked(chunk: Interval, coverage: Coverage, freshness: timedelta) -> str:
@@ -341,7 +343,7 @@ class Planner:
     tenant: str
     reach: Callable[[Report], datetime | None]
 
-    async def plan(self, query: Query, now: datetime, room: Room | None = None) -> Plan:
+    async def plan(self, query: CanonicalQuery, now: datetime, room: QuotaHeadroom | None = None) -> Plan:
         """How a query would be answered as of now.
 
         Other series are looked at only where the query's own lacks something.
@@ -349,28 +351,28 @@ class Planner:
         Raises:
             InvalidInterval: something is held by nobody any more.
         """
-        with span("plan", report=query.kept.report.report, interval=str(query.span)) as current:
+        with span("make_plan", report=query.kept.report.report, interval=str(query.span)) as current:
             kept = await self._holding(query.kept, query.span)
-            found = plan(query, kept, (), now, room=room)
+            found = make_plan(query, kept, (), now, room=room)
             if found.due:
-                found = plan(query, kept, await self._others(query), now, room=room)
-            note(current, due=bool(found.due))
+                found = make_plan(query, kept, await self._others(query), now, room=room)
+            annotate(current, due=bool(found.due))
             return self._within_reach(found)
 
-    async def costed(self, query: Query, now: datetime, room: Room | None) -> Plan:
+    async def costed(self, query: CanonicalQuery, now: datetime, room: QuotaHeadroom | None) -> Plan:
         """The same, with what its upstream queries have taken before.
 
         Raises:
-            InvalidInterval: as ``plan`` does.
+            InvalidInterval: as ``make_plan`` does.
         """
         kept = await self._holding(query.kept, query.span)
         others = await self._others(query)
         learned = await asyncio.to_thread(self.history.chunk_cost, query.kept)
-        return self._within_reach(plan(query, kept, others, now, Cost(*learned) if learned else None, room))
+        return self._within_reach(make_plan(query, kept, others, now, Cost(*learned) if learned else None, room))
 
     def _within_reach(self, found: Plan) -> Plan:
         report = found.query.kept.report
-        if (refused := out_of_reach(report, found.due, self.reach(report))) is not None:
+        if (refused := beyond_retention(report, found.due, self.reach(report))) is not None:
             raise refused
         return found
 
@@ -383,13 +385,13 @@ class Planner:
             own -= each.intervals
         held = [await self._read(query.kept, part) for part in own]
         tables = [*held, *borrowed]
-        rows = tables[0] if len(tables) == 1 else in_order(pa.concat_tables(tables))
+        rows = tables[0] if len(tables) == 1 else sort_rows(pa.concat_tables(tables))
         if query.made_of is None:
             return rows
         asked = query.series.report
         return roll_up(rows, report, asked, self.columns(asked), query.interval)
 
-    async def _rolled_up(self, borrowed: Borrowed, report: Report) -> list[pa.Table]:
+    async def _rolled_up(self, borrowed: RolledUpPart, report: Report) -> list[pa.Table]:
         source = borrowed.holding.report
         columns, series = self.columns(report), Series(source, self.tenant)
         return [
@@ -399,11 +401,11 @@ class Planner:
     async def _read(self, series: Series, interval: Interval) -> pa.Table:
         return await asyncio.to_thread(self.history.read, series, interval, self.columns(series.report))
 
-    async def _holding(self, series: Series, span: Interval) -> Holding:
+    async def _holding(self, series: Series, span: Interval) -> Holdings:
         coverage = await asyncio.to_thread(self.history.coverage, series, span)
-        return Holding(series.report, self.columns(series.report), coverage)
+        return Holdings(series.report, self.columns(series.report), coverage)
 
-    async def _others(self, query: Query) -> list[Holding]:
+    async def _others(self, query: CanonicalQuery) -> list[Holdings]:
         kept = query.kept.report
         found = {
             Series(report, self.tenant): columns
@@ -415,4 +417,4 @@ class Planner:
         if not found:
             return []
         coverages = await asyncio.to_thread(self.history.coverages, list(found), query.span)
-        return [Holding(each.report, columns, coverages[each.id]) for each, columns in found.items()]
+        return [Holdings(each.report, columns, coverages[each.id]) for each, columns in found.items()]

@@ -10,38 +10,38 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from cache_pipeline.fetch.completeness_checker import Proven
-from cache_pipeline.fetch.fetch_session import Gathering
-from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clipped_to_now, finished
-from cache_pipeline.fetch.persist import keep
-from cache_pipeline.fetch.upstream_jobs import LeftToOthers, OnPercent, nobody_else
-from cache_pipeline.fetch.write_events import OnKeep, keep_no_record
-from cache_pipeline.query.completeness import JudgedChunk
+from cache_pipeline.fetch.completeness_checker import VerifiedRows
+from cache_pipeline.fetch.fetch_session import FetchSession
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clipped_to_now, collect_partitions
+from cache_pipeline.fetch.persist import store_partitions
+from cache_pipeline.fetch.upstream_jobs import LeftToOthers, OnPercent, no_other_requesters
+from cache_pipeline.fetch.write_events import OnStored, ignore_stored
+from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.query_request import AS_DECLARED, Narrowing, RequestedQuery, requested
+from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import not_begun
 from cache_pipeline.query.schema import Column
-from cache_pipeline.query.series import Query, Series
-from cache_pipeline.service.cached_answers import HeldAnswers, News
-from cache_pipeline.service.planner import Plan, Planner, Room, hot_plan
+from cache_pipeline.query.series import CanonicalQuery, Series
+from cache_pipeline.service.cached_answers import CachedAnswers, News
+from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.history import History
-from cache_pipeline.storage.postgres.ledger import Claim, Ledger
+from cache_pipeline.storage.postgres.ledger import Ledger, LedgerClaim
 from cache_pipeline.storage.redis.hot import HotTier
-from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
-from cache_pipeline.upstream.polling import Pacing
+from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Platform
+from cache_pipeline.vendors.base import VendorAdapter
 
 
 class PlatformNotConfigured(RuntimeError):
     """A report's platform has no account in the settings."""
 
 
-def _ignore(_chunk: JudgedChunk) -> None:
+def _ignore(_chunk: ChunkResult) -> None:
     return
 
 
@@ -74,26 +74,26 @@ class ReportService:
         left_to_others: whether somebody else goes on with what is cancelled; the vendor's jobs are left to them then.
     """
 
-    platforms: Mapping[str, Platform]
+    platforms: Mapping[str, VendorAdapter]
     history: History
     hot: HotTier
     ledger: Ledger
-    flights: Flights
-    sharing: Sharing[Answer | None, News]
+    flights: SingleFlight
+    sharing: Coalescer[Answer | None, News]
     redis: Redis
     clock: Callable[[], datetime]
     tenant: str
-    on_keep: OnKeep = keep_no_record
-    pacings: Mapping[str, Pacing] = field(default_factory=dict[str, Pacing])
+    on_keep: OnStored = ignore_stored
+    pacings: Mapping[str, JobPoller] = field(default_factory=dict[str, JobPoller])
     declared: Sequence[Report] = ()
     retention: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
-    left_to_others: LeftToOthers = nobody_else
+    left_to_others: LeftToOthers = no_other_requesters
 
     def series(self, report: Report) -> Series:
         """The report as this tenant's series."""
         return Series(report, self.tenant)
 
-    def platform(self, report: Report) -> Platform:
+    def platform(self, report: Report) -> VendorAdapter:
         """The vendor behind a report.
 
         Raises:
@@ -116,13 +116,13 @@ class ReportService:
         wanted: Mapping[str, Interval],
         lane: Lane,
         *,
-        on_chunk: Callable[[JudgedChunk], None] = _ignore,
+        on_chunk: Callable[[ChunkResult], None] = _ignore,
         on_percent: OnPercent = _no_percent,
         again: bool = False,
     ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
         """Bring together the rows of some partitions, asking the vendor for what history lacks.
 
-        Nothing is kept yet: that is for ``keep``, after whatever checks the caller makes.
+        Nothing is kept yet: that is for ``store_partitions``, after whatever checks the caller makes.
 
         Args:
             report: the declaration.
@@ -140,7 +140,9 @@ class ReportService:
             async for partition in partitions:
                 yield partition
 
-    async def keep(self, report: Report, partitions: Sequence[FetchedPartition], claims: Sequence[Claim] = ()) -> None:
+    async def keep(
+        self, report: Report, partitions: Sequence[FetchedPartition], claims: Sequence[LedgerClaim] = ()
+    ) -> None:
         """Write what the vendor was asked for to history, rows and coverage in one transaction.
 
         What came out of history stays as it is there, and so does what others have asked for since.
@@ -148,22 +150,24 @@ class ReportService:
         Raises:
             LeaseLost: another process has taken over one of the claims that the rows come from.
         """
-        await keep(self.history, self.series(report), partitions, claims, self.on_keep)
+        await store_partitions(self.history, self.series(report), partitions, claims, self.on_keep)
 
-    def _gathering(self, report: Report) -> Gathering:
-        return Gathering(
+    def _gathering(self, report: Report) -> FetchSession:
+        return FetchSession(
             series=self.series(report),
             platform=self.platform(report),
             history=self.history,
             ledger=self.ledger,
             flights=self.flights,
             clock=self.clock,
-            pacing=self.pacings.get(report.platform) or Pacing(),
+            pacing=self.pacings.get(report.platform) or JobPoller(),
             reach=self.reach(report),
             left_to_others=self.left_to_others,
         )
 
-    def query(self, report: Report, interval: str | Interval, narrowing: Narrowing = AS_DECLARED) -> Query:
+    def query(
+        self, report: Report, interval: str | Interval, narrowing: QueryOverrides = NO_OVERRIDES
+    ) -> CanonicalQuery:
         """What is asked now: the part of the interval whose buckets have begun.
 
         Raises:
@@ -171,10 +175,10 @@ class ReportService:
             InvalidQuery: the report's rows do not hold what is asked for.
             PlatformNotConfigured: something is asked for otherwise than declared, and the platform has no account.
         """
-        columns = () if narrowing == AS_DECLARED else self.columns(report)
-        return self.begun(requested(report, interval, narrowing, columns))
+        columns = () if narrowing == NO_OVERRIDES else self.columns(report)
+        return self.begun(resolve_request(report, interval, narrowing, columns))
 
-    def begun(self, wanted: RequestedQuery) -> Query:
+    def begun(self, wanted: QueryRequest) -> CanonicalQuery:
         """The part of a question whose buckets have begun; there is nothing to say of the future.
 
         Raises:
@@ -188,9 +192,9 @@ class ReportService:
         return replace(query, begun=clipped_to_now(begun, wanted.declared, now)) if wanted.is_narrowed else query
 
     @property
-    def held_answers(self) -> HeldAnswers:
+    def held_answers(self) -> CachedAnswers:
         """Those that need nothing of the vendor."""
-        return HeldAnswers(self.history, self.hot, self._planner, self.sharing, self.clock)
+        return CachedAnswers(self.history, self.hot, self._planner, self.sharing, self.clock)
 
     async def answer(
         self,
@@ -198,8 +202,8 @@ class ReportService:
         interval: str | Interval,
         lane: Lane = Lane.interactive,
         *,
-        narrowing: Narrowing = AS_DECLARED,
-        on_chunk: Callable[[JudgedChunk], None] = _ignore,
+        narrowing: QueryOverrides = NO_OVERRIDES,
+        on_chunk: Callable[[ChunkResult], None] = _ignore,
         on_percent: OnPercent = _no_percent,
     ) -> Answer:
         """Answer a question asked of a report: hot, else history, else the vendor.
@@ -222,10 +226,10 @@ class ReportService:
 
     async def answer_query(
         self,
-        query: Query,
+        query: CanonicalQuery,
         lane: Lane = Lane.interactive,
         *,
-        on_chunk: Callable[[JudgedChunk], None] = _ignore,
+        on_chunk: Callable[[ChunkResult], None] = _ignore,
         on_percent: OnPercent = _no_percent,
         refresh: bool = False,
     ) -> Answer:
@@ -237,7 +241,7 @@ class ReportService:
         """
 
         def hear(news: News) -> None:
-            if isinstance(news, JudgedChunk):
+            if isinstance(news, ChunkResult):
                 on_chunk(news)
             else:
                 on_percent(*news)
@@ -255,7 +259,7 @@ class ReportService:
         return answer
 
     def _refreshing(
-        self, query: Query, lane: Lane
+        self, query: CanonicalQuery, lane: Lane
     ) -> Callable[[Callable[[News], None]], Coroutine[Any, Any, Answer | None]]:
         """What has the provisional part of an answer asked for again, for all who wish that in this process."""
 
@@ -269,7 +273,7 @@ class ReportService:
         return anew
 
     def _finding(
-        self, query: Query, lane: Lane
+        self, query: CanonicalQuery, lane: Lane
     ) -> Callable[[Callable[[News], None]], Coroutine[Any, Any, Answer | None]]:
         """What finds an answer, telling of its progress, for all identical callers of this process."""
 
@@ -307,8 +311,8 @@ class ReportService:
         report = plan.query.kept.report
         wanted = {str(chunk): chunk for chunk in plan.chunks}
 
-        async def keep(proven: Proven, claims: Sequence[Claim]) -> None:
-            await self.keep(report, [finished(proven)], claims)
+        async def keep(proven: VerifiedRows, claims: Sequence[LedgerClaim]) -> None:
+            await self.keep(report, [collect_partitions(proven)], claims)
 
         fetched = self._gathering(report).partitions(
             wanted, lane, tell, lambda part, percent: tell((part, percent)), keep=keep, again=again
@@ -318,7 +322,7 @@ class ReportService:
                 if isinstance(partition, FailedPartition):
                     raise partition.error
 
-    async def plan(self, query: Query, room: Room | None = None) -> Plan:
+    async def plan(self, query: CanonicalQuery, room: QuotaHeadroom | None = None) -> Plan:
         """What answering a query now will take, without sending anything.
 
         Args:
@@ -326,7 +330,7 @@ class ReportService:
             room: of the quota; without it nothing is said of waiting for it.
         """
         if await self.hot.get(query) is not None:
-            return hot_plan(query)
+            return make_hot_plan(query)
         return await self._planner.costed(query, self.clock(), room)
 
     @property

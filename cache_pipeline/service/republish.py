@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from cache_pipeline.query.calendar import Step, floor, pieces
+from cache_pipeline.query.calendar import Step, floor_to_step, pieces
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import publishable
+from cache_pipeline.storage.published.aggregated_rows import is_publishable
 
 _DAY, _MONTH = Step(days=1), Step(months=1)
 #: Vendors correct figures for about this long; publishing the whole of it again uploads only what changed.
@@ -21,7 +21,7 @@ TRAILING = timedelta(days=35)
 
 
 @dataclass(frozen=True)
-class Republished:
+class RepublishResult:
     """What was published of one report.
 
     Attributes:
@@ -41,12 +41,12 @@ class Republished:
 
 def trailing_window(report: Report, now: datetime, length: timedelta = TRAILING) -> Interval:
     """The report's whole local days from ``length`` ago until now."""
-    return Interval(floor(now - length, _DAY, report.zone), now)
+    return Interval(floor_to_step(now - length, _DAY, report.zone), now)
 
 
 def republish(
     history: History, edge: EdgeTier, series: Series, columns: Sequence[Column], wanted: Interval | None = None
-) -> Republished:
+) -> RepublishResult:
     """Publish what history holds, month by month; rows that history does not hold stay as they were published.
 
     Args:
@@ -64,12 +64,12 @@ def republish(
     held = coverage.complete | coverage.provisional
     if wanted is not None:
         held &= IntervalSet([wanted])
-    done = Republished(intervals=held)
+    done = RepublishResult(intervals=held)
     for month in _by_month(series.report, held):
-        rows = {part: publishable(series.report, history.rows(series, [part], columns)) for part in month}
+        rows = {part: is_publishable(series.report, history.rows(series, [part], columns)) for part in month}
         provisional = coverage.provisional & IntervalSet(month)
         publication = edge.publish(series.report, rows, next((part.start for part in provisional), None))
-        done = Republished(
+        done = RepublishResult(
             held,
             done.rows + sum(table.num_rows for table in rows.values()),
             done.files + len(publication.files),
@@ -83,5 +83,5 @@ def _by_month(report: Report, held: Iterable[Interval]) -> list[list[Interval]]:
     months: dict[datetime, list[Interval]] = {}
     for part in held:
         for piece in pieces(part, _MONTH, report.zone):
-            months.setdefault(floor(piece.start, _MONTH, report.zone), []).append(piece)
+            months.setdefault(floor_to_step(piece.start, _MONTH, report.zone), []).append(piece)
     return [months[month] for month in sorted(months)]

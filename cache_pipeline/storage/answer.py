@@ -9,9 +9,9 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from cache_pipeline.query.calendar import floor
-from cache_pipeline.query.interval import canonical_instant
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.calendar import floor_to_step
+from cache_pipeline.query.interval import format_instant
+from cache_pipeline.query.series import CanonicalQuery
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Completeness:
     fetched_at: datetime | None
 
 
-def rolled_up(kept: Completeness, query: Query) -> Completeness:
+def rolled_up(kept: Completeness, query: CanonicalQuery) -> Completeness:
     """What is known of longer buckets, where ``kept`` is known of the shorter ones that they are made of."""
     report = query.series.report
     through = kept.complete_through
     if through < query.interval.end:
-        through = max(floor(through, report.step, report.zone), query.interval.start)
+        through = max(floor_to_step(through, report.step, report.zone), query.interval.start)
     return Completeness(through, through if through < query.interval.end else None, kept.fetched_at)
 
 
@@ -49,14 +49,14 @@ class Answer:
 
 
 def _optional(instant: datetime | None) -> str | None:
-    return canonical_instant(instant) if instant else None
+    return format_instant(instant) if instant else None
 
 
 def _plain(value: object) -> object:
-    return canonical_instant(value) if isinstance(value, datetime) else value
+    return format_instant(value) if isinstance(value, datetime) else value
 
 
-def render(query: Query, rows: pa.Table, completeness: Completeness) -> Answer:
+def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness) -> Answer:
     """The JSON form of an answer: column names once, then rows as lists; instants are ISO 8601 in UTC."""
     columns = {name: [_plain(value) for value in rows[name].to_pylist()] for name in rows.schema.names}
     document = {
@@ -64,7 +64,7 @@ def render(query: Query, rows: pa.Table, completeness: Completeness) -> Answer:
         "interval": str(query.interval),
         "granularity": query.series.report.granularity,
         "timeZone": query.series.report.time_zone,
-        "completeThrough": canonical_instant(completeness.complete_through),
+        "completeThrough": format_instant(completeness.complete_through),
         "provisionalFrom": _optional(completeness.provisional_from),
         "fetchedAt": _optional(completeness.fetched_at),
         "columns": list(columns),

@@ -7,17 +7,17 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
-from cache_pipeline.aio import to_the_end
+from cache_pipeline.aio import finish
 
 T = TypeVar("T")
-News = TypeVar("News")
-Tell = Callable[[News], None]
+Event = TypeVar("Event")
+Tell = Callable[[Event], None]
 
 
 @dataclass
-class _Shared(Generic[T, News]):
+class _Shared(Generic[T, Event]):
     task: asyncio.Task[T]
-    listeners: list[Tell[News]]
+    listeners: list[Tell[Event]]
     waiting: set[asyncio.Future[T]] = field(default_factory=set["asyncio.Future[T]"])
 
     def hand_out(self) -> None:
@@ -33,11 +33,11 @@ class _Shared(Generic[T, News]):
                 caller.set_result(self.task.result())
 
 
-class Sharing(Generic[T, News]):
+class Coalescer(Generic[T, Event]):
     """Work by key: whoever asks for what is being worked on already waits for that. To be opened and closed."""
 
     def __init__(self) -> None:
-        self._running: dict[str, _Shared[T, News]] = {}
+        self._running: dict[str, _Shared[T, Event]] = {}
         self._unasked: dict[str, asyncio.Task[T]] = {}
 
     async def __aenter__(self) -> Self:
@@ -50,7 +50,7 @@ class Sharing(Generic[T, News]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def run(
-        self, key: str, work: Callable[[Tell[News]], Coroutine[Any, Any, T]], listener: Tell[News] | None = None
+        self, key: str, work: Callable[[Tell[Event]], Coroutine[Any, Any, T]], listener: Tell[Event] | None = None
     ) -> T:
         """What the work gives, or raises, to every caller alike. It is cancelled when the last caller is.
 
@@ -79,12 +79,12 @@ class Sharing(Generic[T, News]):
                     # Nobody may join what is being stopped.
                     self._running.pop(key, None)
                     task.cancel()
-                    await to_the_end(asyncio.wait({task}))
+                    await finish(asyncio.wait({task}))
 
-    def _begun(self, key: str, work: Callable[[Tell[News]], Coroutine[Any, Any, T]]) -> _Shared[T, News]:
-        listeners: list[Tell[News]] = []
+    def _begun(self, key: str, work: Callable[[Tell[Event]], Coroutine[Any, Any, T]]) -> _Shared[T, Event]:
+        listeners: list[Tell[Event]] = []
 
-        def tell(news: News) -> None:
+        def tell(news: Event) -> None:
             for listener in listeners:
                 listener(news)
 
@@ -100,7 +100,7 @@ class Sharing(Generic[T, News]):
             self._unasked[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
 
-    def _over(self, key: str, mine: _Shared[T, News], done: asyncio.Task[T]) -> None:
+    def _over(self, key: str, mine: _Shared[T, Event], done: asyncio.Task[T]) -> None:
         if self._running.get(key) is mine:
             del self._running[key]
         if not done.cancelled():

@@ -26,7 +26,7 @@ def new_correlation_id() -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-def accepted(request_id: str | None, trace_parent: str | None) -> str:
+def accept_correlation_id(request_id: str | None, trace_parent: str | None) -> str:
     """The id of a request that may bring its own: its ``X-Request-ID``, else its trace's, else a new one."""
     if request_id and _NAME.fullmatch(request_id):
         return request_id
@@ -35,7 +35,7 @@ def accepted(request_id: str | None, trace_parent: str | None) -> str:
 
 
 @contextmanager
-def correlated(name: str | None) -> Generator[None]:
+def correlation_scope(name: str | None) -> Generator[None]:
     """Whatever is done in the block, and in tasks begun in it, is done under this id."""
     token = _CURRENT.set(name)
     try:

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from opentelemetry import context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from cache_pipeline.telemetry.correlation import correlated, correlation_id, new_correlation_id
+from cache_pipeline.telemetry.correlation import correlation_id, correlation_scope, new_correlation_id
 
 _CORRELATION = "correlation_id"
 #: W3C's ``traceparent``, whatever else a process may be set up to understand.
 _TRACE = TraceContextTextMapPropagator()
 
 
-def carried() -> dict[str, str]:
+def current_context() -> dict[str, str]:
     """What to send along: a few names, none of them secret."""
     carrier: dict[str, str] = {}
     _TRACE.inject(carrier)
@@ -25,11 +25,11 @@ def carried() -> dict[str, str]:
 
 
 @contextmanager
-def resumed(carrier: Mapping[str, str]) -> Generator[None]:
+def resume_context(carrier: Mapping[str, str]) -> Generator[None]:
     """Do something for whoever sent this along."""
     token = context.attach(_TRACE.extract(carrier, context.get_current()))
     try:
-        with correlated(carrier.get(_CORRELATION) or new_correlation_id()):
+        with correlation_scope(carrier.get(_CORRELATION) or new_correlation_id()):
             yield
     finally:
         context.detach(token)

@@ -36,7 +36,7 @@ def span(name: str, **attributes: str | int | float | bool) -> Generator[Span]:
         yield current
 
 
-def note(current: Span, **attributes: str | int | float | bool | None) -> None:
+def annotate(current: Span, **attributes: str | int | float | bool | None) -> None:
     """Add what was learned to a span; None is left out."""
     if current.is_recording():
         current.set_attributes({f"{_PREFIX}{key}": value for key, value in attributes.items() if value is not None})

@@ -13,7 +13,7 @@ _FLUSH_MILLISECONDS = 3000
 
 
 @contextmanager
-def exporting(settings: Settings, process: str) -> Generator[None]:
+def export_traces(settings: Settings, process: str) -> Generator[None]:
     """Send spans while the block lasts, by OTLP over HTTP; where to is said by ``OTEL_EXPORTER_OTLP_ENDPOINT``.
 
     Args:

@@ -8,8 +8,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cache_pipeline.telemetry.spans import note, span
-from cache_pipeline.upstream.errors import vendors_id
+from cache_pipeline.telemetry.spans import annotate, span
+from cache_pipeline.upstream.errors import vendor_request_id
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Lane
 
@@ -17,16 +17,16 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Call:
+class UpstreamCall:
     """A request under way; ``response`` is what came of it."""
 
     response: httpx.Response | None = None
 
 
 @contextmanager
-def told_call(platform: str, oauth_client: str, lane: Lane, request: httpx.Request) -> Generator[Call]:
+def log_call(platform: str, oauth_client: str, lane: Lane, request: httpx.Request) -> Generator[UpstreamCall]:
     """Tell of one request when the block has ended, however it ended. Its query string is left out: it may hold secrets."""
-    started, call = time.monotonic(), Call()
+    started, call = time.monotonic(), UpstreamCall()
     with span(
         "upstream call",
         platform=platform,
@@ -39,8 +39,8 @@ def told_call(platform: str, oauth_client: str, lane: Lane, request: httpx.Reque
             yield call
         finally:
             status = call.response.status_code if call.response is not None else None
-            vendors = vendors_id(call.response) if call.response is not None else None
-            note(current, status=status, vendor_correlation_id=vendors)
+            vendors = vendor_request_id(call.response) if call.response is not None else None
+            annotate(current, status=status, vendor_correlation_id=vendors)
             _log.info(
                 "%s %s: %s",
                 request.method,

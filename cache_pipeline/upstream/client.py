@@ -10,7 +10,12 @@ from importlib.metadata import version
 import redis.asyncio
 
 from cache_pipeline.upstream.config import UpstreamConfig
-from cache_pipeline.upstream.discovery import Addresses, Discover, DiscoveringTransport, named_addresses
+from cache_pipeline.upstream.discovery import (
+    DiscoverAddresses,
+    DiscoveringTransport,
+    VendorAddresses,
+    configured_addresses,
+)
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import LoginRequest, Send, SharedTokens, TokenSource, client_credentials_login
 from cache_pipeline.upstream.quota import Quota
@@ -47,7 +52,7 @@ def upstream_client(
     quota: Quota | None = None,
     inner: httpx.AsyncBaseTransport | None = None,
     login_request: LoginRequest = client_credentials_login,
-    discover: Discover | None = None,
+    discover: DiscoverAddresses | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> httpx.AsyncClient:
@@ -81,7 +86,7 @@ def upstream_client(
         request.extensions = {**request.extensions, "timeout": timeout.as_dict()}
         return await wire.handle_async_request(request)
 
-    def door(addresses: Addresses) -> QuotaTransport:
+    def door(addresses: VendorAddresses) -> QuotaTransport:
         tokens = {
             client.client_id: TokenSource(
                 client,
@@ -118,11 +123,11 @@ def upstream_client(
 
 def _way_to(
     config: UpstreamConfig,
-    discover: Discover | None,
+    discover: DiscoverAddresses | None,
     send: Send,
-    door: Callable[[Addresses], httpx.AsyncBaseTransport],
+    door: Callable[[VendorAddresses], httpx.AsyncBaseTransport],
     wire: httpx.AsyncBaseTransport,
 ) -> httpx.AsyncBaseTransport:
     if config.issuer and discover:
         return DiscoveringTransport(httpx.URL(config.base_url), lambda: discover(config, send), door, wire.aclose)
-    return door(named_addresses(config))
+    return door(configured_addresses(config))

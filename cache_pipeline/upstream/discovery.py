@@ -10,7 +10,7 @@ from cache_pipeline.upstream.oauth import Send
 
 
 @dataclass(frozen=True)
-class Addresses:
+class VendorAddresses:
     """Where one vendor connection sends: its API, and its login."""
 
     base_url: str
@@ -18,20 +18,20 @@ class Addresses:
 
 
 #: Finds out the addresses of a connection whose settings name an issuer; what it sends is no call of the limited API.
-Discover = Callable[[UpstreamConfig, Send], Awaitable[Addresses]]
+DiscoverAddresses = Callable[[UpstreamConfig, Send], Awaitable[VendorAddresses]]
 
 
-async def addresses_of(config: UpstreamConfig, discover: Discover | None, send: Send) -> Addresses:
+async def resolve_addresses(config: UpstreamConfig, discover: DiscoverAddresses | None, send: Send) -> VendorAddresses:
     """The addresses of a connection, found out where its settings do not tell them.
 
     Raises:
         DiscoveryFailed, UpstreamUnreachable, UpstreamFaulted, LoginRefused: they could not be found out.
         ValueError: there is nobody to ask, and no login is named.
     """
-    return await discover(config, send) if config.issuer and discover else named_addresses(config)
+    return await discover(config, send) if config.issuer and discover else configured_addresses(config)
 
 
-def named_addresses(config: UpstreamConfig) -> Addresses:
+def configured_addresses(config: UpstreamConfig) -> VendorAddresses:
     """The addresses that the settings name.
 
     Raises:
@@ -39,7 +39,7 @@ def named_addresses(config: UpstreamConfig) -> Addresses:
     """
     if config.login_url is None:
         raise ValueError(f"{config.platform} has no login_url, and nobody to ask for it")
-    return Addresses(config.base_url, config.login_url)
+    return VendorAddresses(config.base_url, config.login_url)
 
 
 class DiscoveringTransport(httpx.AsyncBaseTransport):
@@ -58,15 +58,15 @@ class DiscoveringTransport(httpx.AsyncBaseTransport):
     def __init__(
         self,
         stand_in: httpx.URL,
-        discover: Callable[[], Awaitable[Addresses]],
-        door: Callable[[Addresses], httpx.AsyncBaseTransport],
+        discover: Callable[[], Awaitable[VendorAddresses]],
+        door: Callable[[VendorAddresses], httpx.AsyncBaseTransport],
         aclose: Callable[[], Awaitable[None]],
     ) -> None:
         self._stand_in = stand_in
         self._discover = discover
         self._door = door
         self._close = aclose
-        self._asking: asyncio.Task[Addresses] | None = None
+        self._asking: asyncio.Task[VendorAddresses] | None = None
         self._found: tuple[httpx.URL, httpx.AsyncBaseTransport] | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -120,7 +120,7 @@ class UpstreamFaulted(UpstreamError):
         super().__init__(f"{method} {path} failed on the vendor's side with {status} after {tries}{told}{tail}")
 
 
-class JobFailed(UpstreamError):
+class UpstreamJobFailed(UpstreamError):
     """The vendor took the query and ended it without a result."""
 
     _became = "failed"
@@ -130,13 +130,13 @@ class JobFailed(UpstreamError):
         super().__init__(f"upstream job {job_id} {self._became}: {self.message}")
 
 
-class JobGone(JobFailed):
+class UpstreamJobGone(UpstreamJobFailed):
     """The vendor no longer knows the job, or no longer has its result: only submitting anew can help."""
 
     _became = "is gone"
 
 
-class JobOverdue(UpstreamError):
+class UpstreamJobOverdue(UpstreamError):
     """Polling stopped at its deadline, and the job is given up; the vendor may go on with it all the same."""
 
     def __init__(self, *, waited_seconds: float, polls: int) -> None:
@@ -162,12 +162,12 @@ class AmbiguousSubmit(UpstreamError):
 _VENDORS_IDS = ("ININ-Correlation-Id", "X-Correlation-Id")
 
 
-def vendors_id(response: httpx.Response) -> str | None:
+def vendor_request_id(response: httpx.Response) -> str | None:
     """What the vendor calls this request, where it says so: its support asks for it."""
     return next((told for name in _VENDORS_IDS if (told := response.headers.get(name))), None)
 
 
-def vendor_words(response: httpx.Response) -> tuple[str | None, str | None, str | None]:
+def parse_error_body(response: httpx.Response) -> tuple[str | None, str | None, str | None]:
     """Reads code, message and correlation id of an error answer: Genesys ErrorBody, problem+json, OAuth error, or none."""
     body: Mapping[str, object] = {}
     try:
@@ -182,7 +182,7 @@ def vendor_words(response: httpx.Response) -> tuple[str | None, str | None, str 
 
     code = first("code", "error", "type")
     message = first("message", "error_description", "description", "detail", "title")
-    return code, message, first("contextId") or vendors_id(response)
+    return code, message, first("contextId") or vendor_request_id(response)
 
 
 def raise_for_refusal(response: httpx.Response) -> None:
@@ -193,7 +193,7 @@ def raise_for_refusal(response: httpx.Response) -> None:
     """
     if response.is_success:
         return
-    code, message, correlation_id = vendor_words(response)
+    code, message, correlation_id = parse_error_body(response)
     raise UpstreamRefused(
         status=response.status_code,
         method=response.request.method,

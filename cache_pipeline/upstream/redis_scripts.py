@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import redis.asyncio
 import redis.exceptions
 
-from cache_pipeline.aio import to_the_end
+from cache_pipeline.aio import finish
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ async def unbroken(command: Awaitable[T], limit: float) -> T:
         async with asyncio.timeout(limit):
             return await command
 
-    return await to_the_end(bounded())
+    return await finish(bounded())
 
 
 def text_of(value: str | bytes) -> str:

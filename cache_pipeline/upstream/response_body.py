@@ -25,7 +25,7 @@ class _ToldStream(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-async def with_body(response: httpx.Response, *, streamed: bool, host: str) -> httpx.Response:
+async def read_whole_body(response: httpx.Response, *, streamed: bool, host: str) -> httpx.Response:
     """Reads the body, so that its breaking off counts as a failed send; leaves it on the wire if it shall be streamed.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from cache_pipeline.upstream.config import RetryPolicy
-from cache_pipeline.upstream.errors import vendor_words
+from cache_pipeline.upstream.errors import parse_error_body
 from cache_pipeline.upstream.http import httpx
 
 T = TypeVar("T")
@@ -18,20 +18,20 @@ NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx
 MAYBE_SENT = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 
 
-class Fault(Exception):
+class TransientFailure(Exception):
     """A 5xx answer, read and closed. Stays inside this folder: the transport turns it into an error of the tree."""
 
     def __init__(self, response: httpx.Response, retry_after: float | None) -> None:
         self.status = response.status_code
         self.retry_after = retry_after
-        _, self.message, self.correlation_id = vendor_words(response)
+        _, self.message, self.correlation_id = parse_error_body(response)
         super().__init__(f"{response.status_code} {self.message or response.reason_phrase}")
 
 
-class GaveUp(Exception):
+class RetriesExhausted(Exception):
     """The last failure of a request, and how many attempts were made. Stays inside this folder too."""
 
-    def __init__(self, error: Fault | httpx.TransportError, attempts: int) -> None:
+    def __init__(self, error: TransientFailure | httpx.TransportError, attempts: int) -> None:
         self.error, self.attempts = error, attempts
         self.reason = str(error) or type(error).__name__
         super().__init__(self.reason)
@@ -49,7 +49,7 @@ async def with_backoff(
     than the policy's patience.
 
     Raises:
-        GaveUp: The last attempt ended in a fault or on the way; other exceptions of `send` pass as they are.
+        RetriesExhausted: The last attempt ended in a fault or on the way; other exceptions of `send` pass as they are.
     """
     jitter = random.SystemRandom()
     attempts = 0
@@ -57,14 +57,14 @@ async def with_backoff(
     def wait(state: RetryCallState) -> float:
         backoff = min(policy.max_wait, policy.first_wait * 2 ** (state.attempt_number - 1))
         error = state.outcome.exception() if state.outcome else None
-        told = error.retry_after if isinstance(error, Fault) else None
+        told = error.retry_after if isinstance(error, TransientFailure) else None
         return max(backoff * jitter.uniform(0.5, 1.0), told or 0.0)
 
     async def pause(seconds: float) -> None:
         await sleep(seconds)
 
     def repeat(error: BaseException) -> bool:
-        too_long = isinstance(error, Fault) and (error.retry_after or 0.0) > policy.patience
+        too_long = isinstance(error, TransientFailure) and (error.retry_after or 0.0) > policy.patience
         return may_repeat(error) and not too_long
 
     async def once() -> T:
@@ -81,5 +81,5 @@ async def with_backoff(
     )
     try:
         return await retrying(once)
-    except (Fault, *NEVER_SENT, *MAYBE_SENT) as error:
-        raise GaveUp(error, attempts) from error
+    except (TransientFailure, *NEVER_SENT, *MAYBE_SENT) as error:
+        raise RetriesExhausted(error, attempts) from error

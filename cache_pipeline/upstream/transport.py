@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cache_pipeline.upstream.call_log import told_call
+from cache_pipeline.upstream.call_log import log_call
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import (
     AmbiguousSubmit,
@@ -22,8 +22,8 @@ from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
 from cache_pipeline.upstream.quota import Grant, Lane, Quota
 from cache_pipeline.upstream.rate_headers import read_hints
-from cache_pipeline.upstream.response_body import with_body
-from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
+from cache_pipeline.upstream.response_body import read_whole_body
+from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, with_backoff
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 @dataclass(frozen=True)
-class _Errand:
+class _PendingRequest:
     """What a request says about itself, and its body, kept so that it can be sent again."""
 
     request: httpx.Request
@@ -121,18 +121,18 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             return await with_backoff(
                 lambda: send(errand), lambda error: _may_repeat(error, errand), self._retries, self._sleep
             )
-        except GaveUp as gave_up:
-            raise _told(gave_up, errand) from gave_up.__cause__
+        except RetriesExhausted as gave_up:
+            raise _record_answer(gave_up, errand) from gave_up.__cause__
 
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._inner.aclose()
 
-    async def _errand(self, request: httpx.Request) -> _Errand:
+    async def _errand(self, request: httpx.Request) -> _PendingRequest:
         pinned = request.extensions.get("oauth_client")
         if pinned is not None and pinned not in self._tokens:
             raise ClientUnknown(client_id=str(pinned), platform=self._platform, known=sorted(self._tokens))
-        return _Errand(
+        return _PendingRequest(
             request=request,
             body=await request.aread(),
             lane=Lane(request.extensions.get("lane", Lane.interactive)),
@@ -141,18 +141,18 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             streamed=request.extensions.get("streamed") is True,
         )
 
-    async def _send_unsigned(self, errand: _Errand) -> httpx.Response:
+    async def _send_unsigned(self, errand: _PendingRequest) -> httpx.Response:
         response = await self._inner.handle_async_request(_copy(errand, token=None))
         return await self._checked(response, errand)
 
-    async def _send_granted(self, errand: _Errand) -> httpx.Response:
+    async def _send_granted(self, errand: _PendingRequest) -> httpx.Response:
         pinned, renewed, first_refusal = errand.pinned, set[str](), None
         while True:
             try:
                 async with asyncio.timeout(self._patience_left(first_refusal)):
                     grant, token = await self._admit(errand.lane, pinned)
             except TimeoutError:
-                raise _out_of_patience(errand, self._retries.patience) from None
+                raise _too_patient(errand, self._retries.patience) from None
             except LoginRefused:
                 if pinned == errand.pinned:
                     raise
@@ -173,7 +173,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 response.extensions["oauth_client"] = grant.client_id
                 return await self._checked(response, errand) if response.status_code in _NOT_TAKEN else response
 
-    async def _carried(self, errand: _Errand, grant: Grant, token: str) -> httpx.Response:
+    async def _carried(self, errand: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
         """The same for a request that may not be sent twice: a caller who is cancelled once does not break it off."""
         exchange = asyncio.ensure_future(self._exchanged(errand, grant, token))
         try:
@@ -190,9 +190,9 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 raise
             return response
 
-    async def _exchanged(self, errand: _Errand, grant: Grant, token: str) -> httpx.Response:
+    async def _exchanged(self, errand: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
         """Sends, and reads the answer; a refusal that may be waited out is left unread."""
-        with told_call(self._platform, grant.client_id, errand.lane, errand.request) as call:
+        with log_call(self._platform, grant.client_id, errand.lane, errand.request) as call:
             response = call.response = await self._send_once(errand, grant, token)
         return response if response.status_code in _NOT_TAKEN else await self._checked(response, errand)
 
@@ -218,7 +218,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             raise LoginRefused(client_ids=hopeless, login_url=last.login_url, reason=last.reason)
         return frozenset(refused)
 
-    async def _send_once(self, errand: _Errand, grant: Grant, token: str) -> httpx.Response:
+    async def _send_once(self, errand: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
         """Sends, and tells the quota what came of it, whatever came of it."""
         try:
             response = await self._within_hold(_copy(errand, token))
@@ -251,12 +251,12 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         except TimeoutError:
             raise httpx.ReadTimeout(f"no answer within {hold:g} s", request=request) from None
 
-    async def _checked(self, response: httpx.Response, errand: _Errand) -> httpx.Response:
+    async def _checked(self, response: httpx.Response, errand: _PendingRequest) -> httpx.Response:
         """Gives the answer with its body, or raises it if it is the vendor's fault."""
         faulted = response.status_code >= 500
-        await with_body(response, streamed=errand.streamed and not faulted, host=errand.request.url.host)
+        await read_whole_body(response, streamed=errand.streamed and not faulted, host=errand.request.url.host)
         if faulted:
-            raise Fault(response, read_hints(response.headers, self._now()).retry_after)
+            raise TransientFailure(response, read_hints(response.headers, self._now()).retry_after)
         return response
 
     def _patience_left(self, first_refusal: float | None) -> float | None:
@@ -270,7 +270,7 @@ def _origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or default
 
 
-def _copy(errand: _Errand, token: str | None) -> httpx.Request:
+def _copy(errand: _PendingRequest, token: str | None) -> httpx.Request:
     # A copy, so that the request which the caller can see never carries the token.
     headers = errand.request.headers.copy()
     headers.pop("Authorization", None)
@@ -285,25 +285,25 @@ def _copy(errand: _Errand, token: str | None) -> httpx.Request:
     )
 
 
-def _may_repeat(error: BaseException, errand: _Errand) -> bool:
+def _may_repeat(error: BaseException, errand: _PendingRequest) -> bool:
     if isinstance(error, NEVER_SENT):
         return True
-    if isinstance(error, Fault):
+    if isinstance(error, TransientFailure):
         return errand.idempotent or (error.status == 503 and error.retry_after is not None)
     return isinstance(error, MAYBE_SENT) and errand.idempotent
 
 
-def _told(gave_up: GaveUp, errand: _Errand) -> UpstreamError:
+def _record_answer(gave_up: RetriesExhausted, errand: _PendingRequest) -> UpstreamError:
     """Says in the words of the error tree what the last attempt ended with."""
     method, url, error = errand.request.method, errand.request.url, gave_up.error
-    if isinstance(error, Fault):
+    if isinstance(error, TransientFailure):
         turned_away = error.status == 503 and error.retry_after is not None
         ambiguous = error.status in (502, 503, 504) and not turned_away
     else:
         ambiguous = not isinstance(error, NEVER_SENT)
     if ambiguous and not errand.idempotent:
         return AmbiguousSubmit(method=method, path=url.path, reason=gave_up.reason)
-    if isinstance(error, Fault):
+    if isinstance(error, TransientFailure):
         return UpstreamFaulted(
             status=error.status,
             method=method,
@@ -315,7 +315,7 @@ def _told(gave_up: GaveUp, errand: _Errand) -> UpstreamError:
     return UpstreamUnreachable(host=url.host, reason=gave_up.reason, attempts=gave_up.attempts)
 
 
-def _out_of_patience(errand: _Errand, patience: float) -> UpstreamRefused:
+def _too_patient(errand: _PendingRequest, patience: float) -> UpstreamRefused:
     return UpstreamRefused(
         status=429,
         method=errand.request.method,

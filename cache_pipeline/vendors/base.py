@@ -50,7 +50,7 @@ class Capabilities:
 
 
 @dataclass(frozen=True)
-class Job:
+class VendorJob:
     """One query that the vendor holds.
 
     Attributes:
@@ -67,7 +67,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class JobStatus:
+class VendorJobStatus:
     """How far a job is; percent is 0 to 100 and None where the vendor does not say."""
 
     done: bool
@@ -75,14 +75,14 @@ class JobStatus:
 
 
 @dataclass(frozen=True)
-class Page:
+class ResultPage:
     """One page of rows in the platform's schema, and the vendor's watermark where the page carried one."""
 
     rows: pa.Table
     watermark: datetime | None
 
 
-class Platform(Protocol):
+class VendorAdapter(Protocol):
     """One vendor's API. The only place that knows its paths, words and shapes (G14).
 
     Attributes:
@@ -103,7 +103,7 @@ class Platform(Protocol):
         """The columns of a report's answers, dimensions first."""
         ...
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> Job:
+    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         """Send one query.
 
         Raises:
@@ -111,7 +111,7 @@ class Platform(Protocol):
         """
         ...
 
-    async def status(self, job: Job) -> JobStatus:
+    async def status(self, job: VendorJob) -> VendorJobStatus:
         """Ask how far a job is.
 
         Raises:
@@ -120,7 +120,7 @@ class Platform(Protocol):
         """
         ...
 
-    def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
+    def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         """Read a finished job's rows, page by page; at least one page, maybe empty.
 
         Raises:
@@ -129,6 +129,6 @@ class Platform(Protocol):
         """
         ...
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: VendorJob) -> None:
         """Tell the vendor that nobody wants the answer any more, where it can be told."""
         ...

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.upstream.errors import JobGone, raise_for_refusal, vendor_words
+from cache_pipeline.upstream.errors import UpstreamJobGone, parse_error_body, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.vendors.base import Job
-from cache_pipeline.vendors.json_body import optional_text, read_object
+from cache_pipeline.vendors.base import VendorJob
+from cache_pipeline.vendors.json_body import read_object, read_optional_text
 
 #: What an unknown, deleted or expired job is answered with.
 _GONE = (404, 410)
 
 
-def as_submitted(job: Job) -> dict[str, object]:
+def as_submitted(job: VendorJob) -> dict[str, object]:
     """Request extensions that send a request in the job's lane, as the OAuth client that submitted it."""
     return {"lane": job.lane, "oauth_client": job.oauth_client}
 
@@ -23,12 +23,16 @@ Read = Callable[[httpx.Response], Mapping[str, object]]
 
 
 async def get_object(
-    client: httpx.AsyncClient, job: Job, path: str, query: Mapping[str, str] | None = None, read: Read = read_object
+    client: httpx.AsyncClient,
+    job: VendorJob,
+    path: str,
+    query: Mapping[str, str] | None = None,
+    read: Read = read_object,
 ) -> Mapping[str, object]:
     """Ask something about a job.
 
     Raises:
-        JobGone: the vendor does not know the job, or keeps its result no longer.
+        UpstreamJobGone: the vendor does not know the job, or keeps its result no longer.
         UpstreamError: refused or unreachable.
         SchemaMismatch: the answer is no JSON object, or not what ``read`` wants.
     """
@@ -36,14 +40,14 @@ async def get_object(
     # Answer and stream hold each other, so that each page would stay until the collector of cycles comes by.
     response.stream = httpx.ByteStream(b"")
     if response.status_code in _GONE:
-        _, message, _ = vendor_words(response)
-        raise JobGone(job.id.partition("?")[0].rpartition("/")[2], message or response.reason_phrase)
+        _, message, _ = parse_error_body(response)
+        raise UpstreamJobGone(job.id.partition("?")[0].rpartition("/")[2], message or response.reason_phrase)
     raise_for_refusal(response)
     return read(response)
 
 
 async def cursor_pages(
-    client: httpx.AsyncClient, job: Job, path: str, query: Mapping[str, str], read: Read = read_object
+    client: httpx.AsyncClient, job: VendorJob, path: str, query: Mapping[str, str], read: Read = read_object
 ) -> AsyncIterator[Mapping[str, object]]:
     """Follow an opaque cursor until a page has none; whoever reads a page lets go of it before the next is asked for.
 
@@ -54,7 +58,7 @@ async def cursor_pages(
     asked = query
     while True:
         answer = await get_object(client, job, path, asked, read)
-        cursor = optional_text(answer, "cursor")
+        cursor = read_optional_text(answer, "cursor")
         yield answer
         if cursor is None:
             return

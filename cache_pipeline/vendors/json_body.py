@@ -14,7 +14,7 @@ from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.http import httpx
 
 
-class BrokenBody(SchemaMismatch):
+class MalformedBody(SchemaMismatch):
     """A body that is not even JSON: cut off, or of a proxy on the way; the next one may be whole."""
 
 
@@ -22,7 +22,7 @@ def read_json(response: httpx.Response) -> object:
     """The body as JSON.
 
     Raises:
-        BrokenBody: not JSON (a cut-off body is not).
+        MalformedBody: not JSON (a cut-off body is not).
     """
     try:
         return json.loads(response.content)
@@ -30,21 +30,21 @@ def read_json(response: httpx.Response) -> object:
         raise _no_json(response, error) from error
 
 
-def _no_json(response: httpx.Response, error: Exception) -> BrokenBody:
-    return BrokenBody(f"{response.request.url.path} answered with a body that is not JSON: {error}")
+def _no_json(response: httpx.Response, error: Exception) -> MalformedBody:
+    return MalformedBody(f"{response.request.url.path} answered with a body that is not JSON: {error}")
 
 
 def read_object(response: httpx.Response) -> Mapping[str, object]:
     """The body as a JSON object.
 
     Raises:
-        SchemaMismatch: not an object, or, as BrokenBody, not JSON.
+        SchemaMismatch: not an object, or, as MalformedBody, not JSON.
     """
     body = read_json(response)
     return _mapping(body, response.request.url.path)
 
 
-def read_apart(
+def read_incrementally(
     response: httpx.Response, listed: str, take: Callable[[Mapping[str, object]], None]
 ) -> Mapping[str, object]:
     """The body as a JSON object without one of its lists, whose objects are handed on one by one, as they are read.
@@ -52,7 +52,7 @@ def read_apart(
     As objects of this language a page is many times as long as its text; so no more than one of them is held.
 
     Raises:
-        SchemaMismatch: as ``read_object`` and ``mappings_of`` do, and whatever ``take`` raises.
+        SchemaMismatch: as ``read_object`` and ``read_mappings`` do, and whatever ``take`` raises.
     """
     rest: dict[str, object] = {}
     try:
@@ -119,7 +119,7 @@ def _mapping(value: object, name: str) -> Mapping[str, object]:
     return cast("Mapping[str, object]", value)
 
 
-def mapping_of(source: Mapping[str, object], name: str) -> Mapping[str, object]:
+def read_mapping(source: Mapping[str, object], name: str) -> Mapping[str, object]:
     """The object under ``name``; empty where it is absent or null.
 
     Raises:
@@ -129,7 +129,7 @@ def mapping_of(source: Mapping[str, object], name: str) -> Mapping[str, object]:
     return {} if value is None else _mapping(value, name)
 
 
-def mappings_of(source: Mapping[str, object], name: str) -> Sequence[Mapping[str, object]]:
+def read_mappings(source: Mapping[str, object], name: str) -> Sequence[Mapping[str, object]]:
     """The list of objects under ``name``; empty where it is absent or null, as vendors leave out empty lists.
 
     Raises:
@@ -143,19 +143,19 @@ def mappings_of(source: Mapping[str, object], name: str) -> Sequence[Mapping[str
     return [_mapping(value, name) for value in cast("list[object]", values)]
 
 
-def text_of(source: Mapping[str, object], name: str) -> str:
+def read_text(source: Mapping[str, object], name: str) -> str:
     """The text under ``name``.
 
     Raises:
         SchemaMismatch: absent, empty or not text.
     """
-    text = optional_text(source, name)
+    text = read_optional_text(source, name)
     if not text:
         raise SchemaMismatch(f"{name} is missing")
     return text
 
 
-def optional_text(source: Mapping[str, object], name: str) -> str | None:
+def read_optional_text(source: Mapping[str, object], name: str) -> str | None:
     """The text under ``name``, or None where it is absent or null.
 
     Raises:
@@ -167,25 +167,25 @@ def optional_text(source: Mapping[str, object], name: str) -> str | None:
     return value
 
 
-def instant_of(source: Mapping[str, object], name: str) -> datetime:
+def read_instant(source: Mapping[str, object], name: str) -> datetime:
     """The instant under ``name``, in UTC.
 
     Raises:
         SchemaMismatch: absent, not ISO 8601, or without an offset.
     """
     try:
-        return parse_instant(text_of(source, name))
+        return parse_instant(read_text(source, name))
     except InvalidInterval as error:
         raise SchemaMismatch(f"{name}: {error}") from error
 
 
-def interval_of(source: Mapping[str, object], name: str) -> Interval:
+def read_interval(source: Mapping[str, object], name: str) -> Interval:
     """The interval under ``name``.
 
     Raises:
         SchemaMismatch: absent, or no ``start/end`` of two instants in order.
     """
     try:
-        return Interval.parse(text_of(source, name))
+        return Interval.parse(read_text(source, name))
     except InvalidInterval as error:
         raise SchemaMismatch(f"{name}: {error}") from error

@@ -17,13 +17,13 @@ from pydantic import SecretStr
 from cache_pipeline import bootstrap as engine
 from cache_pipeline.api.app import create_app
 from cache_pipeline.api.jobs.worker import Worker
-from cache_pipeline.api.monitoring.counters import Meter
-from cache_pipeline.api.query_service import Gateway
+from cache_pipeline.api.monitoring.counters import ProcessCounters
+from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ClientCredentials, GatewaySettings, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.upstream.polling import Guide
+from cache_pipeline.upstream.polling import GuideSchedule
 from cache_pipeline_tests.query.declared import declared
 
 REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8, start="2025-01-01")
@@ -62,7 +62,7 @@ class Api:
 
     http: httpx.AsyncClient
     vendor: httpx.AsyncClient
-    gateway: Gateway
+    gateway: QueryService
     settings: Settings
     app: FastAPI
     _workers: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Api:
             self.gateway.jobs,
             self.gateway.queue,
             self.gateway.events,
-            Meter(self.gateway.service.redis),
+            ProcessCounters(self.gateway.service.redis),
             self.settings.jobs.model_copy(update=changes),
         )
         stop = asyncio.Event()
@@ -137,7 +137,7 @@ def account(vendor_url: str) -> VendorAccount:
 @pytest.fixture
 def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenApi:
     """Opens an API without a worker, with short upstream jobs and an ample quota."""
-    monkeypatch.setattr(engine, "Guide", partial(Guide, first=0.01, cap=0.05))
+    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first=0.01, cap=0.05))
 
     @asynccontextmanager
     async def opened(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:

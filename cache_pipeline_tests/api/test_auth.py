@@ -2,7 +2,7 @@
 
 import psycopg
 
-from cache_pipeline.api.auth import KeyRing, Principal
+from cache_pipeline.api.auth import ApiKeyCache, Principal
 from cache_pipeline.settings import GatewaySettings
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.api.conftest import DAY, REPORT
@@ -105,7 +105,7 @@ async def test_a_key_s_requests_count_in_every_process(open_api):
 async def test_a_revoked_key_is_forgotten_within_seconds(open_api):
     async with open_api(gateway=KEYS) as api:
         now = 0.0
-        ring = KeyRing(api.gateway.keys._store, lambda: now)
+        ring = ApiKeyCache(api.gateway.keys._store, lambda: now)
         key = (await key_for(api))["Authorization"].split()[1]
         principal = await ring.find(key)
         assert principal is not None

@@ -10,9 +10,9 @@ import pytest
 
 from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.jobs.idempotency import idempotency_key
-from cache_pipeline.api.negotiation import wants_fresh
+from cache_pipeline.api.negotiation import wants_refresh
 from cache_pipeline.api.problems import Problem
-from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
+from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.settings import GatewaySettings
 from cache_pipeline.upstream.quota import Lane
@@ -59,7 +59,7 @@ async def test_parquet_holds_the_rows_of_the_arrow_stream_with_what_is_known_of_
     ],
 )
 def test_only_no_cache_asks_for_what_is_fresh(header, fresh):
-    assert wants_fresh(header) is fresh
+    assert wants_refresh(header) is fresh
 
 
 async def test_no_cache_has_the_vendor_asked_again_for_what_is_provisional(open_api):
@@ -177,7 +177,7 @@ async def test_an_estimate_follows_what_queries_of_the_series_took_and_how_many_
     async with open_api() as api:
         series = api.gateway.service.series(api.gateway.reports["queue_hour"])
         day = Interval.parse("2026-01-01T00:00Z/2026-01-02T00:00Z")
-        taken = JudgedChunk(day, 24, Source.declaration, 24, Verdict.whole, 3, 40.0, api.gateway.clock())
+        taken = ChunkResult(day, 24, ExpectationSource.declaration, 24, Verdict.whole, 3, 40.0, api.gateway.clock())
         await asyncio.to_thread(api.gateway.service.history.record_chunks, series, [taken], api.gateway.clock())
         one = await api.http.get(URL)
         assert 40 <= int(one.headers["Retry-After"]) <= 45

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from cache_pipeline.client import ApiError, AsyncClient, Client, JobFailed
+from cache_pipeline.client import ApiError, AsyncClient, Client, ClientJobFailed
 from cache_pipeline.settings import GatewaySettings
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.test_auth import key_for
@@ -113,7 +113,7 @@ async def test_a_client_is_told_why_a_job_failed_and_what_its_key_may_not(open_a
             assert refused.value.status == 401
         key = (await key_for(api))["Authorization"].split()[1]
         async with AsyncClient(url, key) as client:
-            with pytest.raises(JobFailed) as failed:
+            with pytest.raises(ClientJobFailed) as failed:
                 await client.query("queue_hour", DAY)
         assert failed.value.status == 502
 

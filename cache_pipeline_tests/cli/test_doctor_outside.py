@@ -264,7 +264,7 @@ class _Careless(EdgeStore):
 def test_a_store_that_writes_over_what_is_there_is_not_fit(monkeypatch, tmp_path, servers):
     monkeypatch.setattr(edge, "EdgeStore", _Careless)
     monkeypatch.setenv("CACHE_PIPELINE_EDGE_URL", f"file://{tmp_path}")
-    (finding,) = asyncio.run(edge.look_at_store(read_settings()))
+    (finding,) = asyncio.run(edge.check_store(read_settings()))
     assert finding.health == "failed"
     assert "conditional writes" in finding.mend
 

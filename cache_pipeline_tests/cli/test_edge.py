@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cache_pipeline.bootstrap import declared_reports, migrate_history
+from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.interval import IntervalSet
@@ -68,7 +68,7 @@ def published(project) -> Path:
 def test_what_history_holds_is_published_with_the_page(run, project, postgres_database, monkeypatch):
     monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", postgres_database)
     settings = read_settings()
-    reports = declared_reports(settings)
+    reports = load_reports(settings)
     migrate_history(settings, reports)
     code, said, _ = run("publish")
     assert (code, said.splitlines()[0]) == (0, "queue_day: history holds nothing of it; run its backfill first")

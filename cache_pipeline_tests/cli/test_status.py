@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from cache_pipeline.bootstrap import declared_reports
+from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.settings import read_settings
-from cache_pipeline.storage.postgres.ledger import Handle, Wanted, open_ledger
+from cache_pipeline.storage.postgres.ledger import JobHandle, LedgerRequest, open_ledger
 from cache_pipeline.upstream.quota import Lane
 
 ACCOUNT = json.dumps({"base_url": "http://127.0.0.1:9", "clients": [{"client_id": "one", "client_secret": "s"}]})
@@ -40,17 +40,17 @@ def test_open_queries_jobs_and_quota_are_told_beside_the_reports(said, postgres_
     assert "upstream queries: none" in nothing
     assert "jobs of the HTTP API: none" in nothing
     assert "quota of one (genesys): available, 0 of 300 used" in nothing
-    report = next(iter(declared_reports(read_settings()).values()))
+    report = next(iter(load_reports(read_settings()).values()))
     with open_ledger(postgres_database) as ledger:
-        claim = ledger.claim(Wanted(Series(report), DAY, Lane.backfill, DAY.end, DAY.end))
-        ledger.submitted(claim, Handle("job-1", "one"))
+        claim = ledger.claim(LedgerRequest(Series(report), DAY, Lane.backfill, DAY.end, DAY.end))
+        ledger.submitted(claim, JobHandle("job-1", "one"))
     with psycopg.connect(postgres_database) as connection:
         connection.execute(
             "INSERT INTO cache_pipeline_state.job (id, key, tenant, report, request, lane, asked_by)"
             " VALUES (gen_random_uuid(), 'k', 'default', 'r', '{}', 'interactive', ARRAY['a'])"
         )
     told = json.loads(said("status", "--json"))
-    assert {each["report"] for each in told["reports"]} == set(declared_reports(read_settings()))
+    assert {each["report"] for each in told["reports"]} == set(load_reports(read_settings()))
     assert told["queries"] == {"submitted": 1}
     assert told["jobs"]["queued"] == 1
     assert told["quota"][0]["remaining"] == 300

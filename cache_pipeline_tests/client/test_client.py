@@ -8,8 +8,8 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from cache_pipeline.client import ApiError, Client, JobFailed
-from cache_pipeline.client.exchange import Asking, Pause, Send
+from cache_pipeline.client import ApiError, Client, ClientJobFailed
+from cache_pipeline.client.exchange import Pause, QueryExchange, SendRequest
 
 TABLE = pa.table({"offered": [3]})
 JOB = "6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11"
@@ -44,7 +44,7 @@ class World:
     sent: list[str] = field(default_factory=list)
 
     def run(self) -> pa.Table:
-        steps = Asking("queue_hour", {"interval": "x"}, None, self.timeout, lambda: self.at).steps()
+        steps = QueryExchange("queue_hour", {"interval": "x"}, None, self.timeout, lambda: self.at).steps()
         step = next(steps)
         while True:
             try:
@@ -52,7 +52,7 @@ class World:
                     self.at += step.seconds
                     step = steps.send(None)
                     continue
-                assert isinstance(step, Send)
+                assert isinstance(step, SendRequest)
                 self.sent.append(f"{step.method} {step.path.partition('?')[0]}")
                 told = self.answers.pop(0)
                 step = steps.throw(told) if isinstance(told, httpx.TransportError) else steps.send(told)
@@ -108,7 +108,7 @@ def test_nobody_waits_longer_than_was_said():
 
 
 def test_a_job_that_failed_says_why():
-    with pytest.raises(JobFailed, match="the vendor said no"):
+    with pytest.raises(ClientJobFailed, match="the vendor said no"):
         World([job("queued"), job("failed", problem={"status": 502, "detail": "the vendor said no"})]).run()
 
 

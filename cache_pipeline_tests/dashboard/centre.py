@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.query.declared import declared
 
 HOUR = timedelta(hours=1)
@@ -72,14 +72,14 @@ def rows(report: Report, span: Interval, offered: int) -> pa.Table:
                 }
             )
     columns = (
-        *(Column(snake_case(name), Kind.dimension, nullable=True) for name in report.group_by),
-        *(Column(snake_case(name), Kind.integer) for name in report.metrics),
+        *(Column(snake_case(name), ColumnKind.dimension, nullable=True) for name in report.group_by),
+        *(Column(snake_case(name), ColumnKind.integer) for name in report.metrics),
     )
     return rows_to_table(found, arrow_schema(columns))
 
 
 def conversations(span: Interval) -> pa.Table:
-    names = [column.name for column in Genesys.columns(CONVERSATIONS)]
+    names = [column.name for column in GenesysAdapter.columns(CONVERSATIONS)]
     return rows_to_table(
         [
             {
@@ -90,7 +90,7 @@ def conversations(span: Interval) -> pa.Table:
             }
             for medium in ("voice", "chat")
         ],
-        arrow_schema(Genesys.columns(CONVERSATIONS)),
+        arrow_schema(GenesysAdapter.columns(CONVERSATIONS)),
     )
 
 

@@ -12,9 +12,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from cache_pipeline.cli.edge_server import serving_edge
-from cache_pipeline.dashboard.single_file import carried_page
+from cache_pipeline.dashboard.single_file import single_file_page
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.bundle import carried_files
+from cache_pipeline.storage.published.bundle import bundle_files
 from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.dashboard.centre import DAILY, NOW, day, rows
 from cache_pipeline_tests.dashboard.conftest import Open, Seen
@@ -255,7 +255,7 @@ def test_withheld_figures_leave_the_rest_right(opened: Open, tmp_path: Path):
 
 def test_one_file_carries_page_and_data_and_asks_for_nothing(opened: Open, site: Path, tmp_path: Path, seen: Seen):
     edge = EdgeTier(f"file://{site}", lambda: NOW)
-    (tmp_path / "executives.html").write_bytes(carried_page(carried_files(edge, timedelta(days=20))))
+    (tmp_path / "executives.html").write_bytes(single_file_page(bundle_files(edge, timedelta(days=20))))
     page = opened("dataset=queue_hour", address=(tmp_path / "executives.html").as_uri())
     assert tiles(page)["Offered"][0] == f"{7 * 24 * 600:,}"
     assert seen.messages == []

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from cache_pipeline.api.jobs.queue import open_queue
-from cache_pipeline.bootstrap import declared_reports, edge_tier, report_columns
+from cache_pipeline.bootstrap import edge_tier, load_reports, report_columns
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.republish import republish
@@ -44,7 +44,7 @@ def settings_of(deployment):
 def the_edge_falls_behind(deployment):
     """The first day is published; two later ones are fetched and are not."""
     settings = settings_of(deployment)
-    report = declared_reports(settings)["queue_hour"]
+    report = load_reports(settings)["queue_hour"]
     with open_history(deployment.servers.postgres_url) as history:
         day = Interval.parse(interval(DAYS[0], 24))
         republish(history, edge_tier(settings), Series(report, settings.tenant), report_columns(report), day)

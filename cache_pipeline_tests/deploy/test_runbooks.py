@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import yaml
 
-from cache_pipeline.bootstrap import declared_reports, migrate_history
+from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.settings import Settings
 from cache_pipeline_tests.deploy.rules import REPOSITORY, alerts
 from cache_pipeline_tests.programs import program
@@ -89,7 +89,7 @@ def test_a_report_that_is_left_out_wakes_nobody_and_the_others_still_do(alert, t
 
 def test_every_statement_of_a_page_runs_on_the_tables_as_they_are(postgres_database):
     settings = Settings(postgres_url=postgres_database, reports_dir=REPOSITORY / "reports")
-    migrate_history(settings, declared_reports(settings))
+    migrate_history(settings, load_reports(settings))
     assert len(statements()) > 5
     with psycopg.connect(postgres_database, autocommit=True) as connection:
         for page, statement in statements():

@@ -23,10 +23,10 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.postgres.ledger import Ledger, open_ledger
-from cache_pipeline.storage.redis.single_flight import Flights
-from cache_pipeline.upstream.polling import Guide, Pacing
+from cache_pipeline.storage.redis.single_flight import SingleFlight
+from cache_pipeline.upstream.polling import GuideSchedule, JobPoller
 from cache_pipeline.vendors.reportdata import adapter as reportdata
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 
 #: Steps of a query, in their order; killed at each of them a process has done what the name says.
 STEPS = ("intended", "sent", "noted", "polled", "paged", "proven", "storing", "kept")
@@ -69,14 +69,14 @@ def _after(owner: type, name: str, end: Callable[[], None], *, before: bool = Fa
 
 
 def _after_a_page(end: Callable[[], None]) -> None:
-    original = ReportData.pages
+    original = ReportDataAdapter.pages
 
-    async def pages(self: ReportData, *args: Any) -> Any:
+    async def pages(self: ReportDataAdapter, *args: Any) -> Any:
         async for page in original(self, *args):
             yield page
             end()
 
-    ReportData.pages = pages
+    ReportDataAdapter.pages = pages
 
 
 def _before_the_commit(end: Callable[[], None]) -> None:
@@ -108,10 +108,10 @@ def _arm(step: str, number: int, with_signal: int) -> None:
             os.kill(os.getpid(), with_signal)
 
     {
-        "intended": lambda: _after(ReportData, "submit", end, before=True),
-        "sent": lambda: _after(ReportData, "submit", end),
+        "intended": lambda: _after(ReportDataAdapter, "submit", end, before=True),
+        "sent": lambda: _after(ReportDataAdapter, "submit", end),
         "noted": lambda: _after(Ledger, "submitted", end),
-        "polled": lambda: _after(ReportData, "status", end),
+        "polled": lambda: _after(ReportDataAdapter, "status", end),
         "paged": lambda: _after_a_page(end),
         "proven": lambda: _after(History, "replace", end, before=True),
         "storing": lambda: _before_the_commit(end),
@@ -130,14 +130,14 @@ async def _answer(order: dict[str, Any], run: dict[str, Any]) -> None:
         datetime.fromisoformat(order["now"]),
         order["lease"],
     )
-    async with open_service(settings) as service, Flights(service.redis, lease_seconds=lease) as flights:
+    async with open_service(settings) as service, SingleFlight(service.redis, lease_seconds=lease) as flights:
         with open_ledger(order["postgres"], timedelta(seconds=lease)) as ledger:
             mortal = replace(
                 service,
                 clock=lambda: now,
                 flights=flights,
                 ledger=ledger,
-                pacings={"reportdata": Pacing(guide=Guide(0.05, 0.2))},
+                pacings={"reportdata": JobPoller(guide=GuideSchedule(0.05, 0.2))},
             )
             await mortal.answer(report, Interval.parse(run["interval"]))
 

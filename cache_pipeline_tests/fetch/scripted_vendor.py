@@ -7,20 +7,20 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from cache_pipeline.fetch.completeness_checker import Judge
-from cache_pipeline.fetch.vendor_response import VendorAnswer
+from cache_pipeline.fetch.completeness_checker import CompletenessChecker
+from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import buckets
-from cache_pipeline.query.completeness import SHORTEST_LIMIT, Density, JudgedChunk, Verdict
+from cache_pipeline.query.completeness import SHORTEST_LIMIT, ChunkResult, RowDensity, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, arrow_schema, in_order, rows_to_table
+from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, sort_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.query.declared import declared
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=10)
-SCHEMA = arrow_schema((Column("queue_id", Kind.dimension, nullable=True), Column("offered", Kind.integer)))
+SCHEMA = arrow_schema((Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer)))
 
 
 def hours(first: float, last: float) -> Interval:
@@ -50,7 +50,7 @@ class ScriptedVendor:
     asked: list[Interval] = field(default_factory=list[Interval])
     in_flight: int = 0
 
-    async def ask(self, interval: Interval) -> VendorAnswer:
+    async def ask(self, interval: Interval) -> VendorResponse:
         """One query."""
         self.asked.append(interval)
         self.in_flight += 1
@@ -60,10 +60,10 @@ class ScriptedVendor:
             self.in_flight -= 1
         if error := self.refuse(interval):
             raise error
-        rows = in_order(self.rows(interval))
+        rows = sort_rows(self.rows(interval))
         if self.cut_by_group:
             rows = rows.sort_by("queue_id")
-        return VendorAnswer(
+        return VendorResponse(
             interval, Rows.of(rows.slice(0, self.cap)), MONDAY + self.watermark * HOUR, MONDAY + 2000 * HOUR, 3, 0.5
         )
 
@@ -89,8 +89,8 @@ class ScriptedVendor:
 class Judged:
     """A judge, and what it said."""
 
-    judge: Judge
-    said: list[JudgedChunk]
+    judge: CompletenessChecker
+    said: list[ChunkResult]
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -100,9 +100,9 @@ class Judged:
 
 def judge_of(vendor: ScriptedVendor, report: Report = REPORT, shortest_limit: int = SHORTEST_LIMIT) -> Judged:
     """A judge that knows only the declaration."""
-    said: list[JudgedChunk] = []
-    density = Density(report.zone, report.groups_a_bucket())
-    return Judged(Judge(report, density, vendor.ask, said.append, shortest_limit=shortest_limit), said)
+    said: list[ChunkResult] = []
+    density = RowDensity(report.zone, report.groups_a_bucket())
+    return Judged(CompletenessChecker(report, density, vendor.ask, said.append, shortest_limit=shortest_limit), said)
 
 
 def flat(groups: int, last: int = 24) -> dict[int, int]:
@@ -112,4 +112,4 @@ def flat(groups: int, last: int = 24) -> dict[int, int]:
 
 def sorted_table(rows: Rows) -> pa.Table:
     """All of them, in the order in which equal rows are equal tables."""
-    return in_order(rows.table())
+    return sort_rows(rows.table())

@@ -12,8 +12,8 @@ from cache_pipeline.fetch import upstream_jobs as jobs
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.storage.coalescer import Sharing
-from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline_tests.fetch.test_crashes import entries
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.world import REPORT, OpenWorld, World
@@ -36,8 +36,8 @@ MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 async def another_process(world: World) -> AsyncIterator[ReportService]:
     """As far as the engine goes: nothing is shared but the servers."""
     async with AsyncExitStack() as stack:
-        flights = await stack.enter_async_context(Flights(world.service.redis, look_seconds=0.2))
-        sharing = await stack.enter_async_context(Sharing())
+        flights = await stack.enter_async_context(SingleFlight(world.service.redis, look_seconds=0.2))
+        sharing = await stack.enter_async_context(Coalescer())
         yield replace(world.service, flights=flights, sharing=sharing)
 
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.storage.postgres.ledger import Handle, Wanted
-from cache_pipeline.upstream.errors import JobOverdue
-from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
+from cache_pipeline.storage.postgres.ledger import JobHandle, LedgerRequest
+from cache_pipeline.upstream.errors import UpstreamJobOverdue
+from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.world import REPORT, OpenWorld, World
 
@@ -122,9 +122,9 @@ async def test_a_job_that_somebody_left_and_that_would_be_cut_keeps_nobody_from_
                 "UPDATE cache_pipeline_state.answer_length SET longest_whole = 99, least_cut = 100, cut_at = %s",
                 [world.clock()],
             )
-        wanted = Wanted(series, friday, Lane.scheduled, world.clock(), friday.end)
+        wanted = LedgerRequest(series, friday, Lane.scheduled, world.clock(), friday.end)
         claim = service.ledger.claim(wanted)
-        handle = Handle("left-by-somebody", "demo-client")
+        handle = JobHandle("left-by-somebody", "demo-client")
         service.ledger.submitted(claim, handle)
         service.ledger.release([replace(claim, handle=handle)])
         with service.ledger._pool.connection() as connection:
@@ -145,7 +145,7 @@ async def test_a_job_that_hangs_is_given_up_and_asked_for_anew_by_whoever_comes_
     open_world: OpenWorld, taken_up: bool
 ):
     async with open_world() as world:
-        pacing = Pacing(PollPolicy.guide, guide=Guide(first=0.01, cap=0.05), deadline=0.2)
+        pacing = JobPoller(PollPolicy.guide, guide=GuideSchedule(first=0.01, cap=0.05), deadline=0.2)
         world.service = replace(world.service, pacings={"reportdata": pacing})
         await world.faults(hang_jobs=1)
         if taken_up:
@@ -156,7 +156,7 @@ async def test_a_job_that_hangs_is_given_up_and_asked_for_anew_by_whoever_comes_
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             world.clock.move(seconds=60)
-        with pytest.raises(JobOverdue):
+        with pytest.raises(UpstreamJobOverdue):
             await world.service.answer(TRUSTING, MONDAY)
         await asked(world, MONDAY)
         assert await world.submits() == 2

@@ -7,11 +7,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
-from cache_pipeline.fetch.vendor_response import VendorAnswer
+from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import split
-from cache_pipeline.query.completeness import Lengths, Source, Verdict
+from cache_pipeline.query.completeness import ExpectationSource, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.schema import SchemaMismatch, in_order
+from cache_pipeline.query.schema import SchemaMismatch, sort_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.fetch.scripted_vendor import (
     HOUR,
@@ -32,11 +32,11 @@ async def test_an_answer_with_enough_rows_is_whole_after_one_query():
     vendor = ScriptedVendor(flat(8))
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert vendor.asked == [DAY]
     [chunk] = judged.said
     assert (chunk.verdict, chunk.expected, chunk.source, chunk.got) == (
-        Verdict.whole, 240, Source.declaration, 192)  # fmt: skip
+        Verdict.whole, 240, ExpectationSource.declaration, 192)  # fmt: skip
     assert (chunk.calls, chunk.seconds, proven.chunks) == (3, 0.5, (chunk,))
 
 
@@ -46,7 +46,7 @@ async def test_a_thin_answer_is_proven_by_its_parts_and_then_known():
     proven = await judged.judge.prove(DAY)
     assert judged.verdicts == [Verdict.thin]
     assert vendor.asked == [DAY, hours(0, 12), hours(12, 24)]
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert judged.said[0].calls == 9
     await judged.judge.prove(hours(24, 48))
     assert judged.verdicts == [Verdict.thin, Verdict.whole]
@@ -65,7 +65,7 @@ async def test_of_a_truncated_answer_only_the_parts_count():
     vendor = ScriptedVendor(flat(10), cap=130)
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert judged.verdicts == [Verdict.truncated, Verdict.whole, Verdict.whole]
     assert vendor.asked == [DAY, hours(0, 12), hours(12, 24)]
     assert [chunk.verdict for chunk in proven.chunks] == judged.verdicts
@@ -75,7 +75,7 @@ async def test_parts_that_are_truncated_are_split_again():
     vendor = ScriptedVendor(flat(10), cap=35)
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert judged.verdicts.count(Verdict.truncated) == 7
     assert len(vendor.asked) == 1 + 2 + 4 + 8
 
@@ -87,7 +87,7 @@ async def test_a_later_query_that_would_be_cut_is_split_beforehand():
     proven = await judged.judge.prove(hours(24, 48))
     assert vendor.asked[3:] == [hours(24, 36), hours(36, 48)]
     assert proven.interval == hours(24, 48)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(hours(24, 48))))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(hours(24, 48))))
 
 
 async def test_a_cut_that_keeps_more_than_four_fifths_but_loses_the_tail_is_caught():
@@ -96,7 +96,7 @@ async def test_a_cut_that_keeps_more_than_four_fifths_but_loses_the_tail_is_caug
     judged = judge_of(vendor, report)
     proven = await judged.judge.prove(DAY)
     assert judged.verdicts[0] is Verdict.truncated
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
 
 
 async def test_an_answer_exactly_as_long_as_a_cut_one_is_not_believed():
@@ -104,14 +104,14 @@ async def test_an_answer_exactly_as_long_as_a_cut_one_is_not_believed():
     vendor = ScriptedVendor(flat(10), cap=108)
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
 
 
 async def test_a_part_that_holds_every_row_may_be_cut_like_the_whole_and_is_looked_into():
     vendor = ScriptedVendor(dict.fromkeys(range(7), 10), cap=40)
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert judged.verdicts.count(Verdict.truncated) >= 2
 
 
@@ -119,7 +119,7 @@ async def test_a_thin_day_with_all_its_rows_in_one_hour_ends_thin():
     vendor = ScriptedVendor({9: 4})
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert set(judged.verdicts) == {Verdict.thin}
     assert judged.judge.lengths.least_cut is None
 
@@ -153,7 +153,7 @@ class BrokenOffOnce(ScriptedVendor):
 
     after: int = 1
 
-    async def ask(self, interval: Interval) -> VendorAnswer:
+    async def ask(self, interval: Interval) -> VendorResponse:
         self.cap = None if self.asked else self.after
         return await super().ask(interval)
 
@@ -163,7 +163,7 @@ async def test_thin_buckets_are_not_refused_for_an_answer_that_was_broken_off_on
     vendor = BrokenOffOnce(shape)
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert Verdict.incomplete not in judged.verdicts
     assert judged.judge.lengths.least_cut is None
     assert len(vendor.asked) == len(set(vendor.asked))
@@ -181,7 +181,7 @@ async def test_a_limit_that_single_buckets_meet_is_tried_twice_more_and_no_inter
 class LimitedByBytes(ScriptedVendor):
     """Its limit is wider for an interval that begins an hour late."""
 
-    async def ask(self, interval: Interval) -> VendorAnswer:
+    async def ask(self, interval: Interval) -> VendorResponse:
         self.cap = 8 if interval.start == DAY.start + HOUR and interval.length > HOUR else 5
         return await super().ask(interval)
 
@@ -300,7 +300,7 @@ def test_what_is_proven_is_the_truth_and_takes_no_more_queries_than_there_are_pa
     judged = judge_of(vendor)
     proven = asyncio.run(judged.judge.prove(span))
     settled = hours(0, final)
-    assert sorted_table(proven.rows.within(settled)).equals(in_order(vendor.rows(settled)))
+    assert sorted_table(proven.rows.within(settled)).equals(sort_rows(vendor.rows(settled)))
     assert len(vendor.asked) <= nodes(span)
     assert sum(chunk.calls for chunk in judged.said) == 3 * len(vendor.asked)
 
@@ -315,7 +315,7 @@ def test_days_alike_are_all_proven_right_and_the_later_ones_cost_no_more_than_th
     for day in range(5):
         before, span = len(vendor.asked), hours(24 * day, 24 * day + 24)
         proven = asyncio.run(judged.judge.prove(span))
-        assert sorted_table(proven.rows).equals(in_order(vendor.rows(span)))
+        assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(span)))
         costs.append(len(vendor.asked) - before)
     assert max(costs[1:]) <= costs[0]
 
@@ -329,7 +329,7 @@ def test_a_limit_of_any_length_is_found_out_however_little_it_cuts_off(days, cut
     cap = 10 + round(cut * max(0, sum(truth.values()) - 11))
     vendor = ScriptedVendor(truth, cap=cap, watermark=watermark, cut_by_group=by_group)
     proven = asyncio.run(judge_of(vendor, shortest_limit=10).judge.prove(span))
-    assert sorted_table(proven.rows.within(settled)).equals(in_order(vendor.rows(settled)))
+    assert sorted_table(proven.rows.within(settled)).equals(sort_rows(vendor.rows(settled)))
 
 
 async def test_an_answer_longer_than_any_before_costs_one_query_more_and_the_next_ones_do_not():
@@ -349,7 +349,7 @@ async def test_a_cut_that_keeps_all_but_one_row_is_caught():
     judged = judge_of(vendor, report)
     proven = await judged.judge.prove(DAY)
     assert (judged.verdicts[0], judged.judge.lengths.least_cut, judged.said[0].parts) == (Verdict.truncated, 2399, 2)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
 
 
 async def test_a_length_that_looks_like_a_limit_is_not_believed_without_its_tail():
@@ -357,10 +357,10 @@ async def test_a_length_that_looks_like_a_limit_is_not_believed_without_its_tail
     report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=100)
     vendor = ScriptedVendor(flat(85), cap=2000)
     judged = judge_of(vendor, report)
-    judged.judge.lengths = Lengths(longest_whole=5000)
+    judged.judge.lengths = TruncationStats(longest_whole=5000)
     proven = await judged.judge.prove(DAY)
     assert judged.verdicts[0] is Verdict.truncated
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
 
 
 async def test_an_answer_that_ends_sooner_than_history_knows_is_asked_for_its_tail():
@@ -371,7 +371,7 @@ async def test_an_answer_that_ends_sooner_than_history_knows_is_asked_for_its_ta
     proven = await judged.judge.prove(hours(24, 48))
     assert vendor.asked[1:3] == [hours(24, 48), hours(47, 48)]
     assert judged.verdicts[1] is Verdict.truncated
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(hours(24, 48))))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(hours(24, 48))))
 
 
 async def test_a_short_tail_that_is_the_truth_costs_one_query():
@@ -390,7 +390,7 @@ async def test_a_tail_that_is_one_of_the_parts_is_not_asked_for_twice():
     proven = await judged.judge.prove(DAY)
     assert vendor.asked == [DAY, hours(12, 24), hours(0, 12)]
     assert sum(chunk.calls for chunk in judged.said) == 9
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
 
 
 async def test_where_nothing_is_known_a_long_answer_is_asked_for_its_tail_all_the_same():
@@ -398,7 +398,7 @@ async def test_where_nothing_is_known_a_long_answer_is_asked_for_its_tail_all_th
     vendor = ScriptedVendor(flat(100), cap=1500)
     judged = judge_of(vendor, report)
     proven = await judged.judge.prove(DAY)
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     whole = judge_of(ScriptedVendor(flat(100)), report)
     await whole.judge.prove(DAY)
     assert (whole.verdicts, whole.judge.lengths.longest_whole) == ([Verdict.whole], 2400)
@@ -421,4 +421,4 @@ async def test_figures_restated_between_whole_and_parts_are_no_limit_and_the_new
     proven = await judged.judge.prove(DAY)
     assert judged.verdicts[0] is Verdict.changed
     assert judged.judge.lengths.least_cut is None
-    assert sorted_table(proven.rows).equals(in_order(vendor.rows(DAY)))
+    assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))

@@ -15,7 +15,7 @@ import pytest
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.storage.redis.single_flight import Flights
+from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline_tests.fetch.crashing_process import STEPS
 from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World
 
@@ -74,7 +74,7 @@ def mortals(nursery: "subprocess.Popen[str]", postgres_database: str, redis_data
 
 async def restarted(world: World, interval: Interval = MONDAY) -> list[Any]:
     """What another process answers that waits no longer for dead holders than they themselves would have."""
-    async with Flights(world.service.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
+    async with SingleFlight(world.service.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
         service = replace(world.service, flights=flights)
         return sorted(json.loads((await service.answer(REPORT, interval)).body)["rows"])
 

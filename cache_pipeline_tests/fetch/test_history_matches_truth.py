@@ -24,21 +24,21 @@ from pydantic import SecretStr
 
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.fetch import fetch_session as gathering
-from cache_pipeline.fetch.completeness_checker import IncompleteAnswer, Judge
+from cache_pipeline.fetch.completeness_checker import CompletenessChecker, IncompleteAnswer
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, in_order, rows_to_table
+from cache_pipeline.query.schema import Column, rows_to_table, sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.upstream.errors import UpstreamUnreachable
-from cache_pipeline.upstream.polling.guide_schedule import Guide
-from cache_pipeline.upstream.polling.poller import Pacing
+from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
+from cache_pipeline.upstream.polling.poller import JobPoller
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Job, JobStatus, Page
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.base import ResultPage, VendorJob, VendorJobStatus
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, SCHEMA, hours
 from cache_pipeline_tests.query.declared import declared
 
@@ -62,7 +62,7 @@ class Clock:
 
 
 @dataclass(eq=False)
-class Vendor(ReportData):
+class Vendor(ReportDataAdapter):
     """Answers by job, of what had arrived when it was asked.
 
     Attributes:
@@ -94,25 +94,25 @@ class Vendor(ReportData):
             self.reached.set()
             await asyncio.Event().wait()
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> Job:
+    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         await self._requested()
         number = len(self._jobs)
-        rows = in_order(self.rows(interval, self.clock.hour)).slice(0, self.cap)
+        rows = sort_rows(self.rows(interval, self.clock.hour)).slice(0, self.cap)
         # What is too short to be split is never cut at random: nothing could tell.
         if number in self.broken and interval.length > 4 * HOUR and rows.num_rows > 1:
             rows = rows.slice(0, 1 + int(self.broken[number] * (rows.num_rows - 1)))
         self._jobs[str(number)] = rows, self.watermark
-        return Job(str(number), "client", lane)
+        return VendorJob(str(number), "client", lane)
 
-    async def status(self, job: Job) -> JobStatus:
+    async def status(self, job: VendorJob) -> VendorJobStatus:
         await self._requested()
-        return JobStatus(done=True)
+        return VendorJobStatus(done=True)
 
-    async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
+    async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         rows, watermark = self._jobs[job.id]
         for start in range(0, max(1, rows.num_rows), _PAGE):
             await self._requested()
-            yield Page(rows.slice(start, _PAGE), watermark)
+            yield ResultPage(rows.slice(start, _PAGE), watermark)
 
     @property
     def watermark(self) -> datetime:
@@ -146,7 +146,7 @@ def reader(url: str, series: Series, columns: tuple[Column, ...], vendor: Vendor
                 wrong.extend(
                     f"{part} was marked complete and was not"
                     for part in history.coverage(series).complete & IntervalSet([SPAN])
-                    if not history.read(series, part, columns).equals(in_order(vendor.rows(part)))
+                    if not history.read(series, part, columns).equals(sort_rows(vendor.rows(part)))
                 )
                 time.sleep(0.01)
 
@@ -178,7 +178,7 @@ async def step(service: ReportService, vendor: Vendor, interval: Interval, dies:
 async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
     """Some callers one after another, and in the end one who asks for everything, of a vendor that is well."""
     async with open_service(config) as opened:
-        pacings = {"reportdata": Pacing(guide=Guide(0.002, 0.01))}
+        pacings = {"reportdata": JobPoller(guide=GuideSchedule(0.002, 0.01))}
         service = replace(opened, platforms={"reportdata": vendor}, clock=vendor.clock, pacings=pacings)
         series, columns = service.series(REPORT), service.columns(REPORT)
         with reader(config.required_postgres_url(), series, columns, vendor) as wrong:
@@ -191,7 +191,7 @@ async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
             vendor.broken = {}
             await service.answer(REPORT, SPAN)
         assert wrong == []
-        assert service.history.read(series, SPAN, columns).equals(in_order(vendor.rows(SPAN)))
+        assert service.history.read(series, SPAN, columns).equals(sort_rows(vendor.rows(SPAN)))
         assert service.history.coverage(series).complete.covers(SPAN)
 
 
@@ -237,7 +237,7 @@ def test_history_ends_as_the_truth_and_is_never_wrong_on_the_way(
     broken: dict[int, float],
     steps: list[Any],
 ):
-    monkeypatch.setattr(gathering, "Judge", partial(Judge, shortest_limit=1))
+    monkeypatch.setattr(gathering, "CompletenessChecker", partial(CompletenessChecker, shortest_limit=1))
     alone = config.model_copy(update={"tenant": f"truth{next(_tenants)}"})
     vendor = Vendor(groups, cap, broken, Clock())
     asyncio.run(asyncio.wait_for(live(alone, vendor, steps), 60))

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
-    Held,
+    HeldRows,
     chunks_of,
     clipped_to_now,
     fetch_partitions,
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import in_order
+from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.fetch.scripted_vendor import (
     HOUR,
@@ -31,11 +31,11 @@ from cache_pipeline_tests.fetch.scripted_vendor import (
 )
 from cache_pipeline_tests.query.declared import declared
 
-NOTHING = Held(IntervalSet(), IntervalSet(), Rows.of(SCHEMA.empty_table()), None, None)
+NOTHING = HeldRows(IntervalSet(), IntervalSet(), Rows.of(SCHEMA.empty_table()), None, None)
 
 
 async def fetched(
-    vendor: ScriptedVendor, wanted: Mapping[str, Interval], chunks: Sequence[Interval], held: Held = NOTHING
+    vendor: ScriptedVendor, wanted: Mapping[str, Interval], chunks: Sequence[Interval], held: HeldRows = NOTHING
 ) -> dict[str, FetchedPartition | FailedPartition]:
     found: dict[str, FetchedPartition | FailedPartition] = {}
     async for partition in fetch_partitions(judge_of(vendor).judge, wanted, held, chunks):
@@ -56,7 +56,7 @@ async def test_one_chunk_may_fill_several_partitions():
     found = await fetched(vendor, days, [hours(0, 72)])
     assert vendor.asked == [hours(0, 72)]
     for key, day in days.items():
-        assert rows_of(found[key]).equals(in_order(vendor.rows(day)))
+        assert rows_of(found[key]).equals(sort_rows(vendor.rows(day)))
 
 
 async def test_one_partition_may_take_several_chunks():
@@ -64,7 +64,7 @@ async def test_one_partition_may_take_several_chunks():
     chunks = [hours(n, n + 6) for n in range(0, 24, 6)]
     found = await fetched(vendor, {"day": hours(0, 24)}, chunks)
     partition = found["day"]
-    assert rows_of(partition).equals(in_order(vendor.rows(hours(0, 24))))
+    assert rows_of(partition).equals(sort_rows(vendor.rows(hours(0, 24))))
     assert isinstance(partition, FetchedPartition)
     assert sorted(chunk.interval for chunk in partition.chunks) == chunks
 
@@ -82,29 +82,31 @@ async def test_when_the_first_chunk_fails_the_others_are_asked_all_the_same():
     vendor = ScriptedVendor(flat(10, 48), refuse=lambda i: RuntimeError("no") if i == hours(0, 24) else None)
     found = await fetched(vendor, {"a": hours(0, 24), "b": hours(24, 48)}, [hours(0, 24), hours(24, 48)])
     assert isinstance(found["a"], FailedPartition)
-    assert rows_of(found["b"]).equals(in_order(vendor.rows(hours(24, 48))))
+    assert rows_of(found["b"]).equals(sort_rows(vendor.rows(hours(24, 48))))
 
 
 async def test_where_nothing_is_missing_nothing_is_asked():
     vendor = ScriptedVendor(flat(10))
-    held = Held(
+    held = HeldRows(
         IntervalSet([hours(0, 24)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 24))), MONDAY + 24 * HOUR, None
     )
     found = await fetched(vendor, {"morning": hours(0, 12), "evening": hours(12, 24)}, [], held)
     assert vendor.asked == []
     for key, part in (("morning", hours(0, 12)), ("evening", hours(12, 24))):
         partition = found[key]
-        assert rows_of(partition).equals(in_order(vendor.rows(part)))
+        assert rows_of(partition).equals(sort_rows(vendor.rows(part)))
         assert isinstance(partition, FetchedPartition)
         assert partition.final(REPORT) == IntervalSet([part])
 
 
 async def test_what_is_held_and_what_is_fetched_are_one_partition():
     vendor = ScriptedVendor(flat(10), watermark=20)
-    held = Held(IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, None)
+    held = HeldRows(
+        IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, None
+    )
     partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
     assert isinstance(partition, FetchedPartition)
-    assert sorted_table(partition.rows).equals(in_order(vendor.rows(hours(0, 24))))
+    assert sorted_table(partition.rows).equals(sort_rows(vendor.rows(hours(0, 24))))
     assert partition.final(REPORT) == IntervalSet([hours(0, 20)])
     assert partition.provisional(REPORT) == IntervalSet([hours(20, 24)])
 
@@ -112,7 +114,9 @@ async def test_what_is_held_and_what_is_fetched_are_one_partition():
 async def test_what_was_asked_again_is_as_new_as_its_answer_whatever_is_held_beside_it():
     vendor = ScriptedVendor(flat(10), watermark=20)
     old = MONDAY + 7 * HOUR
-    held = Held(IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, old)
+    held = HeldRows(
+        IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, old
+    )
     partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
     assert isinstance(partition, FetchedPartition)
     assert partition.fetched_at == MONDAY + 2000 * HOUR
@@ -122,7 +126,7 @@ async def test_fresh_provisional_figures_that_were_not_asked_again_stay_provisio
     """What was learned of the watermark since says nothing of rows that were read before it."""
     vendor = ScriptedVendor(flat(10), watermark=24)
     old = MONDAY + 7 * HOUR
-    held = Held(
+    held = HeldRows(
         IntervalSet([hours(0, 8)]),
         IntervalSet([hours(6, 8)]),
         Rows.of(vendor.rows(hours(0, 8))),

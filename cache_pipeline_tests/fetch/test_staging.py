@@ -7,14 +7,14 @@ import pytest
 
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.fetch.staging import Staging, StagingReplaced, StagingUnwritable
-from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
+from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, REPORT, ScriptedVendor, flat, hours
 
 SERIES = Series(REPORT)
-CHUNK = JudgedChunk(hours(0, 24), 240.0, Source.declaration, 240, Verdict.whole, 3, 0.5, MONDAY + 24 * HOUR)
+CHUNK = ChunkResult(hours(0, 24), 240.0, ExpectationSource.declaration, 240, Verdict.whole, 3, 0.5, MONDAY + 24 * HOUR)
 TABLE = ScriptedVendor(flat(10)).rows(hours(0, 24))
 PARTITION = FetchedPartition(
     key="2026-01-05",
@@ -22,7 +22,7 @@ PARTITION = FetchedPartition(
     rows=Rows.of(TABLE),
     watermark=MONDAY + 24 * HOUR,
     fetched_at=MONDAY + 25 * HOUR,
-    chunks=(CHUNK, replace(CHUNK, verdict=Verdict.truncated, source=Source.history)),
+    chunks=(CHUNK, replace(CHUNK, verdict=Verdict.truncated, source=ExpectationSource.history)),
     not_asked_again=IntervalSet([hours(3, 4), hours(6, 8)]),
 )
 

@@ -1,7 +1,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from cache_pipeline.fetch.write_events import Kept
+from cache_pipeline.fetch.write_events import RowsStored
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline_tests.world import REPORT, OpenWorld
@@ -10,7 +10,7 @@ MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 
 
 async def test_what_was_written_to_history_is_told_once_and_what_history_held_is_not(open_world: OpenWorld):
-    heard: list[tuple[Report, Kept]] = []
+    heard: list[tuple[Report, RowsStored]] = []
     async with open_world() as world:
         service = replace(world.service, on_keep=lambda report, kept: heard.extend((report, each) for each in kept))
         await service.answer(REPORT, MONDAY)

@@ -11,7 +11,7 @@ import yaml
 
 from cache_pipeline import bootstrap as engine
 from cache_pipeline.orchestration.dagster_compat import write_events_in_batches
-from cache_pipeline.upstream.polling import Guide
+from cache_pipeline.upstream.polling import GuideSchedule
 from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declared, declared_by_job
 
 
@@ -25,7 +25,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
     for name, value in made.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(engine, "Guide", partial(Guide, first=0.02, cap=0.15))
+    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first=0.02, cap=0.15))
     return monkeypatch
 
 

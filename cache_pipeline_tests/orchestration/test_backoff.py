@@ -6,28 +6,28 @@ import dagster as dg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, Tried, is_due, tried_before
+from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, PastAttempts, is_due, read_past_attempts
 from cache_pipeline.orchestration.partitions import range_tags
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def test_what_was_never_asked_for_is_due_and_what_is_being_fetched_is_not() -> None:
-    assert is_due(Tried(), NOW)
-    assert not is_due(Tried(goes_on=True), NOW)
+    assert is_due(PastAttempts(), NOW)
+    assert not is_due(PastAttempts(goes_on=True), NOW)
 
 
 @given(st.integers(1, 7), st.integers(0, 200))
 def test_each_wait_is_twice_as_long_as_the_one_before(failures: int, hours: int) -> None:
     failed = tuple(NOW - timedelta(hours=hours + 500 * number) for number in range(failures))
-    assert is_due(Tried(failed_at=failed), NOW) is (hours >= 2 ** (failures - 1))
+    assert is_due(PastAttempts(failed_at=failed), NOW) is (hours >= 2 ** (failures - 1))
 
 
 def test_asked_every_minute_for_a_year_what_always_fails_is_run_eight_times() -> None:
     failed: list[datetime] = []
     for minute in range(0, 365 * 24 * 60, 15):
         now = NOW + timedelta(minutes=minute)
-        if is_due(Tried(failed_at=tuple(failed)), now):
+        if is_due(PastAttempts(failed_at=tuple(failed)), now):
             failed.append(now)
     assert len(failed) == 8
     assert failed[-1] - failed[0] < timedelta(days=6)
@@ -46,12 +46,12 @@ def test_the_runs_of_one_sensor_for_one_range_are_told_from_all_others(instance:
     run(dg.DagsterRunStatus.SUCCESS)
     run(dg.DagsterRunStatus.STARTED, sensor="b")
     run(dg.DagsterRunStatus.FAILURE, first="2024-06-11")
-    assert tried_before(instance, "a", "some_job", "2024-06-10") == Tried(), "a success begins anew"
+    assert read_past_attempts(instance, "a", "some_job", "2024-06-10") == PastAttempts(), "a success begins anew"
     run(dg.DagsterRunStatus.CANCELED)
     run(dg.DagsterRunStatus.FAILURE)
-    tried = tried_before(instance, "a", "some_job", "2024-06-10")
+    tried = read_past_attempts(instance, "a", "some_job", "2024-06-10")
     assert (len(tried.failed_at), tried.goes_on) == (2, False)
     assert all(datetime.now(UTC) - at < timedelta(minutes=5) for at in tried.failed_at)
     run(dg.DagsterRunStatus.STARTED)
-    assert tried_before(instance, "a", "some_job", "2024-06-10").goes_on
-    assert tried_before(instance, "a", "another_job", "2024-06-10") == Tried()
+    assert read_past_attempts(instance, "a", "some_job", "2024-06-10").goes_on
+    assert read_past_attempts(instance, "a", "another_job", "2024-06-10") == PastAttempts()

@@ -10,7 +10,7 @@ from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.metadata import chunk_sentence, chunk_table, partition_metadata
 from cache_pipeline.orchestration.staged_checks import find_complete, find_schema, find_watermark
-from cache_pipeline.query.completeness import JudgedChunk, Source, Verdict
+from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
@@ -44,12 +44,12 @@ def _chunk(
     interval: Interval = DAY,
     watermark: datetime = FETCHED_AT,
     calls: int = 1,
-) -> JudgedChunk:
-    return JudgedChunk(interval, 72.0, Source.declaration, got, verdict, calls, 1.25, watermark)
+) -> ChunkResult:
+    return ChunkResult(interval, 72.0, ExpectationSource.declaration, got, verdict, calls, 1.25, watermark)
 
 
 def _partition(
-    rows: pa.Table | None = None, *chunks: JudgedChunk, watermark: datetime = FETCHED_AT
+    rows: pa.Table | None = None, *chunks: ChunkResult, watermark: datetime = FETCHED_AT
 ) -> FetchedPartition:
     return FetchedPartition(
         "2024-06-10", DAY, Rows.of(_rows() if rows is None else rows), watermark, FETCHED_AT, chunks or (_chunk(),)

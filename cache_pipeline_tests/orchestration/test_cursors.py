@@ -4,26 +4,26 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cache_pipeline.orchestration.cursors import Passed
+from cache_pipeline.orchestration.cursors import AllPassedCursor
 
 REPORTS = {f"report_{number}": number for number in range(120)}
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 LATEST = dict.fromkeys(REPORTS, "7:SUCCEEDED")
 
 
-def _all_passed() -> Passed:
-    passed = Passed()
+def _all_passed() -> AllPassedCursor:
+    passed = AllPassedCursor()
     for name in REPORTS:
         passed.note(name, LATEST[name])
     return passed
 
 
 def test_a_report_that_was_never_checked_is_not_looked_at() -> None:
-    assert list(Passed().to_look_at(REPORTS, {"report_5": "1:FAILED"}, NOW)) == [5]
+    assert list(AllPassedCursor().to_look_at(REPORTS, {"report_5": "1:FAILED"}, NOW)) == [5]
 
 
 def test_what_passed_is_looked_at_again_as_soon_as_something_was_checked_or_a_check_has_ended() -> None:
-    passed = Passed.read(_all_passed().written())
+    passed = AllPassedCursor.read(_all_passed().written())
     at_rest = set(passed.to_look_at(REPORTS, LATEST, NOW))
     changed = set(passed.to_look_at(REPORTS, LATEST | {"report_7": "8:FAILED", "report_8": "7:FAILED"}, NOW))
     assert len(at_rest) == 2
@@ -40,4 +40,4 @@ def test_within_an_hour_every_report_is_looked_at_whatever_was_noted() -> None:
 
 @pytest.mark.parametrize("cursor", [None, "", "not json", "[1]", '"text"'])
 def test_a_cursor_of_another_version_is_forgotten(cursor: str | None) -> None:
-    assert len(list(Passed.read(cursor).to_look_at(REPORTS, LATEST, NOW))) == 120
+    assert len(list(AllPassedCursor.read(cursor).to_look_at(REPORTS, LATEST, NOW))) == 120

@@ -12,7 +12,7 @@ from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.orchestration.drift_check import finding_of
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import range_tags
-from cache_pipeline.query.drift import Compared
+from cache_pipeline.query.drift import Comparison
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
@@ -123,9 +123,9 @@ def test_the_farthest_off_is_named_first_in_the_reports_own_time() -> None:
     start = datetime(2024, 6, 10, 8, tzinfo=UTC)
     hours = [Interval(start + timedelta(hours=hour), start + timedelta(hours=hour + 1)) for hour in range(3)]
     compared = [
-        Compared(hours[0], 40.0, 4, 100.0, 50.0, 150.0),
-        Compared(hours[1], 900.0, 4, 100.0, 50.0, 150.0),
-        Compared(hours[2], 5.0, 1),
+        Comparison(hours[0], 40.0, 4, 100.0, 50.0, 150.0),
+        Comparison(hours[1], 900.0, 4, 100.0, 50.0, 150.0),
+        Comparison(hours[2], 5.0, 1),
     ]
     assert finding_of(compared, report).problem == (
         "2 of 2 differ from comparable ones, Mon 2024-06-10 11:00 most: 900, where 100 is usual and 50 to 150 would pass"

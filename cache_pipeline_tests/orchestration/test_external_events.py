@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from cache_pipeline.bootstrap import open_service
-from cache_pipeline.fetch.write_events import OnKeep
+from cache_pipeline.fetch.write_events import OnStored
 from cache_pipeline.orchestration.external_events import dagster_record
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.settings import read_settings
@@ -16,7 +16,7 @@ from cache_pipeline_tests.orchestration.workbench import Bench, materialized
 DAY = "2024-06-10"
 
 
-def _answer(bench: Bench, on_keep: OnKeep, *intervals: Interval) -> None:
+def _answer(bench: Bench, on_keep: OnStored, *intervals: Interval) -> None:
     async def answer() -> None:
         async with open_service(read_settings(), on_keep) as service:
             for interval in intervals:

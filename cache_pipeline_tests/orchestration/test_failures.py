@@ -15,7 +15,7 @@ from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.settings import SettingsError
 from cache_pipeline.storage.postgres.history import HistoryUnavailable
-from cache_pipeline.upstream.errors import JobFailed, LoginRefused, UpstreamRefused, UpstreamUnreachable
+from cache_pipeline.upstream.errors import LoginRefused, UpstreamJobFailed, UpstreamRefused, UpstreamUnreachable
 from cache_pipeline_tests.orchestration.workbench import (
     STAGED_CHECKS,
     TIERS,
@@ -272,7 +272,7 @@ def test_a_data_folder_that_cannot_be_written_is_named(
         (LoginRefused(client_ids=["alpha"], login_url="https://login.invalid", reason="no"), False),
         (UpstreamRefused(status=400, method="POST", path="/x"), False),
         (UpstreamUnreachable(host="vendor.invalid", reason="timed out"), True),
-        (JobFailed("job-1", "the vendor gave no reason"), True),
+        (UpstreamJobFailed("job-1", "the vendor gave no reason"), True),
         (HistoryUnavailable("PostgreSQL at localhost cannot be reached"), True),
     ],
 )

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from cache_pipeline.orchestration import open_partitions_check as inventory_check
 from cache_pipeline.orchestration.open_partitions import (
-    Left,
-    Seen,
-    Standing,
-    Trouble,
+    OpenPartition,
+    PartitionProblem,
+    PartitionState,
+    ReportSnapshot,
     digest,
     evaluation_of,
-    what_is_left,
+    find_open_partitions,
 )
 from cache_pipeline.orchestration.partitions import range_tags
 from cache_pipeline.orchestration.resources import EngineResource
@@ -26,14 +26,16 @@ from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declar
 
 KEYS = ["a", "b", "c", "d", "e"]
 HISTORY = dg.AssetKey(["history", "calls"])
-LEFT = st.builds(Left, st.sampled_from(KEYS), st.sampled_from(Standing), st.text(max_size=5), st.integers(0, 9))
+LEFT = st.builds(
+    OpenPartition, st.sampled_from(KEYS), st.sampled_from(PartitionState), st.text(max_size=5), st.integers(0, 9)
+)
 
 
 def test_each_partition_stands_once_by_its_gravest_trouble_in_order_of_time() -> None:
-    left = what_is_left(
+    left = find_open_partitions(
         KEYS,
-        incomplete={"d": Trouble("too few rows", 2)},
-        failed={"d": Trouble("the run failed", 5), "a": Trouble("refused", 1)},
+        incomplete={"d": PartitionProblem("too few rows", 2)},
+        failed={"d": PartitionProblem("the run failed", 5), "a": PartitionProblem("refused", 1)},
         unpublished=["a", "c"],
         provisional=["c", "e", "a"],
     )
@@ -46,18 +48,20 @@ def test_each_partition_stands_once_by_its_gravest_trouble_in_order_of_time() ->
 
 
 def test_only_figures_that_time_alone_makes_final_leave_the_check_passed() -> None:
-    provisional = Left("e", Standing.provisional, "", 0)
+    provisional = OpenPartition("e", PartitionState.provisional, "", 0)
     passed = evaluation_of(HISTORY, "nothing_left", [provisional])
     assert (passed.passed, passed.description, passed.metadata["provisional"].value) == (True, "1 provisional", 1)
-    failed = evaluation_of(HISTORY, "nothing_left", [provisional, Left("f", Standing.failed, "refused", 3)])
+    failed = evaluation_of(
+        HISTORY, "nothing_left", [provisional, OpenPartition("f", PartitionState.failed, "refused", 3)]
+    )
     assert (failed.passed, failed.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert failed.description == "1 failed, 1 provisional; f: refused"
     assert evaluation_of(HISTORY, "nothing_left", []).description == "nothing is left"
 
 
 def test_a_long_inventory_shows_the_gravest_and_counts_all() -> None:
-    many = [Left(str(number), Standing.provisional, "", 0) for number in range(5000)]
-    found = evaluation_of(HISTORY, "nothing_left", [*many, Left("x", Standing.incomplete, "short", 3)])
+    many = [OpenPartition(str(number), PartitionState.provisional, "", 0) for number in range(5000)]
+    found = evaluation_of(HISTORY, "nothing_left", [*many, OpenPartition("x", PartitionState.incomplete, "short", 3)])
     table = found.metadata["left"]
     assert isinstance(table, dg.TableMetadataValue)
     assert len(table.records) == 200
@@ -66,13 +70,15 @@ def test_a_long_inventory_shows_the_gravest_and_counts_all() -> None:
 
 
 @given(st.lists(LEFT, max_size=4, unique=True), st.lists(LEFT, max_size=4, unique=True))
-def test_the_digest_differs_exactly_where_what_is_left_does(one: list[Left], other: list[Left]) -> None:
+def test_the_digest_differs_exactly_where_what_is_left_does(
+    one: list[OpenPartition], other: list[OpenPartition]
+) -> None:
     assert (digest(one) == digest(other)) is (set(one) == set(other))
 
 
 @given(st.sets(st.text(min_size=1, max_size=3), min_size=1, max_size=20), st.integers(1, 7))
 def test_every_report_has_its_turn_once_before_any_has_it_again(names: set[str], at_most: int) -> None:
-    seen, turns = Seen(), list[str]()
+    seen, turns = ReportSnapshot(), list[str]()
     while len(turns) < len(names):
         turn = seen.turn(names, min(at_most, len(names) - len(turns)))
         assert 0 < len(turn) <= at_most
@@ -80,7 +86,7 @@ def test_every_report_has_its_turn_once_before_any_has_it_again(names: set[str],
             seen = seen.after(name, "x")
         turns += turn
     assert sorted(turns) == sorted(names)
-    assert Seen.read(seen.written()) == seen
+    assert ReportSnapshot.read(seen.written()) == seen
 
 
 DAYS = ["2024-06-10", "2024-06-11", "2024-06-12"]

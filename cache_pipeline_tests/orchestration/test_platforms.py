@@ -11,7 +11,7 @@ import dagster as dg
 import httpx
 import pytest
 
-from cache_pipeline.bootstrap import edge_tier, migrate_history, report_columns, review
+from cache_pipeline.bootstrap import edge_tier, migrate_history, report_columns, review_declaration
 from cache_pipeline.query.declarations import read_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
@@ -61,7 +61,7 @@ def _world(patch: pytest.MonkeyPatch, folder: Path) -> Generator[httpx.Client]:
 
 def _backfilled(folder: Path, admin: httpx.Client, declaration: dict[str, Any]) -> Report:
     write_reports(folder / "reports", [declaration])
-    report = read_report(folder / "reports" / f"{declaration['report']}.yaml", review)
+    report = read_report(folder / "reports" / f"{declaration['report']}.yaml", review_declaration)
     migrate_history(read_settings(), {report.report: report})
     with dg.DagsterInstance.ephemeral() as instance:
         bench = Bench(report, admin, folder / "data")

@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from cache_pipeline.api.app import create_app
-from cache_pipeline.orchestration.decisions import fetched_ahead, missed_by_partition, proposals
+from cache_pipeline.orchestration.decisions import missed_by_partition, prefetch_candidates, prefetch_proposals
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.redis.demand import Demand, DemandCounter
@@ -37,18 +37,21 @@ def test_what_was_asked_in_vain_counts_for_every_partition_that_it_touches() -> 
 def test_partitions_at_the_threshold_are_fetched_ahead_but_for_those_that_are_final() -> None:
     demands = [asked("2026-01-05T00:00Z/2026-01-07T00:00Z", 5), asked("2026-01-07T00:00Z/2026-01-08T00:00Z", 4)]
     held = Coverage(complete=IntervalSet([DAYS["2026-01-05"]]))
-    found = fetched_ahead(report_of(ask_ahead_after=5), demands, DAYS, held, at_most=3)
+    found = prefetch_candidates(report_of(ask_ahead_after=5), demands, DAYS, held, at_most=3)
     assert [(each.key, each.missed) for each in found] == [("2026-01-06", 5)]
-    assert fetched_ahead(report_of(), demands, DAYS, held, at_most=3) == []
-    assert len(fetched_ahead(report_of(ask_ahead_after=1), demands, DAYS, Coverage(), at_most=2)) == 2
+    assert prefetch_candidates(report_of(), demands, DAYS, held, at_most=3) == []
+    assert len(prefetch_candidates(report_of(ask_ahead_after=1), demands, DAYS, Coverage(), at_most=2)) == 2
 
 
 def test_a_report_without_a_threshold_is_proposed_and_so_is_a_query_of_no_report() -> None:
     reports = {"queue_hour": report_of(), "keen": report_of(report="keen", ask_ahead_after=3)}
     interval = "2026-01-05T00:00Z/2026-01-06T00:00Z"
     demands = [asked(interval, 6), asked(interval, 5), asked(interval, 99, "keen"), asked(interval, 12, "adhoc")]
-    assert [(each.report, each.missed) for each in proposals(reports, demands)] == [("adhoc", 12), ("queue_hour", 11)]
-    assert "give it ask_ahead_after" in str(proposals(reports, demands)[1])
+    assert [(each.report, each.missed) for each in prefetch_proposals(reports, demands)] == [
+        ("adhoc", 12),
+        ("queue_hour", 11),
+    ]
+    assert "give it ask_ahead_after" in str(prefetch_proposals(reports, demands)[1])
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_the_sensor_asks_ahead_once_an_hour_for_what_dashboards_asked_in_vain(
     async def note(times: int) -> None:
         async with Redis.from_url(read_settings().required_redis_url()) as redis:
             counter = DemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC))
-            await counter.add([(Query(keen.series, keen.interval(day)), times, times)])
+            await counter.add([(CanonicalQuery(keen.series, keen.interval(day)), times, times)])
 
     def tick() -> list[dg.RunRequest]:
         sensor = keen.definitions().resolve_sensor_def("demand_sensor")

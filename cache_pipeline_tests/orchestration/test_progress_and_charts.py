@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.orchestration.metadata import bar_chart, partition_chart
-from cache_pipeline.orchestration.progress import Pace, duration
+from cache_pipeline.orchestration.progress import RunProgress, duration
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -23,7 +23,7 @@ def test_a_duration_is_told_as_people_say_it(seconds: float, told: str) -> None:
 
 def test_what_is_left_follows_from_what_was_done() -> None:
     now = 0.0
-    pace = Pace(100, lambda: now)
+    pace = RunProgress(100, lambda: now)
     now = 120.0
     assert pace.told(30) == "30 of 100 partitions in 2 min, about 5 min left"
     assert pace.told(31) is None, "a line for every tenth"
@@ -33,7 +33,7 @@ def test_what_is_left_follows_from_what_was_done() -> None:
 
 @given(st.integers(0, 5000))
 def test_a_run_of_any_length_tells_ten_lines_at_most_and_its_end(total: int) -> None:
-    pace = Pace(total, iter(range(10**6)).__next__)
+    pace = RunProgress(total, iter(range(10**6)).__next__)
     told = [line for done in range(1, total + 1) if (line := pace.told(done))]
     assert len(told) <= 10
     assert not total or told[-1].startswith(f"{total} of {total} ")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.orchestration import sensors
-from cache_pipeline.orchestration.decisions import Incomplete, due_again, latest_incomplete, smaller_chunks
+from cache_pipeline.orchestration.decisions import IncompletePartition, due_for_retry, halve_chunks, latest_incomplete
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declared, failures, materialized, recorded
@@ -34,15 +34,15 @@ WAIT = timedelta(minutes=5)
 def test_each_attempt_asks_in_smaller_chunks_but_never_for_what_could_not_be_judged(
     granularity: str, chunk: str, ladder: list[str]
 ) -> None:
-    assert smaller_chunks(report_of(granularity=granularity, chunk=chunk)) == ladder
+    assert halve_chunks(report_of(granularity=granularity, chunk=chunk)) == ladder
 
 
 def test_the_vendor_is_left_alone_twice_as_long_each_time_and_then_for_good() -> None:
     report = report_of(granularity="PT15M", chunk="P1D")
 
     def due(attempts: int, minutes: float) -> list[str]:
-        failed = Incomplete("day", NOW - timedelta(minutes=minutes), attempts)
-        return [again.chunk for again in due_again(report, [failed], NOW, wait=WAIT, at_most=3)]
+        failed = IncompletePartition("day", NOW - timedelta(minutes=minutes), attempts)
+        return [again.chunk for again in due_for_retry(report, [failed], NOW, wait=WAIT, at_most=3)]
 
     assert [due(0, 4.9), due(0, 5), due(1, 9.9), due(1, 10)] == [[], ["PT1H"], [], ["PT30M"]]
     assert [due(2, 20), due(3, 10_000)] == [["PT30M"], []]
@@ -50,8 +50,8 @@ def test_the_vendor_is_left_alone_twice_as_long_each_time_and_then_for_good() ->
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), max_size=30), st.integers(0, 5))
 def test_a_tick_asks_for_a_few_and_each_failure_asks_once(known: list[tuple[int, int]], at_most: int) -> None:
-    failed = [Incomplete(str(number), NOW - timedelta(hours=age), 0) for number, age in dict(known).items()]
-    found = due_again(report_of(), failed, NOW, wait=WAIT, at_most=at_most)
+    failed = [IncompletePartition(str(number), NOW - timedelta(hours=age), 0) for number, age in dict(known).items()]
+    found = due_for_retry(report_of(), failed, NOW, wait=WAIT, at_most=at_most)
     assert len(found) <= at_most
     assert len({(again.key, again.seen, again.attempt) for again in found}) == len(found)
 
@@ -61,10 +61,10 @@ def test_a_check_that_passes_ends_the_count_and_runs_in_between_begin_none() -> 
         return NOW + timedelta(minutes=minute)
 
     told = [("a", at(1), False, 0), ("a", at(2), False, 1), ("a", at(3), False, 0), ("b", at(1), False, 2)]
-    assert latest_incomplete(told) == [Incomplete("a", at(3), 1), Incomplete("b", at(1), 2)]
-    assert latest_incomplete([*told, ("a", at(4), True, 0)]) == [Incomplete("b", at(1), 2)]
+    assert latest_incomplete(told) == [IncompletePartition("a", at(3), 1), IncompletePartition("b", at(1), 2)]
+    assert latest_incomplete([*told, ("a", at(4), True, 0)]) == [IncompletePartition("b", at(1), 2)]
     anew = latest_incomplete([*told, ("a", at(4), True, 0), ("a", at(5), False, 0)])
-    assert Incomplete("a", at(5), 0) in anew
+    assert IncompletePartition("a", at(5), 0) in anew
 
 
 DAY = "2024-06-10"

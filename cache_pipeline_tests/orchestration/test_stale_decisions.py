@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from cache_pipeline.orchestration.decisions import (
     StaleRange,
-    restated_ranges,
-    settled_ranges,
-    stale_ranges,
-    unpublished_ranges,
+    find_refetch_ranges,
+    find_settled_ranges,
+    find_stale_ranges,
+    find_unpublished_ranges,
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.storage.coverage import Coverage, Fetched
@@ -39,7 +39,7 @@ def _coverage(states: list[str], age: timedelta) -> Coverage:
 
 
 def _found(states: list[str], age: timedelta = timedelta(0), at_most: int = 100) -> list[StaleRange]:
-    return stale_ranges(_coverage(states, age), _partitions(len(states)), NOW, FRESHNESS, at_most=at_most)
+    return find_stale_ranges(_coverage(states, age), _partitions(len(states)), NOW, FRESHNESS, at_most=at_most)
 
 
 def _keys(found: StaleRange, count: int) -> list[str]:
@@ -64,7 +64,7 @@ def test_provisional_figures_are_stale_when_they_are_older_than_their_freshness(
 
 def test_a_partition_that_is_held_in_part_is_stale_as_a_whole() -> None:
     half = Interval(FIRST, FIRST + timedelta(hours=12))
-    found = stale_ranges(Coverage(IntervalSet([half])), _partitions(2), NOW, FRESHNESS, at_most=9)
+    found = find_stale_ranges(Coverage(IntervalSet([half])), _partitions(2), NOW, FRESHNESS, at_most=9)
     assert [(part.first, part.last) for part in found] == [("2025-06-01", "2025-06-02")]
 
 
@@ -73,7 +73,7 @@ def test_nothing_held_at_all_is_one_range() -> None:
 
 
 def test_no_partitions_need_nothing() -> None:
-    assert stale_ranges(Coverage(), {}, NOW, FRESHNESS, at_most=3) == []
+    assert find_stale_ranges(Coverage(), {}, NOW, FRESHNESS, at_most=3) == []
 
 
 def test_figures_fetched_anew_and_grown_old_again_are_another_request() -> None:
@@ -112,7 +112,7 @@ def test_a_hole_that_stays_is_asked_for_once_an_hour() -> None:
     """A run that failed is tried again, and ticks in between ask for nothing new."""
 
     def seen(after: timedelta) -> str:
-        return stale_ranges(Coverage(), _partitions(1), NOW + after, FRESHNESS, at_most=1)[0].seen
+        return find_stale_ranges(Coverage(), _partitions(1), NOW + after, FRESHNESS, at_most=1)[0].seen
 
     assert seen(timedelta(0)) == seen(timedelta(minutes=59))
     assert seen(timedelta(0)) != seen(timedelta(hours=1))
@@ -126,31 +126,31 @@ def test_provisional_partitions_that_the_watermark_has_passed_are_asked_once_mor
         watermark=hours["h2"].end,
     )
     day = timedelta(days=1)
-    (found,) = settled_ranges(held, hours, hours["h3"].end, day, at_most=3)
+    (found,) = find_settled_ranges(held, hours, hours["h3"].end, day, at_most=3)
     assert (found.first, found.last) == ("h1", "h2")
     later = hours["h3"].end + timedelta(hours=2)
-    (settled,) = settled_ranges(held, hours, later, timedelta(hours=1), at_most=3)
+    (settled,) = find_settled_ranges(held, hours, later, timedelta(hours=1), at_most=3)
     assert (settled.first, settled.last) == ("h1", "h3")
-    assert settled_ranges(Coverage(complete=held.complete), hours, later, day, at_most=3) == []
+    assert find_settled_ranges(Coverage(complete=held.complete), hours, later, day, at_most=3) == []
 
 
 def test_a_restatement_window_is_asked_for_once_in_each_period() -> None:
     hours = _hours(6)
     now, window, every = hours["h5"].end, timedelta(hours=3), timedelta(hours=12)
-    (found,) = restated_ranges(hours, now, window, every, at_most=3)
+    (found,) = find_refetch_ranges(hours, now, window, every, at_most=3)
     assert (found.first, found.last) == ("h3", "h5")
-    soon = restated_ranges(hours, now + timedelta(minutes=1), window, every, at_most=3)
+    soon = find_refetch_ranges(hours, now + timedelta(minutes=1), window, every, at_most=3)
     assert soon[0].seen == found.seen
-    assert restated_ranges(hours, now + every, window + every, every, at_most=3)[0].seen != found.seen
+    assert find_refetch_ranges(hours, now + every, window + every, every, at_most=3)[0].seen != found.seen
 
 
 def test_what_lies_staged_and_is_not_held_is_published_oldest_first_and_a_few_at_a_time() -> None:
     hours = _hours(8)
     held = Coverage(complete=IntervalSet([hours["h2"]]), provisional=IntervalSet([hours["h5"]]))
     staged = {key: span for key, span in hours.items() if key != "h7"}
-    found = unpublished_ranges(held, staged, list(hours), at_most=2)
+    found = find_unpublished_ranges(held, staged, list(hours), at_most=2)
     assert [(each.first, each.last) for each in found] == [("h0", "h1"), ("h3", "h4")]
-    assert unpublished_ranges(held, {}, list(hours), at_most=2) == []
+    assert find_unpublished_ranges(held, {}, list(hours), at_most=2) == []
 
 
 def _hours(number: int) -> dict[str, Interval]:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from cache_pipeline.query.calendar import (
     Step,
     buckets,
-    floor,
-    following,
+    floor_to_step,
     is_aligned,
     midnight,
+    next_boundary,
     pieces,
     split,
 )
@@ -102,26 +102,26 @@ def test_pieces_join_to_the_interval_and_are_cut_at_boundaries(start, length, zo
     assert (cut[0].start, cut[-1].end) == (interval.start, interval.end)
     for before, after in pairwise(cut):
         assert before.end == after.start
-        assert floor(after.start, step, zone) == after.start
-    assert all(floor(piece.end - timedelta(microseconds=1), step, zone) <= piece.start for piece in cut)
+        assert floor_to_step(after.start, step, zone) == after.start
+    assert all(floor_to_step(piece.end - timedelta(microseconds=1), step, zone) <= piece.start for piece in cut)
 
 
 @given(instants, zones, periods)
 def test_boundaries_are_fixed_points_and_follow_each_other(instant, zone, period):
     step = Step.parse(period)
-    boundary = floor(instant, step, zone)
-    assert boundary <= instant < following(boundary, step, zone)
-    assert floor(boundary, step, zone) == boundary
-    after = following(boundary, step, zone)
-    assert floor(after, step, zone) == after
-    assert floor(after - timedelta(microseconds=1), step, zone) == boundary
+    boundary = floor_to_step(instant, step, zone)
+    assert boundary <= instant < next_boundary(boundary, step, zone)
+    assert floor_to_step(boundary, step, zone) == boundary
+    after = next_boundary(boundary, step, zone)
+    assert floor_to_step(after, step, zone) == after
+    assert floor_to_step(after - timedelta(microseconds=1), step, zone) == boundary
 
 
 @given(instants, st.timedeltas(timedelta(0), timedelta(days=75)), zones, periods)
 def test_a_split_joins_to_the_interval_in_whole_buckets_and_ends_at_single_ones(instant, length, zone, period):
     granularity = Step.parse(period)
-    start = floor(instant, granularity, zone)
-    end = following(floor(start + length, granularity, zone), granularity, zone)
+    start = floor_to_step(instant, granularity, zone)
+    end = next_boundary(floor_to_step(start + length, granularity, zone), granularity, zone)
     interval = Interval(start, end)
     while True:
         parts = split(interval, granularity, zone)
@@ -189,9 +189,9 @@ def test_a_period_that_does_not_divide_its_day_week_or_year_is_refused(period):
 @given(instants, zones, periods, periods)
 def test_a_step_that_divides_another_has_all_its_boundaries(instant, zone, short, long):
     step, longer = Step.parse(short), Step.parse(long)
-    boundary = floor(instant, longer, zone)
+    boundary = floor_to_step(instant, longer, zone)
     if step.divides(longer):
-        assert floor(boundary, step, zone) == boundary
+        assert floor_to_step(boundary, step, zone) == boundary
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from cache_pipeline.query.calendar import Step, buckets
 from cache_pipeline.query.completeness import (
-    Density,
+    ChunkResult,
     Expectation,
-    JudgedChunk,
-    Lengths,
-    Source,
+    ExpectationSource,
+    RowDensity,
+    TruncationStats,
     Verdict,
     falls_short,
     final_buckets,
@@ -64,42 +64,44 @@ def test_a_tail_is_doubted_sooner_than_a_part_but_not_for_what_often_happens(got
 
 
 def test_nothing_known_means_no_expectation():
-    assert Density(BERLIN, None).expect(hours("2026-01-05/2026-01-06")) == Expectation(0.0, Source.none)
+    assert RowDensity(BERLIN, None).expect(hours("2026-01-05/2026-01-06")) == Expectation(0.0, ExpectationSource.none)
 
 
 def test_the_declaration_stands_where_history_is_silent():
-    assert Density(BERLIN, 24).expect(hours("2026-01-05/2026-01-06")) == Expectation(576.0, Source.declaration)
+    assert RowDensity(BERLIN, 24).expect(hours("2026-01-05/2026-01-06")) == Expectation(
+        576.0, ExpectationSource.declaration
+    )
 
 
 def test_history_knows_better_than_the_declaration():
-    density = Density(BERLIN, 24)
+    density = RowDensity(BERLIN, 24)
     density.learn(dict.fromkeys(hours("2026-01-05/2026-01-06"), 10))
-    assert density.expect(hours("2026-01-12/2026-01-13")) == Expectation(240.0, Source.history)
+    assert density.expect(hours("2026-01-12/2026-01-13")) == Expectation(240.0, ExpectationSource.history)
 
 
 def test_a_bucket_that_only_the_declaration_knows_makes_the_declaration_the_source():
-    density = Density(BERLIN, 24)
+    density = RowDensity(BERLIN, 24)
     density.learn({hour("2026-01-05T09:00"): 10})
     both = [hour("2026-01-12T09:00"), hour("2026-01-12T10:00")]
-    assert density.expect(both) == Expectation(34.0, Source.declaration)
+    assert density.expect(both) == Expectation(34.0, ExpectationSource.declaration)
 
 
 def test_a_bucket_nobody_knows_makes_the_whole_unknown():
-    density = Density(BERLIN, None)
+    density = RowDensity(BERLIN, None)
     density.learn({hour("2026-01-05T09:00"): 10})
-    assert density.expect([hour("2026-01-12T09:00"), hour("2026-01-12T10:00")]).source is Source.none
+    assert density.expect([hour("2026-01-12T09:00"), hour("2026-01-12T10:00")]).source is ExpectationSource.none
 
 
 def test_what_comparable_buckets_had_is_averaged_and_empty_ones_count_as_zero():
-    density = Density(BERLIN, 24)
+    density = RowDensity(BERLIN, 24)
     density.learn({hour("2026-01-05T03:00"): 0, hour("2026-01-12T03:00"): 3})
-    assert density.expect([hour("2026-01-19T03:00")]) == Expectation(1.5, Source.history)
+    assert density.expect([hour("2026-01-19T03:00")]) == Expectation(1.5, ExpectationSource.history)
     density.learn({hour("2026-01-19T04:00"): 0})
-    assert density.expect([hour("2026-01-26T04:00")]) == Expectation(0.0, Source.history)
+    assert density.expect([hour("2026-01-26T04:00")]) == Expectation(0.0, ExpectationSource.history)
 
 
 def test_a_weekday_knows_itself_best_then_its_kind_of_day():
-    density = Density(BERLIN, 24)
+    density = RowDensity(BERLIN, 24)
     density.learn({hour("2026-01-05T09:00"): 20, hour("2026-01-06T09:00"): 10})
     assert density.expect([hour("2026-01-12T09:00")]).rows == 20
     assert density.expect([hour("2026-01-13T09:00")]).rows == 10
@@ -107,13 +109,13 @@ def test_a_weekday_knows_itself_best_then_its_kind_of_day():
 
 
 def test_a_working_day_says_nothing_of_a_sunday():
-    density = Density(BERLIN, None)
+    density = RowDensity(BERLIN, None)
     density.learn({hour("2026-01-05T09:00"): 20})
-    assert density.expect([hour("2026-01-11T09:00")]).source is Source.none
+    assert density.expect([hour("2026-01-11T09:00")]).source is ExpectationSource.none
 
 
 def test_hours_are_compared_by_the_local_clock_across_a_clock_change():
-    density = Density(BERLIN, None)
+    density = RowDensity(BERLIN, None)
     density.learn({hour("2026-03-23T09:00"): 20})
     assert density.expect([hour("2026-03-30T09:00")]).rows == 20
 
@@ -125,15 +127,19 @@ def test_final_are_the_buckets_that_end_at_or_before_the_watermark():
     assert final_buckets(day, day[0].start) == []
 
 
-def judged(verdict: Verdict, got: int, length: int | None = None) -> JudgedChunk:
+def judged(verdict: Verdict, got: int, length: int | None = None) -> ChunkResult:
     day = Interval.parse("2026-01-05/2026-01-06", BERLIN)
-    return JudgedChunk(day, 10, Source.history, got, verdict, 3, 0.5, day.end, got if length is None else length)
+    return ChunkResult(
+        day, 10, ExpectationSource.history, got, verdict, 3, 0.5, day.end, got if length is None else length
+    )
 
 
 def test_lengths_are_learned_from_verdicts_and_limits_may_be_lowered_and_raised():
-    known = Lengths().after([judged(Verdict.whole, 1500), judged(Verdict.thin, 1200), judged(Verdict.unjudged, 9000)])
-    assert known == Lengths(1500, None)
+    known = TruncationStats().after(
+        [judged(Verdict.whole, 1500), judged(Verdict.thin, 1200), judged(Verdict.unjudged, 9000)]
+    )
+    assert known == TruncationStats(1500, None)
     lowered = known.after([judged(Verdict.truncated, 1400, 1450), judged(Verdict.truncated, 1449, 1460)])
-    assert lowered == Lengths(1449, 1450)
+    assert lowered == TruncationStats(1449, 1450)
     assert lowered.after([judged(Verdict.changed, 700), judged(Verdict.incomplete, 1450)]) == lowered
-    assert lowered.after([judged(Verdict.whole, 1451)]) == Lengths(1451, None)
+    assert lowered.after([judged(Verdict.whole, 1451)]) == TruncationStats(1451, None)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.bootstrap import review
+from cache_pipeline.bootstrap import review_declaration
 from cache_pipeline.query.declarations import DeclarationError, find_report, read_report, read_reports
 from cache_pipeline.query.errors import UnknownReport
 from cache_pipeline.query.report import Report
@@ -26,7 +26,7 @@ def line_of(path: Path, field: str) -> int:
 
 
 def test_the_reports_of_the_project_are_sound_and_in_order_of_name():
-    reports = read_reports(REPORTS, review)
+    reports = read_reports(REPORTS, review_declaration)
     assert list(reports) == ["conversation_day", "conversation_hour", "queue_day", "queue_interval"]
     assert all(name == report.report for name, report in reports.items())
 
@@ -152,7 +152,7 @@ def test_an_empty_or_absent_folder_is_told(tmp_path):
 def test_what_only_the_platform_knows_is_told_at_its_line_too(tmp_path, changes, field):
     path = write(tmp_path, **changes)
     with pytest.raises(DeclarationError) as refused:
-        read_report(path, review)
+        read_report(path, review_declaration)
     [mistake] = refused.value.mistakes
     assert (mistake.field, mistake.line) == (field, line_of(path, field))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.query.calendar import Step, midnight
-from cache_pipeline.query.drift import LEAST_COMPARABLE, Compared, by_step, compare, compared_step, drift_tolerance
+from cache_pipeline.query.drift import LEAST_COMPARABLE, Comparison, by_step, compare, compared_step, drift_tolerance
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline_tests.query.declared import FIELDS
@@ -28,7 +28,7 @@ def day(offset: int) -> Interval:
     return Interval(midnight(first, BERLIN), midnight(first + timedelta(days=1), BERLIN))
 
 
-def mondays(before: list[float], figure: float, tolerance: float = 0.5) -> Compared:
+def mondays(before: list[float], figure: float, tolerance: float = 0.5) -> Comparison:
     """One Monday held against those of the weeks before it."""
     weeks = {day(-7 * (number + 1)): value for number, value in enumerate(before)}
     (found,) = compare([day(0)], {**weeks, day(0): figure}, BERLIN, tolerance)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.series import Query, Series
+from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline_tests.query.declared import declared
 
 DAY = Interval.parse("2023-10-01T00:00:00Z/2023-10-02T00:00:00Z")
@@ -23,7 +23,7 @@ FILTERS: dict[str, Any] = {
 
 
 def key(tenant: str = "default", interval: Interval = DAY, **changes: Any) -> str:
-    return Query(Series(declared(**changes), tenant), interval).key("5s")
+    return CanonicalQuery(Series(declared(**changes), tenant), interval).key("5s")
 
 
 def shuffled(values: list[Any], chance: random.Random) -> list[Any]:

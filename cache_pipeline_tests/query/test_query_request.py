@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 from cache_pipeline.query.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.query_request import AS_DECLARED, Narrowing, RequestedQuery, requested
+from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
-from cache_pipeline.vendors.genesys.adapter import Genesys
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.query.declared import declared
 
 REPORT = declared(granularity="PT15M")
 DAY = "2026-01-05/2026-01-06"
 
 
-def ask(report: Report = REPORT, interval: str | Interval = DAY, **changes: Any) -> RequestedQuery:
+def ask(report: Report = REPORT, interval: str | Interval = DAY, **changes: Any) -> QueryRequest:
     if "filters" in changes:
         changes["filters"] = Filter.read(changes["filters"])
-    columns = (Genesys if report.platform == "genesys" else ReportData).columns(report)
-    return requested(report, interval, Narrowing(**changes), columns)
+    columns = (GenesysAdapter if report.platform == "genesys" else ReportDataAdapter).columns(report)
+    return resolve_request(report, interval, QueryOverrides(**changes), columns)
 
 
 def only(dimension: str, *values: str | None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def test_what_says_nothing_else_is_the_report_itself():
         time_zone="Europe/Berlin", filters={"type": "or"},
     )  # fmt: skip
     assert not spelled.is_narrowed
-    assert spelled == requested(REPORT, Interval.parse(DAY, REPORT.zone), AS_DECLARED, ())
+    assert spelled == resolve_request(REPORT, Interval.parse(DAY, REPORT.zone), NO_OVERRIDES, ())
 
 
 def test_ends_without_an_offset_and_durations_are_read_in_the_zone_that_is_asked_for():
@@ -71,7 +71,7 @@ def test_every_spelling_of_a_narrowed_question_has_one_key(chance):
         ),
     )  # fmt: skip
     exact = declared(granularity="PT1H", group_by=["queueId"], metrics=["offered"], filters=only("queueId", "a", "b"))
-    assert found.key("t", "5s") == requested(exact, "2026-01-05/P2D", AS_DECLARED, ()).key("t", "5s")
+    assert found.key("t", "5s") == resolve_request(exact, "2026-01-05/P2D", NO_OVERRIDES, ()).key("t", "5s")
 
 
 @pytest.mark.parametrize(

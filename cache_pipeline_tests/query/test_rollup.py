@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from cache_pipeline.query.calendar import pieces
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.query_request import Narrowing, requested
+from cache_pipeline.query.query_request import QueryOverrides, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import roll_up
-from cache_pipeline.query.schema import arrow_schema, in_order, rows_to_table, rows_within
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.query.schema import arrow_schema, rows_to_table, rows_within, sort_rows
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.query.declared import declared
 
 REPORT = declared(
@@ -30,7 +30,7 @@ REPORT = declared(
 #: Two days of which the clock change makes the second 23 hours long, in Berlin.
 SPAN = Interval.parse("2026-03-28/2026-03-30", REPORT.zone)
 BUCKETS = pieces(SPAN, REPORT.step, REPORT.zone)
-SCHEMA = arrow_schema(Genesys.columns(REPORT))
+SCHEMA = arrow_schema(GenesysAdapter.columns(REPORT))
 
 values = st.integers(0, 1000)
 groups = st.tuples(st.sampled_from(["q1", "q2", None]), st.sampled_from(["voice", "chat", None]))
@@ -39,7 +39,7 @@ groups = st.tuples(st.sampled_from(["q1", "q2", None]), st.sampled_from(["voice"
 @st.composite
 def tables(draw: st.DrawFn) -> pa.Table:
     found = draw(st.dictionaries(st.tuples(st.sampled_from(BUCKETS), groups), values, max_size=40))
-    return in_order(rows_to_table([_row(*key, value) for key, value in found.items()], SCHEMA))
+    return sort_rows(rows_to_table([_row(*key, value) for key, value in found.items()], SCHEMA))
 
 
 def _row(bucket: Interval, group: tuple[str | None, str | None], value: int) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def _row(bucket: Interval, group: tuple[str | None, str | None], value: int) -> 
 
 
 def rolled(rows: pa.Table, interval: Interval = SPAN, source: Report = REPORT, **narrowing: Any) -> pa.Table:
-    wanted = requested(source, interval, Narrowing(**narrowing), Genesys.columns(source))
+    wanted = resolve_request(source, interval, QueryOverrides(**narrowing), GenesysAdapter.columns(source))
     asked = wanted.asked
-    return roll_up(rows_within(rows, interval), source, asked, Genesys.columns(asked), wanted.interval)
+    return roll_up(rows_within(rows, interval), source, asked, GenesysAdapter.columns(asked), wanted.interval)
 
 
 narrowings = st.fixed_dictionaries(
@@ -84,9 +84,9 @@ narrowings = st.fixed_dictionaries(
 
 def by_hand(rows: pa.Table, interval: Interval, narrowing: dict[str, Any]) -> dict[tuple[Any, ...], list[Any]]:
     """The same by plain Python: bucket and group to figures."""
-    asked = requested(REPORT, interval, Narrowing(**narrowing), Genesys.columns(REPORT)).asked
+    asked = resolve_request(REPORT, interval, QueryOverrides(**narrowing), GenesysAdapter.columns(REPORT)).asked
     figures = [
-        name for name in arrow_schema(Genesys.columns(asked)).names[2:] if name not in ("queue_id", "media_type")
+        name for name in arrow_schema(GenesysAdapter.columns(asked)).names[2:] if name not in ("queue_id", "media_type")
     ]
     found: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows.to_pylist():
@@ -122,7 +122,7 @@ def test_the_roll_up_of_parts_together_is_the_roll_up_of_the_whole(
 ):
     parts = [first, Interval(first.end, SPAN.end)]
     together = pa.concat_tables([rolled(rows, part, **narrowing) for part in parts])
-    assert in_order(together).equals(rolled(rows, **narrowing))
+    assert sort_rows(together).equals(rolled(rows, **narrowing))
 
 
 @given(tables(), st.sampled_from(["PT1H", "PT6H"]), st.sampled_from([(), ("queueId",)]))
@@ -141,7 +141,7 @@ def test_a_roll_up_of_a_roll_up_is_the_roll_up(rows: pa.Table, between: str, gro
 @given(tables())
 def test_split_then_merge_is_the_identity(rows: pa.Table):
     parts = [rows_within(rows, part) for part in pieces(SPAN, REPORT.step, REPORT.zone)[::-1]]
-    assert in_order(pa.concat_tables(parts)).equals(rows)
+    assert sort_rows(pa.concat_tables(parts)).equals(rows)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_local_day_adds_up_the_quarters_that_the_clocks_give_it(zone: str, fir
     )  # fmt: skip
     day = Interval.parse(f"{first}/P1D", report.zone)
     around = Interval(day.start - timedelta(days=1), day.end + timedelta(days=1))
-    schema = arrow_schema(Genesys.columns(report))
+    schema = arrow_schema(GenesysAdapter.columns(report))
     rows = rows_to_table(
         [
             {"interval_start": bucket.start, "interval_end": bucket.end, "n_offered": 1}

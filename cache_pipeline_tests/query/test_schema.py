@@ -7,21 +7,21 @@ import pytest
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import (
     Column,
-    Kind,
+    ColumnKind,
     SchemaMismatch,
     arrow_schema,
-    in_order,
     rows_to_table,
     rows_within,
     snake_case,
+    sort_rows,
 )
 
 COLUMNS = (
-    Column("media_type", Kind.dimension, nullable=True),
-    Column("queue_id", Kind.dimension, nullable=True),
-    Column("offered", Kind.integer),
-    Column("share", Kind.number),
-    Column("longest", Kind.number, nullable=True),
+    Column("media_type", ColumnKind.dimension, nullable=True),
+    Column("queue_id", ColumnKind.dimension, nullable=True),
+    Column("offered", ColumnKind.integer),
+    Column("share", ColumnKind.number),
+    Column("longest", ColumnKind.number, nullable=True),
 )
 SCHEMA = arrow_schema(COLUMNS)
 START = datetime(2026, 1, 5, 8, tzinfo=UTC)
@@ -101,7 +101,7 @@ def test_rows_within_keeps_those_whose_bucket_starts_inside():
 def test_equal_answers_are_equal_tables_whatever_the_order_of_rows_and_pages():
     rows = [row(queue_id=queue, media_type=media) for queue in ("q2", None, "q1") for media in ("voice", None)]
     there, back = table(*rows), pa.concat_tables([table(*rows[:2:-1]), table(*rows[2::-1])])
-    assert in_order(there).equals(in_order(back))
+    assert sort_rows(there).equals(sort_rows(back))
 
 
 @pytest.mark.parametrize(

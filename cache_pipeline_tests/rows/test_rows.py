@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.schema import SchemaMismatch, in_order, rows_within
+from cache_pipeline.query.schema import SchemaMismatch, rows_within, sort_rows
 from cache_pipeline.rows import spool as spooling
-from cache_pipeline.rows.digest import Tally, row_hashes, tally_by_bucket
+from cache_pipeline.rows.digest import RowTally, row_hashes, tally_by_bucket
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool, SpoolUnwritable
 from cache_pipeline_tests.query.test_schema import HOUR, SCHEMA, START, row, table
@@ -57,11 +57,11 @@ def test_rows_are_what_was_put_in_whether_held_or_filed_cut_or_joined(rows, page
         kept = spooled(rows, page, held_bytes)
     whole = table(*rows)
     assert kept.num_rows == len(rows)
-    assert in_order(kept.table()).equals(in_order(whole))
+    assert sort_rows(kept.table()).equals(sort_rows(whole))
     assert kept.table().equals(kept.reader().read_all()), "they can be read as often as wanted"
     assert kept.tallies == tally_by_bucket(whole)
     inside = kept.within(hours(*cut))
-    assert in_order(inside.table()).equals(in_order(rows_within(whole, hours(*cut))))
+    assert sort_rows(inside.table()).equals(sort_rows(rows_within(whole, hours(*cut))))
     assert inside.num_rows == inside.table().num_rows
     assert inside.tallies == tally_by_bucket(inside.table())
     parts = [part for part in (hours(0, cut[0]) if cut[0] else None, hours(*cut), hours(cut[1], 7)) if part]
@@ -157,7 +157,7 @@ def test_a_value_has_the_same_hash_in_every_batch(rows):
 
 
 def test_sums_of_tallies_wrap_and_empty_is_neutral():
-    top = Tally(1, 2**64 - 1, 2**64 - 1)
-    assert top + top == Tally(2, 2**64 - 2, 2**64 - 2)
-    assert top + Tally() == top
+    top = RowTally(1, 2**64 - 1, 2**64 - 1)
+    assert top + top == RowTally(2, 2**64 - 2, 2**64 - 2)
+    assert top + RowTally() == top
     assert tally_by_bucket(table()) == {}

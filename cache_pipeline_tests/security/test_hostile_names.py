@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cache_pipeline.bootstrap import report_columns, review
+from cache_pipeline.bootstrap import report_columns, review_declaration
 from cache_pipeline.query.declarations import DeclarationError, read_report
 from cache_pipeline.query.interval import IntervalSet
-from cache_pipeline.query.schema import arrow_schema, in_order, rows_to_table
+from cache_pipeline.query.schema import arrow_schema, rows_to_table, sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Fetched
@@ -64,7 +64,7 @@ def declared_as(**changes):
         fields = {**FIELDS, "time_zone": "UTC", "volume_metric": None, **changes}
         path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
         try:
-            return read_report(path, review)
+            return read_report(path, review_declaration)
         except DeclarationError:
             return None
 
@@ -109,7 +109,7 @@ def test_names_and_values_are_kept_as_they_are_or_refused(database, dimension, m
                     fetched=(Fetched(IntervalSet([INTERVAL]), NOW),),
                 )
             )
-            assert history.read(series, INTERVAL, columns).equals(in_order(rows))
+            assert history.read(series, INTERVAL, columns).equals(sort_rows(rows))
         assert connection.execute(TABLES).fetchall() == sorted([*before, ("history", "queue_hour")])
         assert connection.execute("SELECT answer FROM public.innocent").fetchall() == [(42,)]
 
@@ -135,4 +135,4 @@ def test_a_column_that_no_table_can_have_is_named(tmp_path, changes, told):
     path = tmp_path / "report.yaml"
     path.write_text(json.dumps({**FIELDS, "volume_metric": FIELDS["metrics"][0], **changes} | {"volume_metric": None}))
     with pytest.raises(DeclarationError, match=told):
-        read_report(path, review)
+        read_report(path, review_declaration)

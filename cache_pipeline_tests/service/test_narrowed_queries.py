@@ -10,8 +10,8 @@ import pytest
 from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.query_request import Narrowing
-from cache_pipeline.service.planner import Cost, Source
+from cache_pipeline.query.query_request import QueryOverrides
+from cache_pipeline.service.planner import AnswerSource, Cost
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.world import NOON, OpenWorld
 
@@ -28,7 +28,7 @@ async def test_fewer_dimensions_and_longer_buckets_are_the_vendors_own_figures_f
         before = await world.submits()
         for group_by in ((), ("queueId",), ("mediaType",)):
             for granularity in ("PT1H", "P1D"):
-                narrowing = Narrowing(group_by=group_by, granularity=granularity)
+                narrowing = QueryOverrides(group_by=group_by, granularity=granularity)
                 document = json.loads((await world.service.answer(REPORT, YESTERDAY, narrowing=narrowing)).body)
                 asked = declared(
                     group_by=list(group_by), granularity=granularity, metrics=["offered"], volume_metric=None
@@ -42,7 +42,7 @@ async def test_fewer_dimensions_and_longer_buckets_are_the_vendors_own_figures_f
 async def test_a_narrowed_question_asks_for_the_declared_series_so_that_the_next_one_is_answered(open_world: OpenWorld):
     async with open_world(REPORT) as world:
         one = Filter.read({"predicates": [{"dimension": "mediaType", "values": ["voice"]}]})
-        by_hour = Narrowing(group_by=("queueId",), granularity="PT1H", filters=one)
+        by_hour = QueryOverrides(group_by=("queueId",), granularity="PT1H", filters=one)
         document = json.loads((await world.service.answer(REPORT, YESTERDAY, narrowing=by_hour)).body)
         before = await world.submits()
         whole = json.loads((await world.service.answer(REPORT, YESTERDAY)).body)
@@ -59,7 +59,7 @@ async def test_the_day_that_is_going_on_is_provisional_as_a_whole_and_asked_for_
 ):
     today = Interval(YESTERDAY.end, YESTERDAY.end + timedelta(days=1))
     async with open_world(REPORT) as world:
-        answer = await world.service.answer(REPORT, today, narrowing=Narrowing(group_by=(), granularity="P1D"))
+        answer = await world.service.answer(REPORT, today, narrowing=QueryOverrides(group_by=(), granularity="P1D"))
         document = json.loads(answer.body)
         assert document["interval"] == str(today)
         assert document["completeThrough"] == document["provisionalFrom"] == "2026-01-05T23:00:00Z"
@@ -73,7 +73,7 @@ async def test_the_day_that_is_going_on_is_provisional_as_a_whole_and_asked_for_
 async def test_what_the_rows_do_not_hold_is_told_before_anything_is_sent(open_world: OpenWorld):
     async with open_world(REPORT) as world:
         with pytest.raises(InvalidQuery, match="granularity"):
-            await world.service.answer(REPORT, YESTERDAY, narrowing=Narrowing(granularity="PT5M"))
+            await world.service.answer(REPORT, YESTERDAY, narrowing=QueryOverrides(granularity="PT5M"))
         assert await world.submits() == 0
 
 
@@ -91,8 +91,8 @@ async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_aske
 
         found = await service.plan(service.query(days, three))
         assert [(step.source, step.report, step.interval) for step in found.steps] == [
-            (Source.vendor, "days", before),
-            (Source.roll_up, "queue_hour", Interval(YESTERDAY.start, today.end)),
+            (AnswerSource.vendor, "days", before),
+            (AnswerSource.roll_up, "queue_hour", Interval(YESTERDAY.start, today.end)),
         ]
         assert await world.submits() == submits
 
@@ -117,10 +117,10 @@ async def test_a_plan_is_told_from_what_earlier_queries_took_and_sends_nothing(o
         assert await world.submits() == 0
         await world.service.answer(REPORT, YESTERDAY)
         hot = await world.service.plan(world.service.query(REPORT, YESTERDAY))
-        assert [step.source for step in hot.steps] == [Source.hot]
+        assert [step.source for step in hot.steps] == [AnswerSource.hot]
         await world.service.redis.flushall()
         held = await world.service.plan(world.service.query(REPORT, YESTERDAY))
-        assert [step.source for step in held.steps] == [Source.history]
+        assert [step.source for step in held.steps] == [AnswerSource.history]
         learned = await world.service.plan(world.service.query(REPORT, "2026-01-04/P1D"))
         assert learned.cost is not None
         assert learned.cost.learned

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from cache_pipeline.fetch.partition_fetch import clipped_to_now
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.query_request import Narrowing, requested
+from cache_pipeline.query.query_request import QueryOverrides, resolve_request
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.series import Query
-from cache_pipeline.service.planner import Cost, Holding, Plan, Room, Source, hot_plan, plan
+from cache_pipeline.query.series import CanonicalQuery
+from cache_pipeline.service.planner import AnswerSource, Cost, Holdings, Plan, QuotaHeadroom, make_hot_plan, make_plan
 from cache_pipeline.storage.coverage import Coverage, Fetched
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.query.declared import declared
 
 NOW = datetime(2026, 1, 6, 12, 5, tzinfo=UTC)
@@ -34,8 +34,8 @@ def span(first: str, last: str) -> Interval:
 TWO_DAYS = span("05T00:00", "07T00:00")
 
 
-def query(report: Report = REPORT, interval: Interval = TWO_DAYS, **narrowing: Any) -> Query:
-    wanted = requested(report, interval, Narrowing(**narrowing), ReportData.columns(report))
+def query(report: Report = REPORT, interval: Interval = TWO_DAYS, **narrowing: Any) -> CanonicalQuery:
+    wanted = resolve_request(report, interval, QueryOverrides(**narrowing), ReportDataAdapter.columns(report))
     begun = clipped_to_now(interval, wanted.asked, NOW)
     assert begun is not None
     found = replace(wanted, interval=begun).query("t")
@@ -44,19 +44,19 @@ def query(report: Report = REPORT, interval: Interval = TWO_DAYS, **narrowing: A
 
 def holding(
     report: Report = REPORT, complete: list[Interval] | None = None, provisional: list[tuple[Interval, datetime]] | None = None
-) -> Holding:  # fmt: skip
+) -> Holdings:  # fmt: skip
     aging = [Fetched(IntervalSet([part]), at) for part, at in provisional or []]
     coverage = Coverage(
         IntervalSet(complete or []), IntervalSet(part for part, _ in provisional or []), NOW - HOUR, tuple(aging)
     )
-    return Holding(report, ReportData.columns(report), coverage)
+    return Holdings(report, ReportDataAdapter.columns(report), coverage)
 
 
 def told(found: Plan) -> list[tuple[str, str, str]]:
     return [(step.source, step.report, str(step.interval)) for step in found.steps]
 
 
-def held_until_now(minutes: float) -> Holding:
+def held_until_now(minutes: float) -> Holdings:
     """Final but for the last two hours, of which the first was asked for nine minutes ago."""
     return holding(
         complete=[span("05T00:00", "06T11:00")],
@@ -68,7 +68,7 @@ def held_until_now(minutes: float) -> Holding:
 
 
 def test_what_is_final_is_never_asked_for_and_what_is_fresh_enough_is_served():
-    found = plan(query(), held_until_now(minutes=8), [], NOW)
+    found = make_plan(query(), held_until_now(minutes=8), [], NOW)
     assert [(step.source, step.why) for step in found.steps] == [
         ("history", "held and final: never asked again"),
         ("history", "provisional, and fresh enough until 2026-01-06T12:06:00Z"),
@@ -78,7 +78,7 @@ def test_what_is_final_is_never_asked_for_and_what_is_fresh_enough_is_served():
 
 
 def test_once_a_provisional_bucket_is_too_old_those_beside_it_come_with_the_same_query():
-    found = plan(query(), held_until_now(minutes=11), [], NOW)
+    found = make_plan(query(), held_until_now(minutes=11), [], NOW)
     assert told(found) == [
         ("history", "queue_hour", "2026-01-05T00:00:00Z/2026-01-06T11:00:00Z"),
         ("vendor", "queue_hour", "2026-01-06T11:00:00Z/2026-01-06T13:00:00Z"),
@@ -87,20 +87,20 @@ def test_once_a_provisional_bucket_is_too_old_those_beside_it_come_with_the_same
 
 
 def test_gaps_are_cut_into_chunks_that_the_report_declares():
-    found = plan(
+    found = make_plan(
         query(interval=span("01T00:00", "05T06:00")), holding(complete=[span("02T00:00", "03T00:00")]), [], NOW
     )
     assert [str(chunk)[:16] for chunk in found.chunks] == ["2026-01-01T00:00", "2026-01-03T00:00", "2026-01-04T00:00", "2026-01-05T00:00"]  # fmt: skip
     assert found.due == IntervalSet([span("01T00:00", "02T00:00"), span("03T00:00", "05T06:00")])
-    assert {step.why for step in found.steps if step.source is Source.vendor} == {"not held"}
+    assert {step.why for step in found.steps if step.source is AnswerSource.vendor} == {"not held"}
 
 
 def test_another_series_that_holds_finer_rows_is_rolled_up_before_the_vendor_is_asked():
     finer = holding(
         QUARTERS, [span("05T00:00", "06T00:00")], [(span("06T00:00", "06T12:15"), NOW - timedelta(minutes=3))]
     )
-    found = plan(query(), holding(), [finer], NOW)
-    assert {step.source for step in found.steps} == {Source.roll_up}
+    found = make_plan(query(), holding(), [finer], NOW)
+    assert {step.source for step in found.steps} == {AnswerSource.roll_up}
     assert found.calls == 0 == len(found.chunks)
     [borrowed] = found.borrowed
     assert borrowed.final == IntervalSet([span("05T00:00", "06T00:00")])
@@ -110,7 +110,7 @@ def test_another_series_that_holds_finer_rows_is_rolled_up_before_the_vendor_is_
 
 def test_a_bucket_that_the_other_series_holds_in_part_is_asked_for():
     finer = holding(QUARTERS, [span("05T00:15", "05T03:45")])
-    found = plan(query(interval=span("05T00:00", "05T05:00")), holding(), [finer], NOW)
+    found = make_plan(query(interval=span("05T00:00", "05T05:00")), holding(), [finer], NOW)
     assert told(found) == [
         ("vendor", "queue_hour", "2026-01-05T00:00:00Z/2026-01-05T01:00:00Z"),
         ("roll-up", "quarters", "2026-01-05T01:00:00Z/2026-01-05T03:00:00Z"),
@@ -130,7 +130,7 @@ def test_a_bucket_that_the_other_series_holds_in_part_is_asked_for():
 )
 def test_a_series_that_cannot_be_rolled_up_to_it_is_left_alone(changes: dict[str, Any]):
     other = holding(declared(report="other", time_zone="UTC", **changes), [TWO_DAYS])
-    assert plan(query(), holding(), [other], NOW).borrowed == ()
+    assert make_plan(query(), holding(), [other], NOW).borrowed == ()
 
 
 def test_the_series_with_the_longest_buckets_is_taken_first():
@@ -138,27 +138,31 @@ def test_the_series_with_the_longest_buckets_is_taken_first():
         holding(QUARTERS, [TWO_DAYS]),
         holding(declared(report="halves", granularity="PT30M", time_zone="UTC"), [TWO_DAYS]),
     ]
-    assert [each.holding.report.report for each in plan(query(), holding(), others, NOW).borrowed] == ["halves"]
+    assert [each.holding.report.report for each in make_plan(query(), holding(), others, NOW).borrowed] == ["halves"]
 
 
 def test_calls_and_time_are_told_from_what_chunks_took_and_from_the_quotas_room():
     wanted = query(interval=span("01T00:00", "05T00:00"))
-    found = plan(wanted, holding(), [], NOW, Cost(calls=4, seconds=7), Room(now=10, per_window=10, window_seconds=60))
+    found = make_plan(
+        wanted, holding(), [], NOW, Cost(calls=4, seconds=7), QuotaHeadroom(now=10, per_window=10, window_seconds=60)
+    )
     assert (found.calls, found.seconds) == (16, 60)
-    ample = plan(wanted, holding(), [], NOW, Cost(calls=4, seconds=7), Room(now=100, per_window=100, window_seconds=60))
+    ample = make_plan(
+        wanted, holding(), [], NOW, Cost(calls=4, seconds=7), QuotaHeadroom(now=100, per_window=100, window_seconds=60)
+    )
     assert (ample.wait_seconds, ample.seconds) == (0, 14)
-    assert plan(wanted, holding(), [], NOW).cost == Cost.assumed(REPORT)
+    assert make_plan(wanted, holding(), [], NOW).cost == Cost.assumed(REPORT)
 
 
 def test_a_narrowed_question_asks_for_the_declared_series():
-    found = plan(query(QUARTERS, granularity="P1D", group_by=()), holding(QUARTERS), [], NOW)
+    found = make_plan(query(QUARTERS, granularity="P1D", group_by=()), holding(QUARTERS), [], NOW)
     assert {step.report for step in found.steps} == {"quarters"}
     assert found.chunks[-1].end == NOW.replace(minute=15)
 
 
 def test_a_finished_answer_costs_nothing():
-    found = hot_plan(query())
-    assert [step.source for step in found.steps] == [Source.hot]
+    found = make_hot_plan(query())
+    assert [step.source for step in found.steps] == [AnswerSource.hot]
     assert (found.calls, found.seconds) == (0, 0)
 
 
@@ -175,7 +179,7 @@ def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, 
     at = NOW - timedelta(minutes=minutes)
     aging = [n for n in provisional if n not in complete]
     kept = holding(complete=hours(complete), provisional=[(part, at) for part in hours(aging)])
-    found = plan(query(), kept, [holding(QUARTERS, hours(finer, HOUR / 4))], NOW)
+    found = make_plan(query(), kept, [holding(QUARTERS, hours(finer, HOUR / 4))], NOW)
     parts = [step.interval for step in found.steps]
     assert IntervalSet(parts) == IntervalSet([found.query.span])
     assert sum((part.length for part in parts), timedelta()) == found.query.span.length
@@ -192,9 +196,9 @@ def test_an_answer_of_own_and_borrowed_parts_is_as_old_as_the_oldest_of_them_and
     own = holding(provisional=[(first, at[first]), (third, at[third])])
     lent = holding(QUARTERS, provisional=[(second, at[second])])
     for minutes in (0, 2.9):
-        found = plan(query(interval=today), own, [lent], NOW + timedelta(minutes=minutes))
+        found = make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=minutes))
         assert not found.due
         known = found.coverage.of(today)
         assert known is not None
         assert (known.fetched_at, known.provisional_from) == (at[second], today.start)
-    assert plan(query(interval=today), own, [lent], NOW + timedelta(minutes=3)).due & IntervalSet([second])
+    assert make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=3)).due & IntervalSet([second])

@@ -8,17 +8,17 @@ import pytest
 
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
-from cache_pipeline.query.completeness import JudgedChunk, Verdict
+from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, SchemaMismatch
+from cache_pipeline.query.schema import Column, ColumnKind, SchemaMismatch
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import PlatformNotConfigured
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.upstream.errors import JobFailed
+from cache_pipeline.upstream.errors import UpstreamJobFailed
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World
 
@@ -74,7 +74,7 @@ async def test_when_the_hot_tier_has_forgotten_history_answers_and_fills_it(open
 
 
 async def test_a_longer_interval_asks_only_for_what_is_new(open_world: OpenWorld):
-    heard: list[JudgedChunk] = []
+    heard: list[ChunkResult] = []
     async with open_world() as world:
         await rows_of(world, MORNING)
         wider = Interval(MORNING.start - 2 * HOUR, MORNING.end + 3 * HOUR)
@@ -103,26 +103,26 @@ async def test_twenty_at_once_are_one_query(open_world: OpenWorld):
 async def test_a_failed_job_is_told_nothing_is_kept_and_the_next_try_answers(open_world: OpenWorld):
     async with open_world() as world:
         await world.faults(fail_jobs=1)
-        with pytest.raises(JobFailed, match="fault on demand"):
+        with pytest.raises(UpstreamJobFailed, match="fault on demand"):
             await world.service.answer(REPORT, MORNING)
         assert world.service.history.coverage(world.service.series(REPORT)) == Coverage()
         assert await world.service.redis.keys("analytics:queue-performance:*") == []
         assert await rows_of(world, MORNING) == await world.truth(REPORT, MORNING)
 
 
-class _Wider(ReportData):
+class _Wider(ReportDataAdapter):
     """The same vendor, of whom a column is expected that it does not send."""
 
     @staticmethod
     def columns(report: Report) -> tuple[Column, ...]:
-        return (*ReportData.columns(report), Column("unheard_of", Kind.integer))
+        return (*ReportDataAdapter.columns(report), Column("unheard_of", ColumnKind.integer))
 
 
 async def test_rows_of_another_shape_are_told_and_nothing_is_kept(open_world: OpenWorld):
     """G12."""
     async with open_world() as world:
         platform = world.service.platforms["reportdata"]
-        assert isinstance(platform, ReportData)
+        assert isinstance(platform, ReportDataAdapter)
         service = replace(world.service, platforms={"reportdata": _Wider(platform._client)})
         with pytest.raises(SchemaMismatch, match="lacks \\['unheard_of'\\]"):
             await anext(aiter_answers(service))
@@ -189,8 +189,8 @@ async def test_a_platform_without_an_account_is_told_with_the_settings_to_make(o
             await world.service.answer(REPORT.model_copy(update={"platform": "genesys"}), MORNING)
 
 
-async def fetch_and_keep(world: World, interval: Interval, report: Report = REPORT) -> list[JudgedChunk]:
-    heard: list[JudgedChunk] = []
+async def fetch_and_keep(world: World, interval: Interval, report: Report = REPORT) -> list[ChunkResult]:
+    heard: list[ChunkResult] = []
     async for partition in world.service.fetch(report, {"it": interval}, Lane.interactive, on_chunk=heard.append):
         if isinstance(partition, FailedPartition):
             raise partition.error

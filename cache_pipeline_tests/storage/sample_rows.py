@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Fetched
@@ -25,9 +25,9 @@ SERIES = Series(REPORT)
 def columns_of(report: Report) -> tuple[Column, ...]:
     """Dimensions, whole numbers, and one number that may be absent."""
     return (
-        *(Column(snake_case(name), Kind.dimension, nullable=True) for name in report.group_by),
-        *(Column(snake_case(name), Kind.integer) for name in report.metrics),
-        Column("longest", Kind.number, nullable=True),
+        *(Column(snake_case(name), ColumnKind.dimension, nullable=True) for name in report.group_by),
+        *(Column(snake_case(name), ColumnKind.integer) for name in report.metrics),
+        Column("longest", ColumnKind.number, nullable=True),
     )
 
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from cache_pipeline.storage.coalescer import Sharing, Tell
+from cache_pipeline.storage.coalescer import Coalescer, Tell
 
 
 class Work:
@@ -25,7 +25,7 @@ class Work:
 
 async def test_identical_callers_share_one_task_and_all_hear_its_news():
     work, heard = Work(), list[str]()
-    async with Sharing[int, str]() as sharing:
+    async with Coalescer[int, str]() as sharing:
         callers = [asyncio.create_task(sharing.run("key", work, heard.append)) for _ in range(100)]
         await asyncio.sleep(0)
         work.go_on.set()
@@ -37,14 +37,14 @@ async def test_identical_callers_share_one_task_and_all_hear_its_news():
 async def test_different_keys_do_not_share():
     work = Work()
     work.go_on.set()
-    async with Sharing[int, str]() as sharing:
+    async with Coalescer[int, str]() as sharing:
         await asyncio.gather(sharing.run("one", work), sharing.run("other", work))
     assert work.begun == 2
 
 
 async def test_one_caller_that_leaves_stops_nothing_and_the_last_one_stops_it():
     work = Work()
-    async with Sharing[int, str]() as sharing:
+    async with Coalescer[int, str]() as sharing:
         one, other = (asyncio.create_task(sharing.run("key", work)) for _ in range(2))
         await asyncio.sleep(0.01)
         one.cancel()
@@ -66,7 +66,7 @@ async def test_what_is_raised_is_raised_to_every_caller_and_kept_from_the_next()
 
     work = Work()
     work.go_on.set()
-    async with Sharing[int, str]() as sharing:
+    async with Coalescer[int, str]() as sharing:
         outcomes = await asyncio.gather(*(sharing.run("key", broken) for _ in range(3)), return_exceptions=True)
         assert [str(each) for each in outcomes] == ["no"] * 3
         assert await sharing.run("key", work) == 1
@@ -74,7 +74,7 @@ async def test_what_is_raised_is_raised_to_every_caller_and_kept_from_the_next()
 
 async def test_unasked_work_runs_one_at_a_time_and_is_stopped_at_the_end():
     work = Work()
-    async with Sharing[int, str]() as sharing:
+    async with Coalescer[int, str]() as sharing:
         for _ in range(5):
             sharing.begin("key", lambda: work(lambda _news: None))
         await asyncio.sleep(0.01)

@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.settings import LogSettings
-from cache_pipeline.telemetry.correlation import accepted, correlated, correlation_id, new_correlation_id
+from cache_pipeline.telemetry.correlation import (
+    accept_correlation_id,
+    correlation_id,
+    correlation_scope,
+    new_correlation_id,
+)
 from cache_pipeline.telemetry.logs import set_up_logs
-from cache_pipeline.telemetry.propagation import carried, resumed
+from cache_pipeline.telemetry.propagation import current_context, resume_context
 from cache_pipeline_tests.api.conftest import DAY
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -41,7 +46,7 @@ def lines(stream):
 
 def test_json_lines_hold_what_was_said_under_which_id_and_by_whom(written):
     stream = written(format="auto")
-    with correlated("ask-1"):
+    with correlation_scope("ask-1"):
         LOG.info("took %d rows", 7, extra={"report": "queue_hour"})
     try:
         raise ValueError("no such thing")
@@ -58,7 +63,7 @@ def test_json_lines_hold_what_was_said_under_which_id_and_by_whom(written):
 
 def test_text_is_for_people_and_says_less(written):
     stream = written(format="text")
-    with correlated("ask-1"):
+    with correlation_scope("ask-1"):
         LOG.info("not worth a word")
         LOG.warning("somebody should look")
     assert stream.getvalue() == "WARNING cache_pipeline.somewhere: somebody should look [ask-1]\n"
@@ -84,24 +89,24 @@ def test_setting_up_twice_writes_once(written):
     ],
 )
 def test_a_request_brings_its_id_or_gets_one(request_id, parent, name):
-    found = accepted(request_id, parent)
+    found = accept_correlation_id(request_id, parent)
     assert found == name if name else (len(found) == 32 and found not in (request_id, parent))
 
 
 @given(st.text())
 def test_whatever_is_sent_as_an_id_never_breaks_a_line_or_a_header(text):
-    assert accepted(text, text).isascii()
-    assert accepted(text, text).isprintable()
-    assert len(accepted(text, text)) <= 64
+    assert accept_correlation_id(text, text).isascii()
+    assert accept_correlation_id(text, text).isprintable()
+    assert len(accept_correlation_id(text, text)) <= 64
 
 
 def test_the_id_goes_along_with_what_is_handed_on():
-    with correlated("ask-1"):
-        carrier = carried()
+    with correlation_scope("ask-1"):
+        carrier = current_context()
     assert json.loads(json.dumps(carrier)) == {"correlation_id": "ask-1"}
-    with resumed(carrier):
+    with resume_context(carrier):
         assert correlation_id() == "ask-1"
-    with resumed({}):
+    with resume_context({}):
         assert correlation_id() not in (None, "ask-1")
     assert correlation_id() is None
     assert new_correlation_id() != new_correlation_id()

@@ -12,12 +12,12 @@ import redis.asyncio
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.errors import (
     AmbiguousSubmit,
-    JobFailed,
-    JobGone,
-    JobOverdue,
     UpstreamFaulted,
+    UpstreamJobFailed,
+    UpstreamJobGone,
+    UpstreamJobOverdue,
 )
-from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
+from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
 from cache_pipeline_tests.vendors import workbench as bench
 from cache_pipeline_tests.vendors.genesys.test_details import rows_report
@@ -129,15 +129,15 @@ async def test_half_a_json_is_refused_and_not_half_believed(
 @pytest.mark.parametrize(
     ("kind", "fault", "error"),
     [
-        ("rows", "fail_jobs", JobFailed),
-        ("figures", "fail_jobs", JobFailed),
-        ("rows", "vanish_jobs", JobGone),
-        ("figures", "vanish_jobs", JobGone),
-        ("rows", "expire_jobs", JobGone),
+        ("rows", "fail_jobs", UpstreamJobFailed),
+        ("figures", "fail_jobs", UpstreamJobFailed),
+        ("rows", "vanish_jobs", UpstreamJobGone),
+        ("figures", "vanish_jobs", UpstreamJobGone),
+        ("rows", "expire_jobs", UpstreamJobGone),
     ],
 )
 async def test_a_job_that_does_not_end_well_is_one_clear_error(
-    shared_redis: redis.asyncio.Redis, kind: str, fault: str, error: type[JobFailed]
+    shared_redis: redis.asyncio.Redis, kind: str, fault: str, error: type[UpstreamJobFailed]
 ) -> None:
     # Of more than one page, so that a result can expire while it is read.
     long_results = SMALL.model_copy(update={"conversations_per_working_day": 2500})
@@ -150,14 +150,14 @@ async def test_a_job_that_does_not_end_well_is_one_clear_error(
 async def test_a_job_that_hangs_is_given_up_at_its_deadline_and_can_be_deleted(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
-    pacing = Pacing(PollPolicy.guide, guide=Guide(first=0.01, cap=0.05))
+    pacing = JobPoller(PollPolicy.guide, guide=GuideSchedule(first=0.01, cap=0.05))
     async with _vendor(shared_redis) as vendor:
         await vendor.admin.post("/simulator/faults", json={"hang_jobs": 1})
         job = await vendor.genesys.submit(REPORTS["rows"], DAY, Lane.scheduled)
-        with pytest.raises(JobOverdue):
+        with pytest.raises(UpstreamJobOverdue):
             await pacing.finished("day", lambda: vendor.genesys.status(job), deadline=0.2)
         await vendor.genesys.cancel(job)
-        with pytest.raises(JobFailed, match="it is CANCELLED"):
+        with pytest.raises(UpstreamJobFailed, match="it is CANCELLED"):
             await vendor.genesys.status(job)
 
 

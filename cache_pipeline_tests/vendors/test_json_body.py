@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.vendors.json_body import read_apart, read_object
+from cache_pipeline.vendors.json_body import read_incrementally, read_object
 
 LIST = "conversations"
 _values = st.recursive(
@@ -27,7 +27,7 @@ def _response(content: bytes) -> httpx.Response:
 
 def _apart(content: bytes) -> tuple[list[Any], dict[str, Any]]:
     taken: list[Any] = []
-    return taken, dict(read_apart(_response(content), LIST, taken.append))
+    return taken, dict(read_incrementally(_response(content), LIST, taken.append))
 
 
 @given(_others, _entries, st.integers(0, 4), st.sampled_from([None, 1, "\t"]), st.booleans())

@@ -8,9 +8,9 @@ import pytest
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.errors import UpstreamRefused
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Platform
-from cache_pipeline.vendors.genesys.adapter import Genesys
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.base import VendorAdapter
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.vendors.workbench import DAY, all_pages, genesys_report, held_job, reportdata_report, said
 
 GOOD_ROW = {
@@ -25,24 +25,24 @@ GOOD_BUCKET = {
     "interval": "2024-06-10T00:00:00.000Z/2024-06-10T01:00:00.000Z",
     "metrics": [{"metric": "nOffered", "stats": {"count": 3}}],
 }
-REPORTS = {ReportData: reportdata_report(), Genesys: genesys_report()}
-PLATFORMS = pytest.mark.parametrize("platform", [ReportData, Genesys])
+REPORTS = {ReportDataAdapter: reportdata_report(), GenesysAdapter: genesys_report()}
+PLATFORMS = pytest.mark.parametrize("platform", [ReportDataAdapter, GenesysAdapter])
 
 
-async def _pages(platform: type[ReportData] | type[Genesys], response: httpx.Response) -> int:
+async def _pages(platform: type[ReportDataAdapter] | type[GenesysAdapter], response: httpx.Response) -> int:
     async with said(lambda _: response) as client:
         return len(await all_pages(platform(client), held_job(), REPORTS[platform]))
 
 
 async def _rows(**changes: Any) -> int:
     row = {name: value for name, value in (GOOD_ROW | changes).items() if value is not ...}
-    return await _pages(ReportData, httpx.Response(200, json={"rows": [row]}))
+    return await _pages(ReportDataAdapter, httpx.Response(200, json={"rows": [row]}))
 
 
 async def _bucket(**changes: Any) -> int:
     bucket = {name: value for name, value in (GOOD_BUCKET | changes).items() if value is not ...}
     body = {"results": [{"group": {"queueId": "q", "mediaType": "voice"}, "data": [bucket]}]}
-    return await _pages(Genesys, httpx.Response(200, json=body))
+    return await _pages(GenesysAdapter, httpx.Response(200, json=body))
 
 
 async def test_the_rows_that_the_other_tests_spoil_are_good() -> None:
@@ -59,7 +59,7 @@ async def test_the_rows_that_the_other_tests_spoil_are_good() -> None:
     ],
 )
 async def test_a_body_that_is_no_whole_json_object_is_refused_with_its_path(
-    platform: type[ReportData] | type[Genesys], body: bytes
+    platform: type[ReportDataAdapter] | type[GenesysAdapter], body: bytes
 ) -> None:
     with pytest.raises(SchemaMismatch, match=r"job-1/results .*(not JSON|where an object was expected)"):
         await _pages(platform, httpx.Response(200, content=body))
@@ -114,10 +114,10 @@ async def test_a_genesys_bucket_that_is_not_as_documented_is_refused_by_field(
         await _bucket(**changes)
 
 
-@pytest.mark.parametrize(("platform", "field"), [(ReportData, "rows"), (Genesys, "results")])
+@pytest.mark.parametrize(("platform", "field"), [(ReportDataAdapter, "rows"), (GenesysAdapter, "results")])
 @pytest.mark.parametrize("value", [{}, "", 0, False, "rows", 3])
 async def test_something_else_in_place_of_the_rows_is_not_taken_for_no_rows(
-    platform: type[ReportData] | type[Genesys], field: str, value: object
+    platform: type[ReportDataAdapter] | type[GenesysAdapter], field: str, value: object
 ) -> None:
     with pytest.raises(SchemaMismatch, match=rf"{field} is \w+ where a list was expected"):
         await _pages(platform, httpx.Response(200, json={field: value}))
@@ -126,7 +126,7 @@ async def test_something_else_in_place_of_the_rows_is_not_taken_for_no_rows(
 @PLATFORMS
 @pytest.mark.parametrize("cursors", [["a", "a"], ["a", "b", "a"], ["a", "b", "c", "b"]])
 async def test_a_cursor_that_does_not_move_on_ends_the_reading(
-    platform: type[ReportData] | type[Genesys], cursors: list[str]
+    platform: type[ReportDataAdapter] | type[GenesysAdapter], cursors: list[str]
 ) -> None:
     given = iter(cursors)
     async with said(lambda _: httpx.Response(200, json={"cursor": next(given)})) as client:
@@ -135,20 +135,20 @@ async def test_a_cursor_that_does_not_move_on_ends_the_reading(
 
 
 @PLATFORMS
-async def test_a_cursor_that_is_no_text_is_refused(platform: type[ReportData] | type[Genesys]) -> None:
+async def test_a_cursor_that_is_no_text_is_refused(platform: type[ReportDataAdapter] | type[GenesysAdapter]) -> None:
     with pytest.raises(SchemaMismatch, match="cursor is int"):
         await _pages(platform, httpx.Response(200, json={"cursor": 2}))
 
 
 async def test_a_watermark_that_is_no_instant_is_refused() -> None:
     with pytest.raises(SchemaMismatch, match=r"dataAvailabilityDate.*soon"):
-        await _pages(ReportData, httpx.Response(200, json={"rows": [], "dataAvailabilityDate": "soon"}))
+        await _pages(ReportDataAdapter, httpx.Response(200, json={"rows": [], "dataAvailabilityDate": "soon"}))
 
 
 @PLATFORMS
 @pytest.mark.parametrize("body", [{}, {"id": None, "jobId": None}, {"id": "", "jobId": ""}, {"id": 7, "jobId": 7}])
 async def test_a_submit_that_names_no_job_is_refused(
-    platform: type[ReportData] | type[Genesys], body: dict[str, object]
+    platform: type[ReportDataAdapter] | type[GenesysAdapter], body: dict[str, object]
 ) -> None:
     async with said(lambda _: httpx.Response(200, json=body)) as client:
         with pytest.raises(SchemaMismatch, match=r"(id|jobId) is"):
@@ -158,7 +158,7 @@ async def test_a_submit_that_names_no_job_is_refused(
 @PLATFORMS
 @pytest.mark.parametrize("body", [{}, {"status": 3, "state": 3}, {"status": None, "state": None}])
 async def test_a_poll_without_a_state_is_refused(
-    platform: type[ReportData] | type[Genesys], body: dict[str, object]
+    platform: type[ReportDataAdapter] | type[GenesysAdapter], body: dict[str, object]
 ) -> None:
     async with said(lambda _: httpx.Response(200, json=body)) as client:
         with pytest.raises(SchemaMismatch, match=r"(status|state) is"):
@@ -167,12 +167,12 @@ async def test_a_poll_without_a_state_is_refused(
 
 @PLATFORMS
 async def test_a_refusal_of_any_call_names_the_call_and_the_vendors_words(
-    platform: type[ReportData] | type[Genesys],
+    platform: type[ReportDataAdapter] | type[GenesysAdapter],
 ) -> None:
     words = {"code": "not.authorized", "message": "You are missing a permission: analytics:view", "contextId": "c-1"}
     report = REPORTS[platform]
     async with said(lambda _: httpx.Response(403, json=words)) as client:
-        asks: Platform = platform(client)
+        asks: VendorAdapter = platform(client)
         for call in (
             asks.submit(report, DAY, Lane.interactive),
             asks.status(held_job("/jobs/job-1")),

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from benchmarks.keys.spellings import meanings, spelled
 from cache_pipeline.query.errors import InvalidInterval, InvalidQuery, QueryError, UnknownReport
-from cache_pipeline.query.payload import resolved
-from cache_pipeline.query.query_request import RequestedQuery
+from cache_pipeline.query.payload import find_report_for
+from cache_pipeline.query.query_request import QueryRequest
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.query_payload import read_genesys
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 from cache_pipeline_tests.query.declared import declared
 
@@ -30,17 +30,17 @@ DAY = "2026-01-05T00:00:00+01:00/2026-01-06T00:00:00+01:00"
 
 
 def columns(report: Report) -> tuple[Column, ...]:
-    return (Genesys if report.platform == "genesys" else ReportData).columns(report)
+    return (GenesysAdapter if report.platform == "genesys" else ReportDataAdapter).columns(report)
 
 
-def guide(**said: Any) -> RequestedQuery:
+def guide(**said: Any) -> QueryRequest:
     body = {"reportId": "queue-performance", "interval": DAY, "timeGrouping": "byHour"} | said
-    return resolved(read_guide({k: v for k, v in body.items() if v is not None}), REPORTS, columns)
+    return find_report_for(read_guide({k: v for k, v in body.items() if v is not None}), REPORTS, columns)
 
 
-def genesys(**said: Any) -> RequestedQuery:
+def genesys(**said: Any) -> QueryRequest:
     body = {"interval": "2026-01-05T00:00:00Z/2026-01-06T00:00:00Z", "granularity": "PT1H", "metrics": ["nOffered"]}
-    return resolved(read_genesys({**body, **said}, "conversations"), REPORTS, columns)
+    return find_report_for(read_genesys({**body, **said}, "conversations"), REPORTS, columns)
 
 
 def test_the_guides_own_example_is_one_question_whatever_its_offset():
@@ -60,7 +60,7 @@ def test_any_spelling_of_a_meaning_has_its_key_and_two_meanings_have_two(seed: i
     chance = random.Random(seed)
     reports = {"quarters": QUARTERS}
     one, other = meanings(2, chance)
-    keys = [{resolved(read_guide(spelled(m, chance)), reports, columns).key("t", "5s") for _ in range(5)}
+    keys = [{find_report_for(read_guide(spelled(m, chance)), reports, columns).key("t", "5s") for _ in range(5)}
             for m in (one, other)]  # fmt: skip
     assert [len(each) for each in keys] == [1, 1]
     assert keys[0] != keys[1]
@@ -78,7 +78,7 @@ def test_a_report_that_is_declared_twice_by_other_groups_must_be_told_apart():
     both = {**REPORTS, "media": declared(report="media", granularity="P1D", group_by=["mediaType"])}
     payload = read_guide({"reportId": "queue-performance", "timeGrouping": "byDay", "interval": DAY})
     with pytest.raises(InvalidQuery, match=r"groupBy: is missing.*days by queueId; media by mediaType"):
-        resolved(payload, both, columns)
+        find_report_for(payload, both, columns)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.bootstrap import review
-from cache_pipeline.query.schema import Column, Fold, Kind
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.bootstrap import review_declaration
+from cache_pipeline.query.schema import Column, ColumnKind, Fold
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.metrics import OBSERVATIONS
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.vendors.workbench import genesys_report, reportdata_report
 
 
@@ -26,8 +26,8 @@ def _filters(operator: str) -> dict[str, Any]:
 
 
 def test_declarations_without_a_mistake_pass() -> None:
-    assert list(ReportData.review(reportdata_report(filters=_filters("notIn")))) == []
-    assert list(Genesys.review(genesys_report(filters=_filters("in"), delivery="sync"))) == []
+    assert list(ReportDataAdapter.review(reportdata_report(filters=_filters("notIn")))) == []
+    assert list(GenesysAdapter.review(genesys_report(filters=_filters("in"), delivery="sync"))) == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_declarations_without_a_mistake_pass() -> None:
 def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
     changes: dict[str, Any], field: str, problem: str
 ) -> None:
-    ((found, text),) = ReportData.review(reportdata_report(**changes))
+    ((found, text),) = ReportDataAdapter.review(reportdata_report(**changes))
     assert found == field
     assert problem in text
 
@@ -110,42 +110,44 @@ def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
     ],
 )
 def test_genesys_names_what_it_cannot_do_and_how_to_mend_it(changes: dict[str, Any], field: str, problem: str) -> None:
-    ((found, text),) = Genesys.review(genesys_report(**changes))
+    ((found, text),) = GenesysAdapter.review(genesys_report(**changes))
     assert found == field
     assert problem in text
 
 
 def test_every_mistake_is_named_at_once() -> None:
-    fields = [field for field, _ in ReportData.review(reportdata_report(granularity="PT2H", delivery="sync"))]
+    fields = [field for field, _ in ReportDataAdapter.review(reportdata_report(granularity="PT2H", delivery="sync"))]
     assert fields == ["granularity", "delivery"]
 
 
 def test_a_platform_that_is_not_known_is_named_with_those_that_are() -> None:
-    ((field, problem),) = review(reportdata_report(platform="cxtwo"))
+    ((field, problem),) = review_declaration(reportdata_report(platform="cxtwo"))
     assert field == "platform"
     assert problem == "'cxtwo' is not known: use genesys, reportdata, cxone"
 
 
 def test_reportdata_columns_are_text_dimensions_and_whole_numbers() -> None:
-    assert ReportData.columns(reportdata_report(metrics=["waitMs", "answeredWithinTarget"])) == (
-        Column("media_type", Kind.dimension, nullable=True, source="mediaType"),
-        Column("queue_id", Kind.dimension, nullable=True, source="queueId"),
-        Column("answered_within_target", Kind.integer, source="answeredWithinTarget", fold=Fold.sum),
-        Column("wait_ms", Kind.integer, source="waitMs", fold=Fold.sum),
+    assert ReportDataAdapter.columns(reportdata_report(metrics=["waitMs", "answeredWithinTarget"])) == (
+        Column("media_type", ColumnKind.dimension, nullable=True, source="mediaType"),
+        Column("queue_id", ColumnKind.dimension, nullable=True, source="queueId"),
+        Column("answered_within_target", ColumnKind.integer, source="answeredWithinTarget", fold=Fold.sum),
+        Column("wait_ms", ColumnKind.integer, source="waitMs", fold=Fold.sum),
     )
 
 
 def test_genesys_columns_are_the_statistics_that_each_kind_of_metric_has() -> None:
-    columns = Genesys.columns(genesys_report(group_by=["queueId"], metrics=["nOffered", "tHandle", "oServiceLevel"]))
+    columns = GenesysAdapter.columns(
+        genesys_report(group_by=["queueId"], metrics=["nOffered", "tHandle", "oServiceLevel"])
+    )
     assert [(column.name, column.kind, column.nullable) for column in columns] == [
-        ("queue_id", Kind.dimension, True),
-        ("n_offered", Kind.integer, False),
-        ("o_service_level_numerator", Kind.number, False),
-        ("o_service_level_denominator", Kind.number, False),
-        ("t_handle_count", Kind.integer, False),
-        ("t_handle_sum", Kind.number, False),
-        ("t_handle_min", Kind.number, True),
-        ("t_handle_max", Kind.number, True),
+        ("queue_id", ColumnKind.dimension, True),
+        ("n_offered", ColumnKind.integer, False),
+        ("o_service_level_numerator", ColumnKind.number, False),
+        ("o_service_level_denominator", ColumnKind.number, False),
+        ("t_handle_count", ColumnKind.integer, False),
+        ("t_handle_sum", ColumnKind.number, False),
+        ("t_handle_min", ColumnKind.number, True),
+        ("t_handle_max", ColumnKind.number, True),
     ]
     assert {column.description for column in columns if column.name.startswith("t_handle_m")} == {
         "min of tHandle",
@@ -156,7 +158,7 @@ def test_genesys_columns_are_the_statistics_that_each_kind_of_metric_has() -> No
 def test_column_names_do_not_depend_on_the_order_of_the_declaration() -> None:
     one = genesys_report(metrics=["tHandle", "nOffered"], group_by=["queueId", "mediaType"])
     other = genesys_report(metrics=["nOffered", "tHandle"], group_by=["mediaType", "queueId"])
-    assert Genesys.columns(one) == Genesys.columns(other)
+    assert GenesysAdapter.columns(one) == GenesysAdapter.columns(other)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_column_names_do_not_depend_on_the_order_of_the_declaration() -> None:
     ],
 )
 def test_genesys_takes_nested_filters_that_fit_its_two_levels(filters: dict[str, Any], told: str) -> None:
-    problems = list(Genesys.review(genesys_report(filters=filters, delivery="sync")))
+    problems = list(GenesysAdapter.review(genesys_report(filters=filters, delivery="sync")))
     assert [field for field, _ in problems] == (["filters"] if told else [])
     assert all(told in problem for _, problem in problems)
 
@@ -179,7 +181,7 @@ def test_reportdata_takes_one_level_of_values() -> None:
         {"type": "or", "clauses": [_both("a", "voice"), _both("b", "chat")]},
         {"predicates": [{"dimension": "queueId", "operator": "exists"}]},
     ):
-        assert [field for field, _ in ReportData.review(reportdata_report(filters=filters))] == ["filters"]
+        assert [field for field, _ in ReportDataAdapter.review(reportdata_report(filters=filters))] == ["filters"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_reportdata_takes_one_level_of_values() -> None:
 def test_an_observation_has_the_statistics_of_its_kind_and_adds_up_only_where_that_is_known(
     metric: str, statistics: list[tuple[str, bool, Fold]]
 ) -> None:
-    columns = Genesys.columns(genesys_report(group_by=[], metrics=[metric]))
+    columns = GenesysAdapter.columns(genesys_report(group_by=[], metrics=[metric]))
     stem = {"oServiceLevel": "o_service_level", "oMediaCount": "o_media_count"}[metric]
     assert [(column.name, column.nullable, column.fold) for column in columns] == [
         (f"{stem}_{name}", nullable, fold) for name, nullable, fold in statistics
@@ -200,21 +202,21 @@ def test_an_observation_has_the_statistics_of_its_kind_and_adds_up_only_where_th
 
 
 def test_the_target_of_a_service_is_a_share_that_was_set_and_never_a_sum() -> None:
-    (column,) = Genesys.columns(genesys_report(group_by=[], metrics=["oServiceTarget"]))
+    (column,) = GenesysAdapter.columns(genesys_report(group_by=[], metrics=["oServiceTarget"]))
     assert (column.name, column.kind, column.nullable, column.fold) == (
-        *("o_service_target", Kind.number, True, Fold.none),
+        *("o_service_target", ColumnKind.number, True, Fold.none),
     )
 
 
 @pytest.mark.parametrize(("family", "metrics"), OBSERVATIONS.items())
 def test_every_observation_that_the_vendor_has_can_be_declared(family: str, metrics: tuple[str, ...]) -> None:
     report = genesys_report(query_type=family, group_by=[], metrics=list(metrics))
-    assert list(Genesys.review(report)) == []
-    assert {column.source for column in Genesys.columns(report)} == set(metrics)
-    assert len({column.name for column in Genesys.columns(report)}) == len(Genesys.columns(report))
+    assert list(GenesysAdapter.review(report)) == []
+    assert {column.source for column in GenesysAdapter.columns(report)} == set(metrics)
+    assert len({column.name for column in GenesysAdapter.columns(report)}) == len(GenesysAdapter.columns(report))
 
 
 @pytest.mark.parametrize("metric", ["nConversations", "nDistinctSuggestions", "nCopilotUsers"])
 def test_counts_of_distinct_ones_do_not_add_up(metric: str) -> None:
-    (column,) = Genesys.columns(genesys_report(group_by=[], metrics=[metric]))
+    (column,) = GenesysAdapter.columns(genesys_report(group_by=[], metrics=[metric]))
     assert column.fold is Fold.none

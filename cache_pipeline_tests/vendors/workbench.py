@@ -16,9 +16,9 @@ from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
-from cache_pipeline.vendors.base import Job, Page, Platform
-from cache_pipeline.vendors.genesys.adapter import Genesys
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.base import ResultPage, VendorAdapter, VendorJob
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 
 SECRETS = {name: SecretStr(f"secret of {name}") for name in ("alpha", "beta", "gamma")}
 DAY = Interval.parse("2024-06-10T00:00:00Z/2024-06-11T00:00:00Z")
@@ -56,8 +56,8 @@ def genesys_report(**changes: Any) -> Report:
 class Vendor:
     """Both platforms of one simulated vendor, asked through the real transport and quota."""
 
-    reportdata: ReportData
-    genesys: Genesys
+    reportdata: ReportDataAdapter
+    genesys: GenesysAdapter
     admin: httpx.AsyncClient
 
     async def truth(self, report: Report, interval: Interval) -> dict[tuple[str, ...], int]:
@@ -104,7 +104,7 @@ async def simulated(
             upstream_client(config("genesys"), shared_redis) as other,
             httpx.AsyncClient(base_url=url) as admin,
         ):
-            yield Vendor(ReportData(one), Genesys(other), admin)
+            yield Vendor(ReportDataAdapter(one), GenesysAdapter(other), admin)
 
 
 @asynccontextmanager
@@ -120,15 +120,15 @@ async def said(answer: Callable[[httpx.Request], httpx.Response]) -> AsyncGenera
         yield client
 
 
-def held_job(job_id: str = "job-1") -> Job:
-    return Job(job_id, "beta", Lane.scheduled)
+def held_job(job_id: str = "job-1") -> VendorJob:
+    return VendorJob(job_id, "beta", Lane.scheduled)
 
 
-async def all_pages(platform: Platform, job: Job, report: Report) -> list[Page]:
+async def all_pages(platform: VendorAdapter, job: VendorJob, report: Report) -> list[ResultPage]:
     return [page async for page in platform.pages(job, report)]
 
 
-async def asked(platform: Platform, report: Report, interval: Interval = DAY) -> pa.Table:
+async def asked(platform: VendorAdapter, report: Report, interval: Interval = DAY) -> pa.Table:
     """The rows of one query whose job takes no time."""
     job = await platform.submit(report, interval, Lane.scheduled)
     assert (await platform.status(job)).done

@@ -17,14 +17,14 @@ _REMEMBERED_SECONDS = 900
 
 
 @dataclass(frozen=True)
-class Present:
+class WorkerHeartbeat:
     """Workers at one moment: those that are there, and those that fell silent lately without taking leave."""
 
     alive: int
     vanished: int
 
 
-class Presence:
+class WorkerHeartbeats:
     """The workers of a deployment, by Redis's own clock.
 
     Args:
@@ -48,7 +48,7 @@ class Presence:
         with suppress(RedisError):
             await self._redis.zrem(_KEY, name)
 
-    async def present(self) -> Present:
+    async def present(self) -> WorkerHeartbeat:
         """Who is there.
 
         Raises:
@@ -57,7 +57,7 @@ class Presence:
         now = await self._now()
         await self._redis.zremrangebyscore(_KEY, "-inf", now - _REMEMBERED_SECONDS)
         alive = int(await self._redis.zcount(_KEY, now - self._lease_seconds, "+inf"))
-        return Present(alive, int(await self._redis.zcard(_KEY)) - alive)
+        return WorkerHeartbeat(alive, int(await self._redis.zcard(_KEY)) - alive)
 
     async def _now(self) -> float:
         seconds, micros = cast("tuple[int, int]", await cast("Any", self._redis.time()))

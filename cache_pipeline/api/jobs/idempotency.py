@@ -40,7 +40,7 @@ def idempotency_key(header: str | None) -> str | None:
 
 
 @dataclass(frozen=True)
-class Repeats:
+class IdempotencyStore:
     """Remembers, for as long as an ended job is, which job an idempotency key led to; each API key has keys of its own.
 
     Attributes:

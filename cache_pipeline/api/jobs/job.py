@@ -53,7 +53,7 @@ class NewJob:
 
 
 @dataclass(frozen=True)
-class Job:
+class ApiJob:
     """A job as its row says.
 
     Attributes:

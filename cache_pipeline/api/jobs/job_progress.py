@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from cache_pipeline.fetch.partition_fetch import chunks_of
-from cache_pipeline.query.completeness import JudgedChunk
+from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 
@@ -13,7 +13,7 @@ from cache_pipeline.query.report import Report
 _PAUSE_SECONDS = 0.2
 
 
-class Progress:
+class JobProgress:
     """Counts chunks of one job. Only the job's end says a hundred percent."""
 
     def __init__(self, report: Report, interval: Interval) -> None:
@@ -41,7 +41,7 @@ class Progress:
             self._under_way[chunk] = percent
             self._changed.set()
 
-    def judged(self, chunk: JudgedChunk) -> None:
+    def judged(self, chunk: ChunkResult) -> None:
         """Hear of one answer."""
         self.done += 1
         self.total = max(self.total, self.done)

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from cache_pipeline.api.jobs import job_statements as job_sql
-from cache_pipeline.api.jobs.job import KEPT_FOR, Job, JobState, NewJob
+from cache_pipeline.api.jobs.job import KEPT_FOR, ApiJob, JobState, NewJob
 from cache_pipeline.upstream.quota import Lane
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -42,7 +42,7 @@ def connection_pool(postgres_url: str, size: int, patience_seconds: float = _CON
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """What recent jobs say of the next one.
 
     Attributes:
@@ -55,7 +55,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinishedTiming:
     """How a job ended: done, or failed for a reason."""
 
     state: JobState
@@ -63,7 +63,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Took:
+class JobTiming:
     """How long a job took, in seconds by PostgreSQL's clock.
 
     Attributes:
@@ -75,14 +75,14 @@ class Took:
     worked: float
 
 
-def _job(row: Mapping[str, Any]) -> Job:
+def _job(row: Mapping[str, Any]) -> ApiJob:
     values: dict[str, Any] = dict(row)
     values["lane"], values["state"] = Lane(row["lane"]), JobState(row["state"])
     values["asked_by"] = tuple(row["asked_by"])
-    return Job(**values)
+    return ApiJob(**values)
 
 
-def _fence(job: Job) -> dict[str, Any]:
+def _fence(job: ApiJob) -> dict[str, Any]:
     return {"id": job.id, "owner": job.owner, "attempt": job.attempts}
 
 
@@ -100,7 +100,7 @@ class JobStore:
     async def _one(self, query: str, values: Mapping[str, Any]) -> DictRow | None:
         return next(iter(await self._all(query, values)), None)
 
-    async def put(self, new: NewJob) -> tuple[Job, bool]:
+    async def put(self, new: NewJob) -> tuple[ApiJob, bool]:
         """The open job of a meaning, made where there is none; and whether it was made."""
         values = {
             "id": uuid4(),
@@ -116,19 +116,19 @@ class JobStore:
         (row,) = await self._all(job_sql.PUT, values)
         return _job(row), row["id"] == values["id"]
 
-    async def get(self, job_id: UUID, tenant: str) -> Job | None:
+    async def get(self, job_id: UUID, tenant: str) -> ApiJob | None:
         """A tenant's job; another's is not there."""
         row = await self._one(job_sql.GET, {"id": job_id, "tenant": tenant})
         return _job(row) if row else None
 
-    async def just_ended(self, key: str, within: timedelta) -> Ended | None:
+    async def just_ended(self, key: str, within: timedelta) -> FinishedTiming | None:
         """How the last job of this meaning ended, where that was so short a time ago."""
         row = await self._one(job_sql.JUST_ENDED, {"key": key, "within": within})
-        return Ended(JobState(row["state"]), row["problem"]) if row else None
+        return FinishedTiming(JobState(row["state"]), row["problem"]) if row else None
 
     async def claim(
         self, owner: str, lease: timedelta, attempts: int, lost_after: timedelta | None = None
-    ) -> Job | None:
+    ) -> ApiJob | None:
         """Take the job whose turn it is, a dead worker's too; None where there is none.
 
         Args:
@@ -156,36 +156,36 @@ class JobStore:
         """Those of them that nobody waits for any more."""
         return {row["id"] for row in await self._all(job_sql.CANCELLED, {"ids": list(jobs)})}
 
-    async def progress(self, job: Job, percent: float, chunks_done: int, chunks_total: int | None) -> None:
+    async def progress(self, job: ApiJob, percent: float, chunks_done: int, chunks_total: int | None) -> None:
         """Note how far a job has come, where it is still the worker's that says so."""
         values = {"percent": percent, "done": chunks_done, "total": chunks_total}
         await self._all(job_sql.PROGRESS, {**_fence(job), **values})
 
-    async def finish(self, job: Job, problem: dict[str, Any] | None = None) -> Took | None:
+    async def finish(self, job: ApiJob, problem: dict[str, Any] | None = None) -> JobTiming | None:
         """End a job as done, or as failed for a reason; None where it is no longer the worker's that says so."""
         values = {**_fence(job), "problem": Jsonb(problem) if problem else None}
         row = await self._one(job_sql.FINISH, values)
-        return Took(row["waited"], row["worked"]) if row else None
+        return JobTiming(row["waited"], row["worked"]) if row else None
 
-    async def give_back(self, job: Job, *, after: timedelta, uncounted: bool = False) -> None:
+    async def give_back(self, job: ApiJob, *, after: timedelta, uncounted: bool = False) -> None:
         """Queue a job again; ``uncounted`` where its attempt was none, for the worker was asked to end."""
         await self._all(job_sql.GIVE_BACK, {**_fence(job), "after": after, "uncounted": int(uncounted)})
 
-    async def cancel(self, job_id: UUID, tenant: str, asked_by: str) -> Job | None:
+    async def cancel(self, job_id: UUID, tenant: str, asked_by: str) -> ApiJob | None:
         """Take one asker off a job; the job itself is cancelled when nobody else asks for it."""
         row = await self._one(job_sql.CANCEL, {"id": job_id, "tenant": tenant, "by": asked_by})
         return _job(row) if row else await self.get(job_id, tenant)
 
-    async def ahead(self, job: Job) -> int:
+    async def ahead(self, job: ApiJob) -> int:
         """Jobs waiting that will be taken before this one, going by lane and age."""
         values = {"id": job.id, "lanes": list(Lane), "lane": job.lane, "created_at": job.created_at}
         row = await self._one(job_sql.AHEAD, values)
         return row["ahead"] if row else 0
 
-    async def pace(self, report: str) -> Pace:
+    async def pace(self, report: str) -> Throughput:
         """How long jobs of a report take, and how fast jobs end."""
         row = await self._one(job_sql.PACE, {"report": report})
-        return Pace(row["seconds"], row["a_second"]) if row else Pace(None, 0.0)
+        return Throughput(row["seconds"], row["a_second"]) if row else Throughput(None, 0.0)
 
     async def sweep(self, attempts: int, problem: dict[str, Any], silence: timedelta) -> list[UUID]:
         """Park the jobs that workers died of too often, and forget those that ended long ago; returns the parked.

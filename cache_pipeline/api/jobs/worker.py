@@ -15,31 +15,31 @@ import psycopg
 from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 
-from cache_pipeline.aio import ended
-from cache_pipeline.api.jobs.job import Job, JobState
+from cache_pipeline.aio import cancel_and_wait
+from cache_pipeline.api.jobs.job import ApiJob, JobState
 from cache_pipeline.api.jobs.job_events import JobEvents
-from cache_pipeline.api.jobs.job_progress import Progress
-from cache_pipeline.api.jobs.job_store import JobStore, Took
+from cache_pipeline.api.jobs.job_progress import JobProgress
+from cache_pipeline.api.jobs.job_store import JobStore, JobTiming
 from cache_pipeline.api.jobs.queue import Delivery, JobQueue
-from cache_pipeline.api.monitoring.counters import FIRST_ANSWERS, JOBS, WAITS, Meter
-from cache_pipeline.api.parsing import REFRESH, narrowing_of
-from cache_pipeline.api.problems import Problem, of_error
+from cache_pipeline.api.monitoring.counters import FIRST_ANSWERS, JOBS, WAITS, ProcessCounters
+from cache_pipeline.api.parsing import REFRESH, read_overrides
+from cache_pipeline.api.problems import Problem, problem_for
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
 from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
-from cache_pipeline.telemetry.propagation import resumed
+from cache_pipeline.telemetry.propagation import resume_context
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.upstream.errors import (
     AmbiguousSubmit,
-    JobFailed,
-    JobOverdue,
     QuotaUnavailable,
     UpstreamFaulted,
+    UpstreamJobFailed,
+    UpstreamJobOverdue,
     UpstreamUnreachable,
 )
-from cache_pipeline.vendors.json_body import BrokenBody
+from cache_pipeline.vendors.json_body import MalformedBody
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
@@ -55,10 +55,10 @@ _STORE_AWAY = (psycopg.OperationalError, PoolTimeout)
 #: What may pass by itself. A submit that nobody can say of whether it was taken is made once more, as the ledger has it.
 _PASSING = (
     AmbiguousSubmit,
-    BrokenBody,
+    MalformedBody,
     HistoryUnavailable,
-    JobFailed,
-    JobOverdue,
+    UpstreamJobFailed,
+    UpstreamJobOverdue,
     QuotaUnavailable,
     RedisError,
     UpstreamFaulted,
@@ -93,7 +93,7 @@ class Worker:
     leases: JobStore
     queue: JobQueue
     events: JobEvents
-    meter: Meter
+    meter: ProcessCounters
     settings: JobSettings
     _running: dict[UUID, asyncio.Task[None]] = field(default_factory=dict[UUID, "asyncio.Task[None]"])
     _working: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
@@ -119,10 +119,10 @@ class Worker:
             done, _ = await asyncio.wait([told, *working], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stopping = True
-            await ended([told, sweeping])
+            await cancel_and_wait([told, sweeping])
             await self._drain()
             # Only now, for what was finished must still be acknowledged.
-            await ended([taking, holding, counting])
+            await cancel_and_wait([taking, holding, counting])
             await deliveries.aclose()
         for task in done:
             # None of them ends by itself but by a fault, and a worker that takes nothing must not look alive.
@@ -202,12 +202,12 @@ class Worker:
                     if task := self._running.get(job_id):
                         task.cancel()
 
-    async def _work(self, job: Job) -> None:
+    async def _work(self, job: ApiJob) -> None:
         # Under the names of who asked for it first.
-        with resumed(job.context):
+        with resume_context(job.context):
             await self._worked(job)
 
-    async def _worked(self, job: Job) -> None:
+    async def _worked(self, job: ApiJob) -> None:
         task = asyncio.create_task(self._answer(job))
         self._running[job.id] = task
         await self.events.announce(job.id)
@@ -220,7 +220,7 @@ class Worker:
         await _patiently(lambda: self._book(job, task))
         await self.events.announce(job.id)
 
-    async def _book(self, job: Job, task: asyncio.Task[None]) -> None:
+    async def _book(self, job: ApiJob, task: asyncio.Task[None]) -> None:
         """Write down how a job ended."""
         if task.cancelled():
             if self._handing_back:
@@ -235,12 +235,12 @@ class Worker:
             pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (job.attempts - 1))
             await self.jobs.give_back(job, after=timedelta(seconds=pause))
         else:
-            problem = of_error(error) if isinstance(error, Exception) else of_error(RuntimeError())
+            problem = problem_for(error) if isinstance(error, Exception) else problem_for(RuntimeError())
             if problem.kind == "internal":
                 _LOG.error("job %s", job.id, exc_info=error)
             self._timed(job, JobState.failed, await self.jobs.finish(job, problem.document()))
 
-    def _timed(self, job: Job, state: JobState, took: Took | None) -> None:
+    def _timed(self, job: ApiJob, state: JobState, took: JobTiming | None) -> None:
         if took is None:
             return
         self.meter.time(WAITS, (job.lane,), took.waited)
@@ -248,34 +248,34 @@ class Worker:
         if state is JobState.done:
             self.meter.time(FIRST_ANSWERS, (job.lane,), took.waited + took.worked)
 
-    async def _answer(self, job: Job) -> None:
+    async def _answer(self, job: ApiJob) -> None:
         with span("job", job=str(job.id), report=job.report, lane=job.lane, attempt=job.attempts):
             await self._answered(job)
 
-    async def _answered(self, job: Job) -> None:
+    async def _answered(self, job: ApiJob) -> None:
         report = find_report(dict(self.reports), job.report)
         # Handed back or taken over, the job goes on elsewhere; the vendor's is given up only where nobody waits any more.
         service = replace(self.service, tenant=job.tenant, left_to_others=lambda: job.id not in self._unwanted)
-        query = service.query(report, job.request["interval"], narrowing_of(job.request))
-        progress = Progress(query.kept.report, query.span)
+        query = service.query(report, job.request["interval"], read_overrides(job.request))
+        progress = JobProgress(query.kept.report, query.span)
         told = asyncio.create_task(self._tell(job, progress))
         try:
             await service.answer_query(
                 query, job.lane, on_chunk=progress.judged, on_percent=progress.polled, refresh=REFRESH in job.request
             )
         finally:
-            await ended([told])
+            await cancel_and_wait([told])
         with suppress(*_STORE_AWAY):
             await self._told(job, progress)
 
-    async def _tell(self, job: Job, progress: Progress) -> None:
+    async def _tell(self, job: ApiJob, progress: JobProgress) -> None:
         while True:
             await progress.moved()
             with suppress(*_STORE_AWAY):
                 await self._told(job, progress)
                 await self.events.announce(job.id)
 
-    async def _told(self, job: Job, progress: Progress) -> None:
+    async def _told(self, job: ApiJob, progress: JobProgress) -> None:
         await self.jobs.progress(job, progress.percent, progress.done, progress.total)
 
 

@@ -21,7 +21,7 @@ _EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimingDefinition:
     """A histogram of seconds.
 
     Attributes:
@@ -39,10 +39,16 @@ class Timed:
 
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 _JOB_BUCKETS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-REQUESTS = Timed("request_seconds", "From a request's first byte to its answer's last", ("tier",), _REQUEST_BUCKETS)
-WAITS = Timed("job_wait_seconds", "From a job's being queued to a worker's beginning with it", ("lane",), _JOB_BUCKETS)
-JOBS = Timed("job_seconds", "From a worker's beginning with a job to the job's end", ("lane", "result"), _JOB_BUCKETS)
-FIRST_ANSWERS = Timed(
+REQUESTS = TimingDefinition(
+    "request_seconds", "From a request's first byte to its answer's last", ("tier",), _REQUEST_BUCKETS
+)
+WAITS = TimingDefinition(
+    "job_wait_seconds", "From a job's being queued to a worker's beginning with it", ("lane",), _JOB_BUCKETS
+)
+JOBS = TimingDefinition(
+    "job_seconds", "From a worker's beginning with a job to the job's end", ("lane", "result"), _JOB_BUCKETS
+)
+FIRST_ANSWERS = TimingDefinition(
     "first_answer_seconds",
     "From the first question that nothing kept could answer to its answer",
     ("lane",),
@@ -50,7 +56,7 @@ FIRST_ANSWERS = Timed(
 )
 #: What a flight is of: a whole answer, or one chunk that the vendor is asked for.
 FLIGHTS = ("answer", "chunk")
-FLIGHT_WAITS = Timed(
+FLIGHT_WAITS = TimingDefinition(
     "flight_wait_seconds",
     "From a worker's finding that another process or job fetches the same to what that fetched, or to its own turn",
     ("what",),
@@ -68,7 +74,7 @@ class Distribution:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CounterDefinition:
     """What all processes have counted.
 
     Attributes:
@@ -81,10 +87,10 @@ class Counted:
     requests: Mapping[tuple[str, str], float]
     joined: float
     retries: float
-    timed: Mapping[Timed, Mapping[tuple[str, ...], Distribution]]
+    timed: Mapping[TimingDefinition, Mapping[tuple[str, ...], Distribution]]
 
 
-class Meter:
+class ProcessCounters:
     """Counters by few and bounded labels."""
 
     def __init__(self, redis: Redis) -> None:
@@ -97,7 +103,7 @@ class Meter:
         self._untold[f"requests|{tier}|{result}"] += 1
         self.time(REQUESTS, (tier,), seconds)
 
-    def time(self, timed: Timed, labels: Sequence[str], seconds: float) -> None:
+    def time(self, timed: TimingDefinition, labels: Sequence[str], seconds: float) -> None:
         """Count something that took so long."""
         place = f"{timed.name}|{'|'.join(labels)}"
         self._untold[f"bucket|{place}|{bisect_left(timed.buckets, seconds)}"] += 1
@@ -145,11 +151,11 @@ class Meter:
             with suppress(RedisError):
                 await self.tell()
 
-    async def read(self) -> Counted:
+    async def read(self) -> CounterDefinition:
         """What all processes have counted."""
         found = cast("dict[bytes, bytes]", await cast("Any", self._redis.hgetall(_KEY)))
         numbers = {name.decode(): float(value) for name, value in found.items()}
-        return Counted(
+        return CounterDefinition(
             requests={
                 (tier, result): count for (kind, tier, result), count in _split(numbers, parts=3) if kind == "requests"
             },
@@ -163,7 +169,7 @@ def _split(numbers: Mapping[str, float], parts: int) -> list[tuple[tuple[str, ..
     return [(split, count) for name, count in numbers.items() if len(split := tuple(name.split("|"))) == parts]
 
 
-def _distributions(timed: Timed, numbers: Mapping[str, float]) -> dict[tuple[str, ...], Distribution]:
+def _distributions(timed: TimingDefinition, numbers: Mapping[str, float]) -> dict[tuple[str, ...], Distribution]:
     counts: dict[tuple[str, ...], list[float]] = {}
     for (kind, name, *labels), count in _split(numbers, parts=3 + len(timed.labels)):
         if kind == "bucket" and name == timed.name:

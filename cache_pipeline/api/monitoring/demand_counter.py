@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.redis.demand import DemandCounter
 
 _EVERY_SECONDS = 1.0
@@ -19,12 +19,12 @@ _MOST_QUESTIONS = 2000
 
 @dataclass
 class _Tally:
-    query: Query
+    query: CanonicalQuery
     asked: int = 0
     missed: int = 0
 
 
-class DemandTally:
+class DemandRecorder:
     """Counts questions by what they mean: a hot read pays for adding one to a number."""
 
     def __init__(self, counter_of: Callable[[str], DemandCounter]) -> None:
@@ -32,7 +32,7 @@ class DemandTally:
         self._counter_of = counter_of
         self._tallies: dict[str, _Tally] = {}
 
-    def asked(self, key: str, query: Query, *, kept: bool) -> None:
+    def asked(self, key: str, query: CanonicalQuery, *, kept: bool) -> None:
         """Count one question.
 
         Args:

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from cache_pipeline.api import schemas as wire
-from cache_pipeline.api.query_service import Gateway
+from cache_pipeline.api.query_service import QueryService
 
 _PATIENCE_SECONDS = 3.0
 
 
-async def dependencies(gateway: Gateway) -> list[wire.Dependency]:
+async def dependencies(gateway: QueryService) -> list[wire.Dependency]:
     """PostgreSQL, Redis and the queue, in this order."""
 
     async def redis() -> None:

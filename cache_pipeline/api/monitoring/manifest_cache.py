@@ -25,7 +25,7 @@ KEPT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Seen:
+class ManifestStatus:
     """What is known of the edge store.
 
     Attributes:
@@ -37,7 +37,7 @@ class Seen:
     ok: bool
 
 
-class Published:
+class ManifestCache:
     """The manifest, read at most every so often and by one thread at a time.
 
     Args:
@@ -52,7 +52,7 @@ class Published:
         self._failed = False
         self._reading: asyncio.Future[Manifest | None] | None = None
 
-    async def seen(self) -> Seen | None:
+    async def seen(self) -> ManifestStatus | None:
         """What is known now, within a second; None where there is no edge store."""
         if self._reading is None and self._clock() - self._begun_at >= EVERY_SECONDS:
             self._begin()
@@ -63,7 +63,7 @@ class Published:
         if self._manifest is None and not self._failed and not overdue:
             return None
         known = self._manifest if now - self._read_at < KEPT_SECONDS else None
-        return Seen(known, not self._failed and not overdue)
+        return ManifestStatus(known, not self._failed and not overdue)
 
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ class Published:
         self._failed, self._manifest, self._read_at = False, reading.result(), self._clock()
 
 
-def published_by(settings: Settings) -> Published:
+def open_manifest_cache(settings: Settings) -> ManifestCache:
     """What the edge store of some settings offers; nothing where this machine was given none and has none of its own."""
 
     def read() -> Manifest | None:
@@ -114,4 +114,4 @@ def published_by(settings: Settings) -> Published:
             return None
         return edge_tier(settings).manifest()
 
-    return Published(read)
+    return ManifestCache(read)

@@ -14,9 +14,9 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from cache_pipeline.api.jobs.job import JobState
-from cache_pipeline.api.monitoring.counters import FLIGHT_WAITS, FLIGHTS, Distribution, Timed
+from cache_pipeline.api.monitoring.counters import FLIGHT_WAITS, FLIGHTS, Distribution, TimingDefinition
 from cache_pipeline.api.monitoring.health import dependencies
-from cache_pipeline.api.query_service import Gateway
+from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.report import Tier
 from cache_pipeline.storage.ttl import report_freshness
@@ -42,7 +42,7 @@ class _Families(Collector):
         return self._families
 
 
-async def exposed(gateway: Gateway, accept: str | None) -> tuple[bytes, str]:
+async def render_metrics(gateway: QueryService, accept: str | None) -> tuple[bytes, str]:
     """Every metric as text, and its content type: OpenMetrics where that is asked for.
 
     A store that is away takes only what it would have said with it: whoever watches hears that it is away.
@@ -72,7 +72,7 @@ def _gauge_by(label: str, name: str, told: str, values: Mapping[str, float]) -> 
     return gauge
 
 
-async def _counted(gateway: Gateway) -> list[Metric]:
+async def _counted(gateway: QueryService) -> list[Metric]:
     await gateway.meter.tell()
     counted = await gateway.meter.read()
     requests = CounterMetricFamily(
@@ -92,7 +92,7 @@ async def _counted(gateway: Gateway) -> list[Metric]:
     return [requests, waits, retries, *(_histogram(*each) for each in timed.items())]
 
 
-def _histogram(timed: Timed, found: Mapping[tuple[str, ...], Distribution]) -> Metric:
+def _histogram(timed: TimingDefinition, found: Mapping[tuple[str, ...], Distribution]) -> Metric:
     family = HistogramMetricFamily(f"{_PREFIX}_{timed.name}", timed.told, labels=list(timed.labels))
     bounds = [*map(str, timed.buckets), "+Inf"]
     for labels, each in found.items():
@@ -100,7 +100,7 @@ def _histogram(timed: Timed, found: Mapping[tuple[str, ...], Distribution]) -> M
     return family
 
 
-async def _jobs(gateway: Gateway) -> list[Metric]:
+async def _jobs(gateway: QueryService) -> list[Metric]:
     jobs, trouble = await gateway.jobs.counts(), await gateway.standing.trouble()
     return [
         _gauge_by(
@@ -117,7 +117,7 @@ async def _jobs(gateway: Gateway) -> list[Metric]:
     ]
 
 
-async def _workers(gateway: Gateway) -> list[Metric]:
+async def _workers(gateway: QueryService) -> list[Metric]:
     present = await gateway.presence.present()
     return [
         _gauge_by(
@@ -129,7 +129,7 @@ async def _workers(gateway: Gateway) -> list[Metric]:
     ]
 
 
-async def _dependencies(gateway: Gateway) -> list[Metric]:
+async def _dependencies(gateway: QueryService) -> list[Metric]:
     found, published = await asyncio.gather(dependencies(gateway), gateway.published.seen())
     up = {each.name: float(each.ok) for each in found}
     if published is not None:
@@ -138,7 +138,7 @@ async def _dependencies(gateway: Gateway) -> list[Metric]:
     return [_gauge_by("dependency", "dependency_up", "1 where a thing that the gateway stands on answers", up)]
 
 
-async def _reports(gateway: Gateway) -> list[Metric]:
+async def _reports(gateway: QueryService) -> list[Metric]:
     now, reports = gateway.clock(), gateway.reports
     series = {name: gateway.service.series(report) for name, report in reports.items()}
     held = await gateway.standing.held(series.values())
@@ -179,7 +179,7 @@ async def _reports(gateway: Gateway) -> list[Metric]:
     ]
 
 
-async def _edge(gateway: Gateway) -> list[Metric]:
+async def _edge(gateway: QueryService) -> list[Metric]:
     published = await gateway.published.seen()
     if published is None or published.manifest is None:
         return []
@@ -194,7 +194,7 @@ async def _edge(gateway: Gateway) -> list[Metric]:
     return [_gauge_by("report", "edge_behind_seconds", "By how much the edge lacks final figures of history", behind)]
 
 
-async def _quota(gateway: Gateway) -> list[Metric]:
+async def _quota(gateway: QueryService) -> list[Metric]:
     quotas = {name: (policy, await quota.snapshot()) for name, (policy, quota) in gateway.quotas.items()}
     client = ["platform", "client"]
     calls = CounterMetricFamily(

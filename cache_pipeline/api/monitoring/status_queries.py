@@ -42,7 +42,7 @@ _FAILED = """
 
 
 @dataclass(frozen=True)
-class Held:
+class ReportFreshness:
     """What history holds of one series.
 
     Attributes:
@@ -58,7 +58,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class JobBacklog:
     """What nobody gets on with.
 
     Attributes:
@@ -72,27 +72,27 @@ class Trouble:
     failed: Mapping[str, int]
 
 
-class Standing:
+class StatusQueries:
     """Reads them from PostgreSQL."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def held(self, series: Iterable[Series]) -> dict[str, Held]:
+    async def held(self, series: Iterable[Series]) -> dict[str, ReportFreshness]:
         """What history holds, by the series' ids; those that were never fetched are left out."""
         rows = await self._all(_HELD, {"series": [each.id for each in series]})
-        return {row.pop("series"): Held(**row) for row in rows}
+        return {row.pop("series"): ReportFreshness(**row) for row in rows}
 
     async def verdicts(self, series: Iterable[Series], now: datetime) -> dict[tuple[str, str], int]:
         """How many of the vendor's answers were judged how within the last hour, by series' id and verdict."""
         rows = await self._all(_VERDICTS, {"series": [each.id for each in series], "since": now - _LATELY})
         return {(row["series"], row["verdict"]): row["answers"] for row in rows}
 
-    async def trouble(self) -> Trouble:
+    async def trouble(self) -> JobBacklog:
         """Jobs that wait, were parked or failed."""
         (row,) = await self._all(_TROUBLE, {})
         failed = await self._all(_FAILED, {"lately": _LATELY})
-        return Trouble(
+        return JobBacklog(
             row["oldest"] or 0.0,
             {"job": row["parked_jobs"], "message": row["parked_messages"]},
             {each["kind"] or "unknown": each["jobs"] for each in failed},

@@ -10,8 +10,8 @@ from fastapi.responses import RedirectResponse
 from cache_pipeline.api import schemas as wire
 from cache_pipeline.api.dependencies import Caller, TheGateway
 from cache_pipeline.api.monitoring.health import dependencies
-from cache_pipeline.api.monitoring.prometheus import exposed
-from cache_pipeline.api.openapi import problems
+from cache_pipeline.api.monitoring.prometheus import render_metrics
+from cache_pipeline.api.openapi import problem_responses
 from cache_pipeline.upstream.quota import Lane
 
 router = APIRouter(tags=["operations"])
@@ -60,11 +60,11 @@ async def readiness(gateway: TheGateway, response: Response) -> wire.Readiness:
 )
 async def metrics(gateway: TheGateway, accept: Annotated[str | None, Header()] = None) -> Response:
     """Labels are few and bounded: no key, no query, no tenant. What a store that is away would say is left out."""
-    body, content_type = await exposed(gateway, accept)
+    body, content_type = await render_metrics(gateway, accept)
     return Response(body, media_type=content_type, headers={"Cache-Control": "no-store"})
 
 
-@router.get("/v1/quota", responses=problems(), summary="See the vendor's quota", operation_id="readQuota")
+@router.get("/v1/quota", responses=problem_responses(), summary="See the vendor's quota", operation_id="readQuota")
 async def quota(gateway: TheGateway, _caller: Caller, response: Response) -> wire.QuotaView:
     """Each OAuth client's state, and what each lane could send now."""
     response.headers["Cache-Control"] = "no-store"

@@ -13,12 +13,26 @@ from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.dependencies import Caller, TheGateway
 from cache_pipeline.api.jobs.idempotency import idempotency_key as read_key
 from cache_pipeline.api.jobs.job import JobState
-from cache_pipeline.api.negotiation import Form, Preference, body_in, form_of, preference_of, wants_fresh
-from cache_pipeline.api.openapi import ANSWERS, problems
-from cache_pipeline.api.parsing import Asked, asked, asked_by_payload, filters_in, listed, permitted
-from cache_pipeline.api.query_service import Accepted, Gateway, Served, failed
-from cache_pipeline.api.response_headers import Source, answer_headers, etag_in, matches
-from cache_pipeline.api.routes.jobs import view
+from cache_pipeline.api.negotiation import (
+    MediaFormat,
+    Preference,
+    negotiate_format,
+    parse_prefer,
+    render_body,
+    wants_refresh,
+)
+from cache_pipeline.api.openapi import ANSWERS, problem_responses
+from cache_pipeline.api.parsing import (
+    ParsedQuery,
+    check_permission,
+    parse_filters,
+    parse_list,
+    parse_payload,
+    parse_query,
+)
+from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer, failed
+from cache_pipeline.api.response_headers import CacheStatusSource, answer_headers, etag_matches, parse_etags
+from cache_pipeline.api.routes.jobs import show_job
 from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.ttl import report_freshness
@@ -26,13 +40,13 @@ from cache_pipeline.storage.ttl import report_freshness
 router = APIRouter(tags=["reports"])
 
 
-class Wishes:
+class RequestPreferences:
     """What the headers of a request wish for."""
 
     def __init__(
         self,
         request: Request,
-        accept: Annotated[str | None, Header(description=f"One of {', '.join(Form)}")] = None,
+        accept: Annotated[str | None, Header(description=f"One of {', '.join(MediaFormat)}")] = None,
         prefer: Annotated[str | None, Header(description="wait=SECONDS, or respond-async (RFC 7240)")] = None,
         if_none_match: Annotated[str | None, Header(description="ETag of what the caller has")] = None,
         cache_control: Annotated[
@@ -40,10 +54,10 @@ class Wishes:
             Header(description="no-cache: have the vendor asked again for what is provisional, where the key may"),
         ] = None,
     ) -> None:
-        self.form: Form = form_of(accept)
-        self.preference: Preference = preference_of(prefer)
+        self.form: MediaFormat = negotiate_format(accept)
+        self.preference: Preference = parse_prefer(prefer)
         self.if_none_match = if_none_match
-        self.refresh = wants_fresh(cache_control)
+        self.refresh = wants_refresh(cache_control)
         self.state = request.state
 
     @property
@@ -52,7 +66,7 @@ class Wishes:
         return getattr(self.state, "rate", {})
 
 
-_Wishes = Annotated[Wishes, Depends()]
+_Wishes = Annotated[RequestPreferences, Depends()]
 ReportName = Annotated[str, Path(description="Name of a declared report", examples=["queue_interval"], max_length=47)]
 IdempotencyKey = Annotated[
     str | None,
@@ -122,11 +136,11 @@ def _from_url(
 ) -> dict[str, Any]:
     return {
         "interval": interval,
-        "group_by": listed(group_by),
-        "metrics": listed(metrics),
+        "group_by": parse_list(group_by),
+        "metrics": parse_list(metrics),
         "granularity": granularity,
         "time_zone": time_zone,
-        "filters": filters_in(filters),
+        "filters": parse_filters(filters),
     }
 
 
@@ -157,13 +171,13 @@ async def read_report(
 @router.post(
     "/v1/reports/{report}",
     response_model=None,
-    responses={**ANSWERS, **problems(415)},
+    responses={**ANSWERS, **problem_responses(415)},
     summary="Answer a report's query, given as a body",
     operation_id="queryReport",
 )
 async def query_report(
     report: ReportName,
-    query: wire.Query,
+    query: wire.QueryBody,
     gateway: TheGateway,
     caller: Caller,
     wishes: _Wishes,
@@ -177,7 +191,7 @@ async def query_report(
 @router.post(
     "/v1/queries",
     response_model=None,
-    responses={**ANSWERS, **problems(415)},
+    responses={**ANSWERS, **problem_responses(415)},
     summary="Answer a query in the vendor's words",
     operation_id="query",
 )
@@ -194,12 +208,12 @@ async def query_by_payload(
     metadata are no part of the question.
     """
     service = gateway.service_of(caller.tenant)
-    question = asked_by_payload(service, gateway.reports, payload, caller, gateway.settings.gateway.max_buckets)
+    question = parse_payload(service, gateway.reports, payload, caller, gateway.settings.gateway.max_buckets)
     return await _answered_once(gateway, question, caller, wishes, idempotency_key)
 
 
 async def _answered_once(
-    gateway: Gateway, question: Asked, caller: Principal, wishes: Wishes, header: str | None
+    gateway: QueryService, question: ParsedQuery, caller: Principal, wishes: RequestPreferences, header: str | None
 ) -> Response:
     """Serve a question, or what an earlier request with the same Idempotency-Key led to."""
     key = read_key(header)
@@ -212,28 +226,34 @@ async def _answered_once(
     if job is not None and not job.state.ended:
         return await _told(gateway, question, caller, wishes, await gateway.accepted(job, joined=True))
     outcome = await gateway.serve(question, caller, refresh=wishes.refresh and job is None)
-    if isinstance(outcome, Accepted):
+    if isinstance(outcome, AcceptedJob):
         await gateway.repeats.note(caller, key, question.key, outcome.job.id)
     return await _told(gateway, question, caller, wishes, outcome)
 
 
-def _asked(gateway: Gateway, report: str, question: dict[str, Any], caller: Principal) -> Asked:
-    declared = permitted(gateway.reports, report, caller)
-    return asked(gateway.service_of(caller.tenant), declared, question, gateway.settings.gateway.max_buckets)
+def _asked(gateway: QueryService, report: str, question: dict[str, Any], caller: Principal) -> ParsedQuery:
+    declared = check_permission(gateway.reports, report, caller)
+    return parse_query(gateway.service_of(caller.tenant), declared, question, gateway.settings.gateway.max_buckets)
 
 
-async def answered(gateway: Gateway, question: Asked, caller: Principal, wishes: Wishes) -> Response:
+async def answered(
+    gateway: QueryService, question: ParsedQuery, caller: Principal, wishes: RequestPreferences
+) -> Response:
     """Serve a question, waiting for its job as long as the caller prefers."""
     return await _told(gateway, question, caller, wishes, await gateway.serve(question, caller, refresh=wishes.refresh))
 
 
 async def _told(
-    gateway: Gateway, question: Asked, caller: Principal, wishes: Wishes, outcome: Served | Accepted
+    gateway: QueryService,
+    question: ParsedQuery,
+    caller: Principal,
+    wishes: RequestPreferences,
+    outcome: ServedAnswer | AcceptedJob,
 ) -> Response:
     applied = wishes.preference.applied
-    if isinstance(outcome, Accepted) and wishes.preference.wait_seconds:
+    if isinstance(outcome, AcceptedJob) and wishes.preference.wait_seconds:
         outcome = await _awaited(gateway, question, caller, outcome, wishes.preference.wait_seconds)
-    if isinstance(outcome, Served):
+    if isinstance(outcome, ServedAnswer):
         return await answer_response(gateway, question, outcome, wishes)
     wishes.state.tier = "job"
     headers = {
@@ -244,24 +264,26 @@ async def _told(
         **({"Preference-Applied": applied} if applied else {}),
         **wishes.rate,
     }
-    return JSONResponse(view(outcome).model_dump(mode="json", by_alias=True), 202, headers)
+    return JSONResponse(show_job(outcome).model_dump(mode="json", by_alias=True), 202, headers)
 
 
 async def _awaited(
-    gateway: Gateway, question: Asked, caller: Principal, accepted: Accepted, seconds: float
-) -> Served | Accepted:
+    gateway: QueryService, question: ParsedQuery, caller: Principal, accepted: AcceptedJob, seconds: float
+) -> ServedAnswer | AcceptedJob:
     job = await gateway.awaited(accepted.job, caller.tenant, seconds)
     if job.state is JobState.failed and job.problem is not None:
         raise failed(job.problem)
     if job.state is JobState.done:
         outcome = await gateway.after(question, caller)
-        if isinstance(outcome, Served):
-            return Served(outcome.answer, Source.vendor, accepted.joined)
+        if isinstance(outcome, ServedAnswer):
+            return ServedAnswer(outcome.answer, CacheStatusSource.vendor, accepted.joined)
         return outcome
     return await gateway.accepted(job, joined=accepted.joined)
 
 
-async def answer_response(gateway: Gateway, question: Asked, served: Served, wishes: Wishes) -> Response:
+async def answer_response(
+    gateway: QueryService, question: ParsedQuery, served: ServedAnswer, wishes: RequestPreferences
+) -> Response:
     """An answer in the form that is wanted, or 304 where the caller has it."""
     headers = answer_headers(
         served.answer,
@@ -276,15 +298,15 @@ async def answer_response(gateway: Gateway, question: Asked, served: Served, wis
     wishes.state.tier = served.source
     if wishes.preference.wait_seconds and wishes.preference.applied:
         headers["Preference-Applied"] = wishes.preference.applied
-    if matches(wishes.if_none_match, etag_in(wishes.form, served.answer.etag)):
+    if etag_matches(wishes.if_none_match, parse_etags(wishes.form, served.answer.etag)):
         del headers["Content-Type"]
         return Response(status_code=304, headers=headers)
     columns = gateway.service.columns(question.wanted.asked)
-    body = await asyncio.to_thread(body_in, wishes.form, served.answer.body, columns)
+    body = await asyncio.to_thread(render_body, wishes.form, served.answer.body, columns)
     return Response(body, headers=headers)
 
 
-@router.get("/v1/reports", responses=problems(), summary="List the reports", operation_id="listReports")
+@router.get("/v1/reports", responses=problem_responses(), summary="List the reports", operation_id="listReports")
 async def list_reports(gateway: TheGateway, caller: Caller, response: Response) -> wire.ReportList:
     """The reports that this key may ask for."""
     response.headers["Cache-Control"] = "no-store"

@@ -21,7 +21,7 @@ _INSUFFICIENT = "53"
 _TRUSTED_SECONDS = 1.0
 
 
-class Connections:
+class ConnectionPool:
     """Connections cloned from one that is only for that: a new one reads the server's types first. To be closed."""
 
     def __init__(self, origin: dbapi.Connection, most: int = MOST_CONNECTIONS) -> None:

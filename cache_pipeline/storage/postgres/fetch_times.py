@@ -14,7 +14,7 @@ from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, instant_as_text, intervals_of, multirange
 
 
-class HeldNewer(Exception):
+class NewerDataPresent(Exception):
     """History holds figures that were asked for later than those that were to take their place; nothing was written."""
 
     def __init__(self, intervals: IntervalSet) -> None:
@@ -45,23 +45,23 @@ _NOTE = (
 )
 
 
-def note_fetched(cursor: Any, series: Series, parts: Iterable[Fetched]) -> None:
+def record_fetch_times(cursor: Any, series: Series, parts: Iterable[Fetched]) -> None:
     """Note, in the transaction that keeps rows, as of when they are.
 
     Raises:
-        HeldNewer: part of what is held was asked for later.
+        NewerDataPresent: part of what is held was asked for later.
     """
     for each in parts:
         values = {"series": Literal(series.id), "covers": multirange(each.intervals), "at": Literal(each.at)}
         newer = _NEWER.format(bounds=bounds_as_json(Identifier("newer")), **values)
         cursor.execute(newer.as_string())
         if held := intervals_of(cursor.fetchone()[0]):
-            raise HeldNewer(held)
+            raise NewerDataPresent(held)
         for statement in _NOTE:
             cursor.execute(statement.format(**values).as_string())
 
 
-def fetched_column(around: Interval | None) -> Composable:
+def fetch_time_column(around: Interval | None) -> Composable:
     """A column for a query on ``coverage AS c``: what was fetched when, of its provisional part and of ``around``."""
     return SQL(
         """
@@ -76,6 +76,6 @@ def fetched_column(around: Interval | None) -> Composable:
     )
 
 
-def read_fetched(column: str) -> tuple[Fetched, ...]:
+def read_fetch_times(column: str) -> tuple[Fetched, ...]:
     """What that column held."""
     return tuple(Fetched(intervals_of(bounds), parse_instant(at)) for at, bounds in json.loads(column))

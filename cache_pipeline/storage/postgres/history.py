@@ -18,16 +18,16 @@ from adbc_driver_postgresql import dbapi
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from cache_pipeline.query.completeness import JudgedChunk, Lengths
+from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 from cache_pipeline.storage.coverage import Coverage, Fetched
-from cache_pipeline.storage.postgres.connections import Connections
-from cache_pipeline.storage.postgres.fetch_times import fetched_column, note_fetched, read_fetched
-from cache_pipeline.storage.postgres.ledger import CLOSE_KEPT, LOST_CLAIMS, Claim, LeaseLost
+from cache_pipeline.storage.postgres.connections import ConnectionPool
+from cache_pipeline.storage.postgres.fetch_times import fetch_time_column, read_fetch_times, record_fetch_times
+from cache_pipeline.storage.postgres.ledger import CLOSE_KEPT, LOST_CLAIMS, LeaseLost, LedgerClaim
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange
 from cache_pipeline.storage.postgres.schemas import (
     HISTORY_SCHEMA,
@@ -35,7 +35,7 @@ from cache_pipeline.storage.postgres.schemas import (
     DeclarationConflict,
     HistoryUnavailable,
 )
-from cache_pipeline.storage.postgres.verdicts import note_chunks, read_lengths
+from cache_pipeline.storage.postgres.verdicts import read_truncation_stats, record_chunks
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Replacement:
     rows: Rows
     watermark: datetime
     fetched: tuple[Fetched, ...]
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[LedgerClaim, ...] = ()
 
     @property
     def covered(self) -> IntervalSet:
@@ -110,11 +110,11 @@ def open_history(postgres_url: str) -> Generator[History]:
     except dbapi.OperationalError:
         # The driver quotes a URL that it cannot read, password and all.
         raise HistoryUnavailable(f"{_server(postgres_url)} {UNREACHABLE}") from None
-    with connection, closing(Connections(connection)) as connections:
+    with connection, closing(ConnectionPool(connection)) as connections:
         yield History(connections)
 
 
-def _refuse_lost(cursor: Any, claims: Sequence[Claim]) -> None:
+def _refuse_lost(cursor: Any, claims: Sequence[LedgerClaim]) -> None:
     if not claims:
         return
     lost = SQL(LOST_CLAIMS).format(
@@ -170,7 +170,7 @@ def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:
 class History:
     """Rows of every report in ``history.<report>``, and what of each series is covered."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: ConnectionPool) -> None:
         """Keep what transactions are made on."""
         self._connections = connections
 
@@ -195,14 +195,14 @@ class History:
         query = _COVERAGE.format(
             complete=bounds_as_json(Identifier("c", "complete")),
             provisional=bounds_as_json(Identifier("c", "provisional")),
-            fetched=fetched_column(around),
+            fetched=fetch_time_column(around),
             series=Literal([each.id for each in series]),
         )
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
             rows = cursor.fetchall()
         return {each.id: Coverage() for each in series} | {
-            name: Coverage(intervals_of(complete), intervals_of(provisional), watermark, read_fetched(fetched))
+            name: Coverage(intervals_of(complete), intervals_of(provisional), watermark, read_fetch_times(fetched))
             for name, complete, provisional, watermark, fetched in rows
         }
 
@@ -262,7 +262,7 @@ class History:
                 SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(series.id)).as_string()
             )
             _refuse_lost(cursor, replacement.claims)
-            note_fetched(cursor, series, replacement.fetched)
+            record_fetch_times(cursor, series, replacement.fetched)
             for part in covered:
                 delete = SQL(
                     "DELETE FROM {table} WHERE series = {series} AND interval_start >= {start} AND interval_start < {end}"
@@ -293,16 +293,16 @@ class History:
             )
             cursor.execute(close.as_string())
 
-    def record_chunks(self, series: Series, chunks: Sequence[JudgedChunk], now: datetime) -> None:
+    def record_chunks(self, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
         """Note how upstream answers were judged, and what their lengths teach."""
         if chunks:
             with self._transaction() as cursor:
-                note_chunks(cursor, series, chunks, now)
+                record_chunks(cursor, series, chunks, now)
 
-    def lengths(self, series: Series, now: datetime) -> Lengths:
+    def lengths(self, series: Series, now: datetime) -> TruncationStats:
         """What is known of the lengths of a series' answers."""
         with self._transaction() as cursor:
-            return read_lengths(cursor, series, now)
+            return read_truncation_stats(cursor, series, now)
 
     def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
         """Requests and seconds that the latest upstream queries of a series took in the mean; None where none is noted."""

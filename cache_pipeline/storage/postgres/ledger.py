@@ -43,7 +43,7 @@ _CONNECTIONS = 2
 _TABLE = "cache_pipeline_state.upstream_query"
 
 
-class State(StrEnum):
+class LedgerState(StrEnum):
     """Where an entry stands: the first four are open, the others have ended."""
 
     intent = "intent"
@@ -59,7 +59,7 @@ class State(StrEnum):
     abandoned = "abandoned"
 
 
-class AskedElsewhere(Exception):
+class QueryInFlight(Exception):
     """Somebody else is working on the same query just now; look again when its lease has ended."""
 
 
@@ -68,7 +68,7 @@ class LeaseLost(Exception):
 
 
 @dataclass(frozen=True)
-class Handle:
+class JobHandle:
     """The vendor's own name of a job, and the OAuth client that may ask for it."""
 
     id: str
@@ -76,7 +76,7 @@ class Handle:
 
 
 @dataclass(frozen=True)
-class Claim:
+class LedgerClaim:
     """One entry, held by whoever knows its fencing number.
 
     Attributes:
@@ -92,8 +92,8 @@ class Claim:
     fence: int
     interval: Interval
     asked_at: datetime
-    handle: Handle | None = None
-    given_up: Handle | None = None
+    handle: JobHandle | None = None
+    given_up: JobHandle | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class OpenJob:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LedgerRequest:
     """What is to be asked of a vendor.
 
     Attributes:
@@ -245,11 +245,11 @@ class Ledger:
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
 
-    def claim(self, wanted: Wanted) -> Claim:
+    def claim(self, wanted: LedgerRequest) -> LedgerClaim:
         """Note the intent to ask, or take over what a process that is gone has left.
 
         Raises:
-            AskedElsewhere: a live owner holds the entry.
+            QueryInFlight: a live owner holds the entry.
             HistoryUnavailable: PostgreSQL cannot be reached.
         """
         series = wanted.series
@@ -263,38 +263,38 @@ class Ledger:
             "owner": self.owner,
             "lease": self.lease,
         }
-        given_up: Handle | None = None
+        given_up: JobHandle | None = None
         with self._connection() as connection:
             self._tidy(connection)
             while True:
                 row = connection.execute(_CLAIM, values).fetchone()
                 if row is not None:
-                    return Claim(row[0], row[1], wanted.interval, wanted.asked_at, given_up=given_up)
+                    return LedgerClaim(row[0], row[1], wanted.interval, wanted.asked_at, given_up=given_up)
                 with connection.transaction():
                     taken, given_up = self._taken_over(connection, wanted, values)
                 if taken is not None:
                     return taken
 
     def _taken_over(
-        self, connection: Connection[TupleRow], wanted: Wanted, values: dict[str, object]
-    ) -> tuple[Claim | None, Handle | None]:
+        self, connection: Connection[TupleRow], wanted: LedgerRequest, values: dict[str, object]
+    ) -> tuple[LedgerClaim | None, JobHandle | None]:
         """The open entry where it can be resumed; else it has ended, and the job it leaves running, if any."""
         found = connection.execute(_FIND, values).fetchone()
         if found is None:
             return None, None
         entry, asked_at, state, handle_id, oauth_client, alive = found
         if alive:
-            raise AskedElsewhere(f"{wanted.series.report.report} {wanted.interval} is being asked by another process")
+            raise QueryInFlight(f"{wanted.series.report.report} {wanted.interval} is being asked by another process")
         row = connection.execute(_TAKE_OVER, {**values, "id": entry}).fetchone()
         fence = row[0] if row else 0
-        handle = Handle(handle_id, oauth_client) if handle_id else None
+        handle = JobHandle(handle_id, oauth_client) if handle_id else None
         if handle is not None and asked_at >= wanted.not_before:
-            return Claim(entry, fence, wanted.interval, asked_at, handle), None
-        ended = State.superseded if handle is not None else State.lost
-        self._mark(connection, Claim(entry, fence, wanted.interval, asked_at), ended, None)
-        return None, handle if state == State.submitted else None
+            return LedgerClaim(entry, fence, wanted.interval, asked_at, handle), None
+        ended = LedgerState.superseded if handle is not None else LedgerState.lost
+        self._mark(connection, LedgerClaim(entry, fence, wanted.interval, asked_at), ended, None)
+        return None, handle if state == LedgerState.submitted else None
 
-    def submitted(self, claim: Claim, handle: Handle) -> None:
+    def submitted(self, claim: LedgerClaim, handle: JobHandle) -> None:
         """Note the vendor's handle.
 
         Raises:
@@ -311,37 +311,37 @@ class Ledger:
             if connection.execute(_SUBMITTED, values).rowcount == 0:
                 raise LeaseLost(f"{claim.interval} was taken over before its handle was noted")
 
-    def done(self, claim: Claim) -> None:
+    def done(self, claim: LedgerClaim) -> None:
         """Note that the answer is proven and ready at the vendor, and let go of the entry: whoever needs it may read it.
 
         An answer that came with the submit can only be asked for again, so its entry ends.
         """
         with self._connection() as connection:
-            self._mark(connection, claim, State.done if claim.handle else State.answered, None)
+            self._mark(connection, claim, LedgerState.done if claim.handle else LedgerState.answered, None)
 
-    def ambiguous(self, claim: Claim, note: str) -> None:
+    def ambiguous(self, claim: LedgerClaim, note: str) -> None:
         """Note that nobody can say whether the vendor took the query; the entry stays to be seen until it is asked again."""
         with self._connection() as connection:
-            self._mark(connection, claim, State.ambiguous, note)
+            self._mark(connection, claim, LedgerState.ambiguous, note)
 
-    def end(self, claim: Claim, state: State, note: str | None = None) -> None:
+    def end(self, claim: LedgerClaim, state: LedgerState, note: str | None = None) -> None:
         """End an entry, unless another has taken it over."""
         with self._connection() as connection:
             self._mark(connection, claim, state, note)
 
-    def _mark(self, connection: Connection[TupleRow], claim: Claim, state: State, note: str | None) -> None:
-        ends = state not in (State.intent, State.ambiguous, State.submitted, State.done)
+    def _mark(self, connection: Connection[TupleRow], claim: LedgerClaim, state: LedgerState, note: str | None) -> None:
+        ends = state not in (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.done)
         values = {"id": claim.id, "fence": claim.fence, "state": state, "note": note, "ends": ends}
         connection.execute(_MARK, values)
 
-    def renew(self, claims: Iterable[Claim]) -> None:
+    def renew(self, claims: Iterable[LedgerClaim]) -> None:
         """Hold entries for another lease, but for those that another has taken over."""
         fences = {claim.id: claim.fence for claim in claims}
         values = {"ids": list(fences), "fences": list(fences.values()), "lease": self.lease}
         with self._connection() as connection:
             connection.execute(_RENEW, values)
 
-    def release(self, claims: Iterable[Claim]) -> None:
+    def release(self, claims: Iterable[LedgerClaim]) -> None:
         """Let go of entries, which stay open: the next who wants them resumes them."""
         fences = {claim.id: claim.fence for claim in claims}
         if not fences:
@@ -356,10 +356,10 @@ class Ledger:
             rows = connection.execute(_OPEN, values).fetchall()
         return [OpenJob(Interval(start, end), asked_at, alive) for start, end, asked_at, alive in rows]
 
-    def open_by_state(self) -> dict[State, int]:
+    def open_by_state(self) -> dict[LedgerState, int]:
         """How many queries of all series are open, by where they stand."""
         with self._connection() as connection:
-            return {State(state): count for state, count in connection.execute(_OPEN_BY_STATE).fetchall()}
+            return {LedgerState(state): count for state, count in connection.execute(_OPEN_BY_STATE).fetchall()}
 
     def _tidy(self, connection: Connection[TupleRow]) -> None:
         """Forget what is long over, once in the life of a process."""

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import OperationalError
 
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind
+from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.storage.postgres.schemas import (
     HISTORY_SCHEMA,
     OWN_SCHEMA,
@@ -28,11 +28,11 @@ from cache_pipeline.storage.postgres.schemas import (
 )
 
 _LOCK = "cache_pipeline.migrations"
-_SQL_TYPES: Mapping[Kind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]] = {
-    Kind.dimension: sa.Text,
-    Kind.integer: sa.BigInteger,
-    Kind.number: sa.Double,
-    Kind.instant: sa.TIMESTAMP(timezone=True),
+_SQL_TYPES: Mapping[ColumnKind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]] = {
+    ColumnKind.dimension: sa.Text,
+    ColumnKind.integer: sa.BigInteger,
+    ColumnKind.number: sa.Double,
+    ColumnKind.instant: sa.TIMESTAMP(timezone=True),
 }
 #: What a server says of a URL that will never do, and what is to be mended; in English, as most servers are set up. One that says
 #: it otherwise is only waited for before it is told of.
@@ -84,7 +84,7 @@ def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...
         _add_report_tables(connection, reports)
 
 
-def outdated(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> list[str]:
+def pending_changes(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> list[str]:
     """What ``migrate`` would do, in words; empty where everything is up to date. Changes nothing.
 
     Raises:

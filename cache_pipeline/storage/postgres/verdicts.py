@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from psycopg.sql import SQL, Literal
 
-from cache_pipeline.query.completeness import SHORTEST_LIMIT, JudgedChunk, Lengths
+from cache_pipeline.query.completeness import SHORTEST_LIMIT, ChunkResult, TruncationStats
 from cache_pipeline.query.series import Series
 
 #: Vendors change their limits; one that was not met for so long is forgotten, so that long queries are tried again.
@@ -17,7 +17,7 @@ _CUT_REMEMBERED = timedelta(days=30)
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 
-def read_lengths(cursor: Any, series: Series, now: datetime, *, lock: bool = False) -> Lengths:
+def read_truncation_stats(cursor: Any, series: Series, now: datetime, *, lock: bool = False) -> TruncationStats:
     """What is known of the lengths of a series' answers."""
     query = SQL(
         "SELECT longest_whole, CASE WHEN cut_at > {since} THEN least_cut END"
@@ -25,10 +25,10 @@ def read_lengths(cursor: Any, series: Series, now: datetime, *, lock: bool = Fal
     ).format(since=Literal(now - _CUT_REMEMBERED), series=Literal(series.id), lock=SQL("FOR UPDATE" if lock else ""))
     cursor.execute(query.as_string())
     row = cursor.fetchone()
-    return Lengths(*row) if row else Lengths()
+    return TruncationStats(*row) if row else TruncationStats()
 
 
-def note_chunks(cursor: Any, series: Series, chunks: Sequence[JudgedChunk], now: datetime) -> None:
+def record_chunks(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
     """Keep some verdicts, and what they teach."""
     count = len(chunks)
     table = pa.table(
@@ -57,12 +57,12 @@ def note_chunks(cursor: Any, series: Series, chunks: Sequence[JudgedChunk], now:
     _learn(cursor, series, chunks, now)
 
 
-def _learn(cursor: Any, series: Series, chunks: Sequence[JudgedChunk], now: datetime) -> None:
+def _learn(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
     first = SQL(
         "INSERT INTO cache_pipeline_state.answer_length (series, longest_whole) VALUES ({}, -1) ON CONFLICT DO NOTHING"
     )
     cursor.execute(first.format(Literal(series.id)).as_string())
-    before = read_lengths(cursor, series, now, lock=True)
+    before = read_truncation_stats(cursor, series, now, lock=True)
     # A shorter answer that proved to be cut off was broken, not limited: that is over with the run.
     telling = [chunk for chunk in chunks if not chunk.is_cut or chunk.length >= SHORTEST_LIMIT]
     after, is_cut = before.after(telling), any(chunk.is_cut for chunk in telling)

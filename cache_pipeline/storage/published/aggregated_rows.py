@@ -16,7 +16,7 @@ SMALLEST_CELL = 5
 _TIMES = ("interval_start", "interval_end")
 
 
-def as_published(report: Report) -> Report:
+def aggregate_for_publishing(report: Report) -> Report:
     """The report that the published rows are of: itself, or for rows the counts by ``edge_group_by``."""
     if report.rows is None:
         return report
@@ -32,14 +32,14 @@ def as_published(report: Report) -> Report:
     )
 
 
-def publishable(report: Report, rows: Rows) -> pa.Table:
+def is_publishable(report: Report, rows: Rows) -> pa.Table:
     """The rows that may be published, in memory: all of a report of figures, the counts of one of rows.
 
     Times are those of the buckets, counts and sums whole numbers; a sum is null where no row has a value.
     """
     if report.rows is None:
         return rows.table()
-    shown = as_published(report)
+    shown = aggregate_for_publishing(report)
     measures = [snake_case(metric) for metric in shown.metrics]
     schema = pa.schema(
         [

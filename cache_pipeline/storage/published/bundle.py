@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from cache_pipeline.storage.published.edge_tier import MANIFEST, EdgeTier
-from cache_pipeline.storage.published.files import checked
+from cache_pipeline.storage.published.files import check_published_rows
 from cache_pipeline.storage.published.manifest import DataFile, DataSet
 from cache_pipeline.storage.published.object_store import EdgeStoreError
 from cache_pipeline.storage.published.page import LABELS
 
 
-def carried_files(edge: EdgeTier, newest: timedelta | None = None) -> Mapping[str, bytes]:
+def bundle_files(edge: EdgeTier, newest: timedelta | None = None) -> Mapping[str, bytes]:
     """``manifest.json``, ``labels.json`` and the data files, by path.
 
     Args:
@@ -31,7 +31,7 @@ def carried_files(edge: EdgeTier, newest: timedelta | None = None) -> Mapping[st
         for dataset in datasets.values():
             for file in dataset.files:
                 stored = edge.store.get(file.path)
-                found[file.path] = checked(file, stored[0] if stored else None)
+                found[file.path] = check_published_rows(file, stored[0] if stored else None)
         labels = edge.store.get(LABELS)
     found[LABELS] = labels[0] if labels else b"{}"
     found[MANIFEST] = manifest.model_copy(update={"datasets": datasets}).model_dump_json().encode()

@@ -13,8 +13,15 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.published.aggregated_rows import as_published
-from cache_pipeline.storage.published.files import Rows, Target, checked_rows, published_rows, targets, written
+from cache_pipeline.storage.published.aggregated_rows import aggregate_for_publishing
+from cache_pipeline.storage.published.files import (
+    PartitionFile,
+    Rows,
+    partition_files,
+    published_rows,
+    read_checked_rows,
+    write_files,
+)
 from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
 from cache_pipeline.storage.published.object_store import EdgeStore, EdgeStoreError
 from cache_pipeline.telemetry.spans import span
@@ -123,7 +130,7 @@ class EdgeTier:
         self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None
     ) -> Publication | None:
         manifest, version = self.read_manifest()
-        dataset, shown = self._described(report, rows_by_interval), as_published(report)
+        dataset, shown = self._described(report, rows_by_interval), aggregate_for_publishing(report)
         held = manifest.datasets.get(report.report)
         if held is not None and not held.same_shape(dataset):
             # Figures of another meaning, or columns that are no longer allowed, must not stand beside the new ones.
@@ -132,8 +139,8 @@ class EdgeTier:
         files: list[DataFile] = []
         uploaded = 0
         absorbed: set[str] = set()
-        for target in targets(shown, rows_by_interval, held, provisional, now):
-            file, body = written(shown, target, provisional, self.read_file)
+        for target in partition_files(shown, rows_by_interval, held, provisional, now):
+            file, body = write_files(shown, target, provisional, self.read_file)
             file, is_new = self._put_file(file, body, manifest)
             uploaded += is_new
             files.append(file)
@@ -147,7 +154,7 @@ class EdgeTier:
         return Publication(snapshot_of(updated)[0], uploaded, tuple(files))
 
     def _described(self, report: Report, rows_by_interval: Rows) -> DataSet:
-        shown = as_published(report)
+        shown = aggregate_for_publishing(report)
         columns = published_rows(shown, next(iter(rows_by_interval.values())).slice(0, 0)).schema.names
         return DataSet(
             series=Series(report, self._tenant).id,
@@ -195,7 +202,7 @@ class EdgeTier:
             EdgeStoreError: it is missing or altered.
         """
         found = self.store.get(file.path)
-        return checked_rows(file, found[0] if found else None)
+        return read_checked_rows(file, found[0] if found else None)
 
     def read_manifest(self) -> tuple[Manifest, str | None]:
         """The manifest and its version, to be swapped.
@@ -224,5 +231,5 @@ def _from(rows_by_interval: Rows, provisional_from: datetime | None) -> Interval
     )
 
 
-def _absorbed(target: Target) -> set[str]:
+def _absorbed(target: PartitionFile) -> set[str]:
     return {file.partition for file in target.held} - {target.partition}

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cache_pipeline.query.calendar import Step, floor, following, pieces
+from cache_pipeline.query.calendar import Step, floor_to_step, next_boundary, pieces
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import dimension_names, in_order, rows_within, snake_case
+from cache_pipeline.query.schema import dimension_names, rows_within, snake_case, sort_rows
 from cache_pipeline.storage.published.manifest import DataFile, DataSet
 from cache_pipeline.storage.published.object_store import EdgeStoreError
 
@@ -90,16 +90,16 @@ def parquet(rows: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def checked_rows(file: DataFile, body: bytes | None, columns: Sequence[str] | None = None) -> pa.Table:
+def read_checked_rows(file: DataFile, body: bytes | None, columns: Sequence[str] | None = None) -> pa.Table:
     """A file's rows, once its bytes are those that the manifest names.
 
     Raises:
         EdgeStoreError: it is missing or altered.
     """
-    return pq.read_table(io.BytesIO(checked(file, body)), columns=list(columns) if columns else None)
+    return pq.read_table(io.BytesIO(check_published_rows(file, body)), columns=list(columns) if columns else None)
 
 
-def checked(file: DataFile, body: bytes | None) -> bytes:
+def check_published_rows(file: DataFile, body: bytes | None) -> bytes:
     """A file's bytes, if they are those that the manifest names.
 
     Raises:
@@ -122,7 +122,7 @@ def _span(file: DataFile) -> str:
 
 
 @dataclass(frozen=True)
-class Target:
+class PartitionFile:
     """A partition that is to be written: the new rows for it, and the files whose other rows it takes over."""
 
     partition: str
@@ -135,9 +135,9 @@ class Target:
         return f"{'month' if len(self.partition) == len('2026-03') else 'day'}={self.partition}"
 
 
-def targets(
+def partition_files(
     report: Report, rows_by_interval: Rows, held: DataSet | None, provisional: IntervalSet, now: datetime
-) -> list[Target]:
+) -> list[PartitionFile]:
     """Which files to write: months that have ended and are final are one file, later days a file each.
 
     A month that was written as one file stays one, so that publishers whose clocks differ agree.
@@ -159,7 +159,7 @@ def targets(
         if month in files:
             return True
         start = _local_start(report, f"{month}-01")
-        whole = Interval(start, following(start, _MONTH, report.zone))
+        whole = Interval(start, next_boundary(start, _MONTH, report.zone))
         return whole.end + MONTH_SETTLES <= now and not open_parts & IntervalSet([whole])
 
     months = {day[:7] for day in (*days, *files)}
@@ -171,7 +171,7 @@ def targets(
         if partition not in is_closed and is_closed[partition[:7]]:
             grouped.setdefault(partition[:7], {})
     return [
-        Target(
+        PartitionFile(
             partition,
             new,
             tuple(file for name, file in sorted(files.items()) if name == partition or name[:7] == partition),
@@ -180,8 +180,8 @@ def targets(
     ]
 
 
-def written(
-    report: Report, target: Target, provisional: IntervalSet, read: Callable[[DataFile], pa.Table]
+def write_files(
+    report: Report, target: PartitionFile, provisional: IntervalSet, read: Callable[[DataFile], pa.Table]
 ) -> tuple[DataFile, bytes]:
     """The file of a partition: its new rows, and of the held files those that they do not replace."""
     replaced = IntervalSet(target.new)
@@ -194,7 +194,7 @@ def written(
             tables.extend(rows_within(rows, part) for part in parts)
         kept, still_open = kept | parts, still_open | (file.open() & parts)
     covered, open_parts = kept | replaced, still_open | (provisional & replaced)
-    rows = in_order(pa.concat_tables(tables))
+    rows = sort_rows(pa.concat_tables(tables))
     body = parquet(rows)
     digest = hashlib.sha256(body).hexdigest()
     bounds = [*covered]
@@ -215,7 +215,7 @@ def written(
 
 
 def _local_start(report: Report, day: str) -> datetime:
-    return floor(datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=report.zone), _DAY, report.zone)
+    return floor_to_step(datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=report.zone), _DAY, report.zone)
 
 
 def _by_local_day(report: Report, rows_by_interval: Rows) -> dict[str, dict[Interval, pa.Table]]:

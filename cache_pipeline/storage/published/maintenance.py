@@ -42,7 +42,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Collected:
+class GarbageReport:
     """What a garbage collection deleted.
 
     Attributes:
@@ -181,7 +181,7 @@ def _snapshot(edge: EdgeTier, snapshot: str) -> Manifest:
 
 def collect_garbage(
     edge: EdgeTier, keep_for: timedelta = KEEP_FOR, keep_snapshots: int = KEEP_SNAPSHOTS, *, forget: bool = False
-) -> Collected:
+) -> GarbageReport:
     """Delete snapshots that are old, and data files that neither the manifest nor any kept snapshot names.
 
     What is about to be deleted is first written into the manifest by compare-and-swap, so that a publisher which has just
@@ -204,11 +204,11 @@ def collect_garbage(
     raise EdgeStoreError(f"{MANIFEST} changed {SWAP_ATTEMPTS} times meanwhile: collect again")
 
 
-def _try_collect(edge: EdgeTier, keep_for: timedelta, keep_snapshots: int) -> Collected | None:
+def _try_collect(edge: EdgeTier, keep_for: timedelta, keep_snapshots: int) -> GarbageReport | None:
     store = edge.store
     manifest, version = edge.read_manifest()
     if version is None and not manifest.datasets:
-        return Collected((), (), 0, 0)
+        return GarbageReport((), (), 0, 0)
     now, all_of_them = _store_time(edge), snapshots(edge)
     old = {one.id for one in all_of_them[keep_snapshots:] if now - one.put >= keep_for and not one.current}
     kept = [one.id for one in all_of_them if one.id not in old]
@@ -221,7 +221,7 @@ def _try_collect(edge: EdgeTier, keep_for: timedelta, keep_snapshots: int) -> Co
     store.delete(f"snapshots/{one}.json" for one in old)
     store.delete(paths)
     _unmark(edge, set(paths))
-    return Collected(paths, tuple(sorted(old)), sum(item.bytes for item in unnamed), len(kept))
+    return GarbageReport(paths, tuple(sorted(old)), sum(item.bytes for item in unnamed), len(kept))
 
 
 def _named(manifest: Manifest) -> set[str]:

@@ -47,7 +47,7 @@ class EdgeStoreError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """One object of a listing; ``modified`` is by the store's own clock."""
 
     path: str
@@ -81,7 +81,7 @@ def _advice(url: str, error: Exception) -> str:
     return "check CACHE_PIPELINE_EDGE_URL and that the store can be reached, then publish again"
 
 
-def told(url: str, doing: str, error: Exception) -> EdgeStoreError:
+def describe_error(url: str, doing: str, error: Exception) -> EdgeStoreError:
     """A store's refusal in one line; what was published before stays as it was."""
     return EdgeStoreError(f"edge store {url}: {doing}: {first_line(error)}: {_advice(url, error)}")
 
@@ -139,7 +139,7 @@ class EdgeStore:
         try:
             yield
         except (BaseError, OSError) as error:
-            raise told(self.url, doing, error) from error
+            raise describe_error(self.url, doing, error) from error
 
     def get(self, path: str) -> tuple[bytes, str | None] | None:
         """An object's bytes and version, or None where it is not there."""
@@ -181,10 +181,10 @@ class EdgeStore:
             return False
         return True
 
-    def list(self, prefix: str) -> list[Stored]:
+    def list(self, prefix: str) -> list[StoredObject]:
         """All objects below a prefix."""
         return [
-            Stored(item["path"], item["size"], item["last_modified"])
+            StoredObject(item["path"], item["size"], item["last_modified"])
             for page in obstore.list(self._store, prefix)
             for item in page
         ]

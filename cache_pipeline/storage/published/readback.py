@@ -17,7 +17,7 @@ GRACE = timedelta(seconds=660)
 
 
 @dataclass(frozen=True)
-class ReadBack:
+class ReadBackResult:
     """What the store holds, and what the public URL serves.
 
     Attributes:
@@ -40,7 +40,7 @@ class ReadBack:
         return self.published == self.served
 
 
-def read_back(edge: EdgeTier, public_url: str, now: datetime, grace: timedelta = GRACE) -> ReadBack:
+def read_back(edge: EdgeTier, public_url: str, now: datetime, grace: timedelta = GRACE) -> ReadBackResult:
     """Compare the store's manifest with the one that the public URL serves.
 
     Args:
@@ -54,14 +54,14 @@ def read_back(edge: EdgeTier, public_url: str, now: datetime, grace: timedelta =
     """
     standing = edge.manifest()
     published = snapshot_of(standing)[0]
-    told = ReadBack(published, None, standing.generated_at, None)
+    told = ReadBackResult(published, None, standing.generated_at, None)
     try:
         served = Manifest.parse(bytes(obstore.get(reading_store(public_url), MANIFEST).bytes()))
     except (BaseError, OSError) as error:
         return _with(told, f"{public_url} cannot be read: {first_line(error)}: check the CDN's origin and access rules")
     except UnreadableManifest as error:
         return _with(told, f"{public_url} serves no manifest ({error}): check the CDN's origin path")
-    found = ReadBack(published, snapshot_of(served)[0], standing.generated_at, served.generated_at)
+    found = ReadBackResult(published, snapshot_of(served)[0], standing.generated_at, served.generated_at)
     if not found.agrees and now - standing.generated_at > grace:
         return _with(
             found,
@@ -71,8 +71,8 @@ def read_back(edge: EdgeTier, public_url: str, now: datetime, grace: timedelta =
     return found
 
 
-def _with(found: ReadBack, problem: str) -> ReadBack:
-    return ReadBack(found.published, found.served, found.published_at, found.served_at, problem)
+def _with(found: ReadBackResult, problem: str) -> ReadBackResult:
+    return ReadBackResult(found.published, found.served, found.published_at, found.served_at, problem)
 
 
 def require_public_url(url: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import cast
 from redis.asyncio import Redis
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.series import CanonicalQuery
 
 _KEPT_HOURS = 24
 #: Different queries that one hour tells apart; whoever makes up intervals by the thousand fills no memory.
@@ -65,11 +65,11 @@ class DemandCounter:
         name = f"analytics-demand:{{{self._tenant}:{hour.astimezone(UTC):%Y%m%d%H}}}"
         return f"{name}:asked", f"{name}:missed"
 
-    async def note(self, query: Query, *, kept: bool) -> None:
+    async def note(self, query: CanonicalQuery, *, kept: bool) -> None:
         """Count one request, and whether what is kept could answer it."""
         await self.add([(query, 1, int(not kept))])
 
-    async def add(self, counted: Iterable[tuple[Query, int, int]]) -> None:
+    async def add(self, counted: Iterable[tuple[CanonicalQuery, int, int]]) -> None:
         """Count requests, in one round trip: of each query how many asked, and how many of them in vain."""
         keys = self._keys(self._clock())
         async with self._redis.pipeline(transaction=False) as pipeline:

@@ -16,9 +16,9 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.answer import Answer, Completeness
-from cache_pipeline.storage.coalescer import Sharing
+from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.redis.link import RedisLink
 from cache_pipeline.storage.ttl import HOT_TTL_TIER, hot_life, is_due, jittered, report_freshness
 
@@ -26,7 +26,7 @@ _SEPARATOR = b"\n"
 
 
 @dataclass(frozen=True)
-class Held:
+class HotEntry:
     """An answer as it is held.
 
     Attributes:
@@ -97,19 +97,19 @@ class HotTier:
         self._uniform = uniform
         self._now = now
         # A crowd that asks this process for one answer at one moment is served by one read.
-        self._reads = Sharing[bytes | None, None]()
+        self._reads = Coalescer[bytes | None, None]()
         self._link = RedisLink("the hot tier holds nothing, and history answers")
 
-    async def get(self, query: Query) -> Answer | None:
+    async def get(self, query: CanonicalQuery) -> Answer | None:
         """The answer, where one is held."""
         held = await self.look(query)
         return held.answer if held else None
 
-    async def look(self, query: Query) -> Held | None:
+    async def look(self, query: CanonicalQuery) -> HotEntry | None:
         """The answer, where one is held, and whether to make it anew."""
         return await self.look_up(query.key(HOT_TTL_TIER))
 
-    async def look_up(self, key: str) -> Held | None:
+    async def look_up(self, key: str) -> HotEntry | None:
         """The same by a key that is known already."""
         value = await self._reads.run(key, lambda _: self._read(key))
         if not value:
@@ -118,12 +118,12 @@ class HotTier:
         head = _head(line)
         age = self._now() - head.written_at
         answer = Answer(body, head.etag, head.completeness)
-        return Held(answer, due=is_due(age, head.life, head.cost, self._uniform()))
+        return HotEntry(answer, due=is_due(age, head.life, head.cost, self._uniform()))
 
     async def _read(self, key: str) -> bytes | None:
         return cast("bytes | None", await self._link.ask(lambda: self._redis.get(key), otherwise=None))
 
-    async def put(self, answers: Iterable[tuple[Query, Answer]], as_of: datetime, cost: float = 0.0) -> None:
+    async def put(self, answers: Iterable[tuple[CanonicalQuery, Answer]], as_of: datetime, cost: float = 0.0) -> None:
         """Keep answers for less than five seconds each (G8, G21), and none beyond its freshness (G11), in one round trip.
 
         Args:
@@ -145,7 +145,7 @@ class HotTier:
 
         await self._link.ask(write, otherwise=None)
 
-    async def drop(self, queries: Iterable[Query]) -> None:
+    async def drop(self, queries: Iterable[CanonicalQuery]) -> None:
         """Forget answers whose rows have changed."""
         keys = [query.key(HOT_TTL_TIER) for query in queries]
         if keys:

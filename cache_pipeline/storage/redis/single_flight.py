@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from cache_pipeline.aio import ended, to_the_end
+from cache_pipeline.aio import cancel_and_wait, finish
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.storage.redis.link import AWAY, RedisLink
 
@@ -27,7 +27,7 @@ def _micros(instant: datetime) -> int:
 
 
 @dataclass(frozen=True)
-class Flight:
+class FlightKey:
     """Two flights of one name exclude each other where they overlap; ends are microseconds since the epoch, half-open."""
 
     name: str
@@ -35,11 +35,11 @@ class Flight:
     end: int = _FOREVER
 
     @classmethod
-    def of(cls, name: str, within: Interval | None) -> Flight:
+    def of(cls, name: str, within: Interval | None) -> FlightKey:
         """The flight of a part of what is named, or of all of it."""
         return cls(name) if within is None else cls(name, _micros(within.start), _micros(within.end))
 
-    def overlaps(self, other: Flight) -> bool:
+    def overlaps(self, other: FlightKey) -> bool:
         """Whether both would fetch the same."""
         return self.name == other.name and self.start < other.end and other.start < self.end
 
@@ -47,7 +47,7 @@ class Flight:
         return f"{self.start} {self.end} {self.name}"
 
     @classmethod
-    def parse(cls, text: str) -> Flight:
+    def parse(cls, text: str) -> FlightKey:
         """Read what ``str`` gives."""
         start, end, name = text.split(" ", 2)
         return cls(name, int(start), int(end))
@@ -83,7 +83,7 @@ return redis.call('PUBLISH', ARGV[2], ARGV[3])
 """
 
 
-class FlightLock:
+class SingleFlightLock:
     """Takes, extends and gives back; every script touches one key, so that it runs on a cluster too."""
 
     def __init__(self, redis: Redis, lease_seconds: float) -> None:
@@ -92,15 +92,15 @@ class FlightLock:
         self._release = redis.register_script(_RELEASE)
 
     @staticmethod
-    def _key(flight: Flight) -> str:
+    def _key(flight: FlightKey) -> str:
         return f"cache_pipeline:flight:{flight.name}"
 
-    async def take(self, flight: Flight, token: str) -> bool:
+    async def take(self, flight: FlightKey, token: str) -> bool:
         """Whether nobody else holds any of the flight, which is the token's then, for a lease from now."""
         args = [token, flight.start, flight.end, self._lease]
         return bool(cast("int", await self._take(keys=[self._key(flight)], args=args)))
 
-    async def release(self, flight: Flight, token: str) -> None:
+    async def release(self, flight: FlightKey, token: str) -> None:
         """Give the flight back, and tell all who wait for any of it."""
         await self._release(keys=[self._key(flight)], args=[token, CHANNEL, str(flight)])
 
@@ -109,17 +109,17 @@ _QUIET_SECONDS = 30.0
 _AGAIN_SECONDS = 1.0
 
 
-class Notices:
+class ReleaseNotifier:
     """Wakes waiters when their flight has landed, here or in another process."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiting: dict[str, dict[asyncio.Event, Flight]] = {}
+        self._waiting: dict[str, dict[asyncio.Event, FlightKey]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
 
     @contextmanager
-    def expecting(self, flight: Flight) -> Generator[asyncio.Event]:
+    def expecting(self, flight: FlightKey) -> Generator[asyncio.Event]:
         """An event that is set by the next landing; to be had before one looks whether there is anything to wait for."""
         event = asyncio.Event()
         self._waiting.setdefault(flight.name, {})[event] = flight
@@ -131,7 +131,7 @@ class Notices:
             if not waiting:
                 del self._waiting[flight.name]
 
-    def tell(self, landed: Flight) -> None:
+    def tell(self, landed: FlightKey) -> None:
         """Wake those who wait for any of a flight in this process."""
         for event, flight in self._waiting.get(landed.name, {}).items():
             if flight.overlaps(landed):
@@ -156,7 +156,7 @@ class Notices:
     async def end(self) -> None:
         """Stop listening."""
         if self._listening is not None:
-            await ended([self._listening])
+            await cancel_and_wait([self._listening])
 
     async def _listen(self) -> None:
         while True:
@@ -175,12 +175,12 @@ class Notices:
             return
         if message["type"] == "message":
             said = message["data"]
-            self.tell(Flight.parse(said.decode() if isinstance(said, bytes) else str(said)))
+            self.tell(FlightKey.parse(said.decode() if isinstance(said, bytes) else str(said)))
         elif message["type"] == "subscribe":
             self._subscribed.set()
             # What landed while nobody listened was not heard.
             for name in self._waiting:
-                self.tell(Flight(name))
+                self.tell(FlightKey(name))
 
 
 #: A holder that dies frees the others after this long; a live one extends it.
@@ -201,7 +201,7 @@ def _unheard(seconds: float, *, whole: bool) -> None:
     del seconds, whole
 
 
-class Flights:
+class SingleFlight:
     """Flights by name, and within a name by interval. To be opened and closed, for it listens for landings elsewhere.
 
     With Redis away a flight is single within this process only, which is said once; the ledger still keeps other
@@ -219,11 +219,11 @@ class Flights:
     def __init__(
         self, redis: Redis, *, lease_seconds: float = LEASE_SECONDS, look_seconds: float = LOOK_SECONDS
     ) -> None:
-        self._lock = FlightLock(redis, lease_seconds)
-        self._notices = Notices(redis)
+        self._lock = SingleFlightLock(redis, lease_seconds)
+        self._notices = ReleaseNotifier(redis)
         self._link = RedisLink("flights are single within each process only")
         self._lease, self._look = lease_seconds, look_seconds
-        self._held: dict[str, dict[str, Flight]] = {}
+        self._held: dict[str, dict[str, FlightKey]] = {}
         self.on_wait: OnWait = _unheard
 
     async def __aenter__(self) -> Self:
@@ -247,7 +247,7 @@ class Flights:
             True when this caller holds the flight, and should look once more before it fetches; False when ``landed``
             said that there is nothing left to wait for.
         """
-        flight, token = Flight.of(name, within), uuid4().hex
+        flight, token = FlightKey.of(name, within), uuid4().hex
         began, waited = time.monotonic(), False
         mine = await self._taken_or_waited(flight, token)
         while not mine:
@@ -264,16 +264,16 @@ class Flights:
         try:
             yield True
         finally:
-            await ended([extending])
+            await cancel_and_wait([extending])
             await self._free(flight, token)
 
     async def next_look(self, name: str, within: Interval | None = None) -> None:
         """Wait until a flight of any of it lands, or three seconds have passed."""
-        with self._notices.expecting(Flight.of(name, within)) as landing:
+        with self._notices.expecting(FlightKey.of(name, within)) as landing:
             await self._notices.begin(self._look)
             await self._wait(landing)
 
-    async def _taken_or_waited(self, flight: Flight, token: str) -> bool:
+    async def _taken_or_waited(self, flight: FlightKey, token: str) -> bool:
         """Whether the flight is ours; if not, it has landed since, or it is time to look."""
         with self._notices.expecting(flight) as landing:
             if await self._take(flight, token):
@@ -293,15 +293,15 @@ class Flights:
             async with asyncio.timeout(self._look):
                 await landing.wait()
 
-    def _holds_any(self, flight: Flight) -> bool:
+    def _holds_any(self, flight: FlightKey) -> bool:
         """Whether this process holds some of a flight."""
         return any(flight.overlaps(held) for held in self._held.get(flight.name, {}).values())
 
-    async def _take(self, flight: Flight, token: str) -> bool:
+    async def _take(self, flight: FlightKey, token: str) -> bool:
         if self._holds_any(flight):
             return False
         try:
-            taken = await to_the_end(self._link.ask(lambda: self._lock.take(flight, token), otherwise=True))
+            taken = await finish(self._link.ask(lambda: self._lock.take(flight, token), otherwise=True))
         except asyncio.CancelledError:
             await self._free(flight, token)
             raise
@@ -309,22 +309,22 @@ class Flights:
             return False
         if self._holds_any(flight):
             # With Redis away all who asked are told yes, and the first of them has it.
-            await to_the_end(self._link.ask(lambda: self._lock.release(flight, token), otherwise=None))
+            await finish(self._link.ask(lambda: self._lock.release(flight, token), otherwise=None))
             return False
         self._held.setdefault(flight.name, {})[token] = flight
         return True
 
-    async def _free(self, flight: Flight, token: str) -> None:
+    async def _free(self, flight: FlightKey, token: str) -> None:
         held = self._held.get(flight.name, {})
         held.pop(token, None)
         if not held:
             self._held.pop(flight.name, None)
         self._notices.tell(flight)
         # What is not given back ends with its lease.
-        await to_the_end(self._link.ask(lambda: self._lock.release(flight, token), otherwise=None))
+        await finish(self._link.ask(lambda: self._lock.release(flight, token), otherwise=None))
 
-    async def _keep(self, flight: Flight, token: str) -> None:
+    async def _keep(self, flight: FlightKey, token: str) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
             # To its end: one that arrived after the flight was given back would hold it for a lease, for nobody.
-            await to_the_end(self._link.ask(lambda: self._lock.take(flight, token), otherwise=False))
+            await finish(self._link.ask(lambda: self._lock.take(flight, token), otherwise=False))

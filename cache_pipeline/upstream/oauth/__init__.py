@@ -3,12 +3,12 @@
 from cache_pipeline.upstream.oauth.login import Login, LoginRequest, Send, client_credentials_login
 from cache_pipeline.upstream.oauth.shared_tokens import SharedTokens
 from cache_pipeline.upstream.oauth.token_source import TokenSource
-from cache_pipeline.upstream.oauth.token_store import OwnTokens, TokenStore
+from cache_pipeline.upstream.oauth.token_store import LocalTokens, TokenStore
 
 __all__ = [
+    "LocalTokens",
     "Login",
     "LoginRequest",
-    "OwnTokens",
     "Send",
     "SharedTokens",
     "TokenSource",

@@ -14,12 +14,12 @@ from cache_pipeline.upstream.errors import (
     UpstreamError,
     UpstreamFaulted,
     UpstreamUnreachable,
-    vendor_words,
+    parse_error_body,
 )
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.rate_headers import read_hints
-from cache_pipeline.upstream.response_body import with_body
-from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
+from cache_pipeline.upstream.response_body import read_whole_body
+from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, with_backoff
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 LoginRequest = Callable[[str, OAuthClient], httpx.Request]
@@ -79,23 +79,23 @@ class Login:
         try:
             response = await with_backoff(
                 lambda: self._ask(request),
-                lambda error: isinstance(error, (Fault, *NEVER_SENT, *MAYBE_SENT)),
+                lambda error: isinstance(error, (TransientFailure, *NEVER_SENT, *MAYBE_SENT)),
                 self.retries,
                 self.sleep,
             )
-        except GaveUp as gave_up:
+        except RetriesExhausted as gave_up:
             raise self._gave_up(request, gave_up) from gave_up.__cause__
         return self._read(response)
 
     async def _ask(self, request: httpx.Request) -> httpx.Response:
-        response = await with_body(await self.send(request), streamed=False, host=request.url.host)
+        response = await read_whole_body(await self.send(request), streamed=False, host=request.url.host)
         if response.status_code >= 500 or response.status_code == 429:
-            raise Fault(response, read_hints(response.headers, datetime.now(UTC)).retry_after)
+            raise TransientFailure(response, read_hints(response.headers, datetime.now(UTC)).retry_after)
         return response
 
     def _read(self, response: httpx.Response) -> NewToken:
         if not response.is_success:
-            code, message, _ = vendor_words(response)
+            code, message, _ = parse_error_body(response)
             told = " ".join(word for word in (code, message) if word) or response.reason_phrase
             raise self._refused(f"{response.status_code} {told}")
         try:
@@ -108,8 +108,8 @@ class Login:
             raise self._refused(f"{response.status_code} without an access_token; is this the login URL?")
         return NewToken(value, _seconds(body.get("expires_in")) or _DEFAULT_LIFE_SECONDS)
 
-    def _gave_up(self, request: httpx.Request, gave_up: GaveUp) -> UpstreamError:
-        if isinstance(gave_up.error, Fault):
+    def _gave_up(self, request: httpx.Request, gave_up: RetriesExhausted) -> UpstreamError:
+        if isinstance(gave_up.error, TransientFailure):
             return UpstreamFaulted(
                 status=gave_up.error.status,
                 method=request.method,

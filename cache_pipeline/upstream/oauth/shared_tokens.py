@@ -10,7 +10,7 @@ import redis.asyncio
 
 from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.oauth.sealing import Seal
-from cache_pipeline.upstream.oauth.token_store import LEASE_SECONDS, RENEW_AT, Claim, Held
+from cache_pipeline.upstream.oauth.token_store import LEASE_SECONDS, RENEW_AT, LoginClaim, StoredToken
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline.upstream.redis_scripts import AWAY, read_scripts, text_of, unbroken
 
@@ -60,13 +60,13 @@ class SharedTokens:
         self._away_until = 0.0
         self._scripts = read_scripts(redis, "cache_pipeline.upstream.oauth")
 
-    async def claim(self, without: str) -> Claim:
+    async def claim(self, without: str) -> LoginClaim:
         """Gives the living token or, if that is old, unreadable or bears the mark `without`, leave to log in."""
         for _ in range(2):
             arguments = [self._holder, _millis(LEASE_SECONDS), without, 1 - RENEW_AT]
             answer = await self._run("claim", arguments)
             if answer is None:
-                return Claim(may_log_in=True)
+                return LoginClaim(may_log_in=True)
             verdict, sealed, life, left, since, refusal, refused_at = (text_of(each) for each in answer)
             token = self._opened(sealed, life, int(left)) if sealed and sealed != without else None
             if token is None and verdict == "young":
@@ -74,10 +74,10 @@ class SharedTokens:
                 without = sealed
                 continue
             refused = self._refusal(refusal, (int(since) - int(refused_at or 0)) / 1e6)
-            return Claim(token, verdict == "log in", int(since), refused)
-        return Claim(may_log_in=True)
+            return LoginClaim(token, verdict == "log in", int(since), refused)
+        return LoginClaim(may_log_in=True)
 
-    async def keep(self, claim: Claim, value: str, life: float) -> str:
+    async def keep(self, claim: LoginClaim, value: str, life: float) -> str:
         """Keeps a new token until it dies, frees the lease and forgets a refusal."""
         if claim.since is None:
             return ""
@@ -85,11 +85,11 @@ class SharedTokens:
         await self._run("keep", [self._holder, sealed, _millis(life), claim.since])
         return sealed
 
-    async def refuse(self, claim: Claim, reason: str, seconds: float) -> None:
+    async def refuse(self, claim: LoginClaim, reason: str, seconds: float) -> None:
         """Says that the login refused the client, for everybody to see until it is tried again."""
         await self._run("refuse", [self._holder, self._seal.seal(reason), _millis(seconds)])
 
-    async def give_back(self, claim: Claim, *, again_in: float) -> None:
+    async def give_back(self, claim: LoginClaim, *, again_in: float) -> None:
         """Frees the lease after so many seconds."""
         if claim.may_log_in:
             await self._run("give_back", [self._holder, _millis(again_in)])
@@ -99,9 +99,9 @@ class SharedTokens:
         if mark:
             await self._run("drop", [mark])
 
-    def _opened(self, sealed: str, life: str, left: int) -> Held | None:
+    def _opened(self, sealed: str, life: str, left: int) -> StoredToken | None:
         value = self._seal.open(sealed, life)
-        return None if value is None or left <= 0 else Held(value, int(life) / 1e3, left / 1e3, sealed)
+        return None if value is None or left <= 0 else StoredToken(value, int(life) / 1e3, left / 1e3, sealed)
 
     def _refusal(self, sealed: str, age: float) -> tuple[str, float] | None:
         reason = self._seal.open(sealed) if sealed else None

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.oauth.login import Login, LoginRequest, Send, client_credentials_login
-from cache_pipeline.upstream.oauth.token_store import LEASE_SECONDS, RENEW_AT, Claim, Held, OwnTokens, TokenStore
+from cache_pipeline.upstream.oauth.token_store import (
+    LEASE_SECONDS,
+    RENEW_AT,
+    LocalTokens,
+    LoginClaim,
+    StoredToken,
+    TokenStore,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +64,7 @@ class TokenSource:
         self._client_id = client.client_id
         self._login_url = login_url
         self._login = Login(client, login_url, send, retries, sleep, login_request)
-        self._store = store or OwnTokens()
+        self._store = store or LocalTokens()
         self._refused_for = retries.refused_for
         self._clock = clock
         self._sleep = sleep
@@ -130,7 +137,7 @@ class TokenSource:
                 return await self._logged_in(claim)
             await self._sleep(_LOOK_SECONDS)
 
-    async def _logged_in(self, claim: Claim) -> _Token:
+    async def _logged_in(self, claim: LoginClaim) -> _Token:
         asked_at = self._clock()
         try:
             new = await self._login()
@@ -154,7 +161,7 @@ class TokenSource:
         token = self._token = replace(token, mark=await self._store.keep(claim, new.value, new.life))
         return token
 
-    def _take_over(self, held: Held, asked_at: float) -> None:
+    def _take_over(self, held: StoredToken, asked_at: float) -> None:
         dies_at = asked_at + held.left
         if self._token is None or dies_at > self._token.dies_at:
             self._token = _Token(held.value, dies_at - held.life * (1 - RENEW_AT), dies_at, held.mark)

@@ -11,7 +11,7 @@ LEASE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredToken:
     """A living token.
 
     Attributes:
@@ -28,7 +28,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Claim:
+class LoginClaim:
     """What the store says to one who wants a token younger than 80 % of its life.
 
     Attributes:
@@ -38,7 +38,7 @@ class Claim:
         refused: Why another process was refused a moment ago, and the seconds until it is worth trying again.
     """
 
-    token: Held | None = None
+    token: StoredToken | None = None
     may_log_in: bool = False
     since: int | None = None
     refused: tuple[str, float] | None = None
@@ -47,19 +47,19 @@ class Claim:
 class TokenStore(Protocol):
     """Keeps one OAuth client's token. What it cannot keep costs another login, and nothing else: it never raises."""
 
-    async def claim(self, without: str) -> Claim:
+    async def claim(self, without: str) -> LoginClaim:
         """Gives the living token or, if that is old or bears the mark `without`, leave to log in."""
         ...
 
-    async def keep(self, claim: Claim, value: str, life: float) -> str:
+    async def keep(self, claim: LoginClaim, value: str, life: float) -> str:
         """Keeps what a login gave for whoever else needs it, and gives its mark."""
         ...
 
-    async def refuse(self, claim: Claim, reason: str, seconds: float) -> None:
+    async def refuse(self, claim: LoginClaim, reason: str, seconds: float) -> None:
         """Says that the login refused the client, which is left out for so long."""
         ...
 
-    async def give_back(self, claim: Claim, *, again_in: float) -> None:
+    async def give_back(self, claim: LoginClaim, *, again_in: float) -> None:
         """Says that nothing came of the claim; the next one may log in after so many seconds."""
         ...
 
@@ -68,21 +68,21 @@ class TokenStore(Protocol):
         ...
 
 
-class OwnTokens:
+class LocalTokens:
     """Keeps nothing: every process logs in for itself."""
 
-    async def claim(self, without: str) -> Claim:
+    async def claim(self, without: str) -> LoginClaim:
         """Gives leave to log in."""
-        return Claim(may_log_in=True)
+        return LoginClaim(may_log_in=True)
 
-    async def keep(self, claim: Claim, value: str, life: float) -> str:
+    async def keep(self, claim: LoginClaim, value: str, life: float) -> str:
         """Keeps nothing."""
         return ""
 
-    async def refuse(self, claim: Claim, reason: str, seconds: float) -> None:
+    async def refuse(self, claim: LoginClaim, reason: str, seconds: float) -> None:
         """Tells nobody."""
 
-    async def give_back(self, claim: Claim, *, again_in: float) -> None:
+    async def give_back(self, claim: LoginClaim, *, again_in: float) -> None:
         """Tells nobody."""
 
     async def drop(self, mark: str) -> None:

@@ -19,7 +19,7 @@ _LOW, _SOONER = 0.02, 0.1
 
 
 @dataclass(frozen=True)
-class Durations:
+class DurationEstimates:
     """A histogram of seconds from submit to done, its bins of equal ratio.
 
     Attributes:
@@ -28,7 +28,7 @@ class Durations:
 
     weights: Mapping[int, float] = field(default_factory=dict[int, float])
 
-    def seen(self, after: float, by: float) -> "Durations":
+    def seen(self, after: float, by: float) -> "DurationEstimates":
         """With one more job, which took more than `after` and at most `by` seconds.
 
         Within those bounds it counts where jobs were before; where none was, evenly.
@@ -44,7 +44,7 @@ class Durations:
         for number in span:
             trusted = (1 - doubted) * before[number] / known if known > 0 else 0.0
             weights[number] = weights.get(number, 0.0) + trusted + doubted * doubtful.get(number, 0.0)
-        return Durations({number: weight for number, weight in weights.items() if weight > 1e-3})
+        return DurationEstimates({number: weight for number, weight in weights.items() if weight > 1e-3})
 
     def bounds(self, after: float) -> tuple[float, float] | None:
         """Between which instants most jobs end that are not done `after` so many seconds.

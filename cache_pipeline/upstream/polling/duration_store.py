@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import redis.asyncio
 
-from cache_pipeline.upstream.polling.duration_estimates import Durations
+from cache_pipeline.upstream.polling.duration_estimates import DurationEstimates
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline.upstream.redis_scripts import AWAY, unbroken
 
@@ -28,13 +28,13 @@ class DurationStore:
         self._redis = redis
         self._keys = UpstreamKeys(platform)
 
-    async def of(self, kind: str) -> Durations:
+    async def of(self, kind: str) -> DurationEstimates:
         """What is known of jobs of this kind."""
         try:
             kept = await unbroken(self._redis.get(self._keys.durations(kind)), _TIMEOUT_SECONDS)
         except AWAY:
             _log.debug("durations of jobs are not known: Redis did not answer", exc_info=True)
-            return Durations()
+            return DurationEstimates()
         return _read(kept)
 
     async def learn(self, kind: str, *, after: float, by: float) -> None:
@@ -47,10 +47,10 @@ class DurationStore:
             _log.debug("the duration of a job was not kept: Redis did not answer", exc_info=True)
 
 
-def _read(kept: Any) -> Durations:
+def _read(kept: Any) -> DurationEstimates:
     try:
         body = cast("dict[str, float]", json.loads(kept or "{}"))
-        return Durations({int(number): float(weight) for number, weight in body.items()})
+        return DurationEstimates({int(number): float(weight) for number, weight in body.items()})
     except (ValueError, TypeError, AttributeError):
         # Whatever stands there is no histogram of ours: learn anew.
-        return Durations()
+        return DurationEstimates()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Guide:
+class GuideSchedule:
     """Waits that double from `first` up to `cap`, in seconds; instants count from the first wait's beginning."""
 
     first: float = 1.0

@@ -11,8 +11,8 @@ guide would, which what was saved before pays for. If what is known turns out wr
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cache_pipeline.upstream.polling.duration_estimates import Durations
-from cache_pipeline.upstream.polling.guide_schedule import Guide
+from cache_pipeline.upstream.polling.duration_estimates import DurationEstimates
+from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
 
 # Waits around the expected end, as a share of the guide's.
 _NEAR_THE_END = 0.85
@@ -24,7 +24,7 @@ _BELIEVED = 0.9
 
 
 @dataclass(frozen=True)
-class Sighting:
+class JobSighting:
     """One poll that found the job unfinished.
 
     Attributes:
@@ -36,7 +36,9 @@ class Sighting:
     percent: float | None = None
 
 
-def next_poll(guide: Guide, since: float, sightings: Sequence[Sighting], learned: Durations) -> float:
+def next_poll(
+    guide: GuideSchedule, since: float, sightings: Sequence[JobSighting], learned: DurationEstimates
+) -> float:
     """The instant of the next poll, in seconds since the job was submitted.
 
     Args:
@@ -58,7 +60,7 @@ def next_poll(guide: Guide, since: float, sightings: Sequence[Sighting], learned
     return max(since + guide.instant(len(sightings) + 1), at + wait)
 
 
-def _told_bounds(sightings: Sequence[Sighting]) -> tuple[float, float] | None:
+def _told_bounds(sightings: Sequence[JobSighting]) -> tuple[float, float] | None:
     """Between which instants the job ends by its own percentages; None where they do not tell."""
     told = [(each.at, each.percent) for each in sightings if each.percent is not None]
     if len(told) < 2 or told[-1][1] < _TELLING_PERCENT:

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from cache_pipeline.upstream.errors import JobOverdue
-from cache_pipeline.upstream.polling.duration_estimates import Durations
-from cache_pipeline.upstream.polling.guide_schedule import Guide
-from cache_pipeline.upstream.polling.poll_times import Sighting, next_poll
+from cache_pipeline.upstream.errors import UpstreamJobOverdue
+from cache_pipeline.upstream.polling.duration_estimates import DurationEstimates
+from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
+from cache_pipeline.upstream.polling.poll_times import JobSighting, next_poll
 
 
 class PollPolicy(StrEnum):
@@ -19,7 +19,7 @@ class PollPolicy(StrEnum):
     guide = "guide"
 
 
-class Progress(Protocol):
+class ReportsProgress(Protocol):
     """What one poll says."""
 
     @property
@@ -33,13 +33,13 @@ class Progress(Protocol):
         ...
 
 
-P = TypeVar("P", bound=Progress)
+P = TypeVar("P", bound=ReportsProgress)
 
 
-class Memory(Protocol):
+class DurationMemory(Protocol):
     """Where it is kept how long jobs of a kind took; it never raises."""
 
-    async def of(self, kind: str) -> Durations:
+    async def of(self, kind: str) -> DurationEstimates:
         """What is known of jobs of this kind."""
         ...
 
@@ -52,7 +52,7 @@ def _ignore(_percent: float | None) -> None:
     return
 
 
-class Pacing:
+class JobPoller:
     """When the jobs of one platform are asked for.
 
     Args:
@@ -67,8 +67,8 @@ class Pacing:
     def __init__(
         self,
         policy: PollPolicy = PollPolicy.adaptive,
-        memory: Memory | None = None,
-        guide: Guide | None = None,
+        memory: DurationMemory | None = None,
+        guide: GuideSchedule | None = None,
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -77,7 +77,7 @@ class Pacing:
         self.deadline = deadline
         self._adaptive = policy is PollPolicy.adaptive
         self._memory = memory
-        self._guide = guide or Guide()
+        self._guide = guide or GuideSchedule()
         self._sleep = sleep
         self._clock = clock
 
@@ -100,11 +100,11 @@ class Pacing:
             heard: Hears the percentage of every poll.
 
         Raises:
-            JobOverdue: The last ask at the deadline still found the job unfinished.
+            UpstreamJobOverdue: The last ask at the deadline still found the job unfinished.
         """
         started = self._clock()
-        learned = await self._memory.of(kind) if self._memory and self._adaptive else Durations()
-        sightings: list[Sighting] = []
+        learned = await self._memory.of(kind) if self._memory and self._adaptive else DurationEstimates()
+        sightings: list[JobSighting] = []
         unfinished_at, asking = 0.0, 0.0
         while True:
             waited = self._clock() - started
@@ -119,12 +119,12 @@ class Pacing:
                 if self._memory and (sightings or age == 0):
                     await self._memory.learn(kind, after=unfinished_at, by=age + answered - started)
                 return progress
-            sightings.append(Sighting(age + answered - started, progress.percent))
+            sightings.append(JobSighting(age + answered - started, progress.percent))
             unfinished_at, asking = age + asked - started, asking + answered - asked
             if answered - started >= deadline:
-                raise JobOverdue(waited_seconds=age + answered - started, polls=len(sightings))
+                raise UpstreamJobOverdue(waited_seconds=age + answered - started, polls=len(sightings))
 
-    def _wait(self, now: float, since: float, sightings: list[Sighting], learned: Durations) -> float:
+    def _wait(self, now: float, since: float, sightings: list[JobSighting], learned: DurationEstimates) -> float:
         if not self._adaptive:
             return self._guide.wait(len(sightings) + 1)
         return next_poll(self._guide, since, sightings, learned) - now

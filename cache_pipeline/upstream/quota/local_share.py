@@ -23,7 +23,7 @@ class _Ledger:
 
 
 @dataclass(frozen=True)
-class Recent:
+class RecentGrants:
     """One own request that still counts. `age_seconds` is since its answer; negative while it is in flight."""
 
     client_id: str
@@ -85,13 +85,13 @@ class LocalShare:
         self.note(grant)
         return grant
 
-    def recent(self) -> list[Recent]:
+    def recent(self) -> list[RecentGrants]:
         """Every own request that still counts against the vendor's window."""
         now = self._clock()
         for ledger in self._ledgers.values():
             self._trim(ledger, now)
         return [
-            Recent(client_id, grant_id, now - instant)
+            RecentGrants(client_id, grant_id, now - instant)
             for client_id, ledger in self._ledgers.items()
             for grant_id, instant in ledger.instants.items()
         ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import redis.asyncio
 
-from cache_pipeline.upstream.quota.local_share import Recent
+from cache_pipeline.upstream.quota.local_share import RecentGrants
 from cache_pipeline.upstream.quota.model import ClientQuota, ClientState, Grant, QuotaPolicy
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline.upstream.redis_scripts import AWAY, read_scripts, text_of, unbroken
@@ -48,7 +48,7 @@ class QuotaStore:
         clients: Mapping[str, int],
         policy: QuotaPolicy,
         *,
-        recent: Callable[[], Sequence[Recent]],
+        recent: Callable[[], Sequence[RecentGrants]],
         alone: Callable[[float], None],
         timeout: float,
         clock: Callable[[], float],

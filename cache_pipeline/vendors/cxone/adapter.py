@@ -20,18 +20,25 @@ from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, SchemaMismatch
 from cache_pipeline.upstream.config import OAuthClient
-from cache_pipeline.upstream.errors import JobFailed, JobGone, UpstreamUnreachable, raise_for_refusal
+from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Capabilities, Job, JobStatus, Page
+from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.cxone.extract import cxone_columns, read_extract, review_extract
 from cache_pipeline.vendors.http_jobs import get_object
-from cache_pipeline.vendors.json_body import mapping_of, mappings_of, optional_text, read_json, read_object, text_of
+from cache_pipeline.vendors.json_body import (
+    read_json,
+    read_mapping,
+    read_mappings,
+    read_object,
+    read_optional_text,
+    read_text,
+)
 
 _PATH = "/data-extraction/v1/jobs"
 #: Entity and version by query type; of the versions that are told of (7 to 10) the oldest.
 _ENTITIES = {"conversations": ("recording-interaction-metadata", "7")}
-_DEAD_STATES = {"FAILED": JobFailed, "CANCELLED": JobFailed, "EXPIRED": JobGone}
+_DEAD_STATES = {"FAILED": UpstreamJobFailed, "CANCELLED": UpstreamJobFailed, "EXPIRED": UpstreamJobGone}
 _LONGEST = timedelta(days=14)
 #: Data may be so old, by the vendor's word; what is younger is provisional.
 _FRESHNESS = timedelta(minutes=30)
@@ -50,7 +57,7 @@ def access_key_login(login_url: str, client: OAuthClient) -> httpx.Request:
     return httpx.Request("POST", login_url, json=key)
 
 
-class Cxone:
+class CxoneAdapter:
     """Platform ``cxone``; ``query_type`` is ``conversations``: a row for each interaction, or counts and sums of them."""
 
     name: ClassVar[str] = "cxone"
@@ -95,7 +102,7 @@ class Cxone:
         """Those that the same report has of Genesys."""
         return cxone_columns(report)
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> Job:
+    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         """Order the days that an interval touches.
 
         Raises:
@@ -117,7 +124,7 @@ class Cxone:
         if not isinstance(job_id, str) or not job_id:
             raise SchemaMismatch(f"{_PATH} answered with {type(job_id).__name__} where a job's id was expected")
         asked = f"{job_id}?interval={interval}&at={asked_at.isoformat()}"
-        return Job(asked, response.extensions["oauth_client"], lane)
+        return VendorJob(asked, response.extensions["oauth_client"], lane)
 
     async def _order(self, body: Mapping[str, str], lane: Lane) -> httpx.Response:
         attempt = 1
@@ -130,11 +137,11 @@ class Cxone:
     async def _post(self, body: Mapping[str, str], lane: Lane) -> httpx.Response:
         return await self._client.post(_PATH, json=dict(body), extensions={"lane": lane})
 
-    async def status(self, job: Job) -> JobStatus:
+    async def status(self, job: VendorJob) -> VendorJobStatus:
         """SUCCEEDED is done; FAILED, CANCELLED and EXPIRED are failures; no percentage exists."""
-        return JobStatus(done=await self._ask(job) is not None)
+        return VendorJobStatus(done=await self._ask(job) is not None)
 
-    async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
+    async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         """Fetch the file at once, without our token, and read it bit by bit."""
         asked, _, at = job.id.partition("?interval=")[2].partition("&at=")
         interval = Interval.parse(asked)
@@ -143,9 +150,9 @@ class Cxone:
             await self._download(job, file)
             file.seek(0)
             for rows in read_extract(file, report, interval):
-                yield Page(rows, complete_until)
+                yield ResultPage(rows, complete_until)
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: VendorJob) -> None:
         """The vendor has no cancel; the job ends by itself."""
 
     async def probe(self, lane: Lane) -> int:
@@ -156,26 +163,26 @@ class Cxone:
         """
         response = await self._client.get(_PATH, extensions={"lane": lane})
         raise_for_refusal(response)
-        return len(mappings_of(read_object(response), "jobs"))
+        return len(read_mappings(read_object(response), "jobs"))
 
-    async def _ask(self, job: Job) -> str | None:
+    async def _ask(self, job: VendorJob) -> str | None:
         """The signed URL of a finished job; None while it runs."""
         job_id = _id(job)
-        answer = mapping_of(await get_object(self._client, job, f"{_PATH}/{job_id}"), "jobStatus")
-        state, result = text_of(answer, "status"), mapping_of(answer, "result")
+        answer = read_mapping(await get_object(self._client, job, f"{_PATH}/{job_id}"), "jobStatus")
+        state, result = read_text(answer, "status"), read_mapping(answer, "result")
         if state in _DEAD_STATES:
-            raise _DEAD_STATES[state](job_id, optional_text(result, "errorMessage") or f"it is {state}")
+            raise _DEAD_STATES[state](job_id, read_optional_text(result, "errorMessage") or f"it is {state}")
         if state == "RUNNING":
             return None
         if state != "SUCCEEDED":
             raise SchemaMismatch(
                 f"job {job_id} is {state!r}, which is none of RUNNING, SUCCEEDED, {', '.join(_DEAD_STATES)}"
             )
-        url = text_of(result, "url")
+        url = read_text(result, "url")
         self._urls[job_id] = url, self._clock()
         return url
 
-    async def _fresh_url(self, job: Job) -> str:
+    async def _fresh_url(self, job: VendorJob) -> str:
         url, since = self._urls.pop(_id(job), ("", 0.0))
         if url and self._clock() - since < _URL_SECONDS:
             return url
@@ -185,7 +192,7 @@ class Cxone:
             raise SchemaMismatch(f"job {_id(job)} was done and now is not")
         return asked_anew
 
-    async def _download(self, job: Job, file: IO[bytes]) -> None:
+    async def _download(self, job: VendorJob, file: IO[bytes]) -> None:
         for attempt in range(1, _DOWNLOADS + 1):
             url = await self._fresh_url(job)
             try:
@@ -204,5 +211,5 @@ class Cxone:
                 file.truncate()
 
 
-def _id(job: Job) -> str:
+def _id(job: VendorJob) -> str:
     return job.id.partition("?")[0]

@@ -11,7 +11,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from cache_pipeline.query.calendar import floor, following
+from cache_pipeline.query.calendar import floor_to_step, next_boundary
 from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.report import Report
@@ -116,11 +116,11 @@ def _measure(line: Line, metric: str) -> int:
 
 
 def _conversation(start: datetime, line: Line, report: Report) -> Row:
-    bucket = floor(start, report.step, report.zone)
+    bucket = floor_to_step(start, report.step, report.zone)
     agent = line.get("Agent ID") or None
     return {
         "interval_start": bucket,
-        "interval_end": following(bucket, report.step, report.zone),
+        "interval_end": next_boundary(bucket, report.step, report.zone),
         "conversation_id": line[_ID],
         "conversation_start": start,
         "conversation_end": _instant(line, "End Date") if line.get("End Date") else None,
@@ -158,7 +158,7 @@ def _summed(lines: Iterable[tuple[datetime, Line]], report: Report) -> pa.Table:
     for start, line in lines:
         group = (line[_DIMENSIONS[name]] or None for name in report.group_by)
         totals = found.setdefault(
-            (floor(start, report.step, report.zone), *group), {metric: _Total() for metric in report.metrics}
+            (floor_to_step(start, report.step, report.zone), *group), {metric: _Total() for metric in report.metrics}
         )
         for metric, total in totals.items():
             # As with Genesys, what did not happen is no event.
@@ -166,7 +166,7 @@ def _summed(lines: Iterable[tuple[datetime, Line]], report: Report) -> pa.Table:
                 total.take_in(value)
     rows: list[Row] = []
     for (bucket, *group), totals in found.items():
-        row: Row = {"interval_start": bucket, "interval_end": following(bucket, report.step, report.zone)}
+        row: Row = {"interval_start": bucket, "interval_end": next_boundary(bucket, report.step, report.zone)}
         row |= {snake_case(name): value for name, value in zip(report.group_by, group, strict=True)}
         for metric, total in totals.items():
             name = snake_case(metric)

@@ -15,7 +15,7 @@ from typing import cast
 
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.config import Issuer, UpstreamConfig
-from cache_pipeline.upstream.discovery import Addresses
+from cache_pipeline.upstream.discovery import VendorAddresses
 from cache_pipeline.upstream.errors import (
     DiscoveryFailed,
     UpstreamFaulted,
@@ -25,10 +25,10 @@ from cache_pipeline.upstream.errors import (
 )
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login, Send
-from cache_pipeline.upstream.response_body import with_body
-from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, Fault, GaveUp, with_backoff
+from cache_pipeline.upstream.response_body import read_whole_body
+from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, with_backoff
 from cache_pipeline.vendors.cxone.adapter import access_key_login
-from cache_pipeline.vendors.json_body import read_object, text_of
+from cache_pipeline.vendors.json_body import read_object, read_text
 
 _CONFIGURATION = "/.well-known/cxone-configuration"
 #: What an address may be made of: nothing that would lead a token to another host, path or port than it seems to.
@@ -36,7 +36,7 @@ _AREA = re.compile(r"[A-Za-z0-9-]+")
 _DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[0-9]{1,5})?")
 
 
-async def discover_cxone(config: UpstreamConfig, send: Send) -> Addresses:
+async def discover_cxone(config: UpstreamConfig, send: Send) -> VendorAddresses:
     """The addresses of the tenant that the settings or the access key's own token name.
 
     Raises:
@@ -53,7 +53,7 @@ async def discover_cxone(config: UpstreamConfig, send: Send) -> Addresses:
     try:
         raise_for_refusal(response)
         told = read_object(response)
-        area, domain = text_of(told, "area"), text_of(told, "domain")
+        area, domain = read_text(told, "area"), read_text(told, "domain")
     except (UpstreamRefused, SchemaMismatch) as error:
         raise DiscoveryFailed(issuer=issuer.url, reason=str(error)) from error
     if not _AREA.fullmatch(area) or not _DOMAIN.fullmatch(domain):
@@ -61,7 +61,7 @@ async def discover_cxone(config: UpstreamConfig, send: Send) -> Addresses:
     base_url = httpx.URL(f"{httpx.URL(issuer.url).scheme}://api-{area}.{domain}")
     if base_url.scheme == "http" and not base_url.host.endswith(".localhost") and not issuer.plain_http:
         raise DiscoveryFailed(issuer=issuer.url, reason=f"{base_url.host} would be spoken to without TLS")
-    return Addresses(
+    return VendorAddresses(
         str(base_url), config.login_url or f"https://{area}.nice-incontact.com/authentication/v1/token/access-key"
     )
 
@@ -70,18 +70,21 @@ async def _asked(issuer: Issuer, tenant: str, config: UpstreamConfig, send: Send
     request = httpx.Request("GET", issuer.url.rstrip("/") + _CONFIGURATION, params={"tenantId": tenant})
 
     async def once() -> httpx.Response:
-        response = await with_body(await send(request), streamed=False, host=request.url.host)
+        response = await read_whole_body(await send(request), streamed=False, host=request.url.host)
         response.request = request
         if response.status_code >= 500 or response.status_code == 429:
-            raise Fault(response, None)
+            raise TransientFailure(response, None)
         return response
 
     try:
         return await with_backoff(
-            once, lambda error: isinstance(error, (Fault, *NEVER_SENT, *MAYBE_SENT)), config.retries, asyncio.sleep
+            once,
+            lambda error: isinstance(error, (TransientFailure, *NEVER_SENT, *MAYBE_SENT)),
+            config.retries,
+            asyncio.sleep,
         )
-    except GaveUp as gave_up:
-        if isinstance(gave_up.error, Fault):
+    except RetriesExhausted as gave_up:
+        if isinstance(gave_up.error, TransientFailure):
             raise UpstreamFaulted(
                 status=gave_up.error.status,
                 method=request.method,

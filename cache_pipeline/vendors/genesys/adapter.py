@@ -13,10 +13,10 @@ from typing import ClassVar
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, SchemaMismatch
-from cache_pipeline.upstream.errors import JobFailed, JobGone
+from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Capabilities, Job, JobStatus, Page
+from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.genesys.aggregates import (
     PAGE_SIZE,
     aggregate_body,
@@ -29,11 +29,17 @@ from cache_pipeline.vendors.genesys.details import RowReader, review_rows, row_b
 from cache_pipeline.vendors.genesys.permissions import raise_for_permission
 from cache_pipeline.vendors.genesys.vendor_filter import review_filters
 from cache_pipeline.vendors.http_jobs import as_submitted, cursor_pages, get_object
-from cache_pipeline.vendors.json_body import instant_of, optional_text, read_apart, read_object, text_of
+from cache_pipeline.vendors.json_body import (
+    read_incrementally,
+    read_instant,
+    read_object,
+    read_optional_text,
+    read_text,
+)
 
 _log = logging.getLogger(__name__)
 
-_DEAD_STATES = {"FAILED": JobFailed, "CANCELLED": JobFailed, "EXPIRED": JobGone}
+_DEAD_STATES = {"FAILED": UpstreamJobFailed, "CANCELLED": UpstreamJobFailed, "EXPIRED": UpstreamJobGone}
 _LIVING_STATES = ("QUEUED", "PENDING", "FULFILLED")
 #: What an organisation without the preview of aggregate jobs is taken to answer; the vendor does not say.
 _NO_SUCH_ENDPOINT = (404, 405)
@@ -41,7 +47,7 @@ _NO_SUCH_ENDPOINT = (404, 405)
 _ASKED = "?interval="
 
 
-class Genesys:
+class GenesysAdapter:
     """Platform ``genesys``; ``query_type`` is an aggregates family, or with ``rows`` that of the details."""
 
     name: ClassVar[str] = "genesys"
@@ -71,7 +77,7 @@ class Genesys:
         """Dimensions or keys first; durations are in milliseconds."""
         return aggregate_columns(report) if report.rows is None else row_columns(report)
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> Job:
+    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         """Send the query; a synchronous one comes back with its answer.
 
         Raises:
@@ -89,41 +95,41 @@ class Genesys:
         # A query changes nothing at the vendor, so a repeat costs quota but does no harm.
         response = await self._post(f"{base}/query", body, {"lane": lane, "idempotent": True})
         raise_for_permission(response)
-        return Job("", response.extensions["oauth_client"], lane, answer=read_object(response))
+        return VendorJob("", response.extensions["oauth_client"], lane, answer=read_object(response))
 
-    async def status(self, job: Job) -> JobStatus:
+    async def status(self, job: VendorJob) -> VendorJobStatus:
         """FULFILLED is done; FAILED, CANCELLED and EXPIRED are failures; no percentage exists."""
         if job.answer is not None:
-            return JobStatus(done=True)
+            return VendorJobStatus(done=True)
         answer = await get_object(self._client, job, _path(job))
-        state = text_of(answer, "state")
+        state = read_text(answer, "state")
         if state in _DEAD_STATES:
-            raise _DEAD_STATES[state](_name(job), optional_text(answer, "errorMessage") or f"it is {state}")
+            raise _DEAD_STATES[state](_name(job), read_optional_text(answer, "errorMessage") or f"it is {state}")
         if state not in _LIVING_STATES:
             raise SchemaMismatch(f"job {_name(job)} is {state!r}, which is none of {', '.join(_LIVING_STATES)}")
-        return JobStatus(done=state == "FULFILLED")
+        return VendorJobStatus(done=state == "FULFILLED")
 
-    async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
+    async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         """Follow the cursor; the last page has none."""
         if job.answer is not None:
-            yield Page(aggregate_table(job.answer, report), watermark=None)
+            yield ResultPage(aggregate_table(job.answer, report), watermark=None)
             return
         results = f"{_path(job)}/results"
         if report.rows is None:
             async for answer in cursor_pages(self._client, job, results, {}):
-                yield Page(aggregate_table(answer, report), watermark=None)
+                yield ResultPage(aggregate_table(answer, report), watermark=None)
             return
         kind, reader = row_kind(report), RowReader(report, Interval.parse(job.id.partition(_ASKED)[2]))
         watermark: datetime | None = None
 
         def read(response: httpx.Response) -> Mapping[str, object]:
-            return read_apart(response, kind.entries, reader.take)
+            return read_incrementally(response, kind.entries, reader.take)
 
         async for told in cursor_pages(self._client, job, results, {"pageSize": str(kind.page_size)}, read):
             watermark = await self._watermark(told, job, report, watermark)
-            yield Page(reader.table(watermark), reader.complete_until(watermark))
+            yield ResultPage(reader.table(watermark), reader.complete_until(watermark))
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: VendorJob) -> None:
         """Delete the job, which frees its place among the vendor's concurrent ones."""
         if job.answer is None:
             raise_for_permission(await self._client.delete(_path(job), extensions=as_submitted(job)))
@@ -153,34 +159,34 @@ class Genesys:
             response = await self._post(f"{aggregates_path(report)}/query", body, extensions)
         raise_for_permission(response)
 
-    async def _submit_rows(self, report: Report, interval: Interval, lane: Lane) -> Job:
+    async def _submit_rows(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         path = f"{row_kind(report).path}/jobs"
         job = self._taken(await self._post(path, row_body(report, interval), {"lane": lane}), path, lane)
-        return Job(f"{job.id}{_ASKED}{interval}", job.oauth_client, lane)
+        return VendorJob(f"{job.id}{_ASKED}{interval}", job.oauth_client, lane)
 
     async def _post(self, path: str, body: Mapping[str, object], extensions: Mapping[str, object]) -> httpx.Response:
         return await self._client.post(path, json=body, extensions=dict(extensions))
 
-    def _taken(self, response: httpx.Response, path: str, lane: Lane) -> Job:
+    def _taken(self, response: httpx.Response, path: str, lane: Lane) -> VendorJob:
         raise_for_permission(response)
-        job_id = text_of(read_object(response), "jobId")
-        return Job(f"{path}/{job_id}", response.extensions["oauth_client"], lane)
+        job_id = read_text(read_object(response), "jobId")
+        return VendorJob(f"{path}/{job_id}", response.extensions["oauth_client"], lane)
 
     async def _watermark(
-        self, answer: Mapping[str, object], job: Job, report: Report, known: datetime | None
+        self, answer: Mapping[str, object], job: VendorJob, report: Report, known: datetime | None
     ) -> datetime:
         """Until when the data lake is complete: by the page, else by an earlier one, else asked for."""
-        if optional_text(answer, "dataAvailabilityDate"):
-            return instant_of(answer, "dataAvailabilityDate")
+        if read_optional_text(answer, "dataAvailabilityDate"):
+            return read_instant(answer, "dataAvailabilityDate")
         if known is not None:
             return known
         told = await get_object(self._client, job, f"{row_kind(report).path}/jobs/availability")
-        return instant_of(told, "dataAvailabilityDate")
+        return read_instant(told, "dataAvailabilityDate")
 
 
-def _path(job: Job) -> str:
+def _path(job: VendorJob) -> str:
     return job.id.partition(_ASKED)[0]
 
 
-def _name(job: Job) -> str:
+def _name(job: VendorJob) -> str:
     return _path(job).rpartition("/")[2]

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.vendors.genesys.metrics import BY_STATE, MetricReader, Stats, Told, metric_columns, review_metrics
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_filter
-from cache_pipeline.vendors.json_body import interval_of, mapping_of, mappings_of, optional_text, text_of
+from cache_pipeline.vendors.json_body import read_interval, read_mapping, read_mappings, read_optional_text, read_text
 
 PAGE_SIZE = 1000
 _MOST_USER_PREDICATES = 100
@@ -59,7 +59,13 @@ def aggregate_columns(report: Report) -> tuple[Column, ...]:
     """Dimensions, then each metric's statistics; durations are in milliseconds."""
     return (
         *(
-            Column(snake_case(name), Kind.dimension, nullable=True, source=name, multivalued=name not in _SINGLE_VALUED)
+            Column(
+                snake_case(name),
+                ColumnKind.dimension,
+                nullable=True,
+                source=name,
+                multivalued=name not in _SINGLE_VALUED,
+            )
             for name in report.group_by
         ),
         *metric_columns(report.metrics),
@@ -87,15 +93,15 @@ def aggregate_table(answer: Mapping[str, object], report: Report) -> pa.Table:
         SchemaMismatch: it is not what was asked for.
     """
     metrics = MetricReader(report.metrics)
-    rows = [row for result in mappings_of(answer, "results") for row in _rows(result, report, metrics)]
+    rows = [row for result in read_mappings(answer, "results") for row in _rows(result, report, metrics)]
     return rows_to_table(rows, arrow_schema(aggregate_columns(report)))
 
 
 def _rows(result: Mapping[str, object], report: Report, metrics: MetricReader) -> Iterable[Mapping[str, object]]:
-    group = mapping_of(result, "group")
+    group = read_mapping(result, "group")
     dimensions = {snake_case(name): group.get(name) for name in report.group_by}
-    for bucket in mappings_of(result, "data"):
-        interval = interval_of(bucket, "interval")
+    for bucket in read_mappings(result, "data"):
+        interval = read_interval(bucket, "interval")
         yield {
             "interval_start": interval.start,
             "interval_end": interval.end,
@@ -106,9 +112,9 @@ def _rows(result: Mapping[str, object], report: Report, metrics: MetricReader) -
 
 def _told(bucket: Mapping[str, object]) -> Stats:
     told: dict[Told, Mapping[str, object]] = {}
-    for entry in mappings_of(bucket, "metrics"):
-        key = text_of(entry, "metric"), optional_text(entry, "qualifier")
+    for entry in read_mappings(bucket, "metrics"):
+        key = read_text(entry, "metric"), read_optional_text(entry, "qualifier")
         if key in told:
             raise SchemaMismatch(f"{key[0]} is told twice for one bucket")
-        told[key] = mapping_of(entry, "stats")
+        told[key] = read_mapping(entry, "stats")
     return told

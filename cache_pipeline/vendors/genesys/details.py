@@ -18,9 +18,9 @@ import pyarrow as pa
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_filter
-from cache_pipeline.vendors.json_body import instant_of, mappings_of, optional_text, text_of
+from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_optional_text, read_text
 
 Source = Mapping[str, object]
 Row = dict[str, object]
@@ -53,7 +53,7 @@ class RowKind:
 
 
 def _optional_instant(source: Source, name: str) -> datetime | None:
-    return instant_of(source, name) if optional_text(source, name) else None
+    return read_instant(source, name) if read_optional_text(source, name) else None
 
 
 def _first(values: Iterable[str | None]) -> str | None:
@@ -61,23 +61,23 @@ def _first(values: Iterable[str | None]) -> str | None:
 
 
 def _conversation(source: Source, report: Report) -> Iterator[Row]:
-    participants = mappings_of(source, "participants")
-    sessions = [session for participant in participants for session in mappings_of(participant, "sessions")]
-    segments = [segment for session in sessions for segment in mappings_of(session, "segments")]
-    users = [user for participant in participants if (user := optional_text(participant, "userId"))]
+    participants = read_mappings(source, "participants")
+    sessions = [session for participant in participants for session in read_mappings(participant, "sessions")]
+    segments = [segment for session in sessions for segment in read_mappings(session, "segments")]
+    users = [user for participant in participants if (user := read_optional_text(participant, "userId"))]
     yield {
-        "_start": instant_of(source, "conversationStart"),
+        "_start": read_instant(source, "conversationStart"),
         "_end": (end := _optional_instant(source, "conversationEnd")),
-        "conversation_id": text_of(source, "conversationId"),
-        "conversation_start": instant_of(source, "conversationStart"),
+        "conversation_id": read_text(source, "conversationId"),
+        "conversation_start": read_instant(source, "conversationStart"),
         "conversation_end": end,
-        "originating_direction": optional_text(source, "originatingDirection"),
+        "originating_direction": read_optional_text(source, "originatingDirection"),
         "division_id": _first(_texts(source, "divisionIds")),
-        "media_type": _first(optional_text(session, "mediaType") for session in sessions),
-        "first_queue_id": _first(optional_text(segment, "queueId") for segment in segments),
+        "media_type": _first(read_optional_text(session, "mediaType") for session in sessions),
+        "first_queue_id": _first(read_optional_text(segment, "queueId") for segment in segments),
         "last_user_id": users[-1] if users else None,
-        "ani": _first(optional_text(session, "ani") for session in sessions),
-        "dnis": _first(optional_text(session, "dnis") for session in sessions),
+        "ani": _first(read_optional_text(session, "ani") for session in sessions),
+        "dnis": _first(read_optional_text(session, "dnis") for session in sessions),
         "agents": len(set(users)),
         **_measures(sessions, report),
     }
@@ -86,8 +86,8 @@ def _conversation(source: Source, report: Report) -> Iterator[Row]:
 def _measures(sessions: Iterable[Source], report: Report) -> Row:
     sums = dict.fromkeys(report.metrics, 0)
     for session in sessions:
-        for metric in mappings_of(session, "metrics"):
-            name = text_of(metric, "name")
+        for metric in read_mappings(session, "metrics"):
+            name = read_text(metric, "name")
             if name in sums:
                 sums[name] += _whole(metric.get("value"), name)
     return {snake_case(name): total for name, total in sums.items()}
@@ -109,27 +109,27 @@ def _texts(source: Source, name: str) -> list[str]:
 
 
 def _segments(source: Source, report: Report) -> Iterator[Row]:
-    for participant in mappings_of(source, "participants"):
-        for session in mappings_of(participant, "sessions"):
-            for number, segment in enumerate(mappings_of(session, "segments")):
-                start, end = instant_of(segment, "segmentStart"), _optional_instant(segment, "segmentEnd")
+    for participant in read_mappings(source, "participants"):
+        for session in read_mappings(participant, "sessions"):
+            for number, segment in enumerate(read_mappings(session, "segments")):
+                start, end = read_instant(segment, "segmentStart"), _optional_instant(segment, "segmentEnd")
                 yield {
                     "_start": start,
                     "_end": end,
-                    "conversation_id": text_of(source, "conversationId"),
-                    "session_id": text_of(session, "sessionId"),
+                    "conversation_id": read_text(source, "conversationId"),
+                    "session_id": read_text(session, "sessionId"),
                     "segment_number": f"{number:04}",
-                    "segment_type": optional_text(segment, "segmentType"),
+                    "segment_type": read_optional_text(segment, "segmentType"),
                     "segment_start": start,
                     "segment_end": end,
-                    "participant_id": optional_text(participant, "participantId"),
-                    "purpose": optional_text(participant, "purpose"),
-                    "user_id": optional_text(participant, "userId"),
-                    "media_type": optional_text(session, "mediaType"),
-                    "direction": optional_text(session, "direction"),
-                    "queue_id": optional_text(segment, "queueId"),
-                    "disconnect_type": optional_text(segment, "disconnectType"),
-                    "wrap_up_code": optional_text(segment, "wrapUpCode"),
+                    "participant_id": read_optional_text(participant, "participantId"),
+                    "purpose": read_optional_text(participant, "purpose"),
+                    "user_id": read_optional_text(participant, "userId"),
+                    "media_type": read_optional_text(session, "mediaType"),
+                    "direction": read_optional_text(session, "direction"),
+                    "queue_id": read_optional_text(segment, "queueId"),
+                    "disconnect_type": read_optional_text(segment, "disconnectType"),
+                    "wrap_up_code": read_optional_text(segment, "wrapUpCode"),
                     **{snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
                 }
 
@@ -140,16 +140,16 @@ def _milliseconds(start: datetime, end: datetime | None) -> int | None:
 
 def _stretches(listed: str, state: str, more: tuple[str, ...]) -> Callable[[Source, Report], Iterator[Row]]:
     def read(source: Source, report: Report) -> Iterator[Row]:
-        for record in mappings_of(source, listed):
-            start, end = instant_of(record, "startTime"), _optional_instant(record, "endTime")
+        for record in read_mappings(source, listed):
+            start, end = read_instant(record, "startTime"), _optional_instant(record, "endTime")
             yield {
                 "_start": start,
                 "_end": end,
-                "user_id": text_of(source, "userId"),
-                "start_time": text_of(record, "startTime"),
+                "user_id": read_text(source, "userId"),
+                "start_time": read_text(record, "startTime"),
                 "end_time": end,
-                snake_case(state): text_of(record, state),
-                **{snake_case(name): optional_text(record, name) for name in more},
+                snake_case(state): read_text(record, state),
+                **{snake_case(name): read_optional_text(record, name) for name in more},
                 **{snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
             }
 
@@ -157,11 +157,11 @@ def _stretches(listed: str, state: str, more: tuple[str, ...]) -> Callable[[Sour
 
 
 def _dimension(name: str, description: str = "") -> Column:
-    return Column(name, Kind.dimension, nullable=True, description=description)
+    return Column(name, ColumnKind.dimension, nullable=True, description=description)
 
 
 def _instant(name: str, description: str = "") -> Column:
-    return Column(name, Kind.instant, nullable=True, description=description)
+    return Column(name, ColumnKind.instant, nullable=True, description=description)
 
 
 ROW_KINDS: Mapping[str, RowKind] = {
@@ -179,7 +179,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
             _dimension("last_user_id"),
             _dimension("ani"),
             _dimension("dnis"),
-            Column("agents", Kind.integer, description="how many users took part"),
+            Column("agents", ColumnKind.integer, description="how many users took part"),
         ),
         read=_conversation,
     ),
@@ -253,10 +253,13 @@ def row_columns(report: Report) -> tuple[Column, ...]:
     """Keys, then what is known of each row, then the metrics: whole numbers, durations in milliseconds."""
     kind = row_kind(report)
     return (
-        *(Column(snake_case(name), Kind.dimension, nullable=True, source=name) for name in report.group_by),
+        *(Column(snake_case(name), ColumnKind.dimension, nullable=True, source=name) for name in report.group_by),
         *kind.columns,
         # A row that is not over has no length yet; a conversation's sums count what there has been.
-        *(Column(snake_case(name), Kind.integer, nullable=bool(kind.metrics), source=name) for name in report.metrics),
+        *(
+            Column(snake_case(name), ColumnKind.integer, nullable=bool(kind.metrics), source=name)
+            for name in report.metrics
+        ),
     )
 
 

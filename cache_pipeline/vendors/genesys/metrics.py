@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Fold, Kind, SchemaMismatch, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, SchemaMismatch, snake_case
 
 #: A metric and, where it is told once for each state, the state.
 Told = tuple[str, str | None]
@@ -31,28 +31,33 @@ class _Statistic:
     """
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     fold: Fold
     always: bool = True
     nought: int | None = 0
 
 
-_COUNT = _Statistic("count", Kind.integer, Fold.sum)
+_COUNT = _Statistic("count", ColumnKind.integer, Fold.sum)
 _COUNTED = (_COUNT,)
 _TIMED = (
     _COUNT,
-    _Statistic("sum", Kind.number, Fold.sum),
-    _Statistic("min", Kind.number, Fold.min, always=False, nought=None),
-    _Statistic("max", Kind.number, Fold.max, always=False, nought=None),
+    _Statistic("sum", ColumnKind.number, Fold.sum),
+    _Statistic("min", ColumnKind.number, Fold.min, always=False, nought=None),
+    _Statistic("max", ColumnKind.number, Fold.max, always=False, nought=None),
 )
-_SHARE = (_Statistic("numerator", Kind.number, Fold.sum), _Statistic("denominator", Kind.number, Fold.sum))
-_TARGET = (_Statistic("target", Kind.number, Fold.none, nought=None),)
+_SHARE = (_Statistic("numerator", ColumnKind.number, Fold.sum), _Statistic("denominator", ColumnKind.number, Fold.sum))
+_TARGET = (_Statistic("target", ColumnKind.number, Fold.none, nought=None),)
 #: Which of these the vendor tells of an observation is not documented; nor is that they add up.
 _OBSERVED = tuple(
     _Statistic(name, kind, Fold.none, always=False, nought=None)
-    for name, kind in (("count", Kind.integer), ("sum", Kind.number), ("min", Kind.number), ("max", Kind.number))
+    for name, kind in (
+        ("count", ColumnKind.integer),
+        ("sum", ColumnKind.number),
+        ("min", ColumnKind.number),
+        ("max", ColumnKind.number),
+    )
 )
-_STATE = (_Statistic("sum", Kind.number, Fold.sum),)
+_STATE = (_Statistic("sum", ColumnKind.number, Fold.sum),)
 
 #: Shares of events; of oServiceLevel the parts are documented, of the others taken to be the same.
 _SERVICE_LEVELS = frozenset({"oServiceLevel", "oCallbackServiceLevel", "oWorkitemsServiceLevel", "oCasesServiceLevel"})

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from cache_pipeline.query.report import Report
-from cache_pipeline.upstream.errors import UpstreamRefused, raise_for_refusal, vendor_words
+from cache_pipeline.upstream.errors import UpstreamRefused, parse_error_body, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 
 _PERMISSION = re.compile(r"\b[a-zA-Z]+:[a-zA-Z]+:[a-zA-Z]+\b")
@@ -86,6 +86,6 @@ def raise_for_permission(response: httpx.Response) -> None:
         if error.status != 403 or not (error.code or "").startswith("missing."):
             raise
         # Read whole: the error keeps a line of it.
-        _, message, _ = vendor_words(response)
+        _, message, _ = parse_error_body(response)
         named = tuple(dict.fromkeys(_PERMISSION.findall(message or "")))
         raise PermissionMissing(refused=error, permissions=named) from None

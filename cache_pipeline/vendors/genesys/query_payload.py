@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from cache_pipeline.query.calendar import Step, following, is_aligned
+from cache_pipeline.query.calendar import Step, is_aligned, next_boundary
 from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.payload import (
-    Payload,
-    filter_of,
-    names_of,
-    object_of,
-    refuse_unknown,
-    required_text,
-    text_of,
+    QueryPayload,
+    read_filter,
+    read_names,
+    read_object,
+    read_required_text,
+    read_text,
+    reject_unknown_fields,
 )
-from cache_pipeline.query.query_request import Narrowing
+from cache_pipeline.query.query_request import QueryOverrides
 from cache_pipeline.query.zones import time_zone
 
 _FIELDS = frozenset(
@@ -37,7 +37,7 @@ _UNANSWERED: Mapping[str, str] = {
 _WHOLE_STEPS = ("PT15M", "PT30M", "PT1H", "P1D", "P1W", "P1M")
 
 
-def read_genesys(body: object, family: str) -> Payload:
+def read_genesys(body: object, family: str) -> QueryPayload:
     """Read the body of an aggregates query.
 
     Args:
@@ -47,8 +47,8 @@ def read_genesys(body: object, family: str) -> Payload:
     Raises:
         InvalidQuery: naming the field, what is wrong with it and how to mend it.
     """
-    said = object_of(body, "payload")
-    refuse_unknown(said, _FIELDS | _UNANSWERED.keys())
+    said = read_object(body, "payload")
+    reject_unknown_fields(said, _FIELDS | _UNANSWERED.keys())
     for field, instead in _UNANSWERED.items():
         if said.get(field) not in (None, [], {}):
             raise InvalidQuery(field, f"cannot be answered from kept rows, {instead}")
@@ -56,19 +56,19 @@ def read_genesys(body: object, family: str) -> Payload:
         raise InvalidQuery("queryType", "only groupBy is answered from kept rows: sort and cut what you get")
     if said.get("flattenMultivaluedDimensions") not in (None, False):
         raise InvalidQuery("flattenMultivaluedDimensions", "rows are kept with one value each: leave it out")
-    zone = text_of(said, "timeZone")
-    interval = required_text(said, "interval", "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z")
-    narrowing = Narrowing(
+    zone = read_text(said, "timeZone")
+    interval = read_required_text(said, "interval", "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z")
+    narrowing = QueryOverrides(
         # The vendor groups by nothing where nothing is named.
-        group_by=names_of(said, "groupBy") or (),
-        metrics=names_of(said, "metrics"),
-        granularity=text_of(said, "granularity") or _whole(interval, zone or "UTC"),
+        group_by=read_names(said, "groupBy") or (),
+        metrics=read_names(said, "metrics"),
+        granularity=read_text(said, "granularity") or _whole(interval, zone or "UTC"),
         time_zone=zone or "UTC",
         filters=_filter(said.get("filter")),
     )
     if not narrowing.metrics:
         raise InvalidQuery("metrics", "is missing: name at least one, as nOffered")
-    return Payload("genesys", family, interval, narrowing)
+    return QueryPayload("genesys", family, interval, narrowing)
 
 
 def _whole(interval: str, zone: str) -> str:
@@ -76,7 +76,7 @@ def _whole(interval: str, zone: str) -> str:
     span, local = Interval.parse(interval, time_zone(zone)), time_zone(zone)
     for period in _WHOLE_STEPS:
         step = Step.parse(period)
-        if is_aligned(span, step, local) and following(span.start, step, local) == span.end:
+        if is_aligned(span, step, local) and next_boundary(span.start, step, local) == span.end:
             return period
     raise InvalidQuery(
         "granularity",
@@ -88,7 +88,7 @@ def _whole(interval: str, zone: str) -> str:
 def _filter(said: object) -> Filter | None:
     if said is None:
         return None
-    return filter_of(_clause(object_of(said, "filter"), "filter", ("type", "clauses", "predicates")), "filter")
+    return read_filter(_clause(read_object(said, "filter"), "filter", ("type", "clauses", "predicates")), "filter")
 
 
 def _clause(said: Mapping[str, object], place: str, known: tuple[str, ...]) -> dict[str, object]:
@@ -103,7 +103,7 @@ def _clause(said: Mapping[str, object], place: str, known: tuple[str, ...]) -> d
         if not isinstance(parts, list):
             raise InvalidQuery(f"{place}.{name}", "is no list")
         found[name] = [
-            read(object_of(part, f"{place}.{name}.{number}"), f"{place}.{name}.{number}")
+            read(read_object(part, f"{place}.{name}.{number}"), f"{place}.{name}.{number}")
             for number, part in enumerate(cast("list[object]", parts))
         ]
     return found

@@ -8,13 +8,21 @@ from typing import ClassVar
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Fold, Kind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
-from cache_pipeline.upstream.errors import JobFailed, raise_for_refusal
+from cache_pipeline.query.schema import (
+    Column,
+    ColumnKind,
+    Fold,
+    SchemaMismatch,
+    arrow_schema,
+    rows_to_table,
+    snake_case,
+)
+from cache_pipeline.upstream.errors import UpstreamJobFailed, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Capabilities, Job, JobStatus, Page
+from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.http_jobs import cursor_pages, get_object
-from cache_pipeline.vendors.json_body import instant_of, mappings_of, optional_text, read_object, text_of
+from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_object, read_optional_text, read_text
 
 _QUERY = "/api/v2/analytics/reportdata/query"
 _PAGE_SIZE = 1000
@@ -29,7 +37,7 @@ _TIME_GROUPINGS: Mapping[str, str] = {
 }
 
 
-class ReportData:
+class ReportDataAdapter:
     """Platform ``reportdata``; metrics are whole numbers, in columns named as the vendor's, in snake_case."""
 
     name: ClassVar[str] = "reportdata"
@@ -61,11 +69,11 @@ class ReportData:
     def columns(report: Report) -> tuple[Column, ...]:
         """Dimensions, then one whole-number column for each metric; all are counts or sums, which add."""
         return (
-            *(Column(snake_case(name), Kind.dimension, nullable=True, source=name) for name in report.group_by),
-            *(Column(snake_case(name), Kind.integer, source=name, fold=Fold.sum) for name in report.metrics),
+            *(Column(snake_case(name), ColumnKind.dimension, nullable=True, source=name) for name in report.group_by),
+            *(Column(snake_case(name), ColumnKind.integer, source=name, fold=Fold.sum) for name in report.metrics),
         )
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> Job:
+    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         """Send the query (G1)."""
         body: dict[str, object] = {
             "reportId": report.query_type,
@@ -80,36 +88,36 @@ class ReportData:
             body["filters"] = report.filters.written.model_dump(mode="json", include={"type", "predicates"})
         response = await self._client.post(f"{_QUERY}/async", json=body, extensions={"lane": lane})
         raise_for_refusal(response)
-        return Job(text_of(read_object(response), "id"), response.extensions["oauth_client"], lane)
+        return VendorJob(read_text(read_object(response), "id"), response.extensions["oauth_client"], lane)
 
-    async def status(self, job: Job) -> JobStatus:
+    async def status(self, job: VendorJob) -> VendorJobStatus:
         """Poll (G2)."""
         answer = await get_object(self._client, job, f"{_QUERY}/{job.id}")
-        status = text_of(answer, "status")
+        status = read_text(answer, "status")
         if status == "failed":
-            raise JobFailed(job.id, optional_text(answer, "errorMessage") or "the vendor gave no reason")
+            raise UpstreamJobFailed(job.id, read_optional_text(answer, "errorMessage") or "the vendor gave no reason")
         if status not in _STATUSES:
             raise SchemaMismatch(f"job {job.id} is {status!r}, which is none of {', '.join(_STATUSES)}")
         percent = answer.get("percentComplete")
-        return JobStatus(status == "completed", float(percent) if isinstance(percent, int | float) else None)
+        return VendorJobStatus(status == "completed", float(percent) if isinstance(percent, int | float) else None)
 
-    async def pages(self, job: Job, report: Report) -> AsyncIterator[Page]:
+    async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         """Follow the cursor; the last page has none."""
         schema = arrow_schema(self.columns(report))
         results = cursor_pages(self._client, job, f"{_QUERY}/{job.id}/results", {"pageSize": str(_PAGE_SIZE)})
         async for answer in results:
-            rows = [self._row(row, report) for row in mappings_of(answer, "rows")]
-            page = Page(rows_to_table(rows, schema), _watermark(answer))
+            rows = [self._row(row, report) for row in read_mappings(answer, "rows")]
+            page = ResultPage(rows_to_table(rows, schema), _watermark(answer))
             del answer, rows
             yield page
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: VendorJob) -> None:
         """The contract has no cancel; the job ends by itself."""
 
     def _row(self, row: Mapping[str, object], report: Report) -> Mapping[str, object]:
         read: dict[str, object] = {
-            "interval_start": instant_of(row, "intervalStart"),
-            "interval_end": instant_of(row, "intervalEnd"),
+            "interval_start": read_instant(row, "intervalStart"),
+            "interval_end": read_instant(row, "intervalEnd"),
         }
         rest = {name: value for name, value in row.items() if name not in ("intervalStart", "intervalEnd")}
         read.update({snake_case(name): rest.pop(name, None) for name in report.group_by})
@@ -118,4 +126,4 @@ class ReportData:
 
 
 def _watermark(answer: Mapping[str, object]) -> datetime | None:
-    return instant_of(answer, "dataAvailabilityDate") if optional_text(answer, "dataAvailabilityDate") else None
+    return read_instant(answer, "dataAvailabilityDate") if read_optional_text(answer, "dataAvailabilityDate") else None

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.payload import (
-    Payload,
-    filter_of,
-    names_of,
-    object_of,
-    refuse_unknown,
-    required_text,
-    text_of,
+    QueryPayload,
+    read_filter,
+    read_names,
+    read_object,
+    read_required_text,
+    read_text,
+    reject_unknown_fields,
 )
-from cache_pipeline.query.query_request import Narrowing
+from cache_pipeline.query.query_request import QueryOverrides
 
 _FIELDS = frozenset({"reportId", "timeGrouping", "interval", "filters", "groupBy", "columns", "timeZone"})
 _PERIODS: Mapping[str, str] = {
@@ -27,25 +27,25 @@ _PERIODS: Mapping[str, str] = {
 }
 
 
-def read_guide(body: object) -> Payload:
+def read_guide(body: object) -> QueryPayload:
     """Read a payload of the guide's contract; request ids and metadata are no part of the question (G6).
 
     Raises:
         InvalidQuery: naming the field, what is wrong with it and how to mend it.
     """
-    said = object_of(body, "payload")
-    refuse_unknown(said, _FIELDS)
-    narrowing = Narrowing(
-        group_by=names_of(said, "groupBy"),
-        metrics=names_of(said, "columns"),
-        granularity=_granularity(text_of(said, "timeGrouping")),
-        time_zone=text_of(said, "timeZone"),
-        filters=filter_of(said.get("filters"), "filters"),
+    said = read_object(body, "payload")
+    reject_unknown_fields(said, _FIELDS)
+    narrowing = QueryOverrides(
+        group_by=read_names(said, "groupBy"),
+        metrics=read_names(said, "columns"),
+        granularity=_granularity(read_text(said, "timeGrouping")),
+        time_zone=read_text(said, "timeZone"),
+        filters=read_filter(said.get("filters"), "filters"),
     )
-    return Payload(
+    return QueryPayload(
         "reportdata",
-        required_text(said, "reportId", "queue-performance"),
-        required_text(said, "interval", "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z"),
+        read_required_text(said, "reportId", "queue-performance"),
+        read_required_text(said, "interval", "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z"),
         narrowing,
     )
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cache_pipeline.api.monitoring import manifest_cache as module
-from cache_pipeline.api.monitoring.manifest_cache import EVERY_SECONDS, KEPT_SECONDS, Published, Seen
+from cache_pipeline.api.monitoring.manifest_cache import EVERY_SECONDS, KEPT_SECONDS, ManifestCache, ManifestStatus
 from cache_pipeline.storage.published import EdgeStoreError
 from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.api.monitoring.test_status import told
@@ -23,7 +23,7 @@ class Store:
         self.manifest, self.broken, self.reads, self.now = manifest, False, 0, 1000.0
         self.free = threading.Event()
         self.free.set()
-        self.published = Published(self.read, lambda: self.now)
+        self.published = ManifestCache(self.read, lambda: self.now)
 
     def read(self):
         self.reads += 1
@@ -36,10 +36,10 @@ class Store:
 async def test_scrapes_that_follow_each_other_read_once_and_later_ones_again():
     store = Store()
     for _ in range(3):
-        assert await store.published.seen() == Seen(MANIFEST, ok=True)
+        assert await store.published.seen() == ManifestStatus(MANIFEST, ok=True)
     assert store.reads == 1
     store.now += EVERY_SECONDS
-    assert await store.published.seen() == Seen(MANIFEST, ok=True)
+    assert await store.published.seen() == ManifestStatus(MANIFEST, ok=True)
     assert store.reads == 2
 
 
@@ -51,17 +51,17 @@ async def test_a_store_that_hangs_holds_up_no_scrape_and_has_one_thread_at_most(
     store.now += EVERY_SECONDS
     began = time.monotonic()
     for _ in range(5):
-        assert await store.published.seen() == Seen(MANIFEST, ok=True)
+        assert await store.published.seen() == ManifestStatus(MANIFEST, ok=True)
         store.now += EVERY_SECONDS / 5
     assert time.monotonic() - began < 5
     store.now += 0.1
-    assert await store.published.seen() == Seen(MANIFEST, ok=False), "overdue"
+    assert await store.published.seen() == ManifestStatus(MANIFEST, ok=False), "overdue"
     assert store.reads == 2
     store.now += KEPT_SECONDS
-    assert await store.published.seen() == Seen(None, ok=False), "too long ago"
+    assert await store.published.seen() == ManifestStatus(None, ok=False), "too long ago"
     store.free.set()
     async with asyncio.timeout(10):
-        while await store.published.seen() != Seen(MANIFEST, ok=True):  # noqa: ASYNC110 - the thread's doing
+        while await store.published.seen() != ManifestStatus(MANIFEST, ok=True):  # noqa: ASYNC110 - the thread's doing
             await asyncio.sleep(0.01)
 
 
@@ -71,15 +71,15 @@ async def test_a_store_that_cannot_be_read_is_told_of_once_and_what_was_read_bef
     store.broken = True
     for _ in range(3):
         store.now += EVERY_SECONDS
-        assert await store.published.seen() == Seen(MANIFEST, ok=False)
+        assert await store.published.seen() == ManifestStatus(MANIFEST, ok=False)
     assert [record.message for record in caplog.records] == [
         "the edge store's manifest cannot be read: manifest.json does not parse"
     ]
     store.now += KEPT_SECONDS
-    assert await store.published.seen() == Seen(None, ok=False)
+    assert await store.published.seen() == ManifestStatus(None, ok=False)
     store.broken = False
     store.now += EVERY_SECONDS
-    assert await store.published.seen() == Seen(MANIFEST, ok=True)
+    assert await store.published.seen() == ManifestStatus(MANIFEST, ok=True)
 
 
 async def test_where_there_is_no_edge_store_nothing_is_told_of_one():

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import ConnectionError as Away
 
-from cache_pipeline.api.monitoring.counters import Meter
+from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.settings import JobSettings
 from cache_pipeline_tests.api.conftest import DAY
 
@@ -143,7 +143,7 @@ async def test_what_a_worker_counted_outlives_it(open_api):
 
 async def test_what_could_not_be_told_while_redis_was_away_is_told_afterwards(open_api, monkeypatch):
     async with open_api() as api:
-        meter = Meter(api.gateway.service.redis)
+        meter = ProcessCounters(api.gateway.service.redis)
         meter.observe("hot", "hit", 0.002)
         with monkeypatch.context() as patched:
             patched.setattr(type(api.gateway.service.redis), "pipeline", _away(Away()))

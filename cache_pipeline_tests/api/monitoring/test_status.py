@@ -6,8 +6,8 @@ import redis.asyncio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from cache_pipeline.aio import running
-from cache_pipeline.api.jobs.heartbeat import Presence, Present
+from cache_pipeline.aio import run_in_background
+from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeat, WorkerHeartbeats
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.deploy.rules import REPOSITORY
 
@@ -27,14 +27,14 @@ async def told(api):
 
 async def test_a_worker_that_falls_silent_is_missed_and_one_that_takes_leave_is_not(redis_database):
     async with redis.asyncio.Redis.from_url(redis_database) as client:
-        presence = Presence(client, lease_seconds=0.6)
-        async with running(presence.beating("stays")):
-            async with running(presence.beating("leaves"), presence.beating("dies")):
+        presence = WorkerHeartbeats(client, lease_seconds=0.6)
+        async with run_in_background(presence.beating("stays")):
+            async with run_in_background(presence.beating("leaves"), presence.beating("dies")):
                 await asyncio.sleep(0.1)
-                assert await presence.present() == Present(alive=3, vanished=0)
+                assert await presence.present() == WorkerHeartbeat(alive=3, vanished=0)
             await presence.leave("leaves")
             async with asyncio.timeout(10):
-                while await presence.present() != Present(alive=1, vanished=1):  # noqa: ASYNC110 - Redis is asked
+                while await presence.present() != WorkerHeartbeat(alive=1, vanished=1):  # noqa: ASYNC110 - Redis is asked
                     await asyncio.sleep(0.05)
 
 

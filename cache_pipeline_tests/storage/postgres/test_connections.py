@@ -9,7 +9,7 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from cache_pipeline.storage.postgres import connections as module
-from cache_pipeline.storage.postgres.connections import Connections
+from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline_tests.storage.sample_rows import SERIES
@@ -25,8 +25,8 @@ def server(postgres_database: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def pool(postgres_database: str) -> Iterator[Connections]:
-    with dbapi.connect(postgres_database) as origin, closing(Connections(origin, most=3)) as opened:
+def pool(postgres_database: str) -> Iterator[ConnectionPool]:
+    with dbapi.connect(postgres_database) as origin, closing(ConnectionPool(origin, most=3)) as opened:
         yield opened
 
 
@@ -36,7 +36,7 @@ def count(server: psycopg.Connection, where: str = "") -> int:
     return row[0]
 
 
-def ask(pool: Connections, statement: str = "SELECT 7") -> object:
+def ask(pool: ConnectionPool, statement: str = "SELECT 7") -> object:
     with pool.transaction() as cursor:
         cursor.execute(statement)
         return cursor.fetchone()[0]
@@ -63,7 +63,7 @@ def test_many_calls_of_history_use_few_connections_and_leave_none(history_url: s
 
 
 def test_what_is_raised_within_undoes_everything_and_the_connection_is_whole_again(
-    pool: Connections, server: psycopg.Connection
+    pool: ConnectionPool, server: psycopg.Connection
 ):
     def halfway(then: Callable[[dbapi.Cursor], None]) -> None:
         with pool.transaction() as cursor:
@@ -81,7 +81,7 @@ def test_what_is_raised_within_undoes_everything_and_the_connection_is_whole_aga
     assert count(server) == 2
 
 
-def test_rows_that_are_not_read_to_their_end_are_not_in_the_way_of_the_next(pool: Connections):
+def test_rows_that_are_not_read_to_their_end_are_not_in_the_way_of_the_next(pool: ConnectionPool):
     with pool.transaction() as cursor:
         cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": "65536"})
         cursor.execute("SELECT g, repeat('x', 100) FROM generate_series(1, 200000) AS g")
@@ -90,7 +90,7 @@ def test_rows_that_are_not_read_to_their_end_are_not_in_the_way_of_the_next(pool
 
 
 def test_after_a_restart_of_the_server_the_next_call_has_a_new_connection(
-    pool: Connections, server: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    pool: ConnectionPool, server: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "_TRUSTED_SECONDS", 0.0)
     ask(pool)
@@ -98,7 +98,7 @@ def test_after_a_restart_of_the_server_the_next_call_has_a_new_connection(
     assert ask(pool) == 7
 
 
-def test_a_server_that_ends_in_the_middle_is_told_as_unavailable(pool: Connections, server: psycopg.Connection):
+def test_a_server_that_ends_in_the_middle_is_told_as_unavailable(pool: ConnectionPool, server: psycopg.Connection):
     def interrupted() -> None:
         with pool.transaction() as cursor:
             cursor.execute("SELECT 1")
@@ -112,7 +112,7 @@ def test_a_server_that_ends_in_the_middle_is_told_as_unavailable(pool: Connectio
 
 
 def test_who_finds_all_connections_in_use_is_told_so_and_not_kept_for_ever(
-    pool: Connections, monkeypatch: pytest.MonkeyPatch
+    pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.05)
     with (
@@ -128,7 +128,7 @@ def test_who_finds_all_connections_in_use_is_told_so_and_not_kept_for_ever(
 
 @pytest.mark.parametrize(("state", "told"), [("53100", "disk space"), ("53200", "memory"), ("53400", "resources")])
 def test_a_server_that_lacks_room_is_told_as_such_and_is_no_defect_of_who_asked(
-    pool: Connections, state: str, told: str
+    pool: ConnectionPool, state: str, told: str
 ):
     with pytest.raises(HistoryUnavailable, match=rf"lacks {told} \(SQLSTATE {state}\)"):
         ask(pool, f"DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '{state}'; END $$")

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from cache_pipeline.query.completeness import JudgedChunk, Lengths, Source, Verdict
+from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import in_order
+from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows, RowSource
 from cache_pipeline.storage.coverage import Coverage, Fetched
-from cache_pipeline.storage.postgres.fetch_times import HeldNewer
+from cache_pipeline.storage.postgres.fetch_times import NewerDataPresent
 from cache_pipeline.storage.postgres.history import History, HistoryUnavailable, open_history
 from cache_pipeline.storage.postgres.schemas import DeclarationConflict
 from cache_pipeline_tests.query.declared import declared
@@ -48,7 +48,7 @@ def test_what_was_never_kept_is_not_covered_and_has_no_rows(history: History):
 def test_rows_come_back_as_they_were_kept_with_their_coverage(history: History):
     kept = replacement(hours(0, 6), hours(6, 8))
     history.replace(kept)
-    assert read(history).equals(in_order(kept.rows.table()))
+    assert read(history).equals(sort_rows(kept.rows.table()))
     assert history.coverage(SERIES) == Coverage(
         kept.final, kept.provisional, hours(0, 6).end, (Fetched(IntervalSet([hours(0, 8)]), NOW),)
     )
@@ -132,7 +132,7 @@ def test_final_figures_tell_when_they_were_fetched_part_by_part(history: History
 def test_older_figures_never_take_the_place_of_newer_ones(history: History):
     history.replace(replacement(hours(3, 6), offered=2, fetched_at=NOW))
     before = read(history), history.coverage(SERIES, WHOLE)
-    with pytest.raises(HeldNewer) as refused:
+    with pytest.raises(NewerDataPresent) as refused:
         history.replace(replacement(hours(0, 12), offered=1, fetched_at=NOW - HOUR))
     assert refused.value.intervals == IntervalSet([hours(3, 6)])
     assert read(history).equals(before[0])
@@ -192,7 +192,7 @@ def test_many_rows_come_back_as_a_stream_and_as_a_value_that_can_be_read_again(h
         assert reader.schema == kept.schema
         batches = list(reader)
     assert len(batches) > 1
-    assert pa.Table.from_batches(batches).equals(in_order(kept))
+    assert pa.Table.from_batches(batches).equals(sort_rows(kept))
     copied = history.rows(SERIES, [hours(0, 12), hours(12, 24)], COLUMNS)
     assert copied.tallies == Rows.of(kept).tallies
     assert sum(batch.num_rows for batch in copied.batches()) == 48_000
@@ -226,7 +226,7 @@ HOSTILE = ["'; DROP TABLE history.queue_hour; --", '"quoted"', "back\\slash", "\
 
 
 def test_whatever_a_dimension_is_called_comes_back_as_it_was(history: History):
-    kept = in_order(table(hours(0, 1), queues=HOSTILE))
+    kept = sort_rows(table(hours(0, 1), queues=HOSTILE))
     history.replace(replacement(hours(0, 1), rows=kept))
     assert sorted(read(history)["queue_id"].to_pylist(), key=str) == sorted(HOSTILE, key=str)
     assert read(history).equals(kept)
@@ -291,9 +291,11 @@ def test_groups_are_counted_by_bucket(history: History):
 
 
 def test_every_judged_answer_is_noted(history: History, history_url: str):
-    chunk = JudgedChunk(hours(0, 6), 12.5, Source.history, 12, Verdict.whole, 3, 1.25, DAY + 6 * HOUR, 14, 2)
+    chunk = ChunkResult(hours(0, 6), 12.5, ExpectationSource.history, 12, Verdict.whole, 3, 1.25, DAY + 6 * HOUR, 14, 2)
     history.record_chunks(SERIES, [], NOW)
-    history.record_chunks(SERIES, [chunk, replace(chunk, verdict=Verdict.truncated, source=Source.declaration)], NOW)
+    history.record_chunks(
+        SERIES, [chunk, replace(chunk, verdict=Verdict.truncated, source=ExpectationSource.declaration)], NOW
+    )
     with psycopg.connect(history_url) as connection:
         rows = connection.execute(
             "SELECT series, lower(interval), upper(interval), expected, source, got, verdict, calls, seconds, watermark,"
@@ -304,21 +306,25 @@ def test_every_judged_answer_is_noted(history: History, history_url: str):
 
 
 def test_what_lengths_taught_is_known_to_the_next_run_and_a_limit_not_met_for_long_is_forgotten(history: History):
-    whole = JudgedChunk(hours(0, 6), 12.5, Source.history, 1900, Verdict.whole, 3, 1.25, DAY + 6 * HOUR, 1900)
+    whole = ChunkResult(
+        hours(0, 6), 12.5, ExpectationSource.history, 1900, Verdict.whole, 3, 1.25, DAY + 6 * HOUR, 1900
+    )
     cut = replace(whole, verdict=Verdict.truncated, got=1990, length=2000)
-    assert history.lengths(SERIES, NOW) == Lengths()
+    assert history.lengths(SERIES, NOW) == TruncationStats()
     history.record_chunks(SERIES, [whole, cut], NOW)
-    assert history.lengths(SERIES, NOW) == Lengths(1900, 2000)
-    assert history.lengths(replace(SERIES, tenant="other"), NOW) == Lengths()
+    assert history.lengths(SERIES, NOW) == TruncationStats(1900, 2000)
+    assert history.lengths(replace(SERIES, tenant="other"), NOW) == TruncationStats()
     history.record_chunks(SERIES, [replace(cut, length=3)], NOW)
-    assert history.lengths(SERIES, NOW) == Lengths(1900, 2000), "an answer of three rows was broken, and no limit met"
+    assert history.lengths(SERIES, NOW) == TruncationStats(1900, 2000), (
+        "an answer of three rows was broken, and no limit met"
+    )
     history.record_chunks(SERIES, [cut], NOW + timedelta(days=20))
-    assert history.lengths(SERIES, NOW + timedelta(days=49)) == Lengths(1900, 2000)
-    assert history.lengths(SERIES, NOW + timedelta(days=51)) == Lengths(1900, None)
+    assert history.lengths(SERIES, NOW + timedelta(days=49)) == TruncationStats(1900, 2000)
+    assert history.lengths(SERIES, NOW + timedelta(days=51)) == TruncationStats(1900, None)
 
 
 def test_what_writers_learn_side_by_side_is_all_known(history: History):
-    whole = JudgedChunk(hours(0, 6), 12.5, Source.history, 0, Verdict.whole, 3, 1.25, DAY + 6 * HOUR)
+    whole = ChunkResult(hours(0, 6), 12.5, ExpectationSource.history, 0, Verdict.whole, 3, 1.25, DAY + 6 * HOUR)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: history.record_chunks(SERIES, [replace(whole, got=n)], NOW), range(1, 25)))
     assert history.lengths(SERIES, NOW).longest_whole == 24

@@ -12,20 +12,20 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.postgres.ledger import (
-    AskedElsewhere,
-    Claim,
-    Handle,
+    JobHandle,
     LeaseLost,
     Ledger,
+    LedgerClaim,
+    LedgerRequest,
+    LedgerState,
     OpenJob,
-    State,
-    Wanted,
+    QueryInFlight,
     open_ledger,
 )
 from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline_tests.storage.sample_rows import HOUR, NOW, SERIES, hours, replacement
 
-HANDLE = Handle("job-1", "client-1")
+HANDLE = JobHandle("job-1", "client-1")
 DAY = hours(0, 24)
 
 
@@ -42,11 +42,11 @@ def brief(history_url: str) -> Iterator[Ledger]:
         yield opened
 
 
-def wanted(interval: Interval = DAY, series: Series = SERIES, age: timedelta = timedelta(0)) -> Wanted:
-    return Wanted(series, interval, "interactive", NOW - age, NOW - HOUR)
+def wanted(interval: Interval = DAY, series: Series = SERIES, age: timedelta = timedelta(0)) -> LedgerRequest:
+    return LedgerRequest(series, interval, "interactive", NOW - age, NOW - HOUR)
 
 
-def submitted(ledger: Ledger, query: Wanted, handle: Handle = HANDLE) -> Claim:
+def submitted(ledger: Ledger, query: LedgerRequest, handle: JobHandle = HANDLE) -> LedgerClaim:
     claim = ledger.claim(query)
     ledger.submitted(claim, handle)
     return replace(claim, handle=handle)
@@ -60,7 +60,7 @@ def states(url: str) -> list[str]:
 
 def test_while_one_owner_lives_no_other_may_ask_the_same(ledger: Ledger):
     submitted(ledger, wanted())
-    with pytest.raises(AskedElsewhere):
+    with pytest.raises(QueryInFlight):
         ledger.claim(wanted())
     ledger.claim(wanted(hours(0, 12)))
     ledger.claim(wanted(series=replace(SERIES, tenant="other")))
@@ -95,13 +95,13 @@ def test_an_answer_that_would_be_too_old_is_superseded_and_its_job_named_to_be_c
 def test_who_lost_the_lease_can_change_nothing_any_more(brief: Ledger, ledger: Ledger, history_url: str):
     old = submitted(brief, wanted())
     new = ledger.claim(wanted())
-    brief.end(old, State.failed, "too late")
+    brief.end(old, LedgerState.failed, "too late")
     brief.release([old])
     brief.done(old)
-    with pytest.raises(AskedElsewhere):
+    with pytest.raises(QueryInFlight):
         brief.claim(wanted())
     with pytest.raises(LeaseLost):
-        brief.submitted(old, Handle("job-2", "client-1"))
+        brief.submitted(old, JobHandle("job-2", "client-1"))
     assert states(history_url) == ["submitted"]
     assert ledger.open_jobs(SERIES, DAY) == [OpenJob(DAY, new.asked_at, alive=True)]
 
@@ -147,13 +147,13 @@ def test_a_lease_that_is_renewed_does_not_end(history_url: str):
         for _ in range(4):
             time.sleep(0.3)
             ledger.renew([claim])
-        with pytest.raises(AskedElsewhere):
+        with pytest.raises(QueryInFlight):
             ledger.claim(wanted())
 
 
 def test_entries_of_long_ago_are_forgotten_and_younger_ones_are_not(ledger: Ledger, history_url: str):
     for each in (hours(0, 1), hours(1, 2)):
-        ledger.end(submitted(ledger, wanted(each)), State.failed)
+        ledger.end(submitted(ledger, wanted(each)), LedgerState.failed)
     with psycopg.connect(history_url) as connection:
         connection.execute(
             "UPDATE cache_pipeline_state.upstream_query SET lease_until = lease_until - interval '31 days' WHERE id = 1"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from cache_pipeline.query.schema import Column, Kind
+from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import History, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
@@ -70,7 +70,7 @@ def test_a_column_that_the_declaration_loses_is_kept(history_url: str):
 
 def test_a_column_of_another_type_is_a_conflict_and_nothing_is_changed(history_url: str):
     before = tables(history_url)
-    changed = tuple(replace(each, kind=Kind.number) if each.name == "offered" else each for each in COLUMNS)
+    changed = tuple(replace(each, kind=ColumnKind.number) if each.name == "offered" else each for each in COLUMNS)
     another = declared(report="another")
     with pytest.raises(DeclarationConflict, match=r"column offered of history\.queue_hour .* under a new name"):
         migrate(history_url, [(another, columns_of(another)), (REPORT, changed)])
@@ -98,7 +98,7 @@ def test_any_name_a_report_may_have_is_a_table(postgres_database: str, name: str
 
 
 def test_a_column_may_be_called_like_a_word_of_sql(postgres_database: str):
-    columns = (*COLUMNS, Column("order", Kind.integer), Column('odd"name', Kind.integer))
+    columns = (*COLUMNS, Column("order", ColumnKind.integer), Column('odd"name', ColumnKind.integer))
     for _ in range(2):
         migrate(postgres_database, [(REPORT, columns)])
     assert tables(postgres_database)["history.queue_hour"].keys() >= {"order", 'odd"name'}

@@ -16,7 +16,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import as_published, publishable
+from cache_pipeline.storage.published.aggregated_rows import aggregate_for_publishing, is_publishable
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import NOW, hours
 
@@ -66,7 +66,7 @@ def _rows(report: Report, cells: list[tuple[int, str | None, str | None, int]]) 
 )
 def test_counts_and_sums_are_those_of_the_rows(cells):
     report = _report()
-    found = publishable(report, _rows(report, cells))
+    found = is_publishable(report, _rows(report, cells))
     counts: Counter[Any] = Counter()
     talk: Counter[Any] = Counter()
     for hour, media, queue, milliseconds in cells:
@@ -85,7 +85,7 @@ def test_no_row_and_no_small_cell_is_published(tmp_path: Path):
     report = _report(edge_group_by=["mediaType"])
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     rows = _rows(report, [(0, "voice", "q1", 10)] * 5 + [(0, "chat", "q1", 10)] * 4)
-    edge.publish(report, {DAY: publishable(report, rows)}, None)
+    edge.publish(report, {DAY: is_publishable(report, rows)}, None)
     published = edge.read(report, DAY)
     assert published.column_names == [
         *("interval_start", "interval_end", "media_type", "conversations", "n_offered", "t_talk")
@@ -99,7 +99,7 @@ def test_counts_by_something_else_begin_the_data_set_anew(tmp_path: Path):
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     for groups in (["mediaType"], []):
         report = _report(edge_group_by=groups)
-        edge.publish(report, {DAY: publishable(report, _rows(report, [(0, "voice", "q1", 10)] * 7))}, None)
+        edge.publish(report, {DAY: is_publishable(report, _rows(report, [(0, "voice", "q1", 10)] * 7))}, None)
     published = edge.read(report, DAY)
     assert published["conversations"].to_pylist() == [7]
     assert "media_type" not in published.column_names
@@ -108,7 +108,7 @@ def test_counts_by_something_else_begin_the_data_set_anew(tmp_path: Path):
 def test_only_allowed_sums_are_published(tmp_path: Path):
     report = _report(edge_group_by=[], edge_columns=["conversations"])
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
-    edge.publish(report, {DAY: publishable(report, _rows(report, []))}, None)
+    edge.publish(report, {DAY: is_publishable(report, _rows(report, []))}, None)
     assert list(edge.manifest().datasets[report.report].columns) == ["interval_start", "interval_end", "conversations"]
 
 
@@ -130,5 +130,5 @@ def test_what_would_tell_of_single_people_cannot_be_declared(changes: dict[str, 
 def test_a_report_of_figures_is_published_as_it_is():
     report = declared()
     table = pa.table({"a": [1]})
-    assert as_published(report) is report
-    assert publishable(report, Rows.of(table)).equals(table)
+    assert aggregate_for_publishing(report) is report
+    assert is_publishable(report, Rows.of(table)).equals(table)

@@ -4,20 +4,20 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.redis import demand
 from cache_pipeline.storage.redis.demand import DemandCounter
 from cache_pipeline_tests.storage.sample_rows import NOW, SERIES, hours
 
 HOUR = timedelta(hours=1)
-QUERY = Query(SERIES, hours(0, 6))
+QUERY = CanonicalQuery(SERIES, hours(0, 6))
 
 
 async def test_requests_are_counted_by_interval_with_those_that_nothing_kept_could_answer(redis: Redis):
     counter = DemandCounter(redis, "default", lambda: NOW)
     for kept in (False, True, True):
         await counter.note(QUERY, kept=kept)
-    await counter.note(Query(SERIES, hours(0, 7)), kept=True)
+    await counter.note(CanonicalQuery(SERIES, hours(0, 7)), kept=True)
     first, second = await counter.recent()
     assert (first.series, first.report, first.interval) == (SERIES.id, SERIES.report.report, hours(0, 6))
     assert (first.asked, first.missed) == (3, 1)
@@ -44,7 +44,9 @@ async def test_every_count_is_forgotten_after_a_day(redis: Redis):
 
 
 async def test_a_tenants_demand_is_not_anothers(redis: Redis):
-    await DemandCounter(redis, "one", lambda: NOW).note(Query(replace(SERIES, tenant="one"), hours(0, 6)), kept=False)
+    await DemandCounter(redis, "one", lambda: NOW).note(
+        CanonicalQuery(replace(SERIES, tenant="one"), hours(0, 6)), kept=False
+    )
     assert await DemandCounter(redis, "two", lambda: NOW).recent() == []
 
 
@@ -54,8 +56,8 @@ async def test_made_up_intervals_fill_no_memory_and_keep_nobody_from_being_count
     monkeypatch.setattr(demand, "_MOST_QUERIES", 3)
     counter = DemandCounter(redis, "default", lambda: NOW)
     for end in range(1, 9):
-        await counter.note(Query(SERIES, hours(0, end)), kept=False)
-    await counter.note(Query(SERIES, hours(0, 2)), kept=False)
+        await counter.note(CanonicalQuery(SERIES, hours(0, end)), kept=False)
+    await counter.note(CanonicalQuery(SERIES, hours(0, 2)), kept=False)
     assert {(found.interval, found.missed) for found in await counter.recent()} == {
         (hours(0, 1), 1),
         (hours(0, 2), 2),

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from cache_pipeline.query.series import Query
+from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.answer import Answer, Completeness, render
 from cache_pipeline.storage.redis.hot import HotTier
 from cache_pipeline.storage.ttl import is_due, report_freshness
 from cache_pipeline_tests.storage.sample_rows import NOW, SERIES, hours, table
 
-QUERY = Query(SERIES, hours(0, 6))
+QUERY = CanonicalQuery(SERIES, hours(0, 6))
 FRESHNESS = report_freshness(SERIES.report)
 ANSWER = Answer(b'{"rows":[]}', '"abc"', Completeness(NOW, NOW, NOW))
 
@@ -41,8 +41,8 @@ async def test_an_answer_comes_back_byte_for_byte(redis: Redis, answer: Answer):
 async def test_nothing_is_held_that_was_not_put(redis: Redis):
     tier = HotTier(redis)
     await tier.put([(QUERY, ANSWER)], NOW)
-    assert await tier.get(Query(SERIES, hours(0, 7))) is None
-    assert await tier.get(Query(replace(SERIES, tenant="other"), hours(0, 6))) is None
+    assert await tier.get(CanonicalQuery(SERIES, hours(0, 7))) is None
+    assert await tier.get(CanonicalQuery(replace(SERIES, tenant="other"), hours(0, 6))) is None
 
 
 @pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 4800, 4900), (0.999999, 4300, 4411)])
@@ -78,7 +78,7 @@ async def test_final_figures_do_not_age(redis: Redis):
 
 async def test_each_answer_has_a_life_of_its_own(redis: Redis):
     chances = iter([0.0, 0.9])
-    other = Query(SERIES, hours(0, 7))
+    other = CanonicalQuery(SERIES, hours(0, 7))
     await HotTier(redis, lambda: next(chances)).put([(QUERY, ANSWER), (other, ANSWER)], NOW)
     lives = [await redis.pttl(each.key("5s")) for each in (QUERY, other)]
     assert 400 <= lives[0] - lives[1] <= 480
@@ -94,10 +94,10 @@ async def test_a_newer_answer_takes_the_place_of_the_old(redis: Redis):
 
 
 async def test_dropping_forgets_those_and_no_others(redis: Redis):
-    tier, other = HotTier(redis), Query(SERIES, hours(0, 7))
+    tier, other = HotTier(redis), CanonicalQuery(SERIES, hours(0, 7))
     await tier.put([(QUERY, ANSWER), (other, ANSWER)], NOW)
     await tier.drop([])
-    await tier.drop([QUERY, Query(SERIES, hours(0, 9))])
+    await tier.drop([QUERY, CanonicalQuery(SERIES, hours(0, 9))])
     assert await tier.get(QUERY) is None
     assert await tier.get(other) == ANSWER
 

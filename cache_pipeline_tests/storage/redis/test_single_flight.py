@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.storage.redis.single_flight import Flight, Flights
+from cache_pipeline.storage.redis.single_flight import FlightKey, SingleFlight
 
 
 class Cache:
     """What callers look in; counts who fetched, over all processes."""
 
-    def __init__(self, redis: Redis, flights: Flights, name: str = "thing") -> None:
+    def __init__(self, redis: Redis, flights: SingleFlight, name: str = "thing") -> None:
         self.redis, self.flights, self.name, self.looks = redis, flights, name, 0
 
     async def landed(self) -> bool:
@@ -47,8 +47,8 @@ async def redis(redis_database: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def flights(redis: Redis) -> AsyncIterator[Flights]:
-    async with Flights(redis) as opened:
+async def flights(redis: Redis) -> AsyncIterator[SingleFlight]:
+    async with SingleFlight(redis) as opened:
         yield opened
 
 
@@ -56,7 +56,7 @@ async def never() -> bool:
     return False
 
 
-async def test_of_fifty_callers_one_fetches(redis: Redis, flights: Flights):
+async def test_of_fifty_callers_one_fetches(redis: Redis, flights: SingleFlight):
     """G20."""
     cache = Cache(redis, flights)
     assert sum(await asyncio.gather(*(cache.call() for _ in range(50)))) == 1
@@ -100,7 +100,7 @@ def go(process: "subprocess.Popen[str]") -> None:
     process.stdin.flush()
 
 
-async def test_over_several_processes_one_fetches(redis: Redis, redis_database: str, flights: Flights):
+async def test_over_several_processes_one_fetches(redis: Redis, redis_database: str, flights: SingleFlight):
     processes = [process_of(redis_database, 15, 0.2) for _ in range(2)]
     for process in processes:
         go(process)
@@ -115,7 +115,7 @@ async def test_a_process_that_dies_frees_the_rest_within_its_lease_and_not_befor
     go(holder)
     assert holder.stdout
     assert await asyncio.to_thread(holder.stdout.readline) == "flying\n"
-    async with Flights(redis, lease_seconds=1.0, look_seconds=0.1) as flights:
+    async with SingleFlight(redis, lease_seconds=1.0, look_seconds=0.1) as flights:
         waiting = asyncio.create_task(Cache(redis, flights).call(0))
         await asyncio.sleep(1.6)
         still_waits = not waiting.done()
@@ -126,9 +126,12 @@ async def test_a_process_that_dies_frees_the_rest_within_its_lease_and_not_befor
 
 
 @asynccontextmanager
-async def two_processes(redis: Redis, look_seconds: float) -> AsyncIterator[tuple[Flights, Flights]]:
+async def two_processes(redis: Redis, look_seconds: float) -> AsyncIterator[tuple[SingleFlight, SingleFlight]]:
     """As far as flights go: each listens for itself."""
-    async with Flights(redis, look_seconds=look_seconds) as one, Flights(redis, look_seconds=look_seconds) as other:
+    async with (
+        SingleFlight(redis, look_seconds=look_seconds) as one,
+        SingleFlight(redis, look_seconds=look_seconds) as other,
+    ):
         yield one, other
 
 
@@ -170,7 +173,7 @@ async def test_waiters_look_again_while_the_holder_still_holds(redis: Redis):
             assert await asyncio.wait_for(waiting, 10) is False
 
 
-async def test_different_things_do_not_wait_for_each_other(redis: Redis, flights: Flights):
+async def test_different_things_do_not_wait_for_each_other(redis: Redis, flights: SingleFlight):
     started = time.monotonic()
     assert all(await asyncio.gather(*(Cache(redis, flights, f"thing-{n}").call(0.5) for n in range(20))))
     assert time.monotonic() - started < 8
@@ -210,7 +213,7 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing_behind(redis: Redis):
 
 
 async def test_a_flight_that_a_flush_took_away_is_put_back(redis: Redis):
-    async with Flights(redis, lease_seconds=2.0) as one, Flights(redis, look_seconds=0.1) as other:
+    async with SingleFlight(redis, lease_seconds=2.0) as one, SingleFlight(redis, look_seconds=0.1) as other:
         async with one.hold("thing", never):
             await redis.flushall()
             while not await redis.exists("cache_pipeline:flight:thing"):  # noqa: ASYNC110 - Redis has no event for it
@@ -236,15 +239,15 @@ async def test_a_holder_that_was_overtaken_does_not_free_its_successor(redis: Re
 async def test_an_extension_on_the_wire_when_its_holder_ends_keeps_nobody_waiting(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    async with Flights(redis, lease_seconds=60.0) as one, Flights(redis, lease_seconds=60.0) as other:
+    async with SingleFlight(redis, lease_seconds=60.0) as one, SingleFlight(redis, lease_seconds=60.0) as other:
         take, sent = one._lock.take, asyncio.Event()
 
-        async def late(flight: Flight, token: str) -> bool:
+        async def late(flight: FlightKey, token: str) -> bool:
             sent.set()
             await asyncio.sleep(0.3)
             return await take(flight, token)
 
-        async def on_the_wire(flight: Flight, token: str) -> bool:
+        async def on_the_wire(flight: FlightKey, token: str) -> bool:
             # What has left this machine arrives, whatever becomes of who sent it.
             return await asyncio.shield(asyncio.ensure_future(late(flight, token)))
 
@@ -260,14 +263,14 @@ async def test_an_extension_on_the_wire_when_its_holder_ends_keeps_nobody_waitin
 async def test_without_redis_a_flight_is_single_within_the_process_and_that_is_said_once(
     caplog: pytest.LogCaptureFixture, redis: Redis
 ):
-    async with Redis.from_url("redis://127.0.0.1:9") as nowhere, Flights(nowhere) as flights:
+    async with Redis.from_url("redis://127.0.0.1:9") as nowhere, SingleFlight(nowhere) as flights:
         cache = Cache(redis, flights)
         assert sum(await asyncio.gather(*(cache.call() for _ in range(20)))) == 1
         assert await Cache(redis, flights, "another thing").call() is True
     assert caplog.text.count("flights are single within each process only") == 1
 
 
-async def test_no_lock_is_left_behind(redis: Redis, flights: Flights):
+async def test_no_lock_is_left_behind(redis: Redis, flights: SingleFlight):
     await Cache(redis, flights).call(0)
     assert await redis.keys("cache_pipeline:flight:*") == []
 
@@ -293,7 +296,7 @@ async def test_parts_of_one_thing_exclude_each_other_only_where_they_overlap(red
 async def test_a_landing_wakes_those_who_wait_for_any_of_it_and_nobody_else(redis: Redis):
     looked: list[str] = []
 
-    async def wait(flights: Flights, name: str, part: Interval) -> None:
+    async def wait(flights: SingleFlight, name: str, part: Interval) -> None:
         async def landed() -> bool:
             looked.append(name)
             return name != "none of it"

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.upstream.polling import Durations
+from cache_pipeline.upstream.polling import DurationEstimates
 
 observations = st.lists(st.tuples(st.floats(0, 20_000), st.floats(0, 20_000)), min_size=1, max_size=40)
 
 
 @given(observations)
 def test_every_job_weighs_one_and_older_ones_less(observed: list[tuple[float, float]]):
-    learned, expected = Durations(), 0.0
+    learned, expected = DurationEstimates(), 0.0
     for after, by in observed:
         learned, expected = learned.seen(after, by), expected * 0.95 + 1
     assert abs(sum(learned.weights.values()) - expected) < 0.1 * expected
@@ -19,7 +19,7 @@ def test_every_job_weighs_one_and_older_ones_less(observed: list[tuple[float, fl
 
 @given(observations, st.floats(0, 20_000))
 def test_bounds_lie_in_order(observed: list[tuple[float, float]], after: float):
-    learned = Durations()
+    learned = DurationEstimates()
     for low, high in observed:
         learned = learned.seen(low, high)
     bounds = learned.bounds(after)
@@ -27,7 +27,7 @@ def test_bounds_lie_in_order(observed: list[tuple[float, float]], after: float):
 
 
 def test_jobs_seen_done_within_narrow_bounds_are_known_to_end_there():
-    learned = Durations()
+    learned = DurationEstimates()
     for _ in range(10):
         learned = learned.seen(58, 62)
     bounds = learned.bounds(0)
@@ -36,7 +36,7 @@ def test_jobs_seen_done_within_narrow_bounds_are_known_to_end_there():
 
 
 def test_one_more_look_that_says_nothing_new_does_not_move_what_is_known_upwards():
-    learned = Durations()
+    learned = DurationEstimates()
     for _ in range(10):
         learned = learned.seen(95, 105)
     before = learned.bounds(0)
@@ -50,9 +50,9 @@ def test_one_more_look_that_says_nothing_new_does_not_move_what_is_known_upwards
 
 
 def test_beyond_everything_seen_nothing_is_known():
-    learned = Durations()
+    learned = DurationEstimates()
     for _ in range(10):
         learned = learned.seen(9, 10)
     assert learned.bounds(5) is not None
     assert learned.bounds(50) is None
-    assert Durations().bounds(0) is None
+    assert DurationEstimates().bounds(0) is None

@@ -8,20 +8,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cache_pipeline.upstream.polling import Durations, Guide, Sighting, next_poll
+from cache_pipeline.upstream.polling import DurationEstimates, GuideSchedule, JobSighting, next_poll
 
-GUIDE = Guide()
+GUIDE = GuideSchedule()
 Percent = Callable[[float], float | None]
 
 
-def polls(duration: float, learned: Durations, percent: Percent = lambda _: None, since: float = 0.0) -> list[float]:
+def polls(
+    duration: float, learned: DurationEstimates, percent: Percent = lambda _: None, since: float = 0.0
+) -> list[float]:
     """The instants at which a job of that duration is asked for, the one that finds it done included."""
-    sightings: list[Sighting] = []
+    sightings: list[JobSighting] = []
     while True:
         at = next_poll(GUIDE, since, sightings, learned)
         if at >= duration:
             return [*(each.at for each in sightings), at]
-        sightings.append(Sighting(at, percent(at / duration)))
+        sightings.append(JobSighting(at, percent(at / duration)))
 
 
 def guide_polls(duration: float) -> int:
@@ -41,8 +43,8 @@ histories = st.lists(st.tuples(durations, durations).map(sorted), max_size=30)
 percentages = st.lists(st.none() | st.integers(0, 100), min_size=1, max_size=9)
 
 
-def learned_from(history: list[list[float]]) -> Durations:
-    learned = Durations()
+def learned_from(history: list[list[float]]) -> DurationEstimates:
+    learned = DurationEstimates()
     for after, by in history:
         learned = learned.seen(after, by)
     return learned
@@ -63,15 +65,15 @@ def test_the_guides_schedule_doubles_from_one_second_up_to_fifteen():
         15,
         15,
     ]
-    assert Guide(2, 3).instant(4) == 2 + 3 + 3 + 3
+    assert GuideSchedule(2, 3).instant(4) == 2 + 3 + 3 + 3
     assert GUIDE.wait(10_000) == 15
 
 
 @given(durations)
 def test_a_cold_start_is_the_guides_schedule(duration: float):
     expected = [GUIDE.instant(poll) for poll in range(1, guide_polls(duration) + 1)]
-    assert polls(duration, Durations()) == expected
-    assert polls(duration, Durations().seen(1, 5).seen(1, 5)) == expected, "two jobs teach nothing yet"
+    assert polls(duration, DurationEstimates()) == expected
+    assert polls(duration, DurationEstimates().seen(1, 5).seen(1, 5)) == expected, "two jobs teach nothing yet"
 
 
 @given(duration=durations, history=histories, told=percentages)
@@ -107,7 +109,7 @@ def test_a_job_like_those_before_is_asked_for_when_it_should_be_done():
 @pytest.mark.parametrize("percent", [linear, after_a_queue])
 @pytest.mark.parametrize("duration", [200, 720])
 def test_percentages_that_grow_evenly_spare_polls_even_the_first_time(percent: Percent, duration: float):
-    instants = polls(duration, Durations(), percent)
+    instants = polls(duration, DurationEstimates(), percent)
     assert len(instants) < guide_polls(duration)
     assert instants[-1] - duration <= 15
 
@@ -120,18 +122,18 @@ def test_a_job_that_needs_longer_than_all_before_is_asked_for_as_by_the_guide():
 
 
 def test_a_percentage_that_stands_still_is_not_waited_for():
-    instants = polls(300, Durations(), lambda _: 50.0)
-    assert instants == polls(300, Durations())
+    instants = polls(300, DurationEstimates(), lambda _: 50.0)
+    assert instants == polls(300, DurationEstimates())
 
 
 def test_a_job_taken_over_is_asked_for_at_once_and_then_as_any_other():
-    assert polls(500, Durations(), since=450)[:3] == [451, 453, 457]
+    assert polls(500, DurationEstimates(), since=450)[:3] == [451, 453, 457]
     learned = learned_from([[995, 1005]] * 10)
     assert polls(1000, learned, since=450)[0] > 850
 
 
 def test_what_is_left_out_costs_no_lag_where_jobs_vary_by_a_fifth():
-    dice, learned = random.Random(3), Durations()
+    dice, learned = random.Random(3), DurationEstimates()
     ours, guides, lag, guides_lag = 0, 0, 0.0, 0.0
     for number in range(300):
         duration = 240 * dice.uniform(0.8, 1.2)

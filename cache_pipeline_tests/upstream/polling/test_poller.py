@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 import redis.asyncio
 
-from cache_pipeline.upstream.errors import JobFailed, JobOverdue
-from cache_pipeline.upstream.polling import Durations, DurationStore, Guide, Pacing, PollPolicy
+from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobOverdue
+from cache_pipeline.upstream.polling import DurationEstimates, DurationStore, GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Valkey
@@ -35,8 +35,8 @@ class Job:
         return Status(age >= self.seconds, min(100.0, 100 * age / self.seconds) if self.tells else None)
 
 
-def pacing(clock: Clock, policy: PollPolicy = PollPolicy.guide, memory: DurationStore | None = None) -> Pacing:
-    return Pacing(policy, memory, sleep=clock.sleep, clock=clock)
+def pacing(clock: Clock, policy: PollPolicy = PollPolicy.guide, memory: DurationStore | None = None) -> JobPoller:
+    return JobPoller(policy, memory, sleep=clock.sleep, clock=clock)
 
 
 async def test_the_policy_guide_waits_as_the_guide_says(clock: Clock):
@@ -63,16 +63,16 @@ async def test_the_guides_wait_begins_when_the_answer_has_come(clock: Clock):
 
 async def test_polling_ends_at_once_when_the_job_failed(clock: Clock):
     async def check() -> Status:
-        raise JobFailed("17", "out of memory")
+        raise UpstreamJobFailed("17", "out of memory")
 
-    with pytest.raises(JobFailed, match="upstream job 17 failed: out of memory"):
+    with pytest.raises(UpstreamJobFailed, match="upstream job 17 failed: out of memory"):
         await pacing(clock).finished("kind", check, deadline=60)
     assert clock.slept == [1]
 
 
 @pytest.mark.parametrize("policy", PollPolicy)
 async def test_the_last_poll_is_at_the_deadline_and_then_the_job_is_overdue(clock: Clock, policy: PollPolicy):
-    with pytest.raises(JobOverdue, match="not done after 20 s and 5 polls"):
+    with pytest.raises(UpstreamJobOverdue, match="not done after 20 s and 5 polls"):
         await pacing(clock, policy).finished("kind", Job(clock, 99).check, deadline=20)
     assert clock.slept == [1, 2, 4, 8, 5]
 
@@ -105,14 +105,14 @@ async def test_a_job_taken_over_teaches_nothing_it_does_not_show(clock: Clock, s
     clock.now += 500
     await pacing(clock, PollPolicy.adaptive, memory).finished("kind", job.check, deadline=600, age=500)
     assert job.asked == [501]
-    assert await memory.of("kind") == Durations()
+    assert await memory.of("kind") == DurationEstimates()
 
 
 async def test_what_is_learned_expires_and_survives_what_it_cannot_read(shared_redis: Redis):
     memory, key = DurationStore(shared_redis, "test"), UpstreamKeys("test").durations("kind")
     for rubbish in ("[1]", "{", '{"a": 1}', '{"1": null}'):
         await shared_redis.set(key, rubbish)
-        assert await memory.of("kind") == Durations()
+        assert await memory.of("kind") == DurationEstimates()
     await memory.learn("kind", after=1, by=2)
     assert (await memory.of("kind")).weights
     assert 0 < await shared_redis.ttl(key) <= 30 * 86_400
@@ -127,7 +127,7 @@ async def test_without_redis_jobs_are_polled_by_the_guides_schedule(clock: Clock
 
 
 async def test_a_shorter_guide_shortens_every_wait(clock: Clock):
-    quick = Pacing(guide=Guide(0.01, 0.05), sleep=clock.sleep, clock=clock)
+    quick = JobPoller(guide=GuideSchedule(0.01, 0.05), sleep=clock.sleep, clock=clock)
     await quick.finished("kind", Job(clock, 0.2).check, deadline=60)
     assert clock.slept == pytest.approx([0.01, 0.02, 0.04, 0.05, 0.05, 0.05])
 

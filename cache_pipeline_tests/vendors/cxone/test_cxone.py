@@ -17,11 +17,11 @@ from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
-from cache_pipeline.upstream.errors import JobFailed, JobGone, UpstreamRefused
+from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone, UpstreamRefused
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
-from cache_pipeline.vendors.base import Job, Page
-from cache_pipeline.vendors.cxone.adapter import Cxone, access_key_login
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.base import ResultPage, VendorJob
+from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.vendors.workbench import DAY, INSTANT, SECRETS, asked, genesys_report, said, simulated
 
@@ -39,7 +39,7 @@ def extract(**changes: Any) -> Report:
 
 @dataclass(frozen=True)
 class Extraction:
-    cxone: Cxone
+    cxone: CxoneAdapter
     admin: httpx.AsyncClient
     clock: SettableClock
     asked_for: list[httpx.Request]
@@ -75,7 +75,7 @@ async def extraction(
             upstream_client(config, redis_client, login_request=access_key_login, inner=Watched()) as client,
             httpx.AsyncClient(base_url=url) as admin,
         ):
-            yield Extraction(Cxone(client, now=lambda: NOW), admin, clock, asked_for)
+            yield Extraction(CxoneAdapter(client, now=lambda: NOW), admin, clock, asked_for)
 
 
 async def test_an_extract_is_the_rows_that_genesys_would_give_of_the_same_calls(
@@ -104,7 +104,7 @@ async def test_a_report_by_group_counts_and_sums_the_extract(shared_redis: redis
     assert sum(rows["n_offered"].to_pylist()) == sums["offered"] > 300
     assert sum(rows["t_talk_sum"].to_pylist()) == sums["talk"]
     assert sum(rows["n_connected"].to_pylist()) == sum(rows["t_talk_count"].to_pylist())
-    assert Cxone.columns(report) == Genesys.columns(report)
+    assert CxoneAdapter.columns(report) == GenesysAdapter.columns(report)
 
 
 async def test_the_file_is_fetched_without_our_token_and_nothing_else_is(shared_redis: redis.asyncio.Redis) -> None:
@@ -163,19 +163,19 @@ def _answers(*statuses: int) -> Callable[[httpx.Request], httpx.Response]:
 
 async def test_a_403_to_a_submit_is_taken_for_a_busy_tenant_a_few_times() -> None:
     async with said(_answers(403, 403, 202)) as client:
-        job = await Cxone(client, now=lambda: NOW).submit(extract(), DAY, Lane.backfill)
+        job = await CxoneAdapter(client, now=lambda: NOW).submit(extract(), DAY, Lane.backfill)
     assert job.id.startswith("job-9?")
     async with said(_answers(403, 403, 403, 403)) as client:
         with pytest.raises(UpstreamRefused, match="refused with 403: busy"):
-            await Cxone(client).submit(extract(), DAY, Lane.backfill)
+            await CxoneAdapter(client).submit(extract(), DAY, Lane.backfill)
 
 
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
-    [("fail_jobs", JobFailed, "a fault on demand"), ("vanish_jobs", JobGone, "Unable to find")],
+    [("fail_jobs", UpstreamJobFailed, "a fault on demand"), ("vanish_jobs", UpstreamJobGone, "Unable to find")],
 )
 async def test_a_job_that_ends_badly_says_how(
-    shared_redis: redis.asyncio.Redis, fault: str, error: type[JobFailed], words: str
+    shared_redis: redis.asyncio.Redis, fault: str, error: type[UpstreamJobFailed], words: str
 ) -> None:
     async with extraction(shared_redis) as vendor:
         await vendor.admin.post("/simulator/faults", json={fault: 1})
@@ -184,11 +184,11 @@ async def test_a_job_that_ends_badly_says_how(
             await vendor.cxone.status(job)
 
 
-HELD = Job(f"job-1?interval={DAY}&at={NOW.isoformat()}", "alpha", Lane.scheduled)
+HELD = VendorJob(f"job-1?interval={DAY}&at={NOW.isoformat()}", "alpha", Lane.scheduled)
 HEADER = "Segment ID,Start Date,Talk Time,Handle Time\r\n"
 
 
-async def _read(body: bytes, report: Report) -> list[Page]:
+async def _read(body: bytes, report: Report) -> list[ResultPage]:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/file"):
             return httpx.Response(200, content=body)
@@ -196,7 +196,7 @@ async def _read(body: bytes, report: Report) -> list[Page]:
         return httpx.Response(200, json={"jobStatus": {"id": "job-1", "status": "SUCCEEDED", "result": result}})
 
     async with said(answer) as client:
-        return [page async for page in Cxone(client).pages(HELD, report)]
+        return [page async for page in CxoneAdapter(client).pages(HELD, report)]
 
 
 @pytest.mark.parametrize(
@@ -235,4 +235,4 @@ async def test_quotes_line_breaks_and_a_byte_order_mark_are_read() -> None:
     ],
 )
 def test_what_the_dump_does_not_hold_is_said_before_anything_runs(changes: dict[str, Any], field: str) -> None:
-    assert [name for name, _ in Cxone.review(extract(**changes))] == [field]
+    assert [name for name, _ in CxoneAdapter.review(extract(**changes))] == [field]

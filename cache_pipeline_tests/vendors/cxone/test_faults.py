@@ -9,8 +9,14 @@ import redis.asyncio
 
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.config import RetryPolicy, UpstreamConfig
-from cache_pipeline.upstream.errors import AmbiguousSubmit, JobGone, JobOverdue, UpstreamFaulted, UpstreamUnreachable
-from cache_pipeline.upstream.polling import Guide, Pacing, PollPolicy
+from cache_pipeline.upstream.errors import (
+    AmbiguousSubmit,
+    UpstreamFaulted,
+    UpstreamJobGone,
+    UpstreamJobOverdue,
+    UpstreamUnreachable,
+)
+from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
 from cache_pipeline_tests.vendors.cxone import test_cxone
 from cache_pipeline_tests.vendors.cxone.test_cxone import SETTINGS, Extraction, extract, extraction
@@ -97,11 +103,11 @@ async def test_what_cannot_be_asked_again_is_one_clear_error(
 
 
 async def test_a_job_that_hangs_is_given_up_at_its_deadline(shared_redis: redis.asyncio.Redis) -> None:
-    pacing = Pacing(PollPolicy.guide, guide=Guide(first=0.01, cap=0.05))
+    pacing = JobPoller(PollPolicy.guide, guide=GuideSchedule(first=0.01, cap=0.05))
     async with extraction(shared_redis, SMALL) as vendor:
         await vendor.admin.post("/simulator/faults", json={"hang_jobs": 1})
         job = await vendor.cxone.submit(extract(), DAY, Lane.scheduled)
-        with pytest.raises(JobOverdue):
+        with pytest.raises(UpstreamJobOverdue):
             await pacing.finished("day", lambda: vendor.cxone.status(job), deadline=0.2)
         await vendor.cxone.cancel(job)
 
@@ -110,5 +116,5 @@ async def test_a_result_that_is_kept_no_longer_is_gone(shared_redis: redis.async
     async with extraction(shared_redis, SMALL) as vendor:
         job = await vendor.cxone.submit(extract(), DAY, Lane.scheduled)
         vendor.clock.seconds += 25 * 3600
-        with pytest.raises(JobGone, match="EXPIRED"):
+        with pytest.raises(UpstreamJobGone, match="EXPIRED"):
             await vendor.cxone.status(job)

@@ -13,13 +13,13 @@ import httpx
 import pytest
 import redis.asyncio
 
-from cache_pipeline.bootstrap import vendor_link
+from cache_pipeline.bootstrap import connect_vendor
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import running_simulator
 from cache_pipeline.simulator.cxone_login import TENANT_ID
 from cache_pipeline.upstream.client import upstream_client
 from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
-from cache_pipeline.upstream.discovery import Addresses
+from cache_pipeline.upstream.discovery import VendorAddresses
 from cache_pipeline.upstream.errors import (
     DiscoveryFailed,
     LoginRefused,
@@ -28,7 +28,7 @@ from cache_pipeline.upstream.errors import (
     UpstreamUnreachable,
 )
 from cache_pipeline.upstream.quota import Lane, QuotaPolicy
-from cache_pipeline.vendors.cxone.adapter import Cxone, access_key_login
+from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
 from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.vendors.cxone.test_cxone import SETTINGS, extract
@@ -95,7 +95,7 @@ async def test_an_extract_comes_from_the_api_that_the_issuer_names(
     shared_redis: redis.asyncio.Redis, tenant_id: str | None
 ) -> None:
     async with _tenant(shared_redis, tenant_id) as tenant:
-        rows = await asked(Cxone(tenant.client), extract())
+        rows = await asked(CxoneAdapter(tenant.client), extract())
     assert rows.num_rows > 300
     calls = tenant.calls()
     # A login of its own says whose the key is, where nobody else does.
@@ -110,7 +110,7 @@ async def test_an_extract_comes_from_the_api_that_the_issuer_names(
 
 async def test_many_first_requests_find_the_address_out_once(shared_redis: redis.asyncio.Redis) -> None:
     async with _tenant(shared_redis) as tenant:
-        await asyncio.gather(*(Cxone(tenant.client).probe(Lane.interactive) for _ in range(4)))
+        await asyncio.gather(*(CxoneAdapter(tenant.client).probe(Lane.interactive) for _ in range(4)))
     assert tenant.calls()["127.0.0.1", CONFIGURATION] == 1
     assert tenant.calls()["api-na1.localhost", JOBS] == 4
 
@@ -135,8 +135,8 @@ async def test_many_first_requests_are_told_of_one_failure_and_do_not_each_ask_a
         inner=httpx.MockTransport(away),
     )
     async with door as client:
-        first = asyncio.create_task(Cxone(client).probe(Lane.interactive))
-        others = [asyncio.create_task(Cxone(client).probe(Lane.interactive)) for _ in range(20)]
+        first = asyncio.create_task(CxoneAdapter(client).probe(Lane.interactive))
+        others = [asyncio.create_task(CxoneAdapter(client).probe(Lane.interactive)) for _ in range(20)]
         await begun.wait()
         first.cancel()
         going_on.set()
@@ -167,8 +167,8 @@ async def test_an_address_that_was_not_found_out_is_asked_for_again_by_the_next_
     )
     async with door as client:
         with pytest.raises(DiscoveryFailed):
-            await Cxone(client).probe(Lane.interactive)
-        assert await Cxone(client).probe(Lane.interactive) == 0
+            await CxoneAdapter(client).probe(Lane.interactive)
+        assert await CxoneAdapter(client).probe(Lane.interactive) == 0
     assert not answers
 
 
@@ -176,7 +176,7 @@ ISSUER = "https://issuer.example"
 NAMED = {"area": "eu1", "domain": "vendor.example"}
 
 
-async def _found(answer: Callable[[httpx.Request], httpx.Response], **changes: Any) -> Addresses:
+async def _found(answer: Callable[[httpx.Request], httpx.Response], **changes: Any) -> VendorAddresses:
     async def send(request: httpx.Request) -> httpx.Response:
         return answer(request)
 
@@ -190,10 +190,10 @@ def _says(told: object, status: int = 200) -> Callable[[httpx.Request], httpx.Re
 async def test_nices_own_login_follows_from_the_area_and_another_is_kept() -> None:
     nice = "https://cxone.niceincontact.com"
     told = {"area": "au1", "domain": "niceincontact.com", "more": 1}
-    assert await _found(_says(told), url=nice, login_url=None) == Addresses(
+    assert await _found(_says(told), url=nice, login_url=None) == VendorAddresses(
         "https://api-au1.niceincontact.com", "https://au1.nice-incontact.com/authentication/v1/token/access-key"
     )
-    assert await _found(_says(told), url=nice) == Addresses("https://api-au1.niceincontact.com", f"{nice}{KEY}")
+    assert await _found(_says(told), url=nice) == VendorAddresses("https://api-au1.niceincontact.com", f"{nice}{KEY}")
 
 
 @pytest.mark.parametrize(
@@ -277,10 +277,10 @@ def _settings(**account: Any) -> Settings:
 
 
 def test_an_address_that_is_given_is_used_and_nothing_is_found_out() -> None:
-    named = vendor_link(
+    named = connect_vendor(
         _settings(base_url="https://api-na1.niceincontact.com", issuer=ISSUER, login_url=f"{ISSUER}{KEY}"), "cxone"
     ).config
     assert (named.issuer, named.base_url) == (None, "https://api-na1.niceincontact.com/")
-    found_out = vendor_link(_settings(issuer=f"{ISSUER}/path", login_url=f"{ISSUER}{KEY}"), "cxone").config
+    found_out = connect_vendor(_settings(issuer=f"{ISSUER}/path", login_url=f"{ISSUER}{KEY}"), "cxone").config
     assert found_out.issuer == Issuer(url=f"{ISSUER}/path")
     assert found_out.base_url == f"{ISSUER}/"

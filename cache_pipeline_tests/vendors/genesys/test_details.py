@@ -14,8 +14,8 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Job
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.base import VendorJob
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.vendors.workbench import (
     DAY,
@@ -149,7 +149,7 @@ async def test_a_row_that_was_never_closed_is_not_awaited_for_ever(shared_redis:
     assert given_up == datetime(2024, 6, 15, 0, 28, tzinfo=UTC)
 
 
-async def _complete_until(platform: Genesys, report: Report) -> datetime:
+async def _complete_until(platform: GenesysAdapter, report: Report) -> datetime:
     job = await platform.submit(report, DAY, Lane.scheduled)
     assert (await platform.status(job)).done
     marks = [page.watermark for page in await all_pages(platform, job, report)]
@@ -167,8 +167,8 @@ async def test_a_page_without_a_watermark_has_it_asked_for() -> None:
 
     path = "/api/v2/analytics/conversations/details/jobs/job-1"
     async with said(answer) as client:
-        job = Job(f"{path}?interval={DAY}", "alpha", Lane.scheduled)
-        (page,) = await all_pages(Genesys(client), job, rows_report("conversations"))
+        job = VendorJob(f"{path}?interval={DAY}", "alpha", Lane.scheduled)
+        (page,) = await all_pages(GenesysAdapter(client), job, rows_report("conversations"))
     assert page.rows.num_rows == 0
     assert page.watermark == datetime(2024, 6, 10, 8, tzinfo=UTC)
     assert asked_for == [f"{path}/results", "/api/v2/analytics/conversations/details/jobs/availability"]
@@ -198,10 +198,10 @@ async def test_filters_reach_the_vendor_as_segment_filters(shared_redis: redis.a
 )
 async def test_a_malformed_entry_names_what_is_wrong_with_it(entry: dict[str, Any], problem: str) -> None:
     page = {"conversations": [entry], "dataAvailabilityDate": "2024-06-11T00:00:00.000Z"}
-    job = Job(f"/api/v2/x/jobs/job-1?interval={DAY}", "alpha", Lane.scheduled)
+    job = VendorJob(f"/api/v2/x/jobs/job-1?interval={DAY}", "alpha", Lane.scheduled)
     async with said(lambda _: httpx.Response(200, json=page)) as client:
         with pytest.raises(SchemaMismatch, match=problem):
-            await all_pages(Genesys(client), job, rows_report("conversations"))
+            await all_pages(GenesysAdapter(client), job, rows_report("conversations"))
 
 
 def test_a_report_of_rows_has_their_keys_for_groups() -> None:
@@ -211,6 +211,6 @@ def test_a_report_of_rows_has_their_keys_for_groups() -> None:
 
 
 def test_instants_and_durations_are_typed() -> None:
-    schema = arrow_schema(Genesys.columns(rows_report("conversations")))
+    schema = arrow_schema(GenesysAdapter.columns(rows_report("conversations")))
     assert schema.field("conversation_end").type == pa.timestamp("us", tz="UTC")
     assert schema.field("t_talk").type == pa.int64()

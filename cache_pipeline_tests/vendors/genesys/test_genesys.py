@@ -11,10 +11,10 @@ import redis.asyncio
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.upstream.errors import JobFailed, UpstreamRefused
+from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamRefused
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.base import Job
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.base import VendorJob
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.vendors.workbench import (
     DAY,
@@ -33,7 +33,7 @@ STATUS_CALL, RESULTS_CALL = f"GET {JOBS}/{{jobId}}", f"GET {JOBS}/{{jobId}}/resu
 SUBMIT_CALL, DELETE_CALL = f"POST {JOBS}", f"DELETE {JOBS}/{{jobId}}"
 
 
-def _job() -> Job:
+def _job() -> VendorJob:
     return held_job(f"{JOBS}/job-1")
 
 
@@ -44,7 +44,7 @@ def _bucket(*metrics: dict[str, Any], hour: int = 0) -> dict[str, Any]:
 
 async def _read(body: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
     async with said(lambda _: httpx.Response(200, json=body)) as client:
-        pages = await all_pages(Genesys(client), _job(), genesys_report(**changes))
+        pages = await all_pages(GenesysAdapter(client), _job(), genesys_report(**changes))
     return pa.concat_tables([page.rows for page in pages]).to_pylist()
 
 
@@ -85,7 +85,7 @@ async def test_a_synchronous_answer_needs_no_second_request(shared_redis: redis.
 
 
 async def test_the_answer_held_in_a_job_does_not_fill_its_repr() -> None:
-    assert "figures" not in repr(Job("", "alpha", Lane.interactive, answer={"results": ["figures"]}))
+    assert "figures" not in repr(VendorJob("", "alpha", Lane.interactive, answer={"results": ["figures"]}))
 
 
 async def test_a_jobs_results_come_whole_over_several_pages(shared_redis: redis.asyncio.Redis) -> None:
@@ -124,7 +124,7 @@ async def test_cancelling_deletes_the_job_at_the_vendor_as_its_own_client(shared
         for job in jobs:
             await vendor.genesys.cancel(job)
         deleted = await vendor.calls(DELETE_CALL)
-        with pytest.raises(JobFailed, match="it is CANCELLED"):
+        with pytest.raises(UpstreamJobFailed, match="it is CANCELLED"):
             await vendor.genesys.status(jobs[0])
     assert deleted == Counter(job.oauth_client for job in jobs)
     assert set(deleted) == {"alpha", "beta", "gamma"}
@@ -134,7 +134,7 @@ async def test_a_job_that_the_vendor_failed_ends_in_its_words(shared_redis: redi
     async with simulated(shared_redis) as vendor:
         await vendor.admin.post("/simulator/faults", json={"fail_jobs": 1})
         job = await vendor.genesys.submit(genesys_report(), DAY, Lane.interactive)
-        with pytest.raises(JobFailed, match="failed: the query failed: a fault on demand"):
+        with pytest.raises(UpstreamJobFailed, match="failed: the query failed: a fault on demand"):
             await vendor.genesys.status(job)
 
 
@@ -145,21 +145,21 @@ async def test_a_job_whose_results_have_expired_has_failed(shared_redis: redis.a
         clock.seconds += INSTANT.job_lifetime_seconds - 1
         assert (await vendor.genesys.status(job)).done
         clock.seconds += 2
-        with pytest.raises(JobFailed, match="it is EXPIRED"):
+        with pytest.raises(UpstreamJobFailed, match="it is EXPIRED"):
             await vendor.genesys.status(job)
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED"])
 async def test_each_state_without_a_way_back_is_a_failure(state: str) -> None:
     async with said(lambda _: httpx.Response(200, json={"state": state})) as client:
-        with pytest.raises(JobFailed, match=f"upstream job job-1 .*: it is {state}"):
-            await Genesys(client).status(_job())
+        with pytest.raises(UpstreamJobFailed, match=f"upstream job job-1 .*: it is {state}"):
+            await GenesysAdapter(client).status(_job())
 
 
 @pytest.mark.parametrize("state", ["QUEUED", "PENDING"])
 async def test_a_state_with_hope_is_awaited(state: str) -> None:
     async with said(lambda _: httpx.Response(200, json={"state": state})) as client:
-        assert not (await Genesys(client).status(_job())).done
+        assert not (await GenesysAdapter(client).status(_job())).done
 
 
 async def test_every_poll_and_page_goes_out_as_the_client_that_submitted(shared_redis: redis.asyncio.Redis) -> None:
@@ -226,7 +226,7 @@ async def test_the_query_has_the_vendors_fields(delivery: str, path: str) -> Non
     filters = {"predicates": [{"dimension": "queueId", "operator": "in", "values": ["b", "a"]}]}
     report = genesys_report(delivery=delivery, filters=filters, time_zone="Europe/Berlin")
     async with said(answer) as client:
-        await Genesys(client).submit(report, DAY, Lane.backfill)
+        await GenesysAdapter(client).submit(report, DAY, Lane.backfill)
     (request,) = sent
     assert request.url.path == f"/api/v2/analytics/conversations/aggregates/{path}"
     # Only a question that leaves nothing behind at the vendor may be repeated when its answer is lost.
@@ -249,7 +249,7 @@ async def test_the_query_has_the_vendors_fields(delivery: str, path: str) -> Non
 @pytest.mark.parametrize("body", [{}, {"results": None}, {"results": []}, {"results": [{"group": {}}]}])
 async def test_an_empty_answer_is_one_empty_page_of_the_declared_columns(body: dict[str, Any]) -> None:
     async with said(lambda _: httpx.Response(200, json=body)) as client:
-        (page,) = await all_pages(Genesys(client), _job(), genesys_report())
+        (page,) = await all_pages(GenesysAdapter(client), _job(), genesys_report())
     assert page.rows.num_rows == 0
     assert "t_handle_sum" in page.rows.schema.names
 

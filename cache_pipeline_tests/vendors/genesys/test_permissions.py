@@ -9,7 +9,7 @@ import redis.asyncio
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.upstream.errors import UpstreamRefused
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.genesys.adapter import Genesys
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permissions_needed
 from cache_pipeline_tests.vendors.genesys.test_details import rows_report
 from cache_pipeline_tests.vendors.workbench import DAY, INSTANT, SECRETS, asked, genesys_report, said, simulated
@@ -61,7 +61,7 @@ async def test_another_403_stays_an_ordinary_refusal() -> None:
     body = {"message": "no", "code": "not.authorized", "status": 403, "contextId": "c-1"}
     async with said(lambda _: httpx.Response(403, json=body)) as client:
         with pytest.raises(UpstreamRefused, match="correlation id c-1") as refused:
-            await Genesys(client).submit(genesys_report(), DAY, Lane.interactive)
+            await GenesysAdapter(client).submit(genesys_report(), DAY, Lane.interactive)
     assert not isinstance(refused.value, PermissionMissing)
 
 

@@ -10,9 +10,9 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.query.interval import Interval, parse_instant
-from cache_pipeline.upstream.errors import JobFailed, UpstreamRefused
+from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamRefused
 from cache_pipeline.upstream.quota import Lane
-from cache_pipeline.vendors.reportdata.adapter import ReportData
+from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.vendors.workbench import (
     DAY,
@@ -84,7 +84,7 @@ async def test_a_job_that_the_vendor_gave_up_ends_at_once_in_its_words(shared_re
     async with simulated(shared_redis) as vendor:
         await vendor.admin.post("/simulator/faults", json={"fail_jobs": 1})
         job = await vendor.reportdata.submit(reportdata_report(), DAY, Lane.interactive)
-        with pytest.raises(JobFailed, match=rf"{job.id} failed: the query failed: a fault on demand"):
+        with pytest.raises(UpstreamJobFailed, match=rf"{job.id} failed: the query failed: a fault on demand"):
             await vendor.reportdata.status(job)
 
 
@@ -150,7 +150,7 @@ async def _submitted(**changes: Any) -> dict[str, Any]:
         return httpx.Response(200, json={"id": "job-1", "status": "queued"})
 
     async with said(answer) as client:
-        job = await ReportData(client).submit(reportdata_report(**changes), DAY, Lane.backfill)
+        job = await ReportDataAdapter(client).submit(reportdata_report(**changes), DAY, Lane.backfill)
     assert (job.id, job.oauth_client, job.lane, job.answer) == ("job-1", "alpha", Lane.backfill, None)
     (request,) = sent
     assert (request.method, request.url.path) == ("POST", "/api/v2/analytics/reportdata/query/async")
@@ -207,7 +207,7 @@ async def test_pages_are_asked_for_by_cursor_as_the_jobs_own_client() -> None:
         return httpx.Response(200, json={"rows": [], **({"cursor": f"page {page + 1}"} if page < 3 else {})})
 
     async with said(answer) as client:
-        pages = await all_pages(ReportData(client), held_job(), reportdata_report())
+        pages = await all_pages(ReportDataAdapter(client), held_job(), reportdata_report())
     assert len(pages) == 3
     assert [request.url.params.get("cursor") for request in sent] == [None, "page 2", "page 3"]
     assert {request.url.params["pageSize"] for request in sent} == {"1000"}
@@ -218,7 +218,7 @@ async def test_pages_are_asked_for_by_cursor_as_the_jobs_own_client() -> None:
 async def test_an_empty_result_is_one_empty_page_of_the_declared_columns() -> None:
     watermark = "2024-06-11T01:00:00Z"
     async with said(lambda _: httpx.Response(200, json={"id": "job-1", "dataAvailabilityDate": watermark})) as client:
-        (page,) = await all_pages(ReportData(client), held_job(), reportdata_report())
+        (page,) = await all_pages(ReportDataAdapter(client), held_job(), reportdata_report())
     assert page.rows.num_rows == 0
     assert page.rows.schema.names[-2:] == ["handle_ms", "offered"]
     assert page.watermark == parse_instant(watermark)
@@ -227,23 +227,23 @@ async def test_an_empty_result_is_one_empty_page_of_the_declared_columns() -> No
 async def test_a_dimension_that_a_row_lacks_is_null() -> None:
     row = {"intervalStart": DAY.start.isoformat(), "intervalEnd": "2024-06-10T01:00:00Z", "offered": 1, "handleMs": 2}
     async with said(lambda _: httpx.Response(200, json={"rows": [{**row, "queueId": "q"}]})) as client:
-        (page,) = await all_pages(ReportData(client), held_job(), reportdata_report())
+        (page,) = await all_pages(ReportDataAdapter(client), held_job(), reportdata_report())
     assert page.rows.to_pylist()[0]["media_type"] is None
     assert page.rows.to_pylist()[0]["queue_id"] == "q"
 
 
 async def test_a_failed_job_without_a_reason_says_so() -> None:
     async with said(lambda _: httpx.Response(200, json={"status": "failed"})) as client:
-        with pytest.raises(JobFailed, match="job-1 failed: the vendor gave no reason"):
-            await ReportData(client).status(held_job())
+        with pytest.raises(UpstreamJobFailed, match="job-1 failed: the vendor gave no reason"):
+            await ReportDataAdapter(client).status(held_job())
 
 
 async def test_a_poll_without_a_percentage_is_a_poll_all_the_same() -> None:
     async with said(lambda _: httpx.Response(200, json={"status": "processing"})) as client:
-        status = await ReportData(client).status(held_job())
+        status = await ReportDataAdapter(client).status(held_job())
     assert (status.done, status.percent) == (False, None)
 
 
 async def test_cancelling_sends_nothing_where_the_contract_has_no_cancel() -> None:
     async with said(lambda _: pytest.fail("nothing is to be sent")) as client:
-        await ReportData(client).cancel(held_job())
+        await ReportDataAdapter(client).cancel(held_job())
