@@ -20,9 +20,9 @@ from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.embedded import embedded_servers
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline.upstream.quota import Lane
 
 _PARTITIONS = 100
 _SINGLE_RUNS = 3

@@ -13,10 +13,12 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.declarations import read_reports
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, unusable_names
 from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
+from cache_pipeline.service.planner import QuotaHeadroom
 from cache_pipeline.service.report_service import News, ReportService
 from cache_pipeline.settings import Settings, SettingsError, VendorAccount
 from cache_pipeline.storage.answer import Answer
@@ -35,19 +37,8 @@ from cache_pipeline.upstream.oauth import LoginRequest, client_credentials_login
 from cache_pipeline.upstream.polling import DurationStore, GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 from cache_pipeline.vendors.base import Capabilities, VendorAdapter
-from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
-from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
-from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.regions import region_address
-from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
-
-_PLATFORMS: Mapping[str, type[GenesysAdapter] | type[ReportDataAdapter] | type[CxoneAdapter]] = {
-    platform.name: platform for platform in (GenesysAdapter, ReportDataAdapter, CxoneAdapter)
-}
-#: Where a vendor has a login of its own; else client credentials.
-_LOGINS: Mapping[str, LoginRequest] = {CxoneAdapter.name: access_key_login}
-_DISCOVERIES: Mapping[str, DiscoverAddresses] = {CxoneAdapter.name: discover_cxone}
-
+from cache_pipeline.vendors.registry import ADAPTERS, DISCOVERIES, LOGINS, AdapterType
 
 _log = logging.getLogger(__name__)
 
@@ -63,10 +54,10 @@ _REDIS_CONNECT_SECONDS, _REDIS_ANSWER_SECONDS = 2.0, 5.0
 
 def review_declaration(report: Report) -> Iterable[tuple[str, str]]:
     """What the platforms have to say against a declaration, as (field, problem)."""
-    if report.platform not in _PLATFORMS:
-        yield "platform", f"{report.platform!r} is not known: use {', '.join(_PLATFORMS)}"
+    if report.platform not in ADAPTERS:
+        yield "platform", f"{report.platform!r} is not known: use {', '.join(ADAPTERS)}"
         return
-    problems = list(_PLATFORMS[report.platform].review(report))
+    problems = list(ADAPTERS[report.platform].review(report))
     yield from problems
     if not problems:
         for problem in unusable_names(report_columns(report)):
@@ -75,7 +66,7 @@ def review_declaration(report: Report) -> Iterable[tuple[str, str]]:
 
 def report_schema_text() -> str:
     """The JSON Schema of a declaration, for editors."""
-    return report_json_schema_text(_PLATFORMS)
+    return report_json_schema_text(ADAPTERS)
 
 
 def load_reports(settings: Settings) -> dict[str, Report]:
@@ -89,7 +80,7 @@ def load_reports(settings: Settings) -> dict[str, Report]:
 
 def report_columns(report: Report) -> tuple[Column, ...]:
     """The columns of a report's answers, without an account."""
-    return _PLATFORMS[report.platform].columns(report)
+    return ADAPTERS[report.platform].columns(report)
 
 
 def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
@@ -173,7 +164,7 @@ class VendorConnection:
     config: UpstreamConfig
     login_request: LoginRequest
     discover: DiscoverAddresses | None
-    platform: type[GenesysAdapter] | type[ReportDataAdapter] | type[CxoneAdapter]
+    platform: AdapterType
 
     def door(self, redis: Redis, retries: RetryPolicy | None = None) -> httpx.AsyncClient:
         """A client of the vendor, to be closed by whoever uses it; by default as patient as ever."""
@@ -187,9 +178,9 @@ def connect_vendor(settings: Settings, name: str) -> VendorConnection:
     Raises:
         SettingsError: its region is not known.
     """
-    platform = _PLATFORMS[name]
+    platform = ADAPTERS[name]
     config = _upstream_config(name, settings.accounts()[name], platform.capabilities)
-    return VendorConnection(config, _LOGINS.get(name, client_credentials_login), _DISCOVERIES.get(name), platform)
+    return VendorConnection(config, LOGINS.get(name, client_credentials_login), DISCOVERIES.get(name), platform)
 
 
 @asynccontextmanager
@@ -201,10 +192,23 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[Quot
     """
     async with Redis.from_url(settings.required_redis_url()) as redis:
         configs = {
-            name: _upstream_config(name, account, _PLATFORMS[name].capabilities)
+            name: _upstream_config(name, account, ADAPTERS[name].capabilities)
             for name, account in settings.accounts().items()
         }
         yield {name: (config.policy, upstream_quota(config, redis)) for name, config in configs.items()}
+
+
+async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> QuotaHeadroom | None:
+    """Return what a lane may send now, over all clients of the report's platform; None if it has no account.
+
+    Raises:
+        SettingsError: no Redis URL is set.
+    """
+    async with open_quotas(settings) as quotas:
+        if report.platform not in quotas:
+            return None
+        policy, quota = quotas[report.platform]
+        return QuotaHeadroom.of(policy, await quota.snapshot(), lane)
 
 
 @asynccontextmanager
@@ -238,7 +242,7 @@ async def open_service(
             if account.is_open:
                 _log.warning("%s: plain_http is set, so client secrets and access tokens go unencrypted", name)
             client = await stack.enter_async_context(connect_vendor(settings, name).door(redis))
-            platforms[name] = _PLATFORMS[name](client)
+            platforms[name] = ADAPTERS[name](client)
             pacings[name] = JobPoller(
                 PollPolicy(account.poll_policy),
                 DurationStore(redis, name),

@@ -20,9 +20,9 @@ from cache_pipeline.api.auth import ApiKeyStore, Principal
 from cache_pipeline.api.jobs.job_store import connection_pool
 from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ClientCredentials, GatewaySettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline.upstream.quota import Lane
 
 _CONNECTIONS = 32
 _SECONDS = 4.0

@@ -23,6 +23,7 @@ from cache_pipeline.bootstrap import edge_tier, open_service
 from cache_pipeline.fetch.partition_fetch import FailedPartition
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.query.interval import IntervalSet
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.row_checks import check_rows
@@ -32,7 +33,6 @@ from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement
 from cache_pipeline.storage.published.aggregated_rows import is_publishable
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import VendorJobStatus
 
 _NOW = datetime(2026, 1, 6, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cache_pipeline.api.jobs.job_store import Pool
-from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.query.lane import Lane
 
 _PREFIX = "cp"
 #: A revoked key works for so long at most.

@@ -10,7 +10,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
-from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.query.lane import Lane
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer cp_…`")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key, in a header of its own")

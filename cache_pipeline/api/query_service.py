@@ -26,6 +26,7 @@ from cache_pipeline.api.parsing import ParseCache, ParsedQuery
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.rate_limit import RateLimiter
 from cache_pipeline.api.response_headers import CachePolicy, CacheStatusSource, cache_policy
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.planner import QuotaHeadroom
 from cache_pipeline.service.report_service import ReportService
@@ -33,7 +34,7 @@ from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.telemetry.propagation import current_context
-from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 
 _LOG = logging.getLogger(__name__)
 #: Whoever followed a job comes for its answer within this time, and gets it however soon its figures age. And a query

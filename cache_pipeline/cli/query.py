@@ -13,16 +13,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import load_reports, migrate_history, open_service, report_columns
+from cache_pipeline.bootstrap import load_reports, migrate_history, open_service, quota_headroom, report_columns
 from cache_pipeline.cli.filter_options import query_overrides
 from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.estimate import quota_room
 from cache_pipeline.service.planner import AnswerSource, Plan
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.upstream.quota import Lane
 
 _COLOURS = {
     AnswerSource.hot: "green",
@@ -56,7 +55,7 @@ def _wanted(declared: dict[str, Report], name: str, interval: str, narrowed: Que
 
 
 async def _planned(settings: Settings, declared: Mapping[str, Report], wanted: QueryRequest) -> Plan:
-    room = await quota_room(settings, wanted.declared, Lane.interactive)
+    room = await quota_headroom(settings, wanted.declared, Lane.interactive)
     async with open_service(settings, declared=tuple(declared.values())) as service:
         return await service.plan(service.begun(wanted), room)
 

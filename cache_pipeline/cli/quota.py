@@ -12,8 +12,9 @@ from rich.table import Table
 
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings
-from cache_pipeline.upstream.quota import ClientQuota, Lane, QuotaPolicy
+from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
 
 _STATE_COLOURS = {"available": "green", "throttled": "red", "refreshing": "yellow", "refused": "bold red"}
 Snapshot = Mapping[str, tuple[QuotaPolicy, list[ClientQuota]]]

@@ -12,12 +12,13 @@ from redis.asyncio import Redis
 from cache_pipeline.bootstrap import VendorConnection
 from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.upstream.client import upstream_quota
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.quota import ClientQuota, ClientState, Lane
+from cache_pipeline.upstream.quota import ClientQuota, ClientState
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permissions_needed

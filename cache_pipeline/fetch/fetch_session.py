@@ -24,6 +24,7 @@ from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import is_aligned, pieces
 from cache_pipeline.query.completeness import ChunkResult, RowDensity
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import beyond_retention, not_begun
 from cache_pipeline.query.series import Series
@@ -34,7 +35,6 @@ from cache_pipeline.storage.postgres.ledger import Ledger
 from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.polling import JobPoller
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import VendorAdapter
 
 #: How far back history is looked at for what comparable days hold.

@@ -17,6 +17,7 @@ from typing import Self
 
 from cache_pipeline.aio import cancel_and_wait, finish, run_in_thread
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.ledger import (
@@ -39,7 +40,6 @@ from cache_pipeline.upstream.errors import (
     UpstreamJobOverdue,
 )
 from cache_pipeline.upstream.polling import JobPoller
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import VendorAdapter, VendorJob, VendorJobStatus
 
 #: How long whoever is cancelled waits for the answer to a submit that is on the wire.

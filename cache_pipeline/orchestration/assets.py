@@ -39,13 +39,13 @@ from cache_pipeline.orchestration.staged_checks import findings_of, passing, tel
 from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published.aggregated_rows import is_publishable
 from cache_pipeline.storage.ttl import report_freshness
-from cache_pipeline.upstream.quota import Lane
 
 Foretold = Mapping[str, float]
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import dagster as dg
 from pydantic import Field
 
+from cache_pipeline.bootstrap import quota_headroom
 from cache_pipeline.orchestration.naming import asset_key
 from cache_pipeline.orchestration.partitions import partition_intervals, report_partitions
 from cache_pipeline.orchestration.progress import duration
@@ -17,11 +18,11 @@ from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource,
 from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.estimate import plan_backfill, quota_room
+from cache_pipeline.service.estimate import plan_backfill
 from cache_pipeline.service.planner import Plan
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.upstream.quota import Lane
 
 ESTIMATE_JOB = "estimate_job"
 _MOST_ROWS = 200
@@ -97,7 +98,7 @@ async def estimate_backfill(
     """The plan of a backfill of some adjacent partitions, as of now."""
     staged = engine.staging().final_partitions(engine.tenant_series(report), wanted)
     span = Interval(min(each.start for each in wanted.values()), max(each.end for each in wanted.values()))
-    room = await quota_room(engine.settings, report, lane)
+    room = await quota_headroom(engine.settings, report, lane)
     lying = IntervalSet(wanted[key] for key in staged)
     return await plan_backfill(service, report, span, room, staged=lying, again=again)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.query.lane import Lane
 
 #: Set on a run to choose its lane; otherwise it follows from how the run was launched.
 LANE_TAG = "cache_pipeline/lane"

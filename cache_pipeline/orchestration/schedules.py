@@ -22,9 +22,9 @@ from cache_pipeline.orchestration.partitions import keys_within, partition_inter
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Cadence, Report
 from cache_pipeline.storage.ttl import report_freshness
-from cache_pipeline.upstream.quota import Lane
 
 #: How far back the sensor looks for what is missing; older gaps are a backfill, which a person starts.
 _LOOK_BACK = timedelta(days=2)

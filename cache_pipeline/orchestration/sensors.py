@@ -31,9 +31,9 @@ from cache_pipeline.orchestration.partitions import Declared, keys_within, parti
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.redis.demand import Demand
-from cache_pipeline.upstream.quota import Lane
 
 INCOMPLETE_SENSOR, UNPUBLISHED_SENSOR, DEMAND_SENSOR = "incomplete_sensor", "unpublished_sensor", "demand_sensor"
 

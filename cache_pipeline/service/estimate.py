@@ -1,30 +1,14 @@
-"""What a backfill would take, told before anything is sent: the plan of a query, for a whole range and a lane."""
+"""Plan a backfill before anything is sent, as a query over its whole range."""
 
 from __future__ import annotations
 
 import asyncio
 
-from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.planner import Cost, Holdings, Plan, QuotaHeadroom, make_plan
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.upstream.quota import Lane
-
-
-async def quota_room(settings: Settings, report: Report, lane: Lane) -> QuotaHeadroom | None:
-    """What a lane may send just now, over all clients of the report's platform; None where it has no account.
-
-    Raises:
-        SettingsError: no Redis URL is set.
-    """
-    async with open_quotas(settings) as quotas:
-        if report.platform not in quotas:
-            return None
-        policy, quota = quotas[report.platform]
-        return QuotaHeadroom.of(policy, await quota.snapshot(), lane)
 
 
 async def plan_backfill(

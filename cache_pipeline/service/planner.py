@@ -19,6 +19,7 @@ from cache_pipeline.fetch.partition_fetch import chunks_of, clipped_to_now
 from cache_pipeline.query.calendar import pieces
 from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import beyond_retention
 from cache_pipeline.query.rollup import check_buckets, refusals, roll_up
@@ -28,7 +29,7 @@ from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.telemetry.spans import annotate, span
-from cache_pipeline.upstream.quota import ClientQuota, Lane, QuotaPolicy
+from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
 
 #: Upstream queries of one report that are under way together.
 _AT_ONCE = 16

@@ -18,6 +18,7 @@ from cache_pipeline.fetch.upstream_jobs import LeftToOthers, OnPercent, no_other
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import not_begun
@@ -33,7 +34,6 @@ from cache_pipeline.storage.redis.hot import HotTier
 from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.upstream.polling import JobPoller
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import VendorAdapter
 
 

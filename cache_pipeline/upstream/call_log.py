@@ -8,10 +8,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.telemetry.spans import annotate, span
 from cache_pipeline.upstream.errors import vendor_request_id
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.quota import Lane
 
 _log = logging.getLogger(__name__)
 

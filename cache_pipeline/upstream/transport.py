@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.call_log import log_call
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import (
@@ -20,7 +21,7 @@ from cache_pipeline.upstream.errors import (
 )
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
-from cache_pipeline.upstream.quota import Grant, Lane, Quota
+from cache_pipeline.upstream.quota import Grant, Quota
 from cache_pipeline.upstream.rate_headers import read_hints
 from cache_pipeline.upstream.response_body import read_whole_body
 from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, with_backoff

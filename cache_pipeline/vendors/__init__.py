@@ -1,1 +1,1 @@
-"""The vendors: each knows one API's words, and nothing above knows any."""
+"""The vendors. Each folder knows one vendor's API; nothing above knows any vendor's words."""

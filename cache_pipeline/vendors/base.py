@@ -10,9 +10,9 @@ from typing import ClassVar, Protocol
 import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
-from cache_pipeline.upstream.quota import Lane
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import psycopg
 
 from cache_pipeline.api.auth import ApiKeyCache, Principal
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import GatewaySettings
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 from cache_pipeline_tests.query.declared import declared
 

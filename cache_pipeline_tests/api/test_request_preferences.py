@@ -14,8 +14,8 @@ from cache_pipeline.api.negotiation import wants_refresh
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import GatewaySettings
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.api.conftest import DAY
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"

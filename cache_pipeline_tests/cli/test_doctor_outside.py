@@ -23,11 +23,11 @@ from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.cli.main import main
 from cache_pipeline.doctor import examination
 from cache_pipeline.doctor import published_store as edge
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline.storage.published.object_store import EdgeStore
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.cli.conftest import SECRET
 
 AGGREGATE = "analytics:conversationAggregate:view"

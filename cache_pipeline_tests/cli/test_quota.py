@@ -8,7 +8,8 @@ import pytest
 import redis.asyncio as redis
 
 from cache_pipeline.cli.main import main
-from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
+from cache_pipeline.query.lane import Lane
+from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 
 SECRET = "planted-secret-value"
 

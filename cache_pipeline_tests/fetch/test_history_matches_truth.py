@@ -27,6 +27,7 @@ from cache_pipeline.fetch import fetch_session as gathering
 from cache_pipeline.fetch.completeness_checker import CompletenessChecker, IncompleteAnswer
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, rows_to_table, sort_rows
 from cache_pipeline.query.series import Series
@@ -36,7 +37,6 @@ from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.upstream.errors import UpstreamUnreachable
 from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
 from cache_pipeline.upstream.polling.poller import JobPoller
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, SCHEMA, hours

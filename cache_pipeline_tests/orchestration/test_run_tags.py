@@ -4,7 +4,7 @@ import pytest
 
 from cache_pipeline.orchestration.partitions import range_tags
 from cache_pipeline.orchestration.run_tags import lane_of_run
-from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.query.lane import Lane
 
 RANGE = range_tags("2025-06-01", "2025-06-02")
 

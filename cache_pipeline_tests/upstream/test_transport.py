@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.client import upstream_client, upstream_quota
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts, UpstreamConfig
 from cache_pipeline.upstream.errors import (
@@ -29,7 +30,7 @@ from cache_pipeline.upstream.errors import (
     raise_for_refusal,
 )
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.quota import Lane, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running

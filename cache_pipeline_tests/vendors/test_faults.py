@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import redis.asyncio
 
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.errors import (
     AmbiguousSubmit,
@@ -18,7 +19,7 @@ from cache_pipeline.upstream.errors import (
     UpstreamJobOverdue,
 )
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
-from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline_tests.vendors import workbench as bench
 from cache_pipeline_tests.vendors.genesys.test_details import rows_report
 from cache_pipeline_tests.vendors.workbench import DAY, INSTANT, Vendor, all_pages, genesys_report, simulated

@@ -6,7 +6,7 @@ import weakref
 import httpx
 import redis.asyncio
 
-from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.vendors import http_jobs as jobs
 from cache_pipeline_tests.vendors.genesys.test_details import rows_report
 from cache_pipeline_tests.vendors.workbench import DAY, INSTANT, all_pages, simulated

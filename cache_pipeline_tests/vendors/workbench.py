@@ -11,11 +11,12 @@ import redis.asyncio
 from pydantic import SecretStr
 
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
-from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.vendors.base import ResultPage, VendorAdapter, VendorJob
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter

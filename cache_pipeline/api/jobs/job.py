@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.query.lane import Lane
 
 #: A finished job can be looked at for so long.
 KEPT_FOR = timedelta(days=1)

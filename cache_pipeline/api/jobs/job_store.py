@@ -15,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from cache_pipeline.api.jobs import job_statements as job_sql
 from cache_pipeline.api.jobs.job import KEPT_FOR, ApiJob, JobState, NewJob
-from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.query.lane import Lane
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What operators see of the API: metrics, health and status."""

@@ -18,9 +18,10 @@ from cache_pipeline.api.monitoring.counters import FLIGHT_WAITS, FLIGHTS, Distri
 from cache_pipeline.api.monitoring.health import dependencies
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.completeness import Verdict
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Tier
 from cache_pipeline.storage.ttl import report_freshness
-from cache_pipeline.upstream.quota import ClientState, Lane
+from cache_pipeline.upstream.quota import ClientState
 
 _LOG = logging.getLogger(__name__)
 _PREFIX = "cache_pipeline"

@@ -12,7 +12,7 @@ from cache_pipeline.api.dependencies import Caller, TheGateway
 from cache_pipeline.api.monitoring.health import dependencies
 from cache_pipeline.api.monitoring.prometheus import render_metrics
 from cache_pipeline.api.openapi import problem_responses
-from cache_pipeline.upstream.quota import Lane
+from cache_pipeline.query.lane import Lane
 
 router = APIRouter(tags=["operations"])
 

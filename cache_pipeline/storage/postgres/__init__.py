@@ -1,1 +1,1 @@
-"""TODO."""
+"""What lives in PostgreSQL: rows with their coverage, and the ledger of upstream queries."""

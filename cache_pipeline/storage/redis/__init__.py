@@ -1,1 +1,1 @@
-"""TODO."""
+"""What lives in Redis: hot answers, single flight and demand counters."""

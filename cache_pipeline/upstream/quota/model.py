@@ -5,13 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-
-class Lane(StrEnum):
-    """Who is asking. Lanes share the quota by reserve, backfill last."""
-
-    interactive = "interactive"
-    scheduled = "scheduled"
-    backfill = "backfill"
+from cache_pipeline.query.lane import Lane
 
 
 class ClientState(StrEnum):

@@ -1,1 +1,1 @@
-"""TODO."""
+"""NICE CXone."""

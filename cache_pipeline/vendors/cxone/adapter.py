@@ -17,12 +17,12 @@ from typing import IO, ClassVar
 
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, parse_instant
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, SchemaMismatch
 from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.cxone.extract import cxone_columns, read_extract, review_extract
 from cache_pipeline.vendors.http_jobs import get_object

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Genesys Cloud CX."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import (
     Column,
@@ -19,7 +20,6 @@ from cache_pipeline.query.schema import (
 )
 from cache_pipeline.upstream.errors import UpstreamJobFailed, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.http_jobs import cursor_pages, get_object
 from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_object, read_optional_text, read_text

@@ -8,8 +8,8 @@ import pytest
 
 from cache_pipeline.api.jobs.job import JobState, NewJob
 from cache_pipeline.api.jobs.queue import QueueUnavailable
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import GatewaySettings, JobSettings
-from cache_pipeline.upstream.quota import Lane
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 from cache_pipeline_tests.api.test_auth import key_for
 from cache_pipeline_tests.query.declared import declared

@@ -66,7 +66,7 @@ async def test_of_fifty_callers_one_fetches(redis: Redis, flights: SingleFlight)
 PROGRAM = """
 import asyncio, sys
 from redis.asyncio import Redis
-from cache_pipeline.storage.flights import Flights
+from cache_pipeline.storage.redis.single_flight import Flights
 from cache_pipeline.storage.redis.single_flight import Flight
 from cache_pipeline_tests.storage.redis.test_single_flight import Cache
 

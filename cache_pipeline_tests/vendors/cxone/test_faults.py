@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import redis.asyncio
 
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.config import RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.errors import (
@@ -17,7 +18,7 @@ from cache_pipeline.upstream.errors import (
     UpstreamUnreachable,
 )
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
-from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline_tests.vendors.cxone import test_cxone
 from cache_pipeline_tests.vendors.cxone.test_cxone import SETTINGS, Extraction, extract, extraction
 from cache_pipeline_tests.vendors.workbench import DAY, all_pages

@@ -14,6 +14,7 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.bootstrap import connect_vendor
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import running_simulator
 from cache_pipeline.simulator.cxone_login import TENANT_ID
@@ -27,7 +28,7 @@ from cache_pipeline.upstream.errors import (
     UpstreamFaulted,
     UpstreamUnreachable,
 )
-from cache_pipeline.upstream.quota import Lane, QuotaPolicy
+from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
 from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
 from cache_pipeline_tests.simulator.vendor import SettableClock

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Alembic migrations of the tables that every deployment has."""
