@@ -66,12 +66,12 @@ async def test_of_fifty_callers_one_fetches(redis: Redis, flights: SingleFlight)
 PROGRAM = """
 import asyncio, sys
 from redis.asyncio import Redis
-from cache_pipeline.storage.redis.single_flight import Flights
-from cache_pipeline.storage.redis.single_flight import Flight
+from cache_pipeline.storage.redis.single_flight import SingleFlight
+from cache_pipeline.storage.redis.single_flight import FlightKey
 from cache_pipeline_tests.storage.redis.test_single_flight import Cache
 
 async def main():
-    async with Redis.from_url(sys.argv[1]) as redis, Flights(redis, lease_seconds=float(sys.argv[2])) as flights:
+    async with Redis.from_url(sys.argv[1]) as redis, SingleFlight(redis, lease_seconds=float(sys.argv[2])) as flights:
         await redis.ping()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
