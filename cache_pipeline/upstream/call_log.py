@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.telemetry.spans import annotate, span
-from cache_pipeline.upstream.errors import vendor_request_id
+from cache_pipeline.upstream.error_bodies import vendor_request_id
 from cache_pipeline.upstream.http import httpx
 
 _log = logging.getLogger(__name__)

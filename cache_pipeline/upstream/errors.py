@@ -1,9 +1,7 @@
 """What can go wrong upstream: one tree, one clear line each, never a secret."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
-
-from cache_pipeline.upstream.http import httpx
+from collections.abc import Sequence
+from typing import Any
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -156,49 +154,3 @@ class AmbiguousSubmit(UpstreamError):
             f"{method} {path} was sent once and may have been taken: {self.reason}; "
             f"look for the job at the vendor before submitting again"
         )
-
-
-#: Genesys's own, and the common one.
-_VENDORS_IDS = ("ININ-Correlation-Id", "X-Correlation-Id")
-
-
-def vendor_request_id(response: httpx.Response) -> str | None:
-    """What the vendor calls this request, where it says so: its support asks for it."""
-    return next((told for name in _VENDORS_IDS if (told := response.headers.get(name))), None)
-
-
-def parse_error_body(response: httpx.Response) -> tuple[str | None, str | None, str | None]:
-    """Reads code, message and correlation id of an error answer: Genesys ErrorBody, problem+json, OAuth error, or none."""
-    body: Mapping[str, object] = {}
-    try:
-        parsed: object = response.json()
-        if isinstance(parsed, dict):
-            body = cast("Mapping[str, object]", parsed)
-    except (ValueError, httpx.ResponseNotRead):
-        body = {}
-
-    def first(*names: str) -> str | None:
-        return next((value for name in names if isinstance(value := body.get(name), str) and value), None)
-
-    code = first("code", "error", "type")
-    message = first("message", "error_description", "description", "detail", "title")
-    return code, message, first("contextId") or vendor_request_id(response)
-
-
-def raise_for_refusal(response: httpx.Response) -> None:
-    """Lets a 2xx pass and turns anything else into one error. Redirects are not followed, so a 3xx is a refusal too.
-
-    Raises:
-        UpstreamRefused: With status, vendor code, message, correlation id and path (the query string may hold secrets).
-    """
-    if response.is_success:
-        return
-    code, message, correlation_id = parse_error_body(response)
-    raise UpstreamRefused(
-        status=response.status_code,
-        method=response.request.method,
-        path=response.request.url.path,
-        code=code,
-        message=message or response.reason_phrase,
-        correlation_id=correlation_id,
-    )

@@ -7,7 +7,7 @@ from typing import TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from cache_pipeline.upstream.config import RetryPolicy
-from cache_pipeline.upstream.errors import parse_error_body
+from cache_pipeline.upstream.error_bodies import parse_error_body
 from cache_pipeline.upstream.http import httpx
 
 T = TypeVar("T")

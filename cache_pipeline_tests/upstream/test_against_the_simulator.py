@@ -10,7 +10,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
-from cache_pipeline.upstream.errors import raise_for_refusal
+from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import QuotaPolicy
 

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.client import upstream_client, upstream_quota
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts, UpstreamConfig
+from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.errors import (
     AmbiguousSubmit,
     ClientUnknown,
@@ -27,7 +28,6 @@ from cache_pipeline.upstream.errors import (
     UpstreamFaulted,
     UpstreamRefused,
     UpstreamUnreachable,
-    raise_for_refusal,
 )
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy

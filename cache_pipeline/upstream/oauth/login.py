@@ -9,13 +9,8 @@ from typing import cast
 from urllib.parse import quote
 
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
-from cache_pipeline.upstream.errors import (
-    LoginRefused,
-    UpstreamError,
-    UpstreamFaulted,
-    UpstreamUnreachable,
-    parse_error_body,
-)
+from cache_pipeline.upstream.error_bodies import parse_error_body
+from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.rate_headers import read_hints
 from cache_pipeline.upstream.response_body import read_whole_body

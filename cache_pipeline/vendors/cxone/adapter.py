@@ -21,7 +21,8 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, SchemaMismatch
 from cache_pipeline.upstream.config import OAuthClient
-from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable, raise_for_refusal
+from cache_pipeline.upstream.error_bodies import raise_for_refusal
+from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.cxone.extract import cxone_columns, read_extract, review_extract

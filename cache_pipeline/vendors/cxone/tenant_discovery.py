@@ -16,13 +16,8 @@ from typing import cast
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.config import Issuer, UpstreamConfig
 from cache_pipeline.upstream.discovery import VendorAddresses
-from cache_pipeline.upstream.errors import (
-    DiscoveryFailed,
-    UpstreamFaulted,
-    UpstreamRefused,
-    UpstreamUnreachable,
-    raise_for_refusal,
-)
+from cache_pipeline.upstream.error_bodies import raise_for_refusal
+from cache_pipeline.upstream.errors import DiscoveryFailed, UpstreamFaulted, UpstreamRefused, UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login, Send
 from cache_pipeline.upstream.response_body import read_whole_body

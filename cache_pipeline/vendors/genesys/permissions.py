@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 
 from cache_pipeline.query.report import Report
-from cache_pipeline.upstream.errors import UpstreamRefused, parse_error_body, raise_for_refusal
+from cache_pipeline.upstream.error_bodies import parse_error_body, raise_for_refusal
+from cache_pipeline.upstream.errors import UpstreamRefused
 from cache_pipeline.upstream.http import httpx
 
 _PERMISSION = re.compile(r"\b[a-zA-Z]+:[a-zA-Z]+:[a-zA-Z]+\b")

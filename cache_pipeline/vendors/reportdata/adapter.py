@@ -18,7 +18,8 @@ from cache_pipeline.query.schema import (
     rows_to_table,
     snake_case,
 )
-from cache_pipeline.upstream.errors import UpstreamJobFailed, raise_for_refusal
+from cache_pipeline.upstream.error_bodies import raise_for_refusal
+from cache_pipeline.upstream.errors import UpstreamJobFailed
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.http_jobs import cursor_pages, get_object
