@@ -149,27 +149,30 @@ class CompletenessChecker:
 
     def would_be_cut(self, interval: Interval) -> bool:
         """Whether an answer as long as this one's should be has been cut before, so that asking would be in vain."""
-        if self.lengths.least_cut is None or not split(interval, self.report.step, self.report.zone):
+        if self.lengths.shortest_truncated is None or not split(interval, self.report.step, self.report.zone):
             return False
-        return self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows >= self.lengths.least_cut
+        return (
+            self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows
+            >= self.lengths.shortest_truncated
+        )
 
     async def _judge(self, answer: VendorResponse, within: Interval, *, doubted: bool = False) -> VerifiedRows:
         case = self._case(answer, within)
         if not (doubted and case.parts) and await self._is_believed(case):
             is_unjudged = case.expectation.source is ExpectationSource.none and not case.compared
-            return self._accept(case, Verdict.unjudged if is_unjudged else Verdict.whole)
+            return self._accept(case, Verdict.unverified if is_unjudged else Verdict.complete)
         if not case.parts:
             if await self._is_cut_by_the_limit(case):
                 raise IncompleteAnswer(self.report.report, self._chunk(case, Verdict.incomplete))
             # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
-            return self._accept(case, Verdict.thin)
+            return self._accept(case, Verdict.sparse)
         answers = await gather_or_cancel(self._part(case, part) for part in case.parts)
         # A part with all the rows may have been cut at the same row as the whole, and proves nothing until it is proven.
         alone = any(part.rows.num_rows == case.length > 0 for part in answers)
         agree = case.agrees_with(answers, case.final)
         if agree and not alone:
             case.compared.extend(answers)
-            return self._accept(case, Verdict.thin, split=True)
+            return self._accept(case, Verdict.sparse, split=True)
         if agree:
             proven = await gather_or_cancel(
                 self._judge(part, within, doubted=part.rows.num_rows == case.length) for part in answers
@@ -186,7 +189,7 @@ class CompletenessChecker:
         An answer that was broken off once looks like one that met a limit, until something longer is answered.
         """
         async with self._probing:
-            limit = self.lengths.least_cut
+            limit = self.lengths.shortest_truncated
             if limit is None or case.length < limit:
                 return False
             if (limit, case.within) in self._met:
@@ -196,7 +199,7 @@ class CompletenessChecker:
                 case.compared.append(probe)
                 says_otherwise = interval.contains(case.answer.interval) and not case.agrees_with([probe], case.final)
                 if probe.rows.num_rows > limit / _NEAR and not says_otherwise:
-                    self.lengths = replace(self.lengths, least_cut=None)
+                    self.lengths = replace(self.lengths, shortest_truncated=None)
                     return False
             self._met.add((limit, case.within))
             return True
@@ -226,7 +229,7 @@ class CompletenessChecker:
         if self.report.rows is not None:
             # How many conversations there are, nobody knows beforehand: the watermark and the paging are the proof.
             return Expectation(0.0, ExpectationSource.none)
-        if answer.rows.num_rows > self.lengths.longest_whole:
+        if answer.rows.num_rows > self.lengths.longest_complete:
             return self.density.expect_as_declared(final)
         return self.density.expect(final)
 
@@ -249,7 +252,7 @@ class CompletenessChecker:
         if falls_short(found, case.expectation.rows):
             return True
         # Exactly as long as an answer that was cut: by chance, or by the same limit.
-        if case.length == self.lengths.least_cut and (case.parts or found < case.expectation.rows):
+        if case.length == self.lengths.shortest_truncated and (case.parts or found < case.expectation.rows):
             return True
         # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
         for part in case.parts:
@@ -261,10 +264,10 @@ class CompletenessChecker:
     def _may_lack_its_tail(self, case: _Assessment) -> bool:
         """Whether an answer with rows enough is as long as a cut one may be, or ends sooner than it should."""
         if case.length >= self.shortest_limit and (
-            case.length > self.lengths.longest_whole or case.length % self.shortest_limit == 0
+            case.length > self.lengths.longest_complete or case.length % self.shortest_limit == 0
         ):
             return True
-        if self.lengths.least_cut is not None and case.length >= _NEAR * self.lengths.least_cut:
+        if self.lengths.shortest_truncated is not None and case.length >= _NEAR * self.lengths.shortest_truncated:
             return True
         tail = case.tail()
         return tail_falls_short(case.answer.rows.count(tail), self._expect(case.answer, tail).rows)
@@ -272,8 +275,8 @@ class CompletenessChecker:
     def _verdict(self, case: _Assessment, parts: Sequence[VendorResponse | VerifiedRows]) -> Verdict:
         """What parts say of the whole."""
         if case.agrees_with(parts, case.final):
-            return Verdict.thin
-        return Verdict.truncated if case.has_fewer_than(parts) else Verdict.changed
+            return Verdict.sparse
+        return Verdict.truncated if case.has_fewer_than(parts) else Verdict.restated
 
     def _accept(self, case: _Assessment, verdict: Verdict, *, split: bool = False) -> VerifiedRows:
         answer = case.answer

@@ -75,12 +75,12 @@ def chunk_sentence(chunk: ChunkResult) -> str:
     """One judged chunk in words, for logs and checks."""
     told = f"{chunk.interval}: {chunk.got} rows of {chunk.expected:.0f} expected by {chunk.source}"
     consequence = {
-        Verdict.whole: "whole",
-        Verdict.thin: "thin, and its parts say the same",
-        Verdict.truncated: "truncated, so discarded and asked again in smaller chunks",
-        Verdict.changed: "restated while its parts were asked for, so they count",
-        Verdict.incomplete: "incomplete, and there is nothing smaller to ask for",
-        Verdict.unjudged: "nothing to judge it by yet",
+        Verdict.complete: "complete",
+        Verdict.sparse: "sparse: its parts have the same rows",
+        Verdict.truncated: "truncated: discarded and fetched again in smaller chunks",
+        Verdict.restated: "restated while its parts were fetched: only the parts are kept",
+        Verdict.incomplete: "incomplete, and it cannot be split further",
+        Verdict.unverified: "unverified: no row count is expected yet",
     }
     return f"{told}: {consequence[chunk.verdict]}"
 

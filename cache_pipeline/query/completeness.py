@@ -26,23 +26,23 @@ class ExpectationSource(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What was decided about one answer.
+    """What was decided about one answer of the vendor.
 
     Attributes:
-        whole: enough rows.
-        thin: too few rows, but its parts say exactly the same.
-        truncated: its parts say more; discarded, only the parts count.
-        changed: its parts have no more rows, but other figures, restated meanwhile; only the parts count.
-        incomplete: too few rows and nothing smaller to ask for.
-        unjudged: nothing is known to judge it by.
+        complete: It has enough rows.
+        sparse: It has too few rows, but its parts have exactly the same rows.
+        truncated: Its parts have more rows. The answer is discarded, and only the parts are kept.
+        restated: Its parts have no more rows but other figures, because the vendor restated them meanwhile. Only the parts are kept.
+        incomplete: It has too few rows and cannot be split further.
+        unverified: No row count is expected yet, so it could not be checked.
     """
 
-    whole = "whole"
-    thin = "thin"
+    complete = "complete"
+    sparse = "sparse"
     truncated = "truncated"
-    changed = "changed"
+    restated = "restated"
     incomplete = "incomplete"
-    unjudged = "unjudged"
+    unverified = "unverified"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ChunkResult:
     @property
     def superseded(self) -> bool:
         """Whether nothing of it is kept, since its parts are."""
-        return self.verdict in (Verdict.truncated, Verdict.changed)
+        return self.verdict in (Verdict.truncated, Verdict.restated)
 
     @property
     def is_cut(self) -> bool:
@@ -96,14 +96,14 @@ class TruncationStats:
     """What is known of the lengths of a series' answers.
 
     Attributes:
-        longest_whole: final rows of the longest that was found whole, or -1. A vendor that cuts at some length has not cut
+        longest_complete: final rows of the longest that was found whole, or -1. A vendor that cuts at some length has not cut
             a shorter one, so history may judge that; a longer one is held against the declaration, for a history of
             thin days would believe anything, and its tail is asked for by itself.
-        least_cut: rows of the shortest that proved to be cut off, or None.
+        shortest_truncated: rows of the shortest that proved to be cut off, or None.
     """
 
-    longest_whole: int = -1
-    least_cut: int | None = None
+    longest_complete: int = -1
+    shortest_truncated: int | None = None
 
     def after(self, chunks: Iterable[ChunkResult]) -> TruncationStats:
         """What some more verdicts teach."""
@@ -111,12 +111,14 @@ class TruncationStats:
         for chunk in chunks:
             if chunk.is_cut:
                 # Where limits are lowered, longer answers of before say nothing any more.
-                least = min(chunk.length, known.least_cut or chunk.length)
-                known = TruncationStats(min(known.longest_whole, chunk.length - 1), least)
-            elif chunk.verdict in (Verdict.whole, Verdict.thin) and (chunk.got or chunk.expected):
+                least = min(chunk.length, known.shortest_truncated or chunk.length)
+                known = TruncationStats(min(known.longest_complete, chunk.length - 1), least)
+            elif chunk.verdict in (Verdict.complete, Verdict.sparse) and (chunk.got or chunk.expected):
                 # Where they are raised, a longer one that is whole says so.
-                is_beyond = known.least_cut is not None and chunk.got > known.least_cut
-                known = TruncationStats(max(known.longest_whole, chunk.got), None if is_beyond else known.least_cut)
+                is_beyond = known.shortest_truncated is not None and chunk.got > known.shortest_truncated
+                known = TruncationStats(
+                    max(known.longest_complete, chunk.got), None if is_beyond else known.shortest_truncated
+                )
         return known
 
 

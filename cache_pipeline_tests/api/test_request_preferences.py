@@ -177,7 +177,7 @@ async def test_an_estimate_follows_what_queries_of_the_series_took_and_how_many_
     async with open_api() as api:
         series = api.gateway.service.series(api.gateway.reports["queue_hour"])
         day = Interval.parse("2026-01-01T00:00Z/2026-01-02T00:00Z")
-        taken = ChunkResult(day, 24, ExpectationSource.declaration, 24, Verdict.whole, 3, 40.0, api.gateway.clock())
+        taken = ChunkResult(day, 24, ExpectationSource.declaration, 24, Verdict.complete, 3, 40.0, api.gateway.clock())
         await asyncio.to_thread(api.gateway.service.history.record_chunks, series, [taken], api.gateway.clock())
         one = await api.http.get(URL)
         assert 40 <= int(one.headers["Retry-After"]) <= 45

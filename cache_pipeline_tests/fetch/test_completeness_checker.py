@@ -36,7 +36,7 @@ async def test_an_answer_with_enough_rows_is_whole_after_one_query():
     assert vendor.asked == [DAY]
     [chunk] = judged.said
     assert (chunk.verdict, chunk.expected, chunk.source, chunk.got) == (
-        Verdict.whole, 240, ExpectationSource.declaration, 192)  # fmt: skip
+        Verdict.complete, 240, ExpectationSource.declaration, 192)  # fmt: skip
     assert (chunk.calls, chunk.seconds, proven.chunks) == (3, 0.5, (chunk,))
 
 
@@ -44,19 +44,19 @@ async def test_a_thin_answer_is_proven_by_its_parts_and_then_known():
     vendor = ScriptedVendor(flat(3, 48))
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
-    assert judged.verdicts == [Verdict.thin]
+    assert judged.verdicts == [Verdict.sparse]
     assert vendor.asked == [DAY, hours(0, 12), hours(12, 24)]
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert judged.said[0].calls == 9
     await judged.judge.prove(hours(24, 48))
-    assert judged.verdicts == [Verdict.thin, Verdict.whole]
+    assert judged.verdicts == [Verdict.sparse, Verdict.complete]
     assert len(vendor.asked) == 4
 
 
 async def test_an_empty_answer_is_proven_empty():
     judged = judge_of(vendor := ScriptedVendor({}))
     assert (await judged.judge.prove(DAY)).rows.num_rows == 0
-    assert judged.verdicts == [Verdict.thin]
+    assert judged.verdicts == [Verdict.sparse]
     assert len(vendor.asked) == 3
 
 
@@ -66,7 +66,7 @@ async def test_of_a_truncated_answer_only_the_parts_count():
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
-    assert judged.verdicts == [Verdict.truncated, Verdict.whole, Verdict.whole]
+    assert judged.verdicts == [Verdict.truncated, Verdict.complete, Verdict.complete]
     assert vendor.asked == [DAY, hours(0, 12), hours(12, 24)]
     assert [chunk.verdict for chunk in proven.chunks] == judged.verdicts
 
@@ -120,8 +120,8 @@ async def test_a_thin_day_with_all_its_rows_in_one_hour_ends_thin():
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
-    assert set(judged.verdicts) == {Verdict.thin}
-    assert judged.judge.lengths.least_cut is None
+    assert set(judged.verdicts) == {Verdict.sparse}
+    assert judged.judge.lengths.shortest_truncated is None
 
 
 async def test_a_single_bucket_that_is_still_cut_fails_and_says_what_to_mend():
@@ -165,7 +165,7 @@ async def test_thin_buckets_are_not_refused_for_an_answer_that_was_broken_off_on
     proven = await judged.judge.prove(DAY)
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert Verdict.incomplete not in judged.verdicts
-    assert judged.judge.lengths.least_cut is None
+    assert judged.judge.lengths.shortest_truncated is None
     assert len(vendor.asked) == len(set(vendor.asked))
 
 
@@ -201,7 +201,7 @@ async def test_what_an_interval_is_split_into_is_not_asked_once_more():
 async def test_a_single_thin_bucket_is_thin():
     judged = judge_of(vendor := ScriptedVendor(flat(2)))
     proven = await judged.judge.prove(hours(3, 4))
-    assert (judged.verdicts, proven.rows.num_rows, len(vendor.asked)) == ([Verdict.thin], 2, 1)
+    assert (judged.verdicts, proven.rows.num_rows, len(vendor.asked)) == ([Verdict.sparse], 2, 1)
 
 
 @pytest.mark.parametrize("watermark", [-5, 0, 0.5, 6, 6.5])
@@ -209,7 +209,7 @@ async def test_what_lies_beyond_the_watermark_is_never_called_incomplete(waterma
     vendor = ScriptedVendor(flat(10), watermark=watermark)
     judged = judge_of(vendor)
     proven = await judged.judge.prove(DAY)
-    assert judged.verdicts == [Verdict.whole]
+    assert judged.verdicts == [Verdict.complete]
     assert judged.said[0].expected == 10 * max(0, int(watermark))
     assert len(vendor.asked) == 1
     assert proven.watermark == judged.said[0].watermark
@@ -234,7 +234,7 @@ async def test_figures_that_arrive_beyond_the_watermark_between_two_queries_are_
 
     judged.judge.ask = ask
     await judged.judge.prove(DAY)
-    assert judged.verdicts == [Verdict.thin]
+    assert judged.verdicts == [Verdict.sparse]
 
 
 async def test_where_nothing_is_known_the_first_answer_is_unjudged_and_teaches():
@@ -244,7 +244,7 @@ async def test_where_nothing_is_known_the_first_answer_is_unjudged_and_teaches()
     await judged.judge.prove(DAY)
     vendor.cap = 100
     await judged.judge.prove(hours(24, 48))
-    assert judged.verdicts == [Verdict.unjudged, Verdict.truncated, Verdict.whole, Verdict.whole]
+    assert judged.verdicts == [Verdict.unverified, Verdict.truncated, Verdict.complete, Verdict.complete]
 
 
 @pytest.mark.parametrize("error", [SchemaMismatch("a row lacks offered"), RuntimeError("the job failed")])
@@ -340,7 +340,7 @@ async def test_an_answer_longer_than_any_before_costs_one_query_more_and_the_nex
         await judged.judge.prove(day)
     assert vendor.asked == [DAY, hours(23, 24), hours(24, 48), hours(48, 72)]
     assert [(chunk.verdict, chunk.calls, chunk.length, chunk.parts) for chunk in judged.said] == [
-        (Verdict.whole, 6, 2400, 0), (Verdict.whole, 3, 2400, 0), (Verdict.whole, 3, 2400, 0)]  # fmt: skip
+        (Verdict.complete, 6, 2400, 0), (Verdict.complete, 3, 2400, 0), (Verdict.complete, 3, 2400, 0)]  # fmt: skip
 
 
 async def test_a_cut_that_keeps_all_but_one_row_is_caught():
@@ -348,7 +348,11 @@ async def test_a_cut_that_keeps_all_but_one_row_is_caught():
     vendor = ScriptedVendor(flat(100), cap=2399)
     judged = judge_of(vendor, report)
     proven = await judged.judge.prove(DAY)
-    assert (judged.verdicts[0], judged.judge.lengths.least_cut, judged.said[0].parts) == (Verdict.truncated, 2399, 2)
+    assert (judged.verdicts[0], judged.judge.lengths.shortest_truncated, judged.said[0].parts) == (
+        Verdict.truncated,
+        2399,
+        2,
+    )
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
 
 
@@ -357,7 +361,7 @@ async def test_a_length_that_looks_like_a_limit_is_not_believed_without_its_tail
     report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=100)
     vendor = ScriptedVendor(flat(85), cap=2000)
     judged = judge_of(vendor, report)
-    judged.judge.lengths = TruncationStats(longest_whole=5000)
+    judged.judge.lengths = TruncationStats(longest_complete=5000)
     proven = await judged.judge.prove(DAY)
     assert judged.verdicts[0] is Verdict.truncated
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
@@ -379,7 +383,7 @@ async def test_a_short_tail_that_is_the_truth_costs_one_query():
     judged = judge_of(vendor)
     await judged.judge.prove(DAY)
     await judged.judge.prove(hours(24, 48))
-    assert (judged.verdicts, len(vendor.asked)) == ([Verdict.whole, Verdict.whole], 3)
+    assert (judged.verdicts, len(vendor.asked)) == ([Verdict.complete, Verdict.complete], 3)
 
 
 async def test_a_tail_that_is_one_of_the_parts_is_not_asked_for_twice():
@@ -401,7 +405,7 @@ async def test_where_nothing_is_known_a_long_answer_is_asked_for_its_tail_all_th
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     whole = judge_of(ScriptedVendor(flat(100)), report)
     await whole.judge.prove(DAY)
-    assert (whole.verdicts, whole.judge.lengths.longest_whole) == ([Verdict.whole], 2400)
+    assert (whole.verdicts, whole.judge.lengths.longest_complete) == ([Verdict.complete], 2400)
 
 
 async def test_figures_restated_between_whole_and_parts_are_no_limit_and_the_newer_ones_count():
@@ -419,6 +423,6 @@ async def test_figures_restated_between_whole_and_parts_are_no_limit_and_the_new
 
     judged.judge.ask = ask
     proven = await judged.judge.prove(DAY)
-    assert judged.verdicts[0] is Verdict.changed
-    assert judged.judge.lengths.least_cut is None
+    assert judged.verdicts[0] is Verdict.restated
+    assert judged.judge.lengths.shortest_truncated is None
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))

@@ -14,7 +14,9 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, REPORT, ScriptedVendor, flat, hours
 
 SERIES = Series(REPORT)
-CHUNK = ChunkResult(hours(0, 24), 240.0, ExpectationSource.declaration, 240, Verdict.whole, 3, 0.5, MONDAY + 24 * HOUR)
+CHUNK = ChunkResult(
+    hours(0, 24), 240.0, ExpectationSource.declaration, 240, Verdict.complete, 3, 0.5, MONDAY + 24 * HOUR
+)
 TABLE = ScriptedVendor(flat(10)).rows(hours(0, 24))
 PARTITION = FetchedPartition(
     key="2026-01-05",

@@ -40,7 +40,7 @@ def _rows(hours: int = 24, groups: int = 3) -> pa.Table:
 
 def _chunk(
     got: int = 72,
-    verdict: Verdict = Verdict.whole,
+    verdict: Verdict = Verdict.complete,
     interval: Interval = DAY,
     watermark: datetime = FETCHED_AT,
     calls: int = 1,
@@ -138,7 +138,7 @@ def test_a_long_list_of_chunks_is_cut_before_it_fills_the_event_log() -> None:
     assert record.data == {
         "from": "2024-06-10 00:00",
         "to": "2024-06-11 00:00",
-        "verdict": "whole",
+        "verdict": "complete",
         "got": 72,
         "expected": 72,
         "expected by": "declaration",

@@ -35,7 +35,7 @@ def test_a_truncated_day_fails_its_check_there_and_then_and_passes_it_when_the_p
     first, *parts = [record.data["verdict"] for record in chunks.records]
     assert first == "truncated"
     assert len(parts) >= 2
-    assert set(parts) <= {"whole", "thin"}
+    assert set(parts) <= {"complete", "sparse"}
     assert metadata["truncated chunks"].value == 1
     assert metadata["calls"].value == bench.asked() >= 3
 

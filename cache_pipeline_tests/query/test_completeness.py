@@ -136,10 +136,10 @@ def judged(verdict: Verdict, got: int, length: int | None = None) -> ChunkResult
 
 def test_lengths_are_learned_from_verdicts_and_limits_may_be_lowered_and_raised():
     known = TruncationStats().after(
-        [judged(Verdict.whole, 1500), judged(Verdict.thin, 1200), judged(Verdict.unjudged, 9000)]
+        [judged(Verdict.complete, 1500), judged(Verdict.sparse, 1200), judged(Verdict.unverified, 9000)]
     )
     assert known == TruncationStats(1500, None)
     lowered = known.after([judged(Verdict.truncated, 1400, 1450), judged(Verdict.truncated, 1449, 1460)])
     assert lowered == TruncationStats(1449, 1450)
-    assert lowered.after([judged(Verdict.changed, 700), judged(Verdict.incomplete, 1450)]) == lowered
-    assert lowered.after([judged(Verdict.whole, 1451)]) == TruncationStats(1451, None)
+    assert lowered.after([judged(Verdict.restated, 700), judged(Verdict.incomplete, 1450)]) == lowered
+    assert lowered.after([judged(Verdict.complete, 1451)]) == TruncationStats(1451, None)

@@ -203,7 +203,7 @@ async def test_a_thin_night_is_proven_once_and_known_from_history_afterwards(ope
     night = Interval.parse("2025-12-28T00:00:00Z/2025-12-28T06:00:00Z")
     async with open_world() as world:
         [chunk] = await fetch_and_keep(world, night)
-        assert chunk.verdict is Verdict.thin
+        assert chunk.verdict is Verdict.sparse
         assert chunk.got < 0.8 * chunk.expected
         before = await world.submits()
         next_week = Interval(night.start + timedelta(days=7), night.end + timedelta(days=7))

@@ -227,7 +227,7 @@ ROWS: dict[str, list[Shown]] = {
         ),
         Shown(
             "Verdicts within an hour",
-            "truncated and thin answers were asked for again in parts; incomplete ones were discarded (G22).",
+            "Truncated and sparse answers were fetched again in parts; incomplete answers were discarded (G22).",
             [("sum by (verdict) (max by (report, verdict) (cache_pipeline_judged_answers))", "{{verdict}}")],
         ),
     ],

@@ -72,8 +72,8 @@ def _learn(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: date
         "UPDATE cache_pipeline_state.answer_length SET longest_whole = {whole}, least_cut = {cut},"
         " cut_at = CASE WHEN {met} THEN {now} ELSE cut_at END WHERE series = {series}"
     ).format(
-        whole=Literal(after.longest_whole),
-        cut=Literal(after.least_cut),
+        whole=Literal(after.longest_complete),
+        cut=Literal(after.shortest_truncated),
         met=Literal(is_cut),
         now=Literal(now),
         series=Literal(series.id),

@@ -291,7 +291,9 @@ def test_groups_are_counted_by_bucket(history: History):
 
 
 def test_every_judged_answer_is_noted(history: History, history_url: str):
-    chunk = ChunkResult(hours(0, 6), 12.5, ExpectationSource.history, 12, Verdict.whole, 3, 1.25, DAY + 6 * HOUR, 14, 2)
+    chunk = ChunkResult(
+        hours(0, 6), 12.5, ExpectationSource.history, 12, Verdict.complete, 3, 1.25, DAY + 6 * HOUR, 14, 2
+    )
     history.record_chunks(SERIES, [], NOW)
     history.record_chunks(
         SERIES, [chunk, replace(chunk, verdict=Verdict.truncated, source=ExpectationSource.declaration)], NOW
@@ -301,13 +303,13 @@ def test_every_judged_answer_is_noted(history: History, history_url: str):
             "SELECT series, lower(interval), upper(interval), expected, source, got, verdict, calls, seconds, watermark,"
             " fetched_at, length, parts FROM cache_pipeline_state.chunk ORDER BY id"
         ).fetchall()
-    first = (SERIES.id, DAY, DAY + 6 * HOUR, 12.5, "history", 12, "whole", 3, 1.25, DAY + 6 * HOUR, NOW, 14, 2)
+    first = (SERIES.id, DAY, DAY + 6 * HOUR, 12.5, "history", 12, "complete", 3, 1.25, DAY + 6 * HOUR, NOW, 14, 2)
     assert rows == [first, (*first[:4], "declaration", 12, "truncated", *first[7:])]
 
 
 def test_what_lengths_taught_is_known_to_the_next_run_and_a_limit_not_met_for_long_is_forgotten(history: History):
     whole = ChunkResult(
-        hours(0, 6), 12.5, ExpectationSource.history, 1900, Verdict.whole, 3, 1.25, DAY + 6 * HOUR, 1900
+        hours(0, 6), 12.5, ExpectationSource.history, 1900, Verdict.complete, 3, 1.25, DAY + 6 * HOUR, 1900
     )
     cut = replace(whole, verdict=Verdict.truncated, got=1990, length=2000)
     assert history.lengths(SERIES, NOW) == TruncationStats()
@@ -324,10 +326,10 @@ def test_what_lengths_taught_is_known_to_the_next_run_and_a_limit_not_met_for_lo
 
 
 def test_what_writers_learn_side_by_side_is_all_known(history: History):
-    whole = ChunkResult(hours(0, 6), 12.5, ExpectationSource.history, 0, Verdict.whole, 3, 1.25, DAY + 6 * HOUR)
+    whole = ChunkResult(hours(0, 6), 12.5, ExpectationSource.history, 0, Verdict.complete, 3, 1.25, DAY + 6 * HOUR)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: history.record_chunks(SERIES, [replace(whole, got=n)], NOW), range(1, 25)))
-    assert history.lengths(SERIES, NOW).longest_whole == 24
+    assert history.lengths(SERIES, NOW).longest_complete == 24
 
 
 @pytest.mark.parametrize(
