@@ -36,7 +36,7 @@ _FIRST = datetime(2026, 1, 2, tzinfo=UTC)
 _GUIDE_JOBS_A_SECOND = 57 / 60 / 3
 #: Vendors take no idempotency key: of a query whose answer was on its way when the worker was killed nobody can know.
 _NOTED = """
-    SELECT count(*) AS answers, count(DISTINCT span) AS queries FROM cache_pipeline_state.upstream_query
+    SELECT count(*) AS answers, count(DISTINCT interval) AS queries FROM cache_pipeline_state.upstream_query
     WHERE handle IS NOT NULL
 """
 

@@ -195,7 +195,7 @@ class QueryService:
             report=asked.report.report,
             request=asked.request,
             lane=lane or caller.lane,
-            asked_by=caller.id,
+            requested_by=caller.id,
             context=current_context(),
         )
         job, made = await self.jobs.put(new)

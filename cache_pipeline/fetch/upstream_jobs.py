@@ -287,7 +287,7 @@ class UpstreamJobs:
         if isinstance(error, AmbiguousSubmit):
             await self._noted(lambda: self.ledger.ambiguous(claim, str(error)))
         elif isinstance(error, UpstreamJobGone | ClientUnknown):
-            await self._noted(lambda: self.ledger.end(claim, LedgerState.gone, str(error)))
+            await self._noted(lambda: self.ledger.end(claim, LedgerState.expired, str(error)))
         elif isinstance(error, asyncio.CancelledError):
             await self._unwanted(claim)
         elif isinstance(error, LeaseLost):

@@ -20,10 +20,10 @@ _ATTEMPTS = 4
 _TYPES = "urn:cache-pipeline:problem:"
 #: The same question asked and kept twice, though its answer was final the first time.
 _KEPT_TWICE = """
-    SELECT report, span::text, lower(span), upper(span), count(*) FROM cache_pipeline_state.upstream_query
-    WHERE state = 'kept' AND upper(span) < asked_at - interval '10 minutes' GROUP BY 1, 2, 3, 4 HAVING count(*) > 1
+    SELECT report, interval::text, lower(interval), upper(interval), count(*) FROM cache_pipeline_state.upstream_query
+    WHERE state = 'stored' AND upper(interval) < requested_at - interval '10 minutes' GROUP BY 1, 2, 3, 4 HAVING count(*) > 1
 """
-_VERDICTS = "SELECT verdict, count(*) FROM cache_pipeline_state.chunk GROUP BY 1"
+_VERDICTS = "SELECT verdict, count(*) FROM cache_pipeline_state.chunk_result GROUP BY 1"
 _HANDLES = "SELECT count(handle) FROM cache_pipeline_state.upstream_query"
 
 

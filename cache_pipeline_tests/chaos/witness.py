@@ -13,7 +13,7 @@ from cache_pipeline_tests.chaos.accounts import Books
 from cache_pipeline_tests.chaos.truth import Figures, Truths
 from cache_pipeline_tests.chaos.vendor import REPORTS, Declared
 
-_COVERAGE = "SELECT series, complete, provisional FROM cache_pipeline_state.coverage WHERE report = %s"
+_COVERAGE = "SELECT series, final, provisional FROM cache_pipeline_state.coverage WHERE report = %s"
 
 
 def history_of(

@@ -46,7 +46,7 @@ def test_open_queries_jobs_and_quota_are_told_beside_the_reports(said, postgres_
         ledger.submitted(claim, JobHandle("job-1", "one"))
     with psycopg.connect(postgres_database) as connection:
         connection.execute(
-            "INSERT INTO cache_pipeline_state.job (id, key, tenant, report, request, lane, asked_by)"
+            "INSERT INTO cache_pipeline_state.job (id, key, tenant, report, request, lane, requested_by)"
             " VALUES (gen_random_uuid(), 'k', 'default', 'r', '{}', 'interactive', ARRAY['a'])"
         )
     told = json.loads(said("status", "--json"))

@@ -73,7 +73,7 @@ async def test_whoever_waits_reads_what_was_on_the_wire_and_sends_nothing(open_w
         await asyncio.sleep(0.2)
         await gone(asking, times=times)
         assert await truly(await successor, world)
-        assert [state for state, _ in entries(world)] == ["kept"]
+        assert [state for state, _ in entries(world)] == ["stored"]
         assert await world.submits() == 1
 
 
@@ -85,7 +85,7 @@ async def test_a_submit_that_is_not_answered_in_time_stands_in_the_ledger_as_one
         await gone(await submitting(world, 2.0))
         assert entries(world) == [("ambiguous", True)]
         assert await truly(await other.answer(REPORT, MONDAY), world)
-        assert [state for state, _ in entries(world)] == ["lost", "kept"]
+        assert [state for state, _ in entries(world)] == ["lost", "stored"]
 
 
 @pytest.mark.parametrize(

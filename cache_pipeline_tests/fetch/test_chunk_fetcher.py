@@ -64,7 +64,9 @@ async def test_a_day_waits_for_the_hours_of_it_that_are_under_way_and_asks_for_t
         await asyncio.gather(first, day, inside)
         passing.cancel()
         with world.service.ledger._pool.connection() as connection:
-            rows = connection.execute("SELECT lower(span), upper(span) FROM cache_pipeline_state.upstream_query")
+            rows = connection.execute(
+                "SELECT lower(interval), upper(interval) FROM cache_pipeline_state.upstream_query"
+            )
             sent = [Interval(start, end) for start, end in rows.fetchall()]
         assert IntervalSet(sent) == IntervalSet([MONDAY])
         assert sum((each.length for each in sent), timedelta(0)) == MONDAY.length
@@ -119,7 +121,7 @@ async def test_a_job_that_somebody_left_and_that_would_be_cut_keeps_nobody_from_
         with service.ledger._pool.connection() as connection:
             # It has become known where the vendor cuts.
             connection.execute(
-                "UPDATE cache_pipeline_state.answer_length SET longest_whole = 99, least_cut = 100, cut_at = %s",
+                "UPDATE cache_pipeline_state.truncation_stats SET longest_complete = 99, shortest_truncated = 100, truncated_at = %s",
                 [world.clock()],
             )
         wanted = LedgerRequest(series, friday, Lane.scheduled, world.clock(), friday.end)
@@ -131,7 +133,7 @@ async def test_a_job_that_somebody_left_and_that_would_be_cut_keeps_nobody_from_
             before = connection.execute("SELECT max(id) FROM cache_pipeline_state.upstream_query").fetchone()
             answer = await asyncio.wait_for(service.answer(REPORT, friday), 60)
             rows = connection.execute(
-                "SELECT lower(span), upper(span) FROM cache_pipeline_state.upstream_query WHERE id > %s", before
+                "SELECT lower(interval), upper(interval) FROM cache_pipeline_state.upstream_query WHERE id > %s", before
             ).fetchall()
         assert sorted(json.loads(answer.body)["rows"]) == await world.truth(REPORT, friday)
         missing = Interval(friday.start + timedelta(hours=16), friday.end)

@@ -82,7 +82,9 @@ async def restarted(world: World, interval: Interval = MONDAY) -> list[Any]:
 def spans(world: World) -> list[Interval]:
     """Every query that was ever sent."""
     with world.service.ledger._pool.connection() as connection:
-        rows = connection.execute("SELECT lower(span), upper(span) FROM cache_pipeline_state.upstream_query").fetchall()
+        rows = connection.execute(
+            "SELECT lower(interval), upper(interval) FROM cache_pipeline_state.upstream_query"
+        ).fetchall()
     return [Interval(start, end) for start, end in rows]
 
 
@@ -117,7 +119,7 @@ async def test_killed_at_any_step_the_query_is_not_sent_again_and_all_rows_are_k
         assert await restarted(world) == await world.truth(REPORT, MONDAY)
         assert await world.submits() == (2 if step == "sent" else 1)
         await assert_kept_once(world, MONDAY)
-        assert [state for state, _ in entries(world)] == (["lost"] if step in ("intended", "sent") else []) + ["kept"]
+        assert [state for state, _ in entries(world)] == (["lost"] if step in ("intended", "sent") else []) + ["stored"]
 
 
 async def test_killed_among_the_parts_of_a_cut_answer_what_was_asked_is_read_again_by_its_handle(

@@ -83,7 +83,7 @@ def test_names_and_values_are_kept_as_they_are_or_refused(database, dimension, m
     values = [value for value in values if value is None or "\x00" not in value]
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS history.queue_hour")
-        connection.execute("TRUNCATE cache_pipeline_state.coverage, cache_pipeline_state.fetched")
+        connection.execute("TRUNCATE cache_pipeline_state.coverage, cache_pipeline_state.fetch_time")
         before = connection.execute(TABLES).fetchall()
         columns = report_columns(report)
         migrate(database, [(report, columns)])

@@ -39,7 +39,7 @@ class NewJob:
         report: name of the declaration.
         request: the query in canonical form, for the worker to ask.
         lane: who asks.
-        asked_by: id of the API key.
+        requested_by: id of the API key.
         context: correlation id and trace of the request.
     """
 
@@ -48,7 +48,7 @@ class NewJob:
     report: str
     request: dict[str, Any]
     lane: Lane
-    asked_by: str
+    requested_by: str
     context: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -58,7 +58,7 @@ class ApiJob:
 
     Attributes:
         id: random, so that it cannot be guessed.
-        tenant, report, request, lane, asked_by: as it was put on the queue.
+        tenant, report, request, lane, requested_by: as it was put on the queue.
         state: where it stands.
         percent: 0 to 100.
         chunks_done, chunks_total: upstream queries; the total is None until it is known.
@@ -73,7 +73,7 @@ class ApiJob:
     report: str
     request: dict[str, Any]
     lane: Lane
-    asked_by: tuple[str, ...]
+    requested_by: tuple[str, ...]
     state: JobState
     created_at: datetime
     started_at: datetime | None

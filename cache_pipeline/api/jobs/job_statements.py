@@ -1,14 +1,14 @@
 """The statements on job rows. Each is whole in itself, so that no job is ever half changed."""
 # ruff: noqa: S608 - what is put together is names of columns and conditions, all from here
 
-COLUMNS = """id, tenant, report, request, lane, asked_by, state, created_at, started_at, finished_at, attempts, owner,
+COLUMNS = """id, tenant, report, request, lane, requested_by, state, created_at, started_at, finished_at, attempts, owner,
     percent, chunks_done, chunks_total, problem, context"""
 
 PUT = f"""
-    INSERT INTO cache_pipeline_state.job AS j (id, key, tenant, report, request, lane, asked_by, context)
-    VALUES (%(id)s, %(key)s, %(tenant)s, %(report)s, %(request)s, %(lane)s, ARRAY[%(asked_by)s], %(context)s)
+    INSERT INTO cache_pipeline_state.job AS j (id, key, tenant, report, request, lane, requested_by, context)
+    VALUES (%(id)s, %(key)s, %(tenant)s, %(report)s, %(request)s, %(lane)s, ARRAY[%(requested_by)s], %(context)s)
     ON CONFLICT (key) WHERE state IN ('queued', 'running') DO UPDATE SET
-        asked_by = array_remove(j.asked_by, %(asked_by)s) || ARRAY[%(asked_by)s],
+        requested_by = array_remove(j.requested_by, %(requested_by)s) || ARRAY[%(requested_by)s],
         -- Whoever waits in front of a screen pulls the job forward for all.
         lane = CASE WHEN array_position(%(lanes)s::text[], excluded.lane) < array_position(%(lanes)s::text[], j.lane)
                     THEN excluded.lane ELSE j.lane END
@@ -73,9 +73,9 @@ GIVE_BACK = f"""
 """
 
 CANCEL = f"""
-    UPDATE cache_pipeline_state.job SET asked_by = array_remove(asked_by, %(by)s),
-        state = CASE WHEN asked_by <@ ARRAY[%(by)s] THEN 'cancelled' ELSE state END,
-        finished_at = CASE WHEN asked_by <@ ARRAY[%(by)s] THEN now() END
+    UPDATE cache_pipeline_state.job SET requested_by = array_remove(requested_by, %(by)s),
+        state = CASE WHEN requested_by <@ ARRAY[%(by)s] THEN 'cancelled' ELSE state END,
+        finished_at = CASE WHEN requested_by <@ ARRAY[%(by)s] THEN now() END
     WHERE id = %(id)s AND tenant = %(tenant)s AND state IN ('queued', 'running') RETURNING {COLUMNS}
 """
 
@@ -103,7 +103,7 @@ PARK = """
 FORGET = "DELETE FROM cache_pipeline_state.job WHERE finished_at < now() - %(kept)s::interval RETURNING id"
 
 PARK_MESSAGE = """
-    INSERT INTO cache_pipeline_state.parked_message (body, reason) VALUES (%(body)s, %(reason)s) RETURNING id
+    INSERT INTO cache_pipeline_state.dead_letter (body, reason) VALUES (%(body)s, %(reason)s) RETURNING id
 """
 
 COUNTS = "SELECT state, count(*) AS jobs FROM cache_pipeline_state.job GROUP BY state"

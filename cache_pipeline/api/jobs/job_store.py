@@ -78,7 +78,7 @@ class JobTiming:
 def _job(row: Mapping[str, Any]) -> ApiJob:
     values: dict[str, Any] = dict(row)
     values["lane"], values["state"] = Lane(row["lane"]), JobState(row["state"])
-    values["asked_by"] = tuple(row["asked_by"])
+    values["requested_by"] = tuple(row["requested_by"])
     return ApiJob(**values)
 
 
@@ -110,7 +110,7 @@ class JobStore:
             "request": Jsonb(new.request),
             "lane": new.lane,
             "lanes": list(Lane),
-            "asked_by": new.asked_by,
+            "requested_by": new.requested_by,
             "context": Jsonb(new.context),
         }
         (row,) = await self._all(job_sql.PUT, values)
@@ -171,9 +171,9 @@ class JobStore:
         """Queue a job again; ``uncounted`` where its attempt was none, for the worker was asked to end."""
         await self._all(job_sql.GIVE_BACK, {**_fence(job), "after": after, "uncounted": int(uncounted)})
 
-    async def cancel(self, job_id: UUID, tenant: str, asked_by: str) -> ApiJob | None:
+    async def cancel(self, job_id: UUID, tenant: str, requested_by: str) -> ApiJob | None:
         """Take one asker off a job; the job itself is cancelled when nobody else asks for it."""
-        row = await self._one(job_sql.CANCEL, {"id": job_id, "tenant": tenant, "by": asked_by})
+        row = await self._one(job_sql.CANCEL, {"id": job_id, "tenant": tenant, "by": requested_by})
         return _job(row) if row else await self.get(job_id, tenant)
 
     async def ahead(self, job: ApiJob) -> int:

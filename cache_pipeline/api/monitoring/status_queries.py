@@ -14,14 +14,14 @@ from cache_pipeline.query.series import Series
 _LATELY = timedelta(hours=1)
 
 _HELD = """
-    SELECT c.series, c.watermark, lower(c.complete) AS complete_from, upper(c.complete) AS complete_through,
-           (SELECT min(f.fetched_at) FROM cache_pipeline_state.fetched AS f
-            WHERE f.series = c.series AND f.covers && c.provisional) AS provisional_fetched_at
+    SELECT c.series, c.watermark, lower(c.final) AS complete_from, upper(c.final) AS complete_through,
+           (SELECT min(f.fetched_at) FROM cache_pipeline_state.fetch_time AS f
+            WHERE f.series = c.series AND f.intervals && c.provisional) AS provisional_fetched_at
     FROM cache_pipeline_state.coverage AS c WHERE c.series = ANY(%(series)s)
 """
 
 _VERDICTS = """
-    SELECT series, verdict, count(*) AS answers FROM cache_pipeline_state.chunk
+    SELECT series, verdict, count(*) AS answers FROM cache_pipeline_state.chunk_result
     WHERE series = ANY(%(series)s) AND fetched_at > %(since)s GROUP BY series, verdict
 """
 
@@ -31,8 +31,8 @@ _TROUBLE = """
             FROM cache_pipeline_state.job WHERE state = 'queued' AND not_before <= now())::float8 AS oldest,
            (SELECT count(*) FROM cache_pipeline_state.job
             WHERE state = 'failed' AND problem->>'type' LIKE '%%:given-up') AS parked_jobs,
-           (SELECT count(*) FROM cache_pipeline_state.parked_message
-            WHERE parked_at > now() - interval '1 day') AS parked_messages
+           (SELECT count(*) FROM cache_pipeline_state.dead_letter
+            WHERE dead_lettered_at > now() - interval '1 day') AS parked_messages
 """
 
 _FAILED = """

@@ -26,20 +26,20 @@ _NEWER = SQL(
     """
     SELECT {bounds}::text FROM (
         SELECT coalesce(range_agg(part), '{{}}') AS newer
-        FROM cache_pipeline_state.fetched AS f, unnest(f.covers * {covers}) AS part
-        WHERE f.series = {series} AND f.fetched_at > {at} AND f.covers && {covers}
+        FROM cache_pipeline_state.fetch_time AS f, unnest(f.intervals * {covers}) AS part
+        WHERE f.series = {series} AND f.fetched_at > {at} AND f.intervals && {covers}
     ) AS held
     """
 )
 _NOTE = (
     SQL(
-        "UPDATE cache_pipeline_state.fetched SET covers = covers - {covers} WHERE series = {series} AND covers && {covers}"
+        "UPDATE cache_pipeline_state.fetch_time SET intervals = intervals - {covers} WHERE series = {series} AND intervals && {covers}"
     ),
-    SQL("DELETE FROM cache_pipeline_state.fetched WHERE series = {series} AND isempty(covers)"),
+    SQL("DELETE FROM cache_pipeline_state.fetch_time WHERE series = {series} AND isempty(intervals)"),
     SQL(
         """
-        INSERT INTO cache_pipeline_state.fetched AS f (series, fetched_at, covers) VALUES ({series}, {at}, {covers})
-        ON CONFLICT (series, fetched_at) DO UPDATE SET covers = f.covers + excluded.covers
+        INSERT INTO cache_pipeline_state.fetch_time AS f (series, fetched_at, intervals) VALUES ({series}, {at}, {covers})
+        ON CONFLICT (series, fetched_at) DO UPDATE SET intervals = f.intervals + excluded.intervals
         """
     ),
 )
@@ -66,12 +66,12 @@ def fetch_time_column(around: Interval | None) -> Composable:
     return SQL(
         """
         (SELECT coalesce(json_agg(json_build_array({at}, {covers}) ORDER BY f.fetched_at), '[]')
-         FROM cache_pipeline_state.fetched AS f
-         WHERE f.series = c.series AND (f.covers && c.provisional OR f.covers && {around}))::text
+         FROM cache_pipeline_state.fetch_time AS f
+         WHERE f.series = c.series AND (f.intervals && c.provisional OR f.intervals && {around}))::text
         """
     ).format(
         at=instant_as_text(Identifier("f", "fetched_at")),
-        covers=bounds_as_json(Identifier("f", "covers")),
+        covers=bounds_as_json(Identifier("f", "intervals")),
         around=multirange([around] if around else []),
     )
 

@@ -79,13 +79,13 @@ _COVERAGE = SQL(
 _COVER = SQL(
     """
     INSERT INTO cache_pipeline_state.coverage AS c
-        (series, report, tenant, meaning, complete, provisional, watermark)
-    VALUES ({series}, {report}, {tenant}, {meaning}::jsonb,
+        (series, report, tenant, definition, final, provisional, watermark)
+    VALUES ({series}, {report}, {tenant}, {definition}::jsonb,
             {final}, {provisional}, {watermark})
     ON CONFLICT (series) DO UPDATE SET
         report = excluded.report,
-        complete = c.complete - excluded.provisional + excluded.complete,
-        provisional = c.provisional - excluded.complete + excluded.provisional,
+        final = c.final - excluded.provisional + excluded.final,
+        provisional = c.provisional - excluded.final + excluded.provisional,
         watermark = greatest(c.watermark, excluded.watermark)
     """
 )
@@ -193,7 +193,7 @@ class History:
     def coverages(self, series: Sequence[Series], around: Interval | None = None) -> dict[str, Coverage]:
         """The same of several series, by their ids, in one read."""
         query = _COVERAGE.format(
-            complete=bounds_as_json(Identifier("c", "complete")),
+            complete=bounds_as_json(Identifier("c", "final")),
             provisional=bounds_as_json(Identifier("c", "provisional")),
             fetched=fetch_time_column(around),
             series=Literal([each.id for each in series]),
@@ -280,7 +280,7 @@ class History:
                 series=Literal(series.id),
                 report=Literal(series.report.report),
                 tenant=Literal(series.tenant),
-                meaning=Literal(json.dumps(series.meaning)),
+                definition=Literal(json.dumps(series.meaning)),
                 final=multirange(replacement.final),
                 provisional=multirange(replacement.provisional),
                 watermark=Literal(replacement.watermark),
@@ -307,7 +307,7 @@ class History:
     def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
         """Requests and seconds that the latest upstream queries of a series took in the mean; None where none is noted."""
         query = SQL(
-            "SELECT avg(calls)::float8, avg(seconds)::float8 FROM (SELECT calls, seconds FROM cache_pipeline_state.chunk"
+            "SELECT avg(requests)::float8, avg(duration_seconds)::float8 FROM (SELECT requests, duration_seconds FROM cache_pipeline_state.chunk_result"
             " WHERE series = {series} ORDER BY fetched_at DESC, id DESC LIMIT {latest}) AS latest"
         ).format(series=Literal(series.id), latest=Literal(latest))
         with self._transaction() as cursor:

@@ -49,12 +49,12 @@ class LedgerState(StrEnum):
     intent = "intent"
     ambiguous = "ambiguous"
     submitted = "submitted"
-    done = "done"
-    kept = "kept"
+    ready = "ready"
+    stored = "stored"
     answered = "answered"
     superseded = "superseded"
     lost = "lost"
-    gone = "gone"
+    expired = "expired"
     failed = "failed"
     abandoned = "abandoned"
 
@@ -131,15 +131,15 @@ class LedgerRequest:
 
 
 _CLAIM = f"""
-    INSERT INTO {_TABLE} (series, report, span, platform, lane, state, asked_at, owner, lease_until, fence)
-    VALUES (%(series)s, %(report)s, %(span)s, %(platform)s, %(lane)s, 'intent', %(asked_at)s, %(owner)s,
+    INSERT INTO {_TABLE} (series, report, interval, platform, lane, state, requested_at, owner, lease_until, fence)
+    VALUES (%(series)s, %(report)s, %(interval)s, %(platform)s, %(lane)s, 'intent', %(requested_at)s, %(owner)s,
             clock_timestamp() + %(lease)s, 1)
-    ON CONFLICT (series, span) WHERE ended_at IS NULL DO NOTHING
+    ON CONFLICT (series, interval) WHERE ended_at IS NULL DO NOTHING
     RETURNING id, fence
 """  # noqa: S608 - a constant table
 _FIND = f"""
-    SELECT id, asked_at, state, handle, oauth_client, lease_until > clock_timestamp() FROM {_TABLE}
-    WHERE series = %(series)s AND span = %(span)s AND ended_at IS NULL FOR UPDATE
+    SELECT id, requested_at, state, handle, oauth_client, lease_until > clock_timestamp() FROM {_TABLE}
+    WHERE series = %(series)s AND interval = %(interval)s AND ended_at IS NULL FOR UPDATE
 """  # noqa: S608
 _TAKE_OVER = f"""
     UPDATE {_TABLE} SET fence = fence + 1, owner = %(owner)s, lease_until = clock_timestamp() + %(lease)s
@@ -151,7 +151,7 @@ _SUBMITTED = f"""
     WHERE id = %(id)s AND fence = %(fence)s AND ended_at IS NULL
 """  # noqa: S608
 _MARK = f"""
-    UPDATE {_TABLE} SET state = %(state)s, note = coalesce(%(note)s, note), lease_until = clock_timestamp(),
+    UPDATE {_TABLE} SET state = %(state)s, detail = coalesce(%(detail)s, detail), lease_until = clock_timestamp(),
         ended_at = CASE WHEN %(ends)s THEN clock_timestamp() END
     WHERE id = %(id)s AND fence = %(fence)s AND ended_at IS NULL
 """  # noqa: S608
@@ -166,10 +166,10 @@ _RELEASE = f"""
     WHERE q.id = held.id AND q.fence = held.fence AND q.ended_at IS NULL
 """  # noqa: S608
 _OPEN = f"""
-    SELECT lower(span), upper(span), asked_at, lease_until > clock_timestamp() FROM {_TABLE}
-    WHERE series = %(series)s AND span && %(span)s AND ended_at IS NULL
+    SELECT lower(interval), upper(interval), requested_at, lease_until > clock_timestamp() FROM {_TABLE}
+    WHERE series = %(series)s AND interval && %(interval)s AND ended_at IS NULL
       AND (handle IS NOT NULL OR lease_until > clock_timestamp())
-    ORDER BY upper(span) - lower(span) DESC, lower(span)
+    ORDER BY upper(interval) - lower(interval) DESC, lower(interval)
 """  # noqa: S608
 _FORGET = f"""
     DELETE FROM {_TABLE} WHERE lease_until < clock_timestamp() - %(age)s
@@ -185,8 +185,8 @@ LOST_CLAIMS = f"""
 """  # noqa: S608
 #: Within the same: what those rows answer is answered, but for what somebody else is working on.
 CLOSE_KEPT = f"""
-    UPDATE {_TABLE} SET state = 'kept', ended_at = clock_timestamp(), lease_until = clock_timestamp()
-    WHERE series = {{series}} AND ended_at IS NULL AND span <@ {{covered}}
+    UPDATE {_TABLE} SET state = 'stored', ended_at = clock_timestamp(), lease_until = clock_timestamp()
+    WHERE series = {{series}} AND ended_at IS NULL AND interval <@ {{covered}}
       AND (lease_until <= clock_timestamp() OR id = ANY ({{ids}}::bigint[]))
 """  # noqa: S608
 
@@ -196,7 +196,7 @@ _OPEN_BY_STATE = f"""
 """  # noqa: S608
 
 
-def _span(interval: Interval) -> TimestamptzRange:
+def _range(interval: Interval) -> TimestamptzRange:
     return TimestamptzRange(interval.start, interval.end, "[)")
 
 
@@ -257,9 +257,9 @@ class Ledger:
             "series": series.id,
             "report": series.report.report,
             "platform": series.report.platform,
-            "span": _span(wanted.interval),
+            "interval": _range(wanted.interval),
             "lane": wanted.lane,
-            "asked_at": wanted.asked_at,
+            "requested_at": wanted.asked_at,
             "owner": self.owner,
             "lease": self.lease,
         }
@@ -317,7 +317,7 @@ class Ledger:
         An answer that came with the submit can only be asked for again, so its entry ends.
         """
         with self._connection() as connection:
-            self._mark(connection, claim, LedgerState.done if claim.handle else LedgerState.answered, None)
+            self._mark(connection, claim, LedgerState.ready if claim.handle else LedgerState.answered, None)
 
     def ambiguous(self, claim: LedgerClaim, note: str) -> None:
         """Note that nobody can say whether the vendor took the query; the entry stays to be seen until it is asked again."""
@@ -330,8 +330,8 @@ class Ledger:
             self._mark(connection, claim, state, note)
 
     def _mark(self, connection: Connection[TupleRow], claim: LedgerClaim, state: LedgerState, note: str | None) -> None:
-        ends = state not in (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.done)
-        values = {"id": claim.id, "fence": claim.fence, "state": state, "note": note, "ends": ends}
+        ends = state not in (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.ready)
+        values = {"id": claim.id, "fence": claim.fence, "state": state, "detail": note, "ends": ends}
         connection.execute(_MARK, values)
 
     def renew(self, claims: Iterable[LedgerClaim]) -> None:
@@ -351,7 +351,7 @@ class Ledger:
 
     def open_jobs(self, series: Series, interval: Interval) -> list[OpenJob]:
         """Jobs on an interval that the vendor holds, or is just being given, the longest first."""
-        values = {"series": series.id, "span": _span(interval)}
+        values = {"series": series.id, "interval": _range(interval)}
         with self._connection() as connection:
             rows = connection.execute(_OPEN, values).fetchall()
         return [OpenJob(Interval(start, end), asked_at, alive) for start, end, asked_at, alive in rows]

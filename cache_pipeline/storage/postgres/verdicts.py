@@ -20,8 +20,8 @@ _INSTANT = pa.timestamp("us", tz="UTC")
 def read_truncation_stats(cursor: Any, series: Series, now: datetime, *, lock: bool = False) -> TruncationStats:
     """What is known of the lengths of a series' answers."""
     query = SQL(
-        "SELECT longest_whole, CASE WHEN cut_at > {since} THEN least_cut END"
-        " FROM cache_pipeline_state.answer_length WHERE series = {series} {lock}"
+        "SELECT longest_complete, CASE WHEN truncated_at > {since} THEN shortest_truncated END"
+        " FROM cache_pipeline_state.truncation_stats WHERE series = {series} {lock}"
     ).format(since=Literal(now - _CUT_REMEMBERED), series=Literal(series.id), lock=SQL("FOR UPDATE" if lock else ""))
     cursor.execute(query.as_string())
     row = cursor.fetchone()
@@ -49,8 +49,9 @@ def record_chunks(cursor: Any, series: Series, chunks: Sequence[ChunkResult], no
         }
     )
     cursor.executemany(
-        "INSERT INTO cache_pipeline_state.chunk (series, interval, expected, source, got, verdict, calls, seconds,"
-        " watermark, fetched_at, length, parts)"
+        "INSERT INTO cache_pipeline_state.chunk_result (series, interval, expected_rows, expectation_source,"
+        " final_rows, verdict, requests, duration_seconds,"
+        " watermark, fetched_at, total_rows, parts)"
         " VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         table,
     )
@@ -59,7 +60,7 @@ def record_chunks(cursor: Any, series: Series, chunks: Sequence[ChunkResult], no
 
 def _learn(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
     first = SQL(
-        "INSERT INTO cache_pipeline_state.answer_length (series, longest_whole) VALUES ({}, -1) ON CONFLICT DO NOTHING"
+        "INSERT INTO cache_pipeline_state.truncation_stats (series, longest_complete) VALUES ({}, -1) ON CONFLICT DO NOTHING"
     )
     cursor.execute(first.format(Literal(series.id)).as_string())
     before = read_truncation_stats(cursor, series, now, lock=True)
@@ -69,8 +70,8 @@ def _learn(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: date
     if after == before and not is_cut:
         return
     update = SQL(
-        "UPDATE cache_pipeline_state.answer_length SET longest_whole = {whole}, least_cut = {cut},"
-        " cut_at = CASE WHEN {met} THEN {now} ELSE cut_at END WHERE series = {series}"
+        "UPDATE cache_pipeline_state.truncation_stats SET longest_complete = {whole}, shortest_truncated = {cut},"
+        " truncated_at = CASE WHEN {met} THEN {now} ELSE truncated_at END WHERE series = {series}"
     ).format(
         whole=Literal(after.longest_complete),
         cut=Literal(after.shortest_truncated),

@@ -112,7 +112,7 @@ async def test_a_message_that_is_no_job_is_parked_and_stops_nothing(open_api, po
         api.start_worker()
         assert (await api.ended(location))["state"] == "done"
         async with api.gateway.jobs._pool.connection() as connection:
-            rows = await (await connection.execute("SELECT body FROM cache_pipeline_state.parked_message")).fetchall()
+            rows = await (await connection.execute("SELECT body FROM cache_pipeline_state.dead_letter")).fetchall()
         assert [bytes(row["body"]) for row in rows] == [b"not a job"]
 
 
@@ -200,7 +200,7 @@ async def given_up(api):
 
 
 async def is_submitted(api):
-    return any(api.gateway.service.ledger.open_by_state().get(state) for state in ("submitted", "done"))
+    return any(api.gateway.service.ledger.open_by_state().get(state) for state in ("submitted", "ready"))
 
 
 async def test_what_nobody_waits_for_any_more_is_given_up_at_the_vendor(open_api):

@@ -239,7 +239,9 @@ def test_a_hostile_meaning_is_kept_as_text(history: History, history_url: str):
     history.replace(replacement(hours(0, 1), series=hostile))
     assert read(history, series=hostile).num_rows == 2
     with psycopg.connect(history_url) as connection:
-        [[meaning, tenant]] = connection.execute("SELECT meaning, tenant FROM cache_pipeline_state.coverage").fetchall()
+        [[meaning, tenant]] = connection.execute(
+            "SELECT definition, tenant FROM cache_pipeline_state.coverage"
+        ).fetchall()
     assert (meaning, tenant) == (hostile.meaning, "o'tenant")
 
 
@@ -300,8 +302,8 @@ def test_every_judged_answer_is_noted(history: History, history_url: str):
     )
     with psycopg.connect(history_url) as connection:
         rows = connection.execute(
-            "SELECT series, lower(interval), upper(interval), expected, source, got, verdict, calls, seconds, watermark,"
-            " fetched_at, length, parts FROM cache_pipeline_state.chunk ORDER BY id"
+            "SELECT series, lower(interval), upper(interval), expected_rows, expectation_source, final_rows, verdict,"
+            " requests, duration_seconds, watermark, fetched_at, total_rows, parts FROM cache_pipeline_state.chunk_result ORDER BY id"
         ).fetchall()
     first = (SERIES.id, DAY, DAY + 6 * HOUR, 12.5, "history", 12, "complete", 3, 1.25, DAY + 6 * HOUR, NOW, 14, 2)
     assert rows == [first, (*first[:4], "declaration", 12, "truncated", *first[7:])]

@@ -118,7 +118,7 @@ def test_rows_and_the_end_of_their_entries_are_one_transaction(ledger: Ledger, h
     claims = tuple(submitted(ledger, wanted(each)) for each in (DAY, hours(0, 12), hours(12, 24)))
     beyond = submitted(ledger, wanted(hours(12, 36)))
     history.replace(replacement(DAY, claims=claims))
-    assert states(history_url) == ["kept", "kept", "kept", "submitted"]
+    assert states(history_url) == ["stored", "stored", "stored", "submitted"]
     with pytest.raises(LeaseLost):
         history.replace(replacement(DAY, claims=claims))
     assert [job.interval for job in ledger.open_jobs(SERIES, hours(0, 48))] == [beyond.interval]
@@ -131,7 +131,7 @@ def test_rows_that_are_kept_later_by_another_process_close_what_was_let_go_and_n
     ledger.done(submitted(ledger, wanted(hours(0, 12))))
     submitted(ledger, wanted(hours(12, 24)))
     history.replace(replacement(DAY))
-    assert states(history_url) == ["kept", "submitted"]
+    assert states(history_url) == ["stored", "submitted"]
 
 
 def test_an_ambiguous_submit_stays_to_be_seen_and_the_next_who_asks_may_submit(ledger: Ledger, history_url: str):

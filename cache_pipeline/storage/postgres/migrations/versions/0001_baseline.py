@@ -26,13 +26,13 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop every table that `upgrade` creates."""
     for table in (
-        "parked_message",
+        "dead_letter",
         "api_key",
         "job",
         "upstream_query",
-        "answer_length",
-        "chunk",
-        "fetched",
+        "truncation_stats",
+        "chunk_result",
+        "fetch_time",
         "coverage",
     ):
         op.drop_table(table, schema=_SCHEMA)
@@ -46,18 +46,18 @@ def _create_coverage_tables() -> None:
         sa.Column("series", sa.Text, primary_key=True),
         sa.Column("report", sa.Text, nullable=False),
         sa.Column("tenant", sa.Text, nullable=False),
-        sa.Column("meaning", postgresql.JSONB, nullable=False),
-        sa.Column("complete", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
+        sa.Column("definition", postgresql.JSONB, nullable=False, comment="the canonical query without its interval"),
+        sa.Column("final", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
         sa.Column("provisional", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
         sa.Column("watermark", _INSTANT),
         schema=_SCHEMA,
     )
     op.create_table(
-        "fetched",
+        "fetch_time",
         sa.Column("series", sa.Text, primary_key=True),
         sa.Column("fetched_at", _INSTANT, primary_key=True),
-        sa.Column("covers", postgresql.TSTZMULTIRANGE, nullable=False),
-        sa.Index("fetched_covers", "covers", postgresql_using="gist"),
+        sa.Column("intervals", postgresql.TSTZMULTIRANGE, nullable=False),
+        sa.Index("fetch_time_intervals", "intervals", postgresql_using="gist"),
         schema=_SCHEMA,
     )
 
@@ -65,29 +65,31 @@ def _create_coverage_tables() -> None:
 def _create_chunk_tables() -> None:
     """Create the tables of completeness results and of what they say about a vendor's row limit."""
     op.create_table(
-        "chunk",
+        "chunk_result",
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
         sa.Column("series", sa.Text, nullable=False),
         sa.Column("interval", postgresql.TSTZRANGE, nullable=False),
-        sa.Column("expected", sa.Double, nullable=False),
-        sa.Column("source", sa.Text, nullable=False),
-        sa.Column("got", sa.BigInteger, nullable=False),
+        sa.Column("expected_rows", sa.Double, nullable=False),
+        sa.Column("expectation_source", sa.Text, nullable=False),
+        sa.Column("final_rows", sa.BigInteger, nullable=False, comment="rows in buckets before the watermark"),
         sa.Column("verdict", sa.Text, nullable=False),
-        sa.Column("calls", sa.Integer, nullable=False),
-        sa.Column("seconds", sa.Double, nullable=False),
+        sa.Column("requests", sa.Integer, nullable=False),
+        sa.Column("duration_seconds", sa.Double, nullable=False),
         sa.Column("watermark", _INSTANT, nullable=False),
         sa.Column("fetched_at", _INSTANT, nullable=False),
-        sa.Column("length", sa.BigInteger, nullable=False, server_default="0"),
-        sa.Column("parts", sa.Integer, nullable=False, server_default="0"),
-        sa.Index("chunk_series_fetched_at", "series", "fetched_at"),
+        sa.Column("total_rows", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("parts", sa.Integer, nullable=False, server_default="0", comment="0 if the interval was not split"),
+        sa.Index("chunk_result_series_fetched_at", "series", "fetched_at"),
         schema=_SCHEMA,
     )
     op.create_table(
-        "answer_length",
+        "truncation_stats",
         sa.Column("series", sa.Text, primary_key=True),
-        sa.Column("longest_whole", sa.BigInteger, nullable=False, comment="final rows of the longest one found whole"),
-        sa.Column("least_cut", sa.BigInteger, comment="rows of the shortest one that proved to be cut off"),
-        sa.Column("cut_at", _INSTANT),
+        sa.Column(
+            "longest_complete", sa.BigInteger, nullable=False, comment="final rows of the longest complete answer"
+        ),
+        sa.Column("shortest_truncated", sa.BigInteger, comment="rows of the shortest truncated answer"),
+        sa.Column("truncated_at", _INSTANT),
         schema=_SCHEMA,
     )
 
@@ -99,23 +101,26 @@ def _create_ledger() -> None:
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
         sa.Column("series", sa.Text, nullable=False),
         sa.Column("report", sa.Text, nullable=False),
-        sa.Column("span", postgresql.TSTZRANGE, nullable=False),
+        sa.Column("interval", postgresql.TSTZRANGE, nullable=False),
         sa.Column("platform", sa.Text, nullable=False),
         sa.Column("lane", sa.Text, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("oauth_client", sa.Text),
-        sa.Column("handle", sa.Text, comment="the vendor's own name of the job"),
-        sa.Column("asked_at", _INSTANT, nullable=False, comment="the figures are of then"),
+        sa.Column("handle", sa.Text, comment="the vendor's job id"),
+        sa.Column("requested_at", _INSTANT, nullable=False, comment="the time that the figures reflect"),
         sa.Column("submitted_at", _INSTANT),
-        sa.Column("owner", sa.Text, nullable=False, comment="process and machine, for whoever looks"),
+        sa.Column("owner", sa.Text, nullable=False, comment="host and process id, for the operator"),
         sa.Column("lease_until", _INSTANT, nullable=False),
-        sa.Column("fence", sa.BigInteger, nullable=False, comment="grows with every owner"),
+        sa.Column("fence", sa.BigInteger, nullable=False, comment="fencing token: increases with every owner"),
         sa.Column("ended_at", _INSTANT),
-        sa.Column("note", sa.Text),
+        sa.Column("detail", sa.Text),
         sa.CheckConstraint(
-            "(ended_at IS NULL) = (state IN ('intent', 'ambiguous', 'submitted', 'done'))", name="state_and_end_agree"
+            "(ended_at IS NULL) = (state IN ('intent', 'ambiguous', 'submitted', 'ready'))",
+            name="upstream_query_state_matches_end",
         ),
-        sa.Index("upstream_query_open", "series", "span", unique=True, postgresql_where=sa.text("ended_at IS NULL")),
+        sa.Index(
+            "upstream_query_open", "series", "interval", unique=True, postgresql_where=sa.text("ended_at IS NULL")
+        ),
         sa.Index("upstream_query_lease_until", "lease_until"),
         schema=_SCHEMA,
     )
@@ -127,12 +132,12 @@ def _create_api_tables() -> None:
     op.create_table(
         "job",
         sa.Column("id", sa.Uuid, primary_key=True),
-        sa.Column("key", sa.Text, nullable=False, comment="the query's meaning; one open job at most has it"),
+        sa.Column("key", sa.Text, nullable=False, comment="key of the canonical query; at most one open job per key"),
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("report", sa.Text, nullable=False),
         sa.Column("request", postgresql.JSONB, nullable=False),
         sa.Column("lane", sa.Text, nullable=False),
-        sa.Column("asked_by", postgresql.ARRAY(sa.Text), nullable=False),
+        sa.Column("requested_by", postgresql.ARRAY(sa.Text), nullable=False, comment="ids of API keys"),
         sa.Column("state", sa.Text, nullable=False, server_default="queued"),
         sa.Column("created_at", _INSTANT, nullable=False, server_default=_NOW),
         sa.Column("published_at", _INSTANT, nullable=False, server_default=_NOW),
@@ -158,7 +163,7 @@ def _create_api_tables() -> None:
         "api_key",
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("name", sa.Text, nullable=False),
-        sa.Column("hash", sa.LargeBinary, nullable=False, comment="SHA-256 of the secret part, which is not kept"),
+        sa.Column("hash", sa.LargeBinary, nullable=False, comment="SHA-256 of the secret part, which is not stored"),
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("reports", postgresql.ARRAY(sa.Text), comment="NULL for all"),
         sa.Column("lane", sa.Text, nullable=False),
@@ -169,9 +174,9 @@ def _create_api_tables() -> None:
         schema=_SCHEMA,
     )
     op.create_table(
-        "parked_message",
+        "dead_letter",
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
-        sa.Column("parked_at", _INSTANT, nullable=False, server_default=_NOW),
+        sa.Column("dead_lettered_at", _INSTANT, nullable=False, server_default=_NOW),
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         schema=_SCHEMA,
