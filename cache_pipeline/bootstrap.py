@@ -29,7 +29,7 @@ from cache_pipeline.storage.postgres.schemas import HistoryRefused, HistoryUnava
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.redis.hot import HotTier
 from cache_pipeline.storage.redis.single_flight import SingleFlight
-from cache_pipeline.upstream.client import upstream_client, upstream_quota
+from cache_pipeline.upstream.client import create_upstream_client, create_upstream_quota
 from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.discovery import DiscoverAddresses
 from cache_pipeline.upstream.http import httpx
@@ -127,7 +127,7 @@ def _base_url(platform: str, account: VendorAccount) -> str:
 def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabilities) -> UpstreamConfig:
     base_url = _base_url(platform, account)
     issuer = (
-        Issuer(url=str(account.issuer), tenant_id=account.tenant_id, plain_http=account.plain_http)
+        Issuer(url=str(account.issuer), tenant_id=account.tenant_id, allow_insecure_http=account.plain_http)
         if account.issuer and account.base_url is None
         else None
     )
@@ -169,7 +169,7 @@ class VendorConnection:
     def door(self, redis: Redis, retries: RetryPolicy | None = None) -> httpx.AsyncClient:
         """A client of the vendor, to be closed by whoever uses it; by default as patient as ever."""
         config = self.config if retries is None else self.config.model_copy(update={"retries": retries})
-        return upstream_client(config, redis, login_request=self.login_request, discover=self.discover)
+        return create_upstream_client(config, redis, login_request=self.login_request, discover=self.discover)
 
 
 def connect_vendor(settings: Settings, name: str) -> VendorConnection:
@@ -195,7 +195,7 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[Quot
             name: _upstream_config(name, account, ADAPTERS[name].capabilities)
             for name, account in settings.accounts().items()
         }
-        yield {name: (config.policy, upstream_quota(config, redis)) for name, config in configs.items()}
+        yield {name: (config.policy, create_upstream_quota(config, redis)) for name, config in configs.items()}
 
 
 async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> QuotaHeadroom | None:
@@ -247,7 +247,7 @@ async def open_service(
                 PollPolicy(account.poll_policy),
                 DurationStore(redis, name),
                 GuideSchedule(),
-                deadline=account.job_deadline_seconds,
+                deadline_seconds=account.job_deadline_seconds,
             )
         yield ReportService(
             platforms=platforms,

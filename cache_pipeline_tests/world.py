@@ -89,7 +89,7 @@ class OpenWorld(Protocol):
 @pytest.fixture
 def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenWorld:
     """Opens the engine with short jobs and an ample quota."""
-    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first=0.01, cap=0.05))
+    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
     for name in ("CACHE_PIPELINE_GENESYS__BASE_URL", "CACHE_PIPELINE_REPORTDATA__BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 

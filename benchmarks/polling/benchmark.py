@@ -117,8 +117,8 @@ async def _ours(case: _Case, jobs: Sequence[WaitedFor], redis_url: str) -> list[
         found: list[Waited] = []
         for job in jobs:
             vendor, began = _Vendor(job, case.tells_percent), now
-            await pacing.finished(
-                job.kind, lambda vendor=vendor, began=began: vendor.status(now - began), deadline=3600
+            await pacing.wait_until_done(
+                job.kind, lambda vendor=vendor, began=began: vendor.status(now - began), deadline_seconds=3600
             )
             found.append(Waited(job, vendor.polls, now - began - job.seconds))
     return found

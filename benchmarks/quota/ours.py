@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import redis.asyncio
 
 from benchmarks.quota.setup import Send, Setup
-from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import QuotaPolicy
@@ -29,7 +29,7 @@ async def ours(setup: Setup, wire: httpx.AsyncBaseTransport) -> AsyncGenerator[S
     )
     async with (
         redis.asyncio.Redis.from_url(setup.redis_url.get_secret_value()) as shared,
-        upstream_client(config, shared, inner=wire) as client,
+        create_upstream_client(config, shared, transport=wire) as client,
     ):
 
         async def send(_: int) -> None:

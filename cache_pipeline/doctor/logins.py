@@ -25,7 +25,7 @@ from cache_pipeline.upstream.oauth import Login
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter
 
 #: Somebody waits: a login that does not answer at once is told of, not repeated.
-_ONCE = RetryPolicy(attempts=1)
+_ONCE = RetryPolicy(max_attempts=1)
 _TIMEOUTS = Timeouts(connect=5.0, read=8.0)
 
 
@@ -39,13 +39,13 @@ async def check_logins(link: VendorConnection) -> list[Finding]:
             return await wire.handle_async_request(request)
 
         async def look(client: OAuthClient) -> list[Finding]:
-            login = Login(client, addresses.login_url, send, _ONCE, form=link.login_request)
+            login = Login(client, addresses.login_url, send, _ONCE, build_request=link.login_request)
             subject = f"login of {client.client_id} ({link.config.platform})"
             try:
                 token = await login()
             except UpstreamError as error:
                 return [_failed(subject, link, error)]
-            return [Finding(subject, Health.ok, f"a token that lives {token.life:,.0f} s")]
+            return [Finding(subject, Health.ok, f"a token that lives {token.lifetime_seconds:,.0f} s")]
 
         config = link.config.model_copy(update={"retries": _ONCE})
         try:

@@ -14,7 +14,7 @@ from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.upstream.client import upstream_quota
+from cache_pipeline.upstream.client import create_upstream_quota
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
 from cache_pipeline.upstream.http import httpx
@@ -25,7 +25,7 @@ from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permis
 
 _REDIS_SECONDS = 5.0
 #: Somebody waits: what does not answer is told of, not repeated.
-_ONCE = RetryPolicy(attempts=1, patience=10.0)
+_ONCE = RetryPolicy(max_attempts=1, rate_limit_timeout_seconds=10.0)
 #: Asked for so as to learn whether it may be asked for.
 _ASKED_FOR = timedelta(minutes=30)
 _PROBED_AGO = timedelta(days=2)
@@ -75,7 +75,7 @@ async def _extraction(link: VendorConnection, redis_url: str) -> Finding:
     subject = f"extraction by {link.config.clients[0].client_id} ({link.config.platform})"
     again = "run it again in half a minute, with no extraction under way"
     async with _redis(redis_url) as redis:
-        standing = await upstream_quota(link.config, redis).snapshot()
+        standing = await create_upstream_quota(link.config, redis).snapshot()
     if any(each.used >= link.config.policy.limit for each in standing):
         return Finding(subject, Health.warning, "not asked: the tenant's one call in 30 s was just made", again)
     try:
@@ -130,7 +130,9 @@ async def check_quota(link: VendorConnection, redis_url: str) -> list[Finding]:
     """
     async with _redis(redis_url) as redis:
         await redis.ping()
-        return [_standing(link.config.platform, each) for each in await upstream_quota(link.config, redis).snapshot()]
+        return [
+            _standing(link.config.platform, each) for each in await create_upstream_quota(link.config, redis).snapshot()
+        ]
 
 
 def _standing(platform: str, client: ClientQuota) -> Finding:

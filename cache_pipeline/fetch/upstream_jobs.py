@@ -269,13 +269,13 @@ class UpstreamJobs:
         resumed = claim.handle is not None
         age = max(0.0, (self.clock() - claim.asked_at).total_seconds()) if resumed else 0.0
         with span("poll", platform=self.platform.name, resumed=resumed):
-            await self.pacing.finished(
+            await self.pacing.wait_until_done(
                 _kind_of(self.report, claim.interval),
                 check,
                 # From its submit, whoever polls: or each process that takes up a job that hangs would begin to wait anew.
-                deadline=max(0.0, self.pacing.deadline - age),
-                age=age,
-                heard=lambda percent: self.on_percent(claim.interval, percent),
+                deadline_seconds=max(0.0, self.pacing.deadline_seconds - age),
+                age_seconds=age,
+                on_progress=lambda percent: self.on_percent(claim.interval, percent),
             )
         return polls
 

@@ -40,17 +40,17 @@ class _QueryStringHider(logging.Filter):
         return hash(type(self))
 
 
-def upstream_quota(config: UpstreamConfig, redis: redis.asyncio.Redis) -> Quota:
+def create_upstream_quota(config: UpstreamConfig, redis: redis.asyncio.Redis) -> Quota:
     """Builds the platform's quota, for a client and for whoever shows its state."""
     return Quota(redis, config.platform, config.weights, config.policy)
 
 
-def upstream_client(
+def create_upstream_client(
     config: UpstreamConfig,
     redis: redis.asyncio.Redis,
     *,
     quota: Quota | None = None,
-    inner: httpx.AsyncBaseTransport | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
     login_request: LoginRequest = client_credentials_login,
     discover: DiscoverAddresses | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -62,7 +62,7 @@ def upstream_client(
         config: Address, OAuth clients, limits and timeouts.
         redis: Where the shared quota and the access tokens live.
         quota: The same quota as elsewhere in this process, if there is one; else one is made.
-        inner: What really sends; by default a pool of at most `config.max_connections` connections with TLS verified.
+        transport: What really sends; by default a pool of at most `config.max_connections` connections with TLS verified.
         login_request: Builds the login request, for vendors with a form of their own.
         discover: Finds out the addresses, for vendors with discovery.
         clock: Seconds that only grow; the age of tokens is measured by it.
@@ -70,7 +70,7 @@ def upstream_client(
     """
     logging.getLogger("httpx").addFilter(_QueryStringHider())
     timeout = httpx.Timeout(**asdict(config.timeouts))
-    wire = inner or httpx.AsyncHTTPTransport(
+    wire = transport or httpx.AsyncHTTPTransport(
         verify=True,
         limits=httpx.Limits(
             max_connections=config.max_connections,
@@ -79,7 +79,7 @@ def upstream_client(
         ),
     )
     agent = f"cache-pipeline/{version('cache-pipeline')}"
-    shared = quota or upstream_quota(config, redis)
+    shared = quota or create_upstream_quota(config, redis)
 
     async def send_uncounted(request: httpx.Request) -> httpx.Response:
         request.headers.setdefault("User-Agent", agent)

@@ -34,18 +34,18 @@ class RetryPolicy:
     """How often, and how long, a request is repeated before the caller hears of it.
 
     Attributes:
-        attempts: Sends of one request while the vendor faults or the connection breaks.
-        first_wait: Seconds before the second attempt; doubled each time, with jitter.
-        max_wait: Cap of that wait in seconds.
-        patience: Seconds a request waits from its first 429 on before it is given up (G18).
-        refused_for: Seconds a client whose login was refused is left out before it is tried again.
+        max_attempts: Sends of one request while the vendor faults or the connection breaks.
+        first_wait_seconds: Seconds before the second attempt; doubled each time, with jitter.
+        max_wait_seconds: Cap of that wait in seconds.
+        rate_limit_timeout_seconds: Seconds a request waits from its first 429 on before it is given up (G18).
+        refused_login_wait_seconds: Seconds a client whose login was refused is left out before it is tried again.
     """
 
-    attempts: int = 5
-    first_wait: float = 0.5
-    max_wait: float = 10.0
-    patience: float = 600.0
-    refused_for: float = 300.0
+    max_attempts: int = 5
+    first_wait_seconds: float = 0.5
+    max_wait_seconds: float = 10.0
+    rate_limit_timeout_seconds: float = 600.0
+    refused_login_wait_seconds: float = 300.0
 
 
 class Issuer(BaseModel):
@@ -54,14 +54,14 @@ class Issuer(BaseModel):
     Attributes:
         url: its address.
         tenant_id: whose API; by default the tenant of the first OAuth client.
-        plain_http: lets it name an address without TLS that is not this machine's.
+        allow_insecure_http: lets it name an address without TLS that is not this machine's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str
     tenant_id: str | None = None
-    plain_http: bool = False
+    allow_insecure_http: bool = False
 
 
 class UpstreamConfig(BaseModel):

@@ -37,13 +37,13 @@ class RetriesExhausted(Exception):
         super().__init__(self.reason)
 
 
-async def with_backoff(
+async def retry_with_backoff(
     send: Callable[[], Awaitable[T]],
     may_repeat: Callable[[BaseException], bool],
     policy: RetryPolicy,
     sleep: Callable[[float], Awaitable[object]],
 ) -> T:
-    """Sends until it succeeds, fails in a way that may not be repeated, or has failed `policy.attempts` times.
+    """Sends until it succeeds, fails in a way that may not be repeated, or has failed `policy.max_attempts` times.
 
     A fault's Retry-After is waited out where it is longer than the backoff, and not waited for at all where it is longer
     than the policy's patience.
@@ -55,7 +55,7 @@ async def with_backoff(
     attempts = 0
 
     def wait(state: RetryCallState) -> float:
-        backoff = min(policy.max_wait, policy.first_wait * 2 ** (state.attempt_number - 1))
+        backoff = min(policy.max_wait_seconds, policy.first_wait_seconds * 2 ** (state.attempt_number - 1))
         error = state.outcome.exception() if state.outcome else None
         told = error.retry_after if isinstance(error, TransientFailure) else None
         return max(backoff * jitter.uniform(0.5, 1.0), told or 0.0)
@@ -64,7 +64,9 @@ async def with_backoff(
         await sleep(seconds)
 
     def repeat(error: BaseException) -> bool:
-        too_long = isinstance(error, TransientFailure) and (error.retry_after or 0.0) > policy.patience
+        too_long = (
+            isinstance(error, TransientFailure) and (error.retry_after or 0.0) > policy.rate_limit_timeout_seconds
+        )
         return may_repeat(error) and not too_long
 
     async def once() -> T:
@@ -73,7 +75,7 @@ async def with_backoff(
         return await send()
 
     retrying = AsyncRetrying(
-        stop=stop_after_attempt(policy.attempts),
+        stop=stop_after_attempt(policy.max_attempts),
         wait=wait,
         retry=retry_if_exception(repeat),
         sleep=pause,

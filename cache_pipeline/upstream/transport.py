@@ -24,7 +24,7 @@ from cache_pipeline.upstream.oauth import TokenSource
 from cache_pipeline.upstream.quota import Grant, Quota
 from cache_pipeline.upstream.rate_headers import read_hints
 from cache_pipeline.upstream.response_body import read_whole_body
-from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, with_backoff
+from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, retry_with_backoff
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
 
     What is sent again, unseen by the caller:
 
-    * a 429, as often as needed within `retries.patience` seconds, when the quota lets it (G18);
+    * a 429, as often as needed within `retries.rate_limit_timeout_seconds` seconds, when the quota lets it (G18);
     * a 401 to a token that should still live: renewed once, sent once more (G23);
     * a 5xx, a timeout or a broken connection, with bounded backoff, if the request may be sent twice. Any other request, a
       submit, is sent again only where it was surely not taken: it never left (no connection), or a 503 says by Retry-After
@@ -114,12 +114,12 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             LoginRefused: No client of the pool, or not the pinned one, can log in.
             ClientUnknown: The pinned client is not configured.
             QuotaUnavailable: Redis is away and the lane is backfill.
-            UpstreamRefused: Still 429 after `retries.patience`.
+            UpstreamRefused: Still 429 after `retries.rate_limit_timeout_seconds`.
         """
         errand = await self._errand(request)
         send = self._send_granted if _origin_of(request.url) == self._origin else self._send_unsigned
         try:
-            return await with_backoff(
+            return await retry_with_backoff(
                 lambda: send(errand), lambda error: _may_repeat(error, errand), self._retries, self._sleep
             )
         except RetriesExhausted as gave_up:
@@ -153,7 +153,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 async with asyncio.timeout(self._patience_left(first_refusal)):
                     grant, token = await self._admit(errand.lane, pinned)
             except TimeoutError:
-                raise _too_patient(errand, self._retries.patience) from None
+                raise _too_patient(errand, self._retries.rate_limit_timeout_seconds) from None
             except LoginRefused:
                 if pinned == errand.pinned:
                     raise
@@ -200,7 +200,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
     async def _admit(self, lane: Lane, pinned: str | None) -> tuple[Grant, str]:
         """Takes a grant whose client has a young token, passing over clients that cannot log in."""
         while True:
-            grant = await self._quota.take(lane, pinned, without=self._cannot_log_in(pinned))
+            grant = await self._quota.acquire(lane, pinned, without=self._cannot_log_in(pinned))
             source = self._tokens[grant.client_id]
             if (token := source.fresh) is not None:
                 return grant, token
@@ -263,7 +263,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
     def _patience_left(self, first_refusal: float | None) -> float | None:
         if first_refusal is None:
             return None
-        return max(0.0, first_refusal + self._retries.patience - self._clock())
+        return max(0.0, first_refusal + self._retries.rate_limit_timeout_seconds - self._clock())
 
 
 def _origin_of(url: httpx.URL) -> tuple[str, str, int | None]:

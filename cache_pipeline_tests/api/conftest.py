@@ -137,7 +137,7 @@ def account(vendor_url: str) -> VendorAccount:
 @pytest.fixture
 def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenApi:
     """Opens an API without a worker, with short upstream jobs and an ample quota."""
-    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first=0.01, cap=0.05))
+    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
 
     @asynccontextmanager
     async def opened(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:

@@ -135,7 +135,7 @@ def test_a_client_that_the_vendor_sends_away_is_warned_of(deployment, doctor):
 async def _refused() -> None:
     async with open_quotas(read_settings()) as quotas:
         _, quota = quotas["genesys"]
-        grant = await quota.take(Lane.interactive)
+        grant = await quota.acquire(Lane.interactive)
         await quota.settle(grant, remaining=None, retry_after=60, rejected=True, status=429)
 
 

@@ -35,7 +35,7 @@ def said(monkeypatch, capsys):
 async def take_one(redis_url):
     async with redis.Redis.from_url(redis_url) as connection:
         quota = Quota(connection, "reportdata", {"example-1": 1, "example-2": 1}, QuotaPolicy(60, 60))
-        grant = await quota.take(Lane.interactive)
+        grant = await quota.acquire(Lane.interactive)
         await quota.settle(grant, remaining=59, retry_after=None, rejected=False)
 
 

@@ -147,7 +147,9 @@ async def test_a_job_that_hangs_is_given_up_and_asked_for_anew_by_whoever_comes_
     open_world: OpenWorld, taken_up: bool
 ):
     async with open_world() as world:
-        pacing = JobPoller(PollPolicy.guide, guide=GuideSchedule(first=0.01, cap=0.05), deadline=0.2)
+        pacing = JobPoller(
+            PollPolicy.guide, guide=GuideSchedule(first_seconds=0.01, max_seconds=0.05), deadline_seconds=0.2
+        )
         world.service = replace(world.service, pacings={"reportdata": pacing})
         await world.faults(hang_jobs=1)
         if taken_up:

@@ -25,7 +25,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
     for name, value in made.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first=0.02, cap=0.15))
+    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first_seconds=0.02, max_seconds=0.15))
     return monkeypatch
 
 

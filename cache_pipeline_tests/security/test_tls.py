@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
-from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.errors import UpstreamUnreachable
 from cache_pipeline.upstream.quota import QuotaPolicy
@@ -59,10 +59,13 @@ async def test_a_vendor_without_a_trusted_certificate_gets_no_secret(tmp_path, r
         login_url=f"{url}/oauth/token",
         clients=(OAuthClient(client_id="one", client_secret=SecretStr("a-secret-9c41")),),
         policy=QuotaPolicy(limit=60, window_seconds=60),
-        retries=RetryPolicy(attempts=1),
+        retries=RetryPolicy(max_attempts=1),
     )
     try:
-        async with redis.asyncio.Redis.from_url(redis_database) as shared, upstream_client(config, shared) as client:
+        async with (
+            redis.asyncio.Redis.from_url(redis_database) as shared,
+            create_upstream_client(config, shared) as client,
+        ):
             with pytest.raises(UpstreamUnreachable, match=r"(?i)certificate"):
                 await client.get("/api/v2/anything")
     finally:

@@ -8,7 +8,7 @@ import redis.asyncio
 from pydantic import SecretStr
 
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.quota import QuotaPolicy
 
@@ -65,14 +65,14 @@ def config(url: str, api: Api) -> UpstreamConfig:
             default_pause_seconds=WINDOW,
             in_flight_seconds=5.0,
         ),
-        retries=RetryPolicy(attempts=3, first_wait=0.05, max_wait=0.2),
+        retries=RetryPolicy(max_attempts=3, first_wait_seconds=0.05, max_wait_seconds=0.2),
     )
 
 
 async def load(vendor_url: str, redis_url: str, path: str, tasks: int, api: Api) -> None:
     async with (
         redis.asyncio.Redis.from_url(redis_url) as shared,
-        upstream_client(config(vendor_url, api), shared) as client,
+        create_upstream_client(config(vendor_url, api), shared) as client,
     ):
 
         async def send() -> None:

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
@@ -64,7 +64,10 @@ async def test_queries_of_every_lane_end_without_one_429_or_401_at_the_vendor(sh
         update={"token_lifetime_seconds": 2.0, "job_seconds_base": 2.0, "job_seconds_variation": 0}
     )
     with running_simulator(vendor) as url:
-        async with upstream_client(settings(url), shared_redis) as client, httpx.AsyncClient(base_url=url) as admin:
+        async with (
+            create_upstream_client(settings(url), shared_redis) as client,
+            httpx.AsyncClient(base_url=url) as admin,
+        ):
             used = await asyncio.gather(*(run_query(client, lane) for lane in Lane for _ in range(7)))
             counters = (await admin.get("/simulator/counters")).json()
     assert set(used) == set(SECRETS)
@@ -80,7 +83,10 @@ async def test_a_job_that_outlives_its_token_several_times_sees_no_401(shared_re
         update={"token_lifetime_seconds": 2.0, "job_seconds_base": 4.8, "job_seconds_variation": 0}
     )
     with running_simulator(vendor) as url:
-        async with upstream_client(settings(url), shared_redis) as client, httpx.AsyncClient(base_url=url) as admin:
+        async with (
+            create_upstream_client(settings(url), shared_redis) as client,
+            httpx.AsyncClient(base_url=url) as admin,
+        ):
             await run_query(client, Lane.scheduled)
             counters = (await admin.get("/simulator/counters")).json()
     assert not [call for call in counters["calls"] if call["status"] == 401]
@@ -90,7 +96,10 @@ async def test_a_job_that_outlives_its_token_several_times_sees_no_401(shared_re
 
 async def test_the_vendors_faults_stay_below_the_transport(shared_redis: redis.asyncio.Redis):
     with running_simulator(VENDOR) as url:
-        async with upstream_client(settings(url), shared_redis) as client, httpx.AsyncClient(base_url=url) as admin:
+        async with (
+            create_upstream_client(settings(url), shared_redis) as client,
+            httpx.AsyncClient(base_url=url) as admin,
+        ):
             await run_query(client, Lane.interactive)
             await admin.post("/simulator/faults", json={"reject_with_429": 2, "unauthorized": 1})
             await run_query(client, Lane.interactive)

@@ -10,7 +10,7 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.simulator import running_simulator
-from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline_tests.upstream import load
 from cache_pipeline_tests.upstream.vendor import Valkey
@@ -48,7 +48,7 @@ async def loaded(redis_url: str, vendor: str) -> AsyncIterator[Load]:
     with running_simulator(load.VENDOR) as url:
         async with httpx.AsyncClient(base_url=url) as admin, redis.asyncio.Redis.from_url(redis_url) as shared:
             api = load.APIS[vendor]
-            async with upstream_client(load.config(url, api), shared) as client:
+            async with create_upstream_client(load.config(url, api), shared) as client:
                 submitted = await client.post(api.submit, json=api.body)
                 path = f"{api.job}/{submitted.json()[api.id_field]}"
             processes = [

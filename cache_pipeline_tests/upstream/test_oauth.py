@@ -30,7 +30,7 @@ def source(vendor: Vendor, wire: httpx.AsyncHTTPTransport, clock: Clock) -> Toke
         CLIENT,
         f"{vendor.url}/login",
         wire.handle_async_request,
-        retries=RetryPolicy(attempts=3),
+        retries=RetryPolicy(max_attempts=3),
         clock=clock,
         sleep=clock.sleep,
     )

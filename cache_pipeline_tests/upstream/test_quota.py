@@ -31,7 +31,7 @@ async def is_granted(quota: Quota, lane: Lane = Lane.interactive, client_id: str
     """A grant if there is one at once, else None."""
     try:
         async with asyncio.timeout(0.05):
-            return await quota.take(lane, client_id)
+            return await quota.acquire(lane, client_id)
     except TimeoutError:
         return None
 
@@ -49,7 +49,7 @@ async def answered(quota: Quota, grant: Grant, remaining: int | None = None, ret
 
 async def test_smooth_weighted_round_robin_gives_each_client_its_share(shared_redis: Redis):
     quota = await known(shared_redis, "wheel", {"a": 3, "b": 1, "c": 2}, QuotaPolicy(limit=100, window_seconds=60))
-    chosen = [(await quota.take(Lane.interactive)).client_id for _ in range(60)]
+    chosen = [(await quota.acquire(Lane.interactive)).client_id for _ in range(60)]
     assert Counter(chosen) == {"a": 30, "b": 10, "c": 20}
     assert all(Counter(chosen[at : at + 6]) == {"a": 3, "b": 1, "c": 2} for at in range(0, 60, 6))
     assert not any(one == two == three for one, two, three in zip(chosen, chosen[1:], chosen[2:], strict=False))
@@ -59,24 +59,24 @@ async def test_the_wheel_is_one_for_all_processes(shared_redis: Redis, redis_dat
     await known(shared_redis, "wheel", {"a": 1, "b": 1}, LONG)
     async with redis.asyncio.Redis.from_url(redis_database) as other_redis:
         quotas = [Quota(each, "wheel", {"a": 1, "b": 1}, LONG) for each in (shared_redis, other_redis)]
-        chosen = [(await quotas[turn % 2].take(Lane.interactive)).client_id for turn in range(20)]
+        chosen = [(await quotas[turn % 2].acquire(Lane.interactive)).client_id for turn in range(20)]
     assert Counter(chosen) == {"a": 10, "b": 10}
 
 
 async def test_a_pinned_request_uses_its_client_and_an_unpinned_one_takes_what_is_free(shared_redis: Redis):
     quota = await known(shared_redis, "pin", {"a": 1, "b": 1}, QuotaPolicy(limit=5, window_seconds=60))
-    assert [(await quota.take(Lane.interactive, "a")).client_id for _ in range(2)] == ["a", "a"]
+    assert [(await quota.acquire(Lane.interactive, "a")).client_id for _ in range(2)] == ["a", "a"]
     assert await is_granted(quota, client_id="a") is None
-    assert [(await quota.take(Lane.interactive)).client_id for _ in range(2)] == ["b", "b"]
+    assert [(await quota.acquire(Lane.interactive)).client_id for _ in range(2)] == ["b", "b"]
     with pytest.raises(ClientUnknown, match="OAuth client gone is not configured for pin"):
-        await quota.take(Lane.interactive, "gone")
+        await quota.acquire(Lane.interactive, "gone")
 
 
 async def test_clients_that_are_left_out_are_not_chosen(shared_redis: Redis):
     quota = await known(shared_redis, "without", {"a": 1, "b": 1}, LONG)
-    assert {(await quota.take(Lane.interactive, without={"a"})).client_id for _ in range(5)} == {"b"}
+    assert {(await quota.acquire(Lane.interactive, without={"a"})).client_id for _ in range(5)} == {"b"}
     with pytest.raises(ValueError, match="every OAuth client is left out"):
-        await quota.take(Lane.interactive, without={"a", "b"})
+        await quota.acquire(Lane.interactive, without={"a", "b"})
 
 
 async def test_backfill_and_scheduled_leave_slots_to_those_who_wait(shared_redis: Redis):
@@ -96,25 +96,25 @@ async def test_a_slot_is_free_again_exactly_one_guarded_window_after_the_answer(
     quota = await known(
         shared_redis, "exact", {"a": 1}, QuotaPolicy(limit=1, window_seconds=0.4, reserve=0, guard=0.05)
     )
-    grant = await quota.take(Lane.interactive)
+    grant = await quota.acquire(Lane.interactive)
     await asyncio.sleep(0.1)
     await answered(quota, grant)
     answered_at = time.monotonic()
-    await quota.take(Lane.interactive)
+    await quota.acquire(Lane.interactive)
     assert 0.42 - 0.005 <= time.monotonic() - answered_at <= 0.42 + 0.1
 
 
 async def test_low_remaining_pauses_the_client_for_exactly_retry_after(shared_redis: Redis):
     quota = await known(shared_redis, "low", {"a": 1, "b": 1}, LONG)
-    await answered(quota, await quota.take(Lane.interactive, "a"), remaining=2, retry_after=0.5)
+    await answered(quota, await quota.acquire(Lane.interactive, "a"), remaining=2, retry_after=0.5)
     paused_at = time.monotonic()
-    assert {(await quota.take(Lane.interactive)).client_id for _ in range(3)} == {"b"}
+    assert {(await quota.acquire(Lane.interactive)).client_id for _ in range(3)} == {"b"}
     states = {each.client_id: each for each in await quota.snapshot()}
     assert states["a"].state is ClientState.throttled
     assert 0.3 < states["a"].throttled_for_s <= 0.5
     assert states["a"].remaining == 0
     assert states["b"].state is ClientState.available
-    await quota.take(Lane.interactive, "a")
+    await quota.acquire(Lane.interactive, "a")
     assert 0.495 <= time.monotonic() - paused_at <= 0.6
 
 
@@ -122,9 +122,9 @@ async def test_without_retry_after_the_pause_is_the_policys_default(shared_redis
     quota = await known(
         shared_redis, "default", {"a": 1}, QuotaPolicy(limit=23, window_seconds=60, default_pause_seconds=0.3)
     )
-    await answered(quota, await quota.take(Lane.interactive), remaining=0)
+    await answered(quota, await quota.acquire(Lane.interactive), remaining=0)
     paused_at = time.monotonic()
-    await quota.take(Lane.interactive)
+    await quota.acquire(Lane.interactive)
     assert 0.295 <= time.monotonic() - paused_at <= 0.4
     assert LONG.default_pause_seconds == 60
 
@@ -132,18 +132,18 @@ async def test_without_retry_after_the_pause_is_the_policys_default(shared_redis
 async def test_three_remaining_is_not_low(shared_redis: Redis):
     quota = await known(shared_redis, "three", {"a": 1}, LONG)
     for _ in range(20):
-        await answered(quota, await quota.take(Lane.interactive), remaining=3 + 20)
+        await answered(quota, await quota.acquire(Lane.interactive), remaining=3 + 20)
     assert (await quota.snapshot())[0].used == 20
     quota = await known(shared_redis, "three more", {"a": 1}, QuotaPolicy(limit=4, window_seconds=0.2))
-    await answered(quota, await quota.take(Lane.interactive), remaining=3)
+    await answered(quota, await quota.acquire(Lane.interactive), remaining=3)
     async with asyncio.timeout(0.5):
-        await quota.take(Lane.interactive)
+        await quota.acquire(Lane.interactive)
 
 
 async def test_what_the_vendor_said_beats_the_default_pause_in_either_order(shared_redis: Redis):
     for platform, order in (("said first", (0.3, None)), ("said last", (None, 0.3))):
         quota = await known(shared_redis, platform, {"a": 1}, LONG)
-        grants = [await quota.take(Lane.interactive) for _ in order]
+        grants = [await quota.acquire(Lane.interactive) for _ in order]
         for grant, retry_after in zip(grants, order, strict=True):
             await answered(quota, grant, remaining=1, retry_after=retry_after)
         assert (await quota.snapshot())[0].throttled_for_s <= 0.3
@@ -151,7 +151,7 @@ async def test_what_the_vendor_said_beats_the_default_pause_in_either_order(shar
 
 async def test_a_429_pauses_its_client_stays_counted_and_is_told(shared_redis: Redis):
     quota = await known(shared_redis, "429", {"a": 1}, LONG)
-    grant = await quota.take(Lane.interactive)
+    grant = await quota.acquire(Lane.interactive)
     await quota.settle(grant, remaining=None, retry_after=7.0, rejected=True)
     (state,) = await quota.snapshot()
     assert (state.used, state.in_flight, state.granted_total, state.rejected_total) == (1, 0, 1, 1)
@@ -160,7 +160,7 @@ async def test_a_429_pauses_its_client_stays_counted_and_is_told(shared_redis: R
 
 async def test_a_grant_that_was_never_sent_gives_its_slot_back(shared_redis: Redis):
     quota = await known(shared_redis, "release", {"a": 1}, QuotaPolicy(limit=1, window_seconds=60, reserve=0))
-    grant = await quota.take(Lane.interactive)
+    grant = await quota.acquire(Lane.interactive)
     assert await is_granted(quota) is None
     await quota.release(grant)
     assert await is_granted(quota)
@@ -169,17 +169,17 @@ async def test_a_grant_that_was_never_sent_gives_its_slot_back(shared_redis: Red
 async def test_requests_in_flight_count_as_used_and_a_dead_senders_slot_frees_in_the_end(shared_redis: Redis):
     policy = QuotaPolicy(limit=1, window_seconds=0.2, reserve=0, in_flight_seconds=0.3)
     quota = await known(shared_redis, "dead", {"a": 1}, policy)
-    await quota.take(Lane.interactive)
+    await quota.acquire(Lane.interactive)
     died_at = time.monotonic()
     assert (await quota.snapshot())[0].in_flight == 1
-    await quota.take(Lane.interactive)
+    await quota.acquire(Lane.interactive)
     assert 0.5 <= time.monotonic() - died_at <= 0.85
 
 
 async def test_a_waiter_that_goes_away_leaves_no_slot_used(shared_redis: Redis):
     quota = await known(shared_redis, "cancel", {"a": 1}, QuotaPolicy(limit=5, window_seconds=60, reserve=0))
     for delay in (0, 0.0001, 0.0005, 0.001):
-        waiter = asyncio.create_task(quota.take(Lane.interactive))
+        waiter = asyncio.create_task(quota.acquire(Lane.interactive))
         await asyncio.sleep(delay)
         if waiter.cancel():
             with pytest.raises(asyncio.CancelledError):
@@ -191,14 +191,14 @@ async def test_a_waiter_that_goes_away_leaves_no_slot_used(shared_redis: Redis):
 
 async def test_requests_of_a_stranger_on_the_same_client_are_kept_out_of_our_share(shared_redis: Redis):
     quota = await known(shared_redis, "stranger", {"a": 1}, LONG)
-    await answered(quota, await quota.take(Lane.interactive), remaining=23 - 1 - 15)
+    await answered(quota, await quota.acquire(Lane.interactive), remaining=23 - 1 - 15)
     assert (await quota.snapshot())[0].remaining == 23 - 3 - 1 - 15
     assert await grants_at_once(quota, Lane.interactive) == 4
 
 
 async def test_our_own_requests_are_never_taken_for_a_strangers(shared_redis: Redis):
     quota = await known(shared_redis, "own", {"a": 1}, LONG)
-    grants = [await quota.take(Lane.interactive) for _ in range(12)]
+    grants = [await quota.acquire(Lane.interactive) for _ in range(12)]
     for number, grant in enumerate(reversed(grants), start=1):
         await answered(quota, grant, remaining=23 - number)
     assert (await quota.snapshot())[0].remaining == 23 - 3 - 12
@@ -207,7 +207,7 @@ async def test_our_own_requests_are_never_taken_for_a_strangers(shared_redis: Re
 async def test_all_keys_of_a_platform_lie_in_one_cluster_slot_and_expire(shared_redis: Redis):
     quota = Quota(shared_redis, "genesys", {"a": 1, "b": 1}, LONG)
     for _ in range(2):
-        await answered(quota, await quota.take(Lane.interactive), remaining=1)
+        await answered(quota, await quota.acquire(Lane.interactive), remaining=1)
     keys = [key.decode() for key in await shared_redis.keys("*")]
     assert len(keys) == 7
     assert all(key.startswith("cache_pipeline:quota:{genesys}:") for key in keys)
@@ -218,7 +218,7 @@ async def test_an_empty_redis_begins_with_one_request_at_a_time_until_the_vendor
     shared_redis: Redis,
 ):
     quota = Quota(shared_redis, "empty", {"a": 1, "b": 1}, LONG)
-    first, second = await quota.take(Lane.interactive), await quota.take(Lane.interactive)
+    first, second = await quota.acquire(Lane.interactive), await quota.acquire(Lane.interactive)
     assert {first.client_id, second.client_id} == {"a", "b"}
     assert await is_granted(quota) is None
     await answered(quota, first)
@@ -232,10 +232,10 @@ async def test_an_empty_redis_begins_with_one_request_at_a_time_until_the_vendor
 
 async def test_a_loss_of_memory_pauses_all_clients_until_nothing_forgotten_counts(shared_redis: Redis):
     quota = Quota(shared_redis, "lost", {"a": 1}, QuotaPolicy(limit=40, window_seconds=30))
-    await answered(quota, await quota.take(Lane.interactive))
-    await quota.settle(await quota.take(Lane.interactive), remaining=None, retry_after=2, rejected=True)
+    await answered(quota, await quota.acquire(Lane.interactive))
+    await quota.settle(await quota.acquire(Lane.interactive), remaining=None, retry_after=2, rejected=True)
     assert (await quota.snapshot())[0].throttled_for_s <= 2, "an empty Redis need not have lost anything"
-    grant = await quota.take(Lane.interactive)
+    grant = await quota.acquire(Lane.interactive)
     await shared_redis.flushall()
     assert await is_granted(quota) is None
     await quota.settle(grant, remaining=None, retry_after=2, rejected=True)
@@ -249,7 +249,7 @@ async def test_a_second_429_in_an_empty_redis_says_that_the_window_is_full_of_wh
     quota = Quota(shared_redis, "started", {"a": 1, "b": 1}, QuotaPolicy(limit=40, window_seconds=30, reserve=0))
     for pause in (0.05, 30.6):
         for client in ("a", "b"):
-            grant = await quota.take(Lane.interactive, client)
+            grant = await quota.acquire(Lane.interactive, client)
             await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True)
         states = await quota.snapshot()
         assert all(state.throttled_for_s <= pause for state in states)
@@ -260,7 +260,7 @@ async def test_a_second_429_in_an_empty_redis_says_that_the_window_is_full_of_wh
 @pytest.mark.parametrize(("retry_after", "pause"), [(0.0, 1.0), (7.0, 7.0), (1e9, 900.0), (1e300, 900.0)])
 async def test_a_retry_after_of_nothing_or_of_ages_is_bounded(shared_redis: Redis, retry_after: float, pause: float):
     quota = await known(shared_redis, "bounded", {"a": 1}, LONG)
-    await quota.settle(await quota.take(Lane.interactive), remaining=None, retry_after=retry_after, rejected=True)
+    await quota.settle(await quota.acquire(Lane.interactive), remaining=None, retry_after=retry_after, rejected=True)
     assert pause - 0.5 < (await quota.snapshot())[0].throttled_for_s <= pause
 
 
@@ -286,7 +286,7 @@ async def test_answers_are_counted_by_class_and_pauses_by_their_length(shared_re
 async def test_the_scripts_run_on_a_node_of_a_redis_cluster(cluster_redis: Redis):
     quota = Quota(cluster_redis, "clustered", {"a": 1, "b": 1}, LONG)
     for _ in range(30):
-        await answered(quota, await quota.take(Lane.interactive), remaining=20)
+        await answered(quota, await quota.acquire(Lane.interactive), remaining=20)
     await cluster_redis.flushall()
     assert await is_granted(quota) is None
     states = await quota.snapshot()
@@ -302,7 +302,7 @@ async def test_random_use_with_deaths_and_departures_never_exceeds_the_window(sh
 
     async def caller(quota: Quota) -> None:
         while True:
-            grant = await quota.take(dice.choice(list(Lane)), dice.choice([None, None, "a", "b"]))
+            grant = await quota.acquire(dice.choice(list(Lane)), dice.choice([None, None, "a", "b"]))
             fate = dice.random()
             if fate < 0.1:
                 await quota.release(grant)
@@ -317,7 +317,7 @@ async def test_random_use_with_deaths_and_departures_never_exceeds_the_window(sh
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(dice.uniform(0, 0.05)):
-                    await quota.release(await quota.take(Lane.interactive))
+                    await quota.release(await quota.acquire(Lane.interactive))
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.2):
@@ -334,7 +334,7 @@ async def test_a_storm_of_cancelled_callers_leaves_nothing_in_flight(
     dice = random.Random(11)
 
     async def request() -> None:
-        grant = await quota.take(Lane.interactive)
+        grant = await quota.acquire(Lane.interactive)
         try:
             await asyncio.sleep(dice.uniform(0, 0.001))
         finally:
@@ -353,8 +353,8 @@ async def test_a_storm_of_cancelled_callers_leaves_nothing_in_flight(
 async def test_decoded_answers_serve_as_well(redis_database: str, shared_redis: Redis):
     async with redis.asyncio.Redis.from_url(redis_database, decode_responses=True) as decoding:
         quota = Quota(decoding, "decoded", {"a": 1}, LONG)
-        await answered(quota, await quota.take(Lane.interactive), remaining=1, retry_after=0.01)
-        await quota.take(Lane.interactive)
+        await answered(quota, await quota.acquire(Lane.interactive), remaining=1, retry_after=0.01)
+        await quota.acquire(Lane.interactive)
         assert (await quota.snapshot())[0].granted_total == 2
 
 
@@ -363,7 +363,7 @@ async def test_waiters_of_one_process_are_served_in_the_order_they_came(shared_r
     served: list[int] = []
 
     async def ask(number: int) -> None:
-        grant = await quota.take(Lane.interactive)
+        grant = await quota.acquire(Lane.interactive)
         served.append(number)
         await answered(quota, grant)
 

@@ -63,7 +63,7 @@ async def test_an_outage_leaves_a_fixed_share_is_warned_of_once_and_heals(
     caplog.set_level(logging.INFO)
     clock = Elapsed()
     quota = Quota(own_redis, "outage", {"a": 1}, POLICY, clock=clock)
-    grant = await quota.take(Lane.interactive)
+    grant = await quota.acquire(Lane.interactive)
     own_valkey.stop()
 
     assert await is_granted(quota) is None, "others may have filled the window until just now"
@@ -93,7 +93,7 @@ async def test_every_process_restores_its_own_requests(own_redis: redis.asyncio.
     quotas = [Quota(own_redis, "both", {"a": 1, "b": 1}, POLICY) for _ in range(2)]
     for quota in quotas:
         for _ in range(4):
-            await answered(quota, await quota.take(Lane.interactive))
+            await answered(quota, await quota.acquire(Lane.interactive))
     await own_redis.flushall()
     for quota in quotas:
         assert await is_granted(quota) is None
@@ -106,13 +106,13 @@ async def test_a_redis_that_lost_its_memory_grants_again_when_nothing_forgotten_
     policy = replace(POLICY, window_seconds=0.6)
     killed, old, new = (Quota(own_redis, "lost", {"a": 1, "b": 1}, policy) for _ in range(3))
     for _ in range(20):
-        await answered(killed, await killed.take(Lane.interactive))
-    await answered(old, await old.take(Lane.interactive))
+        await answered(killed, await killed.acquire(Lane.interactive))
+    await answered(old, await old.acquire(Lane.interactive))
     await own_redis.flushall()
     began = time.monotonic()
-    await answered(new, await new.take(Lane.interactive))
+    await answered(new, await new.acquire(Lane.interactive))
     assert time.monotonic() - began < 0.5, "an empty Redis need not have lost anything"
-    await old.take(Lane.interactive)
+    await old.acquire(Lane.interactive)
     assert time.monotonic() - began > 0.55
     assert await is_granted(new)
 
@@ -120,9 +120,9 @@ async def test_a_redis_that_lost_its_memory_grants_again_when_nothing_forgotten_
 async def test_who_comes_back_long_after_a_loss_holds_nobody_up(own_redis: redis.asyncio.Redis):
     policy = replace(POLICY, window_seconds=0.3)
     idle, busy = (Quota(own_redis, "late", {"a": 1}, policy) for _ in range(2))
-    await answered(idle, await idle.take(Lane.interactive))
+    await answered(idle, await idle.acquire(Lane.interactive))
     await own_redis.flushall()
-    await answered(busy, await busy.take(Lane.interactive))
+    await answered(busy, await busy.acquire(Lane.interactive))
     await asyncio.sleep(0.35)
     assert await is_granted(idle)
 
@@ -131,11 +131,11 @@ async def test_an_answer_during_the_outage_ends_its_time_in_flight(own_valkey: V
     clock = Elapsed()
     policy = QuotaPolicy(limit=24, window_seconds=60, in_flight_seconds=100)
     quota = Quota(own_redis, "answered", {"a": 1}, policy, clock=clock, redis_timeout=0.5)
-    grant = await quota.take(Lane.interactive)
+    grant = await quota.acquire(Lane.interactive)
     with own_valkey.frozen():
         await answered(quota, grant)
     clock.pushed += 1.1
-    await quota.take(Lane.interactive)
+    await quota.acquire(Lane.interactive)
     assert (await quota.snapshot())[0].in_flight == 1
 
 
@@ -143,25 +143,25 @@ async def test_backfill_stops_while_redis_is_away(own_valkey: Valkey, own_redis:
     quota = Quota(own_redis, "closed", {"a": 1}, replace(POLICY, window_seconds=0.2))
     own_valkey.stop()
     with pytest.raises(QuotaUnavailable, match=r"shared quota of closed cannot be asked .* lane backfill stops"):
-        await quota.take(Lane.backfill)
-    assert await quota.take(Lane.scheduled)
+        await quota.acquire(Lane.backfill)
+    assert await quota.acquire(Lane.scheduled)
 
 
 async def test_a_redis_that_hangs_is_away_too(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
     clock = Elapsed()
     quota = Quota(own_redis, "hung", {"a": 1}, POLICY, redis_timeout=0.5, clock=clock)
-    await answered(quota, await quota.take(Lane.interactive))
+    await answered(quota, await quota.acquire(Lane.interactive))
     with own_valkey.frozen():
         began = time.monotonic()
         with pytest.raises(QuotaUnavailable):
-            await quota.take(Lane.backfill)
+            await quota.acquire(Lane.backfill)
         assert 0.5 <= time.monotonic() - began < 1
         clock.pushed += 61.3
         began = time.monotonic()
-        await answered(quota, await quota.take(Lane.interactive))
+        await answered(quota, await quota.acquire(Lane.interactive))
         assert time.monotonic() - began < 0.3 + 0.25, "one probe of a quarter of a second"
         began = time.monotonic()
-        await quota.take(Lane.interactive)
+        await quota.acquire(Lane.interactive)
         assert time.monotonic() - began < 0.3, "only the first caller waits for an answer that does not come"
 
 
@@ -171,7 +171,7 @@ async def test_a_429_during_the_outage_pauses_the_client_locally(own_valkey: Val
     own_valkey.stop()
     assert await is_granted(quota) is None
     clock.pushed += 61.3
-    grant = await quota.take(Lane.interactive)
+    grant = await quota.acquire(Lane.interactive)
     await quota.settle(grant, remaining=None, retry_after=30, rejected=True)
     assert await is_granted(quota) is None
     assert 29 < (await quota.snapshot())[0].throttled_for_s <= 30
@@ -186,7 +186,7 @@ async def test_when_redis_dies_in_a_full_window_no_vendor_gets_more_than_its_lim
     sent: list[float] = []
 
     async def send(quota: Quota) -> None:
-        grant = await quota.take(Lane.interactive)
+        grant = await quota.acquire(Lane.interactive)
         sent.append(time.monotonic())
         await quota.settle(grant, remaining=None, retry_after=None, rejected=False)
 
@@ -271,7 +271,7 @@ async def test_many_callers_without_redis_stay_within_the_share(own_valkey: Valk
     sent: list[float] = []
 
     async def send() -> None:
-        grant = await quota.take(Lane.interactive)
+        grant = await quota.acquire(Lane.interactive)
         sent.append(time.monotonic())
         await asyncio.sleep(0.01)
         await answered(quota, grant)

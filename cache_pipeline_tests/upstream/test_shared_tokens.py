@@ -52,7 +52,7 @@ class Process:
             who,
             url,
             wire.handle_async_request,
-            retries=RetryPolicy(attempts=2, first_wait=0.01, max_wait=0.02),
+            retries=RetryPolicy(max_attempts=2, first_wait_seconds=0.01, max_wait_seconds=0.02),
             store=SharedTokens(shared, KEYS.platform, who, url, timeout=0.5, clock=self.clock),
             clock=self.clock,
         )

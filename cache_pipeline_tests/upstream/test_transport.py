@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.client import upstream_client, upstream_quota
+from cache_pipeline.upstream.client import create_upstream_client, create_upstream_quota
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts, UpstreamConfig
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.errors import (
@@ -38,7 +38,7 @@ from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running
 pytestmark = pytest.mark.serial
 
 Redis = redis.asyncio.Redis
-QUICK = RetryPolicy(attempts=3, first_wait=0.01, max_wait=0.02)
+QUICK = RetryPolicy(max_attempts=3, first_wait_seconds=0.01, max_wait_seconds=0.02)
 POLICY = QuotaPolicy(limit=60, window_seconds=60)
 
 
@@ -61,8 +61,8 @@ def config(
 
 @contextlib.asynccontextmanager
 async def connected(settings: UpstreamConfig, shared: Redis) -> AsyncIterator[tuple[httpx.AsyncClient, Quota]]:
-    quota = upstream_quota(settings, shared)
-    async with upstream_client(settings, shared, quota=quota) as client:
+    quota = create_upstream_quota(settings, shared)
+    async with create_upstream_client(settings, shared, quota=quota) as client:
         yield client, quota
 
 
@@ -151,7 +151,7 @@ async def test_a_429_that_says_to_come_back_at_once_is_not_repeated_at_once(shar
 async def test_a_429_that_says_to_come_back_in_years_is_given_up_when_patience_ends(shared_redis: Redis):
     answer = in_turn(failing(429, Retry_After="99999999999999"))
     async with running(Vendor(answer)) as vendor:
-        settings = config(vendor, retries=replace(QUICK, patience=0.2))
+        settings = config(vendor, retries=replace(QUICK, rate_limit_timeout_seconds=0.2))
         async with connected(settings, shared_redis) as (client, quota):
             with pytest.raises(UpstreamRefused, match="rate limit still holds"):
                 await client.post("/jobs", json={})
@@ -191,7 +191,7 @@ async def test_low_remaining_pauses_the_client_before_any_429(shared_redis: Redi
 
 
 async def test_an_endless_429_is_given_up_when_patience_ends(shared_redis: Redis):
-    settings_retries = replace(QUICK, patience=0.3)
+    settings_retries = replace(QUICK, rate_limit_timeout_seconds=0.3)
     async with (
         running(Vendor(in_turn(failing(429, Retry_After="60")))) as vendor,
         connected(config(vendor, retries=settings_retries), shared_redis) as (client, _),
@@ -296,13 +296,13 @@ async def test_a_refused_client_is_tried_again_after_a_while(shared_redis: Redis
 
     async with running(Vendor(ok, login=by_mood)) as vendor:
         settings = config(vendor)
-        async with upstream_client(settings, shared_redis, clock=clock) as client:
+        async with create_upstream_client(settings, shared_redis, clock=clock) as client:
             with pytest.raises(LoginRefused):
                 await client.get("/a")
             allowed = True
             with pytest.raises(LoginRefused):
                 await client.get("/a")
-            clock.now += settings.retries.refused_for + 1
+            clock.now += settings.retries.refused_login_wait_seconds + 1
             await shared_redis.delete(UpstreamKeys("test").refused("alpha"))
             assert (await client.get("/a")).status_code == 200
 
@@ -401,7 +401,7 @@ async def test_a_connection_reset_after_sending_a_submit_is_ambiguous(shared_red
             assert len(received) == 1
             with pytest.raises(UpstreamUnreachable):
                 await client.get("/jobs")
-            assert len(received) == 1 + QUICK.attempts
+            assert len(received) == 1 + QUICK.max_attempts
 
 
 @contextlib.asynccontextmanager

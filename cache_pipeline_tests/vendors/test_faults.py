@@ -151,12 +151,12 @@ async def test_a_job_that_does_not_end_well_is_one_clear_error(
 async def test_a_job_that_hangs_is_given_up_at_its_deadline_and_can_be_deleted(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
-    pacing = JobPoller(PollPolicy.guide, guide=GuideSchedule(first=0.01, cap=0.05))
+    pacing = JobPoller(PollPolicy.guide, guide=GuideSchedule(first_seconds=0.01, max_seconds=0.05))
     async with _vendor(shared_redis) as vendor:
         await vendor.admin.post("/simulator/faults", json={"hang_jobs": 1})
         job = await vendor.genesys.submit(REPORTS["rows"], DAY, Lane.scheduled)
         with pytest.raises(UpstreamJobOverdue):
-            await pacing.finished("day", lambda: vendor.genesys.status(job), deadline=0.2)
+            await pacing.wait_until_done("day", lambda: vendor.genesys.status(job), deadline_seconds=0.2)
         await vendor.genesys.cancel(job)
         with pytest.raises(UpstreamJobFailed, match="it is CANCELLED"):
             await vendor.genesys.status(job)

@@ -14,7 +14,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
-from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.vendors.base import ResultPage, VendorAdapter, VendorJob
@@ -101,8 +101,8 @@ async def simulated(
             )
 
         async with (
-            upstream_client(config("reportdata"), shared_redis) as one,
-            upstream_client(config("genesys"), shared_redis) as other,
+            create_upstream_client(config("reportdata"), shared_redis) as one,
+            create_upstream_client(config("genesys"), shared_redis) as other,
             httpx.AsyncClient(base_url=url) as admin,
         ):
             yield Vendor(ReportDataAdapter(one), GenesysAdapter(other), admin)

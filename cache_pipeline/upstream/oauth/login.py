@@ -14,7 +14,7 @@ from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, Upstream
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.rate_headers import read_hints
 from cache_pipeline.upstream.response_body import read_whole_body
-from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, with_backoff
+from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, retry_with_backoff
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 LoginRequest = Callable[[str, OAuthClient], httpx.Request]
@@ -28,7 +28,7 @@ class NewToken:
     """What a login gave: the token, and the seconds it lives from when it was asked for."""
 
     value: str = field(repr=False)
-    life: float
+    lifetime_seconds: float
 
 
 def client_credentials_login(login_url: str, client: OAuthClient) -> httpx.Request:
@@ -52,7 +52,7 @@ class Login:
         send: Sends one request to the login, outside the quota: it is not a call of the limited API.
         retries: How often a login that cannot be reached or faults is repeated.
         sleep: Waits so many seconds.
-        form: Builds the request; another vendor's form goes in here.
+        build_request: Builds the request; another vendor's form goes in here.
     """
 
     client: OAuthClient
@@ -60,7 +60,7 @@ class Login:
     send: Send
     retries: RetryPolicy
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
-    form: LoginRequest = client_credentials_login
+    build_request: LoginRequest = client_credentials_login
 
     async def __call__(self) -> NewToken:
         """Logs in, repeating what cannot be reached, faults or throttles.
@@ -70,9 +70,9 @@ class Login:
             UpstreamUnreachable: No answer after bounded repeats.
             UpstreamFaulted: A 5xx or 429 that stayed.
         """
-        request = self.form(self.url, self.client)
+        request = self.build_request(self.url, self.client)
         try:
-            response = await with_backoff(
+            response = await retry_with_backoff(
                 lambda: self._ask(request),
                 lambda error: isinstance(error, (TransientFailure, *NEVER_SENT, *MAYBE_SENT)),
                 self.retries,

@@ -65,7 +65,7 @@ class TokenSource:
         self._login_url = login_url
         self._login = Login(client, login_url, send, retries, sleep, login_request)
         self._store = store or LocalTokens()
-        self._refused_for = retries.refused_for
+        self._refused_for = retries.refused_login_wait_seconds
         self._clock = clock
         self._sleep = sleep
         self._renewing = asyncio.Lock()
@@ -157,8 +157,10 @@ class TokenSource:
             raise
         self._refusal = None
         # In use at once, also where whoever logged in is cancelled before it is shared.
-        token = self._token = _Token(new.value, asked_at + new.life * RENEW_AT, asked_at + new.life, "")
-        token = self._token = replace(token, mark=await self._store.keep(claim, new.value, new.life))
+        token = self._token = _Token(
+            new.value, asked_at + new.lifetime_seconds * RENEW_AT, asked_at + new.lifetime_seconds, ""
+        )
+        token = self._token = replace(token, mark=await self._store.keep(claim, new.value, new.lifetime_seconds))
         return token
 
     def _take_over(self, held: StoredToken, asked_at: float) -> None:

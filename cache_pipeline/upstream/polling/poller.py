@@ -61,7 +61,7 @@ class JobPoller:
         guide: The schedule that is never exceeded.
         sleep: Waits so many seconds.
         clock: Seconds that only grow.
-        deadline: Seconds after its submit at which a job is overdue; by default longer than any is known to take.
+        deadline_seconds: Seconds after its submit at which a job is overdue; by default longer than any is known to take.
     """
 
     def __init__(
@@ -72,32 +72,32 @@ class JobPoller:
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
-        deadline: float = 1800.0,
+        deadline_seconds: float = 1800.0,
     ) -> None:
-        self.deadline = deadline
+        self.deadline_seconds = deadline_seconds
         self._adaptive = policy is PollPolicy.adaptive
         self._memory = memory
         self._guide = guide or GuideSchedule()
         self._sleep = sleep
         self._clock = clock
 
-    async def finished(
+    async def wait_until_done(
         self,
         kind: str,
         check: Callable[[], Awaitable[P]],
         *,
-        deadline: float,
-        age: float = 0.0,
-        heard: Callable[[float | None], None] = _ignore,
+        deadline_seconds: float,
+        age_seconds: float = 0.0,
+        on_progress: Callable[[float | None], None] = _ignore,
     ) -> P:
         """Waits, asks, and waits again until the job is done, and gives what the last poll said.
 
         Args:
             kind: What takes about equally long: the series and the length of the interval, say.
             check: Asks once; raises when the job failed, which ends the loop at once (G3).
-            deadline: Seconds from now. The wait that would pass it is cut short and followed by one last ask.
-            age: Seconds since the job was submitted, for one that another process submitted.
-            heard: Hears the percentage of every poll.
+            deadline_seconds: Seconds from now. The wait that would pass it is cut short and followed by one last ask.
+            age_seconds: Seconds since the job was submitted, for one that another process submitted.
+            on_progress: Hears the percentage of every poll.
 
         Raises:
             UpstreamJobOverdue: The last ask at the deadline still found the job unfinished.
@@ -108,21 +108,21 @@ class JobPoller:
         unfinished_at, asking = 0.0, 0.0
         while True:
             waited = self._clock() - started
-            wait = self._wait(age + waited, age + asking, sightings, learned)
-            await self._sleep(max(0.0, min(wait, deadline - waited)))
+            wait = self._wait(age_seconds + waited, age_seconds + asking, sightings, learned)
+            await self._sleep(max(0.0, min(wait, deadline_seconds - waited)))
             asked = self._clock()
             progress = await check()
             answered = self._clock()
-            heard(progress.percent)
+            on_progress(progress.percent)
             if progress.done:
                 # What another process saw of the job is not known, so a first look says nothing of its length.
-                if self._memory and (sightings or age == 0):
-                    await self._memory.learn(kind, after=unfinished_at, by=age + answered - started)
+                if self._memory and (sightings or age_seconds == 0):
+                    await self._memory.learn(kind, after=unfinished_at, by=age_seconds + answered - started)
                 return progress
-            sightings.append(JobSighting(age + answered - started, progress.percent))
-            unfinished_at, asking = age + asked - started, asking + answered - asked
-            if answered - started >= deadline:
-                raise UpstreamJobOverdue(waited_seconds=age + answered - started, polls=len(sightings))
+            sightings.append(JobSighting(age_seconds + answered - started, progress.percent))
+            unfinished_at, asking = age_seconds + asked - started, asking + answered - asked
+            if answered - started >= deadline_seconds:
+                raise UpstreamJobOverdue(waited_seconds=age_seconds + answered - started, polls=len(sightings))
 
     def _wait(self, now: float, since: float, sightings: list[JobSighting], learned: DurationEstimates) -> float:
         if not self._adaptive:

@@ -82,7 +82,7 @@ class Quota:
         self._turns: defaultdict[tuple[Lane, str | None], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._jitter = random.SystemRandom()
 
-    async def take(self, lane: Lane, client_id: str | None = None, *, without: Collection[str] = ()) -> Grant:
+    async def acquire(self, lane: Lane, client_id: str | None = None, *, without: Collection[str] = ()) -> Grant:
         """Waits, as long as needed, for leave to send one request. It must be settled or released.
 
         Args:
@@ -125,7 +125,7 @@ class Quota:
         """Tells what the answer to a granted request said. The request counts for one window from now on.
 
         Args:
-            grant: What `take` gave.
+            grant: What `acquire` gave.
             remaining: The vendor's remaining header; below the policy's low water its client pauses (G16).
             retry_after: Seconds of the vendor's Retry-After; the pause is exactly that long, within the policy's bounds, or
                 the policy's default.

@@ -21,7 +21,7 @@ from cache_pipeline.upstream.errors import DiscoveryFailed, UpstreamFaulted, Ups
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login, Send
 from cache_pipeline.upstream.response_body import read_whole_body
-from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, with_backoff
+from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, retry_with_backoff
 from cache_pipeline.vendors.cxone.adapter import access_key_login
 from cache_pipeline.vendors.json_body import read_object, read_text
 
@@ -54,7 +54,7 @@ async def discover_cxone(config: UpstreamConfig, send: Send) -> VendorAddresses:
     if not _AREA.fullmatch(area) or not _DOMAIN.fullmatch(domain):
         raise DiscoveryFailed(issuer=issuer.url, reason=f"area {area!r} and domain {domain!r} make no address")
     base_url = httpx.URL(f"{httpx.URL(issuer.url).scheme}://api-{area}.{domain}")
-    if base_url.scheme == "http" and not base_url.host.endswith(".localhost") and not issuer.plain_http:
+    if base_url.scheme == "http" and not base_url.host.endswith(".localhost") and not issuer.allow_insecure_http:
         raise DiscoveryFailed(issuer=issuer.url, reason=f"{base_url.host} would be spoken to without TLS")
     return VendorAddresses(
         str(base_url), config.login_url or f"https://{area}.nice-incontact.com/authentication/v1/token/access-key"
@@ -72,7 +72,7 @@ async def _asked(issuer: Issuer, tenant: str, config: UpstreamConfig, send: Send
         return response
 
     try:
-        return await with_backoff(
+        return await retry_with_backoff(
             once,
             lambda error: isinstance(error, (TransientFailure, *NEVER_SENT, *MAYBE_SENT)),
             config.retries,
@@ -97,7 +97,7 @@ async def _tenant(config: UpstreamConfig, issuer: Issuer, send: Send) -> str:
     """Whose the access key is, by the claim of a token of its own; the token is used for nothing else."""
     if config.login_url is None:
         raise DiscoveryFailed(issuer=issuer.url, reason="neither tenant_id nor login_url is set")
-    token = await Login(config.clients[0], config.login_url, send, config.retries, form=access_key_login)()
+    token = await Login(config.clients[0], config.login_url, send, config.retries, build_request=access_key_login)()
     tenant = _claim(token.value, "tenantId")
     if not tenant:
         raise DiscoveryFailed(

@@ -41,7 +41,7 @@ def pacing(clock: Clock, policy: PollPolicy = PollPolicy.guide, memory: Duration
 
 async def test_the_policy_guide_waits_as_the_guide_says(clock: Clock):
     job = Job(clock, 40)
-    assert (await pacing(clock).finished("kind", job.check, deadline=600)).done
+    assert (await pacing(clock).wait_until_done("kind", job.check, deadline_seconds=600)).done
     assert clock.slept == [1, 2, 4, 8, 15, 15]
 
 
@@ -50,14 +50,14 @@ async def test_the_policy_guide_goes_by_neither_percentages_nor_durations(clock:
     for _ in range(10):
         await memory.learn("kind", after=39, by=41)
     job = Job(clock, 40, tells=True)
-    await pacing(clock, PollPolicy.guide, memory).finished("kind", job.check, deadline=600)
+    await pacing(clock, PollPolicy.guide, memory).wait_until_done("kind", job.check, deadline_seconds=600)
     assert clock.slept == [1, 2, 4, 8, 15, 15]
 
 
 async def test_the_guides_wait_begins_when_the_answer_has_come(clock: Clock):
     for policy in PollPolicy:
         job = Job(clock, 20, latency=3)
-        await pacing(clock, policy).finished("kind", job.check, deadline=600)
+        await pacing(clock, policy).wait_until_done("kind", job.check, deadline_seconds=600)
         assert job.asked == [1, 6, 13, 24]
 
 
@@ -66,20 +66,22 @@ async def test_polling_ends_at_once_when_the_job_failed(clock: Clock):
         raise UpstreamJobFailed("17", "out of memory")
 
     with pytest.raises(UpstreamJobFailed, match="upstream job 17 failed: out of memory"):
-        await pacing(clock).finished("kind", check, deadline=60)
+        await pacing(clock).wait_until_done("kind", check, deadline_seconds=60)
     assert clock.slept == [1]
 
 
 @pytest.mark.parametrize("policy", PollPolicy)
 async def test_the_last_poll_is_at_the_deadline_and_then_the_job_is_overdue(clock: Clock, policy: PollPolicy):
     with pytest.raises(UpstreamJobOverdue, match="not done after 20 s and 5 polls"):
-        await pacing(clock, policy).finished("kind", Job(clock, 99).check, deadline=20)
+        await pacing(clock, policy).wait_until_done("kind", Job(clock, 99).check, deadline_seconds=20)
     assert clock.slept == [1, 2, 4, 8, 5]
 
 
 async def test_percentages_are_heard_at_every_poll(clock: Clock):
     heard: list[float | None] = []
-    await pacing(clock).finished("kind", Job(clock, 4, tells=True).check, deadline=60, heard=heard.append)
+    await pacing(clock).wait_until_done(
+        "kind", Job(clock, 4, tells=True).check, deadline_seconds=60, on_progress=heard.append
+    )
     assert heard == [25, 75, 100]
 
 
@@ -88,13 +90,13 @@ async def test_what_one_process_learns_spares_the_next_its_polls(clock: Clock, s
     for _ in range(8):
         job = Job(clock, 119)
         memory = DurationStore(shared_redis, "test")
-        await pacing(clock, PollPolicy.adaptive, memory).finished("kind", job.check, deadline=600)
+        await pacing(clock, PollPolicy.adaptive, memory).wait_until_done("kind", job.check, deadline_seconds=600)
         counts.append(len(job.asked))
     assert counts[0] == 11, "a cold start is the guide's schedule"
     assert counts[-1] <= 3
     other = Job(clock, 119)
-    await pacing(clock, PollPolicy.adaptive, DurationStore(shared_redis, "test")).finished(
-        "other", other.check, deadline=600
+    await pacing(clock, PollPolicy.adaptive, DurationStore(shared_redis, "test")).wait_until_done(
+        "other", other.check, deadline_seconds=600
     )
     assert len(other.asked) == 11, "another kind knows nothing of it"
 
@@ -103,7 +105,9 @@ async def test_a_job_taken_over_teaches_nothing_it_does_not_show(clock: Clock, s
     memory = DurationStore(shared_redis, "test")
     job = Job(clock, 30)
     clock.now += 500
-    await pacing(clock, PollPolicy.adaptive, memory).finished("kind", job.check, deadline=600, age=500)
+    await pacing(clock, PollPolicy.adaptive, memory).wait_until_done(
+        "kind", job.check, deadline_seconds=600, age_seconds=500
+    )
     assert job.asked == [501]
     assert await memory.of("kind") == DurationEstimates()
 
@@ -122,13 +126,15 @@ async def test_without_redis_jobs_are_polled_by_the_guides_schedule(clock: Clock
     server = Valkey()
     async with Redis.from_url(server.url) as nobody:
         memory = DurationStore(nobody, "test")
-        await pacing(clock, PollPolicy.adaptive, memory).finished("kind", Job(clock, 20).check, deadline=600)
+        await pacing(clock, PollPolicy.adaptive, memory).wait_until_done(
+            "kind", Job(clock, 20).check, deadline_seconds=600
+        )
     assert clock.slept == [1, 2, 4, 8, 15]
 
 
 async def test_a_shorter_guide_shortens_every_wait(clock: Clock):
     quick = JobPoller(guide=GuideSchedule(0.01, 0.05), sleep=clock.sleep, clock=clock)
-    await quick.finished("kind", Job(clock, 0.2).check, deadline=60)
+    await quick.wait_until_done("kind", Job(clock, 0.2).check, deadline_seconds=60)
     assert clock.slept == pytest.approx([0.01, 0.02, 0.04, 0.05, 0.05, 0.05])
 
 

@@ -16,7 +16,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone, UpstreamRefused
 from cache_pipeline.upstream.quota import QuotaPolicy
@@ -73,7 +73,7 @@ async def extraction(
             policy=QuotaPolicy(limit=1, window_seconds=0.05, reserve=0),
         )
         async with (
-            upstream_client(config, redis_client, login_request=access_key_login, inner=Watched()) as client,
+            create_upstream_client(config, redis_client, login_request=access_key_login, transport=Watched()) as client,
             httpx.AsyncClient(base_url=url) as admin,
         ):
             yield Extraction(CxoneAdapter(client, now=lambda: NOW), admin, clock, asked_for)

@@ -29,7 +29,7 @@ SMALL = SETTINGS.model_copy(update={"conversations_per_working_day": 80})
 @pytest.fixture(autouse=True)
 def _brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the vendor does not say how long to wait, a minute is short, and so is the pause between repeats."""
-    retries = RetryPolicy(first_wait=0.01)
+    retries = RetryPolicy(first_wait_seconds=0.01)
     monkeypatch.setattr(test_cxone, "UpstreamConfig", partial(UpstreamConfig, retries=retries))
     monkeypatch.setattr(test_cxone, "QuotaPolicy", partial(QuotaPolicy, default_pause_seconds=0.2))
 
@@ -104,12 +104,12 @@ async def test_what_cannot_be_asked_again_is_one_clear_error(
 
 
 async def test_a_job_that_hangs_is_given_up_at_its_deadline(shared_redis: redis.asyncio.Redis) -> None:
-    pacing = JobPoller(PollPolicy.guide, guide=GuideSchedule(first=0.01, cap=0.05))
+    pacing = JobPoller(PollPolicy.guide, guide=GuideSchedule(first_seconds=0.01, max_seconds=0.05))
     async with extraction(shared_redis, SMALL) as vendor:
         await vendor.admin.post("/simulator/faults", json={"hang_jobs": 1})
         job = await vendor.cxone.submit(extract(), DAY, Lane.scheduled)
         with pytest.raises(UpstreamJobOverdue):
-            await pacing.finished("day", lambda: vendor.cxone.status(job), deadline=0.2)
+            await pacing.wait_until_done("day", lambda: vendor.cxone.status(job), deadline_seconds=0.2)
         await vendor.cxone.cancel(job)
 
 

@@ -18,7 +18,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import running_simulator
 from cache_pipeline.simulator.cxone_login import TENANT_ID
-from cache_pipeline.upstream.client import upstream_client
+from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.discovery import VendorAddresses
 from cache_pipeline.upstream.errors import (
@@ -47,7 +47,7 @@ def _config(url: str, tenant_id: str | None = TENANT_ID, **changes: Any) -> Upst
         "issuer": Issuer(url=url, tenant_id=tenant_id),
         "clients": (OAuthClient(client_id="alpha", client_secret=SECRETS["alpha"]),),
         "policy": QuotaPolicy(limit=1, window_seconds=0.05, reserve=0),
-        "retries": RetryPolicy(attempts=2, first_wait=0.01),
+        "retries": RetryPolicy(max_attempts=2, first_wait_seconds=0.01),
     }
     return UpstreamConfig(**(known | changes))
 
@@ -80,12 +80,12 @@ async def _tenant(redis_client: redis.asyncio.Redis, tenant_id: str | None = TEN
             return await super().handle_async_request(moved)
 
     with running_simulator(SETTINGS, clock=clock) as url:
-        door = upstream_client(
+        door = create_upstream_client(
             _config(url, tenant_id),
             redis_client,
             login_request=access_key_login,
             discover=discover_cxone,
-            inner=Resolving(),
+            transport=Resolving(),
         )
         async with door as client, httpx.AsyncClient(base_url=url) as admin:
             yield Tenant(client, admin, sent)
@@ -128,12 +128,12 @@ async def test_many_first_requests_are_told_of_one_failure_and_do_not_each_ask_a
         await going_on.wait()
         raise httpx.ConnectError("refused", request=request)
 
-    door = upstream_client(
+    door = create_upstream_client(
         _config(ISSUER),
         shared_redis,
         login_request=access_key_login,
         discover=discover_cxone,
-        inner=httpx.MockTransport(away),
+        transport=httpx.MockTransport(away),
     )
     async with door as client:
         first = asyncio.create_task(CxoneAdapter(client).probe(Lane.interactive))
@@ -159,12 +159,12 @@ async def test_an_address_that_was_not_found_out_is_asked_for_again_by_the_next_
         assert request.url.host == "api-eu1.vendor.example"
         return httpx.Response(200, json={"jobs": []})
 
-    door = upstream_client(
+    door = create_upstream_client(
         _config(ISSUER),
         shared_redis,
         login_request=access_key_login,
         discover=discover_cxone,
-        inner=httpx.MockTransport(vendor),
+        transport=httpx.MockTransport(vendor),
     )
     async with door as client:
         with pytest.raises(DiscoveryFailed):
@@ -219,7 +219,7 @@ async def test_an_issuer_that_names_no_address_is_one_clear_error(told: object, 
 async def test_a_token_never_goes_without_tls_to_another_machine_because_an_issuer_says_so() -> None:
     with pytest.raises(DiscoveryFailed, match=r"api-eu1\.vendor\.example would be spoken to without TLS"):
         await _found(_says(NAMED), url="http://127.0.0.1:8090")
-    open_issuer = Issuer(url="http://simulator:8090", tenant_id="t", plain_http=True)
+    open_issuer = Issuer(url="http://simulator:8090", tenant_id="t", allow_insecure_http=True)
     found = await _found(_says(NAMED), url="http://simulator:8090", issuer=open_issuer)
     assert found.base_url == "http://api-eu1.vendor.example"
 
