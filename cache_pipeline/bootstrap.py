@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from cache_pipeline.errors import HistoryRefused, HistoryUnavailable, SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.declarations import read_reports
 from cache_pipeline.query.lane import Lane
@@ -20,12 +21,11 @@ from cache_pipeline.query.schema import Column, unusable_names
 from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
 from cache_pipeline.service.planner import QuotaHeadroom
 from cache_pipeline.service.report_service import News, ReportService
-from cache_pipeline.settings import Settings, SettingsError, VendorAccount
+from cache_pipeline.settings import Settings, VendorAccount
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.postgres.ledger import open_ledger
-from cache_pipeline.storage.postgres.schemas import HistoryRefused, HistoryUnavailable
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.redis.hot import HotTier
 from cache_pipeline.storage.redis.single_flight import SingleFlight

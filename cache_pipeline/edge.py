@@ -14,12 +14,13 @@ import pyarrow as pa
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import rows_within
 from cache_pipeline.query.zones import time_zone
 from cache_pipeline.storage.published.files import read_checked_rows
 from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
-from cache_pipeline.storage.published.object_store import EdgeStoreError, describe_error, reading_store
+from cache_pipeline.storage.published.object_store import describe_error, reading_store
 
 __all__ = ["EdgeStoreError", "Manifest", "read", "read_manifest"]
 

@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from cache_pipeline.errors import SettingsError
+
 #: Where NICE's logins follow from the area that its issuer tells.
 _NICE_DOMAINS = (".niceincontact.com", ".nice-incontact.com")
 
@@ -21,10 +23,6 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-class SettingsError(ValueError):
-    """A setting that cannot be used; the text names the environment variable and never its value."""
 
 
 class ClientCredentials(BaseModel, frozen=True):

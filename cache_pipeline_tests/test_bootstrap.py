@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from cache_pipeline.bootstrap import migrate_when_available
+from cache_pipeline.errors import HistoryRefused, HistoryUnavailable
 from cache_pipeline.settings import Settings
-from cache_pipeline.storage.postgres.schemas import HistoryRefused, HistoryUnavailable
 
 
 class Time:

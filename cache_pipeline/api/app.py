@@ -41,12 +41,11 @@ from cache_pipeline.api.routes import jobs as jobs_api
 from cache_pipeline.api.routes import operations as operations_api
 from cache_pipeline.api.routes import reports as reports_api
 from cache_pipeline.bootstrap import load_reports, open_quotas, open_service, utc_now
-from cache_pipeline.query.errors import QueryError
+from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
+from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
-from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline.storage.redis.demand import DemandCounter
 
 _LOG = logging.getLogger(__name__)
@@ -165,10 +164,9 @@ def _tell_problems(app: FastAPI) -> None:
     async def told(_request: Request, error: Exception) -> Response:
         return problem_for(error).response()
 
-    async def away(_request: Request, error: Exception) -> Response:
+    async def unavailable(_request: Request, error: Exception) -> Response:
         _LOG.warning("a request could not be served: %s", type(error).__name__)
-        what = "Redis" if isinstance(error, RedisError) else "PostgreSQL"
-        return Problem("unavailable", 503, f"{what} is away for the moment", headers={"Retry-After": "5"}).response()
+        return problem_for(error).response()
 
     async def refused(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -191,8 +189,8 @@ def _tell_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, refused)
     for kind in (RedisError, psycopg.OperationalError, PoolTimeout):
-        app.add_exception_handler(kind, away)
-    for kind in (Problem, QueryError, PlatformNotConfigured, HistoryUnavailable, Exception):
+        app.add_exception_handler(kind, unavailable)
+    for kind in (CachePipelineError, Exception):
         app.add_exception_handler(kind, told)
 
 

@@ -15,8 +15,8 @@ from starlette.types import Scope
 
 from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.problems import Problem
+from cache_pipeline.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.payload import find_report_for, read_filter
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request

@@ -9,12 +9,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
-from cache_pipeline.query.errors import InvalidQuery, QueryError, UnknownReport
-from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.service.report_service import PlatformNotConfigured
-from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
-from cache_pipeline.upstream.errors import UpstreamError
+from cache_pipeline.errors import CachePipelineError
+from cache_pipeline.storage.known_errors import known_error
 
 MEDIA_TYPE = "application/problem+json"
 _TYPES = "urn:cache-pipeline:problem:"
@@ -22,7 +18,7 @@ _TYPES = "urn:cache-pipeline:problem:"
 
 # Not frozen: whoever handles an exception may set its traceback, as Starlette does after each answer.
 @dataclass(eq=False)
-class Problem(Exception):
+class Problem(CachePipelineError):
     """One error, as its reader sees it.
 
     Attributes:
@@ -38,6 +34,10 @@ class Problem(Exception):
     detail: str
     errors: tuple[Mapping[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        """Set the exception's text."""
+        super().__init__(self.detail)
 
     def document(self) -> dict[str, Any]:
         """The body."""
@@ -57,26 +57,17 @@ class Problem(Exception):
         return JSONResponse(self.document(), self.status, headers, MEDIA_TYPE)
 
 
-def problem_for(error: Exception) -> Problem:
-    """What a reader is told of an error of the engine. What is not meant for them is told in general words."""
-    match error:
-        case Problem():
-            return error
-        case UnknownReport():
-            return Problem("unknown-report", 404, str(error))
-        case InvalidQuery():
-            return Problem("invalid-query", 422, str(error), ({"field": error.field, "detail": error.problem},))
-        case QueryError():
-            return Problem("invalid-query", 422, str(error))
-        case IncompleteAnswer():
-            return Problem("incomplete-answer", 502, str(error))
-        case SchemaMismatch():
-            return Problem("unexpected-answer", 502, str(error))
-        case UpstreamError():
-            return Problem("vendor", 502, str(error))
-        case PlatformNotConfigured():
-            return Problem("not-configured", 503, str(error))
-        case HistoryUnavailable():
-            return Problem("unavailable", 503, str(error), headers={"Retry-After": "5"})
-        case _:
-            return Problem("internal", 500, "something went wrong here; the server's log says what")
+def problem_for(error: BaseException) -> Problem:
+    """Return an error as its caller may see it: unexpected ones in general words, since their text may hold secrets."""
+    if isinstance(error, Problem):
+        return error
+    known = known_error(error)
+    if known is None:
+        return Problem("internal", 500, "something went wrong in the server; its log has the reason")
+    return Problem(
+        known.problem_type,
+        known.http_status,
+        known.public_text,
+        tuple({"field": field, "detail": problem} for field, problem in known.field_errors),
+        {"Retry-After": "5"} if known.retryable and known.http_status == 503 else {},
+    )

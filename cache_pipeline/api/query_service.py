@@ -17,7 +17,7 @@ from cache_pipeline.api.jobs.idempotency import IdempotencyStore
 from cache_pipeline.api.jobs.job import ApiJob, JobState, NewJob
 from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_store import JobStore
-from cache_pipeline.api.jobs.queue import JobQueue, QueueUnavailable
+from cache_pipeline.api.jobs.queue import JobQueue
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_counter import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import ManifestCache
@@ -26,6 +26,7 @@ from cache_pipeline.api.parsing import ParseCache, ParsedQuery
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.rate_limit import RateLimiter
 from cache_pipeline.api.response_headers import CachePolicy, CacheStatusSource, cache_policy
+from cache_pipeline.errors import QueueUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.planner import QuotaHeadroom

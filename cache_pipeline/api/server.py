@@ -22,8 +22,9 @@ from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.startup import StoppedDuringStartup, serve_until_ready
 from cache_pipeline.bootstrap import load_reports, open_service
+from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
-from cache_pipeline.settings import Settings, SettingsError
+from cache_pipeline.settings import Settings
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _WORKER_CONNECTIONS = 4

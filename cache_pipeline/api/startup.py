@@ -14,13 +14,14 @@ from starlette.routing import Route
 
 from cache_pipeline.api import schemas as wire
 from cache_pipeline.api.problems import Problem
+from cache_pipeline.errors import CachePipelineError
 
 #: Most starts take no longer, and then nobody need be told that they go on.
 _AT_ONCE_SECONDS = 2.0
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-class StoppedDuringStartup(Exception):
+class StoppedDuringStartup(CachePipelineError):
     """Ctrl-C came before everything was there."""
 
 

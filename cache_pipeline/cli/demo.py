@@ -18,7 +18,7 @@ from cache_pipeline.bootstrap import edge_tier, load_reports, migrate_history, o
 from cache_pipeline.cli.backfills import run_backfills
 from cache_pipeline.cli.day_totals import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
 from cache_pipeline.cli.demo_environment import DemoEnvironment, DemoRequest
-from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.errors import CommandError
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
 from cache_pipeline.upstream.http import httpx

@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 from pydantic import SecretStr, ValidationError
 
 from cache_pipeline.bootstrap import load_reports
-from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.embedded import embedded_servers
+from cache_pipeline.errors import CommandError
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings, VendorAccount, read_settings
 from cache_pipeline.simulator.server import running_simulator

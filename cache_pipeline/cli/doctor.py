@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from cache_pipeline.api.jobs.queue import QueueUnavailable, open_queue
+from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.bootstrap import utc_now
 from cache_pipeline.doctor.examination import Check, run_checks
 from cache_pipeline.doctor.finding import Finding, Health
-from cache_pipeline.settings import Settings, SettingsError, read_settings
+from cache_pipeline.errors import QueueUnavailable, SettingsError
+from cache_pipeline.settings import Settings, read_settings
 
 _MARKS = {Health.ok: "[green]✓[/]", Health.warning: "[yellow]![/]", Health.failed: "[red]✗[/]"}
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from cache_pipeline.bootstrap import edge_tier, load_reports, report_columns, utc_now
 from cache_pipeline.cli.edge_server import serving_edge
-from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.dashboard.single_file import single_file_page
+from cache_pipeline.errors import CommandError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.report import Tier

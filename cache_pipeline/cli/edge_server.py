@@ -21,8 +21,8 @@ from starlette.responses import FileResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.dashboard import script_policy
+from cache_pipeline.errors import CommandError
 from cache_pipeline.storage.published.object_store import CONTENT_TYPES, cache_control, content_type
 
 _COMMON = {"X-Content-Type-Options": "nosniff", "Access-Control-Allow-Origin": "*"}

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.errors import CommandError
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.query_request import QueryOverrides
 

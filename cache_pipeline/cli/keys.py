@@ -11,7 +11,7 @@ from rich.table import Table
 from cache_pipeline.api.auth import ApiKeyInfo, ApiKeyStore, Principal
 from cache_pipeline.api.jobs.job_store import connection_pool
 from cache_pipeline.bootstrap import load_reports, migrate_history
-from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.errors import CommandError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings, read_settings

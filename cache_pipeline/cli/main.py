@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import click
-from redis.exceptions import RedisError
 from rich.console import Console
 
 from cache_pipeline.bootstrap import load_reports, migrate_history, report_schema_text
@@ -20,16 +20,18 @@ from cache_pipeline.cli.demo_environment import DemoEnvironment, DemoRequest, pr
 from cache_pipeline.cli.demo_page import serving_page, write_page
 from cache_pipeline.cli.doctor import doctor
 from cache_pipeline.cli.edge import edge
-from cache_pipeline.cli.errors import TOLD, CommandError
 from cache_pipeline.cli.keys import keys
 from cache_pipeline.cli.query import plan_command, query_command
 from cache_pipeline.cli.quota import show_quota
 from cache_pipeline.cli.serve import gateway, serving, worker
 from cache_pipeline.cli.simulator_options import simulator_settings
 from cache_pipeline.cli.status import status
-from cache_pipeline.embedded import embedded_servers
+from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
+from cache_pipeline.errors import CommandError
 from cache_pipeline.settings import Settings, read_settings
+from cache_pipeline.simulator.errors import SimulatorError
 from cache_pipeline.simulator.server import serve
+from cache_pipeline.storage.known_errors import known_error
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -240,12 +242,18 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(f"cache-pipeline: {error.format_message()}", err=True)
         sys.exit(2)
-    except RedisError as error:
-        click.echo(f"cache-pipeline: Redis cannot be used: {error} Check CACHE_PIPELINE_REDIS_URL", err=True)
-        sys.exit(2)
-    except TOLD as error:
-        click.echo(f"cache-pipeline: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("cache-pipeline: interrupted; everything it started has been stopped", err=True)
         sys.exit(130)
+    except (EmbeddedServerError, SimulatorError) as error:
+        _fail(error)
+    except Exception as error:
+        known = known_error(error)
+        if known is None:
+            raise
+        _fail(known)
+
+
+def _fail(error: Exception) -> NoReturn:
+    click.echo(f"cache-pipeline: {' '.join(str(error).split())}", err=True)
+    sys.exit(2)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from cache_pipeline.bootstrap import open_quotas
-from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.errors import CommandError
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings
 from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy

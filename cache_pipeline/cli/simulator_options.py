@@ -9,7 +9,7 @@ from typing import Any, cast
 import yaml
 from pydantic import ValidationError
 
-from cache_pipeline.cli.errors import CommandError
+from cache_pipeline.errors import CommandError
 from cache_pipeline.simulator.settings import SimulatorSettings
 
 

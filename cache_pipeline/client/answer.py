@@ -13,11 +13,13 @@ import httpx
 import pandas as pd
 import pyarrow as pa
 
+from cache_pipeline.errors import CachePipelineError
+
 _ARROW = "application/vnd.apache.arrow.stream"
 _LEAST_PAUSE_SECONDS = 0.2
 
 
-class ApiError(RuntimeError):
+class ApiError(CachePipelineError):
     """The API refused; the text is its own.
 
     Attributes:

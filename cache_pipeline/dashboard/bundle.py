@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from cache_pipeline.errors import CachePipelineError
+
 _IMPORT = re.compile(r"^import \{ ([\w, ]+) \} from '\./([\w/]+)\.js'$", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:const|class|(?:async )?function) (\w+))", re.MULTILINE)
 _OTHER = re.compile(r"^\s*(?:import|export)\b.*", re.MULTILINE)
 
 
-class CannotBundle(ValueError):
+class CannotBundle(CachePipelineError):
     """A module that imports or exports in another way than the page's modules do; the text says which."""
 
 

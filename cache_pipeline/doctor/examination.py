@@ -16,9 +16,10 @@ from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.doctor.logins import check_logins
 from cache_pipeline.doctor.published_store import check_public_url, check_store
 from cache_pipeline.doctor.vendor_accounts import check_permissions, check_quota
+from cache_pipeline.errors import SettingsError
 from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.report import Report
-from cache_pipeline.settings import Settings, SettingsError
+from cache_pipeline.settings import Settings
 
 _PATIENCE_SECONDS = 20.0
 

@@ -10,16 +10,10 @@ from urllib.parse import urlsplit
 
 from cache_pipeline.bootstrap import VendorConnection
 from cache_pipeline.doctor.finding import Finding, Health
+from cache_pipeline.errors import DiscoveryFailed, LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts
 from cache_pipeline.upstream.discovery import VendorAddresses, resolve_addresses
-from cache_pipeline.upstream.errors import (
-    DiscoveryFailed,
-    LoginRefused,
-    UpstreamError,
-    UpstreamFaulted,
-    UpstreamUnreachable,
-)
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter

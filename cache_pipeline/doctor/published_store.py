@@ -10,9 +10,10 @@ from datetime import datetime
 
 from cache_pipeline.bootstrap import edge_tier
 from cache_pipeline.doctor.finding import Finding, Health
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.published.edge_tier import MANIFEST
-from cache_pipeline.storage.published.object_store import EdgeStore, EdgeStoreError, cache_control
+from cache_pipeline.storage.published.object_store import EdgeStore, cache_control
 from cache_pipeline.storage.published.readback import read_back
 from cache_pipeline.upstream.http import httpx
 

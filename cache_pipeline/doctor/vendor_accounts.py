@@ -11,12 +11,12 @@ from redis.asyncio import Redis
 
 from cache_pipeline.bootstrap import VendorConnection
 from cache_pipeline.doctor.finding import Finding, Health
+from cache_pipeline.errors import LoginRefused, UpstreamError, UpstreamRefused
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.upstream.client import create_upstream_quota
 from cache_pipeline.upstream.config import RetryPolicy
-from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import ClientQuota, ClientState
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter

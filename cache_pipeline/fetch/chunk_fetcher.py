@@ -13,18 +13,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from cache_pipeline.aio import gather_or_cancel, run_in_thread
+from cache_pipeline.errors import ClientUnknown, SchemaMismatch, UpstreamJobGone
 from cache_pipeline.fetch.completeness_checker import CompletenessChecker, IncompleteAnswer, VerifiedRows
 from cache_pipeline.fetch.upstream_jobs import AlreadyStored, UpstreamJobs
 from cache_pipeline.fetch.vendor_response import VendorResponse, read_response
 from cache_pipeline.query.calendar import Step, floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.ledger import LeaseLost, LedgerClaim, OpenJob, QueryInFlight
 from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.upstream.errors import ClientUnknown, UpstreamJobGone
 
 #: What history lacked when it was looked at last, for the queries that follow from that look.
 MISSED: ContextVar[IntervalSet | None] = ContextVar("missed", default=None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cache_pipeline.aio import gather_or_cancel
+from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import buckets, split
 from cache_pipeline.query.completeness import (
@@ -29,8 +30,11 @@ from cache_pipeline.rows.digest import merge_tallies
 from cache_pipeline.rows.rows import Rows
 
 
-class IncompleteAnswer(RuntimeError):
+class IncompleteAnswer(CachePipelineError):
     """Rows are missing and nothing smaller can be asked for; nothing of the interval is kept."""
+
+    http_status = 502
+    problem_type = "incomplete-answer"
 
     def __init__(self, report: str, chunk: ChunkResult) -> None:
         self.chunk = chunk

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cache_pipeline.errors import DiskUnwritable, StagingReplaced
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -27,14 +28,6 @@ _BATCH_ROWS = 16 * 1024
 #: Each column being written has a page and a dictionary of at most so many bytes in memory; the library's own is a megabyte.
 _PAGE_BYTES = 128 * 1024
 _READ_BYTES = 64 * 1024
-
-
-class StagingUnwritable(RuntimeError):
-    """The data folder cannot be written."""
-
-
-class StagingReplaced(RuntimeError):
-    """A partition was staged anew, or removed, while its rows were being read."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class Staging:
         """Keep a partition; a reader sees all of it or none.
 
         Raises:
-            StagingUnwritable: naming the folder.
+            DiskUnwritable: naming the folder.
         """
         path = self.path(series, partition.key)
         meta = {
@@ -107,10 +100,8 @@ class Staging:
         except OSError as error:
             with suppress(OSError):
                 partial.unlink()
-            raise StagingUnwritable(
-                f"{path.parent} cannot be written ({error.strerror}): free space, mend its permissions, or set "
-                "CACHE_PIPELINE_DATA_DIR to another folder"
-            ) from error
+            reason = error.strerror or type(error).__name__
+            raise DiskUnwritable(str(path.parent), reason, setting="CACHE_PIPELINE_DATA_DIR") from error
         return path
 
     def read(self, series: Series, key: str) -> FetchedPartition | None:

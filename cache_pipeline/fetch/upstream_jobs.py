@@ -16,6 +16,15 @@ from datetime import datetime
 from typing import Self
 
 from cache_pipeline.aio import cancel_and_wait, finish, run_in_thread
+from cache_pipeline.errors import (
+    AmbiguousSubmit,
+    ClientUnknown,
+    HistoryUnavailable,
+    UpstreamError,
+    UpstreamJobFailed,
+    UpstreamJobGone,
+    UpstreamJobOverdue,
+)
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
@@ -29,16 +38,7 @@ from cache_pipeline.storage.postgres.ledger import (
     LedgerState,
     QueryInFlight,
 )
-from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.upstream.errors import (
-    AmbiguousSubmit,
-    ClientUnknown,
-    UpstreamError,
-    UpstreamJobFailed,
-    UpstreamJobGone,
-    UpstreamJobOverdue,
-)
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter, VendorJob, VendorJobStatus
 

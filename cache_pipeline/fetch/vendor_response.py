@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.fetch.upstream_jobs import UpstreamJobs
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
+from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.rows.digest import RowTally, tally_by_bucket
 from cache_pipeline.rows.row_checks import RowCheck, check_groups
 from cache_pipeline.rows.rows import Rows
@@ -42,7 +43,7 @@ async def read_response(jobs: UpstreamJobs, interval: Interval) -> VendorRespons
     Raises:
         UpstreamError: the vendor refused, failed the job or cannot be reached.
         SchemaMismatch: the rows are not what the declaration says, or a page or a group comes twice.
-        SpoolUnwritable: there are many rows, and no room for them on disk.
+        DiskUnwritable: there are many rows, and no room for them on disk.
     """
     platform, report = jobs.platform, jobs.report
     check, spool = RowCheck(report, interval), Spool(arrow_schema(platform.columns(report)))

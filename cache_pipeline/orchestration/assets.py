@@ -14,6 +14,7 @@ import dagster as dg
 from redis.exceptions import RedisError
 
 from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.errors import QueryError
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.staging import Staging
@@ -33,17 +34,17 @@ from cache_pipeline.orchestration.naming import COMPLETE_CHECK, FAILED_METADATA,
 from cache_pipeline.orchestration.partial_publish import publish
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.progress import RunProgress
-from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
+from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.orchestration.run_tags import lane_of_run
 from cache_pipeline.orchestration.staged_checks import findings_of, passing, tell_staged
 from cache_pipeline.query.completeness import ChunkResult, Verdict
-from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.storage.known_errors import known_error
 from cache_pipeline.storage.published.aggregated_rows import is_publishable
 from cache_pipeline.storage.ttl import report_freshness
 
@@ -182,7 +183,7 @@ async def _stage(
 
     for partition in done.values():
         _record(context, report, partition)
-    try:
+    with reported_failures():
         async with engine.service() as service:
             await asyncio.to_thread(engine.prepare, report)
             lane = lane_of_run(context.run.tags)
@@ -210,8 +211,6 @@ async def _stage(
                         context.log.info(f"{report.report}: {told}")
                         # Seen in the list of runs, where nobody has to open the log.
                         context.instance.add_run_tags(context.run.run_id, {PROGRESS_TAG: told})
-    except KNOWN_ERRORS as error:
-        raise failure(error) from error
     return done, failed, foretold
 
 
@@ -277,7 +276,7 @@ def _fail_checks(
 
 def _failed(report: Report, failed: list[FailedPartition], wanted: int) -> dg.Failure:
     first = failed[0]
-    known = failure(first.error) if isinstance(first.error, KNOWN_ERRORS) else None
+    known = known_error(first.error)
     return dg.Failure(
         f"{len(failed)} of {wanted} partitions of {report.report} failed; {first.key}: {first.error}",
         metadata={
@@ -285,7 +284,7 @@ def _failed(report: Report, failed: list[FailedPartition], wanted: int) -> dg.Fa
                 [dg.TableRecord({"partition": part.key, "error": str(part.error)}) for part in failed]
             )
         },
-        allow_retries=known is None or known.allow_retries,
+        allow_retries=known is None or known.retryable,
     )
 
 

@@ -13,6 +13,7 @@ from datetime import date
 import dagster as dg
 
 from cache_pipeline.bootstrap import load_reports
+from cache_pipeline.errors import QueryError
 from cache_pipeline.orchestration.assets import progress
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.build import build_defs
@@ -22,7 +23,6 @@ from cache_pipeline.orchestration.partitions import keys_within, range_tags, rep
 from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.settings import read_settings
 

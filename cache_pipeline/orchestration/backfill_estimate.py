@@ -14,7 +14,7 @@ from cache_pipeline.bootstrap import quota_headroom
 from cache_pipeline.orchestration.naming import asset_key
 from cache_pipeline.orchestration.partitions import partition_intervals, report_partitions
 from cache_pipeline.orchestration.progress import duration
-from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
+from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -51,15 +51,13 @@ def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
 
     @dg.op(description="Counts what the vendor would be asked for, and how long the quota makes that last")
     async def estimate(context: dg.OpExecutionContext, config: EstimateConfig, engine: EngineResource) -> None:
-        try:
+        with reported_failures():
             report = find_report(dict(reports), config.report)
             settings = engine.settings
             partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
             wanted = _chosen(partitions, config)
             async with engine.service() as service:
                 found = await estimate_backfill(service, engine, report, wanted, _lane(config), again=config.again)
-        except KNOWN_ERRORS as error:
-            raise failure(error) from error
         told = estimate_sentence(found, len(wanted))
         context.log.info(f"{report.report}: {told}")
         context.log_event(

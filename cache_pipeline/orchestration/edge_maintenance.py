@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import dagster as dg
 
 from cache_pipeline.bootstrap import report_columns, utc_now
-from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
+from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.service.republish import republish, trailing_window
 from cache_pipeline.storage.published.maintenance import collect_garbage
@@ -31,11 +31,9 @@ def edge_upkeep(reports: Mapping[str, Report]) -> dg.Definitions:
         description="The page, and of each report what the vendor may have restated; then what nobody needs is deleted"
     )
     def refresh_edge(context: dg.OpExecutionContext, engine: EngineResource) -> None:
-        try:
+        with reported_failures():
             for name, value in _refreshed(engine, published):
                 context.log.info("%s: %s", name, value)
-        except KNOWN_ERRORS as error:
-            raise failure(error) from error
 
     @dg.job(name=UPKEEP_JOB, description="Publish the page and the last 35 days from history, and collect garbage")
     def job() -> None:
@@ -47,10 +45,8 @@ def edge_upkeep(reports: Mapping[str, Report]) -> dg.Definitions:
         description="Reads CACHE_PIPELINE_EDGE_PUBLIC_URL back, and fails while readers get another snapshot than was published",
     )
     def readback(engine: EngineResource) -> dg.SkipReason:
-        try:
+        with reported_failures():
             found = read_back(engine.edge(), require_public_url(engine.settings.edge_public_url), utc_now())
-        except KNOWN_ERRORS as error:
-            raise failure(error) from error
         if found.problem:
             raise dg.Failure(found.problem)
         served = "readers get" if found.agrees else f"readers still get {found.served}, for minutes at most, and not"

@@ -14,7 +14,7 @@ import pyarrow as pa
 from cache_pipeline.bootstrap import load_reports, report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.partitions import partition_intervals
-from cache_pipeline.orchestration.resources import KNOWN_ERRORS, EngineResource, failure
+from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
@@ -113,11 +113,8 @@ class EdgeIOManager(_TierIOManager):
     ) -> None:
         """Publish; unchanged days upload nothing."""
         rows_by_interval, provisional_from = obj
-        try:
-            with self.engine.told():
-                publication = self.engine.edge().publish(self._report(context), rows_by_interval, provisional_from)
-        except KNOWN_ERRORS as error:
-            raise failure(error) from error
+        with reported_failures(), self.engine.told():
+            publication = self.engine.edge().publish(self._report(context), rows_by_interval, provisional_from)
         context.add_output_metadata(
             {
                 "whole run": f"{sum(rows.num_rows for rows in rows_by_interval.values()):,} rows",

@@ -9,59 +9,38 @@ from contextlib import asynccontextmanager, contextmanager
 import dagster as dg
 from pydantic import PrivateAttr
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from cache_pipeline.bootstrap import edge_tier, migrate_history, open_service, pending_migrations, utc_now
-from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
-from cache_pipeline.fetch.staging import Staging, StagingReplaced, StagingUnwritable
+from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.dagster_compat import keep_connections
-from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.query.series import Series
-from cache_pipeline.rows.spool import SpoolUnwritable
-from cache_pipeline.service.report_service import PlatformNotConfigured, ReportService
-from cache_pipeline.settings import Settings, SettingsError, read_settings
+from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.settings import Settings, read_settings
+from cache_pipeline.storage.known_errors import known_error
 from cache_pipeline.storage.postgres.history import History, open_history
-from cache_pipeline.storage.postgres.schemas import DeclarationConflict, HistoryUnavailable
-from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.redis.demand import Demand, DemandCounter
 from cache_pipeline.telemetry.logs import set_up_logs
 from cache_pipeline.telemetry.propagation import resume_context
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.telemetry.trace_export import export_traces
-from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamRefused
-
-#: What asking again would not mend.
-_PERMANENT = (
-    QueryError,
-    SchemaMismatch,
-    IncompleteAnswer,
-    PlatformNotConfigured,
-    SettingsError,
-    LoginRefused,
-    UpstreamRefused,
-    DeclarationConflict,
-)
-KNOWN_ERRORS = (
-    *_PERMANENT,
-    UpstreamError,
-    StagingUnwritable,
-    StagingReplaced,
-    SpoolUnwritable,
-    EdgeStoreError,
-    HistoryUnavailable,
-    RedisError,
-)
 
 
-def failure(error: Exception) -> dg.Failure:
-    """One of our errors as a Dagster failure: its one line, and whether a retry could help."""
-    return dg.Failure(
-        str(error),
-        metadata={"error": type(error).__name__},
-        allow_retries=not isinstance(error, _PERMANENT),
-    )
+@contextmanager
+def reported_failures() -> Generator[None]:
+    """Turn known errors in the block into Dagster failures, which say what to do and whether a retry may help.
+
+    Raises:
+        Failure: A known error, as its one line.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = known_error(error)
+        if known is None:
+            raise
+        raise dg.Failure(str(known), metadata={"error": type(known).__name__}, allow_retries=known.retryable) from error
 
 
 def _context_of_run(run_id: str | None) -> dict[str, str]:
@@ -100,12 +79,9 @@ class EngineResource(dg.ConfigurableResource[None]):
         Raises:
             Failure: naming what is wrong and how to mend it.
         """
-        try:
-            with self.told():
-                async with open_service(self.settings) as service:
-                    yield service
-        except KNOWN_ERRORS as error:
-            raise failure(error) from error
+        with reported_failures(), self.told():
+            async with open_service(self.settings) as service:
+                yield service
 
     @contextmanager
     def told(self) -> Generator[None]:
@@ -127,11 +103,8 @@ class EngineResource(dg.ConfigurableResource[None]):
         Raises:
             Failure: naming what is wrong and how to mend it.
         """
-        try:
-            with open_history(self.settings.required_postgres_url()) as history:
-                yield history
-        except KNOWN_ERRORS as error:
-            raise failure(error) from error
+        with reported_failures(), open_history(self.settings.required_postgres_url()) as history:
+            yield history
 
     def prepare(self, report: Report) -> None:
         """Make the report's table in history where it is declared anew, so that adding a report is one YAML file.
@@ -140,12 +113,10 @@ class EngineResource(dg.ConfigurableResource[None]):
             Failure: naming what is wrong and how to mend it.
         """
         settings = self.settings
-        try:
+        with reported_failures():
             # Looking needs no privilege; a role that may not create tables goes on where nothing is to be created.
             if pending_migrations(settings, {report.report: report}):
                 migrate_history(settings, {report.report: report})
-        except KNOWN_ERRORS as error:
-            raise failure(error) from error
 
     def edge(self) -> EdgeTier:
         """The edge tier alone."""
@@ -158,11 +129,9 @@ class EngineResource(dg.ConfigurableResource[None]):
             Failure: Redis cannot be asked.
         """
         settings = self.settings
-        try:
+        with reported_failures():
             async with Redis.from_url(settings.required_redis_url()) as redis:
                 return await DemandCounter(redis, settings.tenant, utc_now).recent()
-        except KNOWN_ERRORS as error:
-            raise failure(error) from error
 
     def staging(self) -> Staging:
         """Where fetched partitions wait for their checks."""

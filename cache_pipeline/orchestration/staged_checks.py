@@ -11,6 +11,7 @@ from datetime import timedelta
 import dagster as dg
 
 from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.check_events import CheckFinding, Log, event_log, partition_evaluation
 from cache_pipeline.orchestration.dagster_compat import with_signature
@@ -23,7 +24,7 @@ from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.completeness import ChunkResult, Verdict, final_buckets
 from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
+from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.rows.row_checks import check_rows
 
 _CLOCK_SKEW = timedelta(minutes=5)

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
-from cache_pipeline.query.errors import InvalidInterval, QueryError
+from cache_pipeline.errors import InvalidInterval, QueryError
 from cache_pipeline.query.interval import Interval
 
 _MINUTES_A_DAY = 24 * 60

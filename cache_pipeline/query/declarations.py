@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cache_pipeline.query.errors import QueryError, UnknownReport
+from cache_pipeline.errors import QueryError, UnknownReport
 from cache_pipeline.query.report import Report
 
 Location = tuple[str | int, ...]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import NamedTuple
 
-from cache_pipeline.query.errors import QueryError
+from cache_pipeline.errors import QueryError
 
 #: More boxes than anybody writes by hand; beyond, finding the largest ones would take long.
 _MOST_BOXES = 64

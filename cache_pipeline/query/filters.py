@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from cache_pipeline.errors import QueryError
 from cache_pipeline.query.dnf import (
     EVERYTHING,
     Box,
@@ -32,7 +33,6 @@ from cache_pipeline.query.dnf import (
     negate,
     prime_implicants,
 )
-from cache_pipeline.query.errors import QueryError
 
 _MOST_LEVELS = 8
 _MOST_VALUES = 1000

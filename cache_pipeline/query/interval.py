@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from cache_pipeline.errors import InvalidInterval
 from cache_pipeline.query.durations import Duration
-from cache_pipeline.query.errors import InvalidInterval
 
 _FIRST_YEAR, _LAST_YEAR = 1900, 9900
 _UTC = ZoneInfo("UTC")

@@ -8,7 +8,7 @@ from typing import cast
 
 from pydantic import ValidationError
 
-from cache_pipeline.query.errors import InvalidQuery, QueryError, UnknownReport
+from cache_pipeline.errors import InvalidQuery, QueryError, UnknownReport
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report

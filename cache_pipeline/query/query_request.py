@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError
 from cache_pipeline.query.calendar import Step, is_aligned, whole_buckets
-from cache_pipeline.query.errors import InvalidInterval, InvalidQuery, QueryError
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report

@@ -18,8 +18,8 @@ from pydantic import (
     field_validator,
 )
 
+from cache_pipeline.errors import QueryError
 from cache_pipeline.query.calendar import Step
-from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.zones import time_zone
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from cache_pipeline.errors import InvalidInterval
 from cache_pipeline.query.calendar import floor_to_step, next_boundary
-from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.report import Report
 

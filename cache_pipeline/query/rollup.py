@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.calendar import buckets, floor_to_step
 from cache_pipeline.query.dnf import Box, ValueSet
-from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.report import Report

@@ -11,12 +11,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-
-
-class SchemaMismatch(ValueError):
-    """An answer that is not what the declaration says it must be; nothing of it is kept."""
 
 
 class ColumnKind(StrEnum):

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cache_pipeline.query.errors import QueryError
+from cache_pipeline.errors import QueryError
 
 _UTC_NAMES = frozenset({"Z", "UTC", "Etc/UTC", "GMT", "Etc/GMT"})
 #: Contact centres have had figures for some decades, and a clock changes at most every few weeks.

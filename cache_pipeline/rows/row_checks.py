@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import SchemaMismatch, dimension_names
+from cache_pipeline.query.schema import dimension_names
 from cache_pipeline.rows.digest import Hashes, microseconds, row_hashes
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import unwritable
@@ -78,7 +79,7 @@ def check_groups(rows: Rows, report: Report) -> None:
 
     Raises:
         SchemaMismatch: one does; it is named.
-        SpoolUnwritable: there are many rows, and no room on disk to compare them.
+        DiskUnwritable: there are many rows, and no room on disk to compare them.
     """
     keys = ["interval_start", *dimension_names(report)]
     suspects = _repeated_hashes(rows, keys)

@@ -18,8 +18,8 @@ from typing import Protocol
 import pyarrow as pa
 from pyarrow import ipc
 
+from cache_pipeline.errors import DiskUnwritable, SchemaMismatch
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.digest import RowTally, merge_tallies, tally_by_bucket
 from cache_pipeline.rows.rows import Rows, RowSource
 
@@ -30,16 +30,9 @@ _BLOCK_ROWS = 16 * 1024
 _OPTIONS = ipc.IpcWriteOptions(compression="lz4")
 
 
-class SpoolUnwritable(RuntimeError):
-    """The folder for temporary files cannot be written."""
-
-
-def unwritable(error: OSError) -> SpoolUnwritable:
-    """What to say of it."""
-    return SpoolUnwritable(
-        f"the folder for temporary files, {tempfile.gettempdir()}, cannot be written ({error.strerror}): free "
-        "space, or set TMPDIR to another folder"
-    )
+def unwritable(error: OSError) -> DiskUnwritable:
+    """Return the error of a temporary folder that cannot be written."""
+    return DiskUnwritable(tempfile.gettempdir(), error.strerror or type(error).__name__, setting="TMPDIR")
 
 
 class _File:
@@ -130,7 +123,7 @@ class Spool:
 
         Raises:
             SchemaMismatch: they are of another schema.
-            SpoolUnwritable: naming the folder.
+            DiskUnwritable: naming the folder.
         """
         if not rows.schema.equals(self._schema):
             raise SchemaMismatch(f"columns are {_told(rows.schema)} where {_told(self._schema)} are declared")

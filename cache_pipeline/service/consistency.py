@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import aggregate_for_publishing, is_publishable
 from cache_pipeline.storage.published.files import published_rows
 

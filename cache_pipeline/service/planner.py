@@ -15,9 +15,9 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from cache_pipeline.errors import QueryError
 from cache_pipeline.fetch.partition_fetch import chunks_of, clipped_to_now
 from cache_pipeline.query.calendar import pieces
-from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report

@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from cache_pipeline.errors import PlatformNotConfigured
 from cache_pipeline.fetch.completeness_checker import VerifiedRows
 from cache_pipeline.fetch.fetch_session import FetchSession
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clipped_to_now, collect_partitions
@@ -35,10 +36,6 @@ from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter
-
-
-class PlatformNotConfigured(RuntimeError):
-    """A report's platform has no account in the settings."""
 
 
 def _ignore(_chunk: ChunkResult) -> None:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from opentelemetry import trace
 
-from cache_pipeline.settings import Settings, SettingsError
+from cache_pipeline.errors import SettingsError
+from cache_pipeline.settings import Settings
 
 _FLUSH_MILLISECONDS = 3000
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import cast
 
-from cache_pipeline.upstream.errors import UpstreamRefused
+from cache_pipeline.errors import UpstreamRefused
 from cache_pipeline.upstream.http import httpx
 
 #: Genesys's own header first, then the common one.

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from cache_pipeline.upstream.errors import UpstreamUnreachable
+from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
 
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.error_bodies import parse_error_body
 from cache_pipeline.upstream.http import httpx
@@ -18,17 +19,17 @@ NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx
 MAYBE_SENT = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 
 
-class TransientFailure(Exception):
+class TransientFailure(CachePipelineError):
     """A 5xx answer, read and closed. Stays inside this folder: the transport turns it into an error of the tree."""
 
     def __init__(self, response: httpx.Response, retry_after: float | None) -> None:
         self.status = response.status_code
         self.retry_after = retry_after
-        _, self.message, self.correlation_id = parse_error_body(response)
-        super().__init__(f"{response.status_code} {self.message or response.reason_phrase}")
+        _, self.vendor_message, self.correlation_id = parse_error_body(response)
+        super().__init__(f"{response.status_code} {self.vendor_message or response.reason_phrase}")
 
 
-class RetriesExhausted(Exception):
+class RetriesExhausted(CachePipelineError):
     """The last failure of a request, and how many attempts were made. Stays inside this folder too."""
 
     def __init__(self, error: TransientFailure | httpx.TransportError, attempts: int) -> None:

@@ -7,10 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.call_log import log_call
-from cache_pipeline.upstream.config import RetryPolicy
-from cache_pipeline.upstream.errors import (
+from cache_pipeline.errors import (
     AmbiguousSubmit,
     ClientUnknown,
     LoginRefused,
@@ -19,6 +16,9 @@ from cache_pipeline.upstream.errors import (
     UpstreamRefused,
     UpstreamUnreachable,
 )
+from cache_pipeline.query.lane import Lane
+from cache_pipeline.upstream.call_log import log_call
+from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
 from cache_pipeline.upstream.quota import Grant, Quota
@@ -310,7 +310,7 @@ def _record_answer(gave_up: RetriesExhausted, errand: _PendingRequest) -> Upstre
             method=method,
             path=url.path,
             attempts=gave_up.attempts,
-            message=error.message,
+            message=error.vendor_message,
             correlation_id=error.correlation_id,
         )
     return UpstreamUnreachable(host=url.host, reason=gave_up.reason, attempts=gave_up.attempts)

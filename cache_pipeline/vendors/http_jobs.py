@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.errors import SchemaMismatch, UpstreamJobGone
 from cache_pipeline.upstream.error_bodies import parse_error_body, raise_for_refusal
-from cache_pipeline.upstream.errors import UpstreamJobGone
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import VendorJob
 from cache_pipeline.vendors.json_body import read_object, read_optional_text

@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
-from cache_pipeline.query.errors import InvalidInterval
+from cache_pipeline.errors import InvalidInterval, SchemaMismatch
 from cache_pipeline.query.interval import Interval, parse_instant
-from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.upstream.http import httpx
 
 
 class MalformedBody(SchemaMismatch):
     """A body that is not even JSON: cut off, or of a proxy on the way; the next one may be whole."""
+
+    retryable = True
 
 
 def read_json(response: httpx.Response) -> object:

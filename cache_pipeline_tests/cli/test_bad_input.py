@@ -1,5 +1,6 @@
 """Bad input at the command line: one clear line, exit code 2, nothing written."""
 
+import errno
 import json
 import socket
 import sys
@@ -183,3 +184,17 @@ def test_a_refused_login_is_named_by_client_and_never_by_secret(run, servers, mo
 def _account(base_url):
     client = {"client_id": "example-client", "client_secret": SECRET}
     return json.dumps({"base_url": base_url, "login_url": f"{base_url}/oauth/token", "clients": [client]})
+
+
+def test_full_temporary_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/nowhere")
+
+    monkeypatch.setattr("cache_pipeline.cli.main.cli.main", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "the folder /nowhere cannot be written" in lines[0]
+    assert "free space there" in lines[0]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline.cli.errors import CommandError
 from cache_pipeline.cli.simulator_options import simulator_settings
+from cache_pipeline.errors import CommandError
 
 
 def test_settings_come_from_a_file_and_the_command_line_goes_over_them(tmp_path: Path) -> None:

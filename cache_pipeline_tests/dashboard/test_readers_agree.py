@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 from cache_pipeline import edge
-from cache_pipeline.query.errors import QueryError
-from cache_pipeline.storage.published import EdgeStoreError
+from cache_pipeline.errors import EdgeStoreError, QueryError
 from cache_pipeline_tests.dashboard.conftest import Open
 
 DOCS = (Path(__file__).parents[2] / "docs" / "edge.md").read_text()

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
+from cache_pipeline.errors import UpstreamJobOverdue
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.storage.postgres.ledger import JobHandle, LedgerRequest
-from cache_pipeline.upstream.errors import UpstreamJobOverdue
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline_tests.world import REPORT, OpenWorld, World
 

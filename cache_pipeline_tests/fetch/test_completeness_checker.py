@@ -6,12 +6,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import split
 from cache_pipeline.query.completeness import ExpectationSource, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.schema import SchemaMismatch, sort_rows
+from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.fetch.scripted_vendor import (
     HOUR,

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.fetch import fetch_session as gathering
 from cache_pipeline.fetch.completeness_checker import CompletenessChecker, IncompleteAnswer
 from cache_pipeline.query.calendar import buckets
@@ -34,7 +35,6 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.history import open_history
-from cache_pipeline.upstream.errors import UpstreamUnreachable
 from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
 from cache_pipeline.upstream.polling.poller import JobPoller
 from cache_pipeline.vendors.base import ResultPage, VendorJob, VendorJobStatus

@@ -5,8 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cache_pipeline.errors import DiskUnwritable, StagingReplaced
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.fetch.staging import Staging, StagingReplaced, StagingUnwritable
+from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
@@ -68,7 +69,7 @@ def test_writing_that_breaks_off_leaves_what_was_there_and_no_litter(tmp_path: P
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq.ParquetWriter, "write_batch", full)
-    with pytest.raises(StagingUnwritable, match=r"No space left on device.*CACHE_PIPELINE_DATA_DIR"):
+    with pytest.raises(DiskUnwritable, match=r"No space left on device.*CACHE_PIPELINE_DATA_DIR"):
         staging.write(SERIES, replace(PARTITION, rows=Rows.of(TABLE.slice(0, 1))))
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208
@@ -87,7 +88,7 @@ def test_a_killed_writers_partial_file_is_never_read(tmp_path: Path):
 @pytest.mark.parametrize("folder", ["a-file", "a-file/below"])
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, folder: str):
     (tmp_path / "a-file").write_text("")
-    with pytest.raises(StagingUnwritable, match=r"cannot be written.*CACHE_PIPELINE_DATA_DIR"):
+    with pytest.raises(DiskUnwritable, match=r"cannot be written.*CACHE_PIPELINE_DATA_DIR"):
         Staging(tmp_path / folder).write(SERIES, PARTITION)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from cache_pipeline.errors import QueryError, UnknownReport
 from cache_pipeline.orchestration.backfill import main, run_backfill
-from cache_pipeline.query.errors import QueryError, UnknownReport
 from cache_pipeline_tests.orchestration.workbench import Bench
 
 FIRST, END = date(2024, 6, 10), date(2024, 6, 12)

@@ -6,10 +6,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from cache_pipeline.errors import SettingsError
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.declarations import DeclarationError
-from cache_pipeline.settings import SettingsError
 from cache_pipeline_tests.orchestration.workbench import LAYERS, STAGED_CHECKS, declared, write_reports
 
 REPORTS = Path(__file__).parents[2] / "reports"

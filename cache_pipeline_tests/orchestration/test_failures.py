@@ -7,15 +7,20 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from cache_pipeline.errors import (
+    LoginRefused,
+    QueryError,
+    SchemaMismatch,
+    SettingsError,
+    UpstreamJobFailed,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.resources import failure
-from cache_pipeline.query.errors import QueryError
 from cache_pipeline.query.interval import IntervalSet
-from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.settings import SettingsError
 from cache_pipeline.storage.postgres.history import HistoryUnavailable
-from cache_pipeline.upstream.errors import LoginRefused, UpstreamJobFailed, UpstreamRefused, UpstreamUnreachable
 from cache_pipeline_tests.orchestration.workbench import (
     STAGED_CHECKS,
     TIERS,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache_pipeline.errors import InvalidInterval, QueryError
 from cache_pipeline.query.calendar import (
     Step,
     buckets,
@@ -16,7 +17,6 @@ from cache_pipeline.query.calendar import (
     pieces,
     split,
 )
-from cache_pipeline.query.errors import InvalidInterval, QueryError
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.zones import time_zone
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cache_pipeline.query.errors import QueryError
+from cache_pipeline.errors import QueryError
 from cache_pipeline.query.filters import Filter
 
 DIMENSIONS = ("a", "b", "c")

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from cache_pipeline.bootstrap import review_declaration
+from cache_pipeline.errors import UnknownReport
 from cache_pipeline.query.declarations import DeclarationError, find_report, read_report, read_reports
-from cache_pipeline.query.errors import UnknownReport
 from cache_pipeline.query.report import Report
 from cache_pipeline_tests.query.declared import FIELDS
 

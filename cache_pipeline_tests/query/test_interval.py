@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.query.errors import InvalidInterval
+from cache_pipeline.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant, parse_instant
 
 EPOCH = datetime(2026, 3, 28, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.query.errors import InvalidInterval, InvalidQuery
+from cache_pipeline.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, QueryRequest, resolve_request

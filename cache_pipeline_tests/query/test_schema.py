@@ -4,11 +4,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import (
     Column,
     ColumnKind,
-    SchemaMismatch,
     arrow_schema,
     rows_to_table,
     rows_within,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.rows import row_checks as checking
 from cache_pipeline.rows.row_checks import check_rows
 from cache_pipeline.rows.rows import Rows

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache_pipeline.errors import DiskUnwritable, SchemaMismatch
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.schema import SchemaMismatch, rows_within, sort_rows
+from cache_pipeline.query.schema import rows_within, sort_rows
 from cache_pipeline.rows import spool as spooling
 from cache_pipeline.rows.digest import RowTally, row_hashes, tally_by_bucket
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.rows.spool import Spool, SpoolUnwritable
+from cache_pipeline.rows.spool import Spool
 from cache_pipeline_tests.query.test_schema import HOUR, SCHEMA, START, row, table
 
 
@@ -100,7 +101,7 @@ def test_few_rows_never_touch_the_disk(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_disk_that_cannot_be_written_is_one_clear_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere at all")
-    with pytest.raises(SpoolUnwritable, match=r"/nowhere at all, cannot be written .*TMPDIR"):
+    with pytest.raises(DiskUnwritable, match=r"/nowhere at all cannot be written .*TMPDIR"):
         spooled(MANY, 5, held_bytes=0)
 
 

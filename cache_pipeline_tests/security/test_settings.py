@@ -2,7 +2,8 @@
 
 import pytest
 
-from cache_pipeline.settings import Settings, SettingsError, read_settings
+from cache_pipeline.errors import SettingsError
+from cache_pipeline.settings import Settings, read_settings
 
 SECRET = "a-secret-9c41"
 ACCOUNT = '{"base_url": "%s", "clients": [{"client_id": "one", "client_secret": "' + SECRET + '"}]}'

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
+from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, UpstreamConfig
-from cache_pipeline.upstream.errors import UpstreamUnreachable
 from cache_pipeline.upstream.quota import QuotaPolicy
 
 

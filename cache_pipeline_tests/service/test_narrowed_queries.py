@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.query.errors import InvalidQuery
+from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.query_request import QueryOverrides

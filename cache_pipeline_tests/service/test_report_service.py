@@ -6,18 +6,16 @@ from typing import Any
 
 import pytest
 
+from cache_pipeline.errors import InvalidInterval, PlatformNotConfigured, SchemaMismatch, UpstreamJobFailed
 from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.query.completeness import ChunkResult, Verdict
-from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, SchemaMismatch
+from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.report_service import PlatformNotConfigured
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.upstream.errors import UpstreamJobFailed
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World

@@ -8,8 +8,8 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from cache_pipeline.errors import LoginRefused, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
-from cache_pipeline.upstream.errors import LoginRefused, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
 from cache_pipeline_tests.upstream.conftest import Clock

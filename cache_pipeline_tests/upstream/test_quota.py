@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 import redis.asyncio
 
+from cache_pipeline.errors import ClientUnknown
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.errors import ClientUnknown
 from cache_pipeline.upstream.quota import ClientState, Grant, Quota, QuotaPolicy
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.vendor import most_in_window

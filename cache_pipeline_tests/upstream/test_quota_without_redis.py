@@ -11,8 +11,8 @@ import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache_pipeline.errors import QuotaUnavailable
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.errors import QuotaUnavailable
 from cache_pipeline.upstream.quota import ClientState, Grant, Quota, QuotaPolicy
 from cache_pipeline.upstream.quota.local_share import LocalShare
 from cache_pipeline.upstream.redis_keys import UpstreamKeys

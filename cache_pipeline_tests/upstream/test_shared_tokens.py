@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from cache_pipeline.errors import LoginRefused, UpstreamFaulted
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
-from cache_pipeline.upstream.errors import LoginRefused, UpstreamFaulted
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import SharedTokens, TokenSource
 from cache_pipeline.upstream.oauth.sealing import Seal

@@ -16,11 +16,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.client import create_upstream_client, create_upstream_quota
-from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts, UpstreamConfig
-from cache_pipeline.upstream.error_bodies import raise_for_refusal
-from cache_pipeline.upstream.errors import (
+from cache_pipeline.errors import (
     AmbiguousSubmit,
     ClientUnknown,
     LoginRefused,
@@ -29,6 +25,10 @@ from cache_pipeline.upstream.errors import (
     UpstreamRefused,
     UpstreamUnreachable,
 )
+from cache_pipeline.query.lane import Lane
+from cache_pipeline.upstream.client import create_upstream_client, create_upstream_quota
+from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts, UpstreamConfig
+from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 from cache_pipeline.upstream.redis_keys import UpstreamKeys

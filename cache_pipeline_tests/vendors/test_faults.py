@@ -9,15 +9,15 @@ import pyarrow as pa
 import pytest
 import redis.asyncio
 
-from cache_pipeline.query.lane import Lane
-from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.upstream.errors import (
+from cache_pipeline.errors import (
     AmbiguousSubmit,
+    SchemaMismatch,
     UpstreamFaulted,
     UpstreamJobFailed,
     UpstreamJobGone,
     UpstreamJobOverdue,
 )
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline_tests.vendors import workbench as bench

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone
+from cache_pipeline.errors import UpstreamJobFailed, UpstreamJobGone
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.vendors.workbench import all_pages, genesys_report, held_job, reportdata_report, said

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.vendors.json_body import read_incrementally, read_object
 
 LIST = "conversations"

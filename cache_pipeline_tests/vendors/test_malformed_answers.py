@@ -5,9 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
+from cache_pipeline.errors import SchemaMismatch, UpstreamRefused
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.upstream.errors import UpstreamRefused
 from cache_pipeline.vendors.base import VendorAdapter
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter

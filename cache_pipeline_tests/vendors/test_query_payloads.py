@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.keys.spellings import meanings, spelled
-from cache_pipeline.query.errors import InvalidInterval, InvalidQuery, QueryError, UnknownReport
+from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError, UnknownReport
 from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.query_request import QueryRequest
 from cache_pipeline.query.report import Report

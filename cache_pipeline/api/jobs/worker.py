@@ -13,7 +13,6 @@ from uuid import UUID
 
 import psycopg
 from psycopg_pool import PoolTimeout
-from redis.exceptions import RedisError
 
 from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.api.jobs.job import ApiJob, JobState
@@ -28,18 +27,9 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
-from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
+from cache_pipeline.storage.known_errors import known_error
 from cache_pipeline.telemetry.propagation import resume_context
 from cache_pipeline.telemetry.spans import span
-from cache_pipeline.upstream.errors import (
-    AmbiguousSubmit,
-    QuotaUnavailable,
-    UpstreamFaulted,
-    UpstreamJobFailed,
-    UpstreamJobOverdue,
-    UpstreamUnreachable,
-)
-from cache_pipeline.vendors.json_body import MalformedBody
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
@@ -52,19 +42,6 @@ _SILENT_LEASES = 3
 #: nobody sweeps.
 _LOST_AFTER = timedelta(seconds=10)
 _STORE_AWAY = (psycopg.OperationalError, PoolTimeout)
-#: What may pass by itself. A submit that nobody can say of whether it was taken is made once more, as the ledger has it.
-_PASSING = (
-    AmbiguousSubmit,
-    MalformedBody,
-    HistoryUnavailable,
-    UpstreamJobFailed,
-    UpstreamJobOverdue,
-    QuotaUnavailable,
-    RedisError,
-    UpstreamFaulted,
-    UpstreamUnreachable,
-    *_STORE_AWAY,
-)
 T = TypeVar("T")
 
 
@@ -229,13 +206,13 @@ class Worker:
         error = task.exception()
         if error is None:
             self._timed(job, JobState.done, await self.jobs.finish(job))
-        elif isinstance(error, _PASSING) and job.attempts < self.settings.attempts:
+        elif (known := known_error(error)) and known.retryable and job.attempts < self.settings.attempts:
             _LOG.warning("job %s: %s; it is tried again", job.id, error)
             self.meter.retried()
             pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (job.attempts - 1))
             await self.jobs.give_back(job, after=timedelta(seconds=pause))
         else:
-            problem = problem_for(error) if isinstance(error, Exception) else problem_for(RuntimeError())
+            problem = problem_for(error)
             if problem.kind == "internal":
                 _LOG.error("job %s", job.id, exc_info=error)
             self._timed(job, JobState.failed, await self.jobs.finish(job, problem.document()))

@@ -33,7 +33,7 @@ from cache_pipeline.api.parsing import (
 from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer, failed
 from cache_pipeline.api.response_headers import CacheStatusSource, answer_headers, etag_matches, parse_etags
 from cache_pipeline.api.routes.jobs import show_job
-from cache_pipeline.query.errors import InvalidQuery
+from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.ttl import report_freshness
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 
 from adbc_driver_postgresql import dbapi
 
-from cache_pipeline.storage.postgres.schemas import UNREACHABLE, HistoryUnavailable
+from cache_pipeline.errors import HistoryUnavailable
+from cache_pipeline.storage.postgres.schemas import UNREACHABLE
 
 #: A server takes a hundred by default, which a gateway, four workers and Dagster share; an engine's other threads wait their turn.
 MOST_CONNECTIONS = 6

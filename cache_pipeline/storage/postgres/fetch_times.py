@@ -8,13 +8,14 @@ from typing import Any
 
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.interval import Interval, IntervalSet, parse_instant
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, instant_as_text, intervals_of, multirange
 
 
-class NewerDataPresent(Exception):
+class NewerDataPresent(CachePipelineError):
     """History holds figures that were asked for later than those that were to take their place; nothing was written."""
 
     def __init__(self, intervals: IntervalSet) -> None:

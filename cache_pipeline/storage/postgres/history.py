@@ -18,6 +18,7 @@ from adbc_driver_postgresql import dbapi
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, arrow_schema
@@ -29,12 +30,7 @@ from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.fetch_times import fetch_time_column, read_fetch_times, record_fetch_times
 from cache_pipeline.storage.postgres.ledger import CLOSE_KEPT, LOST_CLAIMS, LeaseLost, LedgerClaim
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange
-from cache_pipeline.storage.postgres.schemas import (
-    HISTORY_SCHEMA,
-    UNREACHABLE,
-    DeclarationConflict,
-    HistoryUnavailable,
-)
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE
 from cache_pipeline.storage.postgres.verdicts import read_truncation_stats, record_chunks
 
 

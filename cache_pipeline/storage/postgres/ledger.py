@@ -31,9 +31,10 @@ from psycopg.rows import TupleRow
 from psycopg.types.range import TimestamptzRange
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from cache_pipeline.errors import CachePipelineError, HistoryUnavailable
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.postgres.schemas import UNREACHABLE, HistoryUnavailable
+from cache_pipeline.storage.postgres.schemas import UNREACHABLE
 
 #: How long the entries of a dead or frozen process stay its own.
 LEASE = timedelta(seconds=15)
@@ -59,11 +60,13 @@ class LedgerState(StrEnum):
     abandoned = "abandoned"
 
 
-class QueryInFlight(Exception):
+class QueryInFlight(CachePipelineError):
     """Somebody else is working on the same query just now; look again when its lease has ended."""
 
+    retryable = True
 
-class LeaseLost(Exception):
+
+class LeaseLost(CachePipelineError):
     """Another has taken an entry over, since its owner was not heard of for the length of a lease."""
 
 

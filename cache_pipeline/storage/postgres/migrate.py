@@ -16,16 +16,10 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import OperationalError
 
+from cache_pipeline.errors import DeclarationConflict, HistoryRefused, HistoryUnavailable
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind
-from cache_pipeline.storage.postgres.schemas import (
-    HISTORY_SCHEMA,
-    OWN_SCHEMA,
-    UNREACHABLE,
-    DeclarationConflict,
-    HistoryRefused,
-    HistoryUnavailable,
-)
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, UNREACHABLE
 
 _LOCK = "cache_pipeline.migrations"
 _SQL_TYPES: Mapping[ColumnKind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]] = {

@@ -8,15 +8,3 @@ OWN_SCHEMA = "cache_pipeline_state"
 
 #: Said without the server's own words, which may hold what was in the URL.
 UNREACHABLE = "cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the server is up"
-
-
-class HistoryUnavailable(RuntimeError):
-    """PostgreSQL cannot be reached; the text says how to mend it, never the password."""
-
-
-class HistoryRefused(HistoryUnavailable):
-    """PostgreSQL is there and lets nobody in by that URL: to wait for it helps nothing."""
-
-
-class DeclarationConflict(RuntimeError):
-    """A declaration that wants another type for a column its table already has."""

@@ -4,7 +4,7 @@ A file is named by its content and never overwritten, for a reader that is half 
 two versions without noticing.
 """
 
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published.edge_tier import EdgeTier, Publication
-from cache_pipeline.storage.published.object_store import EdgeStoreError
 
 __all__ = ["EdgeStoreError", "EdgeTier", "Publication"]

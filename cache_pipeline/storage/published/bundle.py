@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published.edge_tier import MANIFEST, EdgeTier
 from cache_pipeline.storage.published.files import check_published_rows
 from cache_pipeline.storage.published.manifest import DataFile, DataSet
-from cache_pipeline.storage.published.object_store import EdgeStoreError
 from cache_pipeline.storage.published.page import LABELS
 
 

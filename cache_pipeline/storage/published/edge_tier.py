@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
@@ -23,7 +24,7 @@ from cache_pipeline.storage.published.files import (
     write_files,
 )
 from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
-from cache_pipeline.storage.published.object_store import EdgeStore, EdgeStoreError
+from cache_pipeline.storage.published.object_store import EdgeStore
 from cache_pipeline.telemetry.spans import span
 
 MANIFEST = "manifest.json"

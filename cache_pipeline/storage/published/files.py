@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.calendar import Step, floor_to_step, next_boundary, pieces
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within, snake_case, sort_rows
 from cache_pipeline.storage.published.manifest import DataFile, DataSet
-from cache_pipeline.storage.published.object_store import EdgeStoreError
 
 #: A browser reads files of this size in one request; smaller row groups mean more requests, larger ones no fewer.
 _ROW_GROUP = 64 * 1024

@@ -12,9 +12,9 @@ from pathlib import PurePosixPath
 import pyarrow.parquet as pq
 from pyarrow import ArrowException, BufferReader
 
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published.edge_tier import MANIFEST, SWAP_ATTEMPTS, EdgeTier, snapshot_of
 from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
-from cache_pipeline.storage.published.object_store import EdgeStoreError
 
 #: Longer than an edge may serve an old manifest (a day of stale-if-error) plus the longest open browser tab.
 KEEP_FOR = timedelta(days=7)

@@ -8,10 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.interval import Interval, IntervalSet
 
 
-class UnreadableManifest(ValueError):
+class UnreadableManifest(CachePipelineError, ValueError):
     """Not a manifest, or one of a later format; the text says which."""
 
 

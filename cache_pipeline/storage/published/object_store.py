@@ -26,6 +26,8 @@ from obstore.exceptions import (
 )
 from obstore.store import HTTPStore, LocalStore, ObjectStore, from_url
 
+from cache_pipeline.errors import EdgeStoreError
+
 #: Content-hashed objects never change (RFC 8246); the few mutable ones are served stale while or instead of refreshing
 #: (RFC 5861).
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -40,10 +42,6 @@ CONTENT_TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 _RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
-
-
-class EdgeStoreError(RuntimeError):
-    """The static store cannot be used, or holds what it should not; the text says where and how to mend it."""
 
 
 @dataclass(frozen=True)

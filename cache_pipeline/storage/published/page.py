@@ -10,8 +10,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from cache_pipeline.dashboard import published_page
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published.manifest import Manifest
-from cache_pipeline.storage.published.object_store import EdgeStore, EdgeStoreError
+from cache_pipeline.storage.published.object_store import EdgeStore
 
 SCHEMA = "manifest.schema.json"
 LABELS = "labels.json"

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import cast
 from urllib.parse import quote
 
+from cache_pipeline.errors import LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
 from cache_pipeline.upstream.error_bodies import parse_error_body
-from cache_pipeline.upstream.errors import LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.rate_headers import read_hints
 from cache_pipeline.upstream.response_body import read_whole_body
@@ -110,7 +110,7 @@ class Login:
                 method=request.method,
                 path=request.url.path,
                 attempts=gave_up.attempts,
-                message=self._masked(gave_up.error.message or ""),
+                message=self._masked(gave_up.error.vendor_message or ""),
                 correlation_id=gave_up.error.correlation_id,
             )
         return UpstreamUnreachable(host=request.url.host, reason=f"login: {gave_up.reason}", attempts=gave_up.attempts)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
+from cache_pipeline.errors import LoginRefused, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
-from cache_pipeline.upstream.errors import LoginRefused, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.oauth.login import Login, LoginRequest, Send, client_credentials_login
 from cache_pipeline.upstream.oauth.token_store import (
     LEASE_SECONDS,

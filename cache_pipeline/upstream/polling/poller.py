@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from cache_pipeline.upstream.errors import UpstreamJobOverdue
+from cache_pipeline.errors import UpstreamJobOverdue
 from cache_pipeline.upstream.polling.duration_estimates import DurationEstimates
 from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
 from cache_pipeline.upstream.polling.poll_times import JobSighting, next_poll

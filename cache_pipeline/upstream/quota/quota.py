@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import redis.asyncio
 
+from cache_pipeline.errors import ClientUnknown, QuotaUnavailable
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.errors import ClientUnknown, QuotaUnavailable
 from cache_pipeline.upstream.quota.local_share import LocalShare
 from cache_pipeline.upstream.quota.model import ClientQuota, Grant, QuotaPolicy, answer_class
 from cache_pipeline.upstream.quota.quota_store import PROBE_SECONDS, QuotaStore

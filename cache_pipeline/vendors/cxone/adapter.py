@@ -15,14 +15,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import IO, ClassVar
 
+from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, SchemaMismatch
+from cache_pipeline.query.schema import Column
 from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
-from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.cxone.extract import cxone_columns, read_extract, review_extract

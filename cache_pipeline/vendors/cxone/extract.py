@@ -11,11 +11,11 @@ from typing import IO
 
 import pyarrow as pa
 
+from cache_pipeline.errors import InvalidInterval, SchemaMismatch
 from cache_pipeline.query.calendar import floor_to_step, next_boundary
-from cache_pipeline.query.errors import InvalidInterval
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, SchemaMismatch, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.vendors.genesys.aggregates import aggregate_columns
 from cache_pipeline.vendors.genesys.details import row_columns
 

@@ -13,11 +13,10 @@ import json
 import re
 from typing import cast
 
-from cache_pipeline.query.schema import SchemaMismatch
+from cache_pipeline.errors import DiscoveryFailed, SchemaMismatch, UpstreamFaulted, UpstreamRefused, UpstreamUnreachable
 from cache_pipeline.upstream.config import Issuer, UpstreamConfig
 from cache_pipeline.upstream.discovery import VendorAddresses
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
-from cache_pipeline.upstream.errors import DiscoveryFailed, UpstreamFaulted, UpstreamRefused, UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login, Send
 from cache_pipeline.upstream.response_body import read_whole_body
@@ -85,7 +84,7 @@ async def _asked(issuer: Issuer, tenant: str, config: UpstreamConfig, send: Send
                 method=request.method,
                 path=request.url.path,
                 attempts=gave_up.attempts,
-                message=gave_up.error.message,
+                message=gave_up.error.vendor_message,
                 correlation_id=gave_up.error.correlation_id,
             ) from gave_up.__cause__
         raise UpstreamUnreachable(

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from typing import ClassVar
 
+from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed, UpstreamJobGone
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, SchemaMismatch
-from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone
+from cache_pipeline.query.schema import Column
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.genesys.aggregates import (

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.vendors.genesys.metrics import BY_STATE, MetricReader, Stats, Told, metric_columns, review_metrics
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_filter

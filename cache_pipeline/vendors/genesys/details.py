@@ -15,10 +15,11 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.calendar import buckets
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, SchemaMismatch, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_filter
 from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_optional_text, read_text
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, SchemaMismatch, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, snake_case
 
 #: A metric and, where it is told once for each state, the state.
 Told = tuple[str, str | None]

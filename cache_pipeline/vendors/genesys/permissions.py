@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from cache_pipeline.errors import UpstreamRefused
 from cache_pipeline.query.report import Report
 from cache_pipeline.upstream.error_bodies import parse_error_body, raise_for_refusal
-from cache_pipeline.upstream.errors import UpstreamRefused
 from cache_pipeline.upstream.http import httpx
 
 _PERMISSION = re.compile(r"\b[a-zA-Z]+:[a-zA-Z]+:[a-zA-Z]+\b")
@@ -57,7 +57,7 @@ class PermissionMissing(UpstreamRefused):
             method=refused.method,
             path=refused.path,
             code=refused.code,
-            message=refused.message,
+            message=refused.vendor_message,
             correlation_id=refused.correlation_id,
         )
         if permissions:

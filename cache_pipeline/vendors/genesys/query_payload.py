@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.calendar import Step, is_aligned, next_boundary
-from cache_pipeline.query.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.payload import (

@@ -6,20 +6,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from typing import ClassVar
 
+from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import (
-    Column,
-    ColumnKind,
-    Fold,
-    SchemaMismatch,
-    arrow_schema,
-    rows_to_table,
-    snake_case,
-)
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
-from cache_pipeline.upstream.errors import UpstreamJobFailed
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.http_jobs import cursor_pages, get_object

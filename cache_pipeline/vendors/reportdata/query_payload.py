@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cache_pipeline.query.errors import InvalidQuery
+from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.payload import (
     QueryPayload,
     read_filter,

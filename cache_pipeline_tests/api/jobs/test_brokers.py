@@ -15,8 +15,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
-from cache_pipeline.api.jobs.queue import QueueUnavailable, brokers, open_queue
-from cache_pipeline.settings import JobSettings, Settings, SettingsError
+from cache_pipeline.api.jobs.queue import brokers, open_queue
+from cache_pipeline.errors import QueueUnavailable, SettingsError
+from cache_pipeline.settings import JobSettings, Settings
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.jobs.rabbitmq import running_rabbitmq
 

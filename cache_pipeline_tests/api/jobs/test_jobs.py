@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from cache_pipeline.api.jobs.job import JobState, NewJob
-from cache_pipeline.api.jobs.queue import QueueUnavailable
+from cache_pipeline.errors import QueueUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import GatewaySettings, JobSettings
 from cache_pipeline_tests.api.conftest import DAY, REPORT

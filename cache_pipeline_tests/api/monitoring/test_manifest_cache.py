@@ -9,7 +9,7 @@ import pytest
 
 from cache_pipeline.api.monitoring import manifest_cache as module
 from cache_pipeline.api.monitoring.manifest_cache import EVERY_SECONDS, KEPT_SECONDS, ManifestCache, ManifestStatus
-from cache_pipeline.storage.published import EdgeStoreError
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.api.monitoring.test_status import told
 

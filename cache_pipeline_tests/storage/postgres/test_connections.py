@@ -8,10 +8,10 @@ import psycopg
 import pytest
 from adbc_driver_postgresql import dbapi
 
+from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.storage.postgres import connections as module
 from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.history import open_history
-from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline_tests.storage.sample_rows import SERIES
 
 _OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from adbc_driver_postgresql import dbapi
 
+from cache_pipeline.errors import DeclarationConflict
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import sort_rows
@@ -17,7 +18,6 @@ from cache_pipeline.rows.rows import Rows, RowSource
 from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.storage.postgres.fetch_times import NewerDataPresent
 from cache_pipeline.storage.postgres.history import History, HistoryUnavailable, open_history
-from cache_pipeline.storage.postgres.schemas import DeclarationConflict
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import (
     DAY,

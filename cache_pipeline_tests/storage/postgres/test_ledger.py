@@ -8,6 +8,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import History
@@ -22,7 +23,6 @@ from cache_pipeline.storage.postgres.ledger import (
     QueryInFlight,
     open_ledger,
 )
-from cache_pipeline.storage.postgres.schemas import HistoryUnavailable
 from cache_pipeline_tests.storage.sample_rows import HOUR, NOW, SERIES, hours, replacement
 
 HANDLE = JobHandle("job-1", "client-1")

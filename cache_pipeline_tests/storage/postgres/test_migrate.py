@@ -6,11 +6,11 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from cache_pipeline.errors import DeclarationConflict
 from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import History, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
-from cache_pipeline.storage.postgres.schemas import DeclarationConflict
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of, hours, replacement
 

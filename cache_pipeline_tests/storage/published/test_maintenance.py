@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published import maintenance as keep
 from cache_pipeline.storage.published.maintenance import collect_garbage, rollback, snapshots, verify
 from cache_pipeline.storage.published.manifest import Manifest

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.files import published_rows
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table

@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.storage.published import EdgeStoreError, EdgeTier, Publication
+from cache_pipeline.storage.published import EdgeTier, Publication
 from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import DAY, HOUR, NOW, REPORT, hours, table

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cache_pipeline import edge
-from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.maintenance import collect_garbage
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table

@@ -15,7 +15,8 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
+from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.maintenance import verify
 from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline.storage.published.readback import GRACE, read_back, require_public_url

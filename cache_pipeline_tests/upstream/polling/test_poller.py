@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import redis.asyncio
 
-from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobOverdue
+from cache_pipeline.errors import UpstreamJobFailed, UpstreamJobOverdue
 from cache_pipeline.upstream.polling import DurationEstimates, DurationStore, GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.conftest import Clock
@@ -139,7 +139,8 @@ async def test_a_shorter_guide_shortens_every_wait(clock: Clock):
 
 
 def test_settings_choose_the_policy(monkeypatch: pytest.MonkeyPatch):
-    from cache_pipeline.settings import SettingsError, read_settings
+    from cache_pipeline.errors import SettingsError
+    from cache_pipeline.settings import read_settings
 
     account = (
         '{"base_url": "http://127.0.0.1:9", "clients": [{"client_id": "a", "client_secret": "b"}], "poll_policy": "%s"}'

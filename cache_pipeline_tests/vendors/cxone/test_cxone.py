@@ -11,14 +11,13 @@ import httpx
 import pytest
 import redis.asyncio
 
+from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed, UpstreamJobGone, UpstreamRefused
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import SchemaMismatch
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
-from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamJobGone, UpstreamRefused
 from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.vendors.base import ResultPage, VendorJob
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login

@@ -14,6 +14,7 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.bootstrap import connect_vendor
+from cache_pipeline.errors import DiscoveryFailed, LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import running_simulator
@@ -21,13 +22,6 @@ from cache_pipeline.simulator.cxone_login import TENANT_ID
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.discovery import VendorAddresses
-from cache_pipeline.upstream.errors import (
-    DiscoveryFailed,
-    LoginRefused,
-    UpstreamError,
-    UpstreamFaulted,
-    UpstreamUnreachable,
-)
 from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
 from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone

@@ -10,10 +10,11 @@ import pytest
 import redis.asyncio
 from pydantic import ValidationError
 
+from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import SchemaMismatch, arrow_schema
+from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.vendors.base import VendorJob
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.simulator.vendor import SettableClock

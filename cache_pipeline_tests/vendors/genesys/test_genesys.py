@@ -9,10 +9,9 @@ import pyarrow as pa
 import pytest
 import redis.asyncio
 
+from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed, UpstreamRefused
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.query.schema import SchemaMismatch
-from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamRefused
 from cache_pipeline.vendors.base import VendorJob
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.simulator.vendor import SettableClock

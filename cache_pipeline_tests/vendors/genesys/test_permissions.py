@@ -6,9 +6,9 @@ import httpx
 import pytest
 import redis.asyncio
 
+from cache_pipeline.errors import UpstreamRefused
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.errors import UpstreamRefused
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permissions_needed
 from cache_pipeline_tests.vendors.genesys.test_details import rows_report

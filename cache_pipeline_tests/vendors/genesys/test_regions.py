@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cache_pipeline.bootstrap import open_quotas
-from cache_pipeline.settings import SettingsError, VendorAccount, read_settings
+from cache_pipeline.errors import SettingsError
+from cache_pipeline.settings import VendorAccount, read_settings
 from cache_pipeline.vendors.genesys.regions import REGIONS, region_address
 
 CLIENTS = [{"client_id": "alpha", "client_secret": "hidden"}]

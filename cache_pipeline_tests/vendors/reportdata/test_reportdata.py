@@ -9,9 +9,9 @@ import httpx
 import pytest
 import redis.asyncio
 
+from cache_pipeline.errors import UpstreamJobFailed, UpstreamRefused
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.errors import UpstreamJobFailed, UpstreamRefused
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.vendors.workbench import (

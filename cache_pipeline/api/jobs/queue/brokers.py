@@ -18,9 +18,10 @@ from urllib.parse import parse_qs, urlsplit
 from taskiq import AsyncBroker, BrokerMessage
 from taskiq.utils import maybe_awaitable
 
-from cache_pipeline.api.jobs.queue.port import Delivery, JobQueue, QueueUnavailable
+from cache_pipeline.api.jobs.queue.port import Delivery, JobQueue
 from cache_pipeline.api.jobs.queue.redis_streams import HeldRedisStream
-from cache_pipeline.settings import Settings, SettingsError
+from cache_pipeline.errors import QueueUnavailable, SettingsError
+from cache_pipeline.settings import Settings
 
 _NAME = "cache-pipeline-jobs"
 _TASK = "cache_pipeline.job"

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class QueueUnavailable(RuntimeError):
-    """The broker cannot be used; the text says which and how to mend it, never a password."""
-
-
 @dataclass(frozen=True)
 class Delivery:
     """One message, as often as it takes until it is acknowledged.
