@@ -1,6 +1,6 @@
 """Celery's settings for workers that execute whole Dagster runs: ``celery -A dagster_celery.app worker`` imports this.
 
-The name is the one that dagster-celery looks for. ``dagster.celery.yaml`` holds the launcher's half; docs/scale-out.md
+The name is the one that dagster-celery looks for. ``dagster.celery.yaml`` holds the launcher's half; docs/scaling.md
 says which halves go together.
 """
 
