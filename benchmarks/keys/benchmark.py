@@ -80,7 +80,7 @@ def measure(tell: Tell) -> Result:
 
 
 def _our_key(payload: dict[str, Any]) -> str:
-    return find_report_for(read_guide(payload), _REPORTS, lambda _: _COLUMNS).key("default", "5s")
+    return find_report_for(read_guide(payload), _REPORTS, lambda _: _COLUMNS).cache_key("default", "5s")
 
 
 def _guide_key(payload: dict[str, Any]) -> str:

@@ -143,7 +143,12 @@ async def gathered(setup: Setup, service: ReportService) -> None:
     table = rows_to_table(rows, arrow_schema(platform.columns(report)))
     whole = IntervalSet([DAY])
     kept = Replacement(
-        service.series(report), whole, IntervalSet(), Rows.of(table), DAY.end, (Fetched(whole, service.clock()),)
+        service.series(report),
+        whole,
+        IntervalSet(),
+        Rows.from_table(table),
+        DAY.end,
+        (Fetched(whole, service.clock()),),
     )
     await asyncio.to_thread(pq.write_table, table, setup.folder / "gathered.parquet", compression="zstd")
     await asyncio.to_thread(service.history.replace, kept)

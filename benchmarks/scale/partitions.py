@@ -81,7 +81,7 @@ def measured(history: History, of: Report, number: int) -> dict[str, float]:
 
 def _hold(history: History, series: Series, held: IntervalSet) -> None:
     now = datetime.now(UTC)
-    rows = Rows.of(arrow_schema(COLUMNS).empty_table())
+    rows = Rows.from_table(arrow_schema(COLUMNS).empty_table())
     history.replace(Replacement(series, held, IntervalSet(), rows, now, (Fetched(held, now),)))
 
 

@@ -95,19 +95,19 @@ class Ours:
     def answer(self, request: Request) -> None:
         """As ReportService does: hot, else what history holds, else the chunks of the plan."""
         wanted = find_report_for(read_guide(request.payload), {REPORT.report: REPORT}, ReportDataAdapter.columns)
-        key, now = wanted.key(_TENANT, "5s"), request.at
+        key, now = wanted.cache_key(_TENANT, "5s"), request.at
         if self._hot.get(key, now) > now:
             return
         begun = clipped_to_now(wanted.interval, wanted.declared, now)
         if begun is None:
             raise RuntimeError(f"{wanted.interval} has not begun")
-        query = replace(wanted.query(_TENANT), begun=begun)
+        query = replace(wanted.canonical_query(_TENANT), elapsed=begun)
         found = make_plan(query, Holdings(REPORT, ReportDataAdapter.columns(REPORT), self._coverage), (), now)
         for chunk in found.chunks:
             self._ask(chunk, now)
-        held = self._coverage.of(query.span)
-        if held is None or self._coverage.gaps(IntervalSet([query.span]), now, report_freshness(REPORT)):
-            raise RuntimeError(f"{query.span} is answered from figures that are missing or too old")
+        held = self._coverage.of(query.available_interval)
+        if held is None or self._coverage.gaps(IntervalSet([query.available_interval]), now, report_freshness(REPORT)):
+            raise RuntimeError(f"{query.available_interval} is answered from figures that are missing or too old")
         if held.provisional_from is not None and held.fetched_at is not None:
             self.bill.oldest = max(self.bill.oldest, now - held.fetched_at)
         self._hot[key] = now + HOT_TTL

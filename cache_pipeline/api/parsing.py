@@ -54,17 +54,17 @@ class ParsedQuery:
     @property
     def key(self) -> str:
         """The same for every spelling of the same meaning (G6), and other for another report: each keeps its own rows."""
-        return f"{self.report.report}:{self.query.key(_JOB)}{':' + REFRESH if self.refresh else ''}"
+        return f"{self.report.report}:{self.query.cache_key(_JOB)}{':' + REFRESH if self.refresh else ''}"
 
     @cached_property
     def hot_key(self) -> str:
         """Of its answer in the hot tier."""
-        return self.query.key(HOT_TTL_TIER)
+        return self.query.cache_key(HOT_TTL_TIER)
 
     @cached_property
     def request(self) -> dict[str, Any]:
         """What a worker needs to ask the same: the interval, and what is otherwise than declared."""
-        declared, asked = self.wanted.declared, self.wanted.asked
+        declared, asked = self.wanted.declared, self.wanted.requested
         request: dict[str, Any] = {"interval": str(self.query.interval)}
         for name in ("group_by", "metrics"):
             if getattr(asked, name) != getattr(declared, name):
@@ -73,7 +73,7 @@ class ParsedQuery:
             if getattr(asked, name) != getattr(declared, name):
                 request[name] = getattr(asked, name)
         if asked.filters != declared.filters:
-            request["filters"] = asked.filters.written.model_dump(mode="json", exclude_defaults=True)
+            request["filters"] = asked.filters.declaration.model_dump(mode="json", exclude_defaults=True)
         if self.refresh:
             request[REFRESH] = True
         return request
@@ -164,7 +164,7 @@ def parse_payload(
 
 
 def _begun(service: ReportService, wanted: QueryRequest, most_buckets: int) -> ParsedQuery:
-    _check_length(wanted.interval, wanted.asked, most_buckets)
+    _check_length(wanted.interval, wanted.requested, most_buckets)
     _check_start(wanted.interval, wanted.declared)
     return ParsedQuery(wanted, service.begun(wanted))
 
@@ -179,7 +179,7 @@ def _check_start(interval: Interval, report: Report) -> None:
 
 
 def _check_length(interval: Interval, report: Report, most_buckets: int) -> None:
-    count = interval.length / report.step.nominal
+    count = interval.length / report.step.nominal_length
     if count > most_buckets:
         raise InvalidInterval(
             f"interval {interval} has {count:.0f} buckets of {report.granularity}, more than the {most_buckets} that "
@@ -224,9 +224,9 @@ class ParseCache:
             query: what it asks.
             is_whole: whether all of the interval that the URL names has begun.
         """
-        until = None if is_whole else query.span.end
+        until = None if is_whole else query.available_interval.end
         place = (tenant, scope["path"], scope["query_string"])
-        self._known[place] = CachedParse(query.key(HOT_TTL_TIER), report, query, until)
+        self._known[place] = CachedParse(query.cache_key(HOT_TTL_TIER), report, query, until)
         self._known.move_to_end(place)
         while len(self._known) > _MOST_QUESTIONS:
             self._known.popitem(last=False)

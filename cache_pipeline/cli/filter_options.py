@@ -64,7 +64,7 @@ def _filter(conditions: list[str]) -> Filter | None:
         "clauses": [part for part in parts if "dimension" not in part],
     }
     try:
-        return Filter.read(said)
+        return Filter.parse(said)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]["msg"].removeprefix("Value error, ")
         raise CommandError(f"--filter {' '.join(conditions)[:200]}: {problem}") from error

@@ -197,7 +197,7 @@ class ChunkFetcher:
             fetched.extend(each.at for each in coverage.fetched if each.intervals & from_history)
         return VerifiedRows(
             chunk,
-            Rows.joined(rows[0].schema, rows),
+            Rows.concat(rows[0].schema, rows),
             min(watermarks),
             min(fetched, default=chunk.end),
             tuple(verdict for each in answers for verdict in each.chunks),

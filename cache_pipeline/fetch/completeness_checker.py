@@ -10,7 +10,7 @@ from datetime import datetime
 from cache_pipeline.aio import gather_or_cancel
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.fetch.vendor_response import VendorResponse
-from cache_pipeline.query.calendar import buckets, split
+from cache_pipeline.query.calendar import list_buckets, split
 from cache_pipeline.query.completeness import (
     SHORTEST_LIMIT,
     ChunkResult,
@@ -156,7 +156,7 @@ class CompletenessChecker:
         if self.lengths.shortest_truncated is None or not split(interval, self.report.step, self.report.zone):
             return False
         return (
-            self.density.expect(buckets(interval, self.report.step, self.report.zone)).rows
+            self.density.expect(list_buckets(interval, self.report.step, self.report.zone)).rows
             >= self.lengths.shortest_truncated
         )
 
@@ -210,7 +210,7 @@ class CompletenessChecker:
 
     def _probes(self, within: Interval) -> list[Interval]:
         """Nearly all of an interval: what a cut loses first is in the first. What it is split into has been asked."""
-        inside = buckets(within, self.report.step, self.report.zone)
+        inside = list_buckets(within, self.report.step, self.report.zone)
         if len(inside) <= 2:
             return []
         nearly = [Interval(inside[1].start, within.end), Interval(within.start, inside[-2].end)]
@@ -225,7 +225,7 @@ class CompletenessChecker:
 
     def _case(self, answer: VendorResponse, within: Interval) -> _Assessment:
         report = self.report
-        final = final_buckets(buckets(answer.interval, report.step, report.zone), answer.watermark)
+        final = final_buckets(list_buckets(answer.interval, report.step, report.zone), answer.watermark)
         parts = split(answer.interval, report.step, report.zone)
         return _Assessment(answer, within, final, self._expect(answer, final), parts)
 
@@ -310,7 +310,7 @@ class CompletenessChecker:
 def _merge(interval: Interval, parts: Sequence[VerifiedRows], above: tuple[ChunkResult, ...]) -> VerifiedRows:
     return VerifiedRows(
         interval,
-        Rows.joined(parts[0].rows.schema, (part.rows for part in parts)),
+        Rows.concat(parts[0].rows.schema, (part.rows for part in parts)),
         min(part.watermark for part in parts),
         min(part.fetched_at for part in parts),
         (*above, *(chunk for part in parts for chunk in part.chunks)),

@@ -21,12 +21,12 @@ from cache_pipeline.fetch.partition_fetch import (
 )
 from cache_pipeline.fetch.upstream_jobs import LeftToOthers, OnPercent, UpstreamJobs, no_other_requesters
 from cache_pipeline.fetch.vendor_response import VendorResponse
-from cache_pipeline.query.calendar import is_aligned, pieces
+from cache_pipeline.query.calendar import cut_at_boundaries, is_aligned
 from cache_pipeline.query.completeness import ChunkResult, RowDensity
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import beyond_retention, not_begun
+from cache_pipeline.query.retention import future_interval_error, retention_error
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Coverage
@@ -95,14 +95,14 @@ class FetchSession:
         report, series, now = self.report, self.series, self.clock()
         freshness = report_freshness(report)
         for key in [key for key, span in wanted.items() if clipped_to_now(span, report, now) is None]:
-            yield FailedPartition(key, wanted[key], not_begun(wanted[key]))
+            yield FailedPartition(key, wanted[key], future_interval_error(wanted[key]))
         wanted = {key: span for key, span in wanted.items() if clipped_to_now(span, report, now) is not None}
         spans = IntervalSet(wanted.values())
         coverage = await asyncio.to_thread(self.history.coverage, series)
         held_intervals = IntervalSet() if again else spans - coverage.to_ask(spans, now, freshness)
         gaps = IntervalSet(part for gap in spans - held_intervals if (part := clipped_to_now(gap, report, now)))
         for key, span in wanted.items():
-            if (refused := beyond_retention(report, gaps & IntervalSet([span]), self.reach)) is not None:
+            if (refused := retention_error(report, gaps & IntervalSet([span]), self.reach)) is not None:
                 yield FailedPartition(key, span, refused)
                 wanted = {other: each for other, each in wanted.items() if other != key}
         gaps &= IntervalSet(wanted.values())
@@ -193,7 +193,7 @@ class FetchSession:
             # The look-back may begin inside a bucket, which then teaches nothing.
             whole = [
                 bucket
-                for bucket in pieces(part, report.step, report.zone)
+                for bucket in cut_at_boundaries(part, report.step, report.zone)
                 if is_aligned(bucket, report.step, report.zone)
             ]
             density.learn({bucket: groups.get(bucket.start, 0) for bucket in whole})

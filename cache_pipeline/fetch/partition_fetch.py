@@ -12,7 +12,7 @@ from typing import Protocol
 
 from cache_pipeline.aio import finish
 from cache_pipeline.fetch.completeness_checker import VerifiedRows
-from cache_pipeline.query.calendar import Step, buckets, floor_to_step, next_boundary, pieces
+from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, list_buckets, next_boundary
 from cache_pipeline.query.completeness import ChunkResult, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
@@ -51,7 +51,7 @@ class FetchedPartition:
 
     def final(self, report: Report) -> IntervalSet:
         """The part whose buckets lie before the watermark."""
-        whole = IntervalSet(final_buckets(buckets(self.interval, report.step, report.zone), self.watermark))
+        whole = IntervalSet(final_buckets(list_buckets(self.interval, report.step, report.zone), self.watermark))
         return whole - self.not_asked_again
 
     def provisional(self, report: Report) -> IntervalSet:
@@ -89,7 +89,7 @@ class HeldRows:
 def chunks_of(gaps: IntervalSet, report: Report) -> list[Interval]:
     """Cut gaps into upstream queries, none longer than the declared chunk and none across its boundaries."""
     step = Step.parse(report.chunk)
-    return [chunk for gap in gaps for chunk in pieces(gap, step, report.zone)]
+    return [chunk for gap in gaps for chunk in cut_at_boundaries(gap, step, report.zone)]
 
 
 def clipped_to_now(interval: Interval, report: Report, now: datetime) -> Interval | None:
@@ -224,7 +224,7 @@ def _finished(key: str, interval: Interval, held: HeldRows, proven: Sequence[Ver
     return FetchedPartition(
         key,
         interval,
-        Rows.joined(held.rows.schema, [*old, *new]),
+        Rows.concat(held.rows.schema, [*old, *new]),
         min(watermarks, default=interval.end),
         min(fetched, default=interval.end),
         tuple(chunk for part in proven for chunk in part.chunks if chunk.interval.intersection(interval)),

@@ -61,7 +61,7 @@ def _replacement(
         series=series,
         final=IntervalSet(part for each, kept in brought for part in each.final(series.report) & kept),
         provisional=IntervalSet(part for each, kept in brought for part in each.provisional(series.report) & kept),
-        rows=Rows.joined(
+        rows=Rows.concat(
             brought[0][0].rows.schema, (each.rows.within(part) for each, kept in brought for part in kept)
         ),
         watermark=max(each.watermark for each, _ in brought),

@@ -116,7 +116,7 @@ class Staging:
         return FetchedPartition(
             key=meta["key"],
             interval=Interval.parse(meta["interval"]),
-            rows=Rows.read_from(plain, _StagedRows(path, schema, count)),
+            rows=Rows.from_source(plain, _StagedRows(path, schema, count)),
             watermark=datetime.fromisoformat(meta["watermark"]),
             fetched_at=datetime.fromisoformat(meta["fetched_at"]),
             chunks=tuple(_chunk_from_json(chunk) for chunk in meta["chunks"]),

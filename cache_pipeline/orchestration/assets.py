@@ -78,8 +78,8 @@ def freshness_badge(report: Report) -> dg.FreshnessPolicy:
 
     It is the asset's alone: an old day that is backfilled makes it green. Which partitions are stale the sensor says.
     """
-    due = report.partition.step.nominal + report.settle + report_freshness(report)
-    return dg.FreshnessPolicy.time_window(fail_window=due + report.partition.step.nominal, warn_window=due)
+    due = report.partition.step.nominal_length + report.settle + report_freshness(report)
+    return dg.FreshnessPolicy.time_window(fail_window=due + report.partition.step.nominal_length, warn_window=due)
 
 
 def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinition, text: str) -> dg.AssetSpec:

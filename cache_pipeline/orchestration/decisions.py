@@ -58,12 +58,12 @@ def halve_chunks(report: Report) -> list[str]:
     Never single buckets: an answer that cannot be split cannot be held against its parts either, and a cut one would
     pass for a thin one.
     """
-    declared = Step.parse(report.chunk).nominal
+    declared = Step.parse(report.chunk).nominal_length
     steps = {period: Step.parse(period) for period in _LADDER}
     return [
         period
         for period, step in steps.items()
-        if report.step.nominal < step.nominal < declared and report.step.divides(step)
+        if report.step.nominal_length < step.nominal_length < declared and report.step.divides(step)
     ]
 
 

@@ -9,14 +9,14 @@ from cache_pipeline.orchestration.check_events import CheckFinding, event_log, p
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.query.drift import LEAST_COMPARABLE, Comparison, drift_tolerance
+from cache_pipeline.query.drift import MIN_COMPARABLE, Comparison, drift_tolerance
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.drift_comparison import compare_figures
 from cache_pipeline.storage.postgres.history import History
 
-_TOO_LITTLE = f"too little history to compare with: {LEAST_COMPARABLE} comparable days are needed"
+_TOO_LITTLE = f"too little history to compare with: {MIN_COMPARABLE} comparable days are needed"
 
 
 def drift_findings(history: History, series: Series, partitions: Mapping[str, Interval]) -> dict[str, CheckFinding]:
@@ -32,8 +32,8 @@ def drift_findings(history: History, series: Series, partitions: Mapping[str, In
 
 def finding_of(compared: Sequence[Comparison], report: Report) -> CheckFinding:
     """One partition's comparison in words and as a table."""
-    judged = [each for each in compared if each.usual is not None]
-    unlike = sorted((each for each in judged if each.differs), key=_distance, reverse=True)
+    judged = [each for each in compared if each.median is not None]
+    unlike = sorted((each for each in judged if each.is_outlier), key=_distance, reverse=True)
     metadata = {"compared": len(judged), "differ": len(unlike), "comparison": _table(compared, report)}
     if not unlike:
         return CheckFinding("", metadata, "" if judged or not compared else _TOO_LITTLE)
@@ -42,7 +42,7 @@ def finding_of(compared: Sequence[Comparison], report: Report) -> CheckFinding:
 
 
 def _distance(each: Comparison) -> float:
-    return max(each.least - each.figure, each.figure - each.most)
+    return max(each.lower_bound - each.figure, each.figure - each.upper_bound)
 
 
 def _local(each: Comparison, report: Report) -> str:
@@ -51,8 +51,8 @@ def _local(each: Comparison, report: Report) -> str:
 
 def _sentence(each: Comparison, report: Report) -> str:
     return (
-        f"{_local(each, report)} most: {each.figure:,.0f}, where {each.usual:,.0f} is usual "
-        f"and {each.least:,.0f} to {each.most:,.0f} would pass"
+        f"{_local(each, report)} most: {each.figure:,.0f}, where {each.median:,.0f} is usual "
+        f"and {each.lower_bound:,.0f} to {each.upper_bound:,.0f} would pass"
     )
 
 
@@ -63,10 +63,10 @@ def _table(compared: Sequence[Comparison], report: Report) -> dg.TableMetadataVa
                 {
                     "start": _local(each, report),
                     "figure": round(each.figure),
-                    "usual": "not known" if each.usual is None else f"{each.usual:,.0f}",
-                    "would pass": "" if each.usual is None else f"{each.least:,.0f} to {each.most:,.0f}",
-                    "comparable": each.comparable,
-                    "differs": each.differs,
+                    "usual": "not known" if each.median is None else f"{each.median:,.0f}",
+                    "would pass": "" if each.median is None else f"{each.lower_bound:,.0f} to {each.upper_bound:,.0f}",
+                    "comparable": each.comparable_count,
+                    "differs": each.is_outlier,
                 }
             )
             for each in compared

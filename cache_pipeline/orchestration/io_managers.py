@@ -77,7 +77,7 @@ def _as_annotated(context: dg.InputContext, rows: Rows) -> Rows | pa.Table | pd.
     kind = context.dagster_type.typing_type
     if kind not in (pa.Table, pd.DataFrame):
         return rows
-    table = rows.table().select(list(wanted)) if wanted else rows.table()
+    table = rows.to_table().select(list(wanted)) if wanted else rows.to_table()
     return table.to_pandas() if kind is pd.DataFrame else table
 
 
@@ -129,5 +129,5 @@ class EdgeIOManager(_TierIOManager):
         report, edge = self._report(context), self.engine.edge()
         spans = IntervalSet(self._intervals(context))
         table = pa.concat_tables([edge.read(report, span) for span in spans])
-        found = _as_annotated(context, Rows.of(table))
+        found = _as_annotated(context, Rows.from_table(table))
         return table if isinstance(found, Rows) else found

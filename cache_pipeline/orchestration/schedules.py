@@ -63,7 +63,7 @@ def report_automation(
     )
     def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
         now = utc_now()
-        window = Interval(now - max(_LOOK_BACK, 2 * report.partition.step.nominal), now)
+        window = Interval(now - max(_LOOK_BACK, 2 * report.partition.step.nominal_length), now)
         recent = partition_intervals(partitions, keys_within(partitions, window))
         with engine.history() as history:
             coverage = history.coverage(engine.tenant_series(report))

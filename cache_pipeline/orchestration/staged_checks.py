@@ -20,7 +20,7 @@ from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
 from cache_pipeline.orchestration.partial_publish import publish
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.completeness import ChunkResult, Verdict, final_buckets
 from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.report import Report
@@ -37,7 +37,7 @@ def find_complete(partition: FetchedPartition, report: Report) -> CheckFinding:
         for chunk in partition.chunks
         if not chunk.superseded
         and partition.interval.contains(chunk.interval)
-        and partition.rows.count(final_buckets(buckets(chunk.interval, report.step, report.zone), chunk.watermark))
+        and partition.rows.count(final_buckets(list_buckets(chunk.interval, report.step, report.zone), chunk.watermark))
         < chunk.got
     ]
     return CheckFinding(

@@ -70,7 +70,7 @@ class Step:
         return self == longer
 
     @cached_property
-    def nominal(self) -> timedelta:
+    def nominal_length(self) -> timedelta:
         """The usual length: a day counts 24 hours, a month 30 days. For rules of thumb, never for boundaries."""
         return timedelta(days=self.days + 30 * self.months, minutes=self.minutes)
 
@@ -88,7 +88,7 @@ def floor_to_step(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
     if step.days:
         return midnight(day - timedelta(days=day.weekday() if step.days == 7 else 0), zone)
     start = midnight(day, zone)
-    return start + (instant - start) // step.nominal * step.nominal
+    return start + (instant - start) // step.nominal_length * step.nominal_length
 
 
 def next_boundary(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
@@ -99,10 +99,10 @@ def next_boundary(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
     if step.days:
         return midnight(day + timedelta(days=step.days), zone)
     tomorrow = midnight(day + timedelta(days=1), zone)
-    return min(boundary + step.nominal, tomorrow)
+    return min(boundary + step.nominal_length, tomorrow)
 
 
-def pieces(interval: Interval, step: Step, zone: ZoneInfo) -> list[Interval]:
+def cut_at_boundaries(interval: Interval, step: Step, zone: ZoneInfo) -> list[Interval]:
     """Cut an interval at the boundaries of ``step``; the first and last piece may be shorter than a step."""
     found: list[Interval] = []
     start = interval.start
@@ -121,22 +121,22 @@ def is_aligned(interval: Interval, step: Step, zone: ZoneInfo) -> bool:
     )
 
 
-def whole_buckets(interval: Interval, step: Step, zone: ZoneInfo) -> Interval:
+def expand_to_steps(interval: Interval, step: Step, zone: ZoneInfo) -> Interval:
     """The shortest interval of whole steps that contains another."""
     last = floor_to_step(interval.end - timedelta(microseconds=1), step, zone)
     return Interval(floor_to_step(interval.start, step, zone), next_boundary(last, step, zone))
 
 
-def buckets(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interval]:
+def list_buckets(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interval]:
     """The granularity steps of an interval, in order.
 
     Raises:
         InvalidInterval: an end of the interval is not a boundary, so that a bucket would be cut.
     """
     if not is_aligned(interval, granularity, zone):
-        whole = whole_buckets(interval, granularity, zone)
+        whole = expand_to_steps(interval, granularity, zone)
         raise InvalidInterval(f"interval {interval} cuts a bucket of {granularity} in {zone.key}: ask for {whole}")
-    return pieces(interval, granularity, zone)
+    return cut_at_boundaries(interval, granularity, zone)
 
 
 # Halves stand between day and hour because proving a thin answer whole should take few queries.
@@ -155,9 +155,9 @@ def split(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interva
         At least two intervals of whole buckets, or an empty list when the interval is one bucket.
     """
     for step in (*_SPLIT_STEPS, granularity):
-        if step.nominal < granularity.nominal:
+        if step.nominal_length < granularity.nominal_length:
             continue
-        parts = pieces(interval, step, zone)
+        parts = cut_at_boundaries(interval, step, zone)
         if len(parts) > 1 and all(is_aligned(part, granularity, zone) for part in parts):
             return parts
     return []

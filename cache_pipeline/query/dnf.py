@@ -21,58 +21,58 @@ class ValueSet(NamedTuple):
     """The values that a dimension may have: ``values``, or with ``excluding`` all but those."""
 
     values: frozenset[str | None]
-    excluding: bool = False
+    is_exclusion: bool = False
 
     def __and__(self, other: ValueSet) -> ValueSet:
-        if self.excluding and other.excluding:
-            return ValueSet(self.values | other.values, excluding=True)
-        if self.excluding:
+        if self.is_exclusion and other.is_exclusion:
+            return ValueSet(self.values | other.values, is_exclusion=True)
+        if self.is_exclusion:
             return ValueSet(other.values - self.values)
-        return ValueSet(self.values - other.values if other.excluding else self.values & other.values)
+        return ValueSet(self.values - other.values if other.is_exclusion else self.values & other.values)
 
     def __or__(self, other: ValueSet) -> ValueSet:
         return ~(~self & ~other)
 
     def __invert__(self) -> ValueSet:
-        return ValueSet(self.values, excluding=not self.excluding)
+        return ValueSet(self.values, is_exclusion=not self.is_exclusion)
 
-    def within(self, other: ValueSet) -> bool:
+    def is_subset_of(self, other: ValueSet) -> bool:
         """Whether every value of this set is one of the other's."""
-        if other.excluding:
-            return other.values <= self.values if self.excluding else other.values.isdisjoint(self.values)
-        return not self.excluding and self.values <= other.values
+        if other.is_exclusion:
+            return other.values <= self.values if self.is_exclusion else other.values.isdisjoint(self.values)
+        return not self.is_exclusion and self.values <= other.values
 
     @property
     def is_empty(self) -> bool:
         """Whether no value is meant."""
-        return not self.values and not self.excluding
+        return not self.values and not self.is_exclusion
 
     @property
     def is_everything(self) -> bool:
         """Whether every value is meant, and none."""
-        return not self.values and self.excluding
+        return not self.values and self.is_exclusion
 
 
 #: Dimension to its set; a dimension that is absent may have any value. Never holds an empty or a full set.
-Box = Mapping[str, ValueSet]
-Boxes = tuple[Box, ...]
+Conjunction = Mapping[str, ValueSet]
+Conjunctions = tuple[Conjunction, ...]
 
-EVERYTHING: Boxes = ({},)
-NOTHING: Boxes = ()
+MATCH_ALL: Conjunctions = ({},)
+MATCH_NONE: Conjunctions = ()
 
 
-def condition(dimension: str, values: ValueSet) -> Boxes:
+def make_condition(dimension: str, values: ValueSet) -> Conjunctions:
     """One condition on one dimension."""
     if values.values:
         return ({dimension: values},)
-    return EVERYTHING if values.excluding else NOTHING
+    return MATCH_ALL if values.is_exclusion else MATCH_NONE
 
 
-def all_of(parts: Iterable[Boxes]) -> Boxes:
+def all_of(parts: Iterable[Conjunctions]) -> Conjunctions:
     """What all of the parts allow."""
-    found = EVERYTHING
+    found = MATCH_ALL
     for part in parts:
-        if found is EVERYTHING:
+        if found is MATCH_ALL:
             found = part
             continue
         met = [_met(one, other) for one in found for other in part]
@@ -80,30 +80,30 @@ def all_of(parts: Iterable[Boxes]) -> Boxes:
     return found
 
 
-def any_of(parts: Iterable[Boxes]) -> Boxes:
+def any_of(parts: Iterable[Conjunctions]) -> Conjunctions:
     """What any of the parts allows."""
     boxes = [box for part in parts for box in part]
     if len(boxes) <= 1:
         return tuple(boxes)
     # Conditions on one dimension alone become one condition, as they mostly are a list of its values.
     alone: dict[str, ValueSet] = {}
-    several: list[Box] = []
+    several: list[Conjunction] = []
     for box in boxes:
         if len(box) != 1:
             several.append(box)
             continue
         for name, values in box.items():
             alone[name] = alone[name] | values if name in alone else values
-    joined = [condition(name, values) for name, values in alone.items()]
+    joined = [make_condition(name, values) for name, values in alone.items()]
     return _unabsorbed([*(box for part in joined for box in part), *several])
 
 
-def negate(boxes: Boxes) -> Boxes:
+def negate(boxes: Conjunctions) -> Conjunctions:
     """What the boxes do not allow."""
-    return all_of(any_of(condition(name, ~values) for name, values in box.items()) for box in boxes)
+    return all_of(any_of(make_condition(name, ~values) for name, values in box.items()) for box in boxes)
 
 
-def prime_implicants(boxes: Boxes) -> Boxes:
+def prime_implicants(boxes: Conjunctions) -> Conjunctions:
     """All largest boxes within a union of boxes, in an order of their own: equal for equal unions.
 
     Raises:
@@ -127,7 +127,7 @@ def prime_implicants(boxes: Boxes) -> Boxes:
     return tuple(sorted(found, key=_order)) if len(found) > 1 else found
 
 
-def _met(one: Box, other: Box) -> Box | None:
+def _met(one: Conjunction, other: Conjunction) -> Conjunction | None:
     """What both allow; None where that is nothing."""
     met = {**one, **other}
     for name in one.keys() & other.keys():
@@ -137,7 +137,7 @@ def _met(one: Box, other: Box) -> Box | None:
     return met
 
 
-def _joined_on(name: str, one: Box, other: Box) -> Box | None:
+def _joined_on(name: str, one: Conjunction, other: Conjunction) -> Conjunction | None:
     """The box that spans two others along one dimension (their consensus); None where they have nothing in common."""
     rest = _met(
         {key: values for key, values in one.items() if key != name},
@@ -149,16 +149,16 @@ def _joined_on(name: str, one: Box, other: Box) -> Box | None:
     return rest if spanned.is_everything else {**rest, name: spanned}
 
 
-def _within(one: Box, other: Box) -> bool:
-    return all(name in one and one[name].within(values) for name, values in other.items())
+def _within(one: Conjunction, other: Conjunction) -> bool:
+    return all(name in one and one[name].is_subset_of(values) for name, values in other.items())
 
 
-def _unabsorbed(boxes: Iterable[Box]) -> Boxes:
+def _unabsorbed(boxes: Iterable[Conjunction]) -> Conjunctions:
     """Without the boxes that lie within another."""
     given = tuple(boxes)
     if len(given) <= 1:
         return given
-    kept: list[Box] = []
+    kept: list[Conjunction] = []
     for box in given:
         if any(_within(box, other) for other in kept):
             continue
@@ -172,8 +172,8 @@ def _unabsorbed(boxes: Iterable[Box]) -> Boxes:
     return tuple(kept)
 
 
-def _order(box: Box) -> list[tuple[str, bool, list[str]]]:
-    return [(name, values.excluding, _comparable(values.values)) for name, values in sorted(box.items())]
+def _order(box: Conjunction) -> list[tuple[str, bool, list[str]]]:
+    return [(name, values.is_exclusion, _comparable(values.values)) for name, values in sorted(box.items())]
 
 
 def _comparable(values: Iterable[str | None]) -> list[str]:
@@ -181,7 +181,7 @@ def _comparable(values: Iterable[str | None]) -> list[str]:
     return sorted(["" if value is None else f"={value}" for value in values])
 
 
-def in_order(values: frozenset[str | None]) -> list[str | None]:
+def sort_values(values: frozenset[str | None]) -> list[str | None]:
     """Values as they are written: having none comes first, then texts by their characters."""
     texts = sorted(value for value in values if value is not None)
     return [None, *texts] if None in values else [*texts]

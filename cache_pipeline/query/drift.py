@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from statistics import median
 from zoneinfo import ZoneInfo
 
-from cache_pipeline.query.calendar import Step, is_aligned, pieces
+from cache_pipeline.query.calendar import Step, cut_at_boundaries, is_aligned
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Cadence, Report
 
 #: How far back comparable days are looked for: eight of each weekday.
-LOOK_BACK = timedelta(weeks=8)
+LOOKBACK = timedelta(weeks=8)
 #: Fewer comparable figures say nothing about what is usual.
-LEAST_COMPARABLE = 3
+MIN_COMPARABLE = 3
 _HOUR, _DAY = Step(minutes=60), Step(days=1)
 #: Makes a median deviation comparable with a standard one.
 _AS_STANDARD_DEVIATION = 1.4826
@@ -37,15 +37,15 @@ class Comparison:
 
     interval: Interval
     figure: float
-    comparable: int
-    usual: float | None = None
-    least: float = 0.0
-    most: float = math.inf
+    comparable_count: int
+    median: float | None = None
+    lower_bound: float = 0.0
+    upper_bound: float = math.inf
 
     @property
-    def differs(self) -> bool:
+    def is_outlier(self) -> bool:
         """Whether the figure is unlike those of comparable days."""
-        return not self.least <= self.figure <= self.most
+        return not self.lower_bound <= self.figure <= self.upper_bound
 
 
 def drift_tolerance(report: Report) -> float | None:
@@ -53,13 +53,13 @@ def drift_tolerance(report: Report) -> float | None:
     return None if report.rows else report.drift
 
 
-def compared_step(report: Report) -> Step:
+def comparison_step(report: Report) -> Step:
     """What is compared: hours of reports that have them, days of the others and of weekly partitions; else the buckets."""
     steps = (_DAY,) if report.partition is Cadence.week else (_HOUR, _DAY)
     return next((step for step in steps if report.step.divides(step)), report.step)
 
 
-def by_step(
+def sum_by_step(
     figures: Mapping[datetime, float], covered: IntervalSet, step: Step, zone: ZoneInfo
 ) -> dict[Interval, float]:
     """Add up figures by bucket; only of steps that are covered as a whole, where no figure means none.
@@ -70,17 +70,19 @@ def by_step(
         step: what is added up to.
         zone: of its boundaries.
     """
-    found = {piece: 0.0 for part in covered for piece in pieces(part, step, zone) if is_aligned(piece, step, zone)}
+    found = {
+        piece: 0.0 for part in covered for piece in cut_at_boundaries(part, step, zone) if is_aligned(piece, step, zone)
+    }
     starts = [piece.start for piece in found]
     whole = list(found)
     for start, figure in figures.items():
         place = bisect_right(starts, start) - 1
-        if place >= 0 and whole[place].holds(start):
+        if place >= 0 and whole[place].contains_instant(start):
             found[whole[place]] += figure
     return found
 
 
-def compare(
+def compare_with_earlier(
     judged: Sequence[Interval], figures: Mapping[Interval, float], zone: ZoneInfo, tolerance: float
 ) -> list[Comparison]:
     """Hold hours or days against the earlier ones of the same weekday and local time, else of the same kind of day.
@@ -114,13 +116,13 @@ def _keys(interval: Interval, zone: ZoneInfo) -> list[tuple[object, ...]]:
 def _compared(
     interval: Interval, figures: Mapping[Interval, float], groups: Sequence[Sequence[Interval]], tolerance: float
 ) -> Comparison:
-    figure, earliest = figures[interval], interval.start - LOOK_BACK
+    figure, earliest = figures[interval], interval.start - LOOKBACK
     before: list[float] = []
     for group in groups:
         last = bisect_left(group, interval)
         first = bisect_left(group, earliest, key=lambda each: each.start)
         before = [figures[each] for each in group[first:last]]
-        if len(before) >= LEAST_COMPARABLE:
+        if len(before) >= MIN_COMPARABLE:
             break
     else:
         return Comparison(interval, figure, len(before))

@@ -47,7 +47,7 @@ class Duration:
             timedelta(hours=parts["hours"], minutes=parts["minutes"], seconds=parts["seconds"]),
         )
 
-    def after(self, instant: datetime, zone: ZoneInfo) -> datetime:
+    def add_to(self, instant: datetime, zone: ZoneInfo) -> datetime:
         """The instant so much later: months and days on the wall clock of the zone, then the rest.
 
         Raises:
@@ -55,7 +55,7 @@ class Duration:
         """
         return self._moved(instant, zone, 1)
 
-    def before(self, instant: datetime, zone: ZoneInfo) -> datetime:
+    def subtract_from(self, instant: datetime, zone: ZoneInfo) -> datetime:
         """The instant so much earlier: the rest first, then days and months on the wall clock of the zone.
 
         Raises:

@@ -22,16 +22,16 @@ from pydantic_core import CoreSchema, core_schema
 
 from cache_pipeline.errors import QueryError
 from cache_pipeline.query.dnf import (
-    EVERYTHING,
-    Box,
-    Boxes,
+    MATCH_ALL,
+    Conjunction,
+    Conjunctions,
     ValueSet,
     all_of,
     any_of,
-    condition,
-    in_order,
+    make_condition,
     negate,
     prime_implicants,
+    sort_values,
 )
 
 _MOST_LEVELS = 8
@@ -89,9 +89,9 @@ class Predicate(BaseModel, frozen=True):
         return {**data, "operator": "notIn" if operator == "exists" else "in", "values": [None]}
 
     @property
-    def allowed(self) -> ValueSet:
+    def allowed_values(self) -> ValueSet:
         """The values that the dimension may have."""
-        return ValueSet(frozenset(self.values), excluding=self.operator == "notIn")
+        return ValueSet(frozenset(self.values), is_exclusion=self.operator == "notIn")
 
 
 class FilterDeclaration(BaseModel, frozen=True):
@@ -103,7 +103,7 @@ class FilterDeclaration(BaseModel, frozen=True):
     clauses: Annotated[tuple[Clause, ...], Field(max_length=_MOST_VALUES, description="Nested conditions")] = ()
     type: Literal["and", "or", "not"] = "and"
 
-    def boxes(self, level: int = 1) -> Boxes:
+    def to_conjunctions(self, level: int = 1) -> Conjunctions:
         """The rows that are meant.
 
         Args:
@@ -115,9 +115,9 @@ class FilterDeclaration(BaseModel, frozen=True):
         if level > _MOST_LEVELS:
             raise QueryError(f"clauses are nested more than {_MOST_LEVELS} deep: flatten them")
         if not (self.predicates or self.clauses):
-            return EVERYTHING
-        parts = [condition(each.dimension, each.allowed) for each in self.predicates]
-        parts += [each.boxes(level + 1) for each in self.clauses]
+            return MATCH_ALL
+        parts = [make_condition(each.dimension, each.allowed_values) for each in self.predicates]
+        parts += [each.to_conjunctions(level + 1) for each in self.clauses]
         if self.type == "and":
             return all_of(parts)
         return any_of(parts) if self.type == "or" else negate(any_of(parts))
@@ -145,10 +145,10 @@ class Filter:
         boxes: the largest ones that it is the union of, in their order: what :meth:`of` makes of any boxes.
     """
 
-    boxes: Boxes = EVERYTHING
+    conjunctions: Conjunctions = MATCH_ALL
 
     @classmethod
-    def of(cls, boxes: Boxes) -> Filter:
+    def from_conjunctions(cls, boxes: Conjunctions) -> Filter:
         """The filter that allows those boxes.
 
         Raises:
@@ -159,7 +159,7 @@ class Filter:
         return cls(prime_implicants(boxes))
 
     @classmethod
-    def read(cls, said: object) -> Filter:
+    def parse(cls, said: object) -> Filter:
         """A filter as it was written.
 
         Raises:
@@ -173,21 +173,21 @@ class Filter:
         return core_schema.no_info_wrap_validator_function(
             cls._read,
             handler(FilterDeclaration),
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda filters: filters.written),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda filters: filters.declaration),
         )
 
     @classmethod
     def _read(cls, said: Any, written: Callable[[Any], FilterDeclaration]) -> Filter:
-        return said if isinstance(said, cls) else cls.of(written(said).boxes())
+        return said if isinstance(said, cls) else cls.from_conjunctions(written(said).to_conjunctions())
 
     @cached_property
-    def written(self) -> FilterDeclaration:
+    def declaration(self) -> FilterDeclaration:
         """How it is written.
 
         Either ``and`` with predicates of different dimensions, or ``or`` with predicates of different dimensions, or
         ``or`` with clauses that are each ``and`` with predicates.
         """
-        alternatives = [_predicates(box) for box in self.boxes]
+        alternatives = [_predicates(box) for box in self.conjunctions]
         kind = "and" if len(alternatives) == 1 else "or"
         if kind == "and" or all(len(each) == 1 for each in alternatives):
             flat = tuple(predicate for each in alternatives for predicate in each)
@@ -197,17 +197,17 @@ class Filter:
     @cached_property
     def dimensions(self) -> frozenset[str]:
         """The dimensions that are spoken of."""
-        return frozenset().union(*self.boxes)
+        return frozenset().union(*self.conjunctions)
 
     @property
-    def meaning(self) -> list[list[list[object]]]:
+    def canonical_form(self) -> list[list[list[object]]]:
         """What keys are made of: alternatives, each with its conditions as dimension, operator and values."""
         return [
             [
-                [name, "notIn" if values.excluding else "in", in_order(values.values)]
+                [name, "notIn" if values.is_exclusion else "in", sort_values(values.values)]
                 for name, values in sorted(box.items())
             ]
-            for box in self.boxes
+            for box in self.conjunctions
         ]
 
     def __hash__(self) -> int:
@@ -216,13 +216,13 @@ class Filter:
 
     @cached_property
     def _hash(self) -> int:
-        return hash(tuple(frozenset(box.items()) for box in self.boxes))
+        return hash(tuple(frozenset(box.items()) for box in self.conjunctions))
 
     def __bool__(self) -> bool:
         """Whether any row is left out."""
-        return self.boxes != EVERYTHING
+        return self.conjunctions != MATCH_ALL
 
-    def also(self, other: Filter) -> Filter:
+    def intersect(self, other: Filter) -> Filter:
         """Rows that both filters let through.
 
         Raises:
@@ -230,36 +230,37 @@ class Filter:
         """
         if not other or not self:
             return self if self else other
-        return Filter.of(all_of((self.boxes, other.boxes)))
+        return Filter.from_conjunctions(all_of((self.conjunctions, other.conjunctions)))
 
-    def renamed(self, names: Mapping[str, str]) -> Filter:
+    def rename_dimensions(self, names: Mapping[str, str]) -> Filter:
         """The same conditions, some of them on dimensions of other names.
 
         Raises:
             QueryError: two dimensions become one, and no row can match.
         """
         renamed = (
-            all_of(condition(names.get(name, name), values) for name, values in box.items()) for box in self.boxes
+            all_of(make_condition(names.get(name, name), values) for name, values in box.items())
+            for box in self.conjunctions
         )
-        return Filter.of(any_of(renamed))
+        return Filter.from_conjunctions(any_of(renamed))
 
     def named_values(self, dimension: str) -> tuple[str | None, ...] | None:
         """The only values that ``dimension`` can have under this filter, or None when it does not say."""
         named: frozenset[str | None] = frozenset()
-        for box in self.boxes:
+        for box in self.conjunctions:
             values = box.get(dimension)
-            if values is None or values.excluding:
+            if values is None or values.is_exclusion:
                 return None
             named |= values.values
-        return tuple(in_order(named))
+        return tuple(sort_values(named))
 
 
-def _predicates(box: Box) -> tuple[Predicate, ...]:
+def _predicates(box: Conjunction) -> tuple[Predicate, ...]:
     return tuple(
         Predicate(
             dimension=name,
-            operator="notIn" if values.excluding else "in",
-            values=tuple(in_order(values.values)),
+            operator="notIn" if values.is_exclusion else "in",
+            values=tuple(sort_values(values.values)),
         )
         for name, values in sorted(box.items())
     )

@@ -91,11 +91,11 @@ class Interval:
             raise InvalidInterval(f"interval {_shown(text)} is two durations: give at least one end, as in start/P1D")
         if end.startswith("P"):
             first = parse_instant(start, zone)
-            last = Duration.parse(end).after(first, zone or _UTC)
+            last = Duration.parse(end).add_to(first, zone or _UTC)
             return cls(first, _within_reason(last, text))
         if start.startswith("P"):
             last = parse_instant(end, zone)
-            return cls(_within_reason(Duration.parse(start).before(last, zone or _UTC), text), last)
+            return cls(_within_reason(Duration.parse(start).subtract_from(last, zone or _UTC), text), last)
         return cls(parse_instant(start, zone), parse_instant(end, zone))
 
     def __str__(self) -> str:
@@ -110,7 +110,7 @@ class Interval:
         """Whether all of ``other`` lies inside."""
         return self.start <= other.start and other.end <= self.end
 
-    def holds(self, instant: datetime) -> bool:
+    def contains_instant(self, instant: datetime) -> bool:
         """Whether ``instant`` lies inside; the end does not."""
         return self.start <= instant < self.end
 

@@ -18,7 +18,7 @@ _LONGEST_TEXT = 512
 _MOST_NAMES = 200
 
 #: Who asks, and how it was sent: never part of what is asked.
-IGNORED = frozenset({"clientRequestId", "correlationId", "id", "metadata", "pageSize", "requestId", "traceId"})
+IGNORED_FIELDS = frozenset({"clientRequestId", "correlationId", "id", "metadata", "pageSize", "requestId", "traceId"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class QueryPayload:
     platform: str
     subject: str
     interval: str
-    narrowing: QueryOverrides
+    overrides: QueryOverrides
 
 
 def read_object(value: object, field: str) -> Mapping[str, object]:
@@ -115,7 +115,7 @@ def reject_unknown_fields(source: Mapping[str, object], known: Set[str]) -> None
     Raises:
         InvalidQuery: naming the field.
     """
-    for field in source.keys() - known - IGNORED:
+    for field in source.keys() - known - IGNORED_FIELDS:
         raise InvalidQuery(str(field)[:80], f"is no field of a query: it has {', '.join(sorted(known))}")
 
 
@@ -128,7 +128,7 @@ def read_filter(said: object, field: str) -> Filter | None:
     if said is None:
         return None
     try:
-        return Filter.read(read_object(said, field)) or None
+        return Filter.parse(read_object(said, field)) or None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join([field, *(str(part) for part in first["loc"])])
@@ -170,7 +170,7 @@ def find_report_for(
     """
     named = reports.get(payload.subject)
     if named is not None and named.platform == payload.platform:
-        return resolve_request(named, payload.interval, payload.narrowing, columns(named))
+        return resolve_request(named, payload.interval, payload.overrides, columns(named))
     candidates = [
         report
         for report in reports.values()
@@ -191,7 +191,7 @@ def _least_rolled_up(
     mistakes: list[tuple[Report, QueryError]] = []
     for report in candidates:
         try:
-            found.append(resolve_request(report, payload.interval, payload.narrowing, columns(report)))
+            found.append(resolve_request(report, payload.interval, payload.overrides, columns(report)))
         except QueryError as error:
             mistakes.append((report, error))
     if not found:
@@ -203,13 +203,13 @@ def _least_rolled_up(
         return found[0]
     best = min(found, key=_distance)
     rivals = [each for each in found if _distance(each)[:2] == _distance(best)[:2]]
-    if payload.narrowing.group_by is None and len({each.asked.group_by for each in rivals}) > 1:
-        choices = "; ".join(f"{each.declared.report} by {', '.join(each.asked.group_by)}" for each in rivals)
+    if payload.overrides.group_by is None and len({each.requested.group_by for each in rivals}) > 1:
+        choices = "; ".join(f"{each.declared.report} by {', '.join(each.requested.group_by)}" for each in rivals)
         raise InvalidQuery("groupBy", f"is missing, and several reports answer this: {choices}")
     return best
 
 
 def _distance(wanted: QueryRequest) -> tuple[bool, float, int, str]:
-    declared, asked = wanted.declared, wanted.asked
-    finer = asked.step.nominal / declared.step.nominal
-    return wanted.is_narrowed, finer, len(declared.group_by) - len(asked.group_by), declared.report
+    declared, asked = wanted.declared, wanted.requested
+    finer = asked.step.nominal_length / declared.step.nominal_length
+    return wanted.is_rolled_up, finer, len(declared.group_by) - len(asked.group_by), declared.report

@@ -9,17 +9,17 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError
-from cache_pipeline.query.calendar import Step, is_aligned, whole_buckets
+from cache_pipeline.query.calendar import Step, expand_to_steps, is_aligned
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.rollup import check_buckets, refusals
+from cache_pipeline.query.rollup import check_bucket_alignment, find_rollup_problems
 from cache_pipeline.query.schema import Column, snake_case
 from cache_pipeline.query.series import CanonicalQuery, make_series
-from cache_pipeline.query.zones import canonical_zone, same_buckets, time_zone
+from cache_pipeline.query.zones import canonical_zone, has_same_buckets, time_zone
 
 #: Some three years of quarter-hours; what is longer is an extract, not a query.
-MOST_BUCKETS = 100_000
+MAX_BUCKETS = 100_000
 
 
 @dataclass(frozen=True)
@@ -55,33 +55,33 @@ class QueryRequest:
     """
 
     declared: Report
-    asked: Report
+    requested: Report
     interval: Interval
 
     @property
-    def is_narrowed(self) -> bool:
+    def is_rolled_up(self) -> bool:
         """Whether the answer is made of the declared rows, and not just those."""
-        return self.asked is not self.declared
+        return self.requested is not self.declared
 
-    def query(self, tenant: str) -> CanonicalQuery:
+    def canonical_query(self, tenant: str) -> CanonicalQuery:
         """What the answer is kept under: equal for every spelling of the question (G6)."""
-        made_of = make_series(self.declared, tenant) if self.is_narrowed else None
-        return CanonicalQuery(make_series(self.asked, tenant), self.interval, made_of)
+        made_of = make_series(self.declared, tenant) if self.is_rolled_up else None
+        return CanonicalQuery(make_series(self.requested, tenant), self.interval, made_of)
 
-    def key(self, tenant: str, ttl_tier: str) -> str:
+    def cache_key(self, tenant: str, ttl_tier: str) -> str:
         """The cache key (G7)."""
-        return self.query(tenant).key(ttl_tier)
+        return self.canonical_query(tenant).cache_key(ttl_tier)
 
 
 def resolve_request(
-    report: Report, interval: str | Interval, narrowing: QueryOverrides, columns: Sequence[Column]
+    report: Report, interval: str | Interval, overrides: QueryOverrides, columns: Sequence[Column]
 ) -> QueryRequest:
     """Hold a question against the report that it is asked of.
 
     Args:
         report: the declaration.
         interval: as an interval, or as ISO 8601 text; ends without an offset are read in the zone that is asked for.
-        narrowing: what is asked for otherwise than declared.
+        overrides: what is asked for otherwise than declared.
         columns: of the report, which say what can be rolled up.
 
     Raises:
@@ -89,24 +89,24 @@ def resolve_request(
         InvalidQuery: naming the field, what is wrong with it, and what there is.
     """
     # The zone that was named, also where it makes no difference to the buckets: it does to where a day begins.
-    zone = _zone(narrowing.time_zone or report.time_zone)
+    zone = _zone(overrides.time_zone or report.time_zone)
     span = Interval.parse(interval, zone) if isinstance(interval, str) else interval
-    asked = _narrowed(report, narrowing)
+    asked = _narrowed(report, overrides)
     step, asked_zone = asked.step, asked.zone
-    if span.length / step.nominal > MOST_BUCKETS:
+    if span.length / step.nominal_length > MAX_BUCKETS:
         raise InvalidInterval(
-            f"interval {span} has more than {MOST_BUCKETS:,} buckets of {asked.granularity}: ask for a shorter one, or "
+            f"interval {span} has more than {MAX_BUCKETS:,} buckets of {asked.granularity}: ask for a shorter one, or "
             "longer buckets"
         )
     if not is_aligned(span, step, asked_zone):
         raise InvalidInterval(
             f"interval {span} cuts a bucket of {step} in {asked.time_zone}: ask for "
-            f"{whole_buckets(span, step, asked_zone)}"
+            f"{expand_to_steps(span, step, asked_zone)}"
         )
     if asked is not report:
-        for field, problem in refusals(report, asked, columns):
+        for field, problem in find_rollup_problems(report, asked, columns):
             raise InvalidQuery(field, problem)
-        check_buckets(report, asked, span)
+        check_bucket_alignment(report, asked, span)
     return QueryRequest(report, asked, span)
 
 
@@ -192,7 +192,7 @@ def _other_zone(report: Report, step: Step, name: str | None) -> str | None:
     """The zone where it makes a difference to the buckets; None where it does not."""
     if name is None or name == report.time_zone:
         return None
-    return None if same_buckets(step.minutes, name, report.time_zone) else canonical_zone(name)
+    return None if has_same_buckets(step.minutes, name, report.time_zone) else canonical_zone(name)
 
 
 def _also(report: Report, filters: Filter) -> Filter:
@@ -208,6 +208,6 @@ def _also(report: Report, filters: Filter) -> Filter:
             )
         names[name] = match
     try:
-        return report.filters.also(filters.renamed(names) if names else filters)
+        return report.filters.intersect(filters.rename_dimensions(names) if names else filters)
     except QueryError as error:
         raise InvalidQuery("filters", f"{error}; {report.report} is declared with a filter of its own") from error

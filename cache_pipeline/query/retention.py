@@ -13,23 +13,23 @@ from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.report import Report
 
 
-def not_begun(interval: Interval) -> InvalidInterval:
+def future_interval_error(interval: Interval) -> InvalidInterval:
     """The error of asking for the future."""
     return InvalidInterval(f"interval {interval} has not begun yet")
 
 
-def beyond_retention(report: Report, gaps: IntervalSet, reach: datetime | None) -> InvalidInterval | None:
+def retention_error(report: Report, gaps: IntervalSet, retained_since: datetime | None) -> InvalidInterval | None:
     """The error of asking the vendor for some gaps, where a bucket of them began before what it still keeps.
 
     Args:
         report: whose gaps.
         gaps: what the vendor would be asked for.
-        reach: nothing that was before is kept by it; None where that is not known.
+        retained_since: nothing that was before is kept by it; None where that is not known.
     """
-    if reach is None or not gaps:
+    if retained_since is None or not gaps:
         return None
-    first = floor_to_step(reach, report.step, report.zone)
-    if first < reach:
+    first = floor_to_step(retained_since, report.step, report.zone)
+    if first < retained_since:
         first = next_boundary(first, report.step, report.zone)
     lost = next((Interval(part.start, min(part.end, first)) for part in gaps if part.start < first), None)
     if lost is None:
@@ -37,5 +37,5 @@ def beyond_retention(report: Report, gaps: IntervalSet, reach: datetime | None) 
     setting = f"CACHE_PIPELINE_{report.platform.upper()}__RETENTION_DAYS"
     return InvalidInterval(
         f"{report.report} {lost} is not held, and {report.platform} keeps nothing from before "
-        f"{format_instant(reach.replace(microsecond=0))} ({setting}): ask from {format_instant(first)} on"
+        f"{format_instant(retained_since.replace(microsecond=0))} ({setting}): ask from {format_instant(first)} on"
     )

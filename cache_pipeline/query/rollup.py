@@ -15,20 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cache_pipeline.errors import InvalidQuery
-from cache_pipeline.query.calendar import buckets, floor_to_step
-from cache_pipeline.query.dnf import Box, ValueSet
+from cache_pipeline.query.calendar import floor_to_step, list_buckets
+from cache_pipeline.query.dnf import Conjunction, ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Fold, arrow_schema, snake_case, sort_rows
-from cache_pipeline.query.zones import canonical_zone, same_buckets
+from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
 #: More boundaries than this are not looked at one by one.
 _MOST_BOUNDARIES = 10_000
 _AGGREGATIONS: Mapping[Fold, Literal["sum", "min", "max"]] = {Fold.sum: "sum", Fold.min: "min", Fold.max: "max"}
 
 
-def refusals(source: Report, asked: Report, columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
+def find_rollup_problems(source: Report, asked: Report, columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
     """Why rows of ``source`` cannot be made into those of ``asked``, whatever the interval.
 
     Args:
@@ -77,7 +77,7 @@ def _unfilterable(source: Report, asked: Report) -> str:
 def _multivalued(
     asked: Report, selection: Filter, dropped: Set[str], columns: Sequence[Column]
 ) -> Iterator[tuple[str, str]]:
-    several = {column.source for column in columns if column.multivalued}
+    several = {column.source for column in columns if column.is_multivalued}
     if not several:
         return
     if spoiled := sorted(several & dropped):
@@ -108,26 +108,26 @@ def _selection(source: Report, asked: Report) -> Filter | None:
         return Filter()
     if not source.filters:
         return asked.filters if asked.filters.dimensions.issubset(source.group_by) else None
-    if source.filters.also(asked.filters) != asked.filters:
+    if source.filters.intersect(asked.filters) != asked.filters:
         return None
-    within = source.filters.boxes
+    within = source.filters.conjunctions
     # Where the source is one box, a condition that it keeps anyway need not be looked at again.
-    kept: Box = within[0] if len(within) == 1 else {}
-    everything = ValueSet(frozenset(), excluding=True)
+    kept: Conjunction = within[0] if len(within) == 1 else {}
+    everything = ValueSet(frozenset(), is_exclusion=True)
     open_boxes = tuple(
         {
             name: values
             for name, values in box.items()
-            if name in source.group_by or not kept.get(name, everything).within(values)
+            if name in source.group_by or not kept.get(name, everything).is_subset_of(values)
         }
-        for box in asked.filters.boxes
+        for box in asked.filters.conjunctions
     )
     if any(name not in source.group_by for box in open_boxes for name in box):
         return None
-    return Filter.of(open_boxes)
+    return Filter.from_conjunctions(open_boxes)
 
 
-def check_buckets(source: Report, asked: Report, interval: Interval) -> None:
+def check_bucket_alignment(source: Report, asked: Report, interval: Interval) -> None:
     """Make sure that each bucket of ``asked`` is whole buckets of ``source``.
 
     Raises:
@@ -139,9 +139,9 @@ def check_buckets(source: Report, asked: Report, interval: Interval) -> None:
     if canonical_zone(source.time_zone) == canonical_zone(asked.time_zone) and source.step.divides(asked.step):
         return
     minutes = source.step.minutes
-    if minutes and asked.step.minutes % minutes == 0 and same_buckets(minutes, source.time_zone, asked.time_zone):
+    if minutes and asked.step.minutes % minutes == 0 and has_same_buckets(minutes, source.time_zone, asked.time_zone):
         return
-    bounds = [bucket.start for bucket in buckets(interval, asked.step, asked.zone)]
+    bounds = [bucket.start for bucket in list_buckets(interval, asked.step, asked.zone)]
     if len(bounds) > _MOST_BOUNDARIES:
         raise InvalidQuery("interval", f"{interval} has {len(bounds)} buckets in another zone: ask for a shorter one")
     for bound in (*bounds, interval.end):
@@ -183,7 +183,7 @@ def roll_up(rows: pa.Table, source: Report, asked: Report, columns: Sequence[Col
 
 def _in_buckets(rows: pa.Table, asked: Report, interval: Interval) -> pa.Table:
     """The rows with the bounds of the longer buckets they lie in."""
-    bounds = buckets(interval, asked.step, asked.zone)
+    bounds = list_buckets(interval, asked.step, asked.zone)
     starts = np.array([bucket.start.replace(tzinfo=None) for bucket in bounds], dtype="datetime64[us]")
     ends = np.array([bucket.end.replace(tzinfo=None) for bucket in bounds], dtype="datetime64[us]")
     places = np.searchsorted(starts, rows["interval_start"].to_numpy().astype("datetime64[us]"), side="right") - 1
@@ -198,7 +198,7 @@ def _filtered(rows: pa.Table, selection: Filter) -> pa.Table:
     if not selection:
         return rows
     passed = pa.array(np.zeros(rows.num_rows, dtype=np.bool_))
-    for box in selection.boxes:
+    for box in selection.conjunctions:
         met = pa.array(np.ones(rows.num_rows, dtype=np.bool_))
         for name, values in box.items():
             met = pc.and_(met, _holds(rows[snake_case(name)].combine_chunks(), values))
@@ -208,4 +208,4 @@ def _filtered(rows: pa.Table, selection: Filter) -> pa.Table:
 
 def _holds(column: pa.Array[Any], values: ValueSet) -> pa.Array[Any]:
     found = pc.is_in(column, value_set=pa.array(list(values.values), pa.string()), skip_nulls=False)
-    return pc.invert(found) if values.excluding else found
+    return pc.invert(found) if values.is_exclusion else found

@@ -55,7 +55,7 @@ class Column:
     description: str = ""
     source: str = ""
     fold: Fold = Fold.none
-    multivalued: bool = False
+    is_multivalued: bool = False
 
 
 _Some = TypeVar("_Some", pa.Table, pa.RecordBatch)
@@ -81,7 +81,7 @@ _OWN_NAMES = frozenset({"series", "interval_start", "interval_end", "tableoid", 
 _LONGEST_NAME_BYTES = 63
 
 
-def unusable_names(columns: Iterable[Column]) -> Iterator[str]:
+def find_invalid_names(columns: Iterable[Column]) -> Iterator[str]:
     """Columns that no table can have beside the others, each with what is wrong."""
     seen: set[str] = set(_OWN_NAMES)
     for column in columns:

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.zones import canonical_zone, same_buckets
+from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
 _canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
@@ -27,7 +27,7 @@ class Series:
     tenant: str = "default"
 
     @cached_property
-    def meaning(self) -> dict[str, object]:
+    def canonical_form(self) -> dict[str, object]:
         """The canonical form that keys are made of (G6): sorted, free of duplicates, defaults left out."""
         report = self.report
         meaning: dict[str, object] = {
@@ -41,21 +41,21 @@ class Series:
         if report.rows is not None:
             meaning["rows"] = report.rows
         # A zone that cuts the same buckets as UTC does says nothing.
-        if not same_buckets(report.step.minutes, report.time_zone, "UTC"):
+        if not has_same_buckets(report.step.minutes, report.time_zone, "UTC"):
             meaning["timeZone"] = canonical_zone(report.time_zone)
         if report.filters:
-            meaning["filters"] = report.filters.meaning
+            meaning["filters"] = report.filters.canonical_form
         return meaning
 
     @cached_property
-    def text(self) -> str:
+    def canonical_json(self) -> str:
         """The meaning, and the report whose table holds the rows, as JSON of one form."""
-        return _canonical_json({**self.meaning, "report": self.report.report})
+        return _canonical_json({**self.canonical_form, "report": self.report.report})
 
     @cached_property
     def id(self) -> str:
         """32 hexadecimal digits of the SHA-256 of that."""
-        return _digest(self.text)[:32]
+        return _digest(self.canonical_json)[:32]
 
 
 @lru_cache(maxsize=1024)
@@ -81,23 +81,23 @@ class CanonicalQuery:
 
     series: Series
     interval: Interval
-    made_of: Series | None = None
-    begun: Interval | None = None
+    rollup_source: Series | None = None
+    elapsed: Interval | None = None
 
     @property
-    def kept(self) -> Series:
+    def source_series(self) -> Series:
         """The series that history keeps, whose rows answer the query."""
-        return self.made_of or self.series
+        return self.rollup_source or self.series
 
     @property
-    def span(self) -> Interval:
+    def available_interval(self) -> Interval:
         """What must be held of that series."""
-        return self.begun or self.interval
+        return self.elapsed or self.interval
 
-    def key(self, ttl_tier: str) -> str:
+    def cache_key(self, ttl_tier: str) -> str:
         """``analytics:{query_type}:{sha256}:{ttl_tier}`` (G7); the tenant is part of what is hashed.
 
         So is the report: an answer bears its name, and is as fresh as it declares.
         """
-        digest = _digest(f'{{"interval":"{self.interval}","series":{self.series.text}}}')
+        digest = _digest(f'{{"interval":"{self.interval}","series":{self.series.canonical_json}}}')
         return f"analytics:{self.series.report.query_type}:{digest}:{ttl_tier}"

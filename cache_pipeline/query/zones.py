@@ -56,7 +56,7 @@ def canonical_zone(name: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def offset_grain(name: str) -> int:
+def offset_granularity(name: str) -> int:
     """The greatest number of minutes that divides every offset from UTC the zone has had since 1990.
 
     60 for most zones, 30 for India, 15 for Nepal. Buckets that divide it lie at the same instants in all such zones.
@@ -67,8 +67,8 @@ def offset_grain(name: str) -> int:
 
 
 @lru_cache(maxsize=1024)
-def same_buckets(minutes: int, one: str, other: str) -> bool:
+def has_same_buckets(minutes: int, one: str, other: str) -> bool:
     """Whether buckets of so many minutes, counted from local midnight, lie at the same instants in both zones."""
     if canonical_zone(one) == canonical_zone(other):
         return True
-    return minutes > 0 and offset_grain(one) % minutes == 0 and offset_grain(other) % minutes == 0
+    return minutes > 0 and offset_granularity(one) % minutes == 0 and offset_granularity(other) % minutes == 0

@@ -35,10 +35,12 @@ class RowTally:
 
     rows: int = 0
     sum: int = 0
-    second: int = 0
+    second_sum: int = 0
 
     def __add__(self, other: RowTally) -> RowTally:
-        return RowTally(self.rows + other.rows, (self.sum + other.sum) & _MASK, (self.second + other.second) & _MASK)
+        return RowTally(
+            self.rows + other.rows, (self.sum + other.sum) & _MASK, (self.second_sum + other.second_sum) & _MASK
+        )
 
 
 def merge_tallies(tallies: Iterable[Mapping[datetime, RowTally]]) -> dict[datetime, RowTally]:

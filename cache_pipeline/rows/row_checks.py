@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cache_pipeline.errors import SchemaMismatch
-from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names
@@ -32,8 +32,8 @@ class RowCheck:
         self._interval = interval
         asked = pa.table(
             {
-                "start": pa.array([bucket.start for bucket in buckets(interval, report.step, report.zone)]),
-                "end": pa.array([bucket.end for bucket in buckets(interval, report.step, report.zone)]),
+                "start": pa.array([bucket.start for bucket in list_buckets(interval, report.step, report.zone)]),
+                "end": pa.array([bucket.end for bucket in list_buckets(interval, report.step, report.zone)]),
             }
         )
         self._starts, self._ends = microseconds(asked, "start"), microseconds(asked, "end")

@@ -59,7 +59,7 @@ class Part:
         """Count and digest by start of bucket."""
         if self.within is None:
             return self.source.tallies
-        return {start: tally for start, tally in self.source.tallies.items() if self.within.holds(start)}
+        return {start: tally for start, tally in self.source.tallies.items() if self.within.contains_instant(start)}
 
     @property
     def num_rows(self) -> int:
@@ -73,7 +73,7 @@ class Part:
             if kept.num_rows:
                 yield kept
 
-    def cut(self, interval: Interval) -> Iterator[Part]:
+    def restrict(self, interval: Interval) -> Iterator[Part]:
         """The part of it that lies inside an interval, if any does."""
         within = interval if self.within is None else self.within.intersection(interval)
         if within is not None:
@@ -95,17 +95,17 @@ class Rows:
     parts: tuple[Part, ...] = ()
 
     @classmethod
-    def of(cls, table: pa.Table) -> Rows:
+    def from_table(cls, table: pa.Table) -> Rows:
         """The rows of a table."""
         return cls(table.schema, (Part(_Held(table)),))
 
     @classmethod
-    def read_from(cls, schema: pa.Schema, source: RowSource) -> Rows:
+    def from_source(cls, schema: pa.Schema, source: RowSource) -> Rows:
         """All the rows of a source."""
         return cls(schema, (Part(source),))
 
     @classmethod
-    def joined(cls, schema: pa.Schema, rows: Iterable[Rows]) -> Rows:
+    def concat(cls, schema: pa.Schema, rows: Iterable[Rows]) -> Rows:
         """All of several rows, of that schema."""
         return cls(schema, tuple(part for each in rows for part in each.parts))
 
@@ -125,16 +125,16 @@ class Rows:
 
     def within(self, interval: Interval) -> Rows:
         """Those whose bucket starts inside the interval."""
-        return Rows(self.schema, tuple(cut for part in self.parts for cut in part.cut(interval)))
+        return Rows(self.schema, tuple(cut for part in self.parts for cut in part.restrict(interval)))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, as often as wanted; no batch is empty."""
         return (batch for part in self.parts for batch in part.batches())
 
-    def reader(self) -> pa.RecordBatchReader:
+    def to_reader(self) -> pa.RecordBatchReader:
         """The rows as a stream of Arrow's own."""
         return pa.RecordBatchReader.from_batches(self.schema, self.batches())
 
-    def table(self) -> pa.Table:
+    def to_table(self) -> pa.Table:
         """All of them in memory: for few."""
         return pa.Table.from_batches(list(self.batches()), self.schema)

@@ -103,16 +103,16 @@ class _Blocks(RowSource):
 
     def batches(self, within: Interval | None) -> Iterator[pa.RecordBatch]:
         for block in self.blocks:
-            if within is None or any(within.holds(start) for start in block.tallies):
+            if within is None or any(within.contains_instant(start) for start in block.tallies):
                 yield from block.batches()
 
 
 class Spool:
     """Collects rows of one schema."""
 
-    def __init__(self, schema: pa.Schema, held_bytes: int = _HELD_BYTES) -> None:
+    def __init__(self, schema: pa.Schema, memory_limit_bytes: int = _HELD_BYTES) -> None:
         self._schema = schema
-        self._held_bytes = held_bytes
+        self._held_bytes = memory_limit_bytes
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self._blocks: list[_Block] = []
@@ -135,7 +135,7 @@ class Spool:
     def rows(self) -> Rows:
         """Everything taken in so far."""
         self._take_waiting()
-        return Rows.read_from(self._schema, _Blocks(tuple(self._blocks)))
+        return Rows.from_source(self._schema, _Blocks(tuple(self._blocks)))
 
     def _take_waiting(self) -> None:
         waiting = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()

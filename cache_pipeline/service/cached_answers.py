@@ -51,7 +51,7 @@ class CachedAnswers:
 
     async def settled(self, query: CanonicalQuery) -> Answer | None:
         """The answer where history holds all of it and none of it can change any more."""
-        return await self.from_history(query, self.clock() + report_freshness(query.kept.report))
+        return await self.from_history(query, self.clock() + report_freshness(query.source_series.report))
 
     async def hot_one(self, query: CanonicalQuery) -> Answer | None:
         """The answer where the hot tier holds it; the lot may fall on this reader to have it made anew meanwhile."""
@@ -64,11 +64,11 @@ class CachedAnswers:
 
     def renew(self, query: CanonicalQuery) -> None:
         """Have the hot tier's answer made anew from history, in the background."""
-        self.sharing.begin(query.key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
+        self.sharing.begin(query.cache_key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
 
     async def _recalled(self, query: CanonicalQuery, asked_at: datetime) -> Answer | None:
         """One read of history for all who miss the same answer in the hot tier."""
-        key = f"{asked_at.isoformat(timespec='seconds')} {query.key(HOT_TTL_TIER)}"
+        key = f"{asked_at.isoformat(timespec='seconds')} {query.cache_key(HOT_TTL_TIER)}"
         return await self.sharing.run(key, lambda _tell: self.from_history(query, asked_at))
 
     async def from_history(self, query: CanonicalQuery, asked_at: datetime) -> Answer | None:
@@ -79,13 +79,15 @@ class CachedAnswers:
     async def answered(self, plan: Plan) -> Answer:
         """The answer that a plan finds held; it goes into the hot tier on the way."""
         started = time.monotonic()
-        query, completeness = plan.query, plan.coverage.of(plan.query.span)
+        query, completeness = plan.query, plan.coverage.of(plan.query.available_interval)
         if completeness is None:
-            raise RuntimeError(f"{query.kept.report.report} {query.span}: the plan leaves out a part")
-        if query.made_of is not None:
+            raise RuntimeError(
+                f"{query.source_series.report.report} {query.available_interval}: the plan leaves out a part"
+            )
+        if query.rollup_source is not None:
             completeness = rolled_up(completeness, query)
         answer = render(query, await self.planner.rows(plan), completeness)
-        with spans.span("store hot", report=query.kept.report.report):
+        with spans.span("store hot", report=query.source_series.report.report):
             await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
         return answer
 
@@ -97,7 +99,7 @@ class CachedAnswers:
         held = asked & (coverage.complete | coverage.provisional)
         rows = await asyncio.to_thread(self.history.rows, series, held, self.planner.columns(series.report))
         return [
-            (query, render(query, rows.within(interval).table(), completeness))
+            (query, render(query, rows.within(interval).to_table(), completeness))
             for interval in intervals
             if (completeness := coverage.of(interval)) is not None and (query := CanonicalQuery(series, interval))
         ]

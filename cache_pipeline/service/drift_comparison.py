@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from cache_pipeline.query.drift import LOOK_BACK, Comparison, by_step, compare, compared_step
+from cache_pipeline.query.drift import LOOKBACK, Comparison, compare_with_earlier, comparison_step, sum_by_step
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, snake_case
 from cache_pipeline.query.series import Series
@@ -32,12 +32,12 @@ def compare_figures(
         tolerance: share by which a figure may differ.
     """
     report = series.report
-    step, earliest = compared_step(report), min(part.start for part in partitions) - LOOK_BACK
+    step, earliest = comparison_step(report), min(part.start for part in partitions) - LOOKBACK
     around = Interval(earliest, max(part.end for part in partitions))
     held = history.coverage(series).complete & IntervalSet([around])
     totals = history.totals_by_bucket(series, around, counted_column(series, columns))
-    figures = by_step(totals, held, step, report.zone)
+    figures = sum_by_step(totals, held, step, report.zone)
     first = min(part.start for part in partitions)
-    found = compare([each for each in figures if each.start >= first], figures, report.zone, tolerance)
+    found = compare_with_earlier([each for each in figures if each.start >= first], figures, report.zone, tolerance)
     starts = [each.interval.start for each in found]
     return [found[bisect_left(starts, part.start) : bisect_left(starts, part.end)] for part in partitions]

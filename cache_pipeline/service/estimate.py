@@ -34,7 +34,9 @@ async def plan_backfill(
         InvalidInterval: none of it has begun.
     """
     query, series = service.query(report, span), service.series(report)
-    coverage = Coverage() if again else await asyncio.to_thread(service.history.coverage, series, query.span)
+    coverage = (
+        Coverage() if again else await asyncio.to_thread(service.history.coverage, series, query.available_interval)
+    )
     besides = IntervalSet() if again or staged is None else staged
     held = Coverage(coverage.complete | besides, coverage.provisional - besides, coverage.watermark, coverage.fetched)
     learned = await asyncio.to_thread(service.history.chunk_cost, series)

@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from cache_pipeline.errors import QueryError
 from cache_pipeline.fetch.partition_fetch import chunks_of, clipped_to_now
-from cache_pipeline.query.calendar import pieces
+from cache_pipeline.query.calendar import cut_at_boundaries
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import beyond_retention
-from cache_pipeline.query.rollup import check_buckets, refusals, roll_up
+from cache_pipeline.query.retention import retention_error
+from cache_pipeline.query.rollup import check_bucket_alignment, find_rollup_problems, roll_up
 from cache_pipeline.query.schema import Column, arrow_schema, sort_rows
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.storage.coverage import Coverage, Fetched
@@ -209,7 +209,7 @@ def make_plan(
         cost: of one upstream query.
         room: of the quota; without it nothing is said of waiting.
     """
-    report, span = kept.report, IntervalSet([query.span])
+    report, span = kept.report, IntervalSet([query.available_interval])
     freshness = report_freshness(report)
     due = kept.coverage.gaps(span, now, freshness)
     borrowed = tuple(_borrowed(kept, others, due, now))
@@ -239,7 +239,7 @@ def make_plan(
 
 def _borrowed(kept: Holdings, others: Iterable[Holdings], due: IntervalSet, now: datetime) -> Iterable[RolledUpPart]:
     # The longest buckets first, for there are fewest rows of them.
-    for other in sorted(others, key=lambda each: (-each.report.step.nominal, each.report.report)):
+    for other in sorted(others, key=lambda each: (-each.report.step.nominal_length, each.report.report)):
         if not due:
             return
         may = may_be_made_of(kept.report, other.report, other.columns)
@@ -251,7 +251,7 @@ def _borrowed(kept: Holdings, others: Iterable[Holdings], due: IntervalSet, now:
 
 def may_be_made_of(kept: Report, other: Report, columns: Sequence[Column]) -> bool:
     """Whether rows of another report, which has these columns, can be rolled up to a report's."""
-    return kept.report != other.report and not any(refusals(other, kept, columns))
+    return kept.report != other.report and not any(find_rollup_problems(other, kept, columns))
 
 
 def _made_up(kept: Holdings, other: Holdings, due: IntervalSet, now: datetime) -> RolledUpPart | None:
@@ -262,7 +262,7 @@ def _made_up(kept: Holdings, other: Holdings, due: IntervalSet, now: datetime) -
         return None
     final: list[Interval] = []
     provisional: list[Interval] = []
-    for bucket in (bucket for part in due for bucket in pieces(part, kept.report.step, kept.report.zone)):
+    for bucket in (bucket for part in due for bucket in cut_at_boundaries(part, kept.report.step, kept.report.zone)):
         needed = clipped_to_now(bucket, other.report, now)
         if needed is None or not usable.covers(needed) or not _is_whole(other.report, kept.report, bucket):
             continue
@@ -276,7 +276,7 @@ def _made_up(kept: Holdings, other: Holdings, due: IntervalSet, now: datetime) -
 
 def _is_whole(source: Report, asked: Report, bucket: Interval) -> bool:
     try:
-        check_buckets(source, asked, bucket)
+        check_bucket_alignment(source, asked, bucket)
     except QueryError:
         return False
     return True
@@ -352,8 +352,10 @@ class Planner:
         Raises:
             InvalidInterval: something is held by nobody any more.
         """
-        with span("make_plan", report=query.kept.report.report, interval=str(query.span)) as current:
-            kept = await self._holding(query.kept, query.span)
+        with span(
+            "make_plan", report=query.source_series.report.report, interval=str(query.available_interval)
+        ) as current:
+            kept = await self._holding(query.source_series, query.available_interval)
             found = make_plan(query, kept, (), now, room=room)
             if found.due:
                 found = make_plan(query, kept, await self._others(query), now, room=room)
@@ -366,28 +368,28 @@ class Planner:
         Raises:
             InvalidInterval: as ``make_plan`` does.
         """
-        kept = await self._holding(query.kept, query.span)
+        kept = await self._holding(query.source_series, query.available_interval)
         others = await self._others(query)
-        learned = await asyncio.to_thread(self.history.chunk_cost, query.kept)
+        learned = await asyncio.to_thread(self.history.chunk_cost, query.source_series)
         return self._within_reach(make_plan(query, kept, others, now, Cost(*learned) if learned else None, room))
 
     def _within_reach(self, found: Plan) -> Plan:
-        report = found.query.kept.report
-        if (refused := beyond_retention(report, found.due, self.reach(report))) is not None:
+        report = found.query.source_series.report
+        if (refused := retention_error(report, found.due, self.reach(report))) is not None:
             raise refused
         return found
 
     async def rows(self, found: Plan) -> pa.Table:
         """The rows that answer a query whose plan asks the vendor for nothing."""
-        query, report = found.query, found.query.kept.report
+        query, report = found.query, found.query.source_series.report
         borrowed = [rows for each in found.borrowed for rows in await self._rolled_up(each, report)]
-        own = IntervalSet([query.span])
+        own = IntervalSet([query.available_interval])
         for each in found.borrowed:
             own -= each.intervals
-        held = [await self._read(query.kept, part) for part in own]
+        held = [await self._read(query.source_series, part) for part in own]
         tables = [*held, *borrowed]
         rows = tables[0] if len(tables) == 1 else sort_rows(pa.concat_tables(tables))
-        if query.made_of is None:
+        if query.rollup_source is None:
             return rows
         asked = query.series.report
         return roll_up(rows, report, asked, self.columns(asked), query.interval)
@@ -407,7 +409,7 @@ class Planner:
         return Holdings(series.report, self.columns(series.report), coverage)
 
     async def _others(self, query: CanonicalQuery) -> list[Holdings]:
-        kept = query.kept.report
+        kept = query.source_series.report
         found = {
             Series(report, self.tenant): columns
             for report in self.declared
@@ -417,5 +419,5 @@ class Planner:
         }
         if not found:
             return []
-        coverages = await asyncio.to_thread(self.history.coverages, list(found), query.span)
+        coverages = await asyncio.to_thread(self.history.coverages, list(found), query.available_interval)
         return [Holdings(each.report, columns, coverages[each.id]) for each, columns in found.items()]

@@ -22,7 +22,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import not_begun
+from cache_pipeline.query.retention import future_interval_error
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.cached_answers import CachedAnswers, News
@@ -182,11 +182,11 @@ class ReportService:
             InvalidInterval: none has begun.
         """
         now = self.clock()
-        begun = clipped_to_now(wanted.interval, wanted.asked, now)
+        begun = clipped_to_now(wanted.interval, wanted.requested, now)
         if begun is None:
-            raise not_begun(wanted.interval)
-        query = replace(wanted, interval=begun).query(self.tenant)
-        return replace(query, begun=clipped_to_now(begun, wanted.declared, now)) if wanted.is_narrowed else query
+            raise future_interval_error(wanted.interval)
+        query = replace(wanted, interval=begun).canonical_query(self.tenant)
+        return replace(query, elapsed=clipped_to_now(begun, wanted.declared, now)) if wanted.is_rolled_up else query
 
     @property
     def held_answers(self) -> CachedAnswers:
@@ -243,7 +243,7 @@ class ReportService:
             else:
                 on_percent(*news)
 
-        key = query.key(HOT_TTL_TIER)
+        key = query.cache_key(HOT_TTL_TIER)
         if refresh:
             found = self.sharing.run(f"{key} anew", self._refreshing(query, lane), hear)
         else:
@@ -263,7 +263,7 @@ class ReportService:
         async def anew(tell: Callable[[News], None]) -> Answer | None:
             asked_at = self.clock()
             # As of then nothing that is held now and can still change is fresh.
-            plan = await self._planner.plan(query, asked_at + report_freshness(query.kept.report))
+            plan = await self._planner.plan(query, asked_at + report_freshness(query.source_series.report))
             await self._fetch_and_keep(plan, lane, tell, again=True)
             return await self.held_answers.from_history(query, asked_at)
 
@@ -288,7 +288,7 @@ class ReportService:
                 return ready is not None
 
             # Other processes wait for the answer as it goes out, and not for its chunks one by one.
-            async with self.flights.hold(query.key(HOT_TTL_TIER), landed) as mine:
+            async with self.flights.hold(query.cache_key(HOT_TTL_TIER), landed) as mine:
                 if not mine:
                     return ready
                 for _ in range(_FETCHES):
@@ -305,7 +305,7 @@ class ReportService:
         self, plan: Plan, lane: Lane, tell: Callable[[News], None], *, again: bool = False
     ) -> None:
         """Bring what a plan finds missing into history, each chunk as soon as it is proven."""
-        report = plan.query.kept.report
+        report = plan.query.source_series.report
         wanted = {str(chunk): chunk for chunk in plan.chunks}
 
         async def keep(proven: VerifiedRows, claims: Sequence[LedgerClaim]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from cache_pipeline.query.calendar import Step, floor_to_step, pieces
+from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
@@ -82,6 +82,6 @@ def republish(
 def _by_month(report: Report, held: Iterable[Interval]) -> list[list[Interval]]:
     months: dict[datetime, list[Interval]] = {}
     for part in held:
-        for piece in pieces(part, _MONTH, report.zone):
+        for piece in cut_at_boundaries(part, _MONTH, report.zone):
             months.setdefault(floor_to_step(piece.start, _MONTH, report.zone), []).append(piece)
     return [months[month] for month in sorted(months)]

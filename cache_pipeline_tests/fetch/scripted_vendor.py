@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from cache_pipeline.fetch.completeness_checker import CompletenessChecker
 from cache_pipeline.fetch.vendor_response import VendorResponse
-from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.completeness import SHORTEST_LIMIT, ChunkResult, RowDensity, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
@@ -64,13 +64,18 @@ class ScriptedVendor:
         if self.cut_by_group:
             rows = rows.sort_by("queue_id")
         return VendorResponse(
-            interval, Rows.of(rows.slice(0, self.cap)), MONDAY + self.watermark * HOUR, MONDAY + 2000 * HOUR, 3, 0.5
+            interval,
+            Rows.from_table(rows.slice(0, self.cap)),
+            MONDAY + self.watermark * HOUR,
+            MONDAY + 2000 * HOUR,
+            3,
+            0.5,
         )
 
     def rows(self, interval: Interval) -> pa.Table:
         """What an answer without a cut would say now."""
         found: list[dict[str, object]] = []
-        for bucket in buckets(interval, REPORT.step, REPORT.zone):
+        for bucket in list_buckets(interval, REPORT.step, REPORT.zone):
             hour = (bucket.start - MONDAY) // HOUR
             step = 1 if hour + 1 <= self.watermark else 2
             found.extend(
@@ -112,4 +117,4 @@ def flat(groups: int, last: int = 24) -> dict[int, int]:
 
 def sorted_table(rows: Rows) -> pa.Table:
     """All of them, in the order in which equal rows are equal tables."""
-    return sort_rows(rows.table())
+    return sort_rows(rows.to_table())

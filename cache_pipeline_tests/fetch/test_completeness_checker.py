@@ -418,9 +418,9 @@ async def test_figures_restated_between_whole_and_parts_are_no_limit_and_the_new
         answer = await original(interval)
         if interval != DAY:
             return answer
-        old = answer.rows.table().to_pydict()
+        old = answer.rows.to_table().to_pydict()
         old["offered"][5] += 1
-        return replace(answer, rows=Rows.of(pa.table(old, schema=answer.rows.schema)))
+        return replace(answer, rows=Rows.from_table(pa.table(old, schema=answer.rows.schema)))
 
     judged.judge.ask = ask
     proven = await judged.judge.prove(DAY)

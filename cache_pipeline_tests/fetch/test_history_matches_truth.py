@@ -26,7 +26,7 @@ from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.fetch import fetch_session as gathering
 from cache_pipeline.fetch.completeness_checker import CompletenessChecker, IncompleteAnswer
-from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
@@ -121,7 +121,7 @@ class Vendor(ReportDataAdapter):
     def rows(self, interval: Interval, now: float = 1000) -> pa.Table:
         """What has arrived by an hour; in the end, the truth."""
         found: list[dict[str, object]] = []
-        for bucket in buckets(interval, REPORT.step, REPORT.zone):
+        for bucket in list_buckets(interval, REPORT.step, REPORT.zone):
             hour = (bucket.start - MONDAY) // HOUR
             for n in range(self.groups[hour]):
                 arrived = hour + 1 + (hour + n) % (2 * _LATEST + 1) / 2

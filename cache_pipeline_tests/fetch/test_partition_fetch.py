@@ -31,7 +31,7 @@ from cache_pipeline_tests.fetch.scripted_vendor import (
 )
 from cache_pipeline_tests.query.declared import declared
 
-NOTHING = HeldRows(IntervalSet(), IntervalSet(), Rows.of(SCHEMA.empty_table()), None, None)
+NOTHING = HeldRows(IntervalSet(), IntervalSet(), Rows.from_table(SCHEMA.empty_table()), None, None)
 
 
 async def fetched(
@@ -88,7 +88,7 @@ async def test_when_the_first_chunk_fails_the_others_are_asked_all_the_same():
 async def test_where_nothing_is_missing_nothing_is_asked():
     vendor = ScriptedVendor(flat(10))
     held = HeldRows(
-        IntervalSet([hours(0, 24)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 24))), MONDAY + 24 * HOUR, None
+        IntervalSet([hours(0, 24)]), IntervalSet(), Rows.from_table(vendor.rows(hours(0, 24))), MONDAY + 24 * HOUR, None
     )
     found = await fetched(vendor, {"morning": hours(0, 12), "evening": hours(12, 24)}, [], held)
     assert vendor.asked == []
@@ -102,7 +102,7 @@ async def test_where_nothing_is_missing_nothing_is_asked():
 async def test_what_is_held_and_what_is_fetched_are_one_partition():
     vendor = ScriptedVendor(flat(10), watermark=20)
     held = HeldRows(
-        IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, None
+        IntervalSet([hours(0, 6)]), IntervalSet(), Rows.from_table(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, None
     )
     partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
     assert isinstance(partition, FetchedPartition)
@@ -115,7 +115,7 @@ async def test_what_was_asked_again_is_as_new_as_its_answer_whatever_is_held_bes
     vendor = ScriptedVendor(flat(10), watermark=20)
     old = MONDAY + 7 * HOUR
     held = HeldRows(
-        IntervalSet([hours(0, 6)]), IntervalSet(), Rows.of(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, old
+        IntervalSet([hours(0, 6)]), IntervalSet(), Rows.from_table(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, old
     )
     partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
     assert isinstance(partition, FetchedPartition)
@@ -129,7 +129,7 @@ async def test_fresh_provisional_figures_that_were_not_asked_again_stay_provisio
     held = HeldRows(
         IntervalSet([hours(0, 8)]),
         IntervalSet([hours(6, 8)]),
-        Rows.of(vendor.rows(hours(0, 8))),
+        Rows.from_table(vendor.rows(hours(0, 8))),
         MONDAY + 6 * HOUR,
         old,
     )

@@ -22,7 +22,7 @@ TABLE = ScriptedVendor(flat(10)).rows(hours(0, 24))
 PARTITION = FetchedPartition(
     key="2026-01-05",
     interval=hours(0, 24),
-    rows=Rows.of(TABLE),
+    rows=Rows.from_table(TABLE),
     watermark=MONDAY + 24 * HOUR,
     fetched_at=MONDAY + 25 * HOUR,
     chunks=(CHUNK, replace(CHUNK, verdict=Verdict.truncated, source=ExpectationSource.history)),
@@ -34,7 +34,7 @@ PARTITION = FetchedPartition(
     "partition",
     [
         PARTITION,
-        replace(PARTITION, rows=Rows.of(TABLE.slice(0, 0)), chunks=(), not_asked_again=IntervalSet()),
+        replace(PARTITION, rows=Rows.from_table(TABLE.slice(0, 0)), chunks=(), not_asked_again=IntervalSet()),
         replace(PARTITION, key="2026-01-05T00:00+0100"),
         replace(PARTITION, watermark=PARTITION.watermark.replace(microsecond=1)),
     ],
@@ -44,7 +44,7 @@ def test_a_partition_comes_back_as_it_was_staged(tmp_path: Path, partition: Fetc
     path = staging.write(SERIES, partition)
     again = staging.read(SERIES, partition.key)
     assert again
-    assert again.rows.table().equals(partition.rows.table())
+    assert again.rows.to_table().equals(partition.rows.to_table())
     assert again.rows.num_rows == partition.rows.num_rows
     assert again.rows.tallies == partition.rows.tallies
     assert again.rows.schema == partition.rows.schema
@@ -70,7 +70,7 @@ def test_writing_that_breaks_off_leaves_what_was_there_and_no_litter(tmp_path: P
 
     monkeypatch.setattr(pq.ParquetWriter, "write_batch", full)
     with pytest.raises(DiskUnwritable, match=r"No space left on device.*CACHE_PIPELINE_DATA_DIR"):
-        staging.write(SERIES, replace(PARTITION, rows=Rows.of(TABLE.slice(0, 1))))
+        staging.write(SERIES, replace(PARTITION, rows=Rows.from_table(TABLE.slice(0, 1))))
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208
 
@@ -110,7 +110,7 @@ def test_rows_of_one_staging_are_never_taken_for_those_of_another(tmp_path: Path
     assert again
     staging.write(SERIES, replace(PARTITION, fetched_at=PARTITION.fetched_at + HOUR))
     with pytest.raises(StagingReplaced, match="staged anew"):
-        again.rows.table()
+        again.rows.to_table()
     staging.path(SERIES, PARTITION.key).unlink()
     with pytest.raises(StagingReplaced, match="materialise staged"):
-        again.rows.table()
+        again.rows.to_table()

@@ -55,7 +55,7 @@ def _mondays_before_had(bench: Bench, factor: int) -> None:
             back = timedelta(weeks=weeks)
             span = IntervalSet([Interval(day.start - back, day.end - back)])
             now = datetime.now(UTC)
-            held = Rows.of(_shifted(rows, weeks, factor))
+            held = Rows.from_table(_shifted(rows, weeks, factor))
             history.replace(Replacement(bench.series, span, IntervalSet(), held, now, (Fetched(span, now),)))
 
 

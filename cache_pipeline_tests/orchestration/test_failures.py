@@ -222,8 +222,8 @@ def test_a_staged_day_that_fails_a_check_is_published_nowhere(
     bench, staging = staged
     partition = staging.read(bench.series, DAYS[0])
     assert partition is not None
-    short = partition.rows.table().slice(0, partition.rows.num_rows - 5)
-    staging.write(bench.series, replace(partition, rows=Rows.of(short)))
+    short = partition.rows.to_table().slice(0, partition.rows.num_rows - 5)
+    staging.write(bench.series, replace(partition, rows=Rows.from_table(short)))
 
     result = bench.run(instance, DAYS[0])
     assert not result.success

@@ -44,7 +44,7 @@ def test_what_was_written_is_loaded_back_from_every_tier(bench: Bench, instance:
 
     held = _loaded(bench, instance, "history", *DAYS)
     assert isinstance(held, Rows)
-    history = held.table()
+    history = held.to_table()
     assert history.schema == arrow_schema(report_columns(bench.report))
     assert sum(row["n_offered"] for row in history.to_pylist()) == truth
 
@@ -62,8 +62,8 @@ def test_what_was_written_is_loaded_back_from_every_tier(bench: Bench, instance:
     assert offered == truth
 
     one_day = _loaded(bench, instance, "history", DAYS[1], DAYS[1])
-    assert sum(one_day.table()["n_offered"].to_pylist()) == bench.truth(bench.interval(DAYS[1]))
+    assert sum(one_day.to_table()["n_offered"].to_pylist()) == bench.truth(bench.interval(DAYS[1]))
     one_day_of_edge = _loaded(bench, instance, "edge", DAYS[0], DAYS[0])
     day = bench.interval(DAYS[0])
     assert one_day_of_edge.num_rows > 40
-    assert all(day.holds(row["interval_start"]) for row in one_day_of_edge.to_pylist())
+    assert all(day.contains_instant(row["interval_start"]) for row in one_day_of_edge.to_pylist())

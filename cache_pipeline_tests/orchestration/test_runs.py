@@ -99,7 +99,7 @@ class _Altering(logging.Handler):
         if record.__dict__["done"] == record.__dict__["total"]:
             partition = self._staging.read(self._bench.series, self._key)
             assert partition is not None
-            rows = Rows.of(partition.rows.table().slice(1))
+            rows = Rows.from_table(partition.rows.to_table().slice(1))
             self._staging.write(self._bench.series, replace(partition, rows=rows))
 
 

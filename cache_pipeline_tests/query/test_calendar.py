@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from cache_pipeline.errors import InvalidInterval, QueryError
 from cache_pipeline.query.calendar import (
     Step,
-    buckets,
+    cut_at_boundaries,
     floor_to_step,
     is_aligned,
+    list_buckets,
     midnight,
     next_boundary,
-    pieces,
     split,
 )
 from cache_pipeline.query.interval import Interval
@@ -77,8 +77,8 @@ def local_day(zone: str, day: date) -> Interval:
 def test_a_local_day_is_as_long_as_its_clock_changes_make_it(zone, day, hours):
     span = local_day(zone, day)
     assert span.length == timedelta(hours=hours)
-    assert pieces(span, Step.parse("P1D"), ZoneInfo(zone)) == [span]
-    of_an_hour = buckets(span, Step.parse("PT1H"), ZoneInfo(zone))
+    assert cut_at_boundaries(span, Step.parse("P1D"), ZoneInfo(zone)) == [span]
+    of_an_hour = list_buckets(span, Step.parse("PT1H"), ZoneInfo(zone))
     assert sum((bucket.length for bucket in of_an_hour), timedelta()) == span.length
     assert [bucket.length for bucket in of_an_hour[: int(hours)]] == [timedelta(hours=1)] * int(hours)
 
@@ -98,7 +98,7 @@ def test_a_day_whose_midnight_comes_twice_starts_at_the_first():
 @given(instants, st.timedeltas(timedelta(minutes=1), timedelta(days=10)), zones, periods)
 def test_pieces_join_to_the_interval_and_are_cut_at_boundaries(start, length, zone, period):
     step, interval = Step.parse(period), Interval(start, start + length)
-    cut = pieces(interval, step, zone)
+    cut = cut_at_boundaries(interval, step, zone)
     assert (cut[0].start, cut[-1].end) == (interval.start, interval.end)
     for before, after in pairwise(cut):
         assert before.end == after.start
@@ -132,7 +132,7 @@ def test_a_split_joins_to_the_interval_in_whole_buckets_and_ends_at_single_ones(
         assert all(before.end == after.start for before, after in pairwise(parts))
         assert all(is_aligned(part, granularity, zone) for part in parts)
         interval = parts[len(parts) // 2]
-    assert buckets(interval, granularity, zone) == [interval]
+    assert list_buckets(interval, granularity, zone) == [interval]
 
 
 def test_a_month_splits_into_weeks_then_days_then_hours_then_buckets():
@@ -147,11 +147,11 @@ def test_a_month_splits_into_weeks_then_days_then_hours_then_buckets():
 
 def test_buckets_of_a_half_hour_zone_begin_at_its_own_hours():
     day = Interval.parse("2026-01-01/2026-01-02", KOLKATA)
-    of_an_hour = buckets(day, Step.parse("PT1H"), KOLKATA)
+    of_an_hour = list_buckets(day, Step.parse("PT1H"), KOLKATA)
     assert len(of_an_hour) == 24
     assert str(of_an_hour[0]) == "2025-12-31T18:30:00Z/2025-12-31T19:30:00Z"
     with pytest.raises(InvalidInterval, match="cuts a bucket of PT1H in Asia/Kolkata"):
-        buckets(Interval.parse("2026-01-01T00:00:00Z/2026-01-02T00:00:00Z"), Step.parse("PT1H"), KOLKATA)
+        list_buckets(Interval.parse("2026-01-01T00:00:00Z/2026-01-02T00:00:00Z"), Step.parse("PT1H"), KOLKATA)
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_buckets_of_a_half_hour_zone_begin_at_its_own_hours():
 def test_cutting_a_bucket_is_refused_with_the_interval_to_ask_for(text, granularity, whole):
     step = Step.parse(granularity)
     with pytest.raises(InvalidInterval) as refused:
-        buckets(Interval.parse(text), step, BERLIN)
+        list_buckets(Interval.parse(text), step, BERLIN)
     assert f"ask for {whole}" in str(refused.value)
-    assert buckets(Interval.parse(whole), step, BERLIN)
+    assert list_buckets(Interval.parse(whole), step, BERLIN)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def meaning(said: dict[str, Any]) -> tuple[bool, ...]:
 def read(said: dict[str, Any]) -> Filter | None:
     """The filter, or None where it is told that no row can match."""
     try:
-        return Filter.read(said)
+        return Filter.parse(said)
     except ValidationError as error:
         if "contradicts itself" not in str(error):
             raise
@@ -69,7 +69,7 @@ def test_the_canonical_form_means_what_was_written(said):
         assert not any(meaning(said))
         return
     assert meaning(said) == tuple(
-        any(all((row[name] in v.values) != v.excluding for name, v in box.items()) for box in found.boxes)
+        any(all((row[name] in v.values) != v.is_exclusion for name, v in box.items()) for box in found.conjunctions)
         for row in ROWS
     )
 
@@ -83,10 +83,10 @@ def test_two_filters_are_one_exactly_when_they_mean_the_same(one, other):
 def test_what_is_canonical_stays_as_it_is(said):
     found = read(said)
     if found is not None:
-        again = Filter.read(found.written.model_dump(mode="json"))
+        again = Filter.parse(found.declaration.model_dump(mode="json"))
         assert again == found
-        assert again.meaning == found.meaning
-        assert Filter.of(found.boxes) == found
+        assert again.canonical_form == found.canonical_form
+        assert Filter.from_conjunctions(found.conjunctions) == found
 
 
 @given(filters, filters)
@@ -97,9 +97,9 @@ def test_both_of_two_filters_are_their_conjunction(one, other):
     both = read({"type": "and", "clauses": [one, other]})
     if both is None:
         with pytest.raises(QueryError, match="contradicts"):
-            left.also(right)
+            left.intersect(right)
     else:
-        assert left.also(right) == both == right.also(left)
+        assert left.intersect(right) == both == right.intersect(left)
 
 
 def said(dimension: str, *values: Any, operator: str = "in") -> dict[str, Any]:
@@ -122,7 +122,7 @@ def said(dimension: str, *values: Any, operator: str = "in") -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_spellings_of_one_filter(one, other):
-    assert Filter.read(one) == Filter.read(other)
+    assert Filter.parse(one) == Filter.parse(other)
 
 
 def deep(levels: int) -> dict[str, Any]:
@@ -149,4 +149,4 @@ def deep(levels: int) -> dict[str, Any]:
 )  # fmt: skip
 def test_what_is_no_filter_is_told(wrong, told):
     with pytest.raises((ValidationError, QueryError), match=told):
-        Filter.read(wrong)
+        Filter.parse(wrong)

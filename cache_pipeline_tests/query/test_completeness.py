@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.query.calendar import Step, buckets
+from cache_pipeline.query.calendar import Step, list_buckets
 from cache_pipeline.query.completeness import (
     ChunkResult,
     Expectation,
@@ -25,7 +25,7 @@ HOUR = Step.parse("PT1H")
 
 
 def hours(text: str) -> list[Interval]:
-    return buckets(Interval.parse(text, BERLIN), HOUR, BERLIN)
+    return list_buckets(Interval.parse(text, BERLIN), HOUR, BERLIN)
 
 
 def hour(text: str) -> Interval:

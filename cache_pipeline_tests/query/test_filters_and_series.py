@@ -23,7 +23,7 @@ FILTERS: dict[str, Any] = {
 
 
 def key(tenant: str = "default", interval: Interval = DAY, **changes: Any) -> str:
-    return CanonicalQuery(Series(declared(**changes), tenant), interval).key("5s")
+    return CanonicalQuery(Series(declared(**changes), tenant), interval).cache_key("5s")
 
 
 def shuffled(values: list[Any], chance: random.Random) -> list[Any]:
@@ -115,7 +115,7 @@ def test_the_key_has_the_form_of_the_guide():
 )
 def test_a_filter_names_the_values_of_a_dimension_only_where_it_fixes_them(predicates, kind, named):
     said = [{"dimension": dimension, "operator": how, "values": values} for dimension, how, values in predicates]
-    assert Filter.read({"type": kind, "predicates": said}).named_values("queueId") == named
+    assert Filter.parse({"type": kind, "predicates": said}).named_values("queueId") == named
 
 
 def test_groups_of_a_bucket_come_from_the_filter_where_it_names_them_all_else_from_the_declaration():
@@ -140,7 +140,7 @@ def test_groups_of_a_bucket_come_from_the_filter_where_it_names_them_all_else_fr
 )
 def test_a_filter_that_is_none_is_refused(wrong):
     with pytest.raises(ValidationError):
-        Filter.read(wrong)
+        Filter.parse(wrong)
 
 
 def test_reports_of_one_meaning_have_keys_of_their_own_for_their_answers_bear_their_names():

@@ -30,7 +30,7 @@ def model(pairs: list[tuple[int, int]]) -> set[int]:
 
 
 def minutes_of(intervals: IntervalSet) -> set[int]:
-    return {number for number in range(LIMIT) if any(part.holds(minute(number)) for part in intervals)}
+    return {number for number in range(LIMIT) if any(part.contains_instant(minute(number)) for part in intervals)}
 
 
 @given(sets_of_spans, sets_of_spans)
@@ -139,7 +139,7 @@ def test_an_instant_is_written_in_utc_without_a_zero_fraction(instant, text):
 
 def test_an_interval_holds_its_start_and_not_its_end():
     interval = Interval(minute(0), minute(10))
-    assert interval.holds(minute(0))
-    assert not interval.holds(minute(10))
+    assert interval.contains_instant(minute(0))
+    assert not interval.contains_instant(minute(10))
     assert interval.intersection(Interval(minute(10), minute(20))) is None
     assert interval.intersection(Interval(minute(5), minute(20))) == Interval(minute(5), minute(10))

@@ -23,7 +23,7 @@ DAY = "2026-01-05/2026-01-06"
 
 def ask(report: Report = REPORT, interval: str | Interval = DAY, **changes: Any) -> QueryRequest:
     if "filters" in changes:
-        changes["filters"] = Filter.read(changes["filters"])
+        changes["filters"] = Filter.parse(changes["filters"])
     columns = (GenesysAdapter if report.platform == "genesys" else ReportDataAdapter).columns(report)
     return resolve_request(report, interval, QueryOverrides(**changes), columns)
 
@@ -33,12 +33,12 @@ def only(dimension: str, *values: str | None) -> dict[str, Any]:
 
 
 def test_what_says_nothing_else_is_the_report_itself():
-    assert ask().asked is REPORT
+    assert ask().requested is REPORT
     spelled = ask(
         group_by=("mediaType", "queue_id"), metrics=("answered", "offered", "answered"), granularity="PT15M",
         time_zone="Europe/Berlin", filters={"type": "or"},
     )  # fmt: skip
-    assert not spelled.is_narrowed
+    assert not spelled.is_rolled_up
     assert spelled == resolve_request(REPORT, Interval.parse(DAY, REPORT.zone), NO_OVERRIDES, ())
 
 
@@ -71,7 +71,7 @@ def test_every_spelling_of_a_narrowed_question_has_one_key(chance):
         ),
     )  # fmt: skip
     exact = declared(granularity="PT1H", group_by=["queueId"], metrics=["offered"], filters=only("queueId", "a", "b"))
-    assert found.key("t", "5s") == resolve_request(exact, "2026-01-05/P2D", NO_OVERRIDES, ()).key("t", "5s")
+    assert found.cache_key("t", "5s") == resolve_request(exact, "2026-01-05/P2D", NO_OVERRIDES, ()).cache_key("t", "5s")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_filter_that_contradicts_the_reports_own_is_told():
     report = declared(filters=only("queueId", "a"))
     with pytest.raises(InvalidQuery, match=r"filters: .*contradicts.*a filter of its own"):
         ask(report, filters=only("queueId", "b"))
-    assert not ask(report, filters=only("queueId", "a", "b")).is_narrowed
+    assert not ask(report, filters=only("queueId", "a", "b")).is_rolled_up
 
 
 GENESYS = declared(
@@ -142,13 +142,13 @@ def test_distinct_counts_and_dimensions_of_several_values_are_never_rolled_up(ch
 
 
 def test_what_need_not_be_folded_may_be_asked_of_any_metric():
-    assert ask(GENESYS, metrics=("nConversations",)).is_narrowed
+    assert ask(GENESYS, metrics=("nConversations",)).is_rolled_up
     skill = only("requestedRoutingSkillId", "s")
-    assert ask(GENESYS, metrics=("nConversations",), group_by=("queueId",), filters=skill).is_narrowed
+    assert ask(GENESYS, metrics=("nConversations",), group_by=("queueId",), filters=skill).is_rolled_up
 
 
 def test_another_zone_is_answered_where_its_days_are_made_of_kept_buckets():
-    assert ask(granularity="P1D", time_zone="Asia/Kolkata").asked.time_zone == "Asia/Kolkata"
+    assert ask(granularity="P1D", time_zone="Asia/Kolkata").requested.time_zone == "Asia/Kolkata"
     with pytest.raises(InvalidQuery, match="begins at 2026-01-04T18:30:00Z, which cuts one of PT1H in Europe/Berlin"):
         ask(declared(), granularity="P1D", time_zone="Asia/Kolkata")
 
@@ -175,5 +175,5 @@ def test_shuffled_names_do_not_matter_to_what_is_asked():
     report = declared(metrics=names)
     chance = random.Random(3)
     found = {ask(report, metrics=tuple(chance.sample(names, 2) + names)) for _ in range(20)}
-    assert {each.asked for each in found} == {report}
+    assert {each.requested for each in found} == {report}
     assert datetime(2026, 1, 5, tzinfo=UTC) > found.pop().interval.start

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.query.calendar import pieces
+from cache_pipeline.query.calendar import cut_at_boundaries
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.query_request import QueryOverrides, resolve_request
@@ -29,7 +29,7 @@ REPORT = declared(
 )
 #: Two days of which the clock change makes the second 23 hours long, in Berlin.
 SPAN = Interval.parse("2026-03-28/2026-03-30", REPORT.zone)
-BUCKETS = pieces(SPAN, REPORT.step, REPORT.zone)
+BUCKETS = cut_at_boundaries(SPAN, REPORT.step, REPORT.zone)
 SCHEMA = arrow_schema(GenesysAdapter.columns(REPORT))
 
 values = st.integers(0, 1000)
@@ -60,7 +60,7 @@ def _row(bucket: Interval, group: tuple[str | None, str | None], value: int) -> 
 
 def rolled(rows: pa.Table, interval: Interval = SPAN, source: Report = REPORT, **narrowing: Any) -> pa.Table:
     wanted = resolve_request(source, interval, QueryOverrides(**narrowing), GenesysAdapter.columns(source))
-    asked = wanted.asked
+    asked = wanted.requested
     return roll_up(rows_within(rows, interval), source, asked, GenesysAdapter.columns(asked), wanted.interval)
 
 
@@ -77,14 +77,14 @@ narrowings = st.fixed_dictionaries(
                 {"predicates": [{"dimension": "mediaType", "operator": "exists"}]},
                 {"type": "or", "predicates": [{"dimension": "queueId", "values": [None]}, {"dimension": "mediaType", "values": ["chat"]}]},
             ]
-        ).map(Filter.read),
+        ).map(Filter.parse),
     },
 )  # fmt: skip
 
 
 def by_hand(rows: pa.Table, interval: Interval, narrowing: dict[str, Any]) -> dict[tuple[Any, ...], list[Any]]:
     """The same by plain Python: bucket and group to figures."""
-    asked = resolve_request(REPORT, interval, QueryOverrides(**narrowing), GenesysAdapter.columns(REPORT)).asked
+    asked = resolve_request(REPORT, interval, QueryOverrides(**narrowing), GenesysAdapter.columns(REPORT)).requested
     figures = [
         name for name in arrow_schema(GenesysAdapter.columns(asked)).names[2:] if name not in ("queue_id", "media_type")
     ]
@@ -92,10 +92,14 @@ def by_hand(rows: pa.Table, interval: Interval, narrowing: dict[str, Any]) -> di
     for row in rows.to_pylist():
         names = {"queueId": row["queue_id"], "mediaType": row["media_type"]}
         if any(
-            all((names[d] in v.values) != v.excluding for d, v in box.items())
-            for box in narrowing.get("filters", Filter()).boxes
+            all((names[d] in v.values) != v.is_exclusion for d, v in box.items())
+            for box in narrowing.get("filters", Filter()).conjunctions
         ):
-            [bucket] = [each for each in pieces(interval, asked.step, asked.zone) if each.holds(row["interval_start"])]
+            [bucket] = [
+                each
+                for each in cut_at_boundaries(interval, asked.step, asked.zone)
+                if each.contains_instant(row["interval_start"])
+            ]
             found[bucket.start, bucket.end, *(names[d] for d in asked.group_by)].append(row)
 
     def folded(name: str, rows: list[dict[str, Any]]) -> Any:
@@ -140,7 +144,7 @@ def test_a_roll_up_of_a_roll_up_is_the_roll_up(rows: pa.Table, between: str, gro
 
 @given(tables())
 def test_split_then_merge_is_the_identity(rows: pa.Table):
-    parts = [rows_within(rows, part) for part in pieces(SPAN, REPORT.step, REPORT.zone)[::-1]]
+    parts = [rows_within(rows, part) for part in cut_at_boundaries(SPAN, REPORT.step, REPORT.zone)[::-1]]
     assert sort_rows(pa.concat_tables(parts)).equals(rows)
 
 
@@ -165,7 +169,7 @@ def test_a_local_day_adds_up_the_quarters_that_the_clocks_give_it(zone: str, fir
     rows = rows_to_table(
         [
             {"interval_start": bucket.start, "interval_end": bucket.end, "n_offered": 1}
-            for bucket in pieces(around, report.step, report.zone)
+            for bucket in cut_at_boundaries(around, report.step, report.zone)
         ],
         schema,
     )

@@ -21,13 +21,13 @@ ASKED = Interval(START, START + 3 * HOUR)
 
 def check(*rows: dict[str, object]) -> None:
     """Each row in a batch of its own."""
-    check_rows(Rows.joined(SCHEMA, (Rows.of(table(each)) for each in rows)), REPORT, ASKED)
+    check_rows(Rows.concat(SCHEMA, (Rows.from_table(table(each)) for each in rows)), REPORT, ASKED)
 
 
 def test_good_rows_and_no_rows_pass():
     check(row(), row(queue_id=None, offered=2**63 - 1, share=1, longest=2.5), row(queue_id="q2", offered=4.0))
     check()
-    check_rows(Rows.of(table()), REPORT, ASKED)
+    check_rows(Rows.from_table(table()), REPORT, ASKED)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_null_where_it_may_not_be_is_refused():
     broken = table(row(), row(queue_id="q2")).to_pydict()
     broken["offered"] = [1, None]
     with pytest.raises(SchemaMismatch, match="offered is null in 1 rows"):
-        check_rows(Rows.of(pa.table(broken, schema=SCHEMA)), REPORT, ASKED)
+        check_rows(Rows.from_table(pa.table(broken, schema=SCHEMA)), REPORT, ASKED)
 
 
 GROUPS = st.tuples(st.integers(0, 2), st.sampled_from(["q1", "q2", "", "None", None]), st.sampled_from(["voice", None]))
@@ -86,14 +86,14 @@ def test_a_repeated_group_is_found_wherever_it_lies_and_nothing_else_is_one(grou
         row(interval_start=START + n * HOUR, interval_end=START + (n + 1) * HOUR, queue_id=queue, media_type=media)
         for n, queue, media in groups
     ]
-    pages = [Rows.of(table(*rows[start : start + size])) for start in range(0, len(rows), size)]
+    pages = [Rows.from_table(table(*rows[start : start + size])) for start in range(0, len(rows), size)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checking, "_HASHES_AT_ONCE", at_once)
         if len(set(groups)) == len(groups):
-            check_rows(Rows.joined(SCHEMA, pages), REPORT, ASKED)
+            check_rows(Rows.concat(SCHEMA, pages), REPORT, ASKED)
         else:
             with pytest.raises(SchemaMismatch, match=f"{len(groups) - len(set(groups))} rows repeat a group"):
-                check_rows(Rows.joined(SCHEMA, pages), REPORT, ASKED)
+                check_rows(Rows.concat(SCHEMA, pages), REPORT, ASKED)
 
 
 def test_different_groups_with_one_hash_are_no_repetition(monkeypatch: pytest.MonkeyPatch):

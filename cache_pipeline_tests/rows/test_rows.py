@@ -58,15 +58,15 @@ def test_rows_are_what_was_put_in_whether_held_or_filed_cut_or_joined(rows, page
         kept = spooled(rows, page, held_bytes)
     whole = table(*rows)
     assert kept.num_rows == len(rows)
-    assert sort_rows(kept.table()).equals(sort_rows(whole))
-    assert kept.table().equals(kept.reader().read_all()), "they can be read as often as wanted"
+    assert sort_rows(kept.to_table()).equals(sort_rows(whole))
+    assert kept.to_table().equals(kept.to_reader().read_all()), "they can be read as often as wanted"
     assert kept.tallies == tally_by_bucket(whole)
     inside = kept.within(hours(*cut))
-    assert sort_rows(inside.table()).equals(sort_rows(rows_within(whole, hours(*cut))))
-    assert inside.num_rows == inside.table().num_rows
-    assert inside.tallies == tally_by_bucket(inside.table())
+    assert sort_rows(inside.to_table()).equals(sort_rows(rows_within(whole, hours(*cut))))
+    assert inside.num_rows == inside.to_table().num_rows
+    assert inside.tallies == tally_by_bucket(inside.to_table())
     parts = [part for part in (hours(0, cut[0]) if cut[0] else None, hours(*cut), hours(cut[1], 7)) if part]
-    again = Rows.joined(SCHEMA, [kept.within(part) for part in parts])
+    again = Rows.concat(SCHEMA, [kept.within(part) for part in parts])
     assert again.tallies == kept.tallies
     assert again.num_rows == len(rows)
     assert kept.within(hours(0, 4)).within(hours(2, 7)).tallies == kept.within(hours(2, 4)).tallies
@@ -88,7 +88,7 @@ def test_many_rows_lie_in_a_file_without_a_name_that_goes_with_them(tmp_path: Pa
     part = rows.within(hours(0, 2))
     del rows
     gc.collect()
-    assert part.table().num_rows == 10
+    assert part.to_table().num_rows == 10
     del part
     gc.collect()
     assert open_files() == before
@@ -110,7 +110,7 @@ def test_threads_read_one_file_side_by_side(monkeypatch: pytest.MonkeyPatch):
     rows = spooled(MANY, 2, held_bytes=0)
     parts = [rows.within(hours(hour, hour + 1)) for hour in range(6)] * 20
     with ThreadPoolExecutor(8) as pool:
-        read = list(pool.map(lambda part: part.table(), parts))
+        read = list(pool.map(lambda part: part.to_table(), parts))
     assert [tally_by_bucket(each) for each in read] == [part.tallies for part in parts]
 
 

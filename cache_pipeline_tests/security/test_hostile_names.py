@@ -104,7 +104,7 @@ def test_names_and_values_are_kept_as_they_are_or_refused(database, dimension, m
                     series=series,
                     final=IntervalSet([INTERVAL]),
                     provisional=IntervalSet(),
-                    rows=Rows.of(rows),
+                    rows=Rows.from_table(rows),
                     watermark=datetime(2026, 2, 1, tzinfo=UTC),
                     fetched=(Fetched(IntervalSet([INTERVAL]), NOW),),
                 )

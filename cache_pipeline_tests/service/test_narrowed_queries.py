@@ -41,7 +41,7 @@ async def test_fewer_dimensions_and_longer_buckets_are_the_vendors_own_figures_f
 
 async def test_a_narrowed_question_asks_for_the_declared_series_so_that_the_next_one_is_answered(open_world: OpenWorld):
     async with open_world(REPORT) as world:
-        one = Filter.read({"predicates": [{"dimension": "mediaType", "values": ["voice"]}]})
+        one = Filter.parse({"predicates": [{"dimension": "mediaType", "values": ["voice"]}]})
         by_hour = QueryOverrides(group_by=("queueId",), granularity="PT1H", filters=one)
         document = json.loads((await world.service.answer(REPORT, YESTERDAY, narrowing=by_hour)).body)
         before = await world.submits()

@@ -36,10 +36,10 @@ TWO_DAYS = span("05T00:00", "07T00:00")
 
 def query(report: Report = REPORT, interval: Interval = TWO_DAYS, **narrowing: Any) -> CanonicalQuery:
     wanted = resolve_request(report, interval, QueryOverrides(**narrowing), ReportDataAdapter.columns(report))
-    begun = clipped_to_now(interval, wanted.asked, NOW)
+    begun = clipped_to_now(interval, wanted.requested, NOW)
     assert begun is not None
-    found = replace(wanted, interval=begun).query("t")
-    return replace(found, begun=clipped_to_now(begun, report, NOW))
+    found = replace(wanted, interval=begun).canonical_query("t")
+    return replace(found, elapsed=clipped_to_now(begun, report, NOW))
 
 
 def holding(
@@ -105,7 +105,7 @@ def test_another_series_that_holds_finer_rows_is_rolled_up_before_the_vendor_is_
     [borrowed] = found.borrowed
     assert borrowed.final == IntervalSet([span("05T00:00", "06T00:00")])
     assert borrowed.provisional == IntervalSet([span("06T00:00", "06T13:00")])
-    assert not found.coverage.gaps(IntervalSet([found.query.span]), NOW, timedelta(minutes=10))
+    assert not found.coverage.gaps(IntervalSet([found.query.available_interval]), NOW, timedelta(minutes=10))
 
 
 def test_a_bucket_that_the_other_series_holds_in_part_is_asked_for():
@@ -181,11 +181,13 @@ def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, 
     kept = holding(complete=hours(complete), provisional=[(part, at) for part in hours(aging)])
     found = make_plan(query(), kept, [holding(QUARTERS, hours(finer, HOUR / 4))], NOW)
     parts = [step.interval for step in found.steps]
-    assert IntervalSet(parts) == IntervalSet([found.query.span])
-    assert sum((part.length for part in parts), timedelta()) == found.query.span.length
+    assert IntervalSet(parts) == IntervalSet([found.query.available_interval])
+    assert sum((part.length for part in parts), timedelta()) == found.query.available_interval.length
     assert not found.due & kept.coverage.complete
     assert all(kept.coverage.gaps(IntervalSet([part]), NOW, timedelta(minutes=10)) for part in found.due)
-    assert not found.coverage.gaps(IntervalSet([found.query.span]) - found.due, NOW, timedelta(minutes=10))
+    assert not found.coverage.gaps(
+        IntervalSet([found.query.available_interval]) - found.due, NOW, timedelta(minutes=10)
+    )
 
 
 def test_an_answer_of_own_and_borrowed_parts_is_as_old_as_the_oldest_of_them_and_due_when_that_one_is():

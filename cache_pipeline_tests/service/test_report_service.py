@@ -329,7 +329,7 @@ async def test_what_came_out_of_history_is_never_written_back_over_what_is_newer
 
         [restated] = [part async for part in world.service.fetch(REPORT, {"m": MORNING}, Lane.scheduled, again=True)]
         assert isinstance(restated, FetchedPartition)
-        nothing_happened = Rows.of(restated.rows.schema.empty_table())
+        nothing_happened = Rows.from_table(restated.rows.schema.empty_table())
         await world.service.keep(REPORT, [replace(restated, rows=nothing_happened)])
         await world.service.keep(REPORT, [monday])
 

@@ -76,4 +76,4 @@ def replacement(
         "fetched": (Fetched(IntervalSet(parts), fetched_at),),
     }
     given |= changes
-    return Replacement(**{**given, "rows": Rows.of(given["rows"])})
+    return Replacement(**{**given, "rows": Rows.from_table(given["rows"])})

@@ -87,7 +87,7 @@ def test_an_answer_is_as_old_as_its_oldest_part_and_is_asked_for_again_when_that
     for part in interval_set(wanted):
         known = coverage.of(part)
         assert known is not None
-        inside = [age for each, age in open_ages.items() if part.holds(minute(each))]
+        inside = [age for each, age in open_ages.items() if part.contains_instant(minute(each))]
         if not inside:
             assert known.provisional_from is None
             assert not coverage.gaps(IntervalSet([part]), NOW + timedelta(days=365), FRESHNESS)

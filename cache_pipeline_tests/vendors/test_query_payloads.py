@@ -46,7 +46,7 @@ def genesys(**said: Any) -> QueryRequest:
 def test_the_guides_own_example_is_one_question_whatever_its_offset():
     """G6, by the meaning of its two intervals."""
     keys = {
-        guide(interval=interval, requestId=number, metadata={"user": number}).key("t", "15m")
+        guide(interval=interval, requestId=number, metadata={"user": number}).cache_key("t", "15m")
         for number, interval in enumerate([
             "2023-10-01T00:00:00Z/2023-10-02T00:00:00Z", "2023-10-01T07:00:00+07:00/2023-10-02T07:00:00+07:00",
             "2023-10-01T00:00:00Z/PT24H", "PT24H/2023-10-02T02:00:00+02:00",
@@ -60,7 +60,7 @@ def test_any_spelling_of_a_meaning_has_its_key_and_two_meanings_have_two(seed: i
     chance = random.Random(seed)
     reports = {"quarters": QUARTERS}
     one, other = meanings(2, chance)
-    keys = [{find_report_for(read_guide(spelled(m, chance)), reports, columns).key("t", "5s") for _ in range(5)}
+    keys = [{find_report_for(read_guide(spelled(m, chance)), reports, columns).cache_key("t", "5s") for _ in range(5)}
             for m in (one, other)]  # fmt: skip
     assert [len(each) for each in keys] == [1, 1]
     assert keys[0] != keys[1]
@@ -129,8 +129,8 @@ def test_a_genesys_body_means_what_the_vendor_says_it_means():
         filter={"type": "and", "clauses": [clause], "predicates": [{"dimension": "mediaType", "operator": "exists"}]}
     )
     assert one.declared is CALLS
-    assert one.asked.group_by == ()
-    assert [(p.dimension, p.operator, p.values) for p in one.asked.filters.written.predicates] == [
+    assert one.requested.group_by == ()
+    assert [(p.dimension, p.operator, p.values) for p in one.requested.filters.declaration.predicates] == [
         ("mediaType", "notIn", (None,)), ("queueId", "in", ("a", "b")),
     ]  # fmt: skip
     other = genesys(
@@ -139,11 +139,11 @@ def test_a_genesys_body_means_what_the_vendor_says_it_means():
                                                           for v in ("b", "a", "b")]}]},
         timeZone="Etc/UTC", views=[], queryType="groupBy", flattenMultivaluedDimensions=False, groupBy=[],
     )  # fmt: skip
-    assert one.key("t", "5s") == other.key("t", "5s")
+    assert one.cache_key("t", "5s") == other.cache_key("t", "5s")
 
 
 def test_without_a_granularity_the_whole_interval_is_one_bucket():
-    assert genesys(granularity=None).asked.granularity == "P1D"
+    assert genesys(granularity=None).requested.granularity == "P1D"
     with pytest.raises(InvalidQuery, match="granularity: is missing, which means all of"):
         genesys(granularity=None, interval="2026-01-05T00:00:00Z/2026-01-05T05:00:00Z")
 

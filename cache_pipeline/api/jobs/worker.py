@@ -234,7 +234,7 @@ class Worker:
         # Handed back or taken over, the job goes on elsewhere; the vendor's is given up only where nobody waits any more.
         service = replace(self.service, tenant=job.tenant, left_to_others=lambda: job.id not in self._unwanted)
         query = service.query(report, job.request["interval"], read_overrides(job.request))
-        progress = JobProgress(query.kept.report, query.span)
+        progress = JobProgress(query.source_series.report, query.available_interval)
         told = asyncio.create_task(self._tell(job, progress))
         try:
             await service.answer_query(

@@ -53,7 +53,7 @@ class DemandRecorder:
         tallies, self._tallies = self._tallies, {}
         by_tenant: dict[str, list[_Tally]] = {}
         for tally in tallies.values():
-            by_tenant.setdefault(tally.query.kept.tenant, []).append(tally)
+            by_tenant.setdefault(tally.query.source_series.tenant, []).append(tally)
         for tenant, each in by_tenant.items():
             await self._counter_of(tenant).add((tally.query, tally.asked, tally.missed) for tally in each)
 

@@ -174,7 +174,7 @@ async def _reports(gateway: QueryService) -> list[Metric]:
             "report",
             "report_partition_seconds",
             "Length of a report's partitions",
-            {name: report.partition.step.nominal.total_seconds() for name, report in reports.items()},
+            {name: report.partition.step.nominal_length.total_seconds() for name, report in reports.items()},
         ),
         verdicts,
     ]

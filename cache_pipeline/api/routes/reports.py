@@ -163,7 +163,7 @@ async def read_report(
 ) -> Response:
     """200 with the finished answer where it is kept; else 202 with the job that fetches it."""
     found = _asked(gateway, report, question, caller)
-    is_whole = found.query.interval == found.wanted.interval and found.query.span == found.query.interval
+    is_whole = found.query.interval == found.wanted.interval and found.query.available_interval == found.query.interval
     gateway.questions.remember(caller.tenant, request.scope, found.report, found.query, is_whole=is_whole)
     return await answered(gateway, found, caller, wishes)
 
@@ -301,7 +301,7 @@ async def answer_response(
     if etag_matches(wishes.if_none_match, parse_etags(wishes.form, served.answer.etag)):
         del headers["Content-Type"]
         return Response(status_code=304, headers=headers)
-    columns = gateway.service.columns(question.wanted.asked)
+    columns = gateway.service.columns(question.wanted.requested)
     body = await asyncio.to_thread(render_body, wishes.form, served.answer.body, columns)
     return Response(body, headers=headers)
 

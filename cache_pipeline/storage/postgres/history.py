@@ -276,7 +276,7 @@ class History:
                 series=Literal(series.id),
                 report=Literal(series.report.report),
                 tenant=Literal(series.tenant),
-                definition=Literal(json.dumps(series.meaning)),
+                definition=Literal(json.dumps(series.canonical_form)),
                 final=multirange(replacement.final),
                 provisional=multirange(replacement.provisional),
                 watermark=Literal(replacement.watermark),

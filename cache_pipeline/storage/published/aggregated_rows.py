@@ -38,7 +38,7 @@ def is_publishable(report: Report, rows: Rows) -> pa.Table:
     Times are those of the buckets, counts and sums whole numbers; a sum is null where no row has a value.
     """
     if report.rows is None:
-        return rows.table()
+        return rows.to_table()
     shown = aggregate_for_publishing(report)
     measures = [snake_case(metric) for metric in shown.metrics]
     schema = pa.schema(

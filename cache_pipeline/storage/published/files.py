@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cache_pipeline.errors import EdgeStoreError
-from cache_pipeline.query.calendar import Step, floor_to_step, next_boundary, pieces
+from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within, snake_case, sort_rows
@@ -221,7 +221,7 @@ def _local_start(report: Report, day: str) -> datetime:
 def _by_local_day(report: Report, rows_by_interval: Rows) -> dict[str, dict[Interval, pa.Table]]:
     days: dict[str, dict[Interval, pa.Table]] = {}
     for interval, rows in rows_by_interval.items():
-        for part in pieces(interval, _DAY, report.zone):
+        for part in cut_at_boundaries(interval, _DAY, report.zone):
             day = part.start.astimezone(report.zone).date().isoformat()
             days.setdefault(day, {})[part] = rows_within(rows, part)
     return days

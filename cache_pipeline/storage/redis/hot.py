@@ -107,7 +107,7 @@ class HotTier:
 
     async def look(self, query: CanonicalQuery) -> HotEntry | None:
         """The answer, where one is held, and whether to make it anew."""
-        return await self.look_up(query.key(HOT_TTL_TIER))
+        return await self.look_up(query.cache_key(HOT_TTL_TIER))
 
     async def look_up(self, key: str) -> HotEntry | None:
         """The same by a key that is known already."""
@@ -137,16 +137,16 @@ class HotTier:
                 for query, answer in answers:
                     known = answer.completeness
                     oldest = known.fetched_at if known.provisional_from else None
-                    longest = hot_life(oldest, report_freshness(query.kept.report), as_of)
+                    longest = hot_life(oldest, report_freshness(query.source_series.report), as_of)
                     life = jittered(longest, self._uniform).total_seconds()
                     packed = _packed(answer, self._now(), life, cost)
-                    pipeline.set(query.key(HOT_TTL_TIER), packed, px=int(life * 1000))
+                    pipeline.set(query.cache_key(HOT_TTL_TIER), packed, px=int(life * 1000))
                 await pipeline.execute()
 
         await self._link.ask(write, otherwise=None)
 
     async def drop(self, queries: Iterable[CanonicalQuery]) -> None:
         """Forget answers whose rows have changed."""
-        keys = [query.key(HOT_TTL_TIER) for query in queries]
+        keys = [query.cache_key(HOT_TTL_TIER) for query in queries]
         if keys:
             await self._link.ask(lambda: self._redis.delete(*keys), otherwise=0)

@@ -94,7 +94,7 @@ class CxoneAdapter:
         if report.query_type not in _ENTITIES:
             yield "query_type", f"{report.query_type!r} is not extracted: use {', '.join(_ENTITIES)}"
         # The day after is asked for too.
-        if Step.parse(report.chunk).nominal > _LONGEST - timedelta(days=1):
+        if Step.parse(report.chunk).nominal_length > _LONGEST - timedelta(days=1):
             yield "chunk", f"at most two weeks are extracted at once: use P1W in place of {report.chunk}"
         yield from review_extract(report)
 

@@ -65,7 +65,7 @@ def aggregate_columns(report: Report) -> tuple[Column, ...]:
                 ColumnKind.dimension,
                 nullable=True,
                 source=name,
-                multivalued=name not in _SINGLE_VALUED,
+                is_multivalued=name not in _SINGLE_VALUED,
             )
             for name in report.group_by
         ),

@@ -16,7 +16,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from cache_pipeline.errors import SchemaMismatch
-from cache_pipeline.query.calendar import buckets
+from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
@@ -290,7 +290,7 @@ class RowReader:
     _rows: list[Row] = field(default_factory=list[Row])
 
     def __post_init__(self) -> None:
-        self._buckets = buckets(self.interval, self.report.step, self.report.zone)
+        self._buckets = list_buckets(self.interval, self.report.step, self.report.zone)
         self._starts = [bucket.start for bucket in self._buckets]
 
     def take(self, entry: Source) -> None:

@@ -9,7 +9,7 @@ from cache_pipeline.query.filters import Filter, Predicate
 
 def all_predicates(filters: Filter) -> list[Predicate]:
     """The predicates of all levels."""
-    written = filters.written
+    written = filters.declaration
     return [*written.predicates, *(each for clause in written.clauses for each in clause.predicates)]
 
 
@@ -18,7 +18,7 @@ def review_filters(filters: Filter) -> Iterable[tuple[str, str]]:
     predicates = all_predicates(filters)
     if any(each.operator == "notIn" and each.values != (None,) for each in predicates):
         yield "filters", "Genesys has no notIn: list the values to keep with operator in"
-    elif filters.written.clauses and any(len(each.values) > 1 for each in predicates):
+    elif filters.declaration.clauses and any(len(each.values) > 1 for each in predicates):
         yield (
             "filters",
             "Genesys has two levels of conditions, and this filter needs three: within clauses joined by or, give each "
@@ -40,7 +40,7 @@ def _matches(predicate: Predicate) -> list[dict[str, object]]:
 
 def vendor_filter(filters: Filter) -> dict[str, object]:
     """Or-ed over the values of each predicate, or and-ed over each alternative."""
-    written = filters.written
+    written = filters.declaration
     if written.clauses:
         joined = [
             ("and", [found for each in clause.predicates for found in _matches(each)]) for clause in written.clauses

@@ -55,7 +55,9 @@ class ReportDataAdapter:
             yield "granularity", f"{report.granularity} has no timeGrouping: use {', '.join(_TIME_GROUPINGS)}"
         if report.delivery != "async":
             yield "delivery", "reportdata answers by job only: leave it out, or write async"
-        if report.filters.written.clauses or any(None in each.values for each in report.filters.written.predicates):
+        if report.filters.declaration.clauses or any(
+            None in each.values for each in report.filters.declaration.predicates
+        ):
             yield "filters", "reportdata has one level of predicates with values: write no clauses, and no null"
 
     @staticmethod
@@ -78,7 +80,7 @@ class ReportDataAdapter:
         if report.time_zone != "UTC":
             body["timeZone"] = report.time_zone
         if report.filters:
-            body["filters"] = report.filters.written.model_dump(mode="json", include={"type", "predicates"})
+            body["filters"] = report.filters.declaration.model_dump(mode="json", include={"type", "predicates"})
         response = await self._client.post(f"{_QUERY}/async", json=body, extensions={"lane": lane})
         raise_for_refusal(response)
         return VendorJob(read_text(read_object(response), "id"), response.extensions["oauth_client"], lane)

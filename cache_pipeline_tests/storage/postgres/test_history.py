@@ -48,7 +48,7 @@ def test_what_was_never_kept_is_not_covered_and_has_no_rows(history: History):
 def test_rows_come_back_as_they_were_kept_with_their_coverage(history: History):
     kept = replacement(hours(0, 6), hours(6, 8))
     history.replace(kept)
-    assert read(history).equals(sort_rows(kept.rows.table()))
+    assert read(history).equals(sort_rows(kept.rows.to_table()))
     assert history.coverage(SERIES) == Coverage(
         kept.final, kept.provisional, hours(0, 6).end, (Fetched(IntervalSet([hours(0, 8)]), NOW),)
     )
@@ -161,7 +161,7 @@ def test_a_stream_of_rows_that_breaks_off_leaves_everything_as_before(history: H
     history.replace(replacement(hours(0, 6)))
     before = read(history), history.coverage(SERIES)
     with pytest.raises(OSError, match="the disk is gone"):
-        history.replace(replace(replacement(hours(0, 12)), rows=Rows.read_from(before[0].schema, _BreakingOff())))
+        history.replace(replace(replacement(hours(0, 12)), rows=Rows.from_source(before[0].schema, _BreakingOff())))
     assert read(history).equals(before[0])
     assert history.coverage(SERIES) == before[1]
 
@@ -194,7 +194,7 @@ def test_many_rows_come_back_as_a_stream_and_as_a_value_that_can_be_read_again(h
     assert len(batches) > 1
     assert pa.Table.from_batches(batches).equals(sort_rows(kept))
     copied = history.rows(SERIES, [hours(0, 12), hours(12, 24)], COLUMNS)
-    assert copied.tallies == Rows.of(kept).tallies
+    assert copied.tallies == Rows.from_table(kept).tallies
     assert sum(batch.num_rows for batch in copied.batches()) == 48_000
 
 
@@ -242,7 +242,7 @@ def test_a_hostile_meaning_is_kept_as_text(history: History, history_url: str):
         [[meaning, tenant]] = connection.execute(
             "SELECT definition, tenant FROM cache_pipeline_state.coverage"
         ).fetchall()
-    assert (meaning, tenant) == (hostile.meaning, "o'tenant")
+    assert (meaning, tenant) == (hostile.canonical_form, "o'tenant")
 
 
 def test_numbers_keep_their_last_bit(history: History):

@@ -49,8 +49,8 @@ def _rows(report: Report, cells: list[tuple[int, str | None, str | None, int]]) 
     schema = arrow_schema(report_columns(report))
     rows = [_row(report, number, *cell) for number, cell in enumerate(cells)]
     # In small parts, as they come from disk.
-    parts = [Rows.of(rows_to_table(rows[at : at + 3], schema)) for at in range(0, len(rows), 3)]
-    return Rows.joined(schema, parts)
+    parts = [Rows.from_table(rows_to_table(rows[at : at + 3], schema)) for at in range(0, len(rows), 3)]
+    return Rows.concat(schema, parts)
 
 
 @given(
@@ -131,4 +131,4 @@ def test_a_report_of_figures_is_published_as_it_is():
     report = declared()
     table = pa.table({"a": [1]})
     assert aggregate_for_publishing(report) is report
-    assert is_publishable(report, Rows.of(table)).equals(table)
+    assert is_publishable(report, Rows.from_table(table)).equals(table)

@@ -268,7 +268,7 @@ def test_what_is_served_holds_nothing_but_files_of_the_data_set(edge: EdgeTier, 
 def test_days_of_another_meaning_never_stand_beside_those_of_the_new(edge: EdgeTier):
     """Another zone, filter or metric is another series: the data set begins anew, with its own columns."""
     publish(edge, hours(0, 24), hours(24, 48))
-    one_queue = Filter.read({"predicates": [{"dimension": "queueId", "values": ["q1"]}]})
+    one_queue = Filter.parse({"predicates": [{"dimension": "queueId", "values": ["q1"]}]})
     filtered = REPORT.model_copy(update={"filters": one_queue})
     rows = table(hours(24, 36)).drop_columns(["longest"])
     edge.publish(filtered, {hours(24, 36): rows}, None)

@@ -52,7 +52,7 @@ async def test_an_answer_lives_less_than_five_seconds_and_at_most_a_tenth_shorte
     """G8 and G21."""
     await HotTier(redis, lambda: chance).put([(QUERY, ANSWER)], NOW)
     [key] = await redis.keys("*")
-    assert key.decode() == QUERY.key("5s")
+    assert key.decode() == QUERY.cache_key("5s")
     assert least <= await redis.pttl(key) <= most
 
 
@@ -67,20 +67,20 @@ async def test_no_answer_that_was_fresh_outlives_the_freshness_of_its_oldest_par
 ):
     """G11."""
     await HotTier(redis, lambda: 0.0).put([(QUERY, ANSWER)], NOW + age)
-    assert most - 100 <= await redis.pttl(QUERY.key("5s")) <= most
+    assert most - 100 <= await redis.pttl(QUERY.cache_key("5s")) <= most
 
 
 async def test_final_figures_do_not_age(redis: Redis):
     final = replace(ANSWER, completeness=Completeness(NOW, None, NOW))
     await HotTier(redis, lambda: 0.0).put([(QUERY, final)], NOW + FRESHNESS - timedelta(seconds=2))
-    assert await redis.pttl(QUERY.key("5s")) > 4000
+    assert await redis.pttl(QUERY.cache_key("5s")) > 4000
 
 
 async def test_each_answer_has_a_life_of_its_own(redis: Redis):
     chances = iter([0.0, 0.9])
     other = CanonicalQuery(SERIES, hours(0, 7))
     await HotTier(redis, lambda: next(chances)).put([(QUERY, ANSWER), (other, ANSWER)], NOW)
-    lives = [await redis.pttl(each.key("5s")) for each in (QUERY, other)]
+    lives = [await redis.pttl(each.cache_key("5s")) for each in (QUERY, other)]
     assert 400 <= lives[0] - lives[1] <= 480
 
 
