@@ -10,7 +10,7 @@ import pytest
 from cache_pipeline.cli.main import cli
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")])
+PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md")])
 #: What a machine has, or a shell knows: nothing of it is ours to promise.
 ANYBODYS = {"cat", "celery", "curl", "export", "pip", "set", "source"}
 
