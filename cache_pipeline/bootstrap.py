@@ -57,7 +57,7 @@ def review_declaration(report: Report) -> Iterable[tuple[str, str]]:
     if report.platform not in ADAPTERS:
         yield "platform", f"{report.platform!r} is not known: use {', '.join(ADAPTERS)}"
         return
-    problems = list(ADAPTERS[report.platform].review(report))
+    problems = list(ADAPTERS[report.platform].check_declaration(report))
     yield from problems
     if not problems:
         for problem in find_invalid_names(report_columns(report)):
@@ -144,7 +144,7 @@ def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabi
             limit=account.requests_per_window or capabilities.requests,
             window_seconds=account.window_seconds or capabilities.window_seconds,
             # The reserve keeps the vendor's own remaining count above the mark at which a client pauses (G16).
-            reserve=_RESERVE if capabilities.sends_remaining else 0,
+            reserve=_RESERVE if capabilities.has_remaining_header else 0,
             default_pause_seconds=account.pause_seconds,
         ),
     )

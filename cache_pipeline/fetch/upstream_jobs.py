@@ -306,7 +306,7 @@ class UpstreamJobs:
             await self._noted(lambda: self.ledger.end(claim, LedgerState.failed, str(error)))
 
     async def _unwanted(self, claim: LedgerClaim) -> None:
-        if claim.handle is not None and (self.left_to_others() or not self.platform.capabilities.cancels):
+        if claim.handle is not None and (self.left_to_others() or not self.platform.capabilities.has_cancel):
             # Where it cannot be stopped it runs on whatever we do; should somebody ask after all, there it is.
             await self._let_go([claim])
             return
@@ -316,7 +316,7 @@ class UpstreamJobs:
 
     async def _cancelled(self, handle: JobHandle) -> None:
         """Free the vendor's job; what went wrong before matters more than a cancel that fails."""
-        if self.platform.capabilities.cancels:
+        if self.platform.capabilities.has_cancel:
             with suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_CANCEL_SECONDS):
                     await self.platform.cancel(self._job(handle))

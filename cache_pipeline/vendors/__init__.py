@@ -1,1 +1,1 @@
-"""The vendors. Each folder knows one vendor's API; nothing above knows any vendor's words."""
+"""Vendor adapters: one package for each vendor's API. No other package knows a vendor's field names."""

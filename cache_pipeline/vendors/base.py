@@ -1,10 +1,10 @@
-"""What every vendor's API looks like from above: submit, status, pages, cancel, and what it can do."""
+"""The interface that every vendor's adapter implements: submit a query, poll it, read its pages, cancel it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
@@ -17,47 +17,30 @@ from cache_pipeline.query.schema import Column
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a vendor can do, frozen into one description.
+    """What a vendor's API offers.
 
     Attributes:
-        requests: requests allowed in each window for each OAuth client.
-        window_seconds: length of that window.
-        sends_remaining: whether answers carry the remaining quota, so that ours can be corrected by it.
-        reports_percent: whether a job tells how far it is.
-        has_watermark: whether answers say until when their data is complete.
-        omits_empty: whether groups and buckets without events are left out, not filled with zeros.
-        additive: whether a figure belongs to the one bucket in which it arose, so that sums and counts of finer buckets
-            are those of a coarser one.
-        by_cursor: whether a long result is read in pages.
-        cancels: whether a job can be given up, which frees its place at the vendor.
-        result_life: how long a finished result is kept; None where the vendor says it job by job, or not at all.
-        longest_interval: the longest interval of one query; None where none is documented.
-        max_body_bytes: a longer request body is refused; None where no limit is documented.
+        requests: Requests allowed in each window for each OAuth client.
+        window_seconds: Length of that window.
+        has_remaining_header: Whether responses carry the remaining quota, so that our own count can be corrected by it.
+        has_cancel: Whether a job can be cancelled, which frees its slot at the vendor.
     """
 
     requests: int
     window_seconds: float
-    sends_remaining: bool
-    reports_percent: bool
-    has_watermark: bool
-    omits_empty: bool
-    additive: bool = True
-    by_cursor: bool = True
-    cancels: bool = True
-    result_life: timedelta | None = None
-    longest_interval: timedelta | None = None
-    max_body_bytes: int | None = None
+    has_remaining_header: bool
+    has_cancel: bool = True
 
 
 @dataclass(frozen=True)
 class VendorJob:
-    """One query that the vendor holds.
+    """One query that the vendor has accepted.
 
     Attributes:
-        id: the vendor's own id, or empty for an answer that came at once.
-        oauth_client: the client that submitted it; polls and pages are sent as the same one.
-        lane: who asks.
-        answer: the answer itself where it came with the submit.
+        id: The vendor's own id, or empty for a query that was answered synchronously.
+        oauth_client: The OAuth client that submitted it; polls and page reads are sent as the same client.
+        lane: Priority lane of the request.
+        answer: The answer itself, if it came with the response to the submit.
     """
 
     id: str
@@ -68,7 +51,12 @@ class VendorJob:
 
 @dataclass(frozen=True)
 class VendorJobStatus:
-    """How far a job is; percent is 0 to 100 and None where the vendor does not say."""
+    """Progress of a job.
+
+    Attributes:
+        done: Whether the job has finished.
+        percent: Progress from 0 to 100, or None if the vendor does not report it.
+    """
 
     done: bool
     percent: float | None = None
@@ -76,59 +64,64 @@ class VendorJobStatus:
 
 @dataclass(frozen=True)
 class ResultPage:
-    """One page of rows in the platform's schema, and the vendor's watermark where the page carried one."""
+    """One page of a result.
+
+    Attributes:
+        rows: The rows, in the report's schema.
+        watermark: The instant up to which the vendor says its data is complete, or None if the page carries none.
+    """
 
     rows: pa.Table
     watermark: datetime | None
 
 
 class VendorAdapter(Protocol):
-    """One vendor's API. The only place that knows its paths, words and shapes (G14).
+    """One vendor's API. Only the adapter knows its paths, field names and shapes (G14).
 
     Attributes:
-        name: as reports name it.
-        capabilities: what this vendor can do.
+        name: The vendor's name, as reports and settings write it.
+        capabilities: What this vendor's API offers.
     """
 
     name: ClassVar[str]
     capabilities: ClassVar[Capabilities]
 
     @staticmethod
-    def review(report: Report) -> Iterable[tuple[str, str]]:
-        """Mistakes that only the platform can see, as (field, problem)."""
+    def check_declaration(report: Report) -> Iterable[tuple[str, str]]:
+        """Yield the mistakes that only this vendor can detect, as (field, problem)."""
         ...
 
     @staticmethod
     def columns(report: Report) -> tuple[Column, ...]:
-        """The columns of a report's answers, dimensions first."""
+        """Return the columns of a report's answers, dimensions first."""
         ...
 
     async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         """Send one query.
 
         Raises:
-            UpstreamError: refused, unreachable, or maybe taken.
+            UpstreamError: The query was refused, the vendor could not be reached, or it may have accepted the query.
         """
         ...
 
     async def status(self, job: VendorJob) -> VendorJobStatus:
-        """Ask how far a job is.
+        """Poll a job.
 
         Raises:
-            JobGone: the vendor no longer knows it, or no longer has its result.
-            JobFailed: the vendor gave it up.
+            UpstreamJobGone: The vendor no longer knows the job, or no longer has its result.
+            UpstreamJobFailed: The job failed at the vendor.
         """
         ...
 
     def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
-        """Read a finished job's rows, page by page; at least one page, maybe empty.
+        """Read a finished job's rows, page by page; there is at least one page, possibly empty.
 
         Raises:
-            JobGone: the vendor no longer has them.
-            SchemaMismatch: rows that are not what the declaration says.
+            UpstreamJobGone: The vendor no longer has the rows.
+            SchemaMismatch: The rows do not match the declaration.
         """
         ...
 
     async def cancel(self, job: VendorJob) -> None:
-        """Tell the vendor that nobody wants the answer any more, where it can be told."""
+        """Cancel a job that is no longer needed, if the vendor supports that."""
         ...

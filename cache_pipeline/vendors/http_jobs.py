@@ -1,4 +1,4 @@
-"""What vendors' jobs have in common over HTTP: asked as the client that submitted, and read by cursor."""
+"""Requests about a vendor's jobs over HTTP: poll as the client that submitted, follow a result's cursor."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import VendorJob
 from cache_pipeline.vendors.json_body import read_object, read_optional_text
 
-#: What an unknown, deleted or expired job is answered with.
+#: Status codes for an unknown, deleted or expired job.
 _GONE = (404, 410)
 
+BodyReader = Callable[[httpx.Response], Mapping[str, object]]
 
-def as_submitted(job: VendorJob) -> dict[str, object]:
-    """Request extensions that send a request in the job's lane, as the OAuth client that submitted it."""
+
+def job_extensions(job: VendorJob) -> dict[str, object]:
+    """Return the request extensions that send a request in the job's lane, as the OAuth client that submitted it."""
     return {"lane": job.lane, "oauth_client": job.oauth_client}
-
-
-Read = Callable[[httpx.Response], Mapping[str, object]]
 
 
 async def get_object(
@@ -27,17 +26,18 @@ async def get_object(
     job: VendorJob,
     path: str,
     query: Mapping[str, str] | None = None,
-    read: Read = read_object,
+    read: BodyReader = read_object,
 ) -> Mapping[str, object]:
-    """Ask something about a job.
+    """Fetch a JSON object about a job.
 
     Raises:
-        UpstreamJobGone: the vendor does not know the job, or keeps its result no longer.
-        UpstreamError: refused or unreachable.
-        SchemaMismatch: the answer is no JSON object, or not what ``read`` wants.
+        UpstreamJobGone: The vendor does not know the job, or no longer keeps its result.
+        UpstreamError: The request was refused, or the vendor could not be reached.
+        SchemaMismatch: The body is not a JSON object, or not what ``read`` expects.
     """
-    response = await client.get(path, params=dict(query or {}), extensions=as_submitted(job))
-    # Answer and stream hold each other, so that each page would stay until the collector of cycles comes by.
+    response = await client.get(path, params=dict(query or {}), extensions=job_extensions(job))
+    # Response and stream refer to each other. Break the cycle, so that each page is freed at once and not only when the
+    # garbage collector runs.
     response.stream = httpx.ByteStream(b"")
     if response.status_code in _GONE:
         _, message, _ = parse_error_body(response)
@@ -47,24 +47,24 @@ async def get_object(
 
 
 async def cursor_pages(
-    client: httpx.AsyncClient, job: VendorJob, path: str, query: Mapping[str, str], read: Read = read_object
+    client: httpx.AsyncClient, job: VendorJob, path: str, query: Mapping[str, str], read: BodyReader = read_object
 ) -> AsyncIterator[Mapping[str, object]]:
-    """Follow an opaque cursor until a page has none; whoever reads a page lets go of it before the next is asked for.
+    """Follow an opaque cursor until a page has none. Callers drop each page before they ask for the next.
 
     Raises:
-        SchemaMismatch: the cursor comes round to where it was, so that the pages would never end.
+        SchemaMismatch: A cursor was returned before, so the pages would never end.
     """
-    followed: set[str] = set()
-    asked = query
+    seen: set[str] = set()
+    params = query
     while True:
-        answer = await get_object(client, job, path, asked, read)
-        cursor = read_optional_text(answer, "cursor")
-        yield answer
+        page = await get_object(client, job, path, params, read)
+        cursor = read_optional_text(page, "cursor")
+        yield page
         if cursor is None:
             return
-        if cursor in followed:
-            raise SchemaMismatch(f"job {job.id} gave the same page twice: its cursor does not move")
-        followed.add(cursor)
-        asked = {**query, "cursor": cursor}
-        # Two pages at a time would be twice the memory.
-        del answer
+        if cursor in seen:
+            raise SchemaMismatch(f"job {job.id} returned the same page twice: its cursor does not advance")
+        seen.add(cursor)
+        params = {**query, "cursor": cursor}
+        # Holding two pages at a time would double the memory.
+        del page

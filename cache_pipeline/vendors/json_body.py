@@ -1,4 +1,4 @@
-"""Reading a vendor's JSON without trusting it: each read names the field that is not what it must be."""
+"""Typed reads from a vendor's JSON body; every error names the field that has the wrong shape."""
 
 from __future__ import annotations
 
@@ -12,129 +12,92 @@ from cache_pipeline.errors import InvalidInterval, SchemaMismatch
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.upstream.http import httpx
 
+_DECODER = json.JSONDecoder()
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
+
 
 class MalformedBody(SchemaMismatch):
-    """A body that is not even JSON: cut off, or of a proxy on the way; the next one may be whole."""
+    """The body is not JSON: it was cut off, or a proxy on the way wrote it. The next attempt may return a complete one."""
 
     retryable = True
 
 
 def read_json(response: httpx.Response) -> object:
-    """The body as JSON.
+    """Return the body as JSON.
 
     Raises:
-        MalformedBody: not JSON (a cut-off body is not).
+        MalformedBody: The body is not JSON, for example because it was cut off.
     """
     try:
         return json.loads(response.content)
     except (ValueError, RecursionError) as error:
-        raise _no_json(response, error) from error
-
-
-def _no_json(response: httpx.Response, error: Exception) -> MalformedBody:
-    return MalformedBody(f"{response.request.url.path} answered with a body that is not JSON: {error}")
+        raise _malformed(response, error) from error
 
 
 def read_object(response: httpx.Response) -> Mapping[str, object]:
-    """The body as a JSON object.
+    """Return the body as a JSON object.
 
     Raises:
-        SchemaMismatch: not an object, or, as MalformedBody, not JSON.
+        SchemaMismatch: The body is not an object; MalformedBody if it is not JSON.
     """
     body = read_json(response)
     return _mapping(body, response.request.url.path)
 
 
 def read_incrementally(
-    response: httpx.Response, listed: str, take: Callable[[Mapping[str, object]], None]
+    response: httpx.Response, list_name: str, consume: Callable[[Mapping[str, object]], None]
 ) -> Mapping[str, object]:
-    """The body as a JSON object without one of its lists, whose objects are handed on one by one, as they are read.
+    """Return the body as a JSON object without one of its lists, whose objects go to a callback one by one.
 
-    As objects of this language a page is many times as long as its text; so no more than one of them is held.
+    As Python objects a page is many times larger than its text, so at most one of the list's objects is in memory at a
+    time.
+
+    Args:
+        response: The response to read.
+        list_name: Name of the list whose objects are passed on.
+        consume: Callback that receives each object of that list.
 
     Raises:
-        SchemaMismatch: as ``read_object`` and ``read_mappings`` do, and whatever ``take`` raises.
+        SchemaMismatch: As for ``read_object`` and ``read_mappings``, and whatever ``consume`` raises.
     """
     rest: dict[str, object] = {}
     try:
         text = response.content.decode()
-        place = _opened(text, _after_space(text, 0), "{")
-        while text[place : place + 1] != "}":
-            if not text.startswith('"', place):
-                raise json.JSONDecodeError("Expecting property name", text, place)
-            name, place = _DECODER.raw_decode(text, place)
-            place = _opened(text, _after_space(text, place), ":")
-            if name == listed and text.startswith("[", place):
-                place = _each(text, place, lambda value: take(_mapping(value, listed)))
+        position = _skip_token(text, _skip_whitespace(text, 0), "{")
+        while text[position : position + 1] != "}":
+            if not text.startswith('"', position):
+                raise json.JSONDecodeError("Expecting property name", text, position)
+            name, position = _DECODER.raw_decode(text, position)
+            position = _skip_token(text, _skip_whitespace(text, position), ":")
+            if name == list_name and text.startswith("[", position):
+                position = _decode_items(text, position, lambda value: consume(_mapping(value, list_name)))
             else:
-                rest[name], place = _DECODER.raw_decode(text, place)
-            place = _separated(text, place, "}")
-        if _after_space(text, place + 1) != len(text):
-            raise json.JSONDecodeError("Extra data", text, place + 1)
+                rest[name], position = _DECODER.raw_decode(text, position)
+            position = _skip_separator(text, position, "}")
+        if _skip_whitespace(text, position + 1) != len(text):
+            raise json.JSONDecodeError("Extra data", text, position + 1)
     except SchemaMismatch:
         raise
     except (ValueError, RecursionError) as error:
-        raise _no_json(response, error) from error
+        raise _malformed(response, error) from error
     return rest
 
 
-_DECODER = json.JSONDecoder()
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-
-def _after_space(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return found.end() if found else place
-
-
-def _opened(text: str, place: int, mark: str) -> int:
-    if not text.startswith(mark, place):
-        raise json.JSONDecodeError(f"Expecting {mark!r}", text, place)
-    return _after_space(text, place + 1)
-
-
-def _separated(text: str, place: int, last: str) -> int:
-    """Where the next value begins, or the mark that ends them stands."""
-    place = _after_space(text, place)
-    if text.startswith(last, place):
-        return place
-    place = _opened(text, place, ",")
-    if text.startswith(last, place):
-        raise json.JSONDecodeError("Expecting value", text, place)
-    return place
-
-
-def _each(text: str, place: int, take: Callable[[object], None]) -> int:
-    """Hand on each value of a list that begins here; gives where it ends."""
-    place = _opened(text, place, "[")
-    while not text.startswith("]", place):
-        value, place = _DECODER.raw_decode(text, place)
-        take(value)
-        place = _separated(text, place, "]")
-    return place + 1
-
-
-def _mapping(value: object, name: str) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise SchemaMismatch(f"{name} is {type(value).__name__} where an object was expected")
-    return cast("Mapping[str, object]", value)
-
-
 def read_mapping(source: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """The object under ``name``; empty where it is absent or null.
+    """Return the object under ``name``, or an empty one if it is absent or null.
 
     Raises:
-        SchemaMismatch: something else is there.
+        SchemaMismatch: The value is not an object.
     """
     value = source.get(name)
     return {} if value is None else _mapping(value, name)
 
 
 def read_mappings(source: Mapping[str, object], name: str) -> Sequence[Mapping[str, object]]:
-    """The list of objects under ``name``; empty where it is absent or null, as vendors leave out empty lists.
+    """Return the list of objects under ``name``, or an empty one if it is absent or null: vendors omit empty lists.
 
     Raises:
-        SchemaMismatch: something else is there.
+        SchemaMismatch: The value is not a list of objects.
     """
     values = source.get(name)
     if values is None:
@@ -145,10 +108,10 @@ def read_mappings(source: Mapping[str, object], name: str) -> Sequence[Mapping[s
 
 
 def read_text(source: Mapping[str, object], name: str) -> str:
-    """The text under ``name``.
+    """Return the text under ``name``.
 
     Raises:
-        SchemaMismatch: absent, empty or not text.
+        SchemaMismatch: The value is absent, empty or not text.
     """
     text = read_optional_text(source, name)
     if not text:
@@ -157,10 +120,10 @@ def read_text(source: Mapping[str, object], name: str) -> str:
 
 
 def read_optional_text(source: Mapping[str, object], name: str) -> str | None:
-    """The text under ``name``, or None where it is absent or null.
+    """Return the text under ``name``, or None if it is absent or null.
 
     Raises:
-        SchemaMismatch: something else is there.
+        SchemaMismatch: The value is not text.
     """
     value = source.get(name)
     if value is not None and not isinstance(value, str):
@@ -169,10 +132,10 @@ def read_optional_text(source: Mapping[str, object], name: str) -> str | None:
 
 
 def read_instant(source: Mapping[str, object], name: str) -> datetime:
-    """The instant under ``name``, in UTC.
+    """Return the instant under ``name``, in UTC.
 
     Raises:
-        SchemaMismatch: absent, not ISO 8601, or without an offset.
+        SchemaMismatch: The value is absent, not ISO 8601, or has no offset.
     """
     try:
         return parse_instant(read_text(source, name))
@@ -181,12 +144,54 @@ def read_instant(source: Mapping[str, object], name: str) -> datetime:
 
 
 def read_interval(source: Mapping[str, object], name: str) -> Interval:
-    """The interval under ``name``.
+    """Return the interval under ``name``.
 
     Raises:
-        SchemaMismatch: absent, or no ``start/end`` of two instants in order.
+        SchemaMismatch: The value is absent, or is not a ``start/end`` of two instants in order.
     """
     try:
         return Interval.parse(read_text(source, name))
     except InvalidInterval as error:
         raise SchemaMismatch(f"{name}: {error}") from error
+
+
+def _malformed(response: httpx.Response, error: Exception) -> MalformedBody:
+    return MalformedBody(f"{response.request.url.path} answered with a body that is not JSON: {error}")
+
+
+def _mapping(value: object, name: str) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise SchemaMismatch(f"{name} is {type(value).__name__} where an object was expected")
+    return cast("Mapping[str, object]", value)
+
+
+def _skip_whitespace(text: str, position: int) -> int:
+    match = _WHITESPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _skip_token(text: str, position: int, token: str) -> int:
+    if not text.startswith(token, position):
+        raise json.JSONDecodeError(f"Expecting {token!r}", text, position)
+    return _skip_whitespace(text, position + 1)
+
+
+def _skip_separator(text: str, position: int, closing: str) -> int:
+    """Return the position of the next value, or of the closing bracket."""
+    position = _skip_whitespace(text, position)
+    if text.startswith(closing, position):
+        return position
+    position = _skip_token(text, position, ",")
+    if text.startswith(closing, position):
+        raise json.JSONDecodeError("Expecting value", text, position)
+    return position
+
+
+def _decode_items(text: str, position: int, consume: Callable[[object], None]) -> int:
+    """Pass on each value of the list that starts here. Return the position after the list."""
+    position = _skip_token(text, position, "[")
+    while not text.startswith("]", position):
+        value, position = _DECODER.raw_decode(text, position)
+        consume(value)
+        position = _skip_separator(text, position, "]")
+    return position + 1

@@ -1,4 +1,4 @@
-"""The vendors that this deployment can speak to, by the name that reports and settings use."""
+"""The supported vendors, by the name that reports and settings use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AdapterType = type[GenesysAdapter] | type[ReportDataAdapter] | type[CxoneAdapter
 ADAPTERS: Mapping[str, AdapterType] = {
     adapter.name: adapter for adapter in (GenesysAdapter, ReportDataAdapter, CxoneAdapter)
 }
-#: Vendors with a login of their own; the others use OAuth client credentials.
+#: Vendors with their own login; the others use OAuth client credentials.
 LOGINS: Mapping[str, LoginRequest] = {CxoneAdapter.name: access_key_login}
 #: Vendors whose API address is discovered before the first request.
 DISCOVERIES: Mapping[str, DiscoverAddresses] = {CxoneAdapter.name: discover_cxone}

@@ -26,8 +26,8 @@ def _filters(operator: str) -> dict[str, Any]:
 
 
 def test_declarations_without_a_mistake_pass() -> None:
-    assert list(ReportDataAdapter.review(reportdata_report(filters=_filters("notIn")))) == []
-    assert list(GenesysAdapter.review(genesys_report(filters=_filters("in"), delivery="sync"))) == []
+    assert list(ReportDataAdapter.check_declaration(reportdata_report(filters=_filters("notIn")))) == []
+    assert list(GenesysAdapter.check_declaration(genesys_report(filters=_filters("in"), delivery="sync"))) == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_declarations_without_a_mistake_pass() -> None:
 def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
     changes: dict[str, Any], field: str, problem: str
 ) -> None:
-    ((found, text),) = ReportDataAdapter.review(reportdata_report(**changes))
+    ((found, text),) = ReportDataAdapter.check_declaration(reportdata_report(**changes))
     assert found == field
     assert problem in text
 
@@ -110,13 +110,16 @@ def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
     ],
 )
 def test_genesys_names_what_it_cannot_do_and_how_to_mend_it(changes: dict[str, Any], field: str, problem: str) -> None:
-    ((found, text),) = GenesysAdapter.review(genesys_report(**changes))
+    ((found, text),) = GenesysAdapter.check_declaration(genesys_report(**changes))
     assert found == field
     assert problem in text
 
 
 def test_every_mistake_is_named_at_once() -> None:
-    fields = [field for field, _ in ReportDataAdapter.review(reportdata_report(granularity="PT2H", delivery="sync"))]
+    fields = [
+        field
+        for field, _ in ReportDataAdapter.check_declaration(reportdata_report(granularity="PT2H", delivery="sync"))
+    ]
     assert fields == ["granularity", "delivery"]
 
 
@@ -171,7 +174,7 @@ def test_column_names_do_not_depend_on_the_order_of_the_declaration() -> None:
     ],
 )
 def test_genesys_takes_nested_filters_that_fit_its_two_levels(filters: dict[str, Any], told: str) -> None:
-    problems = list(GenesysAdapter.review(genesys_report(filters=filters, delivery="sync")))
+    problems = list(GenesysAdapter.check_declaration(genesys_report(filters=filters, delivery="sync")))
     assert [field for field, _ in problems] == (["filters"] if told else [])
     assert all(told in problem for _, problem in problems)
 
@@ -181,7 +184,9 @@ def test_reportdata_takes_one_level_of_values() -> None:
         {"type": "or", "clauses": [_both("a", "voice"), _both("b", "chat")]},
         {"predicates": [{"dimension": "queueId", "operator": "exists"}]},
     ):
-        assert [field for field, _ in ReportDataAdapter.review(reportdata_report(filters=filters))] == ["filters"]
+        assert [field for field, _ in ReportDataAdapter.check_declaration(reportdata_report(filters=filters))] == [
+            "filters"
+        ]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +216,7 @@ def test_the_target_of_a_service_is_a_share_that_was_set_and_never_a_sum() -> No
 @pytest.mark.parametrize(("family", "metrics"), OBSERVATIONS.items())
 def test_every_observation_that_the_vendor_has_can_be_declared(family: str, metrics: tuple[str, ...]) -> None:
     report = genesys_report(query_type=family, group_by=[], metrics=list(metrics))
-    assert list(GenesysAdapter.review(report)) == []
+    assert list(GenesysAdapter.check_declaration(report)) == []
     assert {column.source for column in GenesysAdapter.columns(report)} == set(metrics)
     assert len({column.name for column in GenesysAdapter.columns(report)}) == len(GenesysAdapter.columns(report))
 

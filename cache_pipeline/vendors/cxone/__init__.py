@@ -1,1 +1,1 @@
-"""NICE CXone."""
+"""The Data Extraction API of NICE CXone."""

@@ -1,10 +1,10 @@
-"""NICE CXone: Data Extraction, a dump of one entity by dates, as one CSV behind a signed URL.
+"""Adapter for NICE CXone Data Extraction: an export of one entity by date range, as one CSV behind a signed URL.
 
-There is no filter but the dates, no watermark, no cursor and no cancel, and a tenant may make one call in 30 seconds. Rows and
-columns are given the names that Genesys's have, so that a report can be moved from one vendor to the other by its ``platform``.
+There is no filter except the dates, no watermark, no cursor and no cancel, and a tenant may make one call in 30 seconds. Rows
+and columns have the same names as those of Genesys, so that changing a report's ``platform`` moves it to the other vendor.
 
-Assumed, and not documented by the vendor: that 403 to a submit means that the tenant is busy (a third party's knowledge); the
-column names but for Segment ID, Start Date, ANI, DNIS and Disposition; that dates are UTC.
+The vendor does not document the following, so we assume it: a 403 to a submit means that the tenant is busy (known from a third
+party); the column names except Segment ID, Start Date, ANI, DNIS and Disposition; that dates are UTC.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
-from cache_pipeline.vendors.cxone.extract import cxone_columns, read_extract, review_extract
+from cache_pipeline.vendors.cxone.extract import check_extract, cxone_columns, read_extract
 from cache_pipeline.vendors.http_jobs import get_object
 from cache_pipeline.vendors.json_body import (
     read_json,
@@ -36,44 +36,38 @@ from cache_pipeline.vendors.json_body import (
     read_text,
 )
 
-_PATH = "/data-extraction/v1/jobs"
-#: Entity and version by query type; of the versions that are told of (7 to 10) the oldest.
+_JOBS_PATH = "/data-extraction/v1/jobs"
+#: Entity and version of each query type; the oldest of the known versions (7 to 10).
 _ENTITIES = {"conversations": ("recording-interaction-metadata", "7")}
-_DEAD_STATES = {"FAILED": UpstreamJobFailed, "CANCELLED": UpstreamJobFailed, "EXPIRED": UpstreamJobGone}
-_LONGEST = timedelta(days=14)
-#: Data may be so old, by the vendor's word; what is younger is provisional.
-_FRESHNESS = timedelta(minutes=30)
-#: A signed URL lives 30 s; one that is older than this is asked for anew.
-_URL_SECONDS = 20.0
-_BUSY = 403
-_BUSY_ATTEMPTS = 4
-_DOWNLOADS = 2
-#: What is larger is kept on disk.
-_IN_MEMORY_BYTES = 8 * 2**20
+_FAILED_STATES = {"FAILED": UpstreamJobFailed, "CANCELLED": UpstreamJobFailed, "EXPIRED": UpstreamJobGone}
+_MAX_INTERVAL = timedelta(days=14)
+#: The vendor says that data can be this late; younger data is provisional.
+_DATA_DELAY = timedelta(minutes=30)
+#: A signed URL is valid for 30 s; one older than this is requested again.
+_MAX_URL_AGE_SECONDS = 20.0
+_FORBIDDEN = 403
+_MAX_SUBMITS = 4
+_MAX_DOWNLOADS = 2
+#: A larger file is buffered on disk.
+_MAX_BYTES_IN_MEMORY = 8 * 2**20
 
 
 def access_key_login(login_url: str, client: OAuthClient) -> httpx.Request:
-    """Builds the login by access key: its id and secret in a JSON body."""
+    """Build the login request for an access key: its id and secret in a JSON body."""
     key = {"accessKeyId": client.client_id, "accessKeySecret": client.client_secret.get_secret_value()}
     return httpx.Request("POST", login_url, json=key)
 
 
 class CxoneAdapter:
-    """Platform ``cxone``; ``query_type`` is ``conversations``: a row for each interaction, or counts and sums of them."""
+    """Platform ``cxone``; ``query_type`` is ``conversations``: one row for each interaction, or counts and sums."""
 
     name: ClassVar[str] = "cxone"
-    #: One call in 30 s, and no header that tells of it; results are kept a day.
+    #: One call in 30 s; no header reports it.
     capabilities: ClassVar[Capabilities] = Capabilities(
         requests=1,
         window_seconds=30,
-        sends_remaining=False,
-        reports_percent=False,
-        has_watermark=False,
-        omits_empty=True,
-        by_cursor=False,
-        cancels=False,
-        result_life=timedelta(days=1),
-        longest_interval=_LONGEST,
+        has_remaining_header=False,
+        has_cancel=False,
     )
 
     def __init__(
@@ -89,29 +83,29 @@ class CxoneAdapter:
         self._urls: dict[str, tuple[str, float]] = {}
 
     @staticmethod
-    def review(report: Report) -> Iterable[tuple[str, str]]:
-        """What the dump does not hold, and intervals that are too long for it."""
+    def check_declaration(report: Report) -> Iterable[tuple[str, str]]:
+        """Yield what an extraction does not support, and intervals that are too long for it."""
         if report.query_type not in _ENTITIES:
-            yield "query_type", f"{report.query_type!r} is not extracted: use {', '.join(_ENTITIES)}"
-        # The day after is asked for too.
-        if Step.parse(report.chunk).nominal_length > _LONGEST - timedelta(days=1):
-            yield "chunk", f"at most two weeks are extracted at once: use P1W in place of {report.chunk}"
-        yield from review_extract(report)
+            yield "query_type", f"unknown query type {report.query_type!r}; expected one of {', '.join(_ENTITIES)}"
+        # The day after the interval is requested too.
+        if Step.parse(report.chunk).nominal_length > _MAX_INTERVAL - timedelta(days=1):
+            yield "chunk", f"one extraction covers at most two weeks; use P1W instead of {report.chunk}"
+        yield from check_extract(report)
 
     @staticmethod
     def columns(report: Report) -> tuple[Column, ...]:
-        """Those that the same report has of Genesys."""
+        """Return the columns that the same report has on Genesys."""
         return cxone_columns(report)
 
     async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
-        """Order the days that an interval touches.
+        """Request an extraction of the days that an interval touches.
 
         Raises:
-            UpstreamRefused: also where the tenant is busy still, or after all lacks the permission.
+            UpstreamRefused: The vendor refused the query; also if the tenant stays busy or lacks the permission.
         """
         entity, version = _ENTITIES[report.query_type]
-        asked_at = self._now()
-        # Whether the end date is part of the answer is not documented: a day too many is left out again.
+        submitted_at = self._now()
+        # The vendor does not document whether the end date is included. We request one more day and drop its rows later.
         body = {
             "entityName": entity,
             "version": version,
@@ -120,93 +114,94 @@ class CxoneAdapter:
                 (interval.end - timedelta(microseconds=1)).astimezone(UTC).date() + timedelta(days=1)
             ).isoformat(),
         }
-        response = await self._order(body, lane)
+        response = await self._submit_until_free(body, lane)
         job_id = read_json(response)
         if not isinstance(job_id, str) or not job_id:
-            raise SchemaMismatch(f"{_PATH} answered with {type(job_id).__name__} where a job's id was expected")
-        asked = f"{job_id}?interval={interval}&at={asked_at.isoformat()}"
-        return VendorJob(asked, response.extensions["oauth_client"], lane)
+            raise SchemaMismatch(f"{_JOBS_PATH} answered with {type(job_id).__name__} where a job's id was expected")
+        handle = f"{job_id}?interval={interval}&at={submitted_at.isoformat()}"
+        return VendorJob(handle, response.extensions["oauth_client"], lane)
 
-    async def _order(self, body: Mapping[str, str], lane: Lane) -> httpx.Response:
+    async def _submit_until_free(self, body: Mapping[str, str], lane: Lane) -> httpx.Response:
         attempt = 1
-        # The quota waits between attempts for as long as the vendor wants between calls.
-        while (response := await self._post(body, lane)).status_code == _BUSY and attempt < _BUSY_ATTEMPTS:
+        # The shared quota already spaces the attempts as the vendor requires.
+        while (response := await self._post(body, lane)).status_code == _FORBIDDEN and attempt < _MAX_SUBMITS:
             attempt += 1
         raise_for_refusal(response)
         return response
 
     async def _post(self, body: Mapping[str, str], lane: Lane) -> httpx.Response:
-        return await self._client.post(_PATH, json=dict(body), extensions={"lane": lane})
+        return await self._client.post(_JOBS_PATH, json=dict(body), extensions={"lane": lane})
 
     async def status(self, job: VendorJob) -> VendorJobStatus:
-        """SUCCEEDED is done; FAILED, CANCELLED and EXPIRED are failures; no percentage exists."""
-        return VendorJobStatus(done=await self._ask(job) is not None)
+        """Poll the job. SUCCEEDED is done; FAILED, CANCELLED and EXPIRED are failures; the vendor reports no percentage."""
+        return VendorJobStatus(done=await self._result_url(job) is not None)
 
     async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
-        """Fetch the file at once, without our token, and read it bit by bit."""
-        asked, _, at = job.id.partition("?interval=")[2].partition("&at=")
-        interval = Interval.parse(asked)
-        complete_until = parse_instant(at) - max(_FRESHNESS, report.settle)
-        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file:
+        """Download the file completely, without our token, then read it page by page."""
+        interval_text, _, submitted_at = job.id.partition("?interval=")[2].partition("&at=")
+        interval = Interval.parse(interval_text)
+        complete_until = parse_instant(submitted_at) - max(_DATA_DELAY, report.settle)
+        with tempfile.SpooledTemporaryFile(max_size=_MAX_BYTES_IN_MEMORY) as file:
             await self._download(job, file)
             file.seek(0)
             for rows in read_extract(file, report, interval):
                 yield ResultPage(rows, complete_until)
 
     async def cancel(self, job: VendorJob) -> None:
-        """The vendor has no cancel; the job ends by itself."""
+        """Do nothing: the vendor has no cancel, and the job ends by itself."""
 
     async def probe(self, lane: Lane) -> int:
-        """How many jobs the vendor remembers: one call, to learn whether the access key may use the API at all.
+        """Return how many jobs the vendor lists: one call, to check whether the access key may use the API at all.
 
         Raises:
-            UpstreamError: it may not, or not at the moment.
+            UpstreamError: The access key may not use the API, or the API is unavailable.
         """
-        response = await self._client.get(_PATH, extensions={"lane": lane})
+        response = await self._client.get(_JOBS_PATH, extensions={"lane": lane})
         raise_for_refusal(response)
         return len(read_mappings(read_object(response), "jobs"))
 
-    async def _ask(self, job: VendorJob) -> str | None:
-        """The signed URL of a finished job; None while it runs."""
+    async def _result_url(self, job: VendorJob) -> str | None:
+        """Return the signed URL of a finished job, or None while the job runs."""
         job_id = _id(job)
-        answer = read_mapping(await get_object(self._client, job, f"{_PATH}/{job_id}"), "jobStatus")
+        answer = read_mapping(await get_object(self._client, job, f"{_JOBS_PATH}/{job_id}"), "jobStatus")
         state, result = read_text(answer, "status"), read_mapping(answer, "result")
-        if state in _DEAD_STATES:
-            raise _DEAD_STATES[state](job_id, read_optional_text(result, "errorMessage") or f"it is {state}")
+        if state in _FAILED_STATES:
+            raise _FAILED_STATES[state](job_id, read_optional_text(result, "errorMessage") or f"its state is {state}")
         if state == "RUNNING":
             return None
         if state != "SUCCEEDED":
             raise SchemaMismatch(
-                f"job {job_id} is {state!r}, which is none of RUNNING, SUCCEEDED, {', '.join(_DEAD_STATES)}"
+                f"job {job_id} has unknown state {state!r}; expected one of RUNNING, SUCCEEDED, "
+                f"{', '.join(_FAILED_STATES)}"
             )
         url = read_text(result, "url")
         self._urls[job_id] = url, self._clock()
         return url
 
     async def _fresh_url(self, job: VendorJob) -> str:
-        url, since = self._urls.pop(_id(job), ("", 0.0))
-        if url and self._clock() - since < _URL_SECONDS:
+        url, received_at = self._urls.pop(_id(job), ("", 0.0))
+        if url and self._clock() - received_at < _MAX_URL_AGE_SECONDS:
             return url
-        asked_anew = await self._ask(job)
+        fresh_url = await self._result_url(job)
         self._urls.pop(_id(job), None)
-        if asked_anew is None:
-            raise SchemaMismatch(f"job {_id(job)} was done and now is not")
-        return asked_anew
+        if fresh_url is None:
+            raise SchemaMismatch(f"job {_id(job)} was finished and is now reported as running")
+        return fresh_url
 
     async def _download(self, job: VendorJob, file: IO[bytes]) -> None:
-        for attempt in range(1, _DOWNLOADS + 1):
+        for attempt in range(1, _MAX_DOWNLOADS + 1):
             url = await self._fresh_url(job)
             try:
                 async with self._client.stream("GET", url, extensions={"lane": job.lane, "streamed": True}) as response:
-                    if response.status_code == _BUSY and attempt < _DOWNLOADS:
-                        # The URL has outlived its 30 seconds on the way.
+                    if response.status_code == _FORBIDDEN and attempt < _MAX_DOWNLOADS:
+                        # The URL expired after we received it.
                         continue
                     raise_for_refusal(response)
                     async for chunk in response.aiter_bytes():
                         file.write(chunk)
                 return
             except UpstreamUnreachable:
-                if attempt == _DOWNLOADS:
+                if attempt == _MAX_DOWNLOADS:
                     raise
                 file.seek(0)
                 file.truncate()

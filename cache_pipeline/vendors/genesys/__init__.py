@@ -1,1 +1,1 @@
-"""Genesys Cloud CX."""
+"""The Analytics API of Genesys Cloud CX."""

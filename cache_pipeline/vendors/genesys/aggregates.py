@@ -1,6 +1,6 @@
-"""Aggregates: the body of a query, and its answer as rows; the same for every family.
+"""Aggregate queries of Genesys Cloud: the request body, and the answer as rows; the same for every family.
 
-Empty groups, buckets and metrics are left out by the vendor. A figure belongs to the bucket in which it is emitted.
+The vendor omits empty groups, buckets and metrics. A figure belongs to the bucket in which it is emitted.
 """
 
 from __future__ import annotations
@@ -13,15 +13,23 @@ from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
-from cache_pipeline.vendors.genesys.metrics import BY_STATE, MetricReader, Stats, Told, metric_columns, review_metrics
+from cache_pipeline.vendors.genesys.metrics import (
+    METRIC_STATES,
+    BucketStats,
+    MetricKey,
+    MetricReader,
+    check_metrics,
+    metric_columns,
+)
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_filter
 from cache_pipeline.vendors.json_body import read_interval, read_mapping, read_mappings, read_optional_text, read_text
 
-PAGE_SIZE = 1000
-_MOST_USER_PREDICATES = 100
+AGGREGATES_PAGE_SIZE = 1000
+_MAX_USER_PREDICATES = 100
 
-#: A conversation event has one value of these at most; of the others (skills, divisions, groups) it may have several.
+#: A conversation event has at most one value of each of these dimensions. Of the others (skills, divisions, groups) it
+#: may have several.
 _SINGLE_VALUED = frozenset(
     {
         *("direction", "flowId", "flowType", "mediaType", "messageType", "originatingDirection", "provider", "purpose"),
@@ -31,33 +39,34 @@ _SINGLE_VALUED = frozenset(
 
 
 def aggregates_path(report: Report) -> str:
-    """The family's path."""
+    """Return the path of the report's aggregates family."""
     return f"/api/v2/analytics/{report.query_type}/aggregates"
 
 
-def review_aggregates(report: Report) -> Iterable[tuple[str, str]]:
-    """Families that are not known, and metrics whose figures are not."""
+def check_aggregates(report: Report) -> Iterable[tuple[str, str]]:
+    """Yield unknown families and metrics as (field, problem)."""
     if report.query_type not in AGGREGATE_PERMISSIONS:
-        yield "query_type", f"{report.query_type!r} is not an aggregates family: use {', '.join(AGGREGATE_PERMISSIONS)}"
+        families = ", ".join(AGGREGATE_PERMISSIONS)
+        yield "query_type", f"unknown aggregates family {report.query_type!r}; expected one of {families}"
         return
     if report.query_type == "users":
-        yield from _review_users(report)
-    yield from review_metrics(report)
+        yield from _check_users(report)
+    yield from check_metrics(report)
 
 
-def _review_users(report: Report) -> Iterable[tuple[str, str]]:
-    if unknown := [name for name in report.metrics if name not in BY_STATE and name[:1] in ("n", "t")]:
-        yield "metrics", f"{', '.join(unknown)}: of users there are {', '.join(BY_STATE)}"
+def _check_users(report: Report) -> Iterable[tuple[str, str]]:
+    if unknown := [name for name in report.metrics if name not in METRIC_STATES and name[:1] in ("n", "t")]:
+        yield "metrics", f"unknown metrics of users {', '.join(unknown)}; expected {', '.join(METRIC_STATES)}"
     if set(report.group_by) - {"userId"}:
-        yield "group_by", "users are grouped by userId alone"
+        yield "group_by", "users can only be grouped by userId; remove the other dimensions"
     if any(predicate.dimension != "userId" for predicate in all_predicates(report.filters)):
-        yield "filters", "users are filtered by userId alone"
-    if sum(len(predicate.values) for predicate in all_predicates(report.filters)) > _MOST_USER_PREDICATES:
-        yield "filters", f"at most {_MOST_USER_PREDICATES} users can be named: leave the filter out for all"
+        yield "filters", "users can only be filtered by userId; remove the other dimensions"
+    if sum(len(predicate.values) for predicate in all_predicates(report.filters)) > _MAX_USER_PREDICATES:
+        yield "filters", f"more than {_MAX_USER_PREDICATES} users; remove the filter to fetch all users"
 
 
 def aggregate_columns(report: Report) -> tuple[Column, ...]:
-    """Dimensions, then each metric's statistics; durations are in milliseconds."""
+    """Return the dimensions, then the statistics of each metric; durations are in milliseconds."""
     return (
         *(
             Column(
@@ -74,7 +83,7 @@ def aggregate_columns(report: Report) -> tuple[Column, ...]:
 
 
 def aggregate_body(report: Report, interval: Interval) -> dict[str, object]:
-    """The body of a query; a job's has its page size besides."""
+    """Return the request body of a query; a job also needs its page size."""
     body: dict[str, object] = {
         "interval": str(interval),
         "granularity": report.granularity,
@@ -87,14 +96,14 @@ def aggregate_body(report: Report, interval: Interval) -> dict[str, object]:
     return body
 
 
-def aggregate_table(answer: Mapping[str, object], report: Report) -> pa.Table:
-    """The rows of a page.
+def aggregate_table(page: Mapping[str, object], report: Report) -> pa.Table:
+    """Return the rows of a page.
 
     Raises:
-        SchemaMismatch: it is not what was asked for.
+        SchemaMismatch: The page does not match the query.
     """
     metrics = MetricReader(report.metrics)
-    rows = [row for result in read_mappings(answer, "results") for row in _rows(result, report, metrics)]
+    rows = [row for result in read_mappings(page, "results") for row in _rows(result, report, metrics)]
     return rows_to_table(rows, arrow_schema(aggregate_columns(report)))
 
 
@@ -107,15 +116,15 @@ def _rows(result: Mapping[str, object], report: Report, metrics: MetricReader) -
             "interval_start": interval.start,
             "interval_end": interval.end,
             **dimensions,
-            **metrics.values(_told(bucket)),
+            **metrics.values(_bucket_stats(bucket)),
         }
 
 
-def _told(bucket: Mapping[str, object]) -> Stats:
-    told: dict[Told, Mapping[str, object]] = {}
+def _bucket_stats(bucket: Mapping[str, object]) -> BucketStats:
+    stats: dict[MetricKey, Mapping[str, object]] = {}
     for entry in read_mappings(bucket, "metrics"):
         key = read_text(entry, "metric"), read_optional_text(entry, "qualifier")
-        if key in told:
-            raise SchemaMismatch(f"{key[0]} is told twice for one bucket")
-        told[key] = read_mapping(entry, "stats")
-    return told
+        if key in stats:
+            raise SchemaMismatch(f"{key[0]} appears twice in one bucket")
+        stats[key] = read_mapping(entry, "stats")
+    return stats

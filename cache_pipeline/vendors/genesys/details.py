@@ -1,9 +1,9 @@
-"""Details as rows: conversations, their segments, and what agents did; each row in the bucket in which it begins.
+"""Row-level details of Genesys Cloud: conversations, their segments, and agents' presence and routing states.
 
-A job gives whatever overlaps its interval, so that neighbouring intervals give one long conversation twice. A row belongs to
-the bucket in which it begins and to no other: what began before the interval is left to the interval in which it did. A row
-without an end may still change, so its bucket and all after it are provisional until it has one, or is so old (`open_for`)
-that it will never have one.
+A job returns everything that overlaps its interval, so two neighbouring intervals both return a long conversation. Each row
+therefore belongs only to the bucket in which it begins, and rows that began before the interval are skipped. A row without an
+end may still change, so its bucket and all later ones are provisional until it ends, or until it is so old (`open_for`) that it
+will never end.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_o
 
 Source = Mapping[str, object]
 Row = dict[str, object]
-#: A page known to work; the largest that is allowed is not documented.
+#: A page size known to work; the vendor does not document the maximum.
 DETAILS_PAGE_SIZE = 1000
 _USERS_PAGE_SIZE = 100
 
 
 @dataclass(frozen=True)
 class RowKind:
-    """What a row-level report's rows are.
+    """One kind of row-level report.
 
     Attributes:
-        path: of the details that hold them.
-        entries: the list on a page.
-        page_size: entries on a page.
-        columns: beside the keys and the metrics.
-        read: an entry's rows, with the instants of their begin and end under ``_start`` and ``_end``.
-        metrics: those that may be asked for; empty for any of a session.
-        filters: the dimensions that may be filtered by, with the list of the body they go into; empty for any.
+        path: Path of the details that contain the rows.
+        entries: Name of the list on a page.
+        page_size: Entries on a page.
+        columns: Columns other than the keys and the metrics.
+        read: Returns an entry's rows, with the instants of their start and end under ``_start`` and ``_end``.
+        metrics: Metrics that a report may declare; empty if it may declare any metric of a session.
+        filter_list: List of the request body that the filters belong in.
     """
 
     path: str
@@ -80,21 +80,21 @@ def _conversation(source: Source, report: Report) -> Iterator[Row]:
         "ani": _first(read_optional_text(session, "ani") for session in sessions),
         "dnis": _first(read_optional_text(session, "dnis") for session in sessions),
         "agents": len(set(users)),
-        **_measures(sessions, report),
+        **_session_metrics(sessions, report),
     }
 
 
-def _measures(sessions: Iterable[Source], report: Report) -> Row:
+def _session_metrics(sessions: Iterable[Source], report: Report) -> Row:
     sums = dict.fromkeys(report.metrics, 0)
     for session in sessions:
         for metric in read_mappings(session, "metrics"):
             name = read_text(metric, "name")
             if name in sums:
-                sums[name] += _whole(metric.get("value"), name)
+                sums[name] += _whole_number(metric.get("value"), name)
     return {snake_case(name): total for name, total in sums.items()}
 
 
-def _whole(value: object, name: str) -> int:
+def _whole_number(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         raise SchemaMismatch(f"{name} is {value!r} where a whole number was expected")
     return int(value)
@@ -139,9 +139,9 @@ def _milliseconds(start: datetime, end: datetime | None) -> int | None:
     return None if end is None else round((end - start).total_seconds() * 1000)
 
 
-def _stretches(listed: str, state: str, more: tuple[str, ...]) -> Callable[[Source, Report], Iterator[Row]]:
+def _state_reader(list_name: str, state: str, optional: tuple[str, ...]) -> Callable[[Source, Report], Iterator[Row]]:
     def read(source: Source, report: Report) -> Iterator[Row]:
-        for record in read_mappings(source, listed):
+        for record in read_mappings(source, list_name):
             start, end = read_instant(record, "startTime"), _optional_instant(record, "endTime")
             yield {
                 "_start": start,
@@ -150,7 +150,7 @@ def _stretches(listed: str, state: str, more: tuple[str, ...]) -> Callable[[Sour
                 "start_time": read_text(record, "startTime"),
                 "end_time": end,
                 snake_case(state): read_text(record, state),
-                **{snake_case(name): read_optional_text(record, name) for name in more},
+                **{snake_case(name): read_optional_text(record, name) for name in optional},
                 **{snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
             }
 
@@ -172,15 +172,15 @@ ROW_KINDS: Mapping[str, RowKind] = {
         page_size=DETAILS_PAGE_SIZE,
         columns=(
             _instant("conversation_start"),
-            _instant("conversation_end", "null while it is open"),
+            _instant("conversation_end", "null while the conversation is open"),
             _dimension("originating_direction"),
-            _dimension("division_id", "the first of its divisions"),
-            _dimension("media_type", "of its first session"),
+            _dimension("division_id", "the first division of the conversation"),
+            _dimension("media_type", "media type of the first session"),
             _dimension("first_queue_id"),
             _dimension("last_user_id"),
             _dimension("ani"),
             _dimension("dnis"),
-            Column("agents", ColumnKind.integer, description="how many users took part"),
+            Column("agents", ColumnKind.integer, description="number of users who took part"),
         ),
         read=_conversation,
     ),
@@ -213,7 +213,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
             _dimension("system_presence"),
             _dimension("organization_presence_id"),
         ),
-        read=_stretches("primaryPresence", "systemPresence", ("organizationPresenceId",)),
+        read=_state_reader("primaryPresence", "systemPresence", ("organizationPresenceId",)),
         metrics=("tSystemPresence",),
         filter_list="userFilters",
     ),
@@ -222,7 +222,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
         entries="userDetails",
         page_size=_USERS_PAGE_SIZE,
         columns=(_instant("end_time", "null while it lasts"), _dimension("routing_status")),
-        read=_stretches("routingStatus", "routingStatus", ()),
+        read=_state_reader("routingStatus", "routingStatus", ()),
         metrics=("tAgentRoutingStatus",),
         filter_list="userFilters",
     ),
@@ -230,33 +230,34 @@ ROW_KINDS: Mapping[str, RowKind] = {
 
 
 def row_kind(report: Report) -> RowKind:
-    """What the rows of a row-level report are."""
+    """Return the kind of a row-level report."""
     return ROW_KINDS[report.rows or ""]
 
 
-def review_rows(report: Report) -> Iterable[tuple[str, str]]:
-    """Metrics that the rows do not have, and a delivery that details do not have."""
+def check_rows(report: Report) -> Iterable[tuple[str, str]]:
+    """Yield a family, metrics, delivery and filters that the rows do not support, as (field, problem)."""
     kind = row_kind(report)
     family = kind.path.split("/")[-2]
     if report.query_type != family:
-        yield "query_type", f"rows of {report.rows} are asked of {family}: write that"
+        yield "query_type", f"rows of {report.rows} belong to {family}; set query_type to {family}"
     if kind.metrics and set(report.metrics) - set(kind.metrics):
-        yield "metrics", f"rows of {report.rows} have {', '.join(kind.metrics)}"
+        yield "metrics", f"unknown metrics; rows of {report.rows} have {', '.join(kind.metrics)}"
     if any(name[:1] not in ("n", "t") for name in report.metrics):
-        yield "metrics", "a conversation has counts (n) and durations (t)"
+        yield "metrics", "unknown metrics; a conversation has counts (n) and durations (t)"
     if report.delivery != "async":
-        yield "delivery", "rows are extracted by job: leave it out, or write async"
-    if kind.filter_list == "userFilters" and any(each.dimension != "userId" for each in all_predicates(report.filters)):
-        yield "filters", "users are filtered by userId alone"
+        yield "delivery", "rows are extracted by job only; remove the field or set async"
+    is_by_user = all(predicate.dimension == "userId" for predicate in all_predicates(report.filters))
+    if kind.filter_list == "userFilters" and not is_by_user:
+        yield "filters", "users can only be filtered by userId; remove the other dimensions"
 
 
 def row_columns(report: Report) -> tuple[Column, ...]:
-    """Keys, then what is known of each row, then the metrics: whole numbers, durations in milliseconds."""
+    """Return the keys, then the columns of the kind, then the metrics: whole numbers, durations in milliseconds."""
     kind = row_kind(report)
     return (
         *(Column(snake_case(name), ColumnKind.dimension, nullable=True, source=name) for name in report.group_by),
         *kind.columns,
-        # A row that is not over has no length yet; a conversation's sums count what there has been.
+        # An open row has no duration yet. A conversation's sums include everything so far.
         *(
             Column(snake_case(name), ColumnKind.integer, nullable=bool(kind.metrics), source=name)
             for name in report.metrics
@@ -265,7 +266,7 @@ def row_columns(report: Report) -> tuple[Column, ...]:
 
 
 def row_body(report: Report, interval: Interval) -> dict[str, object]:
-    """The body of a job."""
+    """Return the request body of a job."""
     body: dict[str, object] = {"interval": str(interval), "order": "asc"}
     if report.filters:
         body[row_kind(report).filter_list] = [vendor_filter(report.filters)]
@@ -277,9 +278,9 @@ class RowReader:
     """Reads the pages of one job, in order.
 
     Attributes:
-        report: the declaration.
-        interval: what was asked; rows that begin outside it are left out.
-        open_since: begin of the first row so far that is not over and may yet be.
+        report: The report's declaration.
+        interval: The interval of the query; rows that begin outside it are skipped.
+        open_since: Start of the first bucket so far with an open row that may still end; None if there is none.
     """
 
     report: Report
@@ -293,34 +294,34 @@ class RowReader:
         self._buckets = list_buckets(self.interval, self.report.step, self.report.zone)
         self._starts = [bucket.start for bucket in self._buckets]
 
-    def take(self, entry: Source) -> None:
+    def add(self, entry: Source) -> None:
         """Read one entry of a page.
 
         Raises:
-            SchemaMismatch: it is not what details are.
+            SchemaMismatch: The entry does not have the documented shape.
         """
-        self._rows.extend(row for row in row_kind(self.report).read(entry, self.report) if self._is_ours(row))
+        self._rows.extend(row for row in row_kind(self.report).read(entry, self.report) if self._begins_inside(row))
 
     def table(self, watermark: datetime) -> pa.Table:
-        """The rows that begin in the interval, of the entries read since the last.
+        """Return the rows that begin in the interval, of the entries added since the last call.
 
         Raises:
-            SchemaMismatch: they are not what details are.
+            SchemaMismatch: The rows do not have the documented shape.
         """
-        rows, self._rows = [self._placed(row, watermark) for row in self._rows], []
+        rows, self._rows = [self._assign_bucket(row, watermark) for row in self._rows], []
         return rows_to_table(rows, arrow_schema(row_columns(self.report)))
 
     def complete_until(self, watermark: datetime) -> datetime:
-        """The vendor's watermark, or the first bucket with a row that is not over, whichever is earlier."""
+        """Return the vendor's watermark or the start of the first bucket with an open row, whichever is earlier."""
         return watermark if self.open_since is None else min(watermark, self.open_since)
 
-    def _is_ours(self, row: Row) -> bool:
+    def _begins_inside(self, row: Row) -> bool:
         start = row["_start"]
         return isinstance(start, datetime) and self.interval.start <= start < self.interval.end
 
-    def _placed(self, row: Row, watermark: datetime) -> Row:
+    def _assign_bucket(self, row: Row, watermark: datetime) -> Row:
         start, end = row.pop("_start"), row.pop("_end")
-        assert isinstance(start, datetime)  # noqa: S101 - read by instant_of
+        assert isinstance(start, datetime)  # noqa: S101 - from read_instant
         bucket = self._buckets[bisect_right(self._starts, start) - 1]
         if end is None and start > watermark - self.report.open_for:
             self.open_since = min(self.open_since or bucket.start, bucket.start)

@@ -1,8 +1,8 @@
-"""Metrics of aggregates: which columns each has, by the statistics the vendor tells of it.
+"""Metrics of Genesys aggregates: the columns of each metric, by the statistics that the vendor reports for it.
 
-The first letter of a name says what it is: n* are counts, t* durations in milliseconds, o* observations of some value. Of the last
-the service levels have parts that add, and the rest whatever their kind of value allows: what an answer tells of them is kept,
-and what it does not tell is null, never nought.
+The first letter of a name gives its kind: n* are counts, t* durations in milliseconds, o* observations of some value. Service
+levels are observations whose parts add up; the other observations have whatever statistics their kind of value allows. We store
+what an answer reports; what it does not report is null, never zero.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, Fold, snake_case
 
-#: A metric and, where it is told once for each state, the state.
-Told = tuple[str, str | None]
-Stats = Mapping[Told, Mapping[str, object]]
+#: A metric and, if it is reported once for each state, the state.
+MetricKey = tuple[str, str | None]
+#: The statistics of the metrics of one bucket.
+BucketStats = Mapping[MetricKey, Mapping[str, object]]
 
 
 @dataclass(frozen=True)
 class _Statistic:
-    """One of a metric's statistics.
+    """One statistic of a metric.
 
     Attributes:
-        name: the vendor's.
-        kind: of the column.
-        fold: where it adds up or folds at all.
-        always: a metric that is told has it.
-        nought: what it is where the metric is left out.
+        name: The vendor's name for it.
+        kind: Kind of its column.
+        fold: How it rolls up, if at all.
+        is_required: Whether every reported metric has it.
+        default: Its value if the vendor omits the metric.
     """
 
     name: str
     kind: ColumnKind
     fold: Fold
-    always: bool = True
-    nought: int | None = 0
+    is_required: bool = True
+    default: int | None = 0
 
 
 _COUNT = _Statistic("count", ColumnKind.integer, Fold.sum)
@@ -43,14 +44,14 @@ _COUNTED = (_COUNT,)
 _TIMED = (
     _COUNT,
     _Statistic("sum", ColumnKind.number, Fold.sum),
-    _Statistic("min", ColumnKind.number, Fold.min, always=False, nought=None),
-    _Statistic("max", ColumnKind.number, Fold.max, always=False, nought=None),
+    _Statistic("min", ColumnKind.number, Fold.min, is_required=False, default=None),
+    _Statistic("max", ColumnKind.number, Fold.max, is_required=False, default=None),
 )
 _SHARE = (_Statistic("numerator", ColumnKind.number, Fold.sum), _Statistic("denominator", ColumnKind.number, Fold.sum))
-_TARGET = (_Statistic("target", ColumnKind.number, Fold.none, nought=None),)
-#: Which of these the vendor tells of an observation is not documented; nor is that they add up.
+_TARGET = (_Statistic("target", ColumnKind.number, Fold.none, default=None),)
+#: The vendor does not document which of these an observation has, nor that they add up.
 _OBSERVED = tuple(
-    _Statistic(name, kind, Fold.none, always=False, nought=None)
+    _Statistic(name, kind, Fold.none, is_required=False, default=None)
     for name, kind in (
         ("count", ColumnKind.integer),
         ("sum", ColumnKind.number),
@@ -60,12 +61,12 @@ _OBSERVED = tuple(
 )
 _STATE = (_Statistic("sum", ColumnKind.number, Fold.sum),)
 
-#: Shares of events; of oServiceLevel the parts are documented, of the others taken to be the same.
+#: Shares of events. The parts of oServiceLevel are documented; we assume the same parts for the others.
 _SERVICE_LEVELS = frozenset({"oServiceLevel", "oCallbackServiceLevel", "oWorkitemsServiceLevel", "oCasesServiceLevel"})
-#: A share that was set, and is not counted; that it has a target alone is third parties' knowledge.
+#: A configured share, not a counted one. That it has only a target is known from third parties.
 _SERVICE_TARGET = "oServiceTarget"
 
-#: The observations that each family has, by the vendor's SDK; families without any are left out.
+#: The observations of each family, from the vendor's SDK; families without observations are omitted.
 OBSERVATIONS: Mapping[str, tuple[str, ...]] = {
     "conversations": (
         *("oAudioMessageCount", "oCallbackServiceLevel", "oExternalAudioMessageCount", "oExternalMediaCount"),
@@ -87,11 +88,11 @@ OBSERVATIONS: Mapping[str, tuple[str, ...]] = {
     "agentutilizations": ("oAgentAvailableUtilization", "oAgentMaxUtilization", "oAgentUtilizationPercentage"),
 }
 
-#: These count distinct ones, of which one is in several buckets; so do all that begin with nDistinct.
+#: Counts of distinct items. One item can be in several buckets, so they do not add up; nor do nDistinct* metrics.
 _DISTINCT = frozenset({"nConversations", "nCopilotUsers", "nSpeechTextAnalyzedConversations"})
 
-#: Metrics that are told once for each state, with the state as their qualifier: time in milliseconds.
-BY_STATE: Mapping[str, tuple[str, ...]] = {
+#: Metrics that are reported once for each state, with the state as their qualifier: time in milliseconds.
+METRIC_STATES: Mapping[str, tuple[str, ...]] = {
     "tSystemPresence": (
         *("AVAILABLE", "AWAY", "BUSY", "OFFLINE", "IDLE", "ON_QUEUE", "MEAL", "TRAINING", "MEETING", "BREAK"),
     ),
@@ -99,24 +100,28 @@ BY_STATE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def review_metrics(report: Report) -> Iterable[tuple[str, str]]:
-    """Metrics whose figures are not known, or that count nothing and shall, with what to declare in their place."""
-    if odd := [name for name in report.metrics if name[:1] not in ("n", "t", "o")]:
-        yield "metrics", f"{', '.join(odd)}: Genesys metrics start with n (count), t (duration) or o (observation)"
-    if (counted := report.volume_metric) and (counted.startswith("o") or counted in BY_STATE):
-        yield "volume_metric", f"{counted} counts no events: name a count (n), or a duration (t), which has one"
+def check_metrics(report: Report) -> Iterable[tuple[str, str]]:
+    """Yield unknown metrics, and a volume metric that counts no events, as (field, problem with remedy)."""
+    if misnamed := [name for name in report.metrics if name[:1] not in ("n", "t", "o")]:
+        yield (
+            "metrics",
+            f"unknown metrics {', '.join(misnamed)}; Genesys metrics start with n (count), t (duration) or o (observation)",
+        )
+    if (volume := report.volume_metric) and (volume.startswith("o") or volume in METRIC_STATES):
+        yield "volume_metric", f"{volume} counts no events; use a count (n), or a duration (t), which includes a count"
     known = OBSERVATIONS.get(report.query_type, ())
     if unknown := [name for name in report.metrics if name.startswith("o") and name not in known]:
         yield (
             "metrics",
-            f"{', '.join(unknown)}: aggregates of {report.query_type} have {', '.join(known) or 'no observations'}; how many "
-            "wait or talk at the moment (oWaiting, oInteracting) is no aggregate: declare counts (n) and durations (t) of what "
-            "happened, such as nOffered, tWait and tHandle of conversations",
+            f"unknown metrics {', '.join(unknown)}; aggregates of {report.query_type} have "
+            f"{', '.join(known) or 'no observations'}. Current numbers of waiting or interacting conversations (oWaiting, "
+            "oInteracting) are not aggregates: declare counts (n) and durations (t) of past events, such as nOffered, tWait "
+            "and tHandle of conversations",
         )
 
 
 def _statistics(metric: str) -> tuple[_Statistic, ...]:
-    if metric in BY_STATE:
+    if metric in METRIC_STATES:
         return _STATE
     if metric in _SERVICE_LEVELS:
         return _SHARE
@@ -127,18 +132,18 @@ def _statistics(metric: str) -> tuple[_Statistic, ...]:
 
 @dataclass(frozen=True)
 class _Figure:
-    """One column of a metric: which statistic of it, and in which state where there are several."""
+    """One column of a metric: one of its statistics, for one of its states if it has several."""
 
     column: Column
     statistic: _Statistic
-    told: Told
+    key: MetricKey
 
 
 def _figures(metric: str) -> Iterator[_Figure]:
-    adds_up = metric not in _DISTINCT and not metric.startswith("nDistinct")
+    is_additive = metric not in _DISTINCT and not metric.startswith("nDistinct")
     statistics, stem = _statistics(metric), snake_case(metric)
     for statistic in statistics:
-        for state in BY_STATE.get(metric, (None,)):
+        for state in METRIC_STATES.get(metric, (None,)):
             if state is not None:
                 name, description = f"{stem}_{state.lower()}", f"{statistic.name} of {metric} in {state}"
             else:
@@ -147,69 +152,69 @@ def _figures(metric: str) -> Iterator[_Figure]:
             column = Column(
                 name,
                 statistic.kind,
-                nullable=statistic.nought is None,
+                nullable=statistic.default is None,
                 description=description,
                 source=metric,
-                fold=statistic.fold if adds_up else Fold.none,
+                fold=statistic.fold if is_additive else Fold.none,
             )
             yield _Figure(column, statistic, (metric, state))
 
 
 def metric_columns(metrics: Iterable[str]) -> tuple[Column, ...]:
-    """The columns of metrics: durations in milliseconds, shares by their parts."""
+    """Return the columns of metrics: durations in milliseconds, shares as numerator and denominator."""
     return tuple(figure.column for metric in metrics for figure in _figures(metric))
 
 
 class MetricReader:
-    """Reads what an answer tells of its buckets, by column.
+    """Reads the figures of an answer's buckets, by column.
 
     Args:
-        metrics: that were asked for.
+        metrics: The metrics of the query.
     """
 
     def __init__(self, metrics: Iterable[str]) -> None:
         self._figures = [figure for metric in metrics for figure in _figures(metric)]
         self._statistics: dict[str, dict[str | None, list[str]]] = {}
         for figure in self._figures:
-            metric, state = figure.told
+            metric, state = figure.key
             self._statistics.setdefault(metric, {}).setdefault(state, []).append(figure.statistic.name)
 
-    def values(self, told: Stats) -> Mapping[str, object]:
-        """The figures of one bucket.
+    def values(self, bucket: BucketStats) -> Mapping[str, object]:
+        """Return the figures of one bucket, by column name.
 
         Args:
-            told: the statistics of the metrics that had an event.
+            bucket: The statistics of the metrics that had an event.
 
         Raises:
-            SchemaMismatch: something else was told, or a statistic that the columns need was not.
+            SchemaMismatch: The bucket has something that was not requested, or lacks a statistic that the columns need.
         """
-        self._refuse_unknown(told)
-        return {figure.column.name: _value(figure, told.get(figure.told)) for figure in self._figures}
+        self._check(bucket)
+        return {figure.column.name: _value(figure, bucket.get(figure.key)) for figure in self._figures}
 
-    def _refuse_unknown(self, told: Stats) -> None:
-        if unknown := {metric for metric, _ in told} - self._statistics.keys():
-            raise SchemaMismatch(f"metrics {sorted(unknown)} were not asked for")
-        for (metric, state), stats in told.items():
+    def _check(self, bucket: BucketStats) -> None:
+        if unknown := {metric for metric, _ in bucket} - self._statistics.keys():
+            raise SchemaMismatch(f"metrics {sorted(unknown)} were not requested")
+        for (metric, state), stats in bucket.items():
             names = self._statistics[metric].get(state)
             if names is None:
-                known = ", ".join(BY_STATE.get(metric, ()))
-                wanted = f"none of {known}" if known else "a qualifier that no column is for"
-                raise SchemaMismatch(f"{metric} is told for {state!r}, which is {wanted}")
+                expected = ", ".join(METRIC_STATES.get(metric, ())) or "no qualifier"
+                raise SchemaMismatch(f"{metric} has unknown qualifier {state!r}; expected {expected}")
             if all(stats.get(name) is None for name in names):
-                raise _lacks(metric, names, stats)
+                raise _missing_statistic(metric, names, stats)
 
 
 def _value(figure: _Figure, stats: Mapping[str, object] | None) -> object:
-    # A metric that had no event is left out; for what adds up that means nought.
+    # The vendor omits a metric without events; for a statistic that adds up, that means zero.
     if stats is None:
-        return figure.statistic.nought
+        return figure.statistic.default
     value = stats.get(figure.statistic.name)
-    if value is None and figure.statistic.always:
-        raise _lacks(figure.told[0], [figure.statistic.name], stats)
+    if value is None and figure.statistic.is_required:
+        raise _missing_statistic(figure.key[0], [figure.statistic.name], stats)
     return value
 
 
-def _lacks(metric: str, statistics: Iterable[str], stats: Mapping[str, object]) -> SchemaMismatch:
-    held = sorted(name for name, value in stats.items() if value is not None)
-    there = f"only {', '.join(held)}" if held else "nothing"
-    return SchemaMismatch(f"{metric} is told without its {' or '.join(statistics)}: there is {there}")
+def _missing_statistic(metric: str, statistics: Iterable[str], stats: Mapping[str, object]) -> SchemaMismatch:
+    present = sorted(name for name, value in stats.items() if value is not None)
+    return SchemaMismatch(
+        f"{metric} lacks its {' or '.join(statistics)}; the answer has {', '.join(present) or 'none'}"
+    )

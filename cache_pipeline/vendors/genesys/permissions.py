@@ -1,4 +1,4 @@
-"""What an OAuth client's role must allow before a report can be asked for, and what the vendor says where it does not."""
+"""Permissions that an OAuth client's role needs for a report, and the error for a missing one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cache_pipeline.upstream.http import httpx
 
 _PERMISSION = re.compile(r"\b[a-zA-Z]+:[a-zA-Z]+:[a-zA-Z]+\b")
 
-#: The permissions of which any one will do, by aggregates family; and by what a row-level report's rows are.
+#: The permissions of each aggregates family, of which any one is sufficient.
 AGGREGATE_PERMISSIONS: Mapping[str, tuple[str, ...]] = {
     "conversations": ("analytics:conversationAggregate:view",),
     "users": ("analytics:userAggregate:view",),
@@ -35,6 +35,7 @@ AGGREGATE_PERMISSIONS: Mapping[str, tuple[str, ...]] = {
 }
 _CONVERSATION_DETAILS = ("analytics:conversationDetail:view", "analytics:agentConversationDetail:view")
 _USER_DETAILS = ("analytics:userDetail:view",)
+#: The same for row-level reports, by the kind of their rows.
 DETAIL_PERMISSIONS: Mapping[str, tuple[str, ...]] = {
     "conversations": _CONVERSATION_DETAILS,
     "segments": _CONVERSATION_DETAILS,
@@ -44,10 +45,10 @@ DETAIL_PERMISSIONS: Mapping[str, tuple[str, ...]] = {
 
 
 class PermissionMissing(UpstreamRefused):
-    """A 403 for want of a permission.
+    """A 403 because the OAuth client lacks a permission.
 
     Attributes:
-        permissions: those of which any one would do, as the vendor names them; empty where it names none.
+        permissions: The permissions of which any one is sufficient, as the vendor names them; empty if it names none.
     """
 
     def __init__(self, *, refused: UpstreamRefused, permissions: tuple[str, ...]) -> None:
@@ -61,32 +62,32 @@ class PermissionMissing(UpstreamRefused):
             correlation_id=refused.correlation_id,
         )
         if permissions:
-            wanted = " or ".join(permissions)
+            needed = " or ".join(permissions)
             self.args = (
-                f"{self}; give the OAuth client a role with {wanted}, in every division whose figures you want",
+                f"{self}; give the OAuth client a role with {needed}, in every division whose figures you need",
             )
 
 
 def permissions_needed(report: Report) -> tuple[str, ...]:
-    """The permissions of which any one opens what a report asks; empty for a family that is not known."""
+    """Return the permissions of which any one is sufficient for a report; empty for an unknown family."""
     if report.rows is not None:
         return DETAIL_PERMISSIONS[report.rows]
     return AGGREGATE_PERMISSIONS.get(report.query_type, ())
 
 
 def raise_for_permission(response: httpx.Response) -> None:
-    """Let a 2xx pass and turn anything else into an error, a missing permission into one that names it.
+    """Raise for any status but 2xx; for a missing permission, raise an error that names it.
 
     Raises:
-        PermissionMissing: 403 with a code that says so.
-        UpstreamRefused: any other refusal.
+        PermissionMissing: A 403 with an error code for a missing permission.
+        UpstreamRefused: Any other refusal.
     """
     try:
         raise_for_refusal(response)
     except UpstreamRefused as error:
         if error.status != 403 or not (error.code or "").startswith("missing."):
             raise
-        # Read whole: the error keeps a line of it.
+        # Parse the body again: the error keeps only one line of the message.
         _, message, _ = parse_error_body(response)
         named = tuple(dict.fromkeys(_PERMISSION.findall(message or "")))
         raise PermissionMissing(refused=error, permissions=named) from None

@@ -1,7 +1,7 @@
 """The body of a Genesys Cloud aggregates query: ``interval``, ``granularity``, ``groupBy``, ``metrics``, ``filter``.
 
-What would change the figures and cannot be answered from kept rows is refused by name: ``views``, ``sortMetric``, ``limit``,
-another ``queryType``, predicates on metrics, properties and ranges.
+Fields that change the figures and that stored rows cannot answer are refused by name: ``views``, ``sortMetric``, ``limit``,
+another ``queryType``, and predicates on metrics, properties and ranges.
 """
 
 from __future__ import annotations
@@ -28,113 +28,119 @@ from cache_pipeline.query.zones import time_zone
 _FIELDS = frozenset(
     {"interval", "granularity", "timeZone", "groupBy", "metrics", "filter", "flattenMultivaluedDimensions", "queryType"}
 )
-_UNANSWERED: Mapping[str, str] = {
-    "views": "ranges of a metric are counted by the vendor alone: leave it out, or declare a report for it",
-    "alternateTimeDimension": "rows are kept by the time their events were emitted: leave it out",
-    "sortMetric": "rows come by bucket and group: sort what you get",
-    "limit": "every group is answered: cut what you get",
+_UNSUPPORTED: Mapping[str, str] = {
+    "views": "only the vendor counts ranges of a metric: remove it, or declare a report for it",
+    "alternateTimeDimension": "rows are stored by the time at which their events were emitted: remove it",
+    "sortMetric": "rows are ordered by bucket and group: sort the answer yourself",
+    "limit": "the answer includes every group: truncate it yourself",
 }  # fmt: skip
-_WHOLE_STEPS = ("PT15M", "PT30M", "PT1H", "P1D", "P1W", "P1M")
+_WHOLE_PERIODS = ("PT15M", "PT30M", "PT1H", "P1D", "P1W", "P1M")
 
 
 def read_genesys(body: object, family: str) -> QueryPayload:
     """Read the body of an aggregates query.
 
     Args:
-        body: as it would be sent to the vendor.
-        family: which aggregates, as ``conversations``.
+        body: The body as a client would send it to the vendor.
+        family: Family of aggregates, such as ``conversations``.
 
     Raises:
-        InvalidQuery: naming the field, what is wrong with it and how to mend it.
+        InvalidQuery: A field is wrong; the error names the field, the problem and the remedy.
     """
-    said = read_object(body, "payload")
-    reject_unknown_fields(said, _FIELDS | _UNANSWERED.keys())
-    for field, instead in _UNANSWERED.items():
-        if said.get(field) not in (None, [], {}):
-            raise InvalidQuery(field, f"cannot be answered from kept rows, {instead}")
-    if said.get("queryType") not in (None, "groupBy"):
-        raise InvalidQuery("queryType", "only groupBy is answered from kept rows: sort and cut what you get")
-    if said.get("flattenMultivaluedDimensions") not in (None, False):
-        raise InvalidQuery("flattenMultivaluedDimensions", "rows are kept with one value each: leave it out")
-    zone = read_text(said, "timeZone")
-    interval = read_required_text(said, "interval", "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z")
-    narrowing = QueryOverrides(
-        # The vendor groups by nothing where nothing is named.
-        group_by=read_names(said, "groupBy") or (),
-        metrics=read_names(said, "metrics"),
-        granularity=read_text(said, "granularity") or _whole(interval, zone or "UTC"),
+    payload = read_object(body, "payload")
+    reject_unknown_fields(payload, _FIELDS | _UNSUPPORTED.keys())
+    for field, remedy in _UNSUPPORTED.items():
+        if payload.get(field) not in (None, [], {}):
+            raise InvalidQuery(field, f"cannot be answered from stored rows; {remedy}")
+    if payload.get("queryType") not in (None, "groupBy"):
+        raise InvalidQuery(
+            "queryType", "stored rows can only answer groupBy: use groupBy, then sort and truncate the answer yourself"
+        )
+    if payload.get("flattenMultivaluedDimensions") not in (None, False):
+        raise InvalidQuery("flattenMultivaluedDimensions", "rows are stored with one value each: remove it")
+    zone = read_text(payload, "timeZone")
+    interval = read_required_text(payload, "interval", "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z")
+    overrides = QueryOverrides(
+        # Without groupBy the vendor does not group at all.
+        group_by=read_names(payload, "groupBy") or (),
+        metrics=read_names(payload, "metrics"),
+        granularity=read_text(payload, "granularity") or _granularity_of_whole(interval, zone or "UTC"),
         time_zone=zone or "UTC",
-        filters=_filter(said.get("filter")),
+        filters=_filter(payload.get("filter")),
     )
-    if not narrowing.metrics:
-        raise InvalidQuery("metrics", "is missing: name at least one, as nOffered")
-    return QueryPayload("genesys", family, interval, narrowing)
+    if not overrides.metrics:
+        raise InvalidQuery("metrics", "is missing: name at least one, such as nOffered")
+    return QueryPayload("genesys", family, interval, overrides)
 
 
-def _whole(interval: str, zone: str) -> str:
-    """The period that an interval is one bucket of: without a granularity the vendor answers all of it as one."""
-    span, local = Interval.parse(interval, time_zone(zone)), time_zone(zone)
-    for period in _WHOLE_STEPS:
+def _granularity_of_whole(text: str, zone: str) -> str:
+    """Return the granularity that makes an interval one bucket, as the vendor answers without a granularity."""
+    interval, local = Interval.parse(text, time_zone(zone)), time_zone(zone)
+    for period in _WHOLE_PERIODS:
         step = Step.parse(period)
-        if is_aligned(span, step, local) and next_boundary(span.start, step, local) == span.end:
+        if is_aligned(interval, step, local) and next_boundary(interval.start, step, local) == interval.end:
             return period
     raise InvalidQuery(
         "granularity",
-        f"is missing, which means all of {span} as one bucket, and that is no quarter, half or whole hour, day, week or "
-        f"month of {zone}: name one",
+        f"is missing, which means all of {interval} as one bucket, but that is not a quarter, half or whole hour, day, week "
+        f"or month in {zone}: set a granularity",
     )
 
 
-def _filter(said: object) -> Filter | None:
-    if said is None:
+def _filter(value: object) -> Filter | None:
+    if value is None:
         return None
-    return read_filter(_clause(read_object(said, "filter"), "filter", ("type", "clauses", "predicates")), "filter")
+    return read_filter(_clause(read_object(value, "filter"), "filter", ("type", "clauses", "predicates")), "filter")
 
 
-def _clause(said: Mapping[str, object], place: str, known: tuple[str, ...]) -> dict[str, object]:
-    _refuse_others(said, place, known)
-    found: dict[str, object] = {"type": said.get("type", "and")}
-    if found["type"] not in ("and", "or"):
-        raise InvalidQuery(f"{place}.type", "is neither and nor or")
+def _clause(clause: Mapping[str, object], path: str, known: tuple[str, ...]) -> dict[str, object]:
+    _reject_unknown(clause, path, known)
+    result: dict[str, object] = {"type": clause.get("type", "and")}
+    if result["type"] not in ("and", "or"):
+        raise InvalidQuery(f"{path}.type", "must be and or or")
     for name, read in (("predicates", _predicate), ("clauses", _inner_clause)):
-        parts = said.get(name)
+        parts = clause.get(name)
         if parts is None:
             continue
         if not isinstance(parts, list):
-            raise InvalidQuery(f"{place}.{name}", "is no list")
-        found[name] = [
-            read(read_object(part, f"{place}.{name}.{number}"), f"{place}.{name}.{number}")
+            raise InvalidQuery(f"{path}.{name}", "must be a list")
+        result[name] = [
+            read(read_object(part, f"{path}.{name}.{number}"), f"{path}.{name}.{number}")
             for number, part in enumerate(cast("list[object]", parts))
         ]
-    return found
+    return result
 
 
-def _inner_clause(said: Mapping[str, object], place: str) -> dict[str, object]:
-    return _clause(said, place, ("type", "predicates"))
+def _inner_clause(clause: Mapping[str, object], path: str) -> dict[str, object]:
+    return _clause(clause, path, ("type", "predicates"))
 
 
-def _predicate(said: Mapping[str, object], place: str) -> dict[str, object]:
+def _predicate(predicate: Mapping[str, object], path: str) -> dict[str, object]:
     for name in ("metric", "property", "propertyType", "range"):
-        if said.get(name) is not None:
-            raise InvalidQuery(f"{place}.{name}", "cannot be told from kept rows: only values of dimensions can")
-    _refuse_others(
-        said, place, ("type", "dimension", "operator", "value", "metric", "property", "propertyType", "range")
+        if predicate.get(name) is not None:
+            raise InvalidQuery(
+                f"{path}.{name}", "cannot be answered from stored rows: use predicates on dimension values"
+            )
+    _reject_unknown(
+        predicate, path, ("type", "dimension", "operator", "value", "metric", "property", "propertyType", "range")
     )
-    if said.get("type") not in (None, "dimension"):
-        raise InvalidQuery(f"{place}.type", "only predicates of type dimension can be told from kept rows")
-    operator, dimension = said.get("operator") or "matches", said.get("dimension")
+    if predicate.get("type") not in (None, "dimension"):
+        raise InvalidQuery(f"{path}.type", "stored rows can only answer predicates of type dimension: use dimension")
+    operator, dimension = predicate.get("operator") or "matches", predicate.get("dimension")
     if not isinstance(dimension, str):
-        raise InvalidQuery(f"{place}.dimension", "is missing: name one, as queueId")
+        raise InvalidQuery(f"{path}.dimension", "is missing: name one, such as queueId")
     if operator in ("exists", "notExists"):
         return {"dimension": dimension, "operator": operator}
     if operator != "matches":
-        raise InvalidQuery(f"{place}.operator", "is none of matches, exists, notExists")
-    if said.get("value") is None:
-        raise InvalidQuery(f"{place}.value", "is missing: write one, or the operator notExists for having none")
-    return {"dimension": dimension, "operator": "in", "values": [said["value"]]}
+        raise InvalidQuery(f"{path}.operator", "is unknown: use matches, exists or notExists")
+    if predicate.get("value") is None:
+        raise InvalidQuery(
+            f"{path}.value", "is missing: set one, or use the operator notExists to match conversations without a value"
+        )
+    return {"dimension": dimension, "operator": "in", "values": [predicate["value"]]}
 
 
-def _refuse_others(said: Mapping[str, object], place: str, known: tuple[str, ...]) -> None:
-    for name in said:
+def _reject_unknown(source: Mapping[str, object], path: str, known: tuple[str, ...]) -> None:
+    for name in source:
         if name not in known:
-            raise InvalidQuery(f"{place}.{str(name)[:80]}", f"is no field of it: it has {', '.join(known)}")
+            raise InvalidQuery(f"{path}.{str(name)[:80]}", f"is an unknown field; expected one of {', '.join(known)}")

@@ -1,10 +1,10 @@
-"""Where the vendor's regions are: the API is at ``api.<domain>``, the login at ``login.<domain>``."""
+"""Genesys Cloud regions and their domains: the API is at ``api.<domain>``, the login at ``login.<domain>``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: The 18 regions that the vendor's own SDK (269.0.0) knows, by its names for them.
+#: The 18 regions of the vendor's own SDK (269.0.0), under the SDK's names.
 REGIONS: Mapping[str, str] = {
     "us_east_1": "mypurecloud.com",
     "us_east_2": "use2.us-gov-pure.cloud",
@@ -28,13 +28,13 @@ REGIONS: Mapping[str, str] = {
 
 
 def region_address(region: str) -> str:
-    """The API's address in a region.
+    """Return the address of the API in a region.
 
     Raises:
-        ValueError: there is no region of that name.
+        ValueError: No region has that name.
     """
     if region not in REGIONS:
         raise ValueError(
-            f"region {region!r} is not known: use {', '.join(REGIONS)}, or give base_url for any other host"
+            f"unknown region {region!r}; expected one of {', '.join(REGIONS)}, or set base_url for any other host"
         )
     return f"https://api.{REGIONS[region]}"

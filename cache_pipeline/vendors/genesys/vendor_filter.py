@@ -1,4 +1,4 @@
-"""Our filter in the vendor's two levels."""
+"""A report's filter in the form of Genesys queries, which have two levels of conditions."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from cache_pipeline.query.filters import Filter, Predicate
 
 
 def all_predicates(filters: Filter) -> list[Predicate]:
-    """The predicates of all levels."""
-    written = filters.declaration
-    return [*written.predicates, *(each for clause in written.clauses for each in clause.predicates)]
+    """Return the predicates of all levels."""
+    declaration = filters.declaration
+    return [*declaration.predicates, *(predicate for clause in declaration.clauses for predicate in clause.predicates)]
 
 
-def review_filters(filters: Filter) -> Iterable[tuple[str, str]]:
-    """What the vendor's filters cannot say."""
+def check_filters(filters: Filter) -> Iterable[tuple[str, str]]:
+    """Yield conditions that the vendor's filters cannot express, as (field, problem)."""
     predicates = all_predicates(filters)
-    if any(each.operator == "notIn" and each.values != (None,) for each in predicates):
-        yield "filters", "Genesys has no notIn: list the values to keep with operator in"
-    elif filters.declaration.clauses and any(len(each.values) > 1 for each in predicates):
+    if any(predicate.operator == "notIn" and predicate.values != (None,) for predicate in predicates):
+        yield "filters", "Genesys has no operator notIn; list the values to include with operator in"
+    elif filters.declaration.clauses and any(len(predicate.values) > 1 for predicate in predicates):
         yield (
             "filters",
-            "Genesys has two levels of conditions, and this filter needs three: within clauses joined by or, give each "
-            "predicate one value",
+            "this filter needs three levels of conditions and Genesys has two; in clauses joined by or, give each predicate "
+            "one value",
         )
 
 
 def _matches(predicate: Predicate) -> list[dict[str, object]]:
-    """One predicate of the vendor's for each value; any of them must hold."""
+    """Return one vendor predicate for each value, of which any must hold."""
     if predicate.operator == "notIn":
         return [{"dimension": predicate.dimension, "operator": "exists"}]
     return [
@@ -39,12 +39,13 @@ def _matches(predicate: Predicate) -> list[dict[str, object]]:
 
 
 def vendor_filter(filters: Filter) -> dict[str, object]:
-    """Or-ed over the values of each predicate, or and-ed over each alternative."""
-    written = filters.declaration
-    if written.clauses:
-        joined = [
-            ("and", [found for each in clause.predicates for found in _matches(each)]) for clause in written.clauses
+    """Return the vendor's filter: one or-clause for each predicate, or one and-clause for each clause."""
+    declaration = filters.declaration
+    if declaration.clauses:
+        clauses = [
+            ("and", [match for predicate in clause.predicates for match in _matches(predicate)])
+            for clause in declaration.clauses
         ]
     else:
-        joined = [("or", _matches(each)) for each in written.predicates]
-    return {"type": written.type, "clauses": [{"type": kind, "predicates": found} for kind, found in joined]}
+        clauses = [("or", _matches(predicate)) for predicate in declaration.predicates]
+    return {"type": declaration.type, "clauses": [{"type": kind, "predicates": predicates} for kind, predicates in clauses]}

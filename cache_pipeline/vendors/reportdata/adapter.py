@@ -1,4 +1,4 @@
-"""The guide's report-data contract: query by report id, poll with percent, rows by cursor (G1, G2)."""
+"""Adapter for the guide's report-data contract: query by report id, poll with a percentage, rows by cursor (G1, G2)."""
 
 from __future__ import annotations
 
@@ -31,38 +31,35 @@ _TIME_GROUPINGS: Mapping[str, str] = {
 
 
 class ReportDataAdapter:
-    """Platform ``reportdata``; metrics are whole numbers, in columns named as the vendor's, in snake_case."""
+    """Platform ``reportdata``. Metrics are whole numbers in columns with the vendor's names in snake_case."""
 
     name: ClassVar[str] = "reportdata"
-    #: 60 requests a minute and token, sliding, with the remaining count in a header (G15, G17).
+    #: 60 requests a minute for each token in a sliding window, with the remaining count in a header (G15, G17).
     capabilities: ClassVar[Capabilities] = Capabilities(
         requests=60,
         window_seconds=60,
-        sends_remaining=True,
-        reports_percent=True,
-        has_watermark=True,
-        omits_empty=True,
-        cancels=False,
+        has_remaining_header=True,
+        has_cancel=False,
     )
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
     @staticmethod
-    def review(report: Report) -> Iterable[tuple[str, str]]:
-        """Granularities without a time grouping, and delivery that the contract does not have."""
+    def check_declaration(report: Report) -> Iterable[tuple[str, str]]:
+        """Yield a granularity without a time grouping, a delivery and filters that the contract does not support."""
         if report.granularity not in _TIME_GROUPINGS:
-            yield "granularity", f"{report.granularity} has no timeGrouping: use {', '.join(_TIME_GROUPINGS)}"
+            yield "granularity", f"{report.granularity} has no timeGrouping; use {', '.join(_TIME_GROUPINGS)}"
         if report.delivery != "async":
-            yield "delivery", "reportdata answers by job only: leave it out, or write async"
+            yield "delivery", "reportdata answers by job only; remove the field or set async"
         if report.filters.declaration.clauses or any(
-            None in each.values for each in report.filters.declaration.predicates
+            None in predicate.values for predicate in report.filters.declaration.predicates
         ):
-            yield "filters", "reportdata has one level of predicates with values: write no clauses, and no null"
+            yield "filters", "reportdata supports one level of predicates with values; remove clauses and null values"
 
     @staticmethod
     def columns(report: Report) -> tuple[Column, ...]:
-        """Dimensions, then one whole-number column for each metric; all are counts or sums, which add."""
+        """Return the dimensions, then one integer column for each metric; all are counts or sums, so they add up."""
         return (
             *(Column(snake_case(name), ColumnKind.dimension, nullable=True, source=name) for name in report.group_by),
             *(Column(snake_case(name), ColumnKind.integer, source=name, fold=Fold.sum) for name in report.metrics),
@@ -86,13 +83,13 @@ class ReportDataAdapter:
         return VendorJob(read_text(read_object(response), "id"), response.extensions["oauth_client"], lane)
 
     async def status(self, job: VendorJob) -> VendorJobStatus:
-        """Poll (G2)."""
+        """Poll the job (G2)."""
         answer = await get_object(self._client, job, f"{_QUERY}/{job.id}")
         status = read_text(answer, "status")
         if status == "failed":
             raise UpstreamJobFailed(job.id, read_optional_text(answer, "errorMessage") or "the vendor gave no reason")
         if status not in _STATUSES:
-            raise SchemaMismatch(f"job {job.id} is {status!r}, which is none of {', '.join(_STATUSES)}")
+            raise SchemaMismatch(f"job {job.id} has unknown status {status!r}; expected one of {', '.join(_STATUSES)}")
         percent = answer.get("percentComplete")
         return VendorJobStatus(status == "completed", float(percent) if isinstance(percent, int | float) else None)
 
@@ -107,17 +104,17 @@ class ReportDataAdapter:
             yield page
 
     async def cancel(self, job: VendorJob) -> None:
-        """The contract has no cancel; the job ends by itself."""
+        """Do nothing: the contract has no cancel, and the job ends by itself."""
 
     def _row(self, row: Mapping[str, object], report: Report) -> Mapping[str, object]:
-        read: dict[str, object] = {
+        values: dict[str, object] = {
             "interval_start": read_instant(row, "intervalStart"),
             "interval_end": read_instant(row, "intervalEnd"),
         }
         rest = {name: value for name, value in row.items() if name not in ("intervalStart", "intervalEnd")}
-        read.update({snake_case(name): rest.pop(name, None) for name in report.group_by})
-        read.update({snake_case(name): value for name, value in rest.items()})
-        return read
+        values.update({snake_case(name): rest.pop(name, None) for name in report.group_by})
+        values.update({snake_case(name): value for name, value in rest.items()})
+        return values
 
 
 def _watermark(answer: Mapping[str, object]) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The guide's payload (G1): ``reportId``, ``timeGrouping``, ``interval``, ``filters``; and what the contract adds to it."""
+"""The guide's query payload (G1): ``reportId``, ``timeGrouping``, ``interval``, ``filters`` and the contract's additions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cache_pipeline.query.payload import (
 from cache_pipeline.query.query_request import QueryOverrides
 
 _FIELDS = frozenset({"reportId", "timeGrouping", "interval", "filters", "groupBy", "columns", "timeZone"})
-_PERIODS: Mapping[str, str] = {
+_GRANULARITIES: Mapping[str, str] = {
     "by15minutes": "PT15M",
     "by30minutes": "PT30M",
     "byhour": "PT1H",
@@ -28,25 +28,25 @@ _PERIODS: Mapping[str, str] = {
 
 
 def read_guide(body: object) -> QueryPayload:
-    """Read a payload of the guide's contract; request ids and metadata are no part of the question (G6).
+    """Read a payload of the guide's contract; request ids and metadata do not belong to the query (G6).
 
     Raises:
-        InvalidQuery: naming the field, what is wrong with it and how to mend it.
+        InvalidQuery: A field is wrong; the error names the field, the problem and the remedy.
     """
-    said = read_object(body, "payload")
-    reject_unknown_fields(said, _FIELDS)
-    narrowing = QueryOverrides(
-        group_by=read_names(said, "groupBy"),
-        metrics=read_names(said, "columns"),
-        granularity=_granularity(read_text(said, "timeGrouping")),
-        time_zone=read_text(said, "timeZone"),
-        filters=read_filter(said.get("filters"), "filters"),
+    payload = read_object(body, "payload")
+    reject_unknown_fields(payload, _FIELDS)
+    overrides = QueryOverrides(
+        group_by=read_names(payload, "groupBy"),
+        metrics=read_names(payload, "columns"),
+        granularity=_granularity(read_text(payload, "timeGrouping")),
+        time_zone=read_text(payload, "timeZone"),
+        filters=read_filter(payload.get("filters"), "filters"),
     )
     return QueryPayload(
         "reportdata",
-        read_required_text(said, "reportId", "queue-performance"),
-        read_required_text(said, "interval", "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z"),
-        narrowing,
+        read_required_text(payload, "reportId", "queue-performance"),
+        read_required_text(payload, "interval", "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z"),
+        overrides,
     )
 
 
@@ -54,9 +54,10 @@ def _granularity(grouping: str | None) -> str | None:
     if grouping is None or grouping.startswith("P"):
         return grouping
     try:
-        return _PERIODS[grouping.lower()]
+        return _GRANULARITIES[grouping.lower()]
     except KeyError:
         raise InvalidQuery(
             "timeGrouping",
-            f"{grouping!r} is none: write by15Minutes, by30Minutes, byHour, byDay, byWeek, byMonth, or a period as PT1H",
+            f"unknown value {grouping!r}; expected by15Minutes, by30Minutes, byHour, byDay, byWeek, byMonth, or a period "
+            "such as PT1H",
         ) from None

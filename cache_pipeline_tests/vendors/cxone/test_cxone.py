@@ -235,4 +235,4 @@ async def test_quotes_line_breaks_and_a_byte_order_mark_are_read() -> None:
     ],
 )
 def test_what_the_dump_does_not_hold_is_said_before_anything_runs(changes: dict[str, Any], field: str) -> None:
-    assert [name for name, _ in CxoneAdapter.review(extract(**changes))] == [field]
+    assert [name for name, _ in CxoneAdapter.check_declaration(extract(**changes))] == [field]
