@@ -1,4 +1,4 @@
-"""Whatever goes wrong at the vendor ends in the right data or in one error of the tree; nothing is half believed."""
+"""Tests of faults at Genesys: each fault ends in the right rows or in one defined error, never in partial data."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,9 +20,9 @@ from cache_pipeline.errors import (
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.upstream.quota import QuotaPolicy
-from cache_pipeline_tests.vendors import workbench as bench
+from cache_pipeline_tests.vendors import workbench
 from cache_pipeline_tests.vendors.genesys.test_details import rows_report
-from cache_pipeline_tests.vendors.workbench import DAY, INSTANT, Vendor, all_pages, genesys_report, simulated
+from cache_pipeline_tests.vendors.workbench import DAY, INSTANT, Vendor, genesys_report, read_pages, simulated_vendor
 
 SMALL = INSTANT.model_copy(update={"conversations_per_working_day": 80, "genesys_default_page_size": 5})
 REPORTS = {"figures": genesys_report(), "rows": rows_report("conversations")}
@@ -30,32 +30,32 @@ REPORTS = {"figures": genesys_report(), "rows": rows_report("conversations")}
 
 @pytest.fixture(autouse=True)
 def _brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the vendor does not say how long to wait, a minute is short."""
-    monkeypatch.setattr(bench, "QuotaPolicy", partial(QuotaPolicy, default_pause_seconds=0.2))
+    """Shorten the default pause after a 429 without Retry-After."""
+    monkeypatch.setattr(workbench, "QuotaPolicy", partial(QuotaPolicy, default_pause_seconds=0.2))
 
 
 @asynccontextmanager
 async def _vendor(shared_redis: redis.asyncio.Redis) -> AsyncIterator[Vendor]:
-    async with simulated(shared_redis, SMALL) as vendor:
+    async with simulated_vendor(shared_redis, SMALL) as vendor:
         yield vendor
 
 
 async def _rows(vendor: Vendor, kind: str, step: str = "", faults: dict[str, Any] | None = None) -> list[Any]:
-    """The rows of a day, with faults set right before a step of asking for them."""
+    """Fetch the rows of a day; set the faults right before one step."""
     report = REPORTS[kind]
 
-    async def strike(now: str) -> None:
-        if now == step:
+    async def inject(current: str) -> None:
+        if current == step:
             (await vendor.admin.post("/simulator/faults", json=faults)).raise_for_status()
 
-    await strike("submit")
+    await inject("submit")
     job = await vendor.genesys.submit(report, DAY, Lane.scheduled)
-    await strike("poll")
+    await inject("poll")
     assert (await vendor.genesys.status(job)).done
-    await strike("page")
-    pages = await all_pages(vendor.genesys, job, report)
-    left = (await vendor.admin.get("/simulator/faults")).json()
-    assert not any(left[name] for name in (faults or {}) if name not in ("server_error_status", *_SECONDS))
+    await inject("page")
+    pages = await read_pages(vendor.genesys, job, report)
+    remaining = (await vendor.admin.get("/simulator/faults")).json()
+    assert not any(remaining[name] for name in (faults or {}) if name not in ("server_error_status", *_SECONDS))
     return sorted(pa.concat_tables([page.rows for page in pages]).to_pylist(), key=str)
 
 
@@ -76,7 +76,7 @@ _SECONDS = ("throttle_seconds", "slow_seconds")
     ],
     ids=lambda faults: next(iter(faults)),
 )
-async def test_what_the_vendor_lets_be_asked_again_ends_in_the_right_data(
+async def test_retryable_fault_ends_in_the_right_rows(
     shared_redis: redis.asyncio.Redis, kind: str, step: str, faults: dict[str, Any]
 ) -> None:
     async with _vendor(shared_redis) as vendor:
@@ -89,7 +89,7 @@ async def test_what_the_vendor_lets_be_asked_again_ends_in_the_right_data(
     [{"server_errors": 1, "server_error_status": status} for status in (500, 502, 503, 504)] + [{"resets": 1}],
     ids=str,
 )
-async def test_polls_and_pages_are_asked_again_when_the_vendor_fails(
+async def test_polls_and_pages_are_retried_after_server_errors(
     shared_redis: redis.asyncio.Redis, step: str, faults: dict[str, Any]
 ) -> None:
     async with _vendor(shared_redis) as vendor:
@@ -108,7 +108,7 @@ async def test_polls_and_pages_are_asked_again_when_the_vendor_fails(
     ],
     ids=str,
 )
-async def test_a_submit_that_may_have_been_taken_is_not_sent_twice(
+async def test_ambiguous_submit_is_not_sent_twice(
     shared_redis: redis.asyncio.Redis, faults: dict[str, Any], error: type[Exception]
 ) -> None:
     async with _vendor(shared_redis) as vendor:
@@ -119,9 +119,7 @@ async def test_a_submit_that_may_have_been_taken_is_not_sent_twice(
 
 
 @pytest.mark.parametrize(("kind", "step"), [("rows", "poll"), ("rows", "page"), ("figures", "page")])
-async def test_half_a_json_is_refused_and_not_half_believed(
-    shared_redis: redis.asyncio.Redis, kind: str, step: str
-) -> None:
+async def test_truncated_body_is_refused(shared_redis: redis.asyncio.Redis, kind: str, step: str) -> None:
     async with _vendor(shared_redis) as vendor:
         with pytest.raises(SchemaMismatch, match="not JSON"):
             await _rows(vendor, kind, step, {"truncate_bodies": 1})
@@ -137,32 +135,32 @@ async def test_half_a_json_is_refused_and_not_half_believed(
         ("rows", "expire_jobs", UpstreamJobGone),
     ],
 )
-async def test_a_job_that_does_not_end_well_is_one_clear_error(
+async def test_failed_or_lost_job_is_one_clear_error(
     shared_redis: redis.asyncio.Redis, kind: str, fault: str, error: type[UpstreamJobFailed]
 ) -> None:
-    # Of more than one page, so that a result can expire while it is read.
+    # More than one page, so that a result can expire while it is read.
     long_results = SMALL.model_copy(update={"conversations_per_working_day": 2500})
-    async with simulated(shared_redis, long_results) as vendor:
+    async with simulated_vendor(shared_redis, long_results) as vendor:
         with pytest.raises(error) as failed:
             await _rows(vendor, kind, "submit", {fault: 1})
     assert type(failed.value) is error
 
 
-async def test_a_job_that_hangs_is_given_up_at_its_deadline_and_can_be_deleted(
+async def test_hanging_job_is_abandoned_and_can_be_cancelled(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
-    pacing = JobPoller(PollPolicy.guide, guide=GuideSchedule(first_seconds=0.01, max_seconds=0.05))
+    poller = JobPoller(PollPolicy.guide, guide=GuideSchedule(first_seconds=0.01, max_seconds=0.05))
     async with _vendor(shared_redis) as vendor:
         await vendor.admin.post("/simulator/faults", json={"hang_jobs": 1})
         job = await vendor.genesys.submit(REPORTS["rows"], DAY, Lane.scheduled)
         with pytest.raises(UpstreamJobOverdue):
-            await pacing.wait_until_done("day", lambda: vendor.genesys.status(job), deadline_seconds=0.2)
+            await poller.wait_until_done("day", lambda: vendor.genesys.status(job), deadline_seconds=0.2)
         await vendor.genesys.cancel(job)
-        with pytest.raises(UpstreamJobFailed, match="it is CANCELLED"):
+        with pytest.raises(UpstreamJobFailed, match="its state is CANCELLED"):
             await vendor.genesys.status(job)
 
 
-async def test_what_the_vendor_corrects_after_its_watermark_comes_when_it_is_asked_again(
+async def test_restated_rows_arrive_on_the_next_fetch(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
     async with _vendor(shared_redis) as vendor:

@@ -1,4 +1,4 @@
-"""A page is read one entry at a time, and says no more and no less than if it were read whole."""
+"""Tests of incremental JSON reads: they return the same as reading the whole page at once."""
 
 import json
 from typing import Any
@@ -25,26 +25,26 @@ def _response(content: bytes) -> httpx.Response:
     return httpx.Response(200, content=content, request=httpx.Request("GET", "https://vendor.example/results"))
 
 
-def _apart(content: bytes) -> tuple[list[Any], dict[str, Any]]:
-    taken: list[Any] = []
-    return taken, dict(read_incrementally(_response(content), LIST, taken.append))
+def _read_parts(content: bytes) -> tuple[list[Any], dict[str, Any]]:
+    entries: list[Any] = []
+    return entries, dict(read_incrementally(_response(content), LIST, entries.append))
 
 
 @given(_others, _entries, st.integers(0, 4), st.sampled_from([None, 1, "\t"]), st.booleans())
-def test_a_page_says_the_same_read_apart_and_whole(others, entries, place, indent, ascii_only):
+def test_incremental_read_equals_whole_read(others, entries, position, indent, ascii_only):
     names = list(others)
-    names.insert(min(place, len(names)), LIST)
+    names.insert(min(position, len(names)), LIST)
     page = {name: entries if name == LIST else others[name] for name in names}
     content = json.dumps(page, indent=indent, ensure_ascii=ascii_only).encode()
-    assert _apart(content) == (entries, others)
+    assert _read_parts(content) == (entries, others)
 
 
 @given(_entries, st.data())
-def test_a_page_that_is_cut_off_anywhere_is_refused(entries, data):
+def test_truncated_page_is_refused(entries, data):
     content = json.dumps({"cursor": "c", LIST: entries}).encode()
     cut = data.draw(st.integers(0, len(content) - 1))
     with pytest.raises(SchemaMismatch, match="not JSON"):
-        _apart(content[:cut])
+        _read_parts(content[:cut])
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,17 @@ def test_a_page_that_is_cut_off_anywhere_is_refused(entries, data):
         b'{"conversations": [' + b"[" * 100_000,
     ],
 )
-def test_what_is_no_json_object_is_refused_as_when_read_whole(content):
-    for read in (_apart, lambda content: read_object(_response(content))):
+def test_invalid_object_is_refused_by_both_reads(content):
+    for read in (_read_parts, lambda content: read_object(_response(content))):
         with pytest.raises(SchemaMismatch):
             read(content)
 
 
 @pytest.mark.parametrize("entry", ["1", "null", '"text"', "[]"])
-def test_an_entry_that_is_no_object_is_refused(entry):
+def test_entry_that_is_not_an_object_is_refused(entry):
     with pytest.raises(SchemaMismatch, match="where an object was expected"):
-        _apart(f'{{"{LIST}": [{{}}, {entry}]}}'.encode())
+        _read_parts(f'{{"{LIST}": [{{}}, {entry}]}}'.encode())
 
 
-def test_a_list_that_is_none_is_left_to_whoever_reads_the_rest():
-    assert _apart(b'{"conversations": null}') == ([], {"conversations": None})
+def test_null_list_is_returned_with_the_rest():
+    assert _read_parts(b'{"conversations": null}') == ([], {"conversations": None})

@@ -1,4 +1,4 @@
-"""A vendor's answer that is not what it must be is refused by name, whatever is wrong with it, and never half read."""
+"""Tests of malformed vendor answers: each is refused with the name of the field, never read in part."""
 
 from typing import Any
 
@@ -10,7 +10,14 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.vendors.base import VendorAdapter
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
-from cache_pipeline_tests.vendors.workbench import DAY, all_pages, genesys_report, held_job, reportdata_report, said
+from cache_pipeline_tests.vendors.workbench import (
+    DAY,
+    genesys_report,
+    mock_client,
+    read_pages,
+    reportdata_report,
+    submitted_job,
+)
 
 GOOD_ROW = {
     "intervalStart": "2024-06-10T00:00:00.000Z",
@@ -29,8 +36,8 @@ PLATFORMS = pytest.mark.parametrize("platform", [ReportDataAdapter, GenesysAdapt
 
 
 async def _pages(platform: type[ReportDataAdapter] | type[GenesysAdapter], response: httpx.Response) -> int:
-    async with said(lambda _: response) as client:
-        return len(await all_pages(platform(client), held_job(), REPORTS[platform]))
+    async with mock_client(lambda _: response) as client:
+        return len(await read_pages(platform(client), submitted_job(), REPORTS[platform]))
 
 
 async def _rows(**changes: Any) -> int:
@@ -44,7 +51,7 @@ async def _bucket(**changes: Any) -> int:
     return await _pages(GenesysAdapter, httpx.Response(200, json=body))
 
 
-async def test_the_rows_that_the_other_tests_spoil_are_good() -> None:
+async def test_unchanged_rows_are_accepted() -> None:
     assert await _rows() == 1
     assert await _bucket() == 1
 
@@ -57,7 +64,7 @@ async def test_the_rows_that_the_other_tests_spoil_are_good() -> None:
         *(b"[]", b"null", b'"rows"', b"7"),
     ],
 )
-async def test_a_body_that_is_no_whole_json_object_is_refused_with_its_path(
+async def test_invalid_body_error_names_its_path(
     platform: type[ReportDataAdapter] | type[GenesysAdapter], body: bytes
 ) -> None:
     with pytest.raises(SchemaMismatch, match=r"job-1/results .*(not JSON|where an object was expected)"):
@@ -83,9 +90,7 @@ async def test_a_body_that_is_no_whole_json_object_is_refused_with_its_path(
         ({"intervalEnd": "2024-06-10T01:00:00"}, "intervalEnd.*offset"),
     ],
 )
-async def test_a_reportdata_row_that_is_not_as_declared_is_refused_by_column(
-    changes: dict[str, Any], problem: str
-) -> None:
+async def test_reportdata_row_error_names_the_column(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(SchemaMismatch, match=problem):
         await _rows(**changes)
 
@@ -101,21 +106,19 @@ async def test_a_reportdata_row_that_is_not_as_declared_is_refused_by_column(
         ({"metrics": ["nOffered"]}, "metrics is str where an object"),
         ({"metrics": [{"stats": {}}]}, "metric is missing"),
         ({"metrics": [{"metric": "nOffered", "stats": []}]}, "stats is list where an object"),
-        ({"metrics": [{"metric": "nOffered", "stats": {"count": None}}]}, "without its count: there is nothing"),
+        ({"metrics": [{"metric": "nOffered", "stats": {"count": None}}]}, "lacks its count; the answer has none"),
         ({"metrics": [{"metric": "nOffered", "stats": {"count": "many"}}]}, "n_offered is not int64"),
         ({"metrics": [{"metric": "nOffered", "stats": {"count": 1.5}}]}, "n_offered"),
     ],
 )
-async def test_a_genesys_bucket_that_is_not_as_documented_is_refused_by_field(
-    changes: dict[str, Any], problem: str
-) -> None:
+async def test_genesys_bucket_error_names_the_field(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(SchemaMismatch, match=problem):
         await _bucket(**changes)
 
 
 @pytest.mark.parametrize(("platform", "field"), [(ReportDataAdapter, "rows"), (GenesysAdapter, "results")])
 @pytest.mark.parametrize("value", [{}, "", 0, False, "rows", 3])
-async def test_something_else_in_place_of_the_rows_is_not_taken_for_no_rows(
+async def test_value_of_wrong_type_is_not_an_empty_list(
     platform: type[ReportDataAdapter] | type[GenesysAdapter], field: str, value: object
 ) -> None:
     with pytest.raises(SchemaMismatch, match=rf"{field} is \w+ where a list was expected"):
@@ -124,58 +127,58 @@ async def test_something_else_in_place_of_the_rows_is_not_taken_for_no_rows(
 
 @PLATFORMS
 @pytest.mark.parametrize("cursors", [["a", "a"], ["a", "b", "a"], ["a", "b", "c", "b"]])
-async def test_a_cursor_that_does_not_move_on_ends_the_reading(
+async def test_repeated_cursor_is_refused(
     platform: type[ReportDataAdapter] | type[GenesysAdapter], cursors: list[str]
 ) -> None:
-    given = iter(cursors)
-    async with said(lambda _: httpx.Response(200, json={"cursor": next(given)})) as client:
-        with pytest.raises(SchemaMismatch, match="its cursor does not move"):
-            await all_pages(platform(client), held_job(), REPORTS[platform])
+    remaining = iter(cursors)
+    async with mock_client(lambda _: httpx.Response(200, json={"cursor": next(remaining)})) as client:
+        with pytest.raises(SchemaMismatch, match="its cursor does not advance"):
+            await read_pages(platform(client), submitted_job(), REPORTS[platform])
 
 
 @PLATFORMS
-async def test_a_cursor_that_is_no_text_is_refused(platform: type[ReportDataAdapter] | type[GenesysAdapter]) -> None:
+async def test_cursor_that_is_not_text_is_refused(platform: type[ReportDataAdapter] | type[GenesysAdapter]) -> None:
     with pytest.raises(SchemaMismatch, match="cursor is int"):
         await _pages(platform, httpx.Response(200, json={"cursor": 2}))
 
 
-async def test_a_watermark_that_is_no_instant_is_refused() -> None:
+async def test_invalid_watermark_is_refused() -> None:
     with pytest.raises(SchemaMismatch, match=r"dataAvailabilityDate.*soon"):
         await _pages(ReportDataAdapter, httpx.Response(200, json={"rows": [], "dataAvailabilityDate": "soon"}))
 
 
 @PLATFORMS
 @pytest.mark.parametrize("body", [{}, {"id": None, "jobId": None}, {"id": "", "jobId": ""}, {"id": 7, "jobId": 7}])
-async def test_a_submit_that_names_no_job_is_refused(
+async def test_submit_response_without_job_id_is_refused(
     platform: type[ReportDataAdapter] | type[GenesysAdapter], body: dict[str, object]
 ) -> None:
-    async with said(lambda _: httpx.Response(200, json=body)) as client:
+    async with mock_client(lambda _: httpx.Response(200, json=body)) as client:
         with pytest.raises(SchemaMismatch, match=r"(id|jobId) is"):
             await platform(client).submit(REPORTS[platform], DAY, Lane.interactive)
 
 
 @PLATFORMS
 @pytest.mark.parametrize("body", [{}, {"status": 3, "state": 3}, {"status": None, "state": None}])
-async def test_a_poll_without_a_state_is_refused(
+async def test_poll_without_a_state_is_refused(
     platform: type[ReportDataAdapter] | type[GenesysAdapter], body: dict[str, object]
 ) -> None:
-    async with said(lambda _: httpx.Response(200, json=body)) as client:
+    async with mock_client(lambda _: httpx.Response(200, json=body)) as client:
         with pytest.raises(SchemaMismatch, match=r"(status|state) is"):
-            await platform(client).status(held_job())
+            await platform(client).status(submitted_job())
 
 
 @PLATFORMS
-async def test_a_refusal_of_any_call_names_the_call_and_the_vendors_words(
+async def test_refusal_of_any_call_has_the_vendors_message(
     platform: type[ReportDataAdapter] | type[GenesysAdapter],
 ) -> None:
-    words = {"code": "not.authorized", "message": "You are missing a permission: analytics:view", "contextId": "c-1"}
+    body = {"code": "not.authorized", "message": "You are missing a permission: analytics:view", "contextId": "c-1"}
     report = REPORTS[platform]
-    async with said(lambda _: httpx.Response(403, json=words)) as client:
-        asks: VendorAdapter = platform(client)
+    async with mock_client(lambda _: httpx.Response(403, json=body)) as client:
+        adapter: VendorAdapter = platform(client)
         for call in (
-            asks.submit(report, DAY, Lane.interactive),
-            asks.status(held_job("/jobs/job-1")),
-            all_pages(asks, held_job("/jobs/job-1"), report),
+            adapter.submit(report, DAY, Lane.interactive),
+            adapter.status(submitted_job("/jobs/job-1")),
+            read_pages(adapter, submitted_job("/jobs/job-1"), report),
         ):
             with pytest.raises(UpstreamRefused, match=r"403: You are missing a permission.*not\.authorized.*c-1"):
                 await call

@@ -1,4 +1,4 @@
-"""Payloads of both dialects come to the question they mean, or are told what is wrong with them, by field."""
+"""Tests of query payloads of both vendors: equal meanings give equal queries, and errors name the field."""
 
 import random
 from typing import Any
@@ -33,18 +33,18 @@ def columns(report: Report) -> tuple[Column, ...]:
     return (GenesysAdapter if report.platform == "genesys" else ReportDataAdapter).columns(report)
 
 
-def guide(**said: Any) -> QueryRequest:
-    body = {"reportId": "queue-performance", "interval": DAY, "timeGrouping": "byHour"} | said
+def guide(**fields: Any) -> QueryRequest:
+    body = {"reportId": "queue-performance", "interval": DAY, "timeGrouping": "byHour"} | fields
     return find_report_for(read_guide({k: v for k, v in body.items() if v is not None}), REPORTS, columns)
 
 
-def genesys(**said: Any) -> QueryRequest:
+def genesys(**fields: Any) -> QueryRequest:
     body = {"interval": "2026-01-05T00:00:00Z/2026-01-06T00:00:00Z", "granularity": "PT1H", "metrics": ["nOffered"]}
-    return find_report_for(read_genesys({**body, **said}, "conversations"), REPORTS, columns)
+    return find_report_for(read_genesys({**body, **fields}, "conversations"), REPORTS, columns)
 
 
-def test_the_guides_own_example_is_one_question_whatever_its_offset():
-    """G6, by the meaning of its two intervals."""
+def test_interval_offset_does_not_change_the_key():
+    """The guide's own example (G6): its two intervals mean the same."""
     keys = {
         guide(interval=interval, requestId=number, metadata={"user": number}).cache_key("t", "15m")
         for number, interval in enumerate([
@@ -56,7 +56,7 @@ def test_the_guides_own_example_is_one_question_whatever_its_offset():
 
 
 @given(st.integers(0, 10**9))
-def test_any_spelling_of_a_meaning_has_its_key_and_two_meanings_have_two(seed: int):
+def test_spellings_share_a_key_and_meanings_do_not(seed: int):
     chance = random.Random(seed)
     reports = {"quarters": QUARTERS}
     one, other = meanings(2, chance)
@@ -66,7 +66,7 @@ def test_any_spelling_of_a_meaning_has_its_key_and_two_meanings_have_two(seed: i
     assert keys[0] != keys[1]
 
 
-def test_the_report_that_needs_the_least_rolling_up_answers():
+def test_report_with_the_least_roll_up_answers():
     assert guide(timeGrouping="byDay").declared is DAYS
     assert guide(timeGrouping="byDay", groupBy=["mediaType"]).declared is QUARTERS
     assert guide(timeGrouping="byHour").declared is QUARTERS
@@ -74,7 +74,7 @@ def test_the_report_that_needs_the_least_rolling_up_answers():
     assert guide(timeGrouping="byDay", columns=["handleMs"], groupBy=["queueId"]).declared is QUARTERS
 
 
-def test_a_report_that_is_declared_twice_by_other_groups_must_be_told_apart():
+def test_ambiguous_report_asks_for_group_by():
     both = {**REPORTS, "media": declared(report="media", granularity="P1D", group_by=["mediaType"])}
     payload = read_guide({"reportId": "queue-performance", "timeGrouping": "byDay", "interval": DAY})
     with pytest.raises(InvalidQuery, match=r"groupBy: is missing.*days by queueId; media by mediaType"):
@@ -82,7 +82,7 @@ def test_a_report_that_is_declared_twice_by_other_groups_must_be_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("said", "field", "told"),
+    ("fields", "field", "message"),
     [
         ({"reportId": None}, "reportId", "is missing"),
         ({"reportId": 7}, "reportId", "a number where text belongs"),
@@ -104,14 +104,14 @@ def test_a_report_that_is_declared_twice_by_other_groups_must_be_told_apart():
          "filters", "contradicts itself"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_payload_is_told_by_field(said: dict[str, Any], field: str, told: str):
-    with pytest.raises(InvalidQuery, match=told) as raised:
-        guide(**said)
+def test_payload_error_names_the_field(fields: dict[str, Any], field: str, message: str):
+    with pytest.raises(InvalidQuery, match=message) as raised:
+        guide(**fields)
     assert raised.value.field == field
     assert len(str(raised.value)) < 400
 
 
-def test_what_no_report_has_rows_for_is_told_with_the_reason_of_each():
+def test_unanswerable_query_gives_each_reports_reason():
     with pytest.raises(QueryError, match=r"quarters: metrics: 'held'.*days: metrics: 'held'"):
         guide(columns=["held"])
     with pytest.raises(UnknownReport, match="declared are queue-performance"):
@@ -123,7 +123,7 @@ def test_what_no_report_has_rows_for_is_told_with_the_reason_of_each():
             read_guide(body)
 
 
-def test_a_genesys_body_means_what_the_vendor_says_it_means():
+def test_genesys_bodies_with_equal_meaning_share_a_key():
     clause = {"type": "or", "predicates": [{"dimension": "queueId", "value": name} for name in ("a", "b")]}
     one = genesys(
         filter={"type": "and", "clauses": [clause], "predicates": [{"dimension": "mediaType", "operator": "exists"}]}
@@ -142,18 +142,18 @@ def test_a_genesys_body_means_what_the_vendor_says_it_means():
     assert one.cache_key("t", "5s") == other.cache_key("t", "5s")
 
 
-def test_without_a_granularity_the_whole_interval_is_one_bucket():
+def test_missing_granularity_means_one_bucket():
     assert genesys(granularity=None).requested.granularity == "P1D"
     with pytest.raises(InvalidQuery, match="granularity: is missing, which means all of"):
         genesys(granularity=None, interval="2026-01-05T00:00:00Z/2026-01-05T05:00:00Z")
 
 
-def predicate(**said: Any) -> dict[str, Any]:
-    return {"filter": {"type": "and", "predicates": [{"dimension": "queueId", **said}]}}
+def predicate(**fields: Any) -> dict[str, Any]:
+    return {"filter": {"type": "and", "predicates": [{"dimension": "queueId", **fields}]}}
 
 
 @pytest.mark.parametrize(
-    ("said", "field"),
+    ("fields", "field"),
     [
         ({"views": [{"name": "v"}]}, "views"),
         ({"limit": 5}, "limit"),
@@ -173,7 +173,7 @@ def predicate(**said: Any) -> dict[str, Any]:
         ({"filter": {"type": "xor"}}, "filter.type"),
     ],
 )
-def test_what_kept_rows_cannot_tell_is_refused_by_name(said: dict[str, Any], field: str):
+def test_unsupported_genesys_field_is_refused_by_name(fields: dict[str, Any], field: str):
     with pytest.raises(InvalidQuery) as raised:
-        genesys(**said)
+        genesys(**fields)
     assert raised.value.field == field

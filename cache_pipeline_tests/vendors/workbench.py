@@ -1,4 +1,4 @@
-"""What the platform tests ask with: declarations, a simulated vendor on HTTP, and a vendor that says what a test likes."""
+"""Helpers for adapter tests: declarations, a simulated vendor over HTTP, and a client with mocked responses."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -55,38 +55,38 @@ def genesys_report(**changes: Any) -> Report:
 
 @dataclass(frozen=True)
 class Vendor:
-    """Both platforms of one simulated vendor, asked through the real transport and quota."""
+    """Both platforms of one simulated vendor, behind the real transport and quota."""
 
     reportdata: ReportDataAdapter
     genesys: GenesysAdapter
     admin: httpx.AsyncClient
 
     async def truth(self, report: Report, interval: Interval) -> dict[tuple[str, ...], int]:
-        """Offered calls by bucket start and group, as the simulated vendor knows them."""
-        wanted = {
+        """Return the simulator's own offered calls by bucket start and group."""
+        params = {
             "interval": str(interval),
             "granularity": report.granularity,
             "groupBy": ",".join(report.group_by),
             "timeZone": report.time_zone,
         }
-        rows = (await self.admin.get("/simulator/truth", params=wanted)).json()["rows"]
+        rows = (await self.admin.get("/simulator/truth", params=params)).json()["rows"]
         return {
             (row["intervalStart"].replace(".000Z", "Z"), *(row[name] for name in report.group_by)): row["offered"]
             for row in rows
         }
 
-    async def calls(self, prefix: str) -> dict[str, int]:
-        """Answered calls whose route starts so, by OAuth client."""
-        counted = (await self.admin.get("/simulator/counters")).json()["calls"]
-        found: dict[str, int] = {}
-        for entry in counted:
-            if entry["call"] == prefix:
-                found[entry["client_id"]] = found.get(entry["client_id"], 0) + entry["count"]
-        return found
+    async def calls(self, route: str) -> dict[str, int]:
+        """Return the answered calls of a route, by OAuth client."""
+        entries = (await self.admin.get("/simulator/counters")).json()["calls"]
+        counts: dict[str, int] = {}
+        for entry in entries:
+            if entry["call"] == route:
+                counts[entry["client_id"]] = counts.get(entry["client_id"], 0) + entry["count"]
+        return counts
 
 
 @asynccontextmanager
-async def simulated(
+async def simulated_vendor(
     shared_redis: redis.asyncio.Redis, settings: SimulatorSettings = INSTANT, clock: Clock | None = None
 ) -> AsyncGenerator[Vendor]:
     with running_simulator(settings, clock=clock) as url:
@@ -101,16 +101,16 @@ async def simulated(
             )
 
         async with (
-            create_upstream_client(config("reportdata"), shared_redis) as one,
-            create_upstream_client(config("genesys"), shared_redis) as other,
+            create_upstream_client(config("reportdata"), shared_redis) as reportdata_client,
+            create_upstream_client(config("genesys"), shared_redis) as genesys_client,
             httpx.AsyncClient(base_url=url) as admin,
         ):
-            yield Vendor(ReportDataAdapter(one), GenesysAdapter(other), admin)
+            yield Vendor(ReportDataAdapter(reportdata_client), GenesysAdapter(genesys_client), admin)
 
 
 @asynccontextmanager
-async def said(answer: Callable[[httpx.Request], httpx.Response]) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client whose every request is answered by a function; which OAuth client sent it is told as the transport does."""
+async def mock_client(answer: Callable[[httpx.Request], httpx.Response]) -> AsyncGenerator[httpx.AsyncClient]:
+    """Open a client whose requests a function answers; responses name the OAuth client as the real transport does."""
 
     def handle(request: httpx.Request) -> httpx.Response:
         response = answer(request)
@@ -121,28 +121,28 @@ async def said(answer: Callable[[httpx.Request], httpx.Response]) -> AsyncGenera
         yield client
 
 
-def held_job(job_id: str = "job-1") -> VendorJob:
+def submitted_job(job_id: str = "job-1") -> VendorJob:
     return VendorJob(job_id, "beta", Lane.scheduled)
 
 
-async def all_pages(platform: VendorAdapter, job: VendorJob, report: Report) -> list[ResultPage]:
+async def read_pages(platform: VendorAdapter, job: VendorJob, report: Report) -> list[ResultPage]:
     return [page async for page in platform.pages(job, report)]
 
 
-async def asked(platform: VendorAdapter, report: Report, interval: Interval = DAY) -> pa.Table:
-    """The rows of one query whose job takes no time."""
+async def fetch_rows(platform: VendorAdapter, report: Report, interval: Interval = DAY) -> pa.Table:
+    """Return the rows of one query whose job finishes at once."""
     job = await platform.submit(report, interval, Lane.scheduled)
     assert (await platform.status(job)).done
-    return pa.concat_tables([page.rows for page in await all_pages(platform, job, report)])
+    return pa.concat_tables([page.rows for page in await read_pages(platform, job, report)])
 
 
 def by_group(rows: pa.Table, value: str) -> dict[tuple[str, ...], int]:
-    """One column by bucket start and group; fails where two rows share both."""
+    """Return one column by bucket start and group; fail if two rows share both."""
     dimensions = [field.name for field in rows.schema if pa.types.is_string(field.type)]
-    found: dict[tuple[str, ...], int] = {}
+    values: dict[tuple[str, ...], int] = {}
     for row in rows.to_pylist():
         start = row["interval_start"].strftime("%Y-%m-%dT%H:%M:%SZ")
         key = (start, *(row[name] for name in dimensions))
-        assert key not in found
-        found[key] = row[value]
-    return found
+        assert key not in values
+        values[key] = row[value]
+    return values

@@ -48,4 +48,7 @@ def vendor_filter(filters: Filter) -> dict[str, object]:
         ]
     else:
         clauses = [("or", _matches(predicate)) for predicate in declaration.predicates]
-    return {"type": declaration.type, "clauses": [{"type": kind, "predicates": predicates} for kind, predicates in clauses]}
+    return {
+        "type": declaration.type,
+        "clauses": [{"type": kind, "predicates": predicates} for kind, predicates in clauses],
+    }

@@ -1,4 +1,4 @@
-"""Another vendor behind the same protocol: dumps by dates, one CSV by a signed URL, one call in thirty seconds."""
+"""Tests of the CXone adapter: exports by date, one CSV behind a signed URL, one call in thirty seconds."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
@@ -23,9 +23,17 @@ from cache_pipeline.vendors.base import ResultPage, VendorJob
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.simulator.vendor import SettableClock
-from cache_pipeline_tests.vendors.workbench import DAY, INSTANT, SECRETS, asked, genesys_report, said, simulated
+from cache_pipeline_tests.vendors.workbench import (
+    DAY,
+    INSTANT,
+    SECRETS,
+    fetch_rows,
+    genesys_report,
+    mock_client,
+    simulated_vendor,
+)
 
-#: Nothing lasts over the day's borders; a call every 50 ms.
+#: No conversation crosses midnight; one call is allowed every 50 ms.
 SETTINGS = INSTANT.model_copy(
     update={"conversations_per_working_day": 600, "organisation_zone": "UTC", "cxone_call_seconds": 0.05}
 )
@@ -33,8 +41,8 @@ NOW = datetime(2024, 6, 12, 10, 0, 30, tzinfo=UTC)
 
 
 def extract(**changes: Any) -> Report:
-    wish = {"platform": "cxone", "rows": "conversations", "group_by": [], "metrics": ["nOffered", "tTalk", "tHandle"]}
-    return genesys_report(**(wish | {"tiers": ["history"]} | changes))
+    base = {"platform": "cxone", "rows": "conversations", "group_by": [], "metrics": ["nOffered", "tTalk", "tHandle"]}
+    return genesys_report(**(base | {"tiers": ["history"]} | changes))
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Extraction:
     cxone: CxoneAdapter
     admin: httpx.AsyncClient
     clock: SettableClock
-    asked_for: list[httpx.Request]
+    sent: list[httpx.Request]
 
     async def files(self) -> int:
         calls = (await self.admin.get("/simulator/counters")).json()["calls"]
@@ -55,14 +63,14 @@ async def extraction(
 ) -> AsyncGenerator[Extraction]:
     clock = SettableClock()
 
-    class Watched(httpx.AsyncHTTPTransport):
+    class RecordingTransport(httpx.AsyncHTTPTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            asked_for.append(request)
-            # The vendor's clock stands still, but for the time between calls.
+            sent.append(request)
+            # The vendor's clock only advances by the time between calls.
             clock.seconds += 2 * settings.cxone_call_seconds if request.url.path.startswith("/data-ext") else 0
             return await super().handle_async_request(request)
 
-    asked_for: list[httpx.Request] = []
+    sent: list[httpx.Request] = []
     with running_simulator(settings, clock=clock) as url:
         config = UpstreamConfig(
             platform="cxone",
@@ -72,33 +80,35 @@ async def extraction(
             policy=QuotaPolicy(limit=1, window_seconds=0.05, reserve=0),
         )
         async with (
-            create_upstream_client(config, redis_client, login_request=access_key_login, transport=Watched()) as client,
+            create_upstream_client(
+                config, redis_client, login_request=access_key_login, transport=RecordingTransport()
+            ) as client,
             httpx.AsyncClient(base_url=url) as admin,
         ):
-            yield Extraction(CxoneAdapter(client, now=lambda: NOW), admin, clock, asked_for)
+            yield Extraction(CxoneAdapter(client, now=lambda: NOW), admin, clock, sent)
 
 
-async def test_an_extract_is_the_rows_that_genesys_would_give_of_the_same_calls(
+async def test_extract_rows_equal_those_of_genesys(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
     report = extract()
     async with extraction(shared_redis) as vendor:
-        rows = await asked(vendor.cxone, report)
-    async with simulated(shared_redis, SETTINGS) as other:
-        theirs = await asked(other.genesys, report.model_copy(update={"platform": "genesys"}))
+        rows = await fetch_rows(vendor.cxone, report)
+    async with simulated_vendor(shared_redis, SETTINGS) as other:
+        theirs = await fetch_rows(other.genesys, report.model_copy(update={"platform": "genesys"}))
     names = [name for name in rows.schema.names if name not in ("division_id", "ani", "dnis")]
     one, two = ({row["conversation_id"]: row for row in table.select(names).to_pylist()} for table in (rows, theirs))
     assert one == two
     assert len(one) > 300
 
 
-async def test_a_report_by_group_counts_and_sums_the_extract(shared_redis: redis.asyncio.Redis) -> None:
+async def test_grouped_report_counts_and_sums_the_extract(shared_redis: redis.asyncio.Redis) -> None:
     report = extract(rows=None, group_by=["queueId", "mediaType"], metrics=["nOffered", "nConnected", "tTalk"])
     async with extraction(shared_redis) as vendor:
-        rows = await asked(vendor.cxone, report)
-    async with simulated(shared_redis, SETTINGS) as other:
+        rows = await fetch_rows(vendor.cxone, report)
+    async with simulated_vendor(shared_redis, SETTINGS) as other:
         sums = Counter[str]()
-        for row in (await asked(other.genesys, extract(platform="genesys"))).to_pylist():
+        for row in (await fetch_rows(other.genesys, extract(platform="genesys"))).to_pylist():
             sums["offered"] += row["n_offered"]
             sums["talk"] += row["t_talk"]
     assert sum(rows["n_offered"].to_pylist()) == sums["offered"] > 300
@@ -107,18 +117,18 @@ async def test_a_report_by_group_counts_and_sums_the_extract(shared_redis: redis
     assert CxoneAdapter.columns(report) == GenesysAdapter.columns(report)
 
 
-async def test_the_file_is_fetched_without_our_token_and_nothing_else_is(shared_redis: redis.asyncio.Redis) -> None:
+async def test_only_the_file_is_fetched_without_our_token(shared_redis: redis.asyncio.Redis) -> None:
     async with extraction(shared_redis) as vendor:
-        await asked(vendor.cxone, extract())
+        await fetch_rows(vendor.cxone, extract())
         files = await vendor.files()
-    signed = {request.url.path.split("/")[1]: "authorization" in request.headers for request in vendor.asked_for}
+    signed = {request.url.path.split("/")[1]: "authorization" in request.headers for request in vendor.sent}
     assert signed == {"authentication": False, "data-extraction": True, "data-extraction-files": False}
     assert files == 1
-    kinds = [request.method for request in vendor.asked_for if request.url.path.startswith("/data-extraction/")]
-    assert kinds == ["POST", "GET"], "the URL that the status told is used while it lives"
+    kinds = [request.method for request in vendor.sent if request.url.path.startswith("/data-extraction/")]
+    assert kinds == ["POST", "GET"], "the URL from the status is used while it is valid"
 
 
-async def test_a_url_that_has_grown_old_is_asked_for_anew(shared_redis: redis.asyncio.Redis) -> None:
+async def test_expired_url_is_requested_again(shared_redis: redis.asyncio.Redis) -> None:
     async with extraction(shared_redis) as vendor:
         job = await vendor.cxone.submit(extract(), DAY, Lane.backfill)
         assert (await vendor.cxone.status(job)).done
@@ -130,42 +140,40 @@ async def test_a_url_that_has_grown_old_is_asked_for_anew(shared_redis: redis.as
 
 
 @pytest.mark.parametrize("included", [True, False])
-async def test_no_row_is_lost_or_twice_whatever_the_end_date_means(
-    shared_redis: redis.asyncio.Redis, included: bool
-) -> None:
+async def test_end_date_never_loses_or_duplicates_rows(shared_redis: redis.asyncio.Redis, included: bool) -> None:
     settings = SETTINGS.model_copy(update={"cxone_end_date_included": included})
     afternoon = Interval(DAY.start + timedelta(hours=12), DAY.end)
     async with extraction(shared_redis, settings) as vendor:
-        whole = await asked(vendor.cxone, extract())
-        part = await asked(vendor.cxone, extract(), afternoon)
-    starts = whole["conversation_start"].to_pylist()
+        day_rows = await fetch_rows(vendor.cxone, extract())
+        afternoon_rows = await fetch_rows(vendor.cxone, extract(), afternoon)
+    starts = day_rows["conversation_start"].to_pylist()
     assert all(DAY.start <= start < DAY.end for start in starts)
-    assert part.num_rows == sum(start >= afternoon.start for start in starts) > 100
+    assert afternoon_rows.num_rows == sum(start >= afternoon.start for start in starts) > 100
 
 
-async def test_what_is_younger_than_half_an_hour_is_not_called_complete(shared_redis: redis.asyncio.Redis) -> None:
+async def test_watermark_is_half_an_hour_behind(shared_redis: redis.asyncio.Redis) -> None:
     async with extraction(shared_redis) as vendor:
         job = await vendor.cxone.submit(extract(), DAY, Lane.backfill)
         assert (await vendor.cxone.status(job)).done
-        marks = {page.watermark async for page in vendor.cxone.pages(job, extract())}
-    assert marks == {NOW - timedelta(minutes=30)}
+        watermarks = {page.watermark async for page in vendor.cxone.pages(job, extract())}
+    assert watermarks == {NOW - timedelta(minutes=30)}
 
 
 def _answers(*statuses: int) -> Callable[[httpx.Request], httpx.Response]:
-    left = list(statuses)
+    remaining = list(statuses)
 
     def answer(_: httpx.Request) -> httpx.Response:
-        status = left.pop(0)
+        status = remaining.pop(0)
         return httpx.Response(status, json="job-9" if status == 202 else {"message": "busy"})
 
     return answer
 
 
-async def test_a_403_to_a_submit_is_taken_for_a_busy_tenant_a_few_times() -> None:
-    async with said(_answers(403, 403, 202)) as client:
+async def test_submit_retries_a_few_403s_from_a_busy_tenant() -> None:
+    async with mock_client(_answers(403, 403, 202)) as client:
         job = await CxoneAdapter(client, now=lambda: NOW).submit(extract(), DAY, Lane.backfill)
     assert job.id.startswith("job-9?")
-    async with said(_answers(403, 403, 403, 403)) as client:
+    async with mock_client(_answers(403, 403, 403, 403)) as client:
         with pytest.raises(UpstreamRefused, match="refused with 403: busy"):
             await CxoneAdapter(client).submit(extract(), DAY, Lane.backfill)
 
@@ -174,7 +182,7 @@ async def test_a_403_to_a_submit_is_taken_for_a_busy_tenant_a_few_times() -> Non
     ("fault", "error", "words"),
     [("fail_jobs", UpstreamJobFailed, "a fault on demand"), ("vanish_jobs", UpstreamJobGone, "Unable to find")],
 )
-async def test_a_job_that_ends_badly_says_how(
+async def test_failed_or_lost_job_raises_with_a_reason(
     shared_redis: redis.asyncio.Redis, fault: str, error: type[UpstreamJobFailed], words: str
 ) -> None:
     async with extraction(shared_redis) as vendor:
@@ -184,7 +192,7 @@ async def test_a_job_that_ends_badly_says_how(
             await vendor.cxone.status(job)
 
 
-HELD = VendorJob(f"job-1?interval={DAY}&at={NOW.isoformat()}", "alpha", Lane.scheduled)
+SUBMITTED = VendorJob(f"job-1?interval={DAY}&at={NOW.isoformat()}", "alpha", Lane.scheduled)
 HEADER = "Segment ID,Start Date,Talk Time,Handle Time\r\n"
 
 
@@ -195,8 +203,8 @@ async def _read(body: bytes, report: Report) -> list[ResultPage]:
         result = {"url": "https://elsewhere.invalid/file"}
         return httpx.Response(200, json={"jobStatus": {"id": "job-1", "status": "SUCCEEDED", "result": result}})
 
-    async with said(answer) as client:
-        return [page async for page in CxoneAdapter(client).pages(HELD, report)]
+    async with mock_client(answer) as client:
+        return [page async for page in CxoneAdapter(client).pages(SUBMITTED, report)]
 
 
 @pytest.mark.parametrize(
@@ -204,19 +212,19 @@ async def _read(body: bytes, report: Report) -> list[ResultPage]:
     [
         (b"", "lacks the columns Segment ID, Start Date, Handle Time, Talk Time"),
         (b"Segment ID,Start Date\r\n", "lacks the columns Handle Time, Talk Time"),
-        (f"{HEADER}s-1,2024-06-10T08:00:00Z,5\r\n".encode(), "line 2 of the extract has not as many cells"),
+        (f"{HEADER}s-1,2024-06-10T08:00:00Z,5\r\n".encode(), "line 2 of the extract has a different number of cells"),
         (f"{HEADER}s-1,yesterday,5,9\r\n".encode(), "Start Date"),
         (f"{HEADER}s-1,2024-06-10T08:00:00Z,long,9\r\n".encode(), "Talk Time is 'long'"),
-        (f'{HEADER}"s-1,2024-06-10T08:00:00Z,5,9\r\n'.encode(), "no CSV"),
-        (f"{HEADER}\xff".encode("latin-1"), "no CSV in UTF-8"),
+        (f'{HEADER}"s-1,2024-06-10T08:00:00Z,5,9\r\n'.encode(), "not CSV"),
+        (f"{HEADER}\xff".encode("latin-1"), "not CSV in UTF-8"),
     ],
 )
-async def test_a_malformed_extract_names_what_is_wrong(body: bytes, problem: str) -> None:
+async def test_malformed_extract_error_names_the_problem(body: bytes, problem: str) -> None:
     with pytest.raises(SchemaMismatch, match=problem):
         await _read(body, extract(metrics=["tTalk", "tHandle"]))
 
 
-async def test_quotes_line_breaks_and_a_byte_order_mark_are_read() -> None:
+async def test_csv_quotes_line_breaks_and_byte_order_mark() -> None:
     body = f'{HEADER}"a, ""b""\nc",2024-06-10T08:00:00Z,1.5,2\r\n'.encode("utf-8-sig")
     (page,) = await _read(body, extract(metrics=["tTalk", "tHandle"]))
     (row,) = page.rows.to_pylist()
@@ -234,5 +242,5 @@ async def test_quotes_line_breaks_and_a_byte_order_mark_are_read() -> None:
         ({"filters": {"predicates": [{"dimension": "queueId", "values": ["a"]}]}}, "filters"),
     ],
 )
-def test_what_the_dump_does_not_hold_is_said_before_anything_runs(changes: dict[str, Any], field: str) -> None:
+def test_unsupported_declaration_is_reported_by_field(changes: dict[str, Any], field: str) -> None:
     assert [name for name, _ in CxoneAdapter.check_declaration(extract(**changes))] == [field]

@@ -1,4 +1,4 @@
-"""A tenant's API is found out by its issuer: once, before the first request, and nowhere that a token should not go."""
+"""Tests of tenant discovery: once, before the first request, and never to an address that must not see a token."""
 
 import asyncio
 import base64
@@ -27,14 +27,14 @@ from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
 from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.vendors.cxone.test_cxone import SETTINGS, extract
-from cache_pipeline_tests.vendors.workbench import SECRETS, asked
+from cache_pipeline_tests.vendors.workbench import SECRETS, fetch_rows
 
 CONFIGURATION, KEY = "/.well-known/cxone-configuration", "/authentication/v1/token/access-key"
 JOBS = "/data-extraction/v1/jobs"
 
 
 def _config(url: str, tenant_id: str | None = TENANT_ID, **changes: Any) -> UpstreamConfig:
-    known: dict[str, Any] = {
+    base: dict[str, Any] = {
         "platform": "cxone",
         "base_url": url,
         "login_url": f"{url}{KEY}",
@@ -43,7 +43,7 @@ def _config(url: str, tenant_id: str | None = TENANT_ID, **changes: Any) -> Upst
         "policy": QuotaPolicy(limit=1, window_seconds=0.05, reserve=0),
         "retries": RetryPolicy(max_attempts=2, first_wait_seconds=0.01),
     }
-    return UpstreamConfig(**(known | changes))
+    return UpstreamConfig(**(base | changes))
 
 
 @dataclass(frozen=True)
@@ -60,40 +60,40 @@ class Tenant:
 
 @asynccontextmanager
 async def _tenant(redis_client: redis.asyncio.Redis, tenant_id: str | None = TENANT_ID) -> AsyncGenerator[Tenant]:
-    """The simulator under the names that it tells, all of which lead to this machine."""
+    """Open the simulator under the host names that it reports, all of which resolve to this machine."""
     clock = SettableClock()
     sent: list[httpx.Request] = []
 
-    class Resolving(httpx.AsyncHTTPTransport):
+    class LoopbackTransport(httpx.AsyncHTTPTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             sent.append(request)
             assert request.headers["Host"] == request.url.netloc.decode()
             clock.seconds += 1 if request.url.path.startswith(JOBS) else 0
-            to = request.url.copy_with(host="127.0.0.1") if request.url.host.endswith(".localhost") else request.url
-            moved = httpx.Request(request.method, to, headers=request.headers, stream=request.stream)
+            target = request.url.copy_with(host="127.0.0.1") if request.url.host.endswith(".localhost") else request.url
+            moved = httpx.Request(request.method, target, headers=request.headers, stream=request.stream)
             return await super().handle_async_request(moved)
 
     with running_simulator(SETTINGS, clock=clock) as url:
-        door = create_upstream_client(
+        opening = create_upstream_client(
             _config(url, tenant_id),
             redis_client,
             login_request=access_key_login,
             discover=discover_cxone,
-            transport=Resolving(),
+            transport=LoopbackTransport(),
         )
-        async with door as client, httpx.AsyncClient(base_url=url) as admin:
+        async with opening as client, httpx.AsyncClient(base_url=url) as admin:
             yield Tenant(client, admin, sent)
 
 
 @pytest.mark.parametrize("tenant_id", [TENANT_ID, None], ids=["by setting", "by the token's claim"])
-async def test_an_extract_comes_from_the_api_that_the_issuer_names(
+async def test_extract_comes_from_the_issuers_api_address(
     shared_redis: redis.asyncio.Redis, tenant_id: str | None
 ) -> None:
     async with _tenant(shared_redis, tenant_id) as tenant:
-        rows = await asked(CxoneAdapter(tenant.client), extract())
+        rows = await fetch_rows(CxoneAdapter(tenant.client), extract())
     assert rows.num_rows > 300
     calls = tenant.calls()
-    # A login of its own says whose the key is, where nobody else does.
+    # Without the setting, discovery logs in once to learn the tenant of the key.
     assert calls.pop(("127.0.0.1", KEY)) == (1 if tenant_id else 2)
     assert calls.pop(("127.0.0.1", CONFIGURATION)) == 1
     assert {host for host, path in calls if path.startswith("/data-extraction/")} == {"api-na1.localhost"}
@@ -103,44 +103,44 @@ async def test_an_extract_comes_from_the_api_that_the_issuer_names(
     }
 
 
-async def test_many_first_requests_find_the_address_out_once(shared_redis: redis.asyncio.Redis) -> None:
+async def test_concurrent_first_requests_discover_once(shared_redis: redis.asyncio.Redis) -> None:
     async with _tenant(shared_redis) as tenant:
         await asyncio.gather(*(CxoneAdapter(tenant.client).probe(Lane.interactive) for _ in range(4)))
     assert tenant.calls()["127.0.0.1", CONFIGURATION] == 1
     assert tenant.calls()["api-na1.localhost", JOBS] == 4
 
 
-async def test_many_first_requests_are_told_of_one_failure_and_do_not_each_ask_a_dead_issuer(
+async def test_concurrent_first_requests_share_one_failed_discovery(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
-    asked_for: list[httpx.Request] = []
-    begun, going_on = asyncio.Event(), asyncio.Event()
+    sent: list[httpx.Request] = []
+    started, may_continue = asyncio.Event(), asyncio.Event()
 
-    async def away(request: httpx.Request) -> httpx.Response:
-        asked_for.append(request)
-        begun.set()
-        await going_on.wait()
+    async def unreachable(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        started.set()
+        await may_continue.wait()
         raise httpx.ConnectError("refused", request=request)
 
-    door = create_upstream_client(
+    opening = create_upstream_client(
         _config(ISSUER),
         shared_redis,
         login_request=access_key_login,
         discover=discover_cxone,
-        transport=httpx.MockTransport(away),
+        transport=httpx.MockTransport(unreachable),
     )
-    async with door as client:
+    async with opening as client:
         first = asyncio.create_task(CxoneAdapter(client).probe(Lane.interactive))
         others = [asyncio.create_task(CxoneAdapter(client).probe(Lane.interactive)) for _ in range(20)]
-        await begun.wait()
+        await started.wait()
         first.cancel()
-        going_on.set()
-        told = await asyncio.gather(*others, return_exceptions=True)
-    assert {type(each) for each in told} == {UpstreamUnreachable}
-    assert len(asked_for) == 2, "the attempts of one discovery, which went on without the caller that began it"
+        may_continue.set()
+        outcomes = await asyncio.gather(*others, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {UpstreamUnreachable}
+    assert len(sent) == 2, "one discovery made two attempts and continued without the caller that started it"
 
 
-async def test_an_address_that_was_not_found_out_is_asked_for_again_by_the_next_request(
+async def test_failed_discovery_is_retried_by_the_next_request(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
     answers = [httpx.Response(404, json={"error": "not yet"}), httpx.Response(200, json=NAMED)]
@@ -153,14 +153,14 @@ async def test_an_address_that_was_not_found_out_is_asked_for_again_by_the_next_
         assert request.url.host == "api-eu1.vendor.example"
         return httpx.Response(200, json={"jobs": []})
 
-    door = create_upstream_client(
+    opening = create_upstream_client(
         _config(ISSUER),
         shared_redis,
         login_request=access_key_login,
         discover=discover_cxone,
         transport=httpx.MockTransport(vendor),
     )
-    async with door as client:
+    async with opening as client:
         with pytest.raises(DiscoveryFailed):
             await CxoneAdapter(client).probe(Lane.interactive)
         assert await CxoneAdapter(client).probe(Lane.interactive) == 0
@@ -171,51 +171,53 @@ ISSUER = "https://issuer.example"
 NAMED = {"area": "eu1", "domain": "vendor.example"}
 
 
-async def _found(answer: Callable[[httpx.Request], httpx.Response], **changes: Any) -> VendorAddresses:
+async def _discover(answer: Callable[[httpx.Request], httpx.Response], **changes: Any) -> VendorAddresses:
     async def send(request: httpx.Request) -> httpx.Response:
         return answer(request)
 
     return await discover_cxone(_config(changes.pop("url", ISSUER), **changes), send)
 
 
-def _says(told: object, status: int = 200) -> Callable[[httpx.Request], httpx.Response]:
-    return lambda _: httpx.Response(status, json=told)
+def _respond(body: object, status: int = 200) -> Callable[[httpx.Request], httpx.Response]:
+    return lambda _: httpx.Response(status, json=body)
 
 
-async def test_nices_own_login_follows_from_the_area_and_another_is_kept() -> None:
+async def test_login_address_follows_from_the_area() -> None:
     nice = "https://cxone.niceincontact.com"
-    told = {"area": "au1", "domain": "niceincontact.com", "more": 1}
-    assert await _found(_says(told), url=nice, login_url=None) == VendorAddresses(
+    configuration = {"area": "au1", "domain": "niceincontact.com", "more": 1}
+    assert await _discover(_respond(configuration), url=nice, login_url=None) == VendorAddresses(
         "https://api-au1.niceincontact.com", "https://au1.nice-incontact.com/authentication/v1/token/access-key"
     )
-    assert await _found(_says(told), url=nice) == VendorAddresses("https://api-au1.niceincontact.com", f"{nice}{KEY}")
+    assert await _discover(_respond(configuration), url=nice) == VendorAddresses(
+        "https://api-au1.niceincontact.com", f"{nice}{KEY}"
+    )
 
 
 @pytest.mark.parametrize(
-    ("told", "status", "problem"),
+    ("body", "status", "problem"),
     [
         ({"error": "unknown tenantId"}, 404, "was refused with 404"),
         ([], 200, "an object was expected"),
         ({"area": "eu1"}, 200, "domain is missing"),
-        ({"area": "eu1/x", "domain": "vendor.example"}, 200, "make no address"),
-        ({"area": "eu1", "domain": "vendor.example/elsewhere?"}, 200, "make no address"),
-        ({"area": "eu1", "domain": "user@vendor.example"}, 200, "make no address"),
-        ({"area": "eu1", "domain": "vendor.example\n"}, 200, "make no address"),
+        ({"area": "eu1/x", "domain": "vendor.example"}, 200, "do not form a valid address"),
+        ({"area": "eu1", "domain": "vendor.example/elsewhere?"}, 200, "do not form a valid address"),
+        ({"area": "eu1", "domain": "user@vendor.example"}, 200, "do not form a valid address"),
+        ({"area": "eu1", "domain": "vendor.example\n"}, 200, "do not form a valid address"),
     ],
 )
-async def test_an_issuer_that_names_no_address_is_one_clear_error(told: object, status: int, problem: str) -> None:
+async def test_invalid_configuration_is_one_clear_error(body: object, status: int, problem: str) -> None:
     with pytest.raises(DiscoveryFailed, match=problem) as failed:
-        await _found(_says(told, status))
+        await _discover(_respond(body, status))
     assert "check issuer and tenant_id, or set base_url" in str(failed.value)
     assert isinstance(failed.value, UpstreamError)
 
 
-async def test_a_token_never_goes_without_tls_to_another_machine_because_an_issuer_says_so() -> None:
-    with pytest.raises(DiscoveryFailed, match=r"api-eu1\.vendor\.example would be spoken to without TLS"):
-        await _found(_says(NAMED), url="http://127.0.0.1:8090")
+async def test_issuer_cannot_downgrade_tls_for_another_machine() -> None:
+    with pytest.raises(DiscoveryFailed, match=r"api-eu1\.vendor\.example would be reached without TLS"):
+        await _discover(_respond(NAMED), url="http://127.0.0.1:8090")
     open_issuer = Issuer(url="http://simulator:8090", tenant_id="t", allow_insecure_http=True)
-    found = await _found(_says(NAMED), url="http://simulator:8090", issuer=open_issuer)
-    assert found.base_url == "http://api-eu1.vendor.example"
+    addresses = await _discover(_respond(NAMED), url="http://simulator:8090", issuer=open_issuer)
+    assert addresses.base_url == "http://api-eu1.vendor.example"
 
 
 def _token(claims: object) -> str:
@@ -223,47 +225,47 @@ def _token(claims: object) -> str:
 
 
 @pytest.mark.parametrize("token", ["opaque", "a.%%%.c", _token([]), _token({}), _token({"tenantId": 5})])
-async def test_a_token_that_does_not_say_whose_it_is_leads_to_the_setting(token: str) -> None:
+async def test_token_without_tenant_asks_for_the_setting(token: str) -> None:
     with pytest.raises(DiscoveryFailed, match="set tenant_id"):
-        await _found(_says({"access_token": token}), tenant_id=None)
+        await _discover(_respond({"access_token": token}), tenant_id=None)
 
 
-async def test_the_tenant_that_the_token_names_is_the_one_that_is_asked_for() -> None:
+async def test_tenant_comes_from_the_tokens_claim() -> None:
     def vendor(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             return httpx.Response(200, json={"access_token": _token({"tenantId": "tenant of the key"})})
         assert request.url.params["tenantId"] == "tenant of the key"
         return httpx.Response(200, json=NAMED)
 
-    assert (await _found(vendor, tenant_id=None)).base_url == "https://api-eu1.vendor.example"
+    assert (await _discover(vendor, tenant_id=None)).base_url == "https://api-eu1.vendor.example"
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (_says({"error": "invalid_client"}, 401), LoginRefused),
-        (_says({"message": "down"}, 503), UpstreamFaulted),
+        (_respond({"error": "invalid_client"}, 401), LoginRefused),
+        (_respond({"message": "down"}, 503), UpstreamFaulted),
     ],
 )
-async def test_a_login_that_fails_says_so(
+async def test_failed_login_raises(
     answer: Callable[[httpx.Request], httpx.Response], error: type[UpstreamError]
 ) -> None:
     with pytest.raises(error):
-        await _found(answer, tenant_id=None)
+        await _discover(answer, tenant_id=None)
 
 
-async def test_an_issuer_that_fails_or_is_away_is_asked_a_few_times_and_told_of() -> None:
-    asked_for: list[httpx.Request] = []
+async def test_unreachable_issuer_is_retried_then_reported() -> None:
+    sent: list[httpx.Request] = []
 
-    def away(request: httpx.Request) -> httpx.Response:
-        asked_for.append(request)
+    def unreachable(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
         raise httpx.ConnectError("refused", request=request)
 
     with pytest.raises(UpstreamUnreachable, match=r"issuer\.example after 2 attempts: discovery: refused"):
-        await _found(away)
-    assert len(asked_for) == 2
+        await _discover(unreachable)
+    assert len(sent) == 2
     with pytest.raises(UpstreamFaulted, match="503 after 2 attempts: down"):
-        await _found(_says({"message": "down"}, 503))
+        await _discover(_respond({"message": "down"}, 503))
 
 
 def _settings(**account: Any) -> Settings:
@@ -271,11 +273,11 @@ def _settings(**account: Any) -> Settings:
     return Settings(cxone=VendorAccount.model_validate({"clients": (key,)} | account))
 
 
-def test_an_address_that_is_given_is_used_and_nothing_is_found_out() -> None:
-    named = connect_vendor(
+def test_configured_address_skips_discovery() -> None:
+    configured = connect_vendor(
         _settings(base_url="https://api-na1.niceincontact.com", issuer=ISSUER, login_url=f"{ISSUER}{KEY}"), "cxone"
     ).config
-    assert (named.issuer, named.base_url) == (None, "https://api-na1.niceincontact.com/")
-    found_out = connect_vendor(_settings(issuer=f"{ISSUER}/path", login_url=f"{ISSUER}{KEY}"), "cxone").config
-    assert found_out.issuer == Issuer(url=f"{ISSUER}/path")
-    assert found_out.base_url == f"{ISSUER}/"
+    assert (configured.issuer, configured.base_url) == (None, "https://api-na1.niceincontact.com/")
+    discovered = connect_vendor(_settings(issuer=f"{ISSUER}/path", login_url=f"{ISSUER}{KEY}"), "cxone").config
+    assert discovered.issuer == Issuer(url=f"{ISSUER}/path")
+    assert discovered.base_url == f"{ISSUER}/"

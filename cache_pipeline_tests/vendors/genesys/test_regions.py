@@ -1,4 +1,4 @@
-"""An account names a region of the vendor, or any other host; what does not fit is said with its variable."""
+"""Tests of vendor regions and account settings; each error names its environment variable."""
 
 import json
 import re
@@ -15,18 +15,18 @@ from cache_pipeline.vendors.genesys.regions import REGIONS, region_address
 CLIENTS = [{"client_id": "alpha", "client_secret": "hidden"}]
 
 
-def test_each_of_the_vendors_regions_has_a_host_of_its_own() -> None:
+def test_each_region_has_its_own_host() -> None:
     assert len(REGIONS) == len(set(REGIONS.values())) == 18
     assert region_address("eu_central_1") == "https://api.mypurecloud.de"
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_the_login_is_beside_the_api(region: str) -> None:
+def test_login_host_is_in_the_same_region(region: str) -> None:
     account = VendorAccount.model_validate({"region": region, "clients": CLIENTS})
     assert account.login_address(region_address(region)) == f"https://login.{REGIONS[region]}/oauth/token"
 
 
-def test_the_regions_are_those_of_the_vendors_own_sdk() -> None:
+def test_regions_match_the_vendors_sdk() -> None:
     hosts = Path(sysconfig.get_paths()["purelib"]) / "PureCloudPlatformClientV2" / "purecloud_region_hosts.py"
     assert set(re.findall(r"https://api\.([a-z0-9.-]+)", hosts.read_text())) == set(REGIONS.values())
 
@@ -46,7 +46,7 @@ def test_the_regions_are_those_of_the_vendors_own_sdk() -> None:
         ("cxone", {"issuer": "https://cxone.niceincontact.com", "region": "na1"}, "give either base_url or"),
     ],
 )
-def test_an_account_that_does_not_fit_is_one_clear_error(
+def test_inconsistent_account_raises_one_clear_error(
     monkeypatch: pytest.MonkeyPatch, platform: str, account: dict[str, str], words: str
 ) -> None:
     monkeypatch.setenv(f"CACHE_PIPELINE_{platform.upper()}", json.dumps({**account, "clients": CLIENTS}))
@@ -55,7 +55,7 @@ def test_an_account_that_does_not_fit_is_one_clear_error(
     assert "hidden" not in str(refused.value)
 
 
-def test_a_tenant_has_one_access_key_for_its_calls_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tenant_with_two_access_keys_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [{"client_id": name, "client_secret": "hidden"} for name in ("one", "two")]
     account = {"issuer": "https://cxone.niceincontact.com", "tenant_id": "t", "clients": keys}
     monkeypatch.setenv("CACHE_PIPELINE_CXONE", json.dumps(account))
@@ -63,11 +63,11 @@ def test_a_tenant_has_one_access_key_for_its_calls_are_counted_together(monkeypa
         read_settings()
 
 
-async def test_an_unknown_region_is_named_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unknown_region_error_lists_the_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("CACHE_PIPELINE_GENESYS", json.dumps({"region": "atlantis", "clients": CLIENTS}))
     with pytest.raises(
-        SettingsError, match="CACHE_PIPELINE_GENESYS__REGION: region 'atlantis' is not known: use us_east_1"
+        SettingsError, match="CACHE_PIPELINE_GENESYS__REGION: unknown region 'atlantis'; expected one of us_east_1"
     ):
         async with open_quotas(read_settings()):
             pass

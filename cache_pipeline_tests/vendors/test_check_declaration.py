@@ -1,4 +1,4 @@
-"""What a platform says of a declaration before anything is sent: its mistakes, and the columns it will have."""
+"""Tests of what an adapter derives from a declaration before anything is sent: its mistakes and its columns."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.vendors.workbench import genesys_report, reportdata_report
 
 
-def _both(queue: str, *media: str) -> dict[str, Any]:
+def _queue_and_media(queue: str, *media: str) -> dict[str, Any]:
     return {
         "predicates": [
             {"dimension": "queueId", "values": [queue]},
@@ -25,7 +25,7 @@ def _filters(operator: str) -> dict[str, Any]:
     return {"predicates": [{"dimension": "queueId", "operator": operator, "values": ["a"]}]}
 
 
-def test_declarations_without_a_mistake_pass() -> None:
+def test_correct_declarations_pass() -> None:
     assert list(ReportDataAdapter.check_declaration(reportdata_report(filters=_filters("notIn")))) == []
     assert list(GenesysAdapter.check_declaration(genesys_report(filters=_filters("in"), delivery="sync"))) == []
 
@@ -33,13 +33,11 @@ def test_declarations_without_a_mistake_pass() -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "problem"),
     [
-        ({"granularity": "PT2H"}, "granularity", "PT2H has no timeGrouping: use PT15M, PT30M, PT1H, P1D, P1W, P1M"),
-        ({"delivery": "sync"}, "delivery", "by job only: leave it out, or write async"),
+        ({"granularity": "PT2H"}, "granularity", "PT2H has no timeGrouping; use PT15M, PT30M, PT1H, P1D, P1W, P1M"),
+        ({"delivery": "sync"}, "delivery", "by job only; remove the field or set async"),
     ],
 )
-def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
-    changes: dict[str, Any], field: str, problem: str
-) -> None:
+def test_reportdata_mistake_names_field_and_remedy(changes: dict[str, Any], field: str, problem: str) -> None:
     ((found, text),) = ReportDataAdapter.check_declaration(reportdata_report(**changes))
     assert found == field
     assert problem in text
@@ -48,13 +46,17 @@ def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
 @pytest.mark.parametrize(
     ("changes", "field", "problem"),
     [
-        ({"query_type": "letters"}, "query_type", "'letters' is not an aggregates family: use conversations, users"),
+        (
+            {"query_type": "letters"},
+            "query_type",
+            "unknown aggregates family 'letters'; expected one of conversations, users",
+        ),
         (
             {"query_type": "users", "metrics": ["tTalk"], "group_by": []},
             "metrics",
-            "of users there are tSystemPresence",
+            "unknown metrics of users tTalk; expected tSystemPresence",
         ),
-        ({"query_type": "users", "metrics": ["tSystemPresence"]}, "group_by", "grouped by userId alone"),
+        ({"query_type": "users", "metrics": ["tSystemPresence"]}, "group_by", "users can only be grouped by userId"),
         (
             {"rows": "segments", "group_by": [], "metrics": ["tTalk"], "tiers": ["history"]},
             "metrics",
@@ -63,24 +65,24 @@ def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
         (
             {"rows": "presence", "group_by": [], "metrics": ["tSystemPresence"], "tiers": ["history"]},
             "query_type",
-            "asked of users",
+            "rows of presence belong to users",
         ),
         (
             {"rows": "conversations", "group_by": [], "delivery": "sync", "tiers": ["history"]},
             "delivery",
             "extracted by job",
         ),
-        ({"filters": _filters("notIn")}, "filters", "no notIn: list the values to keep with operator in"),
-        ({"metrics": ["nOffered", "xOffered", "handleTime"]}, "metrics", "xOffered: Genesys metrics start with n"),
+        ({"filters": _filters("notIn")}, "filters", "no operator notIn; list the values to include with operator in"),
+        ({"metrics": ["nOffered", "xOffered", "handleTime"]}, "metrics", "xOffered; Genesys metrics start with n"),
         (
             {"metrics": ["nOffered", "oInteracting", "oWaiting"]},
             "metrics",
-            "oInteracting, oWaiting: aggregates of conversations have oAudioMessageCount, ",
+            "oInteracting, oWaiting; aggregates of conversations have oAudioMessageCount, ",
         ),
         (
             {"metrics": ["oWaiting"]},
             "metrics",
-            "declare counts (n) and durations (t) of what happened, such as nOffered",
+            "declare counts (n) and durations (t) of past events, such as nOffered",
         ),
         (
             {"metrics": ["oServiceTarget"], "volume_metric": "oServiceTarget"},
@@ -90,7 +92,7 @@ def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
         (
             {"query_type": "users", "group_by": [], "metrics": ["tSystemPresence"], "volume_metric": "tSystemPresence"},
             "volume_metric",
-            "name a count (n), or a duration (t)",
+            "use a count (n), or a duration (t)",
         ),
         (
             {"query_type": "users", "group_by": [], "metrics": ["oOnQueueUsers"]},
@@ -100,22 +102,22 @@ def test_reportdata_names_what_it_cannot_do_and_how_to_mend_it(
         (
             {"query_type": "flows", "group_by": [], "metrics": ["nFlow", "oServiceLevel"]},
             "metrics",
-            "oServiceLevel: aggregates of flows have oFlowMilestone;",
+            "oServiceLevel; aggregates of flows have oFlowMilestone.",
         ),
         (
             {"query_type": "actions", "group_by": [], "metrics": ["oAnything"]},
             "metrics",
-            "oAnything: aggregates of actions have no observations;",
+            "oAnything; aggregates of actions have no observations.",
         ),
     ],
 )
-def test_genesys_names_what_it_cannot_do_and_how_to_mend_it(changes: dict[str, Any], field: str, problem: str) -> None:
+def test_genesys_mistake_names_field_and_remedy(changes: dict[str, Any], field: str, problem: str) -> None:
     ((found, text),) = GenesysAdapter.check_declaration(genesys_report(**changes))
     assert found == field
     assert problem in text
 
 
-def test_every_mistake_is_named_at_once() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     fields = [
         field
         for field, _ in ReportDataAdapter.check_declaration(reportdata_report(granularity="PT2H", delivery="sync"))
@@ -123,13 +125,13 @@ def test_every_mistake_is_named_at_once() -> None:
     assert fields == ["granularity", "delivery"]
 
 
-def test_a_platform_that_is_not_known_is_named_with_those_that_are() -> None:
+def test_unknown_platform_error_lists_the_platforms() -> None:
     ((field, problem),) = review_declaration(reportdata_report(platform="cxtwo"))
     assert field == "platform"
     assert problem == "'cxtwo' is not known: use genesys, reportdata, cxone"
 
 
-def test_reportdata_columns_are_text_dimensions_and_whole_numbers() -> None:
+def test_reportdata_columns_are_dimensions_and_integers() -> None:
     assert ReportDataAdapter.columns(reportdata_report(metrics=["waitMs", "answeredWithinTarget"])) == (
         Column("media_type", ColumnKind.dimension, nullable=True, source="mediaType"),
         Column("queue_id", ColumnKind.dimension, nullable=True, source="queueId"),
@@ -138,7 +140,7 @@ def test_reportdata_columns_are_text_dimensions_and_whole_numbers() -> None:
     )
 
 
-def test_genesys_columns_are_the_statistics_that_each_kind_of_metric_has() -> None:
+def test_genesys_columns_are_the_statistics_of_each_metric() -> None:
     columns = GenesysAdapter.columns(
         genesys_report(group_by=["queueId"], metrics=["nOffered", "tHandle", "oServiceLevel"])
     )
@@ -158,30 +160,30 @@ def test_genesys_columns_are_the_statistics_that_each_kind_of_metric_has() -> No
     }
 
 
-def test_column_names_do_not_depend_on_the_order_of_the_declaration() -> None:
+def test_declaration_order_does_not_change_columns() -> None:
     one = genesys_report(metrics=["tHandle", "nOffered"], group_by=["queueId", "mediaType"])
     other = genesys_report(metrics=["nOffered", "tHandle"], group_by=["mediaType", "queueId"])
     assert GenesysAdapter.columns(one) == GenesysAdapter.columns(other)
 
 
 @pytest.mark.parametrize(
-    ("filters", "told"),
+    ("filters", "message"),
     [
         ({"predicates": [{"dimension": "queueId", "operator": "exists"}]}, ""),
         ({"predicates": [{"dimension": "queueId", "values": ["a", None]}]}, ""),
-        ({"type": "or", "clauses": [_both("a", "voice"), _both("b", "chat")]}, ""),
-        ({"type": "or", "clauses": [_both("a", "voice", "chat"), _both("b", "chat")]}, "three"),
+        ({"type": "or", "clauses": [_queue_and_media("a", "voice"), _queue_and_media("b", "chat")]}, ""),
+        ({"type": "or", "clauses": [_queue_and_media("a", "voice", "chat"), _queue_and_media("b", "chat")]}, "three"),
     ],
 )
-def test_genesys_takes_nested_filters_that_fit_its_two_levels(filters: dict[str, Any], told: str) -> None:
+def test_genesys_accepts_filters_of_two_levels(filters: dict[str, Any], message: str) -> None:
     problems = list(GenesysAdapter.check_declaration(genesys_report(filters=filters, delivery="sync")))
-    assert [field for field, _ in problems] == (["filters"] if told else [])
-    assert all(told in problem for _, problem in problems)
+    assert [field for field, _ in problems] == (["filters"] if message else [])
+    assert all(message in problem for _, problem in problems)
 
 
-def test_reportdata_takes_one_level_of_values() -> None:
+def test_reportdata_accepts_one_level_of_values() -> None:
     for filters in (
-        {"type": "or", "clauses": [_both("a", "voice"), _both("b", "chat")]},
+        {"type": "or", "clauses": [_queue_and_media("a", "voice"), _queue_and_media("b", "chat")]},
         {"predicates": [{"dimension": "queueId", "operator": "exists"}]},
     ):
         assert [field for field, _ in ReportDataAdapter.check_declaration(reportdata_report(filters=filters))] == [
@@ -196,9 +198,7 @@ def test_reportdata_takes_one_level_of_values() -> None:
         ("oMediaCount", [(name, True, Fold.none) for name in ("count", "sum", "min", "max")]),
     ],
 )
-def test_an_observation_has_the_statistics_of_its_kind_and_adds_up_only_where_that_is_known(
-    metric: str, statistics: list[tuple[str, bool, Fold]]
-) -> None:
+def test_observation_adds_up_only_if_documented(metric: str, statistics: list[tuple[str, bool, Fold]]) -> None:
     columns = GenesysAdapter.columns(genesys_report(group_by=[], metrics=[metric]))
     stem = {"oServiceLevel": "o_service_level", "oMediaCount": "o_media_count"}[metric]
     assert [(column.name, column.nullable, column.fold) for column in columns] == [
@@ -206,7 +206,7 @@ def test_an_observation_has_the_statistics_of_its_kind_and_adds_up_only_where_th
     ]
 
 
-def test_the_target_of_a_service_is_a_share_that_was_set_and_never_a_sum() -> None:
+def test_service_target_never_adds_up() -> None:
     (column,) = GenesysAdapter.columns(genesys_report(group_by=[], metrics=["oServiceTarget"]))
     assert (column.name, column.kind, column.nullable, column.fold) == (
         *("o_service_target", ColumnKind.number, True, Fold.none),
@@ -214,7 +214,7 @@ def test_the_target_of_a_service_is_a_share_that_was_set_and_never_a_sum() -> No
 
 
 @pytest.mark.parametrize(("family", "metrics"), OBSERVATIONS.items())
-def test_every_observation_that_the_vendor_has_can_be_declared(family: str, metrics: tuple[str, ...]) -> None:
+def test_every_known_observation_can_be_declared(family: str, metrics: tuple[str, ...]) -> None:
     report = genesys_report(query_type=family, group_by=[], metrics=list(metrics))
     assert list(GenesysAdapter.check_declaration(report)) == []
     assert {column.source for column in GenesysAdapter.columns(report)} == set(metrics)
@@ -222,6 +222,6 @@ def test_every_observation_that_the_vendor_has_can_be_declared(family: str, metr
 
 
 @pytest.mark.parametrize("metric", ["nConversations", "nDistinctSuggestions", "nCopilotUsers"])
-def test_counts_of_distinct_ones_do_not_add_up(metric: str) -> None:
+def test_distinct_counts_do_not_add_up(metric: str) -> None:
     (column,) = GenesysAdapter.columns(genesys_report(group_by=[], metrics=[metric]))
     assert column.fold is Fold.none
