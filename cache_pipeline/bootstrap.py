@@ -20,7 +20,7 @@ from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, find_invalid_names
 from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
 from cache_pipeline.service.planner import QuotaHeadroom
-from cache_pipeline.service.report_service import News, ReportService
+from cache_pipeline.service.report_service import ProgressEvent, ReportService
 from cache_pipeline.settings import Settings, VendorAccount
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Coalescer
@@ -166,7 +166,7 @@ class VendorConnection:
     discover: DiscoverAddresses | None
     platform: AdapterType
 
-    def door(self, redis: Redis, retries: RetryPolicy | None = None) -> httpx.AsyncClient:
+    def open_client(self, redis: Redis, retries: RetryPolicy | None = None) -> httpx.AsyncClient:
         """A client of the vendor, to be closed by whoever uses it; by default as patient as ever."""
         config = self.config if retries is None else self.config.model_copy(update={"retries": retries})
         return create_upstream_client(config, redis, login_request=self.login_request, discover=self.discover)
@@ -213,13 +213,13 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, on_keep: OnStored = ignore_stored, declared: Sequence[Report] = ()
+    settings: Settings, on_stored: OnStored = ignore_stored, declared: Sequence[Report] = ()
 ) -> AsyncGenerator[ReportService]:
     """The engine, connected; everything it opened is closed at the end.
 
     Args:
         settings: where everything is.
-        on_keep: hears of what is written to history.
+        on_stored: hears of what is written to history.
         declared: reports whose rows may be rolled up to answer what another one lacks.
 
     Raises:
@@ -237,13 +237,13 @@ async def open_service(
         )
         redis = await stack.enter_async_context(Redis.from_pool(pool))
         platforms: dict[str, VendorAdapter] = {}
-        pacings: dict[str, JobPoller] = {}
+        job_pollers: dict[str, JobPoller] = {}
         for name, account in settings.accounts().items():
             if account.is_open:
                 _log.warning("%s: plain_http is set, so client secrets and access tokens go unencrypted", name)
-            client = await stack.enter_async_context(connect_vendor(settings, name).door(redis))
+            client = await stack.enter_async_context(connect_vendor(settings, name).open_client(redis))
             platforms[name] = ADAPTERS[name](client)
-            pacings[name] = JobPoller(
+            job_pollers[name] = JobPoller(
                 PollPolicy(account.poll_policy),
                 DurationStore(redis, name),
                 GuideSchedule(),
@@ -254,14 +254,14 @@ async def open_service(
             history=stack.enter_context(open_history(settings.required_postgres_url())),
             hot=HotTier(redis),
             ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
-            flights=await stack.enter_async_context(SingleFlight(redis)),
-            sharing=await stack.enter_async_context(Coalescer[Answer | None, News]()),
+            single_flight=await stack.enter_async_context(SingleFlight(redis)),
+            coalescer=await stack.enter_async_context(Coalescer[Answer | None, ProgressEvent]()),
             redis=redis,
             clock=utc_now,
             tenant=settings.tenant,
-            on_keep=on_keep,
+            on_stored=on_stored,
             declared=declared,
-            pacings=pacings,
+            job_pollers=job_pollers,
             retention={
                 name: timedelta(days=account.retention_days)
                 for name, account in settings.accounts().items()

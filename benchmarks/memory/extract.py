@@ -118,7 +118,7 @@ async def ours(setup: Setup, service: ReportService) -> None:
     if staged is None:
         raise BenchmarkError("nothing was staged")
     await asyncio.to_thread(check_rows, staged.rows, report, DAY)
-    await service.keep(report, [staged])
+    await service.store(report, [staged])
     if Tier.edge in report.tiers:
         await asyncio.to_thread(_published, setup, staged.rows)
 

@@ -14,7 +14,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.planner import Holdings, make_plan
+from cache_pipeline.service.planner import StoredSeries, make_plan
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import History, Replacement
 
@@ -71,7 +71,7 @@ def measured(history: History, of: Report, number: int) -> dict[str, float]:
     return {
         READ: _seconds(lambda: history.coverage(series, span)),
         READ_DAY: _seconds(lambda: history.coverage(series, last_day)),
-        PLAN: _seconds(lambda: make_plan(CanonicalQuery(series, span), Holdings(of, COLUMNS, coverage), (), now)),
+        PLAN: _seconds(lambda: make_plan(CanonicalQuery(series, span), StoredSeries(of, COLUMNS, coverage), (), now)),
         EXTEND: _seconds(lambda: _hold(history, series, one), once=True),
         STALE: _seconds(lambda: find_stale_ranges(coverage, recent, now, _HOUR, at_most=3)),
         # Dagster keeps what it has counted out once.

@@ -52,7 +52,7 @@ async def ours(setup: Setup) -> AsyncGenerator[Ask]:
     async with open_service(_settings(setup)) as service:
         # As often as the peers ask, so that the length of a wait between two polls decides nothing.
         every = JobPoller(PollPolicy.guide, guide=GuideSchedule(FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS))
-        service = replace(service, pacings={"reportdata": every})
+        service = replace(service, job_pollers={"reportdata": every})
 
         async def ask(interval: str) -> bytes:
             return (await service.answer(_REPORT, interval)).body

@@ -14,11 +14,11 @@ from typing import Protocol
 
 from benchmarks.keys.guide import guide_key
 from benchmarks.trace.trace import MEDIA, QUEUES, Request, Window
-from cache_pipeline.fetch.partition_fetch import clipped_to_now
+from cache_pipeline.fetch.partition_fetch import clip_to_now
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.planner import Holdings, make_plan
+from cache_pipeline.service.planner import StoredSeries, make_plan
 from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl, report_freshness
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
@@ -98,11 +98,11 @@ class Ours:
         key, now = wanted.cache_key(_TENANT, "5s"), request.at
         if self._hot.get(key, now) > now:
             return
-        begun = clipped_to_now(wanted.interval, wanted.declared, now)
+        begun = clip_to_now(wanted.interval, wanted.declared, now)
         if begun is None:
             raise RuntimeError(f"{wanted.interval} has not begun")
         query = replace(wanted.canonical_query(_TENANT), elapsed=begun)
-        found = make_plan(query, Holdings(REPORT, ReportDataAdapter.columns(REPORT), self._coverage), (), now)
+        found = make_plan(query, StoredSeries(REPORT, ReportDataAdapter.columns(REPORT), self._coverage), (), now)
         for chunk in found.chunks:
             self._ask(chunk, now)
         held = self._coverage.of(query.available_interval)

@@ -70,7 +70,7 @@ class HotReads:
         if held is None:
             return 0
         if held.due:
-            gateway.service_of(caller.tenant).held_answers.renew(question.query)
+            gateway.service_of(caller.tenant).cached_answers.refresh_in_background(question.query)
         try:
             rate = gateway.limits.take(caller).headers()
         except Problem as problem:

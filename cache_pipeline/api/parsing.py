@@ -166,7 +166,7 @@ def parse_payload(
 def _begun(service: ReportService, wanted: QueryRequest, most_buckets: int) -> ParsedQuery:
     _check_length(wanted.interval, wanted.requested, most_buckets)
     _check_start(wanted.interval, wanted.declared)
-    return ParsedQuery(wanted, service.begun(wanted))
+    return ParsedQuery(wanted, service.clip_to_now(wanted))
 
 
 def _check_start(interval: Interval, report: Report) -> None:

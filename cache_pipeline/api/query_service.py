@@ -126,10 +126,10 @@ class QueryService:
     async def kept(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | None:
         """The answer from what is kept, where that holds it fresh enough."""
         service = self.service_of(caller.tenant)
-        answer = await service.held_answers.hot_one(asked.query)
+        answer = await service.cached_answers.from_hot(asked.query)
         if answer is not None:
             return ServedAnswer(answer, CacheStatusSource.hot)
-        answer = await service.held_answers.ready(asked.query)
+        answer = await service.cached_answers.lookup(asked.query)
         return ServedAnswer(answer, CacheStatusSource.history) if answer else None
 
     async def serve(
@@ -153,7 +153,7 @@ class QueryService:
         return served or await self._shared_miss(asked, caller)
 
     async def _refreshed(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
-        settled = await self.service_of(caller.tenant).held_answers.settled(asked.query)
+        settled = await self.service_of(caller.tenant).cached_answers.final_only(asked.query)
         if settled is not None:
             return ServedAnswer(settled, CacheStatusSource.history)
         return await self.accept(replace(asked, refresh=True), caller)
@@ -174,7 +174,7 @@ class QueryService:
             raise failed(ended.problem)
         if ended is not None:
             # Whatever its age: it was fetched for whoever asks now.
-            answer = await self.service_of(caller.tenant).held_answers.ready(asked.query, stale=_EVER)
+            answer = await self.service_of(caller.tenant).cached_answers.lookup(asked.query, stale=_EVER)
             if answer is not None:
                 return ServedAnswer(answer, CacheStatusSource.history)
         stale = await self._stale(asked, caller)
@@ -186,7 +186,7 @@ class QueryService:
         allowed = asked.report.stale_while_revalidate
         if allowed is None:
             return None
-        return await self.service_of(caller.tenant).held_answers.ready(asked.query, stale=allowed)
+        return await self.service_of(caller.tenant).cached_answers.lookup(asked.query, stale=allowed)
 
     async def accept(self, asked: ParsedQuery, caller: Principal, lane: Lane | None = None) -> AcceptedJob:
         """Put the one job of this meaning on the queue, or join it."""
@@ -214,7 +214,7 @@ class QueryService:
         policy, quota = self.quotas.get(asked.report.platform, (None, None))
         room = QuotaHeadroom.of(policy, await quota.snapshot(), caller.lane) if policy and quota else None
         plan = await self.service_of(caller.tenant).plan(asked.query, room)
-        return plan.seconds if plan.cost is not None and plan.cost.learned else plan.wait_seconds or None
+        return plan.seconds if plan.cost is not None and plan.cost.is_measured else plan.wait_seconds or None
 
     async def accepted(self, job: ApiJob, *, joined: bool = False, expected: float | None = None) -> AcceptedJob:
         """A job with its place in the queue and an estimate of when it is done.

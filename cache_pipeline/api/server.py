@@ -95,7 +95,7 @@ async def work(
     settings: Settings,
     stop: asyncio.Event,
     announce: Callable[[str], None],
-    on_keep: OnStored = ignore_stored,
+    on_stored: OnStored = ignore_stored,
 ) -> None:
     """Take jobs until told to stop.
 
@@ -103,7 +103,7 @@ async def work(
         settings: of the deployment.
         stop: ends it, after what was begun.
         announce: told the worker's name when it begins.
-        on_keep: hears of what is written to history.
+        on_stored: hears of what is written to history.
 
     Raises:
         SettingsError: a URL is missing or of an unknown broker.
@@ -111,7 +111,7 @@ async def work(
     reports = load_reports(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(open_service(settings, on_keep, tuple(reports.values())))
+        service = await stack.enter_async_context(open_service(settings, on_stored, tuple(reports.values())))
         url = settings.required_postgres_url()
         pool = await stack.enter_async_context(connection_pool(url, _WORKER_CONNECTIONS, _WORKER_PATIENCE_SECONDS))
         leases = await stack.enter_async_context(connection_pool(url, 1))

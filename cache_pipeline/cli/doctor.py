@@ -14,12 +14,12 @@ from rich.table import Table
 
 from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.bootstrap import utc_now
-from cache_pipeline.doctor.examination import Check, run_checks
-from cache_pipeline.doctor.finding import Finding, Health
+from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
+from cache_pipeline.doctor.runner import Check, run_checks
 from cache_pipeline.errors import QueueUnavailable, SettingsError
 from cache_pipeline.settings import Settings, read_settings
 
-_MARKS = {Health.ok: "[green]✓[/]", Health.warning: "[yellow]![/]", Health.failed: "[red]✗[/]"}
+_MARKS = {CheckStatus.ok: "[green]✓[/]", CheckStatus.warning: "[yellow]![/]", CheckStatus.failed: "[red]✗[/]"}
 
 
 @click.command()
@@ -29,33 +29,33 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
     settings, console = read_settings(), Console(stderr=True)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
         progress.add_task("Looking at everything the settings name")
-        queue = Check("job queue", "check CACHE_PIPELINE_JOBS__QUEUE_URL", lambda: _look_at_queue(settings))
-        findings = asyncio.run(run_checks(settings, utc_now, [queue]))
+        queue = Check("job queue", "check CACHE_PIPELINE_JOBS__QUEUE_URL", lambda: _check_queue(settings))
+        results = asyncio.run(run_checks(settings, utc_now, [queue]))
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+        click.echo(json.dumps([asdict(result) for result in results], indent=1))
     else:
-        Console().print(_table(findings))
-    if any(finding.health is Health.failed for finding in findings):
+        Console().print(_table(results))
+    if any(result.status is CheckStatus.failed for result in results):
         sys.exit(1)
 
 
-async def _look_at_queue(settings: Settings) -> list[Finding]:
+async def _check_queue(settings: Settings) -> list[CheckResult]:
     """Whether the broker between the HTTP API and its workers answers."""
     try:
         async with open_queue(settings) as queue:
             await queue.health()
     except (QueueUnavailable, SettingsError) as error:
-        told, _, mend = str(error).rpartition(": ")
-        return [Finding("job queue", Health.failed, told, mend)]
+        detail, _, remedy = str(error).rpartition(": ")
+        return [CheckResult("job queue", CheckStatus.failed, detail, remedy)]
     url = settings.jobs.queue_url
     scheme = urlsplit(url.get_secret_value()).scheme if url else "the settings' Redis"
-    return [Finding("job queue", Health.ok, f"answers ({scheme})")]
+    return [CheckResult("job queue", CheckStatus.ok, f"answers ({scheme})")]
 
 
-def _table(findings: Iterable[Finding]) -> Table:
+def _table(results: Iterable[CheckResult]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
-    for finding in findings:
-        table.add_row(_MARKS[finding.health], finding.subject, finding.told)
-        if finding.mend:
-            table.add_row("", "", f"[bold]→ {finding.mend}[/]")
+    for result in results:
+        table.add_row(_MARKS[result.status], result.subject, result.detail)
+        if result.remedy:
+            table.add_row("", "", f"[bold]→ {result.remedy}[/]")
     return table

@@ -57,7 +57,7 @@ def _wanted(declared: dict[str, Report], name: str, interval: str, narrowed: Que
 async def _planned(settings: Settings, declared: Mapping[str, Report], wanted: QueryRequest) -> Plan:
     room = await quota_headroom(settings, wanted.declared, Lane.interactive)
     async with open_service(settings, declared=tuple(declared.values())) as service:
-        return await service.plan(service.begun(wanted), room)
+        return await service.plan(service.clip_to_now(wanted), room)
 
 
 def plan_document(made: Plan) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def plan_document(made: Plan) -> dict[str, Any]:
         "calls": round(made.calls, 1),
         "seconds": round(made.seconds, 1),
         "waitSeconds": round(made.wait_seconds, 1),
-        "learned": bool(cost and cost.learned),
+        "learned": bool(cost and cost.is_measured),
     }
 
 
@@ -106,7 +106,7 @@ def _summary(made: Plan) -> str:
     if not made.chunks or made.cost is None:
         return "Nothing is asked of the vendor."
     queries = "1 upstream query" if len(made.chunks) == 1 else f"{len(made.chunks)} upstream queries"
-    basis = "as the latest ones of this report took" if made.cost.learned else "assumed: none was sent yet"
+    basis = "as the latest ones of this report took" if made.cost.is_measured else "assumed: none was sent yet"
     waiting = f", of which {made.wait_seconds:.0f} s for the quota" if made.wait_seconds else ""
     return f"{queries}, about {made.calls:.0f} requests and {made.seconds:.0f} s{waiting} ({basis})."
 
@@ -123,7 +123,7 @@ def query_command(*, report: str, interval: str, narrowed: QueryOverrides, as_js
 
     async def answered() -> Answer:
         async with open_service(settings, declared=tuple(declared.values())) as service:
-            return await service.answer_query(service.begun(wanted))
+            return await service.answer_query(service.clip_to_now(wanted))
 
     migrate_history(settings, declared)
     document = json.loads(asyncio.run(answered()).body)

@@ -50,9 +50,9 @@ def worker() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        await work(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True), on_keep)
+        await work(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True), on_stored)
 
-    with export_traces(settings, "worker"), record_external_events(settings) as on_keep:
+    with export_traces(settings, "worker"), record_external_events(settings) as on_stored:
         asyncio.run(run())
 
 

@@ -11,7 +11,7 @@ import psycopg
 from redis.asyncio import Redis
 
 from cache_pipeline.bootstrap import report_columns
-from cache_pipeline.doctor.finding import Finding, Health
+from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.storage.postgres.migrate import pending_changes
@@ -22,20 +22,20 @@ _OLDEST_REDIS = (6, 2)
 _TOLERATED_SKEW = timedelta(seconds=5)
 
 
-def clock_finding(subject: str, here: datetime, there: datetime) -> Finding:
+def clock_finding(subject: str, here: datetime, there: datetime) -> CheckResult:
     """Whether a server's clock is this machine's."""
     skew = abs(there - here)
     if skew <= _TOLERATED_SKEW:
-        return Finding(subject, Health.ok, f"within {max(skew.total_seconds(), 0.001):.3f} s of this machine")
-    return Finding(
+        return CheckResult(subject, CheckStatus.ok, f"within {max(skew.total_seconds(), 0.001):.3f} s of this machine")
+    return CheckResult(
         subject,
-        Health.warning,
+        CheckStatus.warning,
         f"{skew.total_seconds():.0f} s {'ahead of' if there > here else 'behind'} this machine",
         "set both machines' clocks by the same time service (NTP)",
     )
 
 
-async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[Finding]:
+async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[CheckResult]:
     """Version, clock and migrations of the history server.
 
     Raises:
@@ -52,30 +52,30 @@ async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callabl
     major = version // 10_000
     if major < _OLDEST_POSTGRES:
         return [
-            Finding(
+            CheckResult(
                 "PostgreSQL",
-                Health.failed,
+                CheckStatus.failed,
                 f"version {major}, which has no multiranges",
                 f"use PostgreSQL {_OLDEST_POSTGRES} or newer",
             )
         ]
     declared = [(report, report_columns(report)) for report in reports.values()]
     return [
-        Finding("PostgreSQL", Health.ok, f"version {major}"),
-        *_encryption("PostgreSQL", host, verified=verified, mend="add sslmode=verify-full to its URL"),
+        CheckResult("PostgreSQL", CheckStatus.ok, f"version {major}"),
+        *_encryption("PostgreSQL", host, verified=verified, remedy="add sslmode=verify-full to its URL"),
         clock_finding("PostgreSQL's clock", here, there),
         _tables(await asyncio.to_thread(pending_changes, url, declared), len(reports)),
     ]
 
 
-def _tables(lacking: Sequence[str], reports: int) -> Finding:
+def _tables(lacking: Sequence[str], reports: int) -> CheckResult:
     if not lacking:
-        return Finding("tables", Health.ok, f"up to date for {reports} reports")
+        return CheckResult("tables", CheckStatus.ok, f"up to date for {reports} reports")
     more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-    return Finding("tables", Health.failed, f"{lacking[0]}{more}", "run `cache-pipeline migrate`")
+    return CheckResult("tables", CheckStatus.failed, f"{lacking[0]}{more}", "run `cache-pipeline migrate`")
 
 
-async def check_redis(url: str, clock: Callable[[], datetime]) -> list[Finding]:
+async def check_redis(url: str, clock: Callable[[], datetime]) -> list[CheckResult]:
     """Version, clock and eviction policy of the server that holds quota, locks and the hot tier.
 
     Raises:
@@ -94,30 +94,34 @@ async def check_redis(url: str, clock: Callable[[], datetime]) -> list[Finding]:
     compatible = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
     if compatible < _OLDEST_REDIS:
         return [
-            Finding("Redis", Health.failed, f"{name} {version} is too old", "use Redis 6.2 or newer, or Valkey"),
+            CheckResult(
+                "Redis", CheckStatus.failed, f"{name} {version} is too old", "use Redis 6.2 or newer, or Valkey"
+            ),
         ]
     return [
-        Finding("Redis", Health.ok, f"{name} {version}"),
-        *_encryption("Redis", parts.hostname or "", verified=verified, mend="use a rediss:// URL"),
+        CheckResult("Redis", CheckStatus.ok, f"{name} {version}"),
+        *_encryption("Redis", parts.hostname or "", verified=verified, remedy="use a rediss:// URL"),
         clock_finding("Redis's clock", here, there),
         _eviction(int(memory.get("maxmemory", 0)), str(memory.get("maxmemory_policy", "noeviction"))),
     ]
 
 
-def _encryption(server: str, host: str, *, verified: bool, mend: str) -> list[Finding]:
+def _encryption(server: str, host: str, *, verified: bool, remedy: str) -> list[CheckResult]:
     """A word on a connection to another machine that others may read, or that may be to somebody else."""
     if verified or not host or host.startswith("/") or is_loopback(host):
         return []
-    told = f"the connection to {host} is not by TLS with its certificate verified"
-    return [Finding(f"{server}'s connection", Health.warning, told, mend)]
+    detail = f"the connection to {host} is not by TLS with its certificate verified"
+    return [CheckResult(f"{server}'s connection", CheckStatus.warning, detail, remedy)]
 
 
-def _eviction(limit: int, policy: str) -> Finding:
+def _eviction(limit: int, policy: str) -> CheckResult:
     if limit and policy != "noeviction":
-        return Finding(
+        return CheckResult(
             "Redis's memory",
-            Health.warning,
+            CheckStatus.warning,
             f"limited to {limit // 2**20} MiB with policy {policy}: the record of what was sent may be evicted",
             "set maxmemory-policy noeviction, or give the quota a Redis of its own",
         )
-    return Finding("Redis's memory", Health.ok, f"limited to {limit // 2**20} MiB" if limit else "without a limit")
+    return CheckResult(
+        "Redis's memory", CheckStatus.ok, f"limited to {limit // 2**20} MiB" if limit else "without a limit"
+    )

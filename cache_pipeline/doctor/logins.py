@@ -9,7 +9,7 @@ from dataclasses import asdict
 from urllib.parse import urlsplit
 
 from cache_pipeline.bootstrap import VendorConnection
-from cache_pipeline.doctor.finding import Finding, Health
+from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import DiscoveryFailed, LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts
@@ -18,12 +18,12 @@ from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter
 
-#: Somebody waits: a login that does not answer at once is told of, not repeated.
+#: Somebody waits: a login that does not answer at once is detail of, not repeated.
 _ONCE = RetryPolicy(max_attempts=1)
 _TIMEOUTS = Timeouts(connect=5.0, read=8.0)
 
 
-async def check_logins(link: VendorConnection) -> list[Finding]:
+async def check_logins(link: VendorConnection) -> list[CheckResult]:
     """Where the vendor is, and one login of each client of an account, side by side; no token is kept."""
     timeout = httpx.Timeout(**asdict(_TIMEOUTS)).as_dict()
     async with httpx.AsyncHTTPTransport(verify=True) as wire:
@@ -32,14 +32,14 @@ async def check_logins(link: VendorConnection) -> list[Finding]:
             request.extensions = {**request.extensions, "timeout": timeout}
             return await wire.handle_async_request(request)
 
-        async def look(client: OAuthClient) -> list[Finding]:
+        async def look(client: OAuthClient) -> list[CheckResult]:
             login = Login(client, addresses.login_url, send, _ONCE, build_request=link.login_request)
             subject = f"login of {client.client_id} ({link.config.platform})"
             try:
                 token = await login()
             except UpstreamError as error:
                 return [_failed(subject, link, error)]
-            return [Finding(subject, Health.ok, f"a token that lives {token.lifetime_seconds:,.0f} s")]
+            return [CheckResult(subject, CheckStatus.ok, f"a token that lives {token.lifetime_seconds:,.0f} s")]
 
         config = link.config.model_copy(update={"retries": _ONCE})
         try:
@@ -47,44 +47,44 @@ async def check_logins(link: VendorConnection) -> list[Finding]:
         except UpstreamError as error:
             return [_failed(f"address of {link.config.platform}", link, error)]
         found = await asyncio.gather(*map(look, link.config.clients))
-    return [*_address(link, addresses), *(finding for findings in found for finding in findings)]
+    return [*_address(link, addresses), *(result for results in found for result in results)]
 
 
-def _address(link: VendorConnection, addresses: VendorAddresses) -> Iterator[Finding]:
+def _address(link: VendorConnection, addresses: VendorAddresses) -> Iterator[CheckResult]:
     """Where it was found, and a secret that goes over the wire for everybody to read."""
     subject = f"address of {link.config.platform}"
     if link.config.issuer is not None:
-        yield Finding(subject, Health.ok, f"{addresses.base_url}, by {link.config.issuer.url}")
+        yield CheckResult(subject, CheckStatus.ok, f"{addresses.base_url}, by {link.config.issuer.url}")
     for url in (addresses.login_url, addresses.base_url):
         host = urlsplit(url).hostname or ""
         if urlsplit(url).scheme == "http" and not is_loopback(host) and not host.endswith(".localhost"):
-            yield Finding(subject, Health.failed, f"{host} is spoken to without TLS", "write https://")
+            yield CheckResult(subject, CheckStatus.failed, f"{host} is spoken to without TLS", "write https://")
 
 
-def _failed(subject: str, link: VendorConnection, error: UpstreamError) -> Finding:
+def _failed(subject: str, link: VendorConnection, error: UpstreamError) -> CheckResult:
     setting = f"CACHE_PIPELINE_{link.config.platform.upper()}"
-    told = str(error).partition("; ")[0]
+    detail = str(error).partition("; ")[0]
     if isinstance(error, DiscoveryFailed):
-        mend = f"check issuer and tenant_id in {setting}, or set base_url"
+        remedy = f"check issuer and tenant_id in {setting}, or set base_url"
     elif isinstance(error, LoginRefused) and link.platform is CxoneAdapter:
-        mend = f"check that client_id and client_secret in {setting} are an access key's id and secret, and that it is enabled"
+        remedy = f"check that client_id and client_secret in {setting} are an access key's id and secret, and that it is enabled"
     elif isinstance(error, LoginRefused):
-        mend = (
+        remedy = (
             f"check client_id and client_secret in {setting}, that the client is enabled and that it allows the "
             "client-credentials grant"
         )
     elif isinstance(error, UpstreamUnreachable) and is_about_tls(error):
-        mend = (
+        remedy = (
             "have the server show a certificate for this name that this machine trusts; an authority of your own goes "
             "into SSL_CERT_FILE"
         )
     elif isinstance(error, UpstreamUnreachable):
-        mend = f"check base_url, region, issuer or login_url in {setting}, and that DNS, proxy and firewall let this machine out"
+        remedy = f"check base_url, region, issuer or login_url in {setting}, and that DNS, proxy and firewall let this machine out"
     elif isinstance(error, UpstreamFaulted):
-        mend = "try again later; the vendor's status page may say more"
+        remedy = "try again later; the vendor's status page may say more"
     else:
-        mend = f"check {setting}"
-    return Finding(subject, Health.failed, told, mend)
+        remedy = f"check {setting}"
+    return CheckResult(subject, CheckStatus.failed, detail, remedy)
 
 
 def is_about_tls(error: BaseException) -> bool:

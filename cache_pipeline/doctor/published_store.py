@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from cache_pipeline.bootstrap import edge_tier
-from cache_pipeline.doctor.finding import Finding, Health
+from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.published.edge_tier import MANIFEST
@@ -20,14 +20,14 @@ from cache_pipeline.upstream.http import httpx
 _SECONDS = 8.0
 
 
-async def check_store(settings: Settings) -> list[Finding]:
-    """Write, read, swap and delete one small object beside the published ones, which nobody is told of."""
+async def check_store(settings: Settings) -> list[CheckResult]:
+    """Write, read, swap and delete one small object beside the published ones, which nobody is detail of."""
     return [await asyncio.to_thread(_tried, EdgeStore(settings.edge_address, settings.tenant))]
 
 
-def _tried(store: EdgeStore) -> Finding:
+def _tried(store: EdgeStore) -> CheckResult:
     path = f"probes/{uuid.uuid4().hex}.json"
-    mend = "check CACHE_PIPELINE_EDGE_URL and that its credentials may read, write, list and delete below that prefix"
+    remedy = "check CACHE_PIPELINE_EDGE_URL and that its credentials may read, write, list and delete below that prefix"
     try:
         with store.telling("trying it"), store.turn():
             try:
@@ -36,12 +36,12 @@ def _tried(store: EdgeStore) -> Finding:
                 with suppress(Exception):
                     store.delete([path])
     except EdgeStoreError as error:
-        return Finding("edge store", Health.failed, str(error), mend)
+        return CheckResult("edge store", CheckStatus.failed, str(error), remedy)
     if wrong:
-        return Finding(
-            "edge store", Health.failed, wrong, "use a store with conditional writes, or another endpoint of it"
+        return CheckResult(
+            "edge store", CheckStatus.failed, wrong, "use a store with conditional writes, or another endpoint of it"
         )
-    return Finding("edge store", Health.ok, f"{store.url}: written, read, swapped, deleted")
+    return CheckResult("edge store", CheckStatus.ok, f"{store.url}: written, read, swapped, deleted")
 
 
 def _swapped_wrongly(store: EdgeStore, path: str) -> str:
@@ -61,41 +61,43 @@ def _swapped_wrongly(store: EdgeStore, path: str) -> str:
     return ""
 
 
-async def check_public_url(settings: Settings, clock: Callable[[], datetime]) -> list[Finding]:
+async def check_public_url(settings: Settings, clock: Callable[[], datetime]) -> list[CheckResult]:
     """Whether the public URL serves what was published last, with the headers that it needs."""
     url = settings.edge_public_url
     if not url:
         return []
     edge = edge_tier(settings)
     if await asyncio.to_thread(edge.store.get, MANIFEST) is None:
-        return [Finding("edge readers", Health.ok, "nothing is published yet")]
+        return [CheckResult("edge readers", CheckStatus.ok, "nothing is published yet")]
     found = await asyncio.to_thread(read_back, edge, url, clock())
     if found.problem:
-        told, _, mend = found.problem.rpartition(": ")
-        return [Finding("edge readers", Health.failed, told, mend)]
+        detail, _, remedy = found.problem.rpartition(": ")
+        return [CheckResult("edge readers", CheckStatus.failed, detail, remedy)]
     if not url.startswith(("http://", "https://")):
-        return [Finding("edge readers", Health.ok, f"snapshot {found.served}")]
+        return [CheckResult("edge readers", CheckStatus.ok, f"snapshot {found.served}")]
     async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client:
         headers = (await client.get(f"{url.rstrip('/')}/{MANIFEST}", headers={"Origin": "https://any.example"})).headers
     wrong = list(_wrong_headers(headers))
-    return wrong or [Finding("edge readers", Health.ok, f"snapshot {found.served}, kept {headers['Cache-Control']}")]
+    return wrong or [
+        CheckResult("edge readers", CheckStatus.ok, f"snapshot {found.served}, kept {headers['Cache-Control']}")
+    ]
 
 
-def _wrong_headers(headers: Mapping[str, str]) -> Iterator[Finding]:
+def _wrong_headers(headers: Mapping[str, str]) -> Iterator[CheckResult]:
     wanted = cache_control(MANIFEST)
-    told = headers.get("Cache-Control", "")
-    ages = [part.strip() for part in told.split(",")]
+    detail = headers.get("Cache-Control", "")
+    ages = [part.strip() for part in detail.split(",")]
     if "max-age=60" not in ages:
-        yield Finding(
+        yield CheckResult(
             "edge readers",
-            Health.warning,
-            f"{MANIFEST} is served with Cache-Control {told or '(none)'}: readers may see old figures",
+            CheckStatus.warning,
+            f"{MANIFEST} is served with Cache-Control {detail or '(none)'}: readers may see old figures",
             f"serve it with Cache-Control: {wanted}",
         )
     if "json" not in headers.get("Content-Type", ""):
-        yield Finding(
+        yield CheckResult(
             "edge readers",
-            Health.warning,
+            CheckStatus.warning,
             f"{MANIFEST} is served as {headers.get('Content-Type', '(no type)')}",
             "serve .json as application/json",
         )

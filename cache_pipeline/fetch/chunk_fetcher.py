@@ -32,7 +32,7 @@ Keep = Callable[[VerifiedRows, Sequence[LedgerClaim]], Awaitable[None]]
 Missing = Callable[[Interval, Coverage], IntervalSet]
 
 
-async def should_resubmit(jobs: UpstreamJobs, interval: Interval) -> VendorResponse:
+async def fetch_response(jobs: UpstreamJobs, interval: Interval) -> VendorResponse:
     """Ask; where the vendor no longer has the job, ask anew, once.
 
     Raises:
@@ -74,7 +74,7 @@ class ChunkFetcher:
     Attributes:
         jobs: sends the queries.
         judge: proves the answers.
-        flights: one for each gap over all processes.
+        single_flight: one for each gap over all processes.
         coverage: what history holds around an interval.
         held: history's rows of some intervals.
         missing: the part of an interval that must be asked.
@@ -83,7 +83,7 @@ class ChunkFetcher:
 
     jobs: UpstreamJobs
     judge: CompletenessChecker
-    flights: SingleFlight
+    single_flight: SingleFlight
     coverage: Callable[[Interval], Awaitable[Coverage]]
     held: Callable[[IntervalSet], Awaitable[Rows]]
     missing: Missing
@@ -105,11 +105,11 @@ class ChunkFetcher:
             return not self.missing(chunk, await self.coverage(chunk))
 
         while True:
-            async with self.flights.hold(name, landed, within) as mine:
+            async with self.single_flight.hold(name, landed, within) as mine:
                 found = await self._found(chunk, within, may_ask=mine)
                 while found is None:
                     # Waiting with the flight in hand, so that of all who lack this only one goes on looking.
-                    await self.flights.next_look(name, within)
+                    await self.single_flight.next_look(name, within)
                     found = await self._found(chunk, within, may_ask=mine)
             if isinstance(found, VerifiedRows):
                 return found

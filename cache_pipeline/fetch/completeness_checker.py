@@ -12,7 +12,7 @@ from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import list_buckets, split
 from cache_pipeline.query.completeness import (
-    SHORTEST_LIMIT,
+    MIN_TRUNCATION_ROWS,
     ChunkResult,
     Expectation,
     ExpectationSource,
@@ -54,7 +54,7 @@ class VerifiedRows:
         watermark: until when they are complete; the earliest of the answers they come from.
         fetched_at: when the first of those was asked for.
         chunks: how each answer on the way was judged.
-        from_history: the part that history held by the time it was to be asked for, and of that ``not_asked_again`` what
+        from_history: the part that history held by the time it was to be asked for, and of that ``provisional_from_history`` what
             is not final.
     """
 
@@ -64,7 +64,7 @@ class VerifiedRows:
     fetched_at: datetime
     chunks: tuple[ChunkResult, ...]
     from_history: IntervalSet = field(default_factory=IntervalSet)
-    not_asked_again: IntervalSet = field(default_factory=IntervalSet)
+    provisional_from_history: IntervalSet = field(default_factory=IntervalSet)
 
 
 #: A vendor that limits bytes does not cut at always the same number of rows.
@@ -124,7 +124,7 @@ class CompletenessChecker:
         ask: sends one query.
         on_chunk: hears of every verdict as it falls.
         lengths: of its answers.
-        shortest_limit: shorter answers were not cut by a limit of the vendor's.
+        min_truncation_rows: shorter answers were not cut by a limit of the vendor's.
     """
 
     report: Report
@@ -132,7 +132,7 @@ class CompletenessChecker:
     ask: Ask
     on_chunk: OnChunk
     lengths: TruncationStats = field(default_factory=TruncationStats)
-    shortest_limit: int = SHORTEST_LIMIT
+    min_truncation_rows: int = MIN_TRUNCATION_ROWS
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _met: set[tuple[int, Interval]] = field(default_factory=set[tuple[int, Interval]])
 
@@ -267,8 +267,8 @@ class CompletenessChecker:
 
     def _may_lack_its_tail(self, case: _Assessment) -> bool:
         """Whether an answer with rows enough is as long as a cut one may be, or ends sooner than it should."""
-        if case.length >= self.shortest_limit and (
-            case.length > self.lengths.longest_complete or case.length % self.shortest_limit == 0
+        if case.length >= self.min_truncation_rows and (
+            case.length > self.lengths.longest_complete or case.length % self.min_truncation_rows == 0
         ):
             return True
         if self.lengths.shortest_truncated is not None and case.length >= _NEAR * self.lengths.shortest_truncated:

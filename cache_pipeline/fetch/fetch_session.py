@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from cache_pipeline.fetch.chunk_fetcher import MISSED, ChunkFetcher, Keep, Missing, should_resubmit
+from cache_pipeline.fetch.chunk_fetcher import MISSED, ChunkFetcher, Keep, Missing, fetch_response
 from cache_pipeline.fetch.completeness_checker import CompletenessChecker
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
     HeldRows,
-    chunks_of,
-    clipped_to_now,
+    clip_to_now,
     fetch_partitions,
+    split_into_chunks,
 )
-from cache_pipeline.fetch.upstream_jobs import LeftToOthers, OnPercent, UpstreamJobs, no_other_requesters
+from cache_pipeline.fetch.upstream_jobs import HasOtherRequesters, OnPercent, UpstreamJobs, no_other_requesters
 from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import cut_at_boundaries, is_aligned
 from cache_pipeline.query.completeness import ChunkResult, RowDensity
@@ -50,22 +50,22 @@ class FetchSession:
         platform: the vendor.
         history: where what is held is.
         ledger: where every upstream query is noted.
-        flights: one for each thing that is asked, over all processes.
+        single_flight: one for each thing that is asked, over all processes.
         clock: the time, in UTC.
-        pacing: when jobs are asked for.
+        poller: when jobs are asked for.
         reach: the instant before which the vendor keeps nothing, or None where that is not known.
-        left_to_others: whether somebody else goes on with what is cancelled.
+        has_other_requesters: whether somebody else goes on with what is cancelled.
     """
 
     series: Series
     platform: VendorAdapter
     history: History
     ledger: Ledger
-    flights: SingleFlight
+    single_flight: SingleFlight
     clock: Callable[[], datetime]
-    pacing: JobPoller
+    poller: JobPoller
     reach: datetime | None
-    left_to_others: LeftToOthers = no_other_requesters
+    has_other_requesters: HasOtherRequesters = no_other_requesters
 
     @property
     def report(self) -> Report:
@@ -80,7 +80,7 @@ class FetchSession:
         on_percent: OnPercent,
         *,
         keep: Keep | None = None,
-        again: bool = False,
+        refetch: bool = False,
     ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
         """Every partition once, as it is finished; one that has not begun, or is kept by nobody any more, has failed.
 
@@ -90,17 +90,17 @@ class FetchSession:
             on_chunk: hears of every judged answer as it falls.
             on_percent: hears, at every poll, how far the query of an interval is.
             keep: writes proven rows to history at once; None where that is left to whoever asked.
-            again: ask for everything, whatever history holds.
+            refetch: ask for everything, whatever history holds.
         """
         report, series, now = self.report, self.series, self.clock()
         freshness = report_freshness(report)
-        for key in [key for key, span in wanted.items() if clipped_to_now(span, report, now) is None]:
+        for key in [key for key, span in wanted.items() if clip_to_now(span, report, now) is None]:
             yield FailedPartition(key, wanted[key], future_interval_error(wanted[key]))
-        wanted = {key: span for key, span in wanted.items() if clipped_to_now(span, report, now) is not None}
+        wanted = {key: span for key, span in wanted.items() if clip_to_now(span, report, now) is not None}
         spans = IntervalSet(wanted.values())
         coverage = await asyncio.to_thread(self.history.coverage, series)
-        held_intervals = IntervalSet() if again else spans - coverage.to_ask(spans, now, freshness)
-        gaps = IntervalSet(part for gap in spans - held_intervals if (part := clipped_to_now(gap, report, now)))
+        held_intervals = IntervalSet() if refetch else spans - coverage.to_ask(spans, now, freshness)
+        gaps = IntervalSet(part for gap in spans - held_intervals if (part := clip_to_now(gap, report, now)))
         for key, span in wanted.items():
             if (refused := retention_error(report, gaps & IntervalSet([span]), self.reach)) is not None:
                 yield FailedPartition(key, span, refused)
@@ -116,15 +116,15 @@ class FetchSession:
 
         def missing(chunk: Interval, held: Coverage) -> IntervalSet:
             return (
-                IntervalSet([chunk]) - held.since(now) if again else held.to_ask(IntervalSet([chunk]), now, freshness)
+                IntervalSet([chunk]) - held.since(now) if refetch else held.to_ask(IntervalSet([chunk]), now, freshness)
             )
 
         def not_before(interval: Interval) -> datetime:
             # An answer that was all final when it was asked for is as good as one of now.
-            return now if again else min(interval.end + report.settle, now - freshness)
+            return now if refetch else min(interval.end + report.settle, now - freshness)
 
         async def send(interval: Interval) -> VendorResponse:
-            return await should_resubmit(jobs, interval)
+            return await fetch_response(jobs, interval)
 
         judged: list[ChunkResult] = []
 
@@ -147,21 +147,21 @@ class FetchSession:
             self.clock,
             self.ledger,
             not_before,
-            self.pacing,
+            self.poller,
             on_percent,
             partial(self._lacks, missing),
-            self.left_to_others,
+            self.has_other_requesters,
         ) as jobs:
             flying = ChunkFetcher(
                 jobs,
                 judge,
-                self.flights,
+                self.single_flight,
                 self._coverage,
                 self._held_rows,
                 missing,
                 keep,
             )
-            async with aclosing(fetch_partitions(flying, wanted, held, chunks_of(gaps, report))) as partitions:
+            async with aclosing(fetch_partitions(flying, wanted, held, split_into_chunks(gaps, report))) as partitions:
                 async for partition in partitions:
                     await note()
                     yield partition

@@ -31,7 +31,7 @@ class FetchedPartition:
         fetched_at: when the oldest of them was asked for.
         chunks: how the vendor's answers were judged; empty where history held everything.
         from_history: the part that was not asked for, since history held it.
-        not_asked_again: of that the provisional figures, still fresh enough; a watermark learned since says nothing
+        provisional_from_history: of that the provisional figures, still fresh enough; a watermark learned since says nothing
             of them.
     """
 
@@ -42,17 +42,17 @@ class FetchedPartition:
     fetched_at: datetime
     chunks: tuple[ChunkResult, ...] = ()
     from_history: IntervalSet = field(default_factory=IntervalSet)
-    not_asked_again: IntervalSet = field(default_factory=IntervalSet)
+    provisional_from_history: IntervalSet = field(default_factory=IntervalSet)
 
     @property
-    def asked(self) -> IntervalSet:
+    def from_vendor(self) -> IntervalSet:
         """The part that the vendor was asked for."""
         return IntervalSet([self.interval]) - self.from_history
 
     def final(self, report: Report) -> IntervalSet:
         """The part whose buckets lie before the watermark."""
         whole = IntervalSet(final_buckets(list_buckets(self.interval, report.step, report.zone), self.watermark))
-        return whole - self.not_asked_again
+        return whole - self.provisional_from_history
 
     def provisional(self, report: Report) -> IntervalSet:
         """The rest."""
@@ -86,13 +86,13 @@ class HeldRows:
     fetched_at: datetime | None
 
 
-def chunks_of(gaps: IntervalSet, report: Report) -> list[Interval]:
+def split_into_chunks(gaps: IntervalSet, report: Report) -> list[Interval]:
     """Cut gaps into upstream queries, none longer than the declared chunk and none across its boundaries."""
     step = Step.parse(report.chunk)
     return [chunk for gap in gaps for chunk in cut_at_boundaries(gap, step, report.zone)]
 
 
-def clipped_to_now(interval: Interval, report: Report, now: datetime) -> Interval | None:
+def clip_to_now(interval: Interval, report: Report, now: datetime) -> Interval | None:
     """The part of an interval whose buckets have begun; there is nothing to ask of the future."""
     begun = next_boundary(floor_to_step(now, report.step, report.zone), report.step, report.zone)
     return Interval(interval.start, min(begun, interval.end)) if interval.start < begun else None
@@ -216,7 +216,9 @@ def _finished(key: str, interval: Interval, held: HeldRows, proven: Sequence[Ver
     watermarks = [part.watermark for part in proven]
     fetched = [part.fetched_at for part in proven]
     still_fresh = held.provisional & IntervalSet([interval])
-    fresh_meanwhile = IntervalSet(each for part in proven for each in part.not_asked_again) & IntervalSet([interval])
+    fresh_meanwhile = IntervalSet(each for part in proven for each in part.provisional_from_history) & IntervalSet(
+        [interval]
+    )
     if still_fresh and held.fetched_at is not None:
         fetched.append(held.fetched_at)
     if old and held.watermark is not None and not proven:

@@ -22,7 +22,7 @@ async def store_partitions(
     series: Series,
     partitions: Sequence[FetchedPartition],
     claims: Sequence[LedgerClaim],
-    on_keep: OnStored,
+    on_stored: OnStored,
 ) -> None:
     """Write what the vendor was asked for, rows and coverage in one transaction.
 
@@ -31,12 +31,12 @@ async def store_partitions(
         series: whose rows.
         partitions: what came out of history stays as it is there, and so does what others have asked for since.
         claims: the ledger's entries that the rows come from.
-        on_keep: hears of it afterwards.
+        on_stored: hears of it afterwards.
 
     Raises:
         LeaseLost: another process has taken over one of the claims.
     """
-    asked = [partition for partition in partitions if partition.asked]
+    asked = [partition for partition in partitions if partition.from_vendor]
     if not asked:
         return
     newer = IntervalSet()
@@ -47,14 +47,14 @@ async def store_partitions(
             break
         except NewerDataPresent as held:
             newer |= held.intervals
-    await asyncio.to_thread(on_keep, series.report, [_told(partition) for partition in asked])
+    await asyncio.to_thread(on_stored, series.report, [_told(partition) for partition in asked])
 
 
 def _replacement(
     series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet, claims: Sequence[LedgerClaim]
 ) -> Replacement | None:
     """What partitions bring to history beside the newer figures that it holds."""
-    brought = [(each, kept) for each in partitions if (kept := each.asked - newer)]
+    brought = [(each, kept) for each in partitions if (kept := each.from_vendor - newer)]
     if not brought:
         return None
     return Replacement(

@@ -84,7 +84,7 @@ class Staging:
             "watermark": partition.watermark.isoformat(),
             "fetched_at": partition.fetched_at.isoformat(),
             "from_history": [str(part) for part in partition.from_history],
-            "not_asked_again": [str(part) for part in partition.not_asked_again],
+            "provisional_from_history": [str(part) for part in partition.provisional_from_history],
             "chunks": [_chunk_to_json(chunk) for chunk in partition.chunks],
         }
         schema = partition.rows.schema.with_metadata({_META: json.dumps(meta).encode()})
@@ -121,14 +121,14 @@ class Staging:
             fetched_at=datetime.fromisoformat(meta["fetched_at"]),
             chunks=tuple(_chunk_from_json(chunk) for chunk in meta["chunks"]),
             from_history=IntervalSet(Interval.parse(part) for part in meta["from_history"]),
-            not_asked_again=IntervalSet(Interval.parse(part) for part in meta["not_asked_again"]),
+            provisional_from_history=IntervalSet(Interval.parse(part) for part in meta["provisional_from_history"]),
         )
 
-    def holds_any(self, series: Series) -> bool:
+    def has_any(self, series: Series) -> bool:
         """Whether any partition of the series is kept."""
         return any(self.path(series, "any").parent.glob("*.parquet"))
 
-    def keys_of(self, series: Series, keys: Iterable[str]) -> list[str]:
+    def stored_keys(self, series: Series, keys: Iterable[str]) -> list[str]:
         """Those of the partitions that are kept, in the order given; opens no file."""
         there = {path.name for path in self.path(series, "any").parent.glob("*.parquet")}
         return [key for key in keys if self.path(series, key).name in there] if there else []

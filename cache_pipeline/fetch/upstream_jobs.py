@@ -71,7 +71,7 @@ OnPercent = Callable[[Interval, float | None], None]
 
 
 #: Whether somebody else goes on with what is cancelled now.
-LeftToOthers = Callable[[], bool]
+HasOtherRequesters = Callable[[], bool]
 
 
 def no_other_requesters() -> bool:
@@ -107,10 +107,10 @@ class UpstreamJobs:
         clock: the time, in UTC.
         ledger: where every query is noted.
         not_before: for an interval, the earliest a query may have been asked whose answer would still do.
-        pacing: when to ask for a job.
+        poller: when to ask for a job.
         on_percent: hears, at every poll, how far the query of an interval is; None where the vendor does not say.
         is_lacking: whether history still lacks something of an interval.
-        left_to_others: of what is cancelled, whether the vendor's job is left to be taken up; else it is given up.
+        has_other_requesters: of what is cancelled, whether the vendor's job is left to be taken up; else it is given up.
     """
 
     platform: VendorAdapter
@@ -119,10 +119,10 @@ class UpstreamJobs:
     clock: Callable[[], datetime]
     ledger: Ledger
     not_before: Callable[[Interval], datetime]
-    pacing: JobPoller = field(default_factory=JobPoller)
+    poller: JobPoller = field(default_factory=JobPoller)
     on_percent: OnPercent = _ignore
     is_lacking: Callable[[Interval], Awaitable[bool]] = _always
-    left_to_others: LeftToOthers = no_other_requesters
+    has_other_requesters: HasOtherRequesters = no_other_requesters
     _held: dict[int, LedgerClaim] = field(default_factory=dict[int, LedgerClaim])
     _keeper: asyncio.Task[None] | None = None
 
@@ -269,11 +269,11 @@ class UpstreamJobs:
         resumed = claim.handle is not None
         age = max(0.0, (self.clock() - claim.asked_at).total_seconds()) if resumed else 0.0
         with span("poll", platform=self.platform.name, resumed=resumed):
-            await self.pacing.wait_until_done(
+            await self.poller.wait_until_done(
                 _kind_of(self.report, claim.interval),
                 check,
                 # From its submit, whoever polls: or each process that takes up a job that hangs would begin to wait anew.
-                deadline_seconds=max(0.0, self.pacing.deadline_seconds - age),
+                deadline_seconds=max(0.0, self.poller.deadline_seconds - age),
                 age_seconds=age,
                 on_progress=lambda percent: self.on_percent(claim.interval, percent),
             )
@@ -306,7 +306,7 @@ class UpstreamJobs:
             await self._noted(lambda: self.ledger.end(claim, LedgerState.failed, str(error)))
 
     async def _unwanted(self, claim: LedgerClaim) -> None:
-        if claim.handle is not None and (self.left_to_others() or not self.platform.capabilities.has_cancel):
+        if claim.handle is not None and (self.has_other_requesters() or not self.platform.capabilities.has_cancel):
             # Where it cannot be stopped it runs on whatever we do; should somebody ask after all, there it is.
             await self._let_go([claim])
             return

@@ -188,7 +188,7 @@ async def _stage(
             await asyncio.to_thread(engine.prepare, report)
             lane = lane_of_run(context.run.tags)
             foretold = await _foretell(context, service, engine, report, missing, lane, again=again)
-            fetched = service.fetch(report, missing, lane, on_chunk=hear, again=again)
+            fetched = service.fetch(report, missing, lane, on_chunk=hear, refetch=again)
             async with aclosing(fetched) as partitions:
                 async for partition in partitions:
                     if isinstance(partition, FailedPartition):
@@ -335,7 +335,7 @@ def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> 
         intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
         async with engine.service() as service:
             return dg.MaterializeResult(
-                value=await service.held_answers.rendered(service.series(report), list(intervals.values()))
+                value=await service.cached_answers.render_many(service.series(report), list(intervals.values()))
             )
 
     return hot

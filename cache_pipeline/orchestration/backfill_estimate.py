@@ -98,14 +98,14 @@ async def estimate_backfill(
     span = Interval(min(each.start for each in wanted.values()), max(each.end for each in wanted.values()))
     room = await quota_headroom(engine.settings, report, lane)
     lying = IntervalSet(wanted[key] for key in staged)
-    return await plan_backfill(service, report, span, room, staged=lying, again=again)
+    return await plan_backfill(service, report, span, room, staged=lying, refetch=again)
 
 
 def estimate_sentence(found: Plan, partitions: int) -> str:
     """``100 partitions: 100 queries, about 320 calls and 12 min at the present quota``; answers that are cut off add to it."""
     if not found.chunks:
         return f"{partitions} partitions: all is held, the vendor is asked nothing"
-    learned = found.cost is not None and found.cost.learned
+    learned = found.cost is not None and found.cost.is_measured
     basis = "as the latest queries of this report took" if learned else "assumed, for none was sent yet"
     return (
         f"{partitions} partitions: {len(found.chunks)} queries, about {found.calls:.0f} calls and "

@@ -13,7 +13,7 @@ from cache_pipeline.query.drift import MIN_COMPARABLE, Comparison, drift_toleran
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.drift_comparison import compare_figures
+from cache_pipeline.service.drift_comparison import compare_with_comparable_days
 from cache_pipeline.storage.postgres.history import History
 
 _TOO_LITTLE = f"too little history to compare with: {MIN_COMPARABLE} comparable days are needed"
@@ -26,7 +26,7 @@ def drift_findings(history: History, series: Series, partitions: Mapping[str, In
     if tolerance is None or not partitions:
         return {}
     columns, intervals = report_columns(report), list(partitions.values())
-    compared = compare_figures(history, series, columns, intervals, tolerance)
+    compared = compare_with_comparable_days(history, series, columns, intervals, tolerance)
     return {key: finding_of(found, report) for key, found in zip(partitions, compared, strict=True)}
 
 

@@ -1,6 +1,6 @@
 """Tells Dagster of what the API's workers wrote to history, so that the UI shows what dashboards caused to be fetched.
 
-The API knows nothing of Dagster: whoever starts its workers hands ``dagster_record`` to the engine as ``on_keep``.
+The API knows nothing of Dagster: whoever starts its workers hands ``dagster_record`` to the engine as ``on_stored``.
 See https://docs.dagster.io/guides/build/assets/external-assets
 """
 

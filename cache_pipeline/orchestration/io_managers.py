@@ -53,7 +53,7 @@ class HistoryIOManager(_TierIOManager):
 
         async def keep() -> None:
             async with self.engine.service() as service:
-                await service.keep(report, obj)
+                await service.store(report, obj)
 
         asyncio.run(keep())
         rows = sum(partition.rows.num_rows for partition in obj)

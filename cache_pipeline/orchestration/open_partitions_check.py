@@ -46,7 +46,7 @@ def open_partitions_of(
         list(spans),
         incomplete={each.key: PartitionProblem(reasons[each.key], each.attempts + 1) for each in incomplete},
         failed=failed_partitions(instance, report, partitions, spans),
-        unpublished=[key for key in engine.staging().keys_of(series, spans) if IntervalSet([spans[key]]) - held],
+        unpublished=[key for key in engine.staging().stored_keys(series, spans) if IntervalSet([spans[key]]) - held],
         provisional=[key for key, span in spans.items() if coverage.provisional & IntervalSet([span])],
     )
 

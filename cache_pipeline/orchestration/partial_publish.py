@@ -41,14 +41,16 @@ async def publish(
     if not proven:
         return []
     intervals = [part.interval for part in proven]
-    await service.keep(report, proven)
+    await service.store(report, proven)
     _record(report, "history", proven, log)
     spans = {part.key: part.interval for part in proven}
     findings = await asyncio.to_thread(drift_findings, service.history, service.series(report), spans)
     for key, finding in findings.items():
         log(partition_evaluation(asset_key("history", report), DRIFT_CHECK, key, finding, blocking=False))
     if Tier.hot in report.tiers:
-        await service.hot.put(await service.held_answers.rendered(service.series(report), intervals), service.clock())
+        await service.hot.put(
+            await service.cached_answers.render_many(service.series(report), intervals), service.clock()
+        )
         _record(report, "hot", proven, log)
     if Tier.edge in report.tiers:
         rows, provisional_from = await asyncio.to_thread(edge_cut, service, report, intervals)

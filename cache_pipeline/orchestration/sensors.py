@@ -130,10 +130,10 @@ def _unpublished(
     with engine.history() as history:
         for report, partitions in declared.values():
             # Files of a run that goes on are about to be published by it.
-            if not staging.holds_any(engine.tenant_series(report)) or is_in_progress(instance, report):
+            if not staging.has_any(engine.tenant_series(report)) or is_in_progress(instance, report):
                 continue
             order = keys_within(partitions, Interval(now - _LOOK_BACK, now))
-            lying = staging.keys_of(engine.tenant_series(report), order)
+            lying = staging.stored_keys(engine.tenant_series(report), order)
             if lying:
                 staged = partition_intervals(partitions, lying)
                 coverage = history.coverage(engine.tenant_series(report))

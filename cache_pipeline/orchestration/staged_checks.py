@@ -35,7 +35,7 @@ def find_complete(partition: FetchedPartition, report: Report) -> CheckFinding:
     lost = [
         chunk
         for chunk in partition.chunks
-        if not chunk.superseded
+        if not chunk.is_superseded
         and partition.interval.contains(chunk.interval)
         and partition.rows.count(final_buckets(list_buckets(chunk.interval, report.step, report.zone), chunk.watermark))
         < chunk.got

@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 from cache_pipeline.query.interval import Interval
 
 #: Below this share of the expected rows an answer is not believed (G22).
-LEAST_SHARE = 0.8
+MIN_ROW_SHARE = 0.8
 #: No vendor is known to cut answers that are shorter than a page.
-SHORTEST_LIMIT = 1000
+MIN_TRUNCATION_ROWS = 1000
 
 
 class ExpectationSource(StrEnum):
@@ -81,12 +81,12 @@ class ChunkResult:
     parts: int = 0
 
     @property
-    def superseded(self) -> bool:
+    def is_superseded(self) -> bool:
         """Whether nothing of it is kept, since its parts are."""
         return self.verdict in (Verdict.truncated, Verdict.restated)
 
     @property
-    def is_cut(self) -> bool:
+    def is_truncated(self) -> bool:
         """Whether it proved to be cut off, at a length that is known."""
         return self.verdict is Verdict.truncated and self.length > 0
 
@@ -109,7 +109,7 @@ class TruncationStats:
         """What some more verdicts teach."""
         known = self
         for chunk in chunks:
-            if chunk.is_cut:
+            if chunk.is_truncated:
                 # Where limits are lowered, longer answers of before say nothing any more.
                 least = min(chunk.length, known.shortest_truncated or chunk.length)
                 known = TruncationStats(min(known.longest_complete, chunk.length - 1), least)
@@ -175,7 +175,7 @@ class RowDensity:
 
 def falls_short(got: int, expected: float) -> bool:
     """Whether ``got`` rows are fewer than 80 % of those expected (G22)."""
-    return got < LEAST_SHARE * expected
+    return got < MIN_ROW_SHARE * expected
 
 
 def part_falls_short(got: int, expected: float) -> bool:

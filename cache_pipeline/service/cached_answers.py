@@ -20,7 +20,7 @@ from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.telemetry import spans
 
 #: What those hear who wait for an answer: a verdict, or how far the query of an interval is.
-News = ChunkResult | tuple[Interval, float | None]
+ProgressEvent = ChunkResult | tuple[Interval, float | None]
 
 
 @dataclass(frozen=True)
@@ -30,53 +30,53 @@ class CachedAnswers:
     Attributes:
         history, hot: the tiers.
         planner: finds what history holds of a query.
-        sharing: one task for all identical callers of this process.
+        coalescer: one task for all identical callers of this process.
         clock: the time, in UTC.
     """
 
     history: History
     hot: HotTier
     planner: Planner
-    sharing: Coalescer[Answer | None, News]
+    coalescer: Coalescer[Answer | None, ProgressEvent]
     clock: Callable[[], datetime]
 
-    async def ready(self, query: CanonicalQuery, *, stale: timedelta = timedelta(0)) -> Answer | None:
+    async def lookup(self, query: CanonicalQuery, *, stale: timedelta = timedelta(0)) -> Answer | None:
         """The answer where hot or history holds it; None where the vendor must be asked.
 
         Args:
             query: what is asked.
             stale: by how much provisional figures may be older than the report's freshness.
         """
-        return await self.hot_one(query) or await self._recalled(query, self.clock() - stale)
+        return await self.from_hot(query) or await self._from_history_once(query, self.clock() - stale)
 
-    async def settled(self, query: CanonicalQuery) -> Answer | None:
+    async def final_only(self, query: CanonicalQuery) -> Answer | None:
         """The answer where history holds all of it and none of it can change any more."""
         return await self.from_history(query, self.clock() + report_freshness(query.source_series.report))
 
-    async def hot_one(self, query: CanonicalQuery) -> Answer | None:
+    async def from_hot(self, query: CanonicalQuery) -> Answer | None:
         """The answer where the hot tier holds it; the lot may fall on this reader to have it made anew meanwhile."""
         held = await self.hot.look(query)
         if held is None:
             return None
         if held.due:
-            self.renew(query)
+            self.refresh_in_background(query)
         return held.answer
 
-    def renew(self, query: CanonicalQuery) -> None:
+    def refresh_in_background(self, query: CanonicalQuery) -> None:
         """Have the hot tier's answer made anew from history, in the background."""
-        self.sharing.begin(query.cache_key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
+        self.coalescer.begin(query.cache_key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
 
-    async def _recalled(self, query: CanonicalQuery, asked_at: datetime) -> Answer | None:
+    async def _from_history_once(self, query: CanonicalQuery, asked_at: datetime) -> Answer | None:
         """One read of history for all who miss the same answer in the hot tier."""
         key = f"{asked_at.isoformat(timespec='seconds')} {query.cache_key(HOT_TTL_TIER)}"
-        return await self.sharing.run(key, lambda _tell: self.from_history(query, asked_at))
+        return await self.coalescer.run(key, lambda _tell: self.from_history(query, asked_at))
 
     async def from_history(self, query: CanonicalQuery, asked_at: datetime) -> Answer | None:
         """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
         plan = await self.planner.plan(query, asked_at)
-        return None if plan.due else await self.answered(plan)
+        return None if plan.due else await self.render_and_cache(plan)
 
-    async def answered(self, plan: Plan) -> Answer:
+    async def render_and_cache(self, plan: Plan) -> Answer:
         """The answer that a plan finds held; it goes into the hot tier on the way."""
         started = time.monotonic()
         query, completeness = plan.query, plan.coverage.of(plan.query.available_interval)
@@ -91,7 +91,7 @@ class CachedAnswers:
             await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
         return answer
 
-    async def rendered(self, series: Series, intervals: Sequence[Interval]) -> list[tuple[CanonicalQuery, Answer]]:
+    async def render_many(self, series: Series, intervals: Sequence[Interval]) -> list[tuple[CanonicalQuery, Answer]]:
         """Answers as they would go out, for those of the intervals that history holds, in a few reads."""
         asked = IntervalSet(intervals)
         hull = Interval(min(each.start for each in asked), max(each.end for each in asked)) if asked else None

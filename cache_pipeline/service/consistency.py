@@ -29,7 +29,7 @@ async def compare_tiers(
     found: list[str] = []
     # A day of single conversations is no answer to hold in memory, unless dashboards are to be given just that.
     expected = (
-        await service.held_answers.rendered(service.series(report), intervals)
+        await service.cached_answers.render_many(service.series(report), intervals)
         if report.rows is None or Tier.hot in report.tiers
         else None
     )

@@ -12,14 +12,14 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import History
 
 
-def counted_column(series: Series, columns: Sequence[Column]) -> str | None:
+def volume_column(series: Series, columns: Sequence[Column]) -> str | None:
     """The column of the declared volume metric; None where rows are counted in its place."""
     metric = snake_case(series.report.volume_metric or "")
     names = {column.name for column in columns}
     return next((name for name in (metric, f"{metric}_count") if metric and name in names), None)
 
 
-def compare_figures(
+def compare_with_comparable_days(
     history: History, series: Series, columns: Sequence[Column], partitions: Sequence[Interval], tolerance: float
 ) -> list[list[Comparison]]:
     """For each partition, its final hours or days held against those of comparable days that history holds.
@@ -35,7 +35,7 @@ def compare_figures(
     step, earliest = comparison_step(report), min(part.start for part in partitions) - LOOKBACK
     around = Interval(earliest, max(part.end for part in partitions))
     held = history.coverage(series).complete & IntervalSet([around])
-    totals = history.totals_by_bucket(series, around, counted_column(series, columns))
+    totals = history.totals_by_bucket(series, around, volume_column(series, columns))
     figures = sum_by_step(totals, held, step, report.zone)
     first = min(part.start for part in partitions)
     found = compare_with_earlier([each for each in figures if each.start >= first], figures, report.zone, tolerance)

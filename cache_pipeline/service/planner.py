@@ -16,7 +16,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from cache_pipeline.errors import QueryError
-from cache_pipeline.fetch.partition_fetch import chunks_of, clipped_to_now
+from cache_pipeline.fetch.partition_fetch import clip_to_now, split_into_chunks
 from cache_pipeline.query.calendar import cut_at_boundaries
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.lane import Lane
@@ -46,7 +46,7 @@ class AnswerSource(StrEnum):
 
 
 @dataclass(frozen=True)
-class Holdings:
+class StoredSeries:
     """A declared series, and what history holds of it."""
 
     report: Report
@@ -61,17 +61,17 @@ class Cost:
     Attributes:
         calls: requests: submit, polls, pages.
         seconds: from submit to the last page.
-        learned: whether that is what its latest ones took, or what is assumed of one that was never sent.
+        is_measured: whether that is what its latest ones took, or what is assumed of one that was never sent.
     """
 
     calls: float
     seconds: float
-    learned: bool = True
+    is_measured: bool = True
 
     @classmethod
     def assumed(cls, report: Report) -> Cost:
         """Of a series that was never asked for."""
-        return cls(1.0 if report.delivery == "sync" else 3.0, _UNLEARNED_SECONDS, learned=False)
+        return cls(1.0 if report.delivery == "sync" else 3.0, _UNLEARNED_SECONDS, is_measured=False)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class RolledUpPart:
         fetched_at: when the oldest of the provisional rows were fetched.
     """
 
-    holding: Holdings
+    holding: StoredSeries
     final: IntervalSet
     provisional: IntervalSet
     fetched_at: datetime | None
@@ -193,8 +193,8 @@ def make_hot_plan(query: CanonicalQuery) -> Plan:
 
 def make_plan(
     query: CanonicalQuery,
-    kept: Holdings,
-    others: Sequence[Holdings],
+    kept: StoredSeries,
+    others: Sequence[StoredSeries],
     now: datetime,
     cost: Cost | None = None,
     room: QuotaHeadroom | None = None,
@@ -218,9 +218,9 @@ def make_plan(
         span -= each.intervals
     if due:
         # What is provisional beside it, in the same chunk, comes with the same query.
-        parts = [kept.coverage.around(due, IntervalSet([chunk])) for chunk in chunks_of(span, report)]
+        parts = [kept.coverage.around(due, IntervalSet([chunk])) for chunk in split_into_chunks(span, report)]
         due = IntervalSet(part for each in parts for part in each)
-    chunks = tuple(chunks_of(due, report))
+    chunks = tuple(split_into_chunks(due, report))
     cost = cost or Cost.assumed(report)
     coverage = _as_if_held(kept.coverage, borrowed)
     steps = (
@@ -237,33 +237,35 @@ def make_plan(
     )
 
 
-def _borrowed(kept: Holdings, others: Iterable[Holdings], due: IntervalSet, now: datetime) -> Iterable[RolledUpPart]:
+def _borrowed(
+    kept: StoredSeries, others: Iterable[StoredSeries], due: IntervalSet, now: datetime
+) -> Iterable[RolledUpPart]:
     # The longest buckets first, for there are fewest rows of them.
     for other in sorted(others, key=lambda each: (-each.report.step.nominal_length, each.report.report)):
         if not due:
             return
-        may = may_be_made_of(kept.report, other.report, other.columns)
+        may = can_roll_up(kept.report, other.report, other.columns)
         found = _made_up(kept, other, due, now) if may else None
         if found is not None:
             yield found
             due -= found.intervals
 
 
-def may_be_made_of(kept: Report, other: Report, columns: Sequence[Column]) -> bool:
+def can_roll_up(kept: Report, other: Report, columns: Sequence[Column]) -> bool:
     """Whether rows of another report, which has these columns, can be rolled up to a report's."""
     return kept.report != other.report and not any(find_rollup_problems(other, kept, columns))
 
 
-def _made_up(kept: Holdings, other: Holdings, due: IntervalSet, now: datetime) -> RolledUpPart | None:
+def _made_up(kept: StoredSeries, other: StoredSeries, due: IntervalSet, now: datetime) -> RolledUpPart | None:
     """The buckets due that the other series holds all of, final or fresh enough for the kept one."""
-    wanted = IntervalSet(part for each in due if (part := clipped_to_now(each, other.report, now)))
+    wanted = IntervalSet(part for each in due if (part := clip_to_now(each, other.report, now)))
     usable = wanted - other.coverage.gaps(wanted, now, report_freshness(kept.report))
     if not usable:
         return None
     final: list[Interval] = []
     provisional: list[Interval] = []
     for bucket in (bucket for part in due for bucket in cut_at_boundaries(part, kept.report.step, kept.report.zone)):
-        needed = clipped_to_now(bucket, other.report, now)
+        needed = clip_to_now(bucket, other.report, now)
         if needed is None or not usable.covers(needed) or not _is_whole(other.report, kept.report, bucket):
             continue
         (final if other.coverage.complete.covers(bucket) else provisional).append(bucket)
@@ -404,20 +406,20 @@ class Planner:
     async def _read(self, series: Series, interval: Interval) -> pa.Table:
         return await asyncio.to_thread(self.history.read, series, interval, self.columns(series.report))
 
-    async def _holding(self, series: Series, span: Interval) -> Holdings:
+    async def _holding(self, series: Series, span: Interval) -> StoredSeries:
         coverage = await asyncio.to_thread(self.history.coverage, series, span)
-        return Holdings(series.report, self.columns(series.report), coverage)
+        return StoredSeries(series.report, self.columns(series.report), coverage)
 
-    async def _others(self, query: CanonicalQuery) -> list[Holdings]:
+    async def _others(self, query: CanonicalQuery) -> list[StoredSeries]:
         kept = query.source_series.report
         found = {
             Series(report, self.tenant): columns
             for report in self.declared
             # Of another vendor's columns nothing can be said where that has no account.
             if (report.platform, report.query_type) == (kept.platform, kept.query_type)
-            and may_be_made_of(kept, report, columns := self.columns(report))
+            and can_roll_up(kept, report, columns := self.columns(report))
         }
         if not found:
             return []
         coverages = await asyncio.to_thread(self.history.coverages, list(found), query.available_interval)
-        return [Holdings(each.report, columns, coverages[each.id]) for each, columns in found.items()]
+        return [StoredSeries(each.report, columns, coverages[each.id]) for each, columns in found.items()]

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from cache_pipeline.errors import PlatformNotConfigured
 from cache_pipeline.fetch.completeness_checker import VerifiedRows
 from cache_pipeline.fetch.fetch_session import FetchSession
-from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clipped_to_now, collect_partitions
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clip_to_now, collect_partitions
 from cache_pipeline.fetch.persist import store_partitions
-from cache_pipeline.fetch.upstream_jobs import LeftToOthers, OnPercent, no_other_requesters
+from cache_pipeline.fetch.upstream_jobs import HasOtherRequesters, OnPercent, no_other_requesters
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval
@@ -25,7 +25,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import future_interval_error
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
-from cache_pipeline.service.cached_answers import CachedAnswers, News
+from cache_pipeline.service.cached_answers import CachedAnswers, ProgressEvent
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Coalescer
@@ -59,32 +59,32 @@ class ReportService:
         platforms: by name, those that have an account.
         history, hot: the tiers.
         ledger: where every upstream query is noted.
-        flights: one for each thing that is asked, over all processes.
-        sharing: one task for all identical callers of this process.
-        redis: what the hot tier and the flights stand on.
+        single_flight: one for each thing that is asked, over all processes.
+        coalescer: one task for all identical callers of this process.
+        redis: what the hot tier and the single_flight stand on.
         clock: the time, in UTC.
         tenant: whose data.
-        on_keep: hears of what was written to history.
-        pacings: by platform, when its jobs are asked for.
+        on_stored: hears of what was written to history.
+        job_pollers: by platform, when its jobs are asked for.
         declared: reports whose rows may be rolled up to answer what another one lacks.
         retention: by platform, how long its vendor keeps figures, where that is declared.
-        left_to_others: whether somebody else goes on with what is cancelled; the vendor's jobs are left to them then.
+        has_other_requesters: whether somebody else goes on with what is cancelled; the vendor's jobs are left to them then.
     """
 
     platforms: Mapping[str, VendorAdapter]
     history: History
     hot: HotTier
     ledger: Ledger
-    flights: SingleFlight
-    sharing: Coalescer[Answer | None, News]
+    single_flight: SingleFlight
+    coalescer: Coalescer[Answer | None, ProgressEvent]
     redis: Redis
     clock: Callable[[], datetime]
     tenant: str
-    on_keep: OnStored = ignore_stored
-    pacings: Mapping[str, JobPoller] = field(default_factory=dict[str, JobPoller])
+    on_stored: OnStored = ignore_stored
+    job_pollers: Mapping[str, JobPoller] = field(default_factory=dict[str, JobPoller])
     declared: Sequence[Report] = ()
     retention: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
-    left_to_others: LeftToOthers = no_other_requesters
+    has_other_requesters: HasOtherRequesters = no_other_requesters
 
     def series(self, report: Report) -> Series:
         """The report as this tenant's series."""
@@ -115,7 +115,7 @@ class ReportService:
         *,
         on_chunk: Callable[[ChunkResult], None] = _ignore,
         on_percent: OnPercent = _no_percent,
-        again: bool = False,
+        refetch: bool = False,
     ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
         """Bring together the rows of some partitions, asking the vendor for what history lacks.
 
@@ -127,17 +127,17 @@ class ReportService:
             lane: who asks.
             on_chunk: hears of every judged answer as it falls.
             on_percent: hears, at every poll, how far the query of an interval is.
-            again: ask for everything, whatever history holds.
+            refetch: ask for everything, whatever history holds.
 
         Yields:
             Every partition once, as it is finished; one that has not begun yet has failed.
         """
-        fetched = self._gathering(report).partitions(wanted, lane, on_chunk, on_percent, again=again)
+        fetched = self._session(report).partitions(wanted, lane, on_chunk, on_percent, refetch=refetch)
         async with aclosing(fetched) as partitions:
             async for partition in partitions:
                 yield partition
 
-    async def keep(
+    async def store(
         self, report: Report, partitions: Sequence[FetchedPartition], claims: Sequence[LedgerClaim] = ()
     ) -> None:
         """Write what the vendor was asked for to history, rows and coverage in one transaction.
@@ -147,23 +147,23 @@ class ReportService:
         Raises:
             LeaseLost: another process has taken over one of the claims that the rows come from.
         """
-        await store_partitions(self.history, self.series(report), partitions, claims, self.on_keep)
+        await store_partitions(self.history, self.series(report), partitions, claims, self.on_stored)
 
-    def _gathering(self, report: Report) -> FetchSession:
+    def _session(self, report: Report) -> FetchSession:
         return FetchSession(
             series=self.series(report),
             platform=self.platform(report),
             history=self.history,
             ledger=self.ledger,
-            flights=self.flights,
+            single_flight=self.single_flight,
             clock=self.clock,
-            pacing=self.pacings.get(report.platform) or JobPoller(),
+            poller=self.job_pollers.get(report.platform) or JobPoller(),
             reach=self.reach(report),
-            left_to_others=self.left_to_others,
+            has_other_requesters=self.has_other_requesters,
         )
 
     def query(
-        self, report: Report, interval: str | Interval, narrowing: QueryOverrides = NO_OVERRIDES
+        self, report: Report, interval: str | Interval, overrides: QueryOverrides = NO_OVERRIDES
     ) -> CanonicalQuery:
         """What is asked now: the part of the interval whose buckets have begun.
 
@@ -172,26 +172,26 @@ class ReportService:
             InvalidQuery: the report's rows do not hold what is asked for.
             PlatformNotConfigured: something is asked for otherwise than declared, and the platform has no account.
         """
-        columns = () if narrowing == NO_OVERRIDES else self.columns(report)
-        return self.begun(resolve_request(report, interval, narrowing, columns))
+        columns = () if overrides == NO_OVERRIDES else self.columns(report)
+        return self.clip_to_now(resolve_request(report, interval, overrides, columns))
 
-    def begun(self, wanted: QueryRequest) -> CanonicalQuery:
+    def clip_to_now(self, wanted: QueryRequest) -> CanonicalQuery:
         """The part of a question whose buckets have begun; there is nothing to say of the future.
 
         Raises:
             InvalidInterval: none has begun.
         """
         now = self.clock()
-        begun = clipped_to_now(wanted.interval, wanted.requested, now)
+        begun = clip_to_now(wanted.interval, wanted.requested, now)
         if begun is None:
             raise future_interval_error(wanted.interval)
         query = replace(wanted, interval=begun).canonical_query(self.tenant)
-        return replace(query, elapsed=clipped_to_now(begun, wanted.declared, now)) if wanted.is_rolled_up else query
+        return replace(query, elapsed=clip_to_now(begun, wanted.declared, now)) if wanted.is_rolled_up else query
 
     @property
-    def held_answers(self) -> CachedAnswers:
+    def cached_answers(self) -> CachedAnswers:
         """Those that need nothing of the vendor."""
-        return CachedAnswers(self.history, self.hot, self._planner, self.sharing, self.clock)
+        return CachedAnswers(self.history, self.hot, self._planner, self.coalescer, self.clock)
 
     async def answer(
         self,
@@ -199,7 +199,7 @@ class ReportService:
         interval: str | Interval,
         lane: Lane = Lane.interactive,
         *,
-        narrowing: QueryOverrides = NO_OVERRIDES,
+        overrides: QueryOverrides = NO_OVERRIDES,
         on_chunk: Callable[[ChunkResult], None] = _ignore,
         on_percent: OnPercent = _no_percent,
     ) -> Answer:
@@ -209,7 +209,7 @@ class ReportService:
             report: the declaration.
             interval: what is asked of it.
             lane: who asks.
-            narrowing: what is asked for otherwise than declared.
+            overrides: what is asked for otherwise than declared.
             on_chunk: hears of every judged answer of the vendor as it falls.
             on_percent: hears, at every poll, how far the vendor's query of an interval is.
 
@@ -218,7 +218,7 @@ class ReportService:
             IncompleteAnswer, UpstreamError, SchemaMismatch: the vendor's answer cannot be had or kept.
         """
         return await self.answer_query(
-            self.query(report, interval, narrowing), lane, on_chunk=on_chunk, on_percent=on_percent
+            self.query(report, interval, overrides), lane, on_chunk=on_chunk, on_percent=on_percent
         )
 
     async def answer_query(
@@ -233,11 +233,11 @@ class ReportService:
         """Answer a query that has begun; as ``answer`` does.
 
         What is asked of the vendor is always the series that history keeps, so that every other way to look at it is
-        answered from there. To ``refresh`` is to ask it again for what is provisional, however fresh that is; what is
-        final is never asked for again.
+        answered from there. To ``refresh`` is to ask it refetch for what is provisional, however fresh that is; what is
+        final is never asked for refetch.
         """
 
-        def hear(news: News) -> None:
+        def hear(news: ProgressEvent) -> None:
             if isinstance(news, ChunkResult):
                 on_chunk(news)
             else:
@@ -245,9 +245,9 @@ class ReportService:
 
         key = query.cache_key(HOT_TTL_TIER)
         if refresh:
-            found = self.sharing.run(f"{key} anew", self._refreshing(query, lane), hear)
+            found = self.coalescer.run(f"{key} anew", self._refreshing(query, lane), hear)
         else:
-            found = self.sharing.run(key, self._finding(query, lane), hear)
+            found = self.coalescer.run(key, self._finding(query, lane), hear)
         # Callers of a crowd are woken one after another, and none should free what the first alone needs.
         del query
         answer = await found
@@ -257,38 +257,38 @@ class ReportService:
 
     def _refreshing(
         self, query: CanonicalQuery, lane: Lane
-    ) -> Callable[[Callable[[News], None]], Coroutine[Any, Any, Answer | None]]:
-        """What has the provisional part of an answer asked for again, for all who wish that in this process."""
+    ) -> Callable[[Callable[[ProgressEvent], None]], Coroutine[Any, Any, Answer | None]]:
+        """What has the provisional part of an answer asked for refetch, for all who wish that in this process."""
 
-        async def anew(tell: Callable[[News], None]) -> Answer | None:
+        async def anew(tell: Callable[[ProgressEvent], None]) -> Answer | None:
             asked_at = self.clock()
             # As of then nothing that is held now and can still change is fresh.
             plan = await self._planner.plan(query, asked_at + report_freshness(query.source_series.report))
-            await self._fetch_and_keep(plan, lane, tell, again=True)
-            return await self.held_answers.from_history(query, asked_at)
+            await self._fetch_and_keep(plan, lane, tell, refetch=True)
+            return await self.cached_answers.from_history(query, asked_at)
 
         return anew
 
     def _finding(
         self, query: CanonicalQuery, lane: Lane
-    ) -> Callable[[Callable[[News], None]], Coroutine[Any, Any, Answer | None]]:
+    ) -> Callable[[Callable[[ProgressEvent], None]], Coroutine[Any, Any, Answer | None]]:
         """What finds an answer, telling of its progress, for all identical callers of this process."""
 
-        async def found(tell: Callable[[News], None]) -> Answer | None:
-            asked_at, held = self.clock(), self.held_answers
-            if (ready := await held.hot_one(query)) is not None:
+        async def found(tell: Callable[[ProgressEvent], None]) -> Answer | None:
+            asked_at, held = self.clock(), self.cached_answers
+            if (ready := await held.from_hot(query)) is not None:
                 return ready
             plan = await self._planner.plan(query, asked_at)
             if not plan.due:
-                return await held.answered(plan)
+                return await held.render_and_cache(plan)
 
             async def landed() -> bool:
                 nonlocal ready
-                ready = await held.hot_one(query)
+                ready = await held.from_hot(query)
                 return ready is not None
 
             # Other processes wait for the answer as it goes out, and not for its chunks one by one.
-            async with self.flights.hold(query.cache_key(HOT_TTL_TIER), landed) as mine:
+            async with self.single_flight.hold(query.cache_key(HOT_TTL_TIER), landed) as mine:
                 if not mine:
                     return ready
                 for _ in range(_FETCHES):
@@ -296,23 +296,23 @@ class ReportService:
                     # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
                     plan = await self._planner.plan(query, asked_at)
                     if not plan.due:
-                        return await held.answered(plan)
+                        return await held.render_and_cache(plan)
                 return None
 
         return found
 
     async def _fetch_and_keep(
-        self, plan: Plan, lane: Lane, tell: Callable[[News], None], *, again: bool = False
+        self, plan: Plan, lane: Lane, tell: Callable[[ProgressEvent], None], *, refetch: bool = False
     ) -> None:
         """Bring what a plan finds missing into history, each chunk as soon as it is proven."""
         report = plan.query.source_series.report
         wanted = {str(chunk): chunk for chunk in plan.chunks}
 
         async def keep(proven: VerifiedRows, claims: Sequence[LedgerClaim]) -> None:
-            await self.keep(report, [collect_partitions(proven)], claims)
+            await self.store(report, [collect_partitions(proven)], claims)
 
-        fetched = self._gathering(report).partitions(
-            wanted, lane, tell, lambda part, percent: tell((part, percent)), keep=keep, again=again
+        fetched = self._session(report).partitions(
+            wanted, lane, tell, lambda part, percent: tell((part, percent)), keep=keep, refetch=refetch
         )
         async with aclosing(fetched) as partitions:
             async for partition in partitions:

@@ -23,14 +23,14 @@ def test_a_database_without_our_tables_is_sent_to_migrate_and_is_fit_afterwards(
 ):
     code, found = doctor()
     assert code == 1
-    assert found["tables"]["mend"] == "run `cache-pipeline migrate`"
+    assert found["tables"]["remedy"] == "run `cache-pipeline migrate`"
     monkeypatch.setattr(sys, "argv", ["cache-pipeline", "migrate"])
     main()
     capsys.readouterr()
     code, found = doctor()
-    assert found["tables"]["health"] == "ok"
-    assert found["PostgreSQL's clock"]["health"] == "ok"
-    assert found["Redis"]["health"] == "ok"
+    assert found["tables"]["status"] == "ok"
+    assert found["PostgreSQL's clock"]["status"] == "ok"
+    assert found["Redis"]["status"] == "ok"
 
 
 def test_servers_that_are_away_are_named_with_their_setting_and_without_their_password(accounts, doctor, monkeypatch):
@@ -38,8 +38,8 @@ def test_servers_that_are_away_are_named_with_their_setting_and_without_their_pa
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", f"redis://:{SECRET}@127.0.0.1:9/0")
     code, found = doctor()
     assert code == 1
-    assert "CACHE_PIPELINE_POSTGRES_URL" in found["PostgreSQL"]["mend"]
-    assert "CACHE_PIPELINE_REDIS_URL" in found["Redis"]["mend"]
+    assert "CACHE_PIPELINE_POSTGRES_URL" in found["PostgreSQL"]["remedy"]
+    assert "CACHE_PIPELINE_REDIS_URL" in found["Redis"]["remedy"]
 
 
 def test_a_redis_that_may_evict_the_quota_is_warned_of(servers, accounts, doctor, redis_database):
@@ -51,8 +51,8 @@ def test_a_redis_that_may_evict_the_quota_is_warned_of(servers, accounts, doctor
         finally:
             client.config_set("maxmemory", 0)
             client.config_set("maxmemory-policy", "noeviction")
-    assert found["Redis's memory"]["health"] == "warning"
-    assert "noeviction" in found["Redis's memory"]["mend"]
+    assert found["Redis's memory"]["status"] == "warning"
+    assert "noeviction" in found["Redis's memory"]["remedy"]
 
 
 def test_every_mistake_in_the_declarations_is_a_finding_and_hides_nothing_else(servers, doctor, monkeypatch, tmp_path):
@@ -60,12 +60,12 @@ def test_every_mistake_in_the_declarations_is_a_finding_and_hides_nothing_else(s
     monkeypatch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(tmp_path))
     code, found = doctor()
     assert code == 1
-    assert "broken.yaml" in found["declarations"]["told"]
-    assert found["Redis"]["health"] == "ok"
+    assert "broken.yaml" in found["declarations"]["detail"]
+    assert found["Redis"]["status"] == "ok"
 
 
 def test_a_platform_that_reports_ask_without_an_account_is_named(servers, doctor, monkeypatch):
     for platform in ("REPORTDATA", "GENESYS"):
         monkeypatch.delenv(f"CACHE_PIPELINE_{platform}", raising=False)
     _, found = doctor()
-    assert found["account of genesys"]["mend"].startswith("set CACHE_PIPELINE_GENESYS")
+    assert found["account of genesys"]["remedy"].startswith("set CACHE_PIPELINE_GENESYS")

@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.cli.main import main
-from cache_pipeline.doctor import examination
 from cache_pipeline.doctor import published_store as edge
+from cache_pipeline.doctor import runner
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
@@ -73,9 +73,9 @@ def test_a_deployment_that_is_fit_is_told_so(deployment, doctor, capsys):
         capsys.readouterr()
         code, found = doctor()
     assert code == 0
-    assert {each["health"] for each in found.values()} == {"ok"}
-    assert found["login of one (genesys)"]["told"] == "a token that lives 86,400 s"
-    assert AGGREGATE in found["permissions of one (genesys)"]["told"]
+    assert {each["status"] for each in found.values()} == {"ok"}
+    assert found["login of one (genesys)"]["detail"] == "a token that lives 86,400 s"
+    assert AGGREGATE in found["permissions of one (genesys)"]["detail"]
     assert {"quota of one (genesys)", "job queue", "edge store"} <= found.keys()
 
 
@@ -85,14 +85,14 @@ def test_a_wrong_secret_is_told_from_a_vendor_that_cannot_be_reached(deployment,
         code, found = doctor()
     login = found["login of one (genesys)"]
     assert code == 1
-    assert "login refused" in login["told"]
-    assert "client_secret in CACHE_PIPELINE_GENESYS" in login["mend"]
+    assert "login refused" in login["detail"]
+    assert "client_secret in CACHE_PIPELINE_GENESYS" in login["remedy"]
     deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://127.0.0.1:9"))
     code, found = doctor()
     login = found["login of one (genesys)"]
     assert code == 1
-    assert "cannot reach 127.0.0.1" in login["told"]
-    assert "firewall" in login["mend"]
+    assert "cannot reach 127.0.0.1" in login["detail"]
+    assert "firewall" in login["remedy"]
 
 
 def test_a_certificate_that_is_not_trusted_is_told_of_as_that(deployment, doctor, tmp_path):
@@ -100,14 +100,14 @@ def test_a_certificate_that_is_not_trusted_is_told_of_as_that(deployment, doctor
         deployment.setenv("CACHE_PIPELINE_GENESYS", _account(f"https://127.0.0.1:{port}"))
         code, found = doctor()
     assert code == 1
-    assert "SSL_CERT_FILE" in found["login of one (genesys)"]["mend"]
+    assert "SSL_CERT_FILE" in found["login of one (genesys)"]["remedy"]
 
 
 def test_an_address_without_tls_beyond_this_machine_is_not_fit_though_the_settings_allow_it(deployment, doctor):
     deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://genesys.invalid", plain_http=True))
     code, found = doctor()
     assert code == 1
-    assert found["address of genesys"]["mend"] == "write https://"
+    assert found["address of genesys"]["remedy"] == "write https://"
 
 
 def test_a_missing_permission_is_named_with_the_reports_that_need_it(deployment, doctor):
@@ -116,20 +116,20 @@ def test_a_missing_permission_is_named_with_the_reports_that_need_it(deployment,
         code, found = doctor()
     finding = found["permissions of one (genesys)"]
     assert code == 1
-    assert finding["told"] == f"{AGGREGATE} is missing: calls"
-    assert f"a role with {AGGREGATE}" in finding["mend"]
+    assert finding["detail"] == f"{AGGREGATE} is missing: calls"
+    assert f"a role with {AGGREGATE}" in finding["remedy"]
 
 
 def test_a_client_that_the_vendor_sends_away_is_warned_of(deployment, doctor):
     # The client is paused, so that whether it may ask cannot be found out.
-    deployment.setattr(examination, "_PATIENCE_SECONDS", 3.0)
+    deployment.setattr(runner, "_PATIENCE_SECONDS", 3.0)
     with _vendor() as url:
         deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
         asyncio.run(_refused())
         _, found = doctor()
     finding = found["quota of one (genesys)"]
-    assert finding["health"] == "warning"
-    assert finding["told"].startswith("paused for")
+    assert finding["status"] == "warning"
+    assert finding["detail"].startswith("paused for")
 
 
 async def _refused() -> None:
@@ -170,15 +170,15 @@ def _extraction_calls(url: str) -> int:
 
 def test_a_tenant_of_cxone_is_found_and_asked_once_and_what_was_not_tried_is_said(extraction, doctor):
     _, found = doctor()
-    assert found["address of cxone"]["told"].startswith("http://api-na1.localhost:")
-    assert found["login of one (cxone)"]["health"] == "ok"
+    assert found["address of cxone"]["detail"].startswith("http://api-na1.localhost:")
+    assert found["login of one (cxone)"]["status"] == "ok"
     looked = found["extraction by one (cxone)"]
-    assert looked["health"] == "ok"
-    assert looked["told"].startswith("0 jobs are listed; not tried, for it costs a job: the permission to extract")
+    assert looked["status"] == "ok"
+    assert looked["detail"].startswith("0 jobs are listed; not tried, for it costs a job: the permission to extract")
     assert _extraction_calls(extraction) == 1
     _, found = doctor()
     looked = found["extraction by one (cxone)"]
-    assert (looked["health"], looked["told"]) == (
+    assert (looked["status"], looked["detail"]) == (
         *("warning", "not asked: the tenant's one call in 30 s was just made"),
     )
     assert _extraction_calls(extraction) == 1
@@ -191,10 +191,10 @@ def test_a_tenant_that_is_busy_or_may_not_extract_is_told_with_both_remedies(ext
         another.get("/data-extraction/v1/jobs", headers={"Authorization": f"Bearer {token}"}).raise_for_status()
     _, found = doctor()
     looked = found["extraction by one (cxone)"]
-    assert looked["health"] == "warning"
-    assert "refused with 403" in looked["told"]
-    assert "half a minute" in looked["mend"]
-    assert "Extract Interaction Metadata" in looked["mend"]
+    assert looked["status"] == "warning"
+    assert "refused with 403" in looked["detail"]
+    assert "half a minute" in looked["remedy"]
+    assert "Extract Interaction Metadata" in looked["remedy"]
 
 
 def test_an_issuer_that_knows_no_such_tenant_is_told_of_with_its_settings(deployment, doctor, extraction):
@@ -208,8 +208,8 @@ def test_an_issuer_that_knows_no_such_tenant_is_told_of_with_its_settings(deploy
     code, found = doctor()
     assert code == 1
     address = found["address of cxone"]
-    assert "did not say where the API is" in address["told"]
-    assert address["mend"] == "check issuer and tenant_id in CACHE_PIPELINE_CXONE, or set base_url"
+    assert "did not say where the API is" in address["detail"]
+    assert address["remedy"] == "check issuer and tenant_id in CACHE_PIPELINE_CXONE, or set base_url"
 
 
 def test_a_wrong_access_key_is_called_that(deployment, doctor, extraction):
@@ -225,8 +225,8 @@ def test_a_wrong_access_key_is_called_that(deployment, doctor, extraction):
     )
     code, found = doctor()
     assert code == 1
-    assert "an access key's id and secret" in found["login of nobody (cxone)"]["mend"]
-    assert found["extraction by nobody (cxone)"]["told"] == "not asked: the login was refused"
+    assert "an access key's id and secret" in found["login of nobody (cxone)"]["remedy"]
+    assert found["extraction by nobody (cxone)"]["detail"] == "not asked: the login was refused"
     assert _extraction_calls(extraction) == 0
 
 
@@ -235,21 +235,21 @@ def test_a_broker_that_is_away_is_named_without_its_password(deployment, doctor,
     deployment.setenv("CACHE_PIPELINE_JOBS__QUEUE_URL", url)
     code, found = doctor()
     assert code == 1
-    assert found["job queue"]["health"] == "failed"
-    assert "CACHE_PIPELINE_JOBS__QUEUE_URL" in found["job queue"]["mend"]
+    assert found["job queue"]["status"] == "failed"
+    assert "CACHE_PIPELINE_JOBS__QUEUE_URL" in found["job queue"]["remedy"]
 
 
 def test_an_edge_that_cannot_be_written_is_not_fit(deployment, doctor):
     deployment.setenv("CACHE_PIPELINE_EDGE_URL", "file:///proc/version/edge")
     code, found = doctor()
     assert code == 1
-    assert found["edge store"]["health"] == "failed"
-    assert "CACHE_PIPELINE_EDGE_URL" in found["edge store"]["mend"] + found["edge store"]["told"]
+    assert found["edge store"]["status"] == "failed"
+    assert "CACHE_PIPELINE_EDGE_URL" in found["edge store"]["remedy"] + found["edge store"]["detail"]
 
 
 def test_trying_the_edge_leaves_nothing_there(deployment, doctor, tmp_path):
     _, found = doctor()
-    assert found["edge store"]["health"] == "ok"
+    assert found["edge store"]["status"] == "ok"
     assert not [path for path in (tmp_path / "data").rglob("*.json") if path.is_file()]
 
 
@@ -265,8 +265,8 @@ def test_a_store_that_writes_over_what_is_there_is_not_fit(monkeypatch, tmp_path
     monkeypatch.setattr(edge, "EdgeStore", _Careless)
     monkeypatch.setenv("CACHE_PIPELINE_EDGE_URL", f"file://{tmp_path}")
     (finding,) = asyncio.run(edge.check_store(read_settings()))
-    assert finding.health == "failed"
-    assert "conditional writes" in finding.mend
+    assert finding.status == "failed"
+    assert "conditional writes" in finding.remedy
 
 
 def test_readers_who_are_served_something_else_are_told_of(deployment, doctor, tmp_path):
@@ -275,15 +275,15 @@ def test_readers_who_are_served_something_else_are_told_of(deployment, doctor, t
     with _folder_over_http(tmp_path) as url:
         deployment.setenv("CACHE_PIPELINE_EDGE_PUBLIC_URL", f"{url}/nothing")
         _, found = doctor()
-        assert found["edge readers"]["told"] == "nothing is published yet"
+        assert found["edge readers"]["detail"] == "nothing is published yet"
         _publish_nothing(folder)
         code, found = doctor()
         assert code == 1
-        assert "origin" in found["edge readers"]["mend"]
+        assert "origin" in found["edge readers"]["remedy"]
         deployment.setenv("CACHE_PIPELINE_EDGE_PUBLIC_URL", f"{url}/data/edge/v1/default")
         _, found = doctor()
-    assert found["edge readers"]["health"] == "warning"
-    assert "max-age=60" in found["edge readers"]["mend"]
+    assert found["edge readers"]["status"] == "warning"
+    assert "max-age=60" in found["edge readers"]["remedy"]
 
 
 def _publish_nothing(folder: Path) -> None:
@@ -293,9 +293,9 @@ def _publish_nothing(folder: Path) -> None:
 
 
 async def test_what_does_not_answer_is_given_up_and_hides_nothing(monkeypatch):
-    monkeypatch.setattr(examination, "_PATIENCE_SECONDS", 0.05)
-    (finding,) = await examination.looked("thing", "mend it", lambda: asyncio.sleep(60, []))
-    assert (finding.health, finding.mend) == ("failed", "mend it")
+    monkeypatch.setattr(runner, "_PATIENCE_SECONDS", 0.05)
+    (finding,) = await runner.looked("thing", "mend it", lambda: asyncio.sleep(60, []))
+    assert (finding.status, finding.remedy) == ("failed", "mend it")
 
 
 @contextmanager

@@ -135,9 +135,9 @@ async def _answer(order: dict[str, Any], run: dict[str, Any]) -> None:
             mortal = replace(
                 service,
                 clock=lambda: now,
-                flights=flights,
+                single_flight=flights,
                 ledger=ledger,
-                pacings={"reportdata": JobPoller(guide=GuideSchedule(0.05, 0.2))},
+                job_pollers={"reportdata": JobPoller(guide=GuideSchedule(0.05, 0.2))},
             )
             await mortal.answer(report, Interval.parse(run["interval"]))
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from cache_pipeline.fetch.completeness_checker import CompletenessChecker
 from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import list_buckets
-from cache_pipeline.query.completeness import SHORTEST_LIMIT, ChunkResult, RowDensity, Verdict
+from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, RowDensity, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, sort_rows
@@ -103,11 +103,13 @@ class Judged:
         return [chunk.verdict for chunk in self.said]
 
 
-def judge_of(vendor: ScriptedVendor, report: Report = REPORT, shortest_limit: int = SHORTEST_LIMIT) -> Judged:
+def judge_of(vendor: ScriptedVendor, report: Report = REPORT, min_truncation_rows: int = MIN_TRUNCATION_ROWS) -> Judged:
     """A judge that knows only the declaration."""
     said: list[ChunkResult] = []
     density = RowDensity(report.zone, report.groups_a_bucket())
-    return Judged(CompletenessChecker(report, density, vendor.ask, said.append, shortest_limit=shortest_limit), said)
+    return Judged(
+        CompletenessChecker(report, density, vendor.ask, said.append, min_truncation_rows=min_truncation_rows), said
+    )
 
 
 def flat(groups: int, last: int = 24) -> dict[int, int]:

@@ -38,7 +38,7 @@ async def another_process(world: World) -> AsyncIterator[ReportService]:
     async with AsyncExitStack() as stack:
         flights = await stack.enter_async_context(SingleFlight(world.service.redis, look_seconds=0.2))
         sharing = await stack.enter_async_context(Coalescer())
-        yield replace(world.service, flights=flights, sharing=sharing)
+        yield replace(world.service, single_flight=flights, coalescer=sharing)
 
 
 async def submitting(world: World, seconds: float) -> "asyncio.Task[object]":
@@ -89,13 +89,13 @@ async def test_a_submit_that_is_not_answered_in_time_stands_in_the_ledger_as_one
 
 
 @pytest.mark.parametrize(
-    ("left_to_others", "entry", "given_up"), [(False, ("abandoned", False), 1), (True, ("submitted", True), 0)]
+    ("has_other_requesters", "entry", "given_up"), [(False, ("abandoned", False), 1), (True, ("submitted", True), 0)]
 )
 async def test_a_vendors_job_is_given_up_where_nobody_wants_it_and_left_where_somebody_goes_on(
-    open_world: OpenWorld, *, left_to_others: bool, entry: tuple[str, bool], given_up: int
+    open_world: OpenWorld, *, has_other_requesters: bool, entry: tuple[str, bool], given_up: int
 ):
     async with open_world(CANCELLABLE, job_seconds_base=3600.0) as world:
-        service = replace(world.service, left_to_others=lambda: left_to_others)
+        service = replace(world.service, has_other_requesters=lambda: has_other_requesters)
         asking = asyncio.create_task(service.answer(CANCELLABLE, MONDAY))
         async with asyncio.timeout(20):
             while ("submitted", True) not in entries(world):  # noqa: ASYNC110 - PostgreSQL tells nobody

@@ -99,7 +99,7 @@ async def test_an_answer_that_is_kept_elsewhere_while_it_is_doubted_is_not_asked
         async def pages(job, report):
             async for page in read(job, report):
                 yield page
-            await service.keep(DOUBTING, proven)
+            await service.store(DOUBTING, proven)
 
         monkeypatch.setattr(platform, "pages", pages)
         answer = await service.answer(DOUBTING, MONDAY)
@@ -150,7 +150,7 @@ async def test_a_job_that_hangs_is_given_up_and_asked_for_anew_by_whoever_comes_
         pacing = JobPoller(
             PollPolicy.guide, guide=GuideSchedule(first_seconds=0.01, max_seconds=0.05), deadline_seconds=0.2
         )
-        world.service = replace(world.service, pacings={"reportdata": pacing})
+        world.service = replace(world.service, job_pollers={"reportdata": pacing})
         await world.faults(hang_jobs=1)
         if taken_up:
             asking = asyncio.create_task(world.service.answer(TRUSTING, MONDAY))

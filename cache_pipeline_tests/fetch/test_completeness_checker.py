@@ -329,7 +329,7 @@ def test_a_limit_of_any_length_is_found_out_however_little_it_cuts_off(days, cut
     span, settled = hours(0, len(truth)), hours(0, min(watermark, len(truth)))
     cap = 10 + round(cut * max(0, sum(truth.values()) - 11))
     vendor = ScriptedVendor(truth, cap=cap, watermark=watermark, cut_by_group=by_group)
-    proven = asyncio.run(judge_of(vendor, shortest_limit=10).judge.prove(span))
+    proven = asyncio.run(judge_of(vendor, min_truncation_rows=10).judge.prove(span))
     assert sorted_table(proven.rows.within(settled)).equals(sort_rows(vendor.rows(settled)))
 
 
@@ -390,7 +390,7 @@ async def test_a_short_tail_that_is_the_truth_costs_one_query():
 async def test_a_tail_that_is_one_of_the_parts_is_not_asked_for_twice():
     vendor = ScriptedVendor(dict.fromkeys(range(12), 10) | {12: 10}, cap=129)
     report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=None)
-    judged = judge_of(vendor, report, shortest_limit=121)
+    judged = judge_of(vendor, report, min_truncation_rows=121)
     judged.judge.density.learn({bucket: vendor.groups.get(n, 0) for n, bucket in enumerate(HOURS)})
     proven = await judged.judge.prove(DAY)
     assert vendor.asked == [DAY, hours(12, 24), hours(0, 12)]

@@ -75,7 +75,7 @@ def mortals(nursery: "subprocess.Popen[str]", postgres_database: str, redis_data
 async def restarted(world: World, interval: Interval = MONDAY) -> list[Any]:
     """What another process answers that waits no longer for dead holders than they themselves would have."""
     async with SingleFlight(world.service.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
-        service = replace(world.service, flights=flights)
+        service = replace(world.service, single_flight=flights)
         return sorted(json.loads((await service.answer(REPORT, interval)).body)["rows"])
 
 

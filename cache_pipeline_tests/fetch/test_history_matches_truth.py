@@ -178,8 +178,8 @@ async def step(service: ReportService, vendor: Vendor, interval: Interval, dies:
 async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
     """Some callers one after another, and in the end one who asks for everything, of a vendor that is well."""
     async with open_service(config) as opened:
-        pacings = {"reportdata": JobPoller(guide=GuideSchedule(0.002, 0.01))}
-        service = replace(opened, platforms={"reportdata": vendor}, clock=vendor.clock, pacings=pacings)
+        job_pollers = {"reportdata": JobPoller(guide=GuideSchedule(0.002, 0.01))}
+        service = replace(opened, platforms={"reportdata": vendor}, clock=vendor.clock, job_pollers=job_pollers)
         series, columns = service.series(REPORT), service.columns(REPORT)
         with reader(config.required_postgres_url(), series, columns, vendor) as wrong:
             for later, first, length, dies in steps:
@@ -237,7 +237,7 @@ def test_history_ends_as_the_truth_and_is_never_wrong_on_the_way(
     broken: dict[int, float],
     steps: list[Any],
 ):
-    monkeypatch.setattr(gathering, "CompletenessChecker", partial(CompletenessChecker, shortest_limit=1))
+    monkeypatch.setattr(gathering, "CompletenessChecker", partial(CompletenessChecker, min_truncation_rows=1))
     alone = config.model_copy(update={"tenant": f"truth{next(_tenants)}"})
     vendor = Vendor(groups, cap, broken, Clock())
     asyncio.run(asyncio.wait_for(live(alone, vendor, steps), 60))

@@ -11,9 +11,9 @@ from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
     HeldRows,
-    chunks_of,
-    clipped_to_now,
+    clip_to_now,
     fetch_partitions,
+    split_into_chunks,
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import sort_rows
@@ -206,7 +206,7 @@ def test_every_partition_comes_once_whatever_chunks_and_partitions_have_to_do_wi
 def test_gaps_are_cut_at_the_boundaries_of_the_chunk():
     report = declared(time_zone="Europe/Berlin", chunk="P1D")
     gap = Interval.parse("2026-03-28T10:00:00Z/2026-03-30T10:00:00Z")
-    assert [str(chunk) for chunk in chunks_of(IntervalSet([gap]), report)] == [
+    assert [str(chunk) for chunk in split_into_chunks(IntervalSet([gap]), report)] == [
         "2026-03-28T10:00:00Z/2026-03-28T23:00:00Z",
         "2026-03-28T23:00:00Z/2026-03-29T22:00:00Z",
         "2026-03-29T22:00:00Z/2026-03-30T10:00:00Z",
@@ -217,4 +217,4 @@ def test_gaps_are_cut_at_the_boundaries_of_the_chunk():
     ("now", "clipped"), [(-1, None), (0, hours(0, 1)), (5.5, hours(0, 6)), (6, hours(0, 7)), (30, hours(0, 24))]
 )
 def test_only_buckets_that_have_begun_are_asked_for(now: float, clipped: Interval | None):
-    assert clipped_to_now(hours(0, 24), REPORT, MONDAY + now * HOUR) == clipped
+    assert clip_to_now(hours(0, 24), REPORT, MONDAY + now * HOUR) == clipped

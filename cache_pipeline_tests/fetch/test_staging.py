@@ -26,7 +26,7 @@ PARTITION = FetchedPartition(
     watermark=MONDAY + 24 * HOUR,
     fetched_at=MONDAY + 25 * HOUR,
     chunks=(CHUNK, replace(CHUNK, verdict=Verdict.truncated, source=ExpectationSource.history)),
-    not_asked_again=IntervalSet([hours(3, 4), hours(6, 8)]),
+    provisional_from_history=IntervalSet([hours(3, 4), hours(6, 8)]),
 )
 
 
@@ -34,7 +34,7 @@ PARTITION = FetchedPartition(
     "partition",
     [
         PARTITION,
-        replace(PARTITION, rows=Rows.from_table(TABLE.slice(0, 0)), chunks=(), not_asked_again=IntervalSet()),
+        replace(PARTITION, rows=Rows.from_table(TABLE.slice(0, 0)), chunks=(), provisional_from_history=IntervalSet()),
         replace(PARTITION, key="2026-01-05T00:00+0100"),
         replace(PARTITION, watermark=PARTITION.watermark.replace(microsecond=1)),
     ],
@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, folder: str):
 
 def test_only_what_can_no_longer_change_need_not_be_fetched_again(tmp_path: Path):
     staging = Staging(tmp_path)
-    final = replace(PARTITION, not_asked_again=IntervalSet())
+    final = replace(PARTITION, provisional_from_history=IntervalSet())
     staging.write(SERIES, final)
     staging.write(SERIES, replace(final, key="open", watermark=MONDAY + 23 * HOUR))
     staging.write(SERIES, replace(PARTITION, key="not asked again"))

@@ -12,7 +12,7 @@ MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 async def test_what_was_written_to_history_is_told_once_and_what_history_held_is_not(open_world: OpenWorld):
     heard: list[tuple[Report, RowsStored]] = []
     async with open_world() as world:
-        service = replace(world.service, on_keep=lambda report, kept: heard.extend((report, each) for each in kept))
+        service = replace(world.service, on_stored=lambda report, kept: heard.extend((report, each) for each in kept))
         await service.answer(REPORT, MONDAY)
         ((report, kept),) = heard
         assert (report, kept.interval) == (REPORT, MONDAY)

@@ -17,7 +17,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.drift_comparison import counted_column
+from cache_pipeline.service.drift_comparison import volume_column
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement, open_history
@@ -114,8 +114,8 @@ def test_days_that_are_published_beside_one_that_failed_are_compared_too(
 def test_reports_that_count_nothing_are_compared_by_their_rows() -> None:
     counting = Report.model_validate(declared(metrics=["nOffered", "tAbandon"], volume_metric="tAbandon"))
     nothing = Report.model_validate(declared(metrics=["tHandle"], volume_metric=None))
-    assert counted_column(Series(counting), report_columns(counting)) == "t_abandon_count"
-    assert counted_column(Series(nothing), report_columns(nothing)) is None
+    assert volume_column(Series(counting), report_columns(counting)) == "t_abandon_count"
+    assert volume_column(Series(nothing), report_columns(nothing)) is None
 
 
 def test_the_farthest_off_is_named_first_in_the_reports_own_time() -> None:

@@ -16,9 +16,9 @@ from cache_pipeline_tests.orchestration.workbench import Bench, materialized
 DAY = "2024-06-10"
 
 
-def _answer(bench: Bench, on_keep: OnStored, *intervals: Interval) -> None:
+def _answer(bench: Bench, on_stored: OnStored, *intervals: Interval) -> None:
     async def answer() -> None:
-        async with open_service(read_settings(), on_keep) as service:
+        async with open_service(read_settings(), on_stored) as service:
             for interval in intervals:
                 await service.answer(bench.report, interval)
 

@@ -29,7 +29,7 @@ async def test_fewer_dimensions_and_longer_buckets_are_the_vendors_own_figures_f
         for group_by in ((), ("queueId",), ("mediaType",)):
             for granularity in ("PT1H", "P1D"):
                 narrowing = QueryOverrides(group_by=group_by, granularity=granularity)
-                document = json.loads((await world.service.answer(REPORT, YESTERDAY, narrowing=narrowing)).body)
+                document = json.loads((await world.service.answer(REPORT, YESTERDAY, overrides=narrowing)).body)
                 asked = declared(
                     group_by=list(group_by), granularity=granularity, metrics=["offered"], volume_metric=None
                 )
@@ -43,7 +43,7 @@ async def test_a_narrowed_question_asks_for_the_declared_series_so_that_the_next
     async with open_world(REPORT) as world:
         one = Filter.parse({"predicates": [{"dimension": "mediaType", "values": ["voice"]}]})
         by_hour = QueryOverrides(group_by=("queueId",), granularity="PT1H", filters=one)
-        document = json.loads((await world.service.answer(REPORT, YESTERDAY, narrowing=by_hour)).body)
+        document = json.loads((await world.service.answer(REPORT, YESTERDAY, overrides=by_hour)).body)
         before = await world.submits()
         whole = json.loads((await world.service.answer(REPORT, YESTERDAY)).body)
         assert await world.submits() == before
@@ -59,7 +59,7 @@ async def test_the_day_that_is_going_on_is_provisional_as_a_whole_and_asked_for_
 ):
     today = Interval(YESTERDAY.end, YESTERDAY.end + timedelta(days=1))
     async with open_world(REPORT) as world:
-        answer = await world.service.answer(REPORT, today, narrowing=QueryOverrides(group_by=(), granularity="P1D"))
+        answer = await world.service.answer(REPORT, today, overrides=QueryOverrides(group_by=(), granularity="P1D"))
         document = json.loads(answer.body)
         assert document["interval"] == str(today)
         assert document["completeThrough"] == document["provisionalFrom"] == "2026-01-05T23:00:00Z"
@@ -73,7 +73,7 @@ async def test_the_day_that_is_going_on_is_provisional_as_a_whole_and_asked_for_
 async def test_what_the_rows_do_not_hold_is_told_before_anything_is_sent(open_world: OpenWorld):
     async with open_world(REPORT) as world:
         with pytest.raises(InvalidQuery, match="granularity"):
-            await world.service.answer(REPORT, YESTERDAY, narrowing=QueryOverrides(granularity="PT5M"))
+            await world.service.answer(REPORT, YESTERDAY, overrides=QueryOverrides(granularity="PT5M"))
         assert await world.submits() == 0
 
 
@@ -123,5 +123,5 @@ async def test_a_plan_is_told_from_what_earlier_queries_took_and_sends_nothing(o
         assert [step.source for step in held.steps] == [AnswerSource.history]
         learned = await world.service.plan(world.service.query(REPORT, "2026-01-04/P1D"))
         assert learned.cost is not None
-        assert learned.cost.learned
+        assert learned.cost.is_measured
         assert learned.calls >= 3

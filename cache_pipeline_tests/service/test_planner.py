@@ -8,12 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.fetch.partition_fetch import clipped_to_now
+from cache_pipeline.fetch.partition_fetch import clip_to_now
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.query_request import QueryOverrides, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import CanonicalQuery
-from cache_pipeline.service.planner import AnswerSource, Cost, Holdings, Plan, QuotaHeadroom, make_hot_plan, make_plan
+from cache_pipeline.service.planner import (
+    AnswerSource,
+    Cost,
+    Plan,
+    QuotaHeadroom,
+    StoredSeries,
+    make_hot_plan,
+    make_plan,
+)
 from cache_pipeline.storage.coverage import Coverage, Fetched
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.query.declared import declared
@@ -36,27 +44,27 @@ TWO_DAYS = span("05T00:00", "07T00:00")
 
 def query(report: Report = REPORT, interval: Interval = TWO_DAYS, **narrowing: Any) -> CanonicalQuery:
     wanted = resolve_request(report, interval, QueryOverrides(**narrowing), ReportDataAdapter.columns(report))
-    begun = clipped_to_now(interval, wanted.requested, NOW)
+    begun = clip_to_now(interval, wanted.requested, NOW)
     assert begun is not None
     found = replace(wanted, interval=begun).canonical_query("t")
-    return replace(found, elapsed=clipped_to_now(begun, report, NOW))
+    return replace(found, elapsed=clip_to_now(begun, report, NOW))
 
 
 def holding(
     report: Report = REPORT, complete: list[Interval] | None = None, provisional: list[tuple[Interval, datetime]] | None = None
-) -> Holdings:  # fmt: skip
+) -> StoredSeries:  # fmt: skip
     aging = [Fetched(IntervalSet([part]), at) for part, at in provisional or []]
     coverage = Coverage(
         IntervalSet(complete or []), IntervalSet(part for part, _ in provisional or []), NOW - HOUR, tuple(aging)
     )
-    return Holdings(report, ReportDataAdapter.columns(report), coverage)
+    return StoredSeries(report, ReportDataAdapter.columns(report), coverage)
 
 
 def told(found: Plan) -> list[tuple[str, str, str]]:
     return [(step.source, step.report, str(step.interval)) for step in found.steps]
 
 
-def held_until_now(minutes: float) -> Holdings:
+def held_until_now(minutes: float) -> StoredSeries:
     """Final but for the last two hours, of which the first was asked for nine minutes ago."""
     return holding(
         complete=[span("05T00:00", "06T11:00")],

@@ -128,7 +128,7 @@ async def test_rows_of_another_shape_are_told_and_nothing_is_kept(open_world: Op
 
 
 async def aiter_answers(service: Any):
-    async for partition in service.fetch(REPORT, {"morning": MORNING}, Lane.interactive, again=True):
+    async for partition in service.fetch(REPORT, {"morning": MORNING}, Lane.interactive, refetch=True):
         assert isinstance(partition, FailedPartition)
         raise partition.error
         yield
@@ -141,7 +141,7 @@ async def test_an_interval_that_has_not_begun_is_refused(open_world: OpenWorld, 
         with pytest.raises(InvalidInterval, match="has not begun yet"):
             await world.service.answer(REPORT, future)
         wanted = {"future": future, "morning": MORNING}
-        found = {p.key: p async for p in world.service.fetch(REPORT, wanted, Lane.scheduled, again=again)}
+        found = {p.key: p async for p in world.service.fetch(REPORT, wanted, Lane.scheduled, refetch=again)}
         assert isinstance(found["future"], FailedPartition)
         assert isinstance(found["future"].error, InvalidInterval)
         assert isinstance(found["morning"], FetchedPartition)
@@ -161,12 +161,12 @@ async def test_what_the_vendor_keeps_no_longer_is_refused_unless_history_holds_i
             "2026-01-05T07:30:00Z (CACHE_PIPELINE_REPORTDATA__RETENTION_DAYS): ask from 2026-01-05T08:00:00Z on"
         )
         query = forgetful.query(REPORT, longer)
-        for refused in (forgetful.answer_query(query), forgetful.held_answers.ready(query), forgetful.plan(query)):
+        for refused in (forgetful.answer_query(query), forgetful.cached_answers.lookup(query), forgetful.plan(query)):
             with pytest.raises(InvalidInterval) as error:
                 await refused
             assert str(error.value) == told
         wanted = {"old": longer, "held": MORNING, "new": Interval(MORNING.end, MORNING.end + HOUR)}
-        found = {p.key: p async for p in forgetful.fetch(REPORT, wanted, Lane.scheduled, again=again)}
+        found = {p.key: p async for p in forgetful.fetch(REPORT, wanted, Lane.scheduled, refetch=again)}
         kinds = {key: type(each) for key, each in found.items()}
         held = FailedPartition if again else FetchedPartition
         assert kinds == {"old": FailedPartition, "held": held, "new": FetchedPartition}
@@ -192,7 +192,7 @@ async def fetch_and_keep(world: World, interval: Interval, report: Report = REPO
     async for partition in world.service.fetch(report, {"it": interval}, Lane.interactive, on_chunk=heard.append):
         if isinstance(partition, FailedPartition):
             raise partition.error
-        await world.service.keep(report, [partition])
+        await world.service.store(report, [partition])
     return heard
 
 
@@ -282,7 +282,7 @@ async def test_asking_again_brings_the_vendors_corrections(open_world: OpenWorld
     async with open_world() as world:
         await fetch_and_keep(world, MORNING)
         before = await world.submits()
-        async for partition in world.service.fetch(REPORT, {"it": MORNING}, Lane.scheduled, again=True):
+        async for partition in world.service.fetch(REPORT, {"it": MORNING}, Lane.scheduled, refetch=True):
             assert isinstance(partition, FetchedPartition)
             assert partition.final(REPORT) == IntervalSet([MORNING])
         assert await world.submits() == before + 1
@@ -293,7 +293,7 @@ async def test_provisional_partitions_kept_with_old_final_ones_are_as_new_as_the
         await fetch_and_keep(world, MONDAY)
         wanted = {"monday": MONDAY, "today": TODAY}
         partitions = [part async for part in world.service.fetch(REPORT, wanted, Lane.scheduled)]
-        await world.service.keep(REPORT, [part for part in partitions if isinstance(part, FetchedPartition)])
+        await world.service.store(REPORT, [part for part in partitions if isinstance(part, FetchedPartition)])
         coverage = world.service.history.coverage(world.service.series(REPORT))
         assert coverage.provisional_fetched_at == NOON
         assert coverage.complete == IntervalSet([Interval(MONDAY.start, NOON - HOUR)])
@@ -303,7 +303,9 @@ async def test_rendered_gives_only_what_history_holds(open_world: OpenWorld):
     async with open_world() as world:
         await fetch_and_keep(world, MORNING)
         later = Interval(MORNING.end, MORNING.end + HOUR)
-        [(query, answer)] = await world.service.held_answers.rendered(world.service.series(REPORT), [MORNING, later])
+        [(query, answer)] = await world.service.cached_answers.render_many(
+            world.service.series(REPORT), [MORNING, later]
+        )
         assert query.interval == MORNING
         assert answer == await world.service.answer(REPORT, MORNING)
         assert await world.submits() == 1
@@ -313,7 +315,7 @@ async def test_tenants_do_not_see_each_others_rows(open_world: OpenWorld):
     async with open_world() as world:
         await rows_of(world, MORNING)
         other = replace(world.service, tenant="other")
-        assert await other.held_answers.rendered(other.series(REPORT), [MORNING]) == []
+        assert await other.cached_answers.render_many(other.series(REPORT), [MORNING]) == []
         await other.answer(REPORT, MORNING)
         assert await world.submits() == 2
 
@@ -327,11 +329,11 @@ async def test_what_came_out_of_history_is_never_written_back_over_what_is_newer
         assert isinstance(monday, FetchedPartition)
         assert monday.from_history == IntervalSet([MORNING])
 
-        [restated] = [part async for part in world.service.fetch(REPORT, {"m": MORNING}, Lane.scheduled, again=True)]
+        [restated] = [part async for part in world.service.fetch(REPORT, {"m": MORNING}, Lane.scheduled, refetch=True)]
         assert isinstance(restated, FetchedPartition)
         nothing_happened = Rows.from_table(restated.rows.schema.empty_table())
-        await world.service.keep(REPORT, [replace(restated, rows=nothing_happened)])
-        await world.service.keep(REPORT, [monday])
+        await world.service.store(REPORT, [replace(restated, rows=nothing_happened)])
+        await world.service.store(REPORT, [monday])
 
         series = world.service.series(REPORT)
         columns = world.service.columns(REPORT)
@@ -349,7 +351,7 @@ async def test_figures_that_are_kept_late_leave_what_was_asked_for_since_as_it_i
         await world.service.redis.flushall()
         afternoon = Interval(NOON, NOON + 2 * HOUR)
         await world.service.answer(REPORT, afternoon)
-        await world.service.keep(REPORT, [early])
+        await world.service.store(REPORT, [early])
         coverage = world.service.history.coverage(world.service.series(REPORT), TODAY)
         assert {each.at: each.intervals for each in coverage.fetched} == {
             NOON: IntervalSet([TODAY]) - IntervalSet([afternoon]),

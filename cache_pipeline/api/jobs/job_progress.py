@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cache_pipeline.fetch.partition_fetch import chunks_of
+from cache_pipeline.fetch.partition_fetch import split_into_chunks
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
@@ -23,7 +23,7 @@ class JobProgress:
         self._changed = asyncio.Event()
         self.done = 0
         #: As many as there are if nothing is held and nothing is split.
-        self.total = len(chunks_of(IntervalSet([interval]), report))
+        self.total = len(split_into_chunks(IntervalSet([interval]), report))
 
     @property
     def percent(self) -> float:
@@ -45,7 +45,7 @@ class JobProgress:
         """Hear of one answer."""
         self.done += 1
         self.total = max(self.total, self.done)
-        if not chunk.superseded:
+        if not chunk.is_superseded:
             self._whole |= IntervalSet([chunk.interval])
         self._changed.set()
 

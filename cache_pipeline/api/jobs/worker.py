@@ -85,7 +85,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; then end what was begun, or hand it back where it takes too long."""
         deliveries = self.queue.consume()
-        self.service.flights.on_wait = self.meter.flew
+        self.service.single_flight.on_wait = self.meter.flew
         working = [
             asyncio.create_task(each)
             for each in (self._take(deliveries), self._sweep(), self._hold(), self.meter.run())
@@ -232,7 +232,7 @@ class Worker:
     async def _answered(self, job: ApiJob) -> None:
         report = find_report(dict(self.reports), job.report)
         # Handed back or taken over, the job goes on elsewhere; the vendor's is given up only where nobody waits any more.
-        service = replace(self.service, tenant=job.tenant, left_to_others=lambda: job.id not in self._unwanted)
+        service = replace(self.service, tenant=job.tenant, has_other_requesters=lambda: job.id not in self._unwanted)
         query = service.query(report, job.request["interval"], read_overrides(job.request))
         progress = JobProgress(query.source_series.report, query.available_interval)
         told = asyncio.create_task(self._tell(job, progress))

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from psycopg.sql import SQL, Literal
 
-from cache_pipeline.query.completeness import SHORTEST_LIMIT, ChunkResult, TruncationStats
+from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats
 from cache_pipeline.query.series import Series
 
 #: Vendors change their limits; one that was not met for so long is forgotten, so that long queries are tried again.
@@ -65,8 +65,8 @@ def _learn(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: date
     cursor.execute(first.format(Literal(series.id)).as_string())
     before = read_truncation_stats(cursor, series, now, lock=True)
     # A shorter answer that proved to be cut off was broken, not limited: that is over with the run.
-    telling = [chunk for chunk in chunks if not chunk.is_cut or chunk.length >= SHORTEST_LIMIT]
-    after, is_cut = before.after(telling), any(chunk.is_cut for chunk in telling)
+    telling = [chunk for chunk in chunks if not chunk.is_truncated or chunk.length >= MIN_TRUNCATION_ROWS]
+    after, is_cut = before.after(telling), any(chunk.is_truncated for chunk in telling)
     if after == before and not is_cut:
         return
     update = SQL(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Health(StrEnum):
+class CheckStatus(StrEnum):
     """How a thing stands: fit, fit with a reservation, or not fit to run on."""
 
     ok = "ok"
@@ -15,17 +15,17 @@ class Health(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at.
 
     Attributes:
         subject: what was looked at, in a word or two.
-        health: how it stands.
-        told: what was seen; never a secret.
-        mend: what to do about it, empty where nothing needs to be done.
+        status: how it stands.
+        detail: what was seen; never a secret.
+        remedy: what to do about it, empty where nothing needs to be done.
     """
 
     subject: str
-    health: Health
-    told: str
-    mend: str = ""
+    status: CheckStatus
+    detail: str
+    remedy: str = ""

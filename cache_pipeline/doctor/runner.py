@@ -11,8 +11,8 @@ from functools import partial
 from pydantic import SecretStr
 
 from cache_pipeline.bootstrap import connect_vendor, load_reports
+from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
 from cache_pipeline.doctor.databases import check_postgres, check_redis
-from cache_pipeline.doctor.finding import Finding, Health
 from cache_pipeline.doctor.logins import check_logins
 from cache_pipeline.doctor.published_store import check_public_url, check_store
 from cache_pipeline.doctor.vendor_accounts import check_permissions, check_quota
@@ -30,16 +30,18 @@ class Check:
 
     Attributes:
         subject: what it is.
-        mend: what to do where it cannot be looked at.
+        remedy: what to do where it cannot be looked at.
         take: looks.
     """
 
     subject: str
-    mend: str
-    take: Callable[[], Awaitable[list[Finding]]]
+    remedy: str
+    take: Callable[[], Awaitable[list[CheckResult]]]
 
 
-async def run_checks(settings: Settings, clock: Callable[[], datetime], more: Iterable[Check] = ()) -> list[Finding]:
+async def run_checks(
+    settings: Settings, clock: Callable[[], datetime], more: Iterable[Check] = ()
+) -> list[CheckResult]:
     """Everything that can be said of a deployment from this machine, each thing within twenty seconds and side by side.
 
     Args:
@@ -64,9 +66,9 @@ async def run_checks(settings: Settings, clock: Callable[[], datetime], more: It
     found = await asyncio.gather(
         _store("PostgreSQL", "CACHE_PIPELINE_POSTGRES_URL", settings.postgres_url, postgres),
         _store("Redis", "CACHE_PIPELINE_REDIS_URL", settings.redis_url, redis),
-        *(looked(look.subject, look.mend, look.take) for look in looks),
+        *(looked(look.subject, look.remedy, look.take) for look in looks),
     )
-    return [*declarations, *(finding for findings in found for finding in findings)]
+    return [*declarations, *(result for results in found for result in results)]
 
 
 def _vendors(settings: Settings, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[Check]:
@@ -78,8 +80,8 @@ def _vendors(settings: Settings, reports: Mapping[str, Report], clock: Callable[
         try:
             link = connect_vendor(settings, name)
         except SettingsError as error:
-            finding = Finding(f"account of {name}", Health.failed, str(error), account)
-            looks.append(Check(f"account of {name}", account, partial(_found, finding)))
+            result = CheckResult(f"account of {name}", CheckStatus.failed, str(error), account)
+            looks.append(Check(f"account of {name}", account, partial(_found, result)))
             continue
         looks.append(Check(f"logins of {name}", account, partial(check_logins, link)))
         if redis_url is not None:
@@ -89,22 +91,22 @@ def _vendors(settings: Settings, reports: Mapping[str, Report], clock: Callable[
     return looks
 
 
-async def _found(finding: Finding) -> list[Finding]:
-    return [finding]
+async def _found(result: CheckResult) -> list[CheckResult]:
+    return [result]
 
 
-def _declarations(settings: Settings) -> tuple[Mapping[str, Report], list[Finding]]:
+def _declarations(settings: Settings) -> tuple[Mapping[str, Report], list[CheckResult]]:
     try:
         reports = load_reports(settings)
     except DeclarationError as error:
-        return {}, [Finding("declarations", Health.failed, str(mistake)) for mistake in error.mistakes]
+        return {}, [CheckResult("declarations", CheckStatus.failed, str(mistake)) for mistake in error.mistakes]
     lacking = sorted({report.platform for report in reports.values()} - settings.accounts().keys())
     return reports, [
-        Finding("declarations", Health.ok, f"{len(reports)} reports"),
+        CheckResult("declarations", CheckStatus.ok, f"{len(reports)} reports"),
         *(
-            Finding(
+            CheckResult(
                 f"account of {platform}",
-                Health.failed,
+                CheckStatus.failed,
                 "not set, though reports ask it",
                 f"set CACHE_PIPELINE_{platform.upper()}, or remove its reports",
             )
@@ -114,20 +116,20 @@ def _declarations(settings: Settings) -> tuple[Mapping[str, Report], list[Findin
 
 
 async def _store(
-    subject: str, variable: str, url: SecretStr | None, look: Callable[[str], Awaitable[list[Finding]]]
-) -> list[Finding]:
+    subject: str, variable: str, url: SecretStr | None, look: Callable[[str], Awaitable[list[CheckResult]]]
+) -> list[CheckResult]:
     if url is None:
-        return [Finding(subject, Health.failed, "no URL is set", f"set {variable}")]
+        return [CheckResult(subject, CheckStatus.failed, "no URL is set", f"set {variable}")]
     return await looked(subject, f"check {variable} and that the server is up", lambda: look(url.get_secret_value()))
 
 
-async def looked(subject: str, mend: str, look: Callable[[], Awaitable[list[Finding]]]) -> list[Finding]:
+async def looked(subject: str, remedy: str, look: Callable[[], Awaitable[list[CheckResult]]]) -> list[CheckResult]:
     """What a look found, or that it could not be had in time."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             return await look()
     except TimeoutError:
-        return [Finding(subject, Health.failed, f"no answer within {_PATIENCE_SECONDS:.0f} s", mend)]
+        return [CheckResult(subject, CheckStatus.failed, f"no answer within {_PATIENCE_SECONDS:.0f} s", remedy)]
     except Exception as error:  # noqa: BLE001 - whatever it is, the other looks go on and the person reads it
         # A driver's own words may hold the URL it was given, password and all: its kind must do.
-        return [Finding(subject, Health.failed, f"cannot be used ({type(error).__name__})", mend)]
+        return [CheckResult(subject, CheckStatus.failed, f"cannot be used ({type(error).__name__})", remedy)]
