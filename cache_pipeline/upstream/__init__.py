@@ -1,1 +1,1 @@
-"""Everything between this project and a vendor: quota, tokens, transport, poll schedule, platforms."""
+"""Sends requests to vendors: shared quota, access tokens, retries and poll schedule."""

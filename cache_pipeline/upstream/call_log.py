@@ -1,4 +1,4 @@
-"""A log line and a span for each request to a vendor: what became of it, and what the vendor calls it."""
+"""Writes one log line and one span for each request to a vendor."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from cache_pipeline.telemetry.spans import annotate, span
 from cache_pipeline.upstream.error_bodies import vendor_request_id
 from cache_pipeline.upstream.http import httpx
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class UpstreamCall:
-    """A request under way; ``response`` is what came of it."""
+    """A request in progress; ``response`` is set once it is answered."""
 
     response: httpx.Response | None = None
 
 
 @contextmanager
 def log_call(platform: str, oauth_client: str, lane: Lane, request: httpx.Request) -> Generator[UpstreamCall]:
-    """Tell of one request when the block has ended, however it ended. Its query string is left out: it may hold secrets."""
+    """Log one request when the block ends, with or without an error. The query string is left out: it may hold secrets."""
     started, call = time.monotonic(), UpstreamCall()
     with span(
         "upstream call",
@@ -39,9 +39,9 @@ def log_call(platform: str, oauth_client: str, lane: Lane, request: httpx.Reques
             yield call
         finally:
             status = call.response.status_code if call.response is not None else None
-            vendors = vendor_request_id(call.response) if call.response is not None else None
-            annotate(current, status=status, vendor_correlation_id=vendors)
-            _log.info(
+            request_id = vendor_request_id(call.response) if call.response is not None else None
+            annotate(current, status=status, vendor_correlation_id=request_id)
+            logger.info(
                 "%s %s: %s",
                 request.method,
                 request.url.path,
@@ -52,6 +52,6 @@ def log_call(platform: str, oauth_client: str, lane: Lane, request: httpx.Reques
                     "lane": str(lane),
                     "status": status,
                     "seconds": round(time.monotonic() - started, 4),
-                    "vendor_correlation_id": vendors,
+                    "vendor_correlation_id": request_id,
                 },
             )

@@ -1,4 +1,4 @@
-"""Puts one vendor connection together: an HTTP client whose every request goes through the shared quota."""
+"""Creates the HTTP client of one vendor account, whose every request goes through the shared quota."""
 
 import asyncio
 import logging
@@ -17,16 +17,16 @@ from cache_pipeline.upstream.discovery import (
     configured_addresses,
 )
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.oauth import LoginRequest, Send, SharedTokens, TokenSource, client_credentials_login
+from cache_pipeline.upstream.oauth import LoginRequest, SharedTokens, TokenSource, client_credentials_login
 from cache_pipeline.upstream.quota import Quota
 from cache_pipeline.upstream.transport import QuotaTransport
 
 
-class _QueryStringHider(logging.Filter):
-    """Cuts the query string out of the HTTP library's own log lines: a pre-signed result URL is a secret."""
+class _QueryStringFilter(logging.Filter):
+    """Removes the query string from the HTTP library's own log lines: a pre-signed result URL is a secret."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrites the record and lets it pass."""
+        """Rewrite the record, and always let it pass."""
         if isinstance(record.args, tuple):
             record.args = tuple(
                 each.copy_with(query=None) if isinstance(each, httpx.URL) else each for each in record.args
@@ -34,14 +34,14 @@ class _QueryStringHider(logging.Filter):
         return True
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _QueryStringHider)
+        return isinstance(other, _QueryStringFilter)
 
     def __hash__(self) -> int:
         return hash(type(self))
 
 
 def create_upstream_quota(config: UpstreamConfig, redis: redis.asyncio.Redis) -> Quota:
-    """Builds the platform's quota, for a client and for whoever shows its state."""
+    """Create the platform's quota, for a client or for showing its state."""
     return Quota(redis, config.platform, config.weights, config.policy)
 
 
@@ -56,19 +56,19 @@ def create_upstream_client(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> httpx.AsyncClient:
-    """Builds the client that platforms talk through; close it with `async with` or `aclose`.
+    """Create the client that vendor adapters use; close it with `async with` or `aclose`.
 
     Args:
         config: Address, OAuth clients, limits and timeouts.
-        redis: Where the shared quota and the access tokens live.
-        quota: The same quota as elsewhere in this process, if there is one; else one is made.
-        transport: What really sends; by default a pool of at most `config.max_connections` connections with TLS verified.
-        login_request: Builds the login request, for vendors with a form of their own.
-        discover: Finds out the addresses, for vendors with discovery.
-        clock: Seconds that only grow; the age of tokens is measured by it.
-        sleep: Waits so many seconds between repeats.
+        redis: Holds the shared quota and the access tokens.
+        quota: The quota object that this process already uses, if there is one; by default one is created.
+        transport: Sends the requests; by default a pool of at most `config.max_connections` connections with TLS verified.
+        login_request: Builds the login request, for vendors with their own kind of login.
+        discover: Finds the addresses, for vendors with discovery.
+        clock: Monotonic seconds; measures the age of tokens.
+        sleep: Waits for the given seconds between retries.
     """
-    logging.getLogger("httpx").addFilter(_QueryStringHider())
+    logging.getLogger("httpx").addFilter(_QueryStringFilter())
     timeout = httpx.Timeout(**asdict(config.timeouts))
     wire = transport or httpx.AsyncHTTPTransport(
         verify=True,
@@ -79,19 +79,19 @@ def create_upstream_client(
         ),
     )
     agent = f"cache-pipeline/{version('cache-pipeline')}"
-    shared = quota or create_upstream_quota(config, redis)
+    shared_quota = quota or create_upstream_quota(config, redis)
 
-    async def send_uncounted(request: httpx.Request) -> httpx.Response:
+    async def send_without_quota(request: httpx.Request) -> httpx.Response:
         request.headers.setdefault("User-Agent", agent)
         request.extensions = {**request.extensions, "timeout": timeout.as_dict()}
         return await wire.handle_async_request(request)
 
-    def door(addresses: VendorAddresses) -> QuotaTransport:
+    def create_transport(addresses: VendorAddresses) -> QuotaTransport:
         tokens = {
             client.client_id: TokenSource(
                 client,
                 addresses.login_url,
-                send_uncounted,
+                send_without_quota,
                 retries=config.retries,
                 store=SharedTokens(redis, config.platform, client, addresses.login_url, clock=clock),
                 clock=clock,
@@ -104,30 +104,28 @@ def create_upstream_client(
             wire,
             origin=httpx.URL(addresses.base_url),
             platform=config.platform,
-            quota=shared,
+            quota=shared_quota,
             tokens=tokens,
             retries=config.retries,
             sleep=sleep,
             clock=clock,
         )
 
+    client_transport: httpx.AsyncBaseTransport
+    if config.issuer and discover:
+        client_transport = DiscoveringTransport(
+            httpx.URL(config.base_url),
+            lambda: discover(config, send_without_quota),
+            create_transport,
+            wire.aclose,
+        )
+    else:
+        client_transport = create_transport(configured_addresses(config))
     return httpx.AsyncClient(
-        transport=_way_to(config, discover, send_uncounted, door, wire),
+        transport=client_transport,
         base_url=config.base_url,
         timeout=timeout,
         headers={"User-Agent": agent},
         follow_redirects=False,
         trust_env=False,
     )
-
-
-def _way_to(
-    config: UpstreamConfig,
-    discover: DiscoverAddresses | None,
-    send: Send,
-    door: Callable[[VendorAddresses], httpx.AsyncBaseTransport],
-    wire: httpx.AsyncBaseTransport,
-) -> httpx.AsyncBaseTransport:
-    if config.issuer and discover:
-        return DiscoveringTransport(httpx.URL(config.base_url), lambda: discover(config, send), door, wire.aclose)
-    return door(configured_addresses(config))

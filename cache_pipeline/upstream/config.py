@@ -1,4 +1,4 @@
-"""What one vendor connection needs to know, checked once and frozen."""
+"""Settings of one vendor connection: addresses, OAuth clients, limits, timeouts and retries; validated once and frozen."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -31,14 +31,14 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often, and how long, a request is repeated before the caller hears of it.
+    """How often, and for how long, a request is retried before the caller gets an error.
 
     Attributes:
-        max_attempts: Sends of one request while the vendor faults or the connection breaks.
-        first_wait_seconds: Seconds before the second attempt; doubled each time, with jitter.
-        max_wait_seconds: Cap of that wait in seconds.
-        rate_limit_timeout_seconds: Seconds a request waits from its first 429 on before it is given up (G18).
-        refused_login_wait_seconds: Seconds a client whose login was refused is left out before it is tried again.
+        max_attempts: Sends of one request while the vendor fails or the connection breaks.
+        first_wait_seconds: Wait before the second attempt; doubled each time, with jitter.
+        max_wait_seconds: Upper bound of that wait.
+        rate_limit_timeout_seconds: How long a request waits, from its first 429 on, before it fails (G18).
+        refused_login_wait_seconds: How long a client whose login was refused is not tried again.
     """
 
     max_attempts: int = 5
@@ -49,12 +49,12 @@ class RetryPolicy:
 
 
 class Issuer(BaseModel):
-    """Who says where a tenant's API is, for vendors with discovery.
+    """The service that names the address of a tenant's API, for vendors with discovery.
 
     Attributes:
-        url: its address.
-        tenant_id: whose API; by default the tenant of the first OAuth client.
-        allow_insecure_http: lets it name an address without TLS that is not this machine's.
+        url: Address of the issuer.
+        tenant_id: The tenant; by default the one of the first OAuth client.
+        allow_insecure_http: Accept an address without TLS that is not on this machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,8 +67,8 @@ class Issuer(BaseModel):
 class UpstreamConfig(BaseModel):
     """One platform's address, its pool of OAuth clients and its limits.
 
-    With an `issuer` the addresses are found out before the first request: `base_url` is then the issuer's own, and stands in for
-    the API's; `login_url` may be left out.
+    With an `issuer` the addresses are discovered before the first request. Then `base_url` is the issuer's own address, a
+    placeholder for the API's, and `login_url` may be omitted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -85,26 +85,26 @@ class UpstreamConfig(BaseModel):
 
     @field_validator("base_url", "login_url")
     @classmethod
-    def _is_address(cls, value: str | None) -> str | None:
+    def _check_address(cls, value: str | None) -> str | None:
         if value is None:
             return None
         url = httpx.URL(value)
         if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError("must be a whole address, such as https://api.mypurecloud.com")
+            raise ValueError("must be a complete URL, such as https://api.mypurecloud.com")
         if url.userinfo:
-            raise ValueError("must not hold a user or password: secrets belong in clients")
+            raise ValueError("must not contain a user or password; put secrets into clients")
         return value
 
     @field_validator("clients")
     @classmethod
-    def _ids_differ(cls, value: tuple[OAuthClient, ...]) -> tuple[OAuthClient, ...]:
+    def _check_ids_unique(cls, value: tuple[OAuthClient, ...]) -> tuple[OAuthClient, ...]:
         ids = [client.client_id for client in value]
-        twice = sorted({client_id for client_id in ids if ids.count(client_id) > 1})
-        if twice:
-            raise ValueError(f"names OAuth client {', '.join(twice)} more than once")
+        repeated = sorted({client_id for client_id in ids if ids.count(client_id) > 1})
+        if repeated:
+            raise ValueError(f"lists OAuth client {', '.join(repeated)} more than once; list each client once")
         return value
 
     @property
     def weights(self) -> dict[str, int]:
-        """Client id to weight, as the quota wants it."""
+        """Client id to weight, as the quota needs it."""
         return {client.client_id: client.weight for client in self.clients}

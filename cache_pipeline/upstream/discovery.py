@@ -1,4 +1,4 @@
-"""Vendors whose API's address is not known before it is asked for: found out once, when the first request is to be sent."""
+"""Finds the API's address, once before the first request, for vendors where an issuer names it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,100 +11,100 @@ from cache_pipeline.upstream.oauth import Send
 
 @dataclass(frozen=True)
 class VendorAddresses:
-    """Where one vendor connection sends: its API, and its login."""
+    """The addresses of one vendor connection: its API and its login."""
 
     base_url: str
     login_url: str
 
 
-#: Finds out the addresses of a connection whose settings name an issuer; what it sends is no call of the limited API.
+#: Finds the addresses of a connection whose settings name an issuer; its requests are not calls of the limited API.
 DiscoverAddresses = Callable[[UpstreamConfig, Send], Awaitable[VendorAddresses]]
 
 
 async def resolve_addresses(config: UpstreamConfig, discover: DiscoverAddresses | None, send: Send) -> VendorAddresses:
-    """The addresses of a connection, found out where its settings do not tell them.
+    """Return the addresses of a connection, discovered if its settings name an issuer.
 
     Raises:
-        DiscoveryFailed, UpstreamUnreachable, UpstreamFaulted, LoginRefused: they could not be found out.
-        ValueError: there is nobody to ask, and no login is named.
+        DiscoveryFailed, UpstreamUnreachable, UpstreamFaulted, LoginRefused: The addresses could not be discovered.
+        ValueError: There is no issuer, and the settings have no login URL.
     """
     return await discover(config, send) if config.issuer and discover else configured_addresses(config)
 
 
 def configured_addresses(config: UpstreamConfig) -> VendorAddresses:
-    """The addresses that the settings name.
+    """Return the addresses in the settings.
 
     Raises:
-        ValueError: they name no login.
+        ValueError: The settings have no login URL.
     """
     if config.login_url is None:
-        raise ValueError(f"{config.platform} has no login_url, and nobody to ask for it")
+        raise ValueError(f"{config.platform} has no login_url and no issuer to discover it from; set login_url")
     return VendorAddresses(config.base_url, config.login_url)
 
 
 class DiscoveringTransport(httpx.AsyncBaseTransport):
-    """Asks where the vendor is before the first request, and sends this and all others there.
+    """Discovers the vendor's address before the first request, and sends all requests there.
 
-    What was found is kept for as long as the connection, which a process has once. A failure is told to all who wait for it and is
-    not kept, so that the next request asks again. Requests to anywhere but the stand-in address go where they were meant to.
+    The address is kept as long as the connection, of which a process has one. A failure is raised to every caller that waits for
+    the address. It is not kept, so the next request tries again. Requests to any address but the placeholder are sent unchanged.
 
     Args:
-        stand_in: The address that requests bear until the vendor's own is known.
-        discover: Finds it out.
-        door: Opens the way to it.
-        aclose: Closes the connections.
+        placeholder: The address in requests until the vendor's own is known.
+        discover: Finds the addresses.
+        create_transport: Creates the transport to those addresses.
+        close: Closes the connections.
     """
 
     def __init__(
         self,
-        stand_in: httpx.URL,
+        placeholder: httpx.URL,
         discover: Callable[[], Awaitable[VendorAddresses]],
-        door: Callable[[VendorAddresses], httpx.AsyncBaseTransport],
-        aclose: Callable[[], Awaitable[None]],
+        create_transport: Callable[[VendorAddresses], httpx.AsyncBaseTransport],
+        close: Callable[[], Awaitable[None]],
     ) -> None:
-        self._stand_in = stand_in
+        self._placeholder = placeholder
         self._discover = discover
-        self._door = door
-        self._close = aclose
-        self._asking: asyncio.Task[VendorAddresses] | None = None
-        self._found: tuple[httpx.URL, httpx.AsyncBaseTransport] | None = None
+        self._create_transport = create_transport
+        self._close = close
+        self._discovery: asyncio.Task[VendorAddresses] | None = None
+        self._resolved: tuple[httpx.URL, httpx.AsyncBaseTransport] | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends one request.
+        """Send one request.
 
         Raises:
-            DiscoveryFailed, UpstreamUnreachable, UpstreamFaulted, LoginRefused: The address could not be found out.
-            UpstreamError: As whatever sends it says.
+            DiscoveryFailed, UpstreamUnreachable, UpstreamFaulted, LoginRefused: The address could not be discovered.
+            UpstreamError: As raised by the transport that sends the request.
         """
-        base_url, transport = self._found or await self._find()
-        if (request.url.scheme, request.url.netloc) == (self._stand_in.scheme, self._stand_in.netloc):
-            request = _moved(request, base_url)
+        base_url, transport = self._resolved or await self._resolve()
+        if (request.url.scheme, request.url.netloc) == (self._placeholder.scheme, self._placeholder.netloc):
+            request = _readdress(request, base_url)
         return await transport.handle_async_request(request)
 
     async def aclose(self) -> None:
-        """Closes the connections."""
-        if self._asking is not None:
-            self._asking.cancel()
+        """Close the connections."""
+        if self._discovery is not None:
+            self._discovery.cancel()
         await self._close()
 
-    async def _find(self) -> tuple[httpx.URL, httpx.AsyncBaseTransport]:
-        if self._asking is None:
-            self._asking = asyncio.ensure_future(self._discover())
-            # Where everybody has gone, nobody else would hear of its failure.
-            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
-        asking = self._asking
+    async def _resolve(self) -> tuple[httpx.URL, httpx.AsyncBaseTransport]:
+        if self._discovery is None:
+            self._discovery = asyncio.ensure_future(self._discover())
+            # If every caller has been cancelled, a failure would otherwise be logged as never retrieved.
+            self._discovery.add_done_callback(lambda task: task.cancelled() or task.exception())
+        discovery = self._discovery
         try:
-            # Others wait for it too: a caller that goes away does not take it along.
-            addresses = await asyncio.shield(asking)
+            # Other callers wait for it too, so a cancelled caller must not cancel it.
+            addresses = await asyncio.shield(discovery)
         finally:
-            if asking.done() and self._asking is asking:
-                self._asking = None
-        if self._found is None:
-            self._found = httpx.URL(addresses.base_url), self._door(addresses)
-        return self._found
+            if discovery.done() and self._discovery is discovery:
+                self._discovery = None
+        if self._resolved is None:
+            self._resolved = httpx.URL(addresses.base_url), self._create_transport(addresses)
+        return self._resolved
 
 
-def _moved(request: httpx.Request, base_url: httpx.URL) -> httpx.Request:
+def _readdress(request: httpx.Request, base_url: httpx.URL) -> httpx.Request:
     headers = request.headers.copy()
     headers["Host"] = base_url.netloc.decode("ascii")
     return httpx.Request(

@@ -1,6 +1,6 @@
-"""The one place that names the HTTP library: a fork with the same interface drops in by changing the import below.
+"""The one place that imports the HTTP library: change the import below to use a fork with the same interface.
 
-Use it as ``from cache_pipeline.upstream.http import httpx``; types and checkers see the library itself.
+Use it as ``from cache_pipeline.upstream.http import httpx``; type checkers see the library itself.
 """
 
 import httpx as httpx

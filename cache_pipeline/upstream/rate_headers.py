@@ -1,4 +1,4 @@
-"""What an answer's headers say about the rate limit (G15)."""
+"""Reads the rate-limit headers of an answer (G15)."""
 
 import math
 from collections.abc import Mapping
@@ -9,37 +9,37 @@ from email.utils import parsedate_to_datetime
 
 @dataclass(frozen=True)
 class RateHints:
-    """Requests that remain and seconds to wait, as far as the vendor said so in a form that can be read."""
+    """Requests that remain and seconds to wait; None if the vendor sent no readable value."""
 
     remaining: int | None
     retry_after: float | None
 
 
-def read_hints(headers: Mapping[str, str], now: datetime) -> RateHints:
-    """Reads `X-RateLimit-Remaining` and `Retry-After`.
+def parse_rate_headers(headers: Mapping[str, str], now: datetime) -> RateHints:
+    """Parse `X-RateLimit-Remaining` and `Retry-After`.
 
     Args:
-        headers: Of the answer; names in any case if the mapping allows it.
-        now: For a Retry-After given as a date, where the answer has no `Date` of its own to measure from.
+        headers: Headers of the answer; names in any case if the mapping allows it.
+        now: Reference for a Retry-After that is a date, if the answer has no `Date` header.
     """
-    remaining = _number(headers.get("X-RateLimit-Remaining"))
+    remaining = _parse_number(headers.get("X-RateLimit-Remaining"))
     return RateHints(
         remaining=None if remaining is None else math.floor(remaining),
-        retry_after=_retry_after(headers.get("Retry-After"), headers.get("Date"), now),
+        retry_after=_parse_retry_after(headers.get("Retry-After"), headers.get("Date"), now),
     )
 
 
-def _retry_after(value: str | None, answered: str | None, now: datetime) -> float | None:
-    seconds = _number(value)
+def _parse_retry_after(value: str | None, answered: str | None, now: datetime) -> float | None:
+    seconds = _parse_number(value)
     if seconds is not None:
         return max(0.0, seconds)
-    until = _date(value)
+    until = _parse_date(value)
     if until is None:
         return None
-    return max(0.0, (until - (_date(answered) or now)).total_seconds())
+    return max(0.0, (until - (_parse_date(answered) or now)).total_seconds())
 
 
-def _number(value: str | None) -> float | None:
+def _parse_number(value: str | None) -> float | None:
     try:
         number = float(value or "")
     except ValueError:
@@ -47,7 +47,7 @@ def _number(value: str | None) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _date(value: str | None) -> datetime | None:
+def _parse_date(value: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value or "")
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The names of a platform's keys in Redis. All lie in one slot of a Redis Cluster, so that one script may touch several."""
+"""Names of a platform's Redis keys. All are in one slot of a Redis Cluster, so that one script may use several of them."""
 
 from dataclasses import dataclass
 
@@ -10,42 +10,42 @@ class UpstreamKeys:
     platform: str
 
     @property
-    def wheel(self) -> str:
-        """Credits of the weighted round-robin, by log."""
-        return self._quota("wheel")
+    def round_robin(self) -> str:
+        """Credits of the weighted round-robin, by log key."""
+        return self._quota("round_robin")
 
     @property
     def generation(self) -> str:
-        """Changes when Redis has lost its memory."""
+        """Identifies the current data; it changes when Redis has lost its data."""
         return self._quota("generation")
 
     @property
-    def careful(self) -> str:
-        """Since when it is not known what was sent before, and whether memory was lost; for one window."""
-        return self._quota("careful")
+    def cold_start(self) -> str:
+        """Since when earlier requests are not known, and whether data was certainly lost; exists for one window."""
+        return self._quota("cold_start")
 
     def log(self, client_id: str) -> str:
-        """The requests of a client that still count."""
+        """Return the key of a client's requests that still count."""
         return self._quota(f"log:{client_id}")
 
     def state(self, client_id: str) -> str:
-        """What the vendor said of a client, and its counters."""
+        """Return the key of what the vendor reported about a client, and of its counters."""
         return self._quota(f"state:{client_id}")
 
     def token(self, client_id: str) -> str:
-        """The sealed access token of a client; lives as long as the token."""
+        """Return the key of a client's sealed access token; it exists as long as the token is valid."""
         return self._oauth(f"token:{client_id}")
 
     def login(self, client_id: str) -> str:
-        """Who is logging in for a client just now."""
+        """Return the key of the lease of the process that is logging in with a client."""
         return self._oauth(f"login:{client_id}")
 
     def refused(self, client_id: str) -> str:
-        """Why the login refused a client lately, sealed."""
+        """Return the key of the sealed reason why the login recently refused a client."""
         return self._oauth(f"refused:{client_id}")
 
     def durations(self, kind: str) -> str:
-        """How long jobs of one kind took."""
+        """Return the key of how long jobs of one kind took."""
         return f"cache_pipeline:polling:{{{self.platform}}}:{kind}"
 
     def _quota(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Commands to Redis that never break off half way, whose failing can be told from an answer, and whose answers read alike."""
+"""Helpers for Redis commands: load Lua scripts, run a command to completion with a timeout, decode answers."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -12,12 +12,12 @@ from cache_pipeline.aio import finish
 
 T = TypeVar("T")
 
-AWAY = (redis.exceptions.RedisError, OSError, TimeoutError)
-"""What a command raises when Redis cannot be asked."""
+REDIS_ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError)
+"""Exceptions of a command that mean Redis is unavailable."""
 
 
-def read_scripts(client: redis.asyncio.Redis, package: str) -> dict[str, Any]:
-    """Gives every `<name>.lua` of a package by its name, to be called with `keys` and `args`."""
+def load_scripts(client: redis.asyncio.Redis, package: str) -> dict[str, Any]:
+    """Return every `<name>.lua` of a package by its name; call a script with `keys` and `args`."""
     return {
         entry.name.removesuffix(".lua"): client.register_script(entry.read_text("utf-8"))
         for entry in files(package).iterdir()
@@ -25,23 +25,23 @@ def read_scripts(client: redis.asyncio.Redis, package: str) -> dict[str, Any]:
     }
 
 
-async def unbroken(command: Awaitable[T], limit: float) -> T:
-    """Waits for a command; a caller who is cancelled leaves only once it has ended.
+async def run_command(command: Awaitable[T], timeout_seconds: float) -> T:
+    """Await a command to completion even if the caller is cancelled, then re-raise the cancellation.
 
-    A cancellation inside redis-py may be swallowed or break a connection that others share, and until the command has ended
-    nobody can say what it did.
+    A cancellation inside redis-py may be swallowed, or it may break a connection that others share. And until the command has
+    ended, its effect is not known.
 
     Raises:
-        TimeoutError: No answer within `limit` seconds.
+        TimeoutError: No answer within `timeout_seconds`.
     """
 
     async def bounded() -> T:
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(timeout_seconds):
             return await command
 
     return await finish(bounded())
 
 
-def text_of(value: str | bytes) -> str:
-    """What Redis answered, however its client decodes."""
+def decode_text(value: str | bytes) -> str:
+    """Return an answer of Redis as text, whether or not its client decodes answers."""
     return value.decode() if isinstance(value, bytes) else value

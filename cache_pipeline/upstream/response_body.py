@@ -1,4 +1,4 @@
-"""The body of an answer: read where a broken one can still be asked for again, or handed on as a stream."""
+"""Reads an answer's body completely while a broken one can still be requested again, or passes it on as a stream."""
 
 from collections.abc import AsyncIterator
 
@@ -6,8 +6,8 @@ from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
 
 
-class _ToldStream(httpx.AsyncByteStream):
-    """A stream whose breaking is told in the words of the error tree."""
+class _ErrorTranslatingStream(httpx.AsyncByteStream):
+    """A stream that raises `UpstreamUnreachable` when the connection breaks."""
 
     def __init__(self, inner: httpx.AsyncByteStream, host: str) -> None:
         self._inner = inner
@@ -26,10 +26,10 @@ class _ToldStream(httpx.AsyncByteStream):
 
 
 async def read_whole_body(response: httpx.Response, *, streamed: bool, host: str) -> httpx.Response:
-    """Reads the body, so that its breaking off counts as a failed send; leaves it on the wire if it shall be streamed.
+    """Read the whole body, so that a broken body counts as a failed request; if `streamed`, leave it unread.
 
     Raises:
-        httpx.TransportError: The body broke off.
+        httpx.TransportError: The connection broke before the end of the body.
     """
     if not streamed:
         try:
@@ -37,5 +37,5 @@ async def read_whole_body(response: httpx.Response, *, streamed: bool, host: str
         finally:
             await response.aclose()
     elif isinstance(response.stream, httpx.AsyncByteStream):
-        response.stream = _ToldStream(response.stream, host)
+        response.stream = _ErrorTranslatingStream(response.stream, host)
     return response

@@ -1,4 +1,4 @@
-"""Bounded, jittered, exponential repeats of what failed on the vendor's side or on the way there."""
+"""Retries requests that failed at the vendor or on the way there: bounded, exponential, with jitter."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 # Raised before the first byte of a request left this machine.
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-# Raised when it may have arrived.
+# Raised when the request may have arrived.
 MAYBE_SENT = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 
 
 class TransientFailure(CachePipelineError):
-    """A 5xx answer, read and closed. Stays inside this folder: the transport turns it into an error of the tree."""
+    """A 5xx answer, read and closed. Internal to this package: the transport converts it to a public error."""
 
     def __init__(self, response: httpx.Response, retry_after: float | None) -> None:
         self.status = response.status_code
@@ -30,7 +30,7 @@ class TransientFailure(CachePipelineError):
 
 
 class RetriesExhausted(CachePipelineError):
-    """The last failure of a request, and how many attempts were made. Stays inside this folder too."""
+    """The last failure of a request, and the number of attempts. Internal to this package, as is `TransientFailure`."""
 
     def __init__(self, error: TransientFailure | httpx.TransportError, attempts: int) -> None:
         self.error, self.attempts = error, attempts
@@ -40,17 +40,17 @@ class RetriesExhausted(CachePipelineError):
 
 async def retry_with_backoff(
     send: Callable[[], Awaitable[T]],
-    may_repeat: Callable[[BaseException], bool],
+    may_retry: Callable[[BaseException], bool],
     policy: RetryPolicy,
     sleep: Callable[[float], Awaitable[object]],
 ) -> T:
-    """Sends until it succeeds, fails in a way that may not be repeated, or has failed `policy.max_attempts` times.
+    """Send until it succeeds, fails in a way that may not be retried, or has failed `policy.max_attempts` times.
 
-    A fault's Retry-After is waited out where it is longer than the backoff, and not waited for at all where it is longer
-    than the policy's patience.
+    If a failure's Retry-After is longer than the backoff, wait that long. If it is longer than
+    `policy.rate_limit_timeout_seconds`, do not retry at all.
 
     Raises:
-        RetriesExhausted: The last attempt ended in a fault or on the way; other exceptions of `send` pass as they are.
+        RetriesExhausted: The last attempt failed at the vendor or on the way; other exceptions of `send` pass unchanged.
     """
     jitter = random.SystemRandom()
     attempts = 0
@@ -58,19 +58,17 @@ async def retry_with_backoff(
     def wait(state: RetryCallState) -> float:
         backoff = min(policy.max_wait_seconds, policy.first_wait_seconds * 2 ** (state.attempt_number - 1))
         error = state.outcome.exception() if state.outcome else None
-        told = error.retry_after if isinstance(error, TransientFailure) else None
-        return max(backoff * jitter.uniform(0.5, 1.0), told or 0.0)
+        retry_after = error.retry_after if isinstance(error, TransientFailure) else None
+        return max(backoff * jitter.uniform(0.5, 1.0), retry_after or 0.0)
 
     async def pause(seconds: float) -> None:
         await sleep(seconds)
 
-    def repeat(error: BaseException) -> bool:
-        too_long = (
-            isinstance(error, TransientFailure) and (error.retry_after or 0.0) > policy.rate_limit_timeout_seconds
-        )
-        return may_repeat(error) and not too_long
+    def should_retry(error: BaseException) -> bool:
+        retry_after = error.retry_after if isinstance(error, TransientFailure) else None
+        return may_retry(error) and (retry_after or 0.0) <= policy.rate_limit_timeout_seconds
 
-    async def once() -> T:
+    async def send_once() -> T:
         nonlocal attempts
         attempts += 1
         return await send()
@@ -78,11 +76,11 @@ async def retry_with_backoff(
     retrying = AsyncRetrying(
         stop=stop_after_attempt(policy.max_attempts),
         wait=wait,
-        retry=retry_if_exception(repeat),
+        retry=retry_if_exception(should_retry),
         sleep=pause,
         reraise=True,
     )
     try:
-        return await retrying(once)
+        return await retrying(send_once)
     except (TransientFailure, *NEVER_SENT, *MAYBE_SENT) as error:
         raise RetriesExhausted(error, attempts) from error

@@ -1,4 +1,4 @@
-"""The one door to a vendor: quota, tokens and repeats happen here, so that code above sees only answers (G14)."""
+"""The transport to a vendor: it applies quota, tokens and retries, so that code above sees only answers (G14)."""
 
 import asyncio
 import logging
@@ -22,62 +22,77 @@ from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
 from cache_pipeline.upstream.quota import Grant, Quota
-from cache_pipeline.upstream.rate_headers import read_hints
+from cache_pipeline.upstream.rate_headers import parse_rate_headers
 from cache_pipeline.upstream.response_body import read_whole_body
-from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, retry_with_backoff
+from cache_pipeline.upstream.retry import (
+    MAYBE_SENT,
+    NEVER_SENT,
+    RetriesExhausted,
+    TransientFailure,
+    retry_with_backoff,
+)
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-#: Answers to a request that surely was not taken: what it waits for is a slot or a token.
-_NOT_TAKEN = frozenset({401, 429})
-_SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+#: Statuses of a request that the vendor certainly did not accept: it waits for a slot or a token.
+_NOT_ACCEPTED = frozenset({401, 429})
+_IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 @dataclass(frozen=True)
 class _PendingRequest:
-    """What a request says about itself, and its body, kept so that it can be sent again."""
+    """A request, its options, and its body, which is kept so that it can be sent again.
+
+    Attributes:
+        request: The request of the caller.
+        body: Its whole body.
+        lane: Its priority.
+        pinned_client: Id of the only OAuth client to use; None for any.
+        is_idempotent: It may be sent twice.
+        is_streamed: The body of the answer is left unread.
+    """
 
     request: httpx.Request
     body: bytes
     lane: Lane
-    pinned: str | None
-    idempotent: bool
-    streamed: bool
+    pinned_client: str | None
+    is_idempotent: bool
+    is_streamed: bool
 
 
 class QuotaTransport(httpx.AsyncBaseTransport):
     """Sends a request once the shared quota grants it, signed with the token of the granted client.
 
-    A request says by `extensions` who is asking: `lane` (a Lane; interactive if absent), `oauth_client` (the id of the one
-    client that will do), `idempotent` (True for a POST that may be sent twice, such as a synchronous query) and `streamed`
-    (True for a body too large to be held: it is then left on the wire, and not asked for again if it breaks off). The
-    answer's `extensions["oauth_client"]` names the client used.
+    A request's `extensions` hold its options: `lane` (a Lane; interactive if absent), `oauth_client` (the id of the only client to
+    use), `idempotent` (True for a POST that may be sent twice, such as a synchronous query) and `streamed` (True for a body too
+    large to hold in memory; it is left unread, and not requested again if the connection breaks). The answer's
+    `extensions["oauth_client"]` names the client that was used.
 
-    What is sent again, unseen by the caller:
+    The transport sends a request again, without the caller's help, after:
 
-    * a 429, as often as needed within `retries.rate_limit_timeout_seconds` seconds, when the quota lets it (G18);
-    * a 401 to a token that should still live: renewed once, sent once more (G23);
-    * a 5xx, a timeout or a broken connection, with bounded backoff, if the request may be sent twice. Any other request, a
-      submit, is sent again only where it was surely not taken: it never left (no connection), or a 503 says by Retry-After
-      that the vendor turned it away and when to come back. A bare 503, a 502 or a 504 may come from a proxy that had already
-      passed it on, so they are ambiguous, as is a timeout.
+    * a 429, as often as needed within `retries.rate_limit_timeout_seconds`, when the quota grants it (G18);
+    * a 401 for a token that should still be valid: the token is renewed once and the request sent once more (G23);
+    * a 5xx, a timeout or a broken connection, with bounded backoff, if the request may be sent twice. Any other request, a submit,
+      is sent again only if it was certainly not accepted: it never left (no connection), or a 503 with Retry-After says that the
+      vendor refused it and when to return. A bare 503, a 502 or a 504 may come from a proxy that had already passed the request on,
+      so they are ambiguous, as is a timeout.
 
-    A submit whose caller is cancelled while it is on the wire is carried to its end, and the caller gets the answer all the same:
-    what the vendor took must not be forgotten. One that still waits for its grant, or that was surely not taken, is cancelled
-    there and then; whoever cannot wait for the answer cancels once more.
+    If the caller is cancelled while its submit is being sent, the submit is completed and the caller still gets the answer, so that
+    a query the vendor accepted is never forgotten. A submit that still waits for its grant, or that was certainly not accepted, is
+    cancelled at once. A caller that cannot wait for the answer cancels a second time.
 
-    Only requests to the vendor's own origin are counted and signed. A result that lies elsewhere (a pre-signed URL in object
-    storage) is fetched without the vendor's token, which would otherwise leak to a stranger.
+    Only requests to the vendor's own origin are counted and signed. A result at another address (a pre-signed URL in object
+    storage) is fetched without the vendor's token, which would otherwise leak to a third party.
 
     Args:
-        inner: What really sends.
-        origin: The vendor's address, whose scheme, host and port say what is its own.
-        platform: Its name, for messages.
+        inner: Sends the requests.
+        origin: The vendor's address; scheme, host and port decide whether a request is to the vendor.
+        platform: Name of the vendor, for messages.
         quota: The shared quota.
         tokens: Client id to its token source; the same ids as the quota's.
-        retries: How patient to be.
-        sleep: Waits so many seconds between repeats.
-        clock: Seconds that only grow.
+        retries: How often, and for how long, to retry.
+        sleep: Waits for the given seconds between retries.
+        clock: Monotonic seconds.
         now: The wall clock, for a Retry-After that is a date.
     """
 
@@ -105,124 +120,134 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         self._now = now
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends one request and gives its answer: 2xx, 3xx or 4xx other than 429.
+        """Send one request and return its answer: 2xx, 3xx or 4xx other than 429.
 
         Raises:
-            UpstreamUnreachable: No answer after bounded repeats.
-            UpstreamFaulted: A 5xx that stayed.
-            AmbiguousSubmit: A request that may not be sent twice was sent, and it is not known whether it was taken.
+            UpstreamUnreachable: No answer after bounded retries.
+            UpstreamFaulted: Still a 5xx after bounded retries.
+            AmbiguousSubmit: A request that may not be sent twice was sent, and it is not known whether it was accepted.
             LoginRefused: No client of the pool, or not the pinned one, can log in.
             ClientUnknown: The pinned client is not configured.
-            QuotaUnavailable: Redis is away and the lane is backfill.
+            QuotaUnavailable: Redis is unavailable and the lane is backfill.
             UpstreamRefused: Still 429 after `retries.rate_limit_timeout_seconds`.
         """
-        errand = await self._errand(request)
-        send = self._send_granted if _origin_of(request.url) == self._origin else self._send_unsigned
+        pending = await self._prepare(request)
+        send = self._send_with_grant if _origin_of(request.url) == self._origin else self._send_unsigned
         try:
             return await retry_with_backoff(
-                lambda: send(errand), lambda error: _may_repeat(error, errand), self._retries, self._sleep
+                lambda: send(pending), lambda error: _may_retry(error, pending), self._retries, self._sleep
             )
-        except RetriesExhausted as gave_up:
-            raise _record_answer(gave_up, errand) from gave_up.__cause__
+        except RetriesExhausted as exhausted:
+            raise _final_error(exhausted, pending) from exhausted.__cause__
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._inner.aclose()
 
-    async def _errand(self, request: httpx.Request) -> _PendingRequest:
-        pinned = request.extensions.get("oauth_client")
-        if pinned is not None and pinned not in self._tokens:
-            raise ClientUnknown(client_id=str(pinned), platform=self._platform, known=sorted(self._tokens))
+    async def _prepare(self, request: httpx.Request) -> _PendingRequest:
+        pinned_client = request.extensions.get("oauth_client")
+        if pinned_client is not None and pinned_client not in self._tokens:
+            raise ClientUnknown(client_id=str(pinned_client), platform=self._platform, known=sorted(self._tokens))
         return _PendingRequest(
             request=request,
             body=await request.aread(),
             lane=Lane(request.extensions.get("lane", Lane.interactive)),
-            pinned=pinned,
-            idempotent=request.method in _SAFE_TO_REPEAT or request.extensions.get("idempotent") is True,
-            streamed=request.extensions.get("streamed") is True,
+            pinned_client=pinned_client,
+            is_idempotent=request.method in _IDEMPOTENT_METHODS or request.extensions.get("idempotent") is True,
+            is_streamed=request.extensions.get("streamed") is True,
         )
 
-    async def _send_unsigned(self, errand: _PendingRequest) -> httpx.Response:
-        response = await self._inner.handle_async_request(_copy(errand, token=None))
-        return await self._checked(response, errand)
+    async def _send_unsigned(self, pending: _PendingRequest) -> httpx.Response:
+        response = await self._inner.handle_async_request(_copy_request(pending, token=None))
+        return await self._read_response(response, pending)
 
-    async def _send_granted(self, errand: _PendingRequest) -> httpx.Response:
-        pinned, renewed, first_refusal = errand.pinned, set[str](), None
+    async def _send_with_grant(self, pending: _PendingRequest) -> httpx.Response:
+        client_id, renewed, first_429_at = pending.pinned_client, set[str](), None
         while True:
             try:
-                async with asyncio.timeout(self._patience_left(first_refusal)):
-                    grant, token = await self._admit(errand.lane, pinned)
+                async with asyncio.timeout(self._rate_limit_timeout(first_429_at)):
+                    grant, token = await self._acquire_slot(pending.lane, client_id)
             except TimeoutError:
-                raise _too_patient(errand, self._retries.rate_limit_timeout_seconds) from None
+                raise _rate_limit_error(pending, self._retries.rate_limit_timeout_seconds) from None
             except LoginRefused:
-                if pinned == errand.pinned:
+                if client_id == pending.pinned_client:
                     raise
-                # Pinned only to renew a token, and that was refused: the rest of the pool may do.
-                pinned = errand.pinned
+                # The client was chosen only to renew its token, and that was refused: try the rest of the pool.
+                client_id = pending.pinned_client
                 continue
-            exchange = self._exchanged if errand.idempotent else self._carried
-            response = await exchange(errand, grant, token)
+            exchange = self._exchange if pending.is_idempotent else self._send_uninterrupted
+            response = await exchange(pending, grant, token)
             if response.status_code == 429:
                 await response.aclose()
-                first_refusal = self._clock() if first_refusal is None else first_refusal
+                first_429_at = self._clock() if first_429_at is None else first_429_at
             elif response.status_code == 401 and grant.client_id not in renewed:
                 await response.aclose()
                 await self._tokens[grant.client_id].invalidate(token)
                 renewed.add(grant.client_id)
-                pinned = grant.client_id
+                client_id = grant.client_id
             else:
                 response.extensions["oauth_client"] = grant.client_id
-                return await self._checked(response, errand) if response.status_code in _NOT_TAKEN else response
+                if response.status_code in _NOT_ACCEPTED:
+                    return await self._read_response(response, pending)
+                return response
 
-    async def _carried(self, errand: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
-        """The same for a request that may not be sent twice: a caller who is cancelled once does not break it off."""
-        exchange = asyncio.ensure_future(self._exchanged(errand, grant, token))
+    async def _send_uninterrupted(self, pending: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
+        """Send a request that may not be sent twice, to completion even if the caller is cancelled once."""
+        exchange = asyncio.ensure_future(self._exchange(pending, grant, token))
         try:
             return await asyncio.shield(exchange)
         except asyncio.CancelledError as cancelled:
             try:
                 response = await exchange
             except Exception as error:
-                if _may_repeat(error, errand):
+                if _may_retry(error, pending):
                     raise cancelled from error
                 raise
-            if response.status_code in _NOT_TAKEN:
+            if response.status_code in _NOT_ACCEPTED:
                 await response.aclose()
                 raise
             return response
 
-    async def _exchanged(self, errand: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
-        """Sends, and reads the answer; a refusal that may be waited out is left unread."""
-        with log_call(self._platform, grant.client_id, errand.lane, errand.request) as call:
-            response = call.response = await self._send_once(errand, grant, token)
-        return response if response.status_code in _NOT_TAKEN else await self._checked(response, errand)
+    async def _exchange(self, pending: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
+        """Send the request and read the answer; leave the body of a 401 or 429 unread."""
+        with log_call(self._platform, grant.client_id, pending.lane, pending.request) as call:
+            response = call.response = await self._send_and_settle(pending, grant, token)
+        return response if response.status_code in _NOT_ACCEPTED else await self._read_response(response, pending)
 
-    async def _admit(self, lane: Lane, pinned: str | None) -> tuple[Grant, str]:
-        """Takes a grant whose client has a young token, passing over clients that cannot log in."""
+    async def _acquire_slot(self, lane: Lane, client_id: str | None) -> tuple[Grant, str]:
+        """Return a grant and its client's fresh token, skipping clients that cannot log in."""
         while True:
-            grant = await self._quota.acquire(lane, pinned, without=self._cannot_log_in(pinned))
+            grant = await self._quota.acquire(lane, client_id, exclude=self._clients_without_login(client_id))
             source = self._tokens[grant.client_id]
-            if (token := source.fresh) is not None:
+            if (token := source.fresh_token) is not None:
                 return grant, token
-            # A login may take long: meanwhile others may have the slot, and the hold of a slot must not run out.
+            # A login may take long. Meanwhile other requests may have the slot, and its time in flight must not run out.
             await self._quota.release(grant)
             try:
-                await source.token()
+                await source.get_token()
             except LoginRefused as error:
-                _log.error("%s: %s", self._platform, error)
+                logger.error("%s: %s", self._platform, error)
 
-    def _cannot_log_in(self, pinned: str | None) -> frozenset[str]:
-        refused = {client_id: refusal for client_id, each in self._tokens.items() if (refusal := each.refusal)}
-        hopeless = [pinned] if pinned in refused else sorted(refused) if len(refused) == len(self._tokens) else []
-        if hopeless:
-            last = refused[hopeless[0]]
-            raise LoginRefused(client_ids=hopeless, login_url=last.login_url, reason=last.reason)
-        return frozenset(refused)
+    def _clients_without_login(self, client_id: str | None) -> frozenset[str]:
+        """Return the clients that cannot log in.
 
-    async def _send_once(self, errand: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
-        """Sends, and tells the quota what came of it, whatever came of it."""
+        Raises:
+            LoginRefused: The client of this id, or every client, cannot log in.
+        """
+        refusals = {each_id: refusal for each_id, source in self._tokens.items() if (refusal := source.refusal)}
+        if client_id in refusals:
+            blocking = [client_id]
+        else:
+            blocking = sorted(refusals) if len(refusals) == len(self._tokens) else []
+        if blocking:
+            refusal = refusals[blocking[0]]
+            raise LoginRefused(client_ids=blocking, login_url=refusal.login_url, reason=refusal.reason)
+        return frozenset(refusals)
+
+    async def _send_and_settle(self, pending: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
+        """Send the request, and settle the grant whether or not it was answered."""
         try:
-            response = await self._within_hold(_copy(errand, token))
+            response = await self._send_in_time(_copy_request(pending, token))
         except NEVER_SENT:
             await self._quota.release(grant)
             raise
@@ -230,7 +255,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             await self._quota.settle(grant, remaining=None, retry_after=None, rejected=False)
             raise
         try:
-            hints = read_hints(response.headers, self._now())
+            hints = parse_rate_headers(response.headers, self._now())
             await self._quota.settle(
                 grant,
                 remaining=hints.remaining,
@@ -243,83 +268,89 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             raise
         return response
 
-    async def _within_hold(self, request: httpx.Request) -> httpx.Response:
-        # The quota holds the slot for so long and no longer; a single read timeout does not bound a slow trickle.
-        hold = self._quota.policy.in_flight_seconds
+    async def _send_in_time(self, request: httpx.Request) -> httpx.Response:
+        # The quota counts the request as in flight for so long and no longer. A read timeout alone does not bound an answer that
+        # arrives slowly, byte by byte.
+        seconds = self._quota.max_in_flight_seconds
         try:
-            async with asyncio.timeout(hold):
+            async with asyncio.timeout(seconds):
                 return await self._inner.handle_async_request(request)
         except TimeoutError:
-            raise httpx.ReadTimeout(f"no answer within {hold:g} s", request=request) from None
+            raise httpx.ReadTimeout(f"no answer within {seconds:g} s", request=request) from None
 
-    async def _checked(self, response: httpx.Response, errand: _PendingRequest) -> httpx.Response:
-        """Gives the answer with its body, or raises it if it is the vendor's fault."""
-        faulted = response.status_code >= 500
-        await read_whole_body(response, streamed=errand.streamed and not faulted, host=errand.request.url.host)
-        if faulted:
-            raise TransientFailure(response, read_hints(response.headers, self._now()).retry_after)
+    async def _read_response(self, response: httpx.Response, pending: _PendingRequest) -> httpx.Response:
+        """Return the answer with its body, or raise `TransientFailure` for a 5xx."""
+        is_failure = response.status_code >= 500
+        streamed = pending.is_streamed and not is_failure
+        await read_whole_body(response, streamed=streamed, host=pending.request.url.host)
+        if is_failure:
+            raise TransientFailure(response, parse_rate_headers(response.headers, self._now()).retry_after)
         return response
 
-    def _patience_left(self, first_refusal: float | None) -> float | None:
-        if first_refusal is None:
+    def _rate_limit_timeout(self, first_429_at: float | None) -> float | None:
+        if first_429_at is None:
             return None
-        return max(0.0, first_refusal + self._retries.rate_limit_timeout_seconds - self._clock())
+        return max(0.0, first_429_at + self._retries.rate_limit_timeout_seconds - self._clock())
 
 
 def _origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
-    default = {"http": 80, "https": 443}.get(url.scheme)
-    return url.scheme, url.host, url.port or default
+    default_port = {"http": 80, "https": 443}.get(url.scheme)
+    return url.scheme, url.host, url.port or default_port
 
 
-def _copy(errand: _PendingRequest, token: str | None) -> httpx.Request:
-    # A copy, so that the request which the caller can see never carries the token.
-    headers = errand.request.headers.copy()
+def _copy_request(pending: _PendingRequest, token: str | None) -> httpx.Request:
+    # A copy, so that the request which the caller can see never holds the token.
+    headers = pending.request.headers.copy()
     headers.pop("Authorization", None)
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     return httpx.Request(
-        errand.request.method,
-        errand.request.url,
+        pending.request.method,
+        pending.request.url,
         headers=headers,
-        content=errand.body,
-        extensions=errand.request.extensions,
+        content=pending.body,
+        extensions=pending.request.extensions,
     )
 
 
-def _may_repeat(error: BaseException, errand: _PendingRequest) -> bool:
+def _is_refused_for_now(error: TransientFailure) -> bool:
+    """Return whether the vendor itself refused the request and said when to return."""
+    return error.status == 503 and error.retry_after is not None
+
+
+def _may_retry(error: BaseException, pending: _PendingRequest) -> bool:
     if isinstance(error, NEVER_SENT):
         return True
     if isinstance(error, TransientFailure):
-        return errand.idempotent or (error.status == 503 and error.retry_after is not None)
-    return isinstance(error, MAYBE_SENT) and errand.idempotent
+        return pending.is_idempotent or _is_refused_for_now(error)
+    return isinstance(error, MAYBE_SENT) and pending.is_idempotent
 
 
-def _record_answer(gave_up: RetriesExhausted, errand: _PendingRequest) -> UpstreamError:
-    """Says in the words of the error tree what the last attempt ended with."""
-    method, url, error = errand.request.method, errand.request.url, gave_up.error
+def _final_error(exhausted: RetriesExhausted, pending: _PendingRequest) -> UpstreamError:
+    """Return the public error for the failure of the last attempt."""
+    method, url, error = pending.request.method, pending.request.url, exhausted.error
     if isinstance(error, TransientFailure):
-        turned_away = error.status == 503 and error.retry_after is not None
-        ambiguous = error.status in (502, 503, 504) and not turned_away
+        is_ambiguous = error.status in (502, 503, 504) and not _is_refused_for_now(error)
     else:
-        ambiguous = not isinstance(error, NEVER_SENT)
-    if ambiguous and not errand.idempotent:
-        return AmbiguousSubmit(method=method, path=url.path, reason=gave_up.reason)
+        is_ambiguous = not isinstance(error, NEVER_SENT)
+    if is_ambiguous and not pending.is_idempotent:
+        return AmbiguousSubmit(method=method, path=url.path, reason=exhausted.reason)
     if isinstance(error, TransientFailure):
         return UpstreamFaulted(
             status=error.status,
             method=method,
             path=url.path,
-            attempts=gave_up.attempts,
+            attempts=exhausted.attempts,
             message=error.vendor_message,
             correlation_id=error.correlation_id,
         )
-    return UpstreamUnreachable(host=url.host, reason=gave_up.reason, attempts=gave_up.attempts)
+    return UpstreamUnreachable(host=url.host, reason=exhausted.reason, attempts=exhausted.attempts)
 
 
-def _too_patient(errand: _PendingRequest, patience: float) -> UpstreamRefused:
+def _rate_limit_error(pending: _PendingRequest, waited_seconds: float) -> UpstreamRefused:
     return UpstreamRefused(
         status=429,
-        method=errand.request.method,
-        path=errand.request.url.path,
-        message=f"the vendor's rate limit still holds after {patience:g} s of waiting; ask for less, or more slowly",
+        method=pending.request.method,
+        path=pending.request.url.path,
+        message=f"the vendor's rate limit still holds after {waited_seconds:g} s of waiting; send fewer requests, or more slowly",
     )

@@ -1,4 +1,4 @@
-"""A real Redis and a clock that stands still."""
+"""Fixtures: a real Redis, a Redis Cluster node, and a clock that tests control."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,13 +17,13 @@ async def shared_redis(redis_database: str) -> AsyncIterator[redis.asyncio.Redis
 
 @pytest.fixture
 async def cluster_redis() -> AsyncIterator[redis.asyncio.Redis]:
-    """A node that holds every slot of a Redis Cluster: it refuses a script whose keys lie in different ones."""
+    """A node with every slot of a Redis Cluster; it rejects a script whose keys are in different slots."""
     node = Valkey()
     node.start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     try:
         async with redis.asyncio.Redis.from_url(node.url) as client:
             await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):  # noqa: ASYNC110 - nothing tells
+            while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):  # noqa: ASYNC110 - the server sends no event
                 await asyncio.sleep(0.01)
             yield client
     finally:
@@ -31,7 +31,7 @@ async def cluster_redis() -> AsyncIterator[redis.asyncio.Redis]:
 
 
 class Clock:
-    """Seconds that pass only when a test says so, or when something sleeps."""
+    """A clock that advances only when a test sets it, or when something sleeps."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""Run as a process of its own: asks the simulated vendor as fast as the shared quota lets it, until it is ended."""
+"""Runs as a process of its own: sends requests to the simulated vendor as fast as the shared quota allows, until killed."""
 
 import asyncio
 import sys
@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, UpstreamConfig
-from cache_pipeline.upstream.quota import QuotaPolicy
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 
 CLIENTS = {f"client-{number}": SecretStr(f"secret-{number}") for number in (1, 2, 3)}
 WINDOW, LIMIT = 1.2, 40
@@ -26,7 +27,7 @@ VENDOR = SimulatorSettings(
 
 @dataclass(frozen=True)
 class Api:
-    """One platform of the simulated vendor: how to make something that can be asked for, and what it tells of its limit."""
+    """One platform of the simulated vendor: how to create a job to request, and the reserve that suits its rate headers."""
 
     submit: str
     job: str
@@ -39,14 +40,14 @@ _DAY = "2024-03-04T00:00:00Z/2024-03-05T00:00:00Z"
 _REPORTDATA = "/api/v2/analytics/reportdata/query"
 _GENESYS = "/api/v2/analytics/conversations/aggregates/jobs"
 APIS = {
-    "tells what remains": Api(
+    "reports remaining": Api(
         f"{_REPORTDATA}/async",
         _REPORTDATA,
         "id",
         {"reportId": "queue-performance", "timeGrouping": "byDay", "interval": _DAY},
         reserve=3,
     ),
-    "tells nothing": Api(
+    "reports nothing": Api(
         _GENESYS, _GENESYS, "jobId", {"interval": _DAY, "granularity": "P1D", "metrics": ["nOffered"]}, reserve=0
     ),
 }
@@ -63,27 +64,30 @@ def config(url: str, api: Api) -> UpstreamConfig:
             reserve=api.reserve,
             window_seconds=WINDOW,
             default_pause_seconds=WINDOW,
-            in_flight_seconds=5.0,
         ),
         retries=RetryPolicy(max_attempts=3, first_wait_seconds=0.05, max_wait_seconds=0.2),
     )
 
 
-async def load(vendor_url: str, redis_url: str, path: str, tasks: int, api: Api) -> None:
-    async with (
-        redis.asyncio.Redis.from_url(redis_url) as shared,
-        create_upstream_client(config(vendor_url, api), shared) as client,
-    ):
+async def send_requests(vendor_url: str, redis_url: str, path: str, tasks: int, api: Api) -> None:
+    settings = config(vendor_url, api)
+    async with redis.asyncio.Redis.from_url(redis_url) as shared:
+        # The requests of killed processes count for five seconds instead of two minutes.
+        quota = Quota(shared, settings.platform, settings.weights, settings.policy, max_in_flight_seconds=5.0)
+        async with create_upstream_client(settings, shared, quota=quota) as client:
+            await _send_until_killed(client, path, tasks)
 
-        async def send() -> None:
-            while True:
-                (await client.get(path)).raise_for_status()
 
-        # Whoever is told to begin begins at once, whatever its start took.
-        print("ready", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
-        await asyncio.gather(*(send() for _ in range(tasks)))
+async def _send_until_killed(client: httpx.AsyncClient, path: str, tasks: int) -> None:
+    async def send() -> None:
+        while True:
+            (await client.get(path)).raise_for_status()
+
+    # Wait for the test, so that all processes begin together however long their start took.
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await asyncio.gather(*(send() for _ in range(tasks)))
 
 
 if __name__ == "__main__":
-    asyncio.run(load(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), APIS[sys.argv[5]]))
+    asyncio.run(send_requests(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), APIS[sys.argv[5]]))

@@ -1,4 +1,4 @@
-"""The transport against the simulated vendor, which enforces its sliding window and lets tokens die."""
+"""The transport against the simulated vendor, which enforces its sliding window and lets tokens expire."""
 
 import asyncio
 
@@ -58,7 +58,7 @@ async def run_query(client: httpx.AsyncClient, lane: Lane) -> str:
         await asyncio.sleep(0.1)
 
 
-async def test_queries_of_every_lane_end_without_one_429_or_401_at_the_vendor(shared_redis: redis.asyncio.Redis):
+async def test_queries_of_every_lane_get_no_429_or_401(shared_redis: redis.asyncio.Redis):
     # Jobs outlive their tokens.
     vendor = VENDOR.model_copy(
         update={"token_lifetime_seconds": 2.0, "job_seconds_base": 2.0, "job_seconds_variation": 0}
@@ -73,12 +73,12 @@ async def test_queries_of_every_lane_end_without_one_429_or_401_at_the_vendor(sh
     assert set(used) == set(SECRETS)
     assert counters["summary"]["rejected_429"] == 0
     assert counters["summary"]["submits"] == 21
-    assert counters["summary"]["logins"] > len(SECRETS), "tokens were renewed on the way"
+    assert counters["summary"]["logins"] > len(SECRETS), "tokens were renewed during the queries"
     assert {call["status"] for call in counters["calls"] if "oauth" not in call["call"]} <= {200, 202}
 
 
-async def test_a_job_that_outlives_its_token_several_times_sees_no_401(shared_redis: redis.asyncio.Redis):
-    # Twelve minutes and tokens of five, a hundred and fifty times as fast.
+async def test_job_longer_than_its_token_gets_no_401(shared_redis: redis.asyncio.Redis):
+    # A job of twelve minutes with tokens of five minutes, 150 times as fast.
     vendor = VENDOR.model_copy(
         update={"token_lifetime_seconds": 2.0, "job_seconds_base": 4.8, "job_seconds_variation": 0}
     )
@@ -91,10 +91,10 @@ async def test_a_job_that_outlives_its_token_several_times_sees_no_401(shared_re
             counters = (await admin.get("/simulator/counters")).json()
     assert not [call for call in counters["calls"] if call["status"] == 401]
     assert counters["summary"]["submits"] == 1
-    assert max(counters["logins"].values()) >= 3, "the token was renewed on the way"
+    assert max(counters["logins"].values()) >= 3, "the token was renewed during the job"
 
 
-async def test_the_vendors_faults_stay_below_the_transport(shared_redis: redis.asyncio.Redis):
+async def test_transport_hides_the_vendors_faults(shared_redis: redis.asyncio.Redis):
     with running_simulator(VENDOR) as url:
         async with (
             create_upstream_client(settings(url), shared_redis) as client,

@@ -1,4 +1,4 @@
-"""Four processes with three OAuth clients at full load, against a vendor that enforces its window to the instant."""
+"""Four processes with three OAuth clients at full load, against a vendor that enforces its window exactly."""
 
 import asyncio
 import sys
@@ -18,11 +18,11 @@ from cache_pipeline_tests.upstream.vendor import Valkey
 pytestmark = pytest.mark.serial
 
 PROCESSES = 4
-A_WINDOW = load.LIMIT * len(load.CLIENTS)
+REQUESTS_PER_WINDOW = load.LIMIT * len(load.CLIENTS)
 
 
 class Load:
-    """Processes that are ready, the vendor's own count, and their begin."""
+    """Processes that are ready to begin, and the vendor's own counters."""
 
     def __init__(self, processes: list[asyncio.subprocess.Process], admin: httpx.AsyncClient) -> None:
         self.processes = processes
@@ -37,14 +37,14 @@ class Load:
     async def counters(self) -> dict[str, Any]:
         return (await self.admin.get("/simulator/counters")).json()
 
-    async def until_answered(self, count: int, seconds: float = 60.0) -> None:
+    async def wait_until_answered(self, count: int, seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
-            while (await self.counters())["summary"]["polls"] < count:  # noqa: ASYNC110 - nothing tells
+            while (await self.counters())["summary"]["polls"] < count:  # noqa: ASYNC110 - the simulator sends no event
                 await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
-async def loaded(redis_url: str, vendor: str) -> AsyncIterator[Load]:
+async def running_load(redis_url: str, vendor: str) -> AsyncIterator[Load]:
     with running_simulator(load.VENDOR) as url:
         async with httpx.AsyncClient(base_url=url) as admin, redis.asyncio.Redis.from_url(redis_url) as shared:
             api = load.APIS[vendor]
@@ -72,7 +72,7 @@ async def loaded(redis_url: str, vendor: str) -> AsyncIterator[Load]:
                     assert process.stdout is not None
                     assert await process.stdout.readline() == b"ready\n"
                 yield Load(processes, admin)
-                assert [process.returncode for process in processes] == [None] * PROCESSES, "none ended before its time"
+                assert [process.returncode for process in processes] == [None] * PROCESSES, "no process ended early"
             finally:
                 for process in processes:
                     if process.returncode is None:
@@ -81,32 +81,30 @@ async def loaded(redis_url: str, vendor: str) -> AsyncIterator[Load]:
 
 
 @pytest.mark.parametrize("vendor", load.APIS)
-async def test_three_windows_at_full_load_see_no_429(redis_database: str, vendor: str):
-    async with loaded(redis_database, vendor) as load_:
-        load_.begin(*range(PROCESSES))
-        await load_.until_answered(3 * A_WINDOW)
-        counters = await load_.counters()
+async def test_full_load_gets_no_429_in_three_windows(redis_database: str, vendor: str):
+    async with running_load(redis_database, vendor) as running:
+        running.begin(*range(PROCESSES))
+        await running.wait_until_answered(3 * REQUESTS_PER_WINDOW)
+        counters = await running.counters()
     assert counters["rejected_429"] == {}
-    assert set(counters["logins"].values()) == {1}, "one login of each client for all processes"
+    assert set(counters["logins"].values()) == {1}, "each client logs in once for all processes"
 
 
 @pytest.mark.parametrize(
-    ("vendor", "busy_before"), [("tells nothing", (0, 1, 2, 3)), ("tells what remains", (0,))], ids=["all", "some"]
+    ("vendor", "busy_before"), [("reports nothing", (0, 1, 2, 3)), ("reports remaining", (0,))], ids=["all", "some"]
 )
-async def test_a_redis_that_comes_back_empty_costs_no_client_more_than_one_429(
-    busy_before: tuple[int, ...], vendor: str
-):
+async def test_emptied_redis_causes_at_most_one_429_per_client(busy_before: tuple[int, ...], vendor: str):
     server = Valkey()
     server.start()
     try:
-        async with loaded(server.url, vendor) as load_:
-            load_.begin(*busy_before)
-            await load_.until_answered(round(1.4 * A_WINDOW))
+        async with running_load(server.url, vendor) as running:
+            running.begin(*busy_before)
+            await running.wait_until_answered(round(1.4 * REQUESTS_PER_WINDOW))
             server.stop()
             server.start()
-            load_.begin(*({*range(PROCESSES)} - {*busy_before}))
-            await load_.until_answered(round(3.4 * A_WINDOW))
-            counters = await load_.counters()
+            running.begin(*({*range(PROCESSES)} - {*busy_before}))
+            await running.wait_until_answered(round(3.4 * REQUESTS_PER_WINDOW))
+            counters = await running.counters()
     finally:
         server.stop()
     assert all(count <= 1 for count in counters["rejected_429"].values()), counters["rejected_429"]

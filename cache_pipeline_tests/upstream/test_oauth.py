@@ -1,4 +1,4 @@
-"""Tokens: renewed at 80 % of their life, once for all who wait, and never shown."""
+"""Tokens: renewed at 80 % of their lifetime, once for all waiting callers, and never shown."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ async def wire() -> AsyncIterator[httpx.AsyncHTTPTransport]:
         yield transport
 
 
-def source(vendor: Vendor, wire: httpx.AsyncHTTPTransport, clock: Clock) -> TokenSource:
+def create_source(vendor: Vendor, wire: httpx.AsyncHTTPTransport, clock: Clock) -> TokenSource:
     return TokenSource(
         CLIENT,
         f"{vendor.url}/login",
@@ -36,46 +36,44 @@ def source(vendor: Vendor, wire: httpx.AsyncHTTPTransport, clock: Clock) -> Toke
     )
 
 
-async def test_a_token_is_renewed_when_older_than_80_percent_of_its_life(wire: httpx.AsyncHTTPTransport, clock: Clock):
+async def test_token_is_renewed_at_80_percent_of_its_lifetime(wire: httpx.AsyncHTTPTransport, clock: Clock):
     async with running(Vendor(ok, expires_in=1000)) as vendor:
-        tokens = source(vendor, wire, clock)
-        first = await tokens.token()
+        tokens = create_source(vendor, wire, clock)
+        first = await tokens.get_token()
         clock.now += 799
-        assert await tokens.token() == first
+        assert await tokens.get_token() == first
         clock.now += 2
-        assert tokens.fresh is None
-        assert await tokens.token() != first
+        assert tokens.fresh_token is None
+        assert await tokens.get_token() != first
         assert vendor.logins == ["alpha", "alpha"]
 
 
-async def test_a_login_that_names_no_lifetime_is_assumed_to_last_five_minutes(
-    wire: httpx.AsyncHTTPTransport, clock: Clock
-):
+async def test_token_without_lifetime_lasts_five_minutes(wire: httpx.AsyncHTTPTransport, clock: Clock):
     async with running(Vendor(ok, expires_in=None)) as vendor:
-        tokens = source(vendor, wire, clock)
-        await tokens.token()
+        tokens = create_source(vendor, wire, clock)
+        await tokens.get_token()
         clock.now += 239
-        assert tokens.fresh is not None
+        assert tokens.fresh_token is not None
         clock.now += 2
-        assert tokens.fresh is None
+        assert tokens.fresh_token is None
 
 
-async def test_a_hundred_who_need_a_token_share_one_login(wire: httpx.AsyncHTTPTransport, clock: Clock):
+async def test_concurrent_callers_share_one_login(wire: httpx.AsyncHTTPTransport, clock: Clock):
     async with running(Vendor(ok)) as vendor:
-        tokens = source(vendor, wire, clock)
-        given = await asyncio.gather(*(tokens.token() for _ in range(100)))
-        assert len(set(given)) == 1
+        tokens = create_source(vendor, wire, clock)
+        tokens_before = await asyncio.gather(*(tokens.get_token() for _ in range(100)))
+        assert len(set(tokens_before)) == 1
         for _ in range(100):
-            await tokens.invalidate(given[0])
-        again = await asyncio.gather(*(tokens.token() for _ in range(100)))
-        assert len(set(again)) == 1
-        await tokens.invalidate(given[0])
-        assert await tokens.token() == again[0], "a token that was replaced already is not dropped again"
+            await tokens.invalidate(tokens_before[0])
+        tokens_after = await asyncio.gather(*(tokens.get_token() for _ in range(100)))
+        assert len(set(tokens_after)) == 1
+        await tokens.invalidate(tokens_before[0])
+        assert await tokens.get_token() == tokens_after[0], "a token that was already replaced is not deleted again"
         assert len(vendor.logins) == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
-async def test_a_refused_login_names_client_and_url_and_never_the_secret(
+async def test_refused_login_names_client_and_url_without_secret(
     wire: httpx.AsyncHTTPTransport, clock: Clock, status: int
 ):
     async def refuse(request: Request) -> Response:
@@ -86,7 +84,7 @@ async def test_a_refused_login_names_client_and_url_and_never_the_secret(
 
     async with running(Vendor(ok, login=refuse)) as vendor:
         with pytest.raises(LoginRefused) as caught:
-            await source(vendor, wire, clock).token()
+            await create_source(vendor, wire, clock).get_token()
         message = str(caught.value)
         assert "OAuth client alpha" in message
         assert f"{vendor.url}/login" in message
@@ -95,66 +93,64 @@ async def test_a_refused_login_names_client_and_url_and_never_the_secret(
         assert len(vendor.logins) == 1
 
 
-async def test_an_answer_that_is_no_token_is_a_refused_login(wire: httpx.AsyncHTTPTransport, clock: Clock):
+async def test_answer_without_a_token_is_a_refused_login(wire: httpx.AsyncHTTPTransport, clock: Clock):
     class NotALogin(Vendor):
         async def _login(self, request: Request) -> Response:
             return PlainTextResponse("<html>welcome</html>")
 
     async with running(NotALogin(ok)) as vendor:
         with pytest.raises(LoginRefused, match=r"200 without an access_token; is this the login URL\?"):
-            await source(vendor, wire, clock).token()
+            await create_source(vendor, wire, clock).get_token()
 
 
-async def test_a_login_that_faults_or_throttles_is_repeated_within_bounds(wire: httpx.AsyncHTTPTransport, clock: Clock):
+async def test_failing_or_throttled_login_has_bounded_retries(wire: httpx.AsyncHTTPTransport, clock: Clock):
     answers = iter([503, 429, 200])
 
     async def falter(_: Request) -> Response:
         return JSONResponse({}, status_code=next(answers), headers={"Retry-After": "7"})
 
     async with running(Vendor(ok, login=falter)) as vendor:
-        await source(vendor, wire, clock).token()
+        await create_source(vendor, wire, clock).get_token()
         assert clock.slept == [7, 7]
 
         async def fail(_: Request) -> Response:
             return JSONResponse({"message": "down"}, status_code=500)
 
         vendor.login = fail
-        with pytest.raises(UpstreamFaulted, match="POST /login failed on the vendor's side with 500 after 3 attempts"):
-            await source(vendor, wire, clock).token()
+        with pytest.raises(UpstreamFaulted, match="POST /login failed at the vendor with 500 after 3 attempts"):
+            await create_source(vendor, wire, clock).get_token()
 
 
-async def test_a_login_that_cannot_be_reached_names_the_host(wire: httpx.AsyncHTTPTransport, clock: Clock):
+async def test_unreachable_login_names_the_host(wire: httpx.AsyncHTTPTransport, clock: Clock):
     vendor = Vendor(ok, url=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(UpstreamUnreachable, match=r"cannot reach 127.0.0.1 after 3 attempts: login: .*; check"):
-        await source(vendor, wire, clock).token()
+        await create_source(vendor, wire, clock).get_token()
 
 
-async def test_a_renewal_that_fails_leaves_the_old_token_in_use_until_it_dies(
-    wire: httpx.AsyncHTTPTransport, clock: Clock
-):
+async def test_failed_renewal_keeps_the_token_until_it_expires(wire: httpx.AsyncHTTPTransport, clock: Clock):
     async def fail(_: Request) -> Response:
         return JSONResponse({}, status_code=500)
 
     async with running(Vendor(ok, expires_in=1000)) as vendor:
-        tokens = source(vendor, wire, clock)
-        first = await tokens.token()
+        tokens = create_source(vendor, wire, clock)
+        first = await tokens.get_token()
         vendor.login = fail
         clock.now += 900
-        assert await tokens.token() == first
+        assert await tokens.get_token() == first
         logins = len(vendor.logins)
-        assert await tokens.token() == first
-        assert len(vendor.logins) == logins, "the login is not asked again by every request"
+        assert await tokens.get_token() == first
+        assert len(vendor.logins) == logins, "not every request tries the login again"
         clock.now += 101
         with pytest.raises(UpstreamFaulted):
-            await tokens.token()
+            await tokens.get_token()
         vendor.login = None
-        assert await tokens.token() != first
+        assert await tokens.get_token() != first
 
 
-async def test_neither_secret_nor_token_shows_in_any_repr(wire: httpx.AsyncHTTPTransport, clock: Clock):
+async def test_no_repr_shows_a_secret_or_token(wire: httpx.AsyncHTTPTransport, clock: Clock):
     async with running(Vendor(ok)) as vendor:
-        tokens = source(vendor, wire, clock)
-        token = await tokens.token()
+        tokens = create_source(vendor, wire, clock)
+        token = await tokens.get_token()
         shown = f"{tokens!r} {vars(tokens)!r} {CLIENT!r} {CLIENT}"
         assert SECRET not in shown
         assert token not in shown

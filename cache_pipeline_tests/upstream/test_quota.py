@@ -1,4 +1,4 @@
-"""The shared quota: never above the limit, fair by weight, exact in its pauses."""
+"""The shared quota: never above the limit, fair by weight, with exact pauses."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ import redis.asyncio
 from cache_pipeline.errors import ClientUnknown
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.quota import ClientState, Grant, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.vendor import most_in_window
 
@@ -21,14 +22,20 @@ Redis = redis.asyncio.Redis
 LONG = QuotaPolicy(limit=23, window_seconds=60)
 
 
-async def known(shared: Redis, platform: str, clients: dict[str, int], policy: QuotaPolicy) -> Quota:
-    """A quota in a Redis that has known the platform for long; in an empty one it begins carefully."""
+async def warm_quota(
+    shared: Redis,
+    platform: str,
+    clients: dict[str, int],
+    policy: QuotaPolicy,
+    max_in_flight_seconds: float = MAX_IN_FLIGHT_SECONDS,
+) -> Quota:
+    """Return a quota whose Redis has data of the platform; in an empty Redis it would grant one request at a time."""
     await shared.set(UpstreamKeys(platform).generation, "known")
-    return Quota(shared, platform, clients, policy)
+    return Quota(shared, platform, clients, policy, max_in_flight_seconds=max_in_flight_seconds)
 
 
-async def is_granted(quota: Quota, lane: Lane = Lane.interactive, client_id: str | None = None) -> Grant | None:
-    """A grant if there is one at once, else None."""
+async def acquire_now(quota: Quota, lane: Lane = Lane.interactive, client_id: str | None = None) -> Grant | None:
+    """Return a grant if there is one at once, else None."""
     try:
         async with asyncio.timeout(0.05):
             return await quota.acquire(lane, client_id)
@@ -36,77 +43,79 @@ async def is_granted(quota: Quota, lane: Lane = Lane.interactive, client_id: str
         return None
 
 
-async def grants_at_once(quota: Quota, lane: Lane) -> int:
+async def count_grants(quota: Quota, lane: Lane) -> int:
     count = 0
-    while await is_granted(quota, lane):
+    while await acquire_now(quota, lane):
         count += 1
     return count
 
 
-async def answered(quota: Quota, grant: Grant, remaining: int | None = None, retry_after: float | None = None) -> None:
+async def settle_answered(
+    quota: Quota, grant: Grant, remaining: int | None = None, retry_after: float | None = None
+) -> None:
     await quota.settle(grant, remaining=remaining, retry_after=retry_after, rejected=False)
 
 
-async def test_smooth_weighted_round_robin_gives_each_client_its_share(shared_redis: Redis):
-    quota = await known(shared_redis, "wheel", {"a": 3, "b": 1, "c": 2}, QuotaPolicy(limit=100, window_seconds=60))
+async def test_round_robin_gives_each_client_its_share(shared_redis: Redis):
+    quota = await warm_quota(
+        shared_redis, "round robin", {"a": 3, "b": 1, "c": 2}, QuotaPolicy(limit=100, window_seconds=60)
+    )
     chosen = [(await quota.acquire(Lane.interactive)).client_id for _ in range(60)]
     assert Counter(chosen) == {"a": 30, "b": 10, "c": 20}
     assert all(Counter(chosen[at : at + 6]) == {"a": 3, "b": 1, "c": 2} for at in range(0, 60, 6))
     assert not any(one == two == three for one, two, three in zip(chosen, chosen[1:], chosen[2:], strict=False))
 
 
-async def test_the_wheel_is_one_for_all_processes(shared_redis: Redis, redis_database: str):
-    await known(shared_redis, "wheel", {"a": 1, "b": 1}, LONG)
+async def test_all_processes_share_one_round_robin(shared_redis: Redis, redis_database: str):
+    await warm_quota(shared_redis, "round robin", {"a": 1, "b": 1}, LONG)
     async with redis.asyncio.Redis.from_url(redis_database) as other_redis:
-        quotas = [Quota(each, "wheel", {"a": 1, "b": 1}, LONG) for each in (shared_redis, other_redis)]
+        quotas = [Quota(each, "round robin", {"a": 1, "b": 1}, LONG) for each in (shared_redis, other_redis)]
         chosen = [(await quotas[turn % 2].acquire(Lane.interactive)).client_id for turn in range(20)]
     assert Counter(chosen) == {"a": 10, "b": 10}
 
 
-async def test_a_pinned_request_uses_its_client_and_an_unpinned_one_takes_what_is_free(shared_redis: Redis):
-    quota = await known(shared_redis, "pin", {"a": 1, "b": 1}, QuotaPolicy(limit=5, window_seconds=60))
+async def test_pinned_request_uses_only_its_client(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "pin", {"a": 1, "b": 1}, QuotaPolicy(limit=5, window_seconds=60))
     assert [(await quota.acquire(Lane.interactive, "a")).client_id for _ in range(2)] == ["a", "a"]
-    assert await is_granted(quota, client_id="a") is None
+    assert await acquire_now(quota, client_id="a") is None
     assert [(await quota.acquire(Lane.interactive)).client_id for _ in range(2)] == ["b", "b"]
     with pytest.raises(ClientUnknown, match="OAuth client gone is not configured for pin"):
         await quota.acquire(Lane.interactive, "gone")
 
 
-async def test_clients_that_are_left_out_are_not_chosen(shared_redis: Redis):
-    quota = await known(shared_redis, "without", {"a": 1, "b": 1}, LONG)
-    assert {(await quota.acquire(Lane.interactive, without={"a"})).client_id for _ in range(5)} == {"b"}
-    with pytest.raises(ValueError, match="every OAuth client is left out"):
-        await quota.acquire(Lane.interactive, without={"a", "b"})
+async def test_excluded_clients_are_not_chosen(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "exclude", {"a": 1, "b": 1}, LONG)
+    assert {(await quota.acquire(Lane.interactive, exclude={"a"})).client_id for _ in range(5)} == {"b"}
+    with pytest.raises(ValueError, match="every OAuth client is excluded"):
+        await quota.acquire(Lane.interactive, exclude={"a", "b"})
 
 
-async def test_backfill_and_scheduled_leave_slots_to_those_who_wait(shared_redis: Redis):
-    quota = await known(shared_redis, "lanes", {"a": 1}, LONG)
-    assert await grants_at_once(quota, Lane.backfill) == 16
-    assert await grants_at_once(quota, Lane.scheduled) == 2
-    assert await grants_at_once(quota, Lane.backfill) == 0
-    assert await grants_at_once(quota, Lane.interactive) == 2
+async def test_backfill_and_scheduled_leave_slots_for_interactive(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "lanes", {"a": 1}, LONG)
+    assert await count_grants(quota, Lane.backfill) == 16
+    assert await count_grants(quota, Lane.scheduled) == 2
+    assert await count_grants(quota, Lane.backfill) == 0
+    assert await count_grants(quota, Lane.interactive) == 2
 
 
 @pytest.mark.parametrize("lane", Lane)
-def test_every_lane_gets_at_least_one_slot_of_the_smallest_limit(lane: Lane):
+def test_every_lane_gets_one_slot_of_the_smallest_limit(lane: Lane):
     assert QuotaPolicy(limit=1, window_seconds=30, reserve=0).slots(lane) == 1
 
 
-async def test_a_slot_is_free_again_exactly_one_guarded_window_after_the_answer(shared_redis: Redis):
-    quota = await known(
-        shared_redis, "exact", {"a": 1}, QuotaPolicy(limit=1, window_seconds=0.4, reserve=0, guard=0.05)
-    )
+async def test_slot_is_free_one_guarded_window_after_the_answer(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "exact", {"a": 1}, QuotaPolicy(limit=1, window_seconds=0.4, reserve=0))
     grant = await quota.acquire(Lane.interactive)
     await asyncio.sleep(0.1)
-    await answered(quota, grant)
+    await settle_answered(quota, grant)
     answered_at = time.monotonic()
     await quota.acquire(Lane.interactive)
-    assert 0.42 - 0.005 <= time.monotonic() - answered_at <= 0.42 + 0.1
+    assert 0.408 - 0.005 <= time.monotonic() - answered_at <= 0.408 + 0.1
 
 
-async def test_low_remaining_pauses_the_client_for_exactly_retry_after(shared_redis: Redis):
-    quota = await known(shared_redis, "low", {"a": 1, "b": 1}, LONG)
-    await answered(quota, await quota.acquire(Lane.interactive, "a"), remaining=2, retry_after=0.5)
+async def test_low_remaining_pauses_client_for_retry_after(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "low", {"a": 1, "b": 1}, LONG)
+    await settle_answered(quota, await quota.acquire(Lane.interactive, "a"), remaining=2, retry_after=0.5)
     paused_at = time.monotonic()
     assert {(await quota.acquire(Lane.interactive)).client_id for _ in range(3)} == {"b"}
     states = {each.client_id: each for each in await quota.snapshot()}
@@ -118,39 +127,39 @@ async def test_low_remaining_pauses_the_client_for_exactly_retry_after(shared_re
     assert 0.495 <= time.monotonic() - paused_at <= 0.6
 
 
-async def test_without_retry_after_the_pause_is_the_policys_default(shared_redis: Redis):
-    quota = await known(
+async def test_pause_without_retry_after_is_the_default(shared_redis: Redis):
+    quota = await warm_quota(
         shared_redis, "default", {"a": 1}, QuotaPolicy(limit=23, window_seconds=60, default_pause_seconds=0.3)
     )
-    await answered(quota, await quota.acquire(Lane.interactive), remaining=0)
+    await settle_answered(quota, await quota.acquire(Lane.interactive), remaining=0)
     paused_at = time.monotonic()
     await quota.acquire(Lane.interactive)
     assert 0.295 <= time.monotonic() - paused_at <= 0.4
     assert LONG.default_pause_seconds == 60
 
 
-async def test_three_remaining_is_not_low(shared_redis: Redis):
-    quota = await known(shared_redis, "three", {"a": 1}, LONG)
+async def test_three_remaining_requests_cause_no_pause(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "three", {"a": 1}, LONG)
     for _ in range(20):
-        await answered(quota, await quota.acquire(Lane.interactive), remaining=3 + 20)
+        await settle_answered(quota, await quota.acquire(Lane.interactive), remaining=3 + 20)
     assert (await quota.snapshot())[0].used == 20
-    quota = await known(shared_redis, "three more", {"a": 1}, QuotaPolicy(limit=4, window_seconds=0.2))
-    await answered(quota, await quota.acquire(Lane.interactive), remaining=3)
+    quota = await warm_quota(shared_redis, "three more", {"a": 1}, QuotaPolicy(limit=4, window_seconds=0.2))
+    await settle_answered(quota, await quota.acquire(Lane.interactive), remaining=3)
     async with asyncio.timeout(0.5):
         await quota.acquire(Lane.interactive)
 
 
-async def test_what_the_vendor_said_beats_the_default_pause_in_either_order(shared_redis: Redis):
-    for platform, order in (("said first", (0.3, None)), ("said last", (None, 0.3))):
-        quota = await known(shared_redis, platform, {"a": 1}, LONG)
+async def test_retry_after_replaces_default_pause_in_either_order(shared_redis: Redis):
+    for platform, order in (("retry after first", (0.3, None)), ("retry after last", (None, 0.3))):
+        quota = await warm_quota(shared_redis, platform, {"a": 1}, LONG)
         grants = [await quota.acquire(Lane.interactive) for _ in order]
         for grant, retry_after in zip(grants, order, strict=True):
-            await answered(quota, grant, remaining=1, retry_after=retry_after)
+            await settle_answered(quota, grant, remaining=1, retry_after=retry_after)
         assert (await quota.snapshot())[0].throttled_for_s <= 0.3
 
 
-async def test_a_429_pauses_its_client_stays_counted_and_is_told(shared_redis: Redis):
-    quota = await known(shared_redis, "429", {"a": 1}, LONG)
+async def test_429_pauses_its_client_and_stays_counted(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "429", {"a": 1}, LONG)
     grant = await quota.acquire(Lane.interactive)
     await quota.settle(grant, remaining=None, retry_after=7.0, rejected=True)
     (state,) = await quota.snapshot()
@@ -158,17 +167,17 @@ async def test_a_429_pauses_its_client_stays_counted_and_is_told(shared_redis: R
     assert 6.8 < state.throttled_for_s <= 7.0
 
 
-async def test_a_grant_that_was_never_sent_gives_its_slot_back(shared_redis: Redis):
-    quota = await known(shared_redis, "release", {"a": 1}, QuotaPolicy(limit=1, window_seconds=60, reserve=0))
+async def test_released_grant_frees_its_slot(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "release", {"a": 1}, QuotaPolicy(limit=1, window_seconds=60, reserve=0))
     grant = await quota.acquire(Lane.interactive)
-    assert await is_granted(quota) is None
+    assert await acquire_now(quota) is None
     await quota.release(grant)
-    assert await is_granted(quota)
+    assert await acquire_now(quota)
 
 
-async def test_requests_in_flight_count_as_used_and_a_dead_senders_slot_frees_in_the_end(shared_redis: Redis):
-    policy = QuotaPolicy(limit=1, window_seconds=0.2, reserve=0, in_flight_seconds=0.3)
-    quota = await known(shared_redis, "dead", {"a": 1}, policy)
+async def test_slot_of_dead_sender_expires(shared_redis: Redis):
+    policy = QuotaPolicy(limit=1, window_seconds=0.2, reserve=0)
+    quota = await warm_quota(shared_redis, "dead", {"a": 1}, policy, max_in_flight_seconds=0.3)
     await quota.acquire(Lane.interactive)
     died_at = time.monotonic()
     assert (await quota.snapshot())[0].in_flight == 1
@@ -176,8 +185,8 @@ async def test_requests_in_flight_count_as_used_and_a_dead_senders_slot_frees_in
     assert 0.5 <= time.monotonic() - died_at <= 0.85
 
 
-async def test_a_waiter_that_goes_away_leaves_no_slot_used(shared_redis: Redis):
-    quota = await known(shared_redis, "cancel", {"a": 1}, QuotaPolicy(limit=5, window_seconds=60, reserve=0))
+async def test_cancelled_waiter_leaves_no_slot_used(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "cancel", {"a": 1}, QuotaPolicy(limit=5, window_seconds=60, reserve=0))
     for delay in (0, 0.0001, 0.0005, 0.001):
         waiter = asyncio.create_task(quota.acquire(Lane.interactive))
         await asyncio.sleep(delay)
@@ -189,63 +198,63 @@ async def test_a_waiter_that_goes_away_leaves_no_slot_used(shared_redis: Redis):
     assert (await quota.snapshot())[0].used == 0
 
 
-async def test_requests_of_a_stranger_on_the_same_client_are_kept_out_of_our_share(shared_redis: Redis):
-    quota = await known(shared_redis, "stranger", {"a": 1}, LONG)
-    await answered(quota, await quota.acquire(Lane.interactive), remaining=23 - 1 - 15)
+async def test_foreign_requests_reduce_our_share(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "foreign", {"a": 1}, LONG)
+    await settle_answered(quota, await quota.acquire(Lane.interactive), remaining=23 - 1 - 15)
     assert (await quota.snapshot())[0].remaining == 23 - 3 - 1 - 15
-    assert await grants_at_once(quota, Lane.interactive) == 4
+    assert await count_grants(quota, Lane.interactive) == 4
 
 
-async def test_our_own_requests_are_never_taken_for_a_strangers(shared_redis: Redis):
-    quota = await known(shared_redis, "own", {"a": 1}, LONG)
+async def test_own_requests_never_count_as_foreign(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "own", {"a": 1}, LONG)
     grants = [await quota.acquire(Lane.interactive) for _ in range(12)]
     for number, grant in enumerate(reversed(grants), start=1):
-        await answered(quota, grant, remaining=23 - number)
+        await settle_answered(quota, grant, remaining=23 - number)
     assert (await quota.snapshot())[0].remaining == 23 - 3 - 12
 
 
-async def test_all_keys_of_a_platform_lie_in_one_cluster_slot_and_expire(shared_redis: Redis):
+async def test_all_keys_share_a_cluster_slot_and_expire(shared_redis: Redis):
     quota = Quota(shared_redis, "genesys", {"a": 1, "b": 1}, LONG)
     for _ in range(2):
-        await answered(quota, await quota.acquire(Lane.interactive), remaining=1)
+        await settle_answered(quota, await quota.acquire(Lane.interactive), remaining=1)
     keys = [key.decode() for key in await shared_redis.keys("*")]
     assert len(keys) == 7
     assert all(key.startswith("cache_pipeline:quota:{genesys}:") for key in keys)
     assert all([await shared_redis.pttl(key) > 0 for key in keys])
 
 
-async def test_an_empty_redis_begins_with_one_request_at_a_time_until_the_vendor_tells_what_remains(
+async def test_empty_redis_grants_one_request_at_a_time_first(
     shared_redis: Redis,
 ):
     quota = Quota(shared_redis, "empty", {"a": 1, "b": 1}, LONG)
     first, second = await quota.acquire(Lane.interactive), await quota.acquire(Lane.interactive)
     assert {first.client_id, second.client_id} == {"a", "b"}
-    assert await is_granted(quota) is None
-    await answered(quota, first)
-    third = await is_granted(quota)
-    assert third is not None, "a vendor that tells nothing is asked for one thing after the other"
-    assert await is_granted(quota) is None
-    await answered(quota, third, remaining=21)
-    assert await is_granted(quota, client_id=third.client_id)
-    assert await is_granted(quota, client_id=third.client_id)
+    assert await acquire_now(quota) is None
+    await settle_answered(quota, first)
+    third = await acquire_now(quota)
+    assert third is not None, "a vendor that reports nothing gets one request at a time"
+    assert await acquire_now(quota) is None
+    await settle_answered(quota, third, remaining=21)
+    assert await acquire_now(quota, client_id=third.client_id)
+    assert await acquire_now(quota, client_id=third.client_id)
 
 
-async def test_a_loss_of_memory_pauses_all_clients_until_nothing_forgotten_counts(shared_redis: Redis):
+async def test_data_loss_pauses_all_clients_for_one_window(shared_redis: Redis):
     quota = Quota(shared_redis, "lost", {"a": 1}, QuotaPolicy(limit=40, window_seconds=30))
-    await answered(quota, await quota.acquire(Lane.interactive))
+    await settle_answered(quota, await quota.acquire(Lane.interactive))
     await quota.settle(await quota.acquire(Lane.interactive), remaining=None, retry_after=2, rejected=True)
-    assert (await quota.snapshot())[0].throttled_for_s <= 2, "an empty Redis need not have lost anything"
+    assert (await quota.snapshot())[0].throttled_for_s <= 2, "an empty Redis has not necessarily lost data"
     grant = await quota.acquire(Lane.interactive)
     await shared_redis.flushall()
-    assert await is_granted(quota) is None
+    assert await acquire_now(quota) is None
     await quota.settle(grant, remaining=None, retry_after=2, rejected=True)
     assert 29 < (await quota.snapshot())[0].throttled_for_s <= 30.6, "a shorter Retry-After does not end it"
 
 
-async def test_a_second_429_in_an_empty_redis_says_that_the_window_is_full_of_what_nobody_remembers(
+async def test_second_429_in_empty_redis_pauses_one_window(
     shared_redis: Redis,
 ):
-    """A vendor that tells nothing, asked by processes that start just after Redis was emptied: two, and then no more."""
+    """A vendor without rate headers, and processes that start just after Redis was emptied: two 429s, and then no more."""
     quota = Quota(shared_redis, "started", {"a": 1, "b": 1}, QuotaPolicy(limit=40, window_seconds=30, reserve=0))
     for pause in (0.05, 30.6):
         for client in ("a", "b"):
@@ -258,14 +267,14 @@ async def test_a_second_429_in_an_empty_redis_says_that_the_window_is_full_of_wh
 
 
 @pytest.mark.parametrize(("retry_after", "pause"), [(0.0, 1.0), (7.0, 7.0), (1e9, 900.0), (1e300, 900.0)])
-async def test_a_retry_after_of_nothing_or_of_ages_is_bounded(shared_redis: Redis, retry_after: float, pause: float):
-    quota = await known(shared_redis, "bounded", {"a": 1}, LONG)
+async def test_extreme_retry_after_is_bounded(shared_redis: Redis, retry_after: float, pause: float):
+    quota = await warm_quota(shared_redis, "bounded", {"a": 1}, LONG)
     await quota.settle(await quota.acquire(Lane.interactive), remaining=None, retry_after=retry_after, rejected=True)
     assert pause - 0.5 < (await quota.snapshot())[0].throttled_for_s <= pause
 
 
-async def test_answers_are_counted_by_class_and_pauses_by_their_length(shared_redis: Redis):
-    quota = await known(shared_redis, "counted", {"a": 1}, LONG)
+async def test_answers_count_by_class_and_pauses_by_length(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "counted", {"a": 1}, LONG)
     for status, retry_after in (
         (200, None),
         (202, None),
@@ -280,43 +289,45 @@ async def test_answers_are_counted_by_class_and_pauses_by_their_length(shared_re
         await quota.settle(grant, remaining=None, retry_after=retry_after, rejected=rejected, status=status)
     (state,) = await quota.snapshot()
     assert state.answers_total == {"2xx": 2, "4xx": 1, "429": 2, "5xx": 1, "none": 1}
-    assert 7.9 < state.throttled_total_s <= 8.1, "the longer pause holds the shorter one"
+    assert 7.9 < state.throttled_total_s <= 8.1, "the longer pause includes the shorter one"
 
 
-async def test_the_scripts_run_on_a_node_of_a_redis_cluster(cluster_redis: Redis):
+async def test_scripts_run_on_redis_cluster(cluster_redis: Redis):
     quota = Quota(cluster_redis, "clustered", {"a": 1, "b": 1}, LONG)
     for _ in range(30):
-        await answered(quota, await quota.acquire(Lane.interactive), remaining=20)
+        await settle_answered(quota, await quota.acquire(Lane.interactive), remaining=20)
     await cluster_redis.flushall()
-    assert await is_granted(quota) is None
+    assert await acquire_now(quota) is None
     states = await quota.snapshot()
     assert sum(each.used for each in states) == 30
     assert all(each.throttled_for_s > 50 for each in states)
 
 
-async def test_random_use_with_deaths_and_departures_never_exceeds_the_window(shared_redis: Redis):
-    policy = QuotaPolicy(limit=13, window_seconds=0.25, in_flight_seconds=0.15)
-    quotas = [await known(shared_redis, "random", {"a": 2, "b": 1}, policy) for _ in range(3)]
+async def test_random_use_never_exceeds_the_window(shared_redis: Redis):
+    policy = QuotaPolicy(limit=13, window_seconds=0.25)
+    quotas = [
+        await warm_quota(shared_redis, "random", {"a": 2, "b": 1}, policy, max_in_flight_seconds=0.15) for _ in range(3)
+    ]
     sent: dict[str, list[float]] = {"a": [], "b": []}
-    dice = random.Random(7)
+    rng = random.Random(7)
 
     async def caller(quota: Quota) -> None:
         while True:
-            grant = await quota.acquire(dice.choice(list(Lane)), dice.choice([None, None, "a", "b"]))
-            fate = dice.random()
+            grant = await quota.acquire(rng.choice(list(Lane)), rng.choice([None, None, "a", "b"]))
+            fate = rng.random()
             if fate < 0.1:
                 await quota.release(grant)
                 continue
-            await asyncio.sleep(dice.uniform(0, 0.02))
+            await asyncio.sleep(rng.uniform(0, 0.02))
             sent[grant.client_id].append(time.monotonic())
-            await asyncio.sleep(dice.uniform(0, 0.02))
+            await asyncio.sleep(rng.uniform(0, 0.02))
             if fate > 0.2:
-                await answered(quota, grant)
+                await settle_answered(quota, grant)
 
     async def impatient(quota: Quota) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(dice.uniform(0, 0.05)):
+                async with asyncio.timeout(rng.uniform(0, 0.05)):
                     await quota.release(await quota.acquire(Lane.interactive))
 
     with contextlib.suppress(TimeoutError):
@@ -324,25 +335,25 @@ async def test_random_use_with_deaths_and_departures_never_exceeds_the_window(sh
             await asyncio.gather(*(work(quota) for quota in quotas for work in (caller, caller, caller, impatient)))
     for instants in sent.values():
         assert len(instants) > 20
-        assert most_in_window(instants, policy.window_seconds) <= policy.usable
+        assert most_in_window(instants, policy.window_seconds) <= policy.usable_slots
 
 
-async def test_a_storm_of_cancelled_callers_leaves_nothing_in_flight(
-    shared_redis: Redis, caplog: pytest.LogCaptureFixture
-):
-    quota = await known(shared_redis, "storm", {"a": 1, "b": 1}, QuotaPolicy(limit=5000, window_seconds=60))
-    dice = random.Random(11)
+async def test_many_cancelled_callers_leave_nothing_in_flight(shared_redis: Redis, caplog: pytest.LogCaptureFixture):
+    quota = await warm_quota(
+        shared_redis, "cancelled callers", {"a": 1, "b": 1}, QuotaPolicy(limit=5000, window_seconds=60)
+    )
+    rng = random.Random(11)
 
     async def request() -> None:
         grant = await quota.acquire(Lane.interactive)
         try:
-            await asyncio.sleep(dice.uniform(0, 0.001))
+            await asyncio.sleep(rng.uniform(0, 0.001))
         finally:
-            await answered(quota, grant)
+            await settle_answered(quota, grant)
 
     for _ in range(60):
         callers = [asyncio.create_task(request()) for _ in range(10)]
-        await asyncio.sleep(dice.uniform(0, 0.004))
+        await asyncio.sleep(rng.uniform(0, 0.004))
         for caller in callers:
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
@@ -350,40 +361,40 @@ async def test_a_storm_of_cancelled_callers_leaves_nothing_in_flight(
     assert caplog.records == []
 
 
-async def test_decoded_answers_serve_as_well(redis_database: str, shared_redis: Redis):
+async def test_decoding_redis_client_works(redis_database: str, shared_redis: Redis):
     async with redis.asyncio.Redis.from_url(redis_database, decode_responses=True) as decoding:
         quota = Quota(decoding, "decoded", {"a": 1}, LONG)
-        await answered(quota, await quota.acquire(Lane.interactive), remaining=1, retry_after=0.01)
+        await settle_answered(quota, await quota.acquire(Lane.interactive), remaining=1, retry_after=0.01)
         await quota.acquire(Lane.interactive)
         assert (await quota.snapshot())[0].granted_total == 2
 
 
-async def test_waiters_of_one_process_are_served_in_the_order_they_came(shared_redis: Redis):
-    quota = await known(shared_redis, "order", {"a": 1}, QuotaPolicy(limit=2, window_seconds=0.1, reserve=0))
+async def test_waiters_of_one_process_are_served_in_order(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "order", {"a": 1}, QuotaPolicy(limit=2, window_seconds=0.1, reserve=0))
     served: list[int] = []
 
-    async def ask(number: int) -> None:
+    async def send(number: int) -> None:
         grant = await quota.acquire(Lane.interactive)
         served.append(number)
-        await answered(quota, grant)
+        await settle_answered(quota, grant)
 
-    await asyncio.gather(*(ask(number) for number in range(8)))
+    await asyncio.gather(*(send(number) for number in range(8)))
     assert served == sorted(served)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("invalid", "message"),
     [
         ({"limit": 3, "window_seconds": 60}, "reserve 3 must be 0 or more and below limit 3"),
-        ({"limit": 60, "window_seconds": 0}, "window and in-flight seconds must be above 0"),
-        ({"limit": 60, "window_seconds": 60, "backfill_share": 1.2}, "lane shares must be above 0 and at most 1"),
+        ({"limit": 60, "window_seconds": 0}, "window_seconds must be above 0"),
+        ({"limit": 60, "window_seconds": 60, "default_pause_seconds": -1}, "default_pause_seconds 0 or more"),
     ],
 )
-def test_a_policy_under_which_nothing_could_be_sent_is_refused(wrong: dict[str, float], told: str):
-    with pytest.raises(ValueError, match=told):
-        QuotaPolicy(**wrong)
+def test_invalid_policy_is_rejected(invalid: dict[str, float], message: str):
+    with pytest.raises(ValueError, match=message):
+        QuotaPolicy(**invalid)
 
 
-def test_the_recorder_itself_sees_an_overrun():
+def test_window_counter_detects_an_overrun():
     assert most_in_window([0.0, 0.1, 0.2, 1.05], 1.0) == 3
     assert most_in_window([0.0, 1.0], 1.0) == 1

@@ -1,20 +1,20 @@
-"""A quota command outlives the cancellation of whoever sent it, and never the caller itself."""
+"""A Redis command runs to completion although its caller is cancelled."""
 
 import asyncio
 
 import pytest
 
-from cache_pipeline.upstream.redis_scripts import unbroken
+from cache_pipeline.upstream.redis_scripts import run_command
 
 
-async def test_however_often_its_caller_is_cancelled_a_command_has_ended_when_the_caller_leaves():
+async def test_command_ends_before_its_cancelled_caller_does():
     ended = asyncio.Event()
 
     async def command():
         await asyncio.sleep(0.05)
         ended.set()
 
-    caller = asyncio.create_task(unbroken(command(), 1))
+    caller = asyncio.create_task(run_command(command(), 1))
     for _ in range(3):
         await asyncio.sleep(0.005)
         caller.cancel()
@@ -23,12 +23,12 @@ async def test_however_often_its_caller_is_cancelled_a_command_has_ended_when_th
     assert ended.is_set()
 
 
-async def test_a_command_that_fails_after_its_caller_was_cancelled_is_not_heard_of_again():
+async def test_failed_command_of_cancelled_caller_is_not_reported():
     async def command():
         await asyncio.sleep(0.02)
         raise ConnectionError
 
-    caller = asyncio.create_task(unbroken(command(), 1))
+    caller = asyncio.create_task(run_command(command(), 1))
     await asyncio.sleep(0.005)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):

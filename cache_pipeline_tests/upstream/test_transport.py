@@ -1,4 +1,4 @@
-"""What code above the transport sees of rate limits, tokens and faults: nothing, or one clear error."""
+"""The transport hides rate limits, tokens and failures from its callers, or raises one clear error."""
 
 import asyncio
 import contextlib
@@ -26,11 +26,12 @@ from cache_pipeline.errors import (
     UpstreamUnreachable,
 )
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.client import create_upstream_client, create_upstream_quota
+from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts, UpstreamConfig
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS, MAX_PAUSE_SECONDS
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running
@@ -60,24 +61,32 @@ def config(
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: UpstreamConfig, shared: Redis) -> AsyncIterator[tuple[httpx.AsyncClient, Quota]]:
-    quota = create_upstream_quota(settings, shared)
+async def connected(
+    settings: UpstreamConfig, shared: Redis, max_in_flight_seconds: float = MAX_IN_FLIGHT_SECONDS
+) -> AsyncIterator[tuple[httpx.AsyncClient, Quota]]:
+    quota = Quota(
+        shared,
+        settings.platform,
+        settings.weights,
+        settings.policy,
+        max_in_flight_seconds=max_in_flight_seconds,
+    )
     async with create_upstream_client(settings, shared, quota=quota) as client:
         yield client, quota
 
 
 def in_turn(*answers: Response):
-    """A vendor that answers with one after the other, and with the last one ever after."""
-    left = list(answers)
+    """Return a handler that gives one answer after the other, and the last one from then on."""
+    pending = list(answers)
 
     async def answer(_: Request) -> Response:
-        return left.pop(0) if len(left) > 1 else left[0]
+        return pending.pop(0) if len(pending) > 1 else pending[0]
 
     return answer
 
 
-def failing(status: int, **headers: str) -> Response:
-    body = {"message": "as told", "code": "some.code", "status": status, "contextId": "corr-1"}
+def failure(status: int, **headers: str) -> Response:
+    body = {"message": "the message", "code": "some.code", "status": status, "contextId": "corr-1"}
     return JSONResponse(
         body, status_code=status, headers={key.replace("_", "-"): value for key, value in headers.items()}
     )
@@ -88,7 +97,7 @@ async def hang(_: Request) -> Response:
     return JSONResponse({})
 
 
-async def test_an_answer_names_the_client_used_and_shows_no_token(shared_redis: Redis):
+async def test_answer_names_its_client_and_shows_no_token(shared_redis: Redis):
     async with running(Vendor(ok)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
         response = await client.post("/jobs", json={"a": 1})
         assert response.json() == {"ok": True}
@@ -99,7 +108,7 @@ async def test_an_answer_names_the_client_used_and_shows_no_token(shared_redis: 
         assert (state.used, state.in_flight) == (1, 0)
 
 
-async def test_polls_can_be_pinned_to_the_client_that_submitted(shared_redis: Redis):
+async def test_poll_can_be_pinned_to_the_submitting_client(shared_redis: Redis):
     async with (
         running(Vendor(ok)) as vendor,
         connected(config(vendor, "alpha", "beta"), shared_redis) as (client, _),
@@ -113,8 +122,8 @@ async def test_polls_can_be_pinned_to_the_client_that_submitted(shared_redis: Re
             await client.get("/jobs/1", extensions={"oauth_client": "gone"})
 
 
-async def test_a_lane_given_as_text_counts_and_a_wrong_one_is_refused(shared_redis: Redis):
-    policy = replace(POLICY, limit=4, reserve=2, backfill_share=0.5)
+async def test_lane_may_be_text_and_must_be_valid(shared_redis: Redis):
+    policy = replace(POLICY, limit=4, reserve=2)
     settings = config(Vendor(ok, url="http://127.0.0.1:1"), policy=policy)
     async with running(Vendor(ok)) as vendor:
         settings = config(vendor, policy=policy)
@@ -128,8 +137,8 @@ async def test_a_lane_given_as_text_counts_and_a_wrong_one_is_refused(shared_red
                 await client.get("/a", extensions={"lane": "urgent"})
 
 
-async def test_a_429_is_waited_out_unseen_for_exactly_retry_after(shared_redis: Redis):
-    answer = in_turn(failing(429, Retry_After="1"), JSONResponse({"done": True}))
+async def test_429_is_retried_after_exactly_retry_after(shared_redis: Redis):
+    answer = in_turn(failure(429, Retry_After="1"), JSONResponse({"done": True}))
     async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
         response = await client.post("/jobs", json={})
         assert response.json() == {"done": True}
@@ -139,27 +148,27 @@ async def test_a_429_is_waited_out_unseen_for_exactly_retry_after(shared_redis: 
         assert (state.used, state.rejected_total) == (2, 1)
 
 
-@pytest.mark.parametrize("told", ["0", "-3", "Wed, 21 Oct 2015 07:28:00 GMT"])
-async def test_a_429_that_says_to_come_back_at_once_is_not_repeated_at_once(shared_redis: Redis, told: str):
-    answer = in_turn(failing(429, Retry_After=told), JSONResponse({"done": True}))
+@pytest.mark.parametrize("retry_after", ["0", "-3", "Wed, 21 Oct 2015 07:28:00 GMT"])
+async def test_429_with_immediate_retry_after_is_retried_later(shared_redis: Redis, retry_after: str):
+    answer = in_turn(failure(429, Retry_After=retry_after), JSONResponse({"done": True}))
     async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
         await client.post("/jobs", json={})
         first, second = vendor.by_client()["alpha"]
         assert second - first >= 1.0
 
 
-async def test_a_429_that_says_to_come_back_in_years_is_given_up_when_patience_ends(shared_redis: Redis):
-    answer = in_turn(failing(429, Retry_After="99999999999999"))
+async def test_429_with_huge_retry_after_fails_at_the_timeout(shared_redis: Redis):
+    answer = in_turn(failure(429, Retry_After="99999999999999"))
     async with running(Vendor(answer)) as vendor:
         settings = config(vendor, retries=replace(QUICK, rate_limit_timeout_seconds=0.2))
         async with connected(settings, shared_redis) as (client, quota):
             with pytest.raises(UpstreamRefused, match="rate limit still holds"):
                 await client.post("/jobs", json={})
-            assert (await quota.snapshot())[0].throttled_for_s <= POLICY.longest_pause_seconds
+            assert (await quota.snapshot())[0].throttled_for_s <= MAX_PAUSE_SECONDS
 
 
-async def test_a_429_goes_on_at_once_with_another_client(shared_redis: Redis):
-    answer = in_turn(failing(429, Retry_After="30"), JSONResponse({}))
+async def test_429_is_retried_at_once_with_another_client(shared_redis: Redis):
+    answer = in_turn(failure(429, Retry_After="30"), JSONResponse({}))
     async with (
         running(Vendor(answer)) as vendor,
         connected(config(vendor, "alpha", "beta"), shared_redis) as (client, _),
@@ -171,7 +180,7 @@ async def test_a_429_goes_on_at_once_with_another_client(shared_redis: Redis):
 
 async def test_retry_after_may_be_a_date(shared_redis: Redis):
     until = datetime.now(UTC) + timedelta(seconds=20)
-    answer = in_turn(failing(429, Retry_After=format_datetime(until, usegmt=True)), JSONResponse({}))
+    answer = in_turn(failure(429, Retry_After=format_datetime(until, usegmt=True)), JSONResponse({}))
     async with (
         running(Vendor(answer)) as vendor,
         connected(config(vendor, "alpha", "beta"), shared_redis) as (client, quota),
@@ -190,11 +199,11 @@ async def test_low_remaining_pauses_the_client_before_any_429(shared_redis: Redi
         assert 0.4 <= second - first <= 0.6
 
 
-async def test_an_endless_429_is_given_up_when_patience_ends(shared_redis: Redis):
-    settings_retries = replace(QUICK, rate_limit_timeout_seconds=0.3)
+async def test_persistent_429_fails_at_the_timeout(shared_redis: Redis):
+    retries = replace(QUICK, rate_limit_timeout_seconds=0.3)
     async with (
-        running(Vendor(in_turn(failing(429, Retry_After="60")))) as vendor,
-        connected(config(vendor, retries=settings_retries), shared_redis) as (client, _),
+        running(Vendor(in_turn(failure(429, Retry_After="60")))) as vendor,
+        connected(config(vendor, retries=retries), shared_redis) as (client, _),
     ):
         with pytest.raises(UpstreamRefused, match=r"rate limit still holds after 0.3 s") as caught:
             await client.get("/a")
@@ -202,7 +211,7 @@ async def test_an_endless_429_is_given_up_when_patience_ends(shared_redis: Redis
         assert len(vendor.calls) == 1
 
 
-async def test_a_surprise_401_renews_once_and_repeats_once(shared_redis: Redis):
+async def test_unexpected_401_renews_and_retries_once(shared_redis: Redis):
     async with running(Vendor(ok)) as vendor, connected(config(vendor), shared_redis) as (client, _):
         await client.get("/a")
         vendor.live.clear()
@@ -211,12 +220,12 @@ async def test_a_surprise_401_renews_once_and_repeats_once(shared_redis: Redis):
         vendor.live.clear()
         responses = await asyncio.gather(*(client.post("/jobs", json={}) for _ in range(10)))
         assert {response.status_code for response in responses} == {200}
-        assert len(vendor.logins) == 3, "all who met the dead token share one renewal"
+        assert len(vendor.logins) == 3, "all requests with the invalid token share one renewal"
 
 
-async def test_a_401_that_stays_is_given_back_after_one_renewal(shared_redis: Redis):
+async def test_persistent_401_is_returned_after_one_renewal(shared_redis: Redis):
     async with (
-        running(Vendor(in_turn(failing(401)))) as vendor,
+        running(Vendor(in_turn(failure(401)))) as vendor,
         connected(config(vendor), shared_redis) as (client, _),
     ):
         response = await client.get("/a")
@@ -224,7 +233,7 @@ async def test_a_401_that_stays_is_given_back_after_one_renewal(shared_redis: Re
         assert (len(vendor.logins), len(vendor.calls)) == (2, 2)
 
 
-async def test_a_query_that_outlives_its_token_never_sees_a_401(shared_redis: Redis):
+async def test_query_longer_than_its_token_gets_no_401(shared_redis: Redis):
     async with (
         running(Vendor(ok, expires_in=0.5)) as vendor,
         connected(config(vendor, policy=replace(POLICY, limit=300)), shared_redis) as (client, _),
@@ -238,9 +247,7 @@ async def test_a_query_that_outlives_its_token_never_sees_a_401(shared_redis: Re
         assert vendor.unauthorized == 0
 
 
-async def test_a_client_whose_login_is_refused_is_named_and_passed_over(
-    shared_redis: Redis, caplog: pytest.LogCaptureFixture
-):
+async def test_client_with_refused_login_is_logged_and_skipped(shared_redis: Redis, caplog: pytest.LogCaptureFixture):
     async def only_beta(_: Request) -> Response:
         return JSONResponse({"error": "invalid_client"}, status_code=200 if vendor.logins[-1] == "beta" else 401)
 
@@ -259,7 +266,7 @@ async def test_a_client_whose_login_is_refused_is_named_and_passed_over(
             await client.get("/a", extensions={"oauth_client": "alpha"})
 
 
-async def test_a_client_revoked_in_the_middle_of_a_run_is_passed_over(shared_redis: Redis):
+async def test_client_revoked_during_a_run_is_skipped(shared_redis: Redis):
     async with (
         running(Vendor(ok)) as vendor,
         connected(config(vendor, "alpha", "beta"), shared_redis) as (client, _),
@@ -275,7 +282,7 @@ async def test_a_client_revoked_in_the_middle_of_a_run_is_passed_over(shared_red
         assert used == {"beta"}
 
 
-async def test_when_every_login_is_refused_the_error_names_them_all(shared_redis: Redis):
+async def test_refusal_of_every_login_names_all_clients(shared_redis: Redis):
     async def refuse(_: Request) -> Response:
         return JSONResponse({"error": "invalid_client"}, status_code=401)
 
@@ -288,13 +295,13 @@ async def test_when_every_login_is_refused_the_error_names_them_all(shared_redis
         assert vendor.calls == []
 
 
-async def test_a_refused_client_is_tried_again_after_a_while(shared_redis: Redis, clock: Clock):
+async def test_refused_client_is_tried_again_later(shared_redis: Redis, clock: Clock):
     allowed = False
 
-    async def by_mood(_: Request) -> Response:
+    async def when_allowed(_: Request) -> Response:
         return JSONResponse({}, status_code=200 if allowed else 401)
 
-    async with running(Vendor(ok, login=by_mood)) as vendor:
+    async with running(Vendor(ok, login=when_allowed)) as vendor:
         settings = config(vendor)
         async with create_upstream_client(settings, shared_redis, clock=clock) as client:
             with pytest.raises(LoginRefused):
@@ -308,36 +315,36 @@ async def test_a_refused_client_is_tried_again_after_a_while(shared_redis: Redis
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_faults_are_repeated_for_requests_that_may_be_sent_twice(shared_redis: Redis, method: str):
-    answer = in_turn(failing(500), failing(502), JSONResponse({"ok": 1}))
+async def test_failed_idempotent_request_is_retried(shared_redis: Redis, method: str):
+    answer = in_turn(failure(500), failure(502), JSONResponse({"ok": 1}))
     async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
         assert (await client.request(method, "/a")).status_code == 200
         assert len(vendor.calls) == 3
-        assert (await quota.snapshot())[0].used == 3, "every repeat was granted"
+        assert (await quota.snapshot())[0].used == 3, "every retry had a grant"
 
 
-async def test_a_fault_that_stays_is_told_after_bounded_attempts(shared_redis: Redis):
+async def test_persistent_failure_raises_after_bounded_attempts(shared_redis: Redis):
     async with (
-        running(Vendor(in_turn(failing(500)))) as vendor,
+        running(Vendor(in_turn(failure(500)))) as vendor,
         connected(config(vendor), shared_redis) as (client, _),
     ):
         with pytest.raises(UpstreamFaulted) as caught:
             await client.get("/a?token=hidden")
-        told = "GET /a failed on the vendor's side with 500 after 3 attempts: as told (correlation id corr-1)"
-        assert str(caught.value) == told
+        expected = "GET /a failed at the vendor with 500 after 3 attempts: the message (correlation id corr-1)"
+        assert str(caught.value) == expected
         assert len(vendor.calls) == 3
 
 
-async def test_a_post_marked_idempotent_is_repeated(shared_redis: Redis):
-    answer = in_turn(failing(504), JSONResponse({}))
+async def test_post_marked_idempotent_is_retried(shared_redis: Redis):
+    answer = in_turn(failure(504), JSONResponse({}))
     async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
         await client.post("/query", json={}, extensions={"idempotent": True})
         assert len(vendor.calls) == 2
 
 
-async def test_a_submit_that_times_out_is_ambiguous_and_sent_once(shared_redis: Redis):
+async def test_submit_that_times_out_is_ambiguous(shared_redis: Redis):
     async with running(Vendor(hang)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
-        with pytest.raises(AmbiguousSubmit, match="POST /jobs was sent once and may have been taken: ReadTimeout"):
+        with pytest.raises(AmbiguousSubmit, match="POST /jobs was sent once and may have been accepted: ReadTimeout"):
             await client.post("/jobs", json={})
         assert len(vendor.calls) == 1
         (state,) = await quota.snapshot()
@@ -345,19 +352,19 @@ async def test_a_submit_that_times_out_is_ambiguous_and_sent_once(shared_redis: 
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_a_submit_that_a_proxy_may_have_passed_on_is_ambiguous_and_sent_once(shared_redis: Redis, status: int):
+async def test_submit_with_gateway_error_is_ambiguous(shared_redis: Redis, status: int):
     async with (
-        running(Vendor(in_turn(failing(status)))) as vendor,
+        running(Vendor(in_turn(failure(status)))) as vendor,
         connected(config(vendor), shared_redis) as (client, _),
     ):
-        with pytest.raises(AmbiguousSubmit, match=f"{status} as told"):
+        with pytest.raises(AmbiguousSubmit, match=f"{status} the message"):
             await client.post("/jobs", json={})
         assert len(vendor.calls) == 1
 
 
-async def test_a_submit_that_the_vendor_failed_is_not_repeated(shared_redis: Redis):
+async def test_submit_with_500_is_not_retried(shared_redis: Redis):
     async with (
-        running(Vendor(in_turn(failing(500)))) as vendor,
+        running(Vendor(in_turn(failure(500)))) as vendor,
         connected(config(vendor), shared_redis) as (client, _),
     ):
         with pytest.raises(UpstreamFaulted, match="after 1 attempt"):
@@ -365,25 +372,25 @@ async def test_a_submit_that_the_vendor_failed_is_not_repeated(shared_redis: Red
         assert len(vendor.calls) == 1
 
 
-async def test_a_submit_turned_away_with_a_time_to_come_back_is_repeated_then(shared_redis: Redis):
-    answer = in_turn(failing(503, Retry_After="0.4"), JSONResponse({}))
+async def test_submit_with_503_and_retry_after_is_retried(shared_redis: Redis):
+    answer = in_turn(failure(503, Retry_After="0.4"), JSONResponse({}))
     async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
         await client.post("/jobs", json={})
         first, second = vendor.by_client()["alpha"]
         assert 0.4 <= second - first <= 0.7
 
 
-async def test_a_submit_that_never_left_is_repeated_and_costs_no_slot(shared_redis: Redis):
+async def test_unsent_submit_is_retried_and_uses_no_slot(shared_redis: Redis):
     async with running(Vendor(ok)) as vendor:
-        gone = Vendor(ok, url=f"http://127.0.0.1:{free_port()}")
-        settings = config(gone).model_copy(update={"login_url": f"{vendor.url}/login"})
+        unreachable = Vendor(ok, url=f"http://127.0.0.1:{free_port()}")
+        settings = config(unreachable).model_copy(update={"login_url": f"{vendor.url}/login"})
         async with connected(settings, shared_redis) as (client, quota):
             with pytest.raises(UpstreamUnreachable, match=r"cannot reach 127.0.0.1 after 3 attempts: .*check that"):
                 await client.post("/jobs", json={})
             assert (await quota.snapshot())[0].used == 0
 
 
-async def test_a_connection_reset_after_sending_a_submit_is_ambiguous(shared_redis: Redis):
+async def test_submit_with_connection_reset_is_ambiguous(shared_redis: Redis):
     received: list[bytes] = []
 
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -405,15 +412,15 @@ async def test_a_connection_reset_after_sending_a_submit_is_ambiguous(shared_red
 
 
 @contextlib.asynccontextmanager
-async def breaking_off(after: int) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A vendor whose first answers, `after` of them, end in the middle of their body."""
+async def breaking_off(broken: int) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Run a vendor whose first `broken` answers end in the middle of their body."""
     received: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         received.append(await reader.readuntil(b"\r\n\r\n"))
-        whole = b'{"rows": 12}'
-        sent = whole[:5] if len(received) <= after else whole
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 12\r\n\r\n" + sent)
+        complete = b'{"rows": 12}'
+        body = complete[:5] if len(received) <= broken else complete
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 12\r\n\r\n" + body)
         await writer.drain()
         writer.close()
         await writer.wait_closed()
@@ -422,13 +429,13 @@ async def breaking_off(after: int) -> AsyncIterator[tuple[str, list[bytes]]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", received
 
 
-async def test_an_answer_that_breaks_off_is_asked_for_again_only_if_that_is_safe(shared_redis: Redis):
-    async with breaking_off(after=1) as (url, received), running(Vendor(ok)) as vendor:
+async def test_broken_answer_is_retried_only_if_safe(shared_redis: Redis):
+    async with breaking_off(broken=1) as (url, received), running(Vendor(ok)) as vendor:
         settings = config(Vendor(ok, url=url)).model_copy(update={"login_url": f"{vendor.url}/login"})
         async with connected(settings, shared_redis) as (client, _):
             assert (await client.get("/results")).json() == {"rows": 12}
             assert len(received) == 2
-    async with breaking_off(after=9) as (url, received), running(Vendor(ok)) as vendor:
+    async with breaking_off(broken=9) as (url, received), running(Vendor(ok)) as vendor:
         settings = config(Vendor(ok, url=url)).model_copy(update={"login_url": f"{vendor.url}/login"})
         async with connected(settings, shared_redis) as (client, _):
             with pytest.raises(AmbiguousSubmit):
@@ -440,7 +447,7 @@ async def test_an_answer_that_breaks_off_is_asked_for_again_only_if_that_is_safe
             assert len(received) == 2
 
 
-async def test_a_streamed_answer_is_left_on_the_wire(shared_redis: Redis):
+async def test_streamed_answer_is_left_unread(shared_redis: Redis):
     async def endless(_: Request) -> Response:
         async def lines() -> AsyncIterator[bytes]:
             while True:
@@ -460,7 +467,7 @@ async def test_a_streamed_answer_is_left_on_the_wire(shared_redis: Redis):
         assert (await quota.snapshot())[0].in_flight == 0
 
 
-async def test_a_caller_that_goes_away_leaves_its_request_counted_and_none_in_flight(shared_redis: Redis):
+async def test_cancelled_request_stays_counted_and_not_in_flight(shared_redis: Redis):
     async with running(Vendor(hang)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.15):
@@ -469,9 +476,9 @@ async def test_a_caller_that_goes_away_leaves_its_request_counted_and_none_in_fl
         assert (state.used, state.in_flight) == (1, 0)
 
 
-async def sent(vendor: Vendor, calls: int) -> None:
+async def wait_for_calls(vendor: Vendor, calls: int) -> None:
     async with asyncio.timeout(10):
-        while len(vendor.calls) < calls:  # noqa: ASYNC110 - the vendor's doing
+        while len(vendor.calls) < calls:  # noqa: ASYNC110 - the vendor sends no event
             await asyncio.sleep(0.01)
 
 
@@ -483,43 +490,43 @@ def slowly(answer: Response):
     return answered
 
 
-async def test_a_submit_on_the_wire_is_answered_though_its_caller_is_cancelled(shared_redis: Redis):
+async def test_submit_in_flight_completes_although_caller_is_cancelled(shared_redis: Redis):
     async with (
         running(Vendor(slowly(JSONResponse({"id": 1})))) as vendor,
         connected(config(vendor), shared_redis) as (client, quota),
     ):
         submitting = asyncio.create_task(client.post("/jobs", json={}))
-        await sent(vendor, 1)
+        await wait_for_calls(vendor, 1)
         submitting.cancel()
         assert (await submitting).json() == {"id": 1}
         (state,) = await quota.snapshot()
         assert (state.used, state.in_flight, len(vendor.calls)) == (1, 0, 1)
 
 
-async def test_a_cancelled_submit_that_broke_off_is_told_as_ambiguous(shared_redis: Redis):
+async def test_cancelled_submit_that_times_out_is_ambiguous(shared_redis: Redis):
     async with running(Vendor(hang)) as vendor, connected(config(vendor), shared_redis) as (client, _):
         submitting = asyncio.create_task(client.post("/jobs", json={}))
-        await sent(vendor, 1)
+        await wait_for_calls(vendor, 1)
         submitting.cancel()
         with pytest.raises(AmbiguousSubmit, match="ReadTimeout"):
             await submitting
 
 
-@pytest.mark.parametrize("answer", [failing(429, Retry_After="1"), failing(401), failing(503, Retry_After="1")])
-async def test_a_cancelled_submit_that_was_not_taken_is_not_sent_again(shared_redis: Redis, answer: Response):
+@pytest.mark.parametrize("answer", [failure(429, Retry_After="1"), failure(401), failure(503, Retry_After="1")])
+async def test_cancelled_submit_that_was_refused_is_not_retried(shared_redis: Redis, answer: Response):
     async with running(Vendor(slowly(answer))) as vendor, connected(config(vendor), shared_redis) as (client, _):
         submitting = asyncio.create_task(client.post("/jobs", json={}))
-        await sent(vendor, 1)
+        await wait_for_calls(vendor, 1)
         submitting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await submitting
         assert len(vendor.calls) == 1
 
 
-async def test_a_submit_cancelled_twice_is_broken_off(shared_redis: Redis):
+async def test_submit_cancelled_twice_is_aborted(shared_redis: Redis):
     async with running(Vendor(hang)) as vendor, connected(config(vendor), shared_redis) as (client, quota):
         submitting = asyncio.create_task(client.post("/jobs", json={}))
-        await sent(vendor, 1)
+        await wait_for_calls(vendor, 1)
         submitting.cancel()
         await asyncio.sleep(0.02)
         began = time.monotonic()
@@ -530,19 +537,16 @@ async def test_a_submit_cancelled_twice_is_broken_off(shared_redis: Redis):
         assert (await quota.snapshot())[0].in_flight == 0
 
 
-async def test_an_answer_is_not_waited_for_longer_than_its_slot_is_held(shared_redis: Redis):
-    policy = replace(POLICY, in_flight_seconds=0.1)
+async def test_answer_must_come_within_the_time_in_flight(shared_redis: Redis):
     async with (
         running(Vendor(hang)) as vendor,
-        connected(config(vendor, policy=policy), shared_redis) as (client, _),
+        connected(config(vendor), shared_redis, max_in_flight_seconds=0.1) as (client, _),
     ):
         with pytest.raises(AmbiguousSubmit, match=r"no answer within 0.1 s"):
             await client.post("/jobs", json={})
 
 
-async def test_a_result_at_a_strangers_address_is_fetched_without_token_or_quota(
-    shared_redis: Redis, caplog: pytest.LogCaptureFixture
-):
+async def test_result_at_another_origin_uses_no_token_or_quota(shared_redis: Redis, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
 
     class Storage(Vendor):
@@ -563,28 +567,28 @@ async def test_a_result_at_a_strangers_address_is_fetched_without_token_or_quota
         assert "hidden" not in caplog.text
 
 
-async def test_a_refusal_is_one_line_with_everything_needed_to_find_it(shared_redis: Redis):
+async def test_refusal_is_one_line_with_all_ids(shared_redis: Redis):
     async with (
-        running(Vendor(in_turn(failing(400)))) as vendor,
+        running(Vendor(in_turn(failure(400)))) as vendor,
         connected(config(vendor), shared_redis) as (client, _),
     ):
         response = await client.post("/jobs?key=hidden", json={})
         with pytest.raises(UpstreamRefused) as caught:
             raise_for_refusal(response)
-        assert str(caught.value) == "POST /jobs was refused with 400: as told [some.code] (correlation id corr-1)"
+        assert str(caught.value) == "POST /jobs was refused with 400: the message [some.code] (correlation id corr-1)"
         assert len(vendor.calls) == 1
 
 
-async def test_a_redirect_is_not_followed_and_is_a_refusal(shared_redis: Redis):
+async def test_redirect_is_a_refusal(shared_redis: Redis):
     answer = in_turn(Response(status_code=302, headers={"Location": "http://example.invalid/"}))
     async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
         with pytest.raises(UpstreamRefused, match="GET /a was refused with 302"):
             raise_for_refusal(await client.get("/a"))
 
 
-async def test_no_secret_or_token_is_logged_even_at_debug(shared_redis: Redis, caplog: pytest.LogCaptureFixture):
+async def test_no_secret_or_token_is_logged_at_debug(shared_redis: Redis, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
-    answer = in_turn(failing(500), failing(401), failing(429, Retry_After="0"), JSONResponse({}))
+    answer = in_turn(failure(500), failure(401), failure(429, Retry_After="0"), JSONResponse({}))
     async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
         await client.get("/a")
         text = caplog.text + repr([vars(record) for record in caplog.records])
@@ -604,15 +608,15 @@ async def test_no_secret_or_token_is_logged_even_at_debug(shared_redis: Redis, c
         ClientUnknown(client_id="a", platform="p", known=["b"]),
     ],
 )
-def test_errors_are_one_line_and_survive_the_way_to_another_process(error: UpstreamError):
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is type(error)
-    assert str(again) == str(error)
-    assert vars(again) == vars(error)
+def test_errors_are_one_line_and_can_be_pickled(error: UpstreamError):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
     assert "\n" not in str(error)
 
 
-async def test_the_client_says_who_it_is(shared_redis: Redis):
+async def test_client_sends_its_user_agent(shared_redis: Redis):
     seen: list[str] = []
 
     async def remember(request: Request) -> Response:
@@ -630,26 +634,26 @@ async def test_the_client_says_who_it_is(shared_redis: Redis):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"base_url": "api.mypurecloud.com"}, "must be a whole address"),
-        ({"login_url": "https://id:hunter2@login.example.com"}, "secrets belong in clients"),
+        ({"base_url": "api.mypurecloud.com"}, "must be a complete URL"),
+        ({"login_url": "https://id:hunter2@login.example.com"}, "put secrets into clients"),
         ({"clients": []}, "at least 1 item"),
         ({"clients": [{"client_id": "a", "client_secret": "x"}] * 2}, "OAuth client a more than once"),
         ({"max_connections": 21}, "less than or equal to 20"),
         ({"platform": "a{b}"}, "String should match pattern"),
     ],
 )
-def test_wrong_settings_are_refused_with_the_field_and_without_the_secret(change: dict[str, object], told: str):
-    right: dict[str, object] = {
+def test_invalid_settings_name_the_field_without_the_secret(change: dict[str, object], message: str):
+    valid: dict[str, object] = {
         "platform": "test",
         "base_url": "https://api.example.com",
         "login_url": "https://login.example.com/oauth/token",
         "clients": [{"client_id": "a", "client_secret": "hunter2"}],
         "policy": {"limit": 60, "window_seconds": 60},
     }
-    assert UpstreamConfig.model_validate(right).weights == {"a": 1}
-    with pytest.raises(ValidationError, match=told) as caught:
-        UpstreamConfig.model_validate(right | change)
+    assert UpstreamConfig.model_validate(valid).weights == {"a": 1}
+    with pytest.raises(ValidationError, match=message) as caught:
+        UpstreamConfig.model_validate(valid | change)
     assert next(iter(change)) in str(caught.value)
     assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A throwaway vendor on loopback that records what reaches it, and a Redis that can be stopped and started."""
+"""A vendor stub on loopback that records its requests, and a Redis server that can be stopped and started."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ def valkey_binary() -> Path:
 
 
 class Valkey:
-    """A real server on one port, forgetting everything when stopped."""
+    """A real server on one port; it loses all data when stopped."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -68,7 +68,7 @@ class Valkey:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Accepts connections and answers nothing, as a server behind a broken network does."""
+        """Stop the server's answers while it still accepts connections, like a server behind a broken network."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
         try:
@@ -79,9 +79,9 @@ class Valkey:
 
 @dataclass
 class Vendor:
-    """What the vendor saw, and how it should behave.
+    """A vendor stub: its behaviour, and the requests it received.
 
-    `answer` decides every API call; `login` every login, if given. Calls are recorded at the instant they arrive.
+    `answer` answers every API call; `login`, if given, every login. Calls are recorded at the instant they arrive.
     """
 
     answer: Handler
@@ -102,7 +102,7 @@ class Vendor:
         return dict(seen)
 
     def worst_window(self) -> int:
-        """The most calls of one client inside any one window."""
+        """Return the largest number of calls of one client inside any one window."""
         return max((most_in_window(instants, self.window) for instants in self.by_client().values()), default=0)
 
     async def _login(self, request: Request) -> Response:
@@ -148,7 +148,7 @@ async def running(vendor: Vendor) -> AsyncIterator[Vendor]:
             Route("/{path:path}", vendor._call, methods=["GET", "POST", "DELETE"]),
         ]
     )
-    # With the protocol named asyncio turns Nagle's algorithm off; else every answer takes 40 ms.
+    # If the protocol is given, asyncio disables Nagle's algorithm; otherwise every answer takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", 0))
@@ -165,7 +165,7 @@ async def running(vendor: Vendor) -> AsyncIterator[Vendor]:
 
 
 class _Server(uvicorn.Server):
-    """Starts and stops without the library's tenth of a second each, and leaves signals to the test runner."""
+    """Starts and stops without the library's delay of 0.1 s each, and leaves signals to the test runner."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

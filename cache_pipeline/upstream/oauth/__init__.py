@@ -1,4 +1,4 @@
-"""Access tokens of the OAuth clients: one login for all processes, renewed before they grow old (G23)."""
+"""Access tokens of the OAuth clients: one login for all processes, renewed before they expire (G23)."""
 
 from cache_pipeline.upstream.oauth.login import Login, LoginRequest, Send, client_credentials_login
 from cache_pipeline.upstream.oauth.shared_tokens import SharedTokens

@@ -1,4 +1,4 @@
-"""One login of one OAuth client: the request, its repeats, and what the answer says."""
+"""Logs one OAuth client in: builds the request, retries it, and reads the token from the answer."""
 
 import asyncio
 import base64
@@ -12,27 +12,33 @@ from cache_pipeline.errors import LoginRefused, UpstreamError, UpstreamFaulted, 
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
 from cache_pipeline.upstream.error_bodies import parse_error_body
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.rate_headers import read_hints
+from cache_pipeline.upstream.rate_headers import parse_rate_headers
 from cache_pipeline.upstream.response_body import read_whole_body
-from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, retry_with_backoff
+from cache_pipeline.upstream.retry import (
+    MAYBE_SENT,
+    NEVER_SENT,
+    RetriesExhausted,
+    TransientFailure,
+    retry_with_backoff,
+)
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 LoginRequest = Callable[[str, OAuthClient], httpx.Request]
 
-# Assumed where the login does not say: the shortest life that Genesys lets an administrator choose.
-_DEFAULT_LIFE_SECONDS = 300.0
+# Assumed if the login gives no lifetime: the shortest one that a Genesys administrator can choose.
+_DEFAULT_LIFETIME_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class NewToken:
-    """What a login gave: the token, and the seconds it lives from when it was asked for."""
+    """The result of a login: the token, and its lifetime in seconds from the moment it was requested."""
 
     value: str = field(repr=False)
     lifetime_seconds: float
 
 
 def client_credentials_login(login_url: str, client: OAuthClient) -> httpx.Request:
-    """Builds the client-credentials login: id and secret by Basic auth, never in the URL."""
+    """Build the client-credentials login request: id and secret by Basic auth, never in the URL."""
     pair = f"{client.client_id}:{client.client_secret.get_secret_value()}"
     return httpx.Request(
         "POST",
@@ -47,12 +53,12 @@ class Login:
     """Logs one OAuth client in.
 
     Attributes:
-        client: Who logs in.
-        url: Where.
-        send: Sends one request to the login, outside the quota: it is not a call of the limited API.
-        retries: How often a login that cannot be reached or faults is repeated.
-        sleep: Waits so many seconds.
-        build_request: Builds the request; another vendor's form goes in here.
+        client: The client to log in.
+        url: Address of the login.
+        send: Sends one request to the login, outside the quota, because it is not a call of the limited API.
+        retries: How often a login that cannot be reached or fails is retried.
+        sleep: Waits for the given seconds.
+        build_request: Builds the login request; vendors with their own kind of login pass a function here.
     """
 
     client: OAuthClient
@@ -63,36 +69,36 @@ class Login:
     build_request: LoginRequest = client_credentials_login
 
     async def __call__(self) -> NewToken:
-        """Logs in, repeating what cannot be reached, faults or throttles.
+        """Log in and return the token. Retry a login that cannot be reached, fails or throttles.
 
         Raises:
-            LoginRefused: The login said no, or its answer holds no token.
-            UpstreamUnreachable: No answer after bounded repeats.
-            UpstreamFaulted: A 5xx or 429 that stayed.
+            LoginRefused: The login refused the client, or its answer has no token.
+            UpstreamUnreachable: No answer after bounded retries.
+            UpstreamFaulted: Still a 5xx or 429 after bounded retries.
         """
         request = self.build_request(self.url, self.client)
         try:
             response = await retry_with_backoff(
-                lambda: self._ask(request),
+                lambda: self._send_once(request),
                 lambda error: isinstance(error, (TransientFailure, *NEVER_SENT, *MAYBE_SENT)),
                 self.retries,
                 self.sleep,
             )
-        except RetriesExhausted as gave_up:
-            raise self._gave_up(request, gave_up) from gave_up.__cause__
-        return self._read(response)
+        except RetriesExhausted as exhausted:
+            raise self._final_error(request, exhausted) from exhausted.__cause__
+        return self._parse_token(response)
 
-    async def _ask(self, request: httpx.Request) -> httpx.Response:
+    async def _send_once(self, request: httpx.Request) -> httpx.Response:
         response = await read_whole_body(await self.send(request), streamed=False, host=request.url.host)
         if response.status_code >= 500 or response.status_code == 429:
-            raise TransientFailure(response, read_hints(response.headers, datetime.now(UTC)).retry_after)
+            raise TransientFailure(response, parse_rate_headers(response.headers, datetime.now(UTC)).retry_after)
         return response
 
-    def _read(self, response: httpx.Response) -> NewToken:
+    def _parse_token(self, response: httpx.Response) -> NewToken:
         if not response.is_success:
             code, message, _ = parse_error_body(response)
-            told = " ".join(word for word in (code, message) if word) or response.reason_phrase
-            raise self._refused(f"{response.status_code} {told}")
+            reason = " ".join(part for part in (code, message) if part) or response.reason_phrase
+            raise self._refusal(f"{response.status_code} {reason}")
         try:
             parsed: object = response.json()
         except ValueError:
@@ -100,25 +106,27 @@ class Login:
         body = cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
         value = body.get("access_token")
         if not isinstance(value, str) or not value:
-            raise self._refused(f"{response.status_code} without an access_token; is this the login URL?")
-        return NewToken(value, _seconds(body.get("expires_in")) or _DEFAULT_LIFE_SECONDS)
+            raise self._refusal(f"{response.status_code} without an access_token; is this the login URL?")
+        return NewToken(value, _parse_seconds(body.get("expires_in")) or _DEFAULT_LIFETIME_SECONDS)
 
-    def _gave_up(self, request: httpx.Request, gave_up: RetriesExhausted) -> UpstreamError:
-        if isinstance(gave_up.error, TransientFailure):
+    def _final_error(self, request: httpx.Request, exhausted: RetriesExhausted) -> UpstreamError:
+        if isinstance(exhausted.error, TransientFailure):
             return UpstreamFaulted(
-                status=gave_up.error.status,
+                status=exhausted.error.status,
                 method=request.method,
                 path=request.url.path,
-                attempts=gave_up.attempts,
-                message=self._masked(gave_up.error.vendor_message or ""),
-                correlation_id=gave_up.error.correlation_id,
+                attempts=exhausted.attempts,
+                message=self._mask_secret(exhausted.error.vendor_message or ""),
+                correlation_id=exhausted.error.correlation_id,
             )
-        return UpstreamUnreachable(host=request.url.host, reason=f"login: {gave_up.reason}", attempts=gave_up.attempts)
+        return UpstreamUnreachable(
+            host=request.url.host, reason=f"login: {exhausted.reason}", attempts=exhausted.attempts
+        )
 
-    def _refused(self, reason: str) -> LoginRefused:
-        return LoginRefused(client_ids=[self.client.client_id], login_url=self.url, reason=self._masked(reason))
+    def _refusal(self, reason: str) -> LoginRefused:
+        return LoginRefused(client_ids=[self.client.client_id], login_url=self.url, reason=self._mask_secret(reason))
 
-    def _masked(self, text: str) -> str:
+    def _mask_secret(self, text: str) -> str:
         # A careless login may echo what it was sent.
         secret = self.client.client_secret.get_secret_value()
         for form in {secret, quote(secret), quote(secret, safe="")} - {""}:
@@ -126,9 +134,9 @@ class Login:
         return text
 
 
-def _seconds(told: object) -> float | None:
+def _parse_seconds(value: object) -> float | None:
     try:
-        seconds = float(str(told))
+        seconds = float(str(value))
     except ValueError:
         return None
     return seconds if 0 < seconds < float("inf") else None

@@ -1,4 +1,4 @@
-"""Secrets at rest in Redis: sealed with a key that only holders of the OAuth client's own secret can derive."""
+"""Encrypts secrets stored in Redis with a key that only holders of the OAuth client's own secret can derive."""
 
 import base64
 import binascii
@@ -19,30 +19,32 @@ _PURPOSE = b"cache_pipeline access token v1"
 class Seal:
     """AES-256-GCM under HKDF-SHA256 of the client's secret.
 
-    Whoever can open it could log in anyway, so there is no other key to keep; a rotated secret opens nothing old.
+    Every holder of that secret could log in anyway, so no other key has to be managed. A rotated secret opens no older text.
 
     Args:
-        secret: Of the OAuth client.
-        bound_to: What a sealed text belongs to; sealed for one client, it does not open for another.
+        secret: The secret of the OAuth client.
+        context: What a sealed text belongs to; a text sealed for one client does not open for another.
     """
 
-    def __init__(self, secret: SecretStr, bound_to: Sequence[str]) -> None:
+    def __init__(self, secret: SecretStr, context: Sequence[str]) -> None:
         key = HKDF(SHA256(), length=32, salt=None, info=_PURPOSE).derive(secret.get_secret_value().encode())
         self._cipher = AESGCM(key)
-        self._bound_to = tuple(bound_to)
+        self._context = tuple(context)
 
-    def seal(self, text: str, *told: str) -> str:
-        """Seals a text into one that may lie open; `told` stays in the clear beside it, and must be the same to open it."""
+    def seal(self, text: str, *associated: str) -> str:
+        """Encrypt a text. `associated` values are stored in the clear beside it, and must be the same to open it."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return base64.b64encode(nonce + self._cipher.encrypt(nonce, text.encode(), self._binding(told))).decode()
+        encrypted = self._cipher.encrypt(nonce, text.encode(), self._associated_data(associated))
+        return base64.b64encode(nonce + encrypted).decode()
 
-    def open(self, sealed: str, *told: str) -> str | None:
-        """Opens a sealed text; None if it was sealed for something else, with another secret, or was tampered with."""
+    def open(self, sealed: str, *associated: str) -> str | None:
+        """Decrypt a sealed text; return None if it belongs to something else, has another secret, or was modified."""
         try:
             raw = base64.b64decode(sealed, validate=True)
-            return self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], self._binding(told)).decode()
+            data = self._associated_data(associated)
+            return self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], data).decode()
         except (InvalidTag, binascii.Error, ValueError):
             return None
 
-    def _binding(self, told: Sequence[str]) -> bytes:
-        return json.dumps([*self._bound_to, *told]).encode()
+    def _associated_data(self, associated: Sequence[str]) -> bytes:
+        return json.dumps([*self._context, *associated]).encode()

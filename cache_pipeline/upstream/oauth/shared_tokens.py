@@ -1,4 +1,4 @@
-"""One token for all processes and machines, sealed in Redis."""
+"""Shares one access token among all processes and machines, encrypted in Redis."""
 
 import logging
 import time
@@ -10,35 +10,35 @@ import redis.asyncio
 
 from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.oauth.sealing import Seal
-from cache_pipeline.upstream.oauth.token_store import LEASE_SECONDS, RENEW_AT, LoginClaim, StoredToken
+from cache_pipeline.upstream.oauth.token_store import LOGIN_LEASE_SECONDS, RENEWAL_AGE, LoginClaim, StoredToken
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
-from cache_pipeline.upstream.redis_scripts import AWAY, read_scripts, text_of, unbroken
+from cache_pipeline.upstream.redis_scripts import REDIS_ERRORS, decode_text, load_scripts, run_command
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-# An absent Redis is left alone for so long; meanwhile each process logs in for itself.
-_AWAY_SECONDS = 1.0
-# Another's refusal spares a login for so long, and no longer: somebody may have mended the client by now.
-_REFUSED_FOR_ALL_SECONDS = 60.0
+# An unavailable Redis is not tried again for this long; meanwhile each process logs in for itself.
+_RETRY_REDIS_SECONDS = 1.0
+# The refusal of another process saves a login for this long only, because an operator may have repaired the client by then.
+_SHARED_REFUSAL_SECONDS = 60.0
 
 
 class SharedTokens:
-    """The token of one OAuth client, in Redis for as long as it lives.
+    """The token of one OAuth client, in Redis for as long as it is valid.
 
-    It lies there sealed with a key derived from the client's own secret (`Seal`), bound to platform, client and login. Its
-    age is measured by Redis's clock alone, from when the one that logged in was given leave to: clocks of the machines do
-    not matter. Who is logging in holds a lease, so that others wait or go on with the living token; the lease of one that
-    died ends by itself, and two logins at once would do no harm.
+    The token is sealed with a key derived from the client's own secret (`Seal`), bound to platform, client and login. Its age is
+    measured by Redis's clock alone, from the moment the process that logged in got permission, so the clocks of the machines do
+    not matter. The process that logs in holds a lease; meanwhile others wait or continue with the valid token. The lease of a
+    process that died expires, and two logins at once do no harm.
 
-    Redis away: every claim is leave to log in, so each process has a token of its own.
+    While Redis is unavailable every claim is permission to log in, so each process has a token of its own.
 
     Args:
-        redis: An asyncio client; how its answers are decoded does not matter.
+        redis: An asyncio client; it may decode answers or not.
         platform: Name of the vendor, for the keys.
-        client: Whose token.
-        login_url: A token of another login is not this one's.
-        timeout: Redis that does not answer in so many seconds is away.
-        clock: Seconds that only grow; says when an absent Redis is tried again.
+        client: The OAuth client that the token belongs to.
+        login_url: Address of the login; a token of another login does not open here.
+        timeout: Seconds without an answer after which Redis counts as unavailable.
+        clock: Monotonic seconds; decides when an unavailable Redis is tried again.
     """
 
     def __init__(
@@ -54,71 +54,73 @@ class SharedTokens:
         keys = UpstreamKeys(platform)
         self._keys = [keys.token(client.client_id), keys.login(client.client_id), keys.refused(client.client_id)]
         self._seal = Seal(client.client_secret, (platform, client.client_id, login_url))
-        self._holder = uuid.uuid4().hex
+        self._caller_id = uuid.uuid4().hex
         self._timeout = timeout
         self._clock = clock
-        self._away_until = 0.0
-        self._scripts = read_scripts(redis, "cache_pipeline.upstream.oauth")
+        self._unavailable_until = 0.0
+        self._scripts = load_scripts(redis, "cache_pipeline.upstream.oauth")
 
-    async def claim(self, without: str) -> LoginClaim:
-        """Gives the living token or, if that is old, unreadable or bears the mark `without`, leave to log in."""
+    async def claim(self, exclude_id: str) -> LoginClaim:
+        """Return the valid token; if it is old, unreadable or has the id `exclude_id`, also permission to log in."""
         for _ in range(2):
-            arguments = [self._holder, _millis(LEASE_SECONDS), without, 1 - RENEW_AT]
+            arguments = [self._caller_id, _millis(LOGIN_LEASE_SECONDS), exclude_id, 1 - RENEWAL_AGE]
             answer = await self._run("claim", arguments)
             if answer is None:
                 return LoginClaim(may_log_in=True)
-            verdict, sealed, life, left, since, refusal, refused_at = (text_of(each) for each in answer)
-            token = self._opened(sealed, life, int(left)) if sealed and sealed != without else None
-            if token is None and verdict == "young":
-                # Sealed with another secret: as if it were not there.
-                without = sealed
+            verdict, sealed, lifetime_ms, ttl_ms, now, refusal, refused_at = (decode_text(each) for each in answer)
+            token = self._open_token(sealed, lifetime_ms, int(ttl_ms)) if sealed and sealed != exclude_id else None
+            if token is None and verdict == "fresh":
+                # Sealed with another secret: treat it as absent.
+                exclude_id = sealed
                 continue
-            refused = self._refusal(refusal, (int(since) - int(refused_at or 0)) / 1e6)
-            return LoginClaim(token, verdict == "log in", int(since), refused)
+            recent_refusal = self._open_refusal(refusal, (int(now) - int(refused_at or 0)) / 1e6)
+            return LoginClaim(token, verdict == "log_in", int(now), recent_refusal)
         return LoginClaim(may_log_in=True)
 
-    async def keep(self, claim: LoginClaim, value: str, life: float) -> str:
-        """Keeps a new token until it dies, frees the lease and forgets a refusal."""
-        if claim.since is None:
+    async def store(self, claim: LoginClaim, value: str, lifetime_seconds: float) -> str:
+        """Store a new token until it expires, end the lease, delete a refusal, and return the token id."""
+        if claim.claimed_at is None:
             return ""
-        sealed = self._seal.seal(value, str(_millis(life)))
-        await self._run("keep", [self._holder, sealed, _millis(life), claim.since])
+        sealed = self._seal.seal(value, str(_millis(lifetime_seconds)))
+        await self._run("store", [self._caller_id, sealed, _millis(lifetime_seconds), claim.claimed_at])
         return sealed
 
-    async def refuse(self, claim: LoginClaim, reason: str, seconds: float) -> None:
-        """Says that the login refused the client, for everybody to see until it is tried again."""
-        await self._run("refuse", [self._holder, self._seal.seal(reason), _millis(seconds)])
+    async def record_refusal(self, claim: LoginClaim, reason: str, seconds: float) -> None:
+        """Record for all processes that the login refused the client, until it is tried again."""
+        await self._run("record_refusal", [self._caller_id, self._seal.seal(reason), _millis(seconds)])
 
-    async def give_back(self, claim: LoginClaim, *, again_in: float) -> None:
-        """Frees the lease after so many seconds."""
+    async def release(self, claim: LoginClaim, *, retry_after_seconds: float) -> None:
+        """End the lease after so many seconds."""
         if claim.may_log_in:
-            await self._run("give_back", [self._holder, _millis(again_in)])
+            await self._run("release", [self._caller_id, _millis(retry_after_seconds)])
 
-    async def drop(self, mark: str) -> None:
-        """Forgets this very token, so that it is renewed for all."""
-        if mark:
-            await self._run("drop", [mark])
+    async def delete(self, token_id: str) -> None:
+        """Delete exactly this token, so that it is renewed for all processes."""
+        if token_id:
+            await self._run("delete", [token_id])
 
-    def _opened(self, sealed: str, life: str, left: int) -> StoredToken | None:
-        value = self._seal.open(sealed, life)
-        return None if value is None or left <= 0 else StoredToken(value, int(life) / 1e3, left / 1e3, sealed)
-
-    def _refusal(self, sealed: str, age: float) -> tuple[str, float] | None:
-        reason = self._seal.open(sealed) if sealed else None
-        still = _REFUSED_FOR_ALL_SECONDS - age
-        if reason is None or still <= 0:
+    def _open_token(self, sealed: str, lifetime_ms: str, ttl_ms: int) -> StoredToken | None:
+        value = self._seal.open(sealed, lifetime_ms)
+        if value is None or ttl_ms <= 0:
             return None
-        return f"{reason} (told to another process {age:.0f} s ago)", still
+        return StoredToken(value, int(lifetime_ms) / 1e3, ttl_ms / 1e3, sealed)
+
+    def _open_refusal(self, sealed: str, age_seconds: float) -> tuple[str, float] | None:
+        reason = self._seal.open(sealed) if sealed else None
+        remaining_seconds = _SHARED_REFUSAL_SECONDS - age_seconds
+        if reason is None or remaining_seconds <= 0:
+            return None
+        return f"{reason} (reported to another process {age_seconds:.0f} s ago)", remaining_seconds
 
     async def _run(self, script: str, arguments: Sequence[str | int | float]) -> Any | None:
-        if self._clock() < self._away_until:
+        if self._clock() < self._unavailable_until:
             return None
         try:
-            return await unbroken(self._scripts[script](keys=self._keys, args=arguments), self._timeout)
-        except AWAY as error:
-            # The quota says it loudly; here it only means a login more.
-            _log.debug("access tokens are not shared for now: %s", error or type(error).__name__)
-            self._away_until = self._clock() + _AWAY_SECONDS
+            return await run_command(self._scripts[script](keys=self._keys, args=arguments), self._timeout)
+        except REDIS_ERRORS as error:
+            # The quota warns of the outage; here it only costs an additional login.
+            logger.debug("access tokens are not shared for now: %s", error or type(error).__name__)
+            self._unavailable_until = self._clock() + _RETRY_REDIS_SECONDS
             return None
 
 

@@ -1,4 +1,4 @@
-"""One OAuth client's access token, as whoever signs a request sees it."""
+"""Provides one OAuth client's valid access token, and renews it when needed."""
 
 import asyncio
 import logging
@@ -10,43 +10,43 @@ from cache_pipeline.errors import LoginRefused, UpstreamFaulted, UpstreamUnreach
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
 from cache_pipeline.upstream.oauth.login import Login, LoginRequest, Send, client_credentials_login
 from cache_pipeline.upstream.oauth.token_store import (
-    LEASE_SECONDS,
-    RENEW_AT,
+    LOGIN_LEASE_SECONDS,
+    RENEWAL_AGE,
     LocalTokens,
     LoginClaim,
     StoredToken,
     TokenStore,
 )
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-# After a failed renewal the old token is used on; the login is tried again this much later.
-_RENEW_AGAIN_SECONDS = 5.0
-# While another process logs in: how often one without a living token looks, and one with a living token.
-_LOOK_SECONDS = 0.05
-_LOOK_AGAIN_SECONDS = 1.0
+# After a failed renewal the old token stays in use, and the login is tried again after this time.
+_RENEWAL_RETRY_SECONDS = 5.0
+# While another process logs in: how often a process without a valid token checks, and one with a valid token.
+_CHECK_SECONDS = 0.05
+_CHECK_WITH_TOKEN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class _Token:
     value: str = field(repr=False)
     renew_at: float
-    dies_at: float
-    mark: str
+    expires_at: float
+    token_id: str
 
 
 class TokenSource:
-    """The access token of one OAuth client: renewed once for all at 80 % of its life, and swapped in one step (G23).
+    """The access token of one OAuth client: renewed once for all processes at 80 % of its lifetime, and replaced atomically (G23).
 
     Args:
-        client: Whose token.
-        login_url: Where to log in.
-        send: Sends one request to the login, outside the quota: it is not a call of the limited API.
-        retries: How often a login is repeated, and how long a refused client is left out.
-        store: Where the token is shared with other processes; by default it is not.
-        clock: Seconds that only grow.
-        sleep: Waits so many seconds.
-        login_request: Builds the login; another vendor's form goes in here.
+        client: The client that the token belongs to.
+        login_url: Address of the login.
+        send: Sends one request to the login, outside the quota, because it is not a call of the limited API.
+        retries: How often a login is retried, and for how long a refused client is not tried.
+        store: Shares the token with other processes; by default it is not shared.
+        clock: Monotonic seconds.
+        sleep: Waits for the given seconds.
+        login_request: Builds the login request; vendors with their own kind of login pass a function here.
     """
 
     def __init__(
@@ -65,110 +65,110 @@ class TokenSource:
         self._login_url = login_url
         self._login = Login(client, login_url, send, retries, sleep, login_request)
         self._store = store or LocalTokens()
-        self._refused_for = retries.refused_login_wait_seconds
+        self._refused_login_wait_seconds = retries.refused_login_wait_seconds
         self._clock = clock
         self._sleep = sleep
-        self._renewing = asyncio.Lock()
+        self._renewal_lock = asyncio.Lock()
         self._token: _Token | None = None
-        self._not_before = 0.0
-        self._dead_mark = ""
+        self._no_renewal_before = 0.0
+        self._invalid_id = ""
         self._refusal: tuple[LoginRefused, float] | None = None
 
     @property
-    def fresh(self) -> str | None:
+    def fresh_token(self) -> str | None:
         """The token, if it needs no renewal now."""
         token = self._token
-        return token.value if token and self._clock() < max(token.renew_at, self._not_before) else None
+        return token.value if token and self._clock() < max(token.renew_at, self._no_renewal_before) else None
 
     @property
     def refusal(self) -> LoginRefused | None:
         """Why this client cannot log in, for as long as it is not worth trying again."""
         return self._refusal[0] if self._refusal and self._clock() < self._refusal[1] else None
 
-    async def token(self) -> str:
-        """Gives a token that is younger than 80 % of its life, logging in first if need be (G23).
+    async def get_token(self) -> str:
+        """Return a token that is younger than 80 % of its lifetime, logging in first if needed (G23).
 
-        Whoever comes during a login, of this process or another, goes on with the token that lives or, where none does,
-        waits for the new one. A renewal that cannot reach the login leaves the old token in use until it dies.
+        During a login, of this process or another, other callers continue with the valid token or, if there is none, wait for the
+        new one. If a renewal cannot reach the login, the old token stays in use until it expires.
 
         Raises:
-            LoginRefused: The login said no, to this process or a moment ago to another.
-            UpstreamUnreachable: The login could not be reached, and no living token is left.
-            UpstreamFaulted: The login failed, and no living token is left.
+            LoginRefused: The login refused the client, in this process or recently in another.
+            UpstreamUnreachable: The login could not be reached, and there is no valid token.
+            UpstreamFaulted: The login failed, and there is no valid token.
         """
-        if (fresh := self.fresh) is not None:
+        if (fresh := self.fresh_token) is not None:
             return fresh
-        if self._renewing.locked() and (living := self._living()):
-            return living.value
-        async with self._renewing:
-            if (fresh := self.fresh) is not None:
+        if self._renewal_lock.locked() and (valid := self._valid_token()):
+            return valid.value
+        async with self._renewal_lock:
+            if (fresh := self.fresh_token) is not None:
                 return fresh
-            return (await self._renewed()).value
+            return (await self._renew()).value
 
     async def invalidate(self, token: str) -> None:
-        """Drops `token` after a surprise 401, for all processes, so that it is renewed; a newer one is left alone."""
+        """Delete `token` for all processes after an unexpected 401, so that it is renewed; a newer token stays."""
         if self._token is not None and self._token.value == token:
-            self._dead_mark, self._token, self._not_before = self._token.mark, None, 0.0
-            await self._store.drop(self._dead_mark)
+            self._invalid_id, self._token, self._no_renewal_before = self._token.token_id, None, 0.0
+            await self._store.delete(self._invalid_id)
 
-    def _living(self) -> _Token | None:
-        return self._token if self._token and self._clock() < self._token.dies_at else None
+    def _valid_token(self) -> _Token | None:
+        return self._token if self._token and self._clock() < self._token.expires_at else None
 
-    async def _renewed(self) -> _Token:
-        began = self._clock()
+    async def _renew(self) -> _Token:
+        started = self._clock()
         while True:
-            asked_at = self._clock()
-            claim = await self._store.claim(self._dead_mark)
+            claimed_at = self._clock()
+            claim = await self._store.claim(self._invalid_id)
             if claim.token is not None:
-                self._take_over(claim.token, asked_at)
-            if self._token and self.fresh is not None and not claim.may_log_in:
+                self._adopt(claim.token, claimed_at)
+            if self._token and self.fresh_token is not None and not claim.may_log_in:
                 return self._token
-            if claim.refused is not None:
-                reason, seconds = claim.refused
-                await self._store.give_back(claim, again_in=0)
-                told = LoginRefused(client_ids=[self._client_id], login_url=self._login_url, reason=reason)
-                raise self._refused(told, seconds)
+            if claim.refusal is not None:
+                reason, seconds = claim.refusal
+                await self._store.release(claim, retry_after_seconds=0)
+                refused = LoginRefused(client_ids=[self._client_id], login_url=self._login_url, reason=reason)
+                raise self._remember_refusal(refused, seconds)
             if claim.may_log_in:
-                return await self._logged_in(claim)
-            if living := self._living():
-                self._not_before = min(self._clock() + _LOOK_AGAIN_SECONDS, living.dies_at)
-                return living
-            if self._clock() - began > LEASE_SECONDS:
-                return await self._logged_in(claim)
-            await self._sleep(_LOOK_SECONDS)
+                return await self._log_in(claim)
+            if valid := self._valid_token():
+                self._no_renewal_before = min(self._clock() + _CHECK_WITH_TOKEN_SECONDS, valid.expires_at)
+                return valid
+            if self._clock() - started > LOGIN_LEASE_SECONDS:
+                return await self._log_in(claim)
+            await self._sleep(_CHECK_SECONDS)
 
-    async def _logged_in(self, claim: LoginClaim) -> _Token:
-        asked_at = self._clock()
+    async def _log_in(self, claim: LoginClaim) -> _Token:
+        started = self._clock()
         try:
             new = await self._login()
         except LoginRefused as error:
-            await self._store.refuse(claim, error.reason, self._refused_for)
-            self._refused(error, self._refused_for)
+            await self._store.record_refusal(claim, error.reason, self._refused_login_wait_seconds)
+            self._remember_refusal(error, self._refused_login_wait_seconds)
             raise
         except (UpstreamUnreachable, UpstreamFaulted) as error:
-            await self._store.give_back(claim, again_in=_RENEW_AGAIN_SECONDS)
-            if (living := self._living()) is None:
+            await self._store.release(claim, retry_after_seconds=_RENEWAL_RETRY_SECONDS)
+            if (valid := self._valid_token()) is None:
                 raise
-            self._not_before = min(self._clock() + _RENEW_AGAIN_SECONDS, living.dies_at)
-            _log.warning("OAuth client %s keeps its token for now: %s", self._client_id, error)
-            return living
+            self._no_renewal_before = min(self._clock() + _RENEWAL_RETRY_SECONDS, valid.expires_at)
+            logger.warning("OAuth client %s keeps its token for now: %s", self._client_id, error)
+            return valid
         except BaseException:
-            await self._store.give_back(claim, again_in=0)
+            await self._store.release(claim, retry_after_seconds=0)
             raise
         self._refusal = None
-        # In use at once, also where whoever logged in is cancelled before it is shared.
-        token = self._token = _Token(
-            new.value, asked_at + new.lifetime_seconds * RENEW_AT, asked_at + new.lifetime_seconds, ""
-        )
-        token = self._token = replace(token, mark=await self._store.keep(claim, new.value, new.lifetime_seconds))
+        # Use the token at once, so that it is not lost if the caller is cancelled before it is shared.
+        lifetime = new.lifetime_seconds
+        token = self._token = _Token(new.value, started + lifetime * RENEWAL_AGE, started + lifetime, "")
+        token = self._token = replace(token, token_id=await self._store.store(claim, new.value, lifetime))
         return token
 
-    def _take_over(self, held: StoredToken, asked_at: float) -> None:
-        dies_at = asked_at + held.left
-        if self._token is None or dies_at > self._token.dies_at:
-            self._token = _Token(held.value, dies_at - held.life * (1 - RENEW_AT), dies_at, held.mark)
+    def _adopt(self, stored: StoredToken, claimed_at: float) -> None:
+        expires_at = claimed_at + stored.remaining_seconds
+        if self._token is None or expires_at > self._token.expires_at:
+            renew_at = expires_at - stored.lifetime_seconds * (1 - RENEWAL_AGE)
+            self._token = _Token(stored.value, renew_at, expires_at, stored.token_id)
             self._refusal = None
 
-    def _refused(self, error: LoginRefused, seconds: float) -> LoginRefused:
+    def _remember_refusal(self, error: LoginRefused, seconds: float) -> LoginRefused:
         self._refusal = (error, self._clock() + seconds)
         return error

@@ -1,89 +1,89 @@
-"""Where one client's token is kept between logins: the interface, and a store for a process that shares with nobody."""
+"""The interface for storing one client's access token between logins, and a store for processes that share none."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
 
-RENEW_AT = 0.8
-"""A token is renewed once it is older than this share of its life (G23)."""
+RENEWAL_AGE = 0.8
+"""Share of its lifetime after which a token is renewed (G23)."""
 
-LEASE_SECONDS = 10.0
-"""One process logs in at a time; one that dies, or takes longer, holds up the others for no more than this."""
+LOGIN_LEASE_SECONDS = 10.0
+"""One process logs in at a time; a process that dies, or takes longer, delays the others by no more than this."""
 
 
 @dataclass(frozen=True)
 class StoredToken:
-    """A living token.
+    """A token that is still valid.
 
     Attributes:
         value: The token itself.
-        life: Seconds it lives in all.
-        left: Seconds it lives still.
-        mark: Tells it from every other token, and gives nothing away; empty for one that is not shared.
+        lifetime_seconds: Its total lifetime.
+        remaining_seconds: How long it is still valid.
+        token_id: Identifies the token and reveals nothing about it; empty for a token that is not shared.
     """
 
     value: str = field(repr=False)
-    life: float
-    left: float
-    mark: str = ""
+    lifetime_seconds: float
+    remaining_seconds: float
+    token_id: str = ""
 
 
 @dataclass(frozen=True)
 class LoginClaim:
-    """What the store says to one who wants a token younger than 80 % of its life.
+    """The store's answer to a request for a token younger than 80 % of its lifetime.
 
     Attributes:
-        token: The living one, if there is any, however old.
-        may_log_in: Nobody else is renewing it: the one who asked shall log in, and tell what came of it.
-        since: When that was, by the store's own clock in microseconds; None where there is no such clock.
-        refused: Why another process was refused a moment ago, and the seconds until it is worth trying again.
+        token: The valid token, if there is one, whatever its age.
+        may_log_in: No other process is renewing the token: the caller must log in and report the result.
+        claimed_at: When the claim was made, by the store's own clock in microseconds; None if the store has no such clock.
+        refusal: Why another process was recently refused, and the seconds until it is worth trying again.
     """
 
     token: StoredToken | None = None
     may_log_in: bool = False
-    since: int | None = None
-    refused: tuple[str, float] | None = None
+    claimed_at: int | None = None
+    refusal: tuple[str, float] | None = None
 
 
 class TokenStore(Protocol):
-    """Keeps one OAuth client's token. What it cannot keep costs another login, and nothing else: it never raises."""
+    """Stores one OAuth client's token. It never raises; if it cannot store something, the only cost is another login."""
 
-    async def claim(self, without: str) -> LoginClaim:
-        """Gives the living token or, if that is old or bears the mark `without`, leave to log in."""
+    async def claim(self, exclude_id: str) -> LoginClaim:
+        """Return the valid token; if it is old or has the id `exclude_id`, also permission to log in."""
         ...
 
-    async def keep(self, claim: LoginClaim, value: str, life: float) -> str:
-        """Keeps what a login gave for whoever else needs it, and gives its mark."""
+    async def store(self, claim: LoginClaim, value: str, lifetime_seconds: float) -> str:
+        """Store the result of a login for all processes that need it, and return its token id."""
         ...
 
-    async def refuse(self, claim: LoginClaim, reason: str, seconds: float) -> None:
-        """Says that the login refused the client, which is left out for so long."""
+    async def record_refusal(self, claim: LoginClaim, reason: str, seconds: float) -> None:
+        """Record that the login refused the client, which is not tried for so many seconds."""
         ...
 
-    async def give_back(self, claim: LoginClaim, *, again_in: float) -> None:
-        """Says that nothing came of the claim; the next one may log in after so many seconds."""
+    async def release(self, claim: LoginClaim, *, retry_after_seconds: float) -> None:
+        """End a claim without a result; the next process may log in after so many seconds."""
         ...
 
-    async def drop(self, mark: str) -> None:
-        """Forgets the token of this mark, and no other."""
+    async def delete(self, token_id: str) -> None:
+        """Delete the token with this id, and no other."""
         ...
 
 
 class LocalTokens:
-    """Keeps nothing: every process logs in for itself."""
+    """Stores nothing: every process logs in for itself."""
 
-    async def claim(self, without: str) -> LoginClaim:
-        """Gives leave to log in."""
+    async def claim(self, exclude_id: str) -> LoginClaim:
+        """Return permission to log in."""
         return LoginClaim(may_log_in=True)
 
-    async def keep(self, claim: LoginClaim, value: str, life: float) -> str:
-        """Keeps nothing."""
+    async def store(self, claim: LoginClaim, value: str, lifetime_seconds: float) -> str:
+        """Store nothing, and return an empty id."""
         return ""
 
-    async def refuse(self, claim: LoginClaim, reason: str, seconds: float) -> None:
-        """Tells nobody."""
+    async def record_refusal(self, claim: LoginClaim, reason: str, seconds: float) -> None:
+        """Do nothing: no other process is to know."""
 
-    async def give_back(self, claim: LoginClaim, *, again_in: float) -> None:
-        """Tells nobody."""
+    async def release(self, claim: LoginClaim, *, retry_after_seconds: float) -> None:
+        """Do nothing: no other process waits."""
 
-    async def drop(self, mark: str) -> None:
-        """Has nothing to forget."""
+    async def delete(self, token_id: str) -> None:
+        """Do nothing: no token is stored."""

@@ -1,4 +1,4 @@
-"""When to ask a job again: the guide's schedule (G3), and below it one that leaves out polls which would be futile."""
+"""When to poll a job: the guide's schedule (G3), and an adaptive one that omits polls which would be futile."""
 
 from cache_pipeline.upstream.polling.duration_estimates import DurationEstimates
 from cache_pipeline.upstream.polling.duration_store import DurationStore

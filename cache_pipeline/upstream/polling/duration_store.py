@@ -1,4 +1,4 @@
-"""What was learned of how long jobs take, in Redis, where every process adds to it."""
+"""Stores how long jobs take in Redis, where every process contributes to it."""
 
 import json
 import logging
@@ -8,19 +8,21 @@ import redis.asyncio
 
 from cache_pipeline.upstream.polling.duration_estimates import DurationEstimates
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
-from cache_pipeline.upstream.redis_scripts import AWAY, unbroken
+from cache_pipeline.upstream.redis_scripts import REDIS_ERRORS, run_command
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-_KEPT_SECONDS = 30 * 86_400
+_TTL_SECONDS = 30 * 86_400
 _TIMEOUT_SECONDS = 1.0
 
 
 class DurationStore:
-    """The durations of a platform's jobs, by kind. Redis away, nothing is known; two that learn at once may lose one job.
+    """The durations of a platform's jobs, by kind.
+
+    While Redis is unavailable, no durations are known. If two processes record at once, one job may be lost.
 
     Args:
-        redis: An asyncio client; how its answers are decoded does not matter.
+        redis: An asyncio client; it may decode answers or not.
         platform: Name of the vendor, for the keys.
     """
 
@@ -28,29 +30,29 @@ class DurationStore:
         self._redis = redis
         self._keys = UpstreamKeys(platform)
 
-    async def of(self, kind: str) -> DurationEstimates:
-        """What is known of jobs of this kind."""
+    async def get(self, kind: str) -> DurationEstimates:
+        """Return what is known about jobs of this kind."""
         try:
-            kept = await unbroken(self._redis.get(self._keys.durations(kind)), _TIMEOUT_SECONDS)
-        except AWAY:
-            _log.debug("durations of jobs are not known: Redis did not answer", exc_info=True)
+            stored = await run_command(self._redis.get(self._keys.durations(kind)), _TIMEOUT_SECONDS)
+        except REDIS_ERRORS:
+            logger.debug("durations of jobs are not known: Redis did not answer", exc_info=True)
             return DurationEstimates()
-        return _read(kept)
+        return _parse(stored)
 
-    async def learn(self, kind: str, *, after: float, by: float) -> None:
-        """Adds a job that took more than `after` and at most `by` seconds."""
-        weights = (await self.of(kind)).seen(after, by).weights
+    async def record(self, kind: str, *, after: float, by: float) -> None:
+        """Add a job that took more than `after` and at most `by` seconds."""
+        weights = (await self.get(kind)).with_job(after, by).weights
         body = json.dumps({str(number): round(weight, 4) for number, weight in weights.items()})
         try:
-            await unbroken(self._redis.set(self._keys.durations(kind), body, ex=_KEPT_SECONDS), _TIMEOUT_SECONDS)
-        except AWAY:
-            _log.debug("the duration of a job was not kept: Redis did not answer", exc_info=True)
+            await run_command(self._redis.set(self._keys.durations(kind), body, ex=_TTL_SECONDS), _TIMEOUT_SECONDS)
+        except REDIS_ERRORS:
+            logger.debug("the duration of a job was not stored: Redis did not answer", exc_info=True)
 
 
-def _read(kept: Any) -> DurationEstimates:
+def _parse(stored: Any) -> DurationEstimates:
     try:
-        body = cast("dict[str, float]", json.loads(kept or "{}"))
+        body = cast("dict[str, float]", json.loads(stored or "{}"))
         return DurationEstimates({int(number): float(weight) for number, weight in body.items()})
     except (ValueError, TypeError, AttributeError):
-        # Whatever stands there is no histogram of ours: learn anew.
+        # The stored value is not one of our histograms: start again with an empty one.
         return DurationEstimates()

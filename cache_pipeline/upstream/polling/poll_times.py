@@ -1,11 +1,11 @@
-"""When to ask for a job again, as a pure function of what is known of it.
+"""Decides when to poll a job next, as a pure function of what is known about it.
 
-Two things hold whatever is known: poll number k is never earlier than the guide's poll number k, so a job is never polled
-more often than by the guide; and where nothing is known, the wait is the guide's.
+Two rules always hold. Poll number k is never earlier than the guide's poll number k, so a job is never polled more often than by
+the guide. And if nothing is known, the wait is the guide's.
 
-Something is known where jobs of this kind were seen before, or where the vendor says how far this one is and has twice told
-the same end. The job is then left alone until it may be done; from then on it is asked for somewhat more often than the
-guide would, which what was saved before pays for. If what is known turns out wrong, the guide's waits follow.
+Something is known if jobs of this kind were observed before, or if the vendor reports percentages and two in a row project the
+same end. Then the job is not polled until it may be done. From then on it is polled somewhat more often than by the guide, using
+the polls saved before. If the estimate turns out to be wrong, the guide's waits follow.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,13 @@ from cache_pipeline.upstream.polling.duration_estimates import DurationEstimates
 from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
 
 # Waits around the expected end, as a share of the guide's.
-_NEAR_THE_END = 0.85
-# Percentages below this are too coarse to tell an end, and two ends are the same if they differ by no more than this share.
-_TELLING_PERCENT = 10.0
-_AGREED = 0.1
-# Of the time that a job says it needs it is left alone for so much, and never for longer than it has taken already.
-_BELIEVED = 0.9
+_WAIT_SHARE_NEAR_END = 0.85
+# Percentages below this are too coarse to project an end.
+_MIN_PERCENT = 10.0
+# Two projected ends agree if they differ by no more than this share.
+_AGREEMENT_SHARE = 0.1
+# Share of the projected remaining time in which the job is not polled; that time is also at most half of the job's age.
+_PROJECTED_WAIT_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class JobSighting:
 
     Attributes:
         at: Seconds since the job was submitted.
-        percent: How far it said it was, 0 to 100; None where the vendor does not say.
+        percent: Reported progress, 0 to 100; None if the vendor reports none.
     """
 
     at: float
@@ -37,45 +38,45 @@ class JobSighting:
 
 
 def next_poll(
-    guide: GuideSchedule, since: float, sightings: Sequence[JobSighting], learned: DurationEstimates
+    guide: GuideSchedule, since: float, sightings: Sequence[JobSighting], estimates: DurationEstimates
 ) -> float:
-    """The instant of the next poll, in seconds since the job was submitted.
+    """Return the instant of the next poll, in seconds since the job was submitted.
 
     Args:
         guide: The schedule that is never exceeded.
-        since: The instant from which this process has been polling; 0 unless it took the job over.
+        since: The instant at which this process began polling; 0 unless it took the job over.
         sightings: Its polls so far, the latest last.
-        learned: How long such jobs took.
+        estimates: How long such jobs took.
     """
     at = sightings[-1].at if sightings else since
-    usual, told = learned.bounds(at), _told_bounds(sightings)
-    # A job that says it needs longer than any other is not believed before it has.
-    bounds = told if told and (usual is None or told[1] <= usual[1]) else usual
+    estimated, projected = estimates.completion_bounds(at), _projected_bounds(sightings)
+    # If a job's own percentages project a later end than jobs of its kind ever had, use the estimate instead.
+    bounds = projected if projected and (estimated is None or projected[1] <= estimated[1]) else estimated
     if bounds is None:
         wait = guide.wait_at(at - since)
     else:
-        soonest, latest = max(at, bounds[0]), bounds[1]
-        near = guide.wait_at(soonest - since) * _NEAR_THE_END
-        wait = max(min(soonest + near, latest) - at, guide.wait_at(at - since) * _NEAR_THE_END)
+        earliest, latest = max(at, bounds[0]), bounds[1]
+        near_end = guide.wait_at(earliest - since) * _WAIT_SHARE_NEAR_END
+        wait = max(min(earliest + near_end, latest) - at, guide.wait_at(at - since) * _WAIT_SHARE_NEAR_END)
     return max(since + guide.instant(len(sightings) + 1), at + wait)
 
 
-def _told_bounds(sightings: Sequence[JobSighting]) -> tuple[float, float] | None:
-    """Between which instants the job ends by its own percentages; None where they do not tell."""
-    told = [(each.at, each.percent) for each in sightings if each.percent is not None]
-    if len(told) < 2 or told[-1][1] < _TELLING_PERCENT:
+def _projected_bounds(sightings: Sequence[JobSighting]) -> tuple[float, float] | None:
+    """Return between which instants the job ends by its own percentages; None if they do not show it."""
+    points = [(each.at, each.percent) for each in sightings if each.percent is not None]
+    if len(points) < 2 or points[-1][1] < _MIN_PERCENT:
         return None
-    start = told[-3] if len(told) > 2 and told[-3][1] > 0 else (0.0, 0.0)
-    before, now = _end(start, told[-2]), _end(told[-2], told[-1])
-    if before is None or now is None or abs(before - now) > _AGREED * now:
+    start = points[-3] if len(points) > 2 and points[-3][1] > 0 else (0.0, 0.0)
+    previous_end, current_end = _projected_end(start, points[-2]), _projected_end(points[-2], points[-1])
+    if previous_end is None or current_end is None or abs(previous_end - current_end) > _AGREEMENT_SHARE * current_end:
         return None
-    at = told[-1][0]
-    sooner = min(before, now)
-    return at + min((sooner - at) * _BELIEVED, at / 2), max(before, now)
+    at = points[-1][0]
+    earlier = min(previous_end, current_end)
+    return at + min((earlier - at) * _PROJECTED_WAIT_SHARE, at / 2), max(previous_end, current_end)
 
 
-def _end(one: tuple[float, float], other: tuple[float, float]) -> float | None:
-    """The instant at which a straight line through two points reaches 100 percent."""
-    if other[1] <= one[1] or other[0] <= one[0]:
+def _projected_end(first: tuple[float, float], second: tuple[float, float]) -> float | None:
+    """Return the instant at which a straight line through two points reaches 100 percent."""
+    if second[1] <= first[1] or second[0] <= first[0]:
         return None
-    return other[0] + (100.0 - other[1]) * (other[0] - one[0]) / (other[1] - one[1])
+    return second[0] + (100.0 - second[1]) * (second[0] - first[0]) / (second[1] - first[1])

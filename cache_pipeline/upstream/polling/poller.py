@@ -1,4 +1,4 @@
-"""Waits for a job: sleeps, asks, and sleeps again, as the policy says."""
+"""Polls a vendor's job until it is done: sleeps, checks, and sleeps again, as the policy says."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ from cache_pipeline.upstream.polling.poll_times import JobSighting, next_poll
 
 
 class PollPolicy(StrEnum):
-    """`guide` keeps the guide's schedule to the letter (G3); `adaptive` never asks more often, and leaves out futile polls."""
+    """`guide` follows the guide's schedule exactly (G3); `adaptive` never polls more often, and omits futile polls."""
 
     adaptive = "adaptive"
     guide = "guide"
 
 
 class ReportsProgress(Protocol):
-    """What one poll says."""
+    """The result of one poll."""
 
     @property
     def done(self) -> bool:
@@ -29,7 +29,7 @@ class ReportsProgress(Protocol):
 
     @property
     def percent(self) -> float | None:
-        """How far it is, 0 to 100; None where the vendor does not say."""
+        """Reported progress, 0 to 100; None if the vendor reports none."""
         ...
 
 
@@ -37,14 +37,14 @@ P = TypeVar("P", bound=ReportsProgress)
 
 
 class DurationMemory(Protocol):
-    """Where it is kept how long jobs of a kind took; it never raises."""
+    """Stores how long jobs of a kind took; it never raises."""
 
-    async def of(self, kind: str) -> DurationEstimates:
-        """What is known of jobs of this kind."""
+    async def get(self, kind: str) -> DurationEstimates:
+        """Return what is known about jobs of this kind."""
         ...
 
-    async def learn(self, kind: str, *, after: float, by: float) -> None:
-        """Adds a job that took more than `after` and at most `by` seconds."""
+    async def record(self, kind: str, *, after: float, by: float) -> None:
+        """Add a job that took more than `after` and at most `by` seconds."""
         ...
 
 
@@ -53,15 +53,15 @@ def _ignore(_percent: float | None) -> None:
 
 
 class JobPoller:
-    """When the jobs of one platform are asked for.
+    """Polls the jobs of one platform.
 
     Args:
-        policy: How far to go below the guide's schedule.
-        memory: How long jobs took; without it only percentages are gone by.
+        policy: Whether to omit polls of the guide's schedule.
+        memory: How long jobs took; without it the adaptive policy uses percentages only.
         guide: The schedule that is never exceeded.
-        sleep: Waits so many seconds.
-        clock: Seconds that only grow.
-        deadline_seconds: Seconds after its submit at which a job is overdue; by default longer than any is known to take.
+        sleep: Waits for the given seconds.
+        clock: Monotonic seconds.
+        deadline_seconds: Age at which a job is overdue; by default longer than any job is known to take.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class JobPoller:
         deadline_seconds: float = 1800.0,
     ) -> None:
         self.deadline_seconds = deadline_seconds
-        self._adaptive = policy is PollPolicy.adaptive
+        self._is_adaptive = policy is PollPolicy.adaptive
         self._memory = memory
         self._guide = guide or GuideSchedule()
         self._sleep = sleep
@@ -90,41 +90,41 @@ class JobPoller:
         age_seconds: float = 0.0,
         on_progress: Callable[[float | None], None] = _ignore,
     ) -> P:
-        """Waits, asks, and waits again until the job is done, and gives what the last poll said.
+        """Poll until the job is done, and return the result of the last poll.
 
         Args:
-            kind: What takes about equally long: the series and the length of the interval, say.
-            check: Asks once; raises when the job failed, which ends the loop at once (G3).
-            deadline_seconds: Seconds from now. The wait that would pass it is cut short and followed by one last ask.
-            age_seconds: Seconds since the job was submitted, for one that another process submitted.
-            on_progress: Hears the percentage of every poll.
+            kind: Groups jobs that take about equally long, such as those of one series and interval length.
+            check: Polls once; it raises if the job failed, which ends the loop at once (G3).
+            deadline_seconds: Seconds from now. The wait that would exceed it is shortened, and one last poll follows.
+            age_seconds: Seconds since the job was submitted, for a job that another process submitted.
+            on_progress: Receives the percentage of every poll.
 
         Raises:
-            UpstreamJobOverdue: The last ask at the deadline still found the job unfinished.
+            UpstreamJobOverdue: The last poll, at the deadline, still found the job unfinished.
         """
         started = self._clock()
-        learned = await self._memory.of(kind) if self._memory and self._adaptive else DurationEstimates()
+        estimates = await self._memory.get(kind) if self._memory and self._is_adaptive else DurationEstimates()
         sightings: list[JobSighting] = []
-        unfinished_at, asking = 0.0, 0.0
+        unfinished_at, seconds_in_checks = 0.0, 0.0
         while True:
-            waited = self._clock() - started
-            wait = self._wait(age_seconds + waited, age_seconds + asking, sightings, learned)
-            await self._sleep(max(0.0, min(wait, deadline_seconds - waited)))
+            elapsed = self._clock() - started
+            wait = self._wait(age_seconds + elapsed, age_seconds + seconds_in_checks, sightings, estimates)
+            await self._sleep(max(0.0, min(wait, deadline_seconds - elapsed)))
             asked = self._clock()
             progress = await check()
             answered = self._clock()
             on_progress(progress.percent)
             if progress.done:
-                # What another process saw of the job is not known, so a first look says nothing of its length.
+                # What another process observed of the job is not known, so a first poll does not show the job's duration.
                 if self._memory and (sightings or age_seconds == 0):
-                    await self._memory.learn(kind, after=unfinished_at, by=age_seconds + answered - started)
+                    await self._memory.record(kind, after=unfinished_at, by=age_seconds + answered - started)
                 return progress
             sightings.append(JobSighting(age_seconds + answered - started, progress.percent))
-            unfinished_at, asking = age_seconds + asked - started, asking + answered - asked
+            unfinished_at, seconds_in_checks = age_seconds + asked - started, seconds_in_checks + answered - asked
             if answered - started >= deadline_seconds:
                 raise UpstreamJobOverdue(waited_seconds=age_seconds + answered - started, polls=len(sightings))
 
-    def _wait(self, now: float, since: float, sightings: list[JobSighting], learned: DurationEstimates) -> float:
-        if not self._adaptive:
+    def _wait(self, now: float, since: float, sightings: list[JobSighting], estimates: DurationEstimates) -> float:
+        if not self._is_adaptive:
             return self._guide.wait(len(sightings) + 1)
-        return next_poll(self._guide, since, sightings, learned) - now
+        return next_poll(self._guide, since, sightings, estimates) - now

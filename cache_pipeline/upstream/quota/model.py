@@ -1,4 +1,4 @@
-"""The quota's words: lanes, the vendor's limit, a grant, and what can be read of a client."""
+"""The quota's data types: the vendor's limit, a grant, and one client's state."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +7,25 @@ from enum import StrEnum
 
 from cache_pipeline.query.lane import Lane
 
+#: A client pauses when the vendor says that fewer requests than this remain (G16).
+MIN_REMAINING = 3
+#: Pause for a Retry-After of 0. The vendor may have rounded it or computed it from a date in the past, and a client that was
+#: just refused must not return at once.
+MIN_PAUSE_SECONDS = 1.0
+#: Longest pause for a Retry-After. A longer one may be a mistake, so the vendor is tried again after this time.
+MAX_PAUSE_SECONDS = 900.0
+#: Share by which our window is longer than the vendor's, because two clocks may run at different speeds.
+WINDOW_GUARD = 0.02
+#: Longest time in which one request may be answered. Until then it counts as used even if its sender died, since it may still
+#: arrive.
+MAX_IN_FLIGHT_SECONDS = 120.0
+
+#: Share of the usable slots that may be full when a lane still gets one. The rest stays free for people who wait for an answer.
+_LANE_SHARES = {Lane.interactive: 1.0, Lane.scheduled: 0.9, Lane.backfill: 0.8}
+
 
 class ClientState(StrEnum):
-    """Whether an OAuth client can be given a request now (G18); `refused` is one that cannot log in."""
+    """Whether an OAuth client can be given a request now (G18); a `refused` client cannot log in."""
 
     available = "available"
     throttled = "throttled"
@@ -22,76 +38,51 @@ class QuotaPolicy:
     """What the vendor allows one OAuth client, and how close we go to it.
 
     Attributes:
-        limit: Requests the vendor takes in any window (G17).
+        limit: Requests the vendor accepts in any window (G17).
         window_seconds: Length of that sliding window.
-        reserve: Requests of the limit never used, so that the vendor's own remaining count stays at or above
-            `low_water` by our count alone. 0 where the vendor sends no remaining header.
-        low_water: A client pauses when the vendor says that fewer than this remain (G16).
-        default_pause_seconds: That pause where the vendor gives no Retry-After (G16).
-        shortest_pause_seconds: A Retry-After of 0, which a vendor may have rounded or taken from a date gone by, pauses for so
-            long: a client that was just told off does not come back at once.
-        longest_pause_seconds: A Retry-After of more, which may be a mistake, is looked into after so long.
-        guard: Share by which our window is longer than the vendor's, against clocks that run at different speeds.
-        in_flight_seconds: The longest one request may take to be answered. Until then it counts as used even if its
-            sender died, since it may still arrive.
-        scheduled_share: Share of the usable slots that may be full when a scheduled request still goes out.
-        backfill_share: The same for backfill; the rest stays free for those who wait in front of a screen.
+        reserve: Requests of the limit that are never used, so that our own requests alone never bring the vendor's remaining
+            count below `MIN_REMAINING`. 0 where the vendor sends no remaining header.
+        default_pause_seconds: How long a client pauses where the vendor gives no Retry-After (G16).
     """
 
     limit: int
     window_seconds: float
-    reserve: int = 3
-    low_water: int = 3
+    reserve: int = MIN_REMAINING
     default_pause_seconds: float = 60.0
-    shortest_pause_seconds: float = 1.0
-    longest_pause_seconds: float = 900.0
-    guard: float = 0.02
-    in_flight_seconds: float = 120.0
-    scheduled_share: float = 0.9
-    backfill_share: float = 0.8
 
     def __post_init__(self) -> None:
-        """Refuses a policy under which nothing, or too much, could ever be sent."""
+        """Reject a policy under which no request, or too many, could be sent."""
         if self.limit < 1 or self.reserve < 0 or self.reserve >= self.limit:
             raise ValueError(
                 f"quota policy: reserve {self.reserve} must be 0 or more and below limit {self.limit}, "
-                f"or nothing could ever be sent; lower reserve"
+                f"or no request could ever be sent; lower reserve"
             )
-        if self.window_seconds <= 0 or self.in_flight_seconds <= 0 or self.default_pause_seconds < 0 or self.guard < 0:
-            raise ValueError("quota policy: window and in-flight seconds must be above 0, pause and guard 0 or more")
-        if not 0 <= self.shortest_pause_seconds <= self.longest_pause_seconds:
-            raise ValueError("quota policy: the shortest pause must be 0 or more and no longer than the longest")
-        if not (0 < self.backfill_share <= 1 and 0 < self.scheduled_share <= 1):
-            raise ValueError("quota policy: lane shares must be above 0 and at most 1")
+        if self.window_seconds <= 0 or self.default_pause_seconds < 0:
+            raise ValueError("quota policy: window_seconds must be above 0, and default_pause_seconds 0 or more")
 
     @property
-    def usable(self) -> int:
-        """Slots of one client in one window that are ever filled."""
+    def usable_slots(self) -> int:
+        """Slots of one client that may be filled in one window."""
         return self.limit - self.reserve
 
     @property
     def guarded_window_seconds(self) -> float:
         """How long an answered request counts as used."""
-        return self.window_seconds * (1 + self.guard)
+        return self.window_seconds * (1 + WINDOW_GUARD)
 
     @property
     def local_share(self) -> int:
-        """Slots of one client in one window that a process allows itself while Redis is away."""
+        """Slots of one client that a process allows itself in one window while Redis is unavailable."""
         return max(1, self.limit // 8)
 
-    def bounded_pause(self, retry_after: float) -> float:
-        """Seconds that a Retry-After pauses for."""
-        return min(retry_after, self.longest_pause_seconds) if retry_after > 0 else self.shortest_pause_seconds
-
     def slots(self, lane: Lane) -> int:
-        """How many of a client's slots may be filled, by all lanes together, for `lane` still to get one."""
-        share = {Lane.interactive: 1.0, Lane.scheduled: self.scheduled_share, Lane.backfill: self.backfill_share}[lane]
-        return max(1, math.floor(self.usable * share + 1e-9))
+        """Return how many of a client's slots may be filled, by all lanes together, for `lane` still to get one."""
+        return max(1, math.floor(self.usable_slots * _LANE_SHARES[lane] + 1e-9))
 
 
 @dataclass(frozen=True)
 class Grant:
-    """Leave to send one request with one client. To be settled or released, once."""
+    """Permission to send one request with one client. Settle or release it exactly once."""
 
     client_id: str
     grant_id: str
@@ -104,17 +95,17 @@ class ClientQuota:
     Attributes:
         client_id: The OAuth client.
         state: Whether it can be given a request now.
-        used: Slots that count as used in the window, requests in flight among them.
+        used: Slots that count as used in the window, requests in flight included.
         remaining: Requests that the interactive lane could send at once.
         in_flight: Requests granted and not settled yet.
-        throttled_for_s: Seconds until the client can be given a request; 0 where it can now.
+        throttled_for_s: Seconds until the client can be given a request; 0 if it can be now.
         granted_total: Requests granted since the counters began (they expire after a day without traffic).
-        rejected_total: 429 answers over the same time.
-        answers_total: Answers by class over the same time: `2xx`, `3xx`, `4xx`, `429`, `5xx`, and `none` where none came.
-        throttled_total_s: Seconds that answers paused the client for over the same time.
-        token_age_s: Seconds since the shared access token was asked for; None where there is none.
-        token_life_s: Seconds that token lives in all.
-        login_refused: A process could not log in with this client lately, and none could since.
+        rejected_total: 429 answers in the same period.
+        answers_total: Answers by class in the same period: `2xx`, `3xx`, `4xx`, `429`, `5xx`, and `none` if none came.
+        throttled_total_s: Seconds for which answers paused the client in the same period.
+        token_age_s: Seconds since the shared access token was requested; None if there is none.
+        token_life_s: Total lifetime of that token in seconds.
+        login_refused: A process recently could not log in with this client, and none has succeeded since.
     """
 
     client_id: str
@@ -132,8 +123,13 @@ class ClientQuota:
     login_refused: bool = False
 
 
+def bounded_pause(retry_after: float) -> float:
+    """Return the seconds to pause for a Retry-After."""
+    return min(retry_after, MAX_PAUSE_SECONDS) if retry_after > 0 else MIN_PAUSE_SECONDS
+
+
 def answer_class(status: int | None) -> str:
-    """What an answer is counted as; few, so that a metric may be labelled with it."""
+    """Return the class an answer is counted under. There are few classes, so that a metric may be labelled with them."""
     if status is None:
         return "none"
     return "429" if status == 429 else f"{status // 100}xx"

@@ -1,4 +1,4 @@
-"""The quota's scripts in Redis: their keys, their arguments, and whether Redis is there at all."""
+"""Runs the quota's Lua scripts in Redis, and detects when Redis is unavailable."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -6,39 +6,47 @@ from typing import Any
 
 import redis.asyncio
 
-from cache_pipeline.upstream.quota.local_share import RecentGrants
-from cache_pipeline.upstream.quota.model import ClientQuota, ClientState, Grant, QuotaPolicy
+from cache_pipeline.upstream.quota.local_share import RecentGrant
+from cache_pipeline.upstream.quota.model import (
+    MAX_IN_FLIGHT_SECONDS,
+    MIN_REMAINING,
+    ClientQuota,
+    ClientState,
+    Grant,
+    QuotaPolicy,
+)
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
-from cache_pipeline.upstream.redis_scripts import AWAY, read_scripts, text_of, unbroken
+from cache_pipeline.upstream.redis_scripts import REDIS_ERRORS, decode_text, load_scripts, run_command
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-# Wheel, throttle and counters are forgotten after a day without traffic; by then they say nothing any more.
+# Round-robin credits, throttles and counters expire after a day without traffic; by then they mean nothing.
 _IDLE_SECONDS = 86_400.0
-# Counters of answers by their class, in a client's state.
+# Prefix of the counters of answers by class, in a client's state.
 _ANSWERED = "answered:"
-# An absent Redis is tried again this often, by one caller, who waits only so long.
-PROBE_SECONDS = 1.0
-_PROBE_TIMEOUT = 0.25
+# An unavailable Redis is probed this often, by one caller, who waits no longer than the timeout.
+PROBE_INTERVAL_SECONDS = 1.0
+_PROBE_TIMEOUT_SECONDS = 0.25
 
 
 class QuotaStore:
-    """Runs the scripts; every answer is None while Redis is away.
+    """Runs the scripts; every method returns None while Redis is unavailable.
 
-    An outage is warned of once. Before anything is granted again after it, or after Redis lost its memory, Redis is told
-    what this process sent, as far as that still counts.
+    An outage is logged once as a warning. Before anything is granted again after an outage, or after Redis lost its data, the
+    requests of this process that still count are restored in Redis.
 
-    Needs Redis 6.2 or newer, or Valkey. All keys of a platform lie in one slot of a Redis Cluster, and expire.
+    Needs Redis 6.2 or newer, or Valkey. All keys of a platform are in one slot of a Redis Cluster, and they expire.
 
     Args:
-        redis: An asyncio client; how its answers are decoded does not matter.
-        platform: Name of the vendor; all keys are `cache_pipeline:quota:{platform}:...`, braces and all.
+        redis: An asyncio client; it may decode answers or not.
+        platform: Name of the vendor; all keys are `cache_pipeline:quota:{platform}:...`, including the braces.
         clients: OAuth client id to its weight.
         policy: The vendor's limit.
-        recent: Gives what this process sent and still counts.
-        alone: Hears from when on Redis grants nothing to anybody.
-        timeout: Redis that does not answer in so many seconds is away.
-        clock: Seconds that only grow; says when an absent Redis is tried again.
+        recent_grants: Returns the requests of this process that still count.
+        on_outage: Receives the instant from which Redis grants nothing to any process.
+        max_in_flight_seconds: Longest time in which one request may be answered.
+        timeout: Seconds without an answer after which Redis counts as unavailable.
+        clock: Monotonic seconds; decides when an unavailable Redis is probed.
     """
 
     def __init__(
@@ -48,8 +56,9 @@ class QuotaStore:
         clients: Mapping[str, int],
         policy: QuotaPolicy,
         *,
-        recent: Callable[[], Sequence[RecentGrants]],
-        alone: Callable[[float], None],
+        recent_grants: Callable[[], Sequence[RecentGrant]],
+        on_outage: Callable[[float], None],
+        max_in_flight_seconds: float = MAX_IN_FLIGHT_SECONDS,
         timeout: float,
         clock: Callable[[], float],
     ) -> None:
@@ -57,56 +66,57 @@ class QuotaStore:
         self._platform = platform
         self._clients = dict(clients)
         self._policy = policy
-        self._recent = recent
-        self._alone = alone
+        self._recent_grants = recent_grants
+        self._on_outage = on_outage
+        self._max_in_flight_seconds = max_in_flight_seconds
         self._timeout = timeout
         self._clock = clock
         self._generation = ""
-        self._away_because: str | None = None
+        self._outage_reason: str | None = None
         self._probe_at = 0.0
         self._keys = UpstreamKeys(platform)
-        self._scripts = read_scripts(redis, "cache_pipeline.upstream.quota")
+        self._scripts = load_scripts(redis, "cache_pipeline.upstream.quota")
 
     @property
-    def away_because(self) -> str | None:
-        """Why Redis is away; None while it is there."""
-        return self._away_because
+    def outage_reason(self) -> str | None:
+        """Why Redis is unavailable; None while it is available."""
+        return self._outage_reason
 
-    async def take(self, candidates: Sequence[str], slots: int, grant_id: str) -> Grant | float | None:
-        """Gives a grant of one of the candidates, or the seconds until the next could come."""
-        keys = [self._keys.wheel, self._keys.generation, self._keys.careful]
+    async def try_acquire(self, candidates: Sequence[str], slots: int, grant_id: str) -> Grant | float | None:
+        """Return a grant of one of the candidates, or the seconds until the next one may be possible."""
+        keys = [self._keys.round_robin, self._keys.generation, self._keys.cold_start]
         for client_id in candidates:
             keys += [self._keys.log(client_id), self._keys.state(client_id)]
         fixed = [
             _micros(self._policy.guarded_window_seconds),
-            _micros(self._policy.in_flight_seconds),
+            _micros(self._max_in_flight_seconds),
             slots,
             _micros(_IDLE_SECONDS),
             *(self._clients[client_id] for client_id in candidates),
         ]
         while True:
-            answer = await self._call("take", keys, [grant_id, self._generation, *fixed])
+            answer = await self._call("acquire", keys, [grant_id, self._generation, *fixed])
             if answer is None:
                 return None
-            verdict, generation = text_of(answer[0]), text_of(answer[-1])
+            verdict, generation = decode_text(answer[0]), decode_text(answer[-1])
             if verdict != "restore":
                 self._generation = generation
                 return int(answer[1]) / 1e6 if verdict == "wait" else Grant(candidates[int(answer[1]) - 1], grant_id)
-            # Only once it is told may the new generation be believed; else the next ask finds Redis away.
-            if await self._tell_recent():
+            # Adopt the new generation only once the grants are restored; if that failed, the next call finds Redis unavailable.
+            if await self._restore_recent_grants():
                 self._generation = generation
 
     async def settle(
         self, grant: Grant, *, remaining: int | None, retry_after: float | None, rejected: bool, answer: str
     ) -> None:
-        """Passes on what the answer to a granted request said, and counts it under the class `answer`."""
+        """Record the answer to a granted request, and count it under the class `answer`."""
         policy = self._policy
         arguments = [
             grant.grant_id,
             _micros(policy.guarded_window_seconds),
-            _micros(policy.in_flight_seconds),
+            _micros(self._max_in_flight_seconds),
             policy.limit,
-            policy.low_water,
+            MIN_REMAINING,
             "" if remaining is None else remaining,
             "" if retry_after is None else _micros(retry_after),
             _micros(policy.default_pause_seconds),
@@ -114,20 +124,20 @@ class QuotaStore:
             _micros(_IDLE_SECONDS),
             _ANSWERED + answer,
         ]
-        keys = [self._keys.log(grant.client_id), self._keys.state(grant.client_id), self._keys.careful]
+        keys = [self._keys.log(grant.client_id), self._keys.state(grant.client_id), self._keys.cold_start]
         await self._call("settle", keys, arguments)
 
-    async def forget(self, grant_id: str, candidates: Sequence[str]) -> None:
-        """Takes a grant off the candidates' logs. Lost where Redis is away: the slot frees itself in the end."""
+    async def discard(self, grant_id: str, candidates: Sequence[str]) -> None:
+        """Remove a grant from the candidates' logs. Without effect while Redis is unavailable: the slot expires later."""
 
         async def remove() -> None:
             for client_id in candidates:
                 await self._redis.zrem(self._keys.log(client_id), grant_id)
 
-        await self._quietly(remove)
+        await self._run_best_effort(remove)
 
     async def snapshot(self) -> list[ClientQuota] | None:
-        """Reads every client's quota at one moment."""
+        """Return every client's quota at one moment."""
         keys = [
             key
             for client_id in self._clients
@@ -139,7 +149,7 @@ class QuotaStore:
                 self._keys.refused(client_id),
             )
         ]
-        arguments = [_micros(self._policy.guarded_window_seconds), self._policy.usable]
+        arguments = [_micros(self._policy.guarded_window_seconds), self._policy.usable_slots]
         answer = await self._call("snapshot", keys, arguments)
         if answer is None:
             return None
@@ -147,76 +157,78 @@ class QuotaStore:
             _client_quota(client_id, row, self._policy) for client_id, row in zip(self._clients, answer, strict=True)
         ]
 
-    async def _tell_recent(self) -> bool:
+    async def _restore_recent_grants(self) -> bool:
         numbers = {client_id: number for number, client_id in enumerate(self._clients, start=1)}
-        keep = 2 * (self._policy.guarded_window_seconds + self._policy.in_flight_seconds)
+        log_seconds = 2 * (self._policy.guarded_window_seconds + self._max_in_flight_seconds)
         arguments: list[str | int] = [
             _micros(self._policy.guarded_window_seconds),
-            _micros(keep),
+            _micros(log_seconds),
             _micros(_IDLE_SECONDS),
         ]
-        for entry in self._recent():
-            arguments += [numbers[entry.client_id], entry.grant_id, _micros(entry.age_seconds)]
-        keys = [self._keys.careful]
+        for grant in self._recent_grants():
+            arguments += [numbers[grant.client_id], grant.grant_id, _micros(grant.age_seconds)]
+        keys = [self._keys.cold_start]
         for client_id in self._clients:
             keys += [self._keys.log(client_id), self._keys.state(client_id)]
         return await self._run("restore", keys, arguments) is not None
 
     async def _call(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any | None:
-        if self._away_because is not None:
+        if self._outage_reason is not None:
             if self._clock() < self._probe_at:
                 return None
-            self._probe_at = self._clock() + PROBE_SECONDS
-            # What was sent meanwhile is told first, so that nothing is granted on top of it.
-            if not await self._tell_recent():
+            self._probe_at = self._clock() + PROBE_INTERVAL_SECONDS
+            # Restore the requests sent during the outage first, so that nothing is granted on top of them.
+            if not await self._restore_recent_grants():
                 return None
-            self._away_because = None
-            _log.info("%s: the shared quota is back", self._platform)
+            self._outage_reason = None
+            logger.info("%s: the shared quota is available again", self._platform)
         return await self._run(script, keys, arguments)
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any | None:
-        limit = self._timeout if self._away_because is None else _PROBE_TIMEOUT
+        timeout = self._timeout if self._outage_reason is None else _PROBE_TIMEOUT_SECONDS
         try:
-            return await unbroken(self._scripts[script](keys=keys, args=arguments), limit)
-        except AWAY as error:
-            self._note_away(error)
+            return await run_command(self._scripts[script](keys=keys, args=arguments), timeout)
+        except REDIS_ERRORS as error:
+            self._record_outage(error)
             return None
 
-    def _note_away(self, error: BaseException) -> None:
+    def _record_outage(self, error: BaseException) -> None:
         now = self._clock()
-        self._probe_at = now + PROBE_SECONDS
-        if self._away_because is not None:
+        self._probe_at = now + PROBE_INTERVAL_SECONDS
+        if self._outage_reason is not None:
             return
-        self._away_because = f"{type(error).__name__}: {error}" if str(error) else "no answer"
-        # Until now others may have been granted all there was.
-        self._alone(now)
-        _log.warning(
-            "%s: the shared quota is away (%s); this process sends nothing for %.0f s, then at most %d requests per %g s and "
-            "client; backfill stops until Redis is back",
+        self._outage_reason = f"{type(error).__name__}: {error}" if str(error) else "no answer"
+        # Until this moment Redis may have granted the whole window to other processes.
+        self._on_outage(now)
+        logger.warning(
+            "%s: the shared quota is unavailable (%s); this process sends nothing for %.0f s, then at most %d requests per %g s "
+            "and client; backfill stops until Redis is back",
             self._platform,
-            self._away_because,
+            self._outage_reason,
             self._policy.guarded_window_seconds,
             self._policy.local_share,
             self._policy.window_seconds,
         )
 
-    async def _quietly(self, command: Callable[[], Awaitable[object]]) -> None:
-        # What is lost here corrects itself: a grant not given back, or a mark not taken off, expires.
-        if self._away_because is not None:
+    async def _run_best_effort(self, command: Callable[[], Awaitable[object]]) -> None:
+        # A command lost here corrects itself: a grant that was not removed expires.
+        if self._outage_reason is not None:
             return
         try:
-            await unbroken(command(), self._timeout)
-        except AWAY:
-            _log.debug("%s: Redis did not answer", self._platform, exc_info=True)
+            await run_command(command(), self._timeout)
+        except REDIS_ERRORS:
+            logger.debug("%s: Redis did not answer", self._platform, exc_info=True)
 
 
 def _client_quota(client_id: str, row: Sequence[Any], policy: QuotaPolicy) -> ClientQuota:
-    used, in_flight, wait_micros, foreign, token_left, token_life, renewing, refused = (int(value) for value in row[:8])
-    flat = [text_of(each) for each in row[8]]
+    used, in_flight, wait_micros, foreign, token_ttl_ms, token_life_ms, renewing, refused = (
+        int(value) for value in row[:8]
+    )
+    flat = [decode_text(each) for each in row[8]]
     counters = dict(zip(flat[::2], flat[1::2], strict=True))
     if wait_micros > 0:
         state = ClientState.throttled
-    elif refused and token_left <= 0:
+    elif refused and token_ttl_ms <= 0:
         state = ClientState.refused
     else:
         state = ClientState.refreshing if renewing else ClientState.available
@@ -224,7 +236,7 @@ def _client_quota(client_id: str, row: Sequence[Any], policy: QuotaPolicy) -> Cl
         client_id=client_id,
         state=state,
         used=used,
-        remaining=0 if wait_micros > 0 else max(0, policy.usable - used - foreign),
+        remaining=0 if wait_micros > 0 else max(0, policy.usable_slots - used - foreign),
         in_flight=in_flight,
         throttled_for_s=wait_micros / 1e6,
         granted_total=int(counters.get("granted", 0)),
@@ -235,8 +247,8 @@ def _client_quota(client_id: str, row: Sequence[Any], policy: QuotaPolicy) -> Cl
             if name.startswith(_ANSWERED)
         },
         throttled_total_s=int(counters.get("throttled", 0)) / 1e6,
-        token_age_s=(token_life - token_left) / 1e3 if token_left > 0 else None,
-        token_life_s=token_life / 1e3 if token_left > 0 else None,
+        token_age_s=(token_life_ms - token_ttl_ms) / 1e3 if token_ttl_ms > 0 else None,
+        token_life_s=token_life_ms / 1e3 if token_ttl_ms > 0 else None,
         login_refused=bool(refused),
     )
 

@@ -1,69 +1,69 @@
--- Takes back what a granted request learned.
+-- Records the answer to a granted request.
 --
--- KEYS  log and state of the client, careful
--- ARGV  grant id, window, hold, limit, low water, remaining as the vendor said ('' if it did not), Retry-After ('' if none),
---       pause where there is none, '1' if the answer was a 429, time to live of idle state, counter of such answers;
---       all times in microseconds
--- Gives the microseconds for which this answer throttles the client, 0 if it does not.
+-- KEYS     log and state of the client, cold_start
+-- ARGV     grant id, window, longest time in flight, limit, least remaining, remaining as the vendor reported it ('' if it did
+--          not), Retry-After ('' if none), pause where there is none, '1' if the answer was a 429, time to live of idle state,
+--          name of the counter of such answers; all times in microseconds
+-- Returns  the microseconds for which this answer throttles the client, 0 if it does not
 
 local grant = ARGV[1]
-local window, hold, limit, low_water = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local remaining, retry_after, pause = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local window, max_in_flight, limit, min_remaining = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local remaining, retry_after, default_pause = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local rejected, idle = ARGV[9] == '1', tonumber(ARGV[10])
 local log, state = KEYS[1], KEYS[2]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
-local function whole(number)
+local function integer(number)
   return string.format('%.0f', number)
 end
 
--- The vendor counted the request some time before now: counting it from now on errs on the safe side.
+-- The vendor counted the request some time before now. Counting it from now on is the safe side.
 local in_flight_until = tonumber(redis.call('ZSCORE', log, grant) or nil)
-redis.call('ZADD', log, whole(now), grant)
-redis.call('PEXPIRE', log, whole(math.ceil((window + hold) / 500)))
+redis.call('ZADD', log, integer(now), grant)
+redis.call('PEXPIRE', log, integer(math.ceil((window + max_in_flight) / 500)))
 redis.call('HINCRBY', state, ARGV[11], 1)
-redis.call('PEXPIRE', state, whole(math.ceil(idle / 1000)))
+redis.call('PEXPIRE', state, integer(math.ceil(idle / 1000)))
 if rejected then
   redis.call('HINCRBY', state, 'rejected', 1)
 end
 
-if rejected or (remaining and remaining < low_water) then
-  local told = redis.call('HMGET', state, 'throttled_until', 'throttle_told')
-  local current, current_told = tonumber(told[1] or 0), told[2] == '1'
-  local proposed = now + (retry_after or pause)
-  local careful = redis.call('HMGET', KEYS[3], 'since', 'lost')
-  if rejected and careful[1] then
-    -- Where the memory is known to be lost, or a client that waited as it was told is refused again, the vendor's window is
-    -- full of what nobody here remembers: it is empty of that one window after this memory began.
-    local again = redis.call('HINCRBY', KEYS[3], 'rejected:' .. log, 1) > 1
-    if careful[2] or again then
-      proposed = math.max(proposed, tonumber(careful[1]) + window)
+if rejected or (remaining and remaining < min_remaining) then
+  local stored = redis.call('HMGET', state, 'throttled_until', 'throttle_is_exact')
+  local current, current_is_exact = tonumber(stored[1] or 0), stored[2] == '1'
+  local proposed = now + (retry_after or default_pause)
+  local cold_start = redis.call('HMGET', KEYS[3], 'since', 'lost')
+  if rejected and cold_start[1] then
+    -- If data was certainly lost, or a client that waited as the vendor asked is refused again, the vendor's window is full of
+    -- requests that are no longer known here. It is free of them one window after the new data began.
+    local repeated = redis.call('HINCRBY', KEYS[3], 'rejected:' .. log, 1) > 1
+    if cold_start[2] or repeated then
+      proposed = math.max(proposed, tonumber(cold_start[1]) + window)
     end
   end
-  -- What the vendor said is exact and beats the default; of two of a kind the later one counts.
-  local said = retry_after ~= nil
-  if current <= now or (said and not current_told) or (said == current_told and proposed > current) then
-    redis.call('HSET', state, 'throttled_until', whole(proposed), 'throttle_told', said and '1' or '0')
-    redis.call('HINCRBY', state, 'throttled', whole(proposed - math.max(now, current)))
+  -- A time from the vendor is exact and replaces the default; of two times of the same kind the later one counts.
+  local is_exact = retry_after ~= nil
+  if current <= now or (is_exact and not current_is_exact) or (is_exact == current_is_exact and proposed > current) then
+    redis.call('HSET', state, 'throttled_until', integer(proposed), 'throttle_is_exact', is_exact and '1' or '0')
+    redis.call('HINCRBY', state, 'throttled', integer(proposed - math.max(now, current)))
     current = proposed
   end
   redis.call('HDEL', state, 'foreign', 'foreign_until')
-  redis.call('PEXPIRE', state, whole(math.ceil(math.max(idle, current - now) / 1000)))
-  return whole(math.max(0, current - now))
+  redis.call('PEXPIRE', state, integer(math.ceil(math.max(idle, current - now) / 1000)))
+  return integer(math.max(0, current - now))
 end
 
--- Somebody else may be sending with the same client. The vendor's count above every request of ours that it can have
--- counted is theirs, and is kept out of our share for one window.
+-- Another program may send with the same client. If the vendor's count exceeds the number of our requests that it can have
+-- counted, the difference is foreign, and is subtracted from our share for one window.
 if remaining and in_flight_until then
-  redis.call('HSET', state, 'told_at', whole(now))
-  local granted_at = in_flight_until - hold
-  local ours = redis.call('ZCOUNT', log, '(' .. whole(granted_at - window), '+inf')
+  redis.call('HSET', state, 'remaining_reported_at', integer(now))
+  local granted_at = in_flight_until - max_in_flight
+  local ours = redis.call('ZCOUNT', log, '(' .. integer(granted_at - window), '+inf')
   local foreign = limit - remaining - ours
-  local told = redis.call('HMGET', state, 'foreign', 'foreign_until')
-  local known = tonumber(told[2] or 0) > now and tonumber(told[1] or 0) or 0
+  local stored = redis.call('HMGET', state, 'foreign', 'foreign_until')
+  local known = tonumber(stored[2] or 0) > now and tonumber(stored[1] or 0) or 0
   if foreign > 0 and foreign >= known then
-    redis.call('HSET', state, 'foreign', whole(foreign), 'foreign_until', whole(now + window))
+    redis.call('HSET', state, 'foreign', integer(foreign), 'foreign_until', integer(now + window))
   end
 end
 return '0'

@@ -1,4 +1,4 @@
-"""The poll schedule: the guide's to the letter, and one below it that knows when a poll would be futile."""
+"""The poll schedule: exactly the guide's, and an adaptive one that omits futile polls."""
 
 import random
 from collections.abc import Callable
@@ -15,12 +15,12 @@ Percent = Callable[[float], float | None]
 
 
 def polls(
-    duration: float, learned: DurationEstimates, percent: Percent = lambda _: None, since: float = 0.0
+    duration: float, estimates: DurationEstimates, percent: Percent = lambda _: None, since: float = 0.0
 ) -> list[float]:
-    """The instants at which a job of that duration is asked for, the one that finds it done included."""
+    """Return the instants at which a job of that duration is polled, including the poll that finds it done."""
     sightings: list[JobSighting] = []
     while True:
-        at = next_poll(GUIDE, since, sightings, learned)
+        at = next_poll(GUIDE, since, sightings, estimates)
         if at >= duration:
             return [*(each.at for each in sightings), at]
         sightings.append(JobSighting(at, percent(at / duration)))
@@ -34,7 +34,7 @@ def linear(share: float) -> float:
     return int(share * 100)
 
 
-def after_a_queue(share: float) -> float:
+def linear_after_queueing(share: float) -> float:
     return max(0, int((share - 0.3) / 0.7 * 100))
 
 
@@ -43,14 +43,14 @@ histories = st.lists(st.tuples(durations, durations).map(sorted), max_size=30)
 percentages = st.lists(st.none() | st.integers(0, 100), min_size=1, max_size=9)
 
 
-def learned_from(history: list[list[float]]) -> DurationEstimates:
-    learned = DurationEstimates()
+def estimates_from(history: list[list[float]]) -> DurationEstimates:
+    estimates = DurationEstimates()
     for after, by in history:
-        learned = learned.seen(after, by)
-    return learned
+        estimates = estimates.with_job(after, by)
+    return estimates
 
 
-def test_the_guides_schedule_doubles_from_one_second_up_to_fifteen():
+def test_guide_schedule_doubles_from_one_to_fifteen_seconds():
     assert [GUIDE.wait(poll) for poll in range(1, 8)] == [1, 2, 4, 8, 15, 15, 15]
     assert [GUIDE.instant(poll) for poll in range(1, 8)] == list(accumulate([1, 2, 4, 8, 15, 15, 15]))
     assert [GUIDE.wait_at(instant) for instant in (0, 0.9, 1, 2.9, 3, 7, 14.9, 15, 29, 400)] == [
@@ -70,96 +70,94 @@ def test_the_guides_schedule_doubles_from_one_second_up_to_fifteen():
 
 
 @given(durations)
-def test_a_cold_start_is_the_guides_schedule(duration: float):
+def test_cold_start_uses_the_guide_schedule(duration: float):
     expected = [GUIDE.instant(poll) for poll in range(1, guide_polls(duration) + 1)]
     assert polls(duration, DurationEstimates()) == expected
-    assert polls(duration, DurationEstimates().seen(1, 5).seen(1, 5)) == expected, "two jobs teach nothing yet"
+    assert polls(duration, DurationEstimates().with_job(1, 5).with_job(1, 5)) == expected, (
+        "two jobs are too few to know anything"
+    )
 
 
-@given(duration=durations, history=histories, told=percentages)
-@example(duration=100.0, history=[[99.0, 100.0]] * 9, told=[99])
-@example(duration=700.0, history=[[0.1, 0.2]] * 30, told=[None])
-def test_whatever_is_known_no_poll_is_earlier_than_the_guides_of_that_number(
-    duration: float, history: list[list[float]], told: list[int | None]
-):
-    instants = polls(duration, learned_from(history), lambda share: told[int(share * 1000) % len(told)])
+@given(duration=durations, history=histories, reported=percentages)
+@example(duration=100.0, history=[[99.0, 100.0]] * 9, reported=[99])
+@example(duration=700.0, history=[[0.1, 0.2]] * 30, reported=[None])
+def test_no_poll_is_earlier_than_the_guides(duration: float, history: list[list[float]], reported: list[int | None]):
+    instants = polls(duration, estimates_from(history), lambda share: reported[int(share * 1000) % len(reported)])
     assert all(at >= GUIDE.instant(number) - 1e-6 for number, at in enumerate(instants, start=1))
     assert len(instants) <= guide_polls(duration)
 
 
 @given(history=histories, duration=durations)
-def test_without_percentages_no_wait_outlasts_what_was_learned_by_more_than_the_guides(
-    history: list[list[float]], duration: float
-):
-    learned = learned_from(history)
-    instants = polls(duration, learned)
+def test_wait_exceeds_estimates_by_at_most_the_guides_wait(history: list[list[float]], duration: float):
+    estimates = estimates_from(history)
+    instants = polls(duration, estimates)
     for before, after in zip([0.0, *instants], instants, strict=False):
-        bounds = learned.bounds(before)
+        bounds = estimates.completion_bounds(before)
         plausible = max(before, bounds[0]) if bounds else before
         assert after - plausible <= GUIDE.wait_at(plausible) + 1e-6
 
 
-def test_a_job_like_those_before_is_asked_for_when_it_should_be_done():
-    learned = learned_from([[295, 305]] * 10)
-    assert len(polls(301, learned)) <= 4
-    assert polls(301, learned)[0] > 250
-    assert polls(301, learned)[-1] - 301 < 15
+def test_typical_job_is_polled_near_its_expected_end():
+    estimates = estimates_from([[295, 305]] * 10)
+    assert len(polls(301, estimates)) <= 4
+    assert polls(301, estimates)[0] > 250
+    assert polls(301, estimates)[-1] - 301 < 15
 
 
-@pytest.mark.parametrize("percent", [linear, after_a_queue])
+@pytest.mark.parametrize("percent", [linear, linear_after_queueing])
 @pytest.mark.parametrize("duration", [200, 720])
-def test_percentages_that_grow_evenly_spare_polls_even_the_first_time(percent: Percent, duration: float):
+def test_linear_percentages_save_polls_of_the_first_job(percent: Percent, duration: float):
     instants = polls(duration, DurationEstimates(), percent)
     assert len(instants) < guide_polls(duration)
     assert instants[-1] - duration <= 15
 
 
-def test_a_job_that_needs_longer_than_all_before_is_asked_for_as_by_the_guide():
-    instants = polls(600, learned_from([[19, 20]] * 10))
+def test_unusually_long_job_is_polled_by_the_guide():
+    instants = polls(600, estimates_from([[19, 20]] * 10))
     gaps = [after - before for before, after in pairwise(instants)]
     assert gaps[-1] == 15
     assert instants[-1] - 600 <= 15
 
 
-def test_a_percentage_that_stands_still_is_not_waited_for():
+def test_constant_percentage_is_ignored():
     instants = polls(300, DurationEstimates(), lambda _: 50.0)
     assert instants == polls(300, DurationEstimates())
 
 
-def test_a_job_taken_over_is_asked_for_at_once_and_then_as_any_other():
+def test_adopted_job_is_polled_at_once_then_normally():
     assert polls(500, DurationEstimates(), since=450)[:3] == [451, 453, 457]
-    learned = learned_from([[995, 1005]] * 10)
-    assert polls(1000, learned, since=450)[0] > 850
+    estimates = estimates_from([[995, 1005]] * 10)
+    assert polls(1000, estimates, since=450)[0] > 850
 
 
-def test_what_is_left_out_costs_no_lag_where_jobs_vary_by_a_fifth():
-    dice, learned = random.Random(3), DurationEstimates()
-    ours, guides, lag, guides_lag = 0, 0, 0.0, 0.0
+def test_omitted_polls_add_no_lag():
+    dice, estimates = random.Random(3), DurationEstimates()
+    adaptive_polls, guide_poll_count, lag, guide_lag = 0, 0, 0.0, 0.0
     for number in range(300):
         duration = 240 * dice.uniform(0.8, 1.2)
-        instants = polls(duration, learned)
-        learned = learned.seen(instants[-2] if len(instants) > 1 else 0.0, instants[-1])
+        instants = polls(duration, estimates)
+        estimates = estimates.with_job(instants[-2] if len(instants) > 1 else 0.0, instants[-1])
         if number >= 20:
-            ours, guides = ours + len(instants), guides + guide_polls(duration)
-            lag, guides_lag = (
+            adaptive_polls, guide_poll_count = adaptive_polls + len(instants), guide_poll_count + guide_polls(duration)
+            lag, guide_lag = (
                 lag + instants[-1] - duration,
-                guides_lag + GUIDE.instant(guide_polls(duration)) - duration,
+                guide_lag + GUIDE.instant(guide_polls(duration)) - duration,
             )
-    assert ours <= guides / 2
-    assert lag <= guides_lag
+    assert adaptive_polls <= guide_poll_count / 2
+    assert lag <= guide_lag
 
 
-def test_a_vendor_that_became_faster_is_noticed():
-    learned = learned_from([[295, 305]] * 30)
+def test_estimates_follow_a_vendor_that_became_faster():
+    estimates = estimates_from([[295, 305]] * 30)
     for _ in range(60):
-        instants = polls(60, learned)
-        learned = learned.seen(instants[-2] if len(instants) > 1 else 0.0, instants[-1])
-    assert polls(60, learned)[-1] - 60 <= 15
+        instants = polls(60, estimates)
+        estimates = estimates.with_job(instants[-2] if len(instants) > 1 else 0.0, instants[-1])
+    assert polls(60, estimates)[-1] - 60 <= 15
 
 
-def test_a_vendor_that_became_slower_is_noticed():
-    learned = learned_from([[18, 20]] * 30)
+def test_estimates_follow_a_vendor_that_became_slower():
+    estimates = estimates_from([[18, 20]] * 30)
     for _ in range(40):
-        instants = polls(300, learned)
-        learned = learned.seen(instants[-2] if len(instants) > 1 else 0.0, instants[-1])
-    assert len(polls(300, learned)) <= guide_polls(300) / 2
+        instants = polls(300, estimates)
+        estimates = estimates.with_job(instants[-2] if len(instants) > 1 else 0.0, instants[-1])
+    assert len(polls(300, estimates)) <= guide_polls(300) / 2

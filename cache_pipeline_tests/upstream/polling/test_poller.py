@@ -1,4 +1,4 @@
-"""Waiting for a job, on a clock of its own, with what was learned in a real Redis."""
+"""Polling a job on a controlled clock, with durations stored in a real Redis."""
 
 from dataclasses import dataclass
 
@@ -21,124 +21,126 @@ class Status:
 
 
 class Job:
-    """Done so many seconds after it was submitted; every poll takes a moment."""
+    """A job that is done `seconds` after it was submitted; every poll takes `latency` seconds."""
 
-    def __init__(self, clock: Clock, seconds: float, latency: float = 0.0, *, tells: bool = False) -> None:
-        self.clock, self.latency, self.seconds, self.tells = clock, latency, seconds, tells
+    def __init__(self, clock: Clock, seconds: float, latency: float = 0.0, *, reports_percent: bool = False) -> None:
+        self.clock, self.latency, self.seconds, self.reports_percent = clock, latency, seconds, reports_percent
         self.submitted = clock.now
-        self.asked: list[float] = []
+        self.polled_at: list[float] = []
 
     async def check(self) -> Status:
         age = self.clock.now - self.submitted
-        self.asked.append(age)
+        self.polled_at.append(age)
         self.clock.now += self.latency
-        return Status(age >= self.seconds, min(100.0, 100 * age / self.seconds) if self.tells else None)
+        return Status(age >= self.seconds, min(100.0, 100 * age / self.seconds) if self.reports_percent else None)
 
 
-def pacing(clock: Clock, policy: PollPolicy = PollPolicy.guide, memory: DurationStore | None = None) -> JobPoller:
+def create_poller(
+    clock: Clock, policy: PollPolicy = PollPolicy.guide, memory: DurationStore | None = None
+) -> JobPoller:
     return JobPoller(policy, memory, sleep=clock.sleep, clock=clock)
 
 
-async def test_the_policy_guide_waits_as_the_guide_says(clock: Clock):
+async def test_guide_policy_follows_the_guide_schedule(clock: Clock):
     job = Job(clock, 40)
-    assert (await pacing(clock).wait_until_done("kind", job.check, deadline_seconds=600)).done
+    assert (await create_poller(clock).wait_until_done("kind", job.check, deadline_seconds=600)).done
     assert clock.slept == [1, 2, 4, 8, 15, 15]
 
 
-async def test_the_policy_guide_goes_by_neither_percentages_nor_durations(clock: Clock, shared_redis: Redis):
+async def test_guide_policy_ignores_percentages_and_durations(clock: Clock, shared_redis: Redis):
     memory = DurationStore(shared_redis, "test")
     for _ in range(10):
-        await memory.learn("kind", after=39, by=41)
-    job = Job(clock, 40, tells=True)
-    await pacing(clock, PollPolicy.guide, memory).wait_until_done("kind", job.check, deadline_seconds=600)
+        await memory.record("kind", after=39, by=41)
+    job = Job(clock, 40, reports_percent=True)
+    await create_poller(clock, PollPolicy.guide, memory).wait_until_done("kind", job.check, deadline_seconds=600)
     assert clock.slept == [1, 2, 4, 8, 15, 15]
 
 
-async def test_the_guides_wait_begins_when_the_answer_has_come(clock: Clock):
+async def test_guide_wait_begins_after_the_answer(clock: Clock):
     for policy in PollPolicy:
         job = Job(clock, 20, latency=3)
-        await pacing(clock, policy).wait_until_done("kind", job.check, deadline_seconds=600)
-        assert job.asked == [1, 6, 13, 24]
+        await create_poller(clock, policy).wait_until_done("kind", job.check, deadline_seconds=600)
+        assert job.polled_at == [1, 6, 13, 24]
 
 
-async def test_polling_ends_at_once_when_the_job_failed(clock: Clock):
+async def test_polling_ends_at_once_when_the_job_fails(clock: Clock):
     async def check() -> Status:
         raise UpstreamJobFailed("17", "out of memory")
 
     with pytest.raises(UpstreamJobFailed, match="upstream job 17 failed: out of memory"):
-        await pacing(clock).wait_until_done("kind", check, deadline_seconds=60)
+        await create_poller(clock).wait_until_done("kind", check, deadline_seconds=60)
     assert clock.slept == [1]
 
 
 @pytest.mark.parametrize("policy", PollPolicy)
-async def test_the_last_poll_is_at_the_deadline_and_then_the_job_is_overdue(clock: Clock, policy: PollPolicy):
+async def test_job_is_overdue_after_a_last_poll_at_the_deadline(clock: Clock, policy: PollPolicy):
     with pytest.raises(UpstreamJobOverdue, match="not done after 20 s and 5 polls"):
-        await pacing(clock, policy).wait_until_done("kind", Job(clock, 99).check, deadline_seconds=20)
+        await create_poller(clock, policy).wait_until_done("kind", Job(clock, 99).check, deadline_seconds=20)
     assert clock.slept == [1, 2, 4, 8, 5]
 
 
-async def test_percentages_are_heard_at_every_poll(clock: Clock):
-    heard: list[float | None] = []
-    await pacing(clock).wait_until_done(
-        "kind", Job(clock, 4, tells=True).check, deadline_seconds=60, on_progress=heard.append
+async def test_every_poll_reports_its_percentage(clock: Clock):
+    percentages: list[float | None] = []
+    await create_poller(clock).wait_until_done(
+        "kind", Job(clock, 4, reports_percent=True).check, deadline_seconds=60, on_progress=percentages.append
     )
-    assert heard == [25, 75, 100]
+    assert percentages == [25, 75, 100]
 
 
-async def test_what_one_process_learns_spares_the_next_its_polls(clock: Clock, shared_redis: Redis):
+async def test_durations_of_one_process_save_polls_of_others(clock: Clock, shared_redis: Redis):
     counts: list[int] = []
     for _ in range(8):
         job = Job(clock, 119)
         memory = DurationStore(shared_redis, "test")
-        await pacing(clock, PollPolicy.adaptive, memory).wait_until_done("kind", job.check, deadline_seconds=600)
-        counts.append(len(job.asked))
-    assert counts[0] == 11, "a cold start is the guide's schedule"
+        await create_poller(clock, PollPolicy.adaptive, memory).wait_until_done("kind", job.check, deadline_seconds=600)
+        counts.append(len(job.polled_at))
+    assert counts[0] == 11, "a cold start uses the guide's schedule"
     assert counts[-1] <= 3
     other = Job(clock, 119)
-    await pacing(clock, PollPolicy.adaptive, DurationStore(shared_redis, "test")).wait_until_done(
+    await create_poller(clock, PollPolicy.adaptive, DurationStore(shared_redis, "test")).wait_until_done(
         "other", other.check, deadline_seconds=600
     )
-    assert len(other.asked) == 11, "another kind knows nothing of it"
+    assert len(other.polled_at) == 11, "durations are kept by kind"
 
 
-async def test_a_job_taken_over_teaches_nothing_it_does_not_show(clock: Clock, shared_redis: Redis):
+async def test_adopted_job_records_no_duration_at_its_first_poll(clock: Clock, shared_redis: Redis):
     memory = DurationStore(shared_redis, "test")
     job = Job(clock, 30)
     clock.now += 500
-    await pacing(clock, PollPolicy.adaptive, memory).wait_until_done(
+    await create_poller(clock, PollPolicy.adaptive, memory).wait_until_done(
         "kind", job.check, deadline_seconds=600, age_seconds=500
     )
-    assert job.asked == [501]
-    assert await memory.of("kind") == DurationEstimates()
+    assert job.polled_at == [501]
+    assert await memory.get("kind") == DurationEstimates()
 
 
-async def test_what_is_learned_expires_and_survives_what_it_cannot_read(shared_redis: Redis):
+async def test_durations_expire_and_unreadable_ones_are_ignored(shared_redis: Redis):
     memory, key = DurationStore(shared_redis, "test"), UpstreamKeys("test").durations("kind")
-    for rubbish in ("[1]", "{", '{"a": 1}', '{"1": null}'):
-        await shared_redis.set(key, rubbish)
-        assert await memory.of("kind") == DurationEstimates()
-    await memory.learn("kind", after=1, by=2)
-    assert (await memory.of("kind")).weights
+    for unreadable in ("[1]", "{", '{"a": 1}', '{"1": null}'):
+        await shared_redis.set(key, unreadable)
+        assert await memory.get("kind") == DurationEstimates()
+    await memory.record("kind", after=1, by=2)
+    assert (await memory.get("kind")).weights
     assert 0 < await shared_redis.ttl(key) <= 30 * 86_400
 
 
-async def test_without_redis_jobs_are_polled_by_the_guides_schedule(clock: Clock):
+async def test_guide_schedule_is_used_without_redis(clock: Clock):
     server = Valkey()
-    async with Redis.from_url(server.url) as nobody:
-        memory = DurationStore(nobody, "test")
-        await pacing(clock, PollPolicy.adaptive, memory).wait_until_done(
+    async with Redis.from_url(server.url) as unreachable:
+        memory = DurationStore(unreachable, "test")
+        await create_poller(clock, PollPolicy.adaptive, memory).wait_until_done(
             "kind", Job(clock, 20).check, deadline_seconds=600
         )
     assert clock.slept == [1, 2, 4, 8, 15]
 
 
-async def test_a_shorter_guide_shortens_every_wait(clock: Clock):
-    quick = JobPoller(guide=GuideSchedule(0.01, 0.05), sleep=clock.sleep, clock=clock)
-    await quick.wait_until_done("kind", Job(clock, 0.2).check, deadline_seconds=60)
+async def test_shorter_schedule_shortens_every_wait(clock: Clock):
+    poller = JobPoller(guide=GuideSchedule(0.01, 0.05), sleep=clock.sleep, clock=clock)
+    await poller.wait_until_done("kind", Job(clock, 0.2).check, deadline_seconds=60)
     assert clock.slept == pytest.approx([0.01, 0.02, 0.04, 0.05, 0.05, 0.05])
 
 
-def test_settings_choose_the_policy(monkeypatch: pytest.MonkeyPatch):
+def test_settings_select_the_policy(monkeypatch: pytest.MonkeyPatch):
     from cache_pipeline.errors import SettingsError
     from cache_pipeline.settings import read_settings
 

@@ -1,7 +1,7 @@
--- Ends the caller's lease, at once or after a while; the lease of another is left alone.
+-- Ends the caller's login lease, at once or after a delay. The lease of another caller stays as it is.
 --
 -- KEYS  token, login, refused
--- ARGV  caller, ms after which the next may log in
+-- ARGV  caller, ms after which the next caller may log in
 
 if redis.call('GET', KEYS[2]) == ARGV[1] then
   if tonumber(ARGV[2]) > 0 then

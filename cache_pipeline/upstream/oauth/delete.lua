@@ -1,4 +1,4 @@
--- Forgets one token, unless another has taken its place.
+-- Deletes one token, unless another one has replaced it.
 --
 -- KEYS  token, login, refused
 -- ARGV  sealed token

@@ -1,7 +1,7 @@
--- Notes that the login refused the client.
+-- Records that the login refused the client, and ends the caller's lease.
 --
 -- KEYS  token, login, refused
--- ARGV  caller, sealed reason, ms for which it is worth knowing
+-- ARGV  caller, sealed reason, ms for which the refusal is kept
 
 local clock = redis.call('TIME')
 local now = string.format('%.0f', tonumber(clock[1]) * 1000000 + tonumber(clock[2]))
