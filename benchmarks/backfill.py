@@ -28,19 +28,20 @@ _PARTITIONS = 100
 _SINGLE_RUNS = 3
 _LIMIT, _WINDOW_SECONDS = 30, 10.0
 _REPORT = """\
-report: offered_day
+name: offered_day
 description: Offered by queue, by day
 platform: genesys
 query_type: conversations
-delivery: sync
 granularity: P1D
 group_by: [queueId]
 metrics: [nOffered]
 volume_metric: nOffered
 partition: day
 start: 2020-01-01
-chunk: P1D
-expected_groups: 1
+fetch:
+  delivery: sync
+  max_query_interval: P1D
+  expected_groups: 1
 """
 
 

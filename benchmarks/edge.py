@@ -45,7 +45,7 @@ _RUNS = 3
 _PEER = "one file, rewritten"
 _REPORT = Report.model_validate(
     {
-        "report": "queue_hour",
+        "name": "queue_hour",
         "description": "Offered, answered, abandoned and handling by queue and medium, by hour",
         "platform": "reportdata",
         "query_type": "queue-performance",

@@ -45,7 +45,7 @@ _DAY = timedelta(days=1)
 _PEER = "raw COPY"
 _REPORT = Report.model_validate(
     {
-        "report": "conversation_details",
+        "name": "conversation_details",
         "description": "Each conversation with its waiting and handling",
         "platform": "reportdata",
         "query_type": "conversation-details",
@@ -54,7 +54,7 @@ _REPORT = Report.model_validate(
         "metrics": ["offered", "answered", "waitMs", "handleMs"],
         "partition": "day",
         "start": _MONDAY.date(),
-        "tiers": ["history", "hot"],
+        "publish": {"tiers": ["history", "hot"]},
     }
 )
 _COLUMNS = (

@@ -118,7 +118,7 @@ def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.
                 reportdata=account,
                 genesys=account if any(each.platform == "genesys" for each in reports) else None,
             )
-            await asyncio.to_thread(migrate_history, settings, {each.report: each for each in reports or (REPORT,)})
+            await asyncio.to_thread(migrate_history, settings, {each.name: each for each in reports or (REPORT,)})
             async with open_service(settings) as service, httpx.AsyncClient(base_url=url) as admin:
                 yield World(replace(service, clock=clock), admin, clock)
 

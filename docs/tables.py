@@ -19,13 +19,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def report_fields() -> str:
-    """Every field of a report's declaration: type, default, what it says."""
+    """Return a table of every field of a report's declaration, and one of each group's fields."""
     schema = Report.model_json_schema()
-    rows = [
-        (f"`{name}`", _type(field, schema), _default(field, name in schema["required"]), field.get("description", ""))
-        for name, field in schema["properties"].items()
-    ]
-    return _table(("field", "type", "default", ""), rows)
+    groups = {name: schema["$defs"][field["$ref"].rsplit("/", 1)[-1]] for name, field in _groups(schema)}
+    tables = [_field_table(schema, schema)]
+    tables += [f"## `{name}`\n\n{_field_table(group, schema)}" for name, group in groups.items()]
+    return "\n\n".join(tables)
 
 
 def settings() -> str:
@@ -72,6 +71,20 @@ def _attributes(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
         if section.kind is griffe.DocstringSectionKind.attributes:
             for attribute in section.value:
                 yield attribute.name, " ".join(attribute.description.split()).replace("``", "`")
+
+
+def _groups(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, field in schema["properties"].items():
+        if name in ("fetch", "freshness", "publish"):
+            yield name, field
+
+
+def _field_table(part: dict[str, Any], schema: dict[str, Any]) -> str:
+    rows = [
+        (f"`{name}`", _type(field, schema), _default(field, name in part.get("required", ())), field["description"])
+        for name, field in part["properties"].items()
+    ]
+    return _table(("field", "type", "default", ""), rows)
 
 
 def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:

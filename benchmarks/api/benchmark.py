@@ -31,7 +31,7 @@ _CROWD = 500
 _JOB_SECONDS = 2.0
 #: The one report of these benchmarks.
 REPORT = """\
-report: queue_hour
+name: queue_hour
 description: Offered by queue, by hour
 platform: reportdata
 query_type: queue-performance
@@ -40,7 +40,8 @@ group_by: [queueId]
 metrics: [offered]
 partition: day
 start: 2026-01-01
-expected_groups: 8
+fetch:
+  expected_groups: 8
 """
 # 20 KB, and long settled.
 _HOT = "interval=2026-01-05T00:00Z/2026-01-06T06:00Z"

@@ -29,7 +29,7 @@ def report_of(name: str, granularity: str) -> Report:
     """A report by queue, in Berlin's days."""
     return Report.model_validate(
         {
-            "report": name,
+            "name": name,
             "description": "Offered, answered and abandoned, service level, wait and handling by queue",
             "platform": "reportdata",
             "query_type": "queue-performance",

@@ -24,7 +24,7 @@ _MEANINGS, _SPELLINGS, _RUNS = 1_000, 10, 5
 _PEER = "the guide's printed rule"
 _REPORT = Report.model_validate(
     {
-        "report": "queue_interval",
+        "name": "queue_interval",
         "description": "Every queue and medium by quarter of an hour",
         "platform": "reportdata",
         "query_type": "queue-performance",
@@ -36,7 +36,7 @@ _REPORT = Report.model_validate(
         "start": "2026-01-01",
     }
 )
-_REPORTS: Mapping[str, Report] = {_REPORT.report: _REPORT}
+_REPORTS: Mapping[str, Report] = {_REPORT.name: _REPORT}
 _COLUMNS = ReportDataAdapter.columns(_REPORT)
 Key = Callable[[dict[str, Any]], str]
 

@@ -46,7 +46,7 @@ def measure(tell: Tell) -> Result:
                     setup = Setup(
                         vendor_url, servers.redis_url, servers.postgres_url, data, rows, f"tenant{len(found)}"
                     )
-                    migrate_history(setup.settings, {setup.report.report: setup.report})
+                    migrate_history(setup.settings, {setup.report.name: setup.report})
                     found[contender, rows] = _checked(measured(contender, setup), rows)
     except EmbeddedServerError as error:
         raise BenchmarkError(str(error)) from error

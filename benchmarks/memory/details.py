@@ -42,7 +42,7 @@ class DetailsSetup(Setup):
         """One row for each conversation, by hour."""
         return Report.model_validate(
             {
-                "report": "conversations",
+                "name": "conversations",
                 "description": "Each conversation with its times",
                 "platform": "genesys",
                 "query_type": "conversations",
@@ -52,8 +52,7 @@ class DetailsSetup(Setup):
                 "granularity": "PT1H",
                 "partition": "day",
                 "start": DAY.start.date(),
-                "tiers": ["history", "edge"],
-                "edge_group_by": ["firstQueueId", "mediaType"],
+                "publish": {"tiers": ["history", "edge"], "edge_group_by": ["firstQueueId", "mediaType"]},
             }
         )
 
@@ -108,7 +107,7 @@ def _measured(name: str, sizes: Sequence[int], peer_sizes: Sequence[int], tell: 
                 data = Path(folder) / f"data-{len(found)}"
                 data.mkdir()
                 setup = DetailsSetup(url, servers.redis_url, servers.postgres_url, data, rows, f"tenant{len(found)}")
-                migrate_history(setup.settings, {setup.report.report: setup.report})
+                migrate_history(setup.settings, {setup.report.name: setup.report})
                 run = measured(contender, setup)
                 if run.kept != rows:
                     raise BenchmarkError(f"history has {run.kept:,} rows of {rows:,}")

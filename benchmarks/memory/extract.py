@@ -58,7 +58,7 @@ class Setup:
         """One row for each conversation, by hour."""
         return Report.model_validate(
             {
-                "report": "conversation_details",
+                "name": "conversation_details",
                 "description": "Each conversation with its waiting and handling",
                 "platform": "reportdata",
                 "query_type": "conversation-details",
@@ -67,8 +67,8 @@ class Setup:
                 "metrics": ["offered", "answered", "waitMs", "handleMs"],
                 "partition": "day",
                 "start": DAY.start.date(),
-                "expected_groups": self.rows // 24,
-                "tiers": ["history", "hot"],
+                "fetch": {"expected_groups": self.rows // 24},
+                "publish": {"tiers": ["history", "hot"]},
             }
         )
 
@@ -119,7 +119,7 @@ async def ours(setup: Setup, service: ReportService) -> None:
         raise BenchmarkError("nothing was staged")
     await asyncio.to_thread(check_rows, staged.rows, report, DAY)
     await service.store(report, [staged])
-    if Tier.edge in report.tiers:
+    if Tier.edge in report.publish.tiers:
         await asyncio.to_thread(_published, setup, staged.rows)
 
 

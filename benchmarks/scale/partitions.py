@@ -36,7 +36,7 @@ def report(number: int) -> Report:
     """A report by the hour, named for how many partitions it is to have."""
     return Report.model_validate(
         {
-            "report": f"hours_{number}",
+            "name": f"hours_{number}",
             "description": "Offered calls by queue",
             "platform": "reportdata",
             "query_type": "queue-performance",
@@ -45,8 +45,8 @@ def report(number: int) -> Report:
             "metrics": ["offered"],
             "partition": "hour",
             "start": _START,
-            "expected_groups": 8,
-            "tiers": ["history"],
+            "fetch": {"expected_groups": 8},
+            "publish": {"tiers": ["history"]},
         }
     )
 

@@ -24,7 +24,7 @@ def declare(folder: Path, count: int) -> None:
     folder.mkdir(parents=True)
     for number in range(count):
         declaration = {
-            "report": f"report_{number:04}",
+            "name": f"report_{number:04}",
             "description": f"Offered and answered by queue, number {number}",
             "platform": "reportdata",
             "query_type": f"queue-performance-{number}",
@@ -34,8 +34,8 @@ def declare(folder: Path, count: int) -> None:
             "metrics": ["offered", "answered", "abandoned"],
             "partition": _CADENCES[number % 3],
             "start": date(2024, 1, 1).isoformat(),
-            "expected_groups": 8,
-            "ask_ahead_after": 10,
+            "fetch": {"expected_groups": 8},
+            "freshness": {"prefetch_after_misses": 10},
         }
         (folder / f"report_{number:04}.yaml").write_text(yaml.safe_dump(declaration))
 

@@ -14,7 +14,7 @@ from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 
 _REPORT = Report.model_validate(
     {
-        "report": "queue_hour",
+        "name": "queue_hour",
         "description": "Offered by queue, by hour",
         "platform": "reportdata",
         "query_type": "queue-performance",
@@ -43,7 +43,7 @@ def _settings(setup: Setup) -> Settings:
 
 def prepare(setup: Setup) -> None:
     """Makes the tables of history."""
-    migrate_history(_settings(setup), {_REPORT.report: _REPORT})
+    migrate_history(_settings(setup), {_REPORT.name: _REPORT})
 
 
 @asynccontextmanager

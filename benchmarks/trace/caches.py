@@ -29,7 +29,7 @@ _PAGE = 1000
 _TENANT = "default"
 REPORT = Report.model_validate(
     {
-        "report": "queue_interval",
+        "name": "queue_interval",
         "description": "Every queue and medium by quarter of an hour",
         "platform": "reportdata",
         "query_type": "queue-performance",
@@ -39,8 +39,8 @@ REPORT = Report.model_validate(
         "metrics": ["offered", "answered", "abandoned", "handleMs"],
         "partition": "hour",
         "start": "2026-01-01",
-        "chunk": "P1D",
-        "freshness": "PT5M",
+        "fetch": {"max_query_interval": "P1D"},
+        "freshness": {"ttl": "PT5M"},
     }
 )
 
@@ -94,7 +94,7 @@ class Ours:
 
     def answer(self, request: Request) -> None:
         """As ReportService does: hot, else what history holds, else the chunks of the plan."""
-        wanted = find_report_for(read_guide(request.payload), {REPORT.report: REPORT}, ReportDataAdapter.columns)
+        wanted = find_report_for(read_guide(request.payload), {REPORT.name: REPORT}, ReportDataAdapter.columns)
         key, now = wanted.cache_key(_TENANT, "5s"), request.at
         if self._hot.get(key, now) > now:
             return

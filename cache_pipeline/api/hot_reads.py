@@ -64,7 +64,7 @@ class HotReads:
         name = accept_correlation_id(_text(headers.get(REQUEST_ID)), _text(headers.get(TRACE_PARENT)))
         caller = _known_caller(gateway, headers)
         question = gateway.questions.find(caller.tenant, scope) if caller is not None else None
-        if caller is None or question is None or not caller.may_ask(question.report.report):
+        if caller is None or question is None or not caller.may_ask(question.report.name):
             return 0
         held = await gateway.service.hot.look_up(question.key)
         if held is None:

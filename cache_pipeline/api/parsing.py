@@ -54,7 +54,7 @@ class ParsedQuery:
     @property
     def key(self) -> str:
         """The same for every spelling of the same meaning (G6), and other for another report: each keeps its own rows."""
-        return f"{self.report.report}:{self.query.cache_key(_JOB)}{':' + REFRESH if self.refresh else ''}"
+        return f"{self.report.name}:{self.query.cache_key(_JOB)}{':' + REFRESH if self.refresh else ''}"
 
     @cached_property
     def hot_key(self) -> str:
@@ -174,7 +174,7 @@ def _check_start(interval: Interval, report: Report) -> None:
     first = datetime.combine(report.start, time(), report.zone)
     if interval.start < first:
         raise InvalidInterval(
-            f"interval {interval} begins before {report.report} does: ask from {format_instant(first)} on"
+            f"interval {interval} begins before {report.name} does: ask from {format_instant(first)} on"
         )
 
 

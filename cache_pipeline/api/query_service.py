@@ -183,7 +183,7 @@ class QueryService:
 
     async def _stale(self, asked: ParsedQuery, caller: Principal) -> Answer | None:
         """Figures that are too old by no more than their declaration lets them be served for meanwhile."""
-        allowed = asked.report.stale_while_revalidate
+        allowed = asked.report.freshness.stale_while_revalidate
         if allowed is None:
             return None
         return await self.service_of(caller.tenant).cached_answers.lookup(asked.query, stale=allowed)
@@ -193,7 +193,7 @@ class QueryService:
         new = NewJob(
             key=asked.key,
             tenant=caller.tenant,
-            report=asked.report.report,
+            report=asked.report.name,
             request=asked.request,
             lane=lane or caller.lane,
             requested_by=caller.id,

@@ -37,7 +37,7 @@ class ProblemView(BaseModel):
                     "type": "urn:cache-pipeline:problem:unknown-report",
                     "title": "Unknown report",
                     "status": 404,
-                    "detail": "there is no report 'queue_daily': declared are queue_day, queue_interval",
+                    "detail": "there is no report 'queue_daily'; declared reports: queue_day, queue_interval",
                 }
             ]
         }

@@ -23,7 +23,7 @@ def run_backfills(scenario: DemoEnvironment, reports: Iterable[Report], console:
     with Progress(*columns, console=console) as bars, ExitStack() as stack:
         threads: list[threading.Thread] = []
         for report in reports:
-            name = report.report
+            name = report.name
             process = stack.enter_context(
                 start_bound_child(_command(scenario, report), scenario.environment, capture=True)
             )
@@ -42,7 +42,7 @@ def _command(scenario: DemoEnvironment, report: Report) -> list[str]:
     module = "cache_pipeline.orchestration.backfill"
     days = [day.isoformat() for day in scenario.days(report)]
     # On servers of our own nobody else can have a run, so one that still counts as started was killed.
-    return [sys.executable, "-m", module, report.report, *days, *(["--alone"] if scenario.embedded else [])]
+    return [sys.executable, "-m", module, report.name, *days, *(["--alone"] if scenario.embedded else [])]
 
 
 def _follow(

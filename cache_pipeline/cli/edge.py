@@ -62,15 +62,15 @@ def publish(
     settings = read_settings()
     declared = load_reports(settings)
     wanted = [find_report(declared, name) for name in reports] if reports else list(declared.values())
-    spans = {each.report: Interval.parse(interval, each.zone) if interval else None for each in wanted}
+    spans = {each.name: Interval.parse(interval, each.zone) if interval else None for each in wanted}
     named = labels or settings.edge_labels
     tier, names = edge_tier(settings), read_labels(named) if named else None
     if not page_only:
         with open_history(settings.required_postgres_url()) as history:
-            for report in (each for each in wanted if Tier.edge in each.tiers):
-                span = None if everything else spans[report.report] or trailing_window(report, utc_now())
+            for report in (each for each in wanted if Tier.edge in each.publish.tiers):
+                span = None if everything else spans[report.name] or trailing_window(report, utc_now())
                 done = republish(history, tier, Series(report, settings.tenant), report_columns(report), span)
-                click.echo(_published(report.report, done))
+                click.echo(_published(report.name, done))
     put = publish_page(tier.store, names)
     click.echo(f"page: {put} objects put; read it at {page_address(settings)}")
 

@@ -45,7 +45,7 @@ def plan_command(*, report: str, interval: str, narrowed: QueryOverrides, as_jso
     if as_json or not sys.stdout.isatty():
         click.echo(json.dumps(plan_document(made), indent=1))
     else:
-        heading = f"{made.query.source_series.report.report} {made.query.interval}"
+        heading = f"{made.query.source_series.report.name} {made.query.interval}"
         Console().print(heading, _plan_table(made), _summary(made), sep="\n", highlight=False)
 
 
@@ -64,7 +64,7 @@ def plan_document(made: Plan) -> dict[str, Any]:
     """A plan as JSON."""
     query, cost = made.query, made.cost
     return {
-        "report": query.source_series.report.report,
+        "report": query.source_series.report.name,
         "interval": str(query.interval),
         "granularity": query.series.report.granularity,
         "timeZone": query.series.report.time_zone,

@@ -103,7 +103,7 @@ async def _permission(
     genesys: GenesysAdapter, client_id: str, needed: tuple[str, ...], wanting: list[Report], interval: Interval
 ) -> CheckResult | None:
     subject = f"permissions of {client_id} (genesys)"
-    named = ", ".join(report.report for report in wanting[:3]) + (
+    named = ", ".join(report.name for report in wanting[:3]) + (
         f" and {len(wanting) - 3} more" if len(wanting) > 3 else ""
     )
     permission = " or ".join(needed)

@@ -95,7 +95,7 @@ class ChunkFetcher:
         Raises:
             IncompleteAnswer, UpstreamError, SchemaMismatch: as proving and asking do.
         """
-        with span("chunk", report=self.jobs.report.report, interval=str(chunk)):
+        with span("chunk", report=self.jobs.report.name, interval=str(chunk)):
             return await self._prove(chunk)
 
     async def _prove(self, chunk: Interval) -> VerifiedRows:
@@ -152,7 +152,7 @@ class ChunkFetcher:
     def _cell(self, chunk: Interval) -> Interval:
         """What the declared chunks are the grid of: a job within it is one that might have been asked for by itself."""
         report = self.jobs.report
-        step = Step.parse(report.chunk)
+        step = Step.parse(report.fetch.max_query_interval)
         start = floor_to_step(chunk.start, step, report.zone)
         return Interval(start, next_boundary(start, step, report.zone))
 

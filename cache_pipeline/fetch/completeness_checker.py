@@ -167,7 +167,7 @@ class CompletenessChecker:
             return self._accept(case, Verdict.unverified if is_unjudged else Verdict.complete)
         if not case.parts:
             if await self._is_cut_by_the_limit(case):
-                raise IncompleteAnswer(self.report.report, self._chunk(case, Verdict.incomplete))
+                raise IncompleteAnswer(self.report.name, self._chunk(case, Verdict.incomplete))
             # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
             return self._accept(case, Verdict.sparse)
         answers = await gather_or_cancel(self._part(case, part) for part in case.parts)

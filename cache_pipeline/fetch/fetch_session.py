@@ -121,7 +121,7 @@ class FetchSession:
 
         def not_before(interval: Interval) -> datetime:
             # An answer that was all final when it was asked for is as good as one of now.
-            return now if refetch else min(interval.end + report.settle, now - freshness)
+            return now if refetch else min(interval.end + report.freshness.finality_delay, now - freshness)
 
         async def send(interval: Interval) -> VendorResponse:
             return await fetch_response(jobs, interval)
@@ -183,7 +183,7 @@ class FetchSession:
 
     async def _density(self, coverage: Coverage, spans: IntervalSet) -> RowDensity:
         report = self.report
-        density = RowDensity(report.zone, report.groups_a_bucket())
+        density = RowDensity(report.zone, report.expected_groups_per_bucket())
         starts, ends = [part.start for part in spans], [part.end for part in spans]
         if not starts:
             return density

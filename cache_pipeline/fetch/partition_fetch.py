@@ -88,7 +88,7 @@ class HeldRows:
 
 def split_into_chunks(gaps: IntervalSet, report: Report) -> list[Interval]:
     """Cut gaps into upstream queries, none longer than the declared chunk and none across its boundaries."""
-    step = Step.parse(report.chunk)
+    step = Step.parse(report.fetch.max_query_interval)
     return [chunk for gap in gaps for chunk in cut_at_boundaries(gap, step, report.zone)]
 
 

@@ -42,7 +42,7 @@ async def store_partitions(
     newer = IntervalSet()
     while replacement := _replacement(series, asked, newer, claims):
         try:
-            with span("store history", report=series.report.report):
+            with span("store history", report=series.report.name):
                 await asyncio.to_thread(history.replace, replacement)
             break
         except NewerDataPresent as held:

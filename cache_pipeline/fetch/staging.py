@@ -69,7 +69,7 @@ class Staging:
     def path(self, series: Series, key: str) -> Path:
         """Where a partition is, or would be."""
         # Colons of a partition key are no part of a file name everywhere.
-        return self._folder / series.report.report / series.id / f"{key.replace(':', '')}.parquet"
+        return self._folder / series.report.name / series.id / f"{key.replace(':', '')}.parquet"
 
     def write(self, series: Series, partition: FetchedPartition) -> Path:
         """Keep a partition; a reader sees all of it or none.

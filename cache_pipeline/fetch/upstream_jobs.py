@@ -158,11 +158,11 @@ class UpstreamJobs:
         try:
             if claim.handle is not None:
                 job, calls = self._job(claim.handle), 0
-                _log.info("%s %s: resuming job %s", self.report.report, interval, job.id)
+                _log.info("%s %s: resuming job %s", self.report.name, interval, job.id)
             else:
                 # Only now that it is claimed: what others kept until then is seen, and from then on they see the claim.
                 if not await self.is_lacking(interval):
-                    raise AlreadyStored(f"{self.report.report} {interval} was kept by another process meanwhile")
+                    raise AlreadyStored(f"{self.report.name} {interval} was kept by another process meanwhile")
                 job, calls = await self._submitted(claim), 1
             if job.answer is None:
                 calls += await self._polled(job, claim)
@@ -333,7 +333,7 @@ class UpstreamJobs:
             await run_in_thread(note, self.ledger.threads)
         except HistoryUnavailable as error:
             # The entry's lease ends by itself, and whoever comes next finds it open.
-            _log.warning("%s: the job ledger could not be told: %s", self.report.report, error)
+            _log.warning("%s: the job ledger could not be told: %s", self.report.name, error)
 
     async def _keep_leases(self) -> None:
         while True:

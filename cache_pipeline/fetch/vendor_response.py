@@ -56,7 +56,7 @@ async def read_response(jobs: UpstreamJobs, interval: Interval) -> VendorRespons
             check(page.rows)
             said = tuple(tally_by_bucket(page.rows).items())
             if said and seen.setdefault(said, pages) != pages:
-                raise SchemaMismatch(f"page {pages} of {report.report} {interval} is page {seen[said]} once more")
+                raise SchemaMismatch(f"page {pages} of {report.name} {interval} is page {seen[said]} once more")
             spool.append(page.rows)
             if page.watermark is not None:
                 watermarks.append(page.watermark)
@@ -66,7 +66,7 @@ async def read_response(jobs: UpstreamJobs, interval: Interval) -> VendorRespons
         interval,
         rows,
         # What a vendor's clock that is ahead calls complete may not have begun.
-        min(*watermarks, finished.fetched_at) if watermarks else finished.fetched_at - report.settle,
+        min(*watermarks, finished.fetched_at) if watermarks else finished.fetched_at - report.freshness.finality_delay,
         finished.fetched_at,
         finished.calls + (pages if finished.job.answer is None else 0),
         time.monotonic() - finished.started,

@@ -78,7 +78,7 @@ def freshness_badge(report: Report) -> dg.FreshnessPolicy:
 
     It is the asset's alone: an old day that is backfilled makes it green. Which partitions are stale the sensor says.
     """
-    due = report.partition.step.nominal_length + report.settle + report_freshness(report)
+    due = report.partition.step.nominal_length + report.freshness.finality_delay + report_freshness(report)
     return dg.FreshnessPolicy.time_window(fail_window=due + report.partition.step.nominal_length, warn_window=due)
 
 
@@ -89,13 +89,13 @@ def _spec(layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinit
         deps=[asset_key(name, report) for name in above],
         # The graph shows the report's name and this one's first words: those tell the four of them apart.
         description=f"{text}\n\n{report.description}.",
-        group_name=report.report,
+        group_name=report.name,
         kinds={layer, _KINDS[layer]},
         owners=report.owners,
         partitions_def=partitions,
         freshness_policy=freshness_badge(report) if layer == "history" else None,
         metadata={
-            REPORT_METADATA: report.report,
+            REPORT_METADATA: report.name,
             "dagster/column_schema": column_schema(report, report_columns(report)),
         },
     )
@@ -106,7 +106,7 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
     spec = _spec("staged", report, partitions, "Staged: fetched and proven complete, waiting for its checks.")
 
     @dg.multi_asset(
-        name=f"staged__{report.report}",
+        name=f"staged__{report.name}",
         specs=[spec],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -116,7 +116,7 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
     ) -> dg.MaterializeResult[Any]:
         wanted = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
         # How figures are fetched is not part of what they mean: the series stays the same.
-        asked = report.model_copy(update={"chunk": config.chunk}) if config.chunk else report
+        asked = report.with_max_query_interval(config.chunk) if config.chunk else report
         started = time.monotonic()
         done, failed, foretold = await run_interruptibly(_stage(context, asked, wanted, engine, again=config.again))
         _fail_checks(context, report, failed, config)
@@ -202,13 +202,13 @@ async def _stage(
                     _record(context, report, done[partition.key])
                     progress.info(
                         "%s: %d of %d partitions staged",
-                        report.report,
+                        report.name,
                         len(done),
                         len(wanted),
                         extra={"done": len(done), "total": len(wanted)},
                     )
                     if told := pace.told(len(done) + len(failed) - len(wanted) + len(missing)):
-                        context.log.info(f"{report.report}: {told}")
+                        context.log.info(f"{report.name}: {told}")
                         # Seen in the list of runs, where nobody has to open the log.
                         context.instance.add_run_tags(context.run.run_id, {PROGRESS_TAG: told})
     return done, failed, foretold
@@ -230,9 +230,9 @@ async def _foretell(
     try:
         found = await estimate_backfill(service, engine, report, missing, lane, again=again)
     except (QueryError, RedisError) as error:
-        context.log.info(f"{report.report}: no estimate, {error}")
+        context.log.info(f"{report.name}: no estimate, {error}")
         return {}
-    context.log.info(f"{report.report}: {estimate_sentence(found, len(missing))}")
+    context.log.info(f"{report.name}: {estimate_sentence(found, len(missing))}")
     return estimate_metadata(found)
 
 
@@ -268,7 +268,7 @@ def _fail_checks(
     log = event_log(context.op_execution_context)
     for part in failed:
         if isinstance(part.error, IncompleteAnswer):
-            chunk = config.chunk or report.chunk
+            chunk = config.chunk or report.fetch.max_query_interval
             metadata = {ATTEMPT_METADATA: config.attempt, "chunk": chunk, "chunks": chunk_table([part.error.chunk])}
             finding = CheckFinding(str(part.error), metadata)
             log(partition_evaluation(asset_key("staged", report), COMPLETE_CHECK, part.key, finding))
@@ -278,7 +278,7 @@ def _failed(report: Report, failed: list[FailedPartition], wanted: int) -> dg.Fa
     first = failed[0]
     known = known_error(first.error)
     return dg.Failure(
-        f"{len(failed)} of {wanted} partitions of {report.report} failed; {first.key}: {first.error}",
+        f"{len(failed)} of {wanted} partitions of {report.name} failed; {first.key}: {first.error}",
         metadata={
             FAILED_METADATA: dg.MetadataValue.table(
                 [dg.TableRecord({"partition": part.key, "error": str(part.error)}) for part in failed]
@@ -293,7 +293,7 @@ def _staged_partitions(staging: Staging, series: Series, keys: list[str]) -> lis
     lacking = [key for key, partition in found.items() if partition is None]
     if lacking:
         raise dg.Failure(
-            f"{len(lacking)} partitions are not staged, {lacking[0]} first: materialise staged/{series.report.report}",
+            f"{len(lacking)} partitions are not staged, {lacking[0]} first: materialise staged/{series.report.name}",
             allow_retries=False,
         )
     return [partition for partition in found.values() if partition is not None]
@@ -304,7 +304,7 @@ def history_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
     spec = _spec("history", report, partitions, "History: kept for years, with what of it is complete.")
 
     @dg.multi_asset(
-        name=f"history__{report.report}",
+        name=f"history__{report.name}",
         specs=[spec.with_io_manager_key("history_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -326,7 +326,7 @@ def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> 
     spec = _spec("hot", report, partitions, "Hot: answers for a crowd of dashboards, for a few seconds.")
 
     @dg.multi_asset(
-        name=f"hot__{report.report}",
+        name=f"hot__{report.name}",
         specs=[spec.with_io_manager_key("hot_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -346,7 +346,7 @@ def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) ->
     spec = _spec("edge", report, partitions, "Edge: published as Parquet for anyone with the URL.")
 
     @dg.multi_asset(
-        name=f"edge__{report.report}",
+        name=f"edge__{report.name}",
         ins={"rows": dg.AssetIn(asset_key("history", report))},
         specs=[spec.with_io_manager_key("edge_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -366,8 +366,8 @@ def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) ->
 def report_assets(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """All assets of a report, for the tiers that it declares."""
     assets = [staged_asset(report, partitions), history_asset(report, partitions)]
-    if Tier.hot in report.tiers:
+    if Tier.hot in report.publish.tiers:
         assets.append(hot_asset(report, partitions))
-    if Tier.edge in report.tiers:
+    if Tier.edge in report.publish.tiers:
         assets.append(edge_asset(report, partitions))
     return assets

@@ -59,7 +59,7 @@ def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
             async with engine.service() as service:
                 found = await estimate_backfill(service, engine, report, wanted, _lane(config), again=config.again)
         told = estimate_sentence(found, len(wanted))
-        context.log.info(f"{report.report}: {told}")
+        context.log.info(f"{report.name}: {told}")
         context.log_event(
             dg.AssetObservation(
                 asset_key("staged", report),

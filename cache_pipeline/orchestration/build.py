@@ -68,7 +68,7 @@ def _resolved_job(
     job = dg.define_asset_job(
         job_name(report),
         selection=dg.AssetSelection.assets(*(asset_key(layer, report) for layer in layers_of(report))),
-        description=f"Fetch, check and publish {report.report}",
+        description=f"Fetch, check and publish {report.name}",
     )
     return job.resolve(
         AssetGraph.from_assets([*assets, *checks]),

@@ -19,7 +19,7 @@ from cache_pipeline.settings import read_settings
 
 _DECLARATION = """\
 # yaml-language-server: $schema=report.schema.json
-report: {name}
+name: {name}
 description: {description}
 platform: {platform}
 query_type: {query_type}
@@ -30,8 +30,9 @@ metrics: {metrics}
 volume_metric: {volume_metric}
 partition: day
 start: {start}
-# Groups that a busy hour has; without it the first answers cannot be judged.
-expected_groups: 8
+fetch:
+  # Groups in a busy hour. Without this number, the completeness of the first answers cannot be verified.
+  expected_groups: 8
 owners: []
 """
 _QUESTIONS = {

@@ -58,7 +58,7 @@ def halve_chunks(report: Report) -> list[str]:
     Never single buckets: an answer that cannot be split cannot be held against its parts either, and a cut one would
     pass for a thin one.
     """
-    declared = Step.parse(report.chunk).nominal_length
+    declared = Step.parse(report.fetch.max_query_interval).nominal_length
     steps = {period: Step.parse(period) for period in _LADDER}
     return [
         period
@@ -80,7 +80,7 @@ def due_for_retry(
         at_most: partitions at once.
     """
     # Where nothing smaller can be judged, the same is asked: the vendor may have mended itself.
-    ladder = halve_chunks(report) or [report.chunk]
+    ladder = halve_chunks(report) or [report.fetch.max_query_interval]
     due = [
         RetryDecision(
             each.key,
@@ -133,7 +133,7 @@ class PrefetchProposal:
 
     def __str__(self) -> str:
         return (
-            f"{self.report} was asked for in vain {self.missed} times in the last hours: give it ask_ahead_after, "
+            f"{self.report} was asked for in vain {self.missed} times in the last hours: set freshness.prefetch_after_misses, "
             "or a shorter freshness"
         )
 
@@ -152,13 +152,13 @@ def prefetch_candidates(
     report: Report, demands: Sequence[Demand], partitions: Mapping[str, Interval], coverage: Coverage, *, at_most: int
 ) -> list[PrefetchCandidate]:
     """The partitions at or above the declared threshold that are not final yet, most missed first."""
-    if report.ask_ahead_after is None:
+    if report.freshness.prefetch_after_misses is None:
         return []
     counted = missed_by_partition(demands, partitions).items()
     due = [
-        PrefetchCandidate(report.report, key, count)
+        PrefetchCandidate(report.name, key, count)
         for key, count in counted
-        if count >= report.ask_ahead_after and IntervalSet([partitions[key]]) - coverage.complete
+        if count >= report.freshness.prefetch_after_misses and IntervalSet([partitions[key]]) - coverage.complete
     ]
     return sorted(due, key=lambda each: (-each.missed, each.key))[:at_most]
 
@@ -167,7 +167,7 @@ def prefetch_proposals(reports: Mapping[str, Report], demands: Iterable[Demand])
     """Reports without a threshold, and queries of no report, that were asked for in vain often enough to be told."""
     missed: dict[str, int] = {}
     for demand in demands:
-        if demand.report not in reports or reports[demand.report].ask_ahead_after is None:
+        if demand.report not in reports or reports[demand.report].freshness.prefetch_after_misses is None:
             missed[demand.report] = missed.get(demand.report, 0) + demand.missed
     found = [PrefetchProposal(name, count) for name, count in missed.items() if count >= PROPOSED_AFTER]
     return sorted(found, key=lambda each: (-each.missed, each.report))

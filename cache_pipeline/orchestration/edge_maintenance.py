@@ -23,7 +23,7 @@ _DAILY = "30 3 * * *"
 
 def edge_upkeep(reports: Mapping[str, Report]) -> dg.Definitions:
     """The upkeep's job and schedule and the read-back sensor; nothing where no report has the edge tier."""
-    published = [report for report in reports.values() if Tier.edge in report.tiers]
+    published = [report for report in reports.values() if Tier.edge in report.publish.tiers]
     if not published:
         return dg.Definitions()
 
@@ -64,7 +64,7 @@ def _refreshed(engine: EngineResource, published: Iterable[Report]) -> Iterable[
         for report in published:
             columns = report_columns(report)
             done = republish(history, edge, engine.tenant_series(report), columns, trailing_window(report, now))
-            yield report.report, f"{done.rows} rows in {done.files} files, {done.uploaded} uploaded"
+            yield report.name, f"{done.rows} rows in {done.files} files, {done.uploaded} uploaded"
     labels = read_labels(settings.edge_labels) if settings.edge_labels else None
     yield "page", f"{publish_page(edge.store, labels)} objects put"
     collected = collect_garbage(edge)

@@ -54,7 +54,7 @@ def dagster_record(
             for event in runless_events(report, settings, kept, held.complete | held.provisional):
                 instance.report_runless_asset_event(event)
         except Exception:  # the answer is kept and goes out, whatever Dagster's storage has to say
-            _logger.warning("Dagster was not told of what was kept of %s", report.report, exc_info=True)
+            _logger.warning("Dagster was not told of what was kept of %s", report.name, exc_info=True)
 
     return record
 

@@ -50,7 +50,7 @@ def latest_completeness(instance: dg.DagsterInstance, reports: Iterable[Report])
 
     Reports of which it was never executed are left out.
     """
-    checks = {dg.AssetCheckKey(asset_key("staged", report), COMPLETE_CHECK): report.report for report in reports}
+    checks = {dg.AssetCheckKey(asset_key("staged", report), COMPLETE_CHECK): report.name for report in reports}
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(checks))
     return {checks[key]: f"{record.id}:{record.status.value}" for key, record in latest.items()}
 

@@ -57,7 +57,7 @@ class HistoryIOManager(_TierIOManager):
 
         asyncio.run(keep())
         rows = sum(partition.rows.num_rows for partition in obj)
-        context.add_output_metadata({"whole run": f"{rows:,} rows", "table": f"history.{report.report}"})
+        context.add_output_metadata({"whole run": f"{rows:,} rows", "table": f"history.{report.name}"})
 
     def load_input(self, context: dg.InputContext) -> Rows | pa.Table | pd.DataFrame:
         """Rows of the wanted partitions, as the input is annotated.

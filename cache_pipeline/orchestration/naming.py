@@ -16,14 +16,14 @@ FAILED_METADATA = "failed partitions"
 
 def asset_key(layer: str, report: Report) -> dg.AssetKey:
     """``staged/<report>``, ``history/<report>``, ``hot/<report>`` or ``edge/<report>``."""
-    return dg.AssetKey([layer, report.report])
+    return dg.AssetKey([layer, report.name])
 
 
 def job_name(report: Report) -> str:
     """Name of the job that materialises all of a report's assets."""
-    return f"{report.report}_job"
+    return f"{report.name}_job"
 
 
 def layers_of(report: Report) -> list[str]:
     """The report's assets, in order of their writing."""
-    return ["staged", *(str(tier) for tier in (Tier.history, Tier.hot, Tier.edge) if tier in report.tiers)]
+    return ["staged", *(str(tier) for tier in (Tier.history, Tier.hot, Tier.edge) if tier in report.publish.tiers)]

@@ -47,12 +47,12 @@ async def publish(
     findings = await asyncio.to_thread(drift_findings, service.history, service.series(report), spans)
     for key, finding in findings.items():
         log(partition_evaluation(asset_key("history", report), DRIFT_CHECK, key, finding, blocking=False))
-    if Tier.hot in report.tiers:
+    if Tier.hot in report.publish.tiers:
         await service.hot.put(
             await service.cached_answers.render_many(service.series(report), intervals), service.clock()
         )
         _record(report, "hot", proven, log)
-    if Tier.edge in report.tiers:
+    if Tier.edge in report.publish.tiers:
         rows, provisional_from = await asyncio.to_thread(edge_cut, service, report, intervals)
         await asyncio.to_thread(edge.publish, report, rows, provisional_from)
         _record(report, "edge", proven, log)

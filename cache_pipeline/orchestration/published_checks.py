@@ -17,12 +17,12 @@ from cache_pipeline.service.consistency import compare_tiers
 
 def agreement_spec(report: Report) -> dg.AssetCheckSpec | None:
     """The check on ``edge``; None where there is nothing to compare."""
-    if Tier.edge not in report.tiers:
+    if Tier.edge not in report.publish.tiers:
         return None
     return dg.AssetCheckSpec(
         AGREEMENT_CHECK,
         asset=asset_key("edge", report),
-        additional_deps=[asset_key("hot", report)] if Tier.hot in report.tiers else [],
+        additional_deps=[asset_key("hot", report)] if Tier.hot in report.publish.tiers else [],
         description="Redis, PostgreSQL and Parquet hold the same rows",
     )
 
@@ -60,7 +60,7 @@ def published_checks(report: Report, partitions: dg.TimeWindowPartitionsDefiniti
     """
 
     @dg.multi_asset_check(
-        name=f"published_checks__{report.report}",
+        name=f"published_checks__{report.name}",
         specs=[spec for spec in (drift_spec(report), inventory_spec(report), agreement_spec(report)) if spec],
         can_subset=True,
     )

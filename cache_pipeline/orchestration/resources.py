@@ -115,8 +115,8 @@ class EngineResource(dg.ConfigurableResource[None]):
         settings = self.settings
         with reported_failures():
             # Looking needs no privilege; a role that may not create tables goes on where nothing is to be created.
-            if pending_migrations(settings, {report.report: report}):
-                migrate_history(settings, {report.report: report})
+            if pending_migrations(settings, {report.name: report}):
+                migrate_history(settings, {report.name: report})
 
     def edge(self) -> EdgeTier:
         """The edge tier alone."""

@@ -44,16 +44,16 @@ def report_automation(
     report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: dg.JobDefinition
 ) -> dg.Definitions:
     """The job of all the report's assets and checks, what runs it by the clock, and what runs it by staleness."""
-    hours, minutes = divmod(int(min(report.settle, _LONGEST_WAIT).total_seconds() // 60), 60)
+    hours, minutes = divmod(int(min(report.freshness.finality_delay, _LONGEST_WAIT).total_seconds() // 60), 60)
     schedule = dg.build_schedule_from_partitioned_job(
         job,
-        name=f"{report.report}_schedule",
+        name=f"{report.name}_schedule",
         description="The latest partition, once the vendor has had the report's settle time to complete it",
         minute_of_hour=minutes,
         hour_of_day=None if report.partition is Cadence.hour else hours,
     )
 
-    name = f"{report.report}_stale_sensor"
+    name = f"{report.name}_stale_sensor"
 
     @dg.sensor(
         name=name,
@@ -70,7 +70,9 @@ def report_automation(
         found = find_stale_ranges(coverage, recent, now, report_freshness(report), at_most=_RANGES_A_TICK)
         # Those that stale ranges hold already are asked for with them.
         rest = {key: span for key, span in recent.items() if not _within(found, key, list(recent))}
-        found += find_settled_ranges(coverage, rest, now, report.settle, at_most=_RANGES_A_TICK - len(found))
+        found += find_settled_ranges(
+            coverage, rest, now, report.freshness.finality_delay, at_most=_RANGES_A_TICK - len(found)
+        )
         tried = {each.first: read_past_attempts(context.instance, name, job_name(report), each.first) for each in found}
         due = [each for each in found if is_due(tried[each.first], now)]
         if not due:
@@ -79,14 +81,14 @@ def report_automation(
         for stale in due:
             yield _run_of(report, stale, name)
 
-    restatement = [_restatement_sensor(report, partitions, job)] if report.restate else []
+    restatement = [_restatement_sensor(report, partitions, job)] if report.fetch.refetch_window else []
     return dg.Definitions(jobs=[job], schedules=[schedule], sensors=[sensor, *restatement])
 
 
 def _run_of(report: Report, found: StaleRange, sensor: str, *, again: bool = False) -> dg.RunRequest:
-    fetch = {"ops": {f"staged__{report.report}": {"config": {"again": True}}}}
+    fetch = {"ops": {f"staged__{report.name}": {"config": {"again": True}}}}
     return dg.RunRequest(
-        run_key=f"{report.report}:{'restated:' if again else ''}{found.first}:{found.last}:{found.seen}",
+        run_key=f"{report.name}:{'restated:' if again else ''}{found.first}:{found.last}:{found.seen}",
         run_config=fetch if again else {},
         tags={
             **range_tags(found.first, found.last),
@@ -98,7 +100,7 @@ def _run_of(report: Report, found: StaleRange, sensor: str, *, again: bool = Fal
 
 def _restatement_sensor(report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: Any) -> dg.SensorDefinition:
     """Asks again, once a day, for what the vendor may have corrected; whatever history holds."""
-    window, name = report.restate or timedelta(0), f"{report.report}_restatement_sensor"
+    window, name = report.fetch.refetch_window or timedelta(0), f"{report.name}_restatement_sensor"
 
     @dg.sensor(
         name=name,

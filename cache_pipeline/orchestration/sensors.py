@@ -63,7 +63,7 @@ def _incomplete_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefi
         for report, _ in passed.to_look_at(declared, latest, now):
             known = latest_incomplete(each.told for each in completeness(context.instance, report))
             if not known:
-                passed.note(report.report, latest[report.report])
+                passed.note(report.name, latest[report.name])
             for again in due_for_retry(report, known, now, wait=_FIRST_WAIT, at_most=_RUNS_A_TICK - asked):
                 asked += 1
                 yield _request_again(report, again)
@@ -85,8 +85,8 @@ def _request_again(report: Report, again: RetryDecision) -> dg.RunRequest:
     config = {"chunk": again.chunk, "attempt": again.attempt}
     return dg.RunRequest(
         job_name=job_name(report),
-        run_key=f"{report.report}:again:{again.key}:{again.seen}:{again.attempt}",
-        run_config={"ops": {f"staged__{report.report}": {"config": config}}},
+        run_key=f"{report.name}:again:{again.key}:{again.seen}:{again.attempt}",
+        run_config={"ops": {f"staged__{report.name}": {"config": config}}},
         tags={
             **range_tags(again.key, again.key),
             LANE_TAG: str(Lane.scheduled),
@@ -114,7 +114,7 @@ def _unpublished_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDef
                         report,
                         UNPUBLISHED_SENSOR,
                         (lying.first, lying.last),
-                        f"{report.report}:{lying.first}:{lying.last}:{lying.seen}@{now:%Y-%m-%dT%H}",
+                        f"{report.name}:{lying.first}:{lying.last}:{lying.seen}@{now:%Y-%m-%dT%H}",
                     )
         if not asked:
             yield dg.SkipReason("everything that is staged is published, or being published")
@@ -148,7 +148,7 @@ def _demand_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefiniti
         name=DEMAND_SENSOR,
         jobs=jobs,
         minimum_interval_seconds=60,
-        description="Fetches what is asked for in vain through the API, where ask_ahead_after says so; else proposes it",
+        description="Fetches what is asked for in vain through the API, where prefetch_after_misses says so; else proposes it",
     )
     def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> Asked:
         now = utc_now()
@@ -175,7 +175,11 @@ def _ahead(
     declared: Declared, demands: Sequence[Demand], engine: EngineResource, now: datetime
 ) -> list[PrefetchCandidate]:
     wanted = {demand.report for demand in demands if demand.missed}
-    asked_for = [each for name, each in declared.items() if name in wanted and each[0].ask_ahead_after is not None]
+    asked_for = [
+        each
+        for name, each in declared.items()
+        if name in wanted and each[0].freshness.prefetch_after_misses is not None
+    ]
     if not asked_for:
         return []
     found: list[PrefetchCandidate] = []

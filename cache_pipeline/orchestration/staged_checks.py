@@ -90,7 +90,7 @@ def staged_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
     }
 
     @dg.multi_asset_check(
-        name=f"staged_checks__{report.report}",
+        name=f"staged_checks__{report.name}",
         specs=[dg.AssetCheckSpec(name, asset=key, blocking=True, description=text) for name, text in texts.items()],
     )
     @with_signature

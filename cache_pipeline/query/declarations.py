@@ -1,4 +1,4 @@
-"""Reads ``reports/*.yaml`` and names every mistake by file, line and field before anything runs."""
+"""Read report declarations (``reports/*.yaml``) and report every mistake by file, line and field before anything runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cache_pipeline.errors import QueryError, UnknownReport
@@ -15,19 +15,19 @@ from cache_pipeline.query.report import Report
 
 Location = tuple[str | int, ...]
 
-# libyaml where it was built in: a thousand declarations take seconds without it.
+# Use libyaml where available: without it, a thousand declarations take seconds.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake in a declaration, for a person to mend.
+    """One mistake in a declaration.
 
     Attributes:
-        file: the declaration's path.
-        line: 1-based, 0 when the whole file is meant.
-        field: dotted path of the field, empty when the whole file is meant.
-        problem: what is wrong with it.
+        file: The declaration's path.
+        line: The 1-based line, or 0 if the mistake concerns the whole file.
+        field: The dotted path of the field (``fetch.max_query_interval``), or empty for the whole file.
+        problem: What is wrong.
     """
 
     file: Path
@@ -41,14 +41,14 @@ class Mistake:
 
 
 class DeclarationError(QueryError):
-    """Declarations that cannot be used; carries every mistake found."""
+    """Report declarations are invalid. The error carries every mistake found."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
         super().__init__("; ".join(str(mistake) for mistake in self.mistakes))
 
 
-#: Says what is wrong with a declaration beyond its own form, as (field, problem) pairs; the platforms know.
+#: Yields what is wrong with a well-formed declaration as (dotted field, problem) pairs, by the vendor's rules.
 Review = Callable[[Report], Iterable[tuple[str, str]]]
 
 
@@ -61,7 +61,7 @@ def _line(node: yaml.Node | None) -> int:
 
 
 def _line_of(node: yaml.Node | None, location: Location) -> int:
-    """The line of the deepest part of ``location`` that the file has."""
+    """Return the line of the deepest part of ``location`` that exists in the file."""
     line = _line(node)
     for step in location:
         if isinstance(node, yaml.MappingNode):
@@ -77,19 +77,33 @@ def _line_of(node: yaml.Node | None, location: Location) -> int:
     return line
 
 
+def _fields(location: Location) -> Iterable[str]:
+    """Return the fields of the report or of its group at ``location``; none where the location is deeper."""
+    model: object = Report
+    for step in location:
+        field = model.model_fields.get(str(step)) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        model = field.annotation if field else None
+    return model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else ()
+
+
 def _problem(error: ErrorDetails) -> str:
-    if error["type"] == "extra_forbidden":
-        return f"is no field here; a report has {', '.join(Report.model_fields)}"
-    if error["type"] == "missing":
-        return "is missing"
-    return error["msg"].removeprefix("Value error, ")
+    match error["type"]:
+        case "extra_forbidden":
+            expected = ", ".join(_fields(error["loc"][:-1]))
+            return f"unknown field {str(error['loc'][-1])!r}" + (f"; expected one of {expected}" if expected else "")
+        case "missing":
+            return "is missing"
+        case "model_type":
+            return "must be a mapping of fields"
+        case _:
+            return error["msg"].removeprefix("Value error, ")
 
 
 def read_report(path: Path, review: Review = _no_review) -> Report:
     """Read one declaration.
 
     Raises:
-        DeclarationError: with every mistake of the file.
+        DeclarationError: The declaration is invalid; the error carries every mistake in the file.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -106,7 +120,7 @@ def read_report(path: Path, review: Review = _no_review) -> Report:
     except yaml.YAMLError as error:
         raise DeclarationError([Mistake(path, 0, "", f"is not YAML: {error}")]) from error
     if not isinstance(data, dict):
-        raise DeclarationError([Mistake(path, 1, "", "must be a mapping of fields, as in `report: queue_hour`")])
+        raise DeclarationError([Mistake(path, 1, "", "must be a mapping of fields, for example `name: queue_hour`")])
     try:
         report = Report.model_validate(data)
     except ValidationError as error:
@@ -114,21 +128,24 @@ def read_report(path: Path, review: Review = _no_review) -> Report:
             Mistake(path, _line_of(node, part["loc"]), ".".join(map(str, part["loc"])), _problem(part))
             for part in error.errors(include_url=False, include_context=False)
         ) from error
-    problems = [Mistake(path, _line_of(node, (field,)), field, problem) for field, problem in review(report)]
-    if problems:
-        raise DeclarationError(problems)
+    mistakes = [
+        Mistake(path, _line_of(node, tuple(field.split("."))), field, problem) for field, problem in review(report)
+    ]
+    if mistakes:
+        raise DeclarationError(mistakes)
     return report
 
 
 def read_reports(folder: Path, review: Review = _no_review) -> dict[str, Report]:
-    """Read every declaration of a folder, by report name in order of name.
+    """Read every declaration in a folder and return the reports by name, sorted by name.
 
     Raises:
-        DeclarationError: with the mistakes of all files, an absent or empty folder, or a name declared twice.
+        DeclarationError: The folder is missing or empty, a name is declared twice, or a file is invalid; the error
+            carries the mistakes of all files.
     """
     paths = sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")})
     if not paths:
-        raise DeclarationError([Mistake(folder, 0, "", "holds no report declarations (*.yaml)")])
+        raise DeclarationError([Mistake(folder, 0, "", "contains no report declarations (*.yaml)")])
     reports: dict[str, Report] = {}
     declared_in: dict[str, Path] = {}
     mistakes: list[Mistake] = []
@@ -138,22 +155,22 @@ def read_reports(folder: Path, review: Review = _no_review) -> dict[str, Report]
         except DeclarationError as error:
             mistakes.extend(error.mistakes)
             continue
-        if report.report in reports:
-            first = declared_in[report.report]
-            mistakes.append(Mistake(path, 1, "report", f"{report.report!r} is declared already in {first}"))
-        reports[report.report] = report
-        declared_in[report.report] = path
+        if report.name in reports:
+            first = declared_in[report.name]
+            mistakes.append(Mistake(path, 1, "name", f"{report.name!r} is already declared in {first}"))
+        reports[report.name] = report
+        declared_in[report.name] = path
     if mistakes:
         raise DeclarationError(mistakes)
     return dict(sorted(reports.items()))
 
 
 def find_report(reports: dict[str, Report], name: str) -> Report:
-    """The report of that name.
+    """Return the report with this name.
 
     Raises:
-        UnknownReport: naming those there are.
+        UnknownReport: There is no such report; the message lists those declared.
     """
     if name not in reports:
-        raise UnknownReport(f"there is no report {name!r}: declared are {', '.join(reports)}")
+        raise UnknownReport(f"there is no report {name!r}; declared reports: {', '.join(reports)}")
     return reports[name]

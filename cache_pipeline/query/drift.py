@@ -50,7 +50,7 @@ class Comparison:
 
 def drift_tolerance(report: Report) -> float | None:
     """The declared one; None where it declares none, or has a row for each event: weeks of those are too many to count."""
-    return None if report.rows else report.drift
+    return None if report.rows else report.freshness.drift_tolerance
 
 
 def comparison_step(report: Report) -> Step:

@@ -197,14 +197,14 @@ def _least_rolled_up(
     if not found:
         if len({str(error) for _, error in mistakes}) == 1:
             raise mistakes[0][1]
-        reasons = "; ".join(f"{report.report}: {error}" for report, error in mistakes)
+        reasons = "; ".join(f"{report.name}: {error}" for report, error in mistakes)
         raise QueryError(f"no declared report has rows for this ({reasons})")
     if len(found) == 1:
         return found[0]
     best = min(found, key=_distance)
     rivals = [each for each in found if _distance(each)[:2] == _distance(best)[:2]]
     if payload.overrides.group_by is None and len({each.requested.group_by for each in rivals}) > 1:
-        choices = "; ".join(f"{each.declared.report} by {', '.join(each.requested.group_by)}" for each in rivals)
+        choices = "; ".join(f"{each.declared.name} by {', '.join(each.requested.group_by)}" for each in rivals)
         raise InvalidQuery("groupBy", f"is missing, and several reports answer this: {choices}")
     return best
 
@@ -212,4 +212,4 @@ def _least_rolled_up(
 def _distance(wanted: QueryRequest) -> tuple[bool, float, int, str]:
     declared, asked = wanted.declared, wanted.requested
     finer = asked.step.nominal_length / declared.step.nominal_length
-    return wanted.is_rolled_up, finer, len(declared.group_by) - len(asked.group_by), declared.report
+    return wanted.is_rolled_up, finer, len(declared.group_by) - len(asked.group_by), declared.name

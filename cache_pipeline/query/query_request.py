@@ -153,10 +153,10 @@ def _known(field: str, wanted: tuple[str, ...] | None, held: tuple[str, ...], re
     for name in wanted:
         match = name if name in held else next((each for each in held if snake_case(each) == name), None)
         if match is None:
-            raise InvalidQuery(field, f"{_unknown(name, held)} of {report.report}: it has {', '.join(held) or 'none'}")
+            raise InvalidQuery(field, f"{_unknown(name, held)} of {report.name}: it has {', '.join(held) or 'none'}")
         found.add(match)
     if field == "metrics" and not found:
-        raise InvalidQuery(field, f"names none: {report.report} has {', '.join(held)}")
+        raise InvalidQuery(field, f"names none: {report.name} has {', '.join(held)}")
     return held if len(found) == len(held) else tuple(sorted(found))
 
 
@@ -175,7 +175,7 @@ def _longer(report: Report, granularity: str | None) -> Step:
     if step != report.step and not report.step.divides(step):
         raise InvalidQuery(
             "granularity",
-            f"{report.report} holds buckets of {report.granularity}, which do not make up {step}: ask for a multiple "
+            f"{report.name} holds buckets of {report.granularity}, which do not make up {step}: ask for a multiple "
             f"of {report.granularity}",
         )
     return step
@@ -203,11 +203,11 @@ def _also(report: Report, filters: Filter) -> Filter:
         if match is None:
             raise InvalidQuery(
                 "filters",
-                f"{_unknown(name, sorted(held))} of the dimensions that {report.report} has rows by: filter by "
+                f"{_unknown(name, sorted(held))} of the dimensions that {report.name} has rows by: filter by "
                 f"{', '.join(report.group_by) or 'none'}",
             )
         names[name] = match
     try:
         return report.filters.intersect(filters.rename_dimensions(names) if names else filters)
     except QueryError as error:
-        raise InvalidQuery("filters", f"{error}; {report.report} is declared with a filter of its own") from error
+        raise InvalidQuery("filters", f"{error}; {report.name} is declared with a filter of its own") from error

@@ -1,4 +1,4 @@
-"""What a data engineer declares: one report is one data set, its partitions, its freshness and its tiers."""
+"""The declaration of a report: one data set, how it is fetched, how fresh it is kept and where it is published."""
 
 from __future__ import annotations
 
@@ -14,39 +14,19 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from cache_pipeline.errors import QueryError
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.zones import time_zone
 
-
-class Cadence(StrEnum):
-    """How long one partition of a report is, in the report's time zone."""
-
-    hour = "hour"
-    day = "day"
-    week = "week"
-
-    @property
-    def step(self) -> Step:
-        """The calendar step between two partitions."""
-        return {Cadence.hour: Step(minutes=60), Cadence.day: Step(days=1), Cadence.week: Step(days=7)}[self]
-
-
-class Tier(StrEnum):
-    """Where a report's answers are kept."""
-
-    hot = "hot"
-    history = "history"
-    edge = "edge"
-
-
-#: Dimensions that tell one person from another.
-_PERSONAL = frozenset(
+#: Dimensions that identify a single person. They are never published.
+_PERSONAL_DIMENSIONS = frozenset(
     {
         "addressFrom",
         "addressTo",
@@ -62,24 +42,7 @@ _PERSONAL = frozenset(
     }
 )
 
-
-def _sorted_names(value: object) -> object:
-    return tuple(sorted({str(name) for name in value})) if isinstance(value, list | tuple | set) else value
-
-
-def _known_period(value: str) -> str:
-    return str(Step.parse(value))
-
-
-def _known_zone(value: str) -> str:
-    return time_zone(value).key
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_sorted_names)]
-Period = Annotated[str, AfterValidator(_known_period)]
-
-
-#: What makes a row of a row-level report one and the same, by what its rows are; in the place of groups.
+#: The columns that identify one row of a row-level report, by kind of row. They take the place of `group_by`.
 ROW_KEYS: Mapping[str, tuple[str, ...]] = {
     "conversations": ("conversationId",),
     "segments": ("conversationId", "segmentNumber", "sessionId"),
@@ -87,9 +50,8 @@ ROW_KEYS: Mapping[str, tuple[str, ...]] = {
     "routing": ("startTime", "userId"),
 }
 
-
-#: What published counts of rows may be grouped by: what says nothing of a person.
-EDGE_GROUPS: Mapping[str, tuple[str, ...]] = {
+#: The dimensions that published counts of rows may be grouped by: those that reveal nothing about a person.
+EDGE_DIMENSIONS: Mapping[str, tuple[str, ...]] = {
     "conversations": ("divisionId", "firstQueueId", "mediaType", "originatingDirection"),
     "segments": ("direction", "disconnectType", "mediaType", "purpose", "queueId", "segmentType", "wrapUpCode"),
     "presence": ("organizationPresenceId", "systemPresence"),
@@ -97,170 +59,228 @@ EDGE_GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+class Cadence(StrEnum):
+    """The length of one partition of a report, in the report's time zone."""
+
+    hour = "hour"
+    day = "day"
+    week = "week"
+
+    @property
+    def step(self) -> Step:
+        """The calendar step between two partitions."""
+        return {Cadence.hour: Step(minutes=60), Cadence.day: Step(days=1), Cadence.week: Step(days=7)}[self]
+
+
+class Tier(StrEnum):
+    """A store that holds a report's answers."""
+
+    hot = "hot"
+    history = "history"
+    edge = "edge"
+
+
+def _sort_names(value: object) -> object:
+    return tuple(sorted({str(name) for name in value})) if isinstance(value, list | tuple | set) else value
+
+
+def _normalize_period(value: str) -> str:
+    return str(Step.parse(value))
+
+
+def _normalize_zone(value: str) -> str:
+    return time_zone(value).key
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_sort_names)]
+Period = Annotated[str, AfterValidator(_normalize_period)]
+
+
+class FetchOptions(BaseModel, frozen=True):
+    """How a report's figures are fetched from the vendor. None of this is part of their meaning."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    delivery: Literal["async", "sync"] = Field(
+        default="async",
+        description="Fetch by asynchronous job, or in one synchronous request where the vendor supports it",
+    )
+    max_query_interval: Period = Field(default="P1D", description="Longest interval of one upstream query")
+    expected_groups: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of groups in a busy bucket; completeness is checked against it until history knows better",
+    )
+    refetch_window: timedelta | None = Field(
+        default=None,
+        gt=timedelta(0),
+        description="Final figures up to this age are fetched again once a day, because vendors correct them; default: never",
+    )
+    open_row_timeout: timedelta = Field(
+        default=timedelta(days=2),
+        gt=timedelta(0),
+        description="A row without an end keeps its bucket provisional for this long",
+    )
+
+
+class FreshnessOptions(BaseModel, frozen=True):
+    """How old a report's figures may grow, and when they count as final."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ttl: timedelta | None = Field(
+        default=None,
+        gt=timedelta(0),
+        description="Maximum age of provisional figures; default: derived from the length of a partition",
+    )
+    finality_delay: timedelta = Field(
+        default=timedelta(minutes=15),
+        ge=timedelta(0),
+        description="Age after which a bucket counts as final if the vendor reports no watermark",
+    )
+    stale_while_revalidate: timedelta | None = Field(
+        default=None,
+        gt=timedelta(0),
+        description="The HTTP API may serve provisional figures that exceed their maximum age by this much, with their age "
+        "stated, while a job fetches them again; by default the caller has to wait for the job",
+    )
+    drift_tolerance: float | None = Field(
+        default=0.5,
+        gt=0,
+        description="Share by which an hour or day may differ from comparable ones before a check warns; null disables the "
+        "check, and reports with `rows` have none",
+    )
+    prefetch_after_misses: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests within an hour that the stored data could not answer, after which the partitions they touch "
+        "are fetched in advance; by default they are only suggested in the log",
+    )
+
+
+class PublishOptions(BaseModel, frozen=True):
+    """Where a report's answers are stored, and what of them is published."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tiers: frozenset[Tier] = Field(
+        default=frozenset(Tier), validate_default=True, description="Stores that hold the answers; history is required"
+    )
+    edge_group_by: Names | None = Field(
+        default=None,
+        description="Reports with `rows` only: dimensions by which the edge counts rows and sums metrics; [] counts by "
+        "bucket alone",
+    )
+    edge_columns: Names | None = Field(
+        default=None, description="Metric columns that may be published; default: all. Dimensions are always published"
+    )
+    min_cell_count: int | None = Field(
+        default=None,
+        ge=2,
+        description="Figures of published rows with fewer events (by `volume_metric`, or counted rows) are withheld; "
+        "default: 5 for reports with `rows`",
+    )
+
+    @field_validator("tiers")
+    @classmethod
+    def _require_history(cls, tiers: frozenset[Tier]) -> frozenset[Tier]:
+        if Tier.history not in tiers:
+            raise QueryError("must contain history: hot and edge are filled from it")
+        return tiers
+
+
 class Report(BaseModel, frozen=True):
     """One declared report (``reports/*.yaml``).
 
-    Periods are ISO 8601 (``PT15M``, ``P1D``); names of dimensions, metrics and query types are the vendor's own.
+    Periods are ISO 8601 durations (``PT15M``, ``P1D``). Names of dimensions, metrics and query types are the vendor's.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    report: str = Field(pattern=r"^[a-z][a-z0-9_]{0,46}$", description="Name of the data set, its table and its assets")
-    description: str = Field(min_length=1, description="What the figures are, in a sentence")
-    platform: str = Field(description="The vendor's API that is asked: reportdata, genesys or cxone")
-    query_type: str = Field(description="What is asked of it: a reportId, or an aggregates family")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{0,46}$", description="Name of the report, of its table and of its assets"
+    )
+    description: str = Field(min_length=1, description="What the figures are, in one sentence")
+    platform: str = Field(description="The vendor's API: reportdata, genesys or cxone")
+    query_type: str = Field(description="What is queried: a reportId, or a family of aggregates")
     rows: Literal["conversations", "segments", "presence", "routing"] | None = Field(
-        None, description="For a row of each conversation, segment or stretch of time, in place of figures by group"
+        None, description="Fetch one row for each conversation, segment or stretch of time instead of figures by group"
     )
-    delivery: Literal["async", "sync"] = Field("async", description="By job, or in one request where the vendor can")
     granularity: Period = Field(description="Length of one bucket")
-    time_zone: Annotated[str, AfterValidator(_known_zone)] = Field("UTC", description="IANA zone of buckets and days")
-    group_by: Names = Field(description="Dimensions; their order does not matter; [] for rows")
-    metrics: Annotated[Names, Field(min_length=1, description="Metrics; their order does not matter")]
-    filters: Filter = Field(default_factory=Filter, description="Rows to ask for")
-    volume_metric: str | None = Field(None, description="The metric that counts arrivals, for totals by day")
+    group_by: Names = Field(description="Dimensions, in any order; [] for reports with `rows`")
+    metrics: Annotated[Names, Field(min_length=1, description="Metrics, in any order")]
+    volume_metric: str | None = Field(None, description="The metric that counts arrivals, used for totals by day")
+    filters: Filter = Field(default_factory=Filter, description="Rows to include; default: all")
+    time_zone: Annotated[str, AfterValidator(_normalize_zone)] = Field(
+        "UTC", description="IANA time zone of buckets and days"
+    )
     partition: Cadence = Field(description="Length of one Dagster partition")
-    start: date = Field(description="First day, in the report's zone, that partitions exist for")
-    chunk: Period = Field("P1D", validate_default=True, description="Longest interval of one upstream query")
-    expected_groups: int | None = Field(
-        None, ge=1, description="Groups a busy bucket has; what completeness is judged by until history knows better"
+    start: date = Field(description="First day that has partitions, in the report's time zone")
+    # The defaults are validated too: the default interval may not suit the granularity.
+    fetch: FetchOptions = Field(
+        default_factory=FetchOptions, validate_default=True, description="How the figures are fetched"
     )
-    settle: timedelta = Field(
-        timedelta(minutes=15),
-        ge=timedelta(0),
-        description="After this age a bucket counts as final where the vendor gives no watermark",
+    freshness: FreshnessOptions = Field(
+        default_factory=FreshnessOptions, description="How old figures may grow, and when they are final"
     )
-    freshness: timedelta | None = Field(
-        None, gt=timedelta(0), description="How old provisional figures may grow; by default follows the partition"
-    )
-    restate: timedelta | None = Field(
-        None,
-        gt=timedelta(0),
-        description="Final figures up to this age are asked for again once a day, for vendors correct them; by default never",
-    )
-    stale_while_revalidate: timedelta | None = Field(
-        None,
-        gt=timedelta(0),
-        description="The HTTP API may serve provisional figures that are older than their freshness by so much, with their "
-        "age told, while a job fetches them anew; without it a caller is told to wait",
-    )
-    drift: float | None = Field(
-        0.5,
-        gt=0,
-        description="Share by which an hour or day may differ from comparable ones before a check warns; null for no check, and reports "
-        "with rows have none",
-    )
-    ask_ahead_after: int | None = Field(
-        None,
-        ge=1,
-        description="Requests in an hour that what is kept could not answer, after which the partitions they touch are "
-        "fetched before the next one; without it they are only proposed",
-    )
-    edge_group_by: Names | None = Field(
-        None,
-        description="Of a report with rows: the edge has its rows counted, and its metrics summed, by these; [] for by "
-        "bucket alone",
-    )
-    tiers: frozenset[Tier] = Field(frozenset(Tier), validate_default=True, description="Where answers are kept")
-    edge_columns: Names | None = Field(
-        None, description="Metric columns that may be published; by default all. Dimensions always are"
-    )
-    min_cell_count: int | None = Field(
-        None,
-        ge=2,
-        description="Figures of published rows of fewer events (volume_metric, or of counted rows) are withheld; of rows "
-        "by default 5",
+    publish: PublishOptions = Field(
+        default_factory=PublishOptions, validate_default=True, description="Where answers are stored and published"
     )
     owners: tuple[str, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
 
-    open_for: timedelta = Field(
-        timedelta(days=2),
-        gt=timedelta(0),
-        description="For so long a row without an end is awaited, and its bucket provisional",
-    )
-
-    # A field that is itself wrong is absent from what these see, and is reported on its own.
-    @field_validator("volume_metric")
-    @classmethod
-    def _is_a_metric(cls, name: str | None, info: ValidationInfo) -> str | None:
-        if name is not None and "metrics" in info.data and name not in info.data["metrics"]:
-            raise QueryError(f"{name!r} is not one of metrics")
-        return name
-
+    # Each validator sees only those earlier fields that are valid. An invalid field is reported on its own.
     @field_validator("group_by")
     @classmethod
-    def _is_key_of_rows(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    def _use_row_keys(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         rows = info.data.get("rows")
         if rows is None:
             return names
         if names not in ((), ROW_KEYS[rows]):
-            raise QueryError(f"a report with rows has a row for each of the {rows}: write group_by: []")
+            raise QueryError(f"a report with rows has one row for each of the {rows}: write group_by: []")
         return ROW_KEYS[rows]
 
-    @field_validator("edge_group_by")
+    @field_validator("volume_metric")
     @classmethod
-    def _names_nobody(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        rows = info.data.get("rows")
-        if names is None:
-            return None
-        if rows is None:
-            raise QueryError("is of a report with rows: others are published by group_by")
-        if unknown := sorted(set(names) - set(EDGE_GROUPS[rows])):
-            raise QueryError(
-                f"{', '.join(unknown)}: counts of {rows} may be published by {', '.join(EDGE_GROUPS[rows])}"
-            )
-        return names
+    def _check_volume_metric(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None and "metrics" in info.data and name not in info.data["metrics"]:
+            raise QueryError(f"{name!r} is not one of metrics")
+        return name
 
     @field_validator("partition")
     @classmethod
-    def _is_whole_buckets(cls, partition: Cadence, info: ValidationInfo) -> Cadence:
+    def _check_partition(cls, partition: Cadence, info: ValidationInfo) -> Cadence:
         granularity = info.data.get("granularity")
         if granularity and not Step.parse(granularity).divides(partition.step):
             raise QueryError(f"granularity {granularity} does not divide a partition of one {partition}")
         return partition
 
-    @field_validator("chunk")
+    @field_validator("fetch")
     @classmethod
-    def _is_whole_buckets_too(cls, chunk: str, info: ValidationInfo) -> str:
-        granularity = info.data.get("granularity")
-        if granularity and not Step.parse(granularity).divides(Step.parse(chunk)):
-            raise QueryError(f"granularity {granularity} does not divide a chunk of {chunk}")
-        return chunk
+    def _check_fetch(cls, fetch: FetchOptions, info: ValidationInfo) -> FetchOptions:
+        granularity, longest = info.data.get("granularity"), fetch.max_query_interval
+        if granularity and not Step.parse(granularity).divides(Step.parse(longest)):
+            problem = f"granularity {granularity} does not divide a query interval of {longest}"
+            raise _field_errors({"max_query_interval": problem})
+        return fetch
 
-    @field_validator("tiers")
+    @field_validator("publish")
     @classmethod
-    def _has_history(cls, tiers: frozenset[Tier]) -> frozenset[Tier]:
-        if Tier.history not in tiers:
-            raise QueryError("must contain history: hot and edge are filled from it")
-        return tiers
-
-    @field_validator("tiers")
-    @classmethod
-    def _publishes_no_person(cls, tiers: frozenset[Tier], info: ValidationInfo) -> frozenset[Tier]:
-        rows = info.data.get("rows")
-        if rows is not None and Tier.edge in tiers and info.data.get("edge_group_by") is None:
-            raise QueryError(
-                f"edge publishes aggregates only, and {rows} are single ones: write edge_group_by, for their counts, or "
-                "tiers: [history]"
-            )
-        personal = [] if rows else sorted(_PERSONAL & set(info.data.get("group_by", ())))
-        if Tier.edge in tiers and personal:
-            raise QueryError(
-                f"edge publishes aggregates only, and rows by {', '.join(personal)} are figures of single people: "
-                "write tiers: [history, hot]"
-            )
-        return tiers
-
-    @field_validator("min_cell_count")
-    @classmethod
-    def _counts_something(cls, count: int | None, info: ValidationInfo) -> int | None:
-        if count is not None and info.data.get("volume_metric") is None and info.data.get("rows") is None:
-            raise QueryError("needs volume_metric, which says how many events a row is of")
-        return count
+    def _check_publish(cls, publish: PublishOptions, info: ValidationInfo) -> PublishOptions:
+        rows, group_by = info.data.get("rows"), info.data.get("group_by", ())
+        checks = {
+            "tiers": _personal_data_problem(publish, rows, group_by),
+            "edge_group_by": _edge_group_by_problem(publish.edge_group_by, rows),
+            "min_cell_count": "needs volume_metric, which says how many events a row counts"
+            if publish.min_cell_count is not None and info.data.get("volume_metric") is None and rows is None
+            else None,
+        }
+        if problems := {field: problem for field, problem in checks.items() if problem is not None}:
+            raise _field_errors(problems)
+        return publish
 
     def __hash__(self) -> int:
-        """Of the fields that tell reports apart, for there are many others."""
-        return hash((self.report, self.granularity, self.time_zone, self.group_by, self.metrics, self.filters))
+        """Hash the fields that tell reports apart; hashing all of them would take longer."""
+        return hash((self.name, self.granularity, self.time_zone, self.group_by, self.metrics, self.filters))
 
     @property
     def step(self) -> Step:
@@ -272,12 +292,56 @@ class Report(BaseModel, frozen=True):
         """The report's time zone."""
         return time_zone(self.time_zone)
 
-    def groups_a_bucket(self) -> int | None:
-        """Groups expected in one full bucket: from the filter where it names them, else as declared (G22)."""
-        named = [self.filters.named_values(dimension) for dimension in self.group_by]
+    def expected_groups_per_bucket(self) -> int | None:
+        """Return the groups expected in one full bucket: from the filter if it names them, else as declared (G22)."""
         known = 1
-        for values in named:
+        for values in [self.filters.named_values(dimension) for dimension in self.group_by]:
             if values is None:
-                return self.expected_groups
+                return self.fetch.expected_groups
             known *= len(values)
         return known
+
+    def with_max_query_interval(self, interval: str) -> Report:
+        """Return the same report, fetched in queries of at most this interval."""
+        return self.model_copy(update={"fetch": self.fetch.model_copy(update={"max_query_interval": interval})})
+
+
+def _personal_data_problem(publish: PublishOptions, rows: str | None, group_by: tuple[str, ...]) -> str | None:
+    if Tier.edge not in publish.tiers:
+        return None
+    if rows is not None:
+        if publish.edge_group_by is not None:
+            return None
+        return (
+            f"edge publishes aggregates only, and {rows} are single ones: write edge_group_by to publish their counts, or "
+            "tiers: [history]"
+        )
+    if personal := sorted(_PERSONAL_DIMENSIONS & set(group_by)):
+        return (
+            f"edge publishes aggregates only, and rows by {', '.join(personal)} are figures of single people: "
+            "write tiers: [history, hot]"
+        )
+    return None
+
+
+def _edge_group_by_problem(names: tuple[str, ...] | None, rows: str | None) -> str | None:
+    if names is None:
+        return None
+    if rows is None:
+        return "applies to reports with rows only: other reports are published by group_by"
+    if unknown := sorted(set(names) - set(EDGE_DIMENSIONS[rows])):
+        return f"{', '.join(unknown)}: counts of {rows} may be published by {', '.join(EDGE_DIMENSIONS[rows])}"
+    return None
+
+
+def _field_errors(problems: Mapping[str, str]) -> ValidationError:
+    """Return one error that places each problem at its field of the group that is being validated."""
+    return ValidationError.from_exception_data(
+        Report.__name__,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError("declaration", "{problem}", {"problem": problem}), loc=(field,), input=None
+            )
+            for field, problem in problems.items()
+        ],
+    )

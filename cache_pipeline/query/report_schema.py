@@ -1,39 +1,47 @@
-"""The JSON Schema of a report declaration, by which editors complete and check ``reports/*.yaml`` as they are written."""
+"""Build the JSON Schema of a report declaration, with which editors complete and check ``reports/*.yaml``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cache_pipeline.query.report import Report
+from cache_pipeline.query.report import FetchOptions, FreshnessOptions, Report
 
 _PERIODS = ["PT15M", "PT30M", "PT1H", "P1D", "P1W", "P1M"]
-# Editors show examples as completions; what else is a period, the reading of the declaration says.
-_HINTS: dict[str, dict[str, Any]] = {
-    "granularity": {"examples": _PERIODS},
-    "chunk": {"examples": _PERIODS},
-    "time_zone": {"examples": ["UTC", "Europe/Berlin", "America/New_York"]},
-    "settle": {"examples": ["PT15M", "PT1H"]},
-    "owners": {"examples": [["team:workforce"]]},
+
+# Editors offer examples as completions. Which other periods are valid is checked when the declaration is read.
+_REPORT_EXAMPLES: Mapping[str, list[Any]] = {
+    "granularity": _PERIODS,
+    "time_zone": ["UTC", "Europe/Berlin", "America/New_York"],
+    "owners": [["team:workforce"]],
+}
+_GROUP_EXAMPLES: Mapping[str, Mapping[str, list[Any]]] = {
+    FetchOptions.__name__: {"max_query_interval": _PERIODS},
+    FreshnessOptions.__name__: {"finality_delay": ["PT15M", "PT1H"]},
 }
 
 
 def report_json_schema(platforms: Iterable[str]) -> dict[str, Any]:
-    """A JSON Schema (2020-12) of one declaration; ``platforms`` are the names that it may ask."""
+    """Return the JSON Schema (2020-12) of one declaration; ``platforms`` are the names it may use."""
     schema = Report.model_json_schema()
-    properties: dict[str, dict[str, Any]] = schema["properties"]
-    for name, hint in _HINTS.items():
-        properties[name].update(hint)
-    properties["platform"]["enum"] = sorted(platforms)
+    _add_examples(schema, _REPORT_EXAMPLES)
+    for group, examples in _GROUP_EXAMPLES.items():
+        _add_examples(schema["$defs"][group], examples)
+    schema["properties"]["platform"]["enum"] = sorted(platforms)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "cache_pipeline report",
-        "description": "One declared report: it gives assets, checks, a schedule, an API endpoint and a data set.",
+        "description": "One declared report: it defines assets, checks, a schedule, an API endpoint and a data set.",
     }
 
 
 def report_json_schema_text(platforms: Iterable[str]) -> str:
-    """The same as it is written to ``reports/report.schema.json``."""
+    """Return the JSON Schema as it is written to ``reports/report.schema.json``."""
     return json.dumps(report_json_schema(platforms), indent=2, ensure_ascii=False) + "\n"
+
+
+def _add_examples(schema: dict[str, Any], examples: Mapping[str, list[Any]]) -> None:
+    for name, values in examples.items():
+        schema["properties"][name]["examples"] = values

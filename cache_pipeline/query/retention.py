@@ -36,6 +36,6 @@ def retention_error(report: Report, gaps: IntervalSet, retained_since: datetime 
         return None
     setting = f"CACHE_PIPELINE_{report.platform.upper()}__RETENTION_DAYS"
     return InvalidInterval(
-        f"{report.report} {lost} is not held, and {report.platform} keeps nothing from before "
+        f"{report.name} {lost} is not held, and {report.platform} keeps nothing from before "
         f"{format_instant(retained_since.replace(microsecond=0))} ({setting}): ask from {format_instant(first)} on"
     )

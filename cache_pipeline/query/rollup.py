@@ -40,14 +40,14 @@ def find_rollup_problems(source: Report, asked: Report, columns: Sequence[Column
         Field and problem; nothing where it can be done.
     """
     if (source.platform, source.query_type) != (asked.platform, asked.query_type):
-        yield "query_type", f"{source.report} holds {source.platform}/{source.query_type}"
+        yield "query_type", f"{source.name} holds {source.platform}/{source.query_type}"
         return
     for field, wanted, held in (
         ("group_by", asked.group_by, source.group_by),
         ("metrics", asked.metrics, source.metrics),
     ):
         if lacking := [name for name in wanted if name not in held]:
-            yield field, f"{source.report} has no {', '.join(lacking)}: it has {', '.join(held)}"
+            yield field, f"{source.name} has no {', '.join(lacking)}: it has {', '.join(held)}"
     selection = _selection(source, asked)
     if selection is None:
         yield "filters", _unfilterable(source, asked)
@@ -59,7 +59,7 @@ def find_rollup_problems(source: Report, asked: Report, columns: Sequence[Column
         if fixed:
             yield (
                 "metrics",
-                f"{', '.join(fixed)} cannot be rolled up: ask for it as {source.report} has it, by {source.granularity} "
+                f"{', '.join(fixed)} cannot be rolled up: ask for it as {source.name} has it, by {source.granularity} "
                 f"and {', '.join(source.group_by) or 'in total'}, or declare a report of its own",
             )
 
@@ -68,10 +68,10 @@ def _unfilterable(source: Report, asked: Report) -> str:
     loose = sorted(asked.filters.dimensions.difference(source.group_by))
     if loose:
         return (
-            f"{source.report} is not grouped by {', '.join(loose)}, so that its rows cannot be filtered by it: it has "
+            f"{source.name} is not grouped by {', '.join(loose)}, so that its rows cannot be filtered by it: it has "
             f"{', '.join(source.group_by) or 'no dimensions'}"
         )
-    return f"{source.report} leaves out rows that are asked for"
+    return f"{source.name} leaves out rows that are asked for"
 
 
 def _multivalued(

@@ -50,7 +50,7 @@ class Series:
     @cached_property
     def canonical_json(self) -> str:
         """The meaning, and the report whose table holds the rows, as JSON of one form."""
-        return _canonical_json({**self.canonical_form, "report": self.report.report})
+        return _canonical_json({**self.canonical_form, "report": self.report.name})
 
     @cached_property
     def id(self) -> str:

@@ -82,12 +82,12 @@ class CachedAnswers:
         query, completeness = plan.query, plan.coverage.of(plan.query.available_interval)
         if completeness is None:
             raise RuntimeError(
-                f"{query.source_series.report.report} {query.available_interval}: the plan leaves out a part"
+                f"{query.source_series.report.name} {query.available_interval}: the plan leaves out a part"
             )
         if query.rollup_source is not None:
             completeness = rolled_up(completeness, query)
         answer = render(query, await self.planner.rows(plan), completeness)
-        with spans.span("store hot", report=query.source_series.report.report):
+        with spans.span("store hot", report=query.source_series.report.name):
             await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
         return answer
 

@@ -30,7 +30,7 @@ async def compare_tiers(
     # A day of single conversations is no answer to hold in memory, unless dashboards are to be given just that.
     expected = (
         await service.cached_answers.render_many(service.series(report), intervals)
-        if report.rows is None or Tier.hot in report.tiers
+        if report.rows is None or Tier.hot in report.publish.tiers
         else None
     )
     if expected is not None and len(expected) < len(intervals):

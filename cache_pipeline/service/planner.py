@@ -71,7 +71,7 @@ class Cost:
     @classmethod
     def assumed(cls, report: Report) -> Cost:
         """Of a series that was never asked for."""
-        return cls(1.0 if report.delivery == "sync" else 3.0, _UNLEARNED_SECONDS, is_measured=False)
+        return cls(1.0 if report.fetch.delivery == "sync" else 3.0, _UNLEARNED_SECONDS, is_measured=False)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Plan:
 def make_hot_plan(query: CanonicalQuery) -> Plan:
     """The plan for a query whose answer the hot tier holds."""
     step = PlanStep(
-        AnswerSource.hot, query.series.report.report, query.interval, "the finished answer is in the hot tier"
+        AnswerSource.hot, query.series.report.name, query.interval, "the finished answer is in the hot tier"
     )
     return Plan(query, (step,), Coverage())
 
@@ -227,7 +227,7 @@ def make_plan(
         *_held_steps(report, kept.coverage, span - due, freshness),
         *_borrowed_steps(borrowed),
         *(
-            PlanStep(AnswerSource.vendor, report.report, chunk, _why_asked(chunk, kept.coverage, freshness), cost.calls, cost.seconds)
+            PlanStep(AnswerSource.vendor, report.name, chunk, _why_asked(chunk, kept.coverage, freshness), cost.calls, cost.seconds)
             for chunk in chunks
         ),
     )  # fmt: skip
@@ -241,7 +241,7 @@ def _borrowed(
     kept: StoredSeries, others: Iterable[StoredSeries], due: IntervalSet, now: datetime
 ) -> Iterable[RolledUpPart]:
     # The longest buckets first, for there are fewest rows of them.
-    for other in sorted(others, key=lambda each: (-each.report.step.nominal_length, each.report.report)):
+    for other in sorted(others, key=lambda each: (-each.report.step.nominal_length, each.report.name)):
         if not due:
             return
         may = can_roll_up(kept.report, other.report, other.columns)
@@ -253,7 +253,7 @@ def _borrowed(
 
 def can_roll_up(kept: Report, other: Report, columns: Sequence[Column]) -> bool:
     """Whether rows of another report, which has these columns, can be rolled up to a report's."""
-    return kept.report != other.report and not any(find_rollup_problems(other, kept, columns))
+    return kept.name != other.name and not any(find_rollup_problems(other, kept, columns))
 
 
 def _made_up(kept: StoredSeries, other: StoredSeries, due: IntervalSet, now: datetime) -> RolledUpPart | None:
@@ -299,11 +299,11 @@ def _as_if_held(coverage: Coverage, borrowed: Sequence[RolledUpPart]) -> Coverag
 
 def _held_steps(report: Report, coverage: Coverage, held: IntervalSet, freshness: timedelta) -> Iterable[PlanStep]:
     for part in held & coverage.complete:
-        yield PlanStep(AnswerSource.history, report.report, part, "held and final: never asked again")
+        yield PlanStep(AnswerSource.history, report.name, part, "held and final: never asked again")
     for each in coverage.fetched:
         for part in held & coverage.provisional & each.intervals:
             until = format_instant((each.at + freshness).replace(microsecond=0))
-            yield PlanStep(AnswerSource.history, report.report, part, f"provisional, and fresh enough until {until}")
+            yield PlanStep(AnswerSource.history, report.name, part, f"provisional, and fresh enough until {until}")
 
 
 def _borrowed_steps(borrowed: Sequence[RolledUpPart]) -> Iterable[PlanStep]:
@@ -311,7 +311,7 @@ def _borrowed_steps(borrowed: Sequence[RolledUpPart]) -> Iterable[PlanStep]:
         source = each.holding.report
         by = f"{source.granularity} and {', '.join(source.group_by) or 'in total'}"
         for part in each.intervals:
-            yield PlanStep(AnswerSource.roll_up, source.report, part, f"rolled up from rows by {by}")
+            yield PlanStep(AnswerSource.roll_up, source.name, part, f"rolled up from rows by {by}")
 
 
 def _why_asked(chunk: Interval, coverage: Coverage, freshness: timedelta) -> str:
@@ -355,7 +355,7 @@ class Planner:
             InvalidInterval: something is held by nobody any more.
         """
         with span(
-            "make_plan", report=query.source_series.report.report, interval=str(query.available_interval)
+            "make_plan", report=query.source_series.report.name, interval=str(query.available_interval)
         ) as current:
             kept = await self._holding(query.source_series, query.available_interval)
             found = make_plan(query, kept, (), now, room=room)

@@ -99,7 +99,7 @@ class ReportService:
         if report.platform not in self.platforms:
             prefix = f"CACHE_PIPELINE_{report.platform.upper()}__"
             raise PlatformNotConfigured(
-                f"{report.report} asks {report.platform}, which has no account: set {prefix}BASE_URL and {prefix}CLIENTS"
+                f"{report.name} asks {report.platform}, which has no account: set {prefix}BASE_URL and {prefix}CLIENTS"
             )
         return self.platforms[report.platform]
 

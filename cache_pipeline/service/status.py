@@ -63,7 +63,7 @@ def report_status(report: Report, coverage: Coverage, now: datetime, days: int) 
     wanted = IntervalSet(span for _, span in spans)
     ends = [part.end for part in coverage.complete]
     return ReportStatus(
-        report=report.report,
+        report=report.name,
         platform=report.platform,
         days=tuple((day, _state(coverage, span)) for day, span in spans),
         complete_through=max(ends, default=None),

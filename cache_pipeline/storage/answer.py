@@ -60,7 +60,7 @@ def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness) ->
     """The JSON form of an answer: column names once, then rows as lists; instants are ISO 8601 in UTC."""
     columns = {name: [_plain(value) for value in rows[name].to_pylist()] for name in rows.schema.names}
     document = {
-        "report": query.series.report.report,
+        "report": query.series.report.name,
         "interval": str(query.interval),
         "granularity": query.series.report.granularity,
         "timeZone": query.series.report.time_zone,

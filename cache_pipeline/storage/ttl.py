@@ -32,7 +32,7 @@ def freshness_ttl(interval: timedelta) -> timedelta:
 
 def report_freshness(report: Report) -> timedelta:
     """The declared freshness, or the rule applied to the report's partition."""
-    return report.freshness or freshness_ttl(report.partition.step.nominal_length)
+    return report.freshness.ttl or freshness_ttl(report.partition.step.nominal_length)
 
 
 def hot_life(fetched_at: datetime | None, freshness: timedelta, now: datetime) -> timedelta:

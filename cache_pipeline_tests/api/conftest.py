@@ -141,7 +141,7 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
 
     @asynccontextmanager
     async def opened(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:
-        declared_ones = {each.report: each for each in reports or (REPORT,)}
+        declared_ones = {each.name: each for each in reports or (REPORT,)}
         with running_simulator(SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=VendorClock()) as url:
             if any(report.platform == "genesys" for report in reports):
                 changes["genesys"] = account(url)

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pyarrow as pa
 
 from cache_pipeline_tests.api.conftest import DAY, REPORT
+from cache_pipeline_tests.query.declared import with_changes
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 
@@ -94,9 +95,9 @@ async def test_the_same_question_in_a_body_is_the_same_question(open_api):
 
 
 async def test_figures_that_are_a_little_too_old_are_served_with_their_age_while_they_are_fetched_anew(open_api):
-    changes = {"freshness": timedelta(seconds=1), "stale_while_revalidate": timedelta(days=1000)}
+    report = with_changes(REPORT, ttl=timedelta(seconds=1), stale_while_revalidate=timedelta(days=1000))
     today = "/v1/reports/queue_hour?interval=2026-01-06T10:00Z/2026-01-06T12:00Z"
-    async with open_api(REPORT.model_copy(update=changes), vendor={"watermark_lag_seconds": 7200.0}) as api:
+    async with open_api(report, vendor={"watermark_lag_seconds": 7200.0}) as api:
         api.start_worker()
         first = await api.http.get(today, headers={"Prefer": "wait=20"})
         assert first.status_code == 200
@@ -114,7 +115,7 @@ async def test_figures_that_are_a_little_too_old_are_served_with_their_age_while
 
 
 async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_asked_of_the_vendor(open_api):
-    daily = REPORT.model_copy(update={"report": "queue_day", "granularity": "P1D"})
+    daily = REPORT.model_copy(update={"name": "queue_day", "granularity": "P1D"})
     async with open_api(REPORT, daily) as api:
         api.start_worker()
         hours = await api.http.get(URL, headers={"Prefer": "wait=20"})

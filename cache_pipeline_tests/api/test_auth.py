@@ -10,7 +10,7 @@ from cache_pipeline_tests.query.declared import declared
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 KEYS = GatewaySettings(auth="keys")
-OTHER = declared(report="other_hour", time_zone="UTC", group_by=["queueId"], metrics=["offered"])
+OTHER = declared(name="other_hour", time_zone="UTC", group_by=["queueId"], metrics=["offered"])
 
 
 async def key_for(api, tenant="default", reports=None, lane=Lane.interactive, requests_per_minute=None):

@@ -21,7 +21,7 @@ from cache_pipeline_tests.api.test_served import served
 from cache_pipeline_tests.programs import program
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
-QUEUE_DAY = REPORT.model_copy(update={"report": "queue_day", "granularity": "P1D"})
+QUEUE_DAY = REPORT.model_copy(update={"name": "queue_day", "granularity": "P1D"})
 
 
 def snippets(language, having=""):

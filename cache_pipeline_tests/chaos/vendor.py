@@ -76,8 +76,8 @@ class Declared:
 def _declared(name: str, zone: str, columns: tuple[str, str], granularity: str, text: str) -> Declared:
     truth = {"granularity": granularity, "groupBy": "queueId", "timeZone": zone}
     start = datetime.now(UTC).date() - timedelta(days=DAYS + 5)
-    common = f"report: {name}\ntime_zone: {zone}\ngranularity: {granularity}\ngroup_by: [queueId]\nstart: {start}\n"
-    return Declared(name, ZoneInfo(zone), columns, truth, f"{common}partition: day\nexpected_groups: 8\n{text}")
+    common = f"name: {name}\ntime_zone: {zone}\ngranularity: {granularity}\ngroup_by: [queueId]\nstart: {start}\n"
+    return Declared(name, ZoneInfo(zone), columns, truth, f"{common}partition: day\n{text}")
 
 
 REPORTS = (
@@ -87,7 +87,7 @@ REPORTS = (
         ("offered", "talk_ms"),
         "PT1H",
         "description: Offered by queue and hour\nplatform: reportdata\nquery_type: queue-performance\n"
-        "metrics: [offered, talkMs]\nvolume_metric: offered\nchunk: P1W\nfreshness: PT5S\n",
+        "metrics: [offered, talkMs]\nvolume_metric: offered\nfetch: {max_query_interval: P1W, expected_groups: 8}\nfreshness: {ttl: PT5S}\n",
     ),
     _declared(
         "queue_half_hour",
@@ -95,6 +95,6 @@ REPORTS = (
         ("n_offered", "t_talk_sum"),
         "PT30M",
         "description: Offered by queue and half hour\nplatform: genesys\nquery_type: conversations\n"
-        "metrics: [nOffered, tTalk]\nvolume_metric: nOffered\nchunk: P1W\nfreshness: PT5S\n",
+        "metrics: [nOffered, tTalk]\nvolume_metric: nOffered\nfetch: {max_query_interval: P1W, expected_groups: 8}\nfreshness: {ttl: PT5S}\n",
     ),
 )

@@ -86,7 +86,7 @@ def test_every_mistake_of_every_file_is_told_at_once(run, project):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["query", "no_such_report", "2026-01-01/2026-01-02"], "declared are conversation_day"),
+        (["query", "no_such_report", "2026-01-01/2026-01-02"], "declared reports: conversation_day"),
         (["query", "queue_day", "2026-01-02/2026-01-01"], "is reversed"),
         (["query", "queue_day", "2026-01-02/2026-01-02"], "is empty"),
         (["query", "queue_day", "2026-01-02/.."], "is open"),

@@ -32,7 +32,7 @@ from cache_pipeline_tests.cli.conftest import SECRET
 
 AGGREGATE = "analytics:conversationAggregate:view"
 REPORT = """
-report: calls
+name: calls
 description: Offered by queue
 platform: genesys
 query_type: conversations

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from cache_pipeline.cli.main import main
-from cache_pipeline_tests.query.declared import FIELDS
+from cache_pipeline_tests.query.declared import FIELDS, grouped
 
 DAY = "2026-01-05/P1D"
 
@@ -16,7 +16,7 @@ DAY = "2026-01-05/P1D"
 @pytest.fixture
 def said(servers, simulator_url, tmp_path: Path, monkeypatch, capsys):
     """Runs a command on a report of quarters; gives what it printed."""
-    quarters = {**FIELDS, "granularity": "PT15M", "report": "quarters", "time_zone": "Europe/Berlin"}
+    quarters = grouped({**FIELDS, "granularity": "PT15M", "name": "quarters", "time_zone": "Europe/Berlin"})
     (tmp_path / "quarters.yaml").write_text(json.dumps(quarters))
     account = {
         "base_url": simulator_url,

@@ -18,11 +18,11 @@ TODAY = datetime(2026, 11, 24, tzinfo=UTC)
 NOW = TODAY + 9 * HOUR
 QUEUES = ("billing", "orders", "returns")
 METRICS = ["offered", "answered", "abandoned", "answeredWithinTarget", "waitMs", "handleMs"]
-HOURLY = declared(report="queue_hour", time_zone="UTC", metrics=METRICS)
-DAILY = declared(report="queue_day", time_zone="UTC", granularity="P1D", group_by=["queueId"], metrics=METRICS)
+HOURLY = declared(name="queue_hour", time_zone="UTC", metrics=METRICS)
+DAILY = declared(name="queue_day", time_zone="UTC", granularity="P1D", group_by=["queueId"], metrics=METRICS)
 CONVERSATIONS = Report.model_validate(
     {
-        "report": "conversation_day",
+        "name": "conversation_day",
         "description": "Conversations by medium",
         "platform": "genesys",
         "query_type": "conversations",

@@ -18,6 +18,7 @@ from cache_pipeline.storage.published.bundle import bundle_files
 from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.dashboard.centre import DAILY, NOW, day, rows
 from cache_pipeline_tests.dashboard.conftest import Open, Seen
+from cache_pipeline_tests.query.declared import with_changes
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True}
 
@@ -242,7 +243,7 @@ def test_a_phone_needs_no_sideways_scrolling(opened: Open):
 def test_withheld_figures_leave_the_rest_right(opened: Open, tmp_path: Path):
     """A queue whose cells are too small has no figures; sums are of the others."""
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
-    report = DAILY.model_copy(update={"min_cell_count": 25})
+    report = with_changes(DAILY, min_cell_count=25)
     edge.publish(report, {day(back): rows(report, day(back), 10) for back in range(1, 9)}, None)
     publish_page(edge.store)
     with serving_edge(tmp_path) as base:

@@ -26,7 +26,7 @@ from cache_pipeline_tests.telemetry.collector import running_collector
 #: Ten minutes of an alert's patience are one second here.
 _FASTER = 600
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-_REPORT = """report: {name}
+_REPORT = """name: {name}
 description: Offered by queue, by hour
 platform: {platform}
 query_type: {query_type}
@@ -37,7 +37,8 @@ metrics: [{metric}]
 volume_metric: {metric}
 partition: {partition}
 start: 2026-01-01
-expected_groups: 8
+fetch:
+  expected_groups: 8
 {more}
 """
 
@@ -105,7 +106,7 @@ class Deployment:
         reports.mkdir()
         for name, platform, query_type, metric, partition, more in (
             ("queue_hour", "reportdata", "queue-performance", "offered", "day", ""),
-            ("queue_now", "reportdata", "queue-performance", "offered", "hour", "freshness: PT1S"),
+            ("queue_now", "reportdata", "queue-performance", "offered", "hour", "freshness: {ttl: PT1S}"),
             ("calls_hour", "genesys", "conversations", "nOffered", "day", ""),
         ):
             (reports / f"{name}.yaml").write_text(

@@ -106,7 +106,7 @@ class Judged:
 def judge_of(vendor: ScriptedVendor, report: Report = REPORT, min_truncation_rows: int = MIN_TRUNCATION_ROWS) -> Judged:
     """A judge that knows only the declaration."""
     said: list[ChunkResult] = []
-    density = RowDensity(report.zone, report.groups_a_bucket())
+    density = RowDensity(report.zone, report.expected_groups_per_bucket())
     return Judged(
         CompletenessChecker(report, density, vendor.ask, said.append, min_truncation_rows=min_truncation_rows), said
     )

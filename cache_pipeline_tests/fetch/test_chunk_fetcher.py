@@ -12,13 +12,14 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.storage.postgres.ledger import JobHandle, LedgerRequest
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
+from cache_pipeline_tests.query.declared import with_changes
 from cache_pipeline_tests.world import REPORT, OpenWorld, World
 
 MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 #: Nothing is doubted, so that nothing is asked again in parts.
-TRUSTING = REPORT.model_copy(update={"expected_groups": 1})
+TRUSTING = with_changes(REPORT, expected_groups=1)
 #: No answer is as long as it should be, so that each is asked again in parts.
-DOUBTING = REPORT.model_copy(update={"expected_groups": 16})
+DOUBTING = with_changes(REPORT, expected_groups=16)
 
 
 def hours(first: int, last: int) -> Interval:

@@ -17,6 +17,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline_tests.fetch.crashing_process import STEPS
+from cache_pipeline_tests.query.declared import with_changes
 from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World
 
 pytestmark = pytest.mark.serial
@@ -155,7 +156,7 @@ async def test_processes_with_overlapping_queries_never_ask_one_hour_twice(open_
 
         passing = asyncio.create_task(let_time_pass())
         # Nothing is doubted, so that nothing is asked again in parts.
-        trusting = REPORT.model_copy(update={"expected_groups": 1})
+        trusting = with_changes(REPORT, expected_groups=1)
         mortals.begin(world, *({"interval": str(each)} for each in asked), report=trusting)
         assert [(await mortals.next_event())[:2] for _ in asked] == [("exited", 0)] * 3
         passing.cancel()

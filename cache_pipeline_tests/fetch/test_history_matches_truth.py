@@ -43,7 +43,7 @@ from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, SCHEMA, hou
 from cache_pipeline_tests.query.declared import declared
 
 REPORT = declared(
-    time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=6, freshness="PT30M", chunk="P1D"
+    time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=6, ttl="PT30M", max_query_interval="P1D"
 )
 SPAN = hours(0, 48)
 _PAGE = 7
@@ -219,7 +219,7 @@ STEPS = st.lists(
 def config(postgres_database: str, redis_database: str) -> Settings:
     """Servers with the report's table; each example is a tenant of its own."""
     given = Settings(postgres_url=SecretStr(postgres_database), redis_url=SecretStr(redis_database))
-    migrate_history(given, {REPORT.report: REPORT})
+    migrate_history(given, {REPORT.name: REPORT})
     return given
 
 

@@ -204,7 +204,7 @@ def test_every_partition_comes_once_whatever_chunks_and_partitions_have_to_do_wi
 
 
 def test_gaps_are_cut_at_the_boundaries_of_the_chunk():
-    report = declared(time_zone="Europe/Berlin", chunk="P1D")
+    report = declared(time_zone="Europe/Berlin", max_query_interval="P1D")
     gap = Interval.parse("2026-03-28T10:00:00Z/2026-03-30T10:00:00Z")
     assert [str(chunk) for chunk in split_into_chunks(IntervalSet([gap]), report)] == [
         "2026-03-28T10:00:00Z/2026-03-28T23:00:00Z",

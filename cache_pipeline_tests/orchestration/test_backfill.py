@@ -91,7 +91,7 @@ def test_alone_it_fails_the_run_of_a_process_that_was_killed(bench: Bench, home:
 
 
 def test_a_report_that_is_not_declared_is_named_with_those_that_are(bench: Bench, home: Path) -> None:
-    with pytest.raises(UnknownReport, match="there is no report 'calls': declared are calls_hour"):
+    with pytest.raises(UnknownReport, match="there is no report 'calls'; declared reports: calls_hour"):
         run_backfill("calls", FIRST, END, Heard())
 
 

@@ -27,7 +27,7 @@ def _estimate(bench: Bench, instance: dg.DagsterInstance, **config: Any) -> dg.E
         .resolve_job_def(ESTIMATE_JOB)
         .execute_in_process(
             instance=instance,
-            run_config={"ops": {"estimate": {"config": {"report": bench.report.report, **config}}}},
+            run_config={"ops": {"estimate": {"config": {"report": bench.report.name, **config}}}},
             raise_on_error=False,
         )
     )

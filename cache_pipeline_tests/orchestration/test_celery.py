@@ -96,7 +96,7 @@ def test_two_workers_share_a_backfill_and_the_quota_and_one_may_be_killed(
     servers: pytest.MonkeyPatch, celery_home: Path, tmp_path: Path
 ) -> None:
     vendor = SMALL_VENDOR.model_copy(update={"genesys_rate_limit": REQUESTS, "rate_window_seconds": WINDOW_SECONDS})
-    with bench_of(servers, tmp_path, declared(chunk="PT1H"), vendor) as bench, ExitStack() as stack:
+    with bench_of(servers, tmp_path, declared(max_query_interval="PT1H"), vendor) as bench, ExitStack() as stack:
         limits = {"requests_per_window": REQUESTS, "window_seconds": WINDOW_SECONDS}
         set_account(servers, "genesys", str(bench.admin.base_url).rstrip("/"), **limits)
         doomed = _worker(stack, celery_home, "w1")

@@ -73,5 +73,5 @@ def scaffolded(servers: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_dg_scaffolds_a_report_that_loads_as_it_stands(scaffolded: Path) -> None:
     report = read_report(scaffolded)
-    assert (report.report, report.platform) == ("scaffolded_calls", "genesys")
+    assert (report.name, report.platform) == ("scaffolded_calls", "genesys")
     assert "scaffolded_calls" in _said("dg", "list", "defs")

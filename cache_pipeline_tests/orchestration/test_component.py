@@ -47,7 +47,7 @@ def test_a_scaffolded_report_is_one_yaml_file_that_loads_as_it_stands(tmp_path: 
     _scaffold(tmp_path, "new_report", platform=platform, time_zone="Europe/Berlin")
     path = tmp_path / "reports" / "new_report.yaml"
     report = read_report(path)
-    assert (report.report, report.platform, report.time_zone) == ("new_report", platform, "Europe/Berlin")
+    assert (report.name, report.platform, report.time_zone) == ("new_report", platform, "Europe/Berlin")
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == [path]
     assert not (tmp_path / "package" / "new_report").exists()
     dg.Definitions.validate_loadable(build_defs())
@@ -75,7 +75,7 @@ def test_a_report_that_is_declared_already_is_not_overwritten(tmp_path: Path) ->
 def test_a_report_added_by_a_yaml_file_alone_is_materialised(
     bench: Bench, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    added = declared(report="abandoned_hour", metrics=["nOffered", "tAbandon"])
+    added = declared(name="abandoned_hour", metrics=["nOffered", "tAbandon"])
     write_reports(tmp_path / "reports", [added])
     defs = build_defs()
     assert {spec.group_name for spec in defs.resolve_all_asset_specs()} == {"calls_hour", "abandoned_hour"}

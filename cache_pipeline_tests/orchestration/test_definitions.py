@@ -92,7 +92,7 @@ def test_what_is_staged_passes_three_blocking_checks_and_the_tiers_one_that_does
 def test_a_report_that_declares_no_tolerance_has_no_check_for_drift(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    write_reports(tmp_path / "reports", [{**declared(), "drift": None}])
+    write_reports(tmp_path / "reports", [{**declared(), "freshness": {"drift_tolerance": None}}])
     environment.setenv("CACHE_PIPELINE_REPORTS_DIR", str(tmp_path / "reports"))
     assert "drift" not in {spec.name for check in build_defs().asset_checks or [] for spec in check.check_specs}
 
@@ -167,7 +167,9 @@ def test_edge_without_hot_is_checked_all_the_same(environment: pytest.MonkeyPatc
     assert "tiers_agree" in {spec.name for check in defs.asset_checks or [] for spec in check.check_specs}
 
 
-@pytest.mark.parametrize("changes", [{"partition": "week"}, {"settle": "PT2H"}, {"group_by": []}, {"owners": []}])
+@pytest.mark.parametrize(
+    "changes", [{"partition": "week"}, {"finality_delay": "PT2H"}, {"group_by": []}, {"owners": []}]
+)
 def test_other_shapes_of_a_report_load_too(
     environment: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, object]
 ) -> None:
@@ -175,7 +177,7 @@ def test_other_shapes_of_a_report_load_too(
 
 
 @pytest.mark.parametrize(
-    ("settle", "partition", "cron"),
+    ("finality_delay", "partition", "cron"),
     [
         ("PT2H30M", "day", "30 2 * * *"),
         ("PT1H", "day", "0 1 * * *"),
@@ -184,10 +186,10 @@ def test_other_shapes_of_a_report_load_too(
         ("PT0S", "hour", "0 * * * *"),
     ],
 )
-def test_a_settle_time_of_hours_moves_the_schedule_by_hours(
-    environment: pytest.MonkeyPatch, tmp_path: Path, settle: str, partition: str, cron: str
+def test_a_finality_delay_of_hours_moves_the_schedule_by_hours(
+    environment: pytest.MonkeyPatch, tmp_path: Path, finality_delay: str, partition: str, cron: str
 ) -> None:
-    defs = _of(environment, tmp_path, settle=settle, partition=partition)
+    defs = _of(environment, tmp_path, finality_delay=finality_delay, partition=partition)
     assert defs.resolve_schedule_def("calls_hour_schedule").cron_schedule == cron
 
 

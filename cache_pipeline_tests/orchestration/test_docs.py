@@ -23,7 +23,7 @@ def test_the_worked_example_reads_the_days_of_its_run_from_two_tiers(
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(code, str(PAGE), "exec"), names)
-    asset = names["calls_of"](bench.report.report, bench.partitions)
+    asset = names["calls_of"](bench.report.name, bench.partitions)
     job = dg.Definitions.merge(
         bench.definitions(), dg.Definitions(assets=[asset])
     ).resolve_implicit_global_asset_job_def()

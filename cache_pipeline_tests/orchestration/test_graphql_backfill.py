@@ -112,7 +112,7 @@ class Ui:
 
     def backfill(self, bench: Bench, keys: list[str]) -> str:
         """Press the button: all the report's assets, for these partitions."""
-        assets = [{"path": [layer, bench.report.report]} for layer in LAYERS]
+        assets = [{"path": [layer, bench.report.name]} for layer in LAYERS]
         launched = self.ask(LAUNCH, params={"assetSelection": assets, "partitionNames": keys})
         assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", launched
         return launched["launchPartitionBackfill"]["backfillId"]
@@ -127,7 +127,7 @@ class Ui:
         return self.wait(f"the runs of backfill {backfill} end", found)
 
     def materialised(self, bench: Bench, layer: str) -> set[str]:
-        path = {"path": [layer, bench.report.report]}
+        path = {"path": [layer, bench.report.name]}
         ranges = self.ask(PARTITIONS, asset=path)["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
         every = bench.partitions.get_partition_keys()
         return {
@@ -139,7 +139,7 @@ class Ui:
 
     def passed(self, bench: Bench, check: str) -> set[str]:
         """Partitions whose own evaluation of a check on ``staged`` passed."""
-        path = {"path": ["staged", bench.report.report]}
+        path = {"path": ["staged", bench.report.name]}
         found = [each["evaluation"] for each in self.ask(CHECKS, asset=path, check=check)["assetCheckExecutions"]]
         return {each["partition"] for each in found if each and each["success"] and each["partition"]}
 

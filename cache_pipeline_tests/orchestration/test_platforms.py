@@ -61,8 +61,8 @@ def _world(patch: pytest.MonkeyPatch, folder: Path) -> Generator[httpx.Client]:
 
 def _backfilled(folder: Path, admin: httpx.Client, declaration: dict[str, Any]) -> Report:
     write_reports(folder / "reports", [declaration])
-    report = read_report(folder / "reports" / f"{declaration['report']}.yaml", review_declaration)
-    migrate_history(read_settings(), {report.report: report})
+    report = read_report(folder / "reports" / f"{declaration['name']}.yaml", review_declaration)
+    migrate_history(read_settings(), {report.name: report})
     with dg.DagsterInstance.ephemeral() as instance:
         bench = Bench(report, admin, folder / "data")
         result = bench.run(instance, FIRST, LAST, tags={"cache_pipeline/lane": "backfill"})

@@ -37,26 +37,26 @@ def test_what_was_asked_in_vain_counts_for_every_partition_that_it_touches() -> 
 def test_partitions_at_the_threshold_are_fetched_ahead_but_for_those_that_are_final() -> None:
     demands = [asked("2026-01-05T00:00Z/2026-01-07T00:00Z", 5), asked("2026-01-07T00:00Z/2026-01-08T00:00Z", 4)]
     held = Coverage(complete=IntervalSet([DAYS["2026-01-05"]]))
-    found = prefetch_candidates(report_of(ask_ahead_after=5), demands, DAYS, held, at_most=3)
+    found = prefetch_candidates(report_of(prefetch_after_misses=5), demands, DAYS, held, at_most=3)
     assert [(each.key, each.missed) for each in found] == [("2026-01-06", 5)]
     assert prefetch_candidates(report_of(), demands, DAYS, held, at_most=3) == []
-    assert len(prefetch_candidates(report_of(ask_ahead_after=1), demands, DAYS, Coverage(), at_most=2)) == 2
+    assert len(prefetch_candidates(report_of(prefetch_after_misses=1), demands, DAYS, Coverage(), at_most=2)) == 2
 
 
 def test_a_report_without_a_threshold_is_proposed_and_so_is_a_query_of_no_report() -> None:
-    reports = {"queue_hour": report_of(), "keen": report_of(report="keen", ask_ahead_after=3)}
+    reports = {"queue_hour": report_of(), "keen": report_of(name="keen", prefetch_after_misses=3)}
     interval = "2026-01-05T00:00Z/2026-01-06T00:00Z"
     demands = [asked(interval, 6), asked(interval, 5), asked(interval, 99, "keen"), asked(interval, 12, "adhoc")]
     assert [(each.report, each.missed) for each in prefetch_proposals(reports, demands)] == [
         ("adhoc", 12),
         ("queue_hour", 11),
     ]
-    assert "give it ask_ahead_after" in str(prefetch_proposals(reports, demands)[1])
+    assert "set freshness.prefetch_after_misses" in str(prefetch_proposals(reports, demands)[1])
 
 
 @pytest.fixture
 def keen(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
-    with bench_of(servers, tmp_path, declared(ask_ahead_after=3)) as bench:
+    with bench_of(servers, tmp_path, declared(prefetch_after_misses=3)) as bench:
         yield bench
 
 

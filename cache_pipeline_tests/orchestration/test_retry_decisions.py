@@ -34,11 +34,11 @@ WAIT = timedelta(minutes=5)
 def test_each_attempt_asks_in_smaller_chunks_but_never_for_what_could_not_be_judged(
     granularity: str, chunk: str, ladder: list[str]
 ) -> None:
-    assert halve_chunks(report_of(granularity=granularity, chunk=chunk)) == ladder
+    assert halve_chunks(report_of(granularity=granularity, max_query_interval=chunk)) == ladder
 
 
 def test_the_vendor_is_left_alone_twice_as_long_each_time_and_then_for_good() -> None:
-    report = report_of(granularity="PT15M", chunk="P1D")
+    report = report_of(granularity="PT15M", max_query_interval="P1D")
 
     def due(attempts: int, minutes: float) -> list[str]:
         failed = IncompletePartition("day", NOW - timedelta(minutes=minutes), attempts)
@@ -72,7 +72,7 @@ DAY = "2024-06-10"
 
 @pytest.fixture
 def weekly(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
-    with bench_of(servers, tmp_path, declared(chunk="P1W")) as bench:
+    with bench_of(servers, tmp_path, declared(max_query_interval="P1W")) as bench:
         yield bench
 
 

@@ -20,7 +20,7 @@ from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declar
 
 
 def _tick(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
-    sensor = bench.definitions().resolve_sensor_def(f"{bench.report.report}_stale_sensor")
+    sensor = bench.definitions().resolve_sensor_def(f"{bench.report.name}_stale_sensor")
     with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
         return sensor.evaluate_tick(context)
 
@@ -45,7 +45,7 @@ def _hold(bench: Bench, *, final: list[str], provisional: list[str] | None = Non
 
 @pytest.fixture
 def hourly(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
-    with bench_of(servers, tmp_path, declared(partition="hour", settle="P3D")) as bench:
+    with bench_of(servers, tmp_path, declared(partition="hour", finality_delay="P3D")) as bench:
         yield bench
 
 
@@ -113,8 +113,8 @@ def test_what_the_sensor_asks_for_is_not_asked_for_again_once_it_has_run(
 def test_what_the_vendor_may_have_corrected_is_asked_for_again_once_a_day_though_history_holds_it(
     servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    with bench_of(servers, tmp_path, declared(restate="P3D")) as bench:
-        name = bench.report.report
+    with bench_of(servers, tmp_path, declared(refetch_window="P3D")) as bench:
+        name = bench.report.name
         sensor = bench.definitions().resolve_sensor_def(f"{name}_restatement_sensor")
         with dg.build_sensor_context(instance=instance) as context:
             (request,) = list(sensor.evaluate_tick(context).run_requests or [])

@@ -25,6 +25,7 @@ from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline_tests.query.declared import grouped
 
 SECRETS = {name: f"{name}-secret-7d1f2a" for name in ("alpha", "beta")}
 TIERS = ("history", "hot", "edge")
@@ -46,7 +47,7 @@ SMALL_VENDOR = SimulatorSettings(
 def declared(**changes: Any) -> dict[str, Any]:
     """A report that the vendor answers in one request; changes to None leave a field out."""
     fields = {
-        "report": "calls_hour",
+        "name": "calls_hour",
         "description": "Conversations offered by queue, by hour",
         "platform": "genesys",
         "query_type": "conversations",
@@ -61,13 +62,13 @@ def declared(**changes: Any) -> dict[str, Any]:
         "expected_groups": 3,
         "owners": ["team:operations"],
     }
-    return {name: value for name, value in (fields | changes).items() if value is not None}
+    return grouped({name: value for name, value in (fields | changes).items() if value is not None})
 
 
 def declared_by_job(**changes: Any) -> dict[str, Any]:
     """The same figures from the platform that answers by job."""
     fields = {
-        "report": "queue_hour",
+        "name": "queue_hour",
         "platform": "reportdata",
         "query_type": "queue-performance",
         "delivery": None,
@@ -100,13 +101,13 @@ class Bench:
         return Series(self.report)
 
     def key(self, layer: str) -> dg.AssetKey:
-        return dg.AssetKey([layer, self.report.report])
+        return dg.AssetKey([layer, self.report.name])
 
     def check(self, name: str, layer: str = "staged") -> dg.AssetCheckKey:
         return dg.AssetCheckKey(self.key(layer), name)
 
     def definitions(self) -> dg.Definitions:
-        return build_defs(reports={self.report.report: self.report})
+        return build_defs(reports={self.report.name: self.report})
 
     def run(
         self,
@@ -120,7 +121,7 @@ class Bench:
         raise_on_error: bool = False,
     ) -> dg.ExecuteInProcessResult:
         """All the report's assets, or one layer's, for a range of partitions, in this process."""
-        config = {"ops": {f"staged__{self.report.report}": {"config": {"again": again}}}} if again else None
+        config = {"ops": {f"staged__{self.report.name}": {"config": {"again": again}}}} if again else None
         return (
             self.definitions()
             .resolve_job_def(job_name(self.report))
@@ -211,7 +212,7 @@ def set_account(
 def write_reports(folder: Path, declarations: Iterable[dict[str, Any]]) -> None:
     folder.mkdir(exist_ok=True)
     for declaration in declarations:
-        (folder / f"{declaration['report']}.yaml").write_text(yaml.safe_dump(declaration))
+        (folder / f"{declaration['name']}.yaml").write_text(yaml.safe_dump(declaration))
 
 
 @contextmanager
@@ -226,5 +227,5 @@ def bench_of(
     with running_simulator(vendor) as url, httpx.Client(base_url=url) as admin:
         for platform in ("reportdata", "genesys"):
             set_account(patch, platform, url)
-        migrate_history(read_settings(), {report.report: report})
+        migrate_history(read_settings(), {report.name: report})
         yield Bench(report, admin, folder / "data")

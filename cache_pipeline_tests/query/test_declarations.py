@@ -1,3 +1,5 @@
+"""Reading declarations: the project's own are valid, and every mistake is reported by file, line and field."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -8,31 +10,43 @@ from cache_pipeline.bootstrap import review_declaration
 from cache_pipeline.errors import UnknownReport
 from cache_pipeline.query.declarations import DeclarationError, find_report, read_report, read_reports
 from cache_pipeline.query.report import Report
-from cache_pipeline_tests.query.declared import FIELDS
+from cache_pipeline_tests.query.declared import FIELDS, group_of, grouped
 
 REPORTS = Path(__file__).parents[2] / "reports"
 
 
-def write(folder: Path, name: str = "queue_hour.yaml", **changes: Any) -> Path:
-    """A declaration with one field on each line, in the order of FIELDS; None leaves a field out."""
-    fields = {field: value for field, value in (FIELDS | changes).items() if value is not None}
-    text = "".join(f"{field}: {json.dumps(value)}\n" for field, value in fields.items())
-    (folder / name).write_text(text)
-    return folder / name
+def write(folder: Path, file: str = "queue_hour.yaml", /, **changes: Any) -> Path:
+    """Write a declaration with one field per line, in the order of FIELDS; None leaves a field out."""
+    fields = grouped({field: value for field, value in (FIELDS | changes).items() if value is not None})
+    lines: list[str] = []
+    for field, value in fields.items():
+        if isinstance(value, dict):
+            lines += [f"{field}:", *(f"  {inner}: {json.dumps(each)}" for inner, each in value.items())]
+        else:
+            lines.append(f"{field}: {json.dumps(value)}")
+    (folder / file).write_text("".join(f"{line}\n" for line in lines))
+    return folder / file
+
+
+def dotted(field: str) -> str:
+    """Return the path of a flat field, with its group."""
+    group = group_of(field)
+    return f"{group}.{field}" if group else field
 
 
 def line_of(path: Path, field: str) -> int:
-    return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if line.startswith(f"{field}:"))
+    """Return the line of a field, within its group or not."""
+    return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip().startswith(f"{field}:"))
 
 
-def test_the_reports_of_the_project_are_sound_and_in_order_of_name():
+def test_project_reports_are_valid_and_sorted():
     reports = read_reports(REPORTS, review_declaration)
     assert list(reports) == ["conversation_day", "conversation_hour", "queue_day", "queue_interval"]
-    assert all(name == report.report for name, report in reports.items())
+    assert all(name == report.name for name, report in reports.items())
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "problem"),
     [
         ("granularity", "PT7M", "not a step of the calendar"),
         ("granularity", "hourly", "not a step of the calendar"),
@@ -40,54 +54,90 @@ def test_the_reports_of_the_project_are_sound_and_in_order_of_name():
         ("volume_metric", "abandoned", "not one of metrics"),
         ("partition", "fortnight", "'hour', 'day' or 'week'"),
         ("start", "soon", "date"),
-        ("report", "Queue Hour", "pattern"),
-        ("report", "a" * 48, "pattern"),
+        ("name", "Queue Hour", "pattern"),
+        ("name", "a" * 48, "pattern"),
         ("metrics", [], "at least 1"),
         ("metrics", "offered", "tuple"),
         ("expected_groups", 0, "greater than or equal to 1"),
-        ("chunk", "PT30M", "granularity PT1H does not divide a chunk of PT30M"),
-        ("chunk", "P1Y", "not a step of the calendar"),
+        ("max_query_interval", "PT30M", "granularity PT1H does not divide a query interval of PT30M"),
+        ("max_query_interval", "P1Y", "not a step of the calendar"),
         ("tiers", ["hot", "edge"], "must contain history"),
         ("tiers", ["hot", "tape"], "'hot', 'history' or 'edge'"),
-        ("freshness", "PT0S", "greater than 0"),
-        ("settle", "-PT5M", "greater than or equal to 0"),
+        ("ttl", "PT0S", "greater than 0"),
+        ("finality_delay", "-PT5M", "greater than or equal to 0"),
         ("delivery", "carrier pigeon", "'async' or 'sync'"),
-        ("colour", "blue", "is no field here; a report has report, "),
+        ("colour", "blue", "unknown field 'colour'; expected one of name, "),
     ],
 )
-def test_a_mistake_is_named_by_file_line_and_field(tmp_path, field, value, told):
+def test_mistake_is_reported_by_file_line_and_field(tmp_path, field, value, problem):
     path = write(tmp_path, **{field: value})
     with pytest.raises(DeclarationError) as refused:
         read_report(path)
     [mistake] = refused.value.mistakes
-    assert (mistake.file, mistake.line, mistake.field.split(".")[0]) == (path, line_of(path, field), field)
-    assert told in mistake.problem
-    assert str(refused.value).startswith(f"{path}:{mistake.line}: {field}")
+    assert (mistake.file, mistake.line) == (path, line_of(path, field))
+    # A mistake in a list carries the position of the element too.
+    assert f"{mistake.field}.".startswith(f"{dotted(field)}.")
+    assert problem in mistake.problem
+    assert str(refused.value).startswith(f"{path}:{mistake.line}: {dotted(field)}")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field", "problem"),
+    [
+        (
+            "fetch:\n  color: blue\n",
+            2,
+            "fetch.color",
+            "unknown field 'color'; expected one of delivery, max_query_interval",
+        ),
+        ("freshness: PT5M\n", 1, "freshness", "must be a mapping of fields"),
+        ("publish:\n", 1, "publish", "must be a mapping of fields"),
+        ("filters:\n  color: blue\n", 2, "filters.color", "unknown field 'color'"),
+    ],
+)
+def test_mistake_in_a_group_names_the_group(tmp_path, text, line, field, problem):
+    path = write(tmp_path, expected_groups=None)
+    before = len(path.read_text().splitlines())
+    path.write_text(path.read_text() + text)
+    with pytest.raises(DeclarationError) as refused:
+        read_report(path)
+    [mistake] = refused.value.mistakes
+    assert (mistake.line, mistake.field) == (before + line, field)
+    assert mistake.problem.startswith(problem)
+
+
+def test_all_mistakes_of_a_group_are_reported(tmp_path):
+    path = write(tmp_path, volume_metric=None, min_cell_count=5, group_by=["userId"], max_query_interval="PT30M")
+    with pytest.raises(DeclarationError) as refused:
+        read_report(path)
+    found = {mistake.field for mistake in refused.value.mistakes}
+    assert found == {"fetch.max_query_interval", "publish.tiers", "publish.min_cell_count"}
 
 
 @pytest.mark.parametrize("granularity", ["PT2H", "PT45M", "P1D"])
-def test_a_granularity_that_a_partition_would_cut_is_named_at_the_partition(tmp_path, granularity):
+def test_granularity_must_divide_the_partition(tmp_path, granularity):
     path = write(tmp_path, granularity=granularity, partition="hour")
     with pytest.raises(DeclarationError, match=f"granularity {granularity} does not divide a partition") as refused:
         read_report(path)
     assert refused.value.mistakes[0].line == line_of(path, "partition")
 
 
-def test_a_granularity_that_the_usual_chunk_would_cut_is_refused_too(tmp_path):
-    with pytest.raises(DeclarationError, match="chunk: granularity P1W does not divide a chunk of P1D"):
+def test_granularity_must_divide_the_default_query_interval(tmp_path):
+    problem = r"fetch\.max_query_interval: granularity P1W does not divide a query interval of P1D"
+    with pytest.raises(DeclarationError, match=problem):
         read_report(write(tmp_path, granularity="P1W", partition="week"))
 
 
-@pytest.mark.parametrize("field", ["report", "description", "platform", "query_type", "granularity", "group_by",
+@pytest.mark.parametrize("field", ["name", "description", "platform", "query_type", "granularity", "group_by",
                                    "metrics", "partition", "start"])  # fmt: skip
-def test_a_missing_field_is_named(tmp_path, field):
+def test_missing_field_is_reported(tmp_path, field):
     path = write(tmp_path, **{field: None, "volume_metric": None})
     with pytest.raises(DeclarationError) as refused:
         read_report(path)
     assert [(mistake.field, mistake.problem) for mistake in refused.value.mistakes] == [(field, "is missing")]
 
 
-def test_a_mistake_inside_a_list_is_named_by_its_own_line(tmp_path):
+def test_mistake_inside_a_list_has_its_own_line(tmp_path):
     path = write(tmp_path)
     path.write_text(path.read_text() + "filters:\n  predicates:\n    - dimension: queueId\n      values: []\n")
     with pytest.raises(DeclarationError) as refused:
@@ -96,48 +146,48 @@ def test_a_mistake_inside_a_list_is_named_by_its_own_line(tmp_path):
     assert (mistake.field, mistake.line) == ("filters.predicates.0.values", line_of(path, "filters") + 3)
 
 
-def test_every_mistake_of_every_file_is_told_at_once(tmp_path):
+def test_mistakes_of_all_files_are_reported_together(tmp_path):
     write(tmp_path, "a.yaml", granularity="PT7M", time_zone="Nowhere")
-    write(tmp_path, "b.yaml", report="b", metrics=None)
+    write(tmp_path, "b.yaml", name="b", metrics=None)
     with pytest.raises(DeclarationError) as refused:
         read_reports(tmp_path)
-    told = {(mistake.file.name, mistake.field) for mistake in refused.value.mistakes}
-    assert told == {("a.yaml", "granularity"), ("a.yaml", "time_zone"), ("b.yaml", "metrics")}
+    found = {(mistake.file.name, mistake.field) for mistake in refused.value.mistakes}
+    assert found == {("a.yaml", "granularity"), ("a.yaml", "time_zone"), ("b.yaml", "metrics")}
 
 
-def test_a_name_declared_twice_is_refused_with_both_files(tmp_path):
+def test_duplicate_name_is_refused_with_both_files(tmp_path):
     first, second = write(tmp_path, "a.yaml"), write(tmp_path, "b.yml")
-    with pytest.raises(DeclarationError, match="declared already") as refused:
+    with pytest.raises(DeclarationError, match="already declared") as refused:
         read_reports(tmp_path)
     assert str(first) in str(refused.value)
     assert refused.value.mistakes[0].file == second
 
 
 @pytest.mark.parametrize(
-    ("content", "line", "told"),
+    ("content", "line", "problem"),
     [
-        (b"report: [queue_hour\n", 2, "is not YAML"),
-        (b"report: a\n\tgroup_by: b\n", 2, "is not YAML"),
-        (b"report: !!python/object:os.system {}\n", 1, "is not YAML"),
+        (b"name: [queue_hour\n", 2, "is not YAML"),
+        (b"name: a\n\tgroup_by: b\n", 2, "is not YAML"),
+        (b"name: !!python/object:os.system {}\n", 1, "is not YAML"),
         (b"- a\n- b\n", 1, "must be a mapping"),
         (b"", 1, "must be a mapping"),
         (b"\xff\xfe\x00", 0, "cannot be read: it is not UTF-8"),
-        (b"report: \x07\n", 0, "is not YAML"),
+        (b"name: \x07\n", 0, "is not YAML"),
     ],
 )
-def test_what_is_no_declaration_is_told_with_its_file(tmp_path, content, line, told):
+def test_file_that_is_no_declaration_is_refused(tmp_path, content, line, problem):
     path = tmp_path / "wrong.yaml"
     path.write_bytes(content)
     with pytest.raises(DeclarationError) as refused:
         read_report(path)
     [mistake] = refused.value.mistakes
     assert (mistake.file, mistake.line) == (path, line)
-    assert told in mistake.problem
+    assert problem in mistake.problem
 
 
-def test_an_empty_or_absent_folder_is_told(tmp_path):
+def test_empty_or_missing_folder_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(DeclarationError, match="holds no report declarations"):
+        with pytest.raises(DeclarationError, match="contains no report declarations"):
             read_reports(folder)
 
 
@@ -149,17 +199,17 @@ def test_an_empty_or_absent_folder_is_told(tmp_path):
         ({"granularity": "PT2H"}, "granularity"),
     ],
 )
-def test_what_only_the_platform_knows_is_told_at_its_line_too(tmp_path, changes, field):
+def test_mistake_by_vendor_rules_has_its_line(tmp_path, changes, field):
     path = write(tmp_path, **changes)
     with pytest.raises(DeclarationError) as refused:
         read_report(path, review_declaration)
     [mistake] = refused.value.mistakes
-    assert (mistake.field, mistake.line) == (field, line_of(path, field))
+    assert (mistake.field, mistake.line) == (dotted(field), line_of(path, field))
 
 
-def test_an_unknown_report_is_told_with_those_there_are(tmp_path):
+def test_unknown_report_error_lists_the_declared_ones(tmp_path):
     write(tmp_path)
     reports = read_reports(tmp_path)
     assert isinstance(find_report(reports, "queue_hour"), Report)
-    with pytest.raises(UnknownReport, match="no report 'queue_day': declared are queue_hour"):
+    with pytest.raises(UnknownReport, match="no report 'queue_day'; declared reports: queue_hour"):
         find_report(reports, "queue_day")

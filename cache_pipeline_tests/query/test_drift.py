@@ -20,7 +20,7 @@ from cache_pipeline.query.drift import (
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline_tests.query.declared import FIELDS
+from cache_pipeline_tests.query.declared import FIELDS, grouped
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR, DAY = Step(minutes=60), Step(days=1)
@@ -142,7 +142,9 @@ def test_an_hour_of_which_a_part_is_not_known_is_not_compared():
     [("PT15M", "hour", HOUR), ("PT1H", "day", HOUR), ("P1D", "day", DAY), ("PT1H", "week", DAY), ("P1D", "week", DAY)],
 )
 def test_reports_are_compared_by_hour_where_they_have_hours_and_weeks_by_day(granularity, partition, step):
-    report = Report.model_validate({**FIELDS, "granularity": granularity, "partition": partition, "chunk": "P1W"})
+    report = Report.model_validate(
+        grouped({**FIELDS, "granularity": granularity, "partition": partition, "max_query_interval": "P1W"})
+    )
     assert comparison_step(report) == step
 
 
@@ -156,9 +158,9 @@ def test_a_sunday_that_only_saturdays_and_one_sunday_can_judge_passes_as_quiet_a
 
 
 def test_reports_are_compared_unless_they_say_otherwise_or_have_a_row_for_each_conversation():
-    assert drift_tolerance(Report.model_validate(FIELDS)) == 0.5
-    assert drift_tolerance(Report.model_validate({**FIELDS, "drift": 0.2})) == 0.2
-    assert drift_tolerance(Report.model_validate({**FIELDS, "drift": None})) is None
+    assert drift_tolerance(Report.model_validate(grouped(FIELDS))) == 0.5
+    assert drift_tolerance(Report.model_validate(grouped({**FIELDS, "drift_tolerance": 0.2}))) == 0.2
+    assert drift_tolerance(Report.model_validate(grouped({**FIELDS, "drift_tolerance": None}))) is None
     by_row = {
         "group_by": [],
         "rows": "conversations",
@@ -166,4 +168,4 @@ def test_reports_are_compared_unless_they_say_otherwise_or_have_a_row_for_each_c
         "volume_metric": None,
         "tiers": ["history"],
     }
-    assert drift_tolerance(Report.model_validate({**FIELDS, **by_row})) is None
+    assert drift_tolerance(Report.model_validate(grouped({**FIELDS, **by_row}))) is None

@@ -48,7 +48,7 @@ def test_any_two_spellings_of_one_meaning_have_one_key(chance):
 
 
 def test_how_the_figures_are_fetched_is_not_part_of_the_meaning():
-    assert key(delivery="sync") == key(delivery="async") == key(chunk="P1W") == key()
+    assert key(delivery="sync") == key(delivery="async") == key(max_query_interval="P1W") == key()
 
 
 def test_what_is_the_default_anyway_is_not_part_of_the_key():
@@ -120,10 +120,10 @@ def test_a_filter_names_the_values_of_a_dimension_only_where_it_fixes_them(predi
 
 def test_groups_of_a_bucket_come_from_the_filter_where_it_names_them_all_else_from_the_declaration():
     both = [{"dimension": "queueId", "values": ["a", "b"]}, {"dimension": "mediaType", "values": ["voice", "chat"]}]
-    assert declared(filters={"predicates": both}).groups_a_bucket() == 4
-    assert declared(filters={"predicates": both[:1]}).groups_a_bucket() == 24
-    assert declared(group_by=[]).groups_a_bucket() == 1
-    assert declared(expected_groups=None).groups_a_bucket() is None
+    assert declared(filters={"predicates": both}).expected_groups_per_bucket() == 4
+    assert declared(filters={"predicates": both[:1]}).expected_groups_per_bucket() == 24
+    assert declared(group_by=[]).expected_groups_per_bucket() == 1
+    assert declared(expected_groups=None).expected_groups_per_bucket() is None
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_a_filter_that_is_none_is_refused(wrong):
 
 
 def test_reports_of_one_meaning_have_keys_of_their_own_for_their_answers_bear_their_names():
-    assert key(report="queue_hour") != key(report="another_name")
+    assert key(name="queue_hour") != key(name="another_name")

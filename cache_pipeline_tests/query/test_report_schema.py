@@ -1,4 +1,4 @@
-"""The JSON Schema that editors check declarations by: it agrees with what the reading of them accepts."""
+"""The JSON Schema with which editors check declarations: it agrees with what the reader accepts."""
 
 import json
 from pathlib import Path
@@ -9,36 +9,38 @@ import pytest
 import yaml
 
 from cache_pipeline.bootstrap import report_schema_text
-from cache_pipeline.query.report import Report
+from cache_pipeline.query.report import FetchOptions, FreshnessOptions, PublishOptions, Report
 from cache_pipeline.query.report_schema import report_json_schema
-from cache_pipeline_tests.query.declared import FIELDS
+from cache_pipeline_tests.query.declared import FIELDS, grouped
 
 REPORTS = Path(__file__).parents[2] / "reports"
 SCHEMA = report_json_schema(["genesys", "reportdata"])
 
 
 def mistakes(document: dict[str, Any]) -> list[str]:
-    # YAML reads a day as a date, which editors see as the text that it is.
+    # YAML parses a day as a date. An editor sees the text.
     written = json.loads(json.dumps(document, default=str))
     validator = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker())
     return [error.json_path for error in validator.iter_errors(written)]
 
 
-def test_the_schema_beside_the_reports_is_the_one_that_the_command_prints():
-    told = "it is stale: cache-pipeline reports --json-schema > reports/report.schema.json"
-    assert (REPORTS / "report.schema.json").read_text() == report_schema_text(), told
+def test_stored_schema_is_the_one_the_command_prints():
+    remedy = "it is stale: cache-pipeline reports --json-schema > reports/report.schema.json"
+    assert (REPORTS / "report.schema.json").read_text() == report_schema_text(), remedy
 
 
 @pytest.mark.parametrize("path", sorted(REPORTS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_declaration_of_the_project_names_the_schema_and_keeps_it(path: Path):
+def test_project_declarations_name_and_satisfy_the_schema(path: Path):
     text = path.read_text()
     assert text.startswith("# yaml-language-server: $schema=report.schema.json\n")
     assert mistakes(yaml.safe_load(text)) == []
 
 
-def test_every_field_of_a_declaration_is_described():
-    assert set(SCHEMA["properties"]) == set(Report.model_fields)
-    assert [name for name, field in SCHEMA["properties"].items() if not field.get("description")] == []
+@pytest.mark.parametrize("model", [Report, FetchOptions, FreshnessOptions, PublishOptions])
+def test_every_field_is_described(model: type[Report]):
+    properties = (SCHEMA if model is Report else SCHEMA["$defs"][model.__name__])["properties"]
+    assert set(properties) == set(model.model_fields)
+    assert [name for name, field in properties.items() if not field.get("description")] == []
 
 
 @pytest.mark.parametrize(
@@ -47,12 +49,13 @@ def test_every_field_of_a_declaration_is_described():
         ({"colour": "red"}, "$"),
         ({"platform": "reportdatum"}, "$.platform"),
         ({"partition": "month"}, "$.partition"),
-        ({"report": "Queue Hour"}, "$.report"),
-        ({"expected_groups": 0}, "$.expected_groups"),
-        ({"tiers": ["history", "tape"]}, "$.tiers[1]"),
+        ({"name": "Queue Hour"}, "$.name"),
+        ({"expected_groups": 0}, "$.fetch.expected_groups"),
+        ({"tiers": ["history", "tape"]}, "$.publish.tiers[1]"),
+        ({"fetch": {"colour": "red"}}, "$.fetch"),
         ({"filters": {"predicates": [{"dimension": "queueId"}]}}, "$.filters.predicates[0]"),
     ],
 )
-def test_an_editor_marks_the_field_that_is_wrong(changes: dict[str, Any], field: str):
-    assert mistakes(FIELDS) == []
-    assert mistakes({**FIELDS, **changes}) == [field]
+def test_editor_marks_the_invalid_field(changes: dict[str, Any], field: str):
+    assert mistakes(grouped(FIELDS)) == []
+    assert mistakes(grouped({**FIELDS, "expected_groups": 24, **changes})) == [field]

@@ -19,7 +19,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Fetched
 from cache_pipeline.storage.postgres.history import Replacement, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
-from cache_pipeline_tests.query.declared import FIELDS
+from cache_pipeline_tests.query.declared import FIELDS, grouped
 from cache_pipeline_tests.storage.sample_rows import HOUR, NOW, hours
 
 HOSTILE = (
@@ -62,7 +62,7 @@ def declared_as(**changes):
     with TemporaryDirectory() as folder:
         path = Path(folder) / "report.yaml"
         fields = {**FIELDS, "time_zone": "UTC", "volume_metric": None, **changes}
-        path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+        path.write_text(json.dumps(grouped({name: value for name, value in fields.items() if value is not None})))
         try:
             return read_report(path, review_declaration)
         except DeclarationError:
@@ -116,8 +116,8 @@ def test_names_and_values_are_kept_as_they_are_or_refused(database, dimension, m
 
 @given(name=NAMES)
 def test_a_report_s_name_is_a_plain_word_or_refused(name):
-    report = declared_as(report=name)
-    assert report is None or (report.report == name and name.isascii() and name.replace("_", "").isalnum())
+    report = declared_as(name=name)
+    assert report is None or (report.name == name and name.isascii() and name.replace("_", "").isalnum())
 
 
 @pytest.mark.parametrize(

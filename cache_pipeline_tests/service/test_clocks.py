@@ -30,7 +30,7 @@ async def test_a_data_lake_whose_clock_is_off_does_not_make_unended_conversation
     today = Interval(NOON - timedelta(hours=12), NOON + timedelta(hours=12))
     report = Report.model_validate(
         {
-            "report": "conversations",
+            "name": "conversations",
             "description": "Each conversation",
             "platform": "genesys",
             "query_type": "conversations",
@@ -40,7 +40,7 @@ async def test_a_data_lake_whose_clock_is_off_does_not_make_unended_conversation
             "granularity": "PT1H",
             "partition": "day",
             "start": "2026-01-01",
-            "tiers": ["history"],
+            "publish": {"tiers": ["history"]},
         }
     )
     async with open_world(report, conversations_per_working_day=200) as world:

@@ -17,7 +17,7 @@ from cache_pipeline_tests.world import NOON, OpenWorld
 
 REPORT = declared(
     time_zone="Europe/Berlin", granularity="PT15M", group_by=["queueId", "mediaType"], metrics=["offered"],
-    expected_groups=8, freshness="PT5M",
+    expected_groups=8, ttl="PT5M",
 )  # fmt: skip
 YESTERDAY = Interval.parse("2026-01-05/2026-01-06", REPORT.zone)
 
@@ -79,7 +79,12 @@ async def test_what_the_rows_do_not_hold_is_told_before_anything_is_sent(open_wo
 
 async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_asked_for(open_world: OpenWorld):
     days = declared(
-        report="days", granularity="P1D", group_by=["queueId"], metrics=["offered"], expected_groups=8, chunk="P1W"
+        name="days",
+        granularity="P1D",
+        group_by=["queueId"],
+        metrics=["offered"],
+        expected_groups=8,
+        max_query_interval="P1W",
     )
     today = Interval(YESTERDAY.end, YESTERDAY.end + timedelta(days=1))
     before = Interval(YESTERDAY.start - timedelta(days=1), YESTERDAY.start)

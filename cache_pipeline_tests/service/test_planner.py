@@ -28,11 +28,9 @@ from cache_pipeline_tests.query.declared import declared
 
 NOW = datetime(2026, 1, 6, 12, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-REPORT = declared(time_zone="UTC", freshness="PT10M", chunk="P1D")
-QUARTERS = declared(
-    report="quarters", granularity="PT15M", time_zone="UTC", metrics=["offered", "answered", "abandoned"]
-)
-DAYS = declared(report="days", granularity="P1D", time_zone="UTC", group_by=["queueId"])
+REPORT = declared(time_zone="UTC", ttl="PT10M", max_query_interval="P1D")
+QUARTERS = declared(name="quarters", granularity="PT15M", time_zone="UTC", metrics=["offered", "answered", "abandoned"])
+DAYS = declared(name="days", granularity="P1D", time_zone="UTC", group_by=["queueId"])
 
 
 def span(first: str, last: str) -> Interval:
@@ -137,16 +135,16 @@ def test_a_bucket_that_the_other_series_holds_in_part_is_asked_for():
     ],
 )
 def test_a_series_that_cannot_be_rolled_up_to_it_is_left_alone(changes: dict[str, Any]):
-    other = holding(declared(report="other", time_zone="UTC", **changes), [TWO_DAYS])
+    other = holding(declared(name="other", time_zone="UTC", **changes), [TWO_DAYS])
     assert make_plan(query(), holding(), [other], NOW).borrowed == ()
 
 
 def test_the_series_with_the_longest_buckets_is_taken_first():
     others = [
         holding(QUARTERS, [TWO_DAYS]),
-        holding(declared(report="halves", granularity="PT30M", time_zone="UTC"), [TWO_DAYS]),
+        holding(declared(name="halves", granularity="PT30M", time_zone="UTC"), [TWO_DAYS]),
     ]
-    assert [each.holding.report.report for each in make_plan(query(), holding(), others, NOW).borrowed] == ["halves"]
+    assert [each.holding.report.name for each in make_plan(query(), holding(), others, NOW).borrowed] == ["halves"]
 
 
 def test_calls_and_time_are_told_from_what_chunks_took_and_from_the_quotas_room():

@@ -46,7 +46,9 @@ async def test_an_answer_is_the_truth_and_says_that_it_is_complete(open_world: O
 
 @pytest.mark.parametrize("granularity", ["PT15M", "P1D"])
 async def test_days_of_another_zone_are_the_truth_across_a_clock_change(open_world: OpenWorld, granularity: str):
-    report = declared(group_by=["queueId", "mediaType"], metrics=["offered"], granularity=granularity, chunk="P1W")
+    report = declared(
+        group_by=["queueId", "mediaType"], metrics=["offered"], granularity=granularity, max_query_interval="P1W"
+    )
     spring = Interval.parse("2025-03-29/2025-03-31", report.zone)
     async with open_world(report) as world:
         assert await rows_of(world, spring, report) == await world.truth(report, spring)
@@ -229,7 +231,7 @@ async def test_a_bucket_that_cannot_be_had_whole_is_told_and_nothing_is_kept(ope
 
 
 async def test_the_provisional_tail_is_marked_kept_while_fresh_and_then_asked_again(open_world: OpenWorld):
-    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8, freshness="PT5M")
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8, ttl="PT5M")
     async with open_world(report) as world:
         world.clock.move(minutes=30)
         first = await world.service.answer(report, TODAY)
@@ -262,7 +264,7 @@ async def test_the_provisional_tail_is_marked_kept_while_fresh_and_then_asked_ag
 
 async def test_a_vendor_slower_than_the_freshness_is_answered_all_the_same(open_world: OpenWorld):
     """The answer is older than the freshness when it lands."""
-    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=1, freshness="PT30S")
+    report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=1, ttl="PT30S")
     async with open_world(report, job_seconds_base=60.0) as world:
 
         async def let_time_pass() -> None:

@@ -11,7 +11,7 @@ from cache_pipeline.storage.coverage import Coverage, Fetched
 
 REPORT = Report.model_validate(
     {
-        "report": "calls_hour",
+        "name": "calls_hour",
         "description": "Calls",
         "platform": "genesys",
         "query_type": "conversations",
@@ -21,7 +21,7 @@ REPORT = Report.model_validate(
         "metrics": ["nOffered"],
         "partition": "day",
         "start": "2026-03-27",
-        "freshness": "PT30M",
+        "freshness": {"ttl": "PT30M"},
     }
 )
 # Half past ten in Berlin, on the day after the clocks went forward.

@@ -120,7 +120,7 @@ def test_freshness_never_falls_with_the_interval_and_stays_between_its_ends(one,
 
 
 def test_a_report_may_declare_its_own_freshness():
-    assert report_freshness(declared(freshness="PT5M")) == timedelta(minutes=5)
+    assert report_freshness(declared(ttl="PT5M")) == timedelta(minutes=5)
     assert abs(report_freshness(declared()) - timedelta(hours=4)) < timedelta(milliseconds=1)
     assert abs(report_freshness(declared(partition="hour")) - timedelta(minutes=15)) < timedelta(milliseconds=1)
 

@@ -34,7 +34,7 @@ def test_correct_declarations_pass() -> None:
     ("changes", "field", "problem"),
     [
         ({"granularity": "PT2H"}, "granularity", "PT2H has no timeGrouping; use PT15M, PT30M, PT1H, P1D, P1W, P1M"),
-        ({"delivery": "sync"}, "delivery", "by job only; remove the field or set async"),
+        ({"delivery": "sync"}, "fetch.delivery", "by job only; remove the field or set async"),
     ],
 )
 def test_reportdata_mistake_names_field_and_remedy(changes: dict[str, Any], field: str, problem: str) -> None:
@@ -69,7 +69,7 @@ def test_reportdata_mistake_names_field_and_remedy(changes: dict[str, Any], fiel
         ),
         (
             {"rows": "conversations", "group_by": [], "delivery": "sync", "tiers": ["history"]},
-            "delivery",
+            "fetch.delivery",
             "extracted by job",
         ),
         ({"filters": _filters("notIn")}, "filters", "no operator notIn; list the values to include with operator in"),
@@ -122,7 +122,7 @@ def test_all_mistakes_are_reported_together() -> None:
         field
         for field, _ in ReportDataAdapter.check_declaration(reportdata_report(granularity="PT2H", delivery="sync"))
     ]
-    assert fields == ["granularity", "delivery"]
+    assert fields == ["granularity", "fetch.delivery"]
 
 
 def test_unknown_platform_error_lists_the_platforms() -> None:

@@ -19,13 +19,13 @@ from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 from cache_pipeline_tests.query.declared import declared
 
-QUARTERS = declared(report="quarters", granularity="PT15M", metrics=["offered", "answered", "abandoned", "handleMs"])
-DAYS = declared(report="days", granularity="P1D", group_by=["queueId"])
+QUARTERS = declared(name="quarters", granularity="PT15M", metrics=["offered", "answered", "abandoned", "handleMs"])
+DAYS = declared(name="days", granularity="P1D", group_by=["queueId"])
 CALLS = declared(
-    report="calls", platform="genesys", query_type="conversations", metrics=["nOffered", "tHandle"], volume_metric=None,
+    name="calls", platform="genesys", query_type="conversations", metrics=["nOffered", "tHandle"], volume_metric=None,
     granularity="PT30M", time_zone="UTC",
 )  # fmt: skip
-REPORTS = {report.report: report for report in (QUARTERS, DAYS, CALLS)}
+REPORTS = {report.name: report for report in (QUARTERS, DAYS, CALLS)}
 DAY = "2026-01-05T00:00:00+01:00/2026-01-06T00:00:00+01:00"
 
 
@@ -75,7 +75,7 @@ def test_report_with_the_least_roll_up_answers():
 
 
 def test_ambiguous_report_asks_for_group_by():
-    both = {**REPORTS, "media": declared(report="media", granularity="P1D", group_by=["mediaType"])}
+    both = {**REPORTS, "media": declared(name="media", granularity="P1D", group_by=["mediaType"])}
     payload = read_guide({"reportId": "queue-performance", "timeGrouping": "byDay", "interval": DAY})
     with pytest.raises(InvalidQuery, match=r"groupBy: is missing.*days by queueId; media by mediaType"):
         find_report_for(payload, both, columns)

@@ -20,6 +20,7 @@ from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.vendors.base import ResultPage, VendorAdapter, VendorJob
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
+from cache_pipeline_tests.query.declared import grouped
 
 SECRETS = {name: SecretStr(f"secret of {name}") for name in ("alpha", "beta", "gamma")}
 DAY = Interval.parse("2024-06-10T00:00:00Z/2024-06-11T00:00:00Z")
@@ -33,7 +34,7 @@ INSTANT = SimulatorSettings(
 )
 
 _COMMON = {
-    "report": "queue_hour",
+    "name": "queue_hour",
     "description": "Offered by queue and medium",
     "granularity": "PT1H",
     "group_by": ["queueId", "mediaType"],
@@ -45,12 +46,12 @@ _COMMON = {
 
 def reportdata_report(**changes: Any) -> Report:
     vendor = {"platform": "reportdata", "query_type": "queue-performance", "metrics": ["offered", "handleMs"]}
-    return Report.model_validate({**_COMMON, **vendor, **changes})
+    return Report.model_validate(grouped({**_COMMON, **vendor, **changes}))
 
 
 def genesys_report(**changes: Any) -> Report:
     vendor = {"platform": "genesys", "query_type": "conversations", "metrics": ["nOffered", "tHandle"]}
-    return Report.model_validate({**_COMMON, **vendor, **changes})
+    return Report.model_validate(grouped({**_COMMON, **vendor, **changes}))
 
 
 @dataclass(frozen=True)

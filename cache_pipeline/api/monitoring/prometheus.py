@@ -184,7 +184,9 @@ async def _edge(gateway: QueryService) -> list[Metric]:
     published = await gateway.published.seen()
     if published is None or published.manifest is None:
         return []
-    on_edge = {name: gateway.service.series(each) for name, each in gateway.reports.items() if Tier.edge in each.tiers}
+    on_edge = {
+        name: gateway.service.series(each) for name, each in gateway.reports.items() if Tier.edge in each.publish.tiers
+    }
     held = await gateway.standing.held(on_edge.values())
     behind: dict[str, float] = {}
     for name, series in on_edge.items():

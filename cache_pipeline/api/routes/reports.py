@@ -315,7 +315,7 @@ async def list_reports(gateway: TheGateway, caller: Caller, response: Response) 
 
 def _info(report: Report) -> wire.ReportInfo:
     values: dict[str, Any] = {
-        "report": report.report,
+        "report": report.name,
         "description": report.description,
         "platform": report.platform,
         "granularity": report.granularity,
@@ -324,6 +324,6 @@ def _info(report: Report) -> wire.ReportInfo:
         "metrics": list(report.metrics),
         "start": report.start.isoformat(),
         "freshness_seconds": int(report_freshness(report).total_seconds()),
-        "href": f"/v1/reports/{report.report}",
+        "href": f"/v1/reports/{report.name}",
     }
     return wire.ReportInfo(**values)

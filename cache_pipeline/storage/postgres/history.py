@@ -63,7 +63,7 @@ class Replacement:
 
 
 def _table(series: Series) -> Composable:
-    return Identifier(HISTORY_SCHEMA, series.report.report)
+    return Identifier(HISTORY_SCHEMA, series.report.name)
 
 
 _COVERAGE = SQL(
@@ -145,7 +145,7 @@ def _load(cursor: Any, rows: Rows, series: Series) -> None:
 
     reader = pa.RecordBatchReader.from_batches(schema, batches())
     try:
-        cursor.adbc_ingest(series.report.report, reader, mode="append", db_schema_name=HISTORY_SCHEMA)
+        cursor.adbc_ingest(series.report.name, reader, mode="append", db_schema_name=HISTORY_SCHEMA)
     except dbapi.Error as error:
         # The driver buries what broke the stream in words of its own.
         raise broken[0] if broken else error from None
@@ -158,7 +158,7 @@ def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:
     for field, held in zip(schema, cursor.fetch_arrow_table().schema, strict=True):
         if field.type != held.type:
             raise DeclarationConflict(
-                f"column {field.name} of history.{series.report.report} holds {held.type}, and the report's rows "
+                f"column {field.name} of history.{series.report.name} holds {held.type}, and the report's rows "
                 f"{field.type}: give the report another name, or mend the column's type"
             )
 
@@ -274,7 +274,7 @@ class History:
                 _load(cursor, replacement.rows, series)
             cover = _COVER.format(
                 series=Literal(series.id),
-                report=Literal(series.report.report),
+                report=Literal(series.report.name),
                 tenant=Literal(series.tenant),
                 definition=Literal(json.dumps(series.canonical_form)),
                 final=multirange(replacement.final),

@@ -258,7 +258,7 @@ class Ledger:
         series = wanted.series
         values: dict[str, object] = {
             "series": series.id,
-            "report": series.report.report,
+            "report": series.report.name,
             "platform": series.report.platform,
             "interval": _range(wanted.interval),
             "lane": wanted.lane,
@@ -287,7 +287,7 @@ class Ledger:
             return None, None
         entry, asked_at, state, handle_id, oauth_client, alive = found
         if alive:
-            raise QueryInFlight(f"{wanted.series.report.report} {wanted.interval} is being asked by another process")
+            raise QueryInFlight(f"{wanted.series.report.name} {wanted.interval} is being asked by another process")
         row = connection.execute(_TAKE_OVER, {**values, "id": entry}).fetchone()
         fence = row[0] if row else 0
         handle = JobHandle(handle_id, oauth_client) if handle_id else None

@@ -46,14 +46,14 @@ _CONNECT_SECONDS = 10
 
 def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
-        report.report,
+        report.name,
         metadata,
         sa.Column("series", sa.Text, nullable=False, comment="meaning the row belongs to; a changed one starts anew"),
         sa.Column("interval_start", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("interval_end", sa.TIMESTAMP(timezone=True), nullable=False),
         # Nullable throughout: rows of an earlier declaration lack the columns that a later one adds.
         *(sa.Column(column.name, _SQL_TYPES[column.kind]) for column in columns),
-        sa.Index(f"{report.report}_series_interval", "series", "interval_start"),
+        sa.Index(f"{report.name}_series_interval", "series", "interval_start"),
         schema=HISTORY_SCHEMA,
         comment=report.description,
     )

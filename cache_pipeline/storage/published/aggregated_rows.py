@@ -23,11 +23,13 @@ def aggregate_for_publishing(report: Report) -> Report:
     return report.model_copy(
         update={
             "rows": None,
-            "group_by": report.edge_group_by or (),
+            "group_by": report.publish.edge_group_by or (),
             # A column of that name counts the rows.
             "metrics": (report.rows, *report.metrics),
             "volume_metric": report.rows,
-            "min_cell_count": report.min_cell_count or SMALLEST_CELL,
+            "publish": report.publish.model_copy(
+                update={"min_cell_count": report.publish.min_cell_count or SMALLEST_CELL}
+            ),
         }
     )
 

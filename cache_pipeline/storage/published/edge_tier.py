@@ -98,14 +98,14 @@ class EdgeTier:
         Raises:
             EdgeStoreError: a file is missing or altered, or the data set was never published.
         """
-        dataset = self.manifest().datasets.get(report.report)
+        dataset = self.manifest().datasets.get(report.name)
         if dataset is None:
-            raise EdgeStoreError(f"{report.report} was never published: materialise edge/{report.report}")
+            raise EdgeStoreError(f"{report.name} was never published: materialise edge/{report.name}")
         wanted = IntervalSet([interval])
-        with self.store.telling(f"reading {report.report}"):
+        with self.store.telling(f"reading {report.name}"):
             tables = [self.read_file(file) for file in dataset.files if file.covers() & wanted]
         if not tables:
-            raise EdgeStoreError(f"{report.report} has no published file of {interval}")
+            raise EdgeStoreError(f"{report.name} has no published file of {interval}")
         return rows_within(pa.concat_tables(tables), interval)
 
     @span("store edge")
@@ -120,19 +120,19 @@ class EdgeTier:
         Raises:
             EdgeStoreError: the store refused; the manifest then still names the files of before.
         """
-        with self.store.telling(f"publishing {report.report}"), self.store.turn():
+        with self.store.telling(f"publishing {report.name}"), self.store.turn():
             for _ in range(SWAP_ATTEMPTS):
                 publication = self._try_publish(report, rows_by_interval, provisional_from)
                 if publication is not None:
                     return publication
-        raise EdgeStoreError(f"edge manifest changed {SWAP_ATTEMPTS} times under {report.report}: publish it again")
+        raise EdgeStoreError(f"edge manifest changed {SWAP_ATTEMPTS} times under {report.name}: publish it again")
 
     def _try_publish(
         self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None
     ) -> Publication | None:
         manifest, version = self.read_manifest()
         dataset, shown = self._described(report, rows_by_interval), aggregate_for_publishing(report)
-        held = manifest.datasets.get(report.report)
+        held = manifest.datasets.get(report.name)
         if held is not None and not held.same_shape(dataset):
             # Figures of another meaning, or columns that are no longer allowed, must not stand beside the new ones.
             held = None
@@ -146,7 +146,7 @@ class EdgeTier:
             uploaded += is_new
             files.append(file)
             absorbed.update(_absorbed(target))
-        updated = manifest.merged(report.report, dataset, files, self._generated_at(manifest, now), absorbed)
+        updated = manifest.merged(report.name, dataset, files, self._generated_at(manifest, now), absorbed)
         if updated.datasets == manifest.datasets and now - manifest.generated_at < _CONFIRMED_EVERY:
             return Publication(self._put_snapshot(manifest), uploaded, tuple(files))
         updated = updated.model_copy(update={"sequence": manifest.sequence + 1})
@@ -164,7 +164,7 @@ class EdgeTier:
             time_zone=report.time_zone,
             columns=tuple(columns),
             dimensions=tuple(dimension_names(shown)),
-            min_cell_count=shown.min_cell_count,
+            min_cell_count=shown.publish.min_cell_count,
             complete_from=None,
             complete_through=None,
             provisional_from=None,

@@ -38,7 +38,7 @@ def volume_column(report: Report, names: Iterable[str]) -> str:
     metric = snake_case(report.volume_metric or "")
     found = next((name for name in (metric, f"{metric}_count") if metric and name in set(names)), None)
     if found is None:
-        raise EdgeStoreError(f"{report.report}: min_cell_count needs a volume_metric that counts events")
+        raise EdgeStoreError(f"{report.name}: min_cell_count needs a volume_metric that counts events")
     return found
 
 
@@ -51,21 +51,21 @@ def published_rows(report: Report, rows: pa.Table) -> pa.Table:
         EdgeStoreError: the declaration allows a column that there is not, or leaves out a dimension.
     """
     dimensions = dimension_names(report)
-    if report.min_cell_count is not None:
+    if report.publish.min_cell_count is not None:
         events = rows[volume_column(report, rows.schema.names)]
-        none, few = pa.scalar(0, events.type), pa.scalar(report.min_cell_count, events.type)
+        none, few = pa.scalar(0, events.type), pa.scalar(report.publish.min_cell_count, events.type)
         small = pc.and_(pc.greater(events, none), pc.less(events, few))
         for place, field in enumerate(rows.schema):
             if field.name not in (*_TIMES, *dimensions):
                 withheld = pc.if_else(small, pa.scalar(None, field.type), rows[field.name])
                 rows = rows.set_column(place, field.with_nullable(nullable=True), withheld)
-    if report.edge_columns is None:
+    if report.publish.edge_columns is None:
         return rows
-    allowed = {snake_case(name) for name in report.edge_columns}
+    allowed = {snake_case(name) for name in report.publish.edge_columns}
     unknown = sorted(allowed - set(rows.schema.names))
     if unknown:
         raise EdgeStoreError(
-            f"{report.report}: edge_columns names {', '.join(unknown)}, and its columns are {', '.join(rows.schema.names)}"
+            f"{report.name}: edge_columns names {', '.join(unknown)}, and its columns are {', '.join(rows.schema.names)}"
         )
     return rows.select([name for name in rows.schema.names if name in {*_TIMES, *dimensions, *allowed}])
 
@@ -199,7 +199,7 @@ def write_files(
     digest = hashlib.sha256(body).hexdigest()
     bounds = [*covered]
     file = DataFile(
-        path=f"data/{report.report}/{target.folder}/{digest[:16]}.parquet",
+        path=f"data/{report.name}/{target.folder}/{digest[:16]}.parquet",
         partition=target.partition,
         bytes=len(body),
         rows=rows.num_rows,

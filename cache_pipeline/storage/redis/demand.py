@@ -74,7 +74,7 @@ class DemandCounter:
         keys = self._keys(self._clock())
         async with self._redis.pipeline(transaction=False) as pipeline:
             for query, asked, missed in counted:
-                subject = json.dumps([query.source_series.id, query.source_series.report.report, str(query.interval)])
+                subject = json.dumps([query.source_series.id, query.source_series.report.name, str(query.interval)])
                 pipeline.eval(_NOTE, 2, *keys, subject, _KEPT_HOURS * 3600, _MOST_QUERIES, asked, missed)  # pyright: ignore[reportArgumentType]
             await pipeline.execute()
 

@@ -88,8 +88,11 @@ class CxoneAdapter:
         if report.query_type not in _ENTITIES:
             yield "query_type", f"unknown query type {report.query_type!r}; expected one of {', '.join(_ENTITIES)}"
         # The day after the interval is requested too.
-        if Step.parse(report.chunk).nominal_length > _MAX_INTERVAL - timedelta(days=1):
-            yield "chunk", f"one extraction covers at most two weeks; use P1W instead of {report.chunk}"
+        if Step.parse(report.fetch.max_query_interval).nominal_length > _MAX_INTERVAL - timedelta(days=1):
+            yield (
+                "fetch.max_query_interval",
+                f"one extraction covers at most two weeks; use P1W instead of {report.fetch.max_query_interval}",
+            )
         yield from check_extract(report)
 
     @staticmethod
@@ -140,7 +143,7 @@ class CxoneAdapter:
         """Download the file completely, without our token, then read it page by page."""
         interval_text, _, submitted_at = job.id.partition("?interval=")[2].partition("&at=")
         interval = Interval.parse(interval_text)
-        complete_until = parse_instant(submitted_at) - max(_DATA_DELAY, report.settle)
+        complete_until = parse_instant(submitted_at) - max(_DATA_DELAY, report.freshness.finality_delay)
         with tempfile.SpooledTemporaryFile(max_size=_MAX_BYTES_IN_MEMORY) as file:
             await self._download(job, file)
             file.seek(0)

@@ -82,7 +82,7 @@ class GenesysAdapter:
             return await self._submit_rows(report, interval, lane)
         base = aggregates_path(report)
         body = aggregate_body(report, interval)
-        if report.delivery == "async":
+        if report.fetch.delivery == "async":
             response = await self._post(f"{base}/jobs", {**body, "pageSize": AGGREGATES_PAGE_SIZE}, {"lane": lane})
             if response.status_code not in _NO_SUCH_ENDPOINT:
                 return self._accepted(response, f"{base}/jobs", lane)

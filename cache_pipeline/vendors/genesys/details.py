@@ -244,8 +244,8 @@ def check_rows(report: Report) -> Iterable[tuple[str, str]]:
         yield "metrics", f"unknown metrics; rows of {report.rows} have {', '.join(kind.metrics)}"
     if any(name[:1] not in ("n", "t") for name in report.metrics):
         yield "metrics", "unknown metrics; a conversation has counts (n) and durations (t)"
-    if report.delivery != "async":
-        yield "delivery", "rows are extracted by job only; remove the field or set async"
+    if report.fetch.delivery != "async":
+        yield "fetch.delivery", "rows are extracted by job only; remove the field or set async"
     is_by_user = all(predicate.dimension == "userId" for predicate in all_predicates(report.filters))
     if kind.filter_list == "userFilters" and not is_by_user:
         yield "filters", "users can only be filtered by userId; remove the other dimensions"
@@ -323,6 +323,6 @@ class RowReader:
         start, end = row.pop("_start"), row.pop("_end")
         assert isinstance(start, datetime)  # noqa: S101 - from read_instant
         bucket = self._buckets[bisect_right(self._starts, start) - 1]
-        if end is None and start > watermark - self.report.open_for:
+        if end is None and start > watermark - self.report.fetch.open_row_timeout:
             self.open_since = min(self.open_since or bucket.start, bucket.start)
         return {"interval_start": bucket.start, "interval_end": bucket.end, **row}

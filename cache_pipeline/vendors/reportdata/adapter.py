@@ -50,8 +50,8 @@ class ReportDataAdapter:
         """Yield a granularity without a time grouping, a delivery and filters that the contract does not support."""
         if report.granularity not in _TIME_GROUPINGS:
             yield "granularity", f"{report.granularity} has no timeGrouping; use {', '.join(_TIME_GROUPINGS)}"
-        if report.delivery != "async":
-            yield "delivery", "reportdata answers by job only; remove the field or set async"
+        if report.fetch.delivery != "async":
+            yield "fetch.delivery", "reportdata answers by job only; remove the field or set async"
         if report.filters.declaration.clauses or any(
             None in predicate.values for predicate in report.filters.declaration.predicates
         ):

@@ -133,7 +133,7 @@ async def test_a_job_is_answered_through_sqs(open_api, sqs_url):
 
 AT_ONCE = 25
 REPORT_YAML = """\
-report: queue_hour
+name: queue_hour
 description: Offered by queue, by hour
 platform: reportdata
 query_type: queue-performance
@@ -143,8 +143,9 @@ group_by: [queueId]
 metrics: [offered]
 partition: day
 start: 2026-01-01
-chunk: PT1H
-expected_groups: 8
+fetch:
+  max_query_interval: PT1H
+  expected_groups: 8
 """
 
 

@@ -12,7 +12,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import GatewaySettings, JobSettings
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 from cache_pipeline_tests.api.test_auth import key_for
-from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.query.declared import declared, with_changes
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 LEASE = timedelta(seconds=30)
@@ -271,7 +271,7 @@ async def test_a_worker_that_is_asked_to_end_finishes_what_it_can(open_api):
 
 
 async def test_whoever_followed_a_job_gets_its_answer_however_soon_it_ages(open_api):
-    fleeting = REPORT.model_copy(update={"freshness": timedelta(milliseconds=1)})
+    fleeting = with_changes(REPORT, ttl=timedelta(milliseconds=1))
     today = "/v1/reports/queue_hour?interval=2026-01-06T10:00Z/2026-01-06T12:00Z"
     async with open_api(fleeting, vendor={"watermark_lag_seconds": 7200.0}) as api:
         api.start_worker()

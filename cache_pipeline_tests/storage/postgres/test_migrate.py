@@ -71,7 +71,7 @@ def test_a_column_that_the_declaration_loses_is_kept(history_url: str):
 def test_a_column_of_another_type_is_a_conflict_and_nothing_is_changed(history_url: str):
     before = tables(history_url)
     changed = tuple(replace(each, kind=ColumnKind.number) if each.name == "offered" else each for each in COLUMNS)
-    another = declared(report="another")
+    another = declared(name="another")
     with pytest.raises(DeclarationConflict, match=r"column offered of history\.queue_hour .* under a new name"):
         migrate(history_url, [(another, columns_of(another)), (REPORT, changed)])
     assert tables(history_url) == before
@@ -89,7 +89,7 @@ def test_tables_of_others_are_left_alone(postgres_database: str):
 
 @pytest.mark.parametrize("name", ["user", "a" * 47, "select", "coverage"])
 def test_any_name_a_report_may_have_is_a_table(postgres_database: str, name: str):
-    report = declared(report=name, time_zone="UTC", group_by=["queueId"])
+    report = declared(name=name, time_zone="UTC", group_by=["queueId"])
     for _ in range(2):
         migrate(postgres_database, [(report, columns_of(report))])
     with open_history(postgres_database) as history:

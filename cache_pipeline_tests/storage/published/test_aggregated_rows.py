@@ -91,8 +91,8 @@ def test_no_row_and_no_small_cell_is_published(tmp_path: Path):
         *("interval_start", "interval_end", "media_type", "conversations", "n_offered", "t_talk")
     ]
     assert {row["media_type"]: row["conversations"] for row in published.to_pylist()} == {"voice": 5, "chat": None}
-    assert edge.manifest().datasets[report.report].min_cell_count == 5
-    assert edge.manifest().datasets[report.report].dimensions == ("media_type",)
+    assert edge.manifest().datasets[report.name].min_cell_count == 5
+    assert edge.manifest().datasets[report.name].dimensions == ("media_type",)
 
 
 def test_counts_by_something_else_begin_the_data_set_anew(tmp_path: Path):
@@ -109,7 +109,7 @@ def test_only_allowed_sums_are_published(tmp_path: Path):
     report = _report(edge_group_by=[], edge_columns=["conversations"])
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     edge.publish(report, {DAY: is_publishable(report, _rows(report, []))}, None)
-    assert list(edge.manifest().datasets[report.report].columns) == ["interval_start", "interval_end", "conversations"]
+    assert list(edge.manifest().datasets[report.name].columns) == ["interval_start", "interval_end", "conversations"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_only_allowed_sums_are_published(tmp_path: Path):
         ({"edge_group_by": ["lastUserId"]}, "lastUserId: counts of conversations may be published by divisionId"),
         ({"edge_group_by": ["ani"]}, "ani: counts"),
         ({"rows": "presence", "query_type": "users", "edge_group_by": ["userId"]}, "userId: counts of presence"),
-        ({"rows": None, "group_by": ["queueId"], "delivery": "sync"}, "is of a report with rows"),
+        ({"rows": None, "group_by": ["queueId"], "delivery": "sync"}, "applies to reports with rows only"),
     ],
 )
 def test_what_would_tell_of_single_people_cannot_be_declared(changes: dict[str, Any], told: str):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.files import published_rows
-from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.query.declared import declared, with_changes
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 
 DAY = hours(0, 24)
@@ -29,7 +29,7 @@ def test_figures_of_single_people_cannot_be_declared_for_the_edge(dimension: str
 
 
 def test_only_allowed_columns_are_published(edge: EdgeTier, tmp_path: Path):
-    report = REPORT.model_copy(update={"edge_columns": ("offered",)})
+    report = with_changes(REPORT, edge_columns=("offered",))
     [file] = edge.publish(report, {DAY: table(DAY)}, None).files
     names = ["interval_start", "interval_end", "queue_id", "offered"]
     assert pq.read_schema(tmp_path / "v1/default" / file.path).names == names
@@ -39,20 +39,20 @@ def test_only_allowed_columns_are_published(edge: EdgeTier, tmp_path: Path):
 
 def test_columns_that_are_no_longer_allowed_vanish_with_every_file_that_has_them(edge: EdgeTier):
     edge.publish(REPORT, {DAY: table(DAY), hours(24, 48): table(hours(24, 48))}, None)
-    report = REPORT.model_copy(update={"edge_columns": ("offered",)})
+    report = with_changes(REPORT, edge_columns=("offered",))
     edge.publish(report, {DAY: table(DAY)}, None)
     assert [file.partition for file in edge.manifest().datasets["queue_hour"].files] == ["2026-01-05"]
 
 
 def test_an_allowed_column_that_there_is_not_is_told(edge: EdgeTier):
-    report = REPORT.model_copy(update={"edge_columns": ("offered", "handleMs")})
+    report = with_changes(REPORT, edge_columns=("offered", "handleMs"))
     with pytest.raises(EdgeStoreError, match=r"edge_columns names handle_ms, and its columns are .*offered"):
         edge.publish(report, {DAY: table(DAY)}, None)
     assert edge.manifest().datasets == {}
 
 
 def test_figures_of_small_cells_are_withheld_and_their_rows_are_not(edge: EdgeTier):
-    report = REPORT.model_copy(update={"min_cell_count": 5})
+    report = with_changes(REPORT, min_cell_count=5)
     rows = pa.concat_tables([table(hours(0, 1), 4), table(hours(1, 2), 5), table(hours(2, 3), 0)])
     edge.publish(report, {hours(0, 3): rows}, None)
     published = edge.read(report, hours(0, 3))

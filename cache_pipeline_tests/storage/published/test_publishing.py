@@ -216,7 +216,7 @@ def test_a_manifest_that_does_not_parse_is_told_and_never_overwritten(edge: Edge
 
 
 def test_data_sets_and_tenants_do_not_touch_each_other(edge: EdgeTier, tmp_path: Path):
-    other_report = declared(report="another", time_zone="UTC", group_by=["queueId"])
+    other_report = declared(name="another", time_zone="UTC", group_by=["queueId"])
     other_tenant = EdgeTier(f"file://{tmp_path}", lambda: NOW, "other")
     publish(edge, hours(0, 24), offered=1)
     edge.publish(other_report, {hours(0, 24): table(hours(0, 24), 2)}, None)

@@ -65,7 +65,7 @@ def test_publishers_of_different_reports_lose_nothing_of_each_other(url: str):
     tier = EdgeTier(url, lambda: NOW)
     assert set(tier.manifest().datasets) == {"one", "two"}
     for name in ("one", "two"):
-        rows = tier.read(declared(report=name, time_zone="UTC", group_by=["queueId"]), hours(0, 96))
+        rows = tier.read(declared(name=name, time_zone="UTC", group_by=["queueId"]), hours(0, 96))
         assert rows["offered"].to_pylist() == [n + 1 for n in range(4) for _ in range(48)]
 
 

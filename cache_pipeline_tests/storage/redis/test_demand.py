@@ -19,7 +19,7 @@ async def test_requests_are_counted_by_interval_with_those_that_nothing_kept_cou
         await counter.note(QUERY, kept=kept)
     await counter.note(CanonicalQuery(SERIES, hours(0, 7)), kept=True)
     first, second = await counter.recent()
-    assert (first.series, first.report, first.interval) == (SERIES.id, SERIES.report.report, hours(0, 6))
+    assert (first.series, first.report, first.interval) == (SERIES.id, SERIES.report.name, hours(0, 6))
     assert (first.asked, first.missed) == (3, 1)
     assert (second.interval, second.asked, second.missed) == (hours(0, 7), 1, 0)
 

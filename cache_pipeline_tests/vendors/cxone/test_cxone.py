@@ -238,7 +238,7 @@ async def test_csv_quotes_line_breaks_and_byte_order_mark() -> None:
         ({"rows": "segments", "metrics": ["tTalk"]}, "rows"),
         ({"metrics": ["tAcw"]}, "metrics"),
         ({"rows": None, "group_by": ["wrapUpCode"]}, "group_by"),
-        ({"chunk": "P1M", "granularity": "P1D"}, "chunk"),
+        ({"max_query_interval": "P1M", "granularity": "P1D"}, "fetch.max_query_interval"),
         ({"filters": {"predicates": [{"dimension": "queueId", "values": ["a"]}]}}, "filters"),
     ],
 )

@@ -17,6 +17,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.vendors.base import VendorJob
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline_tests.query.declared import with_changes
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.vendors.workbench import (
     DAY,
@@ -114,7 +115,7 @@ async def test_user_aggregates_have_a_column_per_state(shared_redis: redis.async
     )
     async with simulated_vendor(shared_redis, SMALL) as vendor:
         rows = await fetch_rows(vendor.genesys, report)
-        by_job = await fetch_rows(vendor.genesys, report.model_copy(update={"delivery": "async"}))
+        by_job = await fetch_rows(vendor.genesys, with_changes(report, delivery="async"))
     hours, names = rows.to_pylist(), rows.schema.names
     assert sorted(hours, key=str) == sorted(by_job.to_pylist(), key=str)
     presences = [name for name in names if name.startswith("t_system_presence_")]

@@ -174,7 +174,7 @@ async def test_polls_and_pages_use_the_submitting_client(shared_redis: redis.asy
 
 
 async def test_days_follow_the_reports_time_zone(shared_redis: redis.asyncio.Redis) -> None:
-    zone = {"time_zone": "America/New_York", "granularity": "P1D", "chunk": "P1W"}
+    zone = {"time_zone": "America/New_York", "granularity": "P1D", "max_query_interval": "P1W"}
     report = genesys_report(metrics=["nOffered"], group_by=["mediaType"], **zone)
     autumn = Interval.parse("2024-11-02T04:00:00Z/2024-11-05T05:00:00Z")
     async with simulated_vendor(shared_redis) as vendor:

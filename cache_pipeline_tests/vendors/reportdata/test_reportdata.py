@@ -102,7 +102,9 @@ async def test_filter_returns_only_matching_rows(shared_redis: redis.asyncio.Red
 async def test_days_follow_the_reports_zone_across_clock_changes(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
-    report = reportdata_report(granularity="P1D", time_zone="Europe/Berlin", chunk="P1W", group_by=["queueId"])
+    report = reportdata_report(
+        granularity="P1D", time_zone="Europe/Berlin", max_query_interval="P1W", group_by=["queueId"]
+    )
     spring = Interval.parse("2024-03-29T23:00:00Z/2024-04-01T22:00:00Z")
     async with simulated_vendor(shared_redis) as vendor:
         rows = await fetch_rows(vendor.reportdata, report, spring)
