@@ -1,4 +1,4 @@
--- Returns the living token and, to one caller at a time, permission to log in.
+-- Returns the valid token and, to one caller at a time, permission to log in.
 --
 -- KEYS     token, login, refused
 -- ARGV     caller, length of the login lease in ms, sealed token to ignore ('' if none), share of its lifetime that a token must

@@ -28,7 +28,7 @@ class SharedTokens:
     The token is sealed with a key derived from the client's own secret (`Seal`), bound to platform, client and login. Its age is
     measured by Redis's clock alone, from the moment the process that logged in got permission, so the clocks of the machines do
     not matter. The process that logs in holds a lease; meanwhile others wait or continue with the valid token. The lease of a
-    process that died expires, and two logins at once do no harm.
+    dead process expires, and two logins at once do no harm.
 
     While Redis is unavailable every claim is permission to log in, so each process has a token of its own.
 

@@ -50,7 +50,7 @@ def next_poll(
     """
     at = sightings[-1].at if sightings else since
     estimated, projected = estimates.completion_bounds(at), _projected_bounds(sightings)
-    # If a job's own percentages project a later end than jobs of its kind ever had, use the estimate instead.
+    # If a job's own percentages project a later end than any job of its kind had, use the estimate instead.
     bounds = projected if projected and (estimated is None or projected[1] <= estimated[1]) else estimated
     if bounds is None:
         wait = guide.wait_at(at - since)

@@ -73,7 +73,7 @@ async def test_polling_ends_at_once_when_the_job_fails(clock: Clock):
 
 
 @pytest.mark.parametrize("policy", PollPolicy)
-async def test_job_is_overdue_after_a_last_poll_at_the_deadline(clock: Clock, policy: PollPolicy):
+async def test_job_is_overdue_after_a_poll_at_the_deadline(clock: Clock, policy: PollPolicy):
     with pytest.raises(UpstreamJobOverdue, match="not done after 20 s and 5 polls"):
         await create_poller(clock, policy).wait_until_done("kind", Job(clock, 99).check, deadline_seconds=20)
     assert clock.slept == [1, 2, 4, 8, 5]
