@@ -75,7 +75,7 @@ def plan_document(made: Plan) -> dict[str, Any]:
                 "source": step.source,
                 "report": step.report,
                 "interval": str(step.interval),
-                "why": step.why,
+                "why": step.reason,
                 "calls": round(step.calls, 1),
                 "seconds": round(step.seconds, 1),
             }
@@ -98,7 +98,7 @@ def _plan_table(made: Plan) -> Table:
     for step in made.steps:
         figures = (f"{step.calls:.1f}", f"{step.seconds:.1f}") if step.source is AnswerSource.vendor else ("", "")
         colour = _COLOURS[step.source]
-        table.add_row(f"[{colour}]{step.source}[/]", step.report, str(step.interval), step.why, *figures)
+        table.add_row(f"[{colour}]{step.source}[/]", step.report, str(step.interval), step.reason, *figures)
     return table
 
 

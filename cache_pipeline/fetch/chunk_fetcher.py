@@ -27,7 +27,7 @@ from cache_pipeline.telemetry.spans import span
 
 #: What history lacked when it was looked at last, for the queries that follow from that look.
 MISSED: ContextVar[IntervalSet | None] = ContextVar("missed", default=None)
-Keep = Callable[[VerifiedRows, Sequence[LedgerClaim]], Awaitable[None]]
+StoreRows = Callable[[VerifiedRows, Sequence[LedgerClaim]], Awaitable[None]]
 #: The part of an interval that must be asked of the vendor, by what history holds.
 Missing = Callable[[Interval, Coverage], IntervalSet]
 
@@ -78,7 +78,7 @@ class ChunkFetcher:
         coverage: what history holds around an interval.
         held: history's rows of some intervals.
         missing: the part of an interval that must be asked.
-        keep: writes proven rows to history within the flight; None where they are kept later by somebody else.
+        store: writes proven rows to history within the flight; None where they are kept later by somebody else.
     """
 
     jobs: UpstreamJobs
@@ -87,7 +87,7 @@ class ChunkFetcher:
     coverage: Callable[[Interval], Awaitable[Coverage]]
     held: Callable[[IntervalSet], Awaitable[Rows]]
     missing: Missing
-    keep: Keep | None
+    store: StoreRows | None
 
     async def prove(self, chunk: Interval) -> VerifiedRows:
         """The rows of a chunk that lies within one cell, from the vendor or, where others were faster, from history.
@@ -161,10 +161,10 @@ class ChunkFetcher:
         MISSED.set(missing)
         async with self._accounted(interval):
             proven = await self.judge.prove(interval)
-            if self.keep is not None:
-                await self.keep(proven, self.jobs.claims(interval))
+            if self.store is not None:
+                await self.store(proven, self.jobs.claims(interval))
                 self.jobs.kept(interval)
-        if self.keep is None:
+        if self.store is None:
             await self.jobs.proven(interval)
         return proven
 

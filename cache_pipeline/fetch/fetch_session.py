@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from cache_pipeline.fetch.chunk_fetcher import MISSED, ChunkFetcher, Keep, Missing, fetch_response
+from cache_pipeline.fetch.chunk_fetcher import MISSED, ChunkFetcher, Missing, StoreRows, fetch_response
 from cache_pipeline.fetch.completeness_checker import CompletenessChecker
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
@@ -53,7 +53,7 @@ class FetchSession:
         single_flight: one for each thing that is asked, over all processes.
         clock: the time, in UTC.
         poller: when jobs are asked for.
-        reach: the instant before which the vendor keeps nothing, or None where that is not known.
+        retained_since: the instant before which the vendor keeps nothing, or None where that is not known.
         has_other_requesters: whether somebody else goes on with what is cancelled.
     """
 
@@ -64,7 +64,7 @@ class FetchSession:
     single_flight: SingleFlight
     clock: Callable[[], datetime]
     poller: JobPoller
-    reach: datetime | None
+    retained_since: datetime | None
     has_other_requesters: HasOtherRequesters = no_other_requesters
 
     @property
@@ -79,7 +79,7 @@ class FetchSession:
         on_chunk: Callable[[ChunkResult], None],
         on_percent: OnPercent,
         *,
-        keep: Keep | None = None,
+        store: StoreRows | None = None,
         refetch: bool = False,
     ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
         """Every partition once, as it is finished; one that has not begun, or is kept by nobody any more, has failed.
@@ -89,7 +89,7 @@ class FetchSession:
             lane: who asks.
             on_chunk: hears of every judged answer as it falls.
             on_percent: hears, at every poll, how far the query of an interval is.
-            keep: writes proven rows to history at once; None where that is left to whoever asked.
+            store: writes proven rows to history at once; None where that is left to whoever asked.
             refetch: ask for everything, whatever history holds.
         """
         report, series, now = self.report, self.series, self.clock()
@@ -102,7 +102,7 @@ class FetchSession:
         held_intervals = IntervalSet() if refetch else spans - coverage.to_ask(spans, now, freshness)
         gaps = IntervalSet(part for gap in spans - held_intervals if (part := clip_to_now(gap, report, now)))
         for key, span in wanted.items():
-            if (refused := retention_error(report, gaps & IntervalSet([span]), self.reach)) is not None:
+            if (refused := retention_error(report, gaps & IntervalSet([span]), self.retained_since)) is not None:
                 yield FailedPartition(key, span, refused)
                 wanted = {other: each for other, each in wanted.items() if other != key}
         gaps &= IntervalSet(wanted.values())
@@ -159,7 +159,7 @@ class FetchSession:
                 self._coverage,
                 self._held_rows,
                 missing,
-                keep,
+                store,
             )
             async with aclosing(fetch_partitions(flying, wanted, held, split_into_chunks(gaps, report))) as partitions:
                 async for partition in partitions:

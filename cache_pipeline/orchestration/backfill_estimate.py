@@ -153,7 +153,7 @@ def _chunk_table(found: Plan) -> dg.TableMetadataValue:
     asked = [step for step in found.steps if step.calls][:_MOST_ROWS]
     return dg.MetadataValue.table(
         [
-            dg.TableRecord({"interval": str(each.interval), "why": each.why, "calls": round(each.calls, 1)})
+            dg.TableRecord({"interval": str(each.interval), "why": each.reason, "calls": round(each.calls, 1)})
             for each in asked
         ],
         schema=dg.TableSchema(

@@ -1,1 +1,1 @@
-"""What is missing, asking for it, judging what came, keeping it, answering."""
+"""Answering queries: what is stored already, what must be fetched, and the answer made of both."""

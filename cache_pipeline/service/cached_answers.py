@@ -1,4 +1,4 @@
-"""Answers that need nothing of the vendor: from the hot tier, or from history when it holds all of them."""
+"""Answers that need no request to the vendor: from the hot tier, or from history if it holds all of their rows."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from cache_pipeline.storage.redis.hot import HotTier
 from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.telemetry import spans
 
-#: What those hear who wait for an answer: a verdict, or how far the query of an interval is.
+#: What a caller hears while it waits for an answer: a verdict, or an interval with the vendor's progress in percent.
 ProgressEvent = ChunkResult | tuple[Interval, float | None]
 
 
 @dataclass(frozen=True)
 class CachedAnswers:
-    """Reads what is held, and puts into the hot tier what it read from history.
+    """Reads stored answers, and writes to the hot tier those that it renders from history.
 
     Attributes:
-        history, hot: the tiers.
-        planner: finds what history holds of a query.
-        coalescer: one task for all identical callers of this process.
-        clock: the time, in UTC.
+        history: The tier that holds rows.
+        hot: The tier that holds rendered answers.
+        planner: Finds what history holds for a query.
+        coalescer: Shares one task between all identical callers of this process.
+        clock: The current time, in UTC.
     """
 
     history: History
@@ -41,20 +42,20 @@ class CachedAnswers:
     clock: Callable[[], datetime]
 
     async def lookup(self, query: CanonicalQuery, *, stale: timedelta = timedelta(0)) -> Answer | None:
-        """The answer where hot or history holds it; None where the vendor must be asked.
+        """Return the answer if hot or history holds it; None if something must be fetched from the vendor.
 
         Args:
-            query: what is asked.
-            stale: by how much provisional figures may be older than the report's freshness.
+            query: The query.
+            stale: By how much provisional figures may be older than the report's freshness.
         """
         return await self.from_hot(query) or await self._from_history_once(query, self.clock() - stale)
 
     async def final_only(self, query: CanonicalQuery) -> Answer | None:
-        """The answer where history holds all of it and none of it can change any more."""
+        """Return the answer if history holds all of it and none of it can change any more, else None."""
         return await self.from_history(query, self.clock() + report_freshness(query.source_series.report))
 
     async def from_hot(self, query: CanonicalQuery) -> Answer | None:
-        """The answer where the hot tier holds it; the lot may fall on this reader to have it made anew meanwhile."""
+        """Return the answer if the hot tier holds it; refresh it in the background if the tier picks this reader for that."""
         held = await self.hot.look(query)
         if held is None:
             return None
@@ -63,41 +64,48 @@ class CachedAnswers:
         return held.answer
 
     def refresh_in_background(self, query: CanonicalQuery) -> None:
-        """Have the hot tier's answer made anew from history, in the background."""
+        """Start a task that renders the answer from history again and writes it to the hot tier."""
         self.coalescer.begin(query.cache_key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
 
-    async def _from_history_once(self, query: CanonicalQuery, asked_at: datetime) -> Answer | None:
-        """One read of history for all who miss the same answer in the hot tier."""
-        key = f"{asked_at.isoformat(timespec='seconds')} {query.cache_key(HOT_TTL_TIER)}"
-        return await self.coalescer.run(key, lambda _tell: self.from_history(query, asked_at))
+    async def _from_history_once(self, query: CanonicalQuery, as_of: datetime) -> Answer | None:
+        """Read history once for all callers that miss the same answer in the hot tier."""
+        key = f"{as_of.isoformat(timespec='seconds')} {query.cache_key(HOT_TTL_TIER)}"
+        return await self.coalescer.run(key, lambda _notify: self.from_history(query, as_of))
 
-    async def from_history(self, query: CanonicalQuery, asked_at: datetime) -> Answer | None:
-        """The answer where history holds all of it fresh enough; it goes into the hot tier on the way."""
-        plan = await self.planner.plan(query, asked_at)
-        return None if plan.due else await self.render_and_cache(plan)
+    async def from_history(self, query: CanonicalQuery, as_of: datetime) -> Answer | None:
+        """Render and cache the answer if history holds all of it, fresh enough at an instant; else return None."""
+        plan = await self.planner.plan(query, as_of)
+        return None if plan.to_fetch else await self.render_and_cache(plan)
 
     async def render_and_cache(self, plan: Plan) -> Answer:
-        """The answer that a plan finds held; it goes into the hot tier on the way."""
+        """Render the answer of a plan that needs no fetch, and write it to the hot tier.
+
+        Raises:
+            RuntimeError: History does not hold all of the plan's interval.
+        """
         started = time.monotonic()
         query, completeness = plan.query, plan.coverage.of(plan.query.available_interval)
         if completeness is None:
             raise RuntimeError(
-                f"{query.source_series.report.name} {query.available_interval}: the plan leaves out a part"
+                f"history does not hold all of {query.source_series.report.name} {query.available_interval}, "
+                "though its plan needs no fetch; this is a bug in the planner"
             )
         if query.rollup_source is not None:
             completeness = rolled_up(completeness, query)
-        answer = render(query, await self.planner.rows(plan), completeness)
+        answer = render(query, await self.planner.read_rows(plan), completeness)
         with spans.span("store hot", report=query.source_series.report.name):
             await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
         return answer
 
     async def render_many(self, series: Series, intervals: Sequence[Interval]) -> list[tuple[CanonicalQuery, Answer]]:
-        """Answers as they would go out, for those of the intervals that history holds, in a few reads."""
-        asked = IntervalSet(intervals)
-        hull = Interval(min(each.start for each in asked), max(each.end for each in asked)) if asked else None
-        coverage = await asyncio.to_thread(self.history.coverage, series, hull)
-        held = asked & (coverage.complete | coverage.provisional)
-        rows = await asyncio.to_thread(self.history.rows, series, held, self.planner.columns(series.report))
+        """Render the answers of those intervals that history holds, in a few reads."""
+        requested = IntervalSet(intervals)
+        around = (
+            Interval(min(each.start for each in requested), max(each.end for each in requested)) if requested else None
+        )
+        coverage = await asyncio.to_thread(self.history.coverage, series, around)
+        stored = requested & (coverage.complete | coverage.provisional)
+        rows = await asyncio.to_thread(self.history.rows, series, stored, self.planner.columns(series.report))
         return [
             (query, render(query, rows.within(interval).to_table(), completeness))
             for interval in intervals

@@ -1,4 +1,4 @@
-"""Whether the three tiers hold the same figures."""
+"""Compares the figures that hot, history and edge hold for the same intervals."""
 
 from __future__ import annotations
 
@@ -21,42 +21,45 @@ from cache_pipeline.storage.published.files import published_rows
 async def compare_tiers(
     service: ReportService, edge: EdgeTier, report: Report, intervals: Sequence[Interval]
 ) -> list[str]:
-    """Hold hot and edge against history for some intervals.
+    """Compare hot and edge with history for some intervals.
+
+    Args:
+        service: Reads hot and history.
+        edge: The edge tier.
+        report: The report.
+        intervals: What to compare.
 
     Returns:
-        One sentence for each disagreement; empty when the tiers agree.
+        One sentence for each difference; empty if the tiers agree.
     """
-    found: list[str] = []
-    # A day of single conversations is no answer to hold in memory, unless dashboards are to be given just that.
+    differences: list[str] = []
+    # A day of single conversations is too large to render in memory, unless dashboards are served it.
     expected = (
         await service.cached_answers.render_many(service.series(report), intervals)
         if report.rows is None or Tier.hot in report.publish.tiers
         else None
     )
     if expected is not None and len(expected) < len(intervals):
-        found.append(f"history holds {len(expected)} of {len(intervals)} intervals")
+        differences.append(f"history holds only {len(expected)} of {len(intervals)} intervals")
     for query, answer in expected or ():
-        # A read goes through Redis and fills it, so what is compared is what a dashboard would get.
+        # This read goes through Redis and fills it, so the comparison sees what a dashboard would get.
         served = await service.answer(report, query.interval)
         if json.loads(served.body)["rows"] != json.loads(answer.body)["rows"]:
-            found.append(f"{query.interval}: Redis and history differ")
+            differences.append(f"{query.interval}: Redis and history differ")
     for span in IntervalSet(intervals):
-        kept = await asyncio.to_thread(_publishable, service, report, span)
+        stored = await asyncio.to_thread(_publishable_rows, service, report, span)
         try:
             published = sort_rows(await asyncio.to_thread(edge.read, report, span))
         except EdgeStoreError as error:
-            found.append(str(error))
+            differences.append(str(error))
             continue
-        kept = published_rows(aggregate_for_publishing(report), kept)
-        if not sort_rows(kept).cast(published.schema).equals(published):
-            found.append(f"{span}: Parquet has {published.num_rows} rows, history {kept.num_rows}, or they differ")
-    return found
+        stored = published_rows(aggregate_for_publishing(report), stored)
+        if not sort_rows(stored).cast(published.schema).equals(published):
+            differences.append(
+                f"{span}: Parquet has {published.num_rows} rows and history {stored.num_rows}, or their figures differ"
+            )
+    return differences
 
 
-def _publishable(service: ReportService, report: Report, span: Interval) -> pa.Table:
+def _publishable_rows(service: ReportService, report: Report, span: Interval) -> pa.Table:
     return is_publishable(report, service.history.rows(service.series(report), [span], service.columns(report)))
-
-
-def total(rows: pa.Table, column: str) -> int:
-    """Sum of a counting column."""
-    return round(sum(value or 0 for value in rows[column].to_pylist()))

@@ -1,4 +1,4 @@
-"""How figures in history compare with those of comparable days."""
+"""Compares figures in history with those of comparable days."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cache_pipeline.storage.postgres.history import History
 
 
 def volume_column(series: Series, columns: Sequence[Column]) -> str | None:
-    """The column of the declared volume metric; None where rows are counted in its place."""
+    """Return the column of the declared volume metric, or None if rows are counted instead."""
     metric = snake_case(series.report.volume_metric or "")
     names = {column.name for column in columns}
     return next((name for name in (metric, f"{metric}_count") if metric and name in names), None)
@@ -22,22 +22,26 @@ def volume_column(series: Series, columns: Sequence[Column]) -> str | None:
 def compare_with_comparable_days(
     history: History, series: Series, columns: Sequence[Column], partitions: Sequence[Interval], tolerance: float
 ) -> list[list[Comparison]]:
-    """For each partition, its final hours or days held against those of comparable days that history holds.
+    """Compare the final hours or days of each partition with comparable ones that history holds.
 
     Args:
-        history: where the figures are.
-        series: whose.
-        columns: of the report.
-        partitions: intervals of whole buckets.
-        tolerance: share by which a figure may differ.
+        history: The tier that holds the figures.
+        series: The series.
+        columns: The report's columns.
+        partitions: Intervals of whole buckets.
+        tolerance: The share by which a figure may differ.
+
+    Returns:
+        One list of comparisons for each partition, in the order given.
     """
     report = series.report
-    step, earliest = comparison_step(report), min(part.start for part in partitions) - LOOKBACK
-    around = Interval(earliest, max(part.end for part in partitions))
-    held = history.coverage(series).complete & IntervalSet([around])
+    step, first = comparison_step(report), min(part.start for part in partitions)
+    around = Interval(first - LOOKBACK, max(part.end for part in partitions))
+    final = history.coverage(series).complete & IntervalSet([around])
     totals = history.totals_by_bucket(series, around, volume_column(series, columns))
-    figures = sum_by_step(totals, held, step, report.zone)
-    first = min(part.start for part in partitions)
-    found = compare_with_earlier([each for each in figures if each.start >= first], figures, report.zone, tolerance)
-    starts = [each.interval.start for each in found]
-    return [found[bisect_left(starts, part.start) : bisect_left(starts, part.end)] for part in partitions]
+    figures = sum_by_step(totals, final, step, report.zone)
+    comparisons = compare_with_earlier(
+        [each for each in figures if each.start >= first], figures, report.zone, tolerance
+    )
+    starts = [each.interval.start for each in comparisons]
+    return [comparisons[bisect_left(starts, part.start) : bisect_left(starts, part.end)] for part in partitions]

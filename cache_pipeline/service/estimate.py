@@ -1,4 +1,4 @@
-"""Plan a backfill before anything is sent, as a query over its whole range."""
+"""Estimates a backfill before anything is sent, by planning it as one query over its whole range."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ async def plan_backfill(
     service: ReportService,
     report: Report,
     span: Interval,
-    room: QuotaHeadroom | None,
+    headroom: QuotaHeadroom | None,
     *,
     staged: IntervalSet | None = None,
     refetch: bool = False,
 ) -> Plan:
-    """How a backfill would be fetched as of now; it asks neither the hot tier nor other reports' rows, and neither does a backfill.
+    """Plan a backfill as of now.
+
+    Like the backfill itself, the plan reads neither the hot tier nor the rows of other reports.
 
     Args:
-        service: the engine.
-        report: the declaration.
-        span: from the start of the first partition to the end of the last.
-        room: of the quota; without it nothing is said of waiting for it.
-        staged: intervals whose proven rows lie on disk already.
-        refetch: everything is asked for, whatever is held.
+        service: The service that would run it.
+        report: The report.
+        span: From the start of the first partition to the end of the last.
+        headroom: What the quota has left; without it the plan has no waiting time.
+        staged: Intervals whose verified rows are staged on disk already.
+        refetch: Whether everything is fetched, including what is stored.
 
     Raises:
-        InvalidInterval: none of it has begun.
+        InvalidInterval: No part of the interval has begun.
     """
     query, series = service.query(report, span), service.series(report)
     coverage = (
         Coverage() if refetch else await asyncio.to_thread(service.history.coverage, series, query.available_interval)
     )
-    besides = IntervalSet() if refetch or staged is None else staged
-    held = Coverage(coverage.complete | besides, coverage.provisional - besides, coverage.watermark, coverage.fetched)
-    learned = await asyncio.to_thread(service.history.chunk_cost, series)
-    cost = Cost(*learned) if learned else None
-    return make_plan(query, StoredSeries(report, service.columns(report), held), (), service.clock(), cost, room)
+    final = IntervalSet() if refetch or staged is None else staged
+    stored = Coverage(coverage.complete | final, coverage.provisional - final, coverage.watermark, coverage.fetched)
+    measured = await asyncio.to_thread(service.history.chunk_cost, series)
+    cost = Cost(*measured) if measured else None
+    return make_plan(query, StoredSeries(report, service.columns(report), stored), (), service.clock(), cost, headroom)

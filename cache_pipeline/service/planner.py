@@ -1,7 +1,8 @@
-"""What answering a query will take, decided before anything is sent: pure, frozen, and told in words.
+"""Plans how to answer a query: which parts come from which tier, and what must be fetched from the vendor.
 
-In this order: the hot tier; what history holds of the query's own series; what rows of another declared series roll up to;
-and only then the vendor, for exactly the buckets that none of these has, in chunks as the report declares them.
+A plan takes each part from the first of these that has it: the hot tier; history, from the query's own series; history, from rows
+of another declared series that roll up to it; the vendor, for exactly the buckets that none of the others has, in chunks as the
+report declares them. The first half of this module is pure: it decides and explains. `Planner`, below it, reads the stores.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.telemetry.spans import annotate, span
 from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
 
-#: Upstream queries of one report that are under way together.
-_AT_ONCE = 16
-_UNLEARNED_SECONDS = 5.0
+# --- What a plan is made of ------------------------------------------------------------------------------------------------
+
+#: Upstream queries of one report that run at the same time.
+_CONCURRENCY = 16
+_DEFAULT_QUERY_SECONDS = 5.0
 
 
 class AnswerSource(StrEnum):
@@ -59,9 +62,9 @@ class Cost:
     """What one upstream query of a series takes.
 
     Attributes:
-        calls: requests: submit, polls, pages.
-        seconds: from submit to the last page.
-        is_measured: whether that is what its latest ones took, or what is assumed of one that was never sent.
+        calls: Requests: submit, polls and pages.
+        seconds: Time from submit to the last page.
+        is_measured: Whether the figures come from the series' latest queries, or are assumed because none was sent yet.
     """
 
     calls: float
@@ -70,8 +73,8 @@ class Cost:
 
     @classmethod
     def assumed(cls, report: Report) -> Cost:
-        """Of a series that was never asked for."""
-        return cls(1.0 if report.fetch.delivery == "sync" else 3.0, _UNLEARNED_SECONDS, is_measured=False)
+        """Return the assumed cost of a series that was never fetched."""
+        return cls(1.0 if report.fetch.delivery == "sync" else 3.0, _DEFAULT_QUERY_SECONDS, is_measured=False)
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,9 @@ class QuotaHeadroom:
     """What the shared quota has left for a lane.
 
     Attributes:
-        now: requests that could be sent at once.
-        per_window: requests that can be sent in each window.
-        window_seconds: its length.
+        now: Requests that can be sent at once.
+        per_window: Requests that can be sent in each window.
+        window_seconds: The length of a window.
     """
 
     now: int
@@ -90,13 +93,13 @@ class QuotaHeadroom:
 
     @classmethod
     def of(cls, policy: QuotaPolicy, clients: Sequence[ClientQuota], lane: Lane) -> QuotaHeadroom:
-        """What a lane may send over all clients of a platform."""
+        """Return what a lane may send over all clients of a platform."""
         slots = policy.slots(lane)
         free = sum(0 if client.throttled_for_s else max(0, slots - client.used) for client in clients)
         return cls(free, slots * max(1, len(clients)), policy.guarded_window_seconds)
 
-    def wait(self, calls: float) -> float:
-        """Seconds until so many requests have been sent, counted in whole windows."""
+    def wait_seconds(self, calls: float) -> float:
+        """Return the seconds until so many requests have been sent, counted in whole windows."""
         beyond = calls - self.now
         return math.ceil(beyond / max(1, self.per_window)) * self.window_seconds if beyond > 0 else 0.0
 
@@ -106,41 +109,41 @@ class PlanStep:
     """One part of an answer.
 
     Attributes:
-        source: where it comes from.
-        report: whose rows.
-        interval: which.
-        why: in words.
-        calls: upstream requests it is expected to take.
-        seconds: how long these are expected to take.
+        source: Where it comes from.
+        report: The name of the report whose rows are used.
+        interval: The part.
+        reason: Why it comes from there, as a phrase for people.
+        calls: Upstream requests it is expected to take.
+        seconds: How long these are expected to take.
     """
 
     source: AnswerSource
     report: str
     interval: Interval
-    why: str
+    reason: str
     calls: float = 0.0
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class RolledUpPart:
-    """Buckets of the kept series that rows of another one make up.
+    """Buckets of the queried series that are rolled up from rows of another series.
 
     Attributes:
-        holding: the other one.
-        final: buckets that can change no more.
-        provisional: buckets that can; as old as ``fetched_at``.
-        fetched_at: when the oldest of the provisional rows were fetched.
+        source: The other series.
+        final: Buckets that can no longer change.
+        provisional: Buckets that still can; they are as old as ``fetched_at``.
+        fetched_at: When the oldest provisional rows were fetched; None if there are none.
     """
 
-    holding: StoredSeries
+    source: StoredSeries
     final: IntervalSet
     provisional: IntervalSet
     fetched_at: datetime | None
 
     @property
     def intervals(self) -> IntervalSet:
-        """All of them."""
+        """All buckets, final or provisional."""
         return self.final | self.provisional
 
 
@@ -149,42 +152,45 @@ class Plan:
     """How a query will be answered.
 
     Attributes:
-        query: what is asked.
-        steps: in the order in which they are gone; together exactly the query's span.
-        coverage: of the kept series, as if it held what is borrowed.
-        borrowed: what rows of other series are rolled up to.
-        due: what the vendor must be asked for.
-        chunks: the upstream queries of that.
-        cost: of one of these.
-        wait_seconds: until the quota has had room for all of them.
+        query: The query.
+        steps: The parts in the order of their intervals; together they are exactly the query's available interval.
+        coverage: Coverage of the source series, as if it held the rolled-up parts too.
+        rolled_up: Parts that are rolled up from rows of other series.
+        to_fetch: What must be fetched from the vendor.
+        chunks: The upstream queries that fetch it.
+        cost: The cost of one of these queries.
+        wait_seconds: Time until the quota has granted all of them.
     """
 
     query: CanonicalQuery
     steps: tuple[PlanStep, ...]
     coverage: Coverage
-    borrowed: tuple[RolledUpPart, ...] = ()
-    due: IntervalSet = field(default_factory=IntervalSet)
+    rolled_up: tuple[RolledUpPart, ...] = ()
+    to_fetch: IntervalSet = field(default_factory=IntervalSet)
     chunks: tuple[Interval, ...] = ()
     cost: Cost | None = None
     wait_seconds: float = 0.0
 
     @property
     def calls(self) -> float:
-        """Requests that the vendor is expected to get."""
+        """Requests that the plan is expected to send to the vendor."""
         return sum(step.calls for step in self.steps)
 
     @property
     def seconds(self) -> float:
-        """How long it is expected to take: the quota's time or the vendor's, whichever is longer."""
+        """How long the plan is expected to take: the quota's time or the vendor's, whichever is longer."""
         if not self.chunks or self.cost is None:
             return 0.0
-        # The first one goes alone, for it teaches what the others are judged by.
-        waves = 1 + math.ceil((len(self.chunks) - 1) / _AT_ONCE)
+        # The first query is sent alone, because the others are checked by the row counts it shows.
+        waves = 1 + math.ceil((len(self.chunks) - 1) / _CONCURRENCY)
         return max(self.wait_seconds, waves * self.cost.seconds)
 
 
+# --- Planning without any I/O ----------------------------------------------------------------------------------------------
+
+
 def make_hot_plan(query: CanonicalQuery) -> Plan:
-    """The plan for a query whose answer the hot tier holds."""
+    """Return the plan for a query whose answer the hot tier holds."""
     step = PlanStep(
         AnswerSource.hot, query.series.report.name, query.interval, "the finished answer is in the hot tier"
     )
@@ -193,80 +199,85 @@ def make_hot_plan(query: CanonicalQuery) -> Plan:
 
 def make_plan(
     query: CanonicalQuery,
-    kept: StoredSeries,
+    own: StoredSeries,
     others: Sequence[StoredSeries],
     now: datetime,
     cost: Cost | None = None,
-    room: QuotaHeadroom | None = None,
+    headroom: QuotaHeadroom | None = None,
 ) -> Plan:
     """Decide where each part of an answer comes from.
 
     Args:
-        query: what is asked; its span has begun.
-        kept: the series whose rows answer it.
-        others: other declared series, whose rows may make up what that one lacks.
-        now: the time as of which figures must be fresh.
-        cost: of one upstream query.
-        room: of the quota; without it nothing is said of waiting.
+        query: The query; its available interval has begun.
+        own: The series that answers it.
+        others: Other declared series, whose rows may be rolled up to what that series lacks.
+        now: The time as of which figures must be fresh.
+        cost: The cost of one upstream query; assumed if not given.
+        headroom: What the quota has left; without it the plan has no waiting time.
     """
-    report, span = kept.report, IntervalSet([query.available_interval])
+    report, own_intervals = own.report, IntervalSet([query.available_interval])
     freshness = report_freshness(report)
-    due = kept.coverage.gaps(span, now, freshness)
-    borrowed = tuple(_borrowed(kept, others, due, now))
-    for each in borrowed:
-        due -= each.intervals
-        span -= each.intervals
-    if due:
-        # What is provisional beside it, in the same chunk, comes with the same query.
-        parts = [kept.coverage.around(due, IntervalSet([chunk])) for chunk in split_into_chunks(span, report)]
-        due = IntervalSet(part for each in parts for part in each)
-    chunks = tuple(split_into_chunks(due, report))
+    to_fetch = own.coverage.gaps(own_intervals, now, freshness)
+    rolled_up = tuple(_roll_up_from_others(own, others, to_fetch, now))
+    for each in rolled_up:
+        to_fetch -= each.intervals
+        own_intervals -= each.intervals
+    if to_fetch:
+        # Provisional figures beside a gap, in the same chunk, come with the same query at no extra cost.
+        parts = [
+            own.coverage.around(to_fetch, IntervalSet([chunk])) for chunk in split_into_chunks(own_intervals, report)
+        ]
+        to_fetch = IntervalSet(part for each in parts for part in each)
+    chunks = tuple(split_into_chunks(to_fetch, report))
     cost = cost or Cost.assumed(report)
-    coverage = _as_if_held(kept.coverage, borrowed)
     steps = (
-        *_held_steps(report, kept.coverage, span - due, freshness),
-        *_borrowed_steps(borrowed),
-        *(
-            PlanStep(AnswerSource.vendor, report.name, chunk, _why_asked(chunk, kept.coverage, freshness), cost.calls, cost.seconds)
-            for chunk in chunks
-        ),
-    )  # fmt: skip
-    ordered = tuple(sorted(steps, key=lambda step: (step.interval.start, step.source)))
+        *_history_steps(report, own.coverage, own_intervals - to_fetch, freshness),
+        *_roll_up_steps(rolled_up),
+        *_vendor_steps(report, own.coverage, chunks, cost, freshness),
+    )
     return Plan(
-        query, ordered, coverage, borrowed, due, chunks, cost, room.wait(cost.calls * len(chunks)) if room else 0.0
+        query=query,
+        steps=tuple(sorted(steps, key=lambda step: (step.interval.start, step.source))),
+        coverage=_add_rolled_up(own.coverage, rolled_up),
+        rolled_up=rolled_up,
+        to_fetch=to_fetch,
+        chunks=chunks,
+        cost=cost,
+        wait_seconds=headroom.wait_seconds(cost.calls * len(chunks)) if headroom else 0.0,
     )
 
 
-def _borrowed(
-    kept: StoredSeries, others: Iterable[StoredSeries], due: IntervalSet, now: datetime
+def can_roll_up(target: Report, source: Report, columns: Sequence[Column]) -> bool:
+    """Return whether rows of another report, which has these columns, can be rolled up to a report's rows."""
+    return target.name != source.name and not any(find_rollup_problems(source, target, columns))
+
+
+def _roll_up_from_others(
+    own: StoredSeries, others: Iterable[StoredSeries], missing: IntervalSet, now: datetime
 ) -> Iterable[RolledUpPart]:
-    # The longest buckets first, for there are fewest rows of them.
+    # Longest buckets first: they have the fewest rows to read.
     for other in sorted(others, key=lambda each: (-each.report.step.nominal_length, each.report.name)):
-        if not due:
+        if not missing:
             return
-        may = can_roll_up(kept.report, other.report, other.columns)
-        found = _made_up(kept, other, due, now) if may else None
-        if found is not None:
-            yield found
-            due -= found.intervals
+        usable = can_roll_up(own.report, other.report, other.columns)
+        part = _roll_up_from(own, other, missing, now) if usable else None
+        if part is not None:
+            yield part
+            missing -= part.intervals
 
 
-def can_roll_up(kept: Report, other: Report, columns: Sequence[Column]) -> bool:
-    """Whether rows of another report, which has these columns, can be rolled up to a report's."""
-    return kept.name != other.name and not any(find_rollup_problems(other, kept, columns))
-
-
-def _made_up(kept: StoredSeries, other: StoredSeries, due: IntervalSet, now: datetime) -> RolledUpPart | None:
-    """The buckets due that the other series holds all of, final or fresh enough for the kept one."""
-    wanted = IntervalSet(part for each in due if (part := clip_to_now(each, other.report, now)))
-    usable = wanted - other.coverage.gaps(wanted, now, report_freshness(kept.report))
+def _roll_up_from(own: StoredSeries, other: StoredSeries, missing: IntervalSet, now: datetime) -> RolledUpPart | None:
+    """Return the missing buckets that the other series holds completely, final or fresh enough for the own series."""
+    target, source = own.report, other.report
+    wanted = IntervalSet(part for each in missing if (part := clip_to_now(each, source, now)))
+    usable = wanted - other.coverage.gaps(wanted, now, report_freshness(target))
     if not usable:
         return None
     final: list[Interval] = []
     provisional: list[Interval] = []
-    for bucket in (bucket for part in due for bucket in cut_at_boundaries(part, kept.report.step, kept.report.zone)):
-        needed = clip_to_now(bucket, other.report, now)
-        if needed is None or not usable.covers(needed) or not _is_whole(other.report, kept.report, bucket):
+    for bucket in (bucket for part in missing for bucket in cut_at_boundaries(part, target.step, target.zone)):
+        needed = clip_to_now(bucket, source, now)
+        if needed is None or not usable.covers(needed) or not _is_aligned(source, target, bucket):
             continue
         (final if other.coverage.complete.covers(bucket) else provisional).append(bucket)
     if not (final or provisional):
@@ -276,150 +287,164 @@ def _made_up(kept: StoredSeries, other: StoredSeries, due: IntervalSet, now: dat
     return RolledUpPart(other, IntervalSet(final), IntervalSet(provisional), min(fetched, default=None))
 
 
-def _is_whole(source: Report, asked: Report, bucket: Interval) -> bool:
+def _is_aligned(source: Report, target: Report, bucket: Interval) -> bool:
     try:
-        check_bucket_alignment(source, asked, bucket)
+        check_bucket_alignment(source, target, bucket)
     except QueryError:
         return False
     return True
 
 
-def _as_if_held(coverage: Coverage, borrowed: Sequence[RolledUpPart]) -> Coverage:
-    for each in borrowed:
-        kept = tuple(Fetched(rest, part.at) for part in coverage.fetched if (rest := part.intervals - each.intervals))
+def _add_rolled_up(coverage: Coverage, rolled_up: Sequence[RolledUpPart]) -> Coverage:
+    """Return the coverage as if the series held the rolled-up parts itself."""
+    for each in rolled_up:
+        rest = tuple(Fetched(left, part.at) for part in coverage.fetched if (left := part.intervals - each.intervals))
         fetched = (Fetched(each.provisional, each.fetched_at),) if each.fetched_at and each.provisional else ()
         coverage = Coverage(
             coverage.complete | each.final,
             (coverage.provisional - each.intervals) | each.provisional,
             coverage.watermark,
-            (*kept, *fetched),
+            (*rest, *fetched),
         )
     return coverage
 
 
-def _held_steps(report: Report, coverage: Coverage, held: IntervalSet, freshness: timedelta) -> Iterable[PlanStep]:
-    for part in held & coverage.complete:
-        yield PlanStep(AnswerSource.history, report.name, part, "held and final: never asked again")
+def _history_steps(report: Report, coverage: Coverage, stored: IntervalSet, freshness: timedelta) -> Iterable[PlanStep]:
+    for part in stored & coverage.complete:
+        yield PlanStep(AnswerSource.history, report.name, part, "stored and final: never fetched again")
     for each in coverage.fetched:
-        for part in held & coverage.provisional & each.intervals:
+        for part in stored & coverage.provisional & each.intervals:
             until = format_instant((each.at + freshness).replace(microsecond=0))
             yield PlanStep(AnswerSource.history, report.name, part, f"provisional, and fresh enough until {until}")
 
 
-def _borrowed_steps(borrowed: Sequence[RolledUpPart]) -> Iterable[PlanStep]:
-    for each in borrowed:
-        source = each.holding.report
+def _roll_up_steps(rolled_up: Sequence[RolledUpPart]) -> Iterable[PlanStep]:
+    for each in rolled_up:
+        source = each.source.report
         by = f"{source.granularity} and {', '.join(source.group_by) or 'in total'}"
         for part in each.intervals:
             yield PlanStep(AnswerSource.roll_up, source.name, part, f"rolled up from rows by {by}")
 
 
-def _why_asked(chunk: Interval, coverage: Coverage, freshness: timedelta) -> str:
+def _vendor_steps(
+    report: Report, coverage: Coverage, chunks: Iterable[Interval], cost: Cost, freshness: timedelta
+) -> Iterable[PlanStep]:
+    for chunk in chunks:
+        reason = _fetch_reason(chunk, coverage, freshness)
+        yield PlanStep(AnswerSource.vendor, report.name, chunk, reason, cost.calls, cost.seconds)
+
+
+def _fetch_reason(chunk: Interval, coverage: Coverage, freshness: timedelta) -> str:
     within = IntervalSet([chunk])
     missing = within - coverage.complete - coverage.provisional
     if missing == within:
-        return "not held"
-    stale = f"provisional, and in part older than {_spoken(freshness)}"
-    return "partly not held, partly provisional" if missing else stale
+        return "not stored"
+    stale = f"provisional, and in part older than {_format_duration(freshness)}"
+    return "partly not stored, partly provisional" if missing else stale
 
 
-def _spoken(span: timedelta) -> str:
-    minutes, seconds = divmod(int(span.total_seconds()), 60)
-    return f"{minutes} min" if not seconds else f"{int(span.total_seconds())} s"
+def _format_duration(duration: timedelta) -> str:
+    minutes, seconds = divmod(int(duration.total_seconds()), 60)
+    return f"{minutes} min" if not seconds else f"{int(duration.total_seconds())} s"
+
+
+# --- Planning over the stores ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans over history.
+    """Reads coverage from history, plans queries over it, and reads the rows that a plan names.
 
     Attributes:
-        history: the tier.
-        columns: of a report's answers.
-        declared: the reports whose rows may be rolled up to another's.
-        tenant: whose data.
-        reach: of a report's vendor: the instant before which it keeps nothing, or None.
+        history: The tier that holds rows and coverage.
+        columns: Returns the columns of a report.
+        declared: The reports whose rows may be rolled up to another's.
+        tenant: The tenant whose data it reads.
+        retained_since: Returns the instant before which a report's vendor keeps nothing, or None.
     """
 
     history: History
     columns: Callable[[Report], tuple[Column, ...]]
     declared: Sequence[Report]
     tenant: str
-    reach: Callable[[Report], datetime | None]
+    retained_since: Callable[[Report], datetime | None]
 
-    async def plan(self, query: CanonicalQuery, now: datetime, room: QuotaHeadroom | None = None) -> Plan:
-        """How a query would be answered as of now.
+    async def plan(self, query: CanonicalQuery, now: datetime, headroom: QuotaHeadroom | None = None) -> Plan:
+        """Plan how to answer a query as of now.
 
-        Other series are looked at only where the query's own lacks something.
+        Other series are read only if the query's own series lacks something.
 
         Raises:
-            InvalidInterval: something is held by nobody any more.
+            InvalidInterval: Something must be fetched that the vendor no longer keeps.
         """
         with span(
             "make_plan", report=query.source_series.report.name, interval=str(query.available_interval)
         ) as current:
-            kept = await self._holding(query.source_series, query.available_interval)
-            found = make_plan(query, kept, (), now, room=room)
-            if found.due:
-                found = make_plan(query, kept, await self._others(query), now, room=room)
-            annotate(current, due=bool(found.due))
-            return self._within_reach(found)
+            own = await self._read_coverage(query.source_series, query.available_interval)
+            plan = make_plan(query, own, (), now, headroom=headroom)
+            if plan.to_fetch:
+                plan = make_plan(query, own, await self._read_other_coverages(query), now, headroom=headroom)
+            annotate(current, due=bool(plan.to_fetch))
+            return self._check_retention(plan)
 
-    async def costed(self, query: CanonicalQuery, now: datetime, room: QuotaHeadroom | None) -> Plan:
-        """The same, with what its upstream queries have taken before.
+    async def plan_with_cost(self, query: CanonicalQuery, now: datetime, headroom: QuotaHeadroom | None) -> Plan:
+        """Plan like ``plan``, with the cost that earlier upstream queries of the series had.
 
         Raises:
-            InvalidInterval: as ``make_plan`` does.
+            InvalidInterval: Something must be fetched that the vendor no longer keeps.
         """
-        kept = await self._holding(query.source_series, query.available_interval)
-        others = await self._others(query)
-        learned = await asyncio.to_thread(self.history.chunk_cost, query.source_series)
-        return self._within_reach(make_plan(query, kept, others, now, Cost(*learned) if learned else None, room))
+        own = await self._read_coverage(query.source_series, query.available_interval)
+        others = await self._read_other_coverages(query)
+        measured = await asyncio.to_thread(self.history.chunk_cost, query.source_series)
+        cost = Cost(*measured) if measured else None
+        return self._check_retention(make_plan(query, own, others, now, cost, headroom))
 
-    def _within_reach(self, found: Plan) -> Plan:
-        report = found.query.source_series.report
-        if (refused := retention_error(report, found.due, self.reach(report))) is not None:
-            raise refused
-        return found
+    def _check_retention(self, plan: Plan) -> Plan:
+        report = plan.query.source_series.report
+        if (error := retention_error(report, plan.to_fetch, self.retained_since(report))) is not None:
+            raise error
+        return plan
 
-    async def rows(self, found: Plan) -> pa.Table:
-        """The rows that answer a query whose plan asks the vendor for nothing."""
-        query, report = found.query, found.query.source_series.report
-        borrowed = [rows for each in found.borrowed for rows in await self._rolled_up(each, report)]
-        own = IntervalSet([query.available_interval])
-        for each in found.borrowed:
-            own -= each.intervals
-        held = [await self._read(query.source_series, part) for part in own]
-        tables = [*held, *borrowed]
+    async def read_rows(self, plan: Plan) -> pa.Table:
+        """Read the rows that answer a query whose plan fetches nothing."""
+        query, report = plan.query, plan.query.source_series.report
+        rolled_up = [rows for each in plan.rolled_up for rows in await self._read_rolled_up(each, report)]
+        own_intervals = IntervalSet([query.available_interval])
+        for each in plan.rolled_up:
+            own_intervals -= each.intervals
+        own = [await self._read(query.source_series, part) for part in own_intervals]
+        tables = [*own, *rolled_up]
         rows = tables[0] if len(tables) == 1 else sort_rows(pa.concat_tables(tables))
         if query.rollup_source is None:
             return rows
-        asked = query.series.report
-        return roll_up(rows, report, asked, self.columns(asked), query.interval)
+        target = query.series.report
+        return roll_up(rows, report, target, self.columns(target), query.interval)
 
-    async def _rolled_up(self, borrowed: RolledUpPart, report: Report) -> list[pa.Table]:
-        source = borrowed.holding.report
-        columns, series = self.columns(report), Series(source, self.tenant)
+    async def _read_rolled_up(self, part: RolledUpPart, target: Report) -> list[pa.Table]:
+        source = part.source.report
+        columns, series = self.columns(target), Series(source, self.tenant)
         return [
-            roll_up(await self._read(series, part), source, report, columns, part) for part in borrowed.intervals
+            roll_up(await self._read(series, interval), source, target, columns, interval)
+            for interval in part.intervals
         ] or [arrow_schema(columns).empty_table()]
 
     async def _read(self, series: Series, interval: Interval) -> pa.Table:
         return await asyncio.to_thread(self.history.read, series, interval, self.columns(series.report))
 
-    async def _holding(self, series: Series, span: Interval) -> StoredSeries:
-        coverage = await asyncio.to_thread(self.history.coverage, series, span)
+    async def _read_coverage(self, series: Series, interval: Interval) -> StoredSeries:
+        coverage = await asyncio.to_thread(self.history.coverage, series, interval)
         return StoredSeries(series.report, self.columns(series.report), coverage)
 
-    async def _others(self, query: CanonicalQuery) -> list[StoredSeries]:
-        kept = query.source_series.report
-        found = {
+    async def _read_other_coverages(self, query: CanonicalQuery) -> list[StoredSeries]:
+        target = query.source_series.report
+        usable = {
             Series(report, self.tenant): columns
             for report in self.declared
-            # Of another vendor's columns nothing can be said where that has no account.
-            if (report.platform, report.query_type) == (kept.platform, kept.query_type)
-            and can_roll_up(kept, report, columns := self.columns(report))
+            # The columns of another vendor's report are unknown without an account, so it is not asked for them.
+            if (report.platform, report.query_type) == (target.platform, target.query_type)
+            and can_roll_up(target, report, columns := self.columns(report))
         }
-        if not found:
+        if not usable:
             return []
-        coverages = await asyncio.to_thread(self.history.coverages, list(found), query.available_interval)
-        return [StoredSeries(each.report, columns, coverages[each.id]) for each, columns in found.items()]
+        coverages = await asyncio.to_thread(self.history.coverages, list(usable), query.available_interval)
+        return [StoredSeries(each.report, columns, coverages[each.id]) for each, columns in usable.items()]

@@ -1,4 +1,4 @@
-"""The one engine behind all three ways in: HTTP, Dagster and the command line."""
+"""Answers queries for the HTTP API, Dagster and the command line alike: stored rows first, the vendor only for the rest."""
 
 from __future__ import annotations
 
@@ -37,38 +37,42 @@ from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter
 
+#: How often one answer is fetched. A job that another process left and that is taken up again may return figures that are
+#: provisional and too old by now; these are fetched once more for each such job.
+_MAX_FETCHES = 3
 
-def _ignore(_chunk: ChunkResult) -> None:
+_Notify = Callable[[ProgressEvent], None]
+#: Finds an answer, and reports its progress on the way.
+_FindAnswer = Callable[[_Notify], Coroutine[Any, Any, Answer | None]]
+
+
+def _ignore_chunk(_chunk: ChunkResult) -> None:
     return
 
 
-def _no_percent(_interval: Interval, _percent: float | None) -> None:
+def _ignore_percent(_interval: Interval, _percent: float | None) -> None:
     return
-
-
-#: A job that somebody left and that is taken up may tell of some buckets what is provisional and too old by now: these are
-#: asked for anew, once for each such job.
-_FETCHES = 3
 
 
 @dataclass(frozen=True)
 class ReportService:
-    """Answers queries from what is kept, and asks the vendor only for what is missing.
+    """Answers queries from stored rows, and fetches from the vendor only what is missing.
 
     Attributes:
-        platforms: by name, those that have an account.
-        history, hot: the tiers.
-        ledger: where every upstream query is noted.
-        single_flight: one for each thing that is asked, over all processes.
-        coalescer: one task for all identical callers of this process.
-        redis: what the hot tier and the single_flight stand on.
-        clock: the time, in UTC.
-        tenant: whose data.
-        on_stored: hears of what was written to history.
-        job_pollers: by platform, when its jobs are asked for.
-        declared: reports whose rows may be rolled up to answer what another one lacks.
-        retention: by platform, how long its vendor keeps figures, where that is declared.
-        has_other_requesters: whether somebody else goes on with what is cancelled; the vendor's jobs are left to them then.
+        platforms: The adapters of the vendors that have an account, by name.
+        history: The tier that holds rows and coverage.
+        hot: The tier that holds rendered answers.
+        ledger: The record of every upstream query.
+        single_flight: Lets one process at a time work on an answer or a chunk.
+        coalescer: Shares one task between all identical callers of this process.
+        redis: The connection that the hot tier and single flight use.
+        clock: The current time, in UTC.
+        tenant: The tenant whose data it reads and writes.
+        on_stored: Called with what was written to history.
+        job_pollers: Decide when to poll a platform's jobs, by platform.
+        declared: Reports whose rows may be rolled up to answer what another report lacks.
+        retention: How long a platform's vendor keeps figures, by platform, if its account declares it.
+        has_other_requesters: Whether a cancelled fetch is still wanted by another process, which then takes over the vendor's jobs.
     """
 
     platforms: Mapping[str, VendorAdapter]
@@ -86,112 +90,90 @@ class ReportService:
     retention: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     has_other_requesters: HasOtherRequesters = no_other_requesters
 
+    # --- Reports and their vendors -----------------------------------------------------------------------------------------
+
     def series(self, report: Report) -> Series:
-        """The report as this tenant's series."""
+        """Return the report as this tenant's series."""
         return Series(report, self.tenant)
 
     def platform(self, report: Report) -> VendorAdapter:
-        """The vendor behind a report.
+        """Return the adapter of a report's vendor.
 
         Raises:
-            PlatformNotConfigured: naming the settings that are missing.
+            PlatformNotConfigured: The vendor has no account; the message names the missing settings.
         """
         if report.platform not in self.platforms:
             prefix = f"CACHE_PIPELINE_{report.platform.upper()}__"
             raise PlatformNotConfigured(
-                f"{report.name} asks {report.platform}, which has no account: set {prefix}BASE_URL and {prefix}CLIENTS"
+                f"{report.name} needs {report.platform}, which has no account: set {prefix}BASE_URL and {prefix}CLIENTS"
             )
         return self.platforms[report.platform]
 
     def columns(self, report: Report) -> tuple[Column, ...]:
-        """The columns of a report's answers."""
-        return self.platform(report).columns(report)
-
-    async def fetch(
-        self,
-        report: Report,
-        wanted: Mapping[str, Interval],
-        lane: Lane,
-        *,
-        on_chunk: Callable[[ChunkResult], None] = _ignore,
-        on_percent: OnPercent = _no_percent,
-        refetch: bool = False,
-    ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
-        """Bring together the rows of some partitions, asking the vendor for what history lacks.
-
-        Nothing is kept yet: that is for ``store_partitions``, after whatever checks the caller makes.
-
-        Args:
-            report: the declaration.
-            wanted: interval by partition key; ends must be boundaries of the granularity.
-            lane: who asks.
-            on_chunk: hears of every judged answer as it falls.
-            on_percent: hears, at every poll, how far the query of an interval is.
-            refetch: ask for everything, whatever history holds.
-
-        Yields:
-            Every partition once, as it is finished; one that has not begun yet has failed.
-        """
-        fetched = self._session(report).partitions(wanted, lane, on_chunk, on_percent, refetch=refetch)
-        async with aclosing(fetched) as partitions:
-            async for partition in partitions:
-                yield partition
-
-    async def store(
-        self, report: Report, partitions: Sequence[FetchedPartition], claims: Sequence[LedgerClaim] = ()
-    ) -> None:
-        """Write what the vendor was asked for to history, rows and coverage in one transaction.
-
-        What came out of history stays as it is there, and so does what others have asked for since.
+        """Return the columns of a report's answers.
 
         Raises:
-            LeaseLost: another process has taken over one of the claims that the rows come from.
+            PlatformNotConfigured: The report's vendor has no account.
         """
-        await store_partitions(self.history, self.series(report), partitions, claims, self.on_stored)
+        return self.platform(report).columns(report)
 
-    def _session(self, report: Report) -> FetchSession:
-        return FetchSession(
-            series=self.series(report),
-            platform=self.platform(report),
-            history=self.history,
-            ledger=self.ledger,
-            single_flight=self.single_flight,
-            clock=self.clock,
-            poller=self.job_pollers.get(report.platform) or JobPoller(),
-            reach=self.reach(report),
-            has_other_requesters=self.has_other_requesters,
-        )
+    def retained_since(self, report: Report) -> datetime | None:
+        """Return the instant before which a report's vendor keeps nothing, or None if that is not declared."""
+        retention = self.retention.get(report.platform)
+        return self.clock() - retention if retention else None
+
+    # --- Queries -----------------------------------------------------------------------------------------------------------
 
     def query(
         self, report: Report, interval: str | Interval, overrides: QueryOverrides = NO_OVERRIDES
     ) -> CanonicalQuery:
-        """What is asked now: the part of the interval whose buckets have begun.
+        """Return the query for the part of an interval whose buckets have begun.
 
         Raises:
-            InvalidInterval: it cuts a bucket, or lies in the future.
-            InvalidQuery: the report's rows do not hold what is asked for.
-            PlatformNotConfigured: something is asked for otherwise than declared, and the platform has no account.
+            InvalidInterval: The interval cuts a bucket, or lies in the future.
+            InvalidQuery: The report's rows do not hold what the query needs.
+            PlatformNotConfigured: There are overrides, and the report's vendor has no account.
         """
         columns = () if overrides == NO_OVERRIDES else self.columns(report)
         return self.clip_to_now(resolve_request(report, interval, overrides, columns))
 
-    def clip_to_now(self, wanted: QueryRequest) -> CanonicalQuery:
-        """The part of a question whose buckets have begun; there is nothing to say of the future.
+    def clip_to_now(self, request: QueryRequest) -> CanonicalQuery:
+        """Return the query for the part of a request whose buckets have begun.
 
         Raises:
-            InvalidInterval: none has begun.
+            InvalidInterval: No bucket has begun.
         """
         now = self.clock()
-        begun = clip_to_now(wanted.interval, wanted.requested, now)
-        if begun is None:
-            raise future_interval_error(wanted.interval)
-        query = replace(wanted, interval=begun).canonical_query(self.tenant)
-        return replace(query, elapsed=clip_to_now(begun, wanted.declared, now)) if wanted.is_rolled_up else query
+        elapsed = clip_to_now(request.interval, request.requested, now)
+        if elapsed is None:
+            raise future_interval_error(request.interval)
+        query = replace(request, interval=elapsed).canonical_query(self.tenant)
+        if not request.is_rolled_up:
+            return query
+        return replace(query, elapsed=clip_to_now(elapsed, request.declared, now))
 
     @property
     def cached_answers(self) -> CachedAnswers:
-        """Those that need nothing of the vendor."""
+        """The answers that need no request to the vendor."""
         return CachedAnswers(self.history, self.hot, self._planner, self.coalescer, self.clock)
+
+    @property
+    def _planner(self) -> Planner:
+        return Planner(self.history, self.columns, self.declared, self.tenant, self.retained_since)
+
+    async def plan(self, query: CanonicalQuery, headroom: QuotaHeadroom | None = None) -> Plan:
+        """Return what answering a query now would take, without sending anything.
+
+        Args:
+            query: The query.
+            headroom: What the quota has left; without it the plan has no waiting time.
+
+        Raises:
+            InvalidInterval: Something must be fetched that the vendor no longer keeps.
+        """
+        if await self.hot.get(query) is not None:
+            return make_hot_plan(query)
+        return await self._planner.plan_with_cost(query, self.clock(), headroom)
 
     async def answer(
         self,
@@ -200,22 +182,24 @@ class ReportService:
         lane: Lane = Lane.interactive,
         *,
         overrides: QueryOverrides = NO_OVERRIDES,
-        on_chunk: Callable[[ChunkResult], None] = _ignore,
-        on_percent: OnPercent = _no_percent,
+        on_chunk: Callable[[ChunkResult], None] = _ignore_chunk,
+        on_percent: OnPercent = _ignore_percent,
     ) -> Answer:
-        """Answer a question asked of a report: hot, else history, else the vendor.
+        """Answer a query of a report from hot, else from history, else from the vendor.
 
         Args:
-            report: the declaration.
-            interval: what is asked of it.
-            lane: who asks.
-            overrides: what is asked for otherwise than declared.
-            on_chunk: hears of every judged answer of the vendor as it falls.
-            on_percent: hears, at every poll, how far the vendor's query of an interval is.
+            report: The report.
+            interval: The interval of the query.
+            lane: The priority of upstream requests.
+            overrides: What the query asks for other than the report declares.
+            on_chunk: Called with the verdict on each of the vendor's answers.
+            on_percent: Called at every poll with an interval and the vendor's progress on it.
 
         Raises:
-            QueryError: as ``query`` does.
-            IncompleteAnswer, UpstreamError, SchemaMismatch: the vendor's answer cannot be had or kept.
+            QueryError: The query is invalid, as in ``query``.
+            IncompleteAnswer: The vendor's answer lacks rows and cannot be split further.
+            UpstreamError: The vendor refused or failed the query, or cannot be reached.
+            SchemaMismatch: The vendor's rows are not what the report declares.
         """
         return await self.answer_query(
             self.query(report, interval, overrides), lane, on_chunk=on_chunk, on_percent=on_percent
@@ -226,115 +210,161 @@ class ReportService:
         query: CanonicalQuery,
         lane: Lane = Lane.interactive,
         *,
-        on_chunk: Callable[[ChunkResult], None] = _ignore,
-        on_percent: OnPercent = _no_percent,
+        on_chunk: Callable[[ChunkResult], None] = _ignore_chunk,
+        on_percent: OnPercent = _ignore_percent,
         refresh: bool = False,
     ) -> Answer:
-        """Answer a query that has begun; as ``answer`` does.
+        """Answer a query whose interval has begun.
 
-        What is asked of the vendor is always the series that history keeps, so that every other way to look at it is
-        answered from there. To ``refresh`` is to ask it refetch for what is provisional, however fresh that is; what is
-        final is never asked for refetch.
+        Fetches are always of the series that history stores, so that every other query over the same rows is answered from
+        there.
+
+        Args:
+            query: The query.
+            lane: The priority of upstream requests.
+            on_chunk: As in ``answer``.
+            on_percent: As in ``answer``.
+            refresh: Whether to fetch provisional figures again, however fresh they are. Final figures are never refetched.
+
+        Raises:
+            QueryError, IncompleteAnswer, UpstreamError, SchemaMismatch: As in ``answer``.
+            RuntimeError: The answer was stored, but history does not hold it.
         """
 
-        def hear(news: ProgressEvent) -> None:
-            if isinstance(news, ChunkResult):
-                on_chunk(news)
+        def notify(event: ProgressEvent) -> None:
+            if isinstance(event, ChunkResult):
+                on_chunk(event)
             else:
-                on_percent(*news)
+                on_percent(*event)
 
         key = query.cache_key(HOT_TTL_TIER)
         if refresh:
-            found = self.coalescer.run(f"{key} anew", self._refreshing(query, lane), hear)
+            running = self.coalescer.run(f"{key} refresh", self._refresh_answer(query, lane), notify)
         else:
-            found = self.coalescer.run(key, self._finding(query, lane), hear)
-        # Callers of a crowd are woken one after another, and none should free what the first alone needs.
+            running = self.coalescer.run(key, self._find_answer(query, lane), notify)
+        # Release the query before waiting: many callers are woken one after another, and none should spend time on freeing it.
         del query
-        answer = await found
+        answer = await running
         if answer is None:
-            raise RuntimeError(f"{key} was kept, and history does not hold it")
+            raise RuntimeError(f"history does not hold {key} after it was stored; check for concurrent deletions")
         return answer
 
-    def _refreshing(
-        self, query: CanonicalQuery, lane: Lane
-    ) -> Callable[[Callable[[ProgressEvent], None]], Coroutine[Any, Any, Answer | None]]:
-        """What has the provisional part of an answer asked for refetch, for all who wish that in this process."""
+    def _refresh_answer(self, query: CanonicalQuery, lane: Lane) -> _FindAnswer:
+        """Return the work that fetches the provisional part of an answer again, for all callers of this process."""
 
-        async def anew(tell: Callable[[ProgressEvent], None]) -> Answer | None:
-            asked_at = self.clock()
-            # As of then nothing that is held now and can still change is fresh.
-            plan = await self._planner.plan(query, asked_at + report_freshness(query.source_series.report))
-            await self._fetch_and_keep(plan, lane, tell, refetch=True)
-            return await self.cached_answers.from_history(query, asked_at)
+        async def refresh(notify: _Notify) -> Answer | None:
+            requested_at = self.clock()
+            # As of that later time, no stored figure that can still change is fresh.
+            as_of = requested_at + report_freshness(query.source_series.report)
+            plan = await self._planner.plan(query, as_of)
+            await self._fetch_and_store(plan, lane, notify, refetch=True)
+            return await self.cached_answers.from_history(query, requested_at)
 
-        return anew
+        return refresh
 
-    def _finding(
-        self, query: CanonicalQuery, lane: Lane
-    ) -> Callable[[Callable[[ProgressEvent], None]], Coroutine[Any, Any, Answer | None]]:
-        """What finds an answer, telling of its progress, for all identical callers of this process."""
+    def _find_answer(self, query: CanonicalQuery, lane: Lane) -> _FindAnswer:
+        """Return the work that finds an answer, for all identical callers of this process."""
 
-        async def found(tell: Callable[[ProgressEvent], None]) -> Answer | None:
-            asked_at, held = self.clock(), self.cached_answers
-            if (ready := await held.from_hot(query)) is not None:
-                return ready
-            plan = await self._planner.plan(query, asked_at)
-            if not plan.due:
-                return await held.render_and_cache(plan)
+        async def find(notify: _Notify) -> Answer | None:
+            requested_at, cached = self.clock(), self.cached_answers
+            if (answer := await cached.from_hot(query)) is not None:
+                return answer
+            plan = await self._planner.plan(query, requested_at)
+            if not plan.to_fetch:
+                return await cached.render_and_cache(plan)
 
-            async def landed() -> bool:
-                nonlocal ready
-                ready = await held.from_hot(query)
-                return ready is not None
+            async def is_answered() -> bool:
+                nonlocal answer
+                answer = await cached.from_hot(query)
+                return answer is not None
 
-            # Other processes wait for the answer as it goes out, and not for its chunks one by one.
-            async with self.single_flight.hold(query.cache_key(HOT_TTL_TIER), landed) as mine:
-                if not mine:
-                    return ready
-                for _ in range(_FETCHES):
-                    await self._fetch_and_keep(plan, lane, tell)
-                    # As fresh as when it was asked for: a slow vendor's answer may be older than the freshness when it lands.
-                    plan = await self._planner.plan(query, asked_at)
-                    if not plan.due:
-                        return await held.render_and_cache(plan)
+            # Other processes wait for the finished answer, not for its chunks one by one.
+            async with self.single_flight.hold(query.cache_key(HOT_TTL_TIER), is_answered) as is_holder:
+                if not is_holder:
+                    return answer
+                for _ in range(_MAX_FETCHES):
+                    await self._fetch_and_store(plan, lane, notify)
+                    # Freshness counts from the request: a slow vendor's answer may be older than that when it arrives.
+                    plan = await self._planner.plan(query, requested_at)
+                    if not plan.to_fetch:
+                        return await cached.render_and_cache(plan)
                 return None
 
-        return found
+        return find
 
-    async def _fetch_and_keep(
-        self, plan: Plan, lane: Lane, tell: Callable[[ProgressEvent], None], *, refetch: bool = False
+    # --- Fetching and storing ----------------------------------------------------------------------------------------------
+
+    async def fetch(
+        self,
+        report: Report,
+        partitions: Mapping[str, Interval],
+        lane: Lane,
+        *,
+        on_chunk: Callable[[ChunkResult], None] = _ignore_chunk,
+        on_percent: OnPercent = _ignore_percent,
+        refetch: bool = False,
+    ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
+        """Collect the rows of some partitions, and fetch from the vendor what history lacks.
+
+        Nothing is stored yet: the caller may check the rows first, and then calls ``store``.
+
+        Args:
+            report: The report.
+            partitions: Interval by partition key; its ends must be boundaries of the granularity.
+            lane: The priority of upstream requests.
+            on_chunk: Called with the verdict on each of the vendor's answers.
+            on_percent: Called at every poll with an interval and the vendor's progress on it.
+            refetch: Whether to fetch everything, whatever history holds.
+
+        Yields:
+            Every partition once, as soon as it is finished; a partition that has not begun yet counts as failed.
+        """
+        session = self._fetch_session(report)
+        async with aclosing(session.partitions(partitions, lane, on_chunk, on_percent, refetch=refetch)) as fetched:
+            async for partition in fetched:
+                yield partition
+
+    async def store(
+        self, report: Report, partitions: Sequence[FetchedPartition], claims: Sequence[LedgerClaim] = ()
     ) -> None:
-        """Bring what a plan finds missing into history, each chunk as soon as it is proven."""
+        """Write what was fetched from the vendor to history, rows and coverage in one transaction.
+
+        Rows that came from history are not written again, and rows that others have stored since are kept.
+
+        Raises:
+            LeaseLost: Another process has taken over one of the claims that the rows come from.
+        """
+        await store_partitions(self.history, self.series(report), partitions, claims, self.on_stored)
+
+    def _fetch_session(self, report: Report) -> FetchSession:
+        return FetchSession(
+            series=self.series(report),
+            platform=self.platform(report),
+            history=self.history,
+            ledger=self.ledger,
+            single_flight=self.single_flight,
+            clock=self.clock,
+            poller=self.job_pollers.get(report.platform) or JobPoller(),
+            retained_since=self.retained_since(report),
+            has_other_requesters=self.has_other_requesters,
+        )
+
+    async def _fetch_and_store(self, plan: Plan, lane: Lane, notify: _Notify, *, refetch: bool = False) -> None:
+        """Fetch what a plan lacks, and store each chunk in history as soon as it is verified."""
         report = plan.query.source_series.report
-        wanted = {str(chunk): chunk for chunk in plan.chunks}
 
-        async def keep(proven: VerifiedRows, claims: Sequence[LedgerClaim]) -> None:
-            await self.store(report, [collect_partitions(proven)], claims)
+        async def store(verified: VerifiedRows, claims: Sequence[LedgerClaim]) -> None:
+            await self.store(report, [collect_partitions(verified)], claims)
 
-        fetched = self._session(report).partitions(
-            wanted, lane, tell, lambda part, percent: tell((part, percent)), keep=keep, refetch=refetch
+        fetched = self._fetch_session(report).partitions(
+            {str(chunk): chunk for chunk in plan.chunks},
+            lane,
+            notify,
+            lambda part, percent: notify((part, percent)),
+            store=store,
+            refetch=refetch,
         )
         async with aclosing(fetched) as partitions:
             async for partition in partitions:
                 if isinstance(partition, FailedPartition):
                     raise partition.error
-
-    async def plan(self, query: CanonicalQuery, room: QuotaHeadroom | None = None) -> Plan:
-        """What answering a query now will take, without sending anything.
-
-        Args:
-            query: what is asked.
-            room: of the quota; without it nothing is said of waiting for it.
-        """
-        if await self.hot.get(query) is not None:
-            return make_hot_plan(query)
-        return await self._planner.costed(query, self.clock(), room)
-
-    @property
-    def _planner(self) -> Planner:
-        return Planner(self.history, self.columns, self.declared, self.tenant, self.reach)
-
-    def reach(self, report: Report) -> datetime | None:
-        """The instant before which a report's vendor keeps nothing, or None where that is not declared."""
-        kept = self.retention.get(report.platform)
-        return self.clock() - kept if kept else None

@@ -1,4 +1,4 @@
-"""Publishing from history what it holds: the edge tier anew, or a trailing window that the vendor may have restated."""
+"""Publishes from history to the edge tier: everything, or a trailing window that the vendor may have restated."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import is_publishable
 
 _DAY, _MONTH = Step(days=1), Step(months=1)
-#: Vendors correct figures for about this long; publishing the whole of it again uploads only what changed.
-TRAILING = timedelta(days=35)
+#: Vendors correct figures for about this long. Publishing all of it again uploads only the files that changed.
+DEFAULT_TRAILING_WINDOW = timedelta(days=35)
 
 
 @dataclass(frozen=True)
 class RepublishResult:
-    """What was published of one report.
+    """What one publication of a report wrote.
 
     Attributes:
-        intervals: what history held of what was wanted.
-        rows: published.
-        files: written or found unchanged.
-        uploaded: of those, the new ones.
-        snapshot: id of the manifest afterwards, or None where history held nothing.
+        intervals: The part of the requested interval that history held.
+        rows: The number of rows published.
+        files: The number of files written or found unchanged.
+        uploaded: The number of those files that are new.
+        snapshot: The id of the manifest afterwards, or None if history held nothing.
     """
 
     intervals: IntervalSet = field(default_factory=IntervalSet)
@@ -39,49 +39,49 @@ class RepublishResult:
     snapshot: str | None = None
 
 
-def trailing_window(report: Report, now: datetime, length: timedelta = TRAILING) -> Interval:
-    """The report's whole local days from ``length`` ago until now."""
+def trailing_window(report: Report, now: datetime, length: timedelta = DEFAULT_TRAILING_WINDOW) -> Interval:
+    """Return the report's local days from ``length`` ago until now."""
     return Interval(floor_to_step(now - length, _DAY, report.zone), now)
 
 
 def republish(
-    history: History, edge: EdgeTier, series: Series, columns: Sequence[Column], wanted: Interval | None = None
+    history: History, edge: EdgeTier, series: Series, columns: Sequence[Column], interval: Interval | None = None
 ) -> RepublishResult:
-    """Publish what history holds, month by month; rows that history does not hold stay as they were published.
+    """Publish what history holds, month by month. Published rows that history no longer holds stay published.
 
     Args:
-        history: where the rows are.
-        edge: where they go.
-        series: the report and tenant.
-        columns: of the report's answers.
-        wanted: interval to publish, or None for everything held.
+        history: The tier that holds the rows.
+        edge: The tier to publish to.
+        series: The report and tenant.
+        columns: The report's columns.
+        interval: The interval to publish, or None for everything stored.
 
     Raises:
-        EdgeStoreError: the store refused; months that went before are published.
+        EdgeStoreError: The store refused; the months before that one are published.
         HistoryUnavailable: PostgreSQL cannot be used.
     """
     coverage = history.coverage(series)
-    held = coverage.complete | coverage.provisional
-    if wanted is not None:
-        held &= IntervalSet([wanted])
-    done = RepublishResult(intervals=held)
-    for month in _by_month(series.report, held):
+    stored = coverage.complete | coverage.provisional
+    if interval is not None:
+        stored &= IntervalSet([interval])
+    result = RepublishResult(intervals=stored)
+    for month in _group_by_month(series.report, stored):
         rows = {part: is_publishable(series.report, history.rows(series, [part], columns)) for part in month}
         provisional = coverage.provisional & IntervalSet(month)
         publication = edge.publish(series.report, rows, next((part.start for part in provisional), None))
-        done = RepublishResult(
-            held,
-            done.rows + sum(table.num_rows for table in rows.values()),
-            done.files + len(publication.files),
-            done.uploaded + publication.uploaded,
+        result = RepublishResult(
+            stored,
+            result.rows + sum(table.num_rows for table in rows.values()),
+            result.files + len(publication.files),
+            result.uploaded + publication.uploaded,
             publication.snapshot,
         )
-    return done
+    return result
 
 
-def _by_month(report: Report, held: Iterable[Interval]) -> list[list[Interval]]:
+def _group_by_month(report: Report, stored: Iterable[Interval]) -> list[list[Interval]]:
     months: dict[datetime, list[Interval]] = {}
-    for part in held:
+    for part in stored:
         for piece in cut_at_boundaries(part, _MONTH, report.zone):
             months.setdefault(floor_to_step(piece.start, _MONTH, report.zone), []).append(piece)
     return [months[month] for month in sorted(months)]

@@ -1,4 +1,4 @@
-"""What is kept of each report, day by day, and how fresh it is: for people who ask whether the figures can be used."""
+"""Summarises, day by day, what history holds of each report and how fresh it is."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class DayState(StrEnum):
     """How much of a local day history holds.
 
     Attributes:
-        final: all of it, and it will not change but by restatement.
-        provisional: all of it that has begun, some of it not final.
-        partial: some of it.
-        missing: nothing.
+        final: All of it. It changes only if the vendor restates it.
+        provisional: All of it that has begun, but some of it is not final.
+        partial: Some of it.
+        missing: None of it.
     """
 
     final = "final"
@@ -32,15 +32,16 @@ class DayState(StrEnum):
 
 @dataclass(frozen=True)
 class ReportStatus:
-    """One report's standing.
+    """The status of one report.
 
     Attributes:
-        report: its name, and ``platform`` whom it asks.
-        days: state of each local day that was looked at, in order.
-        complete_through: end of the last final bucket held, or None.
-        fetched_at: when the oldest provisional figure was fetched; None where none is held.
-        freshness: how old provisional figures may grow.
-        gaps: what is neither held nor in the future, within the days looked at.
+        report: The report's name.
+        platform: The vendor it is fetched from.
+        days: The state of each local day in the period, in order.
+        complete_through: The end of the last final bucket stored, or None.
+        fetched_at: When the oldest provisional figure was fetched; None if there is none.
+        freshness: How old provisional figures may become.
+        gaps: Intervals of the period that have begun and are not stored.
     """
 
     report: str
@@ -52,15 +53,15 @@ class ReportStatus:
     gaps: tuple[Interval, ...]
 
     def is_stale(self, now: datetime) -> bool:
-        """Whether provisional figures are older than the report allows."""
+        """Return whether provisional figures are older than the report allows."""
         return self.fetched_at is not None and now - self.fetched_at > self.freshness
 
 
 def report_status(report: Report, coverage: Coverage, now: datetime, days: int) -> ReportStatus:
-    """The standing of a report over its last ``days`` local days, today included; days before its start are left out."""
-    held = coverage.complete | coverage.provisional
+    """Return the status of a report over its last ``days`` local days including today, without days before its start."""
+    stored = coverage.complete | coverage.provisional
     spans = list(_begun_days(report, now, days))
-    wanted = IntervalSet(span for _, span in spans)
+    period = IntervalSet(span for _, span in spans)
     ends = [part.end for part in coverage.complete]
     return ReportStatus(
         report=report.name,
@@ -69,12 +70,12 @@ def report_status(report: Report, coverage: Coverage, now: datetime, days: int) 
         complete_through=max(ends, default=None),
         fetched_at=coverage.provisional_fetched_at,
         freshness=report_freshness(report),
-        gaps=tuple(wanted - held),
+        gaps=tuple(period - stored),
     )
 
 
 def _begun_days(report: Report, now: datetime, days: int) -> Iterator[tuple[date, Interval]]:
-    """Each local day with the part of it that lies in the past."""
+    """Yield each local day with the part of it that lies in the past."""
     today = now.astimezone(report.zone).date()
     first = max(today - timedelta(days=days - 1), report.start)
     for number in range((today - first).days + 1):

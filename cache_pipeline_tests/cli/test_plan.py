@@ -44,7 +44,7 @@ def test_a_plan_tells_what_will_be_asked_and_the_query_asks_for_just_that(said, 
     options = ("quarters", DAY, "--group-by", "queueId", "--granularity", "PT1H", "--filter", "mediaType!=chat")
     planned = json.loads(said("plan", *options))
     assert [(step["source"], step["interval"], step["why"]) for step in planned["steps"]] == [
-        ("vendor", "2026-01-04T23:00:00Z/2026-01-05T23:00:00Z", "not held")
+        ("vendor", "2026-01-04T23:00:00Z/2026-01-05T23:00:00Z", "not stored")
     ]
     assert (planned["upstreamQueries"], planned["groupBy"], planned["granularity"]) == (1, ["queueId"], "PT1H")
     assert planned["calls"] > 0 < planned["seconds"]
@@ -65,7 +65,7 @@ def test_a_plan_tells_what_will_be_asked_and_the_query_asks_for_just_that(said, 
 def test_people_see_tables(said, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     shown = said("plan", "quarters", DAY, "--group-by", "")
-    assert "not held" in shown
+    assert "not stored" in shown
     assert "1 upstream query, about 3 requests" in shown
     shown = said("query", "quarters", DAY, "--group-by", "", "--granularity", "P1D")
     assert "quarters 2026-01-04T23:00:00Z/2026-01-05T23:00:00Z, P1D in Europe/Berlin" in shown

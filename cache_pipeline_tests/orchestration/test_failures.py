@@ -98,7 +98,7 @@ def test_a_platform_without_an_account_is_named_with_the_settings_to_make(
     with pytest.raises(dg.Failure) as caught:
         bench.run(instance, DAYS[0], raise_on_error=True)
     assert caught.value.description == (
-        "calls_hour asks genesys, which has no account: set CACHE_PIPELINE_GENESYS__BASE_URL and "
+        "calls_hour needs genesys, which has no account: set CACHE_PIPELINE_GENESYS__BASE_URL and "
         "CACHE_PIPELINE_GENESYS__CLIENTS"
     )
     assert not caught.value.allow_retries

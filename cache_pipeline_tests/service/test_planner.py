@@ -75,8 +75,8 @@ def held_until_now(minutes: float) -> StoredSeries:
 
 def test_what_is_final_is_never_asked_for_and_what_is_fresh_enough_is_served():
     found = make_plan(query(), held_until_now(minutes=8), [], NOW)
-    assert [(step.source, step.why) for step in found.steps] == [
-        ("history", "held and final: never asked again"),
+    assert [(step.source, step.reason) for step in found.steps] == [
+        ("history", "stored and final: never fetched again"),
         ("history", "provisional, and fresh enough until 2026-01-06T12:06:00Z"),
         ("history", "provisional, and fresh enough until 2026-01-06T12:07:00Z"),
     ]
@@ -89,7 +89,7 @@ def test_once_a_provisional_bucket_is_too_old_those_beside_it_come_with_the_same
         ("history", "queue_hour", "2026-01-05T00:00:00Z/2026-01-06T11:00:00Z"),
         ("vendor", "queue_hour", "2026-01-06T11:00:00Z/2026-01-06T13:00:00Z"),
     ]
-    assert found.steps[-1].why == "provisional, and in part older than 10 min"
+    assert found.steps[-1].reason == "provisional, and in part older than 10 min"
 
 
 def test_gaps_are_cut_into_chunks_that_the_report_declares():
@@ -97,8 +97,8 @@ def test_gaps_are_cut_into_chunks_that_the_report_declares():
         query(interval=span("01T00:00", "05T06:00")), holding(complete=[span("02T00:00", "03T00:00")]), [], NOW
     )
     assert [str(chunk)[:16] for chunk in found.chunks] == ["2026-01-01T00:00", "2026-01-03T00:00", "2026-01-04T00:00", "2026-01-05T00:00"]  # fmt: skip
-    assert found.due == IntervalSet([span("01T00:00", "02T00:00"), span("03T00:00", "05T06:00")])
-    assert {step.why for step in found.steps if step.source is AnswerSource.vendor} == {"not held"}
+    assert found.to_fetch == IntervalSet([span("01T00:00", "02T00:00"), span("03T00:00", "05T06:00")])
+    assert {step.reason for step in found.steps if step.source is AnswerSource.vendor} == {"not stored"}
 
 
 def test_another_series_that_holds_finer_rows_is_rolled_up_before_the_vendor_is_asked():
@@ -108,7 +108,7 @@ def test_another_series_that_holds_finer_rows_is_rolled_up_before_the_vendor_is_
     found = make_plan(query(), holding(), [finer], NOW)
     assert {step.source for step in found.steps} == {AnswerSource.roll_up}
     assert found.calls == 0 == len(found.chunks)
-    [borrowed] = found.borrowed
+    [borrowed] = found.rolled_up
     assert borrowed.final == IntervalSet([span("05T00:00", "06T00:00")])
     assert borrowed.provisional == IntervalSet([span("06T00:00", "06T13:00")])
     assert not found.coverage.gaps(IntervalSet([found.query.available_interval]), NOW, timedelta(minutes=10))
@@ -136,7 +136,7 @@ def test_a_bucket_that_the_other_series_holds_in_part_is_asked_for():
 )
 def test_a_series_that_cannot_be_rolled_up_to_it_is_left_alone(changes: dict[str, Any]):
     other = holding(declared(name="other", time_zone="UTC", **changes), [TWO_DAYS])
-    assert make_plan(query(), holding(), [other], NOW).borrowed == ()
+    assert make_plan(query(), holding(), [other], NOW).rolled_up == ()
 
 
 def test_the_series_with_the_longest_buckets_is_taken_first():
@@ -144,7 +144,7 @@ def test_the_series_with_the_longest_buckets_is_taken_first():
         holding(QUARTERS, [TWO_DAYS]),
         holding(declared(name="halves", granularity="PT30M", time_zone="UTC"), [TWO_DAYS]),
     ]
-    assert [each.holding.report.name for each in make_plan(query(), holding(), others, NOW).borrowed] == ["halves"]
+    assert [each.source.report.name for each in make_plan(query(), holding(), others, NOW).rolled_up] == ["halves"]
 
 
 def test_calls_and_time_are_told_from_what_chunks_took_and_from_the_quotas_room():
@@ -189,10 +189,10 @@ def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, 
     parts = [step.interval for step in found.steps]
     assert IntervalSet(parts) == IntervalSet([found.query.available_interval])
     assert sum((part.length for part in parts), timedelta()) == found.query.available_interval.length
-    assert not found.due & kept.coverage.complete
-    assert all(kept.coverage.gaps(IntervalSet([part]), NOW, timedelta(minutes=10)) for part in found.due)
+    assert not found.to_fetch & kept.coverage.complete
+    assert all(kept.coverage.gaps(IntervalSet([part]), NOW, timedelta(minutes=10)) for part in found.to_fetch)
     assert not found.coverage.gaps(
-        IntervalSet([found.query.available_interval]) - found.due, NOW, timedelta(minutes=10)
+        IntervalSet([found.query.available_interval]) - found.to_fetch, NOW, timedelta(minutes=10)
     )
 
 
@@ -205,8 +205,8 @@ def test_an_answer_of_own_and_borrowed_parts_is_as_old_as_the_oldest_of_them_and
     lent = holding(QUARTERS, provisional=[(second, at[second])])
     for minutes in (0, 2.9):
         found = make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=minutes))
-        assert not found.due
+        assert not found.to_fetch
         known = found.coverage.of(today)
         assert known is not None
         assert (known.fetched_at, known.provisional_from) == (at[second], today.start)
-    assert make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=3)).due & IntervalSet([second])
+    assert make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=3)).to_fetch & IntervalSet([second])
