@@ -1,4 +1,4 @@
-"""Assembles the engine from settings: stores, platforms, service."""
+"""Builds the services from the settings: stores, vendor connections, quotas and the report service."""
 
 from __future__ import annotations
 
@@ -40,22 +40,27 @@ from cache_pipeline.vendors.base import Capabilities, VendorAdapter
 from cache_pipeline.vendors.genesys.regions import region_address
 from cache_pipeline.vendors.registry import ADAPTERS, DISCOVERIES, LOGINS, AdapterType
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+
+#: Requests of the vendor's limit that are never sent.
+_QUOTA_RESERVE = 3
+_REDIS_CONNECT_TIMEOUT_SECONDS = 2.0
+_REDIS_TIMEOUT_SECONDS = 5.0
+_MAX_REDIS_CONNECTIONS = 32
+_REDIS_POOL_TIMEOUT_SECONDS = 20
+_FIRST_RETRY_SECONDS = 0.5
+_MAX_RETRY_SECONDS = 10.0
 
 
 def utc_now() -> datetime:
-    """The wall clock."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
-_RESERVE = 3
-_REDIS_CONNECT_SECONDS, _REDIS_ANSWER_SECONDS = 2.0, 5.0
-
-
 def review_declaration(report: Report) -> Iterable[tuple[str, str]]:
-    """What the platforms have to say against a declaration, as (field, problem)."""
+    """Yield the problems that a report's vendor finds in its declaration, as (field, problem)."""
     if report.platform not in ADAPTERS:
-        yield "platform", f"{report.platform!r} is not known: use {', '.join(ADAPTERS)}"
+        yield "platform", f"unknown platform {report.platform!r}; expected one of {', '.join(ADAPTERS)}"
         return
     problems = list(ADAPTERS[report.platform].check_declaration(report))
     yield from problems
@@ -65,42 +70,44 @@ def review_declaration(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def report_schema_text() -> str:
-    """The JSON Schema of a declaration, for editors."""
+    """Return the JSON Schema of a report declaration, for editors."""
     return report_json_schema_text(ADAPTERS)
 
 
 def load_reports(settings: Settings) -> dict[str, Report]:
-    """The reports of the settings' folder, held against their platforms.
+    """Read the declarations in the settings' folder, and check them against their vendors.
 
     Raises:
-        DeclarationError: with every mistake.
+        DeclarationError: Some are invalid; the error lists every mistake.
     """
     return read_reports(settings.reports_dir, review_declaration)
 
 
 def report_columns(report: Report) -> tuple[Column, ...]:
-    """The columns of a report's answers, without an account."""
+    """Return the columns of a report's answers; this needs no vendor account."""
     return ADAPTERS[report.platform].columns(report)
 
 
 def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
-    """Bring PostgreSQL up to date for these declarations.
+    """Migrate PostgreSQL to the current version and these declarations.
 
     Raises:
-        SettingsError: no URL is set.
-        DeclarationConflict: a column would have to change its type.
+        SettingsError: No URL is set.
+        DeclarationConflict: A column would have to change its type.
     """
-    # Alembic and SQLAlchemy are imported by those who migrate alone: they take a third of a second.
+    # Imported here, because Alembic and SQLAlchemy take a third of a second to import and only migrations need them.
     from cache_pipeline.storage.postgres.migrate import migrate
 
     migrate(settings.required_postgres_url(), [(report, report_columns(report)) for report in reports.values()])
 
 
 def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> list[str]:
-    """What ``migrate_history`` would do, in words.
+    """Describe the changes that ``migrate_history`` would make.
 
     Raises:
-        SettingsError, DeclarationConflict, HistoryUnavailable: as it does.
+        SettingsError: No URL is set.
+        DeclarationConflict: A column would have to change its type.
+        HistoryUnavailable: PostgreSQL cannot be reached.
     """
     from cache_pipeline.storage.postgres.migrate import pending_changes
 
@@ -110,13 +117,13 @@ def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> lis
 
 
 def edge_tier(settings: Settings) -> EdgeTier:
-    """The edge store of the settings."""
+    """Return the edge tier that the settings name."""
     return EdgeTier(settings.edge_address, utc_now, settings.tenant)
 
 
 def _base_url(platform: str, account: VendorAccount) -> str:
     if account.region is None:
-        # An issuer's own host stands in for the one that it will tell.
+        # Until discovery has found the API's host, the issuer's host is used.
         return str(account.base_url or httpx.URL(str(account.issuer)).join("/"))
     try:
         return region_address(account.region)
@@ -144,7 +151,7 @@ def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabi
             limit=account.requests_per_window or capabilities.requests,
             window_seconds=account.window_seconds or capabilities.window_seconds,
             # The reserve keeps the vendor's own remaining count above the mark at which a client pauses (G16).
-            reserve=_RESERVE if capabilities.has_remaining_header else 0,
+            reserve=_QUOTA_RESERVE if capabilities.has_remaining_header else 0,
             default_pause_seconds=account.pause_seconds,
         ),
     )
@@ -152,13 +159,13 @@ def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabi
 
 @dataclass(frozen=True)
 class VendorConnection:
-    """How one vendor account is reached and logged in to.
+    """How to reach one vendor account and log in to it.
 
     Attributes:
-        config: address, OAuth clients, limits.
-        login_request: builds a login.
-        discover: finds out the addresses where the account names an issuer.
-        platform: that speaks over a client.
+        config: The address, OAuth clients and limits.
+        login_request: Builds the login request.
+        discover: Finds the addresses if the account names an issuer.
+        platform: The vendor's adapter class.
     """
 
     config: UpstreamConfig
@@ -167,16 +174,21 @@ class VendorConnection:
     platform: AdapterType
 
     def open_client(self, redis: Redis, retries: RetryPolicy | None = None) -> httpx.AsyncClient:
-        """A client of the vendor, to be closed by whoever uses it; by default as patient as ever."""
+        """Return an HTTP client of the vendor; the caller closes it.
+
+        Args:
+            redis: The connection for quota and shared tokens.
+            retries: How often to retry; the account's policy by default.
+        """
         config = self.config if retries is None else self.config.model_copy(update={"retries": retries})
         return create_upstream_client(config, redis, login_request=self.login_request, discover=self.discover)
 
 
 def connect_vendor(settings: Settings, name: str) -> VendorConnection:
-    """The link of an account that the settings have.
+    """Return the connection of an account in the settings.
 
     Raises:
-        SettingsError: its region is not known.
+        SettingsError: The account's region is unknown.
     """
     platform = ADAPTERS[name]
     config = _upstream_config(name, settings.accounts()[name], platform.capabilities)
@@ -185,10 +197,10 @@ def connect_vendor(settings: Settings, name: str) -> VendorConnection:
 
 @asynccontextmanager
 async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[QuotaPolicy, Quota]]]:
-    """Policy and shared quota of each platform that has an account, to be looked at.
+    """Open the shared quota of each platform that has an account, with its policy.
 
     Raises:
-        SettingsError: no Redis URL is set.
+        SettingsError: No Redis URL is set.
     """
     async with Redis.from_url(settings.required_redis_url()) as redis:
         configs = {
@@ -202,7 +214,7 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
     """Return what a lane may send now, over all clients of the report's platform; None if it has no account.
 
     Raises:
-        SettingsError: no Redis URL is set.
+        SettingsError: No Redis URL is set.
     """
     async with open_quotas(settings) as quotas:
         if report.platform not in quotas:
@@ -215,32 +227,32 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
 async def open_service(
     settings: Settings, on_stored: OnStored = ignore_stored, declared: Sequence[Report] = ()
 ) -> AsyncGenerator[ReportService]:
-    """The engine, connected; everything it opened is closed at the end.
+    """Open the report service with all its connections; they are closed at the end.
 
     Args:
-        settings: where everything is.
-        on_stored: hears of what is written to history.
-        declared: reports whose rows may be rolled up to answer what another one lacks.
+        settings: The settings of the deployment.
+        on_stored: Called with what was written to history.
+        declared: Reports whose rows may be rolled up to answer what another report lacks.
 
     Raises:
-        SettingsError: a URL is missing.
+        SettingsError: A URL is missing.
     """
     use_low_memory_allocator()
     async with AsyncExitStack() as stack:
         pool = BlockingConnectionPool.from_url(
             settings.required_redis_url(),
-            max_connections=32,
-            timeout=20,
-            # A Redis that is there and says nothing must not hold up an answer that history has.
-            socket_connect_timeout=_REDIS_CONNECT_SECONDS,
-            socket_timeout=_REDIS_ANSWER_SECONDS,
+            max_connections=_MAX_REDIS_CONNECTIONS,
+            timeout=_REDIS_POOL_TIMEOUT_SECONDS,
+            # A Redis that accepts connections but does not respond must not delay an answer that history holds.
+            socket_connect_timeout=_REDIS_CONNECT_TIMEOUT_SECONDS,
+            socket_timeout=_REDIS_TIMEOUT_SECONDS,
         )
         redis = await stack.enter_async_context(Redis.from_pool(pool))
         platforms: dict[str, VendorAdapter] = {}
         job_pollers: dict[str, JobPoller] = {}
         for name, account in settings.accounts().items():
             if account.is_open:
-                _log.warning("%s: plain_http is set, so client secrets and access tokens go unencrypted", name)
+                logger.warning("%s: plain_http is set, so client secrets and access tokens go unencrypted", name)
             client = await stack.enter_async_context(connect_vendor(settings, name).open_client(redis))
             platforms[name] = ADAPTERS[name](client)
             job_pollers[name] = JobPoller(
@@ -270,10 +282,6 @@ async def open_service(
         )
 
 
-_LOG = logging.getLogger(__name__)
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 10.0
-
-
 def migrate_when_available(
     settings: Settings,
     reports: Mapping[str, Report],
@@ -281,37 +289,40 @@ def migrate_when_available(
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Bring PostgreSQL up to date as soon as it answers; a line is logged for every try in vain.
+    """Migrate PostgreSQL as soon as it can be reached; log every failed attempt.
 
     Args:
-        settings: of the deployment; ``startup_seconds`` bounds the wait.
-        reports: the declarations.
-        sleep: waits so many seconds.
-        clock: seconds that only grow.
+        settings: The settings of the deployment; ``startup_seconds`` limits the wait.
+        reports: The declarations.
+        sleep: Waits for a number of seconds.
+        clock: A monotonic clock, in seconds.
 
     Raises:
-        HistoryRefused: it is there, and its URL is wrong: at once.
-        HistoryUnavailable: it did not come in time.
-        SettingsError, DeclarationConflict: as ``migrate_history`` does, at once.
+        HistoryRefused: PostgreSQL refused the URL's user, password or database; raised at once.
+        HistoryUnavailable: PostgreSQL could not be reached in time.
+        SettingsError: No URL is set; raised at once.
+        DeclarationConflict: A column would have to change its type; raised at once.
     """
-    deadline, pause, tries = clock() + settings.startup_seconds, _FIRST_PAUSE_SECONDS, 0
+    deadline, pause, attempts = clock() + settings.startup_seconds, _FIRST_RETRY_SECONDS, 0
     while True:
         try:
             migrate_history(settings, reports)
         except HistoryRefused:
             raise
         except HistoryUnavailable as error:
-            tries += 1
-            left = deadline - clock()
-            if left <= 0:
+            attempts += 1
+            remaining = deadline - clock()
+            if remaining <= 0:
                 raise HistoryUnavailable(
-                    f"{error} (tried {tries} times in {settings.startup_seconds:.0f} s)"
+                    f"{error} (tried {attempts} times in {settings.startup_seconds:.0f} s)"
                 ) from error
-            pause = min(pause, left)
-            _LOG.warning("try %d: %s; again in %.1f s, for %.0f s at most", tries, error, pause, left)
+            pause = min(pause, remaining)
+            logger.warning(
+                "attempt %d: %s; trying again in %.1f s, for at most %.0f s", attempts, error, pause, remaining
+            )
             sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, _MAX_RETRY_SECONDS)
         else:
-            if tries:
-                _LOG.warning("PostgreSQL is there now")
+            if attempts:
+                logger.warning("PostgreSQL can be reached now")
             return

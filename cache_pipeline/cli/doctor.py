@@ -1,4 +1,4 @@
-"""``cache-pipeline doctor``: what this deployment stands on, and what to do where it is not fit."""
+"""``cache-pipeline doctor``: checks the deployment, and says how to fix what is wrong."""
 
 import asyncio
 import json
@@ -23,12 +23,12 @@ _MARKS = {CheckStatus.ok: "[green]✓[/]", CheckStatus.warning: "[yellow]![/]", 
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Check settings, servers, logins and stores; exit code 1 says that something is not fit to run on."""
+    """Check settings, servers, logins and stores. Exit code 1 means that a check failed."""
     settings, console = read_settings(), Console(stderr=True)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
-        progress.add_task("Looking at everything the settings name")
+        progress.add_task("Checking everything the settings name")
         queue = Check("job queue", "check CACHE_PIPELINE_JOBS__QUEUE_URL", lambda: _check_queue(settings))
         results = asyncio.run(run_checks(settings, utc_now, [queue]))
     if as_json:
@@ -40,7 +40,7 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
 
 
 async def _check_queue(settings: Settings) -> list[CheckResult]:
-    """Whether the broker between the HTTP API and its workers answers."""
+    """Check that the broker between the HTTP API and its workers answers."""
     try:
         async with open_queue(settings) as queue:
             await queue.health()

@@ -1,1 +1,1 @@
-"""Whether everything this deployment stands on is there and fit, and what to do where it is not."""
+"""Checks of a deployment from the machine it runs on: each check says what it found, and how to fix what is wrong."""

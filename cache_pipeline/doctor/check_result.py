@@ -1,4 +1,4 @@
-"""What one look at one thing found."""
+"""The result of one check: what was checked, its status, the detail and the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from enum import StrEnum
 
 
 class CheckStatus(StrEnum):
-    """How a thing stands: fit, fit with a reservation, or not fit to run on."""
+    """How one thing is.
+
+    Attributes:
+        ok: It works.
+        warning: It works, but something should be changed.
+        failed: The deployment cannot run with it.
+    """
 
     ok = "ok"
     warning = "warning"
@@ -16,13 +22,13 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing that was looked at.
+    """What one check found.
 
     Attributes:
-        subject: what was looked at, in a word or two.
-        status: how it stands.
-        detail: what was seen; never a secret.
-        remedy: what to do about it, empty where nothing needs to be done.
+        subject: What was checked, in a word or two.
+        status: How it is.
+        detail: What was found, with its cause; never a secret.
+        remedy: How to fix it; empty if nothing needs to be done.
     """
 
     subject: str

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis: reachable, new enough, migrated, set up so that they lose nothing, and on the same time."""
+"""Checks PostgreSQL and Redis: reachable, recent enough, migrated, encrypted, keeping their data, and with the right time."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.storage.postgres.migrate import pending_changes
 
-_OLDEST_POSTGRES = 14
-_OLDEST_REDIS = (6, 2)
-#: Figures are dated by this machine's clock and leases by the servers'; beyond this they tell different stories.
-_TOLERATED_SKEW = timedelta(seconds=5)
+_MIN_POSTGRES_VERSION = 14
+_MIN_REDIS_VERSION = (6, 2)
+#: Figures are dated by this machine's clock and leases by the servers' clocks, so the clocks must agree within this.
+_MAX_CLOCK_SKEW = timedelta(seconds=5)
 
 
-def clock_finding(subject: str, here: datetime, there: datetime) -> CheckResult:
-    """Whether a server's clock is this machine's."""
+def compare_clocks(subject: str, here: datetime, there: datetime) -> CheckResult:
+    """Check that a server's clock agrees with this machine's."""
     skew = abs(there - here)
-    if skew <= _TOLERATED_SKEW:
+    if skew <= _MAX_CLOCK_SKEW:
         return CheckResult(subject, CheckStatus.ok, f"within {max(skew.total_seconds(), 0.001):.3f} s of this machine")
     return CheckResult(
         subject,
         CheckStatus.warning,
         f"{skew.total_seconds():.0f} s {'ahead of' if there > here else 'behind'} this machine",
-        "set both machines' clocks by the same time service (NTP)",
+        "synchronise both machines' clocks with the same time service (NTP)",
     )
 
 
 async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[CheckResult]:
-    """Version, clock and migrations of the history server.
+    """Check the version, encryption, clock and migrations of PostgreSQL.
 
     Raises:
-        psycopg.Error: it cannot be reached or refuses.
+        psycopg.Error: PostgreSQL cannot be reached or refuses the login.
     """
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
         before = clock()
@@ -50,36 +50,36 @@ async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callabl
         verified = encrypted and connection.info.get_parameters().get("sslmode") == "verify-full"
     version, there = row or (0, here)
     major = version // 10_000
-    if major < _OLDEST_POSTGRES:
+    if major < _MIN_POSTGRES_VERSION:
         return [
             CheckResult(
                 "PostgreSQL",
                 CheckStatus.failed,
-                f"version {major}, which has no multiranges",
-                f"use PostgreSQL {_OLDEST_POSTGRES} or newer",
+                f"version {major} is too old: it has no multiranges",
+                f"use PostgreSQL {_MIN_POSTGRES_VERSION} or newer",
             )
         ]
     declared = [(report, report_columns(report)) for report in reports.values()]
     return [
         CheckResult("PostgreSQL", CheckStatus.ok, f"version {major}"),
-        *_encryption("PostgreSQL", host, verified=verified, remedy="add sslmode=verify-full to its URL"),
-        clock_finding("PostgreSQL's clock", here, there),
-        _tables(await asyncio.to_thread(pending_changes, url, declared), len(reports)),
+        *_check_encryption("PostgreSQL", host, verified=verified, remedy="add sslmode=verify-full to its URL"),
+        compare_clocks("PostgreSQL's clock", here, there),
+        _check_tables(await asyncio.to_thread(pending_changes, url, declared), len(reports)),
     ]
 
 
-def _tables(lacking: Sequence[str], reports: int) -> CheckResult:
-    if not lacking:
+def _check_tables(pending: Sequence[str], reports: int) -> CheckResult:
+    if not pending:
         return CheckResult("tables", CheckStatus.ok, f"up to date for {reports} reports")
-    more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-    return CheckResult("tables", CheckStatus.failed, f"{lacking[0]}{more}", "run `cache-pipeline migrate`")
+    more = f", and {len(pending) - 1} more" if len(pending) > 1 else ""
+    return CheckResult("tables", CheckStatus.failed, f"{pending[0]}{more}", "run `cache-pipeline migrate`")
 
 
 async def check_redis(url: str, clock: Callable[[], datetime]) -> list[CheckResult]:
-    """Version, clock and eviction policy of the server that holds quota, locks and the hot tier.
+    """Check the version, encryption, clock and eviction policy of Redis, which holds quota, locks and the hot tier.
 
     Raises:
-        redis.exceptions.RedisError: it cannot be reached or refuses.
+        redis.exceptions.RedisError: Redis cannot be reached or refuses the login.
     """
     async with Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as redis:
         before = clock()
@@ -92,7 +92,7 @@ async def check_redis(url: str, clock: Callable[[], datetime]) -> list[CheckResu
     version = str(server.get(f"{name.lower()}_version", server["redis_version"]))
     there = datetime.fromtimestamp(int(seconds) + int(microseconds) / 1e6, UTC)
     compatible = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
-    if compatible < _OLDEST_REDIS:
+    if compatible < _MIN_REDIS_VERSION:
         return [
             CheckResult(
                 "Redis", CheckStatus.failed, f"{name} {version} is too old", "use Redis 6.2 or newer, or Valkey"
@@ -100,27 +100,27 @@ async def check_redis(url: str, clock: Callable[[], datetime]) -> list[CheckResu
         ]
     return [
         CheckResult("Redis", CheckStatus.ok, f"{name} {version}"),
-        *_encryption("Redis", parts.hostname or "", verified=verified, remedy="use a rediss:// URL"),
-        clock_finding("Redis's clock", here, there),
-        _eviction(int(memory.get("maxmemory", 0)), str(memory.get("maxmemory_policy", "noeviction"))),
+        *_check_encryption("Redis", parts.hostname or "", verified=verified, remedy="use a rediss:// URL"),
+        compare_clocks("Redis's clock", here, there),
+        _check_eviction(int(memory.get("maxmemory", 0)), str(memory.get("maxmemory_policy", "noeviction"))),
     ]
 
 
-def _encryption(server: str, host: str, *, verified: bool, remedy: str) -> list[CheckResult]:
-    """A word on a connection to another machine that others may read, or that may be to somebody else."""
+def _check_encryption(server: str, host: str, *, verified: bool, remedy: str) -> list[CheckResult]:
+    """Warn if a connection to another machine could be read or redirected by others."""
     if verified or not host or host.startswith("/") or is_loopback(host):
         return []
-    detail = f"the connection to {host} is not by TLS with its certificate verified"
+    detail = f"the connection to {host} does not use TLS with a verified certificate"
     return [CheckResult(f"{server}'s connection", CheckStatus.warning, detail, remedy)]
 
 
-def _eviction(limit: int, policy: str) -> CheckResult:
+def _check_eviction(limit: int, policy: str) -> CheckResult:
     if limit and policy != "noeviction":
         return CheckResult(
             "Redis's memory",
             CheckStatus.warning,
-            f"limited to {limit // 2**20} MiB with policy {policy}: the record of what was sent may be evicted",
-            "set maxmemory-policy noeviction, or give the quota a Redis of its own",
+            f"limited to {limit // 2**20} MiB with policy {policy}: the quota's record of sent requests may be evicted",
+            "set maxmemory-policy noeviction, or use a separate Redis for the quota",
         )
     return CheckResult(
         "Redis's memory", CheckStatus.ok, f"limited to {limit // 2**20} MiB" if limit else "without a limit"

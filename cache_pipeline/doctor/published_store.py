@@ -1,4 +1,4 @@
-"""The edge store and the address that readers use: may be written, swaps one object safely, is served as it must be."""
+"""Checks the edge store (writable, with safe conditional writes) and the public URL that readers use."""
 
 from __future__ import annotations
 
@@ -17,52 +17,55 @@ from cache_pipeline.storage.published.object_store import EdgeStore, cache_contr
 from cache_pipeline.storage.published.readback import read_back
 from cache_pipeline.upstream.http import httpx
 
-_SECONDS = 8.0
+_HTTP_TIMEOUT_SECONDS = 8.0
 
 
 async def check_store(settings: Settings) -> list[CheckResult]:
-    """Write, read, swap and delete one small object beside the published ones, which nobody is detail of."""
-    return [await asyncio.to_thread(_tried, EdgeStore(settings.edge_address, settings.tenant))]
+    """Write, read, replace and delete one small object that no manifest names."""
+    return [await asyncio.to_thread(_try_store, EdgeStore(settings.edge_address, settings.tenant))]
 
 
-def _tried(store: EdgeStore) -> CheckResult:
+def _try_store(store: EdgeStore) -> CheckResult:
     path = f"probes/{uuid.uuid4().hex}.json"
     remedy = "check CACHE_PIPELINE_EDGE_URL and that its credentials may read, write, list and delete below that prefix"
     try:
         with store.telling("trying it"), store.turn():
             try:
-                wrong = _swapped_wrongly(store, path)
+                problem = _find_write_problem(store, path)
             finally:
                 with suppress(Exception):
                     store.delete([path])
     except EdgeStoreError as error:
         return CheckResult("edge store", CheckStatus.failed, str(error), remedy)
-    if wrong:
+    if problem:
         return CheckResult(
-            "edge store", CheckStatus.failed, wrong, "use a store with conditional writes, or another endpoint of it"
+            "edge store",
+            CheckStatus.failed,
+            problem,
+            "use a store, or an endpoint of it, that supports conditional writes",
         )
-    return CheckResult("edge store", CheckStatus.ok, f"{store.url}: written, read, swapped, deleted")
+    return CheckResult("edge store", CheckStatus.ok, f"{store.url}: written, read, replaced and deleted")
 
 
-def _swapped_wrongly(store: EdgeStore, path: str) -> str:
-    """What a store does that would lose one of two publishers' work; empty where it does not."""
+def _find_write_problem(store: EdgeStore, path: str) -> str:
+    """Return how the store would lose one of two publishers' work; empty if it would not."""
     first, second = b'{"probe": 1}', b'{"probe": 2}'
     if not store.create(path, first):
-        return "a new object was taken for one that is there"
+        return "creating a new object was refused as if it existed"
     found = store.get(path)
     if found is None or found[0] != first:
-        return "what was written is not what is read"
+        return "an object was not read back as it was written"
     if store.create(path, second):
-        return "an object that is there was written over, though only a new one may be"
+        return "an existing object was overwritten by a write that must only create"
     if not store.swap(path, second, found[1]):
-        return "an object that nobody changed could not be swapped"
+        return "an unchanged object could not be replaced"
     if not store.url.startswith("file://") and store.swap(path, first, found[1]):
-        return "an object was swapped although it had changed since it was read"
+        return "an object was replaced although it had changed since it was read"
     return ""
 
 
 async def check_public_url(settings: Settings, clock: Callable[[], datetime]) -> list[CheckResult]:
-    """Whether the public URL serves what was published last, with the headers that it needs."""
+    """Check that the public URL serves the latest manifest, with the headers that readers need."""
     url = settings.edge_public_url
     if not url:
         return []
@@ -75,24 +78,28 @@ async def check_public_url(settings: Settings, clock: Callable[[], datetime]) ->
         return [CheckResult("edge readers", CheckStatus.failed, detail, remedy)]
     if not url.startswith(("http://", "https://")):
         return [CheckResult("edge readers", CheckStatus.ok, f"snapshot {found.served}")]
-    async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=_HTTP_TIMEOUT_SECONDS, trust_env=False) as client:
         headers = (await client.get(f"{url.rstrip('/')}/{MANIFEST}", headers={"Origin": "https://any.example"})).headers
-    wrong = list(_wrong_headers(headers))
-    return wrong or [
-        CheckResult("edge readers", CheckStatus.ok, f"snapshot {found.served}, kept {headers['Cache-Control']}")
+    problems = list(_check_headers(headers))
+    return problems or [
+        CheckResult(
+            "edge readers",
+            CheckStatus.ok,
+            f"snapshot {found.served}, served with Cache-Control: {headers['Cache-Control']}",
+        )
     ]
 
 
-def _wrong_headers(headers: Mapping[str, str]) -> Iterator[CheckResult]:
-    wanted = cache_control(MANIFEST)
-    detail = headers.get("Cache-Control", "")
-    ages = [part.strip() for part in detail.split(",")]
+def _check_headers(headers: Mapping[str, str]) -> Iterator[CheckResult]:
+    expected = cache_control(MANIFEST)
+    actual = headers.get("Cache-Control", "")
+    ages = [part.strip() for part in actual.split(",")]
     if "max-age=60" not in ages:
         yield CheckResult(
             "edge readers",
             CheckStatus.warning,
-            f"{MANIFEST} is served with Cache-Control {detail or '(none)'}: readers may see old figures",
-            f"serve it with Cache-Control: {wanted}",
+            f"{MANIFEST} is served with Cache-Control {actual or '(none)'}, so readers may see old figures",
+            f"serve it with Cache-Control: {expected}",
         )
     if "json" not in headers.get("Content-Type", ""):
         yield CheckResult(

@@ -74,7 +74,7 @@ def test_a_deployment_that_is_fit_is_told_so(deployment, doctor, capsys):
         code, found = doctor()
     assert code == 0
     assert {each["status"] for each in found.values()} == {"ok"}
-    assert found["login of one (genesys)"]["detail"] == "a token that lives 86,400 s"
+    assert found["login of one (genesys)"]["detail"] == "logged in; the token is valid for 86,400 s"
     assert AGGREGATE in found["permissions of one (genesys)"]["detail"]
     assert {"quota of one (genesys)", "job queue", "edge store"} <= found.keys()
 
@@ -107,7 +107,7 @@ def test_an_address_without_tls_beyond_this_machine_is_not_fit_though_the_settin
     deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://genesys.invalid", plain_http=True))
     code, found = doctor()
     assert code == 1
-    assert found["address of genesys"]["remedy"] == "write https://"
+    assert found["address of genesys"]["remedy"] == "use an https:// address"
 
 
 def test_a_missing_permission_is_named_with_the_reports_that_need_it(deployment, doctor):
@@ -122,7 +122,7 @@ def test_a_missing_permission_is_named_with_the_reports_that_need_it(deployment,
 
 def test_a_client_that_the_vendor_sends_away_is_warned_of(deployment, doctor):
     # The client is paused, so that whether it may ask cannot be found out.
-    deployment.setattr(runner, "_PATIENCE_SECONDS", 3.0)
+    deployment.setattr(runner, "_CHECK_TIMEOUT_SECONDS", 3.0)
     with _vendor() as url:
         deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
         asyncio.run(_refused())
@@ -174,12 +174,14 @@ def test_a_tenant_of_cxone_is_found_and_asked_once_and_what_was_not_tried_is_sai
     assert found["login of one (cxone)"]["status"] == "ok"
     looked = found["extraction by one (cxone)"]
     assert looked["status"] == "ok"
-    assert looked["detail"].startswith("0 jobs are listed; not tried, for it costs a job: the permission to extract")
+    assert looked["detail"].startswith(
+        "0 jobs listed; not checked, because it would cost a job: the permission to extract"
+    )
     assert _extraction_calls(extraction) == 1
     _, found = doctor()
     looked = found["extraction by one (cxone)"]
     assert (looked["status"], looked["detail"]) == (
-        *("warning", "not asked: the tenant's one call in 30 s was just made"),
+        *("warning", "not checked: the tenant's one call in 30 s was just made"),
     )
     assert _extraction_calls(extraction) == 1
 
@@ -226,7 +228,7 @@ def test_a_wrong_access_key_is_called_that(deployment, doctor, extraction):
     code, found = doctor()
     assert code == 1
     assert "an access key's id and secret" in found["login of nobody (cxone)"]["remedy"]
-    assert found["extraction by nobody (cxone)"]["detail"] == "not asked: the login was refused"
+    assert found["extraction by nobody (cxone)"]["detail"] == "not checked: the login was refused"
     assert _extraction_calls(extraction) == 0
 
 
@@ -293,9 +295,9 @@ def _publish_nothing(folder: Path) -> None:
 
 
 async def test_what_does_not_answer_is_given_up_and_hides_nothing(monkeypatch):
-    monkeypatch.setattr(runner, "_PATIENCE_SECONDS", 0.05)
-    (finding,) = await runner.looked("thing", "mend it", lambda: asyncio.sleep(60, []))
-    assert (finding.status, finding.remedy) == ("failed", "mend it")
+    monkeypatch.setattr(runner, "_CHECK_TIMEOUT_SECONDS", 0.05)
+    (finding,) = await runner.run_check("thing", "restart it", lambda: asyncio.sleep(60, []))
+    assert (finding.status, finding.remedy) == ("failed", "restart it")
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_all_mistakes_are_reported_together() -> None:
 def test_unknown_platform_error_lists_the_platforms() -> None:
     ((field, problem),) = review_declaration(reportdata_report(platform="cxtwo"))
     assert field == "platform"
-    assert problem == "'cxtwo' is not known: use genesys, reportdata, cxone"
+    assert problem == "unknown platform 'cxtwo'; expected one of genesys, reportdata, cxone"
 
 
 def test_reportdata_columns_are_dimensions_and_integers() -> None:
