@@ -35,7 +35,7 @@ from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, snake_
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
-from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.history import History, Replacement, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
 
@@ -170,7 +170,7 @@ def _copied_out(url: str) -> bytes:
 
 def _replacement(rows: Rows, day: Interval) -> Replacement:
     whole = IntervalSet([day])
-    return Replacement(Series(_REPORT), whole, IntervalSet(), rows, day.end, (Fetched(whole, datetime.now(UTC)),))
+    return Replacement(Series(_REPORT), whole, IntervalSet(), rows, day.end, (FetchTime(whole, datetime.now(UTC)),))
 
 
 def _day(number: int) -> Interval:

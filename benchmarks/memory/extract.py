@@ -30,7 +30,7 @@ from cache_pipeline.rows.row_checks import check_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
-from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.history import Replacement
 from cache_pipeline.storage.published.aggregated_rows import is_publishable
 from cache_pipeline.vendors.base import VendorJobStatus
@@ -148,7 +148,7 @@ async def gathered(setup: Setup, service: ReportService) -> None:
         IntervalSet(),
         Rows.from_table(table),
         DAY.end,
-        (Fetched(whole, service.clock()),),
+        (FetchTime(whole, service.clock()),),
     )
     await asyncio.to_thread(pq.write_table, table, setup.folder / "gathered.parquet", compression="zstd")
     await asyncio.to_thread(service.history.replace, kept)

@@ -15,7 +15,7 @@ from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.planner import StoredSeries, make_plan
-from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.history import History, Replacement
 
 COLUMNS = (Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer))
@@ -82,7 +82,7 @@ def measured(history: History, of: Report, number: int) -> dict[str, float]:
 def _hold(history: History, series: Series, held: IntervalSet) -> None:
     now = datetime.now(UTC)
     rows = Rows.from_table(arrow_schema(COLUMNS).empty_table())
-    history.replace(Replacement(series, held, IntervalSet(), rows, now, (Fetched(held, now),)))
+    history.replace(Replacement(series, held, IntervalSet(), rows, now, (FetchTime(held, now),)))
 
 
 def _seconds(done: Callable[[], object], *, once: bool = False) -> float:

@@ -19,7 +19,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.planner import StoredSeries, make_plan
-from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl, report_freshness
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
@@ -105,7 +105,7 @@ class Ours:
         found = make_plan(query, StoredSeries(REPORT, ReportDataAdapter.columns(REPORT), self._coverage), (), now)
         for chunk in found.chunks:
             self._ask(chunk, now)
-        held = self._coverage.of(query.available_interval)
+        held = self._coverage.completeness_of(query.available_interval)
         if held is None or self._coverage.gaps(IntervalSet([query.available_interval]), now, report_freshness(REPORT)):
             raise RuntimeError(f"{query.available_interval} is answered from figures that are missing or too old")
         if held.provisional_from is not None and held.fetched_at is not None:
@@ -117,12 +117,12 @@ class Ours:
         cut = watermark(now) - (watermark(now) - chunk.start) % timedelta(minutes=15)
         asked, held = IntervalSet([chunk]), self._coverage
         final = IntervalSet([Interval(chunk.start, min(cut, chunk.end))]) if cut > chunk.start else IntervalSet()
-        rest = [Fetched(left, each.at) for each in held.fetched if (left := each.intervals - asked)]
+        rest = [FetchTime(left, each.at) for each in held.fetch_times if (left := each.intervals - asked)]
         self._coverage = Coverage(
-            held.complete | final,
+            held.final | final,
             (held.provisional - asked) | (asked - final),
             watermark(now),
-            (*rest, Fetched(asked - final, now)) if asked - final else tuple(rest),
+            (*rest, FetchTime(asked - final, now)) if asked - final else tuple(rest),
         )
 
 

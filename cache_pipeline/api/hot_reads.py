@@ -66,10 +66,10 @@ class HotReads:
         question = gateway.questions.find(caller.tenant, scope) if caller is not None else None
         if caller is None or question is None or not caller.may_ask(question.report.name):
             return 0
-        held = await gateway.service.hot.look_up(question.key)
+        held = await gateway.service.hot.get_entry_by_key(question.key)
         if held is None:
             return 0
-        if held.due:
+        if held.is_refresh_due:
             gateway.service_of(caller.tenant).cached_answers.refresh_in_background(question.query)
         try:
             rate = gateway.limits.take(caller).headers()

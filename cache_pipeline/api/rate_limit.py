@@ -90,7 +90,7 @@ class RateLimiter:
         keys = list(untold)
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key in keys:
-                name = f"analytics-requests:{key}:{window}"
+                name = f"cache_pipeline:rate_limit:{key}:{window}"
                 pipeline.incrby(name, untold[key])
                 pipeline.expire(name, 2 * _WINDOW_SECONDS)
             answers = cast("list[int]", await pipeline.execute())

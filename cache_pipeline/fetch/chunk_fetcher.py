@@ -59,7 +59,7 @@ def queries_for(missing: IntervalSet, open_jobs: Iterable[OpenJob], good: Callab
     for job in open_jobs:
         if not IntervalSet([job.interval]) & missing:
             continue
-        if job.alive:
+        if job.is_alive:
             raise QueryInFlight(f"{job.interval} is being asked by another process")
         if good(job):
             found.append(job.interval)
@@ -105,11 +105,11 @@ class ChunkFetcher:
             return not self.missing(chunk, await self.coverage(chunk))
 
         while True:
-            async with self.single_flight.hold(name, landed, within) as mine:
+            async with self.single_flight.acquire(name, landed, within) as mine:
                 found = await self._found(chunk, within, may_ask=mine)
                 while found is None:
                     # Waiting with the flight in hand, so that of all who lack this only one goes on looking.
-                    await self.single_flight.next_look(name, within)
+                    await self.single_flight.wait_for_release(name, within)
                     found = await self._found(chunk, within, may_ask=mine)
             if isinstance(found, VerifiedRows):
                 return found
@@ -145,7 +145,7 @@ class ChunkFetcher:
 
         def good(job: OpenJob) -> bool:
             # One that would be cut is not read: its parts would be asked for, whatever history holds of them.
-            return job.asked_at >= self.jobs.not_before(job.interval) and not self.judge.would_be_cut(job.interval)
+            return job.requested_at >= self.jobs.not_before(job.interval) and not self.judge.would_be_cut(job.interval)
 
         return queries_for(missing, within, good)
 
@@ -194,7 +194,7 @@ class ChunkFetcher:
         fetched = [each.fetched_at for each in answers]
         if from_history:
             watermarks.append(coverage.watermark or chunk.start)
-            fetched.extend(each.at for each in coverage.fetched if each.intervals & from_history)
+            fetched.extend(each.at for each in coverage.fetch_times if each.intervals & from_history)
         return VerifiedRows(
             chunk,
             Rows.concat(rows[0].schema, rows),

@@ -99,7 +99,7 @@ class FetchSession:
         wanted = {key: span for key, span in wanted.items() if clip_to_now(span, report, now) is not None}
         spans = IntervalSet(wanted.values())
         coverage = await asyncio.to_thread(self.history.coverage, series)
-        held_intervals = IntervalSet() if refetch else spans - coverage.to_ask(spans, now, freshness)
+        held_intervals = IntervalSet() if refetch else spans - coverage.intervals_to_fetch(spans, now, freshness)
         gaps = IntervalSet(part for gap in spans - held_intervals if (part := clip_to_now(gap, report, now)))
         for key, span in wanted.items():
             if (refused := retention_error(report, gaps & IntervalSet([span]), self.retained_since)) is not None:
@@ -116,7 +116,9 @@ class FetchSession:
 
         def missing(chunk: Interval, held: Coverage) -> IntervalSet:
             return (
-                IntervalSet([chunk]) - held.since(now) if refetch else held.to_ask(IntervalSet([chunk]), now, freshness)
+                IntervalSet([chunk]) - held.fetched_after(now)
+                if refetch
+                else held.intervals_to_fetch(IntervalSet([chunk]), now, freshness)
             )
 
         def not_before(interval: Interval) -> datetime:
@@ -137,7 +139,7 @@ class FetchSession:
             judged.clear()
             await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
 
-        lengths = await asyncio.to_thread(self.history.lengths, series, now)
+        lengths = await asyncio.to_thread(self.history.truncation_stats, series, now)
         density = await self._density(coverage, spans)
         judge = CompletenessChecker(report, density, send, hear, lengths)
         async with UpstreamJobs(
@@ -189,7 +191,7 @@ class FetchSession:
             return density
         around = Interval(min(starts) - _COMPARABLE_DAYS, max(ends))
         groups = await asyncio.to_thread(self.history.groups_by_bucket, self.series, around)
-        for part in coverage.complete & IntervalSet([around]):
+        for part in coverage.final & IntervalSet([around]):
             # The look-back may begin inside a bucket, which then teaches nothing.
             whole = [
                 bucket

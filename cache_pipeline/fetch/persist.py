@@ -10,7 +10,7 @@ from cache_pipeline.fetch.write_events import OnStored, RowsStored
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.fetch_times import NewerDataPresent
 from cache_pipeline.storage.postgres.history import History, Replacement
 from cache_pipeline.storage.postgres.ledger import LedgerClaim
@@ -65,7 +65,7 @@ def _replacement(
             brought[0][0].rows.schema, (each.rows.within(part) for each, kept in brought for part in kept)
         ),
         watermark=max(each.watermark for each, _ in brought),
-        fetched=tuple(Fetched(kept, each.fetched_at) for each, kept in brought),
+        fetch_times=tuple(FetchTime(kept, each.fetched_at) for each, kept in brought),
         claims=tuple(claims),
     )
 

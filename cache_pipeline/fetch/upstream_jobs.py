@@ -166,7 +166,7 @@ class UpstreamJobs:
                 job, calls = await self._submitted(claim), 1
             if job.answer is None:
                 calls += await self._polled(job, claim)
-            yield FinishedJob(job, claim.asked_at, calls, started)
+            yield FinishedJob(job, claim.requested_at, calls, started)
         except BaseException as error:
             await finish(self._left(claim.id, error))
             raise
@@ -184,7 +184,7 @@ class UpstreamJobs:
     async def proven(self, interval: Interval) -> None:
         """The rows are proven and will be kept later: until then whoever needs them may read the vendor's answer again."""
         for claim in self._given(interval):
-            await self._noted(lambda claim=claim: self.ledger.done(claim))
+            await self._noted(lambda claim=claim: self.ledger.mark_ready(claim))
 
     async def unusable(self, interval: Interval, reason: Exception) -> None:
         """The rows cannot be used: the next who asks must ask the vendor anew."""
@@ -208,8 +208,8 @@ class UpstreamJobs:
             return claimed
 
         claimed = await run_in_thread(claim, self.ledger.threads)
-        if claimed.given_up is not None:
-            await self._cancelled(claimed.given_up)
+        if claimed.superseded_job is not None:
+            await self._cancelled(claimed.superseded_job)
         return claimed
 
     async def _submitted(self, claim: LedgerClaim) -> VendorJob:
@@ -249,7 +249,7 @@ class UpstreamJobs:
         handle = JobHandle(job.id, job.oauth_client)
         self._held[claim.id] = replace(claim, handle=handle)
         try:
-            await run_in_thread(lambda: self.ledger.submitted(claim, handle), self.ledger.threads)
+            await run_in_thread(lambda: self.ledger.mark_submitted(claim, handle), self.ledger.threads)
         except (LeaseLost, HistoryUnavailable):
             # Whoever takes over submits its own, and never hears of this one.
             await self._cancelled(handle)
@@ -267,7 +267,7 @@ class UpstreamJobs:
             return await self.platform.status(job)
 
         resumed = claim.handle is not None
-        age = max(0.0, (self.clock() - claim.asked_at).total_seconds()) if resumed else 0.0
+        age = max(0.0, (self.clock() - claim.requested_at).total_seconds()) if resumed else 0.0
         with span("poll", platform=self.platform.name, resumed=resumed):
             await self.poller.wait_until_done(
                 _kind_of(self.report, claim.interval),
@@ -285,7 +285,7 @@ class UpstreamJobs:
         if claim is None:
             return
         if isinstance(error, AmbiguousSubmit):
-            await self._noted(lambda: self.ledger.ambiguous(claim, str(error)))
+            await self._noted(lambda: self.ledger.mark_ambiguous(claim, str(error)))
         elif isinstance(error, UpstreamJobGone | ClientUnknown):
             await self._noted(lambda: self.ledger.end(claim, LedgerState.expired, str(error)))
         elif isinstance(error, asyncio.CancelledError):

@@ -140,7 +140,7 @@ class PrefetchProposal:
 
 def missed_by_partition(demands: Iterable[Demand], partitions: Mapping[str, Interval]) -> dict[str, int]:
     """How often each partition was part of what was asked for in vain."""
-    missed = [(demand.interval, demand.missed) for demand in demands if demand.missed]
+    missed = [(demand.interval, demand.misses) for demand in demands if demand.misses]
     return {
         key: total
         for key, interval in partitions.items()
@@ -158,7 +158,7 @@ def prefetch_candidates(
     due = [
         PrefetchCandidate(report.name, key, count)
         for key, count in counted
-        if count >= report.freshness.prefetch_after_misses and IntervalSet([partitions[key]]) - coverage.complete
+        if count >= report.freshness.prefetch_after_misses and IntervalSet([partitions[key]]) - coverage.final
     ]
     return sorted(due, key=lambda each: (-each.missed, each.key))[:at_most]
 
@@ -168,7 +168,7 @@ def prefetch_proposals(reports: Mapping[str, Report], demands: Iterable[Demand])
     missed: dict[str, int] = {}
     for demand in demands:
         if demand.report not in reports or reports[demand.report].freshness.prefetch_after_misses is None:
-            missed[demand.report] = missed.get(demand.report, 0) + demand.missed
+            missed[demand.report] = missed.get(demand.report, 0) + demand.misses
     found = [PrefetchProposal(name, count) for name, count in missed.items() if count >= PROPOSED_AFTER]
     return sorted(found, key=lambda each: (-each.missed, each.report))
 
@@ -260,7 +260,7 @@ def find_unpublished_ranges(
         order: all keys around them, in order.
         at_most: how many ranges to publish at once.
     """
-    held = coverage.complete | coverage.provisional
+    held = coverage.final | coverage.provisional
     lying = [key for key in order if key in staged and IntervalSet([staged[key]]) - held]
     return [StaleRange(run[0], run[-1], "staged") for run in _runs(lying, order)][:at_most]
 

@@ -51,7 +51,7 @@ def dagster_record(
     def record(report: Report, kept: Sequence[RowsStored]) -> None:
         try:
             held = coverage(report)
-            for event in runless_events(report, settings, kept, held.complete | held.provisional):
+            for event in runless_events(report, settings, kept, held.final | held.provisional):
                 instance.report_runless_asset_event(event)
         except Exception:  # the answer is kept and goes out, whatever Dagster's storage has to say
             _logger.warning("Dagster was not told of what was kept of %s", report.name, exc_info=True)

@@ -38,7 +38,7 @@ def open_partitions_of(
     series = engine.tenant_series(report)
     with engine.history() as history:
         coverage = history.coverage(series)
-    held = coverage.complete | coverage.provisional
+    held = coverage.final | coverage.provisional
     evaluated = list(completeness(instance, report))
     reasons = {each.told[0]: each.reason for each in reversed(evaluated) if not each.told[2]}
     incomplete = latest_incomplete(each.told for each in evaluated)

@@ -174,7 +174,7 @@ def _demand_sensor(declared: Declared, jobs: Sequence[Any]) -> dg.SensorDefiniti
 def _ahead(
     declared: Declared, demands: Sequence[Demand], engine: EngineResource, now: datetime
 ) -> list[PrefetchCandidate]:
-    wanted = {demand.report for demand in demands if demand.missed}
+    wanted = {demand.report for demand in demands if demand.misses}
     asked_for = [
         each
         for name, each in declared.items()

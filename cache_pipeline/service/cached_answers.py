@@ -12,7 +12,7 @@ from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.planner import Plan, Planner
-from cache_pipeline.storage.answer import Answer, render, rolled_up
+from cache_pipeline.storage.answer import Answer, render, roll_up_completeness
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.redis.hot import HotTier
@@ -56,16 +56,16 @@ class CachedAnswers:
 
     async def from_hot(self, query: CanonicalQuery) -> Answer | None:
         """Return the answer if the hot tier holds it; refresh it in the background if the tier picks this reader for that."""
-        held = await self.hot.look(query)
+        held = await self.hot.get_entry(query)
         if held is None:
             return None
-        if held.due:
+        if held.is_refresh_due:
             self.refresh_in_background(query)
         return held.answer
 
     def refresh_in_background(self, query: CanonicalQuery) -> None:
         """Start a task that renders the answer from history again and writes it to the hot tier."""
-        self.coalescer.begin(query.cache_key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
+        self.coalescer.run_in_background(query.cache_key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
 
     async def _from_history_once(self, query: CanonicalQuery, as_of: datetime) -> Answer | None:
         """Read history once for all callers that miss the same answer in the hot tier."""
@@ -84,14 +84,14 @@ class CachedAnswers:
             RuntimeError: History does not hold all of the plan's interval.
         """
         started = time.monotonic()
-        query, completeness = plan.query, plan.coverage.of(plan.query.available_interval)
+        query, completeness = plan.query, plan.coverage.completeness_of(plan.query.available_interval)
         if completeness is None:
             raise RuntimeError(
                 f"history does not hold all of {query.source_series.report.name} {query.available_interval}, "
                 "though its plan needs no fetch; this is a bug in the planner"
             )
         if query.rollup_source is not None:
-            completeness = rolled_up(completeness, query)
+            completeness = roll_up_completeness(completeness, query)
         answer = render(query, await self.planner.read_rows(plan), completeness)
         with spans.span("store hot", report=query.source_series.report.name):
             await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
@@ -104,10 +104,11 @@ class CachedAnswers:
             Interval(min(each.start for each in requested), max(each.end for each in requested)) if requested else None
         )
         coverage = await asyncio.to_thread(self.history.coverage, series, around)
-        stored = requested & (coverage.complete | coverage.provisional)
+        stored = requested & (coverage.final | coverage.provisional)
         rows = await asyncio.to_thread(self.history.rows, series, stored, self.planner.columns(series.report))
         return [
             (query, render(query, rows.within(interval).to_table(), completeness))
             for interval in intervals
-            if (completeness := coverage.of(interval)) is not None and (query := CanonicalQuery(series, interval))
+            if (completeness := coverage.completeness_of(interval)) is not None
+            and (query := CanonicalQuery(series, interval))
         ]

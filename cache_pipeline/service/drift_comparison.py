@@ -37,7 +37,7 @@ def compare_with_comparable_days(
     report = series.report
     step, first = comparison_step(report), min(part.start for part in partitions)
     around = Interval(first - LOOKBACK, max(part.end for part in partitions))
-    final = history.coverage(series).complete & IntervalSet([around])
+    final = history.coverage(series).final & IntervalSet([around])
     totals = history.totals_by_bucket(series, around, volume_column(series, columns))
     figures = sum_by_step(totals, final, step, report.zone)
     comparisons = compare_with_earlier(

@@ -40,7 +40,7 @@ async def plan_backfill(
         Coverage() if refetch else await asyncio.to_thread(service.history.coverage, series, query.available_interval)
     )
     final = IntervalSet() if refetch or staged is None else staged
-    stored = Coverage(coverage.complete | final, coverage.provisional - final, coverage.watermark, coverage.fetched)
+    stored = Coverage(coverage.final | final, coverage.provisional - final, coverage.watermark, coverage.fetch_times)
     measured = await asyncio.to_thread(service.history.chunk_cost, series)
     cost = Cost(*measured) if measured else None
     return make_plan(query, StoredSeries(report, service.columns(report), stored), (), service.clock(), cost, headroom)

@@ -26,7 +26,7 @@ from cache_pipeline.query.retention import retention_error
 from cache_pipeline.query.rollup import check_bucket_alignment, find_rollup_problems, roll_up
 from cache_pipeline.query.schema import Column, arrow_schema, sort_rows
 from cache_pipeline.query.series import CanonicalQuery, Series
-from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.telemetry.spans import annotate, span
@@ -225,7 +225,8 @@ def make_plan(
     if to_fetch:
         # Provisional figures beside a gap, in the same chunk, come with the same query at no extra cost.
         parts = [
-            own.coverage.around(to_fetch, IntervalSet([chunk])) for chunk in split_into_chunks(own_intervals, report)
+            own.coverage.widen_gaps(to_fetch, IntervalSet([chunk]))
+            for chunk in split_into_chunks(own_intervals, report)
         ]
         to_fetch = IntervalSet(part for each in parts for part in each)
     chunks = tuple(split_into_chunks(to_fetch, report))
@@ -279,11 +280,11 @@ def _roll_up_from(own: StoredSeries, other: StoredSeries, missing: IntervalSet, 
         needed = clip_to_now(bucket, source, now)
         if needed is None or not usable.covers(needed) or not _is_aligned(source, target, bucket):
             continue
-        (final if other.coverage.complete.covers(bucket) else provisional).append(bucket)
+        (final if other.coverage.final.covers(bucket) else provisional).append(bucket)
     if not (final or provisional):
         return None
     aging = IntervalSet(provisional) & other.coverage.provisional
-    fetched = [each.at for each in other.coverage.fetched if each.intervals & aging]
+    fetched = [each.at for each in other.coverage.fetch_times if each.intervals & aging]
     return RolledUpPart(other, IntervalSet(final), IntervalSet(provisional), min(fetched, default=None))
 
 
@@ -298,10 +299,12 @@ def _is_aligned(source: Report, target: Report, bucket: Interval) -> bool:
 def _add_rolled_up(coverage: Coverage, rolled_up: Sequence[RolledUpPart]) -> Coverage:
     """Return the coverage as if the series held the rolled-up parts itself."""
     for each in rolled_up:
-        rest = tuple(Fetched(left, part.at) for part in coverage.fetched if (left := part.intervals - each.intervals))
-        fetched = (Fetched(each.provisional, each.fetched_at),) if each.fetched_at and each.provisional else ()
+        rest = tuple(
+            FetchTime(left, part.at) for part in coverage.fetch_times if (left := part.intervals - each.intervals)
+        )
+        fetched = (FetchTime(each.provisional, each.fetched_at),) if each.fetched_at and each.provisional else ()
         coverage = Coverage(
-            coverage.complete | each.final,
+            coverage.final | each.final,
             (coverage.provisional - each.intervals) | each.provisional,
             coverage.watermark,
             (*rest, *fetched),
@@ -310,9 +313,9 @@ def _add_rolled_up(coverage: Coverage, rolled_up: Sequence[RolledUpPart]) -> Cov
 
 
 def _history_steps(report: Report, coverage: Coverage, stored: IntervalSet, freshness: timedelta) -> Iterable[PlanStep]:
-    for part in stored & coverage.complete:
+    for part in stored & coverage.final:
         yield PlanStep(AnswerSource.history, report.name, part, "stored and final: never fetched again")
-    for each in coverage.fetched:
+    for each in coverage.fetch_times:
         for part in stored & coverage.provisional & each.intervals:
             until = format_instant((each.at + freshness).replace(microsecond=0))
             yield PlanStep(AnswerSource.history, report.name, part, f"provisional, and fresh enough until {until}")
@@ -336,7 +339,7 @@ def _vendor_steps(
 
 def _fetch_reason(chunk: Interval, coverage: Coverage, freshness: timedelta) -> str:
     within = IntervalSet([chunk])
-    missing = within - coverage.complete - coverage.provisional
+    missing = within - coverage.final - coverage.provisional
     if missing == within:
         return "not stored"
     stale = f"provisional, and in part older than {_format_duration(freshness)}"

@@ -279,7 +279,7 @@ class ReportService:
                 return answer is not None
 
             # Other processes wait for the finished answer, not for its chunks one by one.
-            async with self.single_flight.hold(query.cache_key(HOT_TTL_TIER), is_answered) as is_holder:
+            async with self.single_flight.acquire(query.cache_key(HOT_TTL_TIER), is_answered) as is_holder:
                 if not is_holder:
                     return answer
                 for _ in range(_MAX_FETCHES):

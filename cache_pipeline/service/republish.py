@@ -61,7 +61,7 @@ def republish(
         HistoryUnavailable: PostgreSQL cannot be used.
     """
     coverage = history.coverage(series)
-    stored = coverage.complete | coverage.provisional
+    stored = coverage.final | coverage.provisional
     if interval is not None:
         stored &= IntervalSet([interval])
     result = RepublishResult(intervals=stored)

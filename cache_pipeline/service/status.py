@@ -59,10 +59,10 @@ class ReportStatus:
 
 def report_status(report: Report, coverage: Coverage, now: datetime, days: int) -> ReportStatus:
     """Return the status of a report over its last ``days`` local days including today, without days before its start."""
-    stored = coverage.complete | coverage.provisional
+    stored = coverage.final | coverage.provisional
     spans = list(_begun_days(report, now, days))
     period = IntervalSet(span for _, span in spans)
-    ends = [part.end for part in coverage.complete]
+    ends = [part.end for part in coverage.final]
     return ReportStatus(
         report=report.name,
         platform=report.platform,
@@ -88,8 +88,8 @@ def _begun_days(report: Report, now: datetime, days: int) -> Iterator[tuple[date
 
 def _state(coverage: Coverage, span: Interval) -> DayState:
     wanted = IntervalSet([span])
-    if coverage.complete.covers(span):
+    if coverage.final.covers(span):
         return DayState.final
-    if not wanted - coverage.complete - coverage.provisional:
+    if not wanted - coverage.final - coverage.provisional:
         return DayState.provisional
-    return DayState.partial if wanted & (coverage.complete | coverage.provisional) else DayState.missing
+    return DayState.partial if wanted & (coverage.final | coverage.provisional) else DayState.missing

@@ -1,1 +1,1 @@
-"""Where answers are kept: hot (Redis), history (PostgreSQL), edge (Parquet on a static store)."""
+"""The three stores: hot (Redis), history (PostgreSQL) and edge (Parquet files on a static store)."""

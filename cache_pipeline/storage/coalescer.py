@@ -1,4 +1,7 @@
-"""One task for all identical callers of a process."""
+"""In-process coalescing: identical concurrent callers share one task.
+
+This works within one process only. `cache_pipeline.storage.redis.single_flight` does the same across processes.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ from cache_pipeline.aio import finish
 
 T = TypeVar("T")
 Event = TypeVar("Event")
-Tell = Callable[[Event], None]
+Notify = Callable[[Event], None]
 
 
 @dataclass
-class _Shared(Generic[T, Event]):
+class _SharedTask(Generic[T, Event]):
     task: asyncio.Task[T]
-    listeners: list[Tell[Event]]
-    waiting: set[asyncio.Future[T]] = field(default_factory=set["asyncio.Future[T]"])
+    listeners: list[Notify[Event]]
+    callers: set[asyncio.Future[T]] = field(default_factory=set["asyncio.Future[T]"])
 
-    def hand_out(self) -> None:
-        """Give every caller what the task gave or raised."""
-        for caller in self.waiting:
+    def resolve_callers(self) -> None:
+        """Pass the task's result or exception to every caller."""
+        for caller in self.callers:
             if caller.done():
                 continue
             if self.task.cancelled():
@@ -34,80 +37,87 @@ class _Shared(Generic[T, Event]):
 
 
 class Coalescer(Generic[T, Event]):
-    """Work by key: whoever asks for what is being worked on already waits for that. To be opened and closed."""
+    """Runs work by key, and lets a caller of a key that is already running wait for that run.
+
+    Use it as an async context manager: leaving it cancels everything that still runs.
+    """
 
     def __init__(self) -> None:
-        self._running: dict[str, _Shared[T, Event]] = {}
-        self._unasked: dict[str, asyncio.Task[T]] = {}
+        self._running: dict[str, _SharedTask[T, Event]] = {}
+        self._background: dict[str, asyncio.Task[T]] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*(shared.task for shared in self._running.values()), *self._unasked.values()]
+        tasks = [*(shared.task for shared in self._running.values()), *self._background.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def run(
-        self, key: str, work: Callable[[Tell[Event]], Coroutine[Any, Any, T]], listener: Tell[Event] | None = None
+        self, key: str, work: Callable[[Notify[Event]], Coroutine[Any, Any, T]], listener: Notify[Event] | None = None
     ) -> T:
-        """What the work gives, or raises, to every caller alike. It is cancelled when the last caller is.
+        """Return or raise what the work does, the same for every caller. The work is cancelled when its last caller is.
 
         Args:
-            key: what tells one work from another.
-            work: begun by the first caller; it is given a function that tells news to the listeners of all.
-            listener: hears of news from now on.
+            key: Identifies the work; concurrent callers with equal keys share one run.
+            work: Started by the first caller. It is passed a function that sends an event to all listeners.
+            listener: Receives the events that are sent from now on.
         """
-        shared = self._running.get(key) or self._begun(key, work)
+        shared = self._running.get(key) or self._start(key, work)
         task = shared.task
-        # Of a crowd, whoever is woken last waits for all the others' waking: a bare future for each, and nothing held
-        # that would be freed on the way.
+        # The last caller to be woken waits until all others have been. So each caller awaits a bare future and holds
+        # no object that would have to be freed in between.
         del work
         caller = asyncio.get_running_loop().create_future()
-        shared.waiting.add(caller)
+        shared.callers.add(caller)
         if listener is not None:
             shared.listeners.append(listener)
         try:
             return await caller
         finally:
-            shared.waiting.discard(caller)
+            shared.callers.discard(caller)
             if not task.done():
                 if listener is not None:
                     shared.listeners.remove(listener)
-                if not shared.waiting:
-                    # Nobody may join what is being stopped.
+                if not shared.callers:
+                    # Remove the key first, so that no new caller joins a task that is being cancelled.
                     self._running.pop(key, None)
                     task.cancel()
                     await finish(asyncio.wait({task}))
 
-    def _begun(self, key: str, work: Callable[[Tell[Event]], Coroutine[Any, Any, T]]) -> _Shared[T, Event]:
-        listeners: list[Tell[Event]] = []
+    def run_in_background(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        """Start work that no caller waits for, unless that key already runs in the background; its errors are dropped."""
+        if key not in self._background:
+            task = asyncio.create_task(work())
+            self._background[key] = task
+            task.add_done_callback(lambda done: self._forget_background(key, done))
 
-        def tell(news: Event) -> None:
+    def _start(self, key: str, work: Callable[[Notify[Event]], Coroutine[Any, Any, T]]) -> _SharedTask[T, Event]:
+        listeners: list[Notify[Event]] = []
+
+        def notify(event: Event) -> None:
             for listener in listeners:
-                listener(news)
+                listener(event)
 
-        shared = _Shared(asyncio.create_task(work(tell)), listeners)
+        shared = _SharedTask(asyncio.create_task(work(notify)), listeners)
         self._running[key] = shared
-        shared.task.add_done_callback(lambda done: self._over(key, shared, done))
+        shared.task.add_done_callback(lambda done: self._finish(key, shared, done))
         return shared
 
-    def begin(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        """Work that nobody waits for, one at a time for each key; what it raises is lost."""
-        if key not in self._unasked:
-            task = asyncio.create_task(work())
-            self._unasked[key] = task
-            task.add_done_callback(lambda done: self._forget(key, done))
-
-    def _over(self, key: str, mine: _Shared[T, Event], done: asyncio.Task[T]) -> None:
-        if self._running.get(key) is mine:
+    def _finish(self, key: str, shared: _SharedTask[T, Event], done: asyncio.Task[T]) -> None:
+        if self._running.get(key) is shared:
             del self._running[key]
-        if not done.cancelled():
-            done.exception()
-        mine.hand_out()
+        _retrieve_exception(done)
+        shared.resolve_callers()
 
-    def _forget(self, key: str, done: asyncio.Task[T]) -> None:
-        del self._unasked[key]
-        if not done.cancelled():
-            done.exception()
+    def _forget_background(self, key: str, done: asyncio.Task[T]) -> None:
+        del self._background[key]
+        _retrieve_exception(done)
+
+
+def _retrieve_exception(done: asyncio.Task[Any]) -> None:
+    """Mark a task's exception as retrieved, so that asyncio does not log it."""
+    if not done.cancelled():
+        done.exception()

@@ -1,4 +1,4 @@
-"""What history holds of a series, and what of it may be served or must be asked for again."""
+"""Which intervals of a series history holds, and which of them must be fetched again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from cache_pipeline.storage.answer import Completeness
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """What was fetched as of one moment, and not again since."""
+class FetchTime:
+    """Intervals whose stored rows were fetched at one instant."""
 
     intervals: IntervalSet
     at: datetime
@@ -22,55 +22,57 @@ class Coverage:
     """Coverage of one series.
 
     Attributes:
-        complete: intervals whose buckets are all final.
-        provisional: intervals held, but not final; never overlaps ``complete``.
-        watermark: the latest watermark seen, or None.
-        fetched: as of when the provisional intervals are, and those of the interval that was looked for.
+        final: Intervals whose buckets are all final.
+        provisional: Intervals that are stored but not final; never overlaps `final`.
+        watermark: The latest watermark seen, or None.
+        fetch_times: When the provisional intervals were fetched, and the parts of the interval that the caller named.
     """
 
-    complete: IntervalSet = field(default_factory=IntervalSet)
+    final: IntervalSet = field(default_factory=IntervalSet)
     provisional: IntervalSet = field(default_factory=IntervalSet)
     watermark: datetime | None = None
-    fetched: tuple[Fetched, ...] = ()
+    fetch_times: tuple[FetchTime, ...] = ()
 
     @property
     def provisional_fetched_at(self) -> datetime | None:
         """When the oldest provisional interval was fetched, or None."""
-        return self._oldest(self.provisional)
+        return self._oldest_fetch(self.provisional)
 
-    def gaps(self, wanted: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
-        """What must be asked of the vendor: all that is not final, but for provisional figures still fresh enough."""
-        missing = wanted - self.complete
-        fresh = (part for each in self.fetched if now - each.at < freshness for part in each.intervals)
-        return missing - (self.provisional & IntervalSet(fresh))
+    def gaps(self, requested: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
+        """Return what is neither final nor provisional and fresh enough."""
+        not_final = requested - self.final
+        fresh = (part for each in self.fetch_times if now - each.at < freshness for part in each.intervals)
+        return not_final - (self.provisional & IntervalSet(fresh))
 
-    def to_ask(self, wanted: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
-        """The gaps, and the provisional figures beside them.
+    def intervals_to_fetch(self, requested: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
+        """Return the gaps and the provisional intervals next to them.
 
-        One query asks for both, and they are then of one age; asked for apart, each bucket would go on costing a query
-        of its own in every freshness.
+        One query fetches both, and they then have the same age. If they were fetched separately, each bucket would keep
+        costing a query of its own in every freshness period.
         """
-        return self.around(self.gaps(wanted, now, freshness), wanted)
+        return self.widen_gaps(self.gaps(requested, now, freshness), requested)
 
-    def around(self, gaps: IntervalSet, wanted: IntervalSet) -> IntervalSet:
-        """Of what is wanted and not final, the stretches that hold a gap."""
-        return IntervalSet(part for part in wanted - self.complete if IntervalSet([part]) & gaps)
+    def widen_gaps(self, gaps: IntervalSet, requested: IntervalSet) -> IntervalSet:
+        """Return the unbroken stretches of requested, non-final time that contain a gap."""
+        return IntervalSet(part for part in requested - self.final if IntervalSet([part]) & gaps)
 
-    def since(self, instant: datetime) -> IntervalSet:
-        """What of the interval that was looked for was fetched after an instant."""
-        return IntervalSet(part for each in self.fetched if each.at > instant for part in each.intervals)
+    def fetched_after(self, instant: datetime) -> IntervalSet:
+        """Return the parts of the named interval that were fetched after an instant."""
+        return IntervalSet(part for each in self.fetch_times if each.at > instant for part in each.intervals)
 
-    def of(self, interval: Interval) -> Completeness | None:
-        """What is known of an interval, or None where part of it is not held at all.
+    def completeness_of(self, interval: Interval) -> Completeness | None:
+        """Return the completeness of an interval, or None if part of it is not stored.
 
-        Final figures do not age, so an interval with a provisional part is as old as that part.
+        Final rows do not age, so an interval with a provisional part is as old as that part.
         """
-        wanted = IntervalSet([interval])
-        open_part = wanted - self.complete
-        if open_part - self.provisional:
+        requested = IntervalSet([interval])
+        not_final = requested - self.final
+        if not_final - self.provisional:
             return None
-        provisional_from = next((part.start for part in open_part), None)
-        return Completeness(provisional_from or interval.end, provisional_from, self._oldest(open_part or wanted))
+        provisional_from = next((part.start for part in not_final), None)
+        return Completeness(
+            provisional_from or interval.end, provisional_from, self._oldest_fetch(not_final or requested)
+        )
 
-    def _oldest(self, intervals: IntervalSet) -> datetime | None:
-        return min((each.at for each in self.fetched if each.intervals & intervals), default=None)
+    def _oldest_fetch(self, intervals: IntervalSet) -> datetime | None:
+        return min((each.at for each in self.fetch_times if each.intervals & intervals), default=None)

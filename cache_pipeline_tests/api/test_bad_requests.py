@@ -116,7 +116,7 @@ async def test_a_store_that_is_away_is_told_as_unavailable(open_api, away, monke
         if away == "redis_url":
             from redis.exceptions import ConnectionError as Away
 
-            monkeypatch.setattr(type(api.gateway.service.hot), "look", _raising(Away("redis://:secret@host")))
+            monkeypatch.setattr(type(api.gateway.service.hot), "get_entry", _raising(Away("redis://:secret@host")))
         else:
             from psycopg import OperationalError
 

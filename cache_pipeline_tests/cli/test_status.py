@@ -43,7 +43,7 @@ def test_open_queries_jobs_and_quota_are_told_beside_the_reports(said, postgres_
     report = next(iter(load_reports(read_settings()).values()))
     with open_ledger(postgres_database) as ledger:
         claim = ledger.claim(LedgerRequest(Series(report), DAY, Lane.backfill, DAY.end, DAY.end))
-        ledger.submitted(claim, JobHandle("job-1", "one"))
+        ledger.mark_submitted(claim, JobHandle("job-1", "one"))
     with psycopg.connect(postgres_database) as connection:
         connection.execute(
             "INSERT INTO cache_pipeline_state.job (id, key, tenant, report, request, lane, requested_by)"

@@ -110,7 +110,7 @@ def _arm(step: str, number: int, with_signal: int) -> None:
     {
         "intended": lambda: _after(ReportDataAdapter, "submit", end, before=True),
         "sent": lambda: _after(ReportDataAdapter, "submit", end),
-        "noted": lambda: _after(Ledger, "submitted", end),
+        "noted": lambda: _after(Ledger, "mark_submitted", end),
         "polled": lambda: _after(ReportDataAdapter, "status", end),
         "paged": lambda: _after_a_page(end),
         "proven": lambda: _after(History, "replace", end, before=True),

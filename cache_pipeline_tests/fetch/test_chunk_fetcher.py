@@ -84,7 +84,7 @@ async def test_hours_within_a_job_that_somebody_left_are_read_from_it_by_one_and
         await asyncio.wait_for(asked(world, *(hours(each, each + 2) for each in range(0, 12, 2))), 60)
         assert await world.submits() == 1
         series = world.service.series(TRUSTING)
-        assert world.service.history.coverage(series).complete == IntervalSet([MONDAY])
+        assert world.service.history.coverage(series).final == IntervalSet([MONDAY])
 
 
 async def test_an_answer_that_is_kept_elsewhere_while_it_is_doubted_is_not_asked_again_in_parts(
@@ -128,7 +128,7 @@ async def test_a_job_that_somebody_left_and_that_would_be_cut_keeps_nobody_from_
         wanted = LedgerRequest(series, friday, Lane.scheduled, world.clock(), friday.end)
         claim = service.ledger.claim(wanted)
         handle = JobHandle("left-by-somebody", "demo-client")
-        service.ledger.submitted(claim, handle)
+        service.ledger.mark_submitted(claim, handle)
         service.ledger.release([replace(claim, handle=handle)])
         with service.ledger._pool.connection() as connection:
             before = connection.execute("SELECT max(id) FROM cache_pipeline_state.upstream_query").fetchone()

@@ -99,7 +99,7 @@ def entries(world: World) -> list[tuple[str, bool]]:
 
 async def assert_kept_once(world: World, interval: Interval) -> None:
     history, series = world.service.history, world.service.series(REPORT)
-    assert history.coverage(series).complete == IntervalSet([interval])
+    assert history.coverage(series).final == IntervalSet([interval])
     kept = history.read(series, interval, world.service.columns(REPORT))
     assert kept.num_rows == len(await world.truth(REPORT, interval))
     assert not [state for state, is_open in entries(world) if is_open]
@@ -114,7 +114,7 @@ async def test_killed_at_any_step_the_query_is_not_sent_again_and_all_rows_are_k
         assert await mortals.run(world, step=step) == ("killed", signal.SIGKILL)
         before = await world.submits()
         assert before == (0 if step == "intended" else 1)
-        assert world.service.history.coverage(world.service.series(REPORT)).complete == (
+        assert world.service.history.coverage(world.service.series(REPORT)).final == (
             IntervalSet([MONDAY]) if step == "kept" else IntervalSet()
         )
         assert await restarted(world) == await world.truth(REPORT, MONDAY)

@@ -145,7 +145,7 @@ def reader(url: str, series: Series, columns: tuple[Column, ...], vendor: Vendor
             while not over.is_set():
                 wrong.extend(
                     f"{part} was marked complete and was not"
-                    for part in history.coverage(series).complete & IntervalSet([SPAN])
+                    for part in history.coverage(series).final & IntervalSet([SPAN])
                     if not history.read(series, part, columns).equals(sort_rows(vendor.rows(part)))
                 )
                 time.sleep(0.01)
@@ -192,7 +192,7 @@ async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
             await service.answer(REPORT, SPAN)
         assert wrong == []
         assert service.history.read(series, SPAN, columns).equals(sort_rows(vendor.rows(SPAN)))
-        assert service.history.coverage(series).complete.covers(SPAN)
+        assert service.history.coverage(series).final.covers(SPAN)
 
 
 HOURS = st.lists(

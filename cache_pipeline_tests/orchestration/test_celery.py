@@ -116,7 +116,7 @@ def test_two_workers_share_a_backfill_and_the_quota_and_one_may_be_killed(
             if _everywhere(bench, instance) != set(DAYS):
                 _launch()
             until("every day is in every tier", lambda: _everywhere(bench, instance) == set(DAYS))
-        assert bench.coverage().complete == IntervalSet([bench.interval(DAYS[0], DAYS[-1])])
+        assert bench.coverage().final == IntervalSet([bench.interval(DAYS[0], DAYS[-1])])
         asked = bench.admin.get("/simulator/counters").json()
         assert asked["summary"]["rejected_429"] == 0
         assert asked["summary"]["sync_queries"] >= len(DAYS) * REQUESTS_A_DAY

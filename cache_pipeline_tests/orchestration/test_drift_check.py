@@ -19,7 +19,7 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.drift_comparison import volume_column
 from cache_pipeline.settings import read_settings
-from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.history import Replacement, open_history
 from cache_pipeline_tests.orchestration.workbench import (
     TIERS,
@@ -56,7 +56,7 @@ def _mondays_before_had(bench: Bench, factor: int) -> None:
             span = IntervalSet([Interval(day.start - back, day.end - back)])
             now = datetime.now(UTC)
             held = Rows.from_table(_shifted(rows, weeks, factor))
-            history.replace(Replacement(bench.series, span, IntervalSet(), held, now, (Fetched(span, now),)))
+            history.replace(Replacement(bench.series, span, IntervalSet(), held, now, (FetchTime(span, now),)))
 
 
 def test_a_day_unlike_the_same_weekdays_before_is_told_with_what_it_was_held_against_and_published_all_the_same(

@@ -56,5 +56,5 @@ def test_an_instance_that_is_away_costs_no_answer(
 
     monkeypatch.setattr(instance, "report_runless_asset_event", away)
     _answer(bench, dagster_record(instance, read_settings(), lambda _report: bench.coverage()), bench.interval(DAY))
-    assert bench.coverage().complete.covers(bench.interval(DAY))
+    assert bench.coverage().final.covers(bench.interval(DAY))
     assert "Dagster was not told of what was kept of calls_hour" in caplog.text

@@ -39,7 +39,7 @@ DAYS = ["2024-06-10", "2024-06-11", "2024-06-12"]
 def _nothing_published(bench: Bench, instance: dg.DagsterInstance) -> None:
     for layer in TIERS:
         assert materialized(instance, bench.key(layer)) == set()
-    assert bench.coverage().complete | bench.coverage().provisional == IntervalSet()
+    assert bench.coverage().final | bench.coverage().provisional == IntervalSet()
     assert bench.edge().manifest().datasets == {}
 
 
@@ -64,14 +64,14 @@ def test_five_failing_partitions_of_a_hundred_leave_the_others_published_and_a_r
     passed = {name: _passed(instance, bench.check(name)) for name in STAGED_CHECKS}
     assert passed == dict.fromkeys(STAGED_CHECKS, done)
     assert [one.passed for one in recorded(instance, bench.check("tiers_agree", "edge"))] == [True]
-    assert bench.coverage().complete == IntervalSet(bench.interval(key) for key in done)
+    assert bench.coverage().final == IntervalSet(bench.interval(key) for key in done)
 
     again = bench.run(instance, hundred[0], hundred[-1])
     assert again.success, failures(again)
     assert bench.asked() == 5
     for layer in ("staged", *TIERS):
         assert materialized(instance, bench.key(layer)) == set(hundred)
-    assert bench.coverage().complete == IntervalSet([bench.interval(hundred[0], hundred[-1])])
+    assert bench.coverage().final == IntervalSet([bench.interval(hundred[0], hundred[-1])])
 
 
 def _passed(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> set[str | None]:
@@ -213,7 +213,7 @@ def test_a_day_that_fails_a_check_keeps_none_of_the_others_from_being_published(
         assert materialized(instance, bench.key(layer)) == set(DAYS[1:])
     judged = {one.partition: one.passed for one in evaluations(result, bench.check("watermark"))}
     assert judged == {DAYS[0]: False, DAYS[1]: True, DAYS[2]: True, None: False}
-    assert bench.coverage().complete == IntervalSet([bench.interval(DAYS[1], DAYS[-1])])
+    assert bench.coverage().final == IntervalSet([bench.interval(DAYS[1], DAYS[-1])])
 
 
 def test_a_staged_day_that_fails_a_check_is_published_nowhere(

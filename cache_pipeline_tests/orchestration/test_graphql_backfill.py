@@ -179,4 +179,4 @@ def test_a_backfill_of_a_hundred_days_by_graphql_is_one_run_and_a_re_launch_does
         assert bench.asked() == 5
         assert all(ui.materialised(bench, layer) == set(hundred) for layer in LAYERS)
         assert all(ui.passed(bench, check) == set(hundred) for check in STAGED_CHECKS)
-    assert bench.coverage().complete == IntervalSet([bench.interval(hundred[0], hundred[-1])])
+    assert bench.coverage().final == IntervalSet([bench.interval(hundred[0], hundred[-1])])

@@ -164,7 +164,7 @@ def _nothing_partial(bench: Bench, instance: dg.DagsterInstance) -> None:
     assert bench.staged_files() == done
     published = materialized(instance, bench.key("history"))
     assert published <= done
-    assert bench.coverage().complete == IntervalSet(partition_intervals(bench.partitions, published).values())
+    assert bench.coverage().final == IntervalSet(partition_intervals(bench.partitions, published).values())
     assert bench.coverage().provisional == IntervalSet()
 
 
@@ -175,7 +175,7 @@ def _finished_by_the_next_run(bench: Bench, instance: dg.DagsterInstance) -> Non
     assert bench.asked() == len(DAYS)
     for layer in LAYERS:
         assert materialized(instance, bench.key(layer)) == set(DAYS)
-    assert bench.coverage().complete == IntervalSet([bench.interval(DAYS[0], DAYS[-1])])
+    assert bench.coverage().final == IntervalSet([bench.interval(DAYS[0], DAYS[-1])])
     with open_history(read_settings().required_postgres_url()) as history:
         for day in DAYS:
             rows = history.read(bench.series, bench.interval(day), report_columns(bench.report))

@@ -36,7 +36,7 @@ def test_what_was_asked_in_vain_counts_for_every_partition_that_it_touches() -> 
 
 def test_partitions_at_the_threshold_are_fetched_ahead_but_for_those_that_are_final() -> None:
     demands = [asked("2026-01-05T00:00Z/2026-01-07T00:00Z", 5), asked("2026-01-07T00:00Z/2026-01-08T00:00Z", 4)]
-    held = Coverage(complete=IntervalSet([DAYS["2026-01-05"]]))
+    held = Coverage(final=IntervalSet([DAYS["2026-01-05"]]))
     found = prefetch_candidates(report_of(prefetch_after_misses=5), demands, DAYS, held, at_most=3)
     assert [(each.key, each.missed) for each in found] == [("2026-01-06", 5)]
     assert prefetch_candidates(report_of(), demands, DAYS, held, at_most=3) == []
@@ -120,6 +120,6 @@ def test_what_the_http_api_could_not_answer_is_fetched_ahead_and_answered_the_ne
     async def counted() -> tuple[int, int]:
         async with Redis.from_url(read_settings().required_redis_url()) as redis:
             (found,) = await DemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC)).recent()
-            return found.asked, found.missed
+            return found.requests, found.misses
 
     assert asyncio.run(counted()) == (5, 3)

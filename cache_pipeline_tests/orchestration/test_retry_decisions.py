@@ -112,7 +112,7 @@ def test_a_partition_that_fails_its_check_is_asked_again_in_smaller_chunks_until
     mended = _run(weekly, instance, second)
     assert mended.success, failures(mended)
     assert _asked(weekly, instance) == []
-    assert weekly.coverage().complete == IntervalSet([weekly.interval(DAY)])
+    assert weekly.coverage().final == IntervalSet([weekly.interval(DAY)])
     assert materialized(instance, weekly.key("edge")) == {DAY}
 
 

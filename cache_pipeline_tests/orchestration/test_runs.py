@@ -69,7 +69,7 @@ def test_a_range_run_fetches_checks_and_publishes_every_partition(bench: Bench, 
     assert agree.passed
     assert agree.metadata["partitions"].value == 3
 
-    assert bench.coverage().complete == IntervalSet([whole])
+    assert bench.coverage().final == IntervalSet([whole])
     with open_history(read_settings().required_postgres_url()) as history:
         assert _sum(history.read(bench.series, whole, report_columns(bench.report))) == truth
     assert _sum(bench.edge().read(bench.report, whole)) == truth
@@ -154,7 +154,7 @@ def test_one_partition_runs_by_its_key_alone(bench: Bench, instance: dg.DagsterI
     for name in STAGED_CHECKS:
         assert {one.passed for one in evaluations(result, bench.check(name))} == {True}
         assert DAYS[1] in {one.partition for one in evaluations(result, bench.check(name))}
-    assert bench.coverage().complete == IntervalSet([bench.interval(DAYS[1])])
+    assert bench.coverage().final == IntervalSet([bench.interval(DAYS[1])])
     assert bench.asked() == 1
 
 

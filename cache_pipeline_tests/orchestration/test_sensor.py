@@ -14,7 +14,7 @@ from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.settings import read_settings
-from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.history import Replacement, open_history
 from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declared
 
@@ -36,7 +36,7 @@ def _hold(bench: Bench, *, final: list[str], provisional: list[str] | None = Non
     fetched_at = datetime.now(UTC) - age
     with open_history(read_settings().required_postgres_url()) as history:
         rows = arrow_schema(report_columns(bench.report)).empty_table()
-        fetched = Fetched(of(final) | of(provisional or []), fetched_at)
+        fetched = FetchTime(of(final) | of(provisional or []), fetched_at)
         # The vendor's watermark lies where the provisional figures begin.
         watermark = next((part.start for part in of(provisional or [])), fetched_at)
         held = Replacement(bench.series, of(final), of(provisional or []), rows, watermark, (fetched,))
@@ -164,7 +164,7 @@ def test_what_a_killed_run_staged_is_published_by_one_run_that_asks_the_vendor_n
     job = bench.definitions().resolve_job_def("calls_hour_job")
     assert job.execute_in_process(instance=instance, tags=request.tags).success
     assert bench.asked() == 0
-    assert bench.coverage().complete == IntervalSet([bench.interval(lying[0], lying[-1])])
+    assert bench.coverage().final == IntervalSet([bench.interval(lying[0], lying[-1])])
     done = _unpublished(bench, instance)
     assert not done.run_requests
     assert done.skip_message == "everything that is staged is published, or being published"

@@ -14,7 +14,7 @@ from cache_pipeline.orchestration.decisions import (
     find_unpublished_ranges,
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 
 FIRST = datetime(2025, 6, 1, tzinfo=UTC)
 NOW = datetime(2025, 7, 1, tzinfo=UTC)
@@ -34,7 +34,7 @@ def _coverage(states: list[str], age: timedelta) -> Coverage:
     def of(state: str) -> IntervalSet:
         return IntervalSet(interval for interval, held in zip(intervals, states, strict=True) if held == state)
 
-    fetched = (Fetched(of(PROVISIONAL), NOW - age),) if PROVISIONAL in states else ()
+    fetched = (FetchTime(of(PROVISIONAL), NOW - age),) if PROVISIONAL in states else ()
     return Coverage(of(COMPLETE), of(PROVISIONAL), NOW, fetched)
 
 
@@ -121,7 +121,7 @@ def test_a_hole_that_stays_is_asked_for_once_an_hour() -> None:
 def test_provisional_partitions_that_the_watermark_has_passed_are_asked_once_more_however_fresh() -> None:
     hours = _hours(4)
     held = Coverage(
-        complete=IntervalSet([hours["h0"]]),
+        final=IntervalSet([hours["h0"]]),
         provisional=IntervalSet([hours["h1"], hours["h2"], hours["h3"]]),
         watermark=hours["h2"].end,
     )
@@ -131,7 +131,7 @@ def test_provisional_partitions_that_the_watermark_has_passed_are_asked_once_mor
     later = hours["h3"].end + timedelta(hours=2)
     (settled,) = find_settled_ranges(held, hours, later, timedelta(hours=1), at_most=3)
     assert (settled.first, settled.last) == ("h1", "h3")
-    assert find_settled_ranges(Coverage(complete=held.complete), hours, later, day, at_most=3) == []
+    assert find_settled_ranges(Coverage(final=held.final), hours, later, day, at_most=3) == []
 
 
 def test_a_restatement_window_is_asked_for_once_in_each_period() -> None:
@@ -146,7 +146,7 @@ def test_a_restatement_window_is_asked_for_once_in_each_period() -> None:
 
 def test_what_lies_staged_and_is_not_held_is_published_oldest_first_and_a_few_at_a_time() -> None:
     hours = _hours(8)
-    held = Coverage(complete=IntervalSet([hours["h2"]]), provisional=IntervalSet([hours["h5"]]))
+    held = Coverage(final=IntervalSet([hours["h2"]]), provisional=IntervalSet([hours["h5"]]))
     staged = {key: span for key, span in hours.items() if key != "h7"}
     found = find_unpublished_ranges(held, staged, list(hours), at_most=2)
     assert [(each.first, each.last) for each in found] == [("h0", "h1"), ("h3", "h4")]

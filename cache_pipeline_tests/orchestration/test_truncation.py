@@ -60,7 +60,7 @@ def test_truncation_that_nothing_mends_fails_the_run_clearly_and_publishes_nothi
     for layer in ("staged", *TIERS):
         assert materialized(instance, bench.key(layer)) == set()
     assert bench.staged_files() == set()
-    assert bench.coverage().complete | bench.coverage().provisional == IntervalSet()
+    assert bench.coverage().final | bench.coverage().provisional == IntervalSet()
     assert bench.edge().manifest().datasets == {}
     assert {one.passed for one in recorded(instance, bench.check("complete"))} == {False}
 
@@ -74,4 +74,4 @@ def test_once_the_vendor_gives_whole_answers_again_the_same_run_goes_through(
     assert bench.run(instance, DAY).success
     *_, of_day, of_all = recorded(instance, bench.check("complete"))
     assert [(of_day.partition, of_day.passed), (of_all.partition, of_all.passed)] == [(DAY, True), (None, True)]
-    assert bench.coverage().complete == IntervalSet([bench.interval(DAY)])
+    assert bench.coverage().final == IntervalSet([bench.interval(DAY)])

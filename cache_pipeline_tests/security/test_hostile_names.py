@@ -16,7 +16,7 @@ from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.schema import arrow_schema, rows_to_table, sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.history import Replacement, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline_tests.query.declared import FIELDS, grouped
@@ -106,7 +106,7 @@ def test_names_and_values_are_kept_as_they_are_or_refused(database, dimension, m
                     provisional=IntervalSet(),
                     rows=Rows.from_table(rows),
                     watermark=datetime(2026, 2, 1, tzinfo=UTC),
-                    fetched=(Fetched(IntervalSet([INTERVAL]), NOW),),
+                    fetch_times=(FetchTime(IntervalSet([INTERVAL]), NOW),),
                 )
             )
             assert history.read(series, INTERVAL, columns).equals(sort_rows(rows))

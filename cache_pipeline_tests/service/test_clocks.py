@@ -17,7 +17,7 @@ async def test_a_vendor_whose_clock_is_off_does_not_make_the_future_final(open_w
         await world.faults(clock_offset_seconds=hours * 3600)
         await world.service.answer(REPORT, today)
         coverage = await asyncio.to_thread(world.service.history.coverage, world.service.series(REPORT))
-    final = [part.end for part in coverage.complete]
+    final = [part.end for part in coverage.final]
     assert all(end <= NOON for end in final)
     assert coverage.provisional
     assert bool(final) == (hours > 0 or NOON - timedelta(hours=2) > today.start)
@@ -47,6 +47,6 @@ async def test_a_data_lake_whose_clock_is_off_does_not_make_unended_conversation
         await world.faults(clock_offset_seconds=hours * 3600)
         await world.service.answer(report, today)
         coverage = await asyncio.to_thread(world.service.history.coverage, world.service.series(report))
-    final = [part.end for part in coverage.complete]
+    final = [part.end for part in coverage.final]
     assert all(end <= NOON + timedelta(hours=min(hours, 0)) for end in final)
     assert coverage.provisional

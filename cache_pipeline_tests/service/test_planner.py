@@ -22,7 +22,7 @@ from cache_pipeline.service.planner import (
     make_hot_plan,
     make_plan,
 )
-from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.query.declared import declared
 
@@ -51,7 +51,7 @@ def query(report: Report = REPORT, interval: Interval = TWO_DAYS, **narrowing: A
 def holding(
     report: Report = REPORT, complete: list[Interval] | None = None, provisional: list[tuple[Interval, datetime]] | None = None
 ) -> StoredSeries:  # fmt: skip
-    aging = [Fetched(IntervalSet([part]), at) for part, at in provisional or []]
+    aging = [FetchTime(IntervalSet([part]), at) for part, at in provisional or []]
     coverage = Coverage(
         IntervalSet(complete or []), IntervalSet(part for part, _ in provisional or []), NOW - HOUR, tuple(aging)
     )
@@ -189,7 +189,7 @@ def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, 
     parts = [step.interval for step in found.steps]
     assert IntervalSet(parts) == IntervalSet([found.query.available_interval])
     assert sum((part.length for part in parts), timedelta()) == found.query.available_interval.length
-    assert not found.to_fetch & kept.coverage.complete
+    assert not found.to_fetch & kept.coverage.final
     assert all(kept.coverage.gaps(IntervalSet([part]), NOW, timedelta(minutes=10)) for part in found.to_fetch)
     assert not found.coverage.gaps(
         IntervalSet([found.query.available_interval]) - found.to_fetch, NOW, timedelta(minutes=10)
@@ -206,7 +206,7 @@ def test_an_answer_of_own_and_borrowed_parts_is_as_old_as_the_oldest_of_them_and
     for minutes in (0, 2.9):
         found = make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=minutes))
         assert not found.to_fetch
-        known = found.coverage.of(today)
+        known = found.coverage.completeness_of(today)
         assert known is not None
         assert (known.fetched_at, known.provisional_from) == (at[second], today.start)
     assert make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=3)).to_fetch & IntervalSet([second])

@@ -298,7 +298,7 @@ async def test_provisional_partitions_kept_with_old_final_ones_are_as_new_as_the
         await world.service.store(REPORT, [part for part in partitions if isinstance(part, FetchedPartition)])
         coverage = world.service.history.coverage(world.service.series(REPORT))
         assert coverage.provisional_fetched_at == NOON
-        assert coverage.complete == IntervalSet([Interval(MONDAY.start, NOON - HOUR)])
+        assert coverage.final == IntervalSet([Interval(MONDAY.start, NOON - HOUR)])
 
 
 async def test_rendered_gives_only_what_history_holds(open_world: OpenWorld):
@@ -341,7 +341,7 @@ async def test_what_came_out_of_history_is_never_written_back_over_what_is_newer
         columns = world.service.columns(REPORT)
         assert world.service.history.read(series, MORNING, columns).num_rows == 0
         assert world.service.history.read(series, MONDAY, columns).num_rows > 0
-        assert world.service.history.coverage(series).complete == IntervalSet([MONDAY])
+        assert world.service.history.coverage(series).final == IntervalSet([MONDAY])
 
 
 async def test_figures_that_are_kept_late_leave_what_was_asked_for_since_as_it_is(open_world: OpenWorld):
@@ -355,7 +355,7 @@ async def test_figures_that_are_kept_late_leave_what_was_asked_for_since_as_it_i
         await world.service.answer(REPORT, afternoon)
         await world.service.store(REPORT, [early])
         coverage = world.service.history.coverage(world.service.series(REPORT), TODAY)
-        assert {each.at: each.intervals for each in coverage.fetched} == {
+        assert {each.at: each.intervals for each in coverage.fetch_times} == {
             NOON: IntervalSet([TODAY]) - IntervalSet([afternoon]),
             NOON + 5 * HOUR: IntervalSet([afternoon]),
         }

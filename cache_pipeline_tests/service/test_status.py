@@ -7,7 +7,7 @@ import pytest
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.status import DayState, report_status
-from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 
 REPORT = Report.model_validate(
     {
@@ -34,9 +34,9 @@ def held(*intervals: str) -> IntervalSet:
 
 def test_each_local_day_is_told_by_what_is_held_of_it():
     coverage = Coverage(
-        complete=held("2026-03-27/2026-03-28", "2026-03-28T06:00/2026-03-28T09:00", "2026-03-30/2026-03-30T09:00"),
+        final=held("2026-03-27/2026-03-28", "2026-03-28T06:00/2026-03-28T09:00", "2026-03-30/2026-03-30T09:00"),
         provisional=held("2026-03-30T09:00/2026-03-30T11:00"),
-        fetched=(Fetched(held("2026-03-30T09:00/2026-03-30T11:00"), NOW - timedelta(minutes=10)),),
+        fetch_times=(FetchTime(held("2026-03-30T09:00/2026-03-30T11:00"), NOW - timedelta(minutes=10)),),
     )
     status = report_status(REPORT, coverage, NOW, days=30)
     assert status.days == (
@@ -50,7 +50,7 @@ def test_each_local_day_is_told_by_what_is_held_of_it():
 
 
 def test_the_day_of_the_clock_change_is_one_hour_shorter_in_the_gaps():
-    status = report_status(REPORT, Coverage(complete=held("2026-03-27/2026-03-29")), NOW, days=2)
+    status = report_status(REPORT, Coverage(final=held("2026-03-27/2026-03-29")), NOW, days=2)
     assert [gap.length for gap in status.gaps] == [timedelta(hours=23 + 10.5)]
 
 

@@ -1,4 +1,4 @@
-"""A migrated PostgreSQL and a Redis."""
+"""Fixtures for storage: a migrated PostgreSQL, a Redis and an S3 bucket."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +17,7 @@ from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of
 
 @contextmanager
 def database(postgres_url: str, template: str = "template1") -> Iterator[str]:
-    """A database that is like another, and gone at the end; gives its name."""
+    """Create a copy of a database, yield its name, and drop it at the end."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
@@ -28,13 +28,13 @@ def database(postgres_url: str, template: str = "template1") -> Iterator[str]:
 
 
 def url_of(postgres_url: str, name: str) -> str:
-    """The URL of another database of a server."""
+    """Return the URL of another database of a server."""
     return urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
 
 
 @pytest.fixture(scope="session")
 def migrated(postgres_url: str) -> Iterator[str]:
-    """The name of a database with the report's table, to be copied."""
+    """The name of a database with the report's table, which tests copy."""
     with database(postgres_url) as name:
         migrate(url_of(postgres_url, name), [(REPORT, columns_of(REPORT))])
         yield name
@@ -42,7 +42,7 @@ def migrated(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def history_url(postgres_url: str, migrated: str) -> Iterator[str]:
-    """The URL of a database of this test's alone, with the report's table."""
+    """The URL of this test's own database, with the report's table."""
     with database(postgres_url, migrated) as name:
         yield url_of(postgres_url, name)
 
@@ -63,8 +63,8 @@ async def redis(redis_database: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of an S3 server on this machine, by URL; where it is stands in AWS_ENDPOINT."""
-    # Only these tests need what takes a second to import.
+    """The URL of a bucket of an S3 server on this machine, whose address is in AWS_ENDPOINT."""
+    # Imported here, because the import takes a second and only these tests need it.
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -78,7 +78,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         host, port = server.get_host_and_port()
         monkeypatch.setenv("AWS_ENDPOINT", f"http://{host}:{port}")
         client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-        # The server keeps its buckets for as long as the process lives.
+        # The server keeps its buckets until the process ends.
         name = f"edge-{uuid.uuid4().hex}"
         client.create_bucket(Bucket=name)
         yield f"s3://{name}/prefix"

@@ -1,4 +1,4 @@
-"""Rows of a report by hour, to keep and to publish."""
+"""Sample rows of an hourly report, to store and to publish."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.history import Replacement
 from cache_pipeline_tests.query.declared import declared
 
@@ -23,7 +23,7 @@ SERIES = Series(REPORT)
 
 
 def columns_of(report: Report) -> tuple[Column, ...]:
-    """Dimensions, whole numbers, and one number that may be absent."""
+    """Return dimensions, integer metrics, and one number that may be null."""
     return (
         *(Column(snake_case(name), ColumnKind.dimension, nullable=True) for name in report.group_by),
         *(Column(snake_case(name), ColumnKind.integer) for name in report.metrics),
@@ -32,14 +32,14 @@ def columns_of(report: Report) -> tuple[Column, ...]:
 
 
 def hours(first: float, last: float) -> Interval:
-    """Hours of the day, the last not included."""
+    """Return an interval of the sample day, from one hour to another."""
     return Interval(DAY + first * HOUR, DAY + last * HOUR)
 
 
 def table(
     interval: Interval, offered: int = 1, queues: Iterable[Any] = ("q1", "q2"), report: Report = REPORT
 ) -> pa.Table:
-    """One row for each queue and hour of the interval."""
+    """Return one row for each queue and hour of the interval."""
     schema = arrow_schema(columns_of(report))
     count = int(interval.length / HOUR)
     rows = [
@@ -65,15 +65,15 @@ def replacement(
     fetched_at: datetime = NOW,
     **changes: Any,
 ) -> Replacement:
-    """Rows of a final and a provisional interval."""
+    """Return a replacement with rows of a final and a provisional interval."""
     parts = [part for part in (final, provisional) if part]
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "series": series,
         "final": IntervalSet([final] if final else []),
         "provisional": IntervalSet([provisional] if provisional else []),
         "rows": pa.concat_tables([table(part, offered, report=series.report) for part in parts]),
         "watermark": final.end if final else DAY,
-        "fetched": (Fetched(IntervalSet(parts), fetched_at),),
+        "fetch_times": (FetchTime(IntervalSet(parts), fetched_at),),
     }
-    given |= changes
-    return Replacement(**{**given, "rows": Rows.from_table(given["rows"])})
+    fields |= changes
+    return Replacement(**{**fields, "rows": Rows.from_table(fields["rows"])})

@@ -10,7 +10,7 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-_KEY = "analytics-gateway-workers"
+_KEY = "cache_pipeline:jobs:workers"
 _BEATS_A_LEASE = 3
 #: A worker that fell silent is told of for so long; whoever restarts it has then seen it.
 _REMEMBERED_SECONDS = 900

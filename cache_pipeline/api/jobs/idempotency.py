@@ -77,7 +77,7 @@ class IdempotencyStore:
 
     @staticmethod
     def _place(caller: Principal, key: str) -> str:
-        return f"analytics-idempotency:{caller.id}:{_short(key)}"
+        return f"cache_pipeline:idempotency:{caller.id}:{_short(key)}"
 
 
 def _short(text: str) -> str:

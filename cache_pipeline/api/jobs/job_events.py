@@ -11,7 +11,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-_CHANNEL = "analytics-job-events"
+_CHANNEL = "cache_pipeline:jobs:events"
 _PAUSE_SECONDS = 1.0
 
 

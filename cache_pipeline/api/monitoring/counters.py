@@ -16,7 +16,7 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-_KEY = "analytics-gateway-metrics"
+_KEY = "cache_pipeline:metrics:counters"
 _EVERY_SECONDS = 1.0
 
 
@@ -113,9 +113,9 @@ class ProcessCounters:
         """Count a request that joined the job of another of the same meaning (G20)."""
         self._untold["joined"] += 1
 
-    def flew(self, seconds: float, *, whole: bool) -> None:
+    def flew(self, seconds: float, *, is_whole: bool) -> None:
         """Count a wait for somebody else's flight, of a whole answer or of a chunk (G20)."""
-        self.time(FLIGHT_WAITS, (FLIGHTS[0] if whole else FLIGHTS[1],), seconds)
+        self.time(FLIGHT_WAITS, (FLIGHTS[0] if is_whole else FLIGHTS[1],), seconds)
 
     def retried(self) -> None:
         """Count a job that failed of what may pass, and is tried again."""

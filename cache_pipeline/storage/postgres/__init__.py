@@ -1,1 +1,1 @@
-"""What lives in PostgreSQL: rows with their coverage, and the ledger of upstream queries."""
+"""What is stored in PostgreSQL: rows with their coverage, and the ledger of upstream queries."""

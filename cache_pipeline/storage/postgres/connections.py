@@ -1,4 +1,4 @@
-"""A few connections to history, each used by one caller at a time and kept for the next: to connect costs ten times a query."""
+"""A small pool of Arrow connections to history. Connecting costs ten times as much as a query, so they are reused."""
 
 from __future__ import annotations
 
@@ -13,101 +13,104 @@ from adbc_driver_postgresql import dbapi
 from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.storage.postgres.schemas import UNREACHABLE
 
-#: A server takes a hundred by default, which a gateway, four workers and Dagster share; an engine's other threads wait their turn.
-MOST_CONNECTIONS = 6
-_PATIENCE_SECONDS = 20.0
-#: PostgreSQL's class of errors for resources that it lacks.
-_INSUFFICIENT = "53"
-#: One that has lain for longer is asked whether it lives: the server may have been started anew.
-_TRUSTED_SECONDS = 1.0
+#: A server allows a hundred by default, shared by an API process, four workers and Dagster. Further threads wait their turn.
+MAX_CONNECTIONS = 6
+_WAIT_SECONDS = 20.0
+#: PostgreSQL's class of errors for insufficient resources, and what its codes say is lacking.
+_INSUFFICIENT_RESOURCES = "53"
+_LACKING = {"53100": "disk space", "53200": "memory", "53300": "connections"}
+#: Ping connections idle for longer than this; the server may have restarted.
+_MAX_IDLE_SECONDS = 1.0
 
 
 class ConnectionPool:
-    """Connections cloned from one that is only for that: a new one reads the server's types first. To be closed."""
+    """Connections cloned from one that serves no queries itself: a new one would first read the server's types.
 
-    def __init__(self, origin: dbapi.Connection, most: int = MOST_CONNECTIONS) -> None:
+    Close the pool after use.
+    """
+
+    def __init__(self, origin: dbapi.Connection, max_connections: int = MAX_CONNECTIONS) -> None:
         self._origin = origin
-        self._free = threading.BoundedSemaphore(most)
+        self._slots = threading.BoundedSemaphore(max_connections)
         self._idle: deque[tuple[dbapi.Connection, float]] = deque()
-        self._closed = False
+        self._is_closed = False
 
     @contextmanager
     def transaction(self) -> Generator[dbapi.Cursor]:
-        """A cursor; what it did is committed at the end, and rolled back where something is raised.
+        """Yield a cursor; commit at the end, or roll back if the block raises.
 
         Raises:
-            HistoryUnavailable: the server cannot be reached or lacks room, or all connections have been in use for 20 s.
+            HistoryUnavailable: The server cannot be reached or lacks resources, or all connections were in use for 20 s.
         """
-        if not self._free.acquire(timeout=_PATIENCE_SECONDS):
-            raise HistoryUnavailable("every connection to history is in use: something holds them for too long")
+        if not self._slots.acquire(timeout=_WAIT_SECONDS):
+            raise HistoryUnavailable("every connection to history is in use: find what holds them for so long")
         try:
-            connection = self._taken()
+            connection = self._take()
             try:
                 with connection.cursor() as cursor:
                     yield cursor
                 connection.commit()
             except BaseException as error:
-                lives = _rolled_back(connection)
-                if lives:
+                if _roll_back(connection):
                     self._put(connection)
-                    _tell_of_want(error)
+                    _raise_if_lacking_resources(error)
                 elif isinstance(error, dbapi.Error | OSError):
                     raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
                 raise
             self._put(connection)
         finally:
-            self._free.release()
+            self._slots.release()
 
     def close(self) -> None:
-        """Close them; one that is in use is closed when it is given back."""
-        self._closed = True
+        """Close the idle connections; one that is in use is closed when it is returned."""
+        self._is_closed = True
         while self._idle:
             with suppress(IndexError):
-                _end(self._idle.pop()[0])
+                _close(self._idle.pop()[0])
 
-    def _taken(self) -> dbapi.Connection:
+    def _take(self) -> dbapi.Connection:
         while self._idle:
             with suppress(IndexError):
-                # The one that was used last, so that those which nobody needs any more lie still.
+                # Take the most recently used one, so that surplus connections stay idle.
                 connection, since = self._idle.pop()
-                if time.monotonic() - since < _TRUSTED_SECONDS or _lives(connection):
+                if time.monotonic() - since < _MAX_IDLE_SECONDS or _is_alive(connection):
                     return connection
-                _end(connection)
+                _close(connection)
         try:
             return self._origin.adbc_clone()
         except dbapi.OperationalError as error:
             raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
 
     def _put(self, connection: dbapi.Connection) -> None:
-        if self._closed:
-            _end(connection)
+        if self._is_closed:
+            _close(connection)
         else:
             self._idle.append((connection, time.monotonic()))
 
 
-def _tell_of_want(error: BaseException) -> None:
-    """Say in plain words that the server is there and lacks disk, memory or connections: no defect of who asked.
+def _raise_if_lacking_resources(error: BaseException) -> None:
+    """Say in plain words that the server runs but lacks disk, memory or connections: the caller did nothing wrong.
 
     Raises:
-        HistoryUnavailable: it does.
+        HistoryUnavailable: The error means that.
     """
     state = error.sqlstate if isinstance(error, dbapi.Error) else None
-    if state is not None and state.startswith(_INSUFFICIENT):
-        what = {"53100": "disk space", "53200": "memory", "53300": "connections"}.get(state, "resources")
-        raise HistoryUnavailable(f"PostgreSQL is there and lacks {what} (SQLSTATE {state}): give it some") from error
+    if state is not None and state.startswith(_INSUFFICIENT_RESOURCES):
+        lacking = _LACKING.get(state, "resources")
+        raise HistoryUnavailable(f"PostgreSQL runs but lacks {lacking} (SQLSTATE {state}): give it more") from error
 
 
-def _rolled_back(connection: dbapi.Connection) -> bool:
-    """Undo what a transaction did; False where the connection is of no more use, and closed."""
+def _roll_back(connection: dbapi.Connection) -> bool:
+    """Roll back a transaction; close the connection and return False if it can no longer be used."""
     with suppress(dbapi.Error):
         connection.rollback()
-    if _lives(connection):
+    if _is_alive(connection):
         return True
-    _end(connection)
+    _close(connection)
     return False
 
 
-def _lives(connection: dbapi.Connection) -> bool:
+def _is_alive(connection: dbapi.Connection) -> bool:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -118,6 +121,6 @@ def _lives(connection: dbapi.Connection) -> bool:
     return True
 
 
-def _end(connection: dbapi.Connection) -> None:
+def _close(connection: dbapi.Connection) -> None:
     with suppress(dbapi.Error):
         connection.close()

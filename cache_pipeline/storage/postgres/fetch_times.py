@@ -1,4 +1,4 @@
-"""As of when each part of a series is: what every answer tells, and why older figures never take the place of newer."""
+"""When each part of a series was fetched: every answer says so, and older rows never replace newer ones."""
 
 from __future__ import annotations
 
@@ -11,72 +11,74 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.interval import Interval, IntervalSet, parse_instant
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.coverage import Fetched
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, instant_as_text, intervals_of, multirange
 
 
 class NewerDataPresent(CachePipelineError):
-    """History holds figures that were asked for later than those that were to take their place; nothing was written."""
+    """History holds rows that were requested later than those that were to replace them; nothing was written."""
 
     def __init__(self, intervals: IntervalSet) -> None:
         self.intervals = intervals
-        super().__init__(f"newer figures are held for {', '.join(map(str, intervals))}")
+        super().__init__(f"history holds newer rows of {', '.join(map(str, intervals))}")
 
 
-_NEWER = SQL(
+_SELECT_NEWER = SQL(
     """
     SELECT {bounds}::text FROM (
         SELECT coalesce(range_agg(part), '{{}}') AS newer
-        FROM cache_pipeline_state.fetch_time AS f, unnest(f.intervals * {covers}) AS part
-        WHERE f.series = {series} AND f.fetched_at > {at} AND f.intervals && {covers}
-    ) AS held
+        FROM cache_pipeline_state.fetch_time AS f, unnest(f.intervals * {intervals}) AS part
+        WHERE f.series = {series} AND f.fetched_at > {at} AND f.intervals && {intervals}
+    ) AS newer_parts
     """
 )
-_NOTE = (
+_RECORD = (
     SQL(
-        "UPDATE cache_pipeline_state.fetch_time SET intervals = intervals - {covers} WHERE series = {series} AND intervals && {covers}"
+        "UPDATE cache_pipeline_state.fetch_time SET intervals = intervals - {intervals}"
+        " WHERE series = {series} AND intervals && {intervals}"
     ),
     SQL("DELETE FROM cache_pipeline_state.fetch_time WHERE series = {series} AND isempty(intervals)"),
     SQL(
         """
-        INSERT INTO cache_pipeline_state.fetch_time AS f (series, fetched_at, intervals) VALUES ({series}, {at}, {covers})
+        INSERT INTO cache_pipeline_state.fetch_time AS f (series, fetched_at, intervals)
+        VALUES ({series}, {at}, {intervals})
         ON CONFLICT (series, fetched_at) DO UPDATE SET intervals = f.intervals + excluded.intervals
         """
     ),
 )
 
 
-def record_fetch_times(cursor: Any, series: Series, parts: Iterable[Fetched]) -> None:
-    """Note, in the transaction that keeps rows, as of when they are.
+def record_fetch_times(cursor: Any, series: Series, fetch_times: Iterable[FetchTime]) -> None:
+    """Record, in the transaction that stores rows, when they were fetched.
 
     Raises:
-        NewerDataPresent: part of what is held was asked for later.
+        NewerDataPresent: Part of what is stored was requested later.
     """
-    for each in parts:
-        values = {"series": Literal(series.id), "covers": multirange(each.intervals), "at": Literal(each.at)}
-        newer = _NEWER.format(bounds=bounds_as_json(Identifier("newer")), **values)
-        cursor.execute(newer.as_string())
-        if held := intervals_of(cursor.fetchone()[0]):
-            raise NewerDataPresent(held)
-        for statement in _NOTE:
+    for each in fetch_times:
+        values = {"series": Literal(series.id), "intervals": multirange(each.intervals), "at": Literal(each.at)}
+        query = _SELECT_NEWER.format(bounds=bounds_as_json(Identifier("newer")), **values)
+        cursor.execute(query.as_string())
+        if newer := intervals_of(cursor.fetchone()[0]):
+            raise NewerDataPresent(newer)
+        for statement in _RECORD:
             cursor.execute(statement.format(**values).as_string())
 
 
-def fetch_time_column(around: Interval | None) -> Composable:
-    """A column for a query on ``coverage AS c``: what was fetched when, of its provisional part and of ``around``."""
+def fetch_time_column(interval: Interval | None) -> Composable:
+    """Return a column for a query on ``coverage AS c``: the fetch times of its provisional part and of `interval`."""
     return SQL(
         """
-        (SELECT coalesce(json_agg(json_build_array({at}, {covers}) ORDER BY f.fetched_at), '[]')
+        (SELECT coalesce(json_agg(json_build_array({at}, {intervals}) ORDER BY f.fetched_at), '[]')
          FROM cache_pipeline_state.fetch_time AS f
-         WHERE f.series = c.series AND (f.intervals && c.provisional OR f.intervals && {around}))::text
+         WHERE f.series = c.series AND (f.intervals && c.provisional OR f.intervals && {interval}))::text
         """
     ).format(
         at=instant_as_text(Identifier("f", "fetched_at")),
-        covers=bounds_as_json(Identifier("f", "intervals")),
-        around=multirange([around] if around else []),
+        intervals=bounds_as_json(Identifier("f", "intervals")),
+        interval=multirange([interval] if interval else []),
     )
 
 
-def read_fetch_times(column: str) -> tuple[Fetched, ...]:
-    """What that column held."""
-    return tuple(Fetched(intervals_of(bounds), parse_instant(at)) for at, bounds in json.loads(column))
+def parse_fetch_times(column: str) -> tuple[FetchTime, ...]:
+    """Parse a value of that column."""
+    return tuple(FetchTime(intervals_of(bounds), parse_instant(at)) for at, bounds in json.loads(column))

@@ -1,6 +1,6 @@
 """The history tier: rows and their coverage in PostgreSQL, changed together or not at all.
 
-Every method is one short transaction, and blocks; the engine calls them in threads.
+Every method is one short transaction and blocks the calling thread; the report service calls them in threads.
 """
 
 from __future__ import annotations
@@ -25,54 +25,27 @@ from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
-from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.postgres.chunk_results import read_truncation_stats, record_chunks
 from cache_pipeline.storage.postgres.connections import ConnectionPool
-from cache_pipeline.storage.postgres.fetch_times import fetch_time_column, read_fetch_times, record_fetch_times
-from cache_pipeline.storage.postgres.ledger import CLOSE_KEPT, LOST_CLAIMS, LeaseLost, LedgerClaim
+from cache_pipeline.storage.postgres.fetch_times import fetch_time_column, parse_fetch_times, record_fetch_times
+from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS, LeaseLost, LedgerClaim
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE
-from cache_pipeline.storage.postgres.verdicts import read_truncation_stats, record_chunks
 
+_UNDEFINED_TABLE = "42P01"
+#: As many rows as a socket takes at once, so that the server stores some while the driver serialises the next.
+_ROWS_PER_BATCH = 1024
+#: Read a megabyte at a time; the driver's default is sixteen.
+_READ_OPTIONS = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
 
-@dataclass(frozen=True)
-class Replacement:
-    """New rows for some intervals of a series; whatever was held there before goes.
-
-    Attributes:
-        series: whose rows.
-        final: intervals whose buckets lie before the watermark.
-        provisional: intervals that are held, but not final.
-        rows: exactly the rows of both, in the report's schema.
-        watermark: what the vendor (or the report's settle time) said.
-        fetched: as of when they are; together exactly the intervals.
-        claims: the ledger's entries that the rows come from, while this process holds them.
+_SELECT_COVERAGE = SQL(
     """
-
-    series: Series
-    final: IntervalSet
-    provisional: IntervalSet
-    rows: Rows
-    watermark: datetime
-    fetched: tuple[Fetched, ...]
-    claims: tuple[LedgerClaim, ...] = ()
-
-    @property
-    def covered(self) -> IntervalSet:
-        """All that the rows are the whole of."""
-        return self.final | self.provisional
-
-
-def _table(series: Series) -> Composable:
-    return Identifier(HISTORY_SCHEMA, series.report.name)
-
-
-_COVERAGE = SQL(
-    """
-    SELECT c.series, {complete}::text, {provisional}::text, c.watermark, {fetched}
+    SELECT c.series, {final}::text, {provisional}::text, c.watermark, {fetch_times}
     FROM cache_pipeline_state.coverage AS c WHERE c.series = ANY ({series})
     """
 )
-_COVER = SQL(
+_EXTEND_COVERAGE = SQL(
     """
     INSERT INTO cache_pipeline_state.coverage AS c
         (series, report, tenant, definition, final, provisional, watermark)
@@ -87,87 +60,54 @@ _COVER = SQL(
 )
 
 
-def _server(postgres_url: str) -> str:
-    try:
-        return f"PostgreSQL at {conninfo_to_dict(postgres_url).get('host', 'the default address')}"
-    except psycopg.Error:
-        return "PostgreSQL, by a URL that does not parse,"
+@dataclass(frozen=True)
+class Replacement:
+    """New rows for some intervals of a series; they replace whatever is stored for these intervals.
+
+    Attributes:
+        series: The series of the rows.
+        final: Intervals whose buckets lie before the watermark.
+        provisional: Intervals that are stored but not final.
+        rows: Exactly the rows of both, in the report's schema.
+        watermark: The vendor's watermark, or that of the report's finality delay.
+        fetch_times: When they were fetched; together exactly the intervals.
+        claims: The ledger entries that the rows come from, while this process holds them.
+    """
+
+    series: Series
+    final: IntervalSet
+    provisional: IntervalSet
+    rows: Rows
+    watermark: datetime
+    fetch_times: tuple[FetchTime, ...]
+    claims: tuple[LedgerClaim, ...] = ()
+
+    @property
+    def covered(self) -> IntervalSet:
+        """All intervals that the rows replace."""
+        return self.final | self.provisional
 
 
 @contextmanager
 def open_history(postgres_url: str) -> Generator[History]:
-    """History on a server; its connections are closed at the end.
+    """Connect to the history of a server; close its connections at the end.
 
     Raises:
-        HistoryUnavailable: the server cannot be reached.
+        HistoryUnavailable: The server cannot be reached.
     """
     try:
         connection = dbapi.connect(postgres_url)
     except dbapi.OperationalError:
-        # The driver quotes a URL that it cannot read, password and all.
-        raise HistoryUnavailable(f"{_server(postgres_url)} {UNREACHABLE}") from None
+        # The driver's message quotes a URL that it cannot parse, password included.
+        raise HistoryUnavailable(f"{_server_name(postgres_url)} {UNREACHABLE}") from None
     with connection, closing(ConnectionPool(connection)) as connections:
         yield History(connections)
 
 
-def _refuse_lost(cursor: Any, claims: Sequence[LedgerClaim]) -> None:
-    if not claims:
-        return
-    lost = SQL(LOST_CLAIMS).format(
-        ids=Literal([claim.id for claim in claims]), fences=Literal([claim.fence for claim in claims])
-    )
-    cursor.execute(lost.as_string())
-    if cursor.fetchone()[0]:
-        raise LeaseLost("another process has taken over what these rows answer")
-
-
-_UNDEFINED_TABLE = "42P01"
-#: As much as a socket takes at once, so that the server stores some rows while the driver writes out the next.
-_ROWS_SENT_AT_ONCE = 1024
-#: A megabyte at a time; the driver's own measure is sixteen.
-_SMALL_BATCHES = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
-
-
-def _load(cursor: Any, rows: Rows, series: Series) -> None:
-    """Stream rows into the series' table."""
-    schema = rows.schema.append(pa.field("series", pa.string(), nullable=False))
-    broken: list[Exception] = []
-
-    def batches() -> Generator[pa.RecordBatch]:
-        try:
-            for batch in rows.batches():
-                for start in range(0, batch.num_rows, _ROWS_SENT_AT_ONCE):
-                    few = batch.slice(start, _ROWS_SENT_AT_ONCE)
-                    yield pa.RecordBatch.from_arrays([*few.columns, pa.repeat(series.id, few.num_rows)], schema=schema)
-        except Exception as error:
-            broken.append(error)
-            raise
-
-    reader = pa.RecordBatchReader.from_batches(schema, batches())
-    try:
-        cursor.adbc_ingest(series.report.name, reader, mode="append", db_schema_name=HISTORY_SCHEMA)
-    except dbapi.Error as error:
-        # The driver buries what broke the stream in words of its own.
-        raise broken[0] if broken else error from None
-
-
-def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:
-    """The driver loads bytes as they are: whole numbers into a column of floats would be other numbers, silently."""
-    columns = SQL(", ").join(map(Identifier, schema.names))
-    cursor.execute(SQL("SELECT {} FROM {} LIMIT 0").format(columns, _table(series)).as_string())
-    for field, held in zip(schema, cursor.fetch_arrow_table().schema, strict=True):
-        if field.type != held.type:
-            raise DeclarationConflict(
-                f"column {field.name} of history.{series.report.name} holds {held.type}, and the report's rows "
-                f"{field.type}: give the report another name, or mend the column's type"
-            )
-
-
 class History:
-    """Rows of every report in ``history.<report>``, and what of each series is covered."""
+    """Rows of every report in ``history.<report>``, and the coverage of each series."""
 
     def __init__(self, connections: ConnectionPool) -> None:
-        """Keep what transactions are made on."""
         self._connections = connections
 
     @contextmanager
@@ -179,36 +119,38 @@ class History:
             if error.sqlstate != _UNDEFINED_TABLE:
                 raise
             raise HistoryUnavailable(
-                "PostgreSQL lacks a table of history: run `cache-pipeline migrate` for the reports declared now"
+                "PostgreSQL lacks a table of history: run `cache-pipeline migrate` with the current reports"
             ) from error
 
-    def coverage(self, series: Series, around: Interval | None = None) -> Coverage:
-        """What is held of a series; of an interval ``around`` which somebody asks, also when its final parts were fetched."""
-        return self.coverages([series], around)[series.id]
+    def coverage(self, series: Series, interval: Interval | None = None) -> Coverage:
+        """Read the coverage of a series, including the fetch times of the final parts of `interval`."""
+        return self.coverages([series], interval)[series.id]
 
-    def coverages(self, series: Sequence[Series], around: Interval | None = None) -> dict[str, Coverage]:
-        """The same of several series, by their ids, in one read."""
-        query = _COVERAGE.format(
-            complete=bounds_as_json(Identifier("c", "final")),
+    def coverages(self, series: Sequence[Series], interval: Interval | None = None) -> dict[str, Coverage]:
+        """Read the same for several series in one query; return it by the series' ids."""
+        query = _SELECT_COVERAGE.format(
+            final=bounds_as_json(Identifier("c", "final")),
             provisional=bounds_as_json(Identifier("c", "provisional")),
-            fetched=fetch_time_column(around),
+            fetch_times=fetch_time_column(interval),
             series=Literal([each.id for each in series]),
         )
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
             rows = cursor.fetchall()
         return {each.id: Coverage() for each in series} | {
-            name: Coverage(intervals_of(complete), intervals_of(provisional), watermark, read_fetch_times(fetched))
-            for name, complete, provisional, watermark, fetched in rows
+            series_id: Coverage(
+                intervals_of(final), intervals_of(provisional), watermark, parse_fetch_times(fetch_times)
+            )
+            for series_id, final, provisional, watermark, fetch_times in rows
         }
 
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
-        """Rows of an interval in the report's schema, in order of bucket and group; for few, see ``stream``."""
+        """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group."""
         with self.stream(series, interval, columns) as rows:
             return rows.read_all()
 
     def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
-        """Rows of some intervals, copied out of the database; however many, few of them are in memory."""
+        """Copy the rows of some intervals out of the database. However many there are, few of them are in memory."""
         spool = Spool(arrow_schema(columns))
         for interval in intervals:
             with self.stream(series, interval, columns) as rows:
@@ -218,7 +160,7 @@ class History:
 
     @contextmanager
     def stream(self, series: Series, interval: Interval, columns: Sequence[Column]) -> Generator[pa.RecordBatchReader]:
-        """Rows of an interval in the report's schema, in order of bucket and group, as they come from the server."""
+        """Stream the rows of an interval in the report's schema, ordered by bucket and group."""
         schema = arrow_schema(columns)
         dimensions = [field.name for field in schema if pa.types.is_string(field.type)]
         query = SQL(
@@ -235,21 +177,21 @@ class History:
             ),
         )
         with self._transaction() as cursor:
-            cursor.adbc_statement.set_options(**_SMALL_BATCHES)
+            cursor.adbc_statement.set_options(**_READ_OPTIONS)
             cursor.execute(query.as_string())
             batches = (batch.cast(schema) for batch in cursor.fetch_record_batch())
             yield pa.RecordBatchReader.from_batches(schema, batches)
 
     def replace(self, replacement: Replacement) -> None:
-        """Put rows in place of those held for the same intervals, and extend coverage, in one transaction.
+        """Replace the rows stored for some intervals and extend coverage, in one transaction.
 
-        Writers of one series wait for each other; readers see all of the old or all of the new. The ledger's entries
-        that the rows answer are closed with them.
+        Writers of one series wait for each other; readers see either all of the old rows or all of the new. The ledger
+        entries that the rows answer are closed in the same transaction.
 
         Raises:
-            HeldNewer: part of what is held was asked for later than these rows.
-            LeaseLost: another process has taken over an entry that the rows come from.
-            DeclarationConflict: a column of the table is not of the type that the rows have.
+            NewerDataPresent: Part of what is stored was requested later than these rows.
+            LeaseLost: Another process has taken over an entry that the rows come from.
+            DeclarationConflict: A column of the table has another type than the rows.
         """
         series = replacement.series
         covered = replacement.covered
@@ -257,8 +199,8 @@ class History:
             cursor.execute(
                 SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(series.id)).as_string()
             )
-            _refuse_lost(cursor, replacement.claims)
-            record_fetch_times(cursor, series, replacement.fetched)
+            _refuse_lost_claims(cursor, replacement.claims)
+            record_fetch_times(cursor, series, replacement.fetch_times)
             for part in covered:
                 delete = SQL(
                     "DELETE FROM {table} WHERE series = {series} AND interval_start >= {start} AND interval_start < {end}"
@@ -271,8 +213,8 @@ class History:
                 cursor.execute(delete.as_string())
             if replacement.rows.num_rows:
                 _refuse_other_types(cursor, series, replacement.rows.schema)
-                _load(cursor, replacement.rows, series)
-            cover = _COVER.format(
+                _insert(cursor, replacement.rows, series)
+            extend = _EXTEND_COVERAGE.format(
                 series=Literal(series.id),
                 report=Literal(series.report.name),
                 tenant=Literal(series.tenant),
@@ -281,8 +223,8 @@ class History:
                 provisional=multirange(replacement.provisional),
                 watermark=Literal(replacement.watermark),
             )
-            cursor.execute(cover.as_string())
-            close = SQL(CLOSE_KEPT).format(
+            cursor.execute(extend.as_string())
+            close = SQL(CLOSE_STORED).format(
                 series=Literal(series.id),
                 covered=multirange(covered),
                 ids=Literal([claim.id for claim in replacement.claims]),
@@ -290,42 +232,42 @@ class History:
             cursor.execute(close.as_string())
 
     def record_chunks(self, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
-        """Note how upstream answers were judged, and what their lengths teach."""
+        """Store the results of some chunks, and what their lengths say about the vendor's row limit."""
         if chunks:
             with self._transaction() as cursor:
                 record_chunks(cursor, series, chunks, now)
 
-    def lengths(self, series: Series, now: datetime) -> TruncationStats:
-        """What is known of the lengths of a series' answers."""
+    def truncation_stats(self, series: Series, now: datetime) -> TruncationStats:
+        """Read what is known about the lengths of a series' answers."""
         with self._transaction() as cursor:
             return read_truncation_stats(cursor, series, now)
 
     def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
-        """Requests and seconds that the latest upstream queries of a series took in the mean; None where none is noted."""
+        """Return the mean requests and seconds of a series' latest upstream queries, or None if there are none."""
         query = SQL(
             "SELECT avg(requests)::float8, avg(duration_seconds)::float8 FROM (SELECT requests, duration_seconds FROM cache_pipeline_state.chunk_result"
             " WHERE series = {series} ORDER BY fetched_at DESC, id DESC LIMIT {latest}) AS latest"
         ).format(series=Literal(series.id), latest=Literal(latest))
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
-            calls, seconds = cursor.fetchone()
-        return None if calls is None else (calls, seconds)
+            requests, seconds = cursor.fetchone()
+        return None if requests is None else (requests, seconds)
 
     def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
-        """How many groups each bucket of an interval has; buckets without rows are left out."""
+        """Count the groups in each bucket of an interval; buckets without rows are omitted."""
         return self._by_bucket(SQL("count(*)"), series, interval)
 
     def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
-        """Sum of a column in each bucket of an interval, or its rows where no column is named; buckets without rows are left out."""
-        what = SQL("sum({})").format(Identifier(column)) if column else SQL("count(*)")
-        return self._by_bucket(SQL("coalesce({}, 0)::float8").format(what), series, interval)
+        """Sum a column in each bucket of an interval, or count rows without one; buckets without rows are omitted."""
+        total = SQL("sum({})").format(Identifier(column)) if column else SQL("count(*)")
+        return self._by_bucket(SQL("coalesce({}, 0)::float8").format(total), series, interval)
 
-    def _by_bucket(self, what: Composable, series: Series, interval: Interval) -> dict[datetime, Any]:
+    def _by_bucket(self, aggregate: Composable, series: Series, interval: Interval) -> dict[datetime, Any]:
         query = SQL(
-            "SELECT interval_start, {what} FROM {table} WHERE series = {series}"
+            "SELECT interval_start, {aggregate} FROM {table} WHERE series = {series}"
             " AND interval_start >= {start} AND interval_start < {end} GROUP BY 1"
         ).format(
-            what=what,
+            aggregate=aggregate,
             table=_table(series),
             series=Literal(series.id),
             start=Literal(interval.start),
@@ -334,3 +276,65 @@ class History:
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
             return dict(cursor.fetchall())
+
+
+def _table(series: Series) -> Composable:
+    return Identifier(HISTORY_SCHEMA, series.report.name)
+
+
+def _server_name(postgres_url: str) -> str:
+    try:
+        return f"PostgreSQL at {conninfo_to_dict(postgres_url).get('host', 'the default address')}"
+    except psycopg.Error:
+        return "PostgreSQL (its URL cannot be parsed)"
+
+
+def _refuse_lost_claims(cursor: Any, claims: Sequence[LedgerClaim]) -> None:
+    if not claims:
+        return
+    query = SQL(LOST_CLAIMS).format(
+        ids=Literal([claim.id for claim in claims]), fences=Literal([claim.fence for claim in claims])
+    )
+    cursor.execute(query.as_string())
+    if cursor.fetchone()[0]:
+        raise LeaseLost("another process has taken over the query that these rows answer")
+
+
+def _insert(cursor: Any, rows: Rows, series: Series) -> None:
+    """Stream rows into the series' table."""
+    schema = rows.schema.append(pa.field("series", pa.string(), nullable=False))
+    stream_errors: list[Exception] = []
+
+    def batches() -> Generator[pa.RecordBatch]:
+        try:
+            for batch in rows.batches():
+                for start in range(0, batch.num_rows, _ROWS_PER_BATCH):
+                    part = batch.slice(start, _ROWS_PER_BATCH)
+                    yield pa.RecordBatch.from_arrays(
+                        [*part.columns, pa.repeat(series.id, part.num_rows)], schema=schema
+                    )
+        except Exception as error:
+            stream_errors.append(error)
+            raise
+
+    reader = pa.RecordBatchReader.from_batches(schema, batches())
+    try:
+        cursor.adbc_ingest(series.report.name, reader, mode="append", db_schema_name=HISTORY_SCHEMA)
+    except dbapi.Error as error:
+        # The driver wraps an error of the stream in a message of its own, so raise the original.
+        raise stream_errors[0] if stream_errors else error from None
+
+
+def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:
+    """Refuse rows whose types differ from the table's.
+
+    The driver loads bytes as they are: integers loaded into a column of floats would silently become other numbers.
+    """
+    columns = SQL(", ").join(map(Identifier, schema.names))
+    cursor.execute(SQL("SELECT {} FROM {} LIMIT 0").format(columns, _table(series)).as_string())
+    for field, stored in zip(schema, cursor.fetch_arrow_table().schema, strict=True):
+        if field.type != stored.type:
+            raise DeclarationConflict(
+                f"column {field.name} of history.{series.report.name} has type {stored.type}, and the report's rows "
+                f"have {field.type}: give the report another name, or change the column's type"
+            )

@@ -1,16 +1,16 @@
-"""The job ledger: every query sent to a vendor, so that a crash ends in reading its answer and never in asking again.
+"""The job ledger: every query sent to a vendor, so that after a crash its answer is read and the query is not repeated.
 
-An entry begins as an *intent*, before the query is sent; the vendor's handle is added as soon as it is answered; it stays
-open until the rows are durably kept, and is closed in the very transaction that keeps them. Whoever works on an entry
-holds a lease with a fencing number; when the lease lapses another may take the entry over, with a higher number, and the
-one before can then neither change it nor keep rows by it.
+An entry starts as an *intent*, before the query is sent. The vendor's job handle is added as soon as the vendor answers.
+The entry stays open until the rows are stored, and is closed in the transaction that stores them. The process that works
+on an entry holds a lease with a fencing token. When the lease lapses, another process may take the entry over with a higher
+token; the former owner can then neither change the entry nor store rows for it.
 
-What it cannot do: vendors take no idempotency key. Between the vendor's taking a query and its handle being written lies
-one answer on the wire; a process killed there leaves an intent of which nobody can say whether it was sent. Such an intent is
-submitted once more when its lease has lapsed, which costs one query and loses nothing. A caller who is only cancelled leaves no
-such intent: the answer on the wire is waited for, and where it does not come the entry says so (`ambiguous`).
+One case cannot be prevented, because vendors accept no idempotency key. Between the vendor's acceptance of a query and the
+record of its handle lies one response on the wire. A process killed there leaves an intent of which it is unknown whether it
+was sent. Such an intent is submitted again when its lease has lapsed, which costs one query and loses nothing. A caller that
+is only cancelled leaves no such intent: it waits for the response, and if none arrives it marks the entry `ambiguous`.
 
-Leases go by PostgreSQL's clock, so that machines need not agree on the time. Every method blocks.
+Leases use PostgreSQL's clock, so that machines need not agree on the time. Every method blocks.
 """
 
 from __future__ import annotations
@@ -36,16 +36,30 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.schemas import UNREACHABLE
 
-#: How long the entries of a dead or frozen process stay its own.
+#: How long a dead or frozen process keeps its entries.
 LEASE = timedelta(seconds=15)
-#: What has ended, or what nobody took up again, is forgotten after this long.
-_REMEMBERED = timedelta(days=30)
+#: Entries that ended, or that were left open, are deleted after this long.
+_RETENTION = timedelta(days=30)
 _CONNECTIONS = 2
 _TABLE = "cache_pipeline_state.upstream_query"
 
 
 class LedgerState(StrEnum):
-    """Where an entry stands: the first four are open, the others have ended."""
+    """State of an entry. The first four are open, the others have ended.
+
+    Attributes:
+        intent: About to be sent.
+        ambiguous: It is unknown whether the vendor accepted it.
+        submitted: The vendor has a job for it.
+        ready: The answer is verified and can be read at the vendor.
+        stored: Its rows are in history.
+        answered: It was answered without a job, and the answer is not in history.
+        superseded: Its answer would be too old.
+        lost: Its owner ended before it recorded a handle.
+        expired: The vendor no longer has the job.
+        failed: The vendor refused it, or its answer is unusable.
+        abandoned: Its caller no longer needs it.
+    """
 
     intent = "intent"
     ambiguous = "ambiguous"
@@ -60,77 +74,80 @@ class LedgerState(StrEnum):
     abandoned = "abandoned"
 
 
+_OPEN_STATES = (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.ready)
+
+
 class QueryInFlight(CachePipelineError):
-    """Somebody else is working on the same query just now; look again when its lease has ended."""
+    """Another process is working on the same query; retry when its lease has lapsed."""
 
     retryable = True
 
 
 class LeaseLost(CachePipelineError):
-    """Another has taken an entry over, since its owner was not heard of for the length of a lease."""
+    """Another process has taken an entry over, because its owner did not renew the lease."""
 
 
 @dataclass(frozen=True)
 class JobHandle:
-    """The vendor's own name of a job, and the OAuth client that may ask for it."""
+    """The vendor's id of a job, and the OAuth client that may read it."""
 
     id: str
     oauth_client: str
 
 
 @dataclass(frozen=True)
-class LedgerClaim:
-    """One entry, held by whoever knows its fencing number.
-
-    Attributes:
-        id: of the entry.
-        fence: grows with every owner; what comes with an older one is refused.
-        interval: what is asked for.
-        asked_at: as of when the figures are.
-        handle: the vendor's job, to be resumed; None where it is still to be submitted.
-        given_up: a job of before that may still run and whose answer would be too old.
-    """
-
-    id: int
-    fence: int
-    interval: Interval
-    asked_at: datetime
-    handle: JobHandle | None = None
-    given_up: JobHandle | None = None
-
-
-@dataclass(frozen=True)
-class OpenJob:
-    """An open entry, seen from outside.
-
-    Attributes:
-        interval: what is asked for.
-        asked_at: as of when the figures are.
-        alive: whether somebody works on it just now.
-    """
-
-    interval: Interval
-    asked_at: datetime
-    alive: bool
-
-
-@dataclass(frozen=True)
 class LedgerRequest:
-    """What is to be asked of a vendor.
+    """A query that is to be sent to a vendor.
 
     Attributes:
-        series: whose rows.
-        interval: of one upstream query.
-        lane: who asks.
-        asked_at: the time.
-        not_before: an open entry that was asked earlier would give an answer that is too old.
+        series: The series of its rows.
+        interval: The interval of the upstream query.
+        lane: The request's priority lane.
+        requested_at: The current time.
+        min_requested_at: An open entry that was requested earlier would give an answer that is too old.
     """
 
     series: Series
     interval: Interval
     lane: str
-    asked_at: datetime
-    not_before: datetime
+    requested_at: datetime
+    min_requested_at: datetime
+
+
+@dataclass(frozen=True)
+class LedgerClaim:
+    """An entry that this process holds.
+
+    Attributes:
+        id: The entry's id.
+        fence: The fencing token, which increases with every owner; a change with an older one is refused.
+        interval: The interval of the query.
+        requested_at: The time that the rows reflect.
+        handle: The vendor's job, to be resumed. None if it must still be submitted.
+        superseded_job: An earlier job that may still run and whose answer would be too old.
+    """
+
+    id: int
+    fence: int
+    interval: Interval
+    requested_at: datetime
+    handle: JobHandle | None = None
+    superseded_job: JobHandle | None = None
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """An open entry as other processes see it.
+
+    Attributes:
+        interval: The interval of the query.
+        requested_at: The time that the rows reflect.
+        is_alive: Whether a process is working on it.
+    """
+
+    interval: Interval
+    requested_at: datetime
+    is_alive: bool
 
 
 _CLAIM = f"""
@@ -140,7 +157,7 @@ _CLAIM = f"""
     ON CONFLICT (series, interval) WHERE ended_at IS NULL DO NOTHING
     RETURNING id, fence
 """  # noqa: S608 - a constant table
-_FIND = f"""
+_SELECT_OPEN_ENTRY = f"""
     SELECT id, requested_at, state, handle, oauth_client, lease_until > clock_timestamp() FROM {_TABLE}
     WHERE series = %(series)s AND interval = %(interval)s AND ended_at IS NULL FOR UPDATE
 """  # noqa: S608
@@ -148,7 +165,7 @@ _TAKE_OVER = f"""
     UPDATE {_TABLE} SET fence = fence + 1, owner = %(owner)s, lease_until = clock_timestamp() + %(lease)s
     WHERE id = %(id)s RETURNING fence
 """  # noqa: S608
-_SUBMITTED = f"""
+_MARK_SUBMITTED = f"""
     UPDATE {_TABLE} SET state = 'submitted', handle = %(handle)s, oauth_client = %(client)s,
         submitted_at = clock_timestamp(), lease_until = clock_timestamp() + %(lease)s
     WHERE id = %(id)s AND fence = %(fence)s AND ended_at IS NULL
@@ -168,44 +185,38 @@ _RELEASE = f"""
     FROM unnest(%(ids)s::bigint[], %(fences)s::bigint[]) AS held (id, fence)
     WHERE q.id = held.id AND q.fence = held.fence AND q.ended_at IS NULL
 """  # noqa: S608
-_OPEN = f"""
+_SELECT_OPEN_JOBS = f"""
     SELECT lower(interval), upper(interval), requested_at, lease_until > clock_timestamp() FROM {_TABLE}
     WHERE series = %(series)s AND interval && %(interval)s AND ended_at IS NULL
       AND (handle IS NOT NULL OR lease_until > clock_timestamp())
     ORDER BY upper(interval) - lower(interval) DESC, lower(interval)
 """  # noqa: S608
-_FORGET = f"""
-    DELETE FROM {_TABLE} WHERE lease_until < clock_timestamp() - %(age)s
+_DELETE_OLD = f"""
+    DELETE FROM {_TABLE} WHERE lease_until < clock_timestamp() - %(retention)s
+"""  # noqa: S608
+_COUNT_OPEN_BY_STATE = f"""
+    SELECT state, count(*) FROM {_TABLE} WHERE ended_at IS NULL GROUP BY state
 """  # noqa: S608
 
-#: Within the transaction that keeps rows: which of the claims (two arrays of the same length) are no longer held.
+#: Within the transaction that stores rows: how many of the claims (two arrays of the same length) are no longer held.
 LOST_CLAIMS = f"""
     SELECT count(*) FROM (
-        SELECT held.fence AS mine, q.fence, q.ended_at
+        SELECT held.fence AS held_fence, q.fence, q.ended_at
         FROM unnest({{ids}}::bigint[], {{fences}}::bigint[]) AS held (id, fence)
         JOIN {_TABLE} AS q ON q.id = held.id FOR UPDATE OF q
-    ) AS claimed WHERE mine <> fence OR ended_at IS NOT NULL
+    ) AS claimed WHERE held_fence <> fence OR ended_at IS NOT NULL
 """  # noqa: S608
-#: Within the same: what those rows answer is answered, but for what somebody else is working on.
-CLOSE_KEPT = f"""
+#: Within the same transaction: close the entries that those rows answer, except those another process is working on.
+CLOSE_STORED = f"""
     UPDATE {_TABLE} SET state = 'stored', ended_at = clock_timestamp(), lease_until = clock_timestamp()
     WHERE series = {{series}} AND ended_at IS NULL AND interval <@ {{covered}}
       AND (lease_until <= clock_timestamp() OR id = ANY ({{ids}}::bigint[]))
 """  # noqa: S608
 
 
-_OPEN_BY_STATE = f"""
-    SELECT state, count(*) FROM {_TABLE} WHERE ended_at IS NULL GROUP BY state
-"""  # noqa: S608
-
-
-def _range(interval: Interval) -> TimestamptzRange:
-    return TimestamptzRange(interval.start, interval.end, "[)")
-
-
 @contextmanager
 def open_ledger(postgres_url: str, lease: timedelta = LEASE) -> Generator[Ledger]:
-    """The ledger on a server; connections are made when they are first needed, and closed at the end."""
+    """Open the ledger of a server; connect on first use, and close the connections at the end."""
     pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
         postgres_url,
         kwargs={"autocommit": True},
@@ -225,16 +236,16 @@ class Ledger:
     """Entries of all series, shared by all processes and machines.
 
     Attributes:
-        threads: to call it in. Work that takes long keeps nobody waiting there, and the shorter the time between the vendor's
-            answer and its being noted, the fewer queries a kill sends twice.
-        lease: how long an entry is held unless it is renewed.
-        owner: this process, as others see it.
+        threads: The threads to call it in. Long work elsewhere does not delay them, and the sooner a handle is recorded after
+            the vendor's response, the fewer queries are sent twice after a kill.
+        lease: How long an entry is held unless it is renewed.
+        owner: This process as other processes see it.
     """
 
     def __init__(self, pool: ConnectionPool[Connection[TupleRow]], threads: Executor, lease: timedelta = LEASE) -> None:
         self._pool = pool
         self.threads = threads
-        self._tidied = False
+        self._has_deleted_old = False
         self.lease = lease
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -248,60 +259,62 @@ class Ledger:
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
 
-    def claim(self, wanted: LedgerRequest) -> LedgerClaim:
-        """Note the intent to ask, or take over what a process that is gone has left.
+    def claim(self, request: LedgerRequest) -> LedgerClaim:
+        """Record the intent to send a query, or take over the entry that a dead process has left.
 
         Raises:
-            QueryInFlight: a live owner holds the entry.
+            QueryInFlight: A live process holds the entry.
             HistoryUnavailable: PostgreSQL cannot be reached.
         """
-        series = wanted.series
+        series = request.series
         values: dict[str, object] = {
             "series": series.id,
             "report": series.report.name,
             "platform": series.report.platform,
-            "interval": _range(wanted.interval),
-            "lane": wanted.lane,
-            "requested_at": wanted.asked_at,
+            "interval": _range(request.interval),
+            "lane": request.lane,
+            "requested_at": request.requested_at,
             "owner": self.owner,
             "lease": self.lease,
         }
-        given_up: JobHandle | None = None
+        superseded_job: JobHandle | None = None
         with self._connection() as connection:
-            self._tidy(connection)
+            self._delete_old(connection)
             while True:
                 row = connection.execute(_CLAIM, values).fetchone()
                 if row is not None:
-                    return LedgerClaim(row[0], row[1], wanted.interval, wanted.asked_at, given_up=given_up)
+                    return LedgerClaim(
+                        row[0], row[1], request.interval, request.requested_at, superseded_job=superseded_job
+                    )
                 with connection.transaction():
-                    taken, given_up = self._taken_over(connection, wanted, values)
-                if taken is not None:
-                    return taken
+                    claim, superseded_job = self._take_over(connection, request, values)
+                if claim is not None:
+                    return claim
 
-    def _taken_over(
-        self, connection: Connection[TupleRow], wanted: LedgerRequest, values: dict[str, object]
+    def _take_over(
+        self, connection: Connection[TupleRow], request: LedgerRequest, values: dict[str, object]
     ) -> tuple[LedgerClaim | None, JobHandle | None]:
-        """The open entry where it can be resumed; else it has ended, and the job it leaves running, if any."""
-        found = connection.execute(_FIND, values).fetchone()
+        """Take over the open entry if it can be resumed; else end it, and return the job that it leaves running, if any."""
+        found = connection.execute(_SELECT_OPEN_ENTRY, values).fetchone()
         if found is None:
             return None, None
-        entry, asked_at, state, handle_id, oauth_client, alive = found
-        if alive:
-            raise QueryInFlight(f"{wanted.series.report.name} {wanted.interval} is being asked by another process")
+        entry, requested_at, state, handle_id, oauth_client, is_alive = found
+        if is_alive:
+            raise QueryInFlight(f"{request.series.report.name} {request.interval} is being queried by another process")
         row = connection.execute(_TAKE_OVER, {**values, "id": entry}).fetchone()
         fence = row[0] if row else 0
         handle = JobHandle(handle_id, oauth_client) if handle_id else None
-        if handle is not None and asked_at >= wanted.not_before:
-            return LedgerClaim(entry, fence, wanted.interval, asked_at, handle), None
-        ended = LedgerState.superseded if handle is not None else LedgerState.lost
-        self._mark(connection, LedgerClaim(entry, fence, wanted.interval, asked_at), ended, None)
+        if handle is not None and requested_at >= request.min_requested_at:
+            return LedgerClaim(entry, fence, request.interval, requested_at, handle), None
+        end_state = LedgerState.superseded if handle is not None else LedgerState.lost
+        self._mark(connection, LedgerClaim(entry, fence, request.interval, requested_at), end_state, None)
         return None, handle if state == LedgerState.submitted else None
 
-    def submitted(self, claim: LedgerClaim, handle: JobHandle) -> None:
-        """Note the vendor's handle.
+    def mark_submitted(self, claim: LedgerClaim, handle: JobHandle) -> None:
+        """Record the vendor's handle.
 
         Raises:
-            LeaseLost: another has taken the entry over.
+            LeaseLost: Another process has taken the entry over.
         """
         values = {
             "id": claim.id,
@@ -311,41 +324,43 @@ class Ledger:
             "lease": self.lease,
         }
         with self._connection() as connection:
-            if connection.execute(_SUBMITTED, values).rowcount == 0:
-                raise LeaseLost(f"{claim.interval} was taken over before its handle was noted")
+            if connection.execute(_MARK_SUBMITTED, values).rowcount == 0:
+                raise LeaseLost(f"another process took over {claim.interval} before its handle was recorded")
 
-    def done(self, claim: LedgerClaim) -> None:
-        """Note that the answer is proven and ready at the vendor, and let go of the entry: whoever needs it may read it.
+    def mark_ready(self, claim: LedgerClaim) -> None:
+        """Record that the answer is verified and ready at the vendor, and release the entry, so that any process may read it.
 
-        An answer that came with the submit can only be asked for again, so its entry ends.
+        An answer that came with the response to the submit cannot be read again, so its entry ends.
         """
         with self._connection() as connection:
             self._mark(connection, claim, LedgerState.ready if claim.handle else LedgerState.answered, None)
 
-    def ambiguous(self, claim: LedgerClaim, note: str) -> None:
-        """Note that nobody can say whether the vendor took the query; the entry stays to be seen until it is asked again."""
+    def mark_ambiguous(self, claim: LedgerClaim, detail: str) -> None:
+        """Record that it is unknown whether the vendor accepted the query; the entry stays open until it is sent again."""
         with self._connection() as connection:
-            self._mark(connection, claim, LedgerState.ambiguous, note)
+            self._mark(connection, claim, LedgerState.ambiguous, detail)
 
-    def end(self, claim: LedgerClaim, state: LedgerState, note: str | None = None) -> None:
-        """End an entry, unless another has taken it over."""
+    def end(self, claim: LedgerClaim, state: LedgerState, detail: str | None = None) -> None:
+        """End an entry, unless another process has taken it over."""
         with self._connection() as connection:
-            self._mark(connection, claim, state, note)
+            self._mark(connection, claim, state, detail)
 
-    def _mark(self, connection: Connection[TupleRow], claim: LedgerClaim, state: LedgerState, note: str | None) -> None:
-        ends = state not in (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.ready)
-        values = {"id": claim.id, "fence": claim.fence, "state": state, "detail": note, "ends": ends}
+    def _mark(
+        self, connection: Connection[TupleRow], claim: LedgerClaim, state: LedgerState, detail: str | None
+    ) -> None:
+        ends = state not in _OPEN_STATES
+        values = {"id": claim.id, "fence": claim.fence, "state": state, "detail": detail, "ends": ends}
         connection.execute(_MARK, values)
 
     def renew(self, claims: Iterable[LedgerClaim]) -> None:
-        """Hold entries for another lease, but for those that another has taken over."""
+        """Hold entries for another lease, except those that another process has taken over."""
         fences = {claim.id: claim.fence for claim in claims}
         values = {"ids": list(fences), "fences": list(fences.values()), "lease": self.lease}
         with self._connection() as connection:
             connection.execute(_RENEW, values)
 
     def release(self, claims: Iterable[LedgerClaim]) -> None:
-        """Let go of entries, which stay open: the next who wants them resumes them."""
+        """Release entries but leave them open, so that the next process that needs them resumes them."""
         fences = {claim.id: claim.fence for claim in claims}
         if not fences:
             return
@@ -353,19 +368,23 @@ class Ledger:
             connection.execute(_RELEASE, {"ids": list(fences), "fences": list(fences.values())})
 
     def open_jobs(self, series: Series, interval: Interval) -> list[OpenJob]:
-        """Jobs on an interval that the vendor holds, or is just being given, the longest first."""
+        """Return the jobs on an interval that the vendor has, or that are being submitted now, longest first."""
         values = {"series": series.id, "interval": _range(interval)}
         with self._connection() as connection:
-            rows = connection.execute(_OPEN, values).fetchall()
-        return [OpenJob(Interval(start, end), asked_at, alive) for start, end, asked_at, alive in rows]
+            rows = connection.execute(_SELECT_OPEN_JOBS, values).fetchall()
+        return [OpenJob(Interval(start, end), requested_at, is_alive) for start, end, requested_at, is_alive in rows]
 
     def open_by_state(self) -> dict[LedgerState, int]:
-        """How many queries of all series are open, by where they stand."""
+        """Count the open queries of all series by state."""
         with self._connection() as connection:
-            return {LedgerState(state): count for state, count in connection.execute(_OPEN_BY_STATE).fetchall()}
+            return {LedgerState(state): count for state, count in connection.execute(_COUNT_OPEN_BY_STATE).fetchall()}
 
-    def _tidy(self, connection: Connection[TupleRow]) -> None:
-        """Forget what is long over, once in the life of a process."""
-        if not self._tidied:
-            self._tidied = True
-            connection.execute(_FORGET, {"age": _REMEMBERED})
+    def _delete_old(self, connection: Connection[TupleRow]) -> None:
+        """Delete entries past their retention, once per process."""
+        if not self._has_deleted_old:
+            self._has_deleted_old = True
+            connection.execute(_DELETE_OLD, {"retention": _RETENTION})
+
+
+def _range(interval: Interval) -> TimestamptzRange:
+    return TimestamptzRange(interval.start, interval.end, "[)")

@@ -1,4 +1,4 @@
-"""Tables of the history tier: our own by Alembic, and one for each report from its declaration."""
+"""Create and update the tables of history: our own with Alembic, and one per report from its declaration."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _SQL_TYPES: Mapping[ColumnKind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEn
     ColumnKind.number: sa.Double,
     ColumnKind.instant: sa.TIMESTAMP(timezone=True),
 }
-#: What a server says of a URL that will never do, and what is to be mended; in English, as most servers are set up. One that says
-#: it otherwise is only waited for before it is told of.
+#: Server messages that mean a URL will never work, with the cause as we report it. Messages are matched in English, which most
+#: servers use; a refusal in another language is only reported later, after retries.
 _REFUSALS = (
     (r"password authentication failed|no password supplied", "user or password is wrong"),
     (r'database ".*" does not exist', "its database does not exist: create it"),
@@ -40,7 +40,7 @@ _REFUSALS = (
     ),
     (r"server does not support SSL|certificate verify failed|certificate .* does not match", "TLS cannot be agreed on"),
 )
-#: A route that swallows everything would else hold a first try up for minutes.
+#: A network that drops packets would otherwise block the first attempt for minutes.
 _CONNECT_SECONDS = 10
 
 
@@ -48,10 +48,10 @@ def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> 
     return sa.Table(
         report.name,
         metadata,
-        sa.Column("series", sa.Text, nullable=False, comment="meaning the row belongs to; a changed one starts anew"),
+        sa.Column("series", sa.Text, nullable=False, comment="id of the series that the row belongs to"),
         sa.Column("interval_start", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("interval_end", sa.TIMESTAMP(timezone=True), nullable=False),
-        # Nullable throughout: rows of an earlier declaration lack the columns that a later one adds.
+        # All are nullable: rows of an earlier declaration lack the columns that a later one adds.
         *(sa.Column(column.name, _SQL_TYPES[column.kind]) for column in columns),
         sa.Index(f"{report.name}_series_interval", "series", "interval_start"),
         schema=HISTORY_SCHEMA,
@@ -64,13 +64,13 @@ def _sqlalchemy_url(postgres_url: str) -> sa.URL:
 
 
 def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
-    """Bring our tables and every report's table up to date; adds, never drops. Safe to run from many processes.
+    """Bring our tables and every report's table up to date. Add, never drop. Many processes may run this at once.
 
     Raises:
-        DeclarationConflict: naming the column whose type would have to change.
-        HistoryUnavailable: the server cannot be reached.
+        DeclarationConflict: A column's type would have to change; the message names it.
+        HistoryUnavailable: The server cannot be reached.
     """
-    with _connected(postgres_url) as connection:
+    with _transaction(postgres_url) as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
         for schema in (OWN_SCHEMA, HISTORY_SCHEMA):
             connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
@@ -79,30 +79,30 @@ def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...
 
 
 def pending_changes(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> list[str]:
-    """What ``migrate`` would do, in words; empty where everything is up to date. Changes nothing.
+    """Describe what `migrate` would do, without changing anything. The list is empty if everything is up to date.
 
     Raises:
-        DeclarationConflict: naming the column whose type would have to change.
-        HistoryUnavailable: the server cannot be reached.
+        DeclarationConflict: A column's type would have to change; the message names it.
+        HistoryUnavailable: The server cannot be reached.
     """
-    with _connected(postgres_url) as connection:
-        newest = ScriptDirectory.from_config(_config(connection)).get_current_head()
+    with _transaction(postgres_url) as connection:
+        head = ScriptDirectory.from_config(_config(connection)).get_current_head()
         context = MigrationContext.configure(connection, opts={"version_table_schema": OWN_SCHEMA})
         current = context.get_current_revision()
-        behind = [] if current == newest else [f"{OWN_SCHEMA} is at migration {current or 'none'} of {newest}"]
-        lacking = [
+        outdated = [] if current == head else [f"{OWN_SCHEMA} is at migration {current or 'none'} of {head}"]
+        missing = [
             f"{kind.removeprefix('add_')} {getattr(change[-1], 'name', change[-1])} is missing"
             for kind, *change in _additions(_differences(connection, reports)[1])
         ]
-    return behind + lacking
+    return outdated + missing
 
 
 @contextmanager
-def _connected(postgres_url: str) -> Generator[sa.Connection]:
-    """A transaction that is committed at the end."""
+def _transaction(postgres_url: str) -> Generator[sa.Connection]:
+    """Yield a connection in a transaction that is committed at the end."""
     url = _sqlalchemy_url(postgres_url)
-    patience = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=patience)
+    timeout = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=timeout)
     try:
         with engine.connect():
             pass
@@ -120,10 +120,10 @@ def _connected(postgres_url: str) -> Generator[sa.Connection]:
 
 
 def _unavailable(error: OperationalError) -> HistoryUnavailable:
-    said = str(error.orig)
-    for pattern, mend in _REFUSALS:
-        if re.search(pattern, said):
-            return HistoryRefused(f"PostgreSQL refuses CACHE_PIPELINE_POSTGRES_URL: {mend}")
+    message = str(error.orig)
+    for pattern, cause in _REFUSALS:
+        if re.search(pattern, message):
+            return HistoryRefused(f"PostgreSQL refuses CACHE_PIPELINE_POSTGRES_URL: {cause}")
     return HistoryUnavailable(f"PostgreSQL {UNREACHABLE}")
 
 
@@ -133,7 +133,7 @@ def _config(connection: sa.Connection) -> Config:
     return config
 
 
-def _is_history(name: str | None, kind: str, _parents: object) -> bool:
+def _is_in_history(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "schema" or name == HISTORY_SCHEMA
 
 
@@ -148,17 +148,17 @@ def _differences(
         opts={
             "include_schemas": True,
             "compare_type": True,
-            "include_name": _is_history,
+            "include_name": _is_in_history,
         },
     )
     return context, compare_metadata(context, metadata)
 
 
 def _additions(differences: Iterable[Any]) -> Iterator[Any]:
-    """Tables, indexes and columns that are missing; what is there beyond the declarations is left alone.
+    """Yield the tables, indexes and columns that are missing; what exists beyond the declarations is left alone.
 
     Raises:
-        DeclarationConflict: a column would have to change its type.
+        DeclarationConflict: A column's type would have to change.
     """
     for difference in differences:
         if isinstance(difference, list):

@@ -1,4 +1,4 @@
-"""Intervals on their way into PostgreSQL and back: multiranges in, JSON out, for the Arrow driver has no range types."""
+"""Convert intervals for PostgreSQL: multiranges in, JSON out, because the Arrow driver has no range types."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _ISO = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 
 
 def multirange(intervals: Iterable[Interval]) -> Composable:
-    """The literal of a ``tstzmultirange``."""
+    """Return intervals as a `tstzmultirange` literal."""
     bounds = ",".join(f"[{part.start.isoformat()},{part.end.isoformat()})" for part in intervals)
     return SQL("{}::tstzmultirange").format(Literal("{" + bounds + "}"))
 
 
 def instant_as_text(column: Composable) -> Composable:
-    """An instant in UTC, as it is read back."""
+    """Return an SQL expression for an instant as text in UTC, in the form that `parse_instant` reads."""
     return SQL("to_char({} AT TIME ZONE 'UTC', " + _ISO + ")").format(column)
 
 
 def bounds_as_json(column: Composable) -> Composable:
-    """The bounds of a multirange as a JSON array of pairs."""
+    """Return an SQL expression for the bounds of a multirange as a JSON array of pairs."""
     return SQL(
         "(SELECT coalesce(json_agg(json_build_array({lower}, {upper})), '[]') FROM unnest({column}) AS r)"
     ).format(lower=instant_as_text(SQL("lower(r)")), upper=instant_as_text(SQL("upper(r)")), column=column)
 
 
 def intervals_of(bounds: str | Iterable[tuple[str, str]]) -> IntervalSet:
-    """Intervals from such JSON, as text or read already."""
+    """Return the intervals of such JSON, given as text or already parsed."""
     pairs: Iterable[tuple[str, str]] = json.loads(bounds) if isinstance(bounds, str) else bounds
     return IntervalSet(Interval(parse_instant(start), parse_instant(end)) for start, end in pairs)

@@ -1,4 +1,4 @@
-"""The schemas of PostgreSQL that the history tier lives in, and what is said where they cannot be used."""
+"""The PostgreSQL schemas that the history tier uses, and the text of the error when the server is unreachable."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ HISTORY_SCHEMA = "history"
 #: Not plain cache_pipeline: a role of that name has its schema first in the search path, and Dagster its tables there.
 OWN_SCHEMA = "cache_pipeline_state"
 
-#: Said without the server's own words, which may hold what was in the URL.
+#: Our own words instead of the server's, which may contain parts of the URL.
 UNREACHABLE = "cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the server is up"

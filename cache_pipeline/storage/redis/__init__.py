@@ -1,1 +1,1 @@
-"""What lives in Redis: hot answers, single flight and demand counters."""
+"""What is stored in Redis: hot answers, single-flight locks and demand counters."""

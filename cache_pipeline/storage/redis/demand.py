@@ -1,4 +1,4 @@
-"""What is asked for through the API, counted in Redis by the hour, so that it can be fetched before it is asked for."""
+"""Demand: how often each interval is requested through the API, counted in Redis by hour, so that it can be prefetched."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from redis.asyncio import Redis
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import CanonicalQuery
 
-_KEPT_HOURS = 24
-#: Different queries that one hour tells apart; whoever makes up intervals by the thousand fills no memory.
-_MOST_QUERIES = 2000
+_RETENTION_HOURS = 24
+#: Different queries that are counted per hour, so that a caller who invents intervals by the thousand does not fill memory.
+_MAX_QUERIES_PER_HOUR = 2000
 
-# A query that is not counted yet is left out once the hour is full; one that is goes on counting.
-_NOTE = """
+# A new query is not counted once the hour is full; one that is counted already still is.
+# KEYS: requests, misses. ARGV: query, lifetime in seconds, most queries, requests, misses.
+_COUNT = """
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then
     return 0
 end
@@ -35,25 +36,25 @@ return 1
 
 @dataclass(frozen=True)
 class Demand:
-    """How often one interval of one series was asked for.
+    """How often one interval of one series was requested.
 
     Attributes:
-        series: its id.
-        report: name of the report.
-        interval: as asked.
-        asked: requests.
-        missed: those of them that what is kept could not answer.
+        series: The series' id.
+        report: The report's name.
+        interval: The interval as requested.
+        requests: Number of requests.
+        misses: How many of them could not be answered from the stores.
     """
 
     series: str
     report: str
     interval: Interval
-    asked: int
-    missed: int
+    requests: int
+    misses: int
 
 
 class DemandCounter:
-    """Counts requests by tenant, hour, series and interval; an hour is forgotten after a day."""
+    """Counts requests by tenant, hour, series and interval; the counts of an hour expire after a day."""
 
     def __init__(self, redis: Redis, tenant: str, clock: Callable[[], datetime]) -> None:
         self._redis = redis
@@ -61,40 +62,38 @@ class DemandCounter:
         self._clock = clock
 
     def _keys(self, hour: datetime) -> tuple[str, str]:
-        """Where an hour's requests are counted, and those of them that missed; in one slot of a cluster."""
-        name = f"analytics-demand:{{{self._tenant}:{hour.astimezone(UTC):%Y%m%d%H}}}"
-        return f"{name}:asked", f"{name}:missed"
+        """Return the keys of an hour's requests and misses; both are in one hash slot of a cluster."""
+        name = f"cache_pipeline:demand:{{{self._tenant}:{hour.astimezone(UTC):%Y%m%d%H}}}"
+        return f"{name}:requests", f"{name}:misses"
 
-    async def note(self, query: CanonicalQuery, *, kept: bool) -> None:
-        """Count one request, and whether what is kept could answer it."""
-        await self.add([(query, 1, int(not kept))])
-
-    async def add(self, counted: Iterable[tuple[CanonicalQuery, int, int]]) -> None:
-        """Count requests, in one round trip: of each query how many asked, and how many of them in vain."""
+    async def add(self, counts: Iterable[tuple[CanonicalQuery, int, int]]) -> None:
+        """Add each query's number of requests, and of those that missed, in one round trip."""
         keys = self._keys(self._clock())
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for query, asked, missed in counted:
+            for query, requests, misses in counts:
                 subject = json.dumps([query.source_series.id, query.source_series.report.name, str(query.interval)])
-                pipeline.eval(_NOTE, 2, *keys, subject, _KEPT_HOURS * 3600, _MOST_QUERIES, asked, missed)  # pyright: ignore[reportArgumentType]
+                pipeline.eval(
+                    _COUNT, 2, *keys, subject, _RETENTION_HOURS * 3600, _MAX_QUERIES_PER_HOUR, requests, misses
+                )  # pyright: ignore[reportArgumentType]
             await pipeline.execute()
 
     async def recent(self, hours: int = 1) -> list[Demand]:
-        """What was asked for in this hour and the ``hours`` before it, most missed first."""
+        """Return the demand of this hour and of the `hours` before it, most missed first."""
         now = self._clock()
         async with self._redis.pipeline(transaction=False) as pipeline:
             for back in range(hours + 1):
                 for key in self._keys(now - timedelta(hours=back)):
                     pipeline.hgetall(key)
-            answers = cast("list[dict[bytes, bytes]]", await pipeline.execute())
-        asked, missed = _summed(answers[0::2]), _summed(answers[1::2])
-        found: list[Demand] = []
-        for subject, count in asked.items():
+            counts = cast("list[dict[bytes, bytes]]", await pipeline.execute())
+        requests, misses = _sum_hours(counts[0::2]), _sum_hours(counts[1::2])
+        demands: list[Demand] = []
+        for subject, count in requests.items():
             series, report, interval = json.loads(subject)
-            found.append(Demand(series, report, Interval.parse(interval), count, missed[subject]))
-        return sorted(found, key=lambda demand: (-demand.missed, -demand.asked, demand.report, demand.interval))
+            demands.append(Demand(series, report, Interval.parse(interval), count, misses[subject]))
+        return sorted(demands, key=lambda demand: (-demand.misses, -demand.requests, demand.report, demand.interval))
 
 
-def _summed(counts: Iterable[Mapping[bytes, bytes]]) -> Counter[bytes]:
+def _sum_hours(counts: Iterable[Mapping[bytes, bytes]]) -> Counter[bytes]:
     total = Counter[bytes]()
     for hour in counts:
         total.update({subject: int(count) for subject, count in hour.items()})

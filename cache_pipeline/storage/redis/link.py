@@ -1,4 +1,4 @@
-"""Redis as something that may be away: what needs it goes on without it, and says so once."""
+"""Optional Redis: a feature that needs it continues without it, and logs that once per outage."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-#: Redis, the network under it, or a time limit.
-AWAY = (RedisError, OSError, TimeoutError)
-#: After a failure Redis is let alone for so long, so that a crowd does not wait for it one by one.
-_REST_SECONDS = 1.0
+#: Failures of Redis itself, of the network, or a timeout.
+REDIS_ERRORS = (RedisError, OSError, TimeoutError)
+#: After a failure Redis is not called for this long, so that many callers do not wait for it one by one.
+_PAUSE_SECONDS = 1.0
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class RedisLink:
-    """One use of Redis.
+    """One feature's use of Redis.
 
     Args:
-        what: what it is used for, and what happens without it, for the warning.
-        clock: seconds that only grow.
+        consequence: What happens without Redis, for the warning.
+        clock: A monotonic clock in seconds.
     """
 
-    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._what = what
+    def __init__(self, consequence: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._consequence = consequence
         self._clock = clock
-        self._away_until: float | None = None
+        self._paused_until: float | None = None
 
-    async def ask(self, command: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """What Redis says, or ``otherwise`` while it is away."""
-        if self._away_until is not None and self._clock() < self._away_until:
-            return otherwise
+    async def execute(self, command: Callable[[], Awaitable[T]], fallback: T) -> T:
+        """Return the command's result, or `fallback` while Redis is unavailable."""
+        if self._paused_until is not None and self._clock() < self._paused_until:
+            return fallback
         try:
-            answer = await command()
-        except AWAY as error:
-            if self._away_until is None:
-                _log.warning(
-                    "Redis is away (%s: %s; check CACHE_PIPELINE_REDIS_URL): %s",
+            result = await command()
+        except REDIS_ERRORS as error:
+            if self._paused_until is None:
+                logger.warning(
+                    "Redis is unavailable (%s: %s), so %s; check CACHE_PIPELINE_REDIS_URL",
                     type(error).__name__,
                     error,
-                    self._what,
+                    self._consequence,
                 )
-            self._away_until = self._clock() + _REST_SECONDS
-            return otherwise
-        if self._away_until is not None:
-            self._away_until = None
-            _log.warning("Redis is back: no longer %s", self._what)
-        return answer
+            self._paused_until = self._clock() + _PAUSE_SECONDS
+            return fallback
+        if self._paused_until is not None:
+            self._paused_until = None
+            logger.warning("Redis is available again (until now, %s)", self._consequence)
+        return result

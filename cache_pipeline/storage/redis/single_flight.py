@@ -1,4 +1,11 @@
-"""What a flight is of: a name, and of a thing that lies in time the part that is fetched."""
+"""Single flight across processes: at most one caller fetches a name, or an interval of it, while the others wait.
+
+A caller locks the name in Redis under a lease that it extends while it works. When it releases the lock, it publishes the
+fact on one channel, which wakes the waiters of every process. Waiters also look again every few seconds (G20), so that a
+lost message only delays them. Locks of one name exclude each other only where their intervals overlap.
+
+`SingleFlight` is the interface; `SingleFlightLock` holds the Redis scripts and `ReleaseNotifier` the subscription.
+"""
 
 from __future__ import annotations
 
@@ -15,58 +22,31 @@ from redis.asyncio import Redis
 
 from cache_pipeline.aio import cancel_and_wait, finish
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.storage.redis.link import AWAY, RedisLink
+from cache_pipeline.storage.redis.link import REDIS_ERRORS, RedisLink
 
-#: Whole numbers up to here are exact in the doubles that Redis' scripts reckon with.
-_FOREVER = 2**53 - 1
+#: Lease of a lock. The lock of a dead holder lapses after this long; a live holder extends it.
+LEASE_SECONDS = 15.0
+#: Waiters look again at least this often (G20), whether they were notified or not.
+LOOK_SECONDS = 3.0
+#: One channel announces every released lock, so that one subscription serves all waiters of a process.
+CHANNEL = "cache_pipeline:single_flight:released"
 
+_SUBSCRIPTION_POLL_SECONDS = 30.0
+_RESUBSCRIBE_SECONDS = 1.0
+#: The largest integer that is exact in the doubles of Redis scripts.
+_MAX_EXACT = 2**53 - 1
 
-def _micros(instant: datetime) -> int:
-    # Whole microseconds: exact until the year 2255, which no bucket lies beyond.
-    return round(instant.timestamp() * 1_000_000)
-
-
-@dataclass(frozen=True)
-class FlightKey:
-    """Two flights of one name exclude each other where they overlap; ends are microseconds since the epoch, half-open."""
-
-    name: str
-    start: int = -_FOREVER
-    end: int = _FOREVER
-
-    @classmethod
-    def of(cls, name: str, within: Interval | None) -> FlightKey:
-        """The flight of a part of what is named, or of all of it."""
-        return cls(name) if within is None else cls(name, _micros(within.start), _micros(within.end))
-
-    def overlaps(self, other: FlightKey) -> bool:
-        """Whether both would fetch the same."""
-        return self.name == other.name and self.start < other.end and other.start < self.end
-
-    def __str__(self) -> str:
-        return f"{self.start} {self.end} {self.name}"
-
-    @classmethod
-    def parse(cls, text: str) -> FlightKey:
-        """Read what ``str`` gives."""
-        start, end, name = text.split(" ", 2)
-        return cls(name, int(start), int(end))
-
-
-#: Says in every process which flight has landed. Not per flight: one subscription serves all waiters of a process.
-CHANNEL = "cache_pipeline:flights"
-
-# KEYS: the flights of one name, by token. ARGV: token, start, end, lease in milliseconds.
-# To extend is to take once more: a lock that vanished with a flush is put back, where nobody else has taken it.
-_TAKE = """
+# KEYS: the locks of one name, a hash by token. ARGV: token, start, end, lease in milliseconds.
+# Extending is acquiring once more: a lock that was lost in a flush is restored, unless another caller has acquired it.
+_ACQUIRE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local flights = redis.call('HGETALL', KEYS[1])
-for at = 1, #flights, 2 do
-    if flights[at] ~= ARGV[1] then
-        local from, to, lapses = string.match(flights[at + 1], '^(%S+) (%S+) (%S+)$')
+local locks = redis.call('HGETALL', KEYS[1])
+for at = 1, #locks, 2 do
+    if locks[at] ~= ARGV[1] then
+        local from, to, lapses = string.match(locks[at + 1], '^(%S+) (%S+) (%S+)$')
         if tonumber(lapses) <= now then
-            redis.call('HDEL', KEYS[1], flights[at])
+            redis.call('HDEL', KEYS[1], locks[at])
         elseif tonumber(from) < tonumber(ARGV[3]) and tonumber(ARGV[2]) < tonumber(to) then
             return 0
         end
@@ -83,78 +63,254 @@ return redis.call('PUBLISH', ARGV[2], ARGV[3])
 """
 
 
+@dataclass(frozen=True)
+class FlightKey:
+    """What a caller locks: a name, and the interval of it that the caller fetches.
+
+    Keys of one name exclude each other where their intervals overlap. The ends are microseconds since the epoch, half-open;
+    by default the key covers the whole name.
+    """
+
+    name: str
+    start: int = -_MAX_EXACT
+    end: int = _MAX_EXACT
+
+    @classmethod
+    def of(cls, name: str, interval: Interval | None) -> FlightKey:
+        """Return the key of an interval of a name or, without an interval, of the whole name."""
+        if interval is None:
+            return cls(name)
+        return cls(name, _microseconds(interval.start), _microseconds(interval.end))
+
+    def overlaps(self, other: FlightKey) -> bool:
+        """Return whether both keys would fetch the same."""
+        return self.name == other.name and self.start < other.end and other.start < self.end
+
+    def __str__(self) -> str:
+        return f"{self.start} {self.end} {self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> FlightKey:
+        """Parse what `str` returns."""
+        start, end, name = text.split(" ", 2)
+        return cls(name, int(start), int(end))
+
+
+def _microseconds(instant: datetime) -> int:
+    # Whole microseconds are exact in a double until the year 2255, and no bucket lies beyond.
+    return round(instant.timestamp() * 1_000_000)
+
+
+class OnWait(Protocol):
+    """A callback that receives every wait."""
+
+    def __call__(self, seconds: float, *, is_whole: bool) -> None:
+        """Record one wait."""
+        ...
+
+
+def _ignore_wait(seconds: float, *, is_whole: bool) -> None:
+    del seconds, is_whole
+
+
+class SingleFlight:
+    """Lets one caller at a time fetch a name or an interval of it, over all processes.
+
+    Use it as an async context manager, because it subscribes to the releases of other processes. While Redis is unavailable
+    it works within this process only, and logs that once; the ledger still keeps other processes from sending the same
+    upstream query.
+
+    Args:
+        redis: The Redis that all processes share.
+        lease_seconds: How long a dead holder keeps its lock.
+        look_seconds: The longest time that a waiter waits before it looks again.
+
+    Attributes:
+        on_wait: Called after every wait for another caller: with its seconds, and whether the whole name was waited for.
+    """
+
+    def __init__(
+        self, redis: Redis, *, lease_seconds: float = LEASE_SECONDS, look_seconds: float = LOOK_SECONDS
+    ) -> None:
+        self._lock = SingleFlightLock(redis, lease_seconds)
+        self._notifier = ReleaseNotifier(redis)
+        self._link = RedisLink("each query is fetched once per process instead of once in all")
+        self._lease_seconds, self._look_seconds = lease_seconds, look_seconds
+        self._held: dict[str, dict[str, FlightKey]] = {}
+        self.on_wait: OnWait = _ignore_wait
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._notifier.stop()
+
+    @asynccontextmanager
+    async def acquire(
+        self, name: str, is_done: Callable[[], Awaitable[bool]], interval: Interval | None = None
+    ) -> AsyncGenerator[bool]:
+        """Acquire the lock of a name, or wait until another caller has done the work.
+
+        Args:
+            name: What is fetched: a short text without secrets.
+            is_done: Checks whether the result is available. Called after each release, and every few seconds.
+            interval: The part of the name that is fetched. Without it the whole name is locked, which excludes every part.
+
+        Yields:
+            True if this caller holds the lock; it should check for the result once more before it fetches. False if
+            `is_done` returned True, so that there is nothing to wait for.
+        """
+        key, token = FlightKey.of(name, interval), uuid4().hex
+        started, has_waited = time.monotonic(), False
+        is_acquired = await self._acquire_or_wait(key, token)
+        while not is_acquired:
+            has_waited = True
+            if await is_done():
+                break
+            is_acquired = await self._acquire_or_wait(key, token)
+        if has_waited:
+            self.on_wait(time.monotonic() - started, is_whole=interval is None)
+        if not is_acquired:
+            yield False
+            return
+        extending = asyncio.create_task(self._extend(key, token))
+        try:
+            yield True
+        finally:
+            await cancel_and_wait([extending])
+            await self._release(key, token)
+
+    async def wait_for_release(self, name: str, interval: Interval | None = None) -> None:
+        """Wait until a lock of any part of it is released, but at most `look_seconds`."""
+        with self._notifier.subscribe(FlightKey.of(name, interval)) as released:
+            await self._notifier.start(self._look_seconds)
+            await self._wait(released)
+
+    async def _acquire_or_wait(self, key: FlightKey, token: str) -> bool:
+        """Return True if the lock is ours; False once it has been released or it is time to look again."""
+        with self._notifier.subscribe(key) as released:
+            if await self._try_acquire(key, token):
+                return True
+            # Only announced releases can wake us, and one before the subscription began was not received.
+            if (
+                not self._holds_any(key)
+                and await self._notifier.start(self._look_seconds)
+                and await self._try_acquire(key, token)
+            ):
+                return True
+            await self._wait(released)
+            return False
+
+    async def _wait(self, released: asyncio.Event) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._look_seconds):
+                await released.wait()
+
+    def _holds_any(self, key: FlightKey) -> bool:
+        """Return whether this process holds a lock that overlaps a key."""
+        return any(key.overlaps(held) for held in self._held.get(key.name, {}).values())
+
+    async def _try_acquire(self, key: FlightKey, token: str) -> bool:
+        if self._holds_any(key):
+            return False
+        try:
+            is_acquired = await finish(self._link.execute(lambda: self._lock.acquire(key, token), fallback=True))
+        except asyncio.CancelledError:
+            await self._release(key, token)
+            raise
+        if not is_acquired:
+            return False
+        if self._holds_any(key):
+            # While Redis is unavailable every caller is let through here; the first one to register holds the lock.
+            await finish(self._link.execute(lambda: self._lock.release(key, token), fallback=None))
+            return False
+        self._held.setdefault(key.name, {})[token] = key
+        return True
+
+    async def _release(self, key: FlightKey, token: str) -> None:
+        held = self._held.get(key.name, {})
+        held.pop(token, None)
+        if not held:
+            self._held.pop(key.name, None)
+        self._notifier.notify(key)
+        # If Redis cannot be reached now, the lock lapses with its lease.
+        await finish(self._link.execute(lambda: self._lock.release(key, token), fallback=None))
+
+    async def _extend(self, key: FlightKey, token: str) -> None:
+        while True:
+            await asyncio.sleep(self._lease_seconds / 3)
+            # Finish it even if cancelled: a command that arrived after the release would lock the key for a whole lease.
+            await finish(self._link.execute(lambda: self._lock.acquire(key, token), fallback=False))
+
+
 class SingleFlightLock:
-    """Takes, extends and gives back; every script touches one key, so that it runs on a cluster too."""
+    """The lock in Redis. Every script touches one key, so that it also runs on a cluster."""
 
     def __init__(self, redis: Redis, lease_seconds: float) -> None:
-        self._lease = round(lease_seconds * 1000)
-        self._take = redis.register_script(_TAKE)
-        self._release = redis.register_script(_RELEASE)
+        self._lease_milliseconds = round(lease_seconds * 1000)
+        self._acquire_script = redis.register_script(_ACQUIRE)
+        self._release_script = redis.register_script(_RELEASE)
 
     @staticmethod
-    def _key(flight: FlightKey) -> str:
-        return f"cache_pipeline:flight:{flight.name}"
+    def _redis_key(key: FlightKey) -> str:
+        return f"cache_pipeline:single_flight:{key.name}"
 
-    async def take(self, flight: FlightKey, token: str) -> bool:
-        """Whether nobody else holds any of the flight, which is the token's then, for a lease from now."""
-        args = [token, flight.start, flight.end, self._lease]
-        return bool(cast("int", await self._take(keys=[self._key(flight)], args=args)))
+    async def acquire(self, key: FlightKey, token: str) -> bool:
+        """Lock a key for a lease from now, or extend the token's lock; return False if another token holds any of it."""
+        args = [token, key.start, key.end, self._lease_milliseconds]
+        return bool(cast("int", await self._acquire_script(keys=[self._redis_key(key)], args=args)))
 
-    async def release(self, flight: FlightKey, token: str) -> None:
-        """Give the flight back, and tell all who wait for any of it."""
-        await self._release(keys=[self._key(flight)], args=[token, CHANNEL, str(flight)])
-
-
-_QUIET_SECONDS = 30.0
-_AGAIN_SECONDS = 1.0
+    async def release(self, key: FlightKey, token: str) -> None:
+        """Release a key, and announce that to all processes."""
+        await self._release_script(keys=[self._redis_key(key)], args=[token, CHANNEL, str(key)])
 
 
 class ReleaseNotifier:
-    """Wakes waiters when their flight has landed, here or in another process."""
+    """Wakes waiters when a lock is released, in this process or in another."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._waiting: dict[str, dict[asyncio.Event, FlightKey]] = {}
         self._listening: asyncio.Task[None] | None = None
-        self._subscribed = asyncio.Event()
+        self._is_subscribed = asyncio.Event()
 
     @contextmanager
-    def expecting(self, flight: FlightKey) -> Generator[asyncio.Event]:
-        """An event that is set by the next landing; to be had before one looks whether there is anything to wait for."""
+    def subscribe(self, key: FlightKey) -> Generator[asyncio.Event]:
+        """Yield an event that the next release sets. Subscribe before checking whether there is anything to wait for."""
         event = asyncio.Event()
-        self._waiting.setdefault(flight.name, {})[event] = flight
+        self._waiting.setdefault(key.name, {})[event] = key
         try:
             yield event
         finally:
-            waiting = self._waiting[flight.name]
+            waiting = self._waiting[key.name]
             del waiting[event]
             if not waiting:
-                del self._waiting[flight.name]
+                del self._waiting[key.name]
 
-    def tell(self, landed: FlightKey) -> None:
-        """Wake those who wait for any of a flight in this process."""
-        for event, flight in self._waiting.get(landed.name, {}).items():
-            if flight.overlaps(landed):
+    def notify(self, released: FlightKey) -> None:
+        """Wake the waiters of this process whose keys overlap a released one."""
+        for event, key in self._waiting.get(released.name, {}).items():
+            if key.overlaps(released):
                 event.set()
 
-    async def begin(self, seconds: float) -> bool:
-        """Hear from other processes from now on.
+    async def start(self, seconds: float) -> bool:
+        """Start receiving the releases of other processes, unless that has started.
 
         Returns:
-            True where this call began it, so that a landing just before may have been missed.
+            True if this call started it, so that a release just before may have been missed.
         """
-        if self._subscribed.is_set():
+        if self._is_subscribed.is_set():
             return False
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._subscribed.wait()
+                await self._is_subscribed.wait()
                 return True
         return False
 
-    async def end(self) -> None:
-        """Stop listening."""
+    async def stop(self) -> None:
+        """Stop receiving."""
         if self._listening is not None:
             await cancel_and_wait([self._listening])
 
@@ -164,167 +320,20 @@ class ReleaseNotifier:
                 async with self._redis.pubsub() as subscription:
                     await subscription.subscribe(CHANNEL)
                     while True:
-                        self._hear(await subscription.get_message(timeout=_QUIET_SECONDS))
-            except AWAY:
-                # The waiters look by themselves meanwhile, less often.
-                self._subscribed.clear()
-                await asyncio.sleep(_AGAIN_SECONDS)
+                        self._handle(await subscription.get_message(timeout=_SUBSCRIPTION_POLL_SECONDS))
+            except REDIS_ERRORS:
+                # Meanwhile the waiters look by themselves, less often.
+                self._is_subscribed.clear()
+                await asyncio.sleep(_RESUBSCRIBE_SECONDS)
 
-    def _hear(self, message: Mapping[str, object] | None) -> None:
+    def _handle(self, message: Mapping[str, object] | None) -> None:
         if message is None:
             return
         if message["type"] == "message":
-            said = message["data"]
-            self.tell(FlightKey.parse(said.decode() if isinstance(said, bytes) else str(said)))
+            data = message["data"]
+            self.notify(FlightKey.parse(data.decode() if isinstance(data, bytes) else str(data)))
         elif message["type"] == "subscribe":
-            self._subscribed.set()
-            # What landed while nobody listened was not heard.
+            self._is_subscribed.set()
+            # Releases before this moment were not received, so wake every waiter to look for itself.
             for name in self._waiting:
-                self.tell(FlightKey(name))
-
-
-#: A holder that dies frees the others after this long; a live one extends it.
-LEASE_SECONDS = 15.0
-#: Waiters look again at least this often (G20), whatever they were told.
-LOOK_SECONDS = 3.0
-
-
-class OnWait(Protocol):
-    """Hears of waits."""
-
-    def __call__(self, seconds: float, *, whole: bool) -> None:
-        """Hear of one."""
-        ...
-
-
-def _unheard(seconds: float, *, whole: bool) -> None:
-    del seconds, whole
-
-
-class SingleFlight:
-    """Flights by name, and within a name by interval. To be opened and closed, for it listens for landings elsewhere.
-
-    With Redis away a flight is single within this process only, which is said once; the ledger still keeps other
-    processes from asking the same.
-
-    Args:
-        redis: shared by all processes.
-        lease_seconds: how long a dead holder keeps a flight.
-        look_seconds: the longest wait between two looks.
-
-    Attributes:
-        on_wait: hears of every wait for somebody else's flight: seconds, and whether it was of all that is named.
-    """
-
-    def __init__(
-        self, redis: Redis, *, lease_seconds: float = LEASE_SECONDS, look_seconds: float = LOOK_SECONDS
-    ) -> None:
-        self._lock = SingleFlightLock(redis, lease_seconds)
-        self._notices = ReleaseNotifier(redis)
-        self._link = RedisLink("flights are single within each process only")
-        self._lease, self._look = lease_seconds, look_seconds
-        self._held: dict[str, dict[str, FlightKey]] = {}
-        self.on_wait: OnWait = _unheard
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._notices.end()
-
-    @asynccontextmanager
-    async def hold(
-        self, name: str, landed: Callable[[], Awaitable[bool]], within: Interval | None = None
-    ) -> AsyncGenerator[bool]:
-        """Hold a flight, or find that somebody else's has landed.
-
-        Args:
-            name: what is fetched; a short text without secrets.
-            landed: looks whether the thing is there now; asked after each landing, and every three seconds at least.
-            within: the part of it that is fetched; without it all, which excludes every part.
-
-        Yields:
-            True when this caller holds the flight, and should look once more before it fetches; False when ``landed``
-            said that there is nothing left to wait for.
-        """
-        flight, token = FlightKey.of(name, within), uuid4().hex
-        began, waited = time.monotonic(), False
-        mine = await self._taken_or_waited(flight, token)
-        while not mine:
-            waited = True
-            if await landed():
-                break
-            mine = await self._taken_or_waited(flight, token)
-        if waited:
-            self.on_wait(time.monotonic() - began, whole=within is None)
-        if not mine:
-            yield False
-            return
-        extending = asyncio.create_task(self._keep(flight, token))
-        try:
-            yield True
-        finally:
-            await cancel_and_wait([extending])
-            await self._free(flight, token)
-
-    async def next_look(self, name: str, within: Interval | None = None) -> None:
-        """Wait until a flight of any of it lands, or three seconds have passed."""
-        with self._notices.expecting(FlightKey.of(name, within)) as landing:
-            await self._notices.begin(self._look)
-            await self._wait(landing)
-
-    async def _taken_or_waited(self, flight: FlightKey, token: str) -> bool:
-        """Whether the flight is ours; if not, it has landed since, or it is time to look."""
-        with self._notices.expecting(flight) as landing:
-            if await self._take(flight, token):
-                return True
-            # Only what is heard of can wake us, and what landed before the listening began was not.
-            if (
-                not self._holds_any(flight)
-                and await self._notices.begin(self._look)
-                and await self._take(flight, token)
-            ):
-                return True
-            await self._wait(landing)
-            return False
-
-    async def _wait(self, landing: asyncio.Event) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._look):
-                await landing.wait()
-
-    def _holds_any(self, flight: FlightKey) -> bool:
-        """Whether this process holds some of a flight."""
-        return any(flight.overlaps(held) for held in self._held.get(flight.name, {}).values())
-
-    async def _take(self, flight: FlightKey, token: str) -> bool:
-        if self._holds_any(flight):
-            return False
-        try:
-            taken = await finish(self._link.ask(lambda: self._lock.take(flight, token), otherwise=True))
-        except asyncio.CancelledError:
-            await self._free(flight, token)
-            raise
-        if not taken:
-            return False
-        if self._holds_any(flight):
-            # With Redis away all who asked are told yes, and the first of them has it.
-            await finish(self._link.ask(lambda: self._lock.release(flight, token), otherwise=None))
-            return False
-        self._held.setdefault(flight.name, {})[token] = flight
-        return True
-
-    async def _free(self, flight: FlightKey, token: str) -> None:
-        held = self._held.get(flight.name, {})
-        held.pop(token, None)
-        if not held:
-            self._held.pop(flight.name, None)
-        self._notices.tell(flight)
-        # What is not given back ends with its lease.
-        await finish(self._link.ask(lambda: self._lock.release(flight, token), otherwise=None))
-
-    async def _keep(self, flight: FlightKey, token: str) -> None:
-        while True:
-            await asyncio.sleep(self._lease / 3)
-            # To its end: one that arrived after the flight was given back would hold it for a lease, for nobody.
-            await finish(self._link.ask(lambda: self._lock.take(flight, token), otherwise=False))
+                self.notify(FlightKey(name))

@@ -1,4 +1,4 @@
-"""History's connections: few, whole again after an error, and none that a server's restart has broken."""
+"""History's connections: few, usable again after an error, and replaced after a restart of the server."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +19,14 @@ _OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> p
 
 @pytest.fixture
 def server(postgres_database: str) -> Iterator[psycopg.Connection]:
-    """The same database, seen from beside."""
+    """An independent connection to the same database."""
     with psycopg.connect(postgres_database, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def pool(postgres_database: str) -> Iterator[ConnectionPool]:
-    with dbapi.connect(postgres_database) as origin, closing(ConnectionPool(origin, most=3)) as opened:
+    with dbapi.connect(postgres_database) as origin, closing(ConnectionPool(origin, max_connections=3)) as opened:
         yield opened
 
 
@@ -36,17 +36,17 @@ def count(server: psycopg.Connection, where: str = "") -> int:
     return row[0]
 
 
-def ask(pool: ConnectionPool, statement: str = "SELECT 7") -> object:
+def fetch_value(pool: ConnectionPool, statement: str = "SELECT 7") -> object:
     with pool.transaction() as cursor:
         cursor.execute(statement)
         return cursor.fetchone()[0]
 
 
-def end_all(server: psycopg.Connection) -> None:
+def terminate_all(server: psycopg.Connection) -> None:
     server.execute(f"SELECT pg_terminate_backend(pid, 5000) {_OTHERS}".encode())
 
 
-def test_many_calls_of_history_use_few_connections_and_leave_none(history_url: str):
+def test_many_history_calls_use_few_connections(history_url: str):
     with psycopg.connect(history_url, autocommit=True) as server:
         with open_history(history_url) as history, ThreadPoolExecutor(6) as threads:
             before = server.execute(
@@ -62,10 +62,8 @@ def test_many_calls_of_history_use_few_connections_and_leave_none(history_url: s
         assert after[0] - before[0] <= 7
 
 
-def test_what_is_raised_within_undoes_everything_and_the_connection_is_whole_again(
-    pool: ConnectionPool, server: psycopg.Connection
-):
-    def halfway(then: Callable[[dbapi.Cursor], None]) -> None:
+def test_exception_rolls_back_and_connection_stays_usable(pool: ConnectionPool, server: psycopg.Connection):
+    def fail_halfway(then: Callable[[dbapi.Cursor], None]) -> None:
         with pool.transaction() as cursor:
             cursor.execute("CREATE TABLE half (done int)")
             then(cursor)
@@ -74,47 +72,45 @@ def test_what_is_raised_within_undoes_everything_and_the_connection_is_whole_aga
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        halfway(fails)
+        fail_halfway(fails)
     with pytest.raises(dbapi.ProgrammingError):
-        halfway(lambda cursor: cursor.execute("SELECT nothing FROM nowhere"))
-    assert ask(pool, "SELECT to_regclass('half') IS NULL") is True
+        fail_halfway(lambda cursor: cursor.execute("SELECT nothing FROM nowhere"))
+    assert fetch_value(pool, "SELECT to_regclass('half') IS NULL") is True
     assert count(server) == 2
 
 
-def test_rows_that_are_not_read_to_their_end_are_not_in_the_way_of_the_next(pool: ConnectionPool):
+def test_unread_rows_do_not_block_the_next_query(pool: ConnectionPool):
     with pool.transaction() as cursor:
         cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": "65536"})
         cursor.execute("SELECT g, repeat('x', 100) FROM generate_series(1, 200000) AS g")
         cursor.fetch_record_batch().read_next_batch()
-    assert ask(pool) == 7
+    assert fetch_value(pool) == 7
 
 
-def test_after_a_restart_of_the_server_the_next_call_has_a_new_connection(
+def test_restarted_server_gets_a_new_connection(
     pool: ConnectionPool, server: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "_TRUSTED_SECONDS", 0.0)
-    ask(pool)
-    end_all(server)
-    assert ask(pool) == 7
+    monkeypatch.setattr(module, "_MAX_IDLE_SECONDS", 0.0)
+    fetch_value(pool)
+    terminate_all(server)
+    assert fetch_value(pool) == 7
 
 
-def test_a_server_that_ends_in_the_middle_is_told_as_unavailable(pool: ConnectionPool, server: psycopg.Connection):
+def test_lost_connection_is_reported_as_unavailable(pool: ConnectionPool, server: psycopg.Connection):
     def interrupted() -> None:
         with pool.transaction() as cursor:
             cursor.execute("SELECT 1")
             cursor.fetchone()
-            end_all(server)
+            terminate_all(server)
             cursor.execute("SELECT 2")
 
     with pytest.raises(HistoryUnavailable, match="CACHE_PIPELINE_POSTGRES_URL"):
         interrupted()
-    assert ask(pool) == 7
+    assert fetch_value(pool) == 7
 
 
-def test_who_finds_all_connections_in_use_is_told_so_and_not_kept_for_ever(
-    pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.05)
+def test_exhausted_pool_times_out(pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_WAIT_SECONDS", 0.05)
     with (
         pool.transaction(),
         pool.transaction(),
@@ -123,13 +119,11 @@ def test_who_finds_all_connections_in_use_is_told_so_and_not_kept_for_ever(
         pool.transaction(),
     ):
         pass
-    assert ask(pool) == 7
+    assert fetch_value(pool) == 7
 
 
-@pytest.mark.parametrize(("state", "told"), [("53100", "disk space"), ("53200", "memory"), ("53400", "resources")])
-def test_a_server_that_lacks_room_is_told_as_such_and_is_no_defect_of_who_asked(
-    pool: ConnectionPool, state: str, told: str
-):
-    with pytest.raises(HistoryUnavailable, match=rf"lacks {told} \(SQLSTATE {state}\)"):
-        ask(pool, f"DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '{state}'; END $$")
-    assert ask(pool) == 7
+@pytest.mark.parametrize(("state", "lacking"), [("53100", "disk space"), ("53200", "memory"), ("53400", "resources")])
+def test_server_without_resources_is_reported_as_unavailable(pool: ConnectionPool, state: str, lacking: str):
+    with pytest.raises(HistoryUnavailable, match=rf"lacks {lacking} \(SQLSTATE {state}\)"):
+        fetch_value(pool, f"DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '{state}'; END $$")
+    assert fetch_value(pool) == 7

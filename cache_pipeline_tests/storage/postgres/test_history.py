@@ -9,15 +9,15 @@ import pyarrow as pa
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from cache_pipeline.errors import DeclarationConflict
+from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows, RowSource
-from cache_pipeline.storage.coverage import Coverage, Fetched
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.postgres.fetch_times import NewerDataPresent
-from cache_pipeline.storage.postgres.history import History, HistoryUnavailable, open_history
+from cache_pipeline.storage.postgres.history import History, open_history
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import (
     DAY,
@@ -39,64 +39,64 @@ def read(history: History, interval: Interval = WHOLE, series: Series = SERIES) 
     return history.read(series, interval, columns_of(series.report))
 
 
-def test_what_was_never_kept_is_not_covered_and_has_no_rows(history: History):
+def test_unstored_series_has_no_coverage_and_no_rows(history: History):
     assert history.coverage(SERIES) == Coverage()
     assert read(history).num_rows == 0
     assert read(history).schema == table(WHOLE).schema
 
 
-def test_rows_come_back_as_they_were_kept_with_their_coverage(history: History):
-    kept = replacement(hours(0, 6), hours(6, 8))
-    history.replace(kept)
-    assert read(history).equals(sort_rows(kept.rows.to_table()))
+def test_stored_rows_are_read_back_with_their_coverage(history: History):
+    stored = replacement(hours(0, 6), hours(6, 8))
+    history.replace(stored)
+    assert read(history).equals(sort_rows(stored.rows.to_table()))
     assert history.coverage(SERIES) == Coverage(
-        kept.final, kept.provisional, hours(0, 6).end, (Fetched(IntervalSet([hours(0, 8)]), NOW),)
+        stored.final, stored.provisional, hours(0, 6).end, (FetchTime(IntervalSet([hours(0, 8)]), NOW),)
     )
 
 
-def test_an_interval_without_a_row_is_covered_all_the_same(history: History):
+def test_interval_without_rows_is_covered(history: History):
     history.replace(replacement(hours(0, 6), rows=table(WHOLE).slice(0, 0)))
-    assert history.coverage(SERIES).complete == IntervalSet([hours(0, 6)])
+    assert history.coverage(SERIES).final == IntervalSet([hours(0, 6)])
     assert read(history).num_rows == 0
 
 
-def test_replacing_a_part_leaves_the_rest_as_it_was(history: History):
+def test_replacing_a_part_keeps_the_rest(history: History):
     history.replace(replacement(WHOLE, offered=1))
     history.replace(replacement(hours(6, 8), offered=2))
     offered = [value for number in range(24) for value in [2 if 6 <= number < 8 else 1] * 2]
     assert read(history)["offered"].to_pylist() == offered
-    assert history.coverage(SERIES).complete == IntervalSet([WHOLE])
+    assert history.coverage(SERIES).final == IntervalSet([WHOLE])
 
 
-def test_keeping_the_same_twice_changes_nothing(history: History):
-    kept = replacement(hours(0, 6), hours(6, 8))
-    history.replace(kept)
+def test_storing_the_same_rows_twice_changes_nothing(history: History):
+    stored = replacement(hours(0, 6), hours(6, 8))
+    history.replace(stored)
     before = read(history), history.coverage(SERIES)
-    history.replace(kept)
+    history.replace(stored)
     assert read(history).equals(before[0])
     assert history.coverage(SERIES) == before[1]
 
 
-def test_rows_that_the_vendor_no_longer_has_go(history: History):
+def test_rows_that_the_vendor_dropped_are_deleted(history: History):
     history.replace(replacement(hours(0, 6)))
     history.replace(replacement(hours(0, 6), rows=table(hours(0, 6), queues=["q1"])))
     assert set(read(history)["queue_id"].to_pylist()) == {"q1"}
 
 
-def test_provisional_becomes_final_and_never_overlaps_it(history: History):
+def test_provisional_becomes_final_without_overlap(history: History):
     history.replace(replacement(hours(0, 6), hours(6, 12), offered=1))
     history.replace(replacement(hours(6, 9), hours(9, 12), offered=2, fetched_at=NOW + HOUR))
     assert history.coverage(SERIES) == Coverage(
         IntervalSet([hours(0, 9)]),
         IntervalSet([hours(9, 12)]),
         hours(0, 9).end,
-        (Fetched(IntervalSet([hours(6, 12)]), NOW + HOUR),),
+        (FetchTime(IntervalSet([hours(6, 12)]), NOW + HOUR),),
     )
     history.replace(replacement(hours(9, 12), offered=3, fetched_at=NOW + 2 * HOUR))
     assert history.coverage(SERIES) == Coverage(IntervalSet([hours(0, 12)]), IntervalSet(), hours(0, 12).end)
 
 
-def test_what_stays_provisional_keeps_the_age_it_had(history: History):
+def test_remaining_provisional_part_keeps_its_age(history: History):
     history.replace(replacement(None, hours(0, 6), fetched_at=NOW))
     history.replace(replacement(None, hours(6, 12), fetched_at=NOW + HOUR))
     assert history.coverage(SERIES).provisional_fetched_at == NOW
@@ -104,32 +104,32 @@ def test_what_stays_provisional_keeps_the_age_it_had(history: History):
     assert history.coverage(SERIES).provisional_fetched_at == NOW + HOUR
 
 
-def test_a_restatement_can_make_final_figures_provisional_again(history: History):
+def test_restatement_can_make_final_rows_provisional(history: History):
     history.replace(replacement(hours(0, 12)))
     history.replace(replacement(None, hours(3, 6)))
     held = history.coverage(SERIES)
-    assert (held.complete, held.provisional) == (
+    assert (held.final, held.provisional) == (
         IntervalSet([hours(0, 3), hours(6, 12)]),
         IntervalSet([hours(3, 6)]),
     )
 
 
-def test_final_figures_tell_when_they_were_fetched_part_by_part(history: History):
+def test_fetch_times_are_kept_part_by_part(history: History):
     history.replace(replacement(hours(0, 6), fetched_at=NOW))
     history.replace(replacement(hours(6, 12), fetched_at=NOW + HOUR))
     history.replace(replacement(hours(3, 4), fetched_at=NOW + 2 * HOUR))
 
-    def told(interval: Interval) -> datetime | None:
-        known = history.coverage(SERIES, interval).of(interval)
+    def fetched_at(interval: Interval) -> datetime | None:
+        known = history.coverage(SERIES, interval).completeness_of(interval)
         return known.fetched_at if known else None
 
-    assert told(hours(0, 12)) == NOW
-    assert told(hours(6, 12)) == NOW + HOUR
-    assert told(hours(3, 4)) == NOW + 2 * HOUR
-    assert told(hours(3, 12)) == NOW
+    assert fetched_at(hours(0, 12)) == NOW
+    assert fetched_at(hours(6, 12)) == NOW + HOUR
+    assert fetched_at(hours(3, 4)) == NOW + 2 * HOUR
+    assert fetched_at(hours(3, 12)) == NOW
 
 
-def test_older_figures_never_take_the_place_of_newer_ones(history: History):
+def test_older_rows_never_replace_newer_ones(history: History):
     history.replace(replacement(hours(3, 6), offered=2, fetched_at=NOW))
     before = read(history), history.coverage(SERIES, WHOLE)
     with pytest.raises(NewerDataPresent) as refused:
@@ -139,14 +139,14 @@ def test_older_figures_never_take_the_place_of_newer_ones(history: History):
     assert history.coverage(SERIES, WHOLE) == before[1]
 
 
-def test_a_watermark_never_goes_back(history: History):
+def test_watermark_never_goes_back(history: History):
     history.replace(replacement(hours(0, 12)))
     history.replace(replacement(hours(0, 3)))
     assert history.coverage(SERIES).watermark == hours(0, 12).end
 
 
-def test_a_failure_in_the_middle_leaves_rows_and_coverage_as_before(history: History, history_url: str):
-    """The rows are deleted first; then the load meets a row that the table refuses."""
+def test_failed_load_rolls_back_rows_and_coverage(history: History, history_url: str):
+    """The old rows are deleted first; then the table refuses a new row."""
     history.replace(replacement(hours(0, 6)))
     before = read(history), history.coverage(SERIES)
     with psycopg.connect(history_url) as connection:
@@ -157,16 +157,16 @@ def test_a_failure_in_the_middle_leaves_rows_and_coverage_as_before(history: His
     assert history.coverage(SERIES) == before[1]
 
 
-def test_a_stream_of_rows_that_breaks_off_leaves_everything_as_before(history: History):
+def test_broken_row_stream_rolls_everything_back(history: History):
     history.replace(replacement(hours(0, 6)))
     before = read(history), history.coverage(SERIES)
     with pytest.raises(OSError, match="the disk is gone"):
-        history.replace(replace(replacement(hours(0, 12)), rows=Rows.from_source(before[0].schema, _BreakingOff())))
+        history.replace(replace(replacement(hours(0, 12)), rows=Rows.from_source(before[0].schema, _BrokenSource())))
     assert read(history).equals(before[0])
     assert history.coverage(SERIES) == before[1]
 
 
-class _BreakingOff(RowSource):
+class _BrokenSource(RowSource):
     num_rows = 48
 
     def batches(self, within: Interval | None) -> Iterator[pa.RecordBatch]:
@@ -175,30 +175,30 @@ class _BreakingOff(RowSource):
 
 
 @pytest.mark.parametrize("kind", ["double precision", "integer", "text", "boolean"])
-def test_whole_numbers_are_never_loaded_into_a_column_of_another_kind(history: History, history_url: str, kind: str):
-    """The driver would copy their bits."""
+def test_integers_are_never_loaded_into_another_type(history: History, history_url: str, kind: str):
+    """The driver would copy their bytes unchanged."""
     history.replace(replacement(hours(0, 6)))
     with psycopg.connect(history_url) as connection:
         connection.execute(f"ALTER TABLE history.queue_hour DROP offered, ADD offered {kind}")
-    with pytest.raises(DeclarationConflict, match=r"column offered of history.queue_hour holds .* int64"):
+    with pytest.raises(DeclarationConflict, match=r"column offered of history.queue_hour has type .* int64"):
         history.replace(replacement(hours(0, 12), offered=2**62 + 1))
-    assert history.coverage(SERIES).complete == IntervalSet([hours(0, 6)])
+    assert history.coverage(SERIES).final == IntervalSet([hours(0, 6)])
 
 
-def test_many_rows_come_back_as_a_stream_and_as_a_value_that_can_be_read_again(history: History):
-    kept = table(hours(0, 24), queues=[f"q{number:05}" for number in range(2_000)])
-    history.replace(replacement(WHOLE, rows=kept))
+def test_many_rows_can_be_streamed_and_copied(history: History):
+    stored = table(hours(0, 24), queues=[f"q{number:05}" for number in range(2_000)])
+    history.replace(replacement(WHOLE, rows=stored))
     with history.stream(SERIES, WHOLE, COLUMNS) as reader:
-        assert reader.schema == kept.schema
+        assert reader.schema == stored.schema
         batches = list(reader)
     assert len(batches) > 1
-    assert pa.Table.from_batches(batches).equals(sort_rows(kept))
+    assert pa.Table.from_batches(batches).equals(sort_rows(stored))
     copied = history.rows(SERIES, [hours(0, 12), hours(12, 24)], COLUMNS)
-    assert copied.tallies == Rows.from_table(kept).tallies
+    assert copied.tallies == Rows.from_table(stored).tallies
     assert sum(batch.num_rows for batch in copied.batches()) == 48_000
 
 
-def test_a_failure_at_the_coverage_takes_the_rows_back_too(history: History, history_url: str):
+def test_failed_coverage_update_rolls_rows_back(history: History, history_url: str):
     history.replace(replacement(hours(0, 6)))
     before = read(history)
     with psycopg.connect(history_url) as connection:
@@ -208,7 +208,7 @@ def test_a_failure_at_the_coverage_takes_the_rows_back_too(history: History, his
     assert read(history).equals(before)
 
 
-def test_two_meanings_of_one_report_do_not_mix(history: History):
+def test_series_of_one_report_do_not_mix(history: History):
     filtered = Series(REPORT.model_copy(update={"filters": declared(filters={"predicates": [
         {"dimension": "queueId", "values": ["q1"]}]}).filters}))  # fmt: skip
     other_tenant = replace(SERIES, tenant="other")
@@ -218,43 +218,43 @@ def test_two_meanings_of_one_report_do_not_mix(history: History):
     for series, offered, last in ((SERIES, 1, 6), (filtered, 2, 3), (other_tenant, 3, 1)):
         assert set(read(history, series=series)["offered"].to_pylist()) == {offered}
         assert read(history, series=series).num_rows == 2 * last
-        assert history.coverage(series).complete == IntervalSet([hours(0, last)])
+        assert history.coverage(series).final == IntervalSet([hours(0, last)])
 
 
 HOSTILE = ["'; DROP TABLE history.queue_hour; --", '"quoted"', "back\\slash", "\\N", "tab\there\nand\r", "%s $1 {x} :a",
            "naïve 日本語 🎧", "", "\x01", "NULL", None, "x" * 400]  # fmt: skip
 
 
-def test_whatever_a_dimension_is_called_comes_back_as_it_was(history: History):
-    kept = sort_rows(table(hours(0, 1), queues=HOSTILE))
-    history.replace(replacement(hours(0, 1), rows=kept))
+def test_hostile_dimension_values_are_read_back_unchanged(history: History):
+    stored = sort_rows(table(hours(0, 1), queues=HOSTILE))
+    history.replace(replacement(hours(0, 1), rows=stored))
     assert sorted(read(history)["queue_id"].to_pylist(), key=str) == sorted(HOSTILE, key=str)
-    assert read(history).equals(kept)
+    assert read(history).equals(stored)
     assert history.groups_by_bucket(SERIES, WHOLE) == {DAY: len(HOSTILE)}
 
 
-def test_a_hostile_meaning_is_kept_as_text(history: History, history_url: str):
-    said = [{"dimension": "queueId", "values": [value for value in HOSTILE if value and len(value) <= 512]}]
-    hostile = Series(declared(time_zone="UTC", group_by=["queueId"], filters={"predicates": said}), "o'tenant")
+def test_hostile_series_definition_is_stored_as_text(history: History, history_url: str):
+    predicates = [{"dimension": "queueId", "values": [value for value in HOSTILE if value and len(value) <= 512]}]
+    hostile = Series(declared(time_zone="UTC", group_by=["queueId"], filters={"predicates": predicates}), "o'tenant")
     history.replace(replacement(hours(0, 1), series=hostile))
     assert read(history, series=hostile).num_rows == 2
     with psycopg.connect(history_url) as connection:
-        [[meaning, tenant]] = connection.execute(
+        [[definition, tenant]] = connection.execute(
             "SELECT definition, tenant FROM cache_pipeline_state.coverage"
         ).fetchall()
-    assert (meaning, tenant) == (hostile.canonical_form, "o'tenant")
+    assert (definition, tenant) == (hostile.canonical_form, "o'tenant")
 
 
 def test_numbers_keep_their_last_bit(history: History):
-    kept = table(hours(0, 1), offered=2**63 - 1)
-    kept = kept.set_column(
-        kept.schema.get_field_index("longest"), kept.schema.field("longest"), pa.array([0.1, 5e-324])
+    stored = table(hours(0, 1), offered=2**63 - 1)
+    stored = stored.set_column(
+        stored.schema.get_field_index("longest"), stored.schema.field("longest"), pa.array([0.1, 5e-324])
     )
-    history.replace(replacement(hours(0, 1), rows=kept))
-    assert read(history).equals(kept)
+    history.replace(replacement(hours(0, 1), rows=stored))
+    assert read(history).equals(stored)
 
 
-def test_writers_of_one_series_take_turns_and_one_of_them_is_last(history: History):
+def test_writers_of_one_series_take_turns(history: History):
     def put(offered: int) -> None:
         history.replace(replacement(hours(0, 12), offered=offered))
 
@@ -263,17 +263,17 @@ def test_writers_of_one_series_take_turns_and_one_of_them_is_last(history: Histo
     offered = read(history)["offered"].to_pylist()
     assert len(offered) == 24
     assert len(set(offered)) == 1
-    assert history.coverage(SERIES).complete == IntervalSet([hours(0, 12)])
+    assert history.coverage(SERIES).final == IntervalSet([hours(0, 12)])
 
 
-def test_writers_of_neighbouring_hours_lose_nothing(history: History):
+def test_writers_of_adjacent_hours_lose_nothing(history: History):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: history.replace(replacement(hours(n, n + 1), offered=n)), range(24)))
-    assert history.coverage(SERIES).complete == IntervalSet([WHOLE])
+    assert history.coverage(SERIES).final == IntervalSet([WHOLE])
     assert read(history)["offered"].to_pylist() == [number for number in range(24) for _ in range(2)]
 
 
-def test_a_reader_sees_all_of_the_old_or_all_of_the_new(history: History):
+def test_reader_sees_only_old_or_only_new_rows(history: History):
     history.replace(replacement(WHOLE, offered=0))
     with ThreadPoolExecutor(2) as pool:
         writing = pool.submit(lambda: [history.replace(replacement(WHOLE, offered=n)) for n in range(1, 15)])
@@ -292,7 +292,7 @@ def test_groups_are_counted_by_bucket(history: History):
     assert history.groups_by_bucket(SERIES, hours(1, 24)) == {DAY + HOUR: 2, DAY + 2 * HOUR: 2}
 
 
-def test_every_judged_answer_is_noted(history: History, history_url: str):
+def test_every_chunk_result_is_recorded(history: History, history_url: str):
     chunk = ChunkResult(
         hours(0, 6), 12.5, ExpectationSource.history, 12, Verdict.complete, 3, 1.25, DAY + 6 * HOUR, 14, 2
     )
@@ -309,29 +309,29 @@ def test_every_judged_answer_is_noted(history: History, history_url: str):
     assert rows == [first, (*first[:4], "declaration", 12, "truncated", *first[7:])]
 
 
-def test_what_lengths_taught_is_known_to_the_next_run_and_a_limit_not_met_for_long_is_forgotten(history: History):
+def test_truncation_stats_persist_until_a_limit_expires(history: History):
     whole = ChunkResult(
         hours(0, 6), 12.5, ExpectationSource.history, 1900, Verdict.complete, 3, 1.25, DAY + 6 * HOUR, 1900
     )
     cut = replace(whole, verdict=Verdict.truncated, got=1990, length=2000)
-    assert history.lengths(SERIES, NOW) == TruncationStats()
+    assert history.truncation_stats(SERIES, NOW) == TruncationStats()
     history.record_chunks(SERIES, [whole, cut], NOW)
-    assert history.lengths(SERIES, NOW) == TruncationStats(1900, 2000)
-    assert history.lengths(replace(SERIES, tenant="other"), NOW) == TruncationStats()
+    assert history.truncation_stats(SERIES, NOW) == TruncationStats(1900, 2000)
+    assert history.truncation_stats(replace(SERIES, tenant="other"), NOW) == TruncationStats()
     history.record_chunks(SERIES, [replace(cut, length=3)], NOW)
-    assert history.lengths(SERIES, NOW) == TruncationStats(1900, 2000), (
-        "an answer of three rows was broken, and no limit met"
+    assert history.truncation_stats(SERIES, NOW) == TruncationStats(1900, 2000), (
+        "an answer of three rows was broken, not limited"
     )
     history.record_chunks(SERIES, [cut], NOW + timedelta(days=20))
-    assert history.lengths(SERIES, NOW + timedelta(days=49)) == TruncationStats(1900, 2000)
-    assert history.lengths(SERIES, NOW + timedelta(days=51)) == TruncationStats(1900, None)
+    assert history.truncation_stats(SERIES, NOW + timedelta(days=49)) == TruncationStats(1900, 2000)
+    assert history.truncation_stats(SERIES, NOW + timedelta(days=51)) == TruncationStats(1900, None)
 
 
-def test_what_writers_learn_side_by_side_is_all_known(history: History):
+def test_concurrent_writers_update_truncation_stats(history: History):
     whole = ChunkResult(hours(0, 6), 12.5, ExpectationSource.history, 0, Verdict.complete, 3, 1.25, DAY + 6 * HOUR)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: history.record_chunks(SERIES, [replace(whole, got=n)], NOW), range(1, 25)))
-    assert history.lengths(SERIES, NOW).longest_complete == 24
+    assert history.truncation_stats(SERIES, NOW).longest_complete == 24
 
 
 @pytest.mark.parametrize(
@@ -344,14 +344,14 @@ def test_what_writers_learn_side_by_side_is_all_known(history: History):
         ("host=127.0.0.1 port=1 user=me password=hunter2", "127.0.0.1"),
     ],
 )
-def test_a_server_out_of_reach_is_one_clear_error_without_the_password(url: str, named: str):
+def test_unreachable_server_error_hides_the_password(url: str, named: str):
     with pytest.raises(HistoryUnavailable, match="CACHE_PIPELINE_POSTGRES_URL") as failed, open_history(url):
         pass
     assert named in str(failed.value)
     assert "hunter2" not in repr(failed.value) + "".join(traceback.format_exception(failed.value))
 
 
-def test_a_server_that_goes_away_is_one_clear_error(history: History, history_url: str):
+def test_lost_server_is_reported_as_unavailable(history: History, history_url: str):
     name = history_url.rsplit("/", 1)[1]
     with psycopg.connect(history_url.rsplit("/", 1)[0] + "/postgres", autocommit=True) as connection:
         connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
@@ -359,15 +359,15 @@ def test_a_server_that_goes_away_is_one_clear_error(history: History, history_ur
         history.coverage(SERIES)
 
 
-def test_a_day_of_ten_thousand_groups_is_replaced_in_seconds(history: History):
-    kept = table(hours(0, 5), queues=[f"q{number:05}" for number in range(10_000)])
+def test_ten_thousand_groups_are_replaced_in_seconds(history: History):
+    stored = table(hours(0, 5), queues=[f"q{number:05}" for number in range(10_000)])
     started = NOW.now(NOW.tzinfo)
-    history.replace(replacement(hours(0, 5), rows=kept))
-    history.replace(replacement(hours(0, 5), rows=kept))
+    history.replace(replacement(hours(0, 5), rows=stored))
+    history.replace(replacement(hours(0, 5), rows=stored))
     assert NOW.now(NOW.tzinfo) - started < timedelta(seconds=20)
     assert read(history).num_rows == 50_000
 
 
-def test_a_database_without_the_tables_says_to_migrate(postgres_database: str):
+def test_unmigrated_database_error_names_the_command(postgres_database: str):
     with open_history(postgres_database) as history, pytest.raises(HistoryUnavailable, match="cache-pipeline migrate"):
         history.coverage(SERIES)

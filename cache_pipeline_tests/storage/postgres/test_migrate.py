@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from alembic.util import CommandError
 
 from cache_pipeline.errors import DeclarationConflict
 from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import History, open_history
-from cache_pipeline.storage.postgres.migrate import migrate
+from cache_pipeline.storage.postgres.migrate import migrate, pending_changes
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of, hours, replacement
 
@@ -18,7 +19,7 @@ COLUMNS = columns_of(REPORT)
 
 
 def tables(url: str) -> dict[str, dict[str, str]]:
-    """Type of each column of each of our tables."""
+    """Return the type of each column of each of our tables."""
     found: dict[str, dict[str, str]] = {}
     with psycopg.connect(url) as connection:
         for schema, table, column, kind in connection.execute(
@@ -29,7 +30,7 @@ def tables(url: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def test_a_report_gets_a_table_of_typed_columns(postgres_database: str):
+def test_report_gets_a_table_with_typed_columns(postgres_database: str):
     migrate(postgres_database, [(REPORT, COLUMNS)])
     assert tables(postgres_database)["history.queue_hour"] == {
         "series": "text",
@@ -42,7 +43,7 @@ def test_a_report_gets_a_table_of_typed_columns(postgres_database: str):
     }
 
 
-def test_migrating_again_changes_nothing_and_loses_no_row(history_url: str, history: History):
+def test_migrating_twice_changes_nothing_and_keeps_rows(history_url: str, history: History):
     history.replace(replacement(hours(0, 6)))
     before = tables(history_url)
     migrate(history_url, [(REPORT, COLUMNS)])
@@ -50,7 +51,37 @@ def test_migrating_again_changes_nothing_and_loses_no_row(history_url: str, hist
     assert history.read(Series(REPORT), hours(0, 6), COLUMNS).num_rows == 12
 
 
-def test_a_column_that_the_declaration_gains_is_added_and_old_rows_stay(history_url: str):
+def test_own_tables_are_migrated_to_one_baseline(history_url: str):
+    assert pending_changes(history_url, [(REPORT, COLUMNS)]) == []
+    with psycopg.connect(history_url) as connection:
+        revisions = connection.execute("SELECT version_num FROM cache_pipeline_state.alembic_version").fetchall()
+    assert revisions == [("0001_baseline",)]
+    assert {name.removeprefix("cache_pipeline_state.") for name in tables(history_url)} == {
+        "alembic_version",
+        "api_key",
+        "chunk_result",
+        "coverage",
+        "dead_letter",
+        "fetch_time",
+        "history.queue_hour",
+        "job",
+        "truncation_stats",
+        "upstream_query",
+    }
+
+
+def test_unknown_revision_is_refused_without_changes(history_url: str, history: History):
+    history.replace(replacement(hours(0, 6)))
+    with psycopg.connect(history_url) as connection:
+        connection.execute("UPDATE cache_pipeline_state.alembic_version SET version_num = '0006'")
+    before = tables(history_url)
+    with pytest.raises(CommandError, match="0006"):
+        migrate(history_url, [(REPORT, COLUMNS)])
+    assert tables(history_url) == before
+    assert history.read(Series(REPORT), hours(0, 6), COLUMNS).num_rows == 12
+
+
+def test_new_column_is_added_and_rows_stay(history_url: str):
     with open_history(history_url) as history:
         history.replace(replacement(hours(0, 6)))
     wider = declared(time_zone="UTC", group_by=["queueId", "mediaType"], metrics=["offered", "answered", "abandoned"])
@@ -62,13 +93,13 @@ def test_a_column_that_the_declaration_gains_is_added_and_old_rows_stay(history_
         assert history.read(Series(REPORT), hours(0, 24), COLUMNS)["offered"].to_pylist() == [1] * 12
 
 
-def test_a_column_that_the_declaration_loses_is_kept(history_url: str):
+def test_undeclared_column_is_kept(history_url: str):
     narrower = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"])
     migrate(history_url, [(narrower, columns_of(narrower))])
     assert "answered" in tables(history_url)["history.queue_hour"]
 
 
-def test_a_column_of_another_type_is_a_conflict_and_nothing_is_changed(history_url: str):
+def test_changed_column_type_is_refused_without_changes(history_url: str):
     before = tables(history_url)
     changed = tuple(replace(each, kind=ColumnKind.number) if each.name == "offered" else each for each in COLUMNS)
     another = declared(name="another")
@@ -77,7 +108,7 @@ def test_a_column_of_another_type_is_a_conflict_and_nothing_is_changed(history_u
     assert tables(history_url) == before
 
 
-def test_tables_of_others_are_left_alone(postgres_database: str):
+def test_foreign_tables_are_left_alone(postgres_database: str):
     with psycopg.connect(postgres_database) as connection:
         connection.execute(
             "CREATE SCHEMA history; CREATE TABLE history.mine (a int); CREATE TABLE public.queue_hour (b int)"
@@ -88,7 +119,7 @@ def test_tables_of_others_are_left_alone(postgres_database: str):
 
 
 @pytest.mark.parametrize("name", ["user", "a" * 47, "select", "coverage"])
-def test_any_name_a_report_may_have_is_a_table(postgres_database: str, name: str):
+def test_any_report_name_makes_a_table(postgres_database: str, name: str):
     report = declared(name=name, time_zone="UTC", group_by=["queueId"])
     for _ in range(2):
         migrate(postgres_database, [(report, columns_of(report))])
@@ -97,14 +128,14 @@ def test_any_name_a_report_may_have_is_a_table(postgres_database: str, name: str
         assert history.read(Series(report), hours(0, 1), columns_of(report)).num_rows == 2
 
 
-def test_a_column_may_be_called_like_a_word_of_sql(postgres_database: str):
+def test_column_may_be_named_like_a_keyword(postgres_database: str):
     columns = (*COLUMNS, Column("order", ColumnKind.integer), Column('odd"name', ColumnKind.integer))
     for _ in range(2):
         migrate(postgres_database, [(REPORT, columns)])
     assert tables(postgres_database)["history.queue_hour"].keys() >= {"order", 'odd"name'}
 
 
-def test_threads_that_migrate_at_once_agree(postgres_database: str):
+def test_threads_may_migrate_concurrently(postgres_database: str):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: migrate(postgres_database, [(REPORT, COLUMNS)]), range(4)))
     assert tables(postgres_database).keys() >= {"history.queue_hour", "cache_pipeline_state.coverage"}
@@ -112,14 +143,14 @@ def test_threads_that_migrate_at_once_agree(postgres_database: str):
 
 _MIGRATE = """
 import sys
-from cache_pipeline.storage.postgres.migrate import migrate
+from cache_pipeline.storage.postgres.migrate import migrate, pending_changes
 from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of
 sys.stdin.readline()
 migrate(sys.argv[1], [(REPORT, columns_of(REPORT))])
 """
 
 
-def test_processes_that_migrate_at_once_agree(postgres_database: str):
+def test_processes_may_migrate_concurrently(postgres_database: str):
     processes = [
         subprocess.Popen([sys.executable, "-c", _MIGRATE, postgres_database], stdin=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.answer import Answer, Completeness, render
 from cache_pipeline.storage.redis.hot import HotTier
-from cache_pipeline.storage.ttl import is_due, report_freshness
+from cache_pipeline.storage.ttl import is_refresh_due, report_freshness
 from cache_pipeline_tests.storage.sample_rows import NOW, SERIES, hours, table
 
 QUERY = CanonicalQuery(SERIES, hours(0, 6))
@@ -32,13 +32,13 @@ ANSWER = Answer(b'{"rows":[]}', '"abc"', Completeness(NOW, NOW, NOW))
         replace(ANSWER, body="日本語".encode()),
     ],
 )
-async def test_an_answer_comes_back_byte_for_byte(redis: Redis, answer: Answer):
+async def test_answer_survives_byte_for_byte(redis: Redis, answer: Answer):
     tier = HotTier(redis)
     await tier.put([(QUERY, answer)], NOW)
     assert await tier.get(QUERY) == answer
 
 
-async def test_nothing_is_held_that_was_not_put(redis: Redis):
+async def test_unstored_queries_have_no_answer(redis: Redis):
     tier = HotTier(redis)
     await tier.put([(QUERY, ANSWER)], NOW)
     assert await tier.get(CanonicalQuery(SERIES, hours(0, 7))) is None
@@ -46,9 +46,7 @@ async def test_nothing_is_held_that_was_not_put(redis: Redis):
 
 
 @pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 4800, 4900), (0.999999, 4300, 4411)])
-async def test_an_answer_lives_less_than_five_seconds_and_at_most_a_tenth_shorter(
-    redis: Redis, chance: float, least: int, most: int
-):
+async def test_ttl_is_below_five_seconds_with_jitter(redis: Redis, chance: float, least: int, most: int):
     """G8 and G21."""
     await HotTier(redis, lambda: chance).put([(QUERY, ANSWER)], NOW)
     [key] = await redis.keys("*")
@@ -59,24 +57,22 @@ async def test_an_answer_lives_less_than_five_seconds_and_at_most_a_tenth_shorte
 @pytest.mark.parametrize(
     ("age", "most"),
     [(timedelta(0), 4900), (FRESHNESS - timedelta(seconds=3), 3000), (FRESHNESS - timedelta(milliseconds=1), 1000),
-     # It was the best to be had, and others wait for it here.
+     # It was the best available, and other processes wait for it here.
      (FRESHNESS + timedelta(seconds=1), 4900)],
 )  # fmt: skip
-async def test_no_answer_that_was_fresh_outlives_the_freshness_of_its_oldest_part(
-    redis: Redis, age: timedelta, most: int
-):
+async def test_ttl_never_exceeds_the_remaining_freshness(redis: Redis, age: timedelta, most: int):
     """G11."""
     await HotTier(redis, lambda: 0.0).put([(QUERY, ANSWER)], NOW + age)
     assert most - 100 <= await redis.pttl(QUERY.cache_key("5s")) <= most
 
 
-async def test_final_figures_do_not_age(redis: Redis):
+async def test_final_answers_do_not_age(redis: Redis):
     final = replace(ANSWER, completeness=Completeness(NOW, None, NOW))
     await HotTier(redis, lambda: 0.0).put([(QUERY, final)], NOW + FRESHNESS - timedelta(seconds=2))
     assert await redis.pttl(QUERY.cache_key("5s")) > 4000
 
 
-async def test_each_answer_has_a_life_of_its_own(redis: Redis):
+async def test_each_answer_has_its_own_jitter(redis: Redis):
     chances = iter([0.0, 0.9])
     other = CanonicalQuery(SERIES, hours(0, 7))
     await HotTier(redis, lambda: next(chances)).put([(QUERY, ANSWER), (other, ANSWER)], NOW)
@@ -84,32 +80,23 @@ async def test_each_answer_has_a_life_of_its_own(redis: Redis):
     assert 400 <= lives[0] - lives[1] <= 480
 
 
-async def test_a_newer_answer_takes_the_place_of_the_old(redis: Redis):
+async def test_newer_answer_replaces_the_old(redis: Redis):
     tier = HotTier(redis)
     await tier.put([(QUERY, ANSWER)], NOW)
     await tier.put([(QUERY, replace(ANSWER, body=b"new"))], NOW)
-    held = await tier.get(QUERY)
-    assert held
-    assert held.body == b"new"
+    answer = await tier.get(QUERY)
+    assert answer
+    assert answer.body == b"new"
 
 
-async def test_dropping_forgets_those_and_no_others(redis: Redis):
-    tier, other = HotTier(redis), CanonicalQuery(SERIES, hours(0, 7))
-    await tier.put([(QUERY, ANSWER), (other, ANSWER)], NOW)
-    await tier.drop([])
-    await tier.drop([QUERY, CanonicalQuery(SERIES, hours(0, 9))])
-    assert await tier.get(QUERY) is None
-    assert await tier.get(other) == ANSWER
-
-
-async def test_nothing_to_put_is_no_error(redis: Redis):
+async def test_putting_nothing_is_allowed(redis: Redis):
     await HotTier(redis).put([], NOW)
     assert await redis.dbsize() == 0
 
 
-def test_a_rendered_answer_says_what_it_is_and_until_when_it_is_complete():
-    known = Completeness(hours(0, 4).end, hours(0, 4).end, datetime(2026, 1, 5, 6, 30, tzinfo=UTC))
-    answer = render(QUERY, table(hours(0, 2)), known)
+def test_rendered_answer_states_its_completeness():
+    completeness = Completeness(hours(0, 4).end, hours(0, 4).end, datetime(2026, 1, 5, 6, 30, tzinfo=UTC))
+    answer = render(QUERY, table(hours(0, 2)), completeness)
     document = json.loads(answer.body)
     assert {name: document[name] for name in document if name not in ("columns", "rows")} == {
         "report": "queue_hour",
@@ -125,16 +112,16 @@ def test_a_rendered_answer_says_what_it_is_and_until_when_it_is_complete():
     assert len(document["rows"]) == 4
 
 
-def test_the_etag_changes_with_the_body_and_only_with_it():
-    known = Completeness(NOW, None, NOW)
-    one, same = (render(QUERY, table(hours(0, 2)), known) for _ in range(2))
+def test_etag_changes_only_with_the_body():
+    completeness = Completeness(NOW, None, NOW)
+    one, same = (render(QUERY, table(hours(0, 2)), completeness) for _ in range(2))
     assert one == same
-    assert render(QUERY, table(hours(0, 2), offered=2), known).etag != one.etag
+    assert render(QUERY, table(hours(0, 2), offered=2), completeness).etag != one.etag
     assert one.etag.startswith('"')
     assert one.etag.endswith('"')
 
 
-def test_no_rows_are_an_answer_too():
+def test_answer_may_have_no_rows():
     document = json.loads(render(QUERY, table(hours(0, 2)).slice(0, 0), Completeness(NOW, None, None)).body)
     assert document["rows"] == []
     assert document["columns"][0] == "interval_start"
@@ -142,7 +129,7 @@ def test_no_rows_are_an_answer_too():
 
 @dataclass
 class Clock:
-    """Seconds since the epoch, moved by hand."""
+    """A clock in seconds since the epoch that the test sets."""
 
     at: float = 1_800_000_000.0
 
@@ -150,55 +137,54 @@ class Clock:
         return self.at
 
 
-async def due_after(redis: Redis, age: float, chance: float, cost: float = 0.0) -> bool:
+async def is_due_after(redis: Redis, age: float, chance: float, cost: float = 0.0) -> bool:
     clock = Clock()
     await HotTier(redis, lambda: 0.0, clock).put([(QUERY, ANSWER)], NOW, cost)
     clock.at += age
-    held = await HotTier(redis, lambda: chance, clock).look(QUERY)
-    assert held
-    assert held.answer == ANSWER
-    return held.due
+    entry = await HotTier(redis, lambda: chance, clock).get_entry(QUERY)
+    assert entry
+    assert entry.answer == ANSWER
+    return entry.is_refresh_due
 
 
-async def test_an_answer_is_made_anew_before_it_expires_by_lot_the_sooner_the_dearer_it_is(redis: Redis):
-    assert not await due_after(redis, age=0.5, chance=0.999)
-    assert not await due_after(redis, age=4.0, chance=0.5)
-    assert await due_after(redis, age=4.0, chance=0.5, cost=1.0)
-    assert await due_after(redis, age=4.89, chance=0.5)
-    assert not await due_after(redis, age=4.89, chance=0.0)
+async def test_expensive_answers_are_refreshed_earlier(redis: Redis):
+    assert not await is_due_after(redis, age=0.5, chance=0.999)
+    assert not await is_due_after(redis, age=4.0, chance=0.5)
+    assert await is_due_after(redis, age=4.0, chance=0.5, cost=1.0)
+    assert await is_due_after(redis, age=4.89, chance=0.5)
+    assert not await is_due_after(redis, age=4.89, chance=0.0)
 
 
 @pytest.mark.parametrize("age", [-3.0, 9.0])
-async def test_machines_whose_clocks_disagree_make_nothing_anew_without_need(redis: Redis, age: float):
-    assert not await due_after(redis, age=age, chance=0.9999, cost=1.0)
+async def test_clock_skew_causes_no_refresh(redis: Redis, age: float):
+    assert not await is_due_after(redis, age=age, chance=0.9999, cost=1.0)
 
 
 @given(st.floats(0, 4.9), st.floats(0, 60), st.floats(0, 1, exclude_max=True))
-def test_no_answer_is_made_anew_in_the_first_half_of_its_life_however_dear(age: float, cost: float, chance: float):
-    if is_due(age, 4.9, cost, chance):
+def test_no_refresh_in_first_half_of_life(age: float, cost: float, chance: float):
+    if is_refresh_due(age, 4.9, cost, chance):
         assert age >= 4.9 / 2 - 1e-9
 
 
 @pytest.mark.parametrize("cost", [0.001, 0.02, 0.3])
 @pytest.mark.parametrize("every", [0.001, 0.02])
-def test_of_a_crowd_of_readers_one_draws_the_lot_early_enough_and_few_do_so_early(cost: float, every: float):
-    """A thousand lives of a key read every so often: made anew in time in nearly all, and late in life."""
-    lots = random.Random(4711)
-    drawn: list[float] = []
+def test_one_of_many_readers_refreshes_in_time(cost: float, every: float):
+    """Simulate a thousand lifetimes of a key: nearly all are refreshed in time, and late in life."""
+    chances = random.Random(4711)
+    refreshed_at: list[float] = []
     for _ in range(1000):
         age = 2.0
-        while age < 4.9 and not is_due(age, 4.9, cost, lots.random()):
+        while age < 4.9 and not is_refresh_due(age, 4.9, cost, chances.random()):
             age += every
-        drawn.append(age)
-    assert sum(age + cost <= 4.9 for age in drawn) >= 970
-    assert statistics.median(drawn) > 4.9 - 10 * max(cost, 0.05)
+        refreshed_at.append(age)
+    assert sum(age + cost <= 4.9 for age in refreshed_at) >= 970
+    assert statistics.median(refreshed_at) > 4.9 - 10 * max(cost, 0.05)
 
 
-async def test_without_redis_nothing_is_held_nothing_is_raised_and_it_is_said_once(caplog: pytest.LogCaptureFixture):
-    async with Redis.from_url("redis://127.0.0.1:9") as nowhere:
-        tier = HotTier(nowhere)
+async def test_unreachable_redis_holds_nothing_and_warns_once(caplog: pytest.LogCaptureFixture):
+    async with Redis.from_url("redis://127.0.0.1:9") as unreachable:
+        tier = HotTier(unreachable)
         for _ in range(3):
             await tier.put([(QUERY, ANSWER)], NOW)
             assert await tier.get(QUERY) is None
-            await tier.drop([QUERY])
     assert caplog.text.count("the hot tier holds nothing, and history answers") == 1

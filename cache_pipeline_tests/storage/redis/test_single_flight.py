@@ -17,18 +17,18 @@ from cache_pipeline.storage.redis.single_flight import FlightKey, SingleFlight
 
 
 class Cache:
-    """What callers look in; counts who fetched, over all processes."""
+    """A cache that callers share; it counts the fetches of all processes."""
 
     def __init__(self, redis: Redis, flights: SingleFlight, name: str = "thing") -> None:
         self.redis, self.flights, self.name, self.looks = redis, flights, name, 0
 
-    async def landed(self) -> bool:
+    async def is_done(self) -> bool:
         self.looks += 1
         return bool(await self.redis.exists(f"cache:{self.name}"))
 
     async def call(self, seconds: float = 0.05) -> bool:
-        async with self.flights.hold(self.name, self.landed) as mine:
-            fetches = mine and not await self.landed()
+        async with self.flights.acquire(self.name, self.is_done) as is_acquired:
+            fetches = is_acquired and not await self.is_done()
             if fetches:
                 await self.redis.incr(f"fetched:{self.name}")
                 await asyncio.sleep(seconds)
@@ -41,7 +41,7 @@ class Cache:
 
 @pytest.fixture
 async def redis(redis_database: str) -> AsyncIterator[Redis]:
-    """A client whose connections a crowd shares, as the engine's is."""
+    """A client whose connections many callers share, as in the report service."""
     async with Redis.from_pool(BlockingConnectionPool.from_url(redis_database, max_connections=32)) as client:
         yield client
 
@@ -56,7 +56,7 @@ async def never() -> bool:
     return False
 
 
-async def test_of_fifty_callers_one_fetches(redis: Redis, flights: SingleFlight):
+async def test_one_of_fifty_callers_fetches(redis: Redis, flights: SingleFlight):
     """G20."""
     cache = Cache(redis, flights)
     assert sum(await asyncio.gather(*(cache.call() for _ in range(50)))) == 1
@@ -67,7 +67,6 @@ PROGRAM = """
 import asyncio, sys
 from redis.asyncio import Redis
 from cache_pipeline.storage.redis.single_flight import SingleFlight
-from cache_pipeline.storage.redis.single_flight import FlightKey
 from cache_pipeline_tests.storage.redis.test_single_flight import Cache
 
 async def main():
@@ -79,7 +78,7 @@ async def main():
         calls = asyncio.gather(*(cache.call(float(sys.argv[3])) for _ in range(10)))
         while not await cache.fetched():
             await asyncio.sleep(0.01)
-        print("flying", flush=True)
+        print("fetching", flush=True)
         await calls
 
 asyncio.run(main())
@@ -100,7 +99,7 @@ def go(process: "subprocess.Popen[str]") -> None:
     process.stdin.flush()
 
 
-async def test_over_several_processes_one_fetches(redis: Redis, redis_database: str, flights: SingleFlight):
+async def test_one_of_several_processes_fetches(redis: Redis, redis_database: str, flights: SingleFlight):
     processes = [process_of(redis_database, 15, 0.2) for _ in range(2)]
     for process in processes:
         go(process)
@@ -110,11 +109,11 @@ async def test_over_several_processes_one_fetches(redis: Redis, redis_database: 
     assert await Cache(redis, flights).fetched() == 1
 
 
-async def test_a_process_that_dies_frees_the_rest_within_its_lease_and_not_before(redis: Redis, redis_database: str):
+async def test_lock_of_a_dead_process_lapses_with_its_lease(redis: Redis, redis_database: str):
     holder = process_of(redis_database, 1.0, 60)
     go(holder)
     assert holder.stdout
-    assert await asyncio.to_thread(holder.stdout.readline) == "flying\n"
+    assert await asyncio.to_thread(holder.stdout.readline) == "fetching\n"
     async with SingleFlight(redis, lease_seconds=1.0, look_seconds=0.1) as flights:
         waiting = asyncio.create_task(Cache(redis, flights).call(0))
         await asyncio.sleep(1.6)
@@ -127,7 +126,7 @@ async def test_a_process_that_dies_frees_the_rest_within_its_lease_and_not_befor
 
 @asynccontextmanager
 async def two_processes(redis: Redis, look_seconds: float) -> AsyncIterator[tuple[SingleFlight, SingleFlight]]:
-    """As far as flights go: each listens for itself."""
+    """Yield two single flights that act like two processes: each has its own subscription."""
     async with (
         SingleFlight(redis, look_seconds=look_seconds) as one,
         SingleFlight(redis, look_seconds=look_seconds) as other,
@@ -135,37 +134,37 @@ async def two_processes(redis: Redis, look_seconds: float) -> AsyncIterator[tupl
         yield one, other
 
 
-async def test_waiters_elsewhere_are_woken_by_the_landing_and_not_by_the_clock(redis: Redis):
+async def test_release_wakes_waiters_of_other_processes(redis: Redis):
     async with two_processes(redis, look_seconds=60) as (one, other):
-        async with one.hold("thing", never):
+        async with one.acquire("thing", never):
             waiting = asyncio.create_task(Cache(redis, other).call(0))
             await asyncio.sleep(0.3)
             assert not waiting.done()
         assert await asyncio.wait_for(waiting, 20) is True
 
 
-async def test_a_crowd_of_waiters_costs_one_subscription_and_looks_only_when_told(redis: Redis):
+async def test_many_waiters_share_one_subscription(redis: Redis):
     async with two_processes(redis, look_seconds=60) as (one, other):
         caches = [Cache(redis, other, f"thing-{number}") for number in range(10) for _ in range(20)]
         async with AsyncExitStack() as holding:
             for number in range(10):
-                await holding.enter_async_context(one.hold(f"thing-{number}", never))
+                await holding.enter_async_context(one.acquire(f"thing-{number}", never))
             waiting = [asyncio.create_task(cache.call(0)) for cache in caches]
             async with asyncio.timeout(20):
-                while list(dict(await redis.pubsub_numsub("cache_pipeline:flights")).values()) != [1]:  # noqa: ASYNC110 - Redis tells nobody who subscribes
+                while list(dict(await redis.pubsub_numsub("cache_pipeline:single_flight:released")).values()) != [1]:  # noqa: ASYNC110 - Redis has no event for subscriptions
                     await asyncio.sleep(0.05)
             await asyncio.sleep(0.5)
-            assert list(dict(await redis.pubsub_numsub("cache_pipeline:flights")).values()) == [1]
-            # Once, as the subscription begins: what landed before it was not heard.
+            assert list(dict(await redis.pubsub_numsub("cache_pipeline:single_flight:released")).values()) == [1]
+            # Once, when the subscription begins, because earlier releases were not received.
             assert max(cache.looks for cache in caches) <= 1
         assert sum(await asyncio.wait_for(asyncio.gather(*waiting), 30)) == 10
 
 
-async def test_waiters_look_again_while_the_holder_still_holds(redis: Redis):
-    """Three seconds at most between two looks (G20); here a fifth of one."""
+async def test_waiters_look_again_while_the_lock_is_held(redis: Redis):
+    """Waiters look at least every three seconds (G20); here every fifth of a second."""
     async with two_processes(redis, look_seconds=0.2) as (one, other):
         cache = Cache(redis, other)
-        async with one.hold(cache.name, never):
+        async with one.acquire(cache.name, never):
             waiting = asyncio.create_task(cache.call())
             await asyncio.sleep(0.5)
             assert not waiting.done()
@@ -173,19 +172,19 @@ async def test_waiters_look_again_while_the_holder_still_holds(redis: Redis):
             assert await asyncio.wait_for(waiting, 10) is False
 
 
-async def test_different_things_do_not_wait_for_each_other(redis: Redis, flights: SingleFlight):
+async def test_different_names_do_not_wait_for_each_other(redis: Redis, flights: SingleFlight):
     started = time.monotonic()
     assert all(await asyncio.gather(*(Cache(redis, flights, f"thing-{n}").call(0.5) for n in range(20))))
     assert time.monotonic() - started < 8
 
 
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])
-async def test_a_holder_that_ends_badly_frees_the_next_at_once(redis: Redis, how: str):
+async def test_failed_holder_releases_at_once(redis: Redis, how: str):
     async with two_processes(redis, look_seconds=60) as (one, other):
         holding = asyncio.Event()
 
         async def hold() -> None:
-            async with one.hold("thing", never):
+            async with one.acquire("thing", never):
                 holding.set()
                 await asyncio.sleep(0 if how == "fails" else 60)
                 raise ValueError("the vendor said no")
@@ -200,23 +199,23 @@ async def test_a_holder_that_ends_badly_frees_the_next_at_once(redis: Redis, how
         assert await asyncio.wait_for(waiting, 20) is True
 
 
-async def test_a_waiter_that_is_cancelled_leaves_nothing_behind(redis: Redis):
+async def test_cancelled_waiter_leaves_nothing_behind(redis: Redis):
     async with two_processes(redis, look_seconds=60) as (one, other):
-        async with one.hold("thing", never):
+        async with one.acquire("thing", never):
             waiting = asyncio.create_task(Cache(redis, other).call(0))
             await asyncio.sleep(0.2)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-        assert await redis.keys("cache_pipeline:flight:*") == []
+        assert await redis.keys("cache_pipeline:single_flight:*") == []
         assert await asyncio.wait_for(Cache(redis, one).call(0), 20) is True
 
 
-async def test_a_flight_that_a_flush_took_away_is_put_back(redis: Redis):
+async def test_lock_is_restored_after_a_flush(redis: Redis):
     async with SingleFlight(redis, lease_seconds=2.0) as one, SingleFlight(redis, look_seconds=0.1) as other:
-        async with one.hold("thing", never):
+        async with one.acquire("thing", never):
             await redis.flushall()
-            while not await redis.exists("cache_pipeline:flight:thing"):  # noqa: ASYNC110 - Redis has no event for it
+            while not await redis.exists("cache_pipeline:single_flight:thing"):  # noqa: ASYNC110 - Redis has no event for it
                 await asyncio.sleep(0.05)
             waiting = asyncio.create_task(Cache(redis, other).call(0))
             await asyncio.sleep(0.4)
@@ -224,11 +223,11 @@ async def test_a_flight_that_a_flush_took_away_is_put_back(redis: Redis):
         assert await asyncio.wait_for(waiting, 20) is True
 
 
-async def test_a_holder_that_was_overtaken_does_not_free_its_successor(redis: Redis):
+async def test_overtaken_holder_does_not_release_its_successor(redis: Redis):
     async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as successor:
-        async with one.hold("thing", never):
-            await redis.delete("cache_pipeline:flight:thing")
-            assert await successor.enter_async_context(other.hold("thing", never))
+        async with one.acquire("thing", never):
+            await redis.delete("cache_pipeline:single_flight:thing")
+            assert await successor.enter_async_context(other.acquire("thing", never))
         waiting = asyncio.create_task(Cache(redis, one).call(0))
         await asyncio.sleep(0.3)
         assert not waiting.done()
@@ -236,43 +235,39 @@ async def test_a_holder_that_was_overtaken_does_not_free_its_successor(redis: Re
         assert await asyncio.wait_for(waiting, 20) is True
 
 
-async def test_an_extension_on_the_wire_when_its_holder_ends_keeps_nobody_waiting(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-):
+async def test_late_extension_does_not_lock_again(redis: Redis, monkeypatch: pytest.MonkeyPatch):
     async with SingleFlight(redis, lease_seconds=60.0) as one, SingleFlight(redis, lease_seconds=60.0) as other:
-        take, sent = one._lock.take, asyncio.Event()
+        acquire, sent = one._lock.acquire, asyncio.Event()
 
-        async def late(flight: FlightKey, token: str) -> bool:
+        async def late(key: FlightKey, token: str) -> bool:
             sent.set()
             await asyncio.sleep(0.3)
-            return await take(flight, token)
+            return await acquire(key, token)
 
-        async def on_the_wire(flight: FlightKey, token: str) -> bool:
-            # What has left this machine arrives, whatever becomes of who sent it.
-            return await asyncio.shield(asyncio.ensure_future(late(flight, token)))
+        async def on_the_wire(key: FlightKey, token: str) -> bool:
+            # A command that was sent arrives even if its sender is cancelled.
+            return await asyncio.shield(asyncio.ensure_future(late(key, token)))
 
-        monkeypatch.setattr(one, "_lease", 0.05)
-        async with one.hold("thing", never):
-            monkeypatch.setattr(one._lock, "take", on_the_wire)
+        monkeypatch.setattr(one, "_lease_seconds", 0.05)
+        async with one.acquire("thing", never):
+            monkeypatch.setattr(one._lock, "acquire", on_the_wire)
             await sent.wait()
         await asyncio.sleep(0.5)
-        async with asyncio.timeout(5), other.hold("thing", never) as mine:
-            assert mine
+        async with asyncio.timeout(5), other.acquire("thing", never) as is_acquired:
+            assert is_acquired
 
 
-async def test_without_redis_a_flight_is_single_within_the_process_and_that_is_said_once(
-    caplog: pytest.LogCaptureFixture, redis: Redis
-):
-    async with Redis.from_url("redis://127.0.0.1:9") as nowhere, SingleFlight(nowhere) as flights:
+async def test_unreachable_redis_leaves_one_fetch_per_process(caplog: pytest.LogCaptureFixture, redis: Redis):
+    async with Redis.from_url("redis://127.0.0.1:9") as unreachable, SingleFlight(unreachable) as flights:
         cache = Cache(redis, flights)
         assert sum(await asyncio.gather(*(cache.call() for _ in range(20)))) == 1
         assert await Cache(redis, flights, "another thing").call() is True
-    assert caplog.text.count("flights are single within each process only") == 1
+    assert caplog.text.count("each query is fetched once per process instead of once in all") == 1
 
 
-async def test_no_lock_is_left_behind(redis: Redis, flights: SingleFlight):
+async def test_release_deletes_the_lock(redis: Redis, flights: SingleFlight):
     await Cache(redis, flights).call(0)
-    assert await redis.keys("cache_pipeline:flight:*") == []
+    assert await redis.keys("cache_pipeline:single_flight:*") == []
 
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -282,33 +277,33 @@ def hours(first: int, last: int) -> Interval:
     return Interval(START + timedelta(hours=first), START + timedelta(hours=last))
 
 
-async def test_parts_of_one_thing_exclude_each_other_only_where_they_overlap(redis: Redis):
+async def test_only_overlapping_intervals_exclude_each_other(redis: Redis):
     async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as holding:
         for flights, part in ((one, hours(0, 4)), (other, hours(4, 8)), (one, hours(8, 9)), (other, hours(20, 24))):
-            assert await asyncio.wait_for(holding.enter_async_context(flights.hold("thing", never, part)), 20)
+            assert await asyncio.wait_for(holding.enter_async_context(flights.acquire("thing", never, part)), 20)
         for flights, part in ((one, hours(3, 5)), (other, hours(0, 24)), (one, None), (other, hours(8, 9))):
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.2), flights.hold("thing", never, part):
+                async with asyncio.timeout(0.2), flights.acquire("thing", never, part):
                     pass
-        assert await asyncio.wait_for(holding.enter_async_context(other.hold("thing", never, hours(9, 20))), 20)
+        assert await asyncio.wait_for(holding.enter_async_context(other.acquire("thing", never, hours(9, 20))), 20)
 
 
-async def test_a_landing_wakes_those_who_wait_for_any_of_it_and_nobody_else(redis: Redis):
+async def test_release_wakes_only_overlapping_waiters(redis: Redis):
     looked: list[str] = []
 
     async def wait(flights: SingleFlight, name: str, part: Interval) -> None:
-        async def landed() -> bool:
+        async def is_done() -> bool:
             looked.append(name)
             return name != "none of it"
 
-        async with flights.hold("thing", landed, part) as mine:
-            assert mine is (name == "none of it")
+        async with flights.acquire("thing", is_done, part) as is_acquired:
+            assert is_acquired is (name == "none of it")
 
     async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as others:
-        await others.enter_async_context(one.hold("thing", never, hours(10, 11)))
-        # So that both listen before anything lands.
-        await asyncio.gather(*(each._notices.begin(20) for each in (one, other)))
-        async with one.hold("thing", never, hours(0, 4)):
+        await others.enter_async_context(one.acquire("thing", never, hours(10, 11)))
+        # Both must be subscribed before the first release.
+        await asyncio.gather(*(each._notifier.start(20) for each in (one, other)))
+        async with one.acquire("thing", never, hours(0, 4)):
             here = asyncio.create_task(wait(one, "some of it", hours(3, 5)))
             there = asyncio.create_task(wait(other, "all of it", hours(0, 24)))
             nowhere = asyncio.create_task(wait(other, "none of it", hours(10, 12)))
@@ -330,11 +325,9 @@ async def test_a_landing_wakes_those_who_wait_for_any_of_it_and_nobody_else(redi
     )
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_whatever_parts_two_processes_want_no_hour_is_fetched_twice_and_none_is_forgotten(
-    redis_database: str, parts: list[tuple[int, int, int]]
-):
+async def test_two_processes_fetch_every_hour_exactly_once(redis_database: str, parts: list[tuple[int, int, int]]):
     fetched: Counter[int] = Counter()
-    there: set[int] = set()
+    done: set[int] = set()
 
     async with (
         Redis.from_pool(BlockingConnectionPool.from_url(redis_database, max_connections=32)) as redis,
@@ -342,19 +335,19 @@ async def test_whatever_parts_two_processes_want_no_hour_is_fetched_twice_and_no
     ):
 
         async def call(first: int, last: int, process: int) -> None:
-            wanted = set(range(first, last))
+            requested = set(range(first, last))
 
-            async def landed() -> bool:
-                return wanted <= there
+            async def is_done() -> bool:
+                return requested <= done
 
-            async with processes[process].hold("thing", landed, hours(first, last)) as mine:
-                missing = wanted - there
-                assert mine or not missing
+            async with processes[process].acquire("thing", is_done, hours(first, last)) as is_acquired:
+                missing = requested - done
+                assert is_acquired or not missing
                 fetched.update(missing)
                 await asyncio.sleep(0.001)
-                there.update(missing)
+                done.update(missing)
 
         await asyncio.wait_for(asyncio.gather(*(call(*part) for part in parts)), 30)
         assert set(fetched.values()) == {1}
         assert set(fetched) == {hour for first, last, _ in parts for hour in range(first, last)}
-        assert await redis.keys("cache_pipeline:flight:*") == []
+        assert await redis.keys("cache_pipeline:single_flight:*") == []

@@ -1,4 +1,4 @@
-"""Runs our migrations on the connection that the caller holds, inside its transaction."""
+"""Run the migrations on the connection that the caller holds, inside its transaction."""
 
 from alembic import context
 

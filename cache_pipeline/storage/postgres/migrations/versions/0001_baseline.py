@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-# Not plain "0001": a database of before the squash would pass for one that is up to date.
+# Not plain "0001": a database from before the squash would count as up to date.
 revision = "0001_baseline"
 down_revision = None
 branch_labels = None

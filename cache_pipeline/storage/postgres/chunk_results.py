@@ -1,0 +1,83 @@
+"""Verdicts on vendor answers, and the truncation statistics learned from them, stored between runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+from psycopg.sql import SQL, Literal
+
+from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats
+from cache_pipeline.query.series import Series
+
+#: Vendors change their limits. One that was not met for this long is forgotten, so that long queries are tried again.
+_TRUNCATION_RETENTION = timedelta(days=30)
+_INSTANT = pa.timestamp("us", tz="UTC")
+
+
+def record_chunks(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
+    """Store the results of some chunks, and update the series' truncation statistics."""
+    count = len(chunks)
+    table = pa.table(
+        {
+            "series": pa.array([series.id] * count, pa.string()),
+            "start": pa.array([chunk.interval.start for chunk in chunks], _INSTANT),
+            "end": pa.array([chunk.interval.end for chunk in chunks], _INSTANT),
+            "expected_rows": pa.array([chunk.expected for chunk in chunks], pa.float64()),
+            "expectation_source": pa.array([chunk.source for chunk in chunks], pa.string()),
+            "final_rows": pa.array([chunk.got for chunk in chunks], pa.int64()),
+            "verdict": pa.array([chunk.verdict for chunk in chunks], pa.string()),
+            "requests": pa.array([chunk.calls for chunk in chunks], pa.int64()),
+            "duration_seconds": pa.array([chunk.seconds for chunk in chunks], pa.float64()),
+            "watermark": pa.array([chunk.watermark for chunk in chunks], _INSTANT),
+            "fetched_at": pa.array([now] * count, _INSTANT),
+            "total_rows": pa.array([chunk.length for chunk in chunks], pa.int64()),
+            "parts": pa.array([chunk.parts for chunk in chunks], pa.int64()),
+        }
+    )
+    cursor.executemany(
+        "INSERT INTO cache_pipeline_state.chunk_result (series, interval, expected_rows, expectation_source,"
+        " final_rows, verdict, requests, duration_seconds, watermark, fetched_at, total_rows, parts)"
+        " VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        table,
+    )
+    _update_truncation_stats(cursor, series, chunks, now)
+
+
+def read_truncation_stats(cursor: Any, series: Series, now: datetime, *, lock: bool = False) -> TruncationStats:
+    """Read what is known about the lengths of a series' answers; with `lock` until the transaction ends."""
+    query = SQL(
+        "SELECT longest_complete, CASE WHEN truncated_at > {since} THEN shortest_truncated END"
+        " FROM cache_pipeline_state.truncation_stats WHERE series = {series} {lock}"
+    ).format(
+        since=Literal(now - _TRUNCATION_RETENTION), series=Literal(series.id), lock=SQL("FOR UPDATE" if lock else "")
+    )
+    cursor.execute(query.as_string())
+    row = cursor.fetchone()
+    return TruncationStats(*row) if row else TruncationStats()
+
+
+def _update_truncation_stats(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
+    insert = SQL(
+        "INSERT INTO cache_pipeline_state.truncation_stats (series, longest_complete) VALUES ({}, -1) ON CONFLICT DO NOTHING"
+    )
+    cursor.execute(insert.format(Literal(series.id)).as_string())
+    before = read_truncation_stats(cursor, series, now, lock=True)
+    # A truncated answer shorter than any plausible limit was broken, not limited, and says nothing about the next run.
+    evidence = [chunk for chunk in chunks if not chunk.is_truncated or chunk.length >= MIN_TRUNCATION_ROWS]
+    after, is_truncated = before.after(evidence), any(chunk.is_truncated for chunk in evidence)
+    if after == before and not is_truncated:
+        return
+    update = SQL(
+        "UPDATE cache_pipeline_state.truncation_stats SET longest_complete = {longest}, shortest_truncated = {shortest},"
+        " truncated_at = CASE WHEN {is_truncated} THEN {now} ELSE truncated_at END WHERE series = {series}"
+    ).format(
+        longest=Literal(after.longest_complete),
+        shortest=Literal(after.shortest_truncated),
+        is_truncated=Literal(is_truncated),
+        now=Literal(now),
+        series=Literal(series.id),
+    )
+    cursor.execute(update.as_string())
