@@ -1,4 +1,4 @@
-"""What Dagster loads: ``dagster dev``, ``dg`` and ``workspace.yaml`` all point here."""
+"""Dagster's entry point: ``dagster dev``, ``dg`` and ``workspace.yaml`` load ``defs`` from here."""
 
 import gc
 import os
@@ -8,5 +8,5 @@ from cache_pipeline.orchestration.dagster_compat import write_events_in_batches
 
 write_events_in_batches(os.environ)
 defs = build_defs()
-# They stay as long as the process: no collection of garbage shall ever look through them.
+# The definitions live as long as the process, so the garbage collector need not scan them.
 gc.freeze()

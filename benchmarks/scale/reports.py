@@ -14,7 +14,7 @@ import yaml
 
 _CADENCES = ("hour", "day", "week")
 #: Sensors that look at every report in one tick.
-SENSORS = ("incomplete_sensor", "unpublished_sensor", "demand_sensor")
+SENSORS = ("incomplete_sensor", "unpublished_sensor", "prefetch_sensor")
 STALE = "stale sensors, one tick of each report's"
 LOAD = "load"
 
@@ -76,7 +76,10 @@ def main(data: Path) -> None:
         for name in reports:
             instance.report_runless_asset_event(
                 dg.AssetCheckEvaluation(
-                    asset_key=dg.AssetKey(["staged", name]), check_name="complete", passed=True, partition="2024-01-01"
+                    asset_key=dg.AssetKey(["staged", name]),
+                    check_name="completeness",
+                    passed=True,
+                    partition="2024-01-01",
                 )
             )
         for name in SENSORS:

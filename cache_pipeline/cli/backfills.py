@@ -42,7 +42,7 @@ def _command(scenario: DemoEnvironment, report: Report) -> list[str]:
     module = "cache_pipeline.orchestration.backfill"
     days = [day.isoformat() for day in scenario.days(report)]
     # On servers of our own nobody else can have a run, so one that still counts as started was killed.
-    return [sys.executable, "-m", module, report.name, *days, *(["--alone"] if scenario.embedded else [])]
+    return [sys.executable, "-m", module, report.name, *days, *(["--exclusive"] if scenario.embedded else [])]
 
 
 def _follow(

@@ -1,1 +1,5 @@
-"""Dagster over the engine: reports as assets, report intervals as partitions. Thin; every decision lies below."""
+"""Dagster definitions: reports as assets, report intervals as partitions.
+
+Modules here translate between Dagster and the services below. What to fetch next is decided by the pure functions in
+``decisions``; how it is fetched, verified and stored belongs in ``fetch`` and ``service``.
+"""

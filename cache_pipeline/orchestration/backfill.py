@@ -1,6 +1,7 @@
-"""One range backfill of one report in this process, through Dagster, telling its progress line by line as JSON.
+"""Backfill of one report as a Dagster run in this process; prints its progress as lines of JSON.
 
-The instance is that of DAGSTER_HOME, so that the run is seen in the Dagster UI like any other.
+The Dagster instance is that of DAGSTER_HOME, so the run appears in the UI like any other. Run it as
+``python -m cache_pipeline.orchestration.backfill REPORT FIRST_DAY END_DAY [--exclusive] [--refetch]``.
 """
 
 import json
@@ -14,12 +15,12 @@ import dagster as dg
 
 from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.errors import QueryError
-from cache_pipeline.orchestration.assets import progress
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.build import build_defs
-from cache_pipeline.orchestration.dagster_compat import keep_connections, write_events_in_batches
-from cache_pipeline.orchestration.naming import job_name
+from cache_pipeline.orchestration.dagster_compat import reuse_connections, write_events_in_batches
+from cache_pipeline.orchestration.naming import job_name, staged_op_name
 from cache_pipeline.orchestration.partitions import keys_within, range_tags, report_partitions
+from cache_pipeline.orchestration.progress import progress_logger
 from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.declarations import find_report
@@ -27,37 +28,40 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.settings import read_settings
 
 
-class _Progress(logging.Handler):
-    def __init__(self, say: Callable[[dict[str, object]], None]) -> None:
+class _ProgressHandler(logging.Handler):
+    def __init__(self, report_progress: Callable[[dict[str, object]], None]) -> None:
         super().__init__()
-        self._say = say
+        self._report_progress = report_progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say({"done": record.__dict__["done"], "total": record.__dict__["total"]})
+        self._report_progress({"done": record.__dict__["done"], "total": record.__dict__["total"]})
 
 
 def run_backfill(
     name: str,
     first_day: date,
     end_day: date,
-    say: Callable[[dict[str, object]], None],
+    report_progress: Callable[[dict[str, object]], None],
     *,
-    alone: bool = False,
-    again: bool = False,
+    exclusive: bool = False,
+    refetch: bool = False,
 ) -> BackfillOutcome:
-    """Materialise all assets of a report for ``[first_day, end_day)`` of its zone, in one run.
+    """Materialise all assets of a report for ``[first_day, end_day)`` in its time zone, in one run.
 
     Args:
-        name: the report.
-        first_day: first local day.
-        end_day: the local day after the last.
-        say: hears of progress, as ``{"done": partitions, "total": partitions}``.
-        alone: nobody else runs this report, so a run that still counts as started was killed and is failed first.
-        again: ask the vendor for everything, whatever is held; for restated figures.
+        name: The report's name.
+        first_day: First local day.
+        end_day: Local day after the last.
+        report_progress: Receives ``{"done": partitions, "total": partitions}``.
+        exclusive: No other process runs this report, so a run that still has the status "started" was killed; mark it
+            as failed first.
+        refetch: Fetch everything from the vendor, whatever history holds; for figures that the vendor has corrected.
 
     Raises:
-        UnknownReport, DeclarationError, SettingsError, QueryError: naming what to mend; the last where no partition
-            of those days exists.
+        UnknownReport: No report has this name.
+        DeclarationError: A declaration is invalid.
+        SettingsError: A setting is invalid.
+        QueryError: No partition of these days has ended.
     """
     settings = read_settings()
     reports = load_reports(settings)
@@ -70,19 +74,19 @@ def run_backfill(
             f"{name} has no partition that has ended in {first_day}/{end_day}: its first is "
             f"{partitions.get_first_partition_key()}, its last {partitions.get_last_partition_key()}"
         )
-    handler = _Progress(say)
-    progress.addHandler(handler)
-    progress.setLevel(logging.INFO)
-    progress.propagate = False
+    handler = _ProgressHandler(report_progress)
+    progress_logger.addHandler(handler)
+    progress_logger.setLevel(logging.INFO)
+    progress_logger.propagate = False
     try:
         with dg.DagsterInstance.get() as instance:
-            keep_connections(instance)
-            if alone:
-                _fail_dead_runs(instance, job_name(report))
+            reuse_connections(instance)
+            if exclusive:
+                _fail_killed_runs(instance, job_name(report))
             job = build_defs(reports={name: report}).resolve_job_def(job_name(report))
             result = job.execute_in_process(
                 instance=instance,
-                run_config={"ops": {f"staged__{name}": {"config": {"again": again}}}},
+                run_config={"ops": {staged_op_name(report): {"config": {"refetch": refetch}}}},
                 tags={**range_tags(keys[0], keys[-1]), LANE_TAG: "backfill"},
                 raise_on_error=False,
             )
@@ -95,10 +99,10 @@ def run_backfill(
                 checks=_check_outcomes(instance, job.asset_layer.asset_graph.asset_check_keys),
             )
     finally:
-        progress.removeHandler(handler)
+        progress_logger.removeHandler(handler)
 
 
-def _fail_dead_runs(instance: dg.DagsterInstance, job: str) -> None:
+def _fail_killed_runs(instance: dg.DagsterInstance, job: str) -> None:
     unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=unfinished)):
         instance.report_run_failed(run, "its process was killed")
@@ -107,9 +111,9 @@ def _fail_dead_runs(instance: dg.DagsterInstance, job: str) -> None:
 def _first_error(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error:
-            error = event.step_failure_data.user_failure_data
-            cause = event.step_failure_data.error
-            return (error.description if error else None) or cause.message.strip()
+            failure = event.step_failure_data.user_failure_data
+            error = event.step_failure_data.error
+            return (failure.description if failure else None) or error.message.strip()
     return ""
 
 
@@ -133,21 +137,21 @@ def _check_outcomes(instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKe
 
 
 def _fails(evaluation: dg.AssetCheckEvaluation) -> bool:
-    # One that warns is for a person to look at, and leaves the figures as good as they are.
+    # A warning asks a person to look; the figures are still usable.
     return not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR
 
 
-def _say(message: dict[str, object]) -> None:
+def _print_message(message: dict[str, object]) -> None:
     print(json.dumps(message), flush=True)
 
 
 def main(arguments: list[str]) -> int:
-    """``REPORT FIRST_DAY END_DAY [--alone] [--again]``; the last line printed is the outcome."""
+    """Run ``REPORT FIRST_DAY END_DAY [--exclusive] [--refetch]``; the last line printed is the outcome."""
     write_events_in_batches(os.environ)
     name, first_day, end_day, *flags = arguments
     days = date.fromisoformat(first_day), date.fromisoformat(end_day)
-    outcome = run_backfill(name, *days, _say, alone="--alone" in flags, again="--again" in flags)
-    _say({"outcome": outcome})
+    outcome = run_backfill(name, *days, _print_message, exclusive="--exclusive" in flags, refetch="--refetch" in flags)
+    _print_message({"outcome": outcome})
     return 0 if outcome["success"] else 1
 
 

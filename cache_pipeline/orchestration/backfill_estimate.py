@@ -1,7 +1,7 @@
-"""What a backfill would take, seen in the UI before it is launched, and told in its log when it begins.
+"""Estimates of a backfill: the job that makes one before it is launched, and the line in its log when it begins.
 
-``estimate_job`` sends the vendor nothing. What it finds is an observation on ``staged/<report>``, beside what backfills
-then really took.
+``estimate_job`` sends nothing to the vendor. The estimate is recorded as an observation on ``staged/<report>``, beside the
+calls and minutes that backfills took. The plan itself comes from ``service.estimate``.
 See https://docs.dagster.io/guides/build/jobs
 """
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from cache_pipeline.bootstrap import quota_headroom
 from cache_pipeline.orchestration.naming import asset_key
 from cache_pipeline.orchestration.partitions import partition_intervals, report_partitions
-from cache_pipeline.orchestration.progress import duration
+from cache_pipeline.orchestration.progress import format_duration
 from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.orchestration.run_tags import LANE_TAG
 from cache_pipeline.query.declarations import find_report
@@ -25,58 +25,60 @@ from cache_pipeline.service.planner import Plan
 from cache_pipeline.service.report_service import ReportService
 
 ESTIMATE_JOB = "estimate_job"
-_MOST_ROWS = 200
+_MAX_ROWS = 200
 
 
 class EstimateConfig(dg.Config):
-    """Which backfill is meant.
+    """Run config of ``estimate_job``: the backfill to estimate.
 
     Attributes:
-        report: the report's name.
-        first: key of the first partition; by default that of the first there is.
-        last: key of the last partition; by default that of the last that has ended.
-        again: as if everything were asked for anew, as restatements are.
-        lane: whose share of the quota it would have.
+        report: The report's name.
+        first: Key of the first partition; by default the report's first.
+        last: Key of the last partition; by default the last that has ended.
+        refetch: Estimate a refetch of everything, whatever history holds.
+        lane: Lane whose share of the quota the backfill would use.
     """
 
     report: str = Field(description="Name of the report")
-    first: str | None = Field(None, description="First partition; by default the first there is")
+    first: str | None = Field(None, description="First partition; by default the report's first")
     last: str | None = Field(None, description="Last partition; by default the last that has ended")
-    again: bool = Field(default=False, description="As if everything were asked for anew, whatever is held")
-    lane: str = Field(Lane.backfill.value, description=f"One of {', '.join(Lane)}")
+    refetch: bool = Field(default=False, description="Estimate a refetch of everything, whatever history holds")
+    lane: str = Field(Lane.backfill.value, description=f"Lane of the requests: one of {', '.join(Lane)}")
 
 
 def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
-    """The job that estimates a backfill of any report."""
+    """Return the job that estimates a backfill of any report."""
 
-    @dg.op(description="Counts what the vendor would be asked for, and how long the quota makes that last")
+    @dg.op(description="Plan the backfill and estimate its queries, calls and minutes at the present quota")
     async def estimate(context: dg.OpExecutionContext, config: EstimateConfig, engine: EngineResource) -> None:
         with reported_failures():
             report = find_report(dict(reports), config.report)
             settings = engine.settings
             partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
-            wanted = _chosen(partitions, config)
+            intervals = _select_intervals(partitions, config)
             async with engine.service() as service:
-                found = await estimate_backfill(service, engine, report, wanted, _lane(config), again=config.again)
-        told = estimate_sentence(found, len(wanted))
-        context.log.info(f"{report.name}: {told}")
+                plan = await estimate_backfill(
+                    service, engine, report, intervals, _parse_lane(config), refetch=config.refetch
+                )
+        description = describe_estimate(plan, len(intervals))
+        context.log.info(f"{report.name}: {description}")
         context.log_event(
             dg.AssetObservation(
                 asset_key("staged", report),
-                description=told,
+                description=description,
                 metadata={
-                    "range": f"{next(iter(wanted))}...{next(reversed(wanted))}",
-                    "partitions": len(wanted),
-                    **estimate_metadata(found),
+                    "range": f"{next(iter(intervals))}...{next(reversed(intervals))}",
+                    "partitions": len(intervals),
+                    **estimate_metadata(plan),
                     "lane": config.lane,
-                    "what would be asked": _chunk_table(found),
+                    "planned queries": _query_table(plan),
                 },
             )
         )
 
     @dg.job(
         name=ESTIMATE_JOB,
-        description="What a backfill of a report's partitions would ask of the vendor, and how long it would take; asks nothing",
+        description="Estimate the queries, calls and minutes of a backfill; sends nothing to the vendor",
     )
     def job() -> None:
         estimate()
@@ -88,78 +90,92 @@ async def estimate_backfill(
     service: ReportService,
     engine: EngineResource,
     report: Report,
-    wanted: Mapping[str, Interval],
+    intervals: Mapping[str, Interval],
     lane: Lane,
     *,
-    again: bool,
+    refetch: bool,
 ) -> Plan:
-    """The plan of a backfill of some adjacent partitions, as of now."""
-    staged = engine.staging().final_partitions(engine.tenant_series(report), wanted)
-    span = Interval(min(each.start for each in wanted.values()), max(each.end for each in wanted.values()))
-    room = await quota_headroom(engine.settings, report, lane)
-    lying = IntervalSet(wanted[key] for key in staged)
-    return await plan_backfill(service, report, span, room, staged=lying, refetch=again)
+    """Plan a backfill of adjacent partitions, given what is stored and staged now.
+
+    Args:
+        service: The report service.
+        engine: Provides staging and settings.
+        report: The report.
+        intervals: Interval by key of the partitions.
+        lane: Lane whose share of the quota the backfill uses.
+        refetch: Fetch everything, whatever history holds.
+    """
+    staged_keys = engine.staging().final_partitions(engine.tenant_series(report), intervals)
+    span = Interval(min(each.start for each in intervals.values()), max(each.end for each in intervals.values()))
+    headroom = await quota_headroom(engine.settings, report, lane)
+    staged = IntervalSet(intervals[key] for key in staged_keys)
+    return await plan_backfill(service, report, span, headroom, staged=staged, refetch=refetch)
 
 
-def estimate_sentence(found: Plan, partitions: int) -> str:
-    """``100 partitions: 100 queries, about 320 calls and 12 min at the present quota``; answers that are cut off add to it."""
-    if not found.chunks:
-        return f"{partitions} partitions: all is held, the vendor is asked nothing"
-    learned = found.cost is not None and found.cost.is_measured
-    basis = "as the latest queries of this report took" if learned else "assumed, for none was sent yet"
+def describe_estimate(plan: Plan, partitions: int) -> str:
+    """Describe a plan as ``100 partitions: 100 queries, about 320 calls and 12 min at the present quota``.
+
+    Truncated answers, which cannot be foreseen, add to it.
+    """
+    if not plan.chunks:
+        return f"{partitions} partitions: everything is stored already, no queries are needed"
+    measured = plan.cost is not None and plan.cost.is_measured
+    basis = (
+        "measured on the latest queries of this report" if measured else "assumed: no query of this report was sent yet"
+    )
     return (
-        f"{partitions} partitions: {len(found.chunks)} queries, about {found.calls:.0f} calls and "
-        f"{duration(found.seconds)} at the present quota ({basis})"
+        f"{partitions} partitions: {len(plan.chunks)} queries, about {plan.calls:.0f} calls and "
+        f"{format_duration(plan.seconds)} at the present quota ({basis})"
     )
 
 
-def estimate_metadata(found: Plan) -> dict[str, float]:
-    """The same as numbers to plot."""
+def estimate_metadata(plan: Plan) -> dict[str, float]:
+    """Return the estimate as figures that Dagster plots."""
     return {
-        "estimated calls": round(found.calls),
-        "estimated queries": len(found.chunks),
-        "estimated minutes": round(found.seconds / 60, 2),
-        "of these waiting for the quota": round(found.wait_seconds / 60, 2),
+        "estimated calls": round(plan.calls),
+        "estimated queries": len(plan.chunks),
+        "estimated minutes": round(plan.seconds / 60, 2),
+        "estimated minutes waiting for quota": round(plan.wait_seconds / 60, 2),
     }
 
 
-def _chosen(partitions: dg.TimeWindowPartitionsDefinition, config: EstimateConfig) -> dict[str, Interval]:
+def _select_intervals(partitions: dg.TimeWindowPartitionsDefinition, config: EstimateConfig) -> dict[str, Interval]:
     first = config.first or partitions.get_first_partition_key()
     last = config.last or partitions.get_last_partition_key()
-    every = [str(key) for key in (first, last) if key is not None]
-    unknown = [key for key in every if not partitions.has_partition_key(key)]
-    if unknown or len(every) < 2:
+    ends = [str(key) for key in (first, last) if key is not None]
+    unknown = [key for key in ends if not partitions.has_partition_key(key)]
+    if unknown or len(ends) < 2:
         raise dg.Failure(
-            f"{config.report} has no partition {unknown[0] if unknown else 'that has ended'}: its first is "
+            f"{config.report} has no partition {unknown[0] if unknown else 'that has ended'}; its first is "
             f"{partitions.get_first_partition_key()}, its last {partitions.get_last_partition_key()}",
             allow_retries=False,
         )
-    keys = list(partitions.get_partition_keys_in_range(dg.PartitionKeyRange(*every)))
+    keys = list(partitions.get_partition_keys_in_range(dg.PartitionKeyRange(*ends)))
     if not keys:
-        raise dg.Failure(f"{every[0]} lies after {every[1]}: give the first partition first", allow_retries=False)
+        raise dg.Failure(f"{ends[0]} is after {ends[1]}: give the first partition first", allow_retries=False)
     return partition_intervals(partitions, keys)
 
 
-def _lane(config: EstimateConfig) -> Lane:
+def _parse_lane(config: EstimateConfig) -> Lane:
     try:
         return Lane(config.lane)
     except ValueError:
         raise dg.Failure(
-            f"{config.lane!r} is no lane ({LANE_TAG}): use {', '.join(Lane)}", allow_retries=False
+            f"lane {config.lane!r} is unknown ({LANE_TAG}); expected one of {', '.join(Lane)}", allow_retries=False
         ) from None
 
 
-def _chunk_table(found: Plan) -> dg.TableMetadataValue:
-    asked = [step for step in found.steps if step.calls][:_MOST_ROWS]
+def _query_table(plan: Plan) -> dg.TableMetadataValue:
+    steps = [step for step in plan.steps if step.calls][:_MAX_ROWS]
     return dg.MetadataValue.table(
         [
-            dg.TableRecord({"interval": str(each.interval), "why": each.reason, "calls": round(each.calls, 1)})
-            for each in asked
+            dg.TableRecord({"interval": str(step.interval), "reason": step.reason, "calls": round(step.calls, 1)})
+            for step in steps
         ],
         schema=dg.TableSchema(
             columns=[
                 dg.TableColumn("interval", "string"),
-                dg.TableColumn("why", "string"),
+                dg.TableColumn("reason", "string"),
                 dg.TableColumn("calls", "float"),
             ]
         ),

@@ -1,10 +1,10 @@
-"""What a backfill tells whoever started its process, as JSON; free of Dagster, for readers that do without it."""
+"""Result of a backfill process as JSON; imports no Dagster, so that the command line can read it cheaply."""
 
 from typing import TypedDict
 
 
 class CheckOutcome(TypedDict):
-    """How one check stands after the run; of its earlier evaluations, how many failed before it passed."""
+    """State of one check after the run, and how many of its earlier evaluations failed."""
 
     check: str
     passed: bool
@@ -12,7 +12,7 @@ class CheckOutcome(TypedDict):
 
 
 class BackfillOutcome(TypedDict):
-    """What one backfill came to."""
+    """Result of one backfill."""
 
     report: str
     run_id: str

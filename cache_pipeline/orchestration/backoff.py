@@ -1,4 +1,4 @@
-"""How often sensors ask again for what fails: never beside a run that goes on, and each wait twice as long."""
+"""Backoff of sensors: never beside a run of the same partitions, and twice as long after each failure."""
 
 from __future__ import annotations
 
@@ -8,50 +8,56 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from cache_pipeline.orchestration.partitions import starts_at_tag
+from cache_pipeline.orchestration.run_tags import LAUNCHED_BY_TAG
 
-#: On the runs that a sensor asks for: which one did.
-ASKED_BY_TAG = "cache_pipeline/asked_by"
-UNFINISHED = (
+UNFINISHED_STATUSES = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-_FIRST_WAIT = timedelta(hours=1)
-_MOST_ATTEMPTS = 8
+_FIRST_DELAY = timedelta(hours=1)
+_MAX_FAILURES = 8
 
 
 @dataclass(frozen=True)
 class PastAttempts:
-    """What came of asking for the same before.
+    """Earlier runs that a sensor requested for the same partitions.
 
     Attributes:
-        goes_on: whether a run of it has not ended.
-        failed_at: when runs of it failed, since one succeeded.
+        is_running: Whether one of them has not finished yet.
+        failed_at: When runs failed since the last success.
     """
 
-    goes_on: bool = False
+    is_running: bool = False
     failed_at: tuple[datetime, ...] = ()
 
 
-def is_due(tried: PastAttempts, now: datetime) -> bool:
-    """Whether to ask now: an hour after the first failure, then two, four ...; after eight failures a person must."""
-    failures = len(tried.failed_at)
-    if tried.goes_on or failures >= _MOST_ATTEMPTS:
+def is_due(past: PastAttempts, now: datetime) -> bool:
+    """Return whether to request a run now.
+
+    The delay is one hour after the first failure, then two, four and so on. After eight failures no more runs are
+    requested: a person has to look at the cause.
+    """
+    failures = len(past.failed_at)
+    if past.is_running or failures >= _MAX_FAILURES:
         return False
-    return not failures or now - max(tried.failed_at) >= _FIRST_WAIT * 2 ** (failures - 1)
+    return not failures or now - max(past.failed_at) >= _FIRST_DELAY * 2 ** (failures - 1)
 
 
 def read_past_attempts(instance: dg.DagsterInstance, sensor: str, job: str, first: str) -> PastAttempts:
-    """What came of a sensor's asking for partitions from ``first`` on; later ones join such a range as they end."""
-    asked = dg.RunsFilter(job_name=job, tags={ASKED_BY_TAG: sensor, **starts_at_tag(first)})
+    """Read the runs that a sensor requested from partition ``first`` on.
+
+    The last partition is not compared: a range grows as later partitions end.
+    """
+    filters = dg.RunsFilter(job_name=job, tags={LAUNCHED_BY_TAG: sensor, **starts_at_tag(first)})
     failed: list[datetime] = []
-    records = instance.get_run_records(asked, limit=_MOST_ATTEMPTS)
+    records = instance.get_run_records(filters, limit=_MAX_FAILURES)
     for record in records:
         status = record.dagster_run.status
         if status is dg.DagsterRunStatus.SUCCESS:
             break
-        if status not in UNFINISHED:
+        if status not in UNFINISHED_STATUSES:
             failed.append(record.update_timestamp.replace(tzinfo=UTC))
-    return PastAttempts(any(record.dagster_run.status in UNFINISHED for record in records), tuple(failed))
+    return PastAttempts(any(record.dagster_run.status in UNFINISHED_STATUSES for record in records), tuple(failed))

@@ -1,4 +1,7 @@
-"""Assembles everything that Dagster sees from the declared reports."""
+"""Assembly of the whole code location from the declared reports: assets, checks, jobs, schedules, sensors, resources.
+
+Each kind of definition is made in its own module; only the jobs of reports are made here.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,25 @@ from dagster._core.execution.build_resources import wrap_resources_for_execution
 from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.orchestration.assets import report_assets
 from cache_pipeline.orchestration.backfill_estimate import estimate_definitions
-from cache_pipeline.orchestration.edge_maintenance import edge_upkeep
+from cache_pipeline.orchestration.edge_maintenance import edge_maintenance
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
-from cache_pipeline.orchestration.open_partitions_check import inventory_sensor
+from cache_pipeline.orchestration.open_partitions_check import open_partitions_sensor
 from cache_pipeline.orchestration.partitions import report_partitions
 from cache_pipeline.orchestration.published_checks import published_checks
 from cache_pipeline.orchestration.resources import EngineResource
-from cache_pipeline.orchestration.schedules import report_automation
-from cache_pipeline.orchestration.sensors import report_sensors
+from cache_pipeline.orchestration.schedules import report_schedule
+from cache_pipeline.orchestration.sensors import report_sensors, shared_sensors
 from cache_pipeline.orchestration.staged_checks import staged_checks
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings, read_settings
 
-# A process for each step costs seconds; what runs side by side here are requests, on one event loop.
+# A process for each step would cost seconds. Concurrency here means requests on one event loop, not processes.
 _EXECUTOR = dg.in_process_executor
 
 
 def default_resources() -> dict[str, Any]:
-    """The engine and the three IO managers; they read their settings when they run."""
+    """Return the engine and the three IO managers; they read their settings when they run."""
     engine = EngineResource()
     return {
         "engine": engine,
@@ -43,13 +46,17 @@ def default_resources() -> dict[str, Any]:
 
 
 def report_definitions(report: Report, settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
-    """Everything of one report: assets, checks, job, schedule, sensor."""
+    """Return the definitions of one report: assets, checks, job, schedule and sensors."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     assets = report_assets(report, partitions)
     checks = [staged_checks(report, partitions), published_checks(report, partitions)]
     job = _resolved_job(report, assets, checks, resources)
-    return dg.Definitions.merge(
-        dg.Definitions(assets=assets, asset_checks=checks), report_automation(report, partitions, job)
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=checks,
+        jobs=[job],
+        schedules=[report_schedule(report, job)],
+        sensors=report_sensors(report, partitions, job),
     )
 
 
@@ -59,16 +66,16 @@ def _resolved_job(
     checks: Sequence[dg.AssetChecksDefinition],
     resources: Mapping[str, Any],
 ) -> dg.JobDefinition:
-    """The job of all the report's assets and checks, found among these alone.
+    """Return the job of a report's assets and checks, resolved against these alone.
 
-    Left to the code location, each job is looked for among the assets of all reports: a thousand took minutes. A
-    ``Definitions`` of the report's own would resolve it too, at twice the cost, which is why Dagster's inner parts are
-    called.
+    The code location would resolve each job against the assets of all reports, which takes minutes for a thousand of
+    them. A ``Definitions`` object for each report would work too, at twice the cost; hence the calls of Dagster's
+    internals.
     """
     job = dg.define_asset_job(
         job_name(report),
         selection=dg.AssetSelection.assets(*(asset_key(layer, report) for layer in layers_of(report))),
-        description=f"Fetch, check and publish {report.name}",
+        description=f"Fetches, checks and publishes {report.name}",
     )
     return job.resolve(
         AssetGraph.from_assets([*assets, *checks]),
@@ -78,8 +85,8 @@ def _resolved_job(
 
 
 @contextmanager
-def _no_collection() -> Generator[None]:
-    """No garbage is looked for meanwhile: definitions are millions of objects that all stay."""
+def _garbage_collection_disabled() -> Generator[None]:
+    """Disable garbage collection for the block: definitions are millions of objects, and all of them stay alive."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -94,35 +101,36 @@ def build_defs(
     reports: Mapping[str, Report] | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
-    """The whole code location.
+    """Build the code location.
 
     Args:
-        reports: instead of those declared in the settings' folder.
-        resource_overrides: put in place of, or beside, the default resources.
+        reports: Reports by name, instead of those declared in the settings' folder.
+        resource_overrides: Resources that replace or extend the default ones.
 
     Raises:
-        SettingsError, DeclarationError: naming what to mend.
+        SettingsError: A setting is invalid.
+        DeclarationError: A declaration is invalid.
     """
     settings = read_settings()
     declared = reports if reports is not None else load_reports(settings)
-    with _no_collection():
-        return _built(declared, settings, {**default_resources(), **(resource_overrides or {})})
+    with _garbage_collection_disabled():
+        return _assemble(declared, settings, {**default_resources(), **(resource_overrides or {})})
 
 
-def _built(declared: Mapping[str, Report], settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
-    of_reports = [report_definitions(report, settings, resources) for report in declared.values()]
-    known = {
+def _assemble(declared: Mapping[str, Report], settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
+    by_report = [report_definitions(report, settings, resources) for report in declared.values()]
+    with_partitions = {
         name: (report, report_partitions(report, settings.partitions_from, settings.partitions_to))
         for name, report in declared.items()
     }
     return dg.Definitions.merge(
-        *of_reports,
-        edge_upkeep(declared),
+        *by_report,
+        edge_maintenance(declared),
         estimate_definitions(declared),
         dg.Definitions(
             sensors=[
-                *report_sensors(known, [job for each in of_reports for job in each.jobs or []]),
-                inventory_sensor(known),
+                *shared_sensors(with_partitions, [job for each in by_report for job in each.jobs or []]),
+                open_partitions_sensor(with_partitions),
             ],
             resources=resources,
             executor=_EXECUTOR,

@@ -1,18 +1,21 @@
-"""What checks find of single partitions, and how it is told to Dagster."""
+"""Check results of single partitions, and the Dagster events that record them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import dagster as dg
 
-Log = Callable[[dg.AssetMaterialization | dg.AssetCheckEvaluation], None]
+EventLogger = Callable[[dg.AssetMaterialization | dg.AssetCheckEvaluation], None]
 
 
-def event_log(context: dg.OpExecutionContext) -> Log:
-    """Writes into the log of a run. A runless event would do only once for a check of a partition."""
+def event_logger(context: dg.OpExecutionContext) -> EventLogger:
+    """Return a function that writes events into the log of a run.
+
+    Dagster accepts only one runless evaluation for a check of a partition, so evaluations go into the run's log.
+    """
 
     def log(event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
-        # Its signature leaves out the evaluations that it takes.
+        # The annotation of log_event omits the check evaluations that it accepts.
         context.log_event(event)  # pyright: ignore[reportArgumentType]
 
     return log
@@ -20,12 +23,12 @@ def event_log(context: dg.OpExecutionContext) -> Log:
 
 @dataclass(frozen=True)
 class CheckFinding:
-    """What a check found for one partition.
+    """Result of a check for one partition.
 
     Attributes:
-        problem: empty where it passed.
-        metadata: figures that show why.
-        note: what is to be said of one that passed.
+        problem: Why the check failed; empty if it passed.
+        metadata: Figures that show the reason.
+        note: Remark on a check that passed.
     """
 
     problem: str = ""
@@ -36,7 +39,7 @@ class CheckFinding:
 def partition_evaluation(
     key: dg.AssetKey, check_name: str, partition_key: str, finding: CheckFinding, *, blocking: bool = True
 ) -> dg.AssetCheckEvaluation:
-    """One partition's verdict of a check, as an event; one that does not block warns."""
+    """Build the event for one partition's check result; a check that does not block has severity WARN."""
     return dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=check_name,

@@ -1,6 +1,6 @@
-"""The declared reports for ``dg``: a component that loads a folder of them, and a scaffold that writes a new one.
+"""Integration with ``dg``: a component that loads a folder of declared reports, and a scaffolder for new ones.
 
-A project of your own takes the whole pipeline in with four lines of ``defs.yaml``; in this one
+Another Dagster project includes the whole pipeline with four lines of ``defs.yaml``. In this project
 ``dg scaffold defs cache_pipeline.orchestration.component.DeclaredReport NAME`` writes ``reports/NAME.yaml``.
 
 See https://docs.dagster.io/guides/build/components
@@ -17,7 +17,7 @@ from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.query.declarations import read_report, read_reports
 from cache_pipeline.settings import read_settings
 
-_DECLARATION = """\
+_TEMPLATE = """\
 # yaml-language-server: $schema=report.schema.json
 name: {name}
 description: {description}
@@ -35,71 +35,71 @@ fetch:
   expected_groups: 8
 owners: []
 """
-_QUESTIONS = {
+_EXAMPLE_QUERIES = {
     "reportdata": {"query_type": "queue-performance", "metrics": "[offered, answered]", "volume_metric": "offered"},
     "genesys": {"query_type": "conversations", "metrics": "[nOffered, tHandle]", "volume_metric": "nOffered"},
 }
 
 
 class ReportFolder(dg.Component, dg.Model, dg.Resolvable):
-    """Assets, checks, jobs, schedules and sensors of every report that a folder declares.
+    """Loads assets, checks, jobs, schedules and sensors of every report that a folder declares.
 
     Attributes:
-        folder: of ``*.yaml`` declarations, by default that of CACHE_PIPELINE_REPORTS_DIR; a relative one begins beside
-            ``defs.yaml``.
+        folder: Folder of ``*.yaml`` declarations, relative to ``defs.yaml``; by default that of
+            CACHE_PIPELINE_REPORTS_DIR.
     """
 
     folder: str | None = None
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The same assembly that this project's own front door loads."""
+        """Build the definitions, as this project's own entry point does."""
         folder = context.path / self.folder if self.folder else read_settings().reports_dir
         return build_defs(reports=read_reports(folder, review_declaration))
 
 
 class NewReport(dg.Model):
-    """What a new declaration begins with.
+    """Options of the scaffolder: the fields of a new declaration.
 
     Attributes:
-        description: what the figures are, in a sentence.
-        platform: the vendor's API that is asked.
-        time_zone: IANA zone of the report's days.
-        start: first day, YYYY-MM-DD.
+        description: What the figures are, in a sentence.
+        platform: The vendor's API.
+        time_zone: IANA time zone of the report's days.
+        start: First day, YYYY-MM-DD.
     """
 
-    description: str = "Say in a sentence what the figures are"
+    description: str = "Describe the figures in a sentence"
     platform: str = "reportdata"
     time_zone: str = "UTC"
     start: str = "2026-01-01"
 
 
 class ReportScaffolder(dg.Scaffolder[NewReport]):
-    """Writes a declaration that loads as it stands, to be filled in."""
+    """Writes a valid declaration to edit."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[NewReport]:
-        """Its options."""
+        """Return the model of the options."""
         return NewReport
 
     def scaffold(self, request: dg.ScaffoldRequest[NewReport]) -> None:
-        """Write ``NAME.yaml`` into the reports' folder; nothing is written where it would not load.
+        """Write ``NAME.yaml`` into the reports' folder, unless the declaration would be invalid.
 
         Raises:
-            FileExistsError: the report is declared already.
-            DeclarationError: by field, what is wrong with the name or an option.
+            FileExistsError: The report is declared already.
+            DeclarationError: The name or an option is invalid.
         """
-        # A report is declared beside the others, not in a package: the folder that dg has made for it goes.
+        # dg creates a folder for the new definition; a report needs none, as it is declared beside the others.
         with suppress(OSError):
             request.target_path.rmdir()
-        name, given = request.target_path.name, request.params
+        name, options = request.target_path.name, request.params
         folder = (request.project_root or Path()) / read_settings().reports_dir
         path = folder / f"{name}.yaml"
         if path.exists():
-            raise FileExistsError(f"{path} is there already: choose another name, or edit it")
-        question: dict[str, Any] = _QUESTIONS.get(given.platform, _QUESTIONS["reportdata"])
+            raise FileExistsError(f"{path} exists already: choose another name, or edit it")
+        example: dict[str, Any] = _EXAMPLE_QUERIES.get(options.platform, _EXAMPLE_QUERIES["reportdata"])
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
-        partial.write_text(_DECLARATION.format(name=name, **given.model_dump(), **question), encoding="utf-8")
+        partial.write_text(_TEMPLATE.format(name=name, **options.model_dump(), **example), encoding="utf-8")
         try:
             read_report(partial, review_declaration)
             partial.rename(path)
@@ -109,4 +109,4 @@ class ReportScaffolder(dg.Scaffolder[NewReport]):
 
 @dg.scaffold_with(ReportScaffolder)
 class DeclaredReport:
-    """One report in the folder of declarations; it needs no Python."""
+    """One report in the folder of declarations; declaring it takes no Python."""

@@ -1,4 +1,4 @@
-"""Which reports need no look at their completeness checks, for nothing was checked since the last look found all passed."""
+"""Cursor of the sensor over completeness checks: which reports it may skip because all their partitions had passed."""
 
 from __future__ import annotations
 
@@ -8,44 +8,47 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-Each = TypeVar("Each")
+T = TypeVar("T")
 
-#: Minutes in which every report is looked at once, whatever was noted: runs of one report may end in another order than they began.
-_ROUND = 60
+#: Minutes in which every report is examined once, whatever the cursor says: runs of one report may end in another order
+#: than they began.
+_FULL_SCAN_MINUTES = 60
 
 
 @dataclass
 class AllPassedCursor:
-    """The latest check of each report at the time when all its partitions had passed; a sensor's cursor."""
+    """For each report whose partitions had all passed: the id of its latest check at that time."""
 
-    _noted: dict[str, str] = field(default_factory=dict[str, str])
+    _passed: dict[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
-    def read(cls, cursor: str | None) -> AllPassedCursor:
-        """From a cursor; one that another version has left counts for nothing."""
+    def parse(cls, cursor: str | None) -> AllPassedCursor:
+        """Parse a sensor's cursor; one that another version wrote is ignored."""
         try:
-            told = json.loads(cursor or "{}")
+            document = json.loads(cursor or "{}")
         except ValueError:
             return cls()
-        return cls({str(name): str(seen) for name, seen in told.items()} if isinstance(told, dict) else {})
+        return cls({str(name): str(latest) for name, latest in document.items()} if isinstance(document, dict) else {})
 
-    def written(self) -> str:
-        """As a cursor."""
-        return json.dumps(self._noted)
+    def serialize(self) -> str:
+        """Return the cursor as text."""
+        return json.dumps(self._passed)
 
-    def note(self, report: str, latest: str) -> None:
-        """All of a report's partitions had passed when this was its latest check."""
-        self._noted[report] = latest
+    def mark_passed(self, report: str, latest: str) -> None:
+        """Note that all partitions of a report had passed when ``latest`` was its latest check."""
+        self._passed[report] = latest
 
-    def to_look_at(self, reports: Mapping[str, Each], latest: Mapping[str, str], now: datetime) -> Iterable[Each]:
-        """The reports of which something was checked since, and a sixtieth of the others.
+    def reports_to_examine(self, reports: Mapping[str, T], latest: Mapping[str, str], now: datetime) -> Iterable[T]:
+        """Yield the reports that were checked since, and one in sixty of the others.
 
         Args:
-            reports: by name.
-            latest: what tells each one's latest check from the one before; absent where there is none.
-            now: the time.
+            reports: The reports by name.
+            latest: Id of each report's latest check; reports that were never checked are absent.
+            now: The current time.
         """
         minute = int(now.timestamp() // 60)
-        for place, (name, each) in enumerate(reports.items()):
-            if name in latest and (self._noted.get(name) != latest[name] or (minute + place) % _ROUND == 0):
-                yield each
+        for position, (name, report) in enumerate(reports.items()):
+            if name in latest and (
+                self._passed.get(name) != latest[name] or (minute + position) % _FULL_SCAN_MINUTES == 0
+            ):
+                yield report

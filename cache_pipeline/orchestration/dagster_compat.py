@@ -1,7 +1,6 @@
-"""Lets an interrupt end a step's requests in good order before it ends the run.
+"""Workarounds for Dagster: interrupts in asyncio steps, signatures inspected once, batched events, reused connections.
 
-Dagster raises its interrupt out of whatever the event loop does at that instant and leaves the loop's tasks as they are:
-what they hold would be held until it lapses, and an interrupt that strikes a task of the background would be lost.
+Each function adapts one behaviour of Dagster and says which. Nothing here knows of reports.
 """
 
 import asyncio
@@ -14,17 +13,25 @@ from typing import Any, TypeVar
 import dagster as dg
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
+# A server needs longer than this to restart, so a connection that a restart has closed is never reused.
+_REUSE_SECONDS = 1
 
 
 async def run_interruptibly(work: Coroutine[Any, Any, T]) -> T:
-    """Await some work of a step; at SIGINT or SIGTERM cancel it, and let it give back what it holds.
+    """Await the work of a step; at SIGINT or SIGTERM cancel it, and let it release what it holds.
+
+    Dagster raises its interrupt out of whatever the event loop does at that instant and leaves the loop's tasks as they
+    are: their leases would be held until they expire, and an interrupt that hits a background task would be lost.
 
     Raises:
-        DagsterExecutionInterruptedError: it was interrupted.
-        Whatever the work raises.
+        DagsterExecutionInterruptedError: The step was interrupted.
+        Exception: Whatever the work raises.
     """
     task = asyncio.ensure_future(work)
-    # Elsewhere no signal arrives.
+    # Signals arrive in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         return await task
     loop, interrupted = asyncio.get_running_loop(), False
@@ -34,8 +41,8 @@ async def run_interruptibly(work: Coroutine[Any, Any, T]) -> T:
         interrupted = True
         task.cancel()
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
+    previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous_handlers:
         loop.add_signal_handler(number, interrupt)
     try:
         return await task
@@ -44,39 +51,30 @@ async def run_interruptibly(work: Coroutine[Any, Any, T]) -> T:
             raise dg.DagsterExecutionInterruptedError from None
         raise
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             loop.remove_signal_handler(number)
             if handler is not None:
                 signal.signal(number, handler)
 
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def with_signature(function: Function) -> Function:
-    """The function, which from now on needs not be looked at again for its signature."""
+def cache_signature(function: Function) -> Function:
+    """Store a function's signature on it: Dagster inspects each function many times, which adds up over many reports."""
     vars(function)["__signature__"] = inspect.signature(function)
     return function
 
 
-_BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
-
-# A server that is started anew is away for longer, so that no connection from before is written to.
-_KEPT_SECONDS = 1
-
-
 def write_events_in_batches(environment: MutableMapping[str, str]) -> None:
-    """Let Dagster write fifty materialisations at once in this process, unless the environment says otherwise already.
+    """Let Dagster write up to fifty materialisations at once in this process, unless the environment says otherwise.
 
-    What a step has recorded while it ran is not among them: a run that is killed keeps that.
+    Events that a step logs while it runs are not batched: a run that is killed keeps them.
     """
-    environment.setdefault(_BATCH_SIZE, "50")
+    environment.setdefault(_BATCH_SIZE_VARIABLE, "50")
 
 
-def keep_connections(instance: dg.DagsterInstance) -> None:
-    """Let a run's process use a connection to Dagster's storage again within a second, one for each kind of storage.
+def reuse_connections(instance: dg.DagsterInstance) -> None:
+    """Let this process reuse a connection to Dagster's storage within a second, one for each kind of storage.
 
-    The webserver asks Dagster for the same, hence the name of what is called; no statement is timed out here. They are closed
-    with the process, or when the instance is collected.
+    The called method is named after the webserver, which asks Dagster for the same. No statement timeout is set. The
+    connections are closed with the process, or when the instance is garbage-collected.
     """
-    instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_KEPT_SECONDS, max_overflow=-1)
+    instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_REUSE_SECONDS, max_overflow=-1)

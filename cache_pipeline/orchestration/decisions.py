@@ -1,10 +1,19 @@
-"""Which partitions that failed their completeness check are asked for again, and in how small chunks (C3)."""
+"""Pure decisions on what sensors fetch next: stale, final, corrected, unpublished, incomplete or often missed partitions.
+
+No function here reads a clock, a database or Dagster: callers pass the state in, and turn the answer into run requests.
+Three kinds of decisions, in this order:
+
+1. ranges of partitions to fetch or publish, by what history holds of them (C5);
+2. retries of partitions that failed their completeness check, in smaller chunks (C3);
+3. partitions to prefetch because requests to the API miss them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -12,22 +21,147 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.redis.demand import Demand
 
-#: On runs that ask again: which attempt it is, and on the check of their partition.
-ATTEMPT_TAG = "cache_pipeline/asked_again"
-ATTEMPT_METADATA = "asked again"
+#: Chunks that retries use, each smaller than the one before.
+_CHUNK_SIZES = ("P1W", "P1D", "PT1H", "PT30M")
+_MAX_RETRIES = 3
+#: Missed requests after which prefetching is suggested for a report that declares no threshold.
+MIN_MISSES_TO_SUGGEST = 10
 
-_LADDER = ("P1W", "P1D", "PT1H", "PT30M")
-_MOST_ATTEMPTS = 3
+
+@dataclass(frozen=True)
+class PartitionRange:
+    """Adjacent partitions to process in one run.
+
+    Attributes:
+        first: Key of the first partition.
+        last: Key of the last partition.
+        state: What the decision was based on, as part of the run key: the same state requests one run only. It contains
+            the hour where a failed run shall be repeated, so that retries come at most once an hour.
+    """
+
+    first: str
+    last: str
+    state: str
+
+
+def find_stale_ranges(
+    coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, freshness: timedelta, *, at_most: int
+) -> list[PartitionRange]:
+    """Find the partitions that history lacks or holds provisionally and too old (G11), newest first.
+
+    Args:
+        coverage: Coverage of the series.
+        partitions: Interval by key, in order; all of them have ended.
+        now: The current time.
+        freshness: Age up to which provisional figures are fresh.
+        at_most: Maximum number of ranges.
+    """
+    gaps = coverage.gaps(IntervalSet(partitions.values()), now, freshness)
+    stale = [key for key, interval in partitions.items() if gaps & IntervalSet([interval])]
+    fetched = coverage.provisional_fetched_at.isoformat() if coverage.provisional_fetched_at else "never"
+    return _newest_ranges(stale, list(partitions), f"{fetched}@{now:%Y-%m-%dT%H}", at_most)
+
+
+def find_finalizable_ranges(
+    coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, finality_delay: timedelta, *, at_most: int
+) -> list[PartitionRange]:
+    """Find the provisional partitions that one more fetch makes final, newest first.
+
+    They end before the latest watermark seen, or longer ago than the finality delay. How fresh they are does not matter.
+
+    Args:
+        coverage: Coverage of the series.
+        partitions: Interval by key, in order.
+        now: The current time.
+        finality_delay: Age from which a bucket counts as final where the vendor gives no watermark.
+        at_most: Maximum number of ranges.
+    """
+    watermark = max(coverage.watermark or now - finality_delay, now - finality_delay)
+    finalizable = [
+        key
+        for key, interval in partitions.items()
+        if interval.end <= watermark and coverage.provisional & IntervalSet([interval])
+    ]
+    return _newest_ranges(finalizable, list(partitions), f"{watermark:%Y-%m-%dT%H}", at_most)
+
+
+def find_refetch_ranges(
+    partitions: Mapping[str, Interval], now: datetime, window: timedelta, period: timedelta, *, at_most: int
+) -> list[PartitionRange]:
+    """Find the partitions of the trailing window that the vendor may have corrected; each is due once a period.
+
+    Args:
+        partitions: Interval by key, in order; all of them have ended.
+        now: The current time.
+        window: How far back the vendor corrects figures.
+        period: How often the window is refetched.
+        at_most: Maximum number of ranges.
+    """
+    state = str(int(now.timestamp() // period.total_seconds()))
+    corrected = [key for key, interval in partitions.items() if interval.start >= now - window]
+    return _newest_ranges(corrected, list(partitions), state, at_most)
+
+
+def find_unpublished_ranges(
+    coverage: Coverage, staged: Mapping[str, Interval], order: list[str], *, at_most: int
+) -> list[PartitionRange]:
+    """Find the partitions that a killed run has staged but not written to history, oldest first.
+
+    The oldest come first because they have waited longest.
+
+    Args:
+        coverage: Coverage of the series.
+        staged: Interval by key of the partitions that are staged on disk.
+        order: All partition keys, in order.
+        at_most: Maximum number of ranges.
+    """
+    stored = coverage.final | coverage.provisional
+    unpublished = [key for key in order if key in staged and IntervalSet([staged[key]]) - stored]
+    return [PartitionRange(run[0], run[-1], "staged") for run in _adjacent_runs(unpublished, order)][:at_most]
+
+
+def _newest_ranges(keys: Iterable[str], order: list[str], state: str, at_most: int) -> list[PartitionRange]:
+    runs = reversed(_adjacent_runs(keys, order))
+    return [PartitionRange(run[0], run[-1], state) for run in runs][:at_most]
+
+
+def _adjacent_runs(keys: Iterable[str], order: list[str]) -> list[list[str]]:
+    position = {key: index for index, key in enumerate(order)}
+    runs: list[list[str]] = []
+    for key in keys:
+        if runs and position[runs[-1][-1]] + 1 == position[key]:
+            runs[-1].append(key)
+        else:
+            runs.append([key])
+    return runs
+
+
+class CompletenessEvaluation(NamedTuple):
+    """One partition's result of the completeness check.
+
+    Attributes:
+        key: Partition key.
+        evaluated_at: When the check ran.
+        passed: Whether it passed.
+        attempt: Which retry it belongs to; 0 for a first fetch.
+        reason: Why it failed.
+    """
+
+    key: str
+    evaluated_at: datetime
+    passed: bool
+    attempt: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class IncompletePartition:
-    """A partition whose latest completeness check did not pass.
+    """A partition whose latest completeness check failed.
 
     Attributes:
-        key: the partition's.
-        checked_at: when it did not.
-        attempts: how often it has been asked for again since it last passed.
+        key: Partition key.
+        checked_at: When the check failed.
+        attempts: Retries since the check last passed.
     """
 
     key: str
@@ -37,29 +171,43 @@ class IncompletePartition:
 
 @dataclass(frozen=True)
 class RetryDecision:
-    """One partition to be asked for again.
+    """One partition to fetch again.
 
     Attributes:
-        key: the partition's.
-        chunk: longest interval of one upstream query.
-        attempt: counted from 1.
-        seen: the failed check that it answers to, which asks once.
+        key: Partition key.
+        chunk: Longest interval of one upstream query.
+        attempt: Number of the retry, counted from 1.
+        state: Time of the failed check, as part of the run key: one failure requests one retry.
     """
 
     key: str
     chunk: str
     attempt: int
-    seen: str
+    state: str
 
 
-def halve_chunks(report: Report) -> list[str]:
-    """The chunks to try, each smaller than the one before.
+def find_incomplete_partitions(evaluations: Iterable[CompletenessEvaluation]) -> list[IncompletePartition]:
+    """Find the partitions whose latest evaluation failed, in any order of the evaluations."""
+    found: dict[str, IncompletePartition] = {}
+    for evaluation in sorted(evaluations, key=lambda each: each.evaluated_at):
+        if evaluation.passed:
+            found.pop(evaluation.key, None)
+        else:
+            # A run that a person starts between two retries does not reset the count.
+            previous = found[evaluation.key].attempts if evaluation.key in found else 0
+            attempts = max(previous, evaluation.attempt)
+            found[evaluation.key] = IncompletePartition(evaluation.key, evaluation.evaluated_at, attempts)
+    return list(found.values())
 
-    Never single buckets: an answer that cannot be split cannot be held against its parts either, and a cut one would
-    pass for a thin one.
+
+def smaller_chunks(report: Report) -> list[str]:
+    """Return the chunks that retries use, in descending order.
+
+    A chunk is always longer than one bucket: an answer that cannot be split cannot be compared with its parts either, so
+    a truncated one would pass for a sparse one.
     """
     declared = Step.parse(report.fetch.max_query_interval).nominal_length
-    steps = {period: Step.parse(period) for period in _LADDER}
+    steps = {period: Step.parse(period) for period in _CHUNK_SIZES}
     return [
         period
         for period, step in steps.items()
@@ -67,57 +215,38 @@ def halve_chunks(report: Report) -> list[str]:
     ]
 
 
-def due_for_retry(
+def decide_retries(
     report: Report, incomplete: Iterable[IncompletePartition], now: datetime, *, wait: timedelta, at_most: int
 ) -> list[RetryDecision]:
-    """The next step down for each incomplete partition, newest first; none after three attempts.
+    """Decide which incomplete partitions to fetch again now, each in the next smaller chunk; newest failures first.
+
+    A partition is retried three times at most.
 
     Args:
-        report: the declaration.
-        incomplete: partitions by their latest check.
-        now: the time.
-        wait: how long a vendor is left alone after the first failure; doubled after each further one.
-        at_most: partitions at once.
+        report: The report.
+        incomplete: The incomplete partitions.
+        now: The current time.
+        wait: Delay after the first failure; it doubles after each further one.
+        at_most: Maximum number of partitions.
     """
-    # Where nothing smaller can be judged, the same is asked: the vendor may have mended itself.
-    ladder = halve_chunks(report) or [report.fetch.max_query_interval]
+    # Without a smaller chunk the same query is sent again: the fault may have been the vendor's, and temporary.
+    chunks = smaller_chunks(report) or [report.fetch.max_query_interval]
     due = [
         RetryDecision(
-            each.key,
-            ladder[min(each.attempts, len(ladder) - 1)],
-            each.attempts + 1,
-            f"{each.checked_at:%Y-%m-%dT%H:%M:%S}",
+            partition.key,
+            chunks[min(partition.attempts, len(chunks) - 1)],
+            partition.attempts + 1,
+            f"{partition.checked_at:%Y-%m-%dT%H:%M:%S}",
         )
-        for each in sorted(incomplete, key=lambda each: each.checked_at, reverse=True)
-        if each.attempts < _MOST_ATTEMPTS and now - each.checked_at >= wait * 2**each.attempts
+        for partition in sorted(incomplete, key=lambda each: each.checked_at, reverse=True)
+        if partition.attempts < _MAX_RETRIES and now - partition.checked_at >= wait * 2**partition.attempts
     ]
     return due[:at_most]
 
 
-def latest_incomplete(evaluations: Iterable[tuple[str, datetime, bool, int]]) -> list[IncompletePartition]:
-    """The partitions whose latest evaluation did not pass.
-
-    Args:
-        evaluations: partition, time, whether it passed, and which attempt of asking again it belongs to (0 for none).
-    """
-    found: dict[str, IncompletePartition] = {}
-    for key, at, passed, attempt in sorted(evaluations, key=lambda each: each[1]):
-        if passed:
-            found.pop(key, None)
-        else:
-            # Runs that others start in between begin no new count.
-            before = found[key].attempts if key in found else 0
-            found[key] = IncompletePartition(key, at, max(before, attempt))
-    return list(found.values())
-
-
-#: Requests in vain after which a report without a threshold of its own is proposed for one.
-PROPOSED_AFTER = 10
-
-
 @dataclass(frozen=True)
 class PrefetchCandidate:
-    """One partition to be fetched ahead, and how often it was asked for in vain."""
+    """One partition to prefetch, and how many API requests missed it."""
 
     report: str
     key: str
@@ -125,152 +254,49 @@ class PrefetchCandidate:
 
 
 @dataclass(frozen=True)
-class PrefetchProposal:
-    """A report that is asked for in vain, for a person to decide about."""
+class PrefetchSuggestion:
+    """A report that API requests often miss and that is not prefetched; a person decides what to do."""
 
     report: str
     missed: int
 
     def __str__(self) -> str:
         return (
-            f"{self.report} was asked for in vain {self.missed} times in the last hours: set freshness.prefetch_after_misses, "
-            "or a shorter freshness"
+            f"{self.missed} requests for {self.report} missed the cache in the last hours: set "
+            "freshness.prefetch_after_misses, or a shorter freshness.ttl"
         )
 
 
-def missed_by_partition(demands: Iterable[Demand], partitions: Mapping[str, Interval]) -> dict[str, int]:
-    """How often each partition was part of what was asked for in vain."""
+def count_missed_requests(demands: Iterable[Demand], partitions: Mapping[str, Interval]) -> dict[str, int]:
+    """Count for each partition the missed requests whose interval overlaps it; partitions without any are left out."""
     missed = [(demand.interval, demand.misses) for demand in demands if demand.misses]
     return {
         key: total
         for key, interval in partitions.items()
-        if (total := sum(count for asked, count in missed if asked.intersection(interval)))
+        if (total := sum(count for requested, count in missed if requested.intersection(interval)))
     }
 
 
-def prefetch_candidates(
+def find_prefetch_candidates(
     report: Report, demands: Sequence[Demand], partitions: Mapping[str, Interval], coverage: Coverage, *, at_most: int
 ) -> list[PrefetchCandidate]:
-    """The partitions at or above the declared threshold that are not final yet, most missed first."""
+    """Find the partitions that reach the report's declared threshold and are not final, most missed first."""
     if report.freshness.prefetch_after_misses is None:
         return []
-    counted = missed_by_partition(demands, partitions).items()
-    due = [
+    counts = count_missed_requests(demands, partitions).items()
+    candidates = [
         PrefetchCandidate(report.name, key, count)
-        for key, count in counted
+        for key, count in counts
         if count >= report.freshness.prefetch_after_misses and IntervalSet([partitions[key]]) - coverage.final
     ]
-    return sorted(due, key=lambda each: (-each.missed, each.key))[:at_most]
+    return sorted(candidates, key=lambda each: (-each.missed, each.key))[:at_most]
 
 
-def prefetch_proposals(reports: Mapping[str, Report], demands: Iterable[Demand]) -> list[PrefetchProposal]:
-    """Reports without a threshold, and queries of no report, that were asked for in vain often enough to be told."""
+def suggest_prefetch(reports: Mapping[str, Report], demands: Iterable[Demand]) -> list[PrefetchSuggestion]:
+    """List the reports without a threshold, and queries of no declared report, that requests miss often; most first."""
     missed: dict[str, int] = {}
     for demand in demands:
         if demand.report not in reports or reports[demand.report].freshness.prefetch_after_misses is None:
             missed[demand.report] = missed.get(demand.report, 0) + demand.misses
-    found = [PrefetchProposal(name, count) for name, count in missed.items() if count >= PROPOSED_AFTER]
+    found = [PrefetchSuggestion(name, count) for name, count in missed.items() if count >= MIN_MISSES_TO_SUGGEST]
     return sorted(found, key=lambda each: (-each.missed, each.report))
-
-
-@dataclass(frozen=True)
-class StaleRange:
-    """Adjacent partitions to be fetched in one run.
-
-    Attributes:
-        first: key of the first partition, and ``last`` of the last.
-        seen: what makes this request different from the one before: when the figures now held were fetched, and the
-            hour. The same staleness asks once an hour, so that a run that failed is tried again and does not storm.
-    """
-
-    first: str
-    last: str
-    seen: str
-
-
-def find_stale_ranges(
-    coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, freshness: timedelta, *, at_most: int
-) -> list[StaleRange]:
-    """The partitions that history lacks, or holds provisionally and too old (G11), newest first.
-
-    Args:
-        coverage: of the series.
-        partitions: interval by key, in order, all of them ended.
-        now: the time.
-        freshness: how old provisional figures may grow.
-        at_most: how many ranges to ask for at once.
-    """
-    gaps = coverage.gaps(IntervalSet(partitions.values()), now, freshness)
-    stale = [key for key, interval in partitions.items() if gaps & IntervalSet([interval])]
-    fetched = coverage.provisional_fetched_at.isoformat() if coverage.provisional_fetched_at else "never"
-    seen = f"{fetched}@{now:%Y-%m-%dT%H}"
-    return [StaleRange(run[0], run[-1], seen) for run in reversed(_runs(stale, list(partitions)))][:at_most]
-
-
-def find_settled_ranges(
-    coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, settle: timedelta, *, at_most: int
-) -> list[StaleRange]:
-    """The partitions held provisionally that can be final by now, newest first.
-
-    They end before the latest watermark seen, or the report's settle time ago: asking once more makes them final,
-    however fresh they are.
-
-    Args:
-        coverage: of the series.
-        partitions: interval by key, in order.
-        now: the time.
-        settle: after this age a bucket counts as final where the vendor gives no watermark.
-        at_most: how many ranges to ask for at once.
-    """
-    watermark = max(coverage.watermark or now - settle, now - settle)
-    moved = [
-        key
-        for key, interval in partitions.items()
-        if interval.end <= watermark and coverage.provisional & IntervalSet([interval])
-    ]
-    seen = f"{watermark:%Y-%m-%dT%H}"
-    return [StaleRange(run[0], run[-1], seen) for run in reversed(_runs(moved, list(partitions)))][:at_most]
-
-
-def find_refetch_ranges(
-    partitions: Mapping[str, Interval], now: datetime, window: timedelta, every: timedelta, *, at_most: int
-) -> list[StaleRange]:
-    """The trailing window that the vendor may have corrected, to be asked for again once in each ``every``.
-
-    Args:
-        partitions: interval by key, in order, all of them ended.
-        now: the time.
-        window: how far back the vendor corrects.
-        every: how often the window is asked for.
-        at_most: how many ranges to ask for at once.
-    """
-    seen = str(int(now.timestamp() // every.total_seconds()))
-    inside = [key for key, interval in partitions.items() if interval.start >= now - window]
-    return [StaleRange(run[0], run[-1], seen) for run in reversed(_runs(inside, list(partitions)))][:at_most]
-
-
-def find_unpublished_ranges(
-    coverage: Coverage, staged: Mapping[str, Interval], order: list[str], *, at_most: int
-) -> list[StaleRange]:
-    """Partitions that a run has staged and, killed, did not bring into history; oldest first, for they wait longest.
-
-    Args:
-        coverage: of the series.
-        staged: interval by key of what lies on disk.
-        order: all keys around them, in order.
-        at_most: how many ranges to publish at once.
-    """
-    held = coverage.final | coverage.provisional
-    lying = [key for key in order if key in staged and IntervalSet([staged[key]]) - held]
-    return [StaleRange(run[0], run[-1], "staged") for run in _runs(lying, order)][:at_most]
-
-
-def _runs(keys: Iterable[str], order: list[str]) -> list[list[str]]:
-    place = {key: index for index, key in enumerate(order)}
-    runs: list[list[str]] = []
-    for key in keys:
-        if runs and place[runs[-1][-1]] + 1 == place[key]:
-            runs[-1].append(key)
-        else:
-            runs.append([key])
-    return runs

@@ -1,4 +1,4 @@
-"""The edge tier's daily upkeep, and a sensor that reads the public URL back through the CDN.
+"""Maintenance of the edge tier: a daily job, its schedule, and a sensor that reads the public URL through the CDN.
 
 See https://docs.dagster.io/guides/automate/sensors
 """
@@ -15,57 +15,63 @@ from cache_pipeline.storage.published.maintenance import collect_garbage
 from cache_pipeline.storage.published.page import publish_page, read_labels
 from cache_pipeline.storage.published.readback import read_back, require_public_url
 
-UPKEEP_JOB = "edge_upkeep_job"
+MAINTENANCE_JOB = "edge_maintenance_job"
 READBACK_SENSOR = "edge_readback_sensor"
-#: After the days of most zones have ended and settled, and before people start to work in Europe.
-_DAILY = "30 3 * * *"
+#: After the days of most time zones are final, and before people in Europe start work.
+_DAILY_CRON = "30 3 * * *"
 
 
-def edge_upkeep(reports: Mapping[str, Report]) -> dg.Definitions:
-    """The upkeep's job and schedule and the read-back sensor; nothing where no report has the edge tier."""
+def edge_maintenance(reports: Mapping[str, Report]) -> dg.Definitions:
+    """Return the job, schedule and sensor, or nothing if no report has the edge tier."""
     published = [report for report in reports.values() if Tier.edge in report.publish.tiers]
     if not published:
         return dg.Definitions()
 
-    @dg.op(
-        description="The page, and of each report what the vendor may have restated; then what nobody needs is deleted"
-    )
+    @dg.op(description="Republish recent days, which the vendor may have corrected, and the page; delete unused files")
     def refresh_edge(context: dg.OpExecutionContext, engine: EngineResource) -> None:
         with reported_failures():
-            for name, value in _refreshed(engine, published):
+            for name, value in _refresh_edge(engine, published):
                 context.log.info("%s: %s", name, value)
 
-    @dg.job(name=UPKEEP_JOB, description="Publish the page and the last 35 days from history, and collect garbage")
+    @dg.job(
+        name=MAINTENANCE_JOB, description="Publish the last 35 days from history and the page, then delete unused files"
+    )
     def job() -> None:
         refresh_edge()
 
     @dg.sensor(
         name=READBACK_SENSOR,
         minimum_interval_seconds=300,
-        description="Reads CACHE_PIPELINE_EDGE_PUBLIC_URL back, and fails while readers get another snapshot than was published",
+        description="Reads CACHE_PIPELINE_EDGE_PUBLIC_URL, and fails while readers get another snapshot than the published one",
     )
     def readback(engine: EngineResource) -> dg.SkipReason:
         with reported_failures():
-            found = read_back(engine.edge(), require_public_url(engine.settings.edge_public_url), utc_now())
-        if found.problem:
-            raise dg.Failure(found.problem)
-        served = "readers get" if found.agrees else f"readers still get {found.served}, for minutes at most, and not"
-        return dg.SkipReason(f"{served} snapshot {found.published} of {found.published_at:%Y-%m-%d %H:%M} UTC")
+            result = read_back(engine.edge(), require_public_url(engine.settings.edge_public_url), utc_now())
+        if result.problem:
+            raise dg.Failure(result.problem)
+        served = (
+            "readers get" if result.agrees else f"readers still get {result.served}, for minutes at most, instead of"
+        )
+        return dg.SkipReason(f"{served} snapshot {result.published} of {result.published_at:%Y-%m-%d %H:%M} UTC")
 
     schedule = dg.ScheduleDefinition(
-        name="edge_upkeep_schedule", job=job, cron_schedule=_DAILY, execution_timezone="UTC", description="Once a day"
+        name="edge_maintenance_schedule",
+        job=job,
+        cron_schedule=_DAILY_CRON,
+        execution_timezone="UTC",
+        description="Maintains the edge tier once a day",
     )
     return dg.Definitions(jobs=[job], schedules=[schedule], sensors=[readback])
 
 
-def _refreshed(engine: EngineResource, published: Iterable[Report]) -> Iterable[tuple[str, str]]:
+def _refresh_edge(engine: EngineResource, published: Iterable[Report]) -> Iterable[tuple[str, str]]:
     settings, edge, now = engine.settings, engine.edge(), utc_now()
     with engine.history() as history:
         for report in published:
             columns = report_columns(report)
-            done = republish(history, edge, engine.tenant_series(report), columns, trailing_window(report, now))
-            yield report.name, f"{done.rows} rows in {done.files} files, {done.uploaded} uploaded"
+            result = republish(history, edge, engine.tenant_series(report), columns, trailing_window(report, now))
+            yield report.name, f"{result.rows} rows in {result.files} files, {result.uploaded} uploaded"
     labels = read_labels(settings.edge_labels) if settings.edge_labels else None
-    yield "page", f"{publish_page(edge.store, labels)} objects put"
-    collected = collect_garbage(edge)
-    yield "garbage", f"{len(collected.files)} files and {len(collected.snapshots)} snapshots deleted"
+    yield "page", f"{publish_page(edge.store, labels)} objects uploaded"
+    deleted = collect_garbage(edge)
+    yield "garbage", f"{len(deleted.files)} files and {len(deleted.snapshots)} snapshots deleted"

@@ -1,122 +1,122 @@
-"""What Dagster's storage says of a report: its runs, its completeness checks, and why partitions failed."""
+"""Queries of Dagster's storage: a report's runs, its completeness checks, and why its partitions failed."""
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from cache_pipeline.orchestration.backoff import UNFINISHED
-from cache_pipeline.orchestration.decisions import ATTEMPT_METADATA
-from cache_pipeline.orchestration.naming import COMPLETE_CHECK, FAILED_METADATA, asset_key, job_name
+from cache_pipeline.orchestration.backoff import UNFINISHED_STATUSES
+from cache_pipeline.orchestration.decisions import CompletenessEvaluation
+from cache_pipeline.orchestration.naming import (
+    COMPLETENESS_CHECK,
+    FAILED_PARTITIONS_METADATA,
+    RETRY_ATTEMPT_METADATA,
+    asset_key,
+    job_name,
+)
 from cache_pipeline.orchestration.open_partitions import PartitionProblem
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.query.report import Report
 
-_CHECKS_LOOKED_AT = 500
-_RUNS_LOOKED_AT = 50
-#: Where the UI materialises assets by themselves, and backfills them, the job is Dagster's own.
+_MAX_EVALUATIONS = 500
+_MAX_RUNS = 50
+#: The job of runs that the UI launches from assets, or as a backfill, is Dagster's own.
 _ASSETS_JOB = "__ASSET_JOB"
 
 
-@dataclass(frozen=True)
-class CheckEvaluation:
-    """One partition's evaluation of the completeness check.
-
-    Attributes:
-        told: partition, time, whether it passed, and which attempt of asking again it belongs to (0 for none).
-        reason: what was wrong.
-    """
-
-    told: tuple[str, datetime, bool, int]
-    reason: str
-
-
-def completeness(instance: dg.DagsterInstance, report: Report) -> Iterator[CheckEvaluation]:
-    """The latest evaluations of single partitions, newest first."""
-    check = dg.AssetCheckKey(asset_key("staged", report), COMPLETE_CHECK)
-    history = instance.event_log_storage.get_asset_check_execution_history(check, limit=_CHECKS_LOOKED_AT)
+def completeness_evaluations(instance: dg.DagsterInstance, report: Report) -> Iterator[CompletenessEvaluation]:
+    """Yield the latest evaluations of single partitions, newest first."""
+    check = dg.AssetCheckKey(asset_key("staged", report), COMPLETENESS_CHECK)
+    history = instance.event_log_storage.get_asset_check_execution_history(check, limit=_MAX_EVALUATIONS)
     for record in history:
         evaluation = record.event.asset_check_evaluation if record.event else None
         if record.event and evaluation and evaluation.partition:
-            attempt = evaluation.metadata.get(ATTEMPT_METADATA)
-            at = datetime.fromtimestamp(record.event.timestamp, UTC)
-            number = int(str(attempt.value)) if attempt else 0
-            yield CheckEvaluation((evaluation.partition, at, evaluation.passed, number), evaluation.description or "")
+            attempt = evaluation.metadata.get(RETRY_ATTEMPT_METADATA)
+            yield CompletenessEvaluation(
+                evaluation.partition,
+                datetime.fromtimestamp(record.event.timestamp, UTC),
+                evaluation.passed,
+                int(str(attempt.value)) if attempt else 0,
+                evaluation.description or "",
+            )
 
 
-def latest_completeness(instance: dg.DagsterInstance, reports: Iterable[Report]) -> dict[str, str]:
-    """What tells the latest execution of each report's completeness check from the one before, in one query for all.
+def latest_completeness_ids(instance: dg.DagsterInstance, reports: Iterable[Report]) -> dict[str, str]:
+    """Return an id of each report's latest completeness check, which changes with each execution; in a single query.
 
-    Reports of which it was never executed are left out.
+    Reports whose check was never executed are left out.
     """
-    checks = {dg.AssetCheckKey(asset_key("staged", report), COMPLETE_CHECK): report.name for report in reports}
+    checks = {dg.AssetCheckKey(asset_key("staged", report), COMPLETENESS_CHECK): report.name for report in reports}
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(checks))
     return {checks[key]: f"{record.id}:{record.status.value}" for key, record in latest.items()}
 
 
-def runs_of(
+def find_runs(
     instance: dg.DagsterInstance, report: Report, statuses: Collection[dg.DagsterRunStatus]
 ) -> list[dg.DagsterRun]:
-    """The report's latest runs of some statuses, newest first, by its job or by its assets."""
+    """Find the report's latest runs with the given statuses, newest first, whether of its job or of its assets."""
     key = asset_key("staged", report)
     found: dict[str, tuple[datetime, dg.DagsterRun]] = {}
     for name in (job_name(report), _ASSETS_JOB):
         filters = dg.RunsFilter(job_name=name, statuses=list(statuses))
-        for record in instance.get_run_records(filters, limit=_RUNS_LOOKED_AT):
+        for record in instance.get_run_records(filters, limit=_MAX_RUNS):
             run = record.dagster_run
             if name != _ASSETS_JOB or key in (run.asset_selection or ()):
                 found[run.run_id] = (record.create_timestamp, run)
     return [run for _, run in sorted(found.values(), key=lambda each: each[0], reverse=True)]
 
 
-def is_in_progress(instance: dg.DagsterInstance, report: Report) -> bool:
-    """Whether a run of the report has not ended."""
-    return bool(runs_of(instance, report, UNFINISHED))
+def has_unfinished_run(instance: dg.DagsterInstance, report: Report) -> bool:
+    """Return whether a run of the report has not finished."""
+    return bool(find_runs(instance, report, UNFINISHED_STATUSES))
 
 
-def failed_partitions(
+def find_failed_partitions(
     instance: dg.DagsterInstance,
     report: Report,
     partitions: dg.TimeWindowPartitionsDefinition,
-    order: Collection[str],
+    keys: Collection[str],
 ) -> dict[str, PartitionProblem]:
-    """The partitions whose last run failed, with the reason it told and how many of the latest runs failed on them."""
-    status = instance.get_status_by_partition(asset_key("staged", report), list(order), partitions) or {}
+    """Find the partitions whose last run failed, with the latest reason and the number of recent runs that failed."""
+    status = instance.get_status_by_partition(asset_key("staged", report), list(keys), partitions) or {}
     failed = {key for key, each in status.items() if each is not None and each.value == "FAILED"}
     if not failed:
         return {}
     found: dict[str, PartitionProblem] = {}
-    for run in runs_of(instance, report, (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)):
-        for key, reason in _reasons(instance, partitions, run).items():
+    for run in find_runs(instance, report, (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)):
+        for key, reason in _failure_reasons(instance, partitions, run).items():
             if key in failed:
-                before = found.get(key, PartitionProblem(reason, 0))
-                found[key] = PartitionProblem(before.reason, before.attempts + 1)
+                # Runs come newest first, so the first reason is the latest.
+                previous = found.get(key, PartitionProblem(reason, 0))
+                found[key] = PartitionProblem(previous.reason, previous.attempts + 1)
     return {**{key: PartitionProblem("its run ended without it", 1) for key in failed}, **found}
 
 
-def _reasons(
+def _failure_reasons(
     instance: dg.DagsterInstance, partitions: dg.TimeWindowPartitionsDefinition, run: dg.DagsterRun
 ) -> dict[str, str]:
-    """What a run said of the partitions it failed on; where it said nothing of any, all it covered, with its own end."""
+    """Return the error of each partition that a run reported as failed.
+
+    If it reported none, all its partitions failed with the error of the run.
+    """
     events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
     causes = [
         entry.dagster_event.step_failure_data
         for entry in (record.event_log_entry for record in events)
         if entry.dagster_event
     ]
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     for cause in causes:
         metadata = cause.user_failure_data.metadata if cause.user_failure_data else {}
-        table = metadata.get(FAILED_METADATA)
+        table = metadata.get(FAILED_PARTITIONS_METADATA)
         if isinstance(table, dg.TableMetadataValue):
-            told |= {str(row.data["partition"]): str(row.data["error"]) for row in table.records}
-    if told:
-        return told
-    described = [cause.user_failure_data.description for cause in causes if cause.user_failure_data]
-    reason = next((each for each in described if each), f"its run ended as {run.status.value}")
+            reported |= {str(row.data["partition"]): str(row.data["error"]) for row in table.records}
+    if reported:
+        return reported
+    descriptions = [cause.user_failure_data.description for cause in causes if cause.user_failure_data]
+    reason = next((each for each in descriptions if each), f"its run ended with status {run.status.value}")
     try:
         return dict.fromkeys(keys_of_run(partitions, run.tags), reason)
     except (dg.Failure, dg.DagsterError, ValueError):
-        # It covered none, or partitions of another cadence than the report has now.
+        # The run covered no partition, or partitions of another cadence than the report has now.
         return {}

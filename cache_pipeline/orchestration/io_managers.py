@@ -1,4 +1,4 @@
-"""IO managers of the three tiers: each writes what an asset returns, and loads back what it wrote (C4).
+"""IO managers of the three tiers: each writes what an asset returns, and loads it for downstream assets (C4).
 
 See https://docs.dagster.io/guides/build/io-managers
 """
@@ -26,7 +26,7 @@ REPORT_METADATA = "cache_pipeline/report"
 
 
 class _TierIOManager(dg.ConfigurableIOManager):
-    """What the three have in common: which report an asset is, and which intervals a run covers."""
+    """Base of the three: finds the report of an asset and the intervals of a run."""
 
     engine: dg.ResourceDependency[EngineResource]
 
@@ -40,52 +40,54 @@ class _TierIOManager(dg.ConfigurableIOManager):
     def _intervals(self, context: dg.OutputContext | dg.InputContext) -> list[Interval]:
         partitions = context.asset_partitions_def
         if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
-            raise dg.Failure("a report's asset is partitioned by time, and this one is not", allow_retries=False)
+            raise dg.Failure(
+                "the asset is not partitioned by time: use the partitions of its report", allow_retries=False
+            )
         return list(partition_intervals(partitions, context.asset_partition_keys).values())
 
 
 class HistoryIOManager(_TierIOManager):
-    """Keeps ``FetchedPartition`` lists in PostgreSQL; loads the wanted partitions' as ``Rows``."""
+    """Stores lists of ``FetchedPartition`` in PostgreSQL; loads the rows of the requested partitions."""
 
     def handle_output(self, context: dg.OutputContext, obj: Sequence[FetchedPartition]) -> None:
         """Replace the partitions' rows and extend coverage in one transaction."""
         report = self._report(context)
 
-        async def keep() -> None:
+        async def store() -> None:
             async with self.engine.service() as service:
                 await service.store(report, obj)
 
-        asyncio.run(keep())
+        asyncio.run(store())
         rows = sum(partition.rows.num_rows for partition in obj)
-        context.add_output_metadata({"whole run": f"{rows:,} rows", "table": f"history.{report.name}"})
+        context.add_output_metadata({"run total": f"{rows:,} rows", "table": f"history.{report.name}"})
 
     def load_input(self, context: dg.InputContext) -> Rows | pa.Table | pd.DataFrame:
-        """Rows of the wanted partitions, as the input is annotated.
+        """Load the rows of the requested partitions, as the input is annotated.
 
-        ``pa.Table`` and ``pd.DataFrame`` hold them all, or those ``columns`` that the input's metadata names; anything
-        else gets ``Rows``, of which few are in memory.
+        ``pa.Table`` and ``pd.DataFrame`` hold all rows, with all columns or the ``columns`` that the input's metadata
+        names. Any other annotation gets ``Rows``, which keeps few of them in memory.
         """
         report = self._report(context)
         series = self.engine.tenant_series(report)
         with self.engine.history() as history:
             spans = IntervalSet(self._intervals(context))
-            return _as_annotated(context, history.rows(series, spans, report_columns(report)))
+            return _convert(context, history.rows(series, spans, report_columns(report)))
 
 
-def _as_annotated(context: dg.InputContext, rows: Rows) -> Rows | pa.Table | pd.DataFrame:
-    wanted = (context.definition_metadata or {}).get("columns")
-    kind = context.dagster_type.typing_type
-    if kind not in (pa.Table, pd.DataFrame):
+def _convert(context: dg.InputContext, rows: Rows) -> Rows | pa.Table | pd.DataFrame:
+    columns = (context.definition_metadata or {}).get("columns")
+    annotation = context.dagster_type.typing_type
+    if annotation not in (pa.Table, pd.DataFrame):
         return rows
-    table = rows.to_table().select(list(wanted)) if wanted else rows.to_table()
-    return table.to_pandas() if kind is pd.DataFrame else table
+    table = rows.to_table().select(list(columns)) if columns else rows.to_table()
+    return table.to_pandas() if annotation is pd.DataFrame else table
 
 
 class HotIOManager(_TierIOManager):
-    """Puts finished answers into Redis for a few seconds; loads them back as JSON bytes by interval."""
+    """Stores rendered answers in Redis for a few seconds; loads them as JSON bytes by interval."""
 
     def handle_output(self, context: dg.OutputContext, obj: Sequence[tuple[CanonicalQuery, Answer]]) -> None:
-        """Put the answers in one round trip."""
+        """Store the answers in one round trip."""
 
         async def put() -> None:
             async with self.engine.service() as service:
@@ -95,7 +97,7 @@ class HotIOManager(_TierIOManager):
         context.add_output_metadata({"answers": len(obj), "bytes": sum(len(answer.body) for _, answer in obj)})
 
     def load_input(self, context: dg.InputContext) -> dict[Interval, bytes]:
-        """The answers of the wanted partitions: from Redis, or from history where their seconds are over."""
+        """Load the answers of the requested partitions from Redis, or from history if they have expired."""
         report, intervals = self._report(context), self._intervals(context)
 
         async def read() -> dict[Interval, bytes]:
@@ -106,18 +108,18 @@ class HotIOManager(_TierIOManager):
 
 
 class EdgeIOManager(_TierIOManager):
-    """Publishes rows by interval as immutable Parquet; loads them back through the manifest, checksums verified."""
+    """Publishes rows by interval as immutable Parquet; loads them through the manifest and verifies checksums."""
 
     def handle_output(
         self, context: dg.OutputContext, obj: tuple[Mapping[Interval, pa.Table], datetime | None]
     ) -> None:
-        """Publish; unchanged days upload nothing."""
+        """Publish the rows; unchanged days are not uploaded."""
         rows_by_interval, provisional_from = obj
-        with reported_failures(), self.engine.told():
+        with reported_failures(), self.engine.telemetry():
             publication = self.engine.edge().publish(self._report(context), rows_by_interval, provisional_from)
         context.add_output_metadata(
             {
-                "whole run": f"{sum(rows.num_rows for rows in rows_by_interval.values()):,} rows",
+                "run total": f"{sum(rows.num_rows for rows in rows_by_interval.values()):,} rows",
                 "snapshot": publication.snapshot,
                 "files uploaded": publication.uploaded,
                 "dagster/uri": self.engine.settings.edge_address,
@@ -125,9 +127,9 @@ class EdgeIOManager(_TierIOManager):
         )
 
     def load_input(self, context: dg.InputContext) -> pa.Table | pd.DataFrame:
-        """Published rows of the wanted partitions, as Arrow or, where the input is so annotated, pandas."""
+        """Load the published rows of the requested partitions, as a ``pd.DataFrame`` if so annotated, else ``pa.Table``."""
         report, edge = self._report(context), self.engine.edge()
         spans = IntervalSet(self._intervals(context))
         table = pa.concat_tables([edge.read(report, span) for span in spans])
-        found = _as_annotated(context, Rows.from_table(table))
+        found = _convert(context, Rows.from_table(table))
         return table if isinstance(found, Rows) else found

@@ -1,4 +1,4 @@
-"""What assets, jobs and checks of a report are called."""
+"""Names of assets, jobs and checks, so that every module spells them alike. Run tags are in ``run_tags``."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ import dagster as dg
 
 from cache_pipeline.query.report import Report, Tier
 
-COMPLETE_CHECK = "complete"
+COMPLETENESS_CHECK = "completeness"
+SCHEMA_CHECK = "schema"
+WATERMARK_CHECK = "watermark"
 DRIFT_CHECK = "drift"
-AGREEMENT_CHECK = "tiers_agree"
-LEFT_CHECK = "nothing_left"
-#: On the failure of a step: a table of the partitions that it failed on, with the error of each.
-FAILED_METADATA = "failed partitions"
+TIERS_AGREE_CHECK = "tiers_agree"
+OPEN_PARTITIONS_CHECK = "no_open_partitions"
+#: Metadata of a failed step: a table of the partitions that failed, with the error of each.
+FAILED_PARTITIONS_METADATA = "failed partitions"
+#: Metadata of a failed completeness check: which retry it belongs to; 0 for a first fetch.
+RETRY_ATTEMPT_METADATA = "retry attempt"
 
 
 def asset_key(layer: str, report: Report) -> dg.AssetKey:
-    """``staged/<report>``, ``history/<report>``, ``hot/<report>`` or ``edge/<report>``."""
+    """Return ``staged/<report>``, ``history/<report>``, ``hot/<report>`` or ``edge/<report>``."""
     return dg.AssetKey([layer, report.name])
 
 
 def job_name(report: Report) -> str:
-    """Name of the job that materialises all of a report's assets."""
+    """Return the name of the job that materialises all assets of a report."""
     return f"{report.name}_job"
 
 
+def staged_op_name(report: Report) -> str:
+    """Return the name of the op that fetches and stages, whose config is ``FetchConfig``."""
+    return f"staged__{report.name}"
+
+
 def layers_of(report: Report) -> list[str]:
-    """The report's assets, in order of their writing."""
+    """Return the layers of a report's assets, in the order in which they are written."""
     return ["staged", *(str(tier) for tier in (Tier.history, Tier.hot, Tier.edge) if tier in report.publish.tiers)]

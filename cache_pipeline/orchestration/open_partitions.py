@@ -1,6 +1,7 @@
-"""What is left of a report: partitions that failed, are incomplete, unpublished or provisional, with reasons and attempts.
+"""Open partitions of a report: failed, incomplete, unpublished or provisional, each with its reason and attempts.
 
-Bounded attempts go quiet when they are used up; the check that shows this does not.
+Pure apart from the events it builds. Sensors stop retrying after a bounded number of attempts; the check built here
+keeps showing what is still open.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from enum import StrEnum
 
 import dagster as dg
 
-_MOST_ROWS = 200
+_MAX_ROWS = 200
 
 
 class PartitionState(StrEnum):
-    """Why a partition is left; those before the last are a person's concern when they stay."""
+    """Why a partition is open, most severe first; all but ``provisional`` need a person if they stay."""
 
     incomplete = "incomplete"
     failed = "failed"
@@ -27,7 +28,7 @@ class PartitionState(StrEnum):
 
 @dataclass(frozen=True)
 class PartitionProblem:
-    """What went wrong with a partition: the latest reason, and how often."""
+    """What went wrong with a partition: the latest reason, and how many attempts failed."""
 
     reason: str
     attempts: int
@@ -35,10 +36,10 @@ class PartitionProblem:
 
 @dataclass(frozen=True)
 class OpenPartition:
-    """One partition that is not done."""
+    """One partition that is not finished."""
 
     key: str
-    standing: PartitionState
+    state: PartitionState
     reason: str
     attempts: int
 
@@ -51,98 +52,98 @@ def find_open_partitions(
     unpublished: Iterable[str],
     provisional: Iterable[str],
 ) -> list[OpenPartition]:
-    """One entry for each partition that is left, by its gravest standing, in order of the partitions.
+    """Return one entry for each open partition, by its most severe state, in order of the partitions.
 
     Args:
-        order: all partitions looked at.
-        incomplete: those whose completeness check did not pass.
-        failed: those whose last run failed.
-        unpublished: those that are staged and not in history.
-        provisional: those whose figures are not final.
+        order: All partitions to examine, in order.
+        incomplete: Partitions whose completeness check failed.
+        failed: Partitions whose last run failed.
+        unpublished: Partitions that are staged but not in history.
+        provisional: Partitions whose figures are not final.
     """
     found = {
-        key: OpenPartition(key, PartitionState.provisional, "the vendor may still change them", 0)
+        key: OpenPartition(key, PartitionState.provisional, "the vendor may still change the figures", 0)
         for key in provisional
     }
     found |= {
-        key: OpenPartition(key, PartitionState.unpublished, "staged, and not in history", 0) for key in unpublished
+        key: OpenPartition(key, PartitionState.unpublished, "staged, but not in history", 0) for key in unpublished
     }
-    for standing, troubles in ((PartitionState.failed, failed), (PartitionState.incomplete, incomplete)):
-        found |= {key: OpenPartition(key, standing, each.reason, each.attempts) for key, each in troubles.items()}
+    for state, problems in ((PartitionState.failed, failed), (PartitionState.incomplete, incomplete)):
+        found |= {key: OpenPartition(key, state, each.reason, each.attempts) for key, each in problems.items()}
     return [found[key] for key in order if key in found]
 
 
-def digest(left: Iterable[OpenPartition]) -> str:
-    """Differs where what is left does; short, for a cursor."""
-    return hashlib.sha256(repr(sorted(map(repr, left))).encode()).hexdigest()[:16]
+def compute_digest(partitions: Iterable[OpenPartition]) -> str:
+    """Return a short digest that differs when the open partitions differ; for a cursor."""
+    return hashlib.sha256(repr(sorted(map(repr, partitions))).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
-class ReportSnapshot:
-    """What a sensor has told of each report, and where it goes on; its cursor.
+class OpenPartitionsCursor:
+    """Cursor of the sensor that reports open partitions.
 
     Attributes:
-        last: the report that was looked at last.
-        digests: of what was left then, by report.
+        last: Name of the report that was examined last.
+        digests: Digest of each report's open partitions when it was examined.
     """
 
     last: str = ""
     digests: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
-    def read(cls, cursor: str | None) -> ReportSnapshot:
-        """The value that was written; nothing where there is none yet."""
+    def parse(cls, cursor: str | None) -> OpenPartitionsCursor:
+        """Parse a sensor's cursor; without one, nothing was examined yet."""
         return cls(**json.loads(cursor)) if cursor else cls()
 
-    def written(self) -> str:
-        """For a cursor."""
+    def serialize(self) -> str:
+        """Return the cursor as text."""
         return json.dumps({"last": self.last, "digests": self.digests})
 
-    def turn(self, names: Iterable[str], at_most: int) -> list[str]:
-        """The reports that are next, each once; after the last name come the first."""
+    def next_reports(self, names: Iterable[str], at_most: int) -> list[str]:
+        """Return the reports to examine next, each once; after the last name the first ones follow."""
         order = sorted(names)
         after = [name for name in order if name > self.last]
         return [*after, *(name for name in order if name <= self.last)][:at_most]
 
-    def after(self, name: str, told: str) -> ReportSnapshot:
-        """With one more report looked at."""
-        return ReportSnapshot(name, {**self.digests, name: told})
+    def advance(self, name: str, digest: str) -> OpenPartitionsCursor:
+        """Return the cursor after one more report was examined."""
+        return OpenPartitionsCursor(name, {**self.digests, name: digest})
 
 
-def evaluation_of(key: dg.AssetKey, check_name: str, left: Sequence[OpenPartition]) -> dg.AssetCheckEvaluation:
-    """The check's verdict: passed where nothing but provisional figures is left."""
-    counts = {standing: sum(each.standing is standing for each in left) for standing in PartitionState}
-    grave = [each for each in left if each.standing is not PartitionState.provisional]
-    told = ", ".join(f"{count} {standing}" for standing, count in counts.items() if count)
-    first = f"; {grave[0].key}: {grave[0].reason}" if grave else ""
+def build_evaluation(key: dg.AssetKey, check_name: str, partitions: Sequence[OpenPartition]) -> dg.AssetCheckEvaluation:
+    """Build the check's result; it passes if nothing but provisional figures is open."""
+    counts = {state: sum(each.state is state for each in partitions) for state in PartitionState}
+    problems = [each for each in partitions if each.state is not PartitionState.provisional]
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    first = f"; {problems[0].key}: {problems[0].reason}" if problems else ""
     return dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=check_name,
-        passed=not grave,
+        passed=not problems,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{told}{first}" if told else "nothing is left",
-        metadata={**{str(standing): count for standing, count in counts.items()}, "left": _table(left)},
+        description=f"{summary}{first}" if summary else "no open partitions",
+        metadata={**{str(state): count for state, count in counts.items()}, "open partitions": _table(partitions)},
     )
 
 
-def _table(left: Sequence[OpenPartition]) -> dg.TableMetadataValue:
-    gravest_first = sorted(left, key=lambda each: list(PartitionState).index(each.standing))
+def _table(partitions: Sequence[OpenPartition]) -> dg.TableMetadataValue:
+    most_severe_first = sorted(partitions, key=lambda each: list(PartitionState).index(each.state))
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
                 {
                     "partition": each.key,
-                    "standing": str(each.standing),
+                    "state": str(each.state),
                     "reason": each.reason,
                     "attempts": each.attempts,
                 }
             )
-            for each in gravest_first[:_MOST_ROWS]
+            for each in most_severe_first[:_MAX_ROWS]
         ],
         schema=dg.TableSchema(
             columns=[
                 dg.TableColumn("partition", "string"),
-                dg.TableColumn("standing", "string"),
+                dg.TableColumn("state", "string"),
                 dg.TableColumn("reason", "string"),
                 dg.TableColumn("attempts", "int"),
             ]

@@ -1,7 +1,7 @@
-"""Publishes what is proven of a run in which something failed.
+"""Publishing the verified partitions of a run in which others failed.
 
-A failed step or check stops everything behind it, for every partition of the run. What passed all blocking checks is
-written to the tiers all the same, in the same run and in the order of the assets, each partition recorded for itself.
+A failed step or check stops all later steps, for every partition of the run. Partitions that passed all blocking checks
+are therefore written to the tiers by the step that fails, in the order of the assets, each recorded by its own event.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ import dagster as dg
 import pyarrow as pa
 
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.orchestration.check_events import Log, partition_evaluation
-from cache_pipeline.orchestration.drift_check import drift_findings
-from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
+from cache_pipeline.orchestration.check_events import EventLogger, partition_evaluation
+from cache_pipeline.orchestration.drift_check import find_drift
+from cache_pipeline.orchestration.naming import DRIFT_CHECK, TIERS_AGREE_CHECK, asset_key
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.service.consistency import compare_tiers
@@ -22,66 +22,68 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import is_publishable
 
+_MAX_DIFFERENCES = 3
 
-async def publish(
-    service: ReportService, edge: EdgeTier, report: Report, proven: Sequence[FetchedPartition], log: Log
+
+async def publish_partitions(
+    service: ReportService, edge: EdgeTier, report: Report, verified: Sequence[FetchedPartition], log: EventLogger
 ) -> list[str]:
-    """Write partitions to every tier of the report, tier by tier.
+    """Write partitions to every tier of the report, tier by tier, and log an event for each.
 
     Args:
-        service: the engine.
-        edge: the edge store.
-        report: the declaration.
-        proven: staged partitions that have passed every blocking check.
-        log: takes what happened to each partition.
+        service: The report service.
+        edge: The edge tier.
+        report: The report.
+        verified: Staged partitions that have passed every blocking check.
+        log: Receives the events.
 
     Returns:
-        Their keys.
+        The keys of the partitions.
     """
-    if not proven:
+    if not verified:
         return []
-    intervals = [part.interval for part in proven]
-    await service.store(report, proven)
-    _record(report, "history", proven, log)
-    spans = {part.key: part.interval for part in proven}
-    findings = await asyncio.to_thread(drift_findings, service.history, service.series(report), spans)
+    intervals = [part.interval for part in verified]
+    await service.store(report, verified)
+    _log_materializations(report, "history", verified, log)
+    spans = {part.key: part.interval for part in verified}
+    findings = await asyncio.to_thread(find_drift, service.history, service.series(report), spans)
     for key, finding in findings.items():
         log(partition_evaluation(asset_key("history", report), DRIFT_CHECK, key, finding, blocking=False))
     if Tier.hot in report.publish.tiers:
         await service.hot.put(
             await service.cached_answers.render_many(service.series(report), intervals), service.clock()
         )
-        _record(report, "hot", proven, log)
+        _log_materializations(report, "hot", verified, log)
     if Tier.edge in report.publish.tiers:
-        rows, provisional_from = await asyncio.to_thread(edge_cut, service, report, intervals)
+        rows, provisional_from = await asyncio.to_thread(read_edge_rows, service, report, intervals)
         await asyncio.to_thread(edge.publish, report, rows, provisional_from)
-        _record(report, "edge", proven, log)
-        disagreements = await compare_tiers(service, edge, report, intervals)
+        _log_materializations(report, "edge", verified, log)
+        differences = await compare_tiers(service, edge, report, intervals)
         log(
             dg.AssetCheckEvaluation(
                 asset_key=asset_key("edge", report),
-                check_name="compare_tiers",
-                passed=not disagreements,
-                description="; ".join(disagreements[:3]) or None,
-                metadata={"partitions": len(intervals), "disagreements": len(disagreements)},
+                check_name=TIERS_AGREE_CHECK,
+                passed=not differences,
+                description="; ".join(differences[:_MAX_DIFFERENCES]) or None,
+                metadata={"partitions": len(intervals), "differences": len(differences)},
             )
         )
-    return [part.key for part in proven]
+    return [part.key for part in verified]
 
 
-def edge_cut(
+def read_edge_rows(
     service: ReportService, report: Report, intervals: Sequence[Interval]
 ) -> tuple[dict[Interval, pa.Table], datetime | None]:
-    """What the edge tier publishes of some intervals: their rows as history holds them, and since when provisional."""
+    """Read from history what the edge tier publishes: rows by interval, and the start of the provisional part if any."""
     history, series = service.history, service.series(report)
     provisional = history.coverage(series).provisional & IntervalSet(intervals)
-    held = history.rows(series, IntervalSet(intervals), service.columns(report))
-    rows = {interval: is_publishable(report, held.within(interval)) for interval in intervals}
+    stored = history.rows(series, IntervalSet(intervals), service.columns(report))
+    rows = {interval: is_publishable(report, stored.within(interval)) for interval in intervals}
     return rows, next((part.start for part in provisional), None)
 
 
-def _record(report: Report, layer: str, proven: Sequence[FetchedPartition], log: Log) -> None:
-    for part in proven:
+def _log_materializations(report: Report, layer: str, partitions: Sequence[FetchedPartition], log: EventLogger) -> None:
+    for part in partitions:
         log(
             dg.AssetMaterialization(
                 asset_key(layer, report),

@@ -1,4 +1,4 @@
-"""Report intervals as Dagster partitions, in the report's time zone.
+"""Dagster partitions of a report's intervals, in the report's time zone, and the run tags that select them.
 
 See https://docs.dagster.io/guides/build/partitions-and-backfills
 """
@@ -14,17 +14,18 @@ from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Cadence, Report
 
-# An hourly key carries its offset: without it the hour that a clock change repeats would have one key for two hours.
+# An hourly key carries its UTC offset: without it the hour that a clock change repeats would have one key for two hours.
 _FORMATS: Mapping[Cadence, tuple[str, str]] = {
     Cadence.hour: ("%Y-%m-%dT%H:%M%z", "0 * * * *"),
     Cadence.day: ("%Y-%m-%d", "0 0 * * *"),
     Cadence.week: ("%Y-%m-%d", "0 0 * * 1"),
 }
 
-#: A report and its partitions, by name.
-Declared = Mapping[str, tuple[Report, dg.TimeWindowPartitionsDefinition]]
+#: A report and its partitions, by the report's name.
+DeclaredReports = Mapping[str, tuple[Report, dg.TimeWindowPartitionsDefinition]]
 
-_WEEK = timedelta(days=8)
+#: Longer than any partition.
+_MAX_PARTITION = timedelta(days=8)
 _PARTITION_TAG = "dagster/partition"
 _RANGE_START_TAG, _RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -32,21 +33,21 @@ _RANGE_START_TAG, _RANGE_END_TAG = "dagster/asset_partition_range_start", "dagst
 def report_partitions(
     report: Report, first_day: date | None = None, end_day: date | None = None
 ) -> dg.TimeWindowPartitionsDefinition:
-    """Partitions of a report's cadence.
+    """Return the partitions of a report's cadence.
 
     Args:
-        report: the declaration.
-        first_day: overrides the declared first day.
-        end_day: first day without partitions; by default they go on for ever.
+        report: The report.
+        first_day: First day, instead of the declared one.
+        end_day: Day after the last one; by default the partitions have no end.
     """
     fmt, cron = _FORMATS[report.partition]
 
-    def written(day: date) -> str:
+    def format_day(day: date) -> str:
         return midnight(day, report.zone).astimezone(report.zone).strftime(fmt)
 
     return dg.TimeWindowPartitionsDefinition(
-        start=written(first_day or report.start),
-        end=written(end_day) if end_day else None,
+        start=format_day(first_day or report.start),
+        end=format_day(end_day) if end_day else None,
         cron_schedule=cron,
         fmt=fmt,
         timezone=report.time_zone,
@@ -54,57 +55,59 @@ def report_partitions(
 
 
 def partition_intervals(partitions: dg.TimeWindowPartitionsDefinition, keys: Iterable[str]) -> dict[str, Interval]:
-    """The interval of each partition key."""
+    """Return the interval of each partition key."""
     windows = {key: partitions.time_window_for_partition_key(key) for key in keys}
     return {key: Interval(window.start, window.end) for key, window in windows.items()}
 
 
 def keys_within(partitions: dg.TimeWindowPartitionsDefinition, interval: Interval) -> list[str]:
-    """Keys of the partitions that lie wholly inside an interval, in order; those that exist: begun, and ended by now."""
+    """Return the keys of the partitions that lie wholly inside an interval and have ended by now, in order."""
     first, last = partitions.get_first_partition_window(), partitions.get_last_partition_window()
     if first is None or last is None:
         return []
-    # Dagster makes up keys for times before the first partition and after the last one.
+    # Dagster invents keys for times before the first partition and after the last one.
     existing = interval.intersection(Interval(first.start, last.end))
     if existing is None:
         return []
     keys = partitions.get_partition_keys_in_time_window(dg.TimeWindow(existing.start, existing.end))
-    # They are adjacent: only the first and the last can reach out of it. A window of its own for each costs a second
-    # for a year of hours.
+    # The partitions are adjacent, so only the first and the last can reach outside. Computing the window of every one
+    # takes a second for a year of hours.
     ends = partition_intervals(partitions, {*keys[:1], *keys[-1:]})
     outside = {key for key, span in ends.items() if not interval.contains(span)}
     return [key for key in keys if key not in outside]
 
 
-def keys_touching(partitions: dg.TimeWindowPartitionsDefinition, interval: Interval) -> list[str]:
-    """Keys of the partitions that share an instant with an interval, in order; those that have ended by now."""
+def keys_overlapping(partitions: dg.TimeWindowPartitionsDefinition, interval: Interval) -> list[str]:
+    """Return the keys of the partitions that overlap an interval and have ended by now, in order."""
     first, last = partitions.get_first_partition_window(), partitions.get_last_partition_window()
     if first is None or last is None:
         return []
     existing = interval.intersection(Interval(first.start, last.end))
     if existing is None:
         return []
-    # The partition in which it begins starts before it, and the last ends after it: by a week at most.
-    window = dg.TimeWindow(max(existing.start - _WEEK, first.start), min(existing.end + _WEEK, last.end))
+    # The partition at either end may reach outside the interval, by a week at most.
+    window = dg.TimeWindow(
+        max(existing.start - _MAX_PARTITION, first.start), min(existing.end + _MAX_PARTITION, last.end)
+    )
     keys = partitions.get_partition_keys_in_time_window(window)
     return [key for key, span in partition_intervals(partitions, keys).items() if span.intersection(existing)]
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:
-    """Run tags that make one run cover a range of partitions."""
+    """Return the run tags that make one run cover a range of partitions."""
     return {_RANGE_START_TAG: first, _RANGE_END_TAG: last}
 
 
 def starts_at_tag(first: str) -> dict[str, str]:
-    """The run tag that every range from this partition on has."""
+    """Return the run tag that every range starting at this partition has."""
     return {_RANGE_START_TAG: first}
 
 
 def keys_of_run(partitions: dg.TimeWindowPartitionsDefinition, tags: Mapping[str, str]) -> list[str]:
-    """The partition keys that a run covers, by its tags; a check's context does not tell them.
+    """Return the partition keys that a run covers, read from its tags because a check's context does not give them.
 
     Raises:
-        Failure: the run covers none, which a green run must not hide.
+        Failure: The run covers no partition; a successful run must not hide that.
     """
     if _PARTITION_TAG in tags:
         return [tags[_PARTITION_TAG]]

@@ -1,16 +1,20 @@
-"""How far a run is and when it will be done, from what it has done so far."""
+"""Progress of a run: how many partitions are done and how long the rest will take."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-#: A line for every tenth, so that a run of thousands of partitions says no more than one of ten.
-_LINES = 10
+#: Receives one record for each staged partition, with ``done`` and ``total`` as extra fields.
+progress_logger = logging.getLogger("cache_pipeline.progress")
+
+#: At most one line for every tenth of a run, so that a run of thousands of partitions logs no more than a run of ten.
+_MAX_LINES = 10
 
 
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min`` or ``3 h 5 min``."""
+def format_duration(seconds: float) -> str:
+    """Format seconds as ``40 s``, ``12 min`` or ``3 h 5 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -19,28 +23,28 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class RunProgress:
-    """Turns how many of ``total`` are done into a line, now and then.
+    """Turns the number of finished partitions into a log line, at most once for every tenth of the run.
 
     Attributes:
-        total: things to do.
-        clock: seconds that never go back.
+        total: Number of partitions to do.
+        clock: Monotonic clock, in seconds.
     """
 
     total: int
     clock: Callable[[], float]
     _started: float = field(init=False)
-    _told: int = field(default=0, init=False)
+    _reported_tenth: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._started = self.clock()
 
-    def told(self, done: int) -> str | None:
-        """``37 of 100 partitions in 2 min, about 4 min left``, or None where there is nothing new to say."""
-        tenth = done * _LINES // self.total if self.total else 0
-        if tenth <= self._told:
+    def report(self, done: int) -> str | None:
+        """Return ``37 of 100 partitions in 2 min, about 4 min left``, or None if the next tenth is not reached yet."""
+        tenth = done * _MAX_LINES // self.total if self.total else 0
+        if tenth <= self._reported_tenth:
             return None
-        self._told = tenth
+        self._reported_tenth = tenth
         elapsed = self.clock() - self._started
-        left = elapsed / done * (self.total - done)
-        rest = f", about {duration(left)} left" if done < self.total else ""
-        return f"{done} of {self.total} partitions in {duration(elapsed)}{rest}"
+        remaining = elapsed / done * (self.total - done)
+        suffix = f", about {format_duration(remaining)} left" if done < self.total else ""
+        return f"{done} of {self.total} partitions in {format_duration(elapsed)}{suffix}"

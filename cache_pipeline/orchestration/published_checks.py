@@ -1,33 +1,55 @@
-"""The check that the tiers a reader may ask hold the same figures."""
+"""The checks on published figures, as one step: drift, open partitions, and whether the tiers agree. None of them blocks.
+
+``drift`` and ``no_open_partitions`` have modules of their own; ``tiers_agree`` is defined here.
+"""
 
 import asyncio
 from collections.abc import Iterator
 
 import dagster as dg
 
-from cache_pipeline.orchestration.dagster_compat import with_signature
-from cache_pipeline.orchestration.drift_check import drift_result, drift_spec
-from cache_pipeline.orchestration.naming import AGREEMENT_CHECK, DRIFT_CHECK, LEFT_CHECK, asset_key
-from cache_pipeline.orchestration.open_partitions_check import inventory_result, inventory_spec
+from cache_pipeline.orchestration.dagster_compat import cache_signature
+from cache_pipeline.orchestration.drift_check import drift_spec, evaluate_drift
+from cache_pipeline.orchestration.naming import DRIFT_CHECK, OPEN_PARTITIONS_CHECK, TIERS_AGREE_CHECK, asset_key
+from cache_pipeline.orchestration.open_partitions_check import evaluate_open_partitions, open_partitions_spec
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.service.consistency import compare_tiers
 
+_MAX_DIFFERENCES = 3
 
-def agreement_spec(report: Report) -> dg.AssetCheckSpec | None:
-    """The check on ``edge``; None where there is nothing to compare."""
+
+def published_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition:
+    """Return the definition of the checks that apply to a report; each can be run alone."""
+    specs = (drift_spec(report), open_partitions_spec(report), tiers_agree_spec(report))
+
+    @dg.multi_asset_check(
+        name=f"published_checks__{report.name}", specs=[spec for spec in specs if spec], can_subset=True
+    )
+    @cache_signature
+    def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
+        selected = {key.name for key in context.selected_asset_check_keys}
+        for name, evaluate in _EVALUATORS.items():
+            if name in selected:
+                yield evaluate(context, engine, report, partitions)
+
+    return check
+
+
+def tiers_agree_spec(report: Report) -> dg.AssetCheckSpec | None:
+    """Return the spec of the check on ``edge``, or None for a report without the edge tier."""
     if Tier.edge not in report.publish.tiers:
         return None
     return dg.AssetCheckSpec(
-        AGREEMENT_CHECK,
+        TIERS_AGREE_CHECK,
         asset=asset_key("edge", report),
         additional_deps=[asset_key("hot", report)] if Tier.hot in report.publish.tiers else [],
         description="Redis, PostgreSQL and Parquet hold the same rows",
     )
 
 
-def agreement_result(
+def evaluate_tiers_agree(
     context: dg.AssetCheckExecutionContext,
     engine: EngineResource,
     report: Report,
@@ -40,35 +62,18 @@ def agreement_result(
         async with engine.service() as service:
             return await compare_tiers(service, engine.edge(), report, intervals)
 
-    disagreements = asyncio.run(compare())
+    differences = asyncio.run(compare())
     return dg.AssetCheckResult(
         asset_key=asset_key("edge", report),
-        check_name=AGREEMENT_CHECK,
-        passed=not disagreements,
-        description="; ".join(disagreements[:3]) or None,
-        metadata={"partitions": len(intervals), "disagreements": len(disagreements)},
+        check_name=TIERS_AGREE_CHECK,
+        passed=not differences,
+        description="; ".join(differences[:_MAX_DIFFERENCES]) or None,
+        metadata={"partitions": len(intervals), "differences": len(differences)},
     )
 
 
-_RESULTS = {DRIFT_CHECK: drift_result, LEFT_CHECK: inventory_result, AGREEMENT_CHECK: agreement_result}
-
-
-def published_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition:
-    """Drift, where the report has a tolerance, what is left of it, and whether the tiers agree, where there are two.
-
-    None blocks, and each can be made alone.
-    """
-
-    @dg.multi_asset_check(
-        name=f"published_checks__{report.name}",
-        specs=[spec for spec in (drift_spec(report), inventory_spec(report), agreement_spec(report)) if spec],
-        can_subset=True,
-    )
-    @with_signature
-    def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
-        chosen = {key.name for key in context.selected_asset_check_keys}
-        for name, result in _RESULTS.items():
-            if name in chosen:
-                yield result(context, engine, report, partitions)
-
-    return check
+_EVALUATORS = {
+    DRIFT_CHECK: evaluate_drift,
+    OPEN_PARTITIONS_CHECK: evaluate_open_partitions,
+    TIERS_AGREE_CHECK: evaluate_tiers_agree,
+}

@@ -1,4 +1,4 @@
-"""The engine as a Dagster resource.
+"""The engine as a Dagster resource: opens services, tiers and telemetry for the process that runs a step.
 
 See https://docs.dagster.io/guides/build/external-resources
 """
@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from cache_pipeline.bootstrap import edge_tier, migrate_history, open_service, pending_migrations, utc_now
 from cache_pipeline.fetch.staging import Staging
-from cache_pipeline.orchestration.dagster_compat import keep_connections
+from cache_pipeline.orchestration.dagster_compat import reuse_connections
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.report_service import ReportService
@@ -43,8 +43,8 @@ def reported_failures() -> Generator[None]:
         raise dg.Failure(str(known), metadata={"error": type(known).__name__}, allow_retries=known.retryable) from error
 
 
-def _context_of_run(run_id: str | None) -> dict[str, str]:
-    """A run's correlation id, and a trace that all its steps and processes share without being told: both are the run's id."""
+def _run_context(run_id: str | None) -> dict[str, str]:
+    """Derive correlation id and trace id from the run's id, so that all its steps and processes share them."""
     if run_id is None:
         return {}
     digits = run_id.replace("-", "")
@@ -52,81 +52,81 @@ def _context_of_run(run_id: str | None) -> dict[str, str]:
 
 
 class EngineResource(dg.ConfigurableResource[None]):
-    """Opens the engine by the settings of the process that runs a step; nothing happens before that."""
+    """Opens the engine with the settings of the process that runs a step, when a step first asks for it."""
 
     _run_id: str | None = PrivateAttr(default=None)
     _settings: Settings | None = PrivateAttr(default=None)
 
     @property
     def settings(self) -> Settings:
-        """Those of the process's environment: a run may be executed far from where it was launched."""
+        """The settings of this process: a run may be executed on another machine than launched it."""
         if self._settings is None:
             self._settings = read_settings()
         return self._settings
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Keep the run's id, which log lines and spans are told under, and read the settings anew."""
+        """Remember the run's id, for log lines and spans, and forget the settings so that they are read again."""
         if context.run and context.instance:
-            # Not for a sensor's tick: its process lives on, and each tick would leave connections behind.
-            keep_connections(context.instance)
+            # Not for a sensor's tick: its process keeps running, and each tick would leave connections open.
+            reuse_connections(context.instance)
         self._run_id = context.run.run_id if context.run else None
         self._settings = None
 
     @asynccontextmanager
     async def service(self) -> AsyncGenerator[ReportService]:
-        """The engine, for as long as the block lasts.
+        """Open the report service for the duration of the block.
 
         Raises:
-            Failure: naming what is wrong and how to mend it.
+            Failure: A known error, with its remedy.
         """
-        with reported_failures(), self.told():
+        with reported_failures(), self.telemetry():
             async with open_service(self.settings) as service:
                 yield service
 
     @contextmanager
-    def told(self) -> Generator[None]:
-        """Have log lines and spans of what is done in the block written, under the run's id.
+    def telemetry(self) -> Generator[None]:
+        """Write the block's log lines and spans under the run's id.
 
         Raises:
-            SettingsError: traces are wanted, and their extra is not installed.
+            SettingsError: Traces are enabled, but the extra that exports them is not installed.
         """
         settings = self.settings
         if settings.log.format != "auto":
             set_up_logs(settings.log, "dagster")
-        with export_traces(settings, "dagster"), resume_context(_context_of_run(self._run_id)), span("dagster run"):
+        with export_traces(settings, "dagster"), resume_context(_run_context(self._run_id)), span("dagster run"):
             yield
 
     @contextmanager
     def history(self) -> Generator[History]:
-        """The history tier alone.
+        """Open the history tier for the duration of the block.
 
         Raises:
-            Failure: naming what is wrong and how to mend it.
+            Failure: A known error, with its remedy.
         """
         with reported_failures(), open_history(self.settings.required_postgres_url()) as history:
             yield history
 
-    def prepare(self, report: Report) -> None:
-        """Make the report's table in history where it is declared anew, so that adding a report is one YAML file.
+    def ensure_history_table(self, report: Report) -> None:
+        """Create the report's table in history if it is missing, so that adding a report takes only a YAML file.
 
         Raises:
-            Failure: naming what is wrong and how to mend it.
+            Failure: A known error, with its remedy.
         """
         settings = self.settings
         with reported_failures():
-            # Looking needs no privilege; a role that may not create tables goes on where nothing is to be created.
+            # Looking needs no privilege, so a role that may not create tables still works if none is missing.
             if pending_migrations(settings, {report.name: report}):
                 migrate_history(settings, {report.name: report})
 
     def edge(self) -> EdgeTier:
-        """The edge tier alone."""
+        """Return the edge tier."""
         return edge_tier(self.settings)
 
-    async def demand(self) -> list[Demand]:
-        """What was asked for through the API in this hour and the last.
+    async def recent_demand(self) -> list[Demand]:
+        """Return what was requested through the API in this hour and the last.
 
         Raises:
-            Failure: Redis cannot be asked.
+            Failure: Redis cannot be reached.
         """
         settings = self.settings
         with reported_failures():
@@ -134,9 +134,9 @@ class EngineResource(dg.ConfigurableResource[None]):
                 return await DemandCounter(redis, settings.tenant, utc_now).recent()
 
     def staging(self) -> Staging:
-        """Where fetched partitions wait for their checks."""
+        """Return the folder where fetched partitions are staged until their checks pass."""
         return Staging(self.settings.data_dir / "staged")
 
     def tenant_series(self, report: Report) -> Series:
-        """A report as this deployment's series."""
+        """Return the report's series for this deployment's tenant."""
         return Series(report, self.settings.tenant)

@@ -1,6 +1,7 @@
-"""The checks on ``staged``: three that block before anything is published.
+"""The blocking checks on ``staged``: nothing is published before they pass.
 
-A check's own partitions do not resolve in range runs, so each partition's verdict is logged as an event of its own.
+A check's own partitions do not resolve in range runs, so each partition's result is logged as an event of its own. Checks
+of published figures belong in ``published_checks``.
 See https://docs.dagster.io/guides/test/asset-checks
 """
 
@@ -13,11 +14,11 @@ import dagster as dg
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.orchestration.check_events import CheckFinding, Log, event_log, partition_evaluation
-from cache_pipeline.orchestration.dagster_compat import with_signature
+from cache_pipeline.orchestration.check_events import CheckFinding, EventLogger, event_logger, partition_evaluation
+from cache_pipeline.orchestration.dagster_compat import cache_signature
 from cache_pipeline.orchestration.metadata import chunk_table
-from cache_pipeline.orchestration.naming import COMPLETE_CHECK, asset_key
-from cache_pipeline.orchestration.partial_publish import publish
+from cache_pipeline.orchestration.naming import COMPLETENESS_CHECK, SCHEMA_CHECK, WATERMARK_CHECK, asset_key
+from cache_pipeline.orchestration.partial_publish import publish_partitions
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.calendar import list_buckets
@@ -27,12 +28,17 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.rows.row_checks import check_rows
 
-_CLOCK_SKEW = timedelta(minutes=5)
+_MAX_CLOCK_SKEW = timedelta(minutes=5)
+_DESCRIPTIONS = {
+    COMPLETENESS_CHECK: "Every final bucket is complete: it has enough rows, or is proven to have no more",
+    SCHEMA_CHECK: "Rows have exactly the declared columns, lie inside the partition, and contain each group once",
+    WATERMARK_CHECK: "The vendor's watermark, up to which the figures are complete, is plausible",
+}
 
 
-def find_complete(partition: FetchedPartition, report: Report) -> CheckFinding:
-    """Whether all rows are staged that the judged answers had (G22)."""
-    lost = [
+def check_completeness(partition: FetchedPartition, report: Report) -> CheckFinding:
+    """Check that no row of the verified answers was lost before staging (G22)."""
+    short = [
         chunk
         for chunk in partition.chunks
         if not chunk.is_superseded
@@ -41,17 +47,19 @@ def find_complete(partition: FetchedPartition, report: Report) -> CheckFinding:
         < chunk.got
     ]
     return CheckFinding(
-        f"{len(lost)} chunks have fewer rows staged than the vendor gave, {lost[0].interval} first" if lost else "",
+        f"{len(short)} chunks have fewer rows staged than the vendor returned, {short[0].interval} first"
+        if short
+        else "",
         {
             "rows": partition.rows.num_rows,
-            "truncated and asked again": sum(chunk.verdict is Verdict.truncated for chunk in partition.chunks),
+            "truncated chunks": sum(chunk.verdict is Verdict.truncated for chunk in partition.chunks),
             "provisional": bool(partition.provisional(report)),
         },
     )
 
 
-def find_schema(partition: FetchedPartition, report: Report) -> CheckFinding:
-    """Whether the staged rows have exactly the declared columns, inside the partition, each group once (G12)."""
+def check_schema(partition: FetchedPartition, report: Report) -> CheckFinding:
+    """Check that the rows have exactly the declared columns, lie inside the partition, and contain each group once (G12)."""
     expected = arrow_schema(report_columns(report))
     if not partition.rows.schema.equals(expected):
         return CheckFinding(f"columns are {partition.rows.schema.names}, declared are {expected.names}")
@@ -62,130 +70,136 @@ def find_schema(partition: FetchedPartition, report: Report) -> CheckFinding:
     return CheckFinding()
 
 
-def find_watermark(partition: FetchedPartition, report: Report) -> CheckFinding:
-    """Whether the vendor's watermark can be believed: it never lies in the future of the fetch."""
-    ahead = [chunk for chunk in partition.chunks if chunk.watermark > partition.fetched_at + _CLOCK_SKEW]
+def check_watermark(partition: FetchedPartition, report: Report) -> CheckFinding:
+    """Check that the vendor's watermark is plausible: it is never later than the fetch."""
+    ahead = [chunk for chunk in partition.chunks if chunk.watermark > partition.fetched_at + _MAX_CLOCK_SKEW]
     if ahead:
         return CheckFinding(
-            f"{report.platform} says {ahead[0].interval} is complete to {ahead[0].watermark}, which lies after the "
-            f"fetch at {partition.fetched_at}: check this machine's clock"
+            f"{report.platform} claims {ahead[0].interval} is complete until {ahead[0].watermark}, which is later than "
+            f"the fetch at {partition.fetched_at}: check this machine's clock"
         )
     return CheckFinding("", {"watermark": format_instant(partition.watermark)})
 
 
-_FINDERS: Mapping[str, Callable[[FetchedPartition, Report], CheckFinding]] = {
-    COMPLETE_CHECK: find_complete,
-    "schema": find_schema,
-    "watermark": find_watermark,
+_CHECKS: Mapping[str, Callable[[FetchedPartition, Report], CheckFinding]] = {
+    COMPLETENESS_CHECK: check_completeness,
+    SCHEMA_CHECK: check_schema,
+    WATERMARK_CHECK: check_watermark,
 }
 
 
 def staged_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetChecksDefinition:
-    """The blocking checks on ``staged``."""
+    """Return the definition of the blocking checks, as one step."""
     key = asset_key("staged", report)
-    texts = {
-        COMPLETE_CHECK: "Every final bucket is there: enough rows, or proven to be all there are",
-        "schema": "Exactly the declared columns, inside the partition, each group once",
-        "watermark": "It is known until when the figures are complete",
-    }
 
     @dg.multi_asset_check(
         name=f"staged_checks__{report.name}",
-        specs=[dg.AssetCheckSpec(name, asset=key, blocking=True, description=text) for name, text in texts.items()],
+        specs=[
+            dg.AssetCheckSpec(name, asset=key, blocking=True, description=text) for name, text in _DESCRIPTIONS.items()
+        ],
     )
-    @with_signature
+    @cache_signature
     def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
         staging, series = engine.staging(), engine.tenant_series(report)
-        staged = {name: staging.read(series, name) for name in keys_of_run(partitions, context.run.tags)}
-        found = findings_of(report, staged)
-        there = [partition for partition in staged.values() if partition]
-        told = _told(context.instance, context.run.run_id, key)
-        proven = passing(found, there)
-        if len(proven) < len(staged):
-            # This check fails the run, and what passes must not wait for what does not.
-            asyncio.run(_publish_besides(context, engine, report, proven))
-        for check_name, findings in found.items():
-            untold = {each: it for each, it in findings.items() if told.get((check_name, each)) != (not it.problem)}
-            yield _reported(context, key, check_name, findings, untold, there)
+        by_key = {name: staging.read(series, name) for name in keys_of_run(partitions, context.run.tags)}
+        findings_by_check = check_partitions(report, by_key)
+        staged = [partition for partition in by_key.values() if partition]
+        logged = _logged_results(context.instance, context.run.run_id, key)
+        passing = select_passing(findings_by_check, staged)
+        if len(passing) < len(by_key):
+            # This check fails the run. Partitions that pass must not wait for those that fail.
+            asyncio.run(_publish_passing(context, engine, report, passing))
+        for check_name, findings in findings_by_check.items():
+            new = {
+                name: finding
+                for name, finding in findings.items()
+                if logged.get((check_name, name)) != (not finding.problem)
+            }
+            yield _report_check(context, key, check_name, findings, new, staged)
 
     return check
 
 
-async def _publish_besides(
-    context: dg.AssetCheckExecutionContext, engine: EngineResource, report: Report, proven: list[FetchedPartition]
+async def _publish_passing(
+    context: dg.AssetCheckExecutionContext, engine: EngineResource, report: Report, passing: list[FetchedPartition]
 ) -> None:
     async with engine.service() as service:
-        await publish(service, engine.edge(), report, proven, event_log(context.op_execution_context))
+        log = event_logger(context.op_execution_context)
+        await publish_partitions(service, engine.edge(), report, passing, log)
 
 
-def findings_of(report: Report, staged: Mapping[str, FetchedPartition | None]) -> dict[str, dict[str, CheckFinding]]:
-    """What each blocking check has against each partition, by check and partition key."""
+def check_partitions(
+    report: Report, staged: Mapping[str, FetchedPartition | None]
+) -> dict[str, dict[str, CheckFinding]]:
+    """Run each blocking check on each partition; return the findings by check and partition key."""
     return {
-        name: {key: find(part, report) if part else CheckFinding("not staged") for key, part in staged.items()}
-        for name, find in _FINDERS.items()
+        name: {key: check(part, report) if part else CheckFinding("not staged") for key, part in staged.items()}
+        for name, check in _CHECKS.items()
     }
 
 
-def passing(
-    found: Mapping[str, Mapping[str, CheckFinding]], partitions: Iterable[FetchedPartition]
+def select_passing(
+    findings_by_check: Mapping[str, Mapping[str, CheckFinding]], partitions: Iterable[FetchedPartition]
 ) -> list[FetchedPartition]:
-    """The partitions that no check has anything against."""
-    return [part for part in partitions if not any(findings[part.key].problem for findings in found.values())]
+    """Return the partitions that pass every check."""
+    return [
+        part for part in partitions if not any(findings[part.key].problem for findings in findings_by_check.values())
+    ]
 
 
-def tell_staged(report: Report, partition: FetchedPartition, log: Log) -> None:
-    """Log what the blocking checks say of a partition that has just been staged.
+def log_staged_checks(report: Report, partition: FetchedPartition, log: EventLogger) -> None:
+    """Log the blocking checks' results for a partition that has just been staged.
 
-    A backfill waits for the vendor's quota while it stages, and has time to write this; when its checks come, it has none.
+    A backfill has time to write these events while it waits for the vendor's quota. Written by the check step, they
+    would lengthen the run.
     """
-    for name, findings in findings_of(report, {partition.key: partition}).items():
+    for name, findings in check_partitions(report, {partition.key: partition}).items():
         log(partition_evaluation(asset_key("staged", report), name, partition.key, findings[partition.key]))
 
 
-def _told(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> dict[tuple[str, str | None], bool]:
-    """What the run's log says of single partitions already, by check and partition key."""
+def _logged_results(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> dict[tuple[str, str | None], bool]:
+    """Read which checks of single partitions the run's log already has, by check and partition key."""
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
     events = [record.event_log_entry.dagster_event for record in records]
     evaluations = [event.asset_check_evaluation_data for event in events if event]
     return {(each.check_name, each.partition): each.passed for each in evaluations if each.asset_key == key}
 
 
-def _reported(
+def _report_check(
     context: dg.AssetCheckExecutionContext,
     key: dg.AssetKey,
     check_name: str,
     findings: Mapping[str, CheckFinding],
-    untold: Mapping[str, CheckFinding],
+    new: Mapping[str, CheckFinding],
     partitions: list[FetchedPartition],
 ) -> dg.AssetCheckResult:
-    """Report the verdicts that the run's log lacks, and return that of all together."""
-    log = event_log(context.op_execution_context)
-    for partition_key, finding in untold.items():
+    """Log the results that the run's log lacks, and return the result over all partitions."""
+    log = event_logger(context.op_execution_context)
+    for partition_key, finding in new.items():
         log(partition_evaluation(key, check_name, partition_key, finding))
-    bad = {name: finding.problem for name, finding in findings.items() if finding.problem}
+    problems = {name: finding.problem for name, finding in findings.items() if finding.problem}
     chunks = list(dict.fromkeys(chunk for partition in partitions for chunk in partition.chunks))
-    first = next(iter(bad.items()), None)
+    description = None
+    if problems:
+        first_key, problem = next(iter(problems.items()))
+        description = f"{len(problems)} of {len(findings)} partitions fail; {first_key}: {problem}"
+    elif check_name == COMPLETENESS_CHECK:
+        description = _truncation_note(chunks)
     return dg.AssetCheckResult(
-        passed=not bad,
+        passed=not problems,
         asset_key=key,
         check_name=check_name,
-        description=(
-            f"{len(bad)} of {len(findings)} partitions fail; {first[0]}: {first[1]}"
-            if first
-            else _mended(chunks)
-            if check_name == COMPLETE_CHECK
-            else None
-        ),
+        description=description,
         metadata={
             "partitions": len(findings),
-            "failed partitions": len(bad),
-            **({"chunks": chunk_table(chunks)} if check_name == COMPLETE_CHECK else {}),
+            "failed partitions": len(problems),
+            **({"chunks": chunk_table(chunks)} if check_name == COMPLETENESS_CHECK else {}),
         },
     )
 
 
-def _mended(chunks: list[ChunkResult]) -> str | None:
+def _truncation_note(chunks: list[ChunkResult]) -> str | None:
     truncated = sum(chunk.verdict is Verdict.truncated for chunk in chunks)
     if not truncated:
         return None
-    return f"{truncated} of the vendor's answers failed: truncated, so discarded and asked again in smaller chunks"
+    return f"{truncated} truncated answers of the vendor were discarded and fetched again in smaller chunks"

@@ -212,7 +212,7 @@ async def backfill(
     """Run one to its end; returns its exit code."""
     module = "cache_pipeline.orchestration.backfill"
     days = (first.isoformat(), end.isoformat())
-    command = [sys.executable, "-m", module, report.name, *days, "--alone", *(["--again"] if again else [])]
+    command = [sys.executable, "-m", module, report.name, *days, "--exclusive", *(["--refetch"] if again else [])]
     process = system.dagster = started(command, system.environment, system.folder, system.folder / "dagster.log")
     try:
         while process.poll() is None:

@@ -61,7 +61,7 @@ def test_the_ui_shows_the_assets_and_materialises_a_partition_by_hand(project, c
         assert set(nodes) == {(layer, "conversation_day") for layer in ("staged", "history", "hot", "edge")}
         checks = nodes["staged", "conversation_day"]["assetChecksOrError"]["checks"]
         assert {(check["name"], check["blocking"]) for check in checks} == {
-            ("complete", True),
+            ("completeness", True),
             ("schema", True),
             ("watermark", True),
         }

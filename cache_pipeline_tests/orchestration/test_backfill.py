@@ -14,9 +14,9 @@ from cache_pipeline_tests.orchestration.workbench import Bench
 
 FIRST, END = date(2024, 6, 10), date(2024, 6, 12)
 CHECKS = {
-    *(f"staged/calls_hour:{name}" for name in ("complete", "schema", "watermark")),
+    *(f"staged/calls_hour:{name}" for name in ("completeness", "schema", "watermark")),
     "history/calls_hour:drift",
-    "history/calls_hour:nothing_left",
+    "history/calls_hour:no_open_partitions",
     "edge/calls_hour:tiers_agree",
 }
 
@@ -63,17 +63,17 @@ def test_a_backfill_that_fails_says_why_in_one_line_and_one_that_passes_how_ofte
     assert not outcome["success"]
     assert outcome["error"].startswith("1 of 1 partitions of calls_hour failed; 2024-06-10: ")
     assert "\n" not in outcome["error"]
-    complete = next(check for check in outcome["checks"] if check["check"].endswith(":complete"))
+    complete = next(check for check in outcome["checks"] if check["check"].endswith(":completeness"))
     assert not complete["passed"]
 
     bench.fault(max_rows=40)
-    assert main(["calls_hour", "2024-06-10", "2024-06-11", "--alone"]) == 0
+    assert main(["calls_hour", "2024-06-10", "2024-06-11", "--exclusive"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == {"done": 1, "total": 1}
     mended = lines[-1]["outcome"]
     assert mended["success"]
     checks = {check["check"]: (check["passed"], check["failed_before"]) for check in mended["checks"]}
-    name = "staged/calls_hour:complete"
+    name = "staged/calls_hour:completeness"
     assert checks[name][0]
     assert checks[name][1] > 1
     assert checks == {**dict.fromkeys(CHECKS, (True, 0)), name: checks[name]}
@@ -84,7 +84,7 @@ def test_alone_it_fails_the_run_of_a_process_that_was_killed(bench: Bench, home:
     with dg.DagsterInstance.get() as instance:
         dead = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
         other = instance.create_run_for_job(job, status=dg.DagsterRunStatus.NOT_STARTED)
-        assert run_backfill("calls_hour", FIRST, date(2024, 6, 11), Heard(), alone=True)["success"]
+        assert run_backfill("calls_hour", FIRST, date(2024, 6, 11), Heard(), exclusive=True)["success"]
         statuses = {run_id: instance.get_run_by_id(run_id) for run_id in (dead.run_id, other.run_id)}
     found = {run_id: run.status for run_id, run in statuses.items() if run is not None}
     assert found == {dead.run_id: dg.DagsterRunStatus.FAILURE, other.run_id: dg.DagsterRunStatus.NOT_STARTED}
@@ -97,6 +97,6 @@ def test_a_report_that_is_not_declared_is_named_with_those_that_are(bench: Bench
 
 def test_days_without_a_partition_are_refused_with_those_there_are(bench: Bench, home: Path) -> None:
     with pytest.raises(
-        QueryError, match=r"calls_hour has no partition .* 2023-06-10/2023-06-12: its first is 2024-01-01"
+        QueryError, match=r"calls_hour has no partition .* 2023-06-10/2023-06-12; its first is 2024-01-01"
     ):
         run_backfill("calls_hour", date(2023, 6, 10), date(2023, 6, 12), Heard())

@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from cache_pipeline.orchestration.assets import PROGRESS_TAG
 from cache_pipeline.orchestration.backfill_estimate import ESTIMATE_JOB
+from cache_pipeline.orchestration.run_tags import PROGRESS_TAG
 from cache_pipeline_tests.orchestration.workbench import Bench, all_words, bench_of, declared
 
 FIRST, LAST = "2024-06-03", "2024-06-12"
@@ -76,8 +76,8 @@ def test_what_is_held_is_not_estimated_again_unless_it_is_to_be_asked_anew(
     assert (half.metadata["partitions"].value, half.metadata["estimated queries"].value) == (10, 5)
     held = _observed(_estimate(bench, instance, first=FIRST, last="2024-06-07"))
     assert held.metadata["estimated queries"].value == 0
-    assert held.description == "5 partitions: all is held, the vendor is asked nothing"
-    anew = _observed(_estimate(bench, instance, first=FIRST, last="2024-06-07", again=True))
+    assert held.description == "5 partitions: everything is stored already, no queries are needed"
+    anew = _observed(_estimate(bench, instance, first=FIRST, last="2024-06-07", refetch=True))
     assert anew.metadata["estimated queries"].value == 5
 
 
@@ -91,15 +91,15 @@ def test_a_backfill_larger_than_the_quota_is_told_its_minutes(
     assert seen.metadata["estimated queries"].value == 100
     # Ten a minute, less what the backfill lane leaves to the others.
     assert seen.metadata["estimated minutes"].value >= 9
-    assert seen.metadata["of these waiting for the quota"].value == seen.metadata["estimated minutes"].value
+    assert seen.metadata["estimated minutes waiting for quota"].value == seen.metadata["estimated minutes"].value
 
 
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({"first": "2023-01-01"}, "calls_hour has no partition 2023-01-01: its first is 2024-01-01"),
-        ({"first": LAST, "last": FIRST}, "2024-06-12 lies after 2024-06-03"),
-        ({"first": FIRST, "last": LAST, "lane": "fast"}, "'fast' is no lane"),
+        ({"first": "2023-01-01"}, "calls_hour has no partition 2023-01-01; its first is 2024-01-01"),
+        ({"first": LAST, "last": FIRST}, "2024-06-12 is after 2024-06-03"),
+        ({"first": FIRST, "last": LAST, "lane": "fast"}, "lane 'fast' is unknown"),
         ({"report": "nothing_hour"}, "there is no report 'nothing_hour'"),
     ],
 )

@@ -6,7 +6,7 @@ import dagster as dg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.orchestration.backoff import ASKED_BY_TAG, PastAttempts, is_due, read_past_attempts
+from cache_pipeline.orchestration.backoff import LAUNCHED_BY_TAG, PastAttempts, is_due, read_past_attempts
 from cache_pipeline.orchestration.partitions import range_tags
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -14,7 +14,7 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 def test_what_was_never_asked_for_is_due_and_what_is_being_fetched_is_not() -> None:
     assert is_due(PastAttempts(), NOW)
-    assert not is_due(PastAttempts(goes_on=True), NOW)
+    assert not is_due(PastAttempts(is_running=True), NOW)
 
 
 @given(st.integers(1, 7), st.integers(0, 200))
@@ -39,7 +39,7 @@ def test_the_runs_of_one_sensor_for_one_range_are_told_from_all_others(instance:
         pass
 
     def run(status: dg.DagsterRunStatus, sensor: str = "a", first: str = "2024-06-10") -> None:
-        tags = {ASKED_BY_TAG: sensor, **range_tags(first, "2024-06-12")}
+        tags = {LAUNCHED_BY_TAG: sensor, **range_tags(first, "2024-06-12")}
         instance.create_run_for_job(some_job, status=status, tags=tags)
 
     run(dg.DagsterRunStatus.FAILURE)
@@ -50,8 +50,8 @@ def test_the_runs_of_one_sensor_for_one_range_are_told_from_all_others(instance:
     run(dg.DagsterRunStatus.CANCELED)
     run(dg.DagsterRunStatus.FAILURE)
     tried = read_past_attempts(instance, "a", "some_job", "2024-06-10")
-    assert (len(tried.failed_at), tried.goes_on) == (2, False)
+    assert (len(tried.failed_at), tried.is_running) == (2, False)
     assert all(datetime.now(UTC) - at < timedelta(minutes=5) for at in tried.failed_at)
     run(dg.DagsterRunStatus.STARTED)
-    assert read_past_attempts(instance, "a", "some_job", "2024-06-10").goes_on
+    assert read_past_attempts(instance, "a", "some_job", "2024-06-10").is_running
     assert read_past_attempts(instance, "a", "another_job", "2024-06-10") == PastAttempts()

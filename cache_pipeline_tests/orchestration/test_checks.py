@@ -8,8 +8,8 @@ import pytest
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
-from cache_pipeline.orchestration.metadata import chunk_sentence, chunk_table, partition_metadata
-from cache_pipeline.orchestration.staged_checks import find_complete, find_schema, find_watermark
+from cache_pipeline.orchestration.metadata import chunk_table, describe_chunk, partition_metadata
+from cache_pipeline.orchestration.staged_checks import check_completeness, check_schema, check_watermark
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
@@ -62,40 +62,40 @@ def _partition(
 
 
 def test_a_whole_partition_passes_all_three() -> None:
-    for find in (find_complete, find_schema, find_watermark):
+    for find in (check_completeness, check_schema, check_watermark):
         assert find(_partition(), REPORT).problem == ""
-    assert find_complete(_partition(), REPORT).metadata == {
+    assert check_completeness(_partition(), REPORT).metadata == {
         "rows": 72,
-        "truncated and asked again": 0,
+        "truncated chunks": 0,
         "provisional": False,
     }
-    assert find_watermark(_partition(), REPORT).metadata == {"watermark": "2024-06-12T00:00:00Z"}
+    assert check_watermark(_partition(), REPORT).metadata == {"watermark": "2024-06-12T00:00:00Z"}
 
 
 def test_fewer_rows_than_were_judged_is_incomplete() -> None:
-    found = find_complete(_partition(_rows(hours=23)), REPORT)
-    assert found.problem.startswith(f"1 chunks have fewer rows staged than the vendor gave, {DAY} first")
+    found = check_completeness(_partition(_rows(hours=23)), REPORT)
+    assert found.problem.startswith(f"1 chunks have fewer rows staged than the vendor returned, {DAY} first")
 
 
 def test_rows_of_a_truncated_answer_are_not_held_against_its_parts() -> None:
     half = Interval(DAY.start, DAY.start + timedelta(hours=12))
     other = Interval(half.end, DAY.end)
     chunks = (_chunk(got=100, verdict=Verdict.truncated), _chunk(36, interval=half), _chunk(36, interval=other))
-    found = find_complete(_partition(None, *chunks), REPORT)
+    found = check_completeness(_partition(None, *chunks), REPORT)
     assert found.problem == ""
-    assert found.metadata["truncated and asked again"] == 1
+    assert found.metadata["truncated chunks"] == 1
 
 
 def test_a_chunk_that_reaches_beyond_the_partition_is_not_counted_against_it() -> None:
     week = Interval(DAY.start, DAY.start + timedelta(days=7))
-    assert find_complete(_partition(None, _chunk(got=500, interval=week)), REPORT).problem == ""
+    assert check_completeness(_partition(None, _chunk(got=500, interval=week)), REPORT).problem == ""
 
 
 def test_rows_beyond_the_watermark_do_not_make_up_for_final_ones() -> None:
     noon = DAY.start + timedelta(hours=12)
     final_rows_lost = _rows().slice(3)
     partition = _partition(final_rows_lost, _chunk(got=36, watermark=noon), watermark=noon)
-    found = find_complete(partition, REPORT)
+    found = check_completeness(partition, REPORT)
     assert found.problem
     assert found.metadata["provisional"] is True
 
@@ -110,12 +110,12 @@ def test_rows_beyond_the_watermark_do_not_make_up_for_final_ones() -> None:
     ],
 )
 def test_rows_that_are_not_as_declared_fail_the_schema_check(rows: pa.Table, problem: str) -> None:
-    assert problem in find_schema(_partition(rows), REPORT).problem
+    assert problem in check_schema(_partition(rows), REPORT).problem
 
 
 def test_a_watermark_after_the_fetch_is_not_believed_but_a_little_skew_is() -> None:
     def ahead(by: timedelta) -> str:
-        return find_watermark(_partition(None, _chunk(watermark=FETCHED_AT + by)), REPORT).problem
+        return check_watermark(_partition(None, _chunk(watermark=FETCHED_AT + by)), REPORT).problem
 
     assert ahead(timedelta(minutes=4)) == ""
     assert "check this machine's clock" in ahead(timedelta(minutes=6))
@@ -128,7 +128,7 @@ def test_a_partitions_numbers_are_plotted_by_dagster() -> None:
     assert partition_metadata(late) == {
         "dagster/partition_row_count": 72,
         "calls": 7,
-        "chunks asked": 2,
+        "chunks": 2,
         "seconds": 2.5,
         "truncated chunks": 1,
         "watermark": "2024-06-10T22:30:00Z",
@@ -144,9 +144,9 @@ def test_a_long_list_of_chunks_is_cut_before_it_fills_the_event_log() -> None:
         "from": "2024-06-10 00:00",
         "to": "2024-06-11 00:00",
         "verdict": "complete",
-        "got": 72,
-        "expected": 72,
-        "expected by": "declaration",
+        "rows": 72,
+        "expected rows": 72,
+        "expected from": "declaration",
         "calls": 3,
         "seconds": 1.2,
     }
@@ -154,6 +154,6 @@ def test_a_long_list_of_chunks_is_cut_before_it_fills_the_event_log() -> None:
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_each_verdict_has_its_sentence(verdict: Verdict) -> None:
-    sentence = chunk_sentence(replace(_chunk(got=40), verdict=verdict))
-    assert sentence.startswith(f"{DAY}: 40 rows of 72 expected by declaration: ")
-    assert len(sentence) > len(f"{DAY}: 40 rows of 72 expected by declaration: ")
+    sentence = describe_chunk(replace(_chunk(got=40), verdict=verdict))
+    assert sentence.startswith(f"{DAY}: 40 rows, 72 expected from declaration: ")
+    assert len(sentence) > len(f"{DAY}: 40 rows, 72 expected from declaration: ")

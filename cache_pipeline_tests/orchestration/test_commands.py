@@ -50,7 +50,7 @@ def test_dg_lists_what_the_reports_give(servers: pytest.MonkeyPatch, tmp_path: P
     named = {kind: {each["name"] for each in listed[kind]} for kind in ("jobs", "schedules", "sensors")}
     assert "calls_hour_job" in named["jobs"]
     assert "calls_hour_schedule" in named["schedules"]
-    assert {"calls_hour_stale_sensor", "inventory_sensor"} <= named["sensors"]
+    assert {"calls_hour_stale_sensor", "open_partitions_sensor"} <= named["sensors"]
 
 
 def test_dg_lists_the_components_that_another_project_can_use() -> None:

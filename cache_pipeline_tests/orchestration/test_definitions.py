@@ -86,7 +86,7 @@ def test_what_is_staged_passes_three_blocking_checks_and_the_tiers_one_that_does
         assert staged == dict.fromkeys(STAGED_CHECKS, True)
         assert edge == {"tiers_agree": False}
         history = {spec.name: spec.blocking for spec in specs if spec.asset_key == dg.AssetKey(["history", name])}
-        assert history == {"drift": False, "nothing_left": False}
+        assert history == {"drift": False, "no_open_partitions": False}
 
 
 def test_a_report_that_declares_no_tolerance_has_no_check_for_drift(
@@ -106,7 +106,7 @@ def test_each_report_has_a_job_of_all_its_assets_and_checks(defs: dg.Definitions
         assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {
             *STAGED_CHECKS,
             "drift",
-            "nothing_left",
+            "no_open_partitions",
             "tiers_agree",
         }
         assert job.partitions_def is not None
@@ -157,7 +157,7 @@ def test_a_report_has_assets_for_its_declared_tiers_only(environment: pytest.Mon
     dg.Definitions.validate_loadable(defs)
     assert {spec.key.path[0] for spec in defs.resolve_all_asset_specs()} == {"staged", "history"}
     names = {spec.name for check in defs.asset_checks or [] for spec in check.check_specs}
-    assert names == {*STAGED_CHECKS, "drift", "nothing_left"}
+    assert names == {*STAGED_CHECKS, "drift", "no_open_partitions"}
 
 
 def test_edge_without_hot_is_checked_all_the_same(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

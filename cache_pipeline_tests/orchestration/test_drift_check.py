@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from cache_pipeline.bootstrap import report_columns
-from cache_pipeline.orchestration.drift_check import finding_of
+from cache_pipeline.orchestration.drift_check import describe_comparison
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import range_tags
 from cache_pipeline.query.drift import Comparison
@@ -79,7 +79,7 @@ def test_a_day_unlike_the_same_weekdays_before_is_told_with_what_it_was_held_aga
     of_day, of_all = evaluations(warned, bench.check("drift", "history"))
     assert {(one.passed, one.severity) for one in (of_day, of_all)} == {(False, dg.AssetCheckSeverity.WARN)}
     assert of_day.description is not None
-    assert " of 24 differ from comparable ones, Mon 2024-06-10 " in of_day.description
+    assert " of 24 hours or days differ from comparable ones, most of all Mon 2024-06-10 " in of_day.description
     assert of_all.description == f"1 of 1 partitions differ; {MONDAY}: {of_day.description}"
     table = of_day.metadata["comparison"]
     assert isinstance(table, dg.TableMetadataValue)
@@ -95,7 +95,7 @@ def test_a_day_unlike_the_same_weekdays_before_is_told_with_what_it_was_held_aga
 def test_one_check_on_history_can_be_made_without_the_other(bench: Bench, instance: dg.DagsterInstance) -> None:
     assert bench.run(instance, MONDAY).success
     job = bench.definitions().resolve_job_def(job_name(bench.report))
-    for name in ("drift", "nothing_left"):
+    for name in ("drift", "no_open_partitions"):
         alone = job.get_subset(asset_selection=set(), asset_check_selection={bench.check(name, "history")})
         result = alone.execute_in_process(instance=instance, tags=range_tags(MONDAY, MONDAY))
         assert {found.check_name for found in result.get_asset_check_evaluations()} == {name}
@@ -127,9 +127,10 @@ def test_the_farthest_off_is_named_first_in_the_reports_own_time() -> None:
         Comparison(hours[1], 900.0, 4, 100.0, 50.0, 150.0),
         Comparison(hours[2], 5.0, 1),
     ]
-    assert finding_of(compared, report).problem == (
-        "2 of 2 differ from comparable ones, Mon 2024-06-10 11:00 most: 900, where 100 is usual and 50 to 150 would pass"
+    assert describe_comparison(compared, report).problem == (
+        "2 of 2 hours or days differ from comparable ones, most of all Mon 2024-06-10 11:00: 900, but 100 is usual "
+        "and 50 to 150 are within tolerance"
     )
-    assert finding_of(compared[2:], report).problem == ""
-    assert finding_of(compared[2:], report).note.startswith("too little history")
-    assert finding_of([], report).note == ""
+    assert describe_comparison(compared[2:], report).problem == ""
+    assert describe_comparison(compared[2:], report).note.startswith("too little history")
+    assert describe_comparison([], report).note == ""

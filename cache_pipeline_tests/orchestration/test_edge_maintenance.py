@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from cache_pipeline import edge as public
-from cache_pipeline.orchestration.edge_maintenance import READBACK_SENSOR, UPKEEP_JOB
+from cache_pipeline.orchestration.edge_maintenance import MAINTENANCE_JOB, READBACK_SENSOR
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.settings import read_settings
 from cache_pipeline_tests.orchestration.workbench import Bench
@@ -17,7 +17,7 @@ from cache_pipeline_tests.orchestration.workbench import Bench
 def upkeep(bench: Bench, instance: dg.DagsterInstance) -> bool:
     return (
         bench.definitions()
-        .resolve_job_def(UPKEEP_JOB)
+        .resolve_job_def(MAINTENANCE_JOB)
         .execute_in_process(instance=instance, raise_on_error=False)
         .success
     )

@@ -8,7 +8,7 @@ import pytest
 
 from cache_pipeline.bootstrap import open_service
 from cache_pipeline.fetch.write_events import OnStored
-from cache_pipeline.orchestration.external_events import dagster_record
+from cache_pipeline.orchestration.external_events import record_in_dagster
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.settings import read_settings
 from cache_pipeline_tests.orchestration.workbench import Bench, materialized
@@ -28,7 +28,7 @@ def _answer(bench: Bench, on_stored: OnStored, *intervals: Interval) -> None:
 def test_a_day_that_dashboards_caused_to_be_fetched_is_materialised_once_all_of_it_is_held(
     bench: Bench, instance: dg.DagsterInstance
 ) -> None:
-    record = dagster_record(instance, read_settings(), lambda _report: bench.coverage())
+    record = record_in_dagster(instance, read_settings(), lambda _report: bench.coverage())
     day = bench.interval(DAY)
     noon = day.start + timedelta(hours=12)
     _answer(bench, record, Interval(day.start, noon))
@@ -42,7 +42,7 @@ def test_a_day_that_dashboards_caused_to_be_fetched_is_materialised_once_all_of_
     (record_of_day,) = instance.fetch_materializations(key, limit=10).records
     assert record_of_day.asset_materialization is not None
     metadata = record_of_day.asset_materialization.metadata
-    assert metadata["asked by"].value == "API"
+    assert metadata["requested by"].value == "API"
     assert metadata["interval"].value == str(Interval(noon, day.end))
     assert metadata["rows"].value in range(20, 37)
     assert record_of_day.run_id == ""
@@ -55,6 +55,6 @@ def test_an_instance_that_is_away_costs_no_answer(
         raise ConnectionError("storage is away")
 
     monkeypatch.setattr(instance, "report_runless_asset_event", away)
-    _answer(bench, dagster_record(instance, read_settings(), lambda _report: bench.coverage()), bench.interval(DAY))
+    _answer(bench, record_in_dagster(instance, read_settings(), lambda _report: bench.coverage()), bench.interval(DAY))
     assert bench.coverage().final.covers(bench.interval(DAY))
-    assert "Dagster was not told of what was kept of calls_hour" in caplog.text
+    assert "calls_hour: could not record the stored rows in Dagster" in caplog.text

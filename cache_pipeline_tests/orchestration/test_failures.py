@@ -186,7 +186,7 @@ def test_a_tag_that_names_no_lane_fails_the_run_before_the_vendor_is_asked(
     bench: Bench, instance: dg.DagsterInstance
 ) -> None:
     result = bench.run(instance, DAYS[0], tags={"cache_pipeline/lane": "fast"})
-    assert any("cache_pipeline/lane='fast' is no lane" in text for _, text, _ in failures(result))
+    assert any("cache_pipeline/lane='fast': unknown lane" in text for _, text, _ in failures(result))
     assert bench.asked() == 0
 
 
@@ -227,10 +227,10 @@ def test_a_staged_day_that_fails_a_check_is_published_nowhere(
 
     result = bench.run(instance, DAYS[0])
     assert not result.success
-    of_day, of_all = evaluations(result, bench.check("complete"))
+    of_day, of_all = evaluations(result, bench.check("completeness"))
     assert (of_day.partition, of_day.passed, of_all.passed) == (DAYS[0], False, False)
     assert of_day.description is not None
-    assert of_day.description.startswith("1 chunks have fewer rows staged than the vendor gave")
+    assert of_day.description.startswith("1 chunks have fewer rows staged than the vendor returned")
     assert of_all.description == f"1 of 1 partitions fail; {DAYS[0]}: {of_day.description}"
     assert {step for step, _, _ in failures(result)} == {"staged_checks__calls_hour"}
     _nothing_published(bench, instance)
@@ -245,9 +245,9 @@ def test_a_watermark_from_the_future_blocks_too(staged: tuple[Bench, Staging], i
     staging.write(bench.series, replace(partition, chunks=ahead))
     result = bench.run(instance, DAYS[0])
     verdicts = {
-        name: {one.passed for one in evaluations(result, bench.check(name))} for name in ("complete", "watermark")
+        name: {one.passed for one in evaluations(result, bench.check(name))} for name in ("completeness", "watermark")
     }
-    assert verdicts == {"complete": {True}, "watermark": {False}}
+    assert verdicts == {"completeness": {True}, "watermark": {False}}
     _nothing_published(bench, instance)
 
 

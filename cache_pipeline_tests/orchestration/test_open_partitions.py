@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from cache_pipeline.orchestration import open_partitions_check as inventory_check
 from cache_pipeline.orchestration.open_partitions import (
     OpenPartition,
+    OpenPartitionsCursor,
     PartitionProblem,
     PartitionState,
-    ReportSnapshot,
-    digest,
-    evaluation_of,
+    build_evaluation,
+    compute_digest,
     find_open_partitions,
 )
 from cache_pipeline.orchestration.partitions import range_tags
@@ -39,33 +39,35 @@ def test_each_partition_stands_once_by_its_gravest_trouble_in_order_of_time() ->
         unpublished=["a", "c"],
         provisional=["c", "e", "a"],
     )
-    assert [(each.key, str(each.standing), each.reason, each.attempts) for each in left] == [
+    assert [(each.key, str(each.state), each.reason, each.attempts) for each in left] == [
         ("a", "failed", "refused", 1),
-        ("c", "unpublished", "staged, and not in history", 0),
+        ("c", "unpublished", "staged, but not in history", 0),
         ("d", "incomplete", "too few rows", 2),
-        ("e", "provisional", "the vendor may still change them", 0),
+        ("e", "provisional", "the vendor may still change the figures", 0),
     ]
 
 
 def test_only_figures_that_time_alone_makes_final_leave_the_check_passed() -> None:
     provisional = OpenPartition("e", PartitionState.provisional, "", 0)
-    passed = evaluation_of(HISTORY, "nothing_left", [provisional])
+    passed = build_evaluation(HISTORY, "no_open_partitions", [provisional])
     assert (passed.passed, passed.description, passed.metadata["provisional"].value) == (True, "1 provisional", 1)
-    failed = evaluation_of(
-        HISTORY, "nothing_left", [provisional, OpenPartition("f", PartitionState.failed, "refused", 3)]
+    failed = build_evaluation(
+        HISTORY, "no_open_partitions", [provisional, OpenPartition("f", PartitionState.failed, "refused", 3)]
     )
     assert (failed.passed, failed.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert failed.description == "1 failed, 1 provisional; f: refused"
-    assert evaluation_of(HISTORY, "nothing_left", []).description == "nothing is left"
+    assert build_evaluation(HISTORY, "no_open_partitions", []).description == "no open partitions"
 
 
 def test_a_long_inventory_shows_the_gravest_and_counts_all() -> None:
     many = [OpenPartition(str(number), PartitionState.provisional, "", 0) for number in range(5000)]
-    found = evaluation_of(HISTORY, "nothing_left", [*many, OpenPartition("x", PartitionState.incomplete, "short", 3)])
-    table = found.metadata["left"]
+    found = build_evaluation(
+        HISTORY, "no_open_partitions", [*many, OpenPartition("x", PartitionState.incomplete, "short", 3)]
+    )
+    table = found.metadata["open partitions"]
     assert isinstance(table, dg.TableMetadataValue)
     assert len(table.records) == 200
-    assert table.records[0].data == {"partition": "x", "standing": "incomplete", "reason": "short", "attempts": 3}
+    assert table.records[0].data == {"partition": "x", "state": "incomplete", "reason": "short", "attempts": 3}
     assert found.metadata["provisional"].value == 5000
 
 
@@ -73,27 +75,27 @@ def test_a_long_inventory_shows_the_gravest_and_counts_all() -> None:
 def test_the_digest_differs_exactly_where_what_is_left_does(
     one: list[OpenPartition], other: list[OpenPartition]
 ) -> None:
-    assert (digest(one) == digest(other)) is (set(one) == set(other))
+    assert (compute_digest(one) == compute_digest(other)) is (set(one) == set(other))
 
 
 @given(st.sets(st.text(min_size=1, max_size=3), min_size=1, max_size=20), st.integers(1, 7))
 def test_every_report_has_its_turn_once_before_any_has_it_again(names: set[str], at_most: int) -> None:
-    seen, turns = ReportSnapshot(), list[str]()
+    seen, turns = OpenPartitionsCursor(), list[str]()
     while len(turns) < len(names):
-        turn = seen.turn(names, min(at_most, len(names) - len(turns)))
+        turn = seen.next_reports(names, min(at_most, len(names) - len(turns)))
         assert 0 < len(turn) <= at_most
         for name in turn:
-            seen = seen.after(name, "x")
+            seen = seen.advance(name, "x")
         turns += turn
     assert sorted(turns) == sorted(names)
-    assert ReportSnapshot.read(seen.written()) == seen
+    assert OpenPartitionsCursor.parse(seen.serialize()) == seen
 
 
 DAYS = ["2024-06-10", "2024-06-11", "2024-06-12"]
 
 
 def _tick(bench: Bench, instance: dg.DagsterInstance, cursor: str | None = None) -> SensorExecutionData:
-    sensor = bench.definitions().resolve_sensor_def("inventory_sensor")
+    sensor = bench.definitions().resolve_sensor_def("open_partitions_sensor")
     resources = {"engine": EngineResource()}
     with dg.build_sensor_context(instance=instance, resources=resources, cursor=cursor) as context:
         return sensor.evaluate_tick(context)
@@ -106,7 +108,7 @@ def _told(tick: SensorExecutionData) -> dg.AssetCheckEvaluation:
 
 
 def _rows(evaluation: dg.AssetCheckEvaluation) -> Sequence[tuple[object, ...]]:
-    table = evaluation.metadata["left"]
+    table = evaluation.metadata["open partitions"]
     assert isinstance(table, dg.TableMetadataValue)
     return [tuple(record.data.values()) for record in table.records]
 
@@ -114,7 +116,7 @@ def _rows(evaluation: dg.AssetCheckEvaluation) -> Sequence[tuple[object, ...]]:
 @pytest.fixture
 def by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The days of these tests are among those looked at."""
-    monkeypatch.setattr(inventory_check, "_LOOK_BACK", timedelta(days=36500))
+    monkeypatch.setattr(inventory_check, "_LOOKBACK", timedelta(days=36500))
 
 
 @pytest.mark.usefixtures("by_the_clock")
@@ -141,8 +143,8 @@ def test_what_failed_is_shown_once_with_its_reason_counted_at_each_attempt_and_g
 
         mended = bench.run(instance, DAYS[0])
         assert mended.success, failures(mended)
-        (check,) = evaluations(mended, bench.check("nothing_left", "history"))
-        assert (check.passed, check.description) == (True, "nothing is left")
+        (check,) = evaluations(mended, bench.check("no_open_partitions", "history"))
+        assert (check.passed, check.description) == (True, "no open partitions")
         assert _told(_tick(bench, instance, second.cursor)).passed
 
 
@@ -166,8 +168,8 @@ def test_an_incomplete_day_a_killed_one_and_one_that_was_only_staged_are_told_ap
     of_another_cadence = instance.create_run_for_job(job_of_before, status=dg.DagsterRunStatus.STARTED, tags=hours)
     instance.report_run_failed(of_another_cadence, "the report was by hour then")
     rows = {row[0]: row[1:] for row in _rows(_told(_tick(bench, instance)))}
-    assert rows[DAYS[0]] == ("unpublished", "staged, and not in history", 0)
+    assert rows[DAYS[0]] == ("unpublished", "staged, but not in history", 0)
     standing, reason, attempts = rows[DAYS[1]]
     assert (standing, attempts) == ("incomplete", 1)
     assert "are expected (by declaration) even for a single bucket" in str(reason)
-    assert rows[DAYS[2]] == ("failed", "its run ended as FAILURE", 1)
+    assert rows[DAYS[2]] == ("failed", "its run ended with status FAILURE", 1)

@@ -10,7 +10,7 @@ import yaml
 from dagster_postgres.event_log import PostgresEventLogStorage
 
 from cache_pipeline.orchestration import dagster_compat as dagster_storage
-from cache_pipeline.orchestration.dagster_compat import keep_connections
+from cache_pipeline.orchestration.dagster_compat import reuse_connections
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline_tests.orchestration.workbench import (
     LAYERS,
@@ -42,11 +42,11 @@ def test_the_same_day_can_fail_and_fail_and_pass_and_pass_again(
     bench.fault(max_rows=1)
     assert not bench.run(kept_instance, DAYS[0]).success
     assert not bench.run(kept_instance, DAYS[0]).success
-    assert {one.passed for one in recorded(kept_instance, bench.check("complete"))} == {False}
+    assert {one.passed for one in recorded(kept_instance, bench.check("completeness"))} == {False}
 
     bench.fault(max_rows=40)
-    for again in (False, True):
-        result = bench.run(kept_instance, *DAYS, again=again)
+    for refetch in (False, True):
+        result = bench.run(kept_instance, *DAYS, refetch=refetch)
         assert result.success, failures(result)
     for layer in LAYERS:
         assert materialized(kept_instance, bench.key(layer)) == set(DAYS)
@@ -93,7 +93,7 @@ def test_a_run_uses_its_connections_to_dagsters_storage_again(
         return _sessions_begun(postgres_database) - before
 
     with monkeypatch.context() as patched:
-        patched.setattr(dagster_storage, "_KEPT_SECONDS", 0)
+        patched.setattr(dagster_storage, "_REUSE_SECONDS", 0)
         one_for_each_write = begun(1)
     assert begun(11) < 0.7 * one_for_each_write
 
@@ -113,8 +113,8 @@ def test_a_tick_of_a_sensor_leaves_no_connection_behind(
 def test_a_kept_connection_that_a_restart_has_ended_is_not_used(
     kept_instance: dg.DagsterInstance, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dagster_storage, "_KEPT_SECONDS", 0)
-    keep_connections(kept_instance)
+    monkeypatch.setattr(dagster_storage, "_REUSE_SECONDS", 0)
+    reuse_connections(kept_instance)
     kept_instance.get_runs_count()
     with psycopg.connect(postgres_database, autocommit=True) as connection:
         ended = connection.execute(

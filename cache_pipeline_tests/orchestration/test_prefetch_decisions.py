@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from cache_pipeline.api.app import create_app
-from cache_pipeline.orchestration.decisions import missed_by_partition, prefetch_candidates, prefetch_proposals
+from cache_pipeline.orchestration.decisions import count_missed_requests, find_prefetch_candidates, suggest_prefetch
 from cache_pipeline.orchestration.partitions import keys_of_run
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -31,27 +31,27 @@ def asked(interval: str, missed: int, report: str = "queue_hour") -> Demand:
 
 def test_what_was_asked_in_vain_counts_for_every_partition_that_it_touches() -> None:
     demands = [asked("2026-01-05T22:00Z/2026-01-06T02:00Z", 3), asked("2026-01-06T00:00Z/2026-01-07T00:00Z", 4)]
-    assert missed_by_partition(demands, DAYS) == {"2026-01-05": 3, "2026-01-06": 7}
+    assert count_missed_requests(demands, DAYS) == {"2026-01-05": 3, "2026-01-06": 7}
 
 
 def test_partitions_at_the_threshold_are_fetched_ahead_but_for_those_that_are_final() -> None:
     demands = [asked("2026-01-05T00:00Z/2026-01-07T00:00Z", 5), asked("2026-01-07T00:00Z/2026-01-08T00:00Z", 4)]
     held = Coverage(final=IntervalSet([DAYS["2026-01-05"]]))
-    found = prefetch_candidates(report_of(prefetch_after_misses=5), demands, DAYS, held, at_most=3)
+    found = find_prefetch_candidates(report_of(prefetch_after_misses=5), demands, DAYS, held, at_most=3)
     assert [(each.key, each.missed) for each in found] == [("2026-01-06", 5)]
-    assert prefetch_candidates(report_of(), demands, DAYS, held, at_most=3) == []
-    assert len(prefetch_candidates(report_of(prefetch_after_misses=1), demands, DAYS, Coverage(), at_most=2)) == 2
+    assert find_prefetch_candidates(report_of(), demands, DAYS, held, at_most=3) == []
+    assert len(find_prefetch_candidates(report_of(prefetch_after_misses=1), demands, DAYS, Coverage(), at_most=2)) == 2
 
 
 def test_a_report_without_a_threshold_is_proposed_and_so_is_a_query_of_no_report() -> None:
     reports = {"queue_hour": report_of(), "keen": report_of(name="keen", prefetch_after_misses=3)}
     interval = "2026-01-05T00:00Z/2026-01-06T00:00Z"
     demands = [asked(interval, 6), asked(interval, 5), asked(interval, 99, "keen"), asked(interval, 12, "adhoc")]
-    assert [(each.report, each.missed) for each in prefetch_proposals(reports, demands)] == [
+    assert [(each.report, each.missed) for each in suggest_prefetch(reports, demands)] == [
         ("adhoc", 12),
         ("queue_hour", 11),
     ]
-    assert "set freshness.prefetch_after_misses" in str(prefetch_proposals(reports, demands)[1])
+    assert "set freshness.prefetch_after_misses" in str(suggest_prefetch(reports, demands)[1])
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_sensor_asks_ahead_once_an_hour_for_what_dashboards_asked_in_vain(
             await counter.add([(CanonicalQuery(keen.series, keen.interval(day)), times, times)])
 
     def tick() -> list[dg.RunRequest]:
-        sensor = keen.definitions().resolve_sensor_def("demand_sensor")
+        sensor = keen.definitions().resolve_sensor_def("prefetch_sensor")
         with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
             return list(sensor.evaluate_tick(context).run_requests or [])
 
@@ -82,7 +82,7 @@ def test_the_sensor_asks_ahead_once_an_hour_for_what_dashboards_asked_in_vain(
     assert keys_of_run(keen.partitions, request.tags) == [day]
     assert request.tags["cache_pipeline/lane"] == "scheduled"
     assert request.run_key
-    assert request.run_key.startswith(f"calls_hour:ahead:{day}:")
+    assert request.run_key.startswith(f"calls_hour:prefetch:{day}:")
     assert keen.run(instance, day, tags=dict(request.tags)).success
     assert tick() == [], "it is final now"
 
@@ -106,7 +106,7 @@ def test_what_the_http_api_could_not_answer_is_fetched_ahead_and_answered_the_ne
             return codes
 
     def tick() -> list[dg.RunRequest]:
-        sensor = keen.definitions().resolve_sensor_def("demand_sensor")
+        sensor = keen.definitions().resolve_sensor_def("prefetch_sensor")
         with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
             return list(sensor.evaluate_tick(context).run_requests or [])
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.orchestration.metadata import bar_chart, partition_chart
-from cache_pipeline.orchestration.progress import RunProgress, duration
+from cache_pipeline.orchestration.progress import RunProgress, format_duration
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -18,23 +18,23 @@ SVG = "{http://www.w3.org/2000/svg}"
     ("seconds", "told"), [(0.2, "0 s"), (40, "40 s"), (720, "12 min"), (5400, "1 h 30 min"), (11_100, "3 h 5 min")]
 )
 def test_a_duration_is_told_as_people_say_it(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+    assert format_duration(seconds) == told
 
 
 def test_what_is_left_follows_from_what_was_done() -> None:
     now = 0.0
     pace = RunProgress(100, lambda: now)
     now = 120.0
-    assert pace.told(30) == "30 of 100 partitions in 2 min, about 5 min left"
-    assert pace.told(31) is None, "a line for every tenth"
+    assert pace.report(30) == "30 of 100 partitions in 2 min, about 5 min left"
+    assert pace.report(31) is None, "a line for every tenth"
     now = 400.0
-    assert pace.told(100) == "100 of 100 partitions in 7 min"
+    assert pace.report(100) == "100 of 100 partitions in 7 min"
 
 
 @given(st.integers(0, 5000))
 def test_a_run_of_any_length_tells_ten_lines_at_most_and_its_end(total: int) -> None:
     pace = RunProgress(total, iter(range(10**6)).__next__)
-    told = [line for done in range(1, total + 1) if (line := pace.told(done))]
+    told = [line for done in range(1, total + 1) if (line := pace.report(done))]
     assert len(told) <= 10
     assert not total or told[-1].startswith(f"{total} of {total} ")
 

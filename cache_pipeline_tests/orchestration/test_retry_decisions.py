@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.orchestration import sensors
-from cache_pipeline.orchestration.decisions import IncompletePartition, due_for_retry, halve_chunks, latest_incomplete
+from cache_pipeline.orchestration.decisions import CompletenessEvaluation as Evaluation
+from cache_pipeline.orchestration.decisions import (
+    IncompletePartition,
+    decide_retries,
+    find_incomplete_partitions,
+    smaller_chunks,
+)
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declared, failures, materialized, recorded
@@ -34,7 +40,7 @@ WAIT = timedelta(minutes=5)
 def test_each_attempt_asks_in_smaller_chunks_but_never_for_what_could_not_be_judged(
     granularity: str, chunk: str, ladder: list[str]
 ) -> None:
-    assert halve_chunks(report_of(granularity=granularity, max_query_interval=chunk)) == ladder
+    assert smaller_chunks(report_of(granularity=granularity, max_query_interval=chunk)) == ladder
 
 
 def test_the_vendor_is_left_alone_twice_as_long_each_time_and_then_for_good() -> None:
@@ -42,7 +48,7 @@ def test_the_vendor_is_left_alone_twice_as_long_each_time_and_then_for_good() ->
 
     def due(attempts: int, minutes: float) -> list[str]:
         failed = IncompletePartition("day", NOW - timedelta(minutes=minutes), attempts)
-        return [again.chunk for again in due_for_retry(report, [failed], NOW, wait=WAIT, at_most=3)]
+        return [again.chunk for again in decide_retries(report, [failed], NOW, wait=WAIT, at_most=3)]
 
     assert [due(0, 4.9), due(0, 5), due(1, 9.9), due(1, 10)] == [[], ["PT1H"], [], ["PT30M"]]
     assert [due(2, 20), due(3, 10_000)] == [["PT30M"], []]
@@ -51,19 +57,22 @@ def test_the_vendor_is_left_alone_twice_as_long_each_time_and_then_for_good() ->
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), max_size=30), st.integers(0, 5))
 def test_a_tick_asks_for_a_few_and_each_failure_asks_once(known: list[tuple[int, int]], at_most: int) -> None:
     failed = [IncompletePartition(str(number), NOW - timedelta(hours=age), 0) for number, age in dict(known).items()]
-    found = due_for_retry(report_of(), failed, NOW, wait=WAIT, at_most=at_most)
+    found = decide_retries(report_of(), failed, NOW, wait=WAIT, at_most=at_most)
     assert len(found) <= at_most
-    assert len({(again.key, again.seen, again.attempt) for again in found}) == len(found)
+    assert len({(again.key, again.state, again.attempt) for again in found}) == len(found)
 
 
 def test_a_check_that_passes_ends_the_count_and_runs_in_between_begin_none() -> None:
     def at(minute: int) -> datetime:
         return NOW + timedelta(minutes=minute)
 
-    told = [("a", at(1), False, 0), ("a", at(2), False, 1), ("a", at(3), False, 0), ("b", at(1), False, 2)]
-    assert latest_incomplete(told) == [IncompletePartition("a", at(3), 1), IncompletePartition("b", at(1), 2)]
-    assert latest_incomplete([*told, ("a", at(4), True, 0)]) == [IncompletePartition("b", at(1), 2)]
-    anew = latest_incomplete([*told, ("a", at(4), True, 0), ("a", at(5), False, 0)])
+    told = [
+        Evaluation(*each)
+        for each in (("a", at(1), False, 0), ("a", at(2), False, 1), ("a", at(3), False, 0), ("b", at(1), False, 2))
+    ]
+    assert find_incomplete_partitions(told) == [IncompletePartition("a", at(3), 1), IncompletePartition("b", at(1), 2)]
+    assert find_incomplete_partitions([*told, Evaluation("a", at(4), True, 0)]) == [IncompletePartition("b", at(1), 2)]
+    anew = find_incomplete_partitions([*told, Evaluation("a", at(4), True, 0), Evaluation("a", at(5), False, 0)])
     assert IncompletePartition("a", at(5), 0) in anew
 
 
@@ -91,22 +100,24 @@ def _run(bench: Bench, instance: dg.DagsterInstance, request: dg.RunRequest) -> 
 def test_a_partition_that_fails_its_check_is_asked_again_in_smaller_chunks_until_it_passes(
     weekly: Bench, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "_FIRST_WAIT", timedelta(0))
+    monkeypatch.setattr(sensors, "_FIRST_RETRY_DELAY", timedelta(0))
     assert _asked(weekly, instance) == []
     weekly.fault(max_rows=1)
     assert not weekly.run(instance, DAY).success
     (first,) = _asked(weekly, instance)
     assert _asked(weekly, instance)[0].run_key == first.run_key, "the same failure asks once"
-    assert first.run_config["ops"]["staged__calls_hour"]["config"] == {"chunk": "P1D", "attempt": 1}
+    assert first.run_config["ops"]["staged__calls_hour"]["config"] == {"max_query_interval": "P1D", "retry_attempt": 1}
 
     assert not _run(weekly, instance, first).success
-    told = [one for one in recorded(instance, weekly.check("complete")) if one.partition == DAY]
-    assert [(one.passed, one.metadata["asked again"].value, one.metadata["chunk"].value) for one in told] == [
+    told = [one for one in recorded(instance, weekly.check("completeness")) if one.partition == DAY]
+    assert [
+        (one.passed, one.metadata["retry attempt"].value, one.metadata["max query interval"].value) for one in told
+    ] == [
         (False, 0, "P1W"),
         (False, 1, "P1D"),
     ]
     (second,) = _asked(weekly, instance)
-    assert second.run_config["ops"]["staged__calls_hour"]["config"] == {"chunk": "P1D", "attempt": 2}
+    assert second.run_config["ops"]["staged__calls_hour"]["config"] == {"max_query_interval": "P1D", "retry_attempt": 2}
 
     weekly.mended()
     mended = _run(weekly, instance, second)
@@ -119,7 +130,7 @@ def test_a_partition_that_fails_its_check_is_asked_again_in_smaller_chunks_until
 def test_a_vendor_that_never_mends_itself_is_left_alone_after_three_attempts(
     weekly: Bench, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "_FIRST_WAIT", timedelta(0))
+    monkeypatch.setattr(sensors, "_FIRST_RETRY_DELAY", timedelta(0))
     weekly.fault(max_rows=1)
     assert not weekly.run(instance, DAY).success
     for _ in range(3):

@@ -76,7 +76,7 @@ def test_each_partition_of_a_range_has_a_verdict_of_its_own_in_storage(
     bench: Bench, instance: dg.DagsterInstance
 ) -> None:
     assert bench.run(instance, *DATES).success
-    for name in ("complete", "schema", "watermark"):
+    for name in ("completeness", "schema", "watermark"):
         found = recorded(instance, bench.check(name))
         assert {one.partition for one in found if one.passed} == {*DATES, None}
         history = instance.event_log_storage.get_asset_check_execution_history(bench.check(name), limit=100)

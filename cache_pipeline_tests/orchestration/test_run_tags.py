@@ -28,6 +28,6 @@ def test_a_runs_lane_follows_from_its_tag_else_from_how_it_was_launched(tags: di
 
 def test_a_tag_that_names_no_lane_is_refused_with_those_there_are() -> None:
     with pytest.raises(
-        ValueError, match=r"cache_pipeline/lane='fast' is no lane: use interactive, scheduled, backfill"
+        ValueError, match=r"cache_pipeline/lane='fast': unknown lane; expected one of interactive, scheduled, backfill"
     ):
         lane_of_run({"cache_pipeline/lane": "fast"})

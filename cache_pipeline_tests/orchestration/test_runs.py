@@ -13,8 +13,8 @@ import pytest
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.staging import Staging
-from cache_pipeline.orchestration.assets import progress
 from cache_pipeline.orchestration.naming import job_name
+from cache_pipeline.orchestration.progress import progress_logger
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.settings import read_settings
@@ -80,7 +80,7 @@ def test_a_range_run_fetches_checks_and_publishes_every_partition(bench: Bench, 
     assert {metadata[day]["calls"] for day in DAYS} == {1}
     assert {metadata[day]["truncated chunks"] for day in DAYS} == {0}
     assert {metadata[day]["watermark lag (s)"] for day in DAYS} == {0.0}
-    assert {metadata[day]["whole run"] for day in DAYS} == {f"{sum(rows.values())} rows, 3 calls"}
+    assert {metadata[day]["run total"] for day in DAYS} == {f"{sum(rows.values())} rows, 3 calls"}
     kept = _metadata(instance, bench.key("history"))
     assert {day: kept[day]["dagster/partition_row_count"] for day in DAYS} == rows
     published = _metadata(instance, bench.key("edge"))
@@ -107,18 +107,18 @@ def test_a_partitions_verdicts_are_recorded_as_it_is_staged_and_anew_where_its_f
     bench: Bench, instance: dg.DagsterInstance
 ) -> None:
     altering = _Altering(Staging(bench.data / "staged"), bench, DAYS[1])
-    progress.addHandler(altering)
-    progress.setLevel(logging.INFO)
+    progress_logger.addHandler(altering)
+    progress_logger.setLevel(logging.INFO)
     try:
         result = bench.run(instance, DAYS[0], DAYS[1])
     finally:
-        progress.removeHandler(altering)
+        progress_logger.removeHandler(altering)
 
     assert not result.success
     kinds = [(event.event_type_value, event.step_key) for event in result.all_events]
     staged = kinds.index(("STEP_SUCCESS", "staged__calls_hour"))
     assert sum(kind == "ASSET_CHECK_EVALUATION" for kind, _ in kinds[:staged]) == len(DAYS[:2]) * len(STAGED_CHECKS)
-    told = [(one.partition, one.passed) for one in evaluations(result, bench.check("complete"))]
+    told = [(one.partition, one.passed) for one in evaluations(result, bench.check("completeness"))]
     assert sorted(told[:2]) == [(DAYS[0], True), (DAYS[1], True)]
     assert told[2:] == [(DAYS[1], False), (None, False)]
     assert materialized(instance, bench.key("history")) == {DAYS[0]}
@@ -141,7 +141,7 @@ def test_a_second_run_asks_the_vendor_nothing_and_a_wish_for_restated_figures_ev
     assert bench.asked() == 0, "history holds what the lost files held"
     assert bench.staged_files() == set(DAYS)
 
-    assert bench.run(instance, DAYS[1], DAYS[-1], again=True).success
+    assert bench.run(instance, DAYS[1], DAYS[-1], refetch=True).success
     assert bench.asked() == 2
 
 

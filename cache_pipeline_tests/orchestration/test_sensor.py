@@ -115,7 +115,7 @@ def test_what_the_vendor_may_have_corrected_is_asked_for_again_once_a_day_though
 ) -> None:
     with bench_of(servers, tmp_path, declared(refetch_window="P3D")) as bench:
         name = bench.report.name
-        sensor = bench.definitions().resolve_sensor_def(f"{name}_restatement_sensor")
+        sensor = bench.definitions().resolve_sensor_def(f"{name}_refetch_sensor")
         with dg.build_sensor_context(instance=instance) as context:
             (request,) = list(sensor.evaluate_tick(context).run_requests or [])
             (again,) = list(sensor.evaluate_tick(context).run_requests or [])
@@ -134,7 +134,7 @@ def test_what_the_vendor_may_have_corrected_is_asked_for_again_once_a_day_though
 
 def test_a_report_that_declares_no_restatement_has_no_sensor_for_it(bench: Bench) -> None:
     names = [sensor.name for sensor in bench.definitions().sensors or []]
-    assert not [name for name in names if name.endswith("_restatement_sensor")]
+    assert not [name for name in names if name.endswith("_refetch_sensor")]
 
 
 def _unpublished(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
@@ -167,7 +167,7 @@ def test_what_a_killed_run_staged_is_published_by_one_run_that_asks_the_vendor_n
     assert bench.coverage().final == IntervalSet([bench.interval(lying[0], lying[-1])])
     done = _unpublished(bench, instance)
     assert not done.run_requests
-    assert done.skip_message == "everything that is staged is published, or being published"
+    assert done.skip_message == "all staged partitions are published or being published"
 
 
 @pytest.mark.parametrize("by_its_assets", [False, True])
@@ -214,8 +214,8 @@ def test_every_sensor_is_off_until_a_person_switches_it_on_and_looks_no_oftener_
         "calls_hour_stale_sensor",
         "incomplete_sensor",
         "unpublished_sensor",
-        "demand_sensor",
-        "inventory_sensor",
+        "prefetch_sensor",
+        "open_partitions_sensor",
     }
     for sensor in sensors:
         assert isinstance(sensor, dg.SensorDefinition)

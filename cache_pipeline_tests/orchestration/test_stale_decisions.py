@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.orchestration.decisions import (
-    StaleRange,
+    PartitionRange,
+    find_finalizable_ranges,
     find_refetch_ranges,
-    find_settled_ranges,
     find_stale_ranges,
     find_unpublished_ranges,
 )
@@ -38,17 +38,17 @@ def _coverage(states: list[str], age: timedelta) -> Coverage:
     return Coverage(of(COMPLETE), of(PROVISIONAL), NOW, fetched)
 
 
-def _found(states: list[str], age: timedelta = timedelta(0), at_most: int = 100) -> list[StaleRange]:
+def _found(states: list[str], age: timedelta = timedelta(0), at_most: int = 100) -> list[PartitionRange]:
     return find_stale_ranges(_coverage(states, age), _partitions(len(states)), NOW, FRESHNESS, at_most=at_most)
 
 
-def _keys(found: StaleRange, count: int) -> list[str]:
+def _keys(found: PartitionRange, count: int) -> list[str]:
     keys = list(_partitions(count))
     return keys[keys.index(found.first) : keys.index(found.last) + 1]
 
 
 def test_what_history_lacks_is_stale() -> None:
-    assert _found([COMPLETE, MISSING, COMPLETE]) == [StaleRange("2025-06-02", "2025-06-02", "never@2025-07-01T00")]
+    assert _found([COMPLETE, MISSING, COMPLETE]) == [PartitionRange("2025-06-02", "2025-06-02", "never@2025-07-01T00")]
 
 
 def test_what_is_complete_is_never_stale_however_old() -> None:
@@ -69,7 +69,7 @@ def test_a_partition_that_is_held_in_part_is_stale_as_a_whole() -> None:
 
 
 def test_nothing_held_at_all_is_one_range() -> None:
-    assert _found([MISSING] * 5) == [StaleRange("2025-06-01", "2025-06-05", "never@2025-07-01T00")]
+    assert _found([MISSING] * 5) == [PartitionRange("2025-06-01", "2025-06-05", "never@2025-07-01T00")]
 
 
 def test_no_partitions_need_nothing() -> None:
@@ -82,7 +82,7 @@ def test_figures_fetched_anew_and_grown_old_again_are_another_request() -> None:
     (after,) = _found([COMPLETE, PROVISIONAL], age=timedelta(hours=2))
     assert before == again
     assert (before.first, before.last) == (after.first, after.last)
-    assert before.seen != after.seen
+    assert before.state != after.state
 
 
 @given(states=STATES, hours=st.sampled_from([0, 2]))
@@ -112,7 +112,7 @@ def test_a_hole_that_stays_is_asked_for_once_an_hour() -> None:
     """A run that failed is tried again, and ticks in between ask for nothing new."""
 
     def seen(after: timedelta) -> str:
-        return find_stale_ranges(Coverage(), _partitions(1), NOW + after, FRESHNESS, at_most=1)[0].seen
+        return find_stale_ranges(Coverage(), _partitions(1), NOW + after, FRESHNESS, at_most=1)[0].state
 
     assert seen(timedelta(0)) == seen(timedelta(minutes=59))
     assert seen(timedelta(0)) != seen(timedelta(hours=1))
@@ -126,12 +126,12 @@ def test_provisional_partitions_that_the_watermark_has_passed_are_asked_once_mor
         watermark=hours["h2"].end,
     )
     day = timedelta(days=1)
-    (found,) = find_settled_ranges(held, hours, hours["h3"].end, day, at_most=3)
+    (found,) = find_finalizable_ranges(held, hours, hours["h3"].end, day, at_most=3)
     assert (found.first, found.last) == ("h1", "h2")
     later = hours["h3"].end + timedelta(hours=2)
-    (settled,) = find_settled_ranges(held, hours, later, timedelta(hours=1), at_most=3)
+    (settled,) = find_finalizable_ranges(held, hours, later, timedelta(hours=1), at_most=3)
     assert (settled.first, settled.last) == ("h1", "h3")
-    assert find_settled_ranges(Coverage(final=held.final), hours, later, day, at_most=3) == []
+    assert find_finalizable_ranges(Coverage(final=held.final), hours, later, day, at_most=3) == []
 
 
 def test_a_restatement_window_is_asked_for_once_in_each_period() -> None:
@@ -140,8 +140,8 @@ def test_a_restatement_window_is_asked_for_once_in_each_period() -> None:
     (found,) = find_refetch_ranges(hours, now, window, every, at_most=3)
     assert (found.first, found.last) == ("h3", "h5")
     soon = find_refetch_ranges(hours, now + timedelta(minutes=1), window, every, at_most=3)
-    assert soon[0].seen == found.seen
-    assert find_refetch_ranges(hours, now + every, window + every, every, at_most=3)[0].seen != found.seen
+    assert soon[0].state == found.state
+    assert find_refetch_ranges(hours, now + every, window + every, every, at_most=3)[0].state != found.state
 
 
 def test_what_lies_staged_and_is_not_held_is_published_oldest_first_and_a_few_at_a_time() -> None:

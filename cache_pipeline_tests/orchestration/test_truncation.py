@@ -16,14 +16,14 @@ def test_a_truncated_day_fails_its_check_there_and_then_and_passes_it_when_the_p
     result = bench.run(instance, DAY)
     assert result.success, failures(result)
 
-    failed, *passed = recorded(instance, bench.check("complete"))
+    failed, *passed = recorded(instance, bench.check("completeness"))
     assert (failed.passed, failed.blocking) == (False, True)
     assert failed.description is not None
-    assert "40 rows of 72 expected by declaration: truncated" in failed.description
+    assert "40 rows, 72 expected from declaration: truncated" in failed.description
     assert [(one.partition, one.passed) for one in passed] == [(DAY, True), (None, True)]
     (of_day,) = [one for one in passed if one.partition == DAY]
-    assert of_day.metadata["truncated and asked again"].value == 1
-    assert "1 of the vendor's answers failed: truncated" in (passed[-1].description or "")
+    assert of_day.metadata["truncated chunks"].value == 1
+    assert "1 truncated answers of the vendor were discarded" in (passed[-1].description or "")
     others = [one for name in ("schema", "watermark") for one in evaluations(result, bench.check(name))]
     assert {one.description for one in others} == {None}, "only the check that is about rows speaks of truncation"
 
@@ -62,7 +62,7 @@ def test_truncation_that_nothing_mends_fails_the_run_clearly_and_publishes_nothi
     assert bench.staged_files() == set()
     assert bench.coverage().final | bench.coverage().provisional == IntervalSet()
     assert bench.edge().manifest().datasets == {}
-    assert {one.passed for one in recorded(instance, bench.check("complete"))} == {False}
+    assert {one.passed for one in recorded(instance, bench.check("completeness"))} == {False}
 
 
 def test_once_the_vendor_gives_whole_answers_again_the_same_run_goes_through(
@@ -72,6 +72,6 @@ def test_once_the_vendor_gives_whole_answers_again_the_same_run_goes_through(
     assert not bench.run(instance, DAY).success
     bench.mended()
     assert bench.run(instance, DAY).success
-    *_, of_day, of_all = recorded(instance, bench.check("complete"))
+    *_, of_day, of_all = recorded(instance, bench.check("completeness"))
     assert [(of_day.partition, of_day.passed), (of_all.partition, of_all.passed)] == [(DAY, True), (None, True)]
     assert bench.coverage().final == IntervalSet([bench.interval(DAY)])

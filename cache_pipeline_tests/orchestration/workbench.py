@@ -30,7 +30,7 @@ from cache_pipeline_tests.query.declared import grouped
 SECRETS = {name: f"{name}-secret-7d1f2a" for name in ("alpha", "beta")}
 TIERS = ("history", "hot", "edge")
 LAYERS = ("staged", *TIERS)
-STAGED_CHECKS = ("complete", "schema", "watermark")
+STAGED_CHECKS = ("completeness", "schema", "watermark")
 
 SMALL_VENDOR = SimulatorSettings(
     clients={name: SecretStr(secret) for name, secret in SECRETS.items()},
@@ -115,13 +115,13 @@ class Bench:
         first: str,
         last: str | None = None,
         *,
-        again: bool = False,
+        refetch: bool = False,
         tags: dict[str, str] | None = None,
         only: str | None = None,
         raise_on_error: bool = False,
     ) -> dg.ExecuteInProcessResult:
         """All the report's assets, or one layer's, for a range of partitions, in this process."""
-        config = {"ops": {f"staged__{self.report.name}": {"config": {"again": again}}}} if again else None
+        config = {"ops": {f"staged__{self.report.name}": {"config": {"refetch": refetch}}}} if refetch else None
         return (
             self.definitions()
             .resolve_job_def(job_name(self.report))
