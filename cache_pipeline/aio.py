@@ -1,4 +1,4 @@
-"""Work and tasks that have surely ended before whoever began them goes on, cancelled or not."""
+"""Asyncio helpers that never leave work running: finish, cancel or gather tasks even if the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_AGAIN_SECONDS = 0.5
+_RECANCEL_SECONDS = 0.5
 
 
 async def finish(work: Awaitable[T]) -> T:
-    """Wait for some work; a caller who is cancelled leaves only once it has ended, for until then nobody can say what it did."""
+    """Await `work` to completion even if the caller is cancelled, then re-raise the cancellation.
+
+    The outcome of the work is therefore always known when this returns.
+    """
     running = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        # Cancelled again while it waits here, as nested task groups do, it would leave the work behind after all.
+        # Nested task groups may cancel the caller again while it waits here, which must not abandon the work.
         while not running.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({running})
@@ -29,27 +32,30 @@ async def finish(work: Awaitable[T]) -> T:
 
 
 async def run_in_thread(work: Callable[[], T], threads: Executor | None = None) -> T:
-    """Do blocking work in a thread, to its end.
+    """Run blocking work in a thread and await its end, even if the caller is cancelled.
 
     Args:
-        work: what to do, in the caller's context.
-        threads: whose thread does it; by default one of those that the event loop shares out.
+        work: The function to call, in the caller's context.
+        threads: The executor to use. The default is the event loop's own.
     """
     context = contextvars.copy_context()
     return await finish(asyncio.get_running_loop().run_in_executor(threads, context.run, work))
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended: asyncio and the Redis client may swallow a cancellation that comes as they finish."""
+    """Cancel tasks repeatedly until they have ended.
+
+    Asyncio and the Redis client may swallow a cancellation that arrives just as an operation finishes.
+    """
     pending = {task for task in tasks if not task.done()}
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
+        _, pending = await asyncio.wait(pending, timeout=_RECANCEL_SECONDS)
 
 
 async def gather_or_cancel(work: Iterable[Awaitable[T]]) -> list[T]:
-    """All results; when one fails the others are stopped, for they would be asked for in vain."""
+    """Return all results. If one fails, cancel the others, because their results would not be used."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         return await asyncio.gather(*tasks)
@@ -61,7 +67,7 @@ async def gather_or_cancel(work: Iterable[Awaitable[T]]) -> list[T]:
 
 @asynccontextmanager
 async def run_in_background(*work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Do some work in the background while the block lasts."""
+    """Run coroutines in the background while the block lasts."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
         yield

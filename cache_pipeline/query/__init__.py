@@ -1,1 +1,1 @@
-"""Pure: what a report is, what a query means, and the algebra of intervals. No input or output, no clock."""
+"""Pure rules: report declarations, the meaning of queries, and the algebra of intervals. No I/O and no clock."""

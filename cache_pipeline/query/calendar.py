@@ -1,7 +1,7 @@
-"""Steps of the calendar in a time zone: buckets of a granularity, partitions of a cadence, pieces of a split.
+"""Calendar steps in a time zone: the buckets of a granularity, the partitions of a cadence, the parts of a split.
 
-A local day has 23 or 25 hours when the clock is set forward or back, and some zones skip midnight itself; every
-boundary is therefore made from local dates and only then turned into an instant.
+A local day has 23 or 25 hours when the clocks change, and some zones skip midnight itself. Every boundary is therefore
+computed from local dates and only then converted to an instant.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from zoneinfo import ZoneInfo
 from cache_pipeline.errors import InvalidInterval, QueryError
 from cache_pipeline.query.interval import Interval
 
-_MINUTES_A_DAY = 24 * 60
+_MINUTES_PER_DAY = 24 * 60
 _PERIOD = re.compile(r"P(?:(?P<months>\d+)M|(?P<weeks>\d+)W|(?P<days>\d+)D|T(?:(?P<hours>\d+)H|(?P<minutes>\d+)M))")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the calendar: exactly one of the fields is not zero.
+    """One calendar step. Exactly one of the fields is not zero.
 
     Attributes:
-        months: calendar months, from the first of a month.
-        days: local days (7 means weeks that start on Monday).
-        minutes: minutes of absolute time, counted from local midnight; a divisor of a day.
+        months: Calendar months, counted from the first of a month.
+        days: Local days; 7 means weeks that start on Monday.
+        minutes: Minutes of absolute time, counted from local midnight. They divide a day.
     """
 
     months: int = 0
@@ -36,10 +36,10 @@ class Step:
     @classmethod
     @lru_cache(maxsize=256)
     def parse(cls, period: str) -> Step:
-        """Read an ISO 8601 period: ``PT15M``, ``PT1H``, ``P1D``, ``P7D`` or ``P1W``, ``P1M``.
+        """Parse an ISO 8601 period such as ``PT15M``, ``PT1H``, ``P1D``, ``P7D`` or ``P1W``, ``P1M``.
 
         Raises:
-            QueryError: not such a period, or one that does not divide its day, week or year evenly.
+            QueryError: The text is no such period, or the period does not divide its day, week or year evenly.
         """
         match = _PERIOD.fullmatch(period)
         parts = {unit: int(count) for unit, count in match.groupdict().items() if count} if match else {}
@@ -48,10 +48,10 @@ class Step:
             days=parts.get("days", 0) + 7 * parts.get("weeks", 0),
             minutes=parts.get("minutes", 0) + 60 * parts.get("hours", 0),
         )
-        if step.minutes == _MINUTES_A_DAY:
+        if step.minutes == _MINUTES_PER_DAY:
             step = cls(days=1)
-        if not (step.months == 1 or step.days in (1, 7) or (step.minutes and _MINUTES_A_DAY % step.minutes == 0)):
-            raise QueryError(f"{period!r} is not a step of the calendar: PT15M, PT30M, PT1H, P1D, P1W or P1M")
+        if not (step.months == 1 or step.days in (1, 7) or (step.minutes and _MINUTES_PER_DAY % step.minutes == 0)):
+            raise QueryError(f"{period!r} is not a calendar step: use PT15M, PT30M, PT1H, P1D, P1W or P1M")
         return step
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Step:
         return f"PT{self.minutes // 60}H" if self.minutes % 60 == 0 else f"PT{self.minutes}M"
 
     def divides(self, longer: Step) -> bool:
-        """Whether every boundary of ``longer`` is one of this step, in every zone."""
+        """Return whether every boundary of ``longer`` is also a boundary of this step, in every zone."""
         if self.minutes:
             return longer.minutes % self.minutes == 0
         if self.days == 1:
@@ -71,17 +71,17 @@ class Step:
 
     @cached_property
     def nominal_length(self) -> timedelta:
-        """The usual length: a day counts 24 hours, a month 30 days. For rules of thumb, never for boundaries."""
+        """The usual length: 24 hours for a day, 30 days for a month. Use it for estimates, never for boundaries."""
         return timedelta(days=self.days + 30 * self.months, minutes=self.minutes)
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
-    """The first instant of a local day, in UTC, also where the clocks skip or repeat midnight."""
+    """Return the first instant of a local day, in UTC, even if the clocks skip or repeat midnight."""
     return datetime.combine(day, time.min, zone).astimezone(UTC)
 
 
 def floor_to_step(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
-    """The last boundary of ``step`` at or before ``instant``."""
+    """Return the last boundary of ``step`` at or before ``instant``."""
     day = instant.astimezone(zone).date()
     if step.months:
         return midnight(day.replace(day=1), zone)
@@ -92,7 +92,7 @@ def floor_to_step(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
 
 
 def next_boundary(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
-    """The next boundary of ``step`` after one of its boundaries."""
+    """Return the boundary of ``step`` that follows a given boundary."""
     day = boundary.astimezone(zone).date()
     if step.months:
         return midnight((day.replace(day=28) + timedelta(days=4)).replace(day=1), zone)
@@ -103,18 +103,18 @@ def next_boundary(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
 
 
 def cut_at_boundaries(interval: Interval, step: Step, zone: ZoneInfo) -> list[Interval]:
-    """Cut an interval at the boundaries of ``step``; the first and last piece may be shorter than a step."""
-    found: list[Interval] = []
+    """Cut an interval at the boundaries of ``step``. The first and the last part may be shorter than a step."""
+    parts: list[Interval] = []
     start = interval.start
     while start < interval.end:
         end = min(next_boundary(floor_to_step(start, step, zone), step, zone), interval.end)
-        found.append(Interval(start, end))
+        parts.append(Interval(start, end))
         start = end
-    return found
+    return parts
 
 
 def is_aligned(interval: Interval, step: Step, zone: ZoneInfo) -> bool:
-    """Whether both ends are boundaries of ``step``."""
+    """Return whether both ends are boundaries of ``step``."""
     return (
         floor_to_step(interval.start, step, zone) == interval.start
         and floor_to_step(interval.end, step, zone) == interval.end
@@ -122,24 +122,24 @@ def is_aligned(interval: Interval, step: Step, zone: ZoneInfo) -> bool:
 
 
 def expand_to_steps(interval: Interval, step: Step, zone: ZoneInfo) -> Interval:
-    """The shortest interval of whole steps that contains another."""
+    """Return the shortest interval of whole steps that contains ``interval``."""
     last = floor_to_step(interval.end - timedelta(microseconds=1), step, zone)
     return Interval(floor_to_step(interval.start, step, zone), next_boundary(last, step, zone))
 
 
 def list_buckets(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interval]:
-    """The granularity steps of an interval, in order.
+    """Return the buckets of an interval, in order.
 
     Raises:
-        InvalidInterval: an end of the interval is not a boundary, so that a bucket would be cut.
+        InvalidInterval: An end of the interval is not a bucket boundary.
     """
     if not is_aligned(interval, granularity, zone):
-        whole = expand_to_steps(interval, granularity, zone)
-        raise InvalidInterval(f"interval {interval} cuts a bucket of {granularity} in {zone.key}: ask for {whole}")
+        aligned = expand_to_steps(interval, granularity, zone)
+        raise InvalidInterval(f"interval {interval} cuts a bucket of {granularity} in {zone.key}: ask for {aligned}")
     return cut_at_boundaries(interval, granularity, zone)
 
 
-# Halves stand between day and hour because proving a thin answer whole should take few queries.
+# The halves between a day and an hour keep the number of queries small that prove a sparse answer complete.
 _SPLIT_STEPS = (
     Step(months=1),
     Step(days=7),
@@ -149,10 +149,10 @@ _SPLIT_STEPS = (
 
 
 def split(interval: Interval, granularity: Step, zone: ZoneInfo) -> list[Interval]:
-    """Cut an interval into smaller calendar-aligned ones (G22): weeks, days, 12, 6, 3, 1 hours, buckets.
+    """Split an interval into smaller calendar-aligned ones (G22): weeks, days, 12, 6, 3, 1 hours, buckets.
 
     Returns:
-        At least two intervals of whole buckets, or an empty list when the interval is one bucket.
+        At least two intervals of whole buckets, or an empty list if the interval is a single bucket.
     """
     for step in (*_SPLIT_STEPS, granularity):
         if step.nominal_length < granularity.nominal_length:

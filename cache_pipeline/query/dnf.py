@@ -1,8 +1,9 @@
-"""Conditions on dimensions as sets: what every spelling of a filter comes down to (G6).
+"""Row filters in disjunctive normal form, reduced to one canonical form for every spelling of a filter (G6).
 
-A condition on one dimension is a set of values, or everything but a set; None is the row that has no value. Conditions on
-several dimensions that must hold together are a *box*; a filter is a union of boxes. The union of all *largest* boxes is the
-same for every way to write a filter, as the prime implicants of a formula are, and so is what keys are made of.
+A condition on one dimension is a set of values, or everything except a set. The value None stands for a row without a value.
+Conditions on several dimensions that must hold together are a *conjunction*, and a filter is a disjunction of conjunctions.
+The disjunction of all *prime implicants* (the conjunctions that cannot be made wider) is the same for every spelling of a
+filter, so cache keys are made from it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import NamedTuple
 
 from cache_pipeline.errors import QueryError
 
-#: More boxes than anybody writes by hand; beyond, finding the largest ones would take long.
-_MOST_BOXES = 64
+#: More conjunctions than anyone writes by hand. Beyond it, finding the prime implicants would take long.
+_MAX_CONJUNCTIONS = 64
 
 
 class ValueSet(NamedTuple):
-    """The values that a dimension may have: ``values``, or with ``excluding`` all but those."""
+    """The values that a dimension may have: ``values``, or everything except them if ``is_exclusion`` is set."""
 
     values: frozenset[str | None]
     is_exclusion: bool = False
@@ -37,23 +38,23 @@ class ValueSet(NamedTuple):
         return ValueSet(self.values, is_exclusion=not self.is_exclusion)
 
     def is_subset_of(self, other: ValueSet) -> bool:
-        """Whether every value of this set is one of the other's."""
+        """Return whether every value of this set is also in the other."""
         if other.is_exclusion:
             return other.values <= self.values if self.is_exclusion else other.values.isdisjoint(self.values)
         return not self.is_exclusion and self.values <= other.values
 
     @property
     def is_empty(self) -> bool:
-        """Whether no value is meant."""
+        """Whether the set has no value."""
         return not self.values and not self.is_exclusion
 
     @property
     def is_everything(self) -> bool:
-        """Whether every value is meant, and none."""
+        """Whether the set has every value, None included."""
         return not self.values and self.is_exclusion
 
 
-#: Dimension to its set; a dimension that is absent may have any value. Never holds an empty or a full set.
+#: Dimension to its value set. An absent dimension may have any value. No set in it is empty or has every value.
 Conjunction = Mapping[str, ValueSet]
 Conjunctions = tuple[Conjunction, ...]
 
@@ -62,126 +63,128 @@ MATCH_NONE: Conjunctions = ()
 
 
 def make_condition(dimension: str, values: ValueSet) -> Conjunctions:
-    """One condition on one dimension."""
+    """Return the disjunction that is one condition on one dimension."""
     if values.values:
         return ({dimension: values},)
     return MATCH_ALL if values.is_exclusion else MATCH_NONE
 
 
 def all_of(parts: Iterable[Conjunctions]) -> Conjunctions:
-    """What all of the parts allow."""
-    found = MATCH_ALL
+    """Return the disjunction that allows what every part allows."""
+    result = MATCH_ALL
     for part in parts:
-        if found is MATCH_ALL:
-            found = part
+        if result is MATCH_ALL:
+            result = part
             continue
-        met = [_met(one, other) for one in found for other in part]
-        found = _unabsorbed([box for box in met if box is not None])
-    return found
+        products = [_intersect(one, other) for one in result for other in part]
+        result = _remove_absorbed([each for each in products if each is not None])
+    return result
 
 
 def any_of(parts: Iterable[Conjunctions]) -> Conjunctions:
-    """What any of the parts allows."""
-    boxes = [box for part in parts for box in part]
-    if len(boxes) <= 1:
-        return tuple(boxes)
-    # Conditions on one dimension alone become one condition, as they mostly are a list of its values.
-    alone: dict[str, ValueSet] = {}
-    several: list[Conjunction] = []
-    for box in boxes:
-        if len(box) != 1:
-            several.append(box)
+    """Return the disjunction that allows what at least one part allows."""
+    conjunctions = [each for part in parts for each in part]
+    if len(conjunctions) <= 1:
+        return tuple(conjunctions)
+    # Merge conditions on a single dimension first: most of them are a list of its values.
+    single: dict[str, ValueSet] = {}
+    multiple: list[Conjunction] = []
+    for each in conjunctions:
+        if len(each) != 1:
+            multiple.append(each)
             continue
-        for name, values in box.items():
-            alone[name] = alone[name] | values if name in alone else values
-    joined = [make_condition(name, values) for name, values in alone.items()]
-    return _unabsorbed([*(box for part in joined for box in part), *several])
+        for name, values in each.items():
+            single[name] = single[name] | values if name in single else values
+    merged = [make_condition(name, values) for name, values in single.items()]
+    return _remove_absorbed([*(each for part in merged for each in part), *multiple])
 
 
-def negate(boxes: Conjunctions) -> Conjunctions:
-    """What the boxes do not allow."""
-    return all_of(any_of(make_condition(name, ~values) for name, values in box.items()) for box in boxes)
+def negate(conjunctions: Conjunctions) -> Conjunctions:
+    """Return the disjunction that allows what the given one does not."""
+    return all_of(any_of(make_condition(name, ~values) for name, values in each.items()) for each in conjunctions)
 
 
-def prime_implicants(boxes: Conjunctions) -> Conjunctions:
-    """All largest boxes within a union of boxes, in an order of their own: equal for equal unions.
+def prime_implicants(conjunctions: Conjunctions) -> Conjunctions:
+    """Return all prime implicants of a disjunction in a canonical order, equal for equivalent disjunctions.
 
     Raises:
-        QueryError: there are too many of them.
+        QueryError: There are too many of them.
     """
-    found = _unabsorbed(boxes)
-    while len(found) > 1:
-        spanning = [
-            joined
-            for one, other in combinations(found, 2)
+    implicants = _remove_absorbed(conjunctions)
+    while len(implicants) > 1:
+        consensuses = [
+            consensus
+            for one, other in combinations(implicants, 2)
             for name in one.keys() & other.keys()
-            if (joined := _joined_on(name, one, other)) is not None
+            if (consensus := _consensus(name, one, other)) is not None
         ]
-        if not spanning:
+        if not consensuses:
             break
-        grown = _unabsorbed([*found, *spanning])
-        # What is kept of those there were comes first, in their order.
-        if grown == found:
+        extended = _remove_absorbed([*implicants, *consensuses])
+        # The implicants that remain come first and keep their order, so equality means that nothing was added.
+        if extended == implicants:
             break
-        found = grown
-    return tuple(sorted(found, key=_order)) if len(found) > 1 else found
+        implicants = extended
+    return tuple(sorted(implicants, key=_sort_key)) if len(implicants) > 1 else implicants
 
 
-def _met(one: Conjunction, other: Conjunction) -> Conjunction | None:
-    """What both allow; None where that is nothing."""
-    met = {**one, **other}
+def _intersect(one: Conjunction, other: Conjunction) -> Conjunction | None:
+    """Return what both conjunctions allow, or None if that is nothing."""
+    product = {**one, **other}
     for name in one.keys() & other.keys():
-        met[name] = one[name] & other[name]
-        if met[name].is_empty:
+        product[name] = one[name] & other[name]
+        if product[name].is_empty:
             return None
-    return met
+    return product
 
 
-def _joined_on(name: str, one: Conjunction, other: Conjunction) -> Conjunction | None:
-    """The box that spans two others along one dimension (their consensus); None where they have nothing in common."""
-    rest = _met(
+def _consensus(name: str, one: Conjunction, other: Conjunction) -> Conjunction | None:
+    """Return the consensus of two conjunctions over one dimension, or None if the others have nothing in common."""
+    rest = _intersect(
         {key: values for key, values in one.items() if key != name},
         {key: values for key, values in other.items() if key != name},
     )
     if rest is None:
         return None
-    spanned = one[name] | other[name]
-    return rest if spanned.is_everything else {**rest, name: spanned}
+    union = one[name] | other[name]
+    return rest if union.is_everything else {**rest, name: union}
 
 
-def _within(one: Conjunction, other: Conjunction) -> bool:
+def _is_absorbed_by(one: Conjunction, other: Conjunction) -> bool:
     return all(name in one and one[name].is_subset_of(values) for name, values in other.items())
 
 
-def _unabsorbed(boxes: Iterable[Conjunction]) -> Conjunctions:
-    """Without the boxes that lie within another."""
-    given = tuple(boxes)
+def _remove_absorbed(conjunctions: Iterable[Conjunction]) -> Conjunctions:
+    """Remove the conjunctions that another one implies."""
+    given = tuple(conjunctions)
     if len(given) <= 1:
         return given
-    kept: list[Conjunction] = []
-    for box in given:
-        if any(_within(box, other) for other in kept):
+    remaining: list[Conjunction] = []
+    for each in given:
+        if any(_is_absorbed_by(each, other) for other in remaining):
             continue
-        kept = [other for other in kept if not _within(other, box)]
-        kept.append(box)
-        if len(kept) > _MOST_BOXES:
+        remaining = [other for other in remaining if not _is_absorbed_by(other, each)]
+        remaining.append(each)
+        if len(remaining) > _MAX_CONJUNCTIONS:
             raise QueryError(
-                f"the filter comes to more than {_MOST_BOXES} alternatives: ask for fewer at a time, or list values "
-                "of one dimension with the operator in"
+                f"the filter has more than {_MAX_CONJUNCTIONS} alternatives: split the query, or list the values of one "
+                "dimension with the operator in"
             )
-    return tuple(kept)
+    return tuple(remaining)
 
 
-def _order(box: Conjunction) -> list[tuple[str, bool, list[str]]]:
-    return [(name, values.is_exclusion, _comparable(values.values)) for name, values in sorted(box.items())]
+def _sort_key(conjunction: Conjunction) -> list[tuple[str, bool, list[str]]]:
+    return [
+        (name, values.is_exclusion, _comparable_texts(values.values)) for name, values in sorted(conjunction.items())
+    ]
 
 
-def _comparable(values: Iterable[str | None]) -> list[str]:
-    # Having none is no text that a value could be.
+def _comparable_texts(values: Iterable[str | None]) -> list[str]:
+    # The prefix keeps None apart from every text that a value could be.
     return sorted(["" if value is None else f"={value}" for value in values])
 
 
 def sort_values(values: frozenset[str | None]) -> list[str | None]:
-    """Values as they are written: having none comes first, then texts by their characters."""
+    """Sort values as they are written: None first, then texts by their characters."""
     texts = sorted(value for value in values if value is not None)
     return [None, *texts] if None in values else [*texts]

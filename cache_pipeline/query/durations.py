@@ -1,6 +1,6 @@
 """ISO 8601 durations (``P1D``, ``PT36H``, ``P1M``), added to an instant by the calendar of a time zone.
 
-A day is a local day, of 23 or 25 hours when the clock is changed; an hour is always 60 minutes.
+A day is a local day, which has 23 or 25 hours when the clocks change. An hour always has 60 minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DURATION = re.compile(
 
 @dataclass(frozen=True)
 class Duration:
-    """Calendar months, then local days, then absolute time; never negative, never nothing."""
+    """A positive length of time: calendar months, then local days, then absolute time."""
 
     months: int
     days: int
@@ -32,15 +32,17 @@ class Duration:
     @classmethod
     @lru_cache(maxsize=256)
     def parse(cls, text: str) -> Duration:
-        """Read ``P1D``, ``P2W``, ``P1M``, ``P1DT12H``, ``PT36H`` and the like.
+        """Parse a duration such as ``P1D``, ``P2W``, ``P1M``, ``P1DT12H`` or ``PT36H``.
 
         Raises:
-            InvalidInterval: no such duration, or one of no time at all.
+            InvalidInterval: The text is not a duration, or its length is zero.
         """
         match = _DURATION.fullmatch(text)
         parts = {unit: int(digits or 0) for unit, digits in match.groupdict().items()} if match else {}
         if not any(parts.values()):
-            raise InvalidInterval(f"{text!r} is not an ISO 8601 duration longer than nothing: write P1D or PT36H, say")
+            raise InvalidInterval(
+                f"{text!r} is not an ISO 8601 duration longer than zero: write, for example, P1D or PT36H"
+            )
         return cls(
             12 * parts["years"] + parts["months"],
             7 * parts["weeks"] + parts["days"],
@@ -48,33 +50,35 @@ class Duration:
         )
 
     def add_to(self, instant: datetime, zone: ZoneInfo) -> datetime:
-        """The instant so much later: months and days on the wall clock of the zone, then the rest.
+        """Return the instant that is this much later: months and days on the zone's wall clock, then the absolute time.
 
         Raises:
-            InvalidInterval: the result lies beyond what the calendar holds.
+            InvalidInterval: The result is later than a date can be.
         """
-        return self._moved(instant, zone, 1)
+        return self._shift(instant, zone, 1)
 
     def subtract_from(self, instant: datetime, zone: ZoneInfo) -> datetime:
-        """The instant so much earlier: the rest first, then days and months on the wall clock of the zone.
+        """Return the instant that is this much earlier: the absolute time first, then days and months on the wall clock.
 
         Raises:
-            InvalidInterval: the result lies before what the calendar holds.
+            InvalidInterval: The result is earlier than a date can be.
         """
-        return self._moved(instant, zone, -1)
+        return self._shift(instant, zone, -1)
 
-    def _moved(self, instant: datetime, zone: ZoneInfo, sign: int) -> datetime:
+    def _shift(self, instant: datetime, zone: ZoneInfo, sign: int) -> datetime:
         try:
             if sign < 0:
                 instant = instant - self.exact
             if self.months or self.days:
-                # The wall clock is moved, not the instant; what the clocks skip there is read with the offset before.
+                # Shift the wall clock, not the instant. A local time that the clocks skip gets the offset before the change.
                 wall = _wall_clock(instant, zone)
-                naive = _months_later(wall.replace(tzinfo=None), sign * self.months) + timedelta(days=sign * self.days)
+                naive = _add_months(wall.replace(tzinfo=None), sign * self.months) + timedelta(days=sign * self.days)
                 instant = naive.replace(tzinfo=zone, fold=wall.fold).astimezone(UTC)
             return instant + self.exact if sign > 0 else instant
         except (OverflowError, ValueError) as error:
-            raise InvalidInterval(f"{self} from {instant.isoformat()} leaves the calendar: ask for less") from error
+            raise InvalidInterval(
+                f"{self} from {instant.isoformat()} is outside the calendar: use a shorter duration"
+            ) from error
 
     def __str__(self) -> str:
         date = f"{self.months}M" * bool(self.months) + f"{self.days}D" * bool(self.days)
@@ -84,12 +88,12 @@ class Duration:
 
 def _wall_clock(instant: datetime, zone: ZoneInfo) -> datetime:
     wall = instant.astimezone(zone)
-    # Where the clocks skip midnight, the day's first instant stands for it all the same.
+    # If the clocks skip midnight, the first instant of the day takes its place.
     start = datetime.combine(wall.date(), time.min, zone)
     return start if start.astimezone(UTC) == instant else wall
 
 
-def _months_later(day: datetime, months: int) -> datetime:
+def _add_months(day: datetime, months: int) -> datetime:
     if not months:
         return day
     year, month = divmod(12 * day.year + day.month - 1 + months, 12)

@@ -1,4 +1,8 @@
-"""Row filters as people and dashboards write them: nested, in any order, with repetitions; their form is checked here."""
+"""Row filters: the form in which they are declared, and the canonical form in which equal filters are equal.
+
+A report file or a query declares a filter as nested predicates in any order, with repetitions (`FilterDeclaration`).
+Validation turns the declaration into a `Filter`, and serialization turns the filter back into the simplest declaration.
+"""
 
 from __future__ import annotations
 
@@ -34,55 +38,55 @@ from cache_pipeline.query.dnf import (
     sort_values,
 )
 
-_MOST_LEVELS = 8
-_MOST_VALUES = 1000
-_LONGEST_TEXT = 512
+_MAX_LEVELS = 8
+_MAX_VALUES = 1000
+_MAX_TEXT_LENGTH = 512
 
 
-def _checked_text(text: str) -> str:
+def _check_text(text: str) -> str:
     if "\0" in text:
-        raise QueryError("holds a NUL character, which no dimension can have: leave it out")
-    if len(text) > _LONGEST_TEXT:
-        raise QueryError(f"is {len(text)} characters long, and at most {_LONGEST_TEXT} make sense")
+        raise QueryError("contains a NUL character, which no dimension can have: leave it out")
+    if len(text) > _MAX_TEXT_LENGTH:
+        raise QueryError(f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}")
     return text
 
 
-def _text(value: object) -> str | None:
-    """A value as the text that rows hold; JSON numbers and booleans are spelled as JSON spells them."""
+def _to_text(value: object) -> str | None:
+    """Convert a value to the text that rows contain. JSON numbers and booleans are spelled as in JSON."""
     if isinstance(value, str):
-        return _checked_text(value)
+        return _check_text(value)
     if value is None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise QueryError("holds NaN or infinity, which no dimension can have")
+            raise QueryError("contains NaN or infinity, which no dimension can have: leave it out")
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, list | tuple | dict | set):
         raise QueryError("values are texts, numbers, booleans or null, not lists or objects")
-    return _checked_text(str(value))
+    return _check_text(str(value))
 
 
-def _texts(values: object) -> object:
-    return [_text(value) for value in values] if isinstance(values, list | tuple | set | frozenset) else values
+def _to_texts(values: object) -> object:
+    return [_to_text(value) for value in values] if isinstance(values, list | tuple | set | frozenset) else values
 
 
 class Predicate(BaseModel, frozen=True):
-    """One condition on a dimension: its value is, or is not, one of ``values``; null stands for having none.
+    """One condition on a dimension: its value is, or is not, one of ``values``; null stands for a missing value.
 
-    ``exists`` and ``notExists`` are understood too, and become ``notIn`` and ``in`` with null.
+    ``exists`` and ``notExists`` are accepted too, and become ``notIn`` and ``in`` with null.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    dimension: Annotated[str, Field(min_length=1), AfterValidator(_checked_text)]
+    dimension: Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
     operator: Literal["in", "notIn"] = "in"
-    values: Annotated[tuple[str | None, ...], BeforeValidator(_texts)] = Field(min_length=1, max_length=_MOST_VALUES)
+    values: Annotated[tuple[str | None, ...], BeforeValidator(_to_texts)] = Field(min_length=1, max_length=_MAX_VALUES)
 
     @model_validator(mode="before")
     @classmethod
-    def _existence(cls, data: Any) -> Any:
+    def _rewrite_existence(cls, data: Any) -> Any:
         operator = data.get("operator") if isinstance(data, dict) else None
         if operator not in ("exists", "notExists") or data.get("values"):
             return data
@@ -95,25 +99,25 @@ class Predicate(BaseModel, frozen=True):
 
 
 class FilterDeclaration(BaseModel, frozen=True):
-    """Conditions and clauses of which all (``and``), any (``or``) or none (``not``) must hold; without any, every row is meant."""
+    """Predicates and clauses of which all (``and``), any (``or``) or none (``not``) must hold; an empty filter matches every row."""
 
     model_config = ConfigDict(extra="forbid", title="Filter")
 
-    predicates: Annotated[tuple[Predicate, ...], Field(max_length=_MOST_VALUES)] = ()
-    clauses: Annotated[tuple[Clause, ...], Field(max_length=_MOST_VALUES, description="Nested conditions")] = ()
+    predicates: Annotated[tuple[Predicate, ...], Field(max_length=_MAX_VALUES)] = ()
+    clauses: Annotated[tuple[Clause, ...], Field(max_length=_MAX_VALUES, description="Nested conditions")] = ()
     type: Literal["and", "or", "not"] = "and"
 
     def to_conjunctions(self, level: int = 1) -> Conjunctions:
-        """The rows that are meant.
+        """Return the rows that match, in disjunctive normal form.
 
         Args:
-            level: how deep this stands within others.
+            level: The depth of this clause within others.
 
         Raises:
-            QueryError: the alternatives are too many, or nested deeper than anybody means.
+            QueryError: There are too many alternatives, or clauses are nested too deep.
         """
-        if level > _MOST_LEVELS:
-            raise QueryError(f"clauses are nested more than {_MOST_LEVELS} deep: flatten them")
+        if level > _MAX_LEVELS:
+            raise QueryError(f"clauses are nested more than {_MAX_LEVELS} deep: flatten them")
         if not (self.predicates or self.clauses):
             return MATCH_ALL
         parts = [make_condition(each.dimension, each.allowed_values) for each in self.predicates]
@@ -124,70 +128,72 @@ class FilterDeclaration(BaseModel, frozen=True):
 
 
 class Clause(FilterDeclaration, frozen=True):
-    """Conditions within others; unlike a whole filter, it must have some."""
+    """Conditions nested within others. Unlike a whole filter, a clause must have some."""
 
     model_config = ConfigDict(title="Clause")
 
     @model_validator(mode="after")
-    def _says_something(self) -> Clause:
+    def _check_not_empty(self) -> Clause:
         if not (self.predicates or self.clauses):
-            raise QueryError("a clause without predicates says nothing: leave it out")
+            raise QueryError("a clause without predicates has no meaning: leave it out")
         return self
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which rows are meant; two filters are equal exactly when they mean the same.
+    """A filter in canonical form; two filters are equal exactly if they match the same rows.
 
-    A field of this type is read from what :class:`FilterDeclaration` describes.
+    A pydantic field of this type is parsed from a `FilterDeclaration` and serialized as one.
 
     Attributes:
-        boxes: the largest ones that it is the union of, in their order: what :meth:`of` makes of any boxes.
+        conjunctions: The prime implicants of the filter in canonical order, as `from_conjunctions` computes them.
     """
 
     conjunctions: Conjunctions = MATCH_ALL
 
     @classmethod
-    def from_conjunctions(cls, boxes: Conjunctions) -> Filter:
-        """The filter that allows those boxes.
+    def from_conjunctions(cls, conjunctions: Conjunctions) -> Filter:
+        """Return the filter that matches any of the conjunctions.
 
         Raises:
-            QueryError: they are none, so that no row can match.
+            QueryError: There is none, so no row can match.
         """
-        if not boxes:
+        if not conjunctions:
             raise QueryError("the filter contradicts itself, no row can match it: take out one of its conditions")
-        return cls(prime_implicants(boxes))
+        return cls(prime_implicants(conjunctions))
 
     @classmethod
-    def parse(cls, said: object) -> Filter:
-        """A filter as it was written.
+    def parse(cls, value: object) -> Filter:
+        """Parse a declared filter.
 
         Raises:
-            ValidationError: naming what is wrong with it, and where.
+            ValidationError: The declaration is invalid; the error names the place and the problem.
         """
-        return _FILTER.validate_python(said)
+        return _ADAPTER.validate_python(value)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Read what is written, and write what is canonical."""
+        """Parse declarations into canonical filters, and serialize canonical filters as declarations."""
         return core_schema.no_info_wrap_validator_function(
-            cls._read,
+            cls._validate,
             handler(FilterDeclaration),
             serialization=core_schema.plain_serializer_function_ser_schema(lambda filters: filters.declaration),
         )
 
     @classmethod
-    def _read(cls, said: Any, written: Callable[[Any], FilterDeclaration]) -> Filter:
-        return said if isinstance(said, cls) else cls.from_conjunctions(written(said).to_conjunctions())
+    def _validate(cls, value: Any, parse_declaration: Callable[[Any], FilterDeclaration]) -> Filter:
+        if isinstance(value, cls):
+            return value
+        return cls.from_conjunctions(parse_declaration(value).to_conjunctions())
 
     @cached_property
     def declaration(self) -> FilterDeclaration:
-        """How it is written.
+        """The simplest declaration of this filter.
 
-        Either ``and`` with predicates of different dimensions, or ``or`` with predicates of different dimensions, or
-        ``or`` with clauses that are each ``and`` with predicates.
+        It is ``and`` with predicates of different dimensions, or ``or`` with predicates of different dimensions, or ``or``
+        with clauses that are each ``and`` with predicates.
         """
-        alternatives = [_predicates(box) for box in self.conjunctions]
+        alternatives = [_to_predicates(each) for each in self.conjunctions]
         kind = "and" if len(alternatives) == 1 else "or"
         if kind == "and" or all(len(each) == 1 for each in alternatives):
             flat = tuple(predicate for each in alternatives for predicate in each)
@@ -196,74 +202,74 @@ class Filter:
 
     @cached_property
     def dimensions(self) -> frozenset[str]:
-        """The dimensions that are spoken of."""
+        """The dimensions that the filter has conditions on."""
         return frozenset().union(*self.conjunctions)
 
     @property
     def canonical_form(self) -> list[list[list[object]]]:
-        """What keys are made of: alternatives, each with its conditions as dimension, operator and values."""
+        """The form that keys are made from: alternatives, each a list of dimension, operator and values."""
         return [
             [
                 [name, "notIn" if values.is_exclusion else "in", sort_values(values.values)]
-                for name, values in sorted(box.items())
+                for name, values in sorted(conjunction.items())
             ]
-            for box in self.conjunctions
+            for conjunction in self.conjunctions
         ]
 
     def __hash__(self) -> int:
-        """As equal filters have it, whatever the order of their conditions."""
+        """Return a hash that does not depend on the order of conditions, as equality does not."""
         return self._hash
 
     @cached_property
     def _hash(self) -> int:
-        return hash(tuple(frozenset(box.items()) for box in self.conjunctions))
+        return hash(tuple(frozenset(each.items()) for each in self.conjunctions))
 
     def __bool__(self) -> bool:
-        """Whether any row is left out."""
+        """Return whether the filter leaves out any row."""
         return self.conjunctions != MATCH_ALL
 
     def intersect(self, other: Filter) -> Filter:
-        """Rows that both filters let through.
+        """Return the filter that matches the rows that both match.
 
         Raises:
-            QueryError: there can be none.
+            QueryError: No row can match both.
         """
         if not other or not self:
             return self if self else other
         return Filter.from_conjunctions(all_of((self.conjunctions, other.conjunctions)))
 
     def rename_dimensions(self, names: Mapping[str, str]) -> Filter:
-        """The same conditions, some of them on dimensions of other names.
+        """Return the same filter with some dimensions renamed.
 
         Raises:
-            QueryError: two dimensions become one, and no row can match.
+            QueryError: Two dimensions get one name, and then no row can match.
         """
         renamed = (
-            all_of(make_condition(names.get(name, name), values) for name, values in box.items())
-            for box in self.conjunctions
+            all_of(make_condition(names.get(name, name), values) for name, values in each.items())
+            for each in self.conjunctions
         )
         return Filter.from_conjunctions(any_of(renamed))
 
     def named_values(self, dimension: str) -> tuple[str | None, ...] | None:
-        """The only values that ``dimension`` can have under this filter, or None when it does not say."""
+        """Return the only values that a dimension can have under this filter, or None if they are not limited."""
         named: frozenset[str | None] = frozenset()
-        for box in self.conjunctions:
-            values = box.get(dimension)
+        for conjunction in self.conjunctions:
+            values = conjunction.get(dimension)
             if values is None or values.is_exclusion:
                 return None
             named |= values.values
         return tuple(sort_values(named))
 
 
-def _predicates(box: Conjunction) -> tuple[Predicate, ...]:
+def _to_predicates(conjunction: Conjunction) -> tuple[Predicate, ...]:
     return tuple(
         Predicate(
             dimension=name,
             operator="notIn" if values.is_exclusion else "in",
             values=tuple(sort_values(values.values)),
         )
-        for name, values in sorted(box.items())
+        for name, values in sorted(conjunction.items())
     )
 
 
-_FILTER = TypeAdapter(Filter)
+_ADAPTER = TypeAdapter(Filter)

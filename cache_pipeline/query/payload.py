@@ -1,4 +1,4 @@
-"""What both dialects have in common: reading JSON that anybody may have written, and finding the report it is asked of."""
+"""The common part of all query dialects: read untrusted JSON safely, and find the report that answers a payload."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, res
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 
-_LONGEST_TEXT = 512
-_MOST_NAMES = 200
+_MAX_TEXT_LENGTH = 512
+_MAX_NAMES = 200
 
-#: Who asks, and how it was sent: never part of what is asked.
+#: Fields about the caller and the transport, which are never part of the query.
 IGNORED_FIELDS = frozenset({"clientRequestId", "correlationId", "id", "metadata", "pageSize", "requestId", "traceId"})
 
 
 @dataclass(frozen=True)
 class QueryPayload:
-    """A question in words of neither dialect.
+    """A query read from any dialect.
 
     Attributes:
-        platform: whose dialect it is.
-        subject: the vendor's report id or aggregates family, or the name of a declared report.
-        interval: ISO 8601, as written.
-        narrowing: the rest; what is None is as the report declares it.
+        platform: The platform whose dialect the payload uses.
+        subject: The vendor's report id or aggregates family, or the name of a declared report.
+        interval: The interval in ISO 8601, as written.
+        overrides: The other fields; None means as the report declares it.
     """
 
     platform: str
@@ -39,96 +39,96 @@ class QueryPayload:
 
 
 def read_object(value: object, field: str) -> Mapping[str, object]:
-    """A JSON object.
+    """Return a value as a JSON object.
 
     Raises:
-        InvalidQuery: something else.
+        InvalidQuery: The value is something else.
     """
     if not isinstance(value, dict):
-        raise InvalidQuery(field, f"is {_kind(value)} where an object belongs")
+        raise InvalidQuery(field, f"is {_kind(value)} where an object is expected")
     return cast("Mapping[str, object]", value)
 
 
 def read_text(source: Mapping[str, object], field: str) -> str | None:
-    """The text of a field; None where it is absent or null.
+    """Return the text of a field, or None if the field is absent or null.
 
     Raises:
-        InvalidQuery: something else, a text without end, or one with a NUL character.
+        InvalidQuery: The value is something else, too long, or contains a NUL character.
     """
     value = source.get(field)
     if value is None:
         return None
     if not isinstance(value, str):
-        raise InvalidQuery(field, f"is {_kind(value)} where text belongs")
+        raise InvalidQuery(field, f"is {_kind(value)} where text is expected")
     return check_text(value, field)
 
 
 def read_required_text(source: Mapping[str, object], field: str, example: str) -> str:
-    """The text of a field that must be there.
+    """Return the text of a required field.
 
     Raises:
-        InvalidQuery: it is not.
+        InvalidQuery: The field is missing.
     """
     text = read_text(source, field)
     if not text:
-        raise InvalidQuery(field, f"is missing: write {example}, say")
+        raise InvalidQuery(field, f"is missing: write, for example, {example}")
     return text
 
 
 def read_names(source: Mapping[str, object], field: str) -> tuple[str, ...] | None:
-    """The list of texts of a field; None where it is absent or null.
+    """Return the list of texts of a field, or None if the field is absent or null.
 
     Raises:
-        InvalidQuery: something else.
+        InvalidQuery: The value is something else.
     """
     value = source.get(field)
     if value is None:
         return None
     if not isinstance(value, list):
-        raise InvalidQuery(field, f"is {_kind(value)} where a list of texts belongs")
+        raise InvalidQuery(field, f"is {_kind(value)} where a list of texts is expected")
     names = cast("list[object]", value)
-    if len(names) > _MOST_NAMES:
-        raise InvalidQuery(field, f"names {len(names)}, and at most {_MOST_NAMES} are read")
+    if len(names) > _MAX_NAMES:
+        raise InvalidQuery(field, f"has {len(names)} entries: write at most {_MAX_NAMES}")
     for name in names:
         if not isinstance(name, str):
-            raise InvalidQuery(field, f"holds {_kind(name)} where text belongs")
+            raise InvalidQuery(field, f"contains {_kind(name)} where text is expected")
         check_text(name, field)
     return tuple(cast("list[str]", names))
 
 
 def check_text(text: str, field: str) -> str:
-    """The text, where it can be one of a query.
+    """Return the text if a query may contain it.
 
     Raises:
-        InvalidQuery: it is too long, or holds a NUL character.
+        InvalidQuery: The text is too long, or contains a NUL character.
     """
-    if len(text) > _LONGEST_TEXT:
-        raise InvalidQuery(field, f"is {len(text)} characters long, and at most {_LONGEST_TEXT} are read")
+    if len(text) > _MAX_TEXT_LENGTH:
+        raise InvalidQuery(field, f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}")
     if "\0" in text:
-        raise InvalidQuery(field, "holds a NUL character: leave it out")
+        raise InvalidQuery(field, "contains a NUL character: leave it out")
     return text
 
 
 def reject_unknown_fields(source: Mapping[str, object], known: Set[str]) -> None:
-    """Make sure that nothing is asked for that would be left out of the answer without a word.
+    """Reject fields that would otherwise be silently ignored.
 
     Raises:
-        InvalidQuery: naming the field.
+        InvalidQuery: There is such a field; the error names it.
     """
     for field in source.keys() - known - IGNORED_FIELDS:
-        raise InvalidQuery(str(field)[:80], f"is no field of a query: it has {', '.join(sorted(known))}")
+        raise InvalidQuery(str(field)[:80], f"is not a field of a query: use {', '.join(sorted(known))}")
 
 
-def read_filter(said: object, field: str) -> Filter | None:
-    """A filter in canonical form; None where every row is meant.
+def read_filter(value: object, field: str) -> Filter | None:
+    """Return a filter in canonical form, or None if it matches every row.
 
     Raises:
-        InvalidQuery: naming the predicate that is wrong.
+        InvalidQuery: A predicate is invalid; the error names it.
     """
-    if said is None:
+    if value is None:
         return None
     try:
-        return Filter.parse(read_object(said, field)) or None
+        return Filter.parse(read_object(value, field)) or None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join([field, *(str(part) for part in first["loc"])])
@@ -155,18 +155,18 @@ def find_report_for(
 ) -> QueryRequest:
     """Find the declared report whose rows answer a payload.
 
-    That is the one of the payload's name; else, of those that ask the vendor for the same subject, the one that needs the
-    least rolling up.
+    It is the report that the payload names. If it names none, it is the report that needs the least roll-up of those that
+    query the vendor for the same subject.
 
     Args:
-        payload: what is asked.
-        reports: the declared ones, by name.
-        columns: of a report's answers.
+        payload: The query.
+        reports: The declared reports by name.
+        columns: Returns the columns of a report.
 
     Raises:
-        UnknownReport: none asks the vendor for such a thing.
-        QueryError: there are some, and none has rows for this; or several have, by different groups, and the payload says
-            none.
+        UnknownReport: No report queries the vendor for this subject.
+        QueryError: Reports for the subject exist, but none has rows for this query; or several have, grouped differently,
+            and the payload does not say which groups it needs.
     """
     named = reports.get(payload.subject)
     if named is not None and named.platform == payload.platform:
@@ -179,37 +179,37 @@ def find_report_for(
     if not candidates:
         known = sorted({report.query_type for report in reports.values() if report.platform == payload.platform})
         raise UnknownReport(
-            f"no report asks {payload.platform} for {payload.subject!r}: declared are {', '.join(known) or 'none'}"
+            f"no report queries {payload.platform} for {payload.subject!r}: declared are {', '.join(known) or 'none'}"
         )
-    return _least_rolled_up(payload, candidates, columns)
+    return _find_closest(payload, candidates, columns)
 
 
-def _least_rolled_up(
+def _find_closest(
     payload: QueryPayload, candidates: Sequence[Report], columns: Callable[[Report], Sequence[Column]]
 ) -> QueryRequest:
     found: list[QueryRequest] = []
-    mistakes: list[tuple[Report, QueryError]] = []
+    failures: list[tuple[Report, QueryError]] = []
     for report in candidates:
         try:
             found.append(resolve_request(report, payload.interval, payload.overrides, columns(report)))
         except QueryError as error:
-            mistakes.append((report, error))
+            failures.append((report, error))
     if not found:
-        if len({str(error) for _, error in mistakes}) == 1:
-            raise mistakes[0][1]
-        reasons = "; ".join(f"{report.name}: {error}" for report, error in mistakes)
-        raise QueryError(f"no declared report has rows for this ({reasons})")
+        if len({str(error) for _, error in failures}) == 1:
+            raise failures[0][1]
+        reasons = "; ".join(f"{report.name}: {error}" for report, error in failures)
+        raise QueryError(f"no declared report can answer this query ({reasons})")
     if len(found) == 1:
         return found[0]
-    best = min(found, key=_distance)
-    rivals = [each for each in found if _distance(each)[:2] == _distance(best)[:2]]
-    if payload.overrides.group_by is None and len({each.requested.group_by for each in rivals}) > 1:
-        choices = "; ".join(f"{each.declared.name} by {', '.join(each.requested.group_by)}" for each in rivals)
+    closest = min(found, key=_distance)
+    equally_close = [each for each in found if _distance(each)[:2] == _distance(closest)[:2]]
+    if payload.overrides.group_by is None and len({each.requested.group_by for each in equally_close}) > 1:
+        choices = "; ".join(f"{each.declared.name} by {', '.join(each.requested.group_by)}" for each in equally_close)
         raise InvalidQuery("groupBy", f"is missing, and several reports answer this: {choices}")
-    return best
+    return closest
 
 
-def _distance(wanted: QueryRequest) -> tuple[bool, float, int, str]:
-    declared, asked = wanted.declared, wanted.requested
-    finer = asked.step.nominal_length / declared.step.nominal_length
-    return wanted.is_rolled_up, finer, len(declared.group_by) - len(asked.group_by), declared.name
+def _distance(request: QueryRequest) -> tuple[bool, float, int, str]:
+    declared, requested = request.declared, request.requested
+    ratio = requested.step.nominal_length / declared.step.nominal_length
+    return request.is_rolled_up, ratio, len(declared.group_by) - len(requested.group_by), declared.name

@@ -1,4 +1,4 @@
-"""One request for a report's rows: an interval, and maybe fewer dimensions or metrics, a filter, longer buckets, a zone."""
+"""A request for a report's rows: an interval, with optional overrides (fewer dimensions, a filter, longer buckets …)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from cache_pipeline.query.schema import Column, snake_case
 from cache_pipeline.query.series import CanonicalQuery, make_series
 from cache_pipeline.query.zones import canonical_zone, has_same_buckets, time_zone
 
-#: Some three years of quarter-hours; what is longer is an extract, not a query.
+#: Almost three years of quarter-hours. Anything longer is an extract, not a query.
 MAX_BUCKETS = 100_000
 
 
 @dataclass(frozen=True)
 class QueryOverrides:
-    """What a query asks for otherwise than its report declares; None means as declared.
+    """The fields in which a query differs from its report; None means as declared.
 
     Attributes:
-        group_by: fewer dimensions; none at all gives totals.
-        metrics: fewer metrics.
-        granularity: longer buckets, as an ISO 8601 period.
-        time_zone: IANA name of the zone whose days and hours are meant.
-        filters: rows to keep, besides those that the report keeps anyway.
+        group_by: Fewer dimensions; an empty tuple gives totals.
+        metrics: Fewer metrics.
+        granularity: Longer buckets, as an ISO 8601 period.
+        time_zone: The IANA name of the zone of days and hours.
+        filters: A filter in addition to the report's own.
     """
 
     group_by: tuple[str, ...] | None = None
@@ -46,12 +46,12 @@ NO_OVERRIDES = QueryOverrides()
 
 @dataclass(frozen=True)
 class QueryRequest:
-    """A question that rows of a declared report answer.
+    """A query that the rows of a declared report can answer.
 
     Attributes:
-        declared: the report whose series is fetched and kept.
-        asked: the report as it would be declared for exactly this question; the same one where nothing is narrowed.
-        interval: whole buckets of ``asked``.
+        declared: The report whose series is fetched and stored.
+        requested: The report as it would be declared for exactly this query; the same object if there are no overrides.
+        interval: The requested interval, in whole buckets of ``requested``.
     """
 
     declared: Report
@@ -60,72 +60,72 @@ class QueryRequest:
 
     @property
     def is_rolled_up(self) -> bool:
-        """Whether the answer is made of the declared rows, and not just those."""
+        """Whether the answer is computed from the declared rows instead of being those rows."""
         return self.requested is not self.declared
 
     def canonical_query(self, tenant: str) -> CanonicalQuery:
-        """What the answer is kept under: equal for every spelling of the question (G6)."""
-        made_of = make_series(self.declared, tenant) if self.is_rolled_up else None
-        return CanonicalQuery(make_series(self.requested, tenant), self.interval, made_of)
+        """Return the query in canonical form, equal for every spelling of it (G6)."""
+        rollup_source = make_series(self.declared, tenant) if self.is_rolled_up else None
+        return CanonicalQuery(make_series(self.requested, tenant), self.interval, rollup_source)
 
     def cache_key(self, tenant: str, ttl_tier: str) -> str:
-        """The cache key (G7)."""
+        """Return the cache key (G7)."""
         return self.canonical_query(tenant).cache_key(ttl_tier)
 
 
 def resolve_request(
     report: Report, interval: str | Interval, overrides: QueryOverrides, columns: Sequence[Column]
 ) -> QueryRequest:
-    """Hold a question against the report that it is asked of.
+    """Check a query against its report and return the request that answers it.
 
     Args:
-        report: the declaration.
-        interval: as an interval, or as ISO 8601 text; ends without an offset are read in the zone that is asked for.
-        overrides: what is asked for otherwise than declared.
-        columns: of the report, which say what can be rolled up.
+        report: The declared report.
+        interval: An interval, or ISO 8601 text. Ends without an offset are read in the requested time zone.
+        overrides: The fields in which the query differs from the report.
+        columns: The report's columns, which say what can be rolled up.
 
     Raises:
-        InvalidInterval: reversed, open, cutting a bucket, or too long.
-        InvalidQuery: naming the field, what is wrong with it, and what there is.
+        InvalidInterval: The interval is reversed, open or too long, or it cuts a bucket.
+        InvalidQuery: A field cannot be answered; the error names it and says what to write instead.
     """
-    # The zone that was named, also where it makes no difference to the buckets: it does to where a day begins.
-    zone = _zone(overrides.time_zone or report.time_zone)
-    span = Interval.parse(interval, zone) if isinstance(interval, str) else interval
-    asked = _narrowed(report, overrides)
-    step, asked_zone = asked.step, asked.zone
-    if span.length / step.nominal_length > MAX_BUCKETS:
+    # Parse the interval in the requested zone even if both zones have the same buckets: a day still starts elsewhere.
+    parse_zone = _load_zone(overrides.time_zone or report.time_zone)
+    resolved = Interval.parse(interval, parse_zone) if isinstance(interval, str) else interval
+    requested = _apply_overrides(report, overrides)
+    step, zone = requested.step, requested.zone
+    if resolved.length / step.nominal_length > MAX_BUCKETS:
         raise InvalidInterval(
-            f"interval {span} has more than {MAX_BUCKETS:,} buckets of {asked.granularity}: ask for a shorter one, or "
-            "longer buckets"
+            f"interval {resolved} has more than {MAX_BUCKETS:,} buckets of {requested.granularity}: ask for a shorter "
+            "one, or longer buckets"
         )
-    if not is_aligned(span, step, asked_zone):
+    if not is_aligned(resolved, step, zone):
         raise InvalidInterval(
-            f"interval {span} cuts a bucket of {step} in {asked.time_zone}: ask for "
-            f"{expand_to_steps(span, step, asked_zone)}"
+            f"interval {resolved} cuts a bucket of {step} in {requested.time_zone}: ask for "
+            f"{expand_to_steps(resolved, step, zone)}"
         )
-    if asked is not report:
-        for field, problem in find_rollup_problems(report, asked, columns):
+    if requested is not report:
+        for field, problem in find_rollup_problems(report, requested, columns):
             raise InvalidQuery(field, problem)
-        check_bucket_alignment(report, asked, span)
-    return QueryRequest(report, asked, span)
+        check_bucket_alignment(report, requested, resolved)
+    return QueryRequest(report, requested, resolved)
 
 
-def _narrowed(report: Report, narrowing: QueryOverrides) -> Report:
-    group_by = _known("group_by", narrowing.group_by, report.group_by, report)
-    metrics = _known("metrics", narrowing.metrics, report.metrics, report)
-    step = _longer(report, narrowing.granularity)
-    return _declared_as(
+def _apply_overrides(report: Report, overrides: QueryOverrides) -> Report:
+    group_by = _resolve_names("group_by", overrides.group_by, report.group_by, report)
+    metrics = _resolve_names("metrics", overrides.metrics, report.metrics, report)
+    step = _resolve_step(report, overrides.granularity)
+    return _with_fields(
         report,
         group_by,
         metrics,
         str(step),
-        _other_zone(report, step, narrowing.time_zone) or report.time_zone,
-        _also(report, narrowing.filters) if narrowing.filters else report.filters,
+        _different_zone(report, step, overrides.time_zone) or report.time_zone,
+        _combine_filters(report, overrides.filters) if overrides.filters else report.filters,
     )
 
 
 @lru_cache(maxsize=1024)
-def _declared_as(
+def _with_fields(
     report: Report,
     group_by: tuple[str, ...],
     metrics: tuple[str, ...],
@@ -133,7 +133,7 @@ def _declared_as(
     time_zone: str,
     filters: Filter,
 ) -> Report:
-    """The report with other fields, one object for as long as it is often asked for; itself where none is another."""
+    """Return the report with these fields, or the report itself if none differs; cached, so that reports stay identical."""
     fields: dict[str, object] = {
         "group_by": group_by,
         "metrics": metrics,
@@ -145,27 +145,32 @@ def _declared_as(
     return report.model_copy(update=changed) if changed else report
 
 
-def _known(field: str, wanted: tuple[str, ...] | None, held: tuple[str, ...], report: Report) -> tuple[str, ...]:
-    """Names as declared, sorted and once each; the names of their columns are understood too."""
-    if wanted is None:
-        return held
+def _resolve_names(
+    field: str, requested: tuple[str, ...] | None, declared: tuple[str, ...], report: Report
+) -> tuple[str, ...]:
+    """Return the requested names as declared, sorted and without duplicates. Column names are accepted too."""
+    if requested is None:
+        return declared
     found: set[str] = set()
-    for name in wanted:
-        match = name if name in held else next((each for each in held if snake_case(each) == name), None)
+    for name in requested:
+        match = name if name in declared else next((each for each in declared if snake_case(each) == name), None)
         if match is None:
-            raise InvalidQuery(field, f"{_unknown(name, held)} of {report.name}: it has {', '.join(held) or 'none'}")
+            raise InvalidQuery(
+                field,
+                f"{_describe_unknown(name, declared)}: {report.name} has {', '.join(declared) or 'none'}",
+            )
         found.add(match)
     if field == "metrics" and not found:
-        raise InvalidQuery(field, f"names none: {report.name} has {', '.join(held)}")
-    return held if len(found) == len(held) else tuple(sorted(found))
+        raise InvalidQuery(field, f"is empty: choose from the metrics of {report.name}, {', '.join(declared)}")
+    return declared if len(found) == len(declared) else tuple(sorted(found))
 
 
-def _unknown(name: str, held: Sequence[str]) -> str:
-    near = get_close_matches(name[:80], held, n=1)
-    return f"{name[:80]!r} is none" + (f" (did you mean {near[0]}?)" if near else "")
+def _describe_unknown(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name[:80], known, n=1)
+    return f"unknown name {name[:80]!r}" + (f" (did you mean {near[0]}?)" if near else "")
 
 
-def _longer(report: Report, granularity: str | None) -> Step:
+def _resolve_step(report: Report, granularity: str | None) -> Step:
     if granularity is None or granularity == report.granularity:
         return report.step
     try:
@@ -175,39 +180,39 @@ def _longer(report: Report, granularity: str | None) -> Step:
     if step != report.step and not report.step.divides(step):
         raise InvalidQuery(
             "granularity",
-            f"{report.name} holds buckets of {report.granularity}, which do not make up {step}: ask for a multiple "
-            f"of {report.granularity}",
+            f"{report.name} has buckets of {report.granularity}, which do not divide {step}: ask for a multiple of "
+            f"{report.granularity}",
         )
     return step
 
 
-def _zone(name: str) -> ZoneInfo:
+def _load_zone(name: str) -> ZoneInfo:
     try:
         return time_zone(name)
     except QueryError as error:
         raise InvalidQuery("time_zone", str(error)) from error
 
 
-def _other_zone(report: Report, step: Step, name: str | None) -> str | None:
-    """The zone where it makes a difference to the buckets; None where it does not."""
+def _different_zone(report: Report, step: Step, name: str | None) -> str | None:
+    """Return the canonical name of the zone if its buckets differ from the report's, else None."""
     if name is None or name == report.time_zone:
         return None
     return None if has_same_buckets(step.minutes, name, report.time_zone) else canonical_zone(name)
 
 
-def _also(report: Report, filters: Filter) -> Filter:
-    held = report.filters.dimensions.union(report.group_by)
+def _combine_filters(report: Report, filters: Filter) -> Filter:
+    known = report.filters.dimensions.union(report.group_by)
     names: dict[str, str] = {}
-    for name in sorted(filters.dimensions - held):
-        match = next((each for each in held if snake_case(each) == name), None)
+    for name in sorted(filters.dimensions - known):
+        match = next((each for each in known if snake_case(each) == name), None)
         if match is None:
             raise InvalidQuery(
                 "filters",
-                f"{_unknown(name, sorted(held))} of the dimensions that {report.name} has rows by: filter by "
-                f"{', '.join(report.group_by) or 'none'}",
+                f"{_describe_unknown(name, sorted(known))}: rows of {report.name} can be filtered by "
+                f"{', '.join(report.group_by) or 'no dimension'}",
             )
         names[name] = match
     try:
         return report.filters.intersect(filters.rename_dimensions(names) if names else filters)
     except QueryError as error:
-        raise InvalidQuery("filters", f"{error}; {report.name} is declared with a filter of its own") from error
+        raise InvalidQuery("filters", f"{error}; {report.name} is declared with its own filter") from error

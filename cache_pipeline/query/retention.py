@@ -1,6 +1,7 @@
-"""What can be asked of a vendor at all: nothing that has not begun, and nothing older than it keeps.
+"""Limits on the intervals that a vendor can answer: nothing in the future, and nothing older than its retention.
 
-It is refused before anything is sent. An empty answer about figures that are kept no longer would look like a quiet day, and would be written over what history holds.
+Such a query is refused before anything is sent. The vendor would answer it with no rows, which looks like a quiet day and
+would overwrite the rows in history.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from cache_pipeline.query.report import Report
 
 
 def future_interval_error(interval: Interval) -> InvalidInterval:
-    """The error of asking for the future."""
-    return InvalidInterval(f"interval {interval} has not begun yet")
+    """Return the error for an interval in the future."""
+    return InvalidInterval(f"interval {interval} has not started yet")
 
 
 def retention_error(report: Report, gaps: IntervalSet, retained_since: datetime | None) -> InvalidInterval | None:
-    """The error of asking the vendor for some gaps, where a bucket of them began before what it still keeps.
+    """Return the error for gaps that start before the vendor's retention, or None if the vendor can answer them all.
 
     Args:
-        report: whose gaps.
-        gaps: what the vendor would be asked for.
-        retained_since: nothing that was before is kept by it; None where that is not known.
+        report: The report that has the gaps.
+        gaps: The intervals that the vendor would be asked for.
+        retained_since: The vendor keeps nothing from before this instant. None if that is unknown.
     """
     if retained_since is None or not gaps:
         return None
@@ -36,6 +37,6 @@ def retention_error(report: Report, gaps: IntervalSet, retained_since: datetime 
         return None
     setting = f"CACHE_PIPELINE_{report.platform.upper()}__RETENTION_DAYS"
     return InvalidInterval(
-        f"{report.name} {lost} is not held, and {report.platform} keeps nothing from before "
+        f"{report.name} {lost} is not stored, and {report.platform} keeps nothing from before "
         f"{format_instant(retained_since.replace(microsecond=0))} ({setting}): ask from {format_instant(first)} on"
     )

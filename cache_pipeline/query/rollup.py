@@ -1,8 +1,8 @@
-"""Coarser answers from finer rows: when that is right, and doing it.
+"""Roll-up: whether the rows of a report can be turned into coarser rows, and doing so.
 
-Counts and sums add, minima and maxima fold, ratios follow from their parts; percentiles and distinct counts never roll up.
-A dimension may be dropped only where each event has one value of it. Buckets may be joined only where every boundary of the
-longer ones is one of the shorter, in the zone that is asked for.
+Counts and sums add up, minima and maxima fold, ratios follow from their parts; percentiles and distinct counts never roll up.
+A dimension may be dropped only if each event has a single value of it. Buckets may be merged only if every boundary of the
+longer ones is also a boundary of the shorter ones, in the requested time zone.
 """
 
 from __future__ import annotations
@@ -23,189 +23,202 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, Fold, arrow_schema, snake_case, sort_rows
 from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
-#: More boundaries than this are not looked at one by one.
-_MOST_BOUNDARIES = 10_000
+#: The most bucket boundaries that are checked one by one.
+_MAX_BOUNDARIES = 10_000
 _AGGREGATIONS: Mapping[Fold, Literal["sum", "min", "max"]] = {Fold.sum: "sum", Fold.min: "min", Fold.max: "max"}
 
 
-def find_rollup_problems(source: Report, asked: Report, columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
-    """Why rows of ``source`` cannot be made into those of ``asked``, whatever the interval.
+def find_rollup_problems(source: Report, requested: Report, columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
+    """Find the reasons why rows of ``source`` cannot become rows of ``requested``, whatever the interval.
 
     Args:
-        source: the series that has rows.
-        asked: the series whose rows are wanted.
-        columns: of ``source``.
+        source: The report that has rows.
+        requested: The report whose rows are requested.
+        columns: The columns of ``source``.
 
     Yields:
-        Field and problem; nothing where it can be done.
+        Field and problem; nothing if the roll-up is possible.
     """
-    if (source.platform, source.query_type) != (asked.platform, asked.query_type):
-        yield "query_type", f"{source.name} holds {source.platform}/{source.query_type}"
+    if (source.platform, source.query_type) != (requested.platform, requested.query_type):
+        yield "query_type", f"{source.name} has rows of {source.platform}/{source.query_type}"
         return
-    for field, wanted, held in (
-        ("group_by", asked.group_by, source.group_by),
-        ("metrics", asked.metrics, source.metrics),
+    for field, names, available in (
+        ("group_by", requested.group_by, source.group_by),
+        ("metrics", requested.metrics, source.metrics),
     ):
-        if lacking := [name for name in wanted if name not in held]:
-            yield field, f"{source.name} has no {', '.join(lacking)}: it has {', '.join(held)}"
-    selection = _selection(source, asked)
+        if missing := [name for name in names if name not in available]:
+            yield field, f"{source.name} has no {', '.join(missing)}: it has {', '.join(available)}"
+    selection = _remaining_filter(source, requested)
     if selection is None:
-        yield "filters", _unfilterable(source, asked)
+        yield "filters", _describe_filter_problem(source, requested)
         return
-    dropped = _dropped(source, asked, selection)
-    yield from _multivalued(asked, selection, dropped, columns)
-    if dropped or asked.granularity != source.granularity:
-        fixed = sorted({each.source for each in _measures(columns) if each.fold is Fold.none} & set(asked.metrics))
+    dropped = _dropped_dimensions(source, requested, selection)
+    yield from _find_multivalued_problems(requested, selection, dropped, columns)
+    if dropped or requested.granularity != source.granularity:
+        fixed = sorted({each.source for each in _measures(columns) if each.fold is Fold.none} & set(requested.metrics))
         if fixed:
             yield (
                 "metrics",
                 f"{', '.join(fixed)} cannot be rolled up: ask for it as {source.name} has it, by {source.granularity} "
-                f"and {', '.join(source.group_by) or 'in total'}, or declare a report of its own",
+                f"and {', '.join(source.group_by) or 'in total'}, or declare a separate report",
             )
 
 
-def _unfilterable(source: Report, asked: Report) -> str:
-    loose = sorted(asked.filters.dimensions.difference(source.group_by))
-    if loose:
+def _describe_filter_problem(source: Report, requested: Report) -> str:
+    missing = sorted(requested.filters.dimensions.difference(source.group_by))
+    if missing:
         return (
-            f"{source.name} is not grouped by {', '.join(loose)}, so that its rows cannot be filtered by it: it has "
-            f"{', '.join(source.group_by) or 'no dimensions'}"
+            f"{source.name} is not grouped by {', '.join(missing)}, so its rows cannot be filtered by it: filter by "
+            f"{', '.join(source.group_by) or 'no dimension'}"
         )
-    return f"{source.name} leaves out rows that are asked for"
+    return f"{source.name} is declared with a filter that leaves out requested rows"
 
 
-def _multivalued(
-    asked: Report, selection: Filter, dropped: Set[str], columns: Sequence[Column]
+def _find_multivalued_problems(
+    requested: Report, selection: Filter, dropped: Set[str], columns: Sequence[Column]
 ) -> Iterator[tuple[str, str]]:
-    several = {column.source for column in columns if column.is_multivalued}
-    if not several:
+    multivalued = {column.source for column in columns if column.is_multivalued}
+    if not multivalued:
         return
-    if spoiled := sorted(several & dropped):
-        yield "group_by", f"{', '.join(spoiled)} must stay: one event can have several, and would be counted as often"
-    if spoiled := sorted(several & selection.dimensions & {*asked.group_by, *dropped}):
-        yield "filters", f"{', '.join(spoiled)} can have several values at once, so that rows cannot be filtered by it"
+    if problems := sorted(multivalued & dropped):
+        yield (
+            "group_by",
+            f"{', '.join(problems)} cannot be dropped: an event with several values would be counted several times",
+        )
+    if problems := sorted(multivalued & selection.dimensions & {*requested.group_by, *dropped}):
+        yield "filters", f"{', '.join(problems)} can have several values at once, so rows cannot be filtered by it"
 
 
 def _measures(columns: Sequence[Column]) -> list[Column]:
     return [column for column in columns if column.kind != "dimension"]
 
 
-def _pinned(selection: Filter, dimension: str) -> bool:
+def _is_fixed(selection: Filter, dimension: str) -> bool:
     named = selection.named_values(dimension)
     return named is not None and len(named) == 1
 
 
-def _dropped(source: Report, asked: Report, selection: Filter) -> set[str]:
-    """Dimensions whose groups are to be joined; one that the filter fixes to a value has nothing to join."""
-    if asked.group_by == source.group_by:
+def _dropped_dimensions(source: Report, requested: Report, selection: Filter) -> set[str]:
+    """Return the dimensions whose groups must be merged. A dimension that the filter fixes to one value has none to merge."""
+    if requested.group_by == source.group_by:
         return set()
-    return {name for name in source.group_by if name not in asked.group_by and not _pinned(selection, name)}
+    return {name for name in source.group_by if name not in requested.group_by and not _is_fixed(selection, name)}
 
 
-def _selection(source: Report, asked: Report) -> Filter | None:
-    """The filter that rows of the source must still pass; None where they cannot be told apart by it."""
-    if asked.filters is source.filters or asked.filters == source.filters:
+def _remaining_filter(source: Report, requested: Report) -> Filter | None:
+    """Return the filter that rows of the source must still pass, or None if the rows cannot be filtered so."""
+    if requested.filters is source.filters or requested.filters == source.filters:
         return Filter()
     if not source.filters:
-        return asked.filters if asked.filters.dimensions.issubset(source.group_by) else None
-    if source.filters.intersect(asked.filters) != asked.filters:
+        return requested.filters if requested.filters.dimensions.issubset(source.group_by) else None
+    if source.filters.intersect(requested.filters) != requested.filters:
         return None
-    within = source.filters.conjunctions
-    # Where the source is one box, a condition that it keeps anyway need not be looked at again.
-    kept: Conjunction = within[0] if len(within) == 1 else {}
+    applied = source.filters.conjunctions
+    # If the source has a single conjunction, the conditions that it implies need no second check.
+    implied: Conjunction = applied[0] if len(applied) == 1 else {}
     everything = ValueSet(frozenset(), is_exclusion=True)
-    open_boxes = tuple(
+    remaining = tuple(
         {
             name: values
-            for name, values in box.items()
-            if name in source.group_by or not kept.get(name, everything).is_subset_of(values)
+            for name, values in conjunction.items()
+            if name in source.group_by or not implied.get(name, everything).is_subset_of(values)
         }
-        for box in asked.filters.conjunctions
+        for conjunction in requested.filters.conjunctions
     )
-    if any(name not in source.group_by for box in open_boxes for name in box):
+    if any(name not in source.group_by for conjunction in remaining for name in conjunction):
         return None
-    return Filter.from_conjunctions(open_boxes)
+    return Filter.from_conjunctions(remaining)
 
 
-def check_bucket_alignment(source: Report, asked: Report, interval: Interval) -> None:
-    """Make sure that each bucket of ``asked`` is whole buckets of ``source``.
+def check_bucket_alignment(source: Report, requested: Report, interval: Interval) -> None:
+    """Check that each bucket of ``requested`` consists of whole buckets of ``source``.
 
     Raises:
-        InvalidInterval: the interval cuts a bucket of ``asked``.
-        InvalidQuery: a bucket of ``asked`` begins within one of ``source``.
+        InvalidInterval: The interval cuts a bucket of ``requested``.
+        InvalidQuery: A bucket of ``requested`` starts within one of ``source``.
     """
-    if asked.granularity == source.granularity and asked.time_zone == source.time_zone:
+    if requested.granularity == source.granularity and requested.time_zone == source.time_zone:
         return
-    if canonical_zone(source.time_zone) == canonical_zone(asked.time_zone) and source.step.divides(asked.step):
+    if canonical_zone(source.time_zone) == canonical_zone(requested.time_zone) and source.step.divides(requested.step):
         return
     minutes = source.step.minutes
-    if minutes and asked.step.minutes % minutes == 0 and has_same_buckets(minutes, source.time_zone, asked.time_zone):
+    if (
+        minutes
+        and requested.step.minutes % minutes == 0
+        and has_same_buckets(minutes, source.time_zone, requested.time_zone)
+    ):
         return
-    bounds = [bucket.start for bucket in list_buckets(interval, asked.step, asked.zone)]
-    if len(bounds) > _MOST_BOUNDARIES:
-        raise InvalidQuery("interval", f"{interval} has {len(bounds)} buckets in another zone: ask for a shorter one")
-    for bound in (*bounds, interval.end):
-        if floor_to_step(bound, source.step, source.zone) != bound:
+    boundaries = [bucket.start for bucket in list_buckets(interval, requested.step, requested.zone)]
+    if len(boundaries) > _MAX_BOUNDARIES:
+        raise InvalidQuery(
+            "interval", f"{interval} has {len(boundaries)} buckets in another time zone: ask for a shorter one"
+        )
+    for boundary in (*boundaries, interval.end):
+        if floor_to_step(boundary, source.step, source.zone) != boundary:
             raise InvalidQuery(
                 "granularity",
-                f"a bucket of {asked.granularity} in {asked.time_zone} begins at {format_instant(bound)}, which cuts "
-                f"one of {source.granularity} in {source.time_zone}: ask for a longer one, or in {source.time_zone}",
+                f"a bucket of {requested.granularity} in {requested.time_zone} starts at {format_instant(boundary)}, "
+                f"which cuts one of {source.granularity} in {source.time_zone}: ask for a longer one, or in "
+                f"{source.time_zone}",
             )
 
 
-def roll_up(rows: pa.Table, source: Report, asked: Report, columns: Sequence[Column], interval: Interval) -> pa.Table:
-    """Rows of ``source`` as rows of ``asked``.
+def roll_up(
+    rows: pa.Table, source: Report, requested: Report, columns: Sequence[Column], interval: Interval
+) -> pa.Table:
+    """Turn rows of ``source`` into rows of ``requested``.
 
     Args:
-        rows: of ``source``, within the interval.
-        source: whose rows they are.
-        asked: whose rows are wanted; ``refusals`` and ``check_buckets`` have found nothing against it.
-        columns: of ``asked``.
-        interval: whole buckets of ``asked``, of which the last may have begun only.
+        rows: Rows of ``source`` within the interval.
+        source: The report that the rows belong to.
+        requested: The report whose rows are requested. ``find_rollup_problems`` and ``check_bucket_alignment`` must have
+            passed.
+        columns: The columns of ``requested``.
+        interval: Whole buckets of ``requested``; the last one may be incomplete.
 
     Returns:
-        A table of exactly the columns of ``asked``, in order of bucket and group.
+        A table of exactly the columns of ``requested``, sorted by bucket and group.
     """
-    selection = _selection(source, asked)
+    selection = _remaining_filter(source, requested)
     if selection is None:
-        raise InvalidQuery("filters", _unfilterable(source, asked))
+        raise InvalidQuery("filters", _describe_filter_problem(source, requested))
     schema = arrow_schema(columns)
-    chosen = _filtered(rows, selection)
-    if asked.granularity == source.granularity and not _dropped(source, asked, selection):
-        return sort_rows(chosen.select(schema.names).cast(schema))
-    chosen = _in_buckets(chosen, asked, interval)
-    keys = ["interval_start", "interval_end", *(snake_case(name) for name in asked.group_by)]
+    selected = _apply_filter(rows, selection)
+    if requested.granularity == source.granularity and not _dropped_dimensions(source, requested, selection):
+        return sort_rows(selected.select(schema.names).cast(schema))
+    selected = _assign_buckets(selected, requested, interval)
+    keys = ["interval_start", "interval_end", *(snake_case(name) for name in requested.group_by)]
     folds = {column.name: _AGGREGATIONS[column.fold] for column in _measures(columns)}
-    grouped = chosen.group_by(keys, use_threads=False).aggregate(list(folds.items()))  # pyright: ignore[reportArgumentType]
+    grouped = selected.group_by(keys, use_threads=False).aggregate(list(folds.items()))  # pyright: ignore[reportArgumentType]
     arrays = [grouped[f"{name}_{folds[name]}" if name in folds else name] for name in schema.names]
     return sort_rows(pa.Table.from_arrays(arrays, names=schema.names).cast(schema))
 
 
-def _in_buckets(rows: pa.Table, asked: Report, interval: Interval) -> pa.Table:
-    """The rows with the bounds of the longer buckets they lie in."""
-    bounds = list_buckets(interval, asked.step, asked.zone)
-    starts = np.array([bucket.start.replace(tzinfo=None) for bucket in bounds], dtype="datetime64[us]")
-    ends = np.array([bucket.end.replace(tzinfo=None) for bucket in bounds], dtype="datetime64[us]")
-    places = np.searchsorted(starts, rows["interval_start"].to_numpy().astype("datetime64[us]"), side="right") - 1
+def _assign_buckets(rows: pa.Table, requested: Report, interval: Interval) -> pa.Table:
+    """Replace the bounds of each row's bucket by those of the longer bucket that contains it."""
+    buckets = list_buckets(interval, requested.step, requested.zone)
+    starts = np.array([bucket.start.replace(tzinfo=None) for bucket in buckets], dtype="datetime64[us]")
+    ends = np.array([bucket.end.replace(tzinfo=None) for bucket in buckets], dtype="datetime64[us]")
+    indices = np.searchsorted(starts, rows["interval_start"].to_numpy().astype("datetime64[us]"), side="right") - 1
     instant = rows.schema.field("interval_start").type
     for name, values in (("interval_start", starts), ("interval_end", ends)):
-        column = pa.array(values[places]).cast(instant)
+        column = pa.array(values[indices]).cast(instant)
         rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
     return rows
 
 
-def _filtered(rows: pa.Table, selection: Filter) -> pa.Table:
+def _apply_filter(rows: pa.Table, selection: Filter) -> pa.Table:
     if not selection:
         return rows
-    passed = pa.array(np.zeros(rows.num_rows, dtype=np.bool_))
-    for box in selection.conjunctions:
-        met = pa.array(np.ones(rows.num_rows, dtype=np.bool_))
-        for name, values in box.items():
-            met = pc.and_(met, _holds(rows[snake_case(name)].combine_chunks(), values))
-        passed = pc.or_(passed, met)
-    return rows.filter(passed)
+    matches = pa.array(np.zeros(rows.num_rows, dtype=np.bool_))
+    for conjunction in selection.conjunctions:
+        all_match = pa.array(np.ones(rows.num_rows, dtype=np.bool_))
+        for name, values in conjunction.items():
+            all_match = pc.and_(all_match, _is_in(rows[snake_case(name)].combine_chunks(), values))
+        matches = pc.or_(matches, all_match)
+    return rows.filter(matches)
 
 
-def _holds(column: pa.Array[Any], values: ValueSet) -> pa.Array[Any]:
+def _is_in(column: pa.Array[Any], values: ValueSet) -> pa.Array[Any]:
     found = pc.is_in(column, value_set=pa.array(list(values.values), pa.string()), skip_nulls=False)
     return pc.invert(found) if values.is_exclusion else found

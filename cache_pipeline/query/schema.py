@@ -1,4 +1,4 @@
-"""The columns an answer must have, and turning a vendor's rows into exactly those (G12)."""
+"""The columns that an answer must have, and the conversion of a vendor's rows to exactly those columns (G12)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cache_pipeline.query.report import Report
 
 
 class ColumnKind(StrEnum):
-    """What a column holds."""
+    """What a column contains."""
 
     dimension = "dimension"
     integer = "integer"
@@ -26,7 +26,7 @@ class ColumnKind(StrEnum):
 
 
 class Fold(StrEnum):
-    """How the figures of two buckets or groups become one; ``none`` where they cannot (percentiles, distinct counts)."""
+    """How the figures of two buckets or groups are merged; ``none`` if they cannot be (percentiles, distinct counts)."""
 
     sum = "sum"
     min = "min"
@@ -39,14 +39,15 @@ class Column:
     """One column of an answer.
 
     Attributes:
-        name: snake_case, as analysts write it in SQL.
-        kind: what it holds.
-        nullable: dimensions always are (a vendor leaves out a dimension without a value); of the metrics only those
-            that have no value when nothing happened, such as a minimum.
-        description: for people, shown in Dagster.
-        source: the vendor's name of the dimension or metric it holds; several columns may hold parts of one metric.
-        fold: how a metric's figures are rolled up. For a ratio these are its parts, which add where it does not.
-        multivalued: one event may be counted under several values of the dimension, so that their sum counts it twice.
+        name: The name in snake_case, as analysts write it in SQL.
+        kind: What the column contains.
+        nullable: Whether the column may be null. Dimensions always may, because vendors leave out a dimension without a
+            value. Of the metrics only those may that have no value if nothing happened, such as a minimum.
+        description: A description for people, shown in Dagster.
+        source: The vendor's name of the dimension or metric. Several columns may contain parts of one metric.
+        fold: How the metric is rolled up. A ratio is stored as its parts, which add up although the ratio does not.
+        is_multivalued: Whether one event may be counted under several values of the dimension, so that a sum over them
+            counts it more than once.
     """
 
     name: str
@@ -58,10 +59,10 @@ class Column:
     is_multivalued: bool = False
 
 
-_Some = TypeVar("_Some", pa.Table, pa.RecordBatch)
+_TableOrBatch = TypeVar("_TableOrBatch", pa.Table, pa.RecordBatch)
 _INSTANT = pa.timestamp("us", tz="UTC")
-#: Beyond it a float skips whole numbers, so that a count has lost digits on the way.
-_LARGEST_WHOLE_FLOAT = 2**53
+#: Beyond it a float cannot represent every whole number, so a count may have lost digits.
+_MAX_EXACT_FLOAT = 2**53
 _ARROW_TYPES: Mapping[ColumnKind, pa.DataType] = {
     ColumnKind.dimension: pa.string(),
     ColumnKind.integer: pa.int64(),
@@ -71,32 +72,34 @@ _ARROW_TYPES: Mapping[ColumnKind, pa.DataType] = {
 
 
 def snake_case(name: str) -> str:
-    """``tHandle`` → ``t_handle``, ``queueId`` → ``queue_id``."""
+    """Convert a name to snake_case: ``tHandle`` → ``t_handle``, ``queueId`` → ``queue_id``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-#: A table has these besides the columns of its report: ours, and those that PostgreSQL gives to every one.
-_OWN_NAMES = frozenset({"series", "interval_start", "interval_end", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
-#: PostgreSQL cuts longer names off without a word.
-_LONGEST_NAME_BYTES = 63
+#: Columns that every table has in addition to its report's: our own, and PostgreSQL's system columns.
+_RESERVED_NAMES = frozenset(
+    {"series", "interval_start", "interval_end", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+)
+#: PostgreSQL silently truncates longer names.
+_MAX_NAME_BYTES = 63
 
 
 def find_invalid_names(columns: Iterable[Column]) -> Iterator[str]:
-    """Columns that no table can have beside the others, each with what is wrong."""
-    seen: set[str] = set(_OWN_NAMES)
+    """Find columns whose names a table cannot have, and yield a description of each problem."""
+    seen: set[str] = set(_RESERVED_NAMES)
     for column in columns:
         name = column.name
         if not name or not name.isprintable():
-            yield f"{name!r} can be no column's name: it is empty or has characters that do not print"
-        elif len(name.encode()) > _LONGEST_NAME_BYTES:
-            yield f"{name!r} is longer than the {_LONGEST_NAME_BYTES} bytes that a column's name may have"
+            yield f"{name!r} cannot be a column name: it is empty or has unprintable characters"
+        elif len(name.encode()) > _MAX_NAME_BYTES:
+            yield f"{name!r} is longer than the {_MAX_NAME_BYTES} bytes that a column name may have"
         elif name in seen:
             yield f"{column.source or name!r} would be a second column {name!r}"
         seen.add(name)
 
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
-    """``interval_start``, ``interval_end`` (UTC, microseconds), then the columns in order."""
+    """Return the Arrow schema: ``interval_start``, ``interval_end`` (UTC, microseconds), then the columns in order."""
     return pa.schema(
         [
             pa.field("interval_start", _INSTANT, nullable=False),
@@ -106,22 +109,24 @@ def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     )
 
 
-def _whole(value: object, column: str) -> object:
-    # Arrow cuts the fraction off a float without a word.
+def _to_whole_number(value: object, column: str) -> object:
+    # Arrow silently drops the fraction of a float.
     if not isinstance(value, float):
         return value
     if not value.is_integer():
         raise SchemaMismatch(f"column {column} holds {value} where a whole number is declared")
-    if abs(value) > _LARGEST_WHOLE_FLOAT:
-        raise SchemaMismatch(f"column {column} holds {value}, written as a float too large to be exact: send it whole")
+    if abs(value) > _MAX_EXACT_FLOAT:
+        raise SchemaMismatch(
+            f"column {column} holds {value}, written as a float too large to be exact: write it without a fraction"
+        )
     return int(value)
 
 
 def rows_to_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of exactly that schema.
+    """Convert rows to a table of exactly that schema.
 
     Raises:
-        SchemaMismatch: a column is missing, unknown, of another type, or null where it may not be.
+        SchemaMismatch: A column is missing, unknown, of another type, or null although it must not be.
     """
     names = set(schema.names)
     for row in rows:
@@ -136,24 +141,24 @@ def rows_to_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa
         if any(isinstance(value, bool) for value in values):
             raise SchemaMismatch(f"column {field.name} holds a boolean where {field.type} is declared")
         if pa.types.is_integer(field.type):
-            values = [_whole(value, field.name) for value in values]
+            values = [_to_whole_number(value, field.name) for value in values]
         try:
             array = pa.array(values, type=field.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
             raise SchemaMismatch(f"column {field.name} is not {field.type}: {error}") from error
         if array.null_count and not field.nullable:
-            raise SchemaMismatch(f"column {field.name} is null in {array.null_count} rows, and may not be")
+            raise SchemaMismatch(f"column {field.name} is null in {array.null_count} rows, but must not be")
         arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def dimension_names(report: Report) -> list[str]:
-    """The names of a report's dimension columns."""
+    """Return the names of a report's dimension columns."""
     return [snake_case(dimension) for dimension in report.group_by]
 
 
-def rows_within(rows: _Some, interval: Interval) -> _Some:
-    """The rows, of a table or a batch, whose bucket starts inside the interval."""
+def rows_within(rows: _TableOrBatch, interval: Interval) -> _TableOrBatch:
+    """Return the rows of a table or batch whose bucket starts inside the interval."""
     starts = rows.column("interval_start")
     inside = pc.and_(
         pc.greater_equal(starts, pa.scalar(interval.start, _INSTANT)),
@@ -163,6 +168,6 @@ def rows_within(rows: _Some, interval: Interval) -> _Some:
 
 
 def sort_rows(table: pa.Table) -> pa.Table:
-    """Sorted by bucket and group, so that equal answers are equal tables."""
+    """Sort rows by bucket and group, so that equal answers are equal tables."""
     keys = ["interval_start", *(field.name for field in table.schema if pa.types.is_string(field.type))]
     return table.sort_by([(key, "ascending") for key in keys])

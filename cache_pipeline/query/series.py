@@ -1,4 +1,4 @@
-"""Queries in canonical form: what coverage is kept for, and what cache keys are made of."""
+"""Queries in canonical form: the unit of coverage (a series) and the source of cache keys."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
-_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
 class Series:
-    """A report as one tenant asks for it, without an interval.
+    """A report as one tenant queries it, without an interval.
 
-    Two declarations that mean the same figures are one series; a changed meaning starts a new one, so that rows of
-    the old and the new never mix. How the figures are fetched (delivery, chunk) is not part of the meaning, nor is the
-    report's name; but each report has a table of its own, so its series are its own too.
+    Two declarations that mean the same figures are one series. A changed meaning starts a new series, so that old and new
+    rows never mix. How the figures are fetched (for example the delivery) is not part of the meaning, and neither is the
+    report's name. But each report has its own table, so its series are its own too.
     """
 
     report: Report
@@ -28,9 +28,9 @@ class Series:
 
     @cached_property
     def canonical_form(self) -> dict[str, object]:
-        """The canonical form that keys are made of (G6): sorted, free of duplicates, defaults left out."""
+        """The canonical form that keys are made from (G6): sorted, without duplicates, without defaults."""
         report = self.report
-        meaning: dict[str, object] = {
+        form: dict[str, object] = {
             "tenant": self.tenant,
             "platform": report.platform,
             "queryType": report.query_type,
@@ -39,28 +39,28 @@ class Series:
             "metrics": list(report.metrics),
         }
         if report.rows is not None:
-            meaning["rows"] = report.rows
-        # A zone that cuts the same buckets as UTC does says nothing.
+            form["rows"] = report.rows
+        # A zone whose buckets are those of UTC does not change the meaning.
         if not has_same_buckets(report.step.minutes, report.time_zone, "UTC"):
-            meaning["timeZone"] = canonical_zone(report.time_zone)
+            form["timeZone"] = canonical_zone(report.time_zone)
         if report.filters:
-            meaning["filters"] = report.filters.canonical_form
-        return meaning
+            form["filters"] = report.filters.canonical_form
+        return form
 
     @cached_property
     def canonical_json(self) -> str:
-        """The meaning, and the report whose table holds the rows, as JSON of one form."""
-        return _canonical_json({**self.canonical_form, "report": self.report.name})
+        """The canonical form, and the report whose table holds the rows, as canonical JSON."""
+        return _encode_canonical({**self.canonical_form, "report": self.report.name})
 
     @cached_property
     def id(self) -> str:
-        """32 hexadecimal digits of the SHA-256 of that."""
+        """The first 32 hexadecimal digits of the SHA-256 of ``canonical_json``."""
         return _digest(self.canonical_json)[:32]
 
 
 @lru_cache(maxsize=1024)
 def make_series(report: Report, tenant: str) -> Series:
-    """The series, one object for as long as it is often asked for: telling what it means takes longer than all the rest."""
+    """Return the series of a report and tenant; cached, because its canonical form is the slowest part of a lookup."""
     return Series(report, tenant)
 
 
@@ -70,13 +70,13 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True)
 class CanonicalQuery:
-    """A series and the interval wanted of it.
+    """A series and the interval requested of it.
 
     Attributes:
-        series: what is wanted.
-        interval: whole buckets of it.
-        made_of: the series whose rows are rolled up to it, where it is not kept itself.
-        begun: the part whose rows there can be yet, where the last bucket is longer than that.
+        series: The requested series.
+        interval: The requested interval, in whole buckets of the series.
+        rollup_source: The series whose rows are rolled up into this one; None if the series itself is stored.
+        elapsed: The part that can have rows already, if the last bucket has not ended; else None.
     """
 
     series: Series
@@ -86,18 +86,18 @@ class CanonicalQuery:
 
     @property
     def source_series(self) -> Series:
-        """The series that history keeps, whose rows answer the query."""
+        """The stored series whose rows answer the query."""
         return self.rollup_source or self.series
 
     @property
     def available_interval(self) -> Interval:
-        """What must be held of that series."""
+        """The interval that must be stored of the source series."""
         return self.elapsed or self.interval
 
     def cache_key(self, ttl_tier: str) -> str:
-        """``analytics:{query_type}:{sha256}:{ttl_tier}`` (G7); the tenant is part of what is hashed.
+        """Return ``analytics:{query_type}:{sha256}:{ttl_tier}`` (G7); the hash includes the tenant.
 
-        So is the report: an answer bears its name, and is as fresh as it declares.
+        It also includes the report, because an answer contains its name and has its freshness.
         """
         digest = _digest(f'{{"interval":"{self.interval}","series":{self.series.canonical_json}}}')
         return f"analytics:{self.series.report.query_type}:{digest}:{ttl_tier}"

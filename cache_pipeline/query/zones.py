@@ -1,6 +1,6 @@
-"""Time zones by their rules, not by their spelling: names that mean the same clock, and how fine clocks differ.
+"""Time zones compared by their rules instead of their names: aliases of one clock, and buckets that two zones share.
 
-The names and links are those of the IANA database as the ``tzdata`` package carries it.
+Names and links come from the IANA database in the ``tzdata`` package.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cache_pipeline.errors import QueryError
 
 _UTC_NAMES = frozenset({"Z", "UTC", "Etc/UTC", "GMT", "Etc/GMT"})
-#: Contact centres have had figures for some decades, and a clock changes at most every few weeks.
-_SAMPLES = tuple(datetime(1990, 1, 1, tzinfo=UTC) + timedelta(days=14 * number) for number in range(26 * 60))
+#: Instants at which offsets are compared. Figures of contact centres reach back some decades at most, and clocks change
+#: at most every few weeks.
+_SAMPLE_INSTANTS = tuple(datetime(1990, 1, 1, tzinfo=UTC) + timedelta(days=14 * number) for number in range(26 * 60))
 
 
 @cache
@@ -27,10 +28,10 @@ def _links() -> dict[str, str]:
 
 @cache
 def time_zone(name: str) -> ZoneInfo:
-    """The IANA zone of that name.
+    """Return the IANA zone of a name; ``Z`` is UTC.
 
     Raises:
-        QueryError: no such zone.
+        QueryError: The database has no such zone.
     """
     if name == "Z":
         return ZoneInfo("UTC")
@@ -38,15 +39,15 @@ def time_zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise QueryError(
-            f"time zone {name[:80]!r} is not in the IANA database: write Europe/Berlin or UTC, say"
+            f"time zone {name[:80]!r} is not in the IANA database: write, for example, Europe/Berlin or UTC"
         ) from error
 
 
 @lru_cache(maxsize=1024)
 def canonical_zone(name: str) -> str:
-    """The one name of all those that mean the same clock: ``Asia/Calcutta`` → ``Asia/Kolkata``, ``Z`` → ``UTC``.
+    """Return the one name for all aliases of a clock: ``Asia/Calcutta`` → ``Asia/Kolkata``, ``Z`` → ``UTC``.
 
-    Zones whose clocks have agreed since 1970 are links of one another in the database, and so are one here.
+    Zones whose clocks have agreed since 1970 are links of one another in the database, so they have one name here.
     """
     links = _links()
     target = name
@@ -57,18 +58,19 @@ def canonical_zone(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def offset_granularity(name: str) -> int:
-    """The greatest number of minutes that divides every offset from UTC the zone has had since 1990.
+    """Return the greatest number of minutes that divides every UTC offset of the zone since 1990.
 
-    60 for most zones, 30 for India, 15 for Nepal. Buckets that divide it lie at the same instants in all such zones.
+    It is 60 for most zones, 30 for India and 15 for Nepal. Buckets whose length divides it start at the same instants in
+    all such zones.
     """
     zone = time_zone(name)
-    offsets = {instant.astimezone(zone).utcoffset() or timedelta() for instant in _SAMPLES}
+    offsets = {instant.astimezone(zone).utcoffset() or timedelta() for instant in _SAMPLE_INSTANTS}
     return math.gcd(24 * 60, *(int(offset.total_seconds() // 60) for offset in offsets))
 
 
 @lru_cache(maxsize=1024)
 def has_same_buckets(minutes: int, one: str, other: str) -> bool:
-    """Whether buckets of so many minutes, counted from local midnight, lie at the same instants in both zones."""
+    """Return whether buckets of that many minutes, counted from local midnight, start at the same instants in both zones."""
     if canonical_zone(one) == canonical_zone(other):
         return True
     return minutes > 0 and offset_granularity(one) % minutes == 0 and offset_granularity(other) % minutes == 0

@@ -1,1 +1,1 @@
-"""Rows as a stream of batches: counted and digested by bucket, kept in memory while few and on disk while many."""
+"""Rows as a stream of batches: counted and digested by bucket, in memory while few and on disk while many."""

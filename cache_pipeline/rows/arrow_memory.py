@@ -1,4 +1,4 @@
-"""Which of Arrow's allocators serves a process that streams more rows than it may hold."""
+"""The choice of Arrow's memory allocator for processes that stream more rows than fit in memory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import pyarrow as pa
 
 
 def use_low_memory_allocator() -> None:
-    """Have Arrow give memory back to the system soon after it is freed; to be called before rows are read.
+    """Make Arrow return freed memory to the system soon. Call it before any rows are read.
 
-    Its own choice keeps what threads have freed for their next turn: of a million rows that went through, fifty megabytes more.
+    Arrow's default allocator keeps memory that threads have freed for their next use: fifty megabytes more after a million
+    rows.
     """
     if "jemalloc" in pa.supported_memory_backends():
         pa.set_memory_pool(pa.jemalloc_memory_pool())

@@ -1,6 +1,6 @@
-"""Digests of rows that do not depend on their order: two sets of rows are the same when count and both sums are.
+"""Order-independent digests of rows: two sets of rows are the same if their counts and both sums are the same.
 
-The hashes are fast and not secret: they tell a cut-off answer from a whole one, not a forger from a vendor.
+The hashes are fast but not cryptographic. They detect truncated answers, not forgery.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _NULL = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class RowTally:
-    """What is known of some rows without looking at them.
+    """The count and digest of some rows.
 
     Attributes:
-        rows: how many.
-        sum: of their hashes, modulo 2**64.
-        second: of other hashes of the same rows, so that errors that cancel out in one do not in the other.
+        rows: The number of rows.
+        sum: The sum of their hashes, modulo 2**64.
+        second_sum: The sum of other hashes of the same rows. Errors that cancel out in one sum do not in the other.
     """
 
     rows: int = 0
@@ -44,16 +44,16 @@ class RowTally:
 
 
 def merge_tallies(tallies: Iterable[Mapping[datetime, RowTally]]) -> dict[datetime, RowTally]:
-    """Tallies by bucket start, added up."""
+    """Add up tallies by bucket start."""
     total: dict[datetime, RowTally] = {}
     for tally in tallies:
-        for start, of_bucket in tally.items():
-            total[start] = total.get(start, RowTally()) + of_bucket
+        for start, addend in tally.items():
+            total[start] = total.get(start, RowTally()) + addend
     return total
 
 
 def tally_by_bucket(rows: pa.RecordBatch | pa.Table) -> dict[datetime, RowTally]:
-    """The tally of each bucket, by its start."""
+    """Return the tally of each bucket by its start."""
     if not rows.num_rows:
         return {}
     hashes = row_hashes(rows, rows.schema.names)
@@ -61,7 +61,7 @@ def tally_by_bucket(rows: pa.RecordBatch | pa.Table) -> dict[datetime, RowTally]
     order = np.argsort(starts, kind="stable")
     found, first, counts = np.unique(starts[order], return_index=True, return_counts=True)
     sums = np.add.reduceat(hashes[order], first)
-    seconds = np.add.reduceat(_mixed(hashes[order] ^ _NULL), first)
+    seconds = np.add.reduceat(_mix(hashes[order] ^ _NULL), first)
     return {
         _EPOCH + timedelta(microseconds=int(start)): RowTally(int(count), int(one), int(two))
         for start, count, one, two in zip(found, counts, sums, seconds, strict=True)
@@ -69,41 +69,41 @@ def tally_by_bucket(rows: pa.RecordBatch | pa.Table) -> dict[datetime, RowTally]
 
 
 def row_hashes(rows: pa.RecordBatch | pa.Table, columns: Iterable[str]) -> Hashes:
-    """A hash of each row's values in some columns; equal values have equal hashes in every batch and process."""
+    """Hash each row's values in some columns. Equal values have equal hashes in every batch and process."""
     hashes = np.full(rows.num_rows, _NULL, np.uint64)
     for name in columns:
-        hashes = _mixed(hashes ^ _value_hashes(_in_one_piece(rows, name)))
+        hashes = _mix(hashes ^ _value_hashes(_contiguous(rows, name)))
     return hashes
 
 
 def microseconds(rows: pa.RecordBatch | pa.Table, column: str) -> npt.NDArray[np.int64]:
-    """A column of instants, none of them null, as microseconds since the epoch."""
-    return np.asarray(_in_one_piece(rows, column).cast(pa.int64()))
+    """Return a column of instants, none of them null, as microseconds since the epoch."""
+    return np.asarray(_contiguous(rows, column).cast(pa.int64()))
 
 
-def _in_one_piece(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array[Any]:
+def _contiguous(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array[Any]:
     column = rows.column(name)
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _value_hashes(values: pa.Array[Any]) -> Hashes:
     if pa.types.is_string(values.type):
-        # Names repeat, so each is hashed once.
+        # Names repeat, so hash each distinct one once.
         encoded = values.dictionary_encode()
         names = np.array(encoded.dictionary.to_pylist(), dtype=object)
         hashes = np.append(hash_array(names, categorize=False), _NULL)
         return hashes[np.asarray(encoded.indices.fill_null(len(names)), dtype=np.int64)]
     if pa.types.is_floating(values.type):
-        # Minus nought is nought.
+        # Adding 0.0 turns minus zero into zero.
         bits = (np.asarray(values.fill_null(0.0)) + 0.0).view(np.uint64)
     else:
         bits = np.asarray(values.cast(pa.int64()).fill_null(0)).view(np.uint64)
     nulls = np.asarray(pc.is_null(values))
-    return np.where(nulls, _NULL, _mixed(bits))
+    return np.where(nulls, _NULL, _mix(bits))
 
 
-def _mixed(hashes: Hashes) -> Hashes:
-    """Every bit of the outcome depends on every bit that goes in (the last steps of SplitMix64)."""
+def _mix(hashes: Hashes) -> Hashes:
+    """Mix hashes so that every output bit depends on every input bit (the last steps of SplitMix64)."""
     hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return hashes ^ (hashes >> np.uint64(31))

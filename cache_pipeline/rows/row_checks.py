@@ -1,4 +1,4 @@
-"""Holds rows against what was asked, batch by batch, however many there are (G12)."""
+"""Checks that rows match their query, batch by batch, so that any number of them can be checked (G12)."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from cache_pipeline.rows.digest import Hashes, microseconds, row_hashes
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import unwritable
 
-#: Hashes that are compared at a time, eight bytes each; more of them wait on disk.
-_HASHES_AT_ONCE = 2**18
+#: Hashes of eight bytes that are compared in memory at a time. Beyond this number they are spooled to disk.
+_MAX_HASHES_IN_MEMORY = 2**18
 _HASH_BYTES = np.dtype(np.uint64).itemsize
-_READ_AT_ONCE = 2**16 * _HASH_BYTES
+_READ_BYTES = 2**16 * _HASH_BYTES
 
 
 class RowCheck:
-    """What can be said of a batch by itself."""
+    """The checks that need only one batch at a time."""
 
     def __init__(self, report: Report, interval: Interval) -> None:
         self._interval = interval
-        asked = pa.table(
+        expected = pa.table(
             {
                 "start": pa.array([bucket.start for bucket in list_buckets(interval, report.step, report.zone)]),
                 "end": pa.array([bucket.end for bucket in list_buckets(interval, report.step, report.zone)]),
             }
         )
-        self._starts, self._ends = microseconds(asked, "start"), microseconds(asked, "end")
+        self._starts, self._ends = microseconds(expected, "start"), microseconds(expected, "end")
 
     def __call__(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Look at some rows.
+        """Check some rows.
 
         Raises:
-            SchemaMismatch: null where it may not be, rows outside the interval or off its buckets, NaN or infinity, or
-                a NUL character, which PostgreSQL cannot keep.
+            SchemaMismatch: A column is null although it must not be, a row is outside the interval or is not one of its
+                buckets, or a value is NaN, infinity, or has a NUL character, which PostgreSQL cannot store.
         """
         for field in rows.schema:
             column = rows.column(field.name)
             if column.null_count and not field.nullable:
-                raise SchemaMismatch(f"column {field.name} is null in {column.null_count} rows, and may not be")
+                raise SchemaMismatch(f"column {field.name} is null in {column.null_count} rows, but must not be")
             if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(column), min_count=0).as_py():
-                raise SchemaMismatch(f"column {field.name} holds NaN or infinity")
+                raise SchemaMismatch(f"column {field.name} contains NaN or infinity")
             if pa.types.is_string(field.type) and pc.any(pc.match_substring(column, "\0")).as_py():
-                raise SchemaMismatch(f"column {field.name} holds a NUL character")
+                raise SchemaMismatch(f"column {field.name} contains a NUL character")
         starts, ends = microseconds(rows, "interval_start"), microseconds(rows, "interval_end")
-        places = np.maximum(np.searchsorted(self._starts, starts, side="right") - 1, 0)
-        astray = np.flatnonzero((self._starts[places] != starts) | (self._ends[places] != ends))
-        if len(astray):
-            row = rows.slice(int(astray[0]), 1)
+        indices = np.maximum(np.searchsorted(self._starts, starts, side="right") - 1, 0)
+        misplaced = np.flatnonzero((self._starts[indices] != starts) | (self._ends[indices] != ends))
+        if len(misplaced):
+            row = rows.slice(int(misplaced[0]), 1)
             start, end = (row.column(name)[0].as_py() for name in ("interval_start", "interval_end"))
-            raise SchemaMismatch(f"rows of {start}/{end}, which is no bucket of {self._interval}")
+            raise SchemaMismatch(f"a row of {start}/{end}, which is not a bucket of {self._interval}")
 
 
 def check_rows(rows: Rows, report: Report, interval: Interval) -> None:
-    """Hold an answer against what was asked.
+    """Check an answer against its query.
 
     Raises:
-        SchemaMismatch: as ``RowCheck`` does, or a group comes twice in a bucket.
+        SchemaMismatch: A check of ``RowCheck`` fails, or a group occurs twice in a bucket.
     """
     check = RowCheck(report, interval)
     for batch in rows.batches():
@@ -75,17 +75,17 @@ def check_rows(rows: Rows, report: Report, interval: Interval) -> None:
 
 
 def check_groups(rows: Rows, report: Report) -> None:
-    """Make sure that no group comes twice in a bucket.
+    """Check that no group occurs twice in a bucket.
 
     Raises:
-        SchemaMismatch: one does; it is named.
-        DiskUnwritable: there are many rows, and no room on disk to compare them.
+        SchemaMismatch: A group does; the error names it.
+        DiskUnwritable: There are many rows, and the disk has no space to compare them.
     """
     keys = ["interval_start", *dimension_names(report)]
-    suspects = _repeated_hashes(rows, keys)
+    suspects = _find_repeated_hashes(rows, keys)
     if not len(suspects):
         return
-    # Different groups may have one hash: only the rows themselves tell.
+    # Different groups may have equal hashes, so compare the rows themselves.
     found = pa.Table.from_batches(
         [batch.select(keys).filter(pa.array(np.isin(row_hashes(batch, keys), suspects))) for batch in rows.batches()]
     )
@@ -98,10 +98,10 @@ def check_groups(rows: Rows, report: Report) -> None:
         raise SchemaMismatch(f"{extra} rows repeat a group within their bucket, {group} first")
 
 
-def _repeated_hashes(rows: Rows, keys: list[str]) -> Hashes:
-    passes = -(-rows.num_rows // _HASHES_AT_ONCE)
+def _find_repeated_hashes(rows: Rows, keys: list[str]) -> Hashes:
+    passes = -(-rows.num_rows // _MAX_HASHES_IN_MEMORY)
     repeated = [np.empty(0, np.uint64)]
-    with tempfile.SpooledTemporaryFile(max_size=_HASHES_AT_ONCE * _HASH_BYTES) as file:
+    with tempfile.SpooledTemporaryFile(max_size=_MAX_HASHES_IN_MEMORY * _HASH_BYTES) as file:
         try:
             for batch in rows.batches():
                 file.write(row_hashes(batch, keys).tobytes())
@@ -109,12 +109,12 @@ def _repeated_hashes(rows: Rows, keys: list[str]) -> Hashes:
             raise unwritable(error) from error
         for part in range(passes):
             file.seek(0)
-            found = [each[each % np.uint64(passes) == part] for each in _hashes(file)]
+            found = [each[each % np.uint64(passes) == part] for each in _read_hashes(file)]
             hashes = np.sort(np.concatenate(found))
             repeated.append(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
     return np.concatenate(repeated)
 
 
-def _hashes(file: IO[bytes]) -> Iterator[Hashes]:
-    while some := file.read(_READ_AT_ONCE):
-        yield np.frombuffer(some, np.uint64)
+def _read_hashes(file: IO[bytes]) -> Iterator[Hashes]:
+    while chunk := file.read(_READ_BYTES):
+        yield np.frombuffer(chunk, np.uint64)

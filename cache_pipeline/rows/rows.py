@@ -1,4 +1,4 @@
-"""A value that stands for many rows, wherever they lie, and reads them batch by batch."""
+"""`Rows`: a value that stands for any number of rows, in memory or on disk, and reads them batch by batch."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from cache_pipeline.rows.digest import RowTally, merge_tallies, tally_by_bucket
 
 
 class RowSource(ABC):
-    """Where rows lie. Never changes, and may be read from several threads at once."""
+    """A place that rows are read from. It never changes and may be read from several threads at once."""
 
     @property
     @abstractmethod
     def num_rows(self) -> int:
-        """How many there are."""
+        """The number of rows."""
 
     @abstractmethod
     def batches(self, within: Interval | None) -> Iterator[pa.RecordBatch]:
-        """The rows; where an interval is given, at least those whose bucket starts inside."""
+        """Yield the rows. If an interval is given, yield at least those whose bucket starts inside it."""
 
     @cached_property
     def tallies(self) -> Mapping[datetime, RowTally]:
-        """Count and digest by start of bucket; reads every row where the source does not know them."""
+        """Count and digest by bucket start. Reads every row unless the source overrides this."""
         return merge_tallies(tally_by_bucket(batch) for batch in self.batches(None))
 
 
 @dataclass(frozen=True)
-class _Held(RowSource):
-    """Few enough to be in memory."""
+class _TableSource(RowSource):
+    """Rows in memory."""
 
     table: pa.Table
 
@@ -49,32 +49,32 @@ class _Held(RowSource):
 
 @dataclass(frozen=True)
 class Part:
-    """A source's rows, or those of them whose bucket starts inside an interval."""
+    """The rows of a source, or only those whose bucket starts inside an interval."""
 
     source: RowSource
     within: Interval | None = None
 
     @cached_property
     def tallies(self) -> Mapping[datetime, RowTally]:
-        """Count and digest by start of bucket."""
+        """Count and digest by bucket start."""
         if self.within is None:
             return self.source.tallies
         return {start: tally for start, tally in self.source.tallies.items() if self.within.contains_instant(start)}
 
     @property
     def num_rows(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return self.source.num_rows if self.within is None else sum(tally.rows for tally in self.tallies.values())
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows; no batch is empty."""
+        """Yield the rows. No batch is empty."""
         for batch in self.source.batches(self.within):
-            kept = batch if self.within is None else rows_within(batch, self.within)
-            if kept.num_rows:
-                yield kept
+            selected = batch if self.within is None else rows_within(batch, self.within)
+            if selected.num_rows:
+                yield selected
 
     def restrict(self, interval: Interval) -> Iterator[Part]:
-        """The part of it that lies inside an interval, if any does."""
+        """Yield the part of it that is inside an interval, if there is one."""
         within = interval if self.within is None else self.within.intersection(interval)
         if within is not None:
             yield Part(self.source, within)
@@ -84,11 +84,11 @@ class Part:
 class Rows:
     """Rows of one schema, in no particular order.
 
-    Cutting and joining copies nothing. The rows are freed with the last value that holds them.
+    Restricting and concatenating copies nothing. The rows are freed with the last value that refers to them.
 
     Attributes:
-        schema: of every batch.
-        parts: where they lie, and which of what lies there.
+        schema: The schema of every batch.
+        parts: The sources of the rows, each with the interval that is read from it.
     """
 
     schema: pa.Schema
@@ -96,45 +96,45 @@ class Rows:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Rows:
-        """The rows of a table."""
-        return cls(table.schema, (Part(_Held(table)),))
+        """Return the rows of a table."""
+        return cls(table.schema, (Part(_TableSource(table)),))
 
     @classmethod
     def from_source(cls, schema: pa.Schema, source: RowSource) -> Rows:
-        """All the rows of a source."""
+        """Return all rows of a source."""
         return cls(schema, (Part(source),))
 
     @classmethod
     def concat(cls, schema: pa.Schema, rows: Iterable[Rows]) -> Rows:
-        """All of several rows, of that schema."""
+        """Return the rows of several values of that schema as one."""
         return cls(schema, tuple(part for each in rows for part in each.parts))
 
     @property
     def num_rows(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return sum(part.num_rows for part in self.parts)
 
     @cached_property
     def tallies(self) -> Mapping[datetime, RowTally]:
-        """Count and digest by start of bucket; buckets without rows are left out."""
+        """Count and digest by bucket start, without the buckets that have no rows."""
         return merge_tallies(part.tallies for part in self.parts)
 
     def count(self, buckets: Iterable[Interval]) -> int:
-        """How many rows some buckets have."""
+        """Count the rows of some buckets."""
         return sum(self.tallies[bucket.start].rows for bucket in buckets if bucket.start in self.tallies)
 
     def within(self, interval: Interval) -> Rows:
-        """Those whose bucket starts inside the interval."""
-        return Rows(self.schema, tuple(cut for part in self.parts for cut in part.restrict(interval)))
+        """Return the rows whose bucket starts inside the interval."""
+        return Rows(self.schema, tuple(each for part in self.parts for each in part.restrict(interval)))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, as often as wanted; no batch is empty."""
+        """Return the rows as batches, none of them empty. It may be called any number of times."""
         return (batch for part in self.parts for batch in part.batches())
 
     def to_reader(self) -> pa.RecordBatchReader:
-        """The rows as a stream of Arrow's own."""
+        """Return the rows as an Arrow record batch reader."""
         return pa.RecordBatchReader.from_batches(self.schema, self.batches())
 
     def to_table(self) -> pa.Table:
-        """All of them in memory: for few."""
+        """Return all rows as a table in memory. Use it for few rows only."""
         return pa.Table.from_batches(list(self.batches()), self.schema)

@@ -1,6 +1,6 @@
-"""Takes rows in as they come: few stay in memory, many go to a temporary file without a name.
+"""Spool: collects rows as they arrive. Few rows stay in memory, many are written to an unnamed temporary file.
 
-The file is gone when nobody holds its rows any more, also after a kill -9.
+The operating system removes the file once nothing refers to its rows any more, even after a kill -9.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.rows.digest import RowTally, merge_tallies, tally_by_bucket
 from cache_pipeline.rows.rows import Rows, RowSource
 
-#: Bytes that one answer may keep in memory; some tens of answers are in flight at a time.
-_HELD_BYTES = 4 * 2**20
-#: Rows of one block: what is written, and read back, at a time.
+#: Bytes of one answer that may stay in memory. Some tens of answers are in flight at a time.
+_DEFAULT_MEMORY_LIMIT_BYTES = 4 * 2**20
+#: Rows per block, the unit of writing and reading.
 _BLOCK_ROWS = 16 * 1024
 _OPTIONS = ipc.IpcWriteOptions(compression="lz4")
 
@@ -36,7 +36,7 @@ def unwritable(error: OSError) -> DiskUnwritable:
 
 
 class _File:
-    """A temporary file that has no name, only a descriptor, which is closed with the object."""
+    """A temporary file without a name. Its descriptor is closed when the object is freed."""
 
     def __init__(self) -> None:
         self._descriptor, path = tempfile.mkstemp(prefix="cache-pipeline-")
@@ -45,14 +45,14 @@ class _File:
         weakref.finalize(self, os.close, self._descriptor)
 
     def append(self, body: pa.Buffer) -> tuple[int, int]:
-        """Write at the end; gives offset and length."""
+        """Append bytes and return their offset and length."""
         view, offset = memoryview(body), self._end
         while self._end < offset + len(view):
             self._end += os.pwrite(self._descriptor, view[self._end - offset :], self._end)
         return offset, len(view)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read back; needs no position, so that threads may read side by side."""
+        """Read bytes at an offset. It uses no file position, so threads may read concurrently."""
         parts: list[bytes] = []
         while length:
             parts.append(os.pread(self._descriptor, length, offset))
@@ -68,7 +68,7 @@ class _Block(Protocol):
 
 
 @dataclass(frozen=True)
-class _HeldBlock:
+class _MemoryBlock:
     rows: pa.Table
     tallies: Mapping[datetime, RowTally]
 
@@ -77,7 +77,7 @@ class _HeldBlock:
 
 
 @dataclass(frozen=True)
-class _FiledBlock:
+class _FileBlock:
     file: _File
     offset: int
     length: int
@@ -89,7 +89,7 @@ class _FiledBlock:
 
 @dataclass(frozen=True)
 class _Blocks(RowSource):
-    """Blocks, each of which knows the buckets it has."""
+    """Blocks that know which buckets they contain."""
 
     blocks: tuple[_Block, ...]
 
@@ -108,61 +108,61 @@ class _Blocks(RowSource):
 
 
 class Spool:
-    """Collects rows of one schema."""
+    """A collector of rows of one schema."""
 
-    def __init__(self, schema: pa.Schema, memory_limit_bytes: int = _HELD_BYTES) -> None:
+    def __init__(self, schema: pa.Schema, memory_limit_bytes: int = _DEFAULT_MEMORY_LIMIT_BYTES) -> None:
         self._schema = schema
-        self._held_bytes = memory_limit_bytes
-        self._waiting: list[pa.Table] = []
-        self._waiting_rows = 0
+        self._memory_limit_bytes = memory_limit_bytes
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
         self._blocks: list[_Block] = []
         self._file: _File | None = None
 
     def append(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Take in some rows.
+        """Append some rows.
 
         Raises:
-            SchemaMismatch: they are of another schema.
-            DiskUnwritable: naming the folder.
+            SchemaMismatch: The rows have another schema.
+            DiskUnwritable: The temporary folder cannot be written; the error names it.
         """
         if not rows.schema.equals(self._schema):
-            raise SchemaMismatch(f"columns are {_told(rows.schema)} where {_told(self._schema)} are declared")
-        self._waiting.append(rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows]))
-        self._waiting_rows += rows.num_rows
-        if self._waiting_rows >= _BLOCK_ROWS:
-            self._take_waiting()
+            raise SchemaMismatch(f"columns are {_describe(rows.schema)} where {_describe(self._schema)} are declared")
+        self._pending.append(rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows]))
+        self._pending_rows += rows.num_rows
+        if self._pending_rows >= _BLOCK_ROWS:
+            self._flush()
 
     def rows(self) -> Rows:
-        """Everything taken in so far."""
-        self._take_waiting()
+        """Return all rows appended so far."""
+        self._flush()
         return Rows.from_source(self._schema, _Blocks(tuple(self._blocks)))
 
-    def _take_waiting(self) -> None:
-        waiting = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
-        for start in range(0, waiting.num_rows, _BLOCK_ROWS):
-            block = waiting.slice(start, _BLOCK_ROWS).combine_chunks()
-            self._blocks.append(_HeldBlock(block, tally_by_bucket(block)))
-        self._waiting, self._waiting_rows = [], 0
-        held = sum(block.rows.nbytes for block in self._blocks if isinstance(block, _HeldBlock))
-        if self._file is not None or held > self._held_bytes:
+    def _flush(self) -> None:
+        pending = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
+        for start in range(0, pending.num_rows, _BLOCK_ROWS):
+            block = pending.slice(start, _BLOCK_ROWS).combine_chunks()
+            self._blocks.append(_MemoryBlock(block, tally_by_bucket(block)))
+        self._pending, self._pending_rows = [], 0
+        memory_bytes = sum(block.rows.nbytes for block in self._blocks if isinstance(block, _MemoryBlock))
+        if self._file is not None or memory_bytes > self._memory_limit_bytes:
             self._spill()
 
     def _spill(self) -> None:
         try:
             self._file = self._file or _File()
-            for number, block in enumerate(self._blocks):
-                if isinstance(block, _HeldBlock):
-                    self._blocks[number] = _FiledBlock(self._file, *self._file.append(_packed(block)), block.tallies)
+            for index, block in enumerate(self._blocks):
+                if isinstance(block, _MemoryBlock):
+                    self._blocks[index] = _FileBlock(self._file, *self._file.append(_serialize(block)), block.tallies)
         except OSError as error:
             raise unwritable(error) from error
 
 
-def _packed(block: _HeldBlock) -> pa.Buffer:
+def _serialize(block: _MemoryBlock) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     with ipc.new_stream(sink, block.rows.schema, options=_OPTIONS) as writer:
         writer.write_table(block.rows)
     return sink.getvalue()
 
 
-def _told(schema: pa.Schema) -> str:
+def _describe(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} {field.type}{'' if field.nullable else ' not null'}" for field in schema)

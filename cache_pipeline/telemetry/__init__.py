@@ -1,1 +1,1 @@
-"""What a process tells of itself: log lines and spans, tied together by one correlation id."""
+"""Logs and traces of a process, tied together by one correlation id."""

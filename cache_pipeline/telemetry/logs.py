@@ -1,4 +1,4 @@
-"""Log lines of our processes: text for people at a terminal, one JSON object a line for whatever collects them."""
+"""Logging setup of every process: text for people at a terminal, one JSON object per line for log collectors."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pythonjsonlogger.json import JsonFormatter
 from cache_pipeline.settings import LogSettings
 from cache_pipeline.telemetry.correlation import correlation_id
 
-#: Ours and the server's; libraries are heard from WARNING on, whatever the level.
-_OWN = "cache_pipeline"
+#: The configured level applies to our loggers only. Libraries always log from WARNING on.
+_OWN_LOGGER = "cache_pipeline"
 
 
-class _Ours(logging.StreamHandler[TextIO]):
-    """Writes to the standard error of the moment; a class of its own, so that setting up twice is setting up once."""
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """A handler that writes to the current standard error. Its own class lets a second setup replace the first."""
 
     def __init__(self, stream: TextIO | None) -> None:
         logging.Handler.__init__(self)
-        self._given = stream
+        self._fixed_stream = stream
 
     @property
     def stream(self) -> TextIO:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self._given or sys.stderr
+        return self._fixed_stream or sys.stderr
 
 
-class _JsonLines(JsonFormatter):
+class _JsonFormatter(JsonFormatter):
     def __init__(self, process: str) -> None:
         super().__init__(
             "{levelname}{name}{message}",
@@ -44,28 +44,28 @@ class _JsonLines(JsonFormatter):
         log_data.setdefault("correlation_id", correlation_id())
 
 
-class _Text(logging.Formatter):
+class _TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        name = correlation_id()
-        return super().formatMessage(record) + (f" [{name}]" if name else "")
+        current_id = correlation_id()
+        return super().formatMessage(record) + (f" [{current_id}]" if current_id else "")
 
 
 def set_up_logs(settings: LogSettings, process: str, stream: TextIO | None = None) -> None:
-    """Have this process's log lines written.
+    """Set up this process's logging.
 
     Args:
-        settings: how.
-        process: what it is: ``gateway``, ``worker`` or ``dagster``.
-        stream: where to; by default standard error.
+        settings: The format and level.
+        process: The name of the process: ``gateway``, ``worker`` or ``dagster``.
+        stream: The stream to write to. The default is standard error.
     """
-    handler = _Ours(stream)
+    handler = _StderrHandler(stream)
     as_json = settings.format == "json" or (settings.format == "auto" and not handler.stream.isatty())
-    handler.setFormatter(_JsonLines(process) if as_json else _Text())
+    handler.setFormatter(_JsonFormatter(process) if as_json else _TextFormatter())
     root = logging.getLogger()
-    for old in [each for each in root.handlers if isinstance(each, _Ours)]:
+    for old in [each for each in root.handlers if isinstance(each, _StderrHandler)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    logging.getLogger(_OWN).setLevel(settings.level or ("INFO" if as_json else "WARNING"))
+    logging.getLogger(_OWN_LOGGER).setLevel(settings.level or ("INFO" if as_json else "WARNING"))

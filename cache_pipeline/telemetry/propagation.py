@@ -1,4 +1,4 @@
-"""Takes correlation id and trace from where something was asked to where it is done."""
+"""Propagation of correlation id and trace context from the process that requests work to the one that does it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from cache_pipeline.telemetry.correlation import correlation_id, correlation_scope, new_correlation_id
 
-_CORRELATION = "correlation_id"
-#: W3C's ``traceparent``, whatever else a process may be set up to understand.
-_TRACE = TraceContextTextMapPropagator()
+_CORRELATION_KEY = "correlation_id"
+#: Always W3C's ``traceparent``, whatever other propagators a process has configured.
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 def current_context() -> dict[str, str]:
-    """What to send along: a few names, none of them secret."""
+    """Return what to send along: a few ids, none of them secret."""
     carrier: dict[str, str] = {}
-    _TRACE.inject(carrier)
-    if name := correlation_id():
-        carrier[_CORRELATION] = name
+    _PROPAGATOR.inject(carrier)
+    if current_id := correlation_id():
+        carrier[_CORRELATION_KEY] = current_id
     return carrier
 
 
 @contextmanager
 def resume_context(carrier: Mapping[str, str]) -> Generator[None]:
-    """Do something for whoever sent this along."""
-    token = context.attach(_TRACE.extract(carrier, context.get_current()))
+    """Run the block in the context that `current_context` captured elsewhere."""
+    token = context.attach(_PROPAGATOR.extract(carrier, context.get_current()))
     try:
-        with correlation_scope(carrier.get(_CORRELATION) or new_correlation_id()):
+        with correlation_scope(carrier.get(_CORRELATION_KEY) or new_correlation_id()):
             yield
     finally:
         context.detach(token)

@@ -1,4 +1,4 @@
-"""Spans of what is done; without a provider, which ``traces`` sets up, they are nothing and cost next to nothing."""
+"""Spans of the package's own work. Without a tracer provider (see `trace_export`) they cost almost nothing."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span
 
 from cache_pipeline.telemetry.correlation import correlation_id
 
-#: Follows the process's provider, whenever that is set.
+#: Uses the process's tracer provider, even one that is set later.
 _TRACER = trace.get_tracer("cache_pipeline")
 _PREFIX = "cache_pipeline."
 
 
 @contextmanager
 def span(name: str, **attributes: str | int | float | bool) -> Generator[Span]:
-    """What is done in the block, as a span below the one that is under way.
+    """Record the block as a child of the current span.
 
-    Not to be held open over a ``yield`` of an asynchronous generator, which others may go on with elsewhere.
+    Do not keep a span open over a ``yield`` of an asynchronous generator, which may resume in another context.
 
     Args:
-        name: one of few; what varies belongs into attributes.
-        attributes: no secret, and nothing of a row.
+        name: A name of low cardinality. Details that vary belong in attributes.
+        attributes: Details of the work. They must contain no secrets and no row data.
     """
     if isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
         yield INVALID_SPAN
@@ -31,12 +31,12 @@ def span(name: str, **attributes: str | int | float | bool) -> Generator[Span]:
     with _TRACER.start_as_current_span(name) as current:
         if current.is_recording():
             current.set_attributes({f"{_PREFIX}{key}": value for key, value in attributes.items()})
-            if name_of_all := correlation_id():
-                current.set_attribute(f"{_PREFIX}correlation_id", name_of_all)
+            if current_id := correlation_id():
+                current.set_attribute(f"{_PREFIX}correlation_id", current_id)
         yield current
 
 
 def annotate(current: Span, **attributes: str | int | float | bool | None) -> None:
-    """Add what was learned to a span; None is left out."""
+    """Add attributes to a span. Attributes that are None are left out."""
     if current.is_recording():
         current.set_attributes({f"{_PREFIX}{key}": value for key, value in attributes.items() if value is not None})

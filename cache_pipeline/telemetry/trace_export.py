@@ -1,4 +1,4 @@
-"""Sends a process's spans to a collector, where the settings say so (extra ``otel``)."""
+"""Export of a process's spans to an OpenTelemetry collector, if the settings enable it (extra ``otel``)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FLUSH_MILLISECONDS = 3000
 
 @contextmanager
 def export_traces(settings: Settings, process: str) -> Generator[None]:
-    """Send spans while the block lasts, by OTLP over HTTP; where to is said by ``OTEL_EXPORTER_OTLP_ENDPOINT``.
+    """Export spans while the block lasts, by OTLP over HTTP to ``OTEL_EXPORTER_OTLP_ENDPOINT``.
 
     Args:
-        settings: whether.
-        process: what it is: ``gateway``, ``worker`` or ``dagster``.
+        settings: The settings that turn the export on or off.
+        process: The name of the process: ``gateway``, ``worker`` or ``dagster``.
 
     Raises:
-        SettingsError: the extra is not installed.
+        SettingsError: The extra is not installed.
     """
     if settings.traces == "off":
         yield
@@ -37,7 +37,7 @@ def export_traces(settings: Settings, process: str) -> Generator[None]:
             f"CACHE_PIPELINE_TRACES={settings.traces} needs {error.name}: install cache-pipeline[otel]"
         ) from error
     provider = trace.get_tracer_provider()
-    # A process has one, and cannot change it: what comes to the same process again goes on with it.
+    # A process can set its provider only once, so a later block in the same process uses the first one's.
     if not isinstance(provider, TracerProvider):
         names = {"service.name": f"cache-pipeline-{process}", "service.namespace": settings.tenant}
         provider = TracerProvider(resource=Resource.create(names))
@@ -46,5 +46,5 @@ def export_traces(settings: Settings, process: str) -> Generator[None]:
     try:
         yield
     finally:
-        # What is not sent yet goes out; a collector that is away holds nobody up for long.
+        # Send what is pending. The timeout limits the wait for a collector that is down.
         provider.force_flush(_FLUSH_MILLISECONDS)

@@ -57,7 +57,7 @@ def files_of(folder):
 @pytest.mark.parametrize(
     ("field", "line", "written", "told"),
     [
-        ("granularity", 7, "granularity: PT17M", "'PT17M' is not a step of the calendar"),
+        ("granularity", 7, "granularity: PT17M", "'PT17M' is not a calendar step"),
         ("metrics", 10, "metrics: []", "at least 1 item"),
         ("time_zone", 8, "time_zone: Europe/Berlim", "not in the IANA database"),
         ("colour", 19, "owners: []\ncolour: red", "is no field here"),

@@ -75,14 +75,14 @@ def test_people_see_tables(said, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("plan", "quarters", DAY, "--group-by", "queue"), "group_by: 'queue' is none (did you mean queueId?)"),
-        (("plan", "quarters", DAY, "--granularity", "PT5M"), "granularity: quarters holds buckets of PT15M"),
+        (("plan", "quarters", DAY, "--group-by", "queue"), "group_by: unknown name 'queue' (did you mean queueId?)"),
+        (("plan", "quarters", DAY, "--granularity", "PT5M"), "granularity: quarters has buckets of PT15M"),
         (("query", "quarters", DAY, "--filter", "mediaType"), "--filter 'mediaType' is no condition"),
         (("query", "quarters", DAY, "--filter", '{"predicates": '), "is not JSON"),
         (("query", "quarters", DAY, "--filter", "mediaType=chat", "--filter", "mediaType=voice"), "contradicts itself"),
         (("query", "quarters", DAY, "--time-zone", "Mars/Olympus"), "time_zone: time zone 'Mars/Olympus'"),
         (("plan", "quarters", "2026-01-05/2026-01-04"), "reversed"),
-        (("plan", "quarters", "2999-01-01/P1D"), "has not begun yet"),
+        (("plan", "quarters", "2999-01-01/P1D"), "has not started yet"),
         (("plan", "quarters", "1999-01-01/P1D"), "keeps nothing from before"),
         (("query", "quarters", "1999-01-01/P1D"), "(CACHE_PIPELINE_REPORTDATA__RETENTION_DAYS): ask from"),
     ],

@@ -105,7 +105,7 @@ def test_rows_beyond_the_watermark_do_not_make_up_for_final_ones() -> None:
     [
         (_rows().drop_columns(["n_offered"]), "columns are"),
         (_rows().append_column("colour", pa.array(["red"] * 72)), "columns are"),
-        (_rows(hours=25), "is no bucket of"),
+        (_rows(hours=25), "is not a bucket of"),
         (pa.concat_tables([_rows(), _rows(hours=1)]), "3 rows repeat a group"),
     ],
 )

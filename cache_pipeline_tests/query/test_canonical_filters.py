@@ -139,7 +139,7 @@ def deep(levels: int) -> dict[str, Any]:
         ({"predicates": [said("q", ["a"])]}, "not lists"),
         ({"predicates": [said("q", "a" * 1000)]}, "1000 characters long"),
         ({"predicates": [said("q", *range(2000))]}, "at most 1000"),
-        ({"clauses": [{"type": "and"}]}, "says nothing"),
+        ({"clauses": [{"type": "and"}]}, "has no meaning"),
         (deep(200), "8 deep"),
         (
             {"type": "and", "clauses": [{"type": "or", "predicates": [said(f"a{n}", "x"), said(f"b{n}", "x")]} for n in range(12)]},

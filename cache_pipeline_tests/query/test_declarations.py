@@ -48,8 +48,8 @@ def test_project_reports_are_valid_and_sorted():
 @pytest.mark.parametrize(
     ("field", "value", "problem"),
     [
-        ("granularity", "PT7M", "not a step of the calendar"),
-        ("granularity", "hourly", "not a step of the calendar"),
+        ("granularity", "PT7M", "not a calendar step"),
+        ("granularity", "hourly", "not a calendar step"),
         ("time_zone", "Europe/Atlantis", "IANA"),
         ("volume_metric", "abandoned", "not one of metrics"),
         ("partition", "fortnight", "'hour', 'day' or 'week'"),
@@ -60,7 +60,7 @@ def test_project_reports_are_valid_and_sorted():
         ("metrics", "offered", "tuple"),
         ("expected_groups", 0, "greater than or equal to 1"),
         ("max_query_interval", "PT30M", "granularity PT1H does not divide a query interval of PT30M"),
-        ("max_query_interval", "P1Y", "not a step of the calendar"),
+        ("max_query_interval", "P1Y", "not a calendar step"),
         ("tiers", ["hot", "edge"], "must contain history"),
         ("tiers", ["hot", "tape"], "'hot', 'history' or 'edge'"),
         ("ttl", "PT0S", "greater than 0"),

@@ -140,7 +140,7 @@ async def aiter_answers(service: Any):
 async def test_an_interval_that_has_not_begun_is_refused(open_world: OpenWorld, again: bool):
     future = Interval(NOON + HOUR, NOON + 5 * HOUR)
     async with open_world() as world:
-        with pytest.raises(InvalidInterval, match="has not begun yet"):
+        with pytest.raises(InvalidInterval, match="has not started yet"):
             await world.service.answer(REPORT, future)
         wanted = {"future": future, "morning": MORNING}
         found = {p.key: p async for p in world.service.fetch(REPORT, wanted, Lane.scheduled, refetch=again)}

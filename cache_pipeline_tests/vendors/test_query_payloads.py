@@ -85,7 +85,7 @@ def test_ambiguous_report_asks_for_group_by():
     ("fields", "field", "message"),
     [
         ({"reportId": None}, "reportId", "is missing"),
-        ({"reportId": 7}, "reportId", "a number where text belongs"),
+        ({"reportId": 7}, "reportId", "a number where text is expected"),
         ({"interval": None}, "interval", "is missing"),
         ({"interval": "x" * 1000}, "interval", "1000 characters"),
         ({"interval": DAY + "\0"}, "interval", "NUL"),
@@ -93,7 +93,7 @@ def test_ambiguous_report_asks_for_group_by():
         ({"groupBy": "queueId"}, "groupBy", "text where a list"),
         ({"groupBy": ["queueId"] * 500}, "groupBy", "500"),
         ({"groupBy": [None]}, "groupBy", "null where text"),
-        ({"sortBy": "offered"}, "sortBy", "is no field of a query"),
+        ({"sortBy": "offered"}, "sortBy", "is not a field of a query"),
         ({"filters": []}, "filters", "a list where an object"),
         ({"filters": {"predicates": [{"dimension": "queueId", "operator": "like", "values": ["a"]}]}},
          "filters.predicates.0.operator", "'in' or 'notIn'"),
@@ -112,14 +112,14 @@ def test_payload_error_names_the_field(fields: dict[str, Any], field: str, messa
 
 
 def test_unanswerable_query_gives_each_reports_reason():
-    with pytest.raises(QueryError, match=r"quarters: metrics: 'held'.*days: metrics: 'held'"):
+    with pytest.raises(QueryError, match=r"quarters: metrics: unknown name 'held'.*days: metrics: unknown name 'held'"):
         guide(columns=["held"])
     with pytest.raises(UnknownReport, match="declared are queue-performance"):
         guide(reportId="agent-performance")
     with pytest.raises(InvalidInterval, match="reversed"):
         guide(interval="/".join(reversed(DAY.split("/"))))
     for body in (None, [], "x", 7):
-        with pytest.raises(InvalidQuery, match=r"payload: is .* where an object belongs"):
+        with pytest.raises(InvalidQuery, match=r"payload: is .* where an object is expected"):
             read_guide(body)
 
 
