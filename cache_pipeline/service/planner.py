@@ -380,9 +380,7 @@ class Planner:
         Raises:
             InvalidInterval: Something must be fetched that the vendor no longer keeps.
         """
-        with span(
-            "make_plan", report=query.source_series.report.name, interval=str(query.available_interval)
-        ) as current:
+        with span("plan", report=query.source_series.report.name, interval=str(query.available_interval)) as current:
             own = await self._read_coverage(query.source_series, query.available_interval)
             plan = make_plan(query, own, (), now, headroom=headroom)
             if plan.to_fetch:
