@@ -9,7 +9,7 @@ from cache_pipeline.cli.edge import edge_folder, write_carried
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.dashboard.single_file import single_file_page
 from cache_pipeline.settings import Settings
-from cache_pipeline.simulator.organisation import organisation_of
+from cache_pipeline.simulator.organisation import create_organisation
 from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.storage.published.bundle import bundle_files
 from cache_pipeline.storage.published.page import Labels, publish_page
@@ -29,7 +29,7 @@ _QUEUES = (
 
 def write_demo_labels() -> Labels:
     """Names for the simulated queues."""
-    queues = organisation_of(SimulatorSettings()).values["queueId"]
+    queues = create_organisation(SimulatorSettings()).values["queueId"]
     return {"queue_id": dict(zip(queues, _QUEUES, strict=False))}
 
 

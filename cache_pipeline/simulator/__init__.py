@@ -1,4 +1,4 @@
-"""A contact-centre vendor to run against: an HTTP server with known calls behind it. Shares no code with the client."""
+"""Simulated contact-centre vendor: an HTTP server with known calls behind it. It shares no code with the client."""
 
 from cache_pipeline.simulator.app import create_app
 from cache_pipeline.simulator.clock import Clock, WallClock

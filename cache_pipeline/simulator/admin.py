@@ -1,4 +1,4 @@
-"""The simulator's own endpoints, no vendor's: health, counters, faults, corrections, and the truth. No token, no rate limit."""
+"""The simulator's own endpoints: health, counters, faults, restatements and the truth; no token and no rate limit."""
 
 from datetime import date
 from typing import Any
@@ -16,11 +16,11 @@ from cache_pipeline.simulator.faults import Faults
 from cache_pipeline.simulator.request_gate import Handler
 from cache_pipeline.simulator.state import Simulator
 
-_CONTEXT = "simulator"
+_CONTEXT_ID = "simulator"
 
 
 class Restatement(BaseModel):
-    """The body of `POST /simulator/restatements`: the local day whose calls are corrected."""
+    """The body of `POST /simulator/restatements`: the local day whose calls are restated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,13 +28,13 @@ class Restatement(BaseModel):
 
 
 class Admin:
-    """The endpoints over one simulator."""
+    """The simulator's own endpoints."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
 
     def routes(self) -> list[Route]:
-        """Return the open routes."""
+        """Return the unauthenticated routes."""
         table: list[tuple[str, str, Handler]] = [
             ("GET", "/simulator/health", self._health),
             ("GET", "/simulator/counters", self._counters),
@@ -43,9 +43,9 @@ class Admin:
             ("POST", "/simulator/faults", self._set_faults),
             ("DELETE", "/simulator/faults", self._clear_faults),
             ("POST", "/simulator/restatements", self._restate),
-            ("GET", "/simulator/truth", self._truth),
+            ("GET", "/simulator/truth", self._read_truth),
         ]
-        return [Route(path, _open(handler), methods=[method]) for method, path, handler in table]
+        return [Route(path, _unauthenticated(handler), methods=[method]) for method, path, handler in table]
 
     async def _health(self, _: Request) -> Response:
         now = self._simulator.clock.now()
@@ -75,19 +75,19 @@ class Admin:
         self._simulator.truth.restate(body.day)
         return Response(status_code=204)
 
-    async def _truth(self, request: Request) -> Response:
+    async def _read_truth(self, request: Request) -> Response:
         query = _truth_query(request, self._simulator)
         (fact,), organisation = query.facts, self._simulator.organisation
 
         def work() -> Response:
-            found = self._simulator.aggregate(query, None)
-            cells = found.cells()
+            result = self._simulator.aggregate(query, None)
+            cells = result.cells()
             rows: list[dict[str, Any]] = []
-            column = found.at(fact, cells)
+            column = result.at(fact, cells)
             for cell, count, total in zip(cells.tolist(), column.count.tolist(), column.total.tolist(), strict=True):
-                start, end = found.bucket(cell)
+                start, end = result.bucket(cell)
                 bucket = {"intervalStart": intervals.iso(start), "intervalEnd": intervals.iso(end)}
-                rows.append({**bucket, **found.group(cell, organisation), fact: count, f"{fact}Ms": total})
+                rows.append({**bucket, **result.group(cell, organisation), fact: count, f"{fact}Ms": total})
             return JSONResponse({"rows": rows})
 
         return await self._simulator.run(work)
@@ -97,10 +97,12 @@ def _truth_query(request: Request, simulator: Simulator) -> AggregateQuery:
     parameters = request.query_params
     group_by = tuple(name for name in parameters.get("groupBy", "").split(",") if name)
     if unknown := [name for name in group_by if not simulator.organisation.size(name)]:
-        raise bad_request(f"groupBy: {unknown[0]} is none of {', '.join(simulator.organisation.values)}")
+        raise bad_request(
+            f"groupBy: unknown dimension {unknown[0]}; expected one of {', '.join(simulator.organisation.values)}"
+        )
     fact = parameters.get("fact", "offered")
     if fact not in FACTS:
-        raise bad_request(f"fact: {fact} is none of {', '.join(FACTS)}")
+        raise bad_request(f"fact: unknown value {fact}; expected one of {', '.join(FACTS)}")
     try:
         zone = intervals.parse_zone(parameters.get("timeZone", "UTC"))
         interval = intervals.parse_interval(parameters.get("interval", ""), zone)
@@ -108,18 +110,18 @@ def _truth_query(request: Request, simulator: Simulator) -> AggregateQuery:
         edges = (
             intervals.period_edges(interval, intervals.parse_period(granularity), zone, simulator.settings.max_buckets)
             if granularity
-            else intervals.whole(interval)
+            else intervals.single_bucket(interval)
         )
     except ValueError as error:
         raise bad_request(str(error)) from error
     return AggregateQuery(edges, tuple(dict.fromkeys(group_by)), (fact,))
 
 
-def _open(handler: Handler) -> Handler:
+def _unauthenticated(handler: Handler) -> Handler:
     async def endpoint(request: Request) -> Response:
         try:
             return await handler(request)
         except ApiError as error:
-            return error.response(_CONTEXT)
+            return error.response(_CONTEXT_ID)
 
     return endpoint

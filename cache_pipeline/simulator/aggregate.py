@@ -1,8 +1,8 @@
 """Counts and sums of calls by time bucket and group.
 
 A figure belongs to the bucket in which it is emitted: an offer when the call is offered, an answer or abandon when that
-happens, talk and after-call work when the call has ended. So every figure is additive over disjoint intervals. An agent is
-known from the answer on: an offer or an abandon has no userId.
+happens, talk and after-call work when the call has ended. Every figure is therefore additive over disjoint intervals. The agent
+is known from the answer onwards: an offer or an abandon has no userId.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache_pipeline.simulator.calls import Calls, Codes, Sight
+from cache_pipeline.simulator.calls import Calls, Codes, Visibility
 from cache_pipeline.simulator.facts import FACTS, Fact, Moment
 from cache_pipeline.simulator.filters import Condition
-from cache_pipeline.simulator.generated_figures import made_up_codes, made_up_fact
+from cache_pipeline.simulator.generated_figures import generated_codes, generated_fact
 from cache_pipeline.simulator.intervals import Milliseconds
 from cache_pipeline.simulator.organisation import Organisation
 from cache_pipeline.simulator.truth import Truth
@@ -21,26 +21,26 @@ from cache_pipeline.simulator.truth import Truth
 
 @dataclass(frozen=True)
 class AggregateQuery:
-    """What to count.
+    """A query for counts and sums.
 
     Attributes:
-        edges: Of buckets, ascending, n + 1 for n buckets.
-        group_by: Dimensions.
-        facts: Names of FACTS; any other name is of a made-up figure.
-        condition: Which calls; None for all.
-        made_up: Dimensions that group or condition speak of, and no call has of itself.
+        edges: Edges of the buckets, ascending, n + 1 for n buckets.
+        group_by: Dimensions of the groups.
+        facts: Names in FACTS; any other name is a generated fact.
+        condition: Selects the calls; None for all.
+        generated_dimensions: Generated dimensions that may be used in groups and in the condition.
     """
 
     edges: Milliseconds
     group_by: tuple[str, ...]
     facts: tuple[str, ...]
     condition: Condition | None = None
-    made_up: tuple[str, ...] = ()
+    generated_dimensions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Column:
-    """One fact by cell: cells ascending and unique; statistics of the milliseconds in each."""
+    """One fact by cell: ascending, unique cells, and statistics of the milliseconds in each."""
 
     cells: Codes
     count: Codes
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The answer: a column for each fact; a cell is `bucket * groups + group`, so cells ascend in time."""
+    """The result: a column for each fact. A cell is `bucket * groups + group`, so cells ascend in time."""
 
     edges: Milliseconds
     group_by: tuple[str, ...]
@@ -60,34 +60,34 @@ class Aggregate:
 
     @property
     def groups(self) -> int:
-        """How many groups there could be."""
+        """The number of possible groups."""
         return int(np.prod(self.radices, dtype=np.int64))
 
     def cells(self) -> Codes:
         """Return the cells in which at least one fact occurs, in time order."""
-        found = [column.cells for column in self.columns.values()]
-        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *found]))
+        cells = [column.cells for column in self.columns.values()]
+        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *cells]))
 
     def at(self, fact: str, cells: Codes) -> Column:
-        """Return the column of `fact` at exactly `cells`, zero where it does not occur."""
+        """Return the column of `fact` at exactly `cells`, zero in cells without it."""
         column = self.columns[fact]
-        place = np.minimum(np.searchsorted(column.cells, cells), max(len(column.cells) - 1, 0))
+        index = np.minimum(np.searchsorted(column.cells, cells), max(len(column.cells) - 1, 0))
         if not len(column.cells):
             zeros = np.zeros(len(cells), dtype=np.int64)
             return Column(cells, zeros, zeros, zeros, zeros)
-        here = column.cells[place] == cells
+        is_present = column.cells[index] == cells
         count, total, low, high = (
-            np.where(here, values[place], 0) for values in (column.count, column.total, column.low, column.high)
+            np.where(is_present, values[index], 0) for values in (column.count, column.total, column.low, column.high)
         )
         return Column(cells, count, total, low, high)
 
     def bucket(self, cell: int) -> tuple[int, int]:
-        """Return the half-open interval of the bucket of `cell` in milliseconds."""
+        """Return the half-open interval of the bucket of `cell`, in milliseconds."""
         bucket = cell // self.groups
         return int(self.edges[bucket]), int(self.edges[bucket + 1])
 
     def group(self, cell: int, organisation: Organisation) -> dict[str, str]:
-        """Return the dimensions of `cell`; one without a value is absent."""
+        """Return the dimension values of `cell`, without dimensions that have no value."""
         rest = cell % self.groups
         group: dict[str, str] = {}
         for dimension, radix in zip(reversed(self.group_by), reversed(self.radices), strict=True):
@@ -99,7 +99,7 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class _Events:
-    """The events of one moment that count: their rows in the day's calls, their instants and dimension codes."""
+    """The selected events of one moment: their rows in the day's calls, their instants and dimension codes."""
 
     rows: Codes
     instants: Milliseconds
@@ -113,7 +113,7 @@ def _instants(calls: Calls, moment: Moment) -> Milliseconds:
 
 
 def dimension_codes(calls: Calls, organisation: Organisation, agent: Codes) -> dict[str, Codes]:
-    """Return the code of each dimension by call; `agent` is who has it at the moment that is meant."""
+    """Return the code of each dimension for each call; `agent` is the agent at the moment in question."""
     constant = np.zeros(len(calls.offered_ms), dtype=np.int64)
     in_flow = calls.flow_ms > 0
     return {
@@ -129,19 +129,19 @@ def dimension_codes(calls: Calls, organisation: Organisation, agent: Codes) -> d
 
 
 def _events(
-    calls: Calls, moment: Moment, query: AggregateQuery, organisation: Organisation, sight: Sight | None
+    calls: Calls, moment: Moment, query: AggregateQuery, organisation: Organisation, visibility: Visibility | None
 ) -> _Events:
     instants = _instants(calls, moment)
-    counts = (instants >= query.edges[0]) & (instants < query.edges[-1])
+    selected = (instants >= query.edges[0]) & (instants < query.edges[-1])
     if moment is Moment.ENDED:
-        counts &= ~calls.abandoned
-    counts &= calls.seen(instants, sight)
-    nobody = np.full(len(instants), organisation.size("userId"), dtype=np.int64)
-    codes = dimension_codes(calls, organisation, nobody if moment is Moment.OFFERED else calls.agent)
-    codes |= {name: made_up_codes(calls, name, organisation.size(name)) for name in query.made_up}
+        selected &= ~calls.abandoned
+    selected &= calls.visible(instants, visibility)
+    no_agent = np.full(len(instants), organisation.size("userId"), dtype=np.int64)
+    codes = dimension_codes(calls, organisation, no_agent if moment is Moment.OFFERED else calls.agent)
+    codes |= {name: generated_codes(calls, name, organisation.size(name)) for name in query.generated_dimensions}
     if query.condition is not None:
-        counts &= query.condition.holds(codes, len(instants))
-    rows = np.flatnonzero(counts)
+        selected &= query.condition.holds(codes, len(instants))
+    rows = np.flatnonzero(selected)
     return _Events(rows, instants[rows], {dimension: values[rows] for dimension, values in codes.items()})
 
 
@@ -154,7 +154,7 @@ def _cells(events: _Events, query: AggregateQuery, radices: tuple[int, ...]) -> 
 
 
 def _reduce(cells: Codes, count: Codes, total: Milliseconds, low: Milliseconds, high: Milliseconds) -> Column:
-    """Return the column that has each of `cells` once."""
+    """Return the column with equal `cells` combined."""
     order = np.argsort(cells, kind="stable")
     ordered = cells[order]
     firsts = np.flatnonzero(np.diff(ordered, prepend=-1))
@@ -170,11 +170,15 @@ def _reduce(cells: Codes, count: Codes, total: Milliseconds, low: Milliseconds, 
 
 
 def _day_columns(
-    calls: Calls, query: AggregateQuery, radices: tuple[int, ...], organisation: Organisation, sight: Sight | None
+    calls: Calls,
+    query: AggregateQuery,
+    radices: tuple[int, ...],
+    organisation: Organisation,
+    visibility: Visibility | None,
 ) -> Iterator[tuple[str, Column]]:
     facts = {name: _fact(name) for name in query.facts}
     for moment in {fact.moment for fact in facts.values()}:
-        events = _events(calls, moment, query, organisation, sight)
+        events = _events(calls, moment, query, organisation, visibility)
         cells = _cells(events, query, radices)
         for name, fact in facts.items():
             if fact.moment is moment:
@@ -184,10 +188,10 @@ def _day_columns(
 
 
 def _fact(name: str) -> Fact:
-    return FACTS.get(name) or made_up_fact(name)
+    return FACTS.get(name) or generated_fact(name)
 
 
-def _merged(columns: list[Column]) -> Column:
+def _merge(columns: list[Column]) -> Column:
     cells, count, total, low, high = (
         np.concatenate([np.zeros(0, dtype=np.int64), *(getattr(column, field) for column in columns)])
         for field in ("cells", "count", "total", "low", "high")
@@ -195,19 +199,21 @@ def _merged(columns: list[Column]) -> Column:
     return _reduce(cells, count, total, low, high)
 
 
-def aggregate(truth: Truth, organisation: Organisation, query: AggregateQuery, sight: Sight | None) -> Aggregate:
-    """Return the figures of `query`, a day of calls at a time, so that memory follows the answer and not the interval.
+def aggregate(
+    truth: Truth, organisation: Organisation, query: AggregateQuery, visibility: Visibility | None
+) -> Aggregate:
+    """Return the figures of `query`, one day of calls at a time, so that memory grows with the answer and not the interval.
 
     Args:
         truth: The calls.
-        organisation: Whose dimensions the groups are.
-        query: What to count.
-        sight: What can be seen; None for all there will ever be.
+        organisation: The organisation whose dimensions are used.
+        query: The query.
+        visibility: What is visible; None for everything, including the future.
     """
     # One more than the values: the last code stands for "no value".
     radices = tuple(organisation.size(dimension) + 1 for dimension in query.group_by)
     parts: dict[str, list[Column]] = {name: [] for name in query.facts}
-    for calls in truth.days_touching(int(query.edges[0]), int(query.edges[-1])):
-        for name, column in _day_columns(calls, query, radices, organisation, sight):
+    for calls in truth.days_overlapping(int(query.edges[0]), int(query.edges[-1])):
+        for name, column in _day_columns(calls, query, radices, organisation, visibility):
             parts[name].append(column)
-    return Aggregate(query.edges, query.group_by, radices, {name: _merged(found) for name, found in parts.items()})
+    return Aggregate(query.edges, query.group_by, radices, {name: _merge(columns) for name, columns in parts.items()})

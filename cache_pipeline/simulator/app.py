@@ -12,15 +12,15 @@ from starlette.routing import Route
 
 from cache_pipeline.simulator.admin import Admin
 from cache_pipeline.simulator.clock import Clock, WallClock
-from cache_pipeline.simulator.counters import TOKEN_KIND
-from cache_pipeline.simulator.cxone import cxone_of
+from cache_pipeline.simulator.counters import LOGIN_KIND
+from cache_pipeline.simulator.cxone import create_cxone
 from cache_pipeline.simulator.errors import ApiError
-from cache_pipeline.simulator.genesys import genesys_desk, genesys_routes
+from cache_pipeline.simulator.genesys import create_job_service, genesys_routes
 from cache_pipeline.simulator.oauth import answer_token_request
 from cache_pipeline.simulator.reportdata import ReportData
-from cache_pipeline.simulator.request_gate import Gate, Layer, window_of
+from cache_pipeline.simulator.request_gate import Gate, RateLimit, create_window
 from cache_pipeline.simulator.settings import SimulatorSettings
-from cache_pipeline.simulator.state import Simulator, simulator_of
+from cache_pipeline.simulator.state import Simulator, create_simulator
 from cache_pipeline.simulator.state_page import StatePage
 
 _TOKEN_PATHS = ("/oauth/token", "/login/oauth/token")
@@ -30,7 +30,7 @@ def _token_route(simulator: Simulator, path: str) -> Route:
     async def endpoint(request: Request) -> Response:
         now = simulator.clock.now()
         response, client_id = await answer_token_request(request, simulator.tokens, simulator.settings, now)
-        simulator.counters.count(f"POST {path}", TOKEN_KIND, client_id, response.status_code)
+        simulator.counters.count(f"POST {path}", LOGIN_KIND, client_id, response.status_code)
         return response
 
     return Route(path, endpoint, methods=["POST"])
@@ -38,16 +38,20 @@ def _token_route(simulator: Simulator, path: str) -> Route:
 
 def _reportdata_gate(simulator: Simulator) -> Gate:
     limit = simulator.settings.reportdata_rate_limit
-    return Gate(simulator, (Layer(window_of(simulator, limit), limit, "token.rate.per.minute"),), tells_remaining=True)
+    return Gate(
+        simulator, (RateLimit(create_window(simulator, limit), limit, "token.rate.per.minute"),), reports_remaining=True
+    )
 
 
 def _genesys_gate(simulator: Simulator) -> Gate:
     settings = simulator.settings
-    limit, of_all = settings.genesys_rate_limit, settings.genesys_org_rate_limit
-    layers = [Layer(window_of(simulator, limit), limit, "client.credentials.token.rate.per.minute")]
-    if of_all is not None:
-        layers.append(Layer(window_of(simulator, of_all), of_all, "org.app.user.rate.per.minute", shared=True))
-    return Gate(simulator, tuple(layers), tells_remaining=False)
+    limit, org_limit = settings.genesys_rate_limit, settings.genesys_org_rate_limit
+    limits = [RateLimit(create_window(simulator, limit), limit, "client.credentials.token.rate.per.minute")]
+    if org_limit is not None:
+        limits.append(
+            RateLimit(create_window(simulator, org_limit), org_limit, "org.app.user.rate.per.minute", is_shared=True)
+        )
+    return Gate(simulator, tuple(limits), reports_remaining=False)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -60,17 +64,17 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 def create_app(settings: SimulatorSettings, clock: Clock | None = None) -> Starlette:
-    """Return the simulator of `settings`.
+    """Return the ASGI application of a new simulator.
 
     Args:
-        settings: What it is like.
-        clock: What time it is there; the machine's own clock by default.
+        settings: Settings of the organisation and its API.
+        clock: The simulator's clock; the machine's own clock by default.
 
     Raises:
         SimulatorError: The arrivals file cannot be read.
     """
-    simulator = simulator_of(settings, clock or WallClock())
-    desk = genesys_desk(simulator)
+    simulator = create_simulator(settings, clock or WallClock())
+    job_service = create_job_service(simulator)
     reportdata, genesys = _reportdata_gate(simulator), _genesys_gate(simulator)
 
     @asynccontextmanager
@@ -82,10 +86,10 @@ def create_app(settings: SimulatorSettings, clock: Clock | None = None) -> Starl
         routes=[
             *(_token_route(simulator, path) for path in _TOKEN_PATHS),
             *ReportData(simulator).routes(reportdata),
-            *genesys_routes(desk, genesys),
-            *cxone_of(simulator).routes(),
+            *genesys_routes(job_service, genesys),
+            *create_cxone(simulator).routes(),
             *Admin(simulator).routes(),
-            *StatePage(simulator, desk, (("reportdata", reportdata), ("genesys", genesys))).routes(),
+            *StatePage(simulator, job_service, (("reportdata", reportdata), ("genesys", genesys))).routes(),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _http_error},
         lifespan=lifespan,

@@ -1,4 +1,4 @@
-"""Reading request bodies: bounded in size, JSON, checked against a model."""
+"""Request bodies: read with a size limit, parsed as JSON and validated against a model."""
 
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     """Return the body.
 
     Raises:
-        ApiError: 413, it is longer than `limit` bytes; 400, the client went away.
+        ApiError: 413 if it is longer than `limit` bytes; 400 if the client disconnected.
     """
     body = bytearray()
     try:
@@ -24,7 +24,7 @@ async def read_body(request: Request, limit: int) -> bytes:
                 message = f"The request is over the size limit. Maximum bytes: {limit}"
                 raise ApiError(413, "request.entity.too.large", message)
     except ClientDisconnect:
-        # Nobody hears this; but a client that was killed is no failure of the server.
+        # The client never sees this response, but a killed client must not count as a server failure.
         raise bad_request("The request ended before its body did") from None
     return bytes(body)
 
@@ -33,7 +33,8 @@ async def read_json(request: Request, model: type[Model], limit: int) -> Model:
     """Return the JSON body as `model`.
 
     Raises:
-        ApiError: 413 too long, 415 not JSON by its content type, 400 not as the model wants it; the first fault is named.
+        ApiError: 413 if it is too long, 415 if its content type is not JSON, 400 if it does not match the model; the error
+            names the first mistake.
     """
     body = await read_body(request, limit)
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

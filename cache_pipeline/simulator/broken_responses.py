@@ -1,17 +1,17 @@
-"""Answers that go wrong on their way: cut off with the connection, cut short in their JSON, or coming in drops."""
+"""Responses damaged by configured faults: interrupted with the connection, truncated in their JSON, or slow."""
 
 import asyncio
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cache_pipeline.simulator.faults import FaultBoard
+from cache_pipeline.simulator.faults import FaultInjector
 
-_DROPS = 10
+_SLOW_CHUNKS = 10
 
 
-class _BrokenOff(Response):
-    """Half of an answer that promised the whole; the server then closes the connection."""
+class _InterruptedResponse(Response):
+    """Half of a response with the headers of the complete one; the server then closes the connection."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.body, response.status_code)
@@ -23,8 +23,8 @@ class _BrokenOff(Response):
         await send({"type": "http.response.body", "body": half, "more_body": True})
 
 
-class _Slow(Response):
-    """An answer in drops."""
+class _SlowResponse(Response):
+    """A response that arrives in small chunks."""
 
     def __init__(self, response: Response, seconds: float) -> None:
         super().__init__(response.body, response.status_code)
@@ -34,24 +34,24 @@ class _Slow(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         body = bytes(self.body)
-        size = -(-len(body) // _DROPS) or 1
+        size = -(-len(body) // _SLOW_CHUNKS) or 1
         for start in range(0, len(body), size):
-            await asyncio.sleep(self._seconds / _DROPS)
-            drop = body[start : start + size]
-            await send({"type": "http.response.body", "body": drop, "more_body": start + size < len(body)})
+            await asyncio.sleep(self._seconds / _SLOW_CHUNKS)
+            chunk = body[start : start + size]
+            await send({"type": "http.response.body", "body": chunk, "more_body": start + size < len(body)})
         if not body:
             await send({"type": "http.response.body", "body": b""})
 
 
-def broken_answer(response: Response, faults: FaultBoard) -> Response:
-    """Return `response` as the faults on demand let it through; used up only by an answer that has a body."""
+def apply_response_faults(response: Response, faults: FaultInjector) -> Response:
+    """Return `response` with the pending response faults applied; only a response with a body uses them up."""
     if not response.body:
         return response
     if faults.take("resets"):
-        return _BrokenOff(response)
+        return _InterruptedResponse(response)
     if faults.take("truncate_bodies"):
         headers = {name: value for name, value in response.headers.items() if name != "content-length"}
         return Response(bytes(response.body)[: len(response.body) // 2], response.status_code, headers)
     if faults.take("slow_bodies"):
-        return _Slow(response, faults.current.slow_seconds)
+        return _SlowResponse(response, faults.current.slow_seconds)
     return response

@@ -1,6 +1,6 @@
-"""The truth, call by call: what happened to every conversation of a day, from the seed and the day alone.
+"""Generated calls: what happened in every conversation of a day, derived only from the seed and the day.
 
-Whatever order days are asked in, a day's calls are the same: each day has a generator of its own.
+Each day has its own random generator, so a day's calls do not depend on the order in which days are generated.
 """
 
 from collections.abc import Callable
@@ -22,30 +22,29 @@ Flags = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.int64]
 
 _SECOND = 1000
-# One row per medium of MEDIA: median and spread of the log-normal, and the cap, in seconds.
+# One row for each medium of MEDIA: median and spread of the log-normal distribution, and the maximum, in seconds.
 _WAIT = ((14.0, 1.0, 900.0), (25.0, 1.0, 1200.0), (1500.0, 1.0, 14_400.0))
 _TALK = ((200.0, 0.6, 3600.0), (320.0, 0.6, 3600.0), (420.0, 0.7, 3600.0))
 _HOLD = ((40.0, 0.7, 900.0), (30.0, 0.7, 600.0), (30.0, 0.7, 600.0))
 _AFTER_CALL = ((45.0, 0.6, 900.0), (30.0, 0.6, 900.0), (20.0, 0.6, 900.0))
-_PATIENCE_SECONDS = np.array([240.0, 420.0, np.inf])
+_MEAN_PATIENCE_SECONDS = np.array([240.0, 420.0, np.inf])
 _MEDIA_SHARES = np.array([0.70, 0.18, 0.12])
 _HELD_SHARES = np.array([0.25, 0.0, 0.0])
 _TRANSFERRED_SHARE = 0.08
 
-_LONGEST_FLOW_SECONDS = 45
+_MAX_FLOW_SECONDS = 45
 
-LONGEST_SPAN_MS = (
-    int(_LONGEST_FLOW_SECONDS + sum(max(row[2] for row in table) for table in (_WAIT, _TALK, _HOLD, _AFTER_CALL)))
-    * _SECOND
+MAX_DURATION_MS = (
+    int(_MAX_FLOW_SECONDS + sum(max(row[2] for row in table) for table in (_WAIT, _TALK, _HOLD, _AFTER_CALL))) * _SECOND
 )
-"""No conversation lasts longer from its start to the end of after-call work."""
+"""Longest duration of a conversation, from its start to the end of after-call work."""
 
 Generate = Callable[[date], "Calls"]
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What can be seen at `now_ms`: events that are older than their own share of `lag_ms`."""
+class Visibility:
+    """What is visible at `now_ms`: events older than their own share of `lag_ms`."""
 
     now_ms: int
     lag_ms: int
@@ -53,20 +52,22 @@ class Sight:
 
 @dataclass(frozen=True)
 class Calls:
-    """One day's conversations, a column each, ordered by the offer; durations in milliseconds.
+    """One day's conversations as columns, ordered by the offer; durations in milliseconds.
 
     Attributes:
         offered_ms: Instant of the offer, milliseconds since the epoch.
         queue: Code of the queue.
         media: Code of the medium.
-        agent: Code of the agent who answered; the number of agents where nobody did.
-        abandoned: Nobody answered.
-        wait_ms: From the offer to the answer or the abandon.
-        talk_ms, held_ms, acw_ms: Of answered calls; 0 otherwise.
-        transferred: An agent passed it on.
-        met: Answered within the service level.
-        delay: In [0, 1): which share of the watermark's lag passes until an event can be seen.
-        id_words: Two random words a conversation, the stuff of its id.
+        agent: Code of the agent who answered; the number of agents if the call was not answered.
+        abandoned: Whether the call was not answered.
+        wait_ms: Time from the offer to the answer or the abandon.
+        talk_ms: Talk time of answered calls; 0 otherwise.
+        held_ms: Hold time of answered calls; 0 otherwise.
+        acw_ms: After-call work of answered calls; 0 otherwise.
+        transferred: Whether an agent transferred it.
+        met: Whether it was answered within the service level.
+        delay: Share, in [0, 1), of the watermark's lag after which an event is visible.
+        id_words: Two random words for each conversation, from which its id is made.
     """
 
     offered_ms: Milliseconds
@@ -85,31 +86,31 @@ class Calls:
 
     @cached_property
     def flow_ms(self) -> Milliseconds:
-        """How long the caller was in the flow before the offer; 0 but for voice."""
-        spread = (_LONGEST_FLOW_SECONDS - 5) * _SECOND
-        lengths = 5 * _SECOND + (self.id_words[:, 0] % np.uint64(spread)).astype(np.int64)
+        """Time in the flow before the offer; 0 except for voice."""
+        range_ms = (_MAX_FLOW_SECONDS - 5) * _SECOND
+        lengths = 5 * _SECOND + (self.id_words[:, 0] % np.uint64(range_ms)).astype(np.int64)
         return np.where(self.media == MEDIA.index("voice"), lengths, 0)
 
     @cached_property
     def start_ms(self) -> Milliseconds:
-        """When the conversation begins: with the flow where there is one, else with the offer."""
+        """Start of the conversation: the start of the flow if there is one, otherwise the offer."""
         return self.offered_ms - self.flow_ms
 
     @cached_property
     def resolved_ms(self) -> Milliseconds:
-        """When it is answered or abandoned."""
+        """Instant of the answer or the abandon."""
         return self.offered_ms + self.wait_ms
 
     @cached_property
     def ended_ms(self) -> Milliseconds:
-        """When after-call work is done, or when it was abandoned."""
+        """End of after-call work, or the abandon."""
         return self.resolved_ms + self.talk_ms + self.held_ms + self.acw_ms
 
-    def seen(self, instants: Milliseconds, sight: "Sight | None") -> Flags:
-        """Return which of the calls' `instants` can be seen; all without a `sight`."""
-        if sight is None:
+    def visible(self, instants: Milliseconds, visibility: "Visibility | None") -> Flags:
+        """Return which of the calls' `instants` are visible; all without a `visibility`."""
+        if visibility is None:
             return np.ones(len(instants), dtype=np.bool_)
-        return instants + np.ceil(self.delay * sight.lag_ms).astype(np.int64) <= sight.now_ms
+        return instants + np.ceil(self.delay * visibility.lag_ms).astype(np.int64) <= visibility.now_ms
 
     def conversation_id(self, row: int) -> str:
         """Return the id of the conversation in `row`."""
@@ -124,19 +125,19 @@ def _durations(rng: np.random.Generator, media: Codes, table: tuple[tuple[float,
 
 
 def _agents(rng: np.random.Generator, queue: Codes, queues: int, agents: int) -> Codes:
-    """Return an agent for each call, out of the third or so of them who serve its queue."""
+    """Return an agent for each call, from the roughly one third of agents who serve its queue."""
     serving = max(1, min(agents, max(agents // 3, -(-agents // queues))))
     first = queue * agents // queues
     return (first + rng.integers(0, serving, len(queue))) % agents
 
 
-def describe(rng: np.random.Generator, offered_ms: Milliseconds, settings: SimulatorSettings) -> Calls:
-    """Return what became of the conversations offered at `offered_ms` (ascending)."""
+def generate_outcomes(rng: np.random.Generator, offered_ms: Milliseconds, settings: SimulatorSettings) -> Calls:
+    """Return the outcomes of the conversations offered at `offered_ms` (ascending)."""
     count = len(offered_ms)
     queue = rng.choice(settings.queues, count, p=shape.zipf_weights(settings.queues)).astype(np.int64)
     media = rng.choice(len(MEDIA), count, p=_MEDIA_SHARES).astype(np.int64)
     wait = _durations(rng, media, _WAIT)
-    abandoned = rng.random(count) < -np.expm1(-wait / _SECOND / _PATIENCE_SECONDS[media])
+    abandoned = rng.random(count) < -np.expm1(-wait / _SECOND / _MEAN_PATIENCE_SECONDS[media])
     answered = ~abandoned
     held = np.where(rng.random(count) < _HELD_SHARES[media], _durations(rng, media, _HOLD), 0)
     agent = _agents(rng, queue, settings.queues, settings.agents)
@@ -157,8 +158,8 @@ def describe(rng: np.random.Generator, offered_ms: Milliseconds, settings: Simul
     )
 
 
-def made_up_calls(settings: SimulatorSettings) -> Generate:
-    """Return the generator of a made-up call centre's days, local to `settings.organisation_zone`."""
+def generated_calls(settings: SimulatorSettings) -> Generate:
+    """Return the generator of a simulated call centre's days, local to `settings.organisation_zone`."""
     zone = ZoneInfo(settings.organisation_zone)
 
     def generate(day: date) -> Calls:
@@ -167,6 +168,6 @@ def made_up_calls(settings: SimulatorSettings) -> Generate:
         mean = settings.conversations_per_working_day * shape.weekday_factor(day) * np.exp(rng.normal(0, 0.04))
         counts = rng.poisson(mean * shares)
         offered = np.repeat(starts, counts) + rng.integers(0, shape.quarter_hour_ms(), int(counts.sum()))
-        return describe(rng, np.sort(offered), settings)
+        return generate_outcomes(rng, np.sort(offered), settings)
 
     return generate

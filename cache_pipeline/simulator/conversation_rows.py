@@ -1,7 +1,7 @@
-"""A conversation as the vendor tells it in details: participants, their sessions, segments and metrics.
+"""Conversations in the vendor's details format: participants, their sessions, segments and metrics.
 
-Metrics carry the instant at which they are emitted, so that their sums by bucket are the aggregates of the same calls:
-the offer and the abandon belong to the queue, everything from the answer on to the agent.
+Metrics carry the instant at which they are emitted, so that their sums by bucket equal the aggregates of the same calls.
+The offer and the abandon belong to the queue, everything from the answer onwards to the agent.
 """
 
 from dataclasses import dataclass
@@ -16,40 +16,40 @@ _TAGS = ("c0", "f0", "a0", "b0")
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One call and how far it can be seen.
+class VisibleCall:
+    """One call and how much of it is visible.
 
     Attributes:
-        calls: Its day.
-        row: Its place among the day's calls.
-        resolved: Whether its answer or abandon can be seen.
-        ended: Whether its end can be seen; never for one that is not resolved.
-        orphan: Whether it is never given an end.
+        calls: The calls of its day.
+        row: Its row in the day's calls.
+        is_resolved: Whether its answer or abandon is visible.
+        has_ended: Whether its end is visible; only if it is resolved.
+        is_orphan: Whether it never gets an end.
     """
 
     calls: Calls
     row: int
-    resolved: bool
-    ended: bool
-    orphan: bool
+    is_resolved: bool
+    has_ended: bool
+    is_orphan: bool
 
 
-def _metric(name: str, value: int, at: int) -> Json:
-    return {"name": name, "value": value, "emitDate": iso(at)}
+def _metric(name: str, value: int, emitted_at: int) -> Json:
+    return {"name": name, "value": value, "emitDate": iso(emitted_at)}
 
 
-def _segment(kind: str, start: int, end: int | None, **more: Any) -> Json:
-    segment: Json = {"segmentType": kind, "segmentStart": iso(start), "conference": False, **more}
+def _segment(kind: str, start: int, end: int | None, **fields: Any) -> Json:
+    segment: Json = {"segmentType": kind, "segmentStart": iso(start), "conference": False, **fields}
     if end is not None:
         segment["segmentEnd"] = iso(end)
     return segment
 
 
 @dataclass(frozen=True)
-class _Teller:
-    """Writes one conversation; instants in milliseconds since the epoch."""
+class _ConversationWriter:
+    """Builds one conversation; instants are in milliseconds since the epoch."""
 
-    seen: Seen
+    call: VisibleCall
     organisation: Organisation
     id: str
     media: str
@@ -57,7 +57,7 @@ class _Teller:
     offered: int
     resolved: int
     ended: int
-    abandoned: bool
+    is_abandoned: bool
 
     def participant(self, number: int, purpose: str, metrics: list[Json], segments: list[Json], **more: Any) -> Json:
         session: Json = {
@@ -77,44 +77,46 @@ class _Teller:
         }
 
     @property
-    def last(self) -> int | None:
-        """When it ended, as far as can be seen."""
-        return self.ended if self.seen.ended else None
+    def visible_end(self) -> int | None:
+        """The visible end, or None."""
+        return self.ended if self.call.has_ended else None
 
     def customer(self, start: int, *, with_attributes: bool) -> Json:
-        segment = _segment("interact", start, self.last, **({"disconnectType": "peer"} if self.seen.ended else {}))
-        caller = f"+4930{int(self.seen.calls.id_words[self.seen.row][0]) % 10_000_000:07}"
+        segment = _segment(
+            "interact", start, self.visible_end, **({"disconnectType": "peer"} if self.call.has_ended else {})
+        )
+        caller = f"+4930{int(self.call.calls.id_words[self.call.row][0]) % 10_000_000:07}"
         session = {"ani": f"tel:{caller}", "dnis": "tel:+49305550100"} if self.media == "voice" else {}
         more: Json = {"attributes": {"orderNumber": self.id[-6:].upper()}} if with_attributes else {}
         return self.participant(0, "customer", [], [segment], session=session, **more)
 
     def flow(self, start: int) -> Json:
         flows = self.organisation.values["flowId"]
-        flow = flows[int(self.seen.calls.queue[self.seen.row]) % len(flows)]
+        flow = flows[int(self.call.calls.queue[self.call.row]) % len(flows)]
         metrics = [_metric("nFlow", 1, self.offered), _metric("tFlow", self.offered - start, self.offered)]
-        told = {"flowId": flow, "flowName": "Main line", "flowType": "INBOUNDCALL", "exitReason": "TRANSFER"}
+        flow_fields = {"flowId": flow, "flowName": "Main line", "flowType": "INBOUNDCALL", "exitReason": "TRANSFER"}
         segments = [_segment("ivr", start, self.offered, disconnectType="transfer")]
-        return self.participant(1, "ivr", metrics, segments, session={"flow": told})
+        return self.participant(1, "ivr", metrics, segments, session={"flow": flow_fields})
 
-    def queued(self) -> Json:
+    def queue_participant(self) -> Json:
         metrics = [_metric("nOffered", 1, self.offered)]
         more: Json = {"queueId": self.queue}
-        if self.seen.resolved:
-            more["disconnectType"] = "peer" if self.abandoned else "transfer"
-        if self.seen.resolved and self.abandoned:
+        if self.call.is_resolved:
+            more["disconnectType"] = "peer" if self.is_abandoned else "transfer"
+        if self.call.is_resolved and self.is_abandoned:
             metrics.append(_metric("tAbandon", self.resolved - self.offered, self.resolved))
-        end = self.resolved if self.seen.resolved else None
+        end = self.resolved if self.call.is_resolved else None
         return self.participant(2, "acd", metrics, [_segment("interact", self.offered, end, **more)])
 
     def agent(self) -> Json:
-        calls, row = self.seen.calls, self.seen.row
+        calls, row = self.call.calls, self.call.row
         talk, held, acw = int(calls.talk_ms[row]), int(calls.held_ms[row]), int(calls.acw_ms[row])
         wait = self.resolved - self.offered
         metrics = [_metric("nConnected", 1, self.resolved)]
         metrics += [_metric("tAnswered", wait, self.resolved), _metric("tWait", wait, self.resolved)]
         if not calls.met[row]:
             metrics.append(_metric("nOverSla", 1, self.resolved))
-        if self.seen.ended:
+        if self.call.has_ended:
             metrics += [_metric("tTalk", talk, self.ended), _metric("tAcw", acw, self.ended)]
             metrics.append(_metric("tHandle", talk + held + acw, self.ended))
             metrics += [_metric("tHeld", held, self.ended)] if held else []
@@ -125,24 +127,24 @@ class _Teller:
 
     def _handling(self, talk: int, held: int, acw: int, disconnect: str) -> list[Json]:
         queue = {"queueId": self.queue}
-        if not self.seen.ended:
+        if not self.call.has_ended:
             return [_segment("interact", self.resolved, None, **queue)]
         first = talk // 2 if held else talk
-        at = self.resolved
+        position = self.resolved
         segments: list[Json] = []
         for kind, length in (("interact", first), ("hold", held), ("interact", talk - first), ("wrapup", acw)):
             if length or kind == "wrapup":
-                segments.append(_segment(kind, at, at + length, **queue))
-                at += length
+                segments.append(_segment(kind, position, position + length, **queue))
+                position += length
         [segment for segment in segments if segment["segmentType"] == "interact"][-1]["disconnectType"] = disconnect
         return segments
 
 
-def conversation_of(seen: Seen, organisation: Organisation, *, with_attributes: bool) -> Json:
-    """Return one conversation as far as it can be seen; what is not known yet is left out."""
-    calls, row = seen.calls, seen.row
-    teller = _Teller(
-        seen=seen,
+def build_conversation(call: VisibleCall, organisation: Organisation, *, with_attributes: bool) -> Json:
+    """Return the visible part of one conversation; fields that are not visible yet are absent."""
+    calls, row = call.calls, call.row
+    writer = _ConversationWriter(
+        call=call,
         organisation=organisation,
         id=calls.conversation_id(row),
         media=MEDIA[calls.media[row]],
@@ -150,24 +152,24 @@ def conversation_of(seen: Seen, organisation: Organisation, *, with_attributes: 
         offered=int(calls.offered_ms[row]),
         resolved=int(calls.resolved_ms[row]),
         ended=int(calls.ended_ms[row]),
-        abandoned=bool(calls.abandoned[row]),
+        is_abandoned=bool(calls.abandoned[row]),
     )
     division = organisation.divisions[int(calls.queue[row]) % len(organisation.divisions)]
     start = int(calls.start_ms[row])
-    participants = [teller.customer(start, with_attributes=with_attributes)]
-    if start < teller.offered:
-        participants.append(teller.flow(start))
-    participants.append(teller.queued())
-    if seen.resolved and not teller.abandoned:
-        participants.append(teller.agent())
+    participants = [writer.customer(start, with_attributes=with_attributes)]
+    if start < writer.offered:
+        participants.append(writer.flow(start))
+    participants.append(writer.queue_participant())
+    if call.is_resolved and not writer.is_abandoned:
+        participants.append(writer.agent())
     conversation: Json = {
-        "conversationId": teller.id,
+        "conversationId": writer.id,
         "conversationStart": iso(start),
         "originatingDirection": "inbound",
         "conversationInitiator": "customer",
         "divisionIds": [division],
         "participants": participants,
     }
-    if seen.ended and not seen.orphan:
-        conversation["conversationEnd"] = iso(teller.ended)
+    if call.has_ended and not call.is_orphan:
+        conversation["conversationEnd"] = iso(writer.ended)
     return conversation

@@ -1,15 +1,15 @@
-"""What was asked of the simulator: the other side of every claim about calls saved."""
+"""Counters of the requests that the simulator received, which verify every claim about saved calls."""
 
 from collections import Counter
 from typing import Any
 
-TOKEN_KIND = "login"  # noqa: S105 - a kind of call, no secret
+LOGIN_KIND = "login"
 _REQUEST = "request"
 SUMMARY_KINDS = {"submit": "submits", "poll": "polls", "results": "results", "sync_query": "sync_queries"}
 
 
 class Counters:
-    """Calls by route, client and status."""
+    """Counts calls by route, client and status."""
 
     def __init__(self) -> None:
         self._calls: Counter[tuple[str, str | None, int]] = Counter()
@@ -17,13 +17,13 @@ class Counters:
         self._rejected: Counter[str] = Counter()
         self._logins: Counter[str] = Counter()
         self._over_limit: Counter[str] = Counter()
-        self._fullest: dict[str, float] = {}
+        self._peak_window_share: dict[str, float] = {}
 
     def reset(self) -> None:
-        """Forget everything counted."""
+        """Reset all counts."""
         for counter in (self._calls, self._kinds, self._rejected, self._logins, self._over_limit):
             counter.clear()
-        self._fullest.clear()
+        self._peak_window_share.clear()
 
     def count(self, call: str, kind: str, client_id: str | None, status: int) -> None:
         """Count one answered request.
@@ -31,12 +31,12 @@ class Counters:
         Args:
             call: Method and route template.
             kind: `login`, one of SUMMARY_KINDS, or anything else.
-            client_id: Whose token it bore, or who logged in; None where unknown.
-            status: HTTP status of the answer.
+            client_id: The client of the token or of the login; None if unknown.
+            status: HTTP status of the response.
         """
         self._calls[call, client_id, status] += 1
         succeeded = status < 400
-        if kind == TOKEN_KIND:
+        if kind == LOGIN_KIND:
             if succeeded:
                 self._logins[client_id or ""] += 1
             return
@@ -46,20 +46,20 @@ class Counters:
         if status == 429:
             self._rejected[client_id or ""] += 1
 
-    def exceed(self, client_id: str) -> None:
-        """Count one request that broke a limit, whatever it is answered."""
+    def count_over_limit(self, client_id: str) -> None:
+        """Count one request over a limit, regardless of its response."""
         self._over_limit[client_id] += 1
 
-    def fill(self, client_id: str, share: float) -> None:
-        """Note what share of a client's limit its accepted requests fill in the window that ends now."""
-        self._fullest[client_id] = max(share, self._fullest.get(client_id, 0.0))
+    def record_usage(self, client_id: str, share: float) -> None:
+        """Record the share of a client's limit that its accepted requests use in the window that ends now."""
+        self._peak_window_share[client_id] = max(share, self._peak_window_share.get(client_id, 0.0))
 
     def snapshot(self) -> dict[str, Any]:
-        """Return everything as JSON: `calls`, `rejected_429`, `over_limit`, `fullest` and `logins` by client, and the `summary`.
+        """Return all counts as JSON: `calls`, a `summary`, and by client `rejected_429`, `over_limit`, `peak_window_share`, `logins`.
 
-        In the summary `requests` is every API request, answered in whatever way, without logins; `submits`, `polls`,
-        `results` and `sync_queries` are those that succeeded. `over_limit` are the requests that broke a limit, without
-        the 429 on demand. `fullest` is the most that a window held of a client's requests, as a share of its limit.
+        In the summary `requests` counts every API request with any response, without logins; `submits`, `polls`, `results`
+        and `sync_queries` count those that succeeded. `over_limit` counts the requests over a limit, without configured
+        429 faults. `peak_window_share` is the highest number of a client's requests in a window, as a share of its limit.
         """
         calls = [
             {"call": call, "client_id": client_id, "status": status, "count": count}
@@ -76,7 +76,7 @@ class Counters:
             "calls": calls,
             "rejected_429": dict(self._rejected),
             "over_limit": dict(self._over_limit),
-            "fullest": dict(self._fullest),
+            "peak_window_share": dict(self._peak_window_share),
             "logins": dict(self._logins),
             "summary": summary,
         }

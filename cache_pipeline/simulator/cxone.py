@@ -1,12 +1,12 @@
-"""Another vendor: NICE CXone's Data Extraction, a dump of one entity by dates, as one CSV behind a signed URL.
+"""NICE CXone's Data Extraction: an export of one entity by date range, as one CSV behind a signed URL.
 
-Fixed by the vendor's documents: the login by access key, discovery, the paths, a job id that is a JSON string, the five states,
-CSV in UTF-8 with a byte order mark, results kept a day behind a URL that lives 30 s and wants no token, one call every 30 s
-for a tenant, no percentage, no watermark, no cursor, no cancel. The simulator's own choices:
-- what a call too early is answered (`cxone_busy_status`; a third party tells of 403), and that it is told with an ErrorBody;
-- the columns but for Segment ID, Start Date, ANI, DNIS and Disposition; dates are UTC;
-- `endDate` is included in the answer, or not (`cxone_end_date_included`).
-The URL names another host, `localhost`, so that a client can tell that its token is not wanted there.
+The vendor documents: the login by access key, discovery, the paths, a job id that is a JSON string, the five states, CSV in UTF-8
+with a byte order mark, results kept for a day behind a URL that is valid for 30 s and takes no token, one call every 30 s for a
+tenant, no percentage, no watermark, no cursor, no cancel. The simulator's own choices:
+- the response to a call that comes too early (`cxone_busy_status`; a third party reports 403), and that it is an ErrorBody;
+- the columns except Segment ID, Start Date, ANI, DNIS and Disposition; dates are UTC;
+- whether `endDate` is included (`cxone_end_date_included`).
+The URL has another host, `localhost`, so that a client can see that it must not send its token there.
 """
 
 import csv
@@ -28,22 +28,22 @@ from starlette.routing import Route
 
 from cache_pipeline.simulator import jobs
 from cache_pipeline.simulator.body import read_json
-from cache_pipeline.simulator.broken_responses import broken_answer
-from cache_pipeline.simulator.calls import Calls, Sight
+from cache_pipeline.simulator.broken_responses import apply_response_faults
+from cache_pipeline.simulator.calls import Calls, Visibility
 from cache_pipeline.simulator.cxone_login import login_routes
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
 from cache_pipeline.simulator.intervals import from_ms, midnight_ms
 from cache_pipeline.simulator.jobs import JobState
 from cache_pipeline.simulator.organisation import MEDIA
 from cache_pipeline.simulator.rate_limit import SlidingWindow
-from cache_pipeline.simulator.request_gate import Gate, Layer
+from cache_pipeline.simulator.request_gate import Gate, RateLimit
 from cache_pipeline.simulator.state import Simulator
 
 PATH = "/data-extraction/v1/jobs"
 _FILES = "/data-extraction-files"
 _UTC = ZoneInfo("UTC")
-_LONGEST = timedelta(days=14)
-_URL_SECONDS = 30
+_MAX_INTERVAL = timedelta(days=14)
+_URL_LIFETIME_SECONDS = 30
 _VERSIONS = ("7", "8", "9", "10")
 _ENTITY = "recording-interaction-metadata"
 _STATE = {
@@ -71,11 +71,11 @@ class ExtractionBody(BaseModel):
     last: date = Field(alias="endDate")
 
 
-class _Lines(Protocol):
-    """What writes lines of CSV."""
+class _CsvWriter(Protocol):
+    """The part of `csv.writer` that is used here."""
 
     def writerow(self, row: Sequence[object], /) -> object:
-        """Write one."""
+        """Write one row."""
         ...
 
 
@@ -83,14 +83,16 @@ def _time(instant_ms: int) -> str:
     return from_ms(instant_ms).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
-def _write_day(lines: _Lines, calls: Calls, first: int, last: int, sight: Sight, simulator: Simulator) -> None:
+def _write_day(
+    writer: _CsvWriter, calls: Calls, first: int, last: int, visibility: Visibility, simulator: Simulator
+) -> None:
     values = simulator.organisation.values
-    # A segment is told of once it has ended.
-    inside = (calls.start_ms >= first) & (calls.start_ms < last) & calls.seen(calls.ended_ms, sight)
-    for row in np.flatnonzero(inside).tolist():
-        talked, abandoned = int(calls.talk_ms[row]), bool(calls.abandoned[row])
-        voice = MEDIA[calls.media[row]] == "voice"
-        lines.writerow(
+    # A segment is exported once it has ended.
+    selected = (calls.start_ms >= first) & (calls.start_ms < last) & calls.visible(calls.ended_ms, visibility)
+    for row in np.flatnonzero(selected).tolist():
+        talk_ms, is_abandoned = int(calls.talk_ms[row]), bool(calls.abandoned[row])
+        is_voice = MEDIA[calls.media[row]] == "voice"
+        writer.writerow(
             [
                 calls.conversation_id(row),
                 _time(int(calls.start_ms[row])),
@@ -98,32 +100,32 @@ def _write_day(lines: _Lines, calls: Calls, first: int, last: int, sight: Sight,
                 MEDIA[calls.media[row]],
                 "inbound",
                 values["queueId"][int(calls.queue[row])],
-                "" if abandoned else values["userId"][int(calls.agent[row])],
-                f"+4930{int(calls.id_words[row][0]) % 10_000_000:07}" if voice else "",
-                "+49305550100" if voice else "",
-                "Abandoned" if abandoned else "Handled, by an agent",
-                talked / 1000,
-                (talked + int(calls.held_ms[row]) + int(calls.acw_ms[row])) / 1000,
+                "" if is_abandoned else values["userId"][int(calls.agent[row])],
+                f"+4930{int(calls.id_words[row][0]) % 10_000_000:07}" if is_voice else "",
+                "+49305550100" if is_voice else "",
+                "Abandoned" if is_abandoned else "Handled, by an agent",
+                talk_ms / 1000,
+                (talk_ms + int(calls.held_ms[row]) + int(calls.acw_ms[row])) / 1000,
             ]
         )
 
 
-def _csv(simulator: Simulator, body: ExtractionBody, sight: Sight) -> bytes:
+def _csv(simulator: Simulator, body: ExtractionBody, visibility: Visibility) -> bytes:
     text = io.StringIO()
-    lines = csv.writer(text)
-    lines.writerow(_COLUMNS)
-    after = body.last + timedelta(days=1 if simulator.settings.cxone_end_date_included else 0)
-    first, last = midnight_ms(body.first, _UTC), midnight_ms(after, _UTC)
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    end_day = body.last + timedelta(days=1 if simulator.settings.cxone_end_date_included else 0)
+    first, last = midnight_ms(body.first, _UTC), midnight_ms(end_day, _UTC)
     if last > first:
         margin = timedelta(minutes=1) // timedelta(milliseconds=1)
-        for calls in simulator.truth.days_touching(first, last + margin):
-            _write_day(lines, calls, first, last, sight, simulator)
+        for calls in simulator.truth.days_overlapping(first, last + margin):
+            _write_day(writer, calls, first, last, visibility, simulator)
     return text.getvalue().encode("utf-8-sig")
 
 
 @dataclass(frozen=True)
 class Cxone:
-    """The endpoints over one simulator."""
+    """The endpoints of CXone."""
 
     simulator: Simulator
     store: jobs.JobStore[bytes]
@@ -132,8 +134,8 @@ class Cxone:
     def routes(self) -> list[Route]:
         """Return the routes of login, discovery, jobs and files."""
         settings = self.simulator.settings
-        layer = Layer(SlidingWindow(1, settings.cxone_call_seconds), 1, "data-extraction", shared=True)
-        gate = Gate(self.simulator, (layer,), tells_remaining=False, refuse=self._busy)
+        limit = RateLimit(SlidingWindow(1, settings.cxone_call_seconds), 1, "data-extraction", is_shared=True)
+        gate = Gate(self.simulator, (limit,), reports_remaining=False, refuse=self._busy)
         return [
             *login_routes(self.simulator),
             gate.route("POST", PATH, "submit", self._submit),
@@ -155,33 +157,33 @@ class Cxone:
             raise invalid_value(body.entity, "entityName", _ENTITY)
         if body.version not in _VERSIONS:
             raise invalid_value(body.version, "version", ", ".join(_VERSIONS))
-        if not timedelta(0) <= body.last - body.first <= _LONGEST:
-            raise bad_request(f"endDate: from startDate to {_LONGEST.days} days after it")
+        if not timedelta(0) <= body.last - body.first <= _MAX_INTERVAL:
+            raise bad_request(f"endDate: must be from startDate to {_MAX_INTERVAL.days} days after it")
         now = simulator.clock.now()
-        sight = simulator.sight(now)
+        visibility = simulator.visibility(now)
         job = self.store.submit(
-            simulator.start(lambda: _csv(simulator, body, sight)),
+            simulator.start(lambda: _csv(simulator, body, visibility)),
             now,
             jobs.job_seconds(simulator.settings, 0, body.model_dump_json().encode()),
             0,
-            simulator.faults.take_fate(),
+            simulator.faults.take_job_fault(),
         )
         return JSONResponse(job.id, status_code=202)
 
     async def _list(self, _: Request) -> Response:
         now = self.simulator.clock.now()
-        told = [
-            {"id": job.id, "status": _STATE[(await jobs.progress_of(job, now)).state]} for job in self.store.remembered
+        entries = [
+            {"id": job.id, "status": _STATE[(await jobs.job_progress(job, now)).state]} for job in self.store.jobs
         ]
-        return JSONResponse({"jobs": told})
+        return JSONResponse({"jobs": entries})
 
     async def _status(self, request: Request) -> Response:
         now = self.simulator.clock.now()
         job = self.store.find(request.path_params["id"], now)
-        progress = await jobs.progress_of(job, now)
+        progress = await jobs.job_progress(job, now)
         result: dict[str, str] = {}
         if progress.state is JobState.DONE:
-            expires = int(now) + _URL_SECONDS
+            expires = int(now) + _URL_LIFETIME_SECONDS
             query = f"expires={expires}&signature={self._signature(job.id, expires)}"
             port = f":{request.url.port}" if request.url.port else ""
             result["url"] = f"{request.url.scheme}://localhost{port}{_FILES}/{job.id}?{query}"
@@ -194,8 +196,8 @@ class Cxone:
         signature = request.query_params.get("signature", "")
         if "authorization" in request.headers:
             return Response("Only one auth mechanism is allowed", 400)
-        right = expires.isdigit() and hmac.compare_digest(signature, self._signature(job_id, int(expires)))
-        if not right or self.simulator.clock.now() > int(expires):
+        is_valid = expires.isdigit() and hmac.compare_digest(signature, self._signature(job_id, int(expires)))
+        if not is_valid or self.simulator.clock.now() > int(expires):
             return Response("Request has expired", 403)
         job = self.store.find(job_id, self.simulator.clock.now())
         faults = self.simulator.faults
@@ -204,12 +206,12 @@ class Cxone:
         self.simulator.counters.count(f"GET {_FILES}/{{id}}", "file", None, status)
         if failed:
             return Response("We encountered an internal error. Please try again.", status)
-        return broken_answer(Response(jobs.finished_result(job), media_type="text/csv"), faults)
+        return apply_response_faults(Response(jobs.finished_result(job), media_type="text/csv"), faults)
 
     def _signature(self, job_id: str, expires: int) -> str:
         return hmac.new(self.key, f"{job_id}/{expires}".encode(), hashlib.sha256).hexdigest()
 
 
-def cxone_of(simulator: Simulator) -> Cxone:
-    """Return the vendor, of whom nobody has asked anything yet; results are kept a day."""
+def create_cxone(simulator: Simulator) -> Cxone:
+    """Return a new CXone simulation; results are kept for a day."""
     return Cxone(simulator, jobs.JobStore(timedelta(days=1).total_seconds()), secrets.token_bytes(32))

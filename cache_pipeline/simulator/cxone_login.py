@@ -1,8 +1,8 @@
-"""CXone's two logins: by access key, and by OpenID discovery with the access key as user and password; where a tenant's API is.
+"""CXone's logins and discovery: by access key, by OpenID with the access key as user and password, and a tenant's API address.
 
-Fixed by the vendor's documents: the paths, `area` and `domain`, of which the API's address is made (`https://api-{area}.{domain}`), and
-the claim `tenantId`. The simulator's own choices: that a token by access key has the claim too, and what the domain is: by default
-this machine's own name and the port, over plain HTTP, so `http://api-na1.localhost:8090`.
+The vendor documents: the paths, `area` and `domain`, which make up the API's address (`https://api-{area}.{domain}`), and the claim
+`tenantId`. The simulator's own choices: a token from an access key has the claim too, and the default domain is `localhost` with the
+port, over plain HTTP, such as `http://api-na1.localhost:8090`.
 """
 
 from urllib.parse import parse_qs
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cache_pipeline.simulator.body import read_body, read_json
-from cache_pipeline.simulator.counters import TOKEN_KIND
+from cache_pipeline.simulator.counters import LOGIN_KIND
 from cache_pipeline.simulator.errors import ApiError
 from cache_pipeline.simulator.oauth import AccessToken, TokenError, unsigned_jwt
 from cache_pipeline.simulator.state import Simulator
@@ -34,32 +34,32 @@ class AccessKey(BaseModel):
 
 
 def login_routes(simulator: Simulator) -> list[Route]:
-    """Return the open routes of login and discovery."""
+    """Return the unauthenticated routes of login and discovery."""
     limit = simulator.settings.max_body_bytes
 
-    def logged_in(path: str, key_id: str, secret: str, more: dict[str, str]) -> Response:
+    def log_in(path: str, key_id: str, secret: str, extra: dict[str, str]) -> Response:
         try:
             token: AccessToken = simulator.tokens.login(key_id, secret, simulator.clock.now(), _CLAIMS)
         except TokenError as error:
-            simulator.counters.count(f"POST {path}", TOKEN_KIND, None, error.status)
+            simulator.counters.count(f"POST {path}", LOGIN_KIND, None, error.status)
             return JSONResponse({"error": error.error, "error_description": error.description}, error.status)
-        simulator.counters.count(f"POST {path}", TOKEN_KIND, token.client_id, 200)
-        life = int(simulator.settings.token_lifetime_seconds)
-        return JSONResponse({"access_token": token.text, "token_type": "bearer", "expires_in": life, **more})
+        simulator.counters.count(f"POST {path}", LOGIN_KIND, token.client_id, 200)
+        lifetime = int(simulator.settings.token_lifetime_seconds)
+        return JSONResponse({"access_token": token.text, "token_type": "bearer", "expires_in": lifetime, **extra})
 
     async def by_access_key(request: Request) -> Response:
         try:
             key = await read_json(request, AccessKey, limit)
         except ApiError as error:
             return JSONResponse({"error": "invalid_request", "error_description": error.message}, error.status)
-        return logged_in(_ACCESS_KEY_PATH, key.key_id, key.secret.get_secret_value(), {})
+        return log_in(_ACCESS_KEY_PATH, key.key_id, key.secret.get_secret_value(), {})
 
     async def by_password(request: Request) -> Response:
         form = parse_qs((await read_body(request, limit)).decode("utf-8", "replace"))
         if form.get("grant_type") != ["password"]:
             return JSONResponse({"error": "unsupported_grant_type"}, 400)
         user, password = (form.get(name, [""])[0] for name in ("username", "password"))
-        return logged_in("/auth/token", user, password, {"id_token": unsigned_jwt(_CLAIMS)})
+        return log_in("/auth/token", user, password, {"id_token": unsigned_jwt(_CLAIMS)})
 
     async def openid(request: Request) -> Response:
         base = str(request.base_url).rstrip("/")

@@ -1,4 +1,4 @@
-"""What can go wrong: in starting the simulator, and in a request (the vendor's ErrorBody)."""
+"""Errors of the simulator: failures to start, and refused requests (the vendor's ErrorBody)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ CORRELATION_HEADER = "ININ-Correlation-Id"
 
 
 class SimulatorError(Exception):
-    """The simulator cannot start; the message is one line that says what, where and how to mend it."""
+    """The simulator cannot start; the message is one line with the cause, the place and the remedy."""
 
 
 class ApiError(Exception):
@@ -17,9 +17,9 @@ class ApiError(Exception):
     Attributes:
         status: HTTP status.
         code: The vendor's dotted error code, such as `invalid.value`.
-        message: One sentence for a person.
-        headers: Sent beside the body.
-        limit: `key`, `namespace` and `value` of the limit that was reached, where a 429 tells it.
+        message: One sentence for people.
+        headers: Additional response headers.
+        limit: `key`, `namespace` and `value` of the limit that was reached, if a 429 names it.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ApiError(Exception):
         self.limit = limit
 
     def response(self, context_id: str) -> JSONResponse:
-        """Return the ErrorBody answer whose `contextId` is `context_id`."""
+        """Return the response with an ErrorBody whose `contextId` is `context_id`."""
         body: dict[str, object] = {
             "message": self.message,
             "code": self.code,
@@ -59,14 +59,14 @@ _REJECTION_HEADERS = {
 
 
 def too_many_requests(retry_after: int, limit: Mapping[str, object] | None = None) -> ApiError:
-    """Return a 429 that says when to come back."""
+    """Return a 429 with Retry-After."""
     message = f"Rate limit exceeded the maximum. Retry the request in [{retry_after}] seconds"
     headers = _REJECTION_HEADERS | {"Retry-After": str(retry_after)}
     return ApiError(429, "too.many.requests.retry.after", message, headers, limit)
 
 
-def too_many_requests_of_old(requests: int, seconds: int) -> ApiError:
-    """Return a 429 without Retry-After, in the words it had before they were made one."""
+def too_many_requests_without_retry_after(requests: int, seconds: int) -> ApiError:
+    """Return a 429 without Retry-After, with the message of the vendor's older responses."""
     message = f"Rate limit exceeded the maximum [{requests}] requests within [{seconds}] seconds"
     return ApiError(429, "too.many.requests", message, _REJECTION_HEADERS)
 
@@ -86,7 +86,7 @@ def invalid_value(value: object, field: str, allowable: str) -> ApiError:
 
 
 def missing_permission(permissions: Sequence[str]) -> ApiError:
-    """Return a 403 that names the permissions of which any one would do."""
+    """Return a 403 that names the permissions of which any one is sufficient."""
     message = (
         "Unable to perform the requested action. You must have at least one of the following permissions assigned: "
         f"[{', '.join(permissions)}]"

@@ -1,4 +1,4 @@
-"""Faults on demand: what the next requests, jobs and results shall suffer."""
+"""Configurable faults of the next requests, jobs and results."""
 
 from enum import Enum
 from typing import Annotated, Literal
@@ -9,29 +9,29 @@ Times = Annotated[int, Field(ge=0, strict=True)]
 
 
 class Faults(BaseModel):
-    """The faults that are still to come; the body of `POST /simulator/faults`, which replaces them all.
+    """The pending faults; the body of `POST /simulator/faults`, which replaces them all.
 
-    Those of the access token and of the rate limit strike before the request costs anything, the others after.
+    Faults of the access token and of the rate limit occur before the request counts against a limit, the others after.
 
     Attributes:
-        max_rows: Every result is silently cut to so many rows or group-buckets, even one of a single bucket; null for
-            the settings' own limits.
-        fail_jobs: The next jobs that are submitted fail.
-        hang_jobs: The next jobs are never done.
-        expire_jobs: The next jobs have expired once one page of their results has been read.
-        vanish_jobs: The next jobs are unknown as soon as their submit has been answered.
-        server_errors: The next API requests are answered with `server_error_status`.
+        max_rows: Every result is silently truncated to this many rows or group-buckets, even one of a single bucket; null
+            for the limits of the settings.
+        fail_jobs: Number of the next submitted jobs that fail.
+        hang_jobs: Number of the next jobs that never finish.
+        expire_jobs: Number of the next jobs that expire after one page of their results has been read.
+        vanish_jobs: Number of the next jobs that are unknown as soon as they have been submitted.
+        server_errors: Number of the next API requests that are answered with `server_error_status`.
         server_error_status: 500, 502, 503 or 504.
-        reject_with_429: The next API requests are answered 429 without Retry-After, and do not count.
-        throttle: The next API requests are answered 429 with Retry-After, and do not count.
-        throttle_seconds: What that Retry-After says.
-        unauthorized: The next API requests are answered 401.
-        revoke_tokens: The access tokens of the next API requests are revoked before their time: 401, from then on.
-        resets: The next answers break off in the middle, and the connection with them.
-        truncate_bodies: The next answers hold the first half of their JSON, and claim to be whole.
-        slow_bodies: The next answers come in drops, `slow_seconds` from first to last.
-        slow_seconds: See there.
-        clock_offset_seconds: How far the vendor's clock is ahead of the true time; all its instants follow it.
+        reject_with_429: Number of the next API requests that are answered 429 without Retry-After, and do not count.
+        throttle: Number of the next API requests that are answered 429 with Retry-After, and do not count.
+        throttle_seconds: Retry-After of those responses.
+        unauthorized: Number of the next API requests that are answered 401.
+        revoke_tokens: Number of the next API requests whose access token is revoked before it expires: 401, from then on.
+        resets: Number of the next responses that break off in the middle together with the connection.
+        truncate_bodies: Number of the next responses with only the first half of their JSON that claim to be complete.
+        slow_bodies: Number of the next responses that arrive slowly, over `slow_seconds`.
+        slow_seconds: Duration of a slow response.
+        clock_offset_seconds: How far the vendor's clock is ahead of the true time; all its instants use that clock.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,8 +55,8 @@ class Faults(BaseModel):
     clock_offset_seconds: Annotated[float, Field(ge=-1e8, le=1e8)] = 0.0
 
 
-class Fate(Enum):
-    """What becomes of a job that is not to end well; the values are the faults that bring it."""
+class JobFault(Enum):
+    """The fault of a job; each value is the field of `Faults` that counts it."""
 
     FAILS = "fail_jobs"
     HANGS = "hang_jobs"
@@ -64,19 +64,19 @@ class Fate(Enum):
     VANISHES = "vanish_jobs"
 
 
-class FaultBoard:
-    """The faults now set; asking for one uses it up."""
+class FaultInjector:
+    """The pending faults; each one that occurs is used up."""
 
     def __init__(self) -> None:
         self.current = Faults()
 
     def take(self, name: str) -> bool:
-        """Return whether the fault counted by the field `name` strikes now."""
-        left: int = getattr(self.current, name)
-        if left:
-            self.current = self.current.model_copy(update={name: left - 1})
-        return left > 0
+        """Return whether the fault in the field `name` occurs now, and count it down."""
+        remaining: int = getattr(self.current, name)
+        if remaining:
+            self.current = self.current.model_copy(update={name: remaining - 1})
+        return remaining > 0
 
-    def take_fate(self) -> Fate | None:
-        """Return what shall become of the job that is being submitted."""
-        return next((fate for fate in Fate if self.take(fate.value)), None)
+    def take_job_fault(self) -> JobFault | None:
+        """Return the fault of the job that is being submitted, if any."""
+        return next((job_fault for job_fault in JobFault if self.take(job_fault.value)), None)

@@ -1,7 +1,7 @@
-"""The vendor's platform: aggregates of all its families, details of conversations and users.
+"""Routes of the Genesys platform: aggregates of all families, details of conversations and users.
 
-Fixed by the vendor's documents: the ErrorBody, the 429, no header that tells what is left. Each module says of its own part what
-is fixed and what is the simulator's choice.
+The vendor documents the ErrorBody, the 429, and no header with the remaining quota. Each module lists what is documented and what is
+the simulator's choice.
 """
 
 from starlette.routing import Route
@@ -9,7 +9,7 @@ from starlette.routing import Route
 from cache_pipeline.simulator.genesys_aggregates import Aggregates
 from cache_pipeline.simulator.genesys_conversations import ConversationDetails
 from cache_pipeline.simulator.genesys_families import OTHER_FAMILIES
-from cache_pipeline.simulator.genesys_jobs import JobDesk
+from cache_pipeline.simulator.genesys_jobs import JobService
 from cache_pipeline.simulator.genesys_query import CONVERSATIONS, FLOWS
 from cache_pipeline.simulator.genesys_users import UserAggregates, UserDetails
 from cache_pipeline.simulator.jobs import JobStore
@@ -17,21 +17,21 @@ from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
 
-def genesys_desk(simulator: Simulator) -> JobDesk:
-    """Return the platform's jobs: none yet."""
-    return JobDesk(simulator, JobStore(simulator.settings.job_lifetime_seconds))
+def create_job_service(simulator: Simulator) -> JobService:
+    """Return the platform's job service, without jobs."""
+    return JobService(simulator, JobStore(simulator.settings.job_lifetime_seconds))
 
 
-def genesys_routes(desk: JobDesk, gate: Gate) -> list[Route]:
-    """Return the guarded routes, and one that answers 404 to the rest of the API."""
+def genesys_routes(job_service: JobService, gate: Gate) -> list[Route]:
+    """Return the checked routes, and one that answers 404 to all other paths of the API."""
     return [
         *(
             route
             for family in (CONVERSATIONS, FLOWS, *OTHER_FAMILIES)
-            for route in Aggregates(desk, family).routes(gate)
+            for route in Aggregates(job_service, family).routes(gate)
         ),
-        *UserAggregates(desk).routes(gate),
-        *ConversationDetails(desk).routes(gate),
-        *UserDetails(desk).routes(gate),
+        *UserAggregates(job_service).routes(gate),
+        *ConversationDetails(job_service).routes(gate),
+        *UserDetails(job_service).routes(gate),
         gate.unknown_route("/api/v2/{rest:path}"),
     ]

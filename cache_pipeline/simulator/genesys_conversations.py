@@ -1,14 +1,13 @@
-"""Details of conversations: by job (what had activity in the interval) and by query (what began on a day it touches).
+"""Conversation details: by job (activity in the interval) and by query (started on a day of the interval).
 
-Fixed by the vendor's documents: the fields of body and rows, `cursor` and `conversations` absent where there is none,
-`dataAvailabilityDate`, attributes in jobs only, the page size and depth of queries, the overlap of jobs. Readings and choices
-of the simulator:
-- a job's interval and a conversation overlap where the conversation began before the end, and something happened in it after
-  the start; one that is still open goes on happening;
-- with `startOfDayIntervalMatching`, and in queries always, it must besides have begun no earlier than the UTC midnight before
-  the interval's start;
-- evaluation, survey and resolution filters, aggregations and matching by an id are refused with a 400 that says so;
-- a segment filter holds for a conversation if its call has the value.
+The vendor documents: the fields of body and rows, `cursor` and `conversations` absent if there are none, `dataAvailabilityDate`,
+attributes in jobs only, the page size and depth of queries, the overlap of jobs. The simulator's interpretations and choices:
+- a job's interval and a conversation overlap if the conversation began before the end of the interval and had activity after its
+  start; an open conversation is always active;
+- with `startOfDayIntervalMatching`, and always in queries, the conversation must also have begun no earlier than the UTC midnight
+  before the interval's start;
+- evaluation, survey and resolution filters, aggregations and matching by an id are refused with a 400 that names them;
+- a segment filter matches a conversation if its call has the value.
 """
 
 from dataclasses import dataclass
@@ -26,13 +25,13 @@ from cache_pipeline.simulator import genesys_vocabulary as words
 from cache_pipeline.simulator import intervals
 from cache_pipeline.simulator.aggregate import dimension_codes
 from cache_pipeline.simulator.body import read_json
-from cache_pipeline.simulator.calls import Calls, Codes, Flags, Sight
-from cache_pipeline.simulator.conversation_rows import Seen, conversation_of
+from cache_pipeline.simulator.calls import Calls, Codes, Flags, Visibility
+from cache_pipeline.simulator.conversation_rows import VisibleCall, build_conversation
 from cache_pipeline.simulator.errors import ApiError, bad_request
 from cache_pipeline.simulator.filters import Condition, Membership
-from cache_pipeline.simulator.genesys_filters import Filter, all_of, condition_of, unimplemented
-from cache_pipeline.simulator.genesys_jobs import JobDesk, JobRoutes, Prepared
-from cache_pipeline.simulator.request_gate import Gate, client_of
+from cache_pipeline.simulator.genesys_filters import Filter, all_of, build_condition, unimplemented
+from cache_pipeline.simulator.genesys_jobs import JobRoutes, JobService, PreparedQuery
+from cache_pipeline.simulator.request_gate import Gate, client_id_of
 from cache_pipeline.simulator.state import Simulator
 
 PATH = "/api/v2/analytics/conversations/details"
@@ -66,7 +65,7 @@ class JobBody(_Details):
 
 
 class Paging(BaseModel):
-    """Which page of a query."""
+    """The requested page of a query."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -74,10 +73,10 @@ class Paging(BaseModel):
     page_number: Annotated[int, Field(alias="pageNumber", ge=1)] = 1
 
     def offset(self) -> int:
-        """Return how many entries come before the page.
+        """Return how many entries precede the page.
 
         Raises:
-            ApiError: 400; too large a page, or one too deep.
+            ApiError: 400; the page is too large or too deep.
         """
         if self.page_size > _QUERY_MAX_PAGE_SIZE:
             message = f"paging.pageSize: [{self.page_size}] must be no more than {_QUERY_MAX_PAGE_SIZE}"
@@ -97,7 +96,7 @@ class QueryBody(_Details):
 
 @dataclass(frozen=True)
 class DetailsQuery:
-    """What a body asks for."""
+    """The parsed query of a body."""
 
     interval: intervals.Interval
     start_of_day: bool
@@ -109,7 +108,7 @@ class DetailsQuery:
 
 @dataclass(frozen=True)
 class Conversations:
-    """The conversations that a query means, in order; written out a page at a time."""
+    """The conversations of a query, in order; serialized page by page."""
 
     simulator: Simulator
     days: tuple[Calls, ...]
@@ -121,21 +120,23 @@ class Conversations:
     with_attributes: bool
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of conversations."""
         return len(self.row_of)
 
     def page(self, offset: int, size: int) -> dict[str, Any]:
-        """Return `conversations`, absent where the page is empty."""
-        places = range(offset, min(offset + size, len(self)))
+        """Return `conversations`, absent if the page is empty."""
+        positions = range(offset, min(offset + size, len(self)))
         rows = [
-            conversation_of(self._seen(place), self.simulator.organisation, with_attributes=self.with_attributes)
-            for place in places
+            build_conversation(self._call(position), self.simulator.organisation, with_attributes=self.with_attributes)
+            for position in positions
         ]
         return {"conversations": rows} if rows else {}
 
-    def _seen(self, place: int) -> Seen:
-        calls, row = self.days[self.day_of[place]], int(self.row_of[place])
-        return Seen(calls, row, bool(self.resolved[place]), bool(self.ended[place]), bool(self.orphan[place]))
+    def _call(self, position: int) -> VisibleCall:
+        calls, row = self.days[self.day_of[position]], int(self.row_of[position])
+        return VisibleCall(
+            calls, row, bool(self.resolved[position]), bool(self.ended[position]), bool(self.orphan[position])
+        )
 
 
 def _orphans(calls: Calls, share: float) -> Flags:
@@ -144,48 +145,48 @@ def _orphans(calls: Calls, share: float) -> Flags:
     return calls.id_words[:, 1] % np.uint64(_ORPHAN_RESOLUTION) < np.uint64(int(share * _ORPHAN_RESOLUTION))
 
 
-def interval_of(text: str, longest_days: int) -> intervals.Interval:
-    """Return the interval written as `text`.
+def parse_details_interval(text: str, max_days: int) -> intervals.Interval:
+    """Return the interval in `text`.
 
     Raises:
-        ApiError: 400; it is none, or longer than so many days.
+        ApiError: 400; it is not an interval, or it is longer than `max_days`.
     """
     try:
         interval = intervals.parse_interval(text, _UTC)
     except ValueError as error:
         message = f"Dates must be specified as ISO-8601 strings. For example: yyyy-MM-ddTHH:mm:ss[.mmm]Z. {error}"
         raise ApiError(400, "invalid.date", message) from error
-    if interval.end_ms - interval.start_ms > longest_days * _DAY_MS:
+    if interval.end_ms - interval.start_ms > max_days * _DAY_MS:
         raise bad_request(
-            f"You must specify a search interval as part of your query that does not exceed {longest_days} days."
+            f"You must specify a search interval as part of your query that does not exceed {max_days} days."
         )
     return interval
 
 
-# Not a dimension of a call: code 0 where the conversation has an end, 1 where it has none yet.
+# Not a dimension of a call: code 0 if the conversation has an end, 1 if it does not have one yet.
 _ENDED = {"conversationEnd": Membership("conversationEnd", np.array([True, False]))}
 
 
-def _query_of(
-    body: _Details, simulator: Simulator, client_id: str, longest_days: int, *, start_of_day: bool, limit: int | None
+def _parse_query(
+    body: _Details, simulator: Simulator, client_id: str, max_days: int, *, start_of_day: bool, limit: int | None
 ) -> DetailsQuery:
-    for name, given in (
+    for name, value in (
         ("evaluationFilters", body.evaluation_filters),
         ("surveyFilters", body.survey_filters),
         ("resolutionFilters", body.resolution_filters),
     ):
-        if given:
+        if value:
             raise unimplemented(name)
     organisation = simulator.organisation
     filters = [
         *(
-            condition_of(each, organisation, words.CONVERSATION_DETAIL_DIMENSIONS, _ENDED)
-            for each in body.conversation_filters
+            build_condition(filter_, organisation, words.CONVERSATION_DETAIL_DIMENSIONS, _ENDED)
+            for filter_ in body.conversation_filters
         ),
-        *(condition_of(each, organisation, words.SEGMENT_DETAIL_DIMENSIONS) for each in body.segment_filters),
+        *(build_condition(filter_, organisation, words.SEGMENT_DETAIL_DIMENSIONS) for filter_ in body.segment_filters),
     ]
     return DetailsQuery(
-        interval=interval_of(body.interval, longest_days),
+        interval=parse_details_interval(body.interval, max_days),
         start_of_day=start_of_day,
         condition=all_of(simulator.division_limit(client_id), *filters),
         order=body.order,
@@ -194,86 +195,93 @@ def _query_of(
     )
 
 
-def _day_rows(calls: Calls, query: DetailsQuery, simulator: Simulator, sight: Sight) -> tuple[Codes, Flags, Flags]:
-    """Return the rows of a day's calls that `query` means, and for every call of the day how far it can be seen."""
+def _day_rows(
+    calls: Calls, query: DetailsQuery, simulator: Simulator, visibility: Visibility
+) -> tuple[Codes, Flags, Flags]:
+    """Return the selected rows of a day's calls, and for every call whether it is visibly resolved and ended."""
     start, end = query.interval.start_ms, query.interval.end_ms
-    resolved = calls.seen(calls.resolved_ms, sight)
-    ended = calls.seen(calls.ended_ms, sight)
-    inside = calls.seen(calls.offered_ms, sight) & (calls.start_ms < end) & (~ended | (calls.ended_ms > start))
+    resolved = calls.visible(calls.resolved_ms, visibility)
+    ended = calls.visible(calls.ended_ms, visibility)
+    selected = (
+        calls.visible(calls.offered_ms, visibility) & (calls.start_ms < end) & (~ended | (calls.ended_ms > start))
+    )
     if query.start_of_day:
-        inside &= calls.start_ms >= start - start % _DAY_MS
+        selected &= calls.start_ms >= start - start % _DAY_MS
     if query.condition is not None:
         orphans = _orphans(calls, simulator.settings.orphan_share)
         agent = np.where(resolved, calls.agent, simulator.organisation.size("userId"))
         codes = dimension_codes(calls, simulator.organisation, agent)
         codes["conversationEnd"] = np.where(ended & ~orphans, 0, 1)
-        inside &= query.condition.holds(codes, len(inside))
-    return np.flatnonzero(inside), resolved, ended
+        selected &= query.condition.holds(codes, len(selected))
+    return np.flatnonzero(selected), resolved, ended
 
 
 def find_conversations(
-    simulator: Simulator, query: DetailsQuery, sight: Sight, *, with_attributes: bool
+    simulator: Simulator, query: DetailsQuery, visibility: Visibility, *, with_attributes: bool
 ) -> Conversations:
-    """Return what `query` means; heavy, so call it in a worker."""
-    # A conversation begins a little before its offer, by which days are kept.
+    """Return the conversations of `query`. This is expensive, so call it in a worker."""
+    # A conversation begins a little before its offer, which determines its day.
     margin = timedelta(minutes=1) // timedelta(milliseconds=1)
-    days = tuple(simulator.truth.days_touching(query.interval.start_ms, query.interval.end_ms + margin))
-    found = [_day_rows(calls, query, simulator, sight) for calls in days]
+    days = tuple(simulator.truth.days_overlapping(query.interval.start_ms, query.interval.end_ms + margin))
+    selections = [_day_rows(calls, query, simulator, visibility) for calls in days]
     orphans_of = [_orphans(calls, simulator.settings.orphan_share) for calls in days]
-    row_of = np.concatenate([rows for rows, _, _ in found])
-    day_of = np.repeat(np.arange(len(days)), [len(rows) for rows, _, _ in found])
-    by = "ended_ms" if query.order_by.endswith("End") else "start_ms"
-    keys = np.concatenate([getattr(calls, by)[rows] for calls, (rows, _, _) in zip(days, found, strict=True)])
+    row_of = np.concatenate([rows for rows, _, _ in selections])
+    day_of = np.repeat(np.arange(len(days)), [len(rows) for rows, _, _ in selections])
+    key_column = "ended_ms" if query.order_by.endswith("End") else "start_ms"
+    keys = np.concatenate(
+        [getattr(calls, key_column)[rows] for calls, (rows, _, _) in zip(days, selections, strict=True)]
+    )
     order = np.argsort(keys, kind="stable")
     if query.order == "desc":
         order = order[::-1]
-    wished = simulator.faults.current.max_rows
-    order = order[: query.limit][:wished]
+    order = order[: query.limit][: simulator.faults.current.max_rows]
     return Conversations(
         simulator=simulator,
         days=days,
         day_of=day_of[order],
         row_of=row_of[order],
-        resolved=np.concatenate([resolved[rows] for rows, resolved, _ in found])[order],
-        ended=np.concatenate([ended[rows] for rows, _, ended in found])[order],
-        orphan=np.concatenate([orphans[rows] for orphans, (rows, _, _) in zip(orphans_of, found, strict=True)])[order],
+        resolved=np.concatenate([resolved[rows] for rows, resolved, _ in selections])[order],
+        ended=np.concatenate([ended[rows] for rows, _, ended in selections])[order],
+        orphan=np.concatenate([orphans[rows] for orphans, (rows, _, _) in zip(orphans_of, selections, strict=True)])[
+            order
+        ],
         with_attributes=with_attributes,
     )
 
 
 @dataclass(frozen=True)
 class ConversationDetails:
-    """The endpoints over one simulator."""
+    """The endpoints of conversation details."""
 
-    desk: JobDesk
+    job_service: JobService
 
     def routes(self, gate: Gate) -> list[Route]:
-        """Return the guarded routes; the watermark's goes before that of a job, whose id it would else be."""
+        """Return the checked routes. The watermark comes before a job, because its path would match a job id."""
         return [
             gate.route("GET", f"{PATH}/jobs/availability", "availability", self._availability, _PERMISSIONS[:1]),
-            *JobRoutes(self.desk, f"{PATH}/jobs", _PERMISSIONS, self._prepare, in_lake=True).routes(gate),
+            *JobRoutes(self.job_service, f"{PATH}/jobs", _PERMISSIONS, self._prepare, from_data_lake=True).routes(gate),
             gate.route("POST", f"{PATH}/query", "sync_query", self._query, _PERMISSIONS),
         ]
 
     @property
     def _simulator(self) -> Simulator:
-        return self.desk.simulator
+        return self.job_service.simulator
 
-    async def _prepare(self, request: Request) -> Prepared:
+    async def _prepare(self, request: Request) -> PreparedQuery:
         simulator, settings = self._simulator, self._simulator.settings
         body = await read_json(request, JobBody, settings.max_body_bytes)
-        query = _query_of(
+        query = _parse_query(
             body,
             simulator,
-            client_of(request),
+            client_id_of(request),
             settings.details_job_max_days,
             start_of_day=body.start_of_day,
             limit=body.limit,
         )
-        sight = simulator.details_sight(simulator.clock.now())
+        visibility = simulator.details_visibility(simulator.clock.now())
         hours = (query.interval.end_ms - query.interval.start_ms) // 3_600_000
-        return Prepared(
-            lambda: find_conversations(simulator, query, sight, with_attributes=True),
+        return PreparedQuery(
+            lambda: find_conversations(simulator, query, visibility, with_attributes=True),
             hours * simulator.organisation.size("queueId"),
             body.model_dump_json().encode(),
         )
@@ -285,12 +293,12 @@ class ConversationDetails:
             raise unimplemented("aggregations")
         offset = body.paging.offset()
         days = settings.conversations_query_max_days
-        query = _query_of(body, simulator, client_of(request), days, start_of_day=True, limit=None)
-        sight = simulator.sight(simulator.clock.now())
+        query = _parse_query(body, simulator, client_id_of(request), days, start_of_day=True, limit=None)
+        visibility = simulator.visibility(simulator.clock.now())
 
         def work() -> Response:
-            found = find_conversations(simulator, query, sight, with_attributes=False)
-            return JSONResponse({**found.page(offset, body.paging.page_size), "totalHits": len(found)})
+            result = find_conversations(simulator, query, visibility, with_attributes=False)
+            return JSONResponse({**result.page(offset, body.paging.page_size), "totalHits": len(result)})
 
         return await simulator.run(work)
 

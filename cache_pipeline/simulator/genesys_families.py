@@ -1,15 +1,15 @@
-"""The aggregates families beside conversations, users and flows: their words, as the vendor's SDK has them, and their permissions.
+"""The aggregates families other than conversations, users and flows: their names from the vendor's SDK, and their permissions.
 
-The words are read as strictly as those of the others. What the figures are is made up (`made_up.py`), and so are the statistics of
-observations: max, min, count and sum. The service levels have a ratio's parts, as that of conversations has.
+Names are checked as strictly as those of the other families. The figures are generated (`generated_figures.py`), and so are the
+statistics of observations: max, min, count and sum. The service levels have the parts of a ratio, like that of conversations.
 """
 
 from collections.abc import Mapping
 
 from cache_pipeline.simulator.genesys_query import Family
-from cache_pipeline.simulator.organisation import MADE_UP_DIMENSIONS
+from cache_pipeline.simulator.organisation import GENERATED_DIMENSIONS
 
-_WORDS: Mapping[str, tuple[str, str]] = {
+_NAMES: Mapping[str, tuple[str, str]] = {
     "flowexecutions": (
         """
         nFlowExecutions
@@ -200,15 +200,15 @@ _PERMISSIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def _family(name: str) -> Family:
-    metrics, dimensions = (frozenset(written.split()) for written in _WORDS[name])
+    metrics, dimensions = (frozenset(text.split()) for text in _NAMES[name])
     return Family(
         name,
         metrics,
         dimensions,
         _PERMISSIONS[name],
         facts={metric: metric for metric in metrics},
-        made_up=tuple(sorted(dimensions & MADE_UP_DIMENSIONS.keys())),
+        generated_dimensions=tuple(sorted(dimensions & GENERATED_DIMENSIONS.keys())),
     )
 
 
-OTHER_FAMILIES: tuple[Family, ...] = tuple(_family(name) for name in _WORDS)
+OTHER_FAMILIES: tuple[Family, ...] = tuple(_family(name) for name in _NAMES)

@@ -1,6 +1,6 @@
-"""The vendor's filters: two levels of and / or over predicates, read strictly, as conditions on calls.
+"""The vendor's filters: two levels of and / or over predicates, parsed strictly into conditions on calls.
 
-Known to the vendor and refused here with a 400 that says so: predicates on metrics, properties and ranges.
+Predicates on metrics, properties and ranges, which the vendor supports, are refused here with a 400 that names them.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache_pipeline.simulator import genesys_vocabulary as words
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
-from cache_pipeline.simulator.filters import Condition, Joined, Membership, has_value, is_one_of, negated
+from cache_pipeline.simulator.filters import Compound, Condition, Membership, has_value, is_one_of, negated
 from cache_pipeline.simulator.organisation import Organisation
 
 
 class Predicate(BaseModel):
-    """One condition, in the vendor's spelling."""
+    """One condition, with the vendor's field names."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,7 +30,7 @@ class Predicate(BaseModel):
 
 
 class Clause(BaseModel):
-    """Predicates joined."""
+    """Predicates, combined."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,7 +39,7 @@ class Clause(BaseModel):
 
 
 class Filter(BaseModel):
-    """Clauses and predicates joined."""
+    """Clauses and predicates, combined."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,9 +52,9 @@ class Filter(BaseModel):
         return [*self.predicates, *(predicate for clause in self.clauses for predicate in clause.predicates)]
 
 
-def unimplemented(what: str) -> ApiError:
-    """Return a 400 for what the vendor can do and this simulator cannot."""
-    return bad_request(f"{what} is known to the vendor but not implemented by this simulator")
+def unimplemented(feature: str) -> ApiError:
+    """Return a 400 for a feature of the vendor that this simulator does not implement."""
+    return bad_request(f"{feature} is known to the vendor but not implemented by this simulator")
 
 
 def _condition(
@@ -81,26 +81,26 @@ def _condition(
     return is_one_of(organisation, dimension, [predicate.value])
 
 
-def _joined(kind: str, parts: Iterable[Condition]) -> Joined:
-    return Joined(every=kind == "and", parts=tuple(parts))
+def _combine(kind: str, parts: Iterable[Condition]) -> Compound:
+    return Compound(requires_all=kind == "and", parts=tuple(parts))
 
 
-def condition_of(
+def build_condition(
     filter_: Filter | None,
     organisation: Organisation,
     known: Set[str],
     special: Mapping[str, Membership] | None = None,
 ) -> Condition | None:
-    """Return what a filter means; None without one.
+    """Return the condition of a filter; None without one.
 
     Args:
         filter_: The filter.
-        organisation: Whose dimensions it speaks of.
+        organisation: The organisation whose dimensions are used.
         known: The dimensions that may be filtered by.
-        special: Of those the ones that are no dimension of a call, with the condition that they have a value.
+        special: Those of them that calls do not have, each with the condition that it has a value.
 
     Raises:
-        ApiError: 400, in the vendor's words.
+        ApiError: 400, with the vendor's message.
     """
     if filter_ is None:
         return None
@@ -109,11 +109,11 @@ def condition_of(
     def read(predicates: list[Predicate]) -> list[Condition]:
         return [_condition(predicate, organisation, known, special) for predicate in predicates]
 
-    clauses = [_joined(clause.type, read(clause.predicates)) for clause in filter_.clauses]
-    return _joined(filter_.type, (*clauses, *read(filter_.predicates)))
+    clauses = [_combine(clause.type, read(clause.predicates)) for clause in filter_.clauses]
+    return _combine(filter_.type, (*clauses, *read(filter_.predicates)))
 
 
 def all_of(*conditions: Condition | None) -> Condition | None:
-    """Return the condition that all of those that are there hold; None where none is."""
-    given = tuple(condition for condition in conditions if condition is not None)
-    return Joined(every=True, parts=given) if given else None
+    """Return the condition that all given conditions hold; None if all are None."""
+    present = tuple(condition for condition in conditions if condition is not None)
+    return Compound(requires_all=True, parts=present) if present else None

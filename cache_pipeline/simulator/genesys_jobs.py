@@ -1,9 +1,9 @@
-"""The life of a job on the vendor's platform, the same for every family: submit, status, results, DELETE.
+"""Job endpoints of the Genesys platform, the same for every family: submit, status, results, DELETE.
 
-Fixed by the vendor's documents: paths, methods, 202 with `{jobId}` alone, 200, 204, the six states, `cursor` absent on the
-last page. The simulator's own choices:
-- DELETE cancels a job that is not done (its state is CANCELLED from then on) and removes one that is;
-- results before FULFILLED and after EXPIRED answer the status that the settings name;
+The vendor documents: paths, methods, 202 with only `{jobId}`, 200, 204, the six states, `cursor` absent on the last page. The
+simulator's own choices:
+- DELETE cancels an unfinished job (its state is CANCELLED from then on) and removes a finished one;
+- results before FULFILLED and after EXPIRED have the status in the settings;
 - every client of the organisation may read every job.
 """
 
@@ -18,7 +18,7 @@ from cache_pipeline.simulator import jobs
 from cache_pipeline.simulator.errors import ApiError, too_many_requests
 from cache_pipeline.simulator.intervals import iso
 from cache_pipeline.simulator.jobs import JobState
-from cache_pipeline.simulator.pages import Pages
+from cache_pipeline.simulator.pages import PagedResult
 from cache_pipeline.simulator.rate_limit import SlidingWindow
 from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
@@ -31,51 +31,51 @@ GENESYS_STATES = {
     JobState.CANCELLED: "CANCELLED",
     JobState.EXPIRED: "EXPIRED",
 }
-_BUSY_SECONDS = 5
+_BUSY_RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A query that has been read and found good.
+class PreparedQuery:
+    """A parsed and validated query.
 
     Attributes:
-        work: Works out its answer, in a worker thread.
-        cells: How much it asks for, which is what its duration follows.
-        meaning: What is equal for equal queries.
-        page_size: Entries on a page, where the query says it; 0 where the results call does.
+        work: Computes the answer, in a worker thread.
+        cells: Number of group-buckets, which determines the duration.
+        fingerprint: Bytes that are equal for equal queries.
+        page_size: Entries on a page if the query has it; 0 if the results call has it.
     """
 
-    work: Callable[[], Pages]
+    work: Callable[[], PagedResult]
     cells: int
-    meaning: bytes
+    fingerprint: bytes
     page_size: int = 0
 
 
 @dataclass
-class JobDesk:
-    """The jobs of all families, and the limits that they share."""
+class JobService:
+    """The jobs of all families, and their shared limits."""
 
     simulator: Simulator
-    store: jobs.JobStore[Pages]
+    store: jobs.JobStore[PagedResult]
     submits: SlidingWindow | None = field(init=False)
 
     def __post_init__(self) -> None:
         rate = self.simulator.settings.genesys_submits_per_second
         self.submits = None if rate is None else SlidingWindow(rate, 1.0)
 
-    def admit(self, now: float) -> None:
-        """Raise a 429 if one job more is one too many."""
+    def check_limits(self, now: float) -> None:
+        """Raise a 429 if another job would exceed a limit."""
         settings = self.simulator.settings
-        most = settings.genesys_concurrent_jobs
-        if most is not None and self.store.running(now) >= most:
-            raise self._refusal(_BUSY_SECONDS, "details.jobs.concurrent.access.max", most)
-        if self.submits is not None and not (verdict := self.submits.ask("", now)).accepted:
+        max_jobs = settings.genesys_concurrent_jobs
+        if max_jobs is not None and self.store.count_running(now) >= max_jobs:
+            raise self._refusal(_BUSY_RETRY_SECONDS, "details.jobs.concurrent.access.max", max_jobs)
+        if self.submits is not None and not (decision := self.submits.acquire("", now)).is_accepted:
             limit = settings.genesys_submits_per_second
-            raise self._refusal(verdict.retry_after, "details.jobs.rate.per.second", limit)
+            raise self._refusal(decision.retry_after, "details.jobs.rate.per.second", limit)
 
     def _refusal(self, retry_after: int, key: str, value: int | None) -> ApiError:
         limit = {"key": key, "namespace": "analytics", "value": value}
-        return too_many_requests(retry_after, limit if self.simulator.settings.tells_limit else None)
+        return too_many_requests(retry_after, limit if self.simulator.settings.report_limit_in_429 else None)
 
 
 @dataclass(frozen=True)
@@ -83,65 +83,65 @@ class JobRoutes:
     """The job endpoints of one family.
 
     Attributes:
-        desk: Where the jobs are.
-        path: Of the collection of jobs.
-        permissions: Of which any one opens it.
-        prepare: Reads the body of a submit.
-        in_lake: Whether the answers come from the data lake, and say until when it is complete; page sizes are then the
-            results call's own.
+        job_service: The jobs.
+        path: Path of the collection of jobs.
+        permissions: Permissions of which any one is sufficient.
+        prepare: Parses the body of a submit.
+        from_data_lake: Whether the answers come from the data lake and carry its watermark; the results call then has the
+            page size.
     """
 
-    desk: JobDesk
+    job_service: JobService
     path: str
     permissions: Sequence[str]
-    prepare: Callable[[Request], Awaitable[Prepared]]
-    in_lake: bool
+    prepare: Callable[[Request], Awaitable[PreparedQuery]]
+    from_data_lake: bool
 
     def routes(self, gate: Gate) -> list[Route]:
-        """Return the guarded routes."""
-        one = f"{self.path}/{{jobId}}"
+        """Return the checked routes."""
+        job_path = f"{self.path}/{{jobId}}"
         return [
             gate.route("POST", self.path, "submit", self._submit, self.permissions),
-            gate.route("GET", one, "poll", self._status, self.permissions),
-            gate.route("DELETE", one, "delete", self._delete, self.permissions),
-            gate.route("GET", f"{one}/results", "results", self._results, self.permissions),
+            gate.route("GET", job_path, "poll", self._status, self.permissions),
+            gate.route("DELETE", job_path, "delete", self._delete, self.permissions),
+            gate.route("GET", f"{job_path}/results", "results", self._results, self.permissions),
         ]
 
     @property
     def _simulator(self) -> Simulator:
-        return self.desk.simulator
+        return self.job_service.simulator
 
     async def _submit(self, request: Request) -> Response:
         prepared = await self.prepare(request)
         simulator = self._simulator
         now = simulator.clock.now()
-        self.desk.admit(now)
-        job = self.desk.store.submit(
+        self.job_service.check_limits(now)
+        job = self.job_service.store.submit(
             simulator.start(prepared.work),
             now,
-            jobs.job_seconds(simulator.settings, prepared.cells, prepared.meaning),
-            simulator.details_watermark_ms(now) if self.in_lake else simulator.watermark_ms(now),
-            simulator.faults.take_fate(),
+            jobs.job_seconds(simulator.settings, prepared.cells, prepared.fingerprint),
+            simulator.details_watermark_ms(now) if self.from_data_lake else simulator.watermark_ms(now),
+            simulator.faults.take_job_fault(),
             prepared.page_size,
             self.path,
         )
         return JSONResponse({"jobId": job.id}, status_code=202)
 
-    async def _find(self, request: Request) -> tuple[jobs.Job[Pages], jobs.Progress]:
+    async def _find(self, request: Request) -> tuple[jobs.Job[PagedResult], jobs.Progress]:
         now = self._simulator.clock.now()
-        job = self.desk.store.find(request.path_params["jobId"], now)
-        return job, await jobs.progress_of(job, now)
+        job = self.job_service.store.find(request.path_params["jobId"], now)
+        return job, await jobs.job_progress(job, now)
 
     async def _status(self, request: Request) -> Response:
         job, progress = await self._find(request)
-        told = self._simulator.told_time
+        vendor_time = self._simulator.vendor_time
         answer = {
             "state": GENESYS_STATES[progress.state],
-            "submissionDate": told(job.submitted_at),
-            "expirationDate": told(job.expires_at),
+            "submissionDate": vendor_time(job.submitted_at),
+            "expirationDate": vendor_time(job.expires_at),
         }
         if progress.state in (JobState.DONE, JobState.FAILED, JobState.EXPIRED):
-            answer["completionDate"] = told(job.completes_at)
+            answer["completionDate"] = vendor_time(job.completes_at)
         if progress.error_message is not None:
             answer["errorMessage"] = progress.error_message
         return JSONResponse(answer)
@@ -154,19 +154,19 @@ class JobRoutes:
         if progress.state is not JobState.DONE:
             message = f"Job {job.id} is {GENESYS_STATES[progress.state]}, not FULFILLED: it has no results"
             raise ApiError(settings.genesys_not_ready_status, "bad.request", message)
-        size = job.page_size or jobs.page_size_of(
+        size = job.page_size or jobs.parse_page_size(
             request.query_params.get("pageSize"), settings.details_default_page_size, settings.details_max_page_size
         )
-        offset = jobs.offset_of(job.id, request.query_params.get("cursor"))
-        pages = jobs.finished_result(job)
+        offset = jobs.decode_cursor(job.id, request.query_params.get("cursor"))
+        result = jobs.finished_result(job)
 
         def work() -> Response:
-            answer = pages.page(offset, size)
-            if offset + size < len(pages):
-                answer["cursor"] = jobs.cursor_after(job.id, offset + size)
-            if self.in_lake:
+            answer = result.page(offset, size)
+            if offset + size < len(result):
+                answer["cursor"] = jobs.encode_cursor(job.id, offset + size)
+            if self.from_data_lake:
                 answer["dataAvailabilityDate"] = iso(job.watermark_ms)
-            # Written out as JSON here too: a large answer would hold up the event loop.
+            # Serialize in the worker too: a large answer would block the event loop.
             return JSONResponse(answer)
 
         return await self._simulator.run(work)
@@ -174,7 +174,7 @@ class JobRoutes:
     async def _delete(self, request: Request) -> Response:
         job, progress = await self._find(request)
         if progress.state in (JobState.QUEUED, JobState.RUNNING):
-            job.cancelled = True
+            job.is_cancelled = True
         elif progress.state is not JobState.CANCELLED:
-            self.desk.store.remove(job)
+            self.job_service.store.remove(job)
         return Response(status_code=204)

@@ -1,8 +1,8 @@
-"""The body of an aggregate query, read strictly, and its answer in the vendor's shape.
+"""Aggregate queries: strict parsing of the body, and the answer in the vendor's shape.
 
-Known to the vendor and refused here with a 400 that says so: `views`, `alternateTimeDimension`, `sortMetric`, `limit`,
-`queryType` other than `groupBy`. Unknown fields are refused too; what the vendor
-does with them is not documented. A metric or dimension the vendor knows and the simulator has no data for gives none.
+`views`, `alternateTimeDimension`, `sortMetric`, `limit` and any `queryType` but `groupBy`, which the vendor supports, are refused
+here with a 400 that names them. Unknown fields are refused too; the vendor does not document how it treats them. A metric or
+dimension that the vendor knows and the simulator has no data for is absent from the answer.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -18,15 +18,15 @@ from cache_pipeline.simulator.aggregate import Aggregate, AggregateQuery, Column
 from cache_pipeline.simulator.calls import Codes
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
 from cache_pipeline.simulator.filters import Condition
-from cache_pipeline.simulator.genesys_filters import Filter, all_of, condition_of, unimplemented
+from cache_pipeline.simulator.genesys_filters import Filter, all_of, build_condition, unimplemented
 from cache_pipeline.simulator.organisation import Organisation
 from cache_pipeline.simulator.settings import SimulatorSettings
 
-_NOT_IMPLEMENTED = ("views", "alternate_time_dimension", "sort_metric", "limit")
+_UNIMPLEMENTED_FIELDS = ("views", "alternate_time_dimension", "sort_metric", "limit")
 
 
 class AggregationBody(BaseModel):
-    """The JSON body, in the vendor's spelling."""
+    """The JSON body, with the vendor's field names."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,12 +53,12 @@ class Family:
     """A family of aggregates.
 
     Attributes:
-        name: As in its paths.
-        metrics: Those the vendor knows.
-        dimensions: Those it can group and filter by.
-        permissions: Of which a client's role needs any.
-        facts: Metrics that the simulator has figures for, and the fact each comes from.
-        made_up: Of the dimensions those that no call has of itself.
+        name: Its name in paths.
+        metrics: The metrics that the vendor knows.
+        dimensions: The dimensions for groups and filters.
+        permissions: Permissions of which any one is sufficient.
+        facts: The fact of each metric that the simulator has figures for.
+        generated_dimensions: The dimensions whose values are generated, because calls do not have them.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Family:
     dimensions: Set[str]
     permissions: tuple[str, ...]
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
-    made_up: tuple[str, ...] = ()
+    generated_dimensions: tuple[str, ...] = ()
 
 
 CONVERSATIONS = Family(
@@ -76,29 +76,29 @@ FLOWS = Family("flows", words.FLOW_METRICS, words.FLOW_DIMENSIONS, ("analytics:f
 USERS = Family("users", words.USER_METRICS, words.USER_DIMENSIONS, ("analytics:userAggregate:view",))
 
 
-def check_words(body: AggregationBody, family: Family) -> None:
-    """Raise a 400 for what the vendor does not know, or this simulator cannot do."""
+def check_names(body: AggregationBody, family: Family) -> None:
+    """Raise a 400 for names that the vendor does not know and features that this simulator does not implement."""
     if len(body.views or ()) > _MAX_VIEWS:
         raise bad_request(f"views: at most {_MAX_VIEWS} in a query")
-    for name in _NOT_IMPLEMENTED:
+    for name in _UNIMPLEMENTED_FIELDS:
         if getattr(body, name):
             raise unimplemented(AggregationBody.model_fields[name].alias or name)
     if body.query_type not in (None, "groupBy"):
         raise unimplemented(f"queryType {body.query_type}")
-    for asked, known, where in (
+    for names, known, field_name in (
         (body.metrics, family.metrics, "metrics"),
         (body.group_by or [], family.dimensions, "groupBy"),
     ):
-        for name in asked:
+        for name in names:
             if name not in known:
-                raise invalid_value(name, where, ", ".join(sorted(known)))
+                raise invalid_value(name, field_name, ", ".join(sorted(known)))
 
 
-def edges_of(body: AggregationBody, max_buckets: int) -> intervals.Milliseconds:
+def bucket_edges(body: AggregationBody, max_buckets: int) -> intervals.Milliseconds:
     """Return the edges of the buckets of a query.
 
     Raises:
-        ApiError: 400, in the vendor's words.
+        ApiError: 400, with the vendor's message.
     """
     zone_name = body.time_zone or "UTC"
     try:
@@ -113,7 +113,7 @@ def edges_of(body: AggregationBody, max_buckets: int) -> intervals.Milliseconds:
         )
         raise ApiError(400, "invalid.date", message) from error
     if body.granularity is None:
-        return intervals.whole(interval)
+        return intervals.single_bucket(interval)
     try:
         period = intervals.parse_period(body.granularity)
         return intervals.period_edges(interval, period, zone, max_buckets)
@@ -135,65 +135,65 @@ def _facts(metrics: Iterable[str], family: Family) -> tuple[str, ...]:
     return tuple(dict.fromkeys(facts))
 
 
-def query_of(
+def build_query(
     body: AggregationBody,
     family: Family,
     organisation: Organisation,
     settings: SimulatorSettings,
-    seen: Condition | None,
+    accessible: Condition | None,
 ) -> AggregateQuery:
-    """Return what `body` asks for of the calls that the client may see.
+    """Return the query in `body`, limited to the calls that the client can access.
 
     Raises:
-        ApiError: 400, in the vendor's words.
+        ApiError: 400, with the vendor's message.
     """
-    check_words(body, family)
+    check_names(body, family)
     return AggregateQuery(
-        edges=edges_of(body, settings.max_buckets),
+        edges=bucket_edges(body, settings.max_buckets),
         group_by=tuple(name for name in dict.fromkeys(body.group_by or ()) if organisation.size(name)),
         facts=_facts(body.metrics, family),
-        condition=all_of(seen, condition_of(body.filter, organisation, family.dimensions)),
-        made_up=family.made_up,
+        condition=all_of(accessible, build_condition(body.filter, organisation, family.dimensions)),
+        generated_dimensions=family.generated_dimensions,
     )
 
 
 Stats = list[dict[str, Any] | None]
 
 
-def _counted(found: Column) -> Stats:
-    return [{"count": count} if count else None for count in found.count.tolist()]
+def _count_stats(column: Column) -> Stats:
+    return [{"count": count} if count else None for count in column.count.tolist()]
 
 
-def _measured(found: Column) -> Stats:
-    figures = zip(found.high.tolist(), found.low.tolist(), found.count.tolist(), found.total.tolist(), strict=True)
+def _value_stats(column: Column) -> Stats:
+    figures = zip(column.high.tolist(), column.low.tolist(), column.count.tolist(), column.total.tolist(), strict=True)
     return [
         {"max": float(high), "min": float(low), "count": count, "sum": float(total)} if count else None
         for high, low, count, total in figures
     ]
 
 
-def _service_level(met: Column, resolved: Column, target: float) -> Stats:
+def _service_level_stats(in_target: Column, resolved: Column, target: float) -> Stats:
     return [
-        {"ratio": part / whole, "numerator": part, "denominator": whole, "target": target} if whole else None
-        for part, whole in zip(met.count.tolist(), resolved.count.tolist(), strict=True)
+        {"ratio": part / total, "numerator": part, "denominator": total, "target": target} if total else None
+        for part, total in zip(in_target.count.tolist(), resolved.count.tolist(), strict=True)
     ]
 
 
-def _service_target(resolved: Column, target: float) -> Stats:
-    return [{"target": target} if whole else None for whole in resolved.count.tolist()]
+def _service_target_stats(resolved: Column, target: float) -> Stats:
+    return [{"target": target} if count else None for count in resolved.count.tolist()]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The figures of a query, cut where they are cut; written out a page of groups at a time.
+    """The figures of a query, possibly truncated; serialized in pages of groups.
 
     Attributes:
         aggregate: The figures.
-        facts: The metrics as asked, each with the fact it comes from, None where it is made of several or of none.
-        groups: The groups that occur, in the order in which they first do.
+        facts: The requested metrics, each with its fact; None if it is made of several facts or of none.
+        groups: The groups that occur, in order of first occurrence.
         members: The cells of each group, in time order.
-        target: Share told as the service level's target.
-        organisation: Whose ids the groups are told by.
+        target: Share reported as the service level's target.
+        organisation: The organisation whose ids the groups have.
     """
 
     aggregate: Aggregate
@@ -204,11 +204,11 @@ class Answer:
     organisation: Organisation
 
     def __len__(self) -> int:
-        """How many groups there are."""
+        """Return the number of groups."""
         return len(self.groups)
 
     def page(self, offset: int, size: int) -> dict[str, Any]:
-        """Return the vendor's `results` for `size` groups from `offset` on; what is empty is left out."""
+        """Return the vendor's `results` for `size` groups from `offset`; empty entries are absent."""
         results = [
             {"group": self.aggregate.group(group, self.organisation), "data": self._data(self.members[group])}
             for group in self.groups[offset : offset + size]
@@ -218,27 +218,29 @@ class Answer:
     def _data(self, cells: Codes) -> list[dict[str, Any]]:
         columns = [(metric, stats) for metric in self.facts if (stats := self._stats(metric, cells)) is not None]
         data: list[dict[str, Any]] = []
-        for place, cell in enumerate(cells.tolist()):
+        for index, cell in enumerate(cells.tolist()):
             start, end = self.aggregate.bucket(cell)
-            found = [{"metric": metric, "stats": stats[place]} for metric, stats in columns if stats[place] is not None]
-            data.append({"interval": f"{intervals.iso(start)}/{intervals.iso(end)}", "metrics": found})
+            metrics = [
+                {"metric": metric, "stats": stats[index]} for metric, stats in columns if stats[index] is not None
+            ]
+            data.append({"interval": f"{intervals.iso(start)}/{intervals.iso(end)}", "metrics": metrics})
         return data
 
     def _stats(self, metric: str, cells: Codes) -> Stats | None:
-        """Return the stats of `metric` at each cell; None for a metric the simulator has no data for."""
+        """Return the stats of `metric` in each cell; None for a metric without data."""
         if metric in words.SERVICE_LEVELS:
-            met, resolved = (self.aggregate.at(fact, cells) for fact in ("in_target", "resolved"))
-            return _service_level(met, resolved, self.target)
+            in_target, resolved = (self.aggregate.at(fact, cells) for fact in ("in_target", "resolved"))
+            return _service_level_stats(in_target, resolved, self.target)
         if metric == words.SERVICE_TARGET:
-            return _service_target(self.aggregate.at("resolved", cells), self.target)
+            return _service_target_stats(self.aggregate.at("resolved", cells), self.target)
         fact = self.facts[metric]
         if fact is None:
             return None
-        found = self.aggregate.at(fact, cells)
-        return _counted(found) if metric.startswith("n") else _measured(found)
+        column = self.aggregate.at(fact, cells)
+        return _count_stats(column) if metric.startswith("n") else _value_stats(column)
 
 
-def answer_of(
+def build_answer(
     aggregate: Aggregate,
     metrics: Iterable[str],
     family: Family,
@@ -246,13 +248,13 @@ def answer_of(
     target: float,
     organisation: Organisation,
 ) -> Answer:
-    """Return the answer that holds the first `max_cells` group-buckets in time; None for all."""
+    """Return the answer with the first `max_cells` group-buckets in time order; None for all."""
     cells = aggregate.cells()[:max_cells]
     group_of = cells % aggregate.groups
     order = np.argsort(group_of, kind="stable")
     groups, firsts = np.unique(group_of, return_index=True)
     starts = np.searchsorted(group_of[order], groups)
     members = dict(zip(groups.tolist(), np.split(cells[order], starts[1:]), strict=False))
-    by_appearance = tuple(groups[np.argsort(firsts)].tolist())
+    groups_by_first_cell = tuple(groups[np.argsort(firsts)].tolist())
     facts = {metric: family.facts.get(metric) for metric in metrics}
-    return Answer(aggregate, facts, by_appearance, members, target, organisation)
+    return Answer(aggregate, facts, groups_by_first_cell, members, target, organisation)

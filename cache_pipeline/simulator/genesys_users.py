@@ -1,10 +1,10 @@
-"""What agents did: presence and routing status as stretches (details) and as sums by bucket (aggregates).
+"""Presence and routing status of agents: as records with start and end (details) and as sums by bucket (aggregates).
 
-Fixed by the vendor's documents: the fields of body and rows, the words of presence and status, `qualifier`, the 7 and 31 days
-of queries, 100 predicates on users. Readings and choices of the simulator:
-- a stretch belongs to an answer if it overlaps the interval, and is told whole; it ends at local midnight;
-- one that goes on beyond what can be seen has no `endTime`;
-- an aggregate's sum is the time that lies inside the bucket;
+The vendor documents: the fields of body and rows, the names of presences and statuses, `qualifier`, the 7 and 31 days of queries,
+100 predicates on users. The simulator's interpretations and choices:
+- a record is included, unclipped, if it overlaps the interval; it ends at local midnight;
+- a record whose end is not visible yet has no `endTime`;
+- an aggregate's sum is the time inside the bucket;
 - `order` is the order of users by id.
 """
 
@@ -24,12 +24,12 @@ from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.calls import Codes, Flags
 from cache_pipeline.simulator.errors import bad_request
 from cache_pipeline.simulator.filters import Condition
-from cache_pipeline.simulator.genesys_aggregates import ANALYTICS, job_page_size, no_page_size
-from cache_pipeline.simulator.genesys_conversations import Paging, interval_of
-from cache_pipeline.simulator.genesys_filters import Filter, all_of, condition_of, unimplemented
-from cache_pipeline.simulator.genesys_jobs import JobDesk, JobRoutes, Prepared
-from cache_pipeline.simulator.genesys_query import USERS, AggregationBody, check_words, edges_of
-from cache_pipeline.simulator.presence import AgentDay, Stretch
+from cache_pipeline.simulator.genesys_aggregates import ANALYTICS, job_page_size, reject_page_size
+from cache_pipeline.simulator.genesys_conversations import Paging, parse_details_interval
+from cache_pipeline.simulator.genesys_filters import Filter, all_of, build_condition, unimplemented
+from cache_pipeline.simulator.genesys_jobs import JobRoutes, JobService, PreparedQuery
+from cache_pipeline.simulator.genesys_query import USERS, AggregationBody, bucket_edges, check_names
+from cache_pipeline.simulator.presence import AgentDay, StateSpan
 from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
@@ -64,8 +64,8 @@ class UsersQueryBody(_Details):
     paging: Paging = Paging()
 
 
-def _chosen(simulator: Simulator, condition: Condition | None) -> list[int]:
-    """Return the codes of the agents for whom the condition holds."""
+def _select_agents(simulator: Simulator, condition: Condition | None) -> list[int]:
+    """Return the codes of the agents who satisfy the condition."""
     codes: Codes = np.arange(simulator.organisation.size("userId"), dtype=np.int64)
     holds: Flags = condition.holds({"userId": codes}, len(codes)) if condition else np.ones(len(codes), dtype=np.bool_)
     return np.flatnonzero(holds).tolist()
@@ -73,76 +73,76 @@ def _chosen(simulator: Simulator, condition: Condition | None) -> list[int]:
 
 @dataclass(frozen=True)
 class Users:
-    """The agents that a query means, with their stretches; written out a page at a time."""
+    """The agents of a query, with their records; serialized page by page."""
 
     simulator: Simulator
     agents: tuple[int, ...]
     interval: intervals.Interval
-    seen_until_ms: int
+    visible_until_ms: int
 
     def __len__(self) -> int:
-        """How many agents there are."""
+        """Return the number of agents."""
         return len(self.agents)
 
     def page(self, offset: int, size: int) -> dict[str, Any]:
-        """Return `userDetails`, absent where the page is empty."""
+        """Return `userDetails`, absent if the page is empty."""
         ids = self.simulator.organisation.values["userId"]
-        users = [{"userId": ids[agent], **self._stretches(agent)} for agent in self.agents[offset : offset + size]]
+        users = [{"userId": ids[agent], **self._records(agent)} for agent in self.agents[offset : offset + size]]
         return {"userDetails": users} if users else {}
 
-    def _stretches(self, agent: int) -> dict[str, Any]:
+    def _records(self, agent: int) -> dict[str, Any]:
         presences = self.simulator.organisation.presences
         days = list(self.simulator.presence.days(self.interval.start_ms, self.interval.end_ms))
         return {
             "primaryPresence": [
-                {**self._told(each), "systemPresence": each.state, "organizationPresenceId": presences[each.state]}
-                for each in self._inside(day[agent].presence for day in days)
+                {**self._times(span), "systemPresence": span.state, "organizationPresenceId": presences[span.state]}
+                for span in self._overlapping(day[agent].presence for day in days)
             ],
             "routingStatus": [
-                {**self._told(each), "routingStatus": each.state}
-                for each in self._inside(day[agent].routing for day in days)
+                {**self._times(span), "routingStatus": span.state}
+                for span in self._overlapping(day[agent].routing for day in days)
             ],
         }
 
-    def _inside(self, days: Iterator[tuple[Stretch, ...]]) -> Iterator[Stretch]:
-        end = min(self.interval.end_ms, self.seen_until_ms)
-        return (each for day in days for each in day if each.start_ms < end and each.end_ms > self.interval.start_ms)
+    def _overlapping(self, days: Iterator[tuple[StateSpan, ...]]) -> Iterator[StateSpan]:
+        end = min(self.interval.end_ms, self.visible_until_ms)
+        return (span for day in days for span in day if span.start_ms < end and span.end_ms > self.interval.start_ms)
 
-    def _told(self, stretch: Stretch) -> dict[str, str]:
-        times = {"startTime": intervals.iso(stretch.start_ms)}
-        if stretch.end_ms <= self.seen_until_ms:
-            times["endTime"] = intervals.iso(stretch.end_ms)
+    def _times(self, span: StateSpan) -> dict[str, str]:
+        times = {"startTime": intervals.iso(span.start_ms)}
+        if span.end_ms <= self.visible_until_ms:
+            times["endTime"] = intervals.iso(span.end_ms)
         return times
 
 
 def _timeline(day: AgentDay, metric: str, presences: dict[str, str]) -> Iterator[tuple[int, int, str]]:
-    """Yield the stretches that a metric adds up, with the qualifier each is told under."""
-    for each in day.routing if metric == "tAgentRoutingStatus" else day.presence:
-        qualifier = presences[each.state] if metric == "tOrganizationPresence" else each.state
-        yield each.start_ms, each.end_ms, qualifier
+    """Yield the records that a metric adds up, each with its qualifier."""
+    for span in day.routing if metric == "tAgentRoutingStatus" else day.presence:
+        qualifier = presences[span.state] if metric == "tOrganizationPresence" else span.state
+        yield span.start_ms, span.end_ms, qualifier
 
 
 @dataclass(frozen=True)
 class UserSums:
-    """Time by agent (or all together), bucket, metric and qualifier; written out a page of groups at a time."""
+    """Time by agent (or for all agents), bucket, metric and qualifier; serialized in pages of groups."""
 
     simulator: Simulator
     edges: intervals.Milliseconds
     agents: tuple[int, ...]
-    by_user: bool
+    is_by_user: bool
     metrics: tuple[str, ...]
-    seen_until_ms: int
+    visible_until_ms: int
 
     def __len__(self) -> int:
-        """How many groups there are."""
-        return len(self.agents) if self.by_user else min(1, len(self.agents))
+        """Return the number of groups."""
+        return len(self.agents) if self.is_by_user else min(1, len(self.agents))
 
     def page(self, offset: int, size: int) -> dict[str, Any]:
-        """Return `results`, and which of the organisation's presences each of the system's stands for."""
+        """Return `results` and the mapping from system presences to the organisation's presences."""
         ids = self.simulator.organisation.values["userId"]
-        groups = [(agent,) for agent in self.agents] if self.by_user else [self.agents] * len(self)
+        groups = [(agent,) for agent in self.agents] if self.is_by_user else [self.agents] * len(self)
         results = [
-            {"group": {"userId": ids[agents[0]]} if self.by_user else {}, "data": data}
+            {"group": {"userId": ids[agents[0]]} if self.is_by_user else {}, "data": data}
             for agents in groups[offset : offset + size]
             if (data := self._data(agents))
         ]
@@ -163,7 +163,7 @@ class UserSums:
         return data
 
     def _sums(self, agents: tuple[int, ...]) -> dict[tuple[str, str], intervals.Milliseconds]:
-        first, last = int(self.edges[0]), min(int(self.edges[-1]), self.seen_until_ms)
+        first, last = int(self.edges[0]), min(int(self.edges[-1]), self.visible_until_ms)
         sums: dict[tuple[str, str], intervals.Milliseconds] = {}
         presences = dict(self.simulator.organisation.presences)
         for day in self.simulator.presence.days(first, int(self.edges[-1])):
@@ -184,44 +184,48 @@ class UserSums:
 
 @dataclass(frozen=True)
 class UserDetails:
-    """The endpoints of details over one simulator."""
+    """The endpoints of user details."""
 
-    desk: JobDesk
+    job_service: JobService
 
     def routes(self, gate: Gate) -> list[Route]:
-        """Return the guarded routes; the watermark's goes before that of a job."""
+        """Return the checked routes. The watermark comes before a job, because its path would match a job id."""
         permissions = (_DETAILS_PERMISSION,)
         return [
             gate.route("GET", f"{DETAILS}/jobs/availability", "availability", self._availability, permissions),
-            *JobRoutes(self.desk, f"{DETAILS}/jobs", permissions, self._prepare, in_lake=True).routes(gate),
+            *JobRoutes(self.job_service, f"{DETAILS}/jobs", permissions, self._prepare, from_data_lake=True).routes(
+                gate
+            ),
             gate.route("POST", f"{DETAILS}/query", "sync_query", self._query, permissions),
         ]
 
     @property
     def _simulator(self) -> Simulator:
-        return self.desk.simulator
+        return self.job_service.simulator
 
-    def _users(self, body: _Details, longest_days: int, limit: int | None, seen_until_ms: int) -> Users:
-        for name, given in (
+    def _users(self, body: _Details, max_days: int, limit: int | None, visible_until_ms: int) -> Users:
+        for name, value in (
             ("presenceFilters", body.presence_filters),
             ("routingStatusFilters", body.routing_status_filters),
         ):
-            if given:
+            if value:
                 raise unimplemented(name)
         simulator = self._simulator
-        filters = (condition_of(each, simulator.organisation, words.USER_DIMENSIONS) for each in body.user_filters)
+        filters = (
+            build_condition(filter_, simulator.organisation, words.USER_DIMENSIONS) for filter_ in body.user_filters
+        )
         ids = simulator.organisation.values["userId"]
-        agents = sorted(_chosen(simulator, all_of(*filters)), key=ids.__getitem__, reverse=body.order == "desc")
-        interval = interval_of(body.interval, longest_days)
-        return Users(simulator, tuple(agents[:limit][: simulator.faults.current.max_rows]), interval, seen_until_ms)
+        agents = sorted(_select_agents(simulator, all_of(*filters)), key=ids.__getitem__, reverse=body.order == "desc")
+        interval = parse_details_interval(body.interval, max_days)
+        return Users(simulator, tuple(agents[:limit][: simulator.faults.current.max_rows]), interval, visible_until_ms)
 
-    async def _prepare(self, request: Request) -> Prepared:
+    async def _prepare(self, request: Request) -> PreparedQuery:
         simulator, settings = self._simulator, self._simulator.settings
         body = await read_json(request, UsersJobBody, settings.max_body_bytes)
-        until = simulator.seen_until_ms(simulator.clock.now(), in_lake=True)
-        users = self._users(body, settings.details_job_max_days, body.limit, until)
+        visible_until_ms = simulator.visible_until_ms(simulator.clock.now(), from_data_lake=True)
+        users = self._users(body, settings.details_job_max_days, body.limit, visible_until_ms)
         hours = (users.interval.end_ms - users.interval.start_ms) // 3_600_000
-        return Prepared(lambda: users, hours * len(users), body.model_dump_json().encode())
+        return PreparedQuery(lambda: users, hours * len(users), body.model_dump_json().encode())
 
     async def _query(self, request: Request) -> Response:
         simulator = self._simulator
@@ -229,8 +233,8 @@ class UserDetails:
         if body.presence_aggregations or body.routing_status_aggregations:
             raise unimplemented("aggregations")
         offset = body.paging.offset()
-        until = simulator.seen_until_ms(simulator.clock.now(), in_lake=False)
-        users = self._users(body, _FILTERED_QUERY_DAYS if body.user_filters else _QUERY_DAYS, None, until)
+        visible_until_ms = simulator.visible_until_ms(simulator.clock.now(), from_data_lake=False)
+        users = self._users(body, _FILTERED_QUERY_DAYS if body.user_filters else _QUERY_DAYS, None, visible_until_ms)
 
         def work() -> Response:
             return JSONResponse({**users.page(offset, body.paging.page_size), "totalHits": len(users)})
@@ -244,46 +248,55 @@ class UserDetails:
 
 @dataclass(frozen=True)
 class UserAggregates:
-    """The endpoints of aggregates over one simulator."""
+    """The endpoints of user aggregates."""
 
-    desk: JobDesk
+    job_service: JobService
 
     def routes(self, gate: Gate) -> list[Route]:
-        """Return the guarded routes."""
+        """Return the checked routes."""
         permissions = USERS.permissions
         routes = [gate.route("POST", f"{AGGREGATES}/query", "sync_query", self._query, permissions)]
         if self._simulator.settings.aggregate_jobs:
-            routes += JobRoutes(self.desk, f"{AGGREGATES}/jobs", permissions, self._prepare, in_lake=False).routes(gate)
+            routes += JobRoutes(
+                self.job_service, f"{AGGREGATES}/jobs", permissions, self._prepare, from_data_lake=False
+            ).routes(gate)
         return routes
 
     @property
     def _simulator(self) -> Simulator:
-        return self.desk.simulator
+        return self.job_service.simulator
 
     def _sums(self, body: AggregationBody) -> UserSums:
         simulator, settings = self._simulator, self._simulator.settings
-        check_words(body, USERS)
+        check_names(body, USERS)
         predicates = body.filter.all_predicates() if body.filter else []
         if len(predicates) > _MAX_USER_PREDICATES:
             raise bad_request(f"filter: at most {_MAX_USER_PREDICATES} predicates on userId")
-        edges = edges_of(body, settings.max_buckets)
+        edges = bucket_edges(body, settings.max_buckets)
         shortest = int(np.diff(edges)[:-1].min()) if len(edges) > 2 else None
         if shortest is not None and shortest < settings.user_aggregate_min_seconds * 1000:
             raise bad_request(f"granularity: at least PT{settings.user_aggregate_min_seconds}S for users")
-        condition = condition_of(body.filter, simulator.organisation, USERS.dimensions)
-        until = simulator.seen_until_ms(simulator.clock.now(), in_lake=False)
+        condition = build_condition(body.filter, simulator.organisation, USERS.dimensions)
+        visible_until_ms = simulator.visible_until_ms(simulator.clock.now(), from_data_lake=False)
         metrics = tuple(dict.fromkeys(body.metrics))
-        return UserSums(simulator, edges, tuple(_chosen(simulator, condition)), bool(body.group_by), metrics, until)
+        return UserSums(
+            simulator,
+            edges,
+            tuple(_select_agents(simulator, condition)),
+            bool(body.group_by),
+            metrics,
+            visible_until_ms,
+        )
 
     async def _query(self, request: Request) -> Response:
         body = await read_json(request, AggregationBody, self._simulator.settings.max_body_bytes)
-        no_page_size(body)
+        reject_page_size(body)
         sums = self._sums(body)
         return await self._simulator.run(lambda: JSONResponse(sums.page(0, len(sums))))
 
-    async def _prepare(self, request: Request) -> Prepared:
+    async def _prepare(self, request: Request) -> PreparedQuery:
         settings = self._simulator.settings
         body = await read_json(request, AggregationBody, settings.max_body_bytes)
         sums = self._sums(body)
         cells = len(sums) * (len(sums.edges) - 1)
-        return Prepared(lambda: sums, cells, body.model_dump_json().encode(), job_page_size(body, settings))
+        return PreparedQuery(lambda: sums, cells, body.model_dump_json().encode(), job_page_size(body, settings))

@@ -1,4 +1,4 @@
-"""The vendor's words: which metrics, dimensions, states and fields it knows, family by family."""
+"""The vendor's names of metrics, dimensions and states, by family."""
 
 _METRICS = """
 nAgentDeclined nAlertExpired nBlindTransferred nBotInteractions nCallbackAttempts nCallbackOverSla
@@ -42,7 +42,7 @@ nFlow nFlowMilestone nFlowOutcome nFlowOutcomeFailed oFlowMilestone tFlow tFlowD
 """
 
 
-# Of a flow and not of a conversation, and the other way round.
+# Dimensions that only flows have, and one that only conversations have.
 _FLOW_DIMENSIONS = """
 endingLanguage entryReason entryType exitReason flowId flowMilestoneId flowName flowOutcome flowOutcomeId
 flowOutcomeValue flowSubType flowType flowVersion recognitionFailureReason startingLanguage transferTargetAddress
@@ -92,10 +92,10 @@ SYSTEM_PRESENCES = ("AVAILABLE", "AWAY", "BUSY", "OFFLINE", "IDLE", "ON_QUEUE", 
 ROUTING_STATUSES = ("OFF_QUEUE", "IDLE", "INTERACTING", "NOT_RESPONDING", "COMMUNICATING")
 
 SERVICE_LEVELS = frozenset(("oServiceLevel", "oWorkitemsServiceLevel", "oCasesServiceLevel"))
-"""Metrics told as a ratio, its parts and its target."""
+"""Metrics with a ratio, its parts and its target."""
 
 SERVICE_TARGET = "oServiceTarget"
-"""Told as a target alone, by what third parties know."""
+"""A metric with only a target, according to third parties."""
 
 CALL_FACTS = {
     "nOffered": "offered",
@@ -111,8 +111,8 @@ CALL_FACTS = {
     "tAcw": "after_call",
     "tHandle": "handle",
 }
-"""Metrics of conversations, and the fact each comes from: n are told as a count; t as max, min, count and sum of milliseconds;
-so are o, of a value, which is an invention of the simulator."""
+"""The fact of each metric of conversations. n* have a count; t* have max, min, count and sum of milliseconds; o* have the same of
+a value, which is the simulator's own choice."""
 
 FLOW_FACTS = {"nFlow": "flow", "tFlow": "flow"}
-"""Of flows, likewise."""
+"""The fact of each metric of flows."""

@@ -1,6 +1,6 @@
-"""Time, exactly: ISO intervals and periods, and the edges of buckets in a time zone (23 or 25 hours on a DST day).
+"""ISO intervals and periods, and the edges of buckets in a time zone (23 or 25 hours on a DST day).
 
-An interval whose ends carry no offset is read as wall clock in the query's time zone; the vendor does not say.
+An interval without offsets is read as local time in the query's time zone; the vendor does not document this case.
 """
 
 import re
@@ -28,7 +28,7 @@ TIME_GROUPINGS = (*_SUB_DAY_GROUPINGS, "byDay", "byWeek", "byMonth")
 
 
 class TooManyBucketsError(ValueError):
-    """The query asks for more buckets than the simulator gives."""
+    """The query has more buckets than the simulator allows."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def iso(instant_ms: int) -> str:
 
 
 def midnight_ms(day: date, zone: ZoneInfo) -> int:
-    """Return the instant at which `day` begins in `zone`, also where the clock skips or repeats midnight."""
+    """Return the instant at which `day` begins in `zone`, even if the clock skips or repeats midnight."""
     return to_ms(datetime.combine(day, time(), zone))
 
 
@@ -80,25 +80,25 @@ def days_between(first: date, last: date) -> Iterator[date]:
 
 
 def parse_zone(name: str) -> ZoneInfo:
-    """Return the IANA zone called `name`.
+    """Return the IANA zone with this name.
 
     Raises:
-        ValueError: There is no such zone.
+        ValueError: The zone does not exist.
     """
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        msg = f"no IANA time zone is called '{name}'"
+        msg = f"unknown IANA time zone '{name}'"
         raise ValueError(msg) from None
 
 
 def _instant(text: str, zone: ZoneInfo) -> int:
     if not _INSTANT.fullmatch(text):
-        msg = f"'{text}' is not written like 2024-03-01T08:30:00Z or 2024-03-01T08:30:00+01:00"
+        msg = f"'{text}' is not an instant; write it like 2024-03-01T08:30:00Z or 2024-03-01T08:30:00+01:00"
         raise ValueError(msg)
     instant = datetime.fromisoformat(text)
     if instant.year not in _YEARS:
-        msg = f"the year of '{text}' lies outside {_YEARS.start} to {_YEARS.stop - 1}"
+        msg = f"the year of '{text}' is outside {_YEARS.start} to {_YEARS.stop - 1}"
         raise ValueError(msg)
     return to_ms(instant if instant.tzinfo else instant.replace(tzinfo=zone))
 
@@ -124,12 +124,12 @@ def parse_period(text: str) -> Period:
     """Return the ISO-8601 period written as `text`, such as `PT30M`, `P1D`, `P1DT12H` or `P1M`.
 
     Raises:
-        ValueError: It is no period, or lasts no time.
+        ValueError: The text is not a period, or its length is zero.
     """
     match = _PERIOD.fullmatch(text)
     parts = {name: int(digits or 0) for name, digits in match.groupdict().items()} if match else {}
     if not any(parts.values()):
-        msg = f"'{text}' is not an ISO-8601 period longer than nothing"
+        msg = f"'{text}' is not an ISO-8601 period longer than zero"
         raise ValueError(msg)
     return Period(
         months=12 * parts["years"] + parts["months"],
@@ -162,7 +162,7 @@ def _period_steps(interval: Interval, period: Period, zone: ZoneInfo) -> Iterato
 def period_edges(interval: Interval, period: Period, zone: ZoneInfo, max_buckets: int) -> Milliseconds:
     """Return the edges of the buckets that begin at the interval's start and repeat every `period`.
 
-    Calendar parts step by the wall clock of `zone`; the last bucket is cut at the interval's end.
+    Calendar parts advance by the local time of `zone`; the last bucket is truncated at the interval's end.
 
     Raises:
         TooManyBucketsError: There would be more than `max_buckets`.
@@ -195,10 +195,10 @@ def _calendar_starts(first: date, last: date, grouping: str) -> Iterator[date]:
 
 
 def calendar_edges(interval: Interval, grouping: str, zone: ZoneInfo, max_buckets: int) -> Milliseconds:
-    """Return the edges of the calendar buckets of `zone` that the interval touches.
+    """Return the edges of the calendar buckets of `zone` that overlap the interval.
 
-    Weeks begin on Monday; buckets below a day are counted from the local midnight in elapsed time, so they always add
-    up to the day. The first and the last bucket are cut at the interval's ends.
+    Weeks begin on Monday. Buckets shorter than a day are counted from local midnight in elapsed time, so they always add
+    up to the day. The first and the last bucket are truncated at the interval's ends.
 
     Raises:
         TooManyBucketsError: There would be more than `max_buckets`.
@@ -216,12 +216,12 @@ def calendar_edges(interval: Interval, grouping: str, zone: ZoneInfo, max_bucket
     return np.concatenate(([interval.start_ms], inside, [interval.end_ms])).astype(np.int64)
 
 
-def _check_buckets(wanted: int, max_buckets: int) -> None:
-    if wanted > max_buckets:
-        msg = f"the interval holds about {wanted} buckets and at most {max_buckets} are answered"
+def _check_buckets(count: int, max_buckets: int) -> None:
+    if count > max_buckets:
+        msg = f"the interval has about {count} buckets; at most {max_buckets} are allowed"
         raise TooManyBucketsError(msg)
 
 
-def whole(interval: Interval) -> Milliseconds:
-    """Return the edges of the one bucket that is the whole interval."""
+def single_bucket(interval: Interval) -> Milliseconds:
+    """Return the edges of a single bucket that covers the interval."""
     return np.array([interval.start_ms, interval.end_ms], dtype=np.int64)

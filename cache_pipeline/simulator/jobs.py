@@ -1,8 +1,8 @@
-"""Asynchronous jobs: how long one takes, what state it is in by the clock, and its result.
+"""Asynchronous jobs: their duration, their state by the clock, and their results.
 
-A job sees the data of the instant it was submitted. Its result is worked out in a worker thread from then on, while the
-job pretends to be queued and then processed; the state follows the clock, never the machine's speed, unless the
-machine is slower than the pretence.
+A job sees the data of the instant at which it was submitted. A worker thread computes its result from then on, while the job
+is reported as queued and then as running. The state follows the clock and not the machine's speed, unless the machine is
+slower than the simulated duration.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from typing import Generic, TypeVar
 from uuid import uuid4
 
 from cache_pipeline.simulator.errors import ApiError, bad_request, not_found
-from cache_pipeline.simulator.faults import Fate
+from cache_pipeline.simulator.faults import JobFault
 from cache_pipeline.simulator.settings import SimulatorSettings
 
 Result = TypeVar("Result")
 
 _QUEUED_SHARE = 0.2
-_PATIENCE_SECONDS = 2.0
-_REMEMBERED_JOBS = 10_000
+_RESULT_TIMEOUT_SECONDS = 2.0
+_MAX_JOBS = 10_000
 
 
 class JobState(Enum):
-    """Where a job stands, in nobody's words; each platform has its own."""
+    """The state of a job; each platform has its own words for these states."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -40,7 +40,7 @@ class JobState(Enum):
 
 @dataclass
 class Job(Generic[Result]):
-    """A submitted query. Times in seconds since the epoch; `result` goes when the job expires."""
+    """A submitted query. Times are in seconds since the epoch; `result` is dropped when the job expires."""
 
     id: str
     submitted_at: float
@@ -48,33 +48,33 @@ class Job(Generic[Result]):
     expires_at: float
     watermark_ms: int
     result: "Future[Result] | None"
-    fate: Fate | None
+    job_fault: JobFault | None
     page_size: int
     path: str = ""
-    cancelled: bool = False
+    is_cancelled: bool = False
     pages_read: int = 0
 
     @property
     def completes_at(self) -> float:
-        """When it is done."""
+        """The instant at which it is done."""
         return self.submitted_at + self.duration
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A job's state and how far it has come, 0 to 100."""
+    """A job's state and its progress, 0 to 100."""
 
     state: JobState
     percent: int
     error_message: str | None = None
 
 
-def job_seconds(settings: SimulatorSettings, cells: int, meaning: bytes) -> float:
-    """Return how long a query for `cells` group-buckets takes; equal queries (`meaning`) take equally long."""
-    digest = hashlib.sha256(str(settings.seed).encode() + meaning).digest()
-    lean = int.from_bytes(digest[:8], "big") / 2**63 - 1.0
+def job_seconds(settings: SimulatorSettings, cells: int, fingerprint: bytes) -> float:
+    """Return the duration of a query for `cells` group-buckets; queries with equal `fingerprint` take equally long."""
+    digest = hashlib.sha256(str(settings.seed).encode() + fingerprint).digest()
+    variation = int.from_bytes(digest[:8], "big") / 2**63 - 1.0
     base = settings.job_seconds_base + settings.job_seconds_per_1000_cells * cells / 1000
-    return base * (1.0 + settings.job_seconds_variation * lean)
+    return base * (1.0 + settings.job_seconds_variation * variation)
 
 
 class JobStore(Generic[Result]):
@@ -90,76 +90,82 @@ class JobStore(Generic[Result]):
         now: float,
         duration: float,
         watermark_ms: int,
-        fate: Fate | None,
+        job_fault: JobFault | None,
         page_size: int = 0,
         path: str = "",
     ) -> Job[Result]:
-        """Keep a new job; one with a `fate` will not end well.
+        """Store a new job.
 
-        `page_size` is kept with the job where the platform has it in the query and not in the results call; `path` is where it
-        was submitted.
+        Args:
+            result: The result, computed in a worker.
+            now: Seconds since the epoch.
+            duration: Simulated duration in seconds.
+            watermark_ms: The watermark at the submission.
+            job_fault: The fault of the job, if any.
+            page_size: Page size, if the platform takes it from the query and not from the results call.
+            path: Path at which it was submitted.
         """
         expires_at = now + max(self._lifetime, duration)
-        job = Job(str(uuid4()), now, duration, expires_at, watermark_ms, result, fate, page_size, path)
-        if fate is not Fate.VANISHES:
+        job = Job(str(uuid4()), now, duration, expires_at, watermark_ms, result, job_fault, page_size, path)
+        if job_fault is not JobFault.VANISHES:
             self._jobs[job.id] = job
-        self._release(now)
+        self._expire(now)
         return job
 
     def find(self, job_id: str, now: float) -> Job[Result]:
-        """Return a job.
+        """Return the job with this id.
 
         Raises:
-            ApiError: 404; there is none of that id.
+            ApiError: 404; the id is unknown.
         """
-        self._release(now)
+        self._expire(now)
         if job_id not in self._jobs:
             raise not_found(f"Unable to find a query job with id {job_id}")
         return self._jobs[job_id]
 
-    def running(self, now: float) -> int:
-        """Return how many jobs are queued or processed at `now`."""
-        return sum(now < job.completes_at and not job.cancelled for job in self._jobs.values())
+    def count_running(self, now: float) -> int:
+        """Return how many jobs are queued or running at `now`."""
+        return sum(now < job.completes_at and not job.is_cancelled for job in self._jobs.values())
 
     @property
-    def remembered(self) -> tuple[Job[Result], ...]:
-        """Every job that can still be asked about, the oldest first."""
+    def jobs(self) -> tuple[Job[Result], ...]:
+        """All jobs that are not yet forgotten, oldest first."""
         return tuple(self._jobs.values())
 
     def remove(self, job: Job[Result]) -> None:
-        """Forget a job."""
+        """Remove a job."""
         if job.result is not None:
             job.result.cancel()
         self._jobs.pop(job.id, None)
 
-    def _release(self, now: float) -> None:
+    def _expire(self, now: float) -> None:
         for job in self._jobs.values():
             if now >= job.expires_at:
                 job.result = None
-        while len(self._jobs) > _REMEMBERED_JOBS:
+        while len(self._jobs) > _MAX_JOBS:
             self._jobs.popitem(last=False)
 
 
-async def progress_of(job: Job[Result], now: float) -> Progress:
-    """Return where `job` stands at `now`; waits a moment for a result that the clock says should be there."""
+async def job_progress(job: Job[Result], now: float) -> Progress:
+    """Return the progress of `job` at `now`; wait briefly for a result that is due by the clock."""
     share = (now - job.submitted_at) / job.duration if job.duration else 1.0
-    if job.cancelled:
+    if job.is_cancelled:
         return Progress(JobState.CANCELLED, 0)
-    if job.result is None or (job.fate is Fate.EXPIRES and job.pages_read):
+    if job.result is None or (job.job_fault is JobFault.EXPIRES and job.pages_read):
         return Progress(JobState.EXPIRED, 100)
     if share < 1.0:
         state = JobState.QUEUED if share < _QUEUED_SHARE else JobState.RUNNING
         return Progress(state, 0 if state is JobState.QUEUED else int(share * 100))
-    if job.fate is Fate.HANGS:
+    if job.job_fault is JobFault.HANGS:
         return Progress(JobState.RUNNING, 99)
-    if job.fate is Fate.FAILS:
+    if job.job_fault is JobFault.FAILS:
         return Progress(JobState.FAILED, 100, "the query failed: a fault on demand")
     result = asyncio.wrap_future(job.result)
-    done, _ = await asyncio.wait([result], timeout=_PATIENCE_SECONDS)
+    done, _ = await asyncio.wait([result], timeout=_RESULT_TIMEOUT_SECONDS)
     if not done:
         return Progress(JobState.RUNNING, 99)
     if result.exception() is not None:
-        return Progress(JobState.FAILED, 100, "the query could not be worked out")
+        return Progress(JobState.FAILED, 100, "the query could not be computed")
     return Progress(JobState.DONE, 100)
 
 
@@ -171,13 +177,13 @@ def finished_result(job: Job[Result]) -> Result:
     return job.result.result()
 
 
-def cursor_after(job_id: str, offset: int) -> str:
-    """Return an opaque cursor to the entries of a job from `offset` on."""
+def encode_cursor(job_id: str, offset: int) -> str:
+    """Return an opaque cursor to the entries of a job from `offset`."""
     return base64.urlsafe_b64encode(f"{job_id}:{offset}".encode()).decode()
 
 
-def offset_of(job_id: str, cursor: str | None) -> int:
-    """Return where `cursor` points; 0 without one.
+def decode_cursor(job_id: str, cursor: str | None) -> int:
+    """Return the offset in `cursor`; 0 without a cursor.
 
     Raises:
         ApiError: 400; it is not a cursor of this job.
@@ -190,10 +196,10 @@ def offset_of(job_id: str, cursor: str | None) -> int:
             raise ValueError(owner)
         return int(offset)
     except (binascii.Error, ValueError):
-        raise bad_request("cursor: not one that this job gave out") from None
+        raise bad_request("cursor: not a cursor of this job") from None
 
 
-def page_size_of(text: str | None, default: int, largest: int) -> int:
+def parse_page_size(text: str | None, default: int, largest: int) -> int:
     """Return the page size in a query parameter.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Access tokens by client credentials: `POST /oauth/token` and `/login/oauth/token`.
+"""OAuth client-credentials login: `POST /oauth/token` and `/login/oauth/token`.
 
 Its errors are `{"error", "description"}`, not the ErrorBody of the other endpoints.
 """
@@ -24,7 +24,7 @@ _NO_CACHE = {"Cache-Control": "no-store"}
 
 @dataclass(frozen=True)
 class AccessToken:
-    """A token that was given out; its text is a secret and never leaves in an error."""
+    """An issued token; its text is a secret and never appears in an error."""
 
     text: str = field(repr=False)
     client_id: str
@@ -32,7 +32,7 @@ class AccessToken:
 
 
 class TokenError(Exception):
-    """A token request is refused, in the words of RFC 6749."""
+    """A token request is refused, with an error code of RFC 6749."""
 
     def __init__(self, status: int, error: str, description: str) -> None:
         super().__init__(description)
@@ -41,8 +41,8 @@ class TokenError(Exception):
         self.description = description
 
 
-class TokenOffice:
-    """Gives out access tokens and knows them again until they expire, to the instant."""
+class TokenIssuer:
+    """Issues access tokens and recognises them until they expire, to the instant."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self._secrets = settings.clients
@@ -50,26 +50,26 @@ class TokenOffice:
         self._tokens: dict[str, AccessToken] = {}
 
     def login(self, client_id: str, secret: str, now: float, claims: Mapping[str, object] | None = None) -> AccessToken:
-        """Return a new token, in the form of a JWT if it shall say something.
+        """Return a new token, in the form of a JWT if it has claims.
 
         Raises:
             TokenError: The client is unknown or the secret is wrong.
         """
         expected = self._secrets.get(client_id)
-        # An unknown client costs the same comparison, so that time does not tell which ids exist.
-        right = hmac.compare_digest(secret.encode(), (expected.get_secret_value() if expected else secret).encode())
-        if expected is None or not right:
+        # An unknown client takes the same comparison, so that timing does not reveal which ids exist.
+        is_match = hmac.compare_digest(secret.encode(), (expected.get_secret_value() if expected else secret).encode())
+        if expected is None or not is_match:
             raise TokenError(401, "invalid_client", "client not found or invalid client credentials")
-        self._forget_old(now)
-        token = AccessToken(_text(claims), client_id, now + self._lifetime)
+        self._forget_expired(now)
+        token = AccessToken(_token_text(claims), client_id, now + self._lifetime)
         self._tokens[token.text] = token
         return token
 
     def check(self, authorization: str | None, now: float) -> AccessToken:
-        """Return the living token in an `Authorization` header.
+        """Return the valid token in an `Authorization` header.
 
         Raises:
-            ApiError: 401; there is none, it is unknown, or it has expired.
+            ApiError: 401; the token is missing, unknown or expired.
         """
         scheme, _, text = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not text.strip():
@@ -82,31 +82,31 @@ class TokenOffice:
             raise ApiError(401, "credentials.expired", "The access token has expired.")
         return token
 
-    def living(self, now: float) -> tuple[AccessToken, ...]:
-        """Return the tokens that still work at `now`."""
+    def valid_tokens(self, now: float) -> tuple[AccessToken, ...]:
+        """Return the tokens that are valid at `now`."""
         return tuple(token for token in self._tokens.values() if now < token.expires_at)
 
     def revoke(self, token: AccessToken) -> None:
-        """Make a token unknown before its time."""
+        """Revoke a token before it expires."""
         self._tokens.pop(token.text, None)
 
-    def _forget_old(self, now: float) -> None:
-        # Expired tokens are remembered for one more life, so that their bearer is told why.
+    def _forget_expired(self, now: float) -> None:
+        # Expired tokens are kept for one more lifetime, so that the error can say that they expired.
         self._tokens = {text: token for text, token in self._tokens.items() if now < token.expires_at + self._lifetime}
 
 
-def _text(claims: Mapping[str, object] | None) -> str:
-    mark = secrets.token_urlsafe(48)
-    return mark if claims is None else f"{unsigned_jwt(claims)}{mark}"
+def _token_text(claims: Mapping[str, object] | None) -> str:
+    random = secrets.token_urlsafe(48)
+    return random if claims is None else f"{unsigned_jwt(claims)}{random}"
 
 
 def unsigned_jwt(claims: Mapping[str, object]) -> str:
-    """Return head and claims of a JWT, with nothing where the signature belongs."""
+    """Return the header and claims of a JWT, with an empty signature."""
     parts = ({"alg": "none"}, claims)
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."
 
 
-def _basic(authorization: str) -> tuple[str, str]:
+def _basic_credentials(authorization: str) -> tuple[str, str]:
     scheme, _, encoded = authorization.partition(" ")
     try:
         if scheme.lower() != "basic":
@@ -115,31 +115,31 @@ def _basic(authorization: str) -> tuple[str, str]:
     except (binascii.Error, ValueError):
         raise TokenError(401, "invalid_client", "the Authorization header is not HTTP Basic") from None
     if not colon:
-        raise TokenError(401, "invalid_client", "HTTP Basic credentials are id:secret")
+        raise TokenError(401, "invalid_client", "HTTP Basic credentials must be id:secret")
     return client_id, secret
 
 
 def _credentials(request: Request, form: dict[str, list[str]]) -> tuple[str, str]:
     authorization = request.headers.get("authorization")
     if authorization is not None:
-        return _basic(authorization)
+        return _basic_credentials(authorization)
     if "client_id" not in form or "client_secret" not in form:
         raise TokenError(401, "invalid_client", "client credentials are missing")
     return form["client_id"][0], form["client_secret"][0]
 
 
 async def answer_token_request(
-    request: Request, office: TokenOffice, settings: SimulatorSettings, now: float
+    request: Request, issuer: TokenIssuer, settings: SimulatorSettings, now: float
 ) -> tuple[Response, str | None]:
-    """Return the answer to a token request, and the client's id where it logged in."""
+    """Return the response to a token request, and the client's id if the login succeeded."""
     try:
         form = parse_qs((await read_body(request, settings.max_body_bytes)).decode("utf-8", "replace"))
         grant = form.get("grant_type", [""])[0]
         if not grant:
             raise TokenError(400, "invalid_request", "grant_type is missing")
         if grant != "client_credentials":
-            raise TokenError(400, "unsupported_grant_type", "the simulator knows grant_type=client_credentials only")
-        token = office.login(*_credentials(request, form), now)
+            raise TokenError(400, "unsupported_grant_type", "the simulator only supports grant_type=client_credentials")
+        token = issuer.login(*_credentials(request, form), now)
     except TokenError as error:
         body = {"error": error.error, "description": error.description}
         return JSONResponse(body, status_code=error.status, headers=_NO_CACHE), None

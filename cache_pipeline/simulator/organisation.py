@@ -1,4 +1,4 @@
-"""Who there is: the queues, divisions, media, flows and agents of the simulated organisation, named by ids that follow from the seed."""
+"""The simulated organisation: queues, divisions, media, flows and agents, with ids derived from the seed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from cache_pipeline.simulator.settings import SimulatorSettings
 MEDIA = ("voice", "chat", "email")
 _FLOWS = 3
 
-MADE_UP_DIMENSIONS: Mapping[str, int] = {
+GENERATED_DIMENSIONS: Mapping[str, int] = {
     "actionId": 4,
     "botId": 2,
     "botIntent": 5,
@@ -32,12 +32,12 @@ MADE_UP_DIMENSIONS: Mapping[str, int] = {
     "typeId": 4,
     "workbinId": 3,
 }
-"""Dimensions that no call has of itself, and how many values each has; what is in neither has none."""
+"""Generated dimensions and their numbers of values; any other dimension has values only if calls have it."""
 
 
 @dataclass(frozen=True)
 class Organisation:
-    """The values each dimension can take; a call holds their positions as codes."""
+    """The values of each dimension; calls refer to them by position (code)."""
 
     values: Mapping[str, tuple[str, ...]]
     presences: Mapping[str, str]
@@ -47,17 +47,17 @@ class Organisation:
         """The ids of the divisions; queue n is in division n modulo their number."""
         return self.values["divisionId"]
 
-    def named_divisions(self, numbers: Iterable[int]) -> tuple[str, ...]:
-        """Return the ids of the divisions of these numbers; a number that no division has is left out."""
+    def division_ids(self, numbers: Iterable[int]) -> tuple[str, ...]:
+        """Return the ids of the divisions with these numbers; unknown numbers are ignored."""
         return tuple(self.divisions[number] for number in sorted(numbers) if number < len(self.divisions))
 
     def size(self, dimension: str) -> int:
-        """Return how many values `dimension` has; 0 for one that no call carries."""
+        """Return the number of values of `dimension`; 0 if no call has it."""
         return len(self.values.get(dimension, ()))
 
 
-def organisation_of(settings: SimulatorSettings) -> Organisation:
-    """Return the organisation that follows from `settings`."""
+def create_organisation(settings: SimulatorSettings) -> Organisation:
+    """Return the organisation for `settings`."""
 
     def ids(kind: str, count: int) -> tuple[str, ...]:
         return tuple(str(uuid5(NAMESPACE_OID, f"{settings.seed}/{kind}/{number}")) for number in range(count))
@@ -72,7 +72,7 @@ def organisation_of(settings: SimulatorSettings) -> Organisation:
             "originatingDirection": ("inbound",),
             "flowId": ids("flow", _FLOWS),
             "flowType": ("INBOUNDCALL",),
-            **{dimension: ids(dimension, size) for dimension, size in MADE_UP_DIMENSIONS.items()},
+            **{dimension: ids(dimension, size) for dimension, size in GENERATED_DIMENSIONS.items()},
         },
         {presence: str(uuid5(NAMESPACE_OID, f"{settings.seed}/presence/{presence}")) for presence in SYSTEM_PRESENCES},
     )

@@ -1,15 +1,15 @@
-"""A finished query's answer, written out a page at a time."""
+"""The interface of a finished query's result, which is serialized page by page."""
 
 from typing import Any, Protocol
 
 
-class Pages(Protocol):
+class PagedResult(Protocol):
     """Entries in the vendor's shape: groups of an aggregate, conversations, or users."""
 
     def __len__(self) -> int:
-        """How many entries there are."""
+        """Return the number of entries."""
         ...
 
     def page(self, offset: int, size: int) -> dict[str, Any]:
-        """Return the JSON object with `size` entries from `offset` on."""
+        """Return the JSON object with `size` entries from `offset`."""
         ...

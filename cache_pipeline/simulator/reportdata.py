@@ -1,16 +1,15 @@
-"""The guide's platform `reportdata` (G1, G2, G17): submit a report query, follow its status, read its rows in pages.
+"""The guide's platform `reportdata` (G1, G2, G17): submit a report query, poll its status, read its rows in pages.
 
-The guide fixes the paths, the submit body's `reportId`, `timeGrouping`, `interval` and `filters`, the submit answer, the four
+The guide specifies the paths, the submit body's `reportId`, `timeGrouping`, `interval` and `filters`, the submit response, the four
 states, `percentComplete` and `resultUrl`, and the rate limit with its headers. The rest is the simulator's own choice:
-- `timeZone` (IANA, default UTC) says where buckets begin; they are calendar buckets, cut at the interval's ends;
-- `groupBy` and `columns` choose among the report's dimensions and columns, default all; unknown fields are refused;
+- `timeZone` (IANA, default UTC) determines where buckets begin; they are calendar buckets, truncated at the interval's ends;
+- `groupBy` and `columns` select from the report's dimensions and columns, default all; unknown fields are refused;
 - operators are `in` and `notIn`; a predicate on a dimension that a row lacks is false for `in` and true for `notIn`;
-- a bucket and group in which nothing happened that a chosen column is about has no row; durations are sums of whole
-  milliseconds;
-- a result has pages with an opaque `cursor`, absent on the last, and `dataAvailabilityDate`, the watermark of the submission;
-- errors are ErrorBodies: 404 unknown or expired job, 400 results before `completed`;
+- a bucket and group in which no selected column has an event has no row; durations are sums of whole milliseconds;
+- a result has pages with an opaque `cursor`, absent on the last page, and `dataAvailabilityDate`, the watermark at submission;
+- errors are ErrorBodies: 404 for an unknown or expired job, 400 for results before `completed`;
 - a job belongs to the organisation: every client's token may read it;
-- a result with too many rows is silently cut in time order and still `completed` (G22 is the client's answer to that).
+- a result with too many rows is silently truncated in time order and still `completed` (the client's answer is G22).
 """
 
 from typing import Any
@@ -23,7 +22,7 @@ from cache_pipeline.simulator import intervals, jobs
 from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.errors import ApiError, bad_request
 from cache_pipeline.simulator.jobs import JobState
-from cache_pipeline.simulator.reportdata_query import ReportBody, Rows, query_of, rows_of
+from cache_pipeline.simulator.reportdata_query import ReportBody, Rows, build_query, limit_rows
 from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
@@ -39,14 +38,14 @@ _STATUS = {
 
 
 class ReportData:
-    """The three endpoints over one simulator."""
+    """The three endpoints of the platform."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
         self._jobs: jobs.JobStore[Rows] = jobs.JobStore(simulator.settings.job_lifetime_seconds)
 
     def routes(self, gate: Gate) -> list[Route]:
-        """Return the guarded routes, and one that answers 404 to the rest of the platform."""
+        """Return the checked routes, and one that answers 404 to all other paths of the platform."""
         return [
             gate.route("POST", f"{PATH}/async", "submit", self._submit),
             gate.route("GET", f"{PATH}/{{id}}", "poll", self._status),
@@ -57,30 +56,30 @@ class ReportData:
     async def _submit(self, request: Request) -> Response:
         simulator, settings = self._simulator, self._simulator.settings
         body = await read_json(request, ReportBody, settings.max_body_bytes)
-        query = query_of(body, simulator.organisation, settings.max_buckets)
+        query = build_query(body, simulator.organisation, settings.max_buckets)
         now = simulator.clock.now()
-        sight = simulator.sight(now)
+        visibility = simulator.visibility(now)
         max_rows = simulator.faults.current.max_rows
 
         def work() -> Rows:
-            aggregate = simulator.aggregate(query.aggregate, sight)
-            return rows_of(aggregate, query.figures, settings.reportdata_max_rows if max_rows is None else max_rows)
+            aggregate = simulator.aggregate(query.aggregate, visibility)
+            return limit_rows(aggregate, query.figures, settings.reportdata_max_rows if max_rows is None else max_rows)
 
-        asked = simulator.possible_cells(query.aggregate)
+        cells = simulator.possible_cells(query.aggregate)
         job = self._jobs.submit(
             simulator.start(work),
             now,
-            jobs.job_seconds(settings, asked, body.model_dump_json().encode()),
+            jobs.job_seconds(settings, cells, body.model_dump_json().encode()),
             simulator.watermark_ms(now),
-            simulator.faults.take_fate(),
+            simulator.faults.take_job_fault(),
         )
-        answer = {"id": job.id, "status": "queued", "percentComplete": 0, "createdTime": simulator.told_time(now)}
+        answer = {"id": job.id, "status": "queued", "percentComplete": 0, "createdTime": simulator.vendor_time(now)}
         return JSONResponse(answer)
 
     async def _find(self, request: Request) -> tuple[jobs.Job[Rows], jobs.Progress]:
         now = self._simulator.clock.now()
         job = self._jobs.find(request.path_params["id"], now)
-        progress = await jobs.progress_of(job, now)
+        progress = await jobs.job_progress(job, now)
         if progress.state not in _STATUS:
             raise ApiError(404, "not.found", f"The query job {job.id} has expired")
         return job, progress
@@ -91,7 +90,7 @@ class ReportData:
             "id": job.id,
             "status": _STATUS[progress.state],
             "percentComplete": progress.percent,
-            "createdTime": self._simulator.told_time(job.submitted_at),
+            "createdTime": self._simulator.vendor_time(job.submitted_at),
         }
         if progress.state is JobState.DONE:
             answer["resultUrl"] = f"{PATH}/{job.id}/results"
@@ -104,10 +103,10 @@ class ReportData:
         if progress.state is not JobState.DONE:
             raise bad_request(f"The query job {job.id} is {_STATUS[progress.state]}, not completed: it has no results")
         result = jobs.finished_result(job)
-        size = jobs.page_size_of(request.query_params.get("pageSize"), _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE)
-        offset = jobs.offset_of(job.id, request.query_params.get("cursor"))
+        size = jobs.parse_page_size(request.query_params.get("pageSize"), _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE)
+        offset = jobs.decode_cursor(job.id, request.query_params.get("cursor"))
         answer: dict[str, Any] = {"id": job.id, "rows": result.page(offset, size, self._simulator.organisation)}
         if offset + size < len(result.cells):
-            answer["cursor"] = jobs.cursor_after(job.id, offset + size)
+            answer["cursor"] = jobs.encode_cursor(job.id, offset + size)
         answer["dataAvailabilityDate"] = intervals.iso(job.watermark_ms)
         return JSONResponse(answer)

@@ -1,4 +1,4 @@
-"""What a reportdata query may ask for, its body read strictly, and its rows."""
+"""Reportdata queries: the available reports, strict parsing of the body, and the rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from cache_pipeline.simulator import intervals
 from cache_pipeline.simulator.aggregate import Aggregate, AggregateQuery
 from cache_pipeline.simulator.calls import Codes
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
-from cache_pipeline.simulator.filters import Joined, is_one_of, negated
+from cache_pipeline.simulator.filters import Compound, is_one_of, negated
 from cache_pipeline.simulator.organisation import Organisation
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Where a column comes from: a fact, and whether its calls are counted or its milliseconds summed."""
+    """The source of a column: a fact, and whether its milliseconds are summed or its calls counted."""
 
     fact: str
-    sums: bool
+    is_sum: bool
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report can be asked for."""
+    """The dimensions and columns of a report."""
 
     dimensions: tuple[str, ...]
     columns: Mapping[str, Figure]
@@ -34,26 +34,26 @@ REPORTS: Mapping[str, Report] = {
     "queue-performance": Report(
         ("queueId", "mediaType"),
         {
-            "offered": Figure("offered", sums=False),
-            "answered": Figure("answered", sums=False),
-            "abandoned": Figure("abandoned", sums=False),
-            "transferred": Figure("transferred", sums=False),
-            "answeredWithinTarget": Figure("in_target", sums=False),
-            "waitMs": Figure("answered", sums=True),
-            "handleMs": Figure("handle", sums=True),
-            "talkMs": Figure("talk", sums=True),
-            "acwMs": Figure("after_call", sums=True),
+            "offered": Figure("offered", is_sum=False),
+            "answered": Figure("answered", is_sum=False),
+            "abandoned": Figure("abandoned", is_sum=False),
+            "transferred": Figure("transferred", is_sum=False),
+            "answeredWithinTarget": Figure("in_target", is_sum=False),
+            "waitMs": Figure("answered", is_sum=True),
+            "handleMs": Figure("handle", is_sum=True),
+            "talkMs": Figure("talk", is_sum=True),
+            "acwMs": Figure("after_call", is_sum=True),
         },
     ),
     "agent-performance": Report(
         ("userId", "queueId"),
         {
-            "answered": Figure("answered", sums=False),
-            "transferred": Figure("transferred", sums=False),
-            "handleMs": Figure("handle", sums=True),
-            "talkMs": Figure("talk", sums=True),
-            "heldMs": Figure("held", sums=True),
-            "acwMs": Figure("after_call", sums=True),
+            "answered": Figure("answered", is_sum=False),
+            "transferred": Figure("transferred", is_sum=False),
+            "handleMs": Figure("handle", is_sum=True),
+            "talkMs": Figure("talk", is_sum=True),
+            "heldMs": Figure("held", is_sum=True),
+            "acwMs": Figure("after_call", is_sum=True),
         },
     ),
 }
@@ -90,46 +90,47 @@ class ReportBody(BaseModel):
 
 @dataclass(frozen=True)
 class Rows:
-    """A finished query, cut where it is cut; rows are written out a page at a time."""
+    """The result of a query, possibly truncated; rows are serialized page by page."""
 
     aggregate: Aggregate
     cells: Codes
     columns: Mapping[str, Figure]
 
     def page(self, offset: int, size: int, organisation: Organisation) -> list[dict[str, Any]]:
-        """Return `size` rows from `offset` on, in time order."""
+        """Return `size` rows from `offset`, in time order."""
         cells = self.cells[offset : offset + size]
-        found = {name: self.aggregate.at(figure.fact, cells) for name, figure in self.columns.items()}
+        columns = {name: self.aggregate.at(figure.fact, cells) for name, figure in self.columns.items()}
         values = {
-            name: (column.total if self.columns[name].sums else column.count).tolist() for name, column in found.items()
+            name: (column.total if self.columns[name].is_sum else column.count).tolist()
+            for name, column in columns.items()
         }
         rows: list[dict[str, Any]] = []
-        for place, cell in enumerate(cells.tolist()):
+        for index, cell in enumerate(cells.tolist()):
             start, end = self.aggregate.bucket(cell)
             row: dict[str, Any] = {"intervalStart": intervals.iso(start), "intervalEnd": intervals.iso(end)}
             row |= self.aggregate.group(cell, organisation)
-            row |= {name: column[place] for name, column in values.items()}
+            row |= {name: column[index] for name, column in values.items()}
             rows.append(row)
         return rows
 
 
-def _chosen(asked: list[str] | None, known: tuple[str, ...], field: str) -> tuple[str, ...]:
-    for name in asked or ():
+def _select(names: list[str] | None, known: tuple[str, ...], field: str) -> tuple[str, ...]:
+    for name in names or ():
         if name not in known:
             raise invalid_value(name, field, ", ".join(known))
-    return known if asked is None else tuple(dict.fromkeys(asked))
+    return known if names is None else tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
 class ReportQuery:
-    """What a body asks for."""
+    """The parsed query of a body."""
 
     figures: Mapping[str, Figure]
     aggregate: AggregateQuery
 
 
-def query_of(body: ReportBody, organisation: Organisation, max_buckets: int) -> ReportQuery:
-    """Return what `body` asks for.
+def build_query(body: ReportBody, organisation: Organisation, max_buckets: int) -> ReportQuery:
+    """Return the query in `body`.
 
     Raises:
         ApiError: 400; the message names the field.
@@ -137,13 +138,13 @@ def query_of(body: ReportBody, organisation: Organisation, max_buckets: int) -> 
     report = REPORTS.get(body.report_id)
     if report is None:
         raise invalid_value(body.report_id, "reportId", ", ".join(REPORTS))
-    columns = _chosen(body.columns, tuple(report.columns), "columns")
+    columns = _select(body.columns, tuple(report.columns), "columns")
     if not columns:
-        raise bad_request("columns: name at least one, or leave the field out for all")
+        raise bad_request("columns: must not be empty; name at least one, or omit the field for all")
     figures = {name: report.columns[name] for name in columns}
     query = AggregateQuery(
         edges=_edges(body, max_buckets),
-        group_by=_chosen(body.group_by, report.dimensions, "groupBy"),
+        group_by=_select(body.group_by, report.dimensions, "groupBy"),
         facts=tuple(dict.fromkeys(figure.fact for figure in figures.values())),
         condition=_condition(body.filters, report, organisation),
     )
@@ -166,7 +167,7 @@ def _edges(body: ReportBody, max_buckets: int) -> intervals.Milliseconds:
         raise ApiError(400, "invalid.date", f"interval: {error}") from error
 
 
-def _condition(filters: _Filters | None, report: Report, organisation: Organisation) -> Joined | None:
+def _condition(filters: _Filters | None, report: Report, organisation: Organisation) -> Compound | None:
     if filters is None:
         return None
     for predicate in filters.predicates:
@@ -177,9 +178,9 @@ def _condition(filters: _Filters | None, report: Report, organisation: Organisat
         for predicate in filters.predicates
     )
     parts = tuple(member if operator == "in" else negated(member) for operator, member in memberships)
-    return Joined(every=filters.type == "and", parts=parts)
+    return Compound(requires_all=filters.type == "and", parts=parts)
 
 
-def rows_of(aggregate: Aggregate, columns: Mapping[str, Figure], max_rows: int) -> Rows:
-    """Return the first `max_rows` rows in time order, one wherever something happened that a column is about."""
+def limit_rows(aggregate: Aggregate, columns: Mapping[str, Figure], max_rows: int) -> Rows:
+    """Return the first `max_rows` rows in time order, one for each cell in which any column has an event."""
     return Rows(aggregate, aggregate.cells()[:max_rows], columns)

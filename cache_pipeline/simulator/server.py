@@ -1,4 +1,4 @@
-"""The simulator on a port of this machine: in a thread for tests, in the foreground for the command line."""
+"""Run the simulator on a local port: in a thread for tests, in the foreground for the command line."""
 
 import logging
 import socket
@@ -16,12 +16,12 @@ from cache_pipeline.simulator.settings import SimulatorSettings
 
 _LOOPBACK = "127.0.0.1"
 _START_SECONDS = 15.0
-# Longer than clients pause between polls, so that none meets a connection that is just being closed.
+# Longer than clients pause between polls, so that no client reuses a connection just as it is closed.
 _KEEP_ALIVE_SECONDS = 75
 
 
 def _listen(port: int) -> socket.socket:
-    # Named, or asyncio leaves Nagle's algorithm on, and an answer on a kept connection takes some 40 ms.
+    # Without an explicit protocol asyncio leaves Nagle's algorithm on, and a response on a reused connection takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -29,9 +29,7 @@ def _listen(port: int) -> socket.socket:
         listener.listen(128)
     except (OSError, OverflowError) as error:
         listener.close()
-        msg = (
-            f"the simulator cannot listen on {_LOOPBACK}:{port} ({error}): free the port, or choose another (0 for any)"
-        )
+        msg = f"the simulator cannot listen on {_LOOPBACK}:{port} ({error}): free the port, or use another (0 for any)"
         raise SimulatorError(msg) from error
     return listener
 
@@ -40,15 +38,15 @@ def _url(listener: socket.socket) -> str:
     return f"http://{_LOOPBACK}:{listener.getsockname()[1]}"
 
 
-class _WithoutBrokenOff(logging.Filter):
-    """Keeps the server from calling an error what a fault on demand is for."""
+class _InterruptedResponseFilter(logging.Filter):
+    """Suppresses the server's error message about responses that a configured fault interrupts."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is to be written."""
+        """Return whether to write the record."""
         return record.getMessage() != "ASGI callable returned without completing response."
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _WithoutBrokenOff)
+        return isinstance(other, _InterruptedResponseFilter)
 
     def __hash__(self) -> int:
         return hash(type(self))
@@ -64,22 +62,22 @@ def _server(app: Starlette) -> uvicorn.Server:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=2,
     )
-    logging.getLogger("uvicorn.error").addFilter(_WithoutBrokenOff())
+    logging.getLogger("uvicorn.error").addFilter(_InterruptedResponseFilter())
     return uvicorn.Server(config)
 
 
-class _Thread(threading.Thread):
+class _ServerThread(threading.Thread):
     def __init__(self, server: uvicorn.Server, listener: socket.socket) -> None:
         super().__init__(name="simulator", daemon=True)
         self._server = server
         self._listener = listener
-        self.ended = threading.Event()
+        self.has_ended = threading.Event()
 
     def run(self) -> None:
         try:
             self._server.run(sockets=[self._listener])
         finally:
-            self.ended.set()
+            self.has_ended.set()
 
 
 @contextmanager
@@ -87,12 +85,12 @@ def running_simulator(settings: SimulatorSettings, *, port: int = 0, clock: Cloc
     """Run the simulator in a thread while the block lasts.
 
     Args:
-        settings: What it is like.
+        settings: Settings of the organisation and its API.
         port: TCP port on 127.0.0.1; 0 for any free one.
-        clock: What time it is there; the machine's own clock by default.
+        clock: The simulator's clock; the machine's own clock by default.
 
     Yields:
-        Its base URL, without a slash at the end.
+        The base URL, without a trailing slash.
 
     Raises:
         SimulatorError: The port is in use, or the arrivals file cannot be read.
@@ -100,7 +98,7 @@ def running_simulator(settings: SimulatorSettings, *, port: int = 0, clock: Cloc
     app = create_app(settings, clock)
     with _listen(port) as listener:
         server = _server(app)
-        thread = _Thread(server, listener)
+        thread = _ServerThread(server, listener)
         thread.start()
         try:
             _wait_until_started(server, thread)
@@ -110,11 +108,11 @@ def running_simulator(settings: SimulatorSettings, *, port: int = 0, clock: Cloc
             thread.join()
 
 
-def _wait_until_started(server: uvicorn.Server, thread: _Thread) -> None:
+def _wait_until_started(server: uvicorn.Server, thread: _ServerThread) -> None:
     pause, waited = 0.005, 0.0
     while not server.started:
-        if thread.ended.wait(pause) or waited > _START_SECONDS:
-            msg = f"the simulator did not start within {_START_SECONDS:.0f} s: its log says why"
+        if thread.has_ended.wait(pause) or waited > _START_SECONDS:
+            msg = f"the simulator did not start within {_START_SECONDS:.0f} s: see its log for the cause"
             raise SimulatorError(msg)
         waited += pause
 
@@ -129,10 +127,10 @@ def serve(
     """Run the simulator in the foreground until Ctrl-C or SIGTERM.
 
     Args:
-        settings: What it is like.
+        settings: Settings of the organisation and its API.
         port: TCP port on 127.0.0.1; 0 for any free one.
-        clock: What time it is there; the machine's own clock by default.
-        announce: Told the base URL as soon as the port is taken.
+        clock: The simulator's clock; the machine's own clock by default.
+        announce: Called with the base URL as soon as the port is open.
 
     Raises:
         SimulatorError: The port is in use, or the arrivals file cannot be read.
@@ -144,5 +142,5 @@ def serve(
         try:
             _server(app).run(sockets=[listener])
         except KeyboardInterrupt:
-            # uvicorn has already shut down in order and only passes the signal on.
+            # uvicorn has already shut down cleanly and only re-raises the signal.
             return

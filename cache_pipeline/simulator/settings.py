@@ -1,4 +1,4 @@
-"""Every knob of the simulator in one frozen model; what no source documents is labelled an invented default."""
+"""All settings of the simulator in one frozen model; defaults that no source documents are marked as invented."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,70 +15,71 @@ def _demo_clients() -> dict[str, SecretStr]:
 
 
 class SimulatorSettings(BaseModel):
-    """What the simulated organisation is like and how its API behaves.
+    """Settings of the simulated organisation and of its API.
 
     Documented by the vendor or the guide: `reportdata_rate_limit` (G17), `genesys_rate_limit`, `rate_window_seconds`,
-    `token_lifetime_seconds`, `max_body_bytes`. Each other default is an invented default: the vendor says nothing
-    about it, or nothing that is binding. To make time run faster, shorten `rate_window_seconds`, `job_seconds_*` and
+    `token_lifetime_seconds`, `max_body_bytes`. Every other default is invented: the vendor documents nothing about it,
+    or nothing binding. To make time run faster, shorten `rate_window_seconds`, `job_seconds_*` and
     `token_lifetime_seconds`.
 
     Attributes:
-        seed: Everything random follows from it; equal seeds give equal calls.
-        organisation_zone: IANA zone in which the call centre's days and weeks have their shape (invented default).
-        queues: Number of queues, the first the busiest, Zipf-like (invented default).
+        seed: Seed of all random numbers; equal seeds give equal calls.
+        organisation_zone: IANA zone of the call centre's daily and weekly pattern (invented default).
+        queues: Number of queues; their volumes follow a Zipf distribution (invented default).
         agents: Number of agents (invented default).
-        divisions: Number of divisions that the queues are dealt out to (invented default).
-        conversations_per_working_day: Conversations on a mean Monday to Friday (invented default).
-        service_level_seconds: Answered within this wait meets the service level (invented default).
-        service_level_target: Share told as `oServiceLevel.target` (invented default).
-        arrivals: CSV (or .csv.gz) with columns `start,calls` whose volumes are replayed instead of the made-up ones.
+        divisions: Number of divisions over which the queues are distributed (invented default).
+        conversations_per_working_day: Conversations on an average day from Monday to Friday (invented default).
+        service_level_seconds: Longest wait that meets the service level (invented default).
+        service_level_target: Share reported as `oServiceLevel.target` (invented default).
+        arrivals: CSV (or .csv.gz) with columns `start,calls`, whose volumes are replayed instead of generated ones.
         arrivals_zone: IANA zone of the wall clock in `arrivals`.
-        cached_days: Days of calls kept in memory (invented default).
-        clients: OAuth client id to its secret.
-        client_permissions: OAuth client id to the permissions of its roles; a client that is not named has all.
-        client_divisions: OAuth client id to the numbers of the divisions its roles reach, from 0 on; a client that is not
-            named sees all. What lies in other divisions is left out of its answers without a word.
-        token_lifetime_seconds: Life of an access token; the vendor's default is a day.
-        rate_window_seconds: Length of the window.
-        rate_window_kind: Whether the vendor's minute slides or starts anew on the clock; it does not say
-            (invented default).
-        rate_limit_scope: Whether each access token or each OAuth client has a budget of its own.
+        cached_days: Days of calls held in memory (invented default).
+        clients: Secret of each OAuth client id.
+        client_permissions: Permissions of each OAuth client id; a client that is not listed has all.
+        client_divisions: Numbers of the divisions that each OAuth client id can access, from 0; a client that is not
+            listed can access all. Data of other divisions is silently omitted from its answers.
+        token_lifetime_seconds: Lifetime of an access token; the vendor's default is a day.
+        rate_window_seconds: Length of the rate-limit window.
+        rate_window_kind: Whether the window slides or restarts at each full minute of the clock; the vendor does not
+            document which (invented default).
+        rate_limit_scope: Whether each access token or each OAuth client has its own limit.
         reportdata_rate_limit: Requests per window on the reportdata endpoints (G17).
         genesys_rate_limit: Requests per window on the other endpoints.
-        genesys_org_rate_limit: Requests per window of the whole organisation, on top of each token's; null for none
-            (invented default; sources contradict each other).
+        genesys_org_rate_limit: Requests per window of the whole organisation, in addition to each token's limit; null for
+            none (invented default; sources contradict each other).
         genesys_concurrent_jobs: Jobs of the organisation that may run at once; null for no limit (invented default; the
-            vendor has such a limit and tells no figure).
-        genesys_submits_per_second: Jobs that may be submitted each second; null for no limit (invented default, likewise).
-        tells_limit: Whether a 429 says which limit it was; the vendor may, and does not promise it.
+            vendor has such a limit and publishes no figure).
+        genesys_submits_per_second: Jobs that may be submitted each second; null for no limit (invented default; likewise).
+        report_limit_in_429: Whether a 429 names the limit that was reached; the vendor may do so, but does not promise it.
         max_body_bytes: A larger request body is refused with 413.
-        watermark_lag_seconds: Data is complete up to this long ago, to the whole minute (invented default).
+        watermark_lag_seconds: Delay after which data is complete, to the whole minute (invented default).
         details_lag_seconds: The same for the data lake that details jobs read; null for `watermark_lag_seconds`
-            (invented default; the vendor speaks of up to a day).
-        orphan_share: Share of conversations that are never given a `conversationEnd` (invented default).
-        job_seconds_base: Shortest time a job takes (invented default).
-        job_seconds_per_1000_cells: Added for each thousand buckets x groups asked for (invented default).
-        job_seconds_variation: Share by which a job may take more or less, fixed by its request (invented default).
-        job_lifetime_seconds: A job's results are kept this long after it was submitted (invented default).
-        reportdata_max_rows: A longer reportdata result is silently cut, in time order (invented default).
-        genesys_max_cells: A sync aggregate with more group-buckets is silently cut, in time order (invented default).
+            (invented default; the vendor mentions up to a day).
+        orphan_share: Share of conversations that never get a `conversationEnd` (invented default).
+        job_seconds_base: Shortest duration of a job (invented default).
+        job_seconds_per_1000_cells: Added for each thousand requested buckets x groups (invented default).
+        job_seconds_variation: Share by which a duration may vary; equal requests vary equally (invented default).
+        job_lifetime_seconds: Time after submission until a job's results expire (invented default).
+        reportdata_max_rows: A longer reportdata result is silently truncated, in time order (invented default).
+        genesys_max_cells: A synchronous aggregate with more group-buckets is silently truncated, in time order
+            (invented default).
         genesys_default_page_size: Groups on a page of job results when the query names no `pageSize`
             (invented default).
         genesys_max_page_size: Largest `pageSize` accepted (invented default).
         genesys_not_ready_status: HTTP status of a results call before the job is FULFILLED (invented default).
         genesys_expired_status: HTTP status of a results call after the job has EXPIRED (invented default).
-        aggregate_jobs: Whether the organisation has the aggregate jobs, which the vendor marks as preview; 404 without
-            (invented default).
-        details_default_page_size, details_max_page_size: Entries on a page of details results (invented defaults; 1000 is
-            known to work).
+        aggregate_jobs: Whether the organisation has aggregate jobs, which the vendor marks as preview; without them the
+            answer is 404 (invented default).
+        details_default_page_size: Entries on a page of details results by default (invented default).
+        details_max_page_size: Largest page size of details results (invented default; 1000 is known to work).
         details_job_max_days: Longest interval of a details job (invented default).
-        conversations_query_max_days: Longest interval of a conversation details query (invented default: 31 and 7 are both
-            told of).
-        user_aggregate_min_seconds: Shortest granularity of user aggregates (invented default; the vendor has one).
-        cxone_domain: Domain that discovery tells, of which the API is `api-na1`; by default localhost and the port.
-        cxone_call_seconds: A tenant may call CXone's Data Extraction once in so long; documented by that vendor.
-        cxone_busy_status: HTTP status of a call too early (invented default; a third party tells of 403).
-        cxone_end_date_included: Whether an extraction's `endDate` is part of the answer (invented default).
+        conversations_query_max_days: Longest interval of a conversation details query (invented default; sources say both
+            31 and 7).
+        user_aggregate_min_seconds: Shortest granularity of user aggregates (invented default; the vendor has a limit).
+        cxone_domain: Domain that discovery returns; the API host is `api-na1` in it. Localhost and the port by default.
+        cxone_call_seconds: Interval in which a tenant may call CXone's Data Extraction once; documented by that vendor.
+        cxone_busy_status: HTTP status of a call that comes too early (invented default; a third party reports 403).
+        cxone_end_date_included: Whether an extraction includes its `endDate` (invented default).
         max_buckets: A query with more time buckets is refused with 400 (invented default).
     """
 
@@ -109,7 +110,7 @@ class SimulatorSettings(BaseModel):
     genesys_org_rate_limit: Annotated[int | None, Field(ge=1)] = None
     genesys_concurrent_jobs: Annotated[int | None, Field(ge=1)] = None
     genesys_submits_per_second: Annotated[int | None, Field(ge=1)] = None
-    tells_limit: bool = False
+    report_limit_in_429: bool = False
     max_body_bytes: Annotated[int, Field(ge=1)] = 512_000
 
     watermark_lag_seconds: Delay = 120.0
@@ -145,6 +146,6 @@ class SimulatorSettings(BaseModel):
         try:
             ZoneInfo(name)
         except (KeyError, ValueError, OSError):
-            msg = f"'{name}' is no IANA time zone: give a name such as Europe/Berlin"
+            msg = f"unknown IANA time zone '{name}'; use a name such as Europe/Berlin"
             raise ValueError(msg) from None
         return name

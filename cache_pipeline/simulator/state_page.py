@@ -1,4 +1,4 @@
-"""One page for people: who may call, what is left to them, the jobs, what was asked, and the faults that are set."""
+"""The status page of the simulator: clients and their remaining quota, jobs, calls and pending faults."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -8,13 +8,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from cache_pipeline.simulator.faults import Faults
-from cache_pipeline.simulator.genesys_jobs import GENESYS_STATES, JobDesk
+from cache_pipeline.simulator.genesys_jobs import GENESYS_STATES, JobService
 from cache_pipeline.simulator.intervals import iso
-from cache_pipeline.simulator.jobs import progress_of
+from cache_pipeline.simulator.jobs import job_progress
 from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
-_SHOWN_JOBS = 50
+_MAX_SHOWN_JOBS = 50
 _REFRESH_SECONDS = 5
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1b1b1b;
@@ -36,57 +36,58 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 
 
 class StatePage:
-    """The page over one simulator, at ``/simulator``; as JSON to whoever asks for that."""
+    """The status page at ``/simulator``; JSON if the client accepts it."""
 
-    def __init__(self, simulator: Simulator, desk: JobDesk, gates: Iterable[tuple[str, Gate]]) -> None:
+    def __init__(self, simulator: Simulator, job_service: JobService, gates: Iterable[tuple[str, Gate]]) -> None:
         self._simulator = simulator
-        self._desk = desk
+        self._job_service = job_service
         self._gates = tuple(gates)
 
     def routes(self) -> list[Route]:
-        """Return the open route."""
+        """Return the unauthenticated route."""
         return [Route("/simulator", self._answer, methods=["GET"])]
 
     async def _answer(self, request: Request) -> Response:
         tables = [self._clients(), await self._jobs(), self._calls(), self._faults()]
         if "application/json" in request.headers.get("accept", ""):
-            told = {
+            content = {
                 caption.lower(): [dict(zip(names, row, strict=True)) for row in rows] for caption, names, rows in tables
             }
-            return JSONResponse({**self._times(), **told}, headers={"Cache-Control": "no-store"})
+            return JSONResponse({**self._times(), **content}, headers={"Cache-Control": "no-store"})
         return HTMLResponse(_page(self._times(), tables), headers=_HEADERS)
 
     def _times(self) -> dict[str, str]:
         now = self._simulator.clock.now()
         return {
-            "now": self._simulator.told_time(now),
+            "now": self._simulator.vendor_time(now),
             "watermark": iso(self._simulator.watermark_ms(now)),
             "details watermark": iso(self._simulator.details_watermark_ms(now)),
             "seed": str(self._simulator.settings.seed),
         }
 
     def _clients(self) -> Table:
-        settings, tokens = self._simulator.settings, self._simulator.tokens.living(self._simulator.clock.now())
+        settings, tokens = self._simulator.settings, self._simulator.tokens.valid_tokens(self._simulator.clock.now())
         rows = [
             [
                 name,
                 sum(token.client_id == name for token in tokens),
-                *(f"{gate.remaining(name)} of {gate.layers[0].limit}" for _, gate in self._gates),
-                _listed(settings.client_permissions.get(name), "all"),
-                _listed(settings.client_divisions.get(name), "all"),
+                *(f"{gate.remaining(name)} of {gate.limits[0].limit}" for _, gate in self._gates),
+                _join(settings.client_permissions.get(name), "all"),
+                _join(settings.client_divisions.get(name), "all"),
             ]
             for name in settings.clients
         ]
-        quotas = [f"Left on {platform}" for platform, _ in self._gates]
-        return "Clients", ["Client", "Living tokens", *quotas, "Permissions", "Divisions"], rows
+        quotas = [f"Remaining on {platform}" for platform, _ in self._gates]
+        return "Clients", ["Client", "Valid tokens", *quotas, "Permissions", "Divisions"], rows
 
     async def _jobs(self) -> Table:
         now = self._simulator.clock.now()
         rows: list[list[object]] = []
-        for job in reversed(self._desk.store.remembered[-_SHOWN_JOBS:]):
-            progress = await progress_of(job, now)
-            state, told = GENESYS_STATES[progress.state], self._simulator.told_time
-            rows.append([job.id, job.path, state, told(job.submitted_at), told(job.completes_at), job.pages_read])
+        for job in reversed(self._job_service.store.jobs[-_MAX_SHOWN_JOBS:]):
+            progress = await job_progress(job, now)
+            state, vendor_time = GENESYS_STATES[progress.state], self._simulator.vendor_time
+            times = [vendor_time(job.submitted_at), vendor_time(job.completes_at)]
+            rows.append([job.id, job.path, state, *times, job.pages_read])
         return "Jobs", ["Job", "Endpoint", "State", "Submitted", "Done at", "Pages read"], rows
 
     def _calls(self) -> Table:
@@ -95,25 +96,29 @@ class StatePage:
         return "Calls", ["Call", "Client", "Status", "Count"], rows
 
     def _faults(self) -> Table:
-        usual = Faults().model_dump()
-        now = self._simulator.faults.current.model_dump()
-        return "Faults", ["Fault", "Set to"], [[name, value] for name, value in now.items() if value != usual[name]]
+        defaults = Faults().model_dump()
+        current = self._simulator.faults.current.model_dump()
+        return (
+            "Faults",
+            ["Fault", "Set to"],
+            [[name, value] for name, value in current.items() if value != defaults[name]],
+        )
 
 
-def _listed(values: Iterable[object] | None, everything: str) -> str:
-    return everything if values is None else ", ".join(sorted(map(str, values))) or "none"
+def _join(values: Iterable[object] | None, default: str) -> str:
+    return default if values is None else ", ".join(sorted(map(str, values))) or "none"
 
 
 def _page(times: dict[str, str], tables: Iterable[Table]) -> str:
-    told = " · ".join(f"{escape(name)} <code>{escape(value)}</code>" for name, value in times.items())
+    summary = " · ".join(f"{escape(name)} <code>{escape(value)}</code>" for name, value in times.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="refresh" content="{_REFRESH_SECONDS}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Simulated vendor</title><style>{_STYLE}</style></head><body><main>"
-        f"<h1>Simulated vendor</h1><p>{told}</p>{''.join(map(_table, tables))}"
-        "<p>Faults are set by <code>POST /simulator/faults</code>, cleared by <code>DELETE</code>; "
-        "what the vendor knows is at <code>/simulator/truth</code>.</p></main></body></html>\n"
+        f"<h1>Simulated vendor</h1><p>{summary}</p>{''.join(map(_table, tables))}"
+        "<p>Set faults with <code>POST /simulator/faults</code>, clear them with <code>DELETE</code>; "
+        "the complete data is at <code>/simulator/truth</code>.</p></main></body></html>\n"
     )
 
 
@@ -123,10 +128,11 @@ def _table(table: Table) -> str:
         return f"<h2>{escape(caption)}</h2><p>None.</p>"
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "".join(
-        "<tr>" + "".join(f"<td{_class(value)}>{escape(str(value))}</td>" for value in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td{_cell_class(value)}>{escape(str(value))}</td>" for value in row) + "</tr>"
+        for row in rows
     )
     return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _class(value: object) -> str:
+def _cell_class(value: object) -> str:
     return ' class="number"' if isinstance(value, int | float) and not isinstance(value, bool) else ""

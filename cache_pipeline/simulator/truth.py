@@ -1,4 +1,4 @@
-"""All calls of any stretch of time, generated a day at a time and kept while there is room."""
+"""The calls of any interval, generated one day at a time and cached."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from cache_pipeline.simulator.calls import LONGEST_SPAN_MS, Calls, Generate, made_up_calls
+from cache_pipeline.simulator.calls import MAX_DURATION_MS, Calls, Generate, generated_calls
 from cache_pipeline.simulator.intervals import days_between, local_day
 from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.simulator.volume_replay import read_arrivals, replayed_calls
@@ -20,13 +20,13 @@ _RESTATED_MS = 10_000
 
 
 class Truth:
-    """The calls of every day, from a generator of single days; may be asked from several threads."""
+    """The calls of every day, from a generator of single days. Thread-safe."""
 
-    def __init__(self, generate: Generate, zone: ZoneInfo, cached_days: int, reach_ms: int) -> None:
+    def __init__(self, generate: Generate, zone: ZoneInfo, cached_days: int, margin_ms: int) -> None:
         self._generate = generate
         self._zone = zone
         self._cached_days = cached_days
-        self._reach_ms = reach_ms
+        self._margin_ms = margin_ms
         self._days: OrderedDict[date, Calls] = OrderedDict()
         self._revisions: Counter[date] = Counter()
         self._lock = Lock()
@@ -38,7 +38,7 @@ class Truth:
                 self._days.move_to_end(day)
                 return self._days[day]
             revision = self._revisions[day]
-        calls = restated(self._generate(day), day, revision)
+        calls = restate_calls(self._generate(day), day, revision)
         with self._lock:
             if revision != self._revisions[day]:
                 return calls
@@ -49,28 +49,28 @@ class Truth:
 
     @property
     def zone(self) -> ZoneInfo:
-        """Whose midnights part the days."""
+        """The zone whose midnights separate the days."""
         return self._zone
 
     @property
     def revision(self) -> int:
-        """How often anything has been restated."""
+        """The number of restatements so far."""
         return self._revisions.total()
 
     def restate(self, day: date) -> None:
-        """Correct the calls of one local day, as the vendor's nightly run may: final figures change after all."""
+        """Correct the calls of one local day, as the vendor's nightly run may do: final figures change."""
         with self._lock:
             self._revisions[day] += 1
             self._days.pop(day, None)
 
-    def days_touching(self, start_ms: int, end_ms: int) -> Iterator[Calls]:
-        """Yield the calls of each day of which an event may fall into `[start_ms, end_ms)`."""
-        for day in days_between(local_day(start_ms - self._reach_ms, self._zone), local_day(end_ms, self._zone)):
+    def days_overlapping(self, start_ms: int, end_ms: int) -> Iterator[Calls]:
+        """Yield the calls of each day that may have events in `[start_ms, end_ms)`."""
+        for day in days_between(local_day(start_ms - self._margin_ms, self._zone), local_day(end_ms, self._zone)):
             yield self.day(day)
 
 
-def restated(calls: Calls, day: date, revision: int) -> Calls:
-    """Return a day's calls as they stand after `revision` corrections: a few calls were a little longer than was told."""
+def restate_calls(calls: Calls, day: date, revision: int) -> Calls:
+    """Return a day's calls after `revision` restatements, each of which makes a few calls a little longer."""
     for number in range(revision):
         rng = np.random.default_rng([day.toordinal(), number, 2])
         longer = (rng.random(len(calls.offered_ms)) < _RESTATED_SHARE) & ~calls.abandoned
@@ -78,16 +78,16 @@ def restated(calls: Calls, day: date, revision: int) -> Calls:
     return calls
 
 
-def truth_of(settings: SimulatorSettings) -> Truth:
-    """Return the truth that follows from `settings`.
+def create_truth(settings: SimulatorSettings) -> Truth:
+    """Return the calls for `settings`.
 
     Raises:
         SimulatorError: The arrivals file cannot be read.
     """
     if settings.arrivals is None:
         zone = ZoneInfo(settings.organisation_zone)
-        return Truth(made_up_calls(settings), zone, settings.cached_days, LONGEST_SPAN_MS)
+        return Truth(generated_calls(settings), zone, settings.cached_days, MAX_DURATION_MS)
     arrivals = read_arrivals(settings.arrivals, ZoneInfo(settings.arrivals_zone))
-    # A slot may begin late on its day and reach into the next, and a skipped one is played an hour later.
-    reach_ms = LONGEST_SPAN_MS + arrivals.slot_length // timedelta(milliseconds=1) + _HOUR_MS
-    return Truth(replayed_calls(arrivals, settings), arrivals.zone, settings.cached_days, reach_ms)
+    # A slot may begin late on its day and extend into the next, and a skipped slot is replayed an hour later.
+    margin_ms = MAX_DURATION_MS + arrivals.slot_length // timedelta(milliseconds=1) + _HOUR_MS
+    return Truth(replayed_calls(arrivals, settings), arrivals.zone, settings.cached_days, margin_ms)

@@ -1,9 +1,8 @@
-"""Replay of measured volumes: exactly as many conversations in each slot as a CSV file counts.
+"""Replay of measured volumes: exactly as many conversations in each slot as a CSV file says.
 
-A file has the columns `start,calls`: wall clock without offset, and a whole number. Where the clocks change:
-a slot that the wall clock skips is played at the instant its old offset names (nothing is lost); a slot that it
-passes twice is spread over both passes where the file lists it once, and is the first and then the second pass where
-the file lists it twice.
+A file has the columns `start,calls`: local time without offset, and a whole number. When clocks change, a slot that local time
+skips is replayed at the instant of its old offset, so that nothing is lost. A slot that occurs twice is split over both
+occurrences if the file lists it once, and is the first and then the second occurrence if the file lists it twice.
 """
 
 import csv
@@ -19,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from cache_pipeline.simulator.calls import Calls, Generate, describe
+from cache_pipeline.simulator.calls import Calls, Generate, generate_outcomes
 from cache_pipeline.simulator.errors import SimulatorError
 from cache_pipeline.simulator.intervals import to_ms
 from cache_pipeline.simulator.settings import SimulatorSettings
@@ -31,7 +30,7 @@ _HEADER = ["start", "calls"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the file: a wall-clock start without offset, and its calls."""
+    """One line of the file: a local start without offset, and its calls."""
 
     line: int
     start: datetime
@@ -40,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Slot:
-    """Elapsed time `[begin_ms, end_ms)` in which exactly `calls` conversations are offered."""
+    """Half-open interval `[begin_ms, end_ms)` in which exactly `calls` conversations are offered."""
 
     begin_ms: int
     end_ms: int
@@ -49,7 +48,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """The slots of a file, by the wall-clock day on which they begin."""
+    """The slots of a file, by the local day on which they begin."""
 
     zone: ZoneInfo
     slot_length: timedelta
@@ -64,17 +63,15 @@ def _open(path: Path) -> TextIO:
 
 def _row(cells: list[str], path: Path, line: int) -> Row:
     if len(cells) != len(_HEADER):
-        msg = f"{path}, line {line}: {len(cells)} columns where 'start,calls' has two"
+        msg = f"{path}, line {line}: {len(cells)} columns; expected two: 'start,calls'"
         raise SimulatorError(msg)
     try:
         start = datetime.fromisoformat(cells[0].strip())
     except ValueError:
-        msg = f"{path}, line {line}: '{cells[0]}' is no ISO 8601 time; write it like 2024-03-01T08:30:00"
+        msg = f"{path}, line {line}: '{cells[0]}' is not an ISO 8601 time; write it like 2024-03-01T08:30:00"
         raise SimulatorError(msg) from None
     if start.tzinfo is not None:
-        msg = (
-            f"{path}, line {line}: '{cells[0]}' carries an offset; write wall clock and name its zone in arrivals_zone"
-        )
+        msg = f"{path}, line {line}: '{cells[0]}' has an offset; write local time and set its zone in arrivals_zone"
         raise SimulatorError(msg)
     digits = cells[1].strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) < 8):
@@ -99,15 +96,15 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _slot_length(rows: list[Row], path: Path) -> timedelta:
-    """Return the commonest distance between neighbours, on whose grid every row must lie."""
+    """Return the most common distance between neighbouring rows; every row must be on its grid."""
     ordered = sorted({row.start for row in rows})
     gaps = Counter(later - earlier for earlier, later in pairwise(ordered))
     if not gaps:
-        msg = f"{path}: at least two different starts are needed to know how long a slot is"
+        msg = f"{path}: the slot length is unknown; list at least two different starts"
         raise SimulatorError(msg)
     length = max(gaps, key=lambda gap: (gaps[gap], -gap))
     if length > _DAY:
-        msg = f"{path}: its slots last {length}, and the longest that can be replayed is a day"
+        msg = f"{path}: its slots last {length}; the longest allowed slot is a day"
         raise SimulatorError(msg)
     phases = {row: row.start.replace(tzinfo=UTC) - _ORIGIN for row in rows}
     phase = Counter(since % length for since in phases.values()).most_common(1)[0][0]
@@ -118,40 +115,40 @@ def _slot_length(rows: list[Row], path: Path) -> timedelta:
     return length
 
 
-def _passes(start: datetime, zone: ZoneInfo) -> tuple[int, int]:
-    """Return the two instants that the wall clock `start` can name; equal but on a DST change, and then reversed if skipped."""
+def _occurrences(start: datetime, zone: ZoneInfo) -> tuple[int, int]:
+    """Return both instants of the local time `start`: equal except at a DST change, and reversed if the time is skipped."""
     return to_ms(start.replace(tzinfo=zone)), to_ms(start.replace(tzinfo=zone, fold=1))
 
 
-def _slots(listed: list[Row], zone: ZoneInfo, length: timedelta, path: Path) -> Iterator[Slot]:
-    """Yield what the rows that share one wall-clock start stand for."""
-    start = listed[0].start
-    first, second = _passes(start, zone)
+def _slots(rows: list[Row], zone: ZoneInfo, length: timedelta, path: Path) -> Iterator[Slot]:
+    """Yield the slots of the rows that share one local start."""
+    start = rows[0].start
+    first, second = _occurrences(start, zone)
     length_ms = length // timedelta(milliseconds=1)
-    twice = first < second and length_ms <= second - first
-    if len(listed) > (2 if twice else 1):
-        msg = f"{path}, line {listed[-1].line}: {start.isoformat()} is listed again (first in line {listed[0].line})"
+    occurs_twice = first < second and length_ms <= second - first
+    if len(rows) > (2 if occurs_twice else 1):
+        msg = f"{path}, line {rows[-1].line}: {start.isoformat()} is listed twice (first in line {rows[0].line})"
         raise SimulatorError(msg)
-    if twice:
-        once = listed[0].calls
-        counts = [row.calls for row in listed] if len(listed) > 1 else [once - once // 2, once // 2]
+    if occurs_twice:
+        calls = rows[0].calls
+        counts = [row.calls for row in rows] if len(rows) > 1 else [calls - calls // 2, calls // 2]
         for begin, calls in zip((first, second), counts, strict=True):
             yield Slot(begin, begin + length_ms, calls)
     elif first > second:
-        yield Slot(first, first + length_ms, listed[0].calls)
+        yield Slot(first, first + length_ms, rows[0].calls)
     else:
-        yield Slot(first, _passes(start + length, zone)[0], listed[0].calls)
+        yield Slot(first, _occurrences(start + length, zone)[0], rows[0].calls)
 
 
-def _by_start(rows: Iterable[Row]) -> dict[datetime, list[Row]]:
-    listed: dict[datetime, list[Row]] = defaultdict(list)
+def _group_by_start(rows: Iterable[Row]) -> dict[datetime, list[Row]]:
+    by_start: dict[datetime, list[Row]] = defaultdict(list)
     for row in rows:
-        listed[row.start].append(row)
-    return listed
+        by_start[row.start].append(row)
+    return by_start
 
 
 def read_arrivals(path: Path, zone: ZoneInfo) -> Arrivals:
-    """Return the volumes in the file at `path`, whose wall clock is that of `zone`.
+    """Return the volumes in the file at `path`, whose times are local to `zone`.
 
     Raises:
         SimulatorError: The file cannot be read; the message names the file and the line.
@@ -159,13 +156,13 @@ def read_arrivals(path: Path, zone: ZoneInfo) -> Arrivals:
     rows = list(_rows(path))
     length = _slot_length(rows, path)
     days: dict[date, list[Slot]] = defaultdict(list)
-    for start, listed in _by_start(rows).items():
-        days[start.date()].extend(_slots(listed, zone, length, path))
+    for start, group in _group_by_start(rows).items():
+        days[start.date()].extend(_slots(group, zone, length, path))
     return Arrivals(zone, length, {day: tuple(slots) for day, slots in days.items()})
 
 
 def replayed_calls(arrivals: Arrivals, settings: SimulatorSettings) -> Generate:
-    """Return the generator of the file's days, local to its zone; a day the file does not know has no calls."""
+    """Return the generator of the file's days, local to its zone; a day that is not in the file has no calls."""
 
     def generate(day: date) -> Calls:
         rng = np.random.default_rng([settings.seed, day.toordinal(), 1])
@@ -174,6 +171,6 @@ def replayed_calls(arrivals: Arrivals, settings: SimulatorSettings) -> Generate:
         begins = np.repeat(np.array([slot.begin_ms for slot in slots], dtype=np.int64), counts)
         lengths = np.repeat(np.array([slot.end_ms - slot.begin_ms for slot in slots], dtype=np.int64), counts)
         offered = begins + np.floor(rng.random(len(begins)) * lengths).astype(np.int64)
-        return describe(rng, np.sort(offered), settings)
+        return generate_outcomes(rng, np.sort(offered), settings)
 
     return generate

@@ -162,7 +162,7 @@ def _over_quota(system: System, books: Books) -> None:
 
 def note_fullest(system: System, books: Books) -> None:
     """How near to the vendor's limit the load has come."""
-    books.fullest = max(_counters(system)["fullest"].values(), default=0.0)
+    books.fullest = max(_counters(system)["peak_window_share"].values(), default=0.0)
 
 
 def _counters(system: System) -> dict[str, dict[str, Any]]:

@@ -121,8 +121,8 @@ def test_two_workers_share_a_backfill_and_the_quota_and_one_may_be_killed(
         assert asked["summary"]["rejected_429"] == 0
         assert asked["summary"]["sync_queries"] >= len(DAYS) * REQUESTS_A_DAY
         # Otherwise two workers that did not share the quota would have had no 429 either.
-        assert len(asked["fullest"]) == CLIENTS
-        assert min(asked["fullest"].values()) > 0.5
+        assert len(asked["peak_window_share"]) == CLIENTS
+        assert min(asked["peak_window_share"].values()) > 0.5
 
 
 def _summary(bench: Bench) -> dict[str, int]:

@@ -22,7 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.simulator.oauth import TokenOffice
+from cache_pipeline.simulator.oauth import TokenIssuer
 from cache_pipeline_tests.chaos.stores import free_port
 from cache_pipeline_tests.security.places import found, in_files, in_redis, in_tables
 
@@ -93,14 +93,14 @@ class Deployment:
 def tokens(monkeypatch):
     """The text of every access token that the simulated vendor gives out."""
     given = []
-    login = TokenOffice.login
+    login = TokenIssuer.login
 
     def noted(self, *arguments):
         token = login(self, *arguments)
         given.append(token.text)
         return token
 
-    monkeypatch.setattr(TokenOffice, "login", noted)
+    monkeypatch.setattr(TokenIssuer, "login", noted)
     return given
 
 

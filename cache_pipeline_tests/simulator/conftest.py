@@ -3,19 +3,19 @@ from collections.abc import Iterator
 import pytest
 
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline_tests.simulator.vendor import SettableClock, Vendor, vendor_of
+from cache_pipeline_tests.simulator.vendor import SettableClock, Vendor, open_vendor
 
 
 @pytest.fixture
 def vendor() -> Iterator[Vendor]:
     """A simulator of this test's alone, as it is without any setting."""
-    with vendor_of(SimulatorSettings()) as vendor:
+    with open_vendor(SimulatorSettings()) as vendor:
         yield vendor
 
 
 @pytest.fixture(scope="module")
 def _simulator_of_the_file() -> Iterator[Vendor]:
-    with vendor_of(SimulatorSettings(reportdata_rate_limit=100_000, genesys_rate_limit=100_000)) as vendor:
+    with open_vendor(SimulatorSettings(reportdata_rate_limit=100_000, genesys_rate_limit=100_000)) as vendor:
         yield vendor
 
 

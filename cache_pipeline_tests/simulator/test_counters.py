@@ -10,7 +10,7 @@ from cache_pipeline_tests.simulator.vendor import (
     REPORTDATA,
     Vendor,
     aggregate_body,
-    vendor_of,
+    open_vendor,
 )
 
 COUNTERS = "/simulator/counters"
@@ -51,7 +51,7 @@ def test_calls_are_counted_by_route_client_and_status_and_summed_up(vendor: Vend
 
 
 def test_rejections_are_counted_by_client_and_a_reset_forgets_all() -> None:
-    with vendor_of(SimulatorSettings(genesys_rate_limit=1)) as vendor:
+    with open_vendor(SimulatorSettings(genesys_rate_limit=1)) as vendor:
         for _ in range(3):
             vendor.get(AVAILABILITY)
         counters = vendor.http.get(COUNTERS).json()
@@ -59,21 +59,21 @@ def test_rejections_are_counted_by_client_and_a_reset_forgets_all() -> None:
         assert (counters["summary"]["rejected_429"], counters["summary"]["over_limit"]) == (2, 2)
         assert vendor.http.delete(COUNTERS).status_code == 204
         empty = vendor.http.get(COUNTERS).json()
-    assert (empty["calls"], empty["rejected_429"], empty["logins"], empty["fullest"]) == ([], {}, {}, {})
+    assert (empty["calls"], empty["rejected_429"], empty["logins"], empty["peak_window_share"]) == ([], {}, {}, {})
     assert set(empty["summary"].values()) == {0}
 
 
 def test_how_full_a_clients_window_was_is_told_as_a_share_of_its_limit() -> None:
-    with vendor_of(SimulatorSettings(genesys_rate_limit=4)) as vendor:
+    with open_vendor(SimulatorSettings(genesys_rate_limit=4)) as vendor:
         told = []
         for _ in range(5):
             vendor.get(AVAILABILITY)
-            told.append(vendor.http.get(COUNTERS).json()["fullest"])
+            told.append(vendor.http.get(COUNTERS).json()["peak_window_share"])
     assert told == [{CLIENT: 0.25}, {CLIENT: 0.5}, {CLIENT: 0.75}, {CLIENT: 1.0}, {CLIENT: 1.0}]
 
 
 def test_a_429_on_demand_is_not_counted_as_over_the_limit() -> None:
-    with vendor_of(SimulatorSettings()) as vendor:
+    with open_vendor(SimulatorSettings()) as vendor:
         vendor.http.post("/simulator/faults", json={"throttle": 1, "reject_with_429": 1})
         for _ in range(3):
             vendor.get(AVAILABILITY)
@@ -82,7 +82,7 @@ def test_a_429_on_demand_is_not_counted_as_over_the_limit() -> None:
 
 
 async def test_of_many_requests_at_once_exactly_the_limit_gets_through() -> None:
-    with vendor_of(SimulatorSettings()) as vendor:
+    with open_vendor(SimulatorSettings()) as vendor:
         limits = httpx.Limits(max_connections=20)
         async with httpx.AsyncClient(base_url=vendor.http.base_url, headers=vendor.headers, limits=limits) as http:
             answers = await asyncio.gather(*(http.get(f"{REPORTDATA}/unknown") for _ in range(150)))
@@ -94,7 +94,7 @@ async def test_of_many_requests_at_once_exactly_the_limit_gets_through() -> None
 
 
 async def test_the_server_goes_on_answering_while_it_works_on_months() -> None:
-    with vendor_of(SimulatorSettings(cached_days=5)) as vendor:
+    with open_vendor(SimulatorSettings(cached_days=5)) as vendor:
         async with httpx.AsyncClient(base_url=vendor.http.base_url, headers=vendor.headers, timeout=60) as http:
             months = aggregate_body(interval="2023-01-01T00:00:00Z/2023-05-01T00:00:00Z", granularity="P1D")
             slow = asyncio.create_task(http.post(f"{AGGREGATES}/query", json=months))

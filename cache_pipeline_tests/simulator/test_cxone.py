@@ -9,7 +9,7 @@ import re
 import pytest
 
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline_tests.simulator.vendor import CLIENT, SECRET, Json, Vendor, vendor_of
+from cache_pipeline_tests.simulator.vendor import CLIENT, SECRET, Json, Vendor, open_vendor
 
 JOBS = "/data-extraction/v1/jobs"
 BODY: Json = {
@@ -26,7 +26,7 @@ def _later(vendor: Vendor) -> None:
 
 
 def test_a_job_goes_from_a_json_string_to_a_csv_behind_a_url_that_lives_thirty_seconds() -> None:
-    with vendor_of(SMALL) as vendor:
+    with open_vendor(SMALL) as vendor:
         answer = vendor.post(JOBS, BODY)
         assert answer.status_code == 202
         job = answer.json()
@@ -50,7 +50,7 @@ def test_a_job_goes_from_a_json_string_to_a_csv_behind_a_url_that_lives_thirty_s
 
 
 def test_a_tenant_calls_once_in_thirty_seconds() -> None:
-    with vendor_of(SMALL) as vendor:
+    with open_vendor(SMALL) as vendor:
         assert vendor.post(JOBS, BODY).status_code == 202
         vendor.clock.seconds += 29
         assert vendor.post(JOBS, BODY).status_code == vendor.get(JOBS).status_code == 403
@@ -69,14 +69,14 @@ def test_a_tenant_calls_once_in_thirty_seconds() -> None:
     ],
 )
 def test_what_it_does_not_know_is_a_400(changes: Json, words: str) -> None:
-    with vendor_of(SMALL) as vendor:
+    with open_vendor(SMALL) as vendor:
         answer = vendor.post(JOBS, BODY | changes)
         assert answer.status_code == 400
         assert words in answer.json()["message"]
 
 
 def test_both_logins_give_a_token_that_works() -> None:
-    with vendor_of(SMALL) as vendor:
+    with open_vendor(SMALL) as vendor:
         key = {"accessKeyId": CLIENT, "accessKeySecret": SECRET}
         by_key = vendor.http.post("/authentication/v1/token/access-key", json=key)
         endpoint = vendor.http.get("/.well-known/openid-configuration").json()["token_endpoint"]
@@ -94,13 +94,13 @@ def test_both_logins_give_a_token_that_works() -> None:
 
 
 def test_the_issuer_says_where_a_tenants_api_is_and_each_token_whose_it_is() -> None:
-    with vendor_of(SMALL) as vendor:
+    with open_vendor(SMALL) as vendor:
         key = {"accessKeyId": CLIENT, "accessKeySecret": SECRET}
         token = vendor.http.post("/authentication/v1/token/access-key", json=key).json()["access_token"]
         claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
         told = vendor.http.get("/.well-known/cxone-configuration", params=claims).json()
         port = vendor.http.base_url.port
     assert told == {"area": "na1", "domain": f"localhost:{port}"}
-    with vendor_of(SMALL.model_copy(update={"cxone_domain": "vendor.example"})) as vendor:
+    with open_vendor(SMALL.model_copy(update={"cxone_domain": "vendor.example"})) as vendor:
         told = vendor.http.get("/.well-known/cxone-configuration", params=claims).json()
     assert told == {"area": "na1", "domain": "vendor.example"}

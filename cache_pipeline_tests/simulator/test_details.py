@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline_tests.simulator.vendor import AGGREGATES, DAY, Json, SettableClock, Vendor, vendor_of
+from cache_pipeline_tests.simulator.vendor import AGGREGATES, DAY, Json, SettableClock, Vendor, open_vendor
 
 ANALYTICS = "/api/v2/analytics"
 CONVERSATIONS = f"{ANALYTICS}/conversations/details"
@@ -23,7 +23,7 @@ SMALL: Json = {"conversations_per_working_day": 1200, "organisation_zone": "Amer
 
 @pytest.fixture(scope="module")
 def _small_vendor() -> Iterator[Vendor]:
-    with vendor_of(SimulatorSettings(**SMALL, genesys_rate_limit=100_000)) as vendor:
+    with open_vendor(SimulatorSettings(**SMALL, genesys_rate_limit=100_000)) as vendor:
         yield vendor
 
 
@@ -165,7 +165,7 @@ def test_a_conversation_is_open_until_its_end_can_be_seen(shared_vendor: Vendor)
 
 
 def test_orphans_never_get_an_end() -> None:
-    with vendor_of(SimulatorSettings(**SMALL, orphan_share=0.05)) as vendor:
+    with open_vendor(SimulatorSettings(**SMALL, orphan_share=0.05)) as vendor:
         rows = _conversations(vendor)
         ended = [{"type": "and", "predicates": [{"dimension": "conversationEnd", "operator": "exists"}]}]
         with_end = _conversations(vendor, conversationFilters=ended)
@@ -269,7 +269,7 @@ def test_limits_of_other_families_are_kept(shared_vendor: Vendor, path: str, bod
 
 
 def test_a_correction_changes_details_and_aggregates_alike() -> None:
-    with vendor_of(SimulatorSettings(**SMALL)) as vendor:
+    with open_vendor(SimulatorSettings(**SMALL)) as vendor:
         before = vendor.aggregate(metrics=["nOffered", "tTalk"], granularity=None, groupBy=None)
         answer = vendor.http.post("/simulator/restatements", json={"day": "2024-06-10"})
         assert answer.status_code == 204

@@ -8,8 +8,8 @@ from pydantic import SecretStr
 from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.simulator.genesys_families import OTHER_FAMILIES
 from cache_pipeline.simulator.genesys_query import CONVERSATIONS, FLOWS, Family
-from cache_pipeline.simulator.organisation import MADE_UP_DIMENSIONS
-from cache_pipeline_tests.simulator.vendor import CLIENT, DAY, SECRET, Json, Vendor, vendor_of
+from cache_pipeline.simulator.organisation import GENERATED_DIMENSIONS
+from cache_pipeline_tests.simulator.vendor import CLIENT, DAY, SECRET, Json, Vendor, open_vendor
 
 SETTINGS = SimulatorSettings(conversations_per_working_day=400)
 BOTS = "/api/v2/analytics/bots/aggregates"
@@ -40,7 +40,9 @@ def test_a_family_groups_by_each_of_its_dimensions_and_figures_add_up_over_group
     whole = _totals(_asked(shared_vendor, family.name, metrics=metrics))
     assert {metric for metric, _ in whole} == set(metrics)
     known = [
-        name for name in ("queueId", "mediaType", "userId", "divisionId", *family.made_up) if name in family.dimensions
+        name
+        for name in ("queueId", "mediaType", "userId", "divisionId", *family.generated_dimensions)
+        if name in family.dimensions
     ]
     for dimension in known:
         parts = _asked(shared_vendor, family.name, metrics=metrics, groupBy=[dimension])
@@ -49,13 +51,13 @@ def test_a_family_groups_by_each_of_its_dimensions_and_figures_add_up_over_group
 
 
 def test_no_dimension_is_made_up_that_calls_have_or_that_no_family_knows() -> None:
-    assert not MADE_UP_DIMENSIONS.keys() & (CONVERSATIONS.dimensions | FLOWS.dimensions)
-    assert set(MADE_UP_DIMENSIONS) == {name for family in OTHER_FAMILIES for name in family.made_up}
+    assert not GENERATED_DIMENSIONS.keys() & (CONVERSATIONS.dimensions | FLOWS.dimensions)
+    assert set(GENERATED_DIMENSIONS) == {name for family in OTHER_FAMILIES for name in family.generated_dimensions}
 
 
 def test_the_same_seed_makes_up_the_same_figures_and_another_seed_others() -> None:
     def told(seed: int) -> list[Json]:
-        with vendor_of(SETTINGS.model_copy(update={"seed": seed})) as vendor:
+        with open_vendor(SETTINGS.model_copy(update={"seed": seed})) as vendor:
             return _asked(vendor, "bots", metrics=["nBotSessions", "tBotSession"], groupBy=["botId"])
 
     assert told(1) == told(1)
@@ -91,7 +93,7 @@ def test_any_of_a_familys_permissions_opens_it_and_without_one_all_are_named() -
         settings = SimulatorSettings(
             clients={CLIENT: SecretStr(SECRET)}, client_permissions={CLIENT: frozenset({permission})}
         )
-        with vendor_of(settings) as vendor:
+        with open_vendor(settings) as vendor:
             answer = vendor.post("/api/v2/analytics/actions/aggregates/query", action)
             assert answer.status_code == status
     assert "integrations:action:view, bridge:actions:view" in answer.json()["message"]

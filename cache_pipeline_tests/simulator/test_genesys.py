@@ -11,7 +11,7 @@ from cache_pipeline_tests.simulator.vendor import (
     Vendor,
     aggregate_body,
     offered,
-    vendor_of,
+    open_vendor,
 )
 
 METRICS = [
@@ -176,7 +176,7 @@ def test_adjacent_intervals_add_up_to_their_union(shared_vendor: Vendor) -> None
 
 def test_a_query_with_too_many_cells_is_silently_cut_in_time_order(shared_vendor: Vendor) -> None:
     whole = shared_vendor.aggregate()
-    with vendor_of(SimulatorSettings(genesys_max_cells=50)) as vendor:
+    with open_vendor(SimulatorSettings(genesys_max_cells=50)) as vendor:
         cut = vendor.aggregate()
     cells = [(bucket["interval"], str(result["group"])) for result in cut for bucket in result["data"]]
     every = [(bucket["interval"], str(result["group"])) for result in whole for bucket in result["data"]]
@@ -234,7 +234,7 @@ def test_deleting_cancels_a_running_job_and_removes_a_finished_one(shared_vendor
 
 def test_results_before_fulfilled_and_after_expired_answer_as_set() -> None:
     settings = SimulatorSettings(job_lifetime_seconds=100, genesys_not_ready_status=409, genesys_expired_status=410)
-    with vendor_of(settings) as vendor:
+    with open_vendor(settings) as vendor:
         path = f"{AGGREGATES}/jobs/{vendor.post(f'{AGGREGATES}/jobs', aggregate_body()).json()['jobId']}"
         assert vendor.get(f"{path}/results").status_code == 409
         vendor.clock.seconds += 100

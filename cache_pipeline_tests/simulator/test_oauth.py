@@ -5,7 +5,7 @@ import pytest
 from pydantic import SecretStr
 
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.simulator.oauth import TokenOffice
+from cache_pipeline.simulator.oauth import TokenIssuer
 from cache_pipeline_tests.simulator.vendor import AVAILABILITY, SettableClock
 
 GRANT = {"grant_type": "client_credentials"}
@@ -91,7 +91,7 @@ def test_a_request_without_a_known_token_is_401_with_an_error_body(http: httpx.C
 
 
 def test_no_secret_shows_in_a_repr() -> None:
-    office = TokenOffice(SETTINGS)
+    office = TokenIssuer(SETTINGS)
     token = office.login("one", "first", 0.0)
     assert "first" not in repr(SETTINGS)
     assert token.text not in repr(token)

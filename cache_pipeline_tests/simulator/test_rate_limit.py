@@ -6,7 +6,7 @@ from pydantic import SecretStr
 
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.simulator.rate_limit import SlidingWindow
-from cache_pipeline_tests.simulator.vendor import AVAILABILITY, CLIENT, REPORTDATA, SettableClock, Vendor, vendor_of
+from cache_pipeline_tests.simulator.vendor import AVAILABILITY, CLIENT, REPORTDATA, SettableClock, Vendor, open_vendor
 
 steps = st.lists(st.floats(0, 30, allow_nan=False) | st.just(0.0) | st.just(60.0), max_size=120)
 
@@ -25,13 +25,13 @@ def test_no_window_ever_holds_more_than_the_limit_and_none_is_refused_below_it(g
     accepted: list[float] = []
     for now in _times(gaps):
         recent = [instant for instant in accepted if now - instant < 60]
-        verdict = window.ask("token", now)
-        assert verdict.accepted == (len(recent) < limit)
-        if verdict.accepted:
+        decision = window.acquire("token", now)
+        assert decision.is_accepted == (len(recent) < limit)
+        if decision.is_accepted:
             accepted.append(now)
-            assert verdict.remaining == limit - len(recent) - 1
+            assert decision.remaining == limit - len(recent) - 1
         else:
-            assert verdict.remaining == 0
+            assert decision.remaining == 0
     for end in accepted:
         assert sum(end - 60 < instant <= end for instant in accepted) <= limit
 
@@ -41,15 +41,15 @@ def test_the_told_wait_is_enough_and_a_second_less_is_not(gaps: list[float], lim
     times = _times(gaps)
     for position in range(len(times)):
         window = SlidingWindow(limit, 60)
-        verdicts = [window.ask("token", now) for now in times[: position + 1]]
-        now, last = times[position], verdicts[-1]
-        if last.accepted:
+        decisions = [window.acquire("token", now) for now in times[: position + 1]]
+        now, last = times[position], decisions[-1]
+        if last.is_accepted:
             assert last.retry_after == 0
             continue
         assert last.retry_after >= 1
         if last.retry_after > 1:
             assert window.remaining("token", now + last.retry_after - 1) == 0
-        assert window.ask("token", now + last.retry_after).accepted
+        assert window.acquire("token", now + last.retry_after).is_accepted
         return
 
 
@@ -77,7 +77,7 @@ def test_the_two_platforms_have_separate_budgets(vendor: Vendor) -> None:
 
 
 def test_the_vendor_rejects_with_its_documented_429_and_tells_no_quota() -> None:
-    with vendor_of(SimulatorSettings(genesys_rate_limit=2)) as vendor:
+    with open_vendor(SimulatorSettings(genesys_rate_limit=2)) as vendor:
         vendor.get(AVAILABILITY)
         vendor.clock.seconds += 18.2
         vendor.get(AVAILABILITY)
@@ -99,7 +99,7 @@ def test_the_vendor_rejects_with_its_documented_429_and_tells_no_quota() -> None
 
 
 def test_neither_logins_nor_unknown_tokens_use_up_the_budget() -> None:
-    with vendor_of(SimulatorSettings(genesys_rate_limit=1)) as vendor:
+    with open_vendor(SimulatorSettings(genesys_rate_limit=1)) as vendor:
         vendor.http.get(AVAILABILITY, headers={"Authorization": "Bearer made-up"})
         vendor.login()
         assert vendor.get(AVAILABILITY).status_code == 200
@@ -107,7 +107,7 @@ def test_neither_logins_nor_unknown_tokens_use_up_the_budget() -> None:
 
 @pytest.mark.parametrize(("scope", "status"), [("token", 200), ("client", 429)])
 def test_a_second_token_of_a_client_has_its_own_budget_unless_budgets_are_by_client(scope, status: int) -> None:
-    with vendor_of(SimulatorSettings(genesys_rate_limit=1, rate_limit_scope=scope)) as vendor:
+    with open_vendor(SimulatorSettings(genesys_rate_limit=1, rate_limit_scope=scope)) as vendor:
         assert vendor.get(AVAILABILITY).status_code == 200
         vendor.login()
         assert vendor.get(AVAILABILITY).status_code == status

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline_tests.simulator.vendor import DAY, REPORTDATA, Vendor, report_body, vendor_of
+from cache_pipeline_tests.simulator.vendor import DAY, REPORTDATA, Vendor, open_vendor, report_body
 
 COLUMNS = {
     "queue-performance": [
@@ -125,7 +125,7 @@ def test_filters_keep_and_leave_out_what_they_name(shared_vendor: Vendor) -> Non
     ],
 )
 def test_the_hours_of_a_local_day_sum_to_the_day_also_when_clocks_change(interval: str, hours: int) -> None:
-    with vendor_of(SimulatorSettings(conversations_per_working_day=20_000)) as vendor:
+    with open_vendor(SimulatorSettings(conversations_per_working_day=20_000)) as vendor:
         zone = {"interval": interval, "timeZone": "Europe/Berlin"}
         day = vendor.rows(timeGrouping="byDay", groupBy=[], **zone)
         by_hour = vendor.rows(timeGrouping="byHour", groupBy=[], **zone)
@@ -158,9 +158,9 @@ def test_calendar_buckets_begin_at_local_midnight_monday_and_the_first(shared_ve
 
 
 def test_a_result_with_too_many_rows_is_cut_in_time_order_and_still_says_completed() -> None:
-    with vendor_of(SimulatorSettings()) as vendor:
+    with open_vendor(SimulatorSettings()) as vendor:
         whole = vendor.rows()
-    with vendor_of(SimulatorSettings(reportdata_max_rows=100)) as vendor:
+    with open_vendor(SimulatorSettings(reportdata_max_rows=100)) as vendor:
         assert vendor.rows() == whole[:100]
         assert vendor.rows(groupBy=[]) != []
         assert len(vendor.rows(groupBy=[])) == 24
@@ -176,7 +176,7 @@ def test_results_carry_the_watermark_and_are_not_there_before_completion(shared_
 
 
 def test_an_unknown_job_is_404_and_so_is_an_expired_one() -> None:
-    with vendor_of(SimulatorSettings(job_lifetime_seconds=100)) as vendor:
+    with open_vendor(SimulatorSettings(job_lifetime_seconds=100)) as vendor:
         path = f"{REPORTDATA}/{vendor.submit()}"
         for unknown in (f"{REPORTDATA}/nonsense", f"{REPORTDATA}/nonsense/results"):
             answer = vendor.get(unknown)

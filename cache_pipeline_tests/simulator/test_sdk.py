@@ -22,12 +22,12 @@ SETTINGS = SimulatorSettings(
     clients={"demo-client": SecretStr("demo-secret"), "limited-client": SecretStr("limited-secret")},
     client_permissions={"limited-client": frozenset({"analytics:conversationDetail:view"})},
     conversations_per_working_day=400,
-    tells_limit=True,
+    report_limit_in_429=True,
     job_seconds_base=0.3,
     job_seconds_per_1000_cells=0.0,
 )
 DAY = "2024-06-10T00:00:00Z/2024-06-11T00:00:00Z"
-LIVING = {"QUEUED", "PENDING", "FULFILLED"}
+LIVE_STATES = {"QUEUED", "PENDING", "FULFILLED"}
 
 Seen = dict[str, Any]
 
@@ -48,7 +48,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, int]:
 def test_every_family_of_jobs_goes_from_submit_to_its_last_page(seen: tuple[Seen, int]) -> None:
     told, _ = seen
     for family in ("details", "users", "conversations", "flows", "user_aggregates"):
-        assert set(told[family]["states"]) <= LIVING
+        assert set(told[family]["states"]) <= LIVE_STATES
         assert told[family]["states"][-1] == "FULFILLED"
         assert told[family]["pages"] > 1
     assert told["conversations"]["same"]
@@ -61,7 +61,7 @@ def test_every_other_family_tells_each_of_its_metrics_by_job_as_by_query(seen: t
     assert list(told["others"]) == [family.name for family in OTHER_FAMILIES]
     for family in OTHER_FAMILIES:
         found = told["others"][family.name]
-        assert set(found["states"]) <= LIVING, family.name
+        assert set(found["states"]) <= LIVE_STATES, family.name
         assert found["same"], family.name
         assert found["told"] == sorted(family.metrics)
 

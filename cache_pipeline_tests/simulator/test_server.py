@@ -9,11 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from cache_pipeline.simulator import SimulatorError, SimulatorSettings, create_app, running_simulator, serve
-from cache_pipeline_tests.simulator.vendor import SettableClock, vendor_of
+from cache_pipeline_tests.simulator.vendor import SettableClock, open_vendor
 
 
 def test_health_tells_the_time_and_the_watermark() -> None:
-    with vendor_of(SimulatorSettings()) as vendor:
+    with open_vendor(SimulatorSettings()) as vendor:
         assert vendor.http.get("/simulator/health").json() == {
             "status": "ok",
             "now": "2024-06-12T10:00:30.000Z",

@@ -3,7 +3,7 @@
 from pydantic import SecretStr
 
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline_tests.simulator.vendor import AGGREGATES, CLIENT, DAY, SECRET, aggregate_body, vendor_of
+from cache_pipeline_tests.simulator.vendor import AGGREGATES, CLIENT, DAY, SECRET, aggregate_body, open_vendor
 
 SETTINGS = SimulatorSettings(
     clients={CLIENT: SecretStr(SECRET), "<b>bold</b>": SecretStr("hush")},
@@ -14,7 +14,7 @@ SETTINGS = SimulatorSettings(
 
 
 def test_the_page_shows_clients_jobs_quota_calls_and_faults() -> None:
-    with vendor_of(SETTINGS) as vendor:
+    with open_vendor(SETTINGS) as vendor:
         job = vendor.post(f"{AGGREGATES}/jobs", aggregate_body(interval=DAY)).json()["jobId"]
         vendor.http.post("/simulator/faults", json={"fail_jobs": 3})
         answer = vendor.http.get("/simulator")
@@ -42,5 +42,5 @@ def test_the_page_shows_clients_jobs_quota_calls_and_faults() -> None:
 
 
 def test_an_idle_simulator_says_that_there_is_nothing() -> None:
-    with vendor_of(SETTINGS) as vendor:
+    with open_vendor(SETTINGS) as vendor:
         assert vendor.http.get("/simulator").text.count("<p>None.</p>") == 2

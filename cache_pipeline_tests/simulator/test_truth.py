@@ -9,11 +9,11 @@ import pytest
 
 from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.simulator.aggregate import FACTS, AggregateQuery, aggregate
-from cache_pipeline.simulator.calls import LONGEST_SPAN_MS
+from cache_pipeline.simulator.calls import MAX_DURATION_MS
 from cache_pipeline.simulator.intervals import to_ms
-from cache_pipeline.simulator.organisation import organisation_of
-from cache_pipeline.simulator.truth import truth_of
-from cache_pipeline_tests.simulator.vendor import DAY, Vendor, vendor_of
+from cache_pipeline.simulator.organisation import create_organisation
+from cache_pipeline.simulator.truth import create_truth
+from cache_pipeline_tests.simulator.vendor import DAY, Vendor, open_vendor
 
 SETTINGS = SimulatorSettings()
 MONDAY = date(2024, 6, 10)
@@ -21,7 +21,7 @@ WORKING_WEEK = [MONDAY + timedelta(days=number) for number in range(5)]
 
 
 def test_a_day_is_the_same_in_whatever_order_days_are_asked() -> None:
-    forwards, backwards = truth_of(SETTINGS), truth_of(SETTINGS)
+    forwards, backwards = create_truth(SETTINGS), create_truth(SETTINGS)
     days = [MONDAY + timedelta(days=number) for number in range(6)]
     there = {day: forwards.day(day) for day in days}
     back = {day: backwards.day(day) for day in reversed(days)}
@@ -32,7 +32,7 @@ def test_a_day_is_the_same_in_whatever_order_days_are_asked() -> None:
 
 
 def test_a_day_that_fell_out_of_the_cache_comes_back_the_same() -> None:
-    truth = truth_of(SimulatorSettings(cached_days=1))
+    truth = create_truth(SimulatorSettings(cached_days=1))
     first = truth.day(MONDAY)
     truth.day(MONDAY + timedelta(days=1))
     again = truth.day(MONDAY)
@@ -42,7 +42,7 @@ def test_a_day_that_fell_out_of_the_cache_comes_back_the_same() -> None:
 
 def test_two_simulators_answer_alike_and_another_seed_does_not() -> None:
     days = ["2024-06-10T00:00:00Z/2024-06-11T00:00:00Z", "2024-06-03T00:00:00Z/2024-06-04T00:00:00Z"]
-    with vendor_of(SETTINGS) as one, vendor_of(SETTINGS) as two, vendor_of(SimulatorSettings(seed=7)) as other:
+    with open_vendor(SETTINGS) as one, open_vendor(SETTINGS) as two, open_vendor(SimulatorSettings(seed=7)) as other:
         there = [one.rows(interval=day) for day in days]
         back = [two.rows(interval=day) for day in reversed(days)]
         assert there == back[::-1]
@@ -50,7 +50,7 @@ def test_two_simulators_answer_alike_and_another_seed_does_not() -> None:
 
 
 def test_days_and_weeks_have_the_shape_of_a_call_centre() -> None:
-    truth = truth_of(SETTINGS)
+    truth = create_truth(SETTINGS)
     volume = {
         weekday: np.mean([len(truth.day(MONDAY + timedelta(days=weekday, weeks=week)).queue) for week in range(8)])
         for weekday in range(7)
@@ -70,7 +70,7 @@ def test_days_and_weeks_have_the_shape_of_a_call_centre() -> None:
 
 
 def test_queues_are_unequal_and_all_agents_work() -> None:
-    truth = truth_of(SETTINGS)
+    truth = create_truth(SETTINGS)
     calls = [truth.day(day) for day in WORKING_WEEK]
     by_queue = np.bincount(np.concatenate([day.queue for day in calls]), minlength=8)
     assert list(by_queue) == sorted(by_queue, reverse=True)
@@ -81,13 +81,13 @@ def test_queues_are_unequal_and_all_agents_work() -> None:
 
 
 def test_conversations_have_distinct_stable_ids_and_bounded_lengths() -> None:
-    calls = truth_of(SETTINGS).day(MONDAY)
+    calls = create_truth(SETTINGS).day(MONDAY)
     ids = [calls.conversation_id(row) for row in range(len(calls.queue))]
     assert len(set(ids)) == len(ids)
-    again = truth_of(SETTINGS).day(MONDAY)
+    again = create_truth(SETTINGS).day(MONDAY)
     assert ids == [again.conversation_id(row) for row in range(len(ids))]
     spans = calls.wait_ms + calls.talk_ms + calls.held_ms + calls.acw_ms
-    assert spans.max() <= LONGEST_SPAN_MS
+    assert spans.max() <= MAX_DURATION_MS
     assert (calls.met == (~calls.abandoned & (calls.wait_ms <= 20_000))).all()
     assert not calls.talk_ms[calls.abandoned].any()
 
@@ -96,7 +96,7 @@ def test_conversations_have_distinct_stable_ids_and_bounded_lengths() -> None:
     "settings", [SETTINGS, SimulatorSettings(queues=1, agents=1), SimulatorSettings(queues=40, agents=3)]
 )
 def test_every_size_of_organisation_works(settings: SimulatorSettings) -> None:
-    calls = truth_of(settings).day(MONDAY)
+    calls = create_truth(settings).day(MONDAY)
     assert set(calls.agent[~calls.abandoned]) <= set(range(settings.agents))
     assert calls.queue.max() < settings.queues
 
@@ -104,7 +104,7 @@ def test_every_size_of_organisation_works(settings: SimulatorSettings) -> None:
 @pytest.mark.parametrize("start", [datetime(2024, 6, 10, 5, 30, tzinfo=UTC), datetime(2024, 6, 10, 22, tzinfo=UTC)])
 def test_every_figure_is_what_counting_call_by_call_gives(start: datetime) -> None:
     """From the morning on, and from local midnight on, when calls of the day before are still to end."""
-    truth, organisation = truth_of(SETTINGS), organisation_of(SETTINGS)
+    truth, organisation = create_truth(SETTINGS), create_organisation(SETTINGS)
     calls = truth.day((start + timedelta(hours=2)).date())
     row = int(np.searchsorted(calls.offered_ms, to_ms(start + timedelta(hours=2))))
     exactly = int(calls.offered_ms[row]), int(calls.offered_ms[row + 1] + calls.wait_ms[row + 1])
@@ -120,7 +120,7 @@ def test_every_figure_is_what_counting_call_by_call_gives(start: datetime) -> No
 
 
 def _counted_plainly(edges: list[int]) -> dict[tuple, list[int]]:
-    organisation, truth = organisation_of(SETTINGS), truth_of(SETTINGS)
+    organisation, truth = create_organisation(SETTINGS), create_truth(SETTINGS)
     found: dict[tuple, list[int]] = {}
     for day in (date(2024, 6, 9), MONDAY, date(2024, 6, 11), date(2024, 6, 12)):
         calls = truth.day(day)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.simulator import SimulatorError, SimulatorSettings, create_app
-from cache_pipeline.simulator.truth import truth_of
+from cache_pipeline.simulator.truth import create_truth
 from cache_pipeline.simulator.volume_replay import read_arrivals
-from cache_pipeline_tests.simulator.vendor import Json, vendor_of
+from cache_pipeline_tests.simulator.vendor import Json, open_vendor
 
 BERLIN = "Europe/Berlin"
 
@@ -37,7 +37,7 @@ def _offered(rows: list[Json]) -> dict[str, int]:
 def test_each_slot_and_each_day_has_exactly_the_calls_of_the_file(tmp_path: Path, name: str) -> None:
     rows = _grid("2024-05-06T00:00:00", 3 * 48, 30)
     settings = SimulatorSettings(arrivals=_write(tmp_path / name, rows))
-    with vendor_of(settings) as vendor:
+    with open_vendor(settings) as vendor:
         whole = "2024-05-01T00:00:00Z/2024-05-20T00:00:00Z"
         by_slot = _offered(vendor.truth(whole, granularity="PT30M"))
         assert by_slot == {f"{start}.000Z": calls for start, calls in rows if calls}
@@ -54,13 +54,13 @@ def test_each_slot_and_each_day_has_exactly_the_calls_of_the_file(tmp_path: Path
 
 def test_the_wall_clock_is_read_in_the_zone_of_the_file(tmp_path: Path) -> None:
     path = _write(tmp_path / "calls.csv", [("2024-06-10T00:00:00", 4), ("2024-06-10T01:00:00", 9)])
-    with vendor_of(SimulatorSettings(arrivals=path, arrivals_zone="Asia/Jerusalem")) as vendor:
+    with open_vendor(SimulatorSettings(arrivals=path, arrivals_zone="Asia/Jerusalem")) as vendor:
         rows = vendor.truth("2024-06-09T00:00:00Z/2024-06-11T00:00:00Z", granularity="PT1H")
     assert _offered(rows) == {"2024-06-09T21:00:00.000Z": 4, "2024-06-09T22:00:00.000Z": 9}
 
 
 def _by_hour(path: Path, interval: str) -> dict[str, int]:
-    with vendor_of(SimulatorSettings(arrivals=path, arrivals_zone=BERLIN)) as vendor:
+    with open_vendor(SimulatorSettings(arrivals=path, arrivals_zone=BERLIN)) as vendor:
         return {start[8:13]: calls for start, calls in _offered(vendor.truth(interval, granularity="PT1H")).items()}
 
 
@@ -101,7 +101,7 @@ def test_no_call_is_lost_or_doubled_whatever_the_slot_and_the_zone(tmp_path_fact
     played = [slot for slots in arrivals.days.values() for slot in slots]
     assert sum(slot.calls for slot in played) == sum(calls for _, calls in rows)
     assert all(slot.begin_ms < slot.end_ms for slot in played)
-    truth = truth_of(SimulatorSettings(arrivals=path, arrivals_zone=zone))
+    truth = create_truth(SimulatorSettings(arrivals=path, arrivals_zone=zone))
     assert sum(len(truth.day(day).queue) for day in arrivals.days) == sum(calls for _, calls in rows)
 
 

@@ -1,5 +1,5 @@
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline_tests.simulator.vendor import AVAILABILITY, REPORTDATA, SettableClock, Vendor, offered, vendor_of
+from cache_pipeline_tests.simulator.vendor import AVAILABILITY, REPORTDATA, SettableClock, Vendor, offered, open_vendor
 
 BUSY = SimulatorSettings(conversations_per_working_day=200_000)
 MORNING = "2024-06-12T09:00:00Z/2024-06-12T09:58:00Z"
@@ -16,7 +16,7 @@ def _true(vendor: Vendor, interval: str) -> int:
 
 
 def test_data_is_complete_below_the_watermark_partial_above_and_absent_after_now() -> None:
-    with vendor_of(BUSY) as vendor:
+    with open_vendor(BUSY) as vendor:
         assert vendor.get(AVAILABILITY).json()["dataAvailabilityDate"] == "2024-06-12T09:58:00.000Z"
         assert _offered(vendor, MORNING) == _true(vendor, MORNING) > 0
         assert 0 < _offered(vendor, LAST_MINUTES) < _true(vendor, LAST_MINUTES)
@@ -24,7 +24,7 @@ def test_data_is_complete_below_the_watermark_partial_above_and_absent_after_now
 
 
 def test_late_rows_come_in_as_time_goes_on_and_none_goes_away() -> None:
-    with vendor_of(BUSY) as vendor:
+    with open_vendor(BUSY) as vendor:
         seen = []
         for _ in range(6):
             seen.append(_offered(vendor, LAST_MINUTES))
@@ -35,14 +35,14 @@ def test_late_rows_come_in_as_time_goes_on_and_none_goes_away() -> None:
 
 def test_every_figure_below_the_watermark_stays_as_it_is() -> None:
     metrics = ["nOffered", "tAnswered", "tAbandon", "tHandle", "oServiceLevel", "nTransferred"]
-    with vendor_of(BUSY) as vendor:
+    with open_vendor(BUSY) as vendor:
         first = vendor.aggregate(interval=MORNING, metrics=metrics)
         vendor.clock.seconds += 40_000
         assert vendor.aggregate(interval=MORNING, metrics=metrics) == first
 
 
 def test_a_job_shows_the_instant_of_its_submission() -> None:
-    with vendor_of(BUSY) as vendor:
+    with open_vendor(BUSY) as vendor:
         path = f"{REPORTDATA}/{vendor.submit(interval=LAST_MINUTES, columns=['offered'])}/results"
         vendor.clock.seconds += 3600
         page = vendor.get(path).json()
@@ -52,7 +52,7 @@ def test_a_job_shows_the_instant_of_its_submission() -> None:
 
 def test_without_lag_everything_up_to_now_is_there() -> None:
     clock = SettableClock("2024-06-12T10:00:00+00:00")
-    with vendor_of(BUSY.model_copy(update={"watermark_lag_seconds": 0.0}), clock) as vendor:
+    with open_vendor(BUSY.model_copy(update={"watermark_lag_seconds": 0.0}), clock) as vendor:
         assert vendor.get(AVAILABILITY).json()["dataAvailabilityDate"] == "2024-06-12T10:00:00.000Z"
         interval = "2024-06-12T09:00:00Z/2024-06-12T10:00:00Z"
         assert _offered(vendor, interval) == _true(vendor, interval)

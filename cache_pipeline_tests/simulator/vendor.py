@@ -88,7 +88,7 @@ def aggregate_body(**changes: Any) -> Json:
 
 
 @contextmanager
-def vendor_of(settings: SimulatorSettings, clock: SettableClock | None = None) -> Iterator[Vendor]:
+def open_vendor(settings: SimulatorSettings, clock: SettableClock | None = None) -> Iterator[Vendor]:
     clock = clock or SettableClock()
     with running_simulator(settings, clock=clock) as url, httpx.Client(base_url=url, timeout=30) as http:
         yield Vendor(http, clock)
