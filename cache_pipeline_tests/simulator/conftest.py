@@ -1,3 +1,5 @@
+"""Fixtures: a simulator for each test, and one shared by the tests of a file."""
+
 from collections.abc import Iterator
 
 import pytest
@@ -8,20 +10,20 @@ from cache_pipeline_tests.simulator.vendor import SettableClock, Vendor, open_ve
 
 @pytest.fixture
 def vendor() -> Iterator[Vendor]:
-    """A simulator of this test's alone, as it is without any setting."""
+    """Run a simulator with default settings for one test."""
     with open_vendor(SimulatorSettings()) as vendor:
         yield vendor
 
 
 @pytest.fixture(scope="module")
-def _simulator_of_the_file() -> Iterator[Vendor]:
+def _module_vendor() -> Iterator[Vendor]:
     with open_vendor(SimulatorSettings(reportdata_rate_limit=100_000, genesys_rate_limit=100_000)) as vendor:
         yield vendor
 
 
 @pytest.fixture
-def shared_vendor(_simulator_of_the_file: Vendor) -> Vendor:
-    """One simulator for the tests of a file, with room for all their requests; clock and faults are as at first."""
-    _simulator_of_the_file.clock.seconds = SettableClock().seconds
-    _simulator_of_the_file.http.delete("/simulator/faults")
-    return _simulator_of_the_file
+def shared_vendor(_module_vendor: Vendor) -> Vendor:
+    """Share one simulator with high rate limits between the tests of a file; clock and faults are reset."""
+    _module_vendor.clock.seconds = SettableClock().seconds
+    _module_vendor.http.delete("/simulator/faults")
+    return _module_vendor

@@ -1,6 +1,6 @@
-"""The vendor's own SDK drives the simulator: run in a process of its own, for it watches HOME and makes settings at import.
+"""Drive the simulator with the vendor's own SDK, in a separate process: the SDK watches HOME and reads settings at import.
 
-Called with the simulator's URL; HOME must be an empty folder. Prints one JSON object of what it saw.
+The argument is the simulator's URL; HOME must be an empty folder. Prints one JSON object with the observations.
 """
 
 import inspect
@@ -18,32 +18,32 @@ DAY = "2024-06-10T00:00:00.000Z/2024-06-11T00:00:00.000Z"
 OUTDATED = "outdated_sdk_version"
 
 
-def _logged_in(client_id: str, secret: str) -> Any:
+def _log_in(client_id: str, secret: str) -> Any:
     sdk.configuration.host = URL
     client = sdk.api_client.ApiClient()
     client.get_client_credentials_token(client_id, secret)
-    # It would wait out a 429 by itself; the tests want to see it.
+    # By default the SDK retries after a 429; the tests need to see the 429.
     client.get_http_client().rest_client.pool_manager.connection_pool_kw["retries"] = False
     return sdk.AnalyticsApi(client)
 
 
-def _refusal(call: Any, *arguments: Any, **more: Any) -> dict[str, Any]:
+def _refusal(call: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
     try:
-        call(*arguments, **more)
+        call(*arguments, **options)
     except ApiException as error:
         body = json.loads(error.body)
         return {
             "status": error.status,
             "code": body["code"],
             "message": body["message"],
-            "traced": body["contextId"] == error.headers.get("ININ-Correlation-Id"),
+            "is_traceable": body["contextId"] == error.headers.get("ININ-Correlation-Id"),
             "retry_after": error.headers.get("Retry-After"),
             "limit": body.get("limit"),
         }
     raise AssertionError(f"{call.__name__} was not refused")
 
 
-def _followed(status: Any, job_id: str) -> list[str]:
+def _poll_until_done(status: Any, job_id: str) -> list[str]:
     states: list[str] = []
     while not states or states[-1] not in ("FULFILLED", "FAILED", "CANCELLED", "EXPIRED", OUTDATED):
         answer = status(job_id)
@@ -69,7 +69,7 @@ def _details(api: Any) -> dict[str, Any]:
     query = sdk.AsyncConversationQuery()
     query.interval, query.order, query.order_by = DAY, "asc", "conversationStart"
     job = api.post_analytics_conversations_details_jobs(query).job_id
-    states = _followed(api.get_analytics_conversations_details_job, job)
+    states = _poll_until_done(api.get_analytics_conversations_details_job, job)
     rows, pages = _pages(api.get_analytics_conversations_details_job_results, job, "conversations", page_size=200)
     api.delete_analytics_conversations_details_job(job)
     sessions = [(p, s) for row in rows for p in row.participants for s in p.sessions]
@@ -93,7 +93,7 @@ def _details(api: Any) -> dict[str, Any]:
             for _, session in sessions
             for metric in session.metrics or []
         ),
-        "scalars": sorted(each for each in scalars if each is not None),
+        "scalars": sorted(value for value in scalars if value is not None),
         "after_delete": _refusal(api.get_analytics_conversations_details_job, job),
         "watermark": api.get_analytics_conversations_details_jobs_availability().data_availability_date.isoformat(),
         "query": {"rows": len(page.conversations), "hits": page.total_hits},
@@ -104,7 +104,7 @@ def _users(api: Any) -> dict[str, Any]:
     query = sdk.AsyncUserDetailsQuery()
     query.interval = DAY
     job = api.post_analytics_users_details_jobs(query).job_id
-    states = _followed(api.get_analytics_users_details_job, job)
+    states = _poll_until_done(api.get_analytics_users_details_job, job)
     users, pages = _pages(api.get_analytics_users_details_job_results, job, "user_details", page_size=10)
     api.delete_analytics_users_details_job(job)
     aggregate = sdk.UserAggregationQuery()
@@ -127,23 +127,23 @@ def _aggregates(api: Any, family: str) -> dict[str, Any]:
     group = {"conversations": ["queueId", "mediaType"], "users": ["userId"], "flows": ["flowId"]}[family]
     query = getattr(sdk, f"{kind}AggregationQuery")()
     query.interval, query.granularity, query.group_by, query.metrics = DAY, "PT1H", group, [metrics]
-    at_once = getattr(api, f"post_analytics_{family}_aggregates_query")(query)
+    synchronous = getattr(api, f"post_analytics_{family}_aggregates_query")(query)
     by_job = getattr(sdk, f"{kind}AsyncAggregationQuery")()
     by_job.interval, by_job.granularity, by_job.group_by, by_job.metrics = DAY, "PT1H", group, [metrics]
     by_job.page_size = 2
     job = getattr(api, f"post_analytics_{family}_aggregates_jobs")(by_job).job_id
-    states = _followed(getattr(api, f"get_analytics_{family}_aggregates_job"), job)
+    states = _poll_until_done(getattr(api, f"get_analytics_{family}_aggregates_job"), job)
     results, pages = _pages(getattr(api, f"get_analytics_{family}_aggregates_job_results"), job, "results")
     getattr(api, f"delete_analytics_{family}_aggregates_job")(job)
     return {
         "states": states,
         "pages": pages,
         "groups": len(results),
-        "same": [each.to_json() for each in results] == [each.to_json() for each in at_once.results],
+        "same": [result.to_json() for result in results] == [result.to_json() for result in synchronous.results],
     }
 
 
-#: Family, and what the SDK calls its models.
+#: The SDK's model name of each family.
 _KINDS = {
     "conversations": "Conversation",
     "users": "User",
@@ -167,13 +167,13 @@ _KINDS = {
 
 
 def _allowed(model: Any, name: str) -> list[str]:
-    """The words that a setter of the SDK lets pass."""
-    words = re.search(r"allowed_values = \[(.*?)\]", inspect.getsource(getattr(model, name).fset), re.DOTALL)
-    assert words is not None
-    return sorted(re.findall(r'"([^"]+)"', words[1]))
+    """Return the values that a setter of the SDK accepts."""
+    match = re.search(r"allowed_values = \[(.*?)\]", inspect.getsource(getattr(model, name).fset), re.DOTALL)
+    assert match is not None
+    return sorted(re.findall(r'"([^"]+)"', match[1]))
 
 
-def _words() -> dict[str, Any]:
+def _names() -> dict[str, Any]:
     return {
         family: {
             "metrics": _allowed(getattr(sdk, f"{kind}AggregationView"), "target"),
@@ -183,30 +183,30 @@ def _words() -> dict[str, Any]:
     }
 
 
-def _other_families(api: Any, words: dict[str, Any]) -> dict[str, Any]:
-    """Every family beside those above: all of its metrics at once, by a job and by a query; the jobs run side by side."""
+def _other_families(api: Any, names: dict[str, Any]) -> dict[str, Any]:
+    """Fetch all metrics of every other family, by a job and by a query; the jobs run concurrently."""
     jobs: dict[str, str] = {}
     for family in list(_KINDS)[3:]:
         query = getattr(sdk, f"{_KINDS[family]}AsyncAggregationQuery")()
-        query.interval, query.granularity, query.metrics = DAY, "PT12H", words[family]["metrics"]
-        query.group_by = [name for name in ("queueId", "divisionId") if name in words[family]["dimensions"]]
+        query.interval, query.granularity, query.metrics = DAY, "PT12H", names[family]["metrics"]
+        query.group_by = [name for name in ("queueId", "divisionId") if name in names[family]["dimensions"]]
         jobs[family] = getattr(api, f"post_analytics_{family}_aggregates_jobs")(query).job_id
-    seen: dict[str, Any] = {}
+    by_family: dict[str, Any] = {}
     for family, job in jobs.items():
-        states = _followed(getattr(api, f"get_analytics_{family}_aggregates_job"), job)
+        states = _poll_until_done(getattr(api, f"get_analytics_{family}_aggregates_job"), job)
         results, _ = _pages(getattr(api, f"get_analytics_{family}_aggregates_job_results"), job, "results")
         getattr(api, f"delete_analytics_{family}_aggregates_job")(job)
         query = getattr(sdk, f"{_KINDS[family]}AggregationQuery")()
-        query.interval, query.granularity, query.metrics = DAY, "PT12H", words[family]["metrics"]
-        query.group_by = [name for name in ("queueId", "divisionId") if name in words[family]["dimensions"]]
-        at_once = getattr(api, f"post_analytics_{family}_aggregates_query")(query).results
-        told = [entry for result in results for bucket in result.data for entry in bucket.metrics]
-        seen[family] = {
+        query.interval, query.granularity, query.metrics = DAY, "PT12H", names[family]["metrics"]
+        query.group_by = [name for name in ("queueId", "divisionId") if name in names[family]["dimensions"]]
+        synchronous = getattr(api, f"post_analytics_{family}_aggregates_query")(query).results
+        entries = [entry for result in results for bucket in result.data for entry in bucket.metrics]
+        by_family[family] = {
             "states": states,
-            "told": sorted({entry.metric for entry in told}),
-            "same": [each.to_json() for each in results] == [each.to_json() for each in at_once],
+            "metrics": sorted({entry.metric for entry in entries}),
+            "same": [result.to_json() for result in results] == [result.to_json() for result in synchronous],
         }
-    return seen
+    return by_family
 
 
 def _errors(api: Any) -> dict[str, Any]:
@@ -216,32 +216,32 @@ def _errors(api: Any) -> dict[str, Any]:
     long.interval = "2024-01-01T00:00:00.000Z/2024-06-01T00:00:00.000Z"
     large = {"interval": DAY, "conversationFilters": [{"type": "x" * 600_000}]}
     job = api.post_analytics_conversations_details_jobs({"interval": DAY}).job_id
-    refused = _logged_in("limited-client", "limited-secret")
+    limited = _log_in("limited-client", "limited-secret")
     return {
         "metric": _refusal(api.post_analytics_conversations_aggregates_query, query),
         "interval": _refusal(api.post_analytics_conversations_details_query, long),
         "body": _refusal(api.post_analytics_conversations_details_jobs, large),
         "early": _refusal(api.get_analytics_conversations_details_job_results, job),
-        "permission": _refusal(refused.post_analytics_users_details_jobs, {"interval": DAY}),
-        "rate": _refusal(_exhausted, refused),
+        "permission": _refusal(limited.post_analytics_users_details_jobs, {"interval": DAY}),
+        "rate": _refusal(_exhaust_limit, limited),
     }
 
 
-def _exhausted(api: Any) -> None:
+def _exhaust_limit(api: Any) -> None:
     for _ in range(2000):
         api.get_analytics_conversations_details_jobs_availability()
 
 
 def main() -> None:
-    """Drive every family."""
-    api = _logged_in("demo-client", "demo-secret")
-    seen = {"details": _details(api), "users": _users(api)}
-    seen |= {family: _aggregates(api, family) for family in ("conversations", "flows")}
-    seen["user_aggregates"] = _aggregates(api, "users")
-    seen["words"] = _words()
-    seen["others"] = _other_families(api, seen["words"])
-    seen["errors"] = _errors(api)
-    print(json.dumps(seen))
+    """Fetch every family and print the observations."""
+    api = _log_in("demo-client", "demo-secret")
+    observations = {"details": _details(api), "users": _users(api)}
+    observations |= {family: _aggregates(api, family) for family in ("conversations", "flows")}
+    observations["user_aggregates"] = _aggregates(api, "users")
+    observations["names"] = _names()
+    observations["others"] = _other_families(api, observations["names"])
+    observations["errors"] = _errors(api)
+    print(json.dumps(observations))
 
 
 main()

@@ -1,3 +1,5 @@
+"""Tests of the simulator's counters."""
+
 import asyncio
 
 import httpx
@@ -16,7 +18,7 @@ from cache_pipeline_tests.simulator.vendor import (
 COUNTERS = "/simulator/counters"
 
 
-def test_calls_are_counted_by_route_client_and_status_and_summed_up(vendor: Vendor) -> None:
+def test_calls_are_counted_by_route_client_and_status(vendor: Vendor) -> None:
     vendor.http.delete(COUNTERS)
     vendor.login()
     vendor.rows()
@@ -26,7 +28,7 @@ def test_calls_are_counted_by_route_client_and_status_and_summed_up(vendor: Vend
     vendor.http.get(AVAILABILITY)
     vendor.http.get("/simulator/health")
     counters = vendor.http.get(COUNTERS).json()
-    calls = {(each["call"], each["client_id"], each["status"]): each["count"] for each in counters["calls"]}
+    calls = {(entry["call"], entry["client_id"], entry["status"]): entry["count"] for entry in counters["calls"]}
     assert calls == {
         ("POST /oauth/token", CLIENT, 200): 1,
         (f"POST {REPORTDATA}/async", CLIENT, 200): 1,
@@ -50,7 +52,7 @@ def test_calls_are_counted_by_route_client_and_status_and_summed_up(vendor: Vend
     assert counters["logins"] == {CLIENT: 1}
 
 
-def test_rejections_are_counted_by_client_and_a_reset_forgets_all() -> None:
+def test_rejections_are_counted_by_client_until_reset() -> None:
     with open_vendor(SimulatorSettings(genesys_rate_limit=1)) as vendor:
         for _ in range(3):
             vendor.get(AVAILABILITY)
@@ -63,16 +65,16 @@ def test_rejections_are_counted_by_client_and_a_reset_forgets_all() -> None:
     assert set(empty["summary"].values()) == {0}
 
 
-def test_how_full_a_clients_window_was_is_told_as_a_share_of_its_limit() -> None:
+def test_peak_window_share_is_relative_to_the_limit() -> None:
     with open_vendor(SimulatorSettings(genesys_rate_limit=4)) as vendor:
-        told = []
+        shares = []
         for _ in range(5):
             vendor.get(AVAILABILITY)
-            told.append(vendor.http.get(COUNTERS).json()["peak_window_share"])
-    assert told == [{CLIENT: 0.25}, {CLIENT: 0.5}, {CLIENT: 0.75}, {CLIENT: 1.0}, {CLIENT: 1.0}]
+            shares.append(vendor.http.get(COUNTERS).json()["peak_window_share"])
+    assert shares == [{CLIENT: 0.25}, {CLIENT: 0.5}, {CLIENT: 0.75}, {CLIENT: 1.0}, {CLIENT: 1.0}]
 
 
-def test_a_429_on_demand_is_not_counted_as_over_the_limit() -> None:
+def test_configured_429_is_not_over_the_limit() -> None:
     with open_vendor(SimulatorSettings()) as vendor:
         vendor.http.post("/simulator/faults", json={"throttle": 1, "reject_with_429": 1})
         for _ in range(3):
@@ -81,19 +83,20 @@ def test_a_429_on_demand_is_not_counted_as_over_the_limit() -> None:
     assert (summary["rejected_429"], summary["over_limit"]) == (2, 0)
 
 
-async def test_of_many_requests_at_once_exactly_the_limit_gets_through() -> None:
+async def test_concurrent_requests_are_accepted_up_to_the_limit() -> None:
     with open_vendor(SimulatorSettings()) as vendor:
         limits = httpx.Limits(max_connections=20)
         async with httpx.AsyncClient(base_url=vendor.http.base_url, headers=vendor.headers, limits=limits) as http:
             answers = await asyncio.gather(*(http.get(f"{REPORTDATA}/unknown") for _ in range(150)))
         statuses = [answer.status_code for answer in answers]
         assert (statuses.count(404), statuses.count(429)) == (60, 90)
-        left = sorted(int(each.headers["X-RateLimit-Remaining"]) for each in answers if each.status_code == 404)
-        assert left == list(range(60))
+        accepted = (answer for answer in answers if answer.status_code == 404)
+        remaining = sorted(int(answer.headers["X-RateLimit-Remaining"]) for answer in accepted)
+        assert remaining == list(range(60))
         assert vendor.http.get(COUNTERS).json()["summary"]["rejected_429"] == 90
 
 
-async def test_the_server_goes_on_answering_while_it_works_on_months() -> None:
+async def test_server_stays_responsive_during_a_large_query() -> None:
     with open_vendor(SimulatorSettings(cached_days=5)) as vendor:
         async with httpx.AsyncClient(base_url=vendor.http.base_url, headers=vendor.headers, timeout=60) as http:
             months = aggregate_body(interval="2023-01-01T00:00:00Z/2023-05-01T00:00:00Z", granularity="P1D")

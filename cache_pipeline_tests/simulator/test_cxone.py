@@ -1,4 +1,4 @@
-"""Another vendor's Data Extraction, as its documents tell it."""
+"""Tests of the simulated CXone Data Extraction."""
 
 import base64
 import csv
@@ -21,26 +21,26 @@ BODY: Json = {
 SMALL = SimulatorSettings(conversations_per_working_day=300, organisation_zone="UTC")
 
 
-def _later(vendor: Vendor) -> None:
+def _wait(vendor: Vendor) -> None:
     vendor.clock.seconds += 31
 
 
-def test_a_job_goes_from_a_json_string_to_a_csv_behind_a_url_that_lives_thirty_seconds() -> None:
+def test_job_result_is_a_csv_behind_a_short_lived_url() -> None:
     with open_vendor(SMALL) as vendor:
         answer = vendor.post(JOBS, BODY)
         assert answer.status_code == 202
         job = answer.json()
         assert isinstance(job, str)
-        _later(vendor)
-        told = vendor.get(f"{JOBS}/{job}").json()["jobStatus"]
-        assert (told["id"], told["status"]) == (job, "SUCCEEDED")
-        url = told["result"]["url"]
+        _wait(vendor)
+        status = vendor.get(f"{JOBS}/{job}").json()["jobStatus"]
+        assert (status["id"], status["status"]) == (job, "SUCCEEDED")
+        url = status["result"]["url"]
         assert url.startswith("http://localhost:")
-        assert vendor.http.get(url, headers=vendor.headers).status_code == 400, "a token is one proof too many"
+        assert vendor.http.get(url, headers=vendor.headers).status_code == 400, "the signed URL must not get a token"
         assert vendor.http.get(re.sub("signature=.", "signature=-", url)).status_code == 403
         file = vendor.http.get(url)
         assert file.content.startswith(b"\xef\xbb\xbf")
-        _later(vendor)
+        _wait(vendor)
         assert vendor.http.get(url).status_code == 403
         assert vendor.get(JOBS).json() == {"jobs": [{"id": job, "status": "SUCCEEDED"}]}
     lines = list(csv.DictReader(io.StringIO(file.content.decode("utf-8-sig"))))
@@ -49,7 +49,7 @@ def test_a_job_goes_from_a_json_string_to_a_csv_behind_a_url_that_lives_thirty_s
     assert len(lines) > 200
 
 
-def test_a_tenant_calls_once_in_thirty_seconds() -> None:
+def test_tenant_can_call_once_in_thirty_seconds() -> None:
     with open_vendor(SMALL) as vendor:
         assert vendor.post(JOBS, BODY).status_code == 202
         vendor.clock.seconds += 29
@@ -59,7 +59,7 @@ def test_a_tenant_calls_once_in_thirty_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"entityName": "shoes"}, "recording-interaction-metadata"),
         ({"version": "99"}, "version"),
@@ -68,14 +68,14 @@ def test_a_tenant_calls_once_in_thirty_seconds() -> None:
         ({"startDate": "10 June"}, "startDate"),
     ],
 )
-def test_what_it_does_not_know_is_a_400(changes: Json, words: str) -> None:
+def test_invalid_body_is_a_400(changes: Json, message: str) -> None:
     with open_vendor(SMALL) as vendor:
         answer = vendor.post(JOBS, BODY | changes)
         assert answer.status_code == 400
-        assert words in answer.json()["message"]
+        assert message in answer.json()["message"]
 
 
-def test_both_logins_give_a_token_that_works() -> None:
+def test_both_logins_return_a_valid_token() -> None:
     with open_vendor(SMALL) as vendor:
         key = {"accessKeyId": CLIENT, "accessKeySecret": SECRET}
         by_key = vendor.http.post("/authentication/v1/token/access-key", json=key)
@@ -85,22 +85,22 @@ def test_both_logins_give_a_token_that_works() -> None:
         for answer in (by_key, by_password):
             token = {"Authorization": f"Bearer {answer.json()['access_token']}"}
             assert vendor.http.get(JOBS, headers=token).status_code == 200
-            _later(vendor)
+            _wait(vendor)
         wrong = vendor.http.post("/authentication/v1/token/access-key", json=key | {"accessKeySecret": "no"})
         assert wrong.status_code == 401
         assert SECRET not in wrong.text
-        unknown = vendor.http.get("/.well-known/cxone-configuration", params={"tenantId": "nobody"})
+        unknown = vendor.http.get("/.well-known/cxone-configuration", params={"tenantId": "unknown"})
         assert unknown.status_code == 404
 
 
-def test_the_issuer_says_where_a_tenants_api_is_and_each_token_whose_it_is() -> None:
+def test_discovery_returns_the_tenants_api_address() -> None:
     with open_vendor(SMALL) as vendor:
         key = {"accessKeyId": CLIENT, "accessKeySecret": SECRET}
         token = vendor.http.post("/authentication/v1/token/access-key", json=key).json()["access_token"]
         claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
-        told = vendor.http.get("/.well-known/cxone-configuration", params=claims).json()
+        configuration = vendor.http.get("/.well-known/cxone-configuration", params=claims).json()
         port = vendor.http.base_url.port
-    assert told == {"area": "na1", "domain": f"localhost:{port}"}
+    assert configuration == {"area": "na1", "domain": f"localhost:{port}"}
     with open_vendor(SMALL.model_copy(update={"cxone_domain": "vendor.example"})) as vendor:
-        told = vendor.http.get("/.well-known/cxone-configuration", params=claims).json()
-    assert told == {"area": "na1", "domain": "vendor.example"}
+        configuration = vendor.http.get("/.well-known/cxone-configuration", params=claims).json()
+    assert configuration == {"area": "na1", "domain": "vendor.example"}

@@ -1,4 +1,4 @@
-"""Details and aggregates of the same simulated calls say the same, and details keep the vendor's semantics."""
+"""Tests of details: they agree with the aggregates of the same calls and follow the vendor's semantics."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ START, END = DAY.split("/")
 METRICS = ["nOffered", "nConnected", "nTransferred", "nOverSla", "tAnswered", "tAbandon", "tWait", "tTalk", "tHeld",
            "tAcw", "tHandle"]  # fmt: skip
 
-#: By UTC midnight its evening is not over yet.
+#: Its evening extends beyond midnight UTC.
 SMALL: Json = {"conversations_per_working_day": 1200, "organisation_zone": "America/New_York"}
 
 
@@ -59,9 +59,9 @@ def _conversations(vendor: Vendor, **body: Any) -> list[Json]:
 
 
 def _metrics(conversations: list[Json], interval: str) -> Counter[tuple[str, str, str, str, str]]:
-    """Sum and count of each metric by queue, medium and user, of those that are emitted in the interval."""
+    """Return sum and count of the metrics emitted in the interval, by queue, medium and user."""
     start, end = (f"{edge.removesuffix('Z')}.000Z" for edge in interval.split("/"))
-    found: Counter[tuple[str, str, str, str, str]] = Counter()
+    totals: Counter[tuple[str, str, str, str, str]] = Counter()
     for conversation in conversations:
         for participant in conversation["participants"]:
             for session in participant["sessions"]:
@@ -69,12 +69,12 @@ def _metrics(conversations: list[Json], interval: str) -> Counter[tuple[str, str
                 for metric in session.get("metrics", []):
                     if start <= metric["emitDate"] < end:
                         key = (queue, session["mediaType"], participant.get("userId", ""), metric["name"])
-                        found[*key, "sum"] += metric["value"]
-                        found[*key, "count"] += 1
-    return +found
+                        totals[*key, "sum"] += metric["value"]
+                        totals[*key, "count"] += 1
+    return +totals
 
 
-def test_the_details_of_a_day_add_up_to_its_aggregates(shared_vendor: Vendor) -> None:
+def test_details_add_up_to_the_aggregates(shared_vendor: Vendor) -> None:
     conversations = _conversations(shared_vendor)
     counted = _metrics(conversations, DAY)
     results = shared_vendor.aggregate(metrics=METRICS, granularity=None, groupBy=["queueId", "mediaType", "userId"])
@@ -91,7 +91,7 @@ def test_the_details_of_a_day_add_up_to_its_aggregates(shared_vendor: Vendor) ->
     assert len(expected) > 500
 
 
-def test_flows_of_details_and_of_aggregates_agree(shared_vendor: Vendor) -> None:
+def test_flow_details_add_up_to_flow_aggregates(shared_vendor: Vendor) -> None:
     flows: Counter[str] = Counter()
     for conversation in _conversations(shared_vendor):
         for participant in conversation["participants"]:
@@ -101,65 +101,65 @@ def test_flows_of_details_and_of_aggregates_agree(shared_vendor: Vendor) -> None
                         flows[session["flow"]["flowId"]] += metric["value"]
     body = {"interval": DAY, "groupBy": ["flowId"], "metrics": ["nFlow", "tFlow"]}
     results = shared_vendor.post(f"{ANALYTICS}/flows/aggregates/query", body).json()["results"]
-    told = {each["group"].get("flowId"): each["data"][0]["metrics"][1]["stats"]["sum"] for each in results}
-    assert told == dict(flows)
-    assert len(told) == 3
+    aggregated = {result["group"].get("flowId"): result["data"][0]["metrics"][1]["stats"]["sum"] for result in results}
+    assert aggregated == dict(flows)
+    assert len(aggregated) == 3
 
 
-def test_a_job_gives_what_overlaps_and_a_query_what_began_on_the_day(shared_vendor: Vendor) -> None:
+def test_job_returns_overlaps_and_query_returns_starts(shared_vendor: Vendor) -> None:
     hour, next_hour = "2024-06-10T15:00:00Z/2024-06-10T16:00:00Z", "2024-06-10T16:00:00Z/2024-06-10T17:00:00Z"
-    one, other = (_conversations(shared_vendor, interval=each) for each in (hour, next_hour))
-    twice = {each["conversationId"] for each in one} & {each["conversationId"] for each in other}
-    assert twice
-    for each in one:
-        if each["conversationId"] in twice:
-            assert each["conversationStart"] < "2024-06-10T16:00:00.000Z" < each["conversationEnd"]
+    first, second = (_conversations(shared_vendor, interval=interval) for interval in (hour, next_hour))
+    in_both = {row["conversationId"] for row in first} & {row["conversationId"] for row in second}
+    assert in_both
+    for row in first:
+        if row["conversationId"] in in_both:
+            assert row["conversationStart"] < "2024-06-10T16:00:00.000Z" < row["conversationEnd"]
     midnight = "2024-06-11T00:00:00Z/2024-06-11T00:30:00Z"
     overlapping = _conversations(shared_vendor, interval=midnight)
-    began = _conversations(shared_vendor, interval=midnight, startOfDayIntervalMatching=True)
-    assert [each for each in overlapping if each["conversationStart"] >= "2024-06-11"] == began
-    assert len(began) < len(overlapping)
+    started = _conversations(shared_vendor, interval=midnight, startOfDayIntervalMatching=True)
+    assert [row for row in overlapping if row["conversationStart"] >= "2024-06-11"] == started
+    assert len(started) < len(overlapping)
     page = shared_vendor.post(
         f"{CONVERSATIONS}/query", {"interval": midnight, "paging": {"pageSize": 100, "pageNumber": 1}}
     ).json()
-    assert page["totalHits"] == len(began)
-    for each in began:
-        each["participants"][0].pop("attributes")
-    assert page["conversations"] == began
+    assert page["totalHits"] == len(started)
+    for row in started:
+        row["participants"][0].pop("attributes")
+    assert page["conversations"] == started
 
 
-def test_pages_of_a_job_are_as_large_as_asked_and_the_last_has_no_cursor(shared_vendor: Vendor) -> None:
+def test_job_pages_have_the_requested_size(shared_vendor: Vendor) -> None:
     path = _job(shared_vendor, CONVERSATIONS)
-    whole = [each["conversationId"] for each in _entries(shared_vendor, path, "conversations")]
-    paged = [each["conversationId"] for each in _entries(shared_vendor, path, "conversations", pageSize=177)]
-    assert paged == whole
-    assert len(set(whole)) == len(whole) > 1000
+    ids = [row["conversationId"] for row in _entries(shared_vendor, path, "conversations")]
+    paged = [row["conversationId"] for row in _entries(shared_vendor, path, "conversations", pageSize=177)]
+    assert paged == ids
+    assert len(set(ids)) == len(ids) > 1000
     assert shared_vendor.get(f"{path}/results", pageSize=1001).status_code == 400
     assert len(_conversations(shared_vendor, limit=5)) == 5
 
 
-def test_an_empty_page_has_no_list_at_all(shared_vendor: Vendor) -> None:
-    nobody = [{"type": "and", "predicates": [{"dimension": "queueId", "value": "no such queue"}]}]
-    path = _job(shared_vendor, CONVERSATIONS, segmentFilters=nobody)
+def test_empty_page_has_no_list(shared_vendor: Vendor) -> None:
+    no_match = [{"type": "and", "predicates": [{"dimension": "queueId", "value": "no such queue"}]}]
+    path = _job(shared_vendor, CONVERSATIONS, segmentFilters=no_match)
     assert set(shared_vendor.get(f"{path}/results").json()) == {"dataAvailabilityDate"}
-    answer = shared_vendor.post(f"{CONVERSATIONS}/query", {"interval": DAY, "segmentFilters": nobody})
+    answer = shared_vendor.post(f"{CONVERSATIONS}/query", {"interval": DAY, "segmentFilters": no_match})
     assert answer.json() == {"totalHits": 0}
 
 
-def test_a_conversation_is_open_until_its_end_can_be_seen(shared_vendor: Vendor) -> None:
+def test_conversation_is_open_until_its_end_is_visible(shared_vendor: Vendor) -> None:
     now = "2024-06-12T13:00:00Z/2024-06-12T17:00:00Z"
     shared_vendor.clock.seconds += 6 * 3600
     answer = shared_vendor.post(f"{CONVERSATIONS}/jobs", {"interval": now})
     submitted_at = shared_vendor.clock.seconds
     shared_vendor.clock.seconds += 3600
     path = f"{CONVERSATIONS}/jobs/{answer.json()['jobId']}"
-    seen = list(_entries(shared_vendor, path, "conversations"))
-    still_open = [each for each in seen if "conversationEnd" not in each]
-    assert 0 < len(still_open) < len(seen)
-    assert any(len(each["participants"]) == 2 for each in still_open), "one that waits has no agent yet"
+    rows = list(_entries(shared_vendor, path, "conversations"))
+    still_open = [row for row in rows if "conversationEnd" not in row]
+    assert 0 < len(still_open) < len(rows)
+    assert any(len(row["participants"]) == 2 for row in still_open), "a waiting conversation has no agent yet"
     shared_vendor.clock.seconds = submitted_at + 20_000
-    later = {each["conversationId"]: each for each in _conversations(shared_vendor, interval=now)}
-    assert all("conversationEnd" in later[each["conversationId"]] for each in still_open)
+    later = {row["conversationId"]: row for row in _conversations(shared_vendor, interval=now)}
+    assert all("conversationEnd" in later[row["conversationId"]] for row in still_open)
     ended = [{"type": "and", "predicates": [{"dimension": "conversationEnd", "operator": "exists"}]}]
     assert len(_conversations(shared_vendor, interval=now, conversationFilters=ended)) == len(later)
 
@@ -169,13 +169,13 @@ def test_orphans_never_get_an_end() -> None:
         rows = _conversations(vendor)
         ended = [{"type": "and", "predicates": [{"dimension": "conversationEnd", "operator": "exists"}]}]
         with_end = _conversations(vendor, conversationFilters=ended)
-    orphans = [each for each in rows if "conversationEnd" not in each]
+    orphans = [row for row in rows if "conversationEnd" not in row]
     assert 0 < len(orphans) < 0.1 * len(rows)
     assert len(with_end) == len(rows) - len(orphans)
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         ({"interval": "2024-01-01T00:00:00Z/2024-03-01T00:00:00Z"}, "does not exceed 31 days"),
         ({"interval": "yesterday"}, "ISO-8601"),
@@ -185,57 +185,56 @@ def test_orphans_never_get_an_end() -> None:
         ({"surveyFilters": [{"type": "and"}]}, "surveyFilters is known to the vendor"),
     ],
 )
-def test_what_a_job_does_not_know_is_a_400_that_names_it(shared_vendor: Vendor, body: Json, words: str) -> None:
+def test_unknown_job_field_is_a_400_that_names_it(shared_vendor: Vendor, body: Json, message: str) -> None:
     answer = shared_vendor.post(f"{CONVERSATIONS}/jobs", {"interval": DAY, **body})
     assert answer.status_code == 400
-    assert words in answer.json()["message"]
+    assert message in answer.json()["message"]
 
 
 @pytest.mark.parametrize(
-    ("paging", "words"),
+    ("paging", "message"),
     [
         ({"pageSize": 101, "pageNumber": 1}, "no more than 100"),
         ({"pageSize": 100, "pageNumber": 1001}, "Pagination may not exceed 100000 results"),
     ],
 )
-def test_a_query_pages_no_wider_and_no_deeper_than_the_vendor(shared_vendor, paging: Json, words: str) -> None:
+def test_query_paging_is_limited_like_the_vendors(shared_vendor, paging: Json, message: str) -> None:
     answer = shared_vendor.post(f"{CONVERSATIONS}/query", {"interval": DAY, "paging": paging})
     assert answer.status_code == 400
-    assert words in answer.json()["message"]
+    assert message in answer.json()["message"]
     deepest = {"interval": DAY, "paging": {"pageSize": 100, "pageNumber": 1000}}
     assert shared_vendor.post(f"{CONVERSATIONS}/query", deepest).status_code == 200
 
 
-def test_presence_of_details_adds_up_to_user_aggregates(shared_vendor: Vendor) -> None:
+def test_presence_details_add_up_to_user_aggregates(shared_vendor: Vendor) -> None:
     users = list(_entries(shared_vendor, _job(shared_vendor, USERS), "userDetails"))
     assert len(users) == 30
     metrics = ["tSystemPresence", "tAgentRoutingStatus"]
     body = {"interval": DAY, "granularity": "PT1H", "groupBy": ["userId"], "metrics": metrics}
     answer = shared_vendor.post(f"{ANALYTICS}/users/aggregates/query", body).json()
-    told: Counter[tuple[str, str]] = Counter()
+    from_aggregates: Counter[tuple[str, str]] = Counter()
     for result in answer["results"]:
         for bucket in result["data"]:
             for entry in bucket["metrics"]:
-                told[result["group"]["userId"], entry["qualifier"]] += int(entry["stats"]["sum"])
+                from_aggregates[result["group"]["userId"], entry["qualifier"]] += int(entry["stats"]["sum"])
     from_details: Counter[tuple[str, str]] = Counter()
     for user in users:
         for record in (*user["primaryPresence"], *user["routingStatus"]):
             state = record.get("systemPresence") or record["routingStatus"]
             start, end = max(_ms(record["startTime"]), _ms(START)), min(_ms(record["endTime"]), _ms(END))
             from_details[user["userId"], state] += end - start
-    assert told == +from_details
-    assert {state for _, state in told} >= {"ON_QUEUE", "OFFLINE", "INTERACTING", "IDLE", "OFF_QUEUE"}
+    assert from_aggregates == +from_details
+    assert {state for _, state in from_aggregates} >= {"ON_QUEUE", "OFFLINE", "INTERACTING", "IDLE", "OFF_QUEUE"}
     day_ms = 86_400_000
-    assert sum(told.values()) == 2 * 30 * day_ms
+    assert sum(from_aggregates.values()) == 2 * 30 * day_ms
     assert set(answer["systemToOrganizationMappings"]) >= {"ON_QUEUE", "OFFLINE"}
 
 
 def _ms(instant: str) -> int:
-
     return round(datetime.fromisoformat(instant).timestamp() * 1000)
 
 
-def test_a_stretch_that_goes_on_has_no_end(shared_vendor: Vendor) -> None:
+def test_ongoing_state_has_no_end(shared_vendor: Vendor) -> None:
     today = "2024-06-12T00:00:00Z/2024-06-13T00:00:00Z"
     body = {"interval": today, "paging": {"pageSize": 100, "pageNumber": 1}}
     users = shared_vendor.post(f"{USERS}/query", body).json()["userDetails"]
@@ -245,7 +244,7 @@ def test_a_stretch_that_goes_on_has_no_end(shared_vendor: Vendor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "words"),
+    ("path", "body", "message"),
     [
         (f"{USERS}/query", {"interval": "2024-05-01T00:00:00Z/2024-05-10T00:00:00Z"}, "7 days"),
         (f"{ANALYTICS}/users/aggregates/query", {"metrics": ["tSystemPresence"], "groupBy": ["queueId"]}, "queueId"),
@@ -262,21 +261,21 @@ def test_a_stretch_that_goes_on_has_no_end(shared_vendor: Vendor) -> None:
         (f"{AGGREGATES}/query", {"metrics": ["nOffered"], "views": [{}] * 11}, "at most 10"),
     ],
 )
-def test_limits_of_other_families_are_kept(shared_vendor: Vendor, path: str, body: Json, words: str) -> None:
+def test_limits_of_other_families_are_enforced(shared_vendor: Vendor, path: str, body: Json, message: str) -> None:
     answer = shared_vendor.post(path, {"interval": DAY, **body})
     assert answer.status_code == 400
-    assert words in answer.json()["message"]
+    assert message in answer.json()["message"]
 
 
-def test_a_correction_changes_details_and_aggregates_alike() -> None:
+def test_restatement_changes_details_and_aggregates_alike() -> None:
     with open_vendor(SimulatorSettings(**SMALL)) as vendor:
         before = vendor.aggregate(metrics=["nOffered", "tTalk"], granularity=None, groupBy=None)
         answer = vendor.http.post("/simulator/restatements", json={"day": "2024-06-10"})
         assert answer.status_code == 204
         after = vendor.aggregate(metrics=["nOffered", "tTalk"], granularity=None, groupBy=None)
         counted = _metrics(_conversations(vendor), DAY)
-    one, other = (each[0]["data"][0]["metrics"] for each in (before, after))
-    assert one[0] == other[0]
-    assert one[1]["stats"]["sum"] < other[1]["stats"]["sum"]
+    original, restated = (results[0]["data"][0]["metrics"] for results in (before, after))
+    assert original[0] == restated[0]
+    assert original[1]["stats"]["sum"] < restated[1]["stats"]["sum"]
     talked = sum(value for key, value in counted.items() if key[3:] == ("tTalk", "sum"))
-    assert talked == other[1]["stats"]["sum"]
+    assert talked == restated[1]["stats"]["sum"]

@@ -1,3 +1,5 @@
+"""Tests of the simulated Genesys aggregates, by query and by job."""
+
 from typing import Any
 
 import pytest
@@ -31,13 +33,13 @@ def _total(results: list[Json], metric: str, figure: str) -> float:
     )
 
 
-def _predicate(dimension: str, value: str | None = None, **more: Any) -> Json:
-    return {"dimension": dimension, **({} if value is None else {"value": value}), **more}
+def _predicate(dimension: str, value: str | None = None, **fields: Any) -> Json:
+    return {"dimension": dimension, **({} if value is None else {"value": value}), **fields}
 
 
-def test_an_aggregate_has_the_documented_shape(shared_vendor: Vendor) -> None:
+def test_aggregate_has_the_documented_shape(shared_vendor: Vendor) -> None:
     results = shared_vendor.aggregate(metrics=METRICS)
-    seen: set[str] = set()
+    metrics: set[str] = set()
     for result in results:
         assert set(result) == {"group", "data"}
         assert set(result["group"]) == {"queueId", "mediaType"}
@@ -45,11 +47,11 @@ def test_an_aggregate_has_the_documented_shape(shared_vendor: Vendor) -> None:
         assert intervals == sorted(set(intervals))
         for bucket in result["data"]:
             assert set(bucket) == {"interval", "metrics"}
-            assert bucket["metrics"], "an empty bucket must be left out"
+            assert bucket["metrics"], "an empty bucket must be absent"
             for entry in bucket["metrics"]:
-                seen.add(entry["metric"])
+                metrics.add(entry["metric"])
                 _check_stats(entry["metric"], entry["stats"])
-    assert seen == set(METRICS)
+    assert metrics == set(METRICS)
     assert results[0]["data"][0]["interval"].count(".000Z") == 2
 
 
@@ -66,7 +68,7 @@ def _check_stats(metric: str, stats: Json) -> None:
         assert 0 <= stats["ratio"] <= 1
 
 
-def test_figures_of_a_day_fit_together(shared_vendor: Vendor) -> None:
+def test_figures_of_a_day_are_consistent(shared_vendor: Vendor) -> None:
     results = shared_vendor.aggregate(metrics=METRICS, granularity=None, groupBy=None)
     assert [result["group"] for result in results] == [{}]
     assert results[0]["data"][0]["interval"] == "2024-06-10T00:00:00.000Z/2024-06-11T00:00:00.000Z"
@@ -83,43 +85,43 @@ def test_figures_of_a_day_fit_together(shared_vendor: Vendor) -> None:
     assert total("tAbandon", "count") < 0.2 * total("nOffered", "count")
 
 
-def test_nothing_but_the_answered_has_a_user(shared_vendor: Vendor) -> None:
+def test_only_answered_calls_have_a_user(shared_vendor: Vendor) -> None:
     results = shared_vendor.aggregate(metrics=["nOffered", "tAnswered", "tAbandon", "tHandle"], groupBy=["userId"])
-    of_users = [result for result in results if result["group"]]
-    of_nobody = [result for result in results if not result["group"]]
-    assert len(of_users) == 30
-    assert len(of_nobody) == 1
-    assert _total(of_users, "nOffered", "count") == _total(of_users, "tAbandon", "count") == 0
-    assert _total(of_nobody, "tAnswered", "count") == _total(of_nobody, "tHandle", "count") == 0
-    assert _total(of_users, "tAnswered", "count") > 0 < _total(of_nobody, "nOffered", "count")
+    with_user = [result for result in results if result["group"]]
+    without_user = [result for result in results if not result["group"]]
+    assert len(with_user) == 30
+    assert len(without_user) == 1
+    assert _total(with_user, "nOffered", "count") == _total(with_user, "tAbandon", "count") == 0
+    assert _total(without_user, "tAnswered", "count") == _total(without_user, "tHandle", "count") == 0
+    assert _total(with_user, "tAnswered", "count") > 0 < _total(without_user, "nOffered", "count")
 
 
-def test_filters_join_clauses_and_predicates_as_they_say(shared_vendor: Vendor) -> None:
-    whole = shared_vendor.aggregate()
-    queues = sorted({result["group"]["queueId"] for result in whole})
+def test_filters_combine_clauses_and_predicates(shared_vendor: Vendor) -> None:
+    all_results = shared_vendor.aggregate()
+    queues = sorted({result["group"]["queueId"] for result in all_results})
 
-    def kept(rule: Any) -> list[Json]:
-        return [result for result in whole if rule(result["group"])]
+    def select(rule: Any) -> list[Json]:
+        return [result for result in all_results if rule(result["group"])]
 
-    def ask(filter_: Json) -> list[Json]:
+    def query(filter_: Json) -> list[Json]:
         return shared_vendor.aggregate(filter=filter_)
 
     voice = _predicate("mediaType", "voice", type="dimension", operator="matches")
     two = [_predicate("queueId", queues[0]), _predicate("queueId", queues[1])]
-    assert ask({"type": "and", "predicates": [voice]}) == kept(lambda group: group["mediaType"] == "voice")
+    assert query({"type": "and", "predicates": [voice]}) == select(lambda group: group["mediaType"] == "voice")
     nested = {"type": "and", "clauses": [{"type": "or", "predicates": two}], "predicates": [voice]}
-    expected = kept(lambda group: group["mediaType"] == "voice" and group["queueId"] in queues[:2])
-    assert ask(nested) == expected != []
-    assert ask({"type": "and", "predicates": two}) == []
-    assert ask({"type": "or", "predicates": two}) == kept(lambda group: group["queueId"] in queues[:2])
-    assert ask({"type": "and", "predicates": [_predicate("mediaType", "video")]}) == []
-    assert ask({"type": "and", "predicates": [_predicate("queueId", operator="exists")]}) == whole
-    assert ask({"type": "and", "predicates": [_predicate("wrapUpCode", operator="exists")]}) == []
-    assert ask({"type": "and", "predicates": [_predicate("wrapUpCode", operator="notExists")]}) == whole
-    assert ask({"type": "and", "predicates": [_predicate("userId", operator="exists")]}) == []
+    expected = select(lambda group: group["mediaType"] == "voice" and group["queueId"] in queues[:2])
+    assert query(nested) == expected != []
+    assert query({"type": "and", "predicates": two}) == []
+    assert query({"type": "or", "predicates": two}) == select(lambda group: group["queueId"] in queues[:2])
+    assert query({"type": "and", "predicates": [_predicate("mediaType", "video")]}) == []
+    assert query({"type": "and", "predicates": [_predicate("queueId", operator="exists")]}) == all_results
+    assert query({"type": "and", "predicates": [_predicate("wrapUpCode", operator="exists")]}) == []
+    assert query({"type": "and", "predicates": [_predicate("wrapUpCode", operator="notExists")]}) == all_results
+    assert query({"type": "and", "predicates": [_predicate("userId", operator="exists")]}) == []
 
 
-def test_known_words_without_data_give_no_data(shared_vendor: Vendor) -> None:
+def test_known_names_without_data_are_absent(shared_vendor: Vendor) -> None:
     assert shared_vendor.aggregate(metrics=["nCallbackAttempts"]) == []
     assert shared_vendor.aggregate(metrics=["tIvr", "nOffered"]) == shared_vendor.aggregate()
     assert shared_vendor.aggregate(groupBy=["queueId", "wrapUpCode"]) == shared_vendor.aggregate(groupBy=["queueId"])
@@ -133,9 +135,7 @@ def test_known_words_without_data_give_no_data(shared_vendor: Vendor) -> None:
         ("2023-10-29T00:00:00+02:00/2023-10-30T00:00:00+01:00", 25),
     ],
 )
-def test_a_day_bucket_follows_the_time_zone_over_a_clock_change(
-    shared_vendor: Vendor, interval: str, hours: int
-) -> None:
+def test_day_bucket_follows_the_zone_across_clock_changes(shared_vendor: Vendor, interval: str, hours: int) -> None:
     zone: Json = {"interval": interval, "timeZone": "Europe/Berlin", "groupBy": [], "metrics": METRICS}
     day = shared_vendor.aggregate(granularity="P1D", **zone)
     by_hour = shared_vendor.aggregate(granularity="PT1H", **zone)
@@ -149,7 +149,7 @@ def test_a_day_bucket_follows_the_time_zone_over_a_clock_change(
             assert _total(day, metric, figure) == _total(by_hour, metric, figure) > 0
 
 
-def test_buckets_begin_at_the_intervals_start_and_not_at_midnight(shared_vendor: Vendor) -> None:
+def test_buckets_begin_at_the_intervals_start(shared_vendor: Vendor) -> None:
     results = shared_vendor.aggregate(
         interval="2024-06-10T06:00:00+02:00/2024-06-12T00:00:00+02:00",
         granularity="P1D",
@@ -162,7 +162,7 @@ def test_buckets_begin_at_the_intervals_start_and_not_at_midnight(shared_vendor:
     ]
 
 
-def test_adjacent_intervals_add_up_to_their_union(shared_vendor: Vendor) -> None:
+def test_adjacent_intervals_add_up(shared_vendor: Vendor) -> None:
     cut = "2024-06-10T13:37:11.123Z"
     start, end = DAY.split("/")
     for metric in METRICS[:11]:
@@ -174,30 +174,30 @@ def test_adjacent_intervals_add_up_to_their_union(shared_vendor: Vendor) -> None
         assert parts[0] + parts[1] == parts[2]
 
 
-def test_a_query_with_too_many_cells_is_silently_cut_in_time_order(shared_vendor: Vendor) -> None:
-    whole = shared_vendor.aggregate()
+def test_result_with_too_many_cells_is_silently_truncated(shared_vendor: Vendor) -> None:
+    all_results = shared_vendor.aggregate()
     with open_vendor(SimulatorSettings(genesys_max_cells=50)) as vendor:
-        cut = vendor.aggregate()
-    cells = [(bucket["interval"], str(result["group"])) for result in cut for bucket in result["data"]]
-    every = [(bucket["interval"], str(result["group"])) for result in whole for bucket in result["data"]]
+        truncated = vendor.aggregate()
+    cells = [(bucket["interval"], str(result["group"])) for result in truncated for bucket in result["data"]]
+    all_cells = [(bucket["interval"], str(result["group"])) for result in all_results for bucket in result["data"]]
     assert len(cells) == 50
-    left_out = set(every) - set(cells)
-    assert max(interval for interval, _ in cells) <= min(interval for interval, _ in left_out)
+    missing = set(all_cells) - set(cells)
+    assert max(interval for interval, _ in cells) <= min(interval for interval, _ in missing)
 
 
-def test_a_job_goes_from_queued_over_pending_to_fulfilled_and_says_what_the_query_says(shared_vendor: Vendor) -> None:
+def test_job_is_queued_pending_fulfilled_with_the_querys_answer(shared_vendor: Vendor) -> None:
     answer = shared_vendor.post(f"{AGGREGATES}/jobs", aggregate_body(metrics=METRICS, pageSize=7))
     assert answer.status_code == 202
     assert set(answer.json()) == {"jobId"}
     path = f"{AGGREGATES}/jobs/{answer.json()['jobId']}"
-    seen = []
+    states = []
     for _ in range(40):
         status = shared_vendor.get(path)
         assert status.status_code == 200
         assert status.json()["state"] in STATES
-        seen.append(status.json()["state"])
+        states.append(status.json()["state"])
         shared_vendor.clock.seconds += 0.05
-    assert list(dict.fromkeys(seen)) == ["QUEUED", "PENDING", "FULFILLED"]
+    assert list(dict.fromkeys(states)) == ["QUEUED", "PENDING", "FULFILLED"]
     body = shared_vendor.get(path).json()
     assert set(body) == {"state", "submissionDate", "completionDate", "expirationDate"}
     assert body["submissionDate"] < body["completionDate"] < body["expirationDate"]
@@ -207,7 +207,7 @@ def test_a_job_goes_from_queued_over_pending_to_fulfilled_and_says_what_the_quer
     assert len(pages) == 24
 
 
-def test_pages_of_a_job_that_come_out_even_end_without_a_cursor(shared_vendor: Vendor) -> None:
+def test_full_last_page_has_no_cursor(shared_vendor: Vendor) -> None:
     job = shared_vendor.post(f"{AGGREGATES}/jobs", aggregate_body(pageSize=12)).json()["jobId"]
     shared_vendor.clock.seconds += 60
     path = f"{AGGREGATES}/jobs/{job}/results"
@@ -217,7 +217,7 @@ def test_pages_of_a_job_that_come_out_even_end_without_a_cursor(shared_vendor: V
     assert "cursor" not in last
 
 
-def test_deleting_cancels_a_running_job_and_removes_a_finished_one(shared_vendor: Vendor) -> None:
+def test_delete_cancels_running_and_removes_finished_jobs(shared_vendor: Vendor) -> None:
     path = f"{AGGREGATES}/jobs/{shared_vendor.post(f'{AGGREGATES}/jobs', aggregate_body()).json()['jobId']}"
     answer = shared_vendor.delete(path)
     assert (answer.status_code, answer.content) == (204, b"")
@@ -232,7 +232,7 @@ def test_deleting_cancels_a_running_job_and_removes_a_finished_one(shared_vendor
     assert shared_vendor.delete(finished).status_code == 404
 
 
-def test_results_before_fulfilled_and_after_expired_answer_as_set() -> None:
+def test_results_of_unfinished_and_expired_jobs_follow_settings() -> None:
     settings = SimulatorSettings(job_lifetime_seconds=100, genesys_not_ready_status=409, genesys_expired_status=410)
     with open_vendor(settings) as vendor:
         path = f"{AGGREGATES}/jobs/{vendor.post(f'{AGGREGATES}/jobs', aggregate_body()).json()['jobId']}"
@@ -242,14 +242,14 @@ def test_results_before_fulfilled_and_after_expired_answer_as_set() -> None:
         assert vendor.get(f"{path}/results").status_code == 410
 
 
-def test_availability_is_the_watermark_and_not_a_job(shared_vendor: Vendor) -> None:
+def test_availability_returns_the_watermark(shared_vendor: Vendor) -> None:
     answer = shared_vendor.get(AVAILABILITY)
     assert (answer.status_code, answer.json()) == (200, {"dataAvailabilityDate": "2024-06-12T09:58:00.000Z"})
     assert shared_vendor.get(f"{AGGREGATES}/jobs/nonsense").status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "says"),
+    ("changes", "code", "message"),
     [
         ({"metrics": ["nonsense"]}, "invalid.value", "Value [nonsense] is not valid for field type [metrics]"),
         ({"metrics": []}, "bad.request", "metrics"),
@@ -280,20 +280,22 @@ def test_availability_is_the_watermark_and_not_a_job(shared_vendor: Vendor) -> N
         ({"filter": {"type": "and", "clauses": [{"type": "or", "predicates": []}]}}, "bad.request", "filter.clauses"),
     ],
 )
-def test_a_wrong_query_is_400_in_the_vendors_words(shared_vendor: Vendor, changes: Json, code: str, says: str) -> None:
+def test_invalid_query_is_400_with_the_vendors_message(
+    shared_vendor: Vendor, changes: Json, code: str, message: str
+) -> None:
     answer = shared_vendor.post(f"{AGGREGATES}/query", aggregate_body(**changes))
     body = answer.json()
     assert (answer.status_code, body["status"], body["code"]) == (400, 400, code)
-    assert says in body["message"]
+    assert message in body["message"]
     assert body["contextId"] == answer.headers["ININ-Correlation-Id"]
 
 
 @pytest.mark.parametrize("page_size", [0, 1001, -1])
-def test_a_wrong_page_size_of_a_job_is_400(shared_vendor: Vendor, page_size: int) -> None:
+def test_invalid_page_size_of_a_job_is_400(shared_vendor: Vendor, page_size: int) -> None:
     assert shared_vendor.post(f"{AGGREGATES}/jobs", aggregate_body(pageSize=page_size)).status_code == 400
 
 
-def test_every_answer_has_its_own_correlation_id_and_none_tells_quota(shared_vendor: Vendor) -> None:
+def test_responses_have_unique_correlation_ids_and_no_quota(shared_vendor: Vendor) -> None:
     answers = [
         shared_vendor.get(AVAILABILITY),
         shared_vendor.get("/api/v2/unknown"),
@@ -306,7 +308,7 @@ def test_every_answer_has_its_own_correlation_id_and_none_tells_quota(shared_ven
     assert not any("x-ratelimit-remaining" in answer.headers for answer in answers)
 
 
-def test_a_body_over_512000_bytes_is_413(shared_vendor: Vendor) -> None:
+def test_body_over_512000_bytes_is_413(shared_vendor: Vendor) -> None:
     content = b'{"interval": "' + b"x" * 512_000 + b'"}'
     headers = shared_vendor.headers | {"Content-Type": "application/json"}
     answer = shared_vendor.http.post(f"{AGGREGATES}/query", content=content, headers=headers)
@@ -314,9 +316,9 @@ def test_a_body_over_512000_bytes_is_413(shared_vendor: Vendor) -> None:
     assert "512000" in answer.json()["message"]
 
 
-def test_the_two_platforms_and_the_truth_agree(shared_vendor: Vendor) -> None:
+def test_both_platforms_agree_with_the_truth(shared_vendor: Vendor) -> None:
     truth = shared_vendor.truth(DAY, granularity="PT1H", groupBy="queueId,mediaType")
     rows = shared_vendor.rows(columns=["offered"])
-    # The truth tells of each fact its milliseconds too; an offer takes none.
+    # The truth also has the milliseconds of each fact; an offer has none.
     assert [{**row, "offeredMs": 0} for row in rows] == truth
     assert offered(shared_vendor.aggregate()) == sum(row["offered"] for row in truth) > 5000

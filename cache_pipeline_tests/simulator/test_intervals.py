@@ -1,3 +1,5 @@
+"""Tests of intervals, periods and bucket edges."""
+
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -18,7 +20,7 @@ spans = st.builds(
 
 
 @given(interval=spans, grouping=st.sampled_from(intervals.TIME_GROUPINGS), zone=st.sampled_from(ZONES))
-def test_calendar_buckets_cover_the_interval_and_begin_on_the_local_calendar(interval, grouping, zone) -> None:
+def test_calendar_buckets_follow_the_local_calendar(interval, grouping, zone) -> None:
     local = ZoneInfo(zone)
     edges = intervals.calendar_edges(interval, grouping, local, 1_000_000)
     assert (edges[0], edges[-1]) == (interval.start_ms, interval.end_ms)
@@ -42,7 +44,7 @@ def test_calendar_buckets_cover_the_interval_and_begin_on_the_local_calendar(int
     hours=st.integers(0, 30),
     months=st.integers(0, 3),
 )
-def test_period_buckets_begin_at_the_start_and_cover_the_interval(interval, zone, days, hours, months) -> None:
+def test_period_buckets_cover_the_interval_from_its_start(interval, zone, days, hours, months) -> None:
     period = Period(months, days, hours * 3_600_000)
     if not (months or days or hours):
         return
@@ -53,7 +55,7 @@ def test_period_buckets_begin_at_the_start_and_cover_the_interval(interval, zone
         assert (np.diff(edges)[:-1] == period.milliseconds).all()
 
 
-def test_months_are_counted_from_the_start_so_that_a_short_one_shifts_none_after_it() -> None:
+def test_short_month_does_not_shift_later_ones() -> None:
     zone = ZoneInfo("Europe/Berlin")
     interval = intervals.parse_interval("2024-01-31T00:00:00/2024-06-01T00:00:00", zone)
     edges = intervals.period_edges(interval, intervals.parse_period("P1M"), zone, 100)
@@ -71,23 +73,23 @@ def test_months_are_counted_from_the_start_so_that_a_short_one_shifts_none_after
         ("P1Y2M", Period(14, 0, 0)),
     ],
 )
-def test_periods_are_read(text: str, period: Period) -> None:
+def test_periods_are_parsed(text: str, period: Period) -> None:
     assert intervals.parse_period(text) == period
 
 
-def test_an_offset_wins_over_the_zone_and_without_one_the_zone_counts() -> None:
+def test_offset_takes_precedence_over_the_zone() -> None:
     zone = ZoneInfo("Europe/Berlin")
-    same = [
+    texts = [
         "2024-06-10T00:00:00+02:00/2024-06-11T00:00:00+02:00",
         "2024-06-09T22:00:00Z/2024-06-10T22:00:00.000Z",
         "2024-06-10T05:00+0700/2024-06-11T05:00+0700",
         "2024-06-10T00:00:00/2024-06-11T00:00:00",
     ]
-    assert len({intervals.parse_interval(text, zone) for text in same}) == 1
+    assert len({intervals.parse_interval(text, zone) for text in texts}) == 1
 
 
 @given(st.integers(0, 7_200_000_000_000_000))
-def test_milliseconds_and_text_are_the_same_instant(microseconds: int) -> None:
+def test_text_and_milliseconds_are_the_same_instant(microseconds: int) -> None:
     instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
     text = intervals.iso(intervals.to_ms(instant))
     assert timedelta() <= instant - datetime.fromisoformat(text) < timedelta(milliseconds=1)

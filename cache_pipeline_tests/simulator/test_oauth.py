@@ -1,3 +1,5 @@
+"""Tests of the simulated OAuth login."""
+
 from collections.abc import Iterator
 
 import httpx
@@ -26,7 +28,7 @@ def http(clock: SettableClock) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("path", ["/oauth/token", "/login/oauth/token"])
-def test_credentials_by_basic_or_in_the_body_buy_a_token(http: httpx.Client, path: str) -> None:
+def test_credentials_by_basic_or_in_the_body_return_a_token(http: httpx.Client, path: str) -> None:
     by_basic = http.post(path, data=GRANT, auth=("one", "first"))
     in_body = http.post(path, data=GRANT | {"client_id": "two", "client_secret": "second"})
     for answer in (by_basic, in_body):
@@ -43,27 +45,27 @@ def test_credentials_by_basic_or_in_the_body_buy_a_token(http: httpx.Client, pat
     ("form", "auth", "status", "error"),
     [
         (GRANT, ("one", "second"), 401, "invalid_client"),
-        (GRANT, ("nobody", "first"), 401, "invalid_client"),
+        (GRANT, ("unknown", "first"), 401, "invalid_client"),
         (GRANT, ("one", "gr\u00fc\u00dfe"), 401, "invalid_client"),
         (GRANT, None, 401, "invalid_client"),
         ({}, ("one", "first"), 400, "invalid_request"),
         ({"grant_type": "password"}, ("one", "first"), 400, "unsupported_grant_type"),
     ],
 )
-def test_a_refused_login_says_error_and_description(http, form, auth, status, error) -> None:
+def test_refused_login_has_error_and_description(http, form, auth, status, error) -> None:
     answer = http.post("/oauth/token", data=form, auth=auth)
     assert answer.status_code == status
     assert set(answer.json()) == {"error", "description"}
     assert answer.json()["error"] == error
 
 
-def test_a_malformed_basic_header_is_a_refused_login(http: httpx.Client) -> None:
+def test_malformed_basic_header_is_refused(http: httpx.Client) -> None:
     for header in ("Basic %%%", "Basic b25l", "Bearer x"):
         answer = http.post("/oauth/token", data=GRANT, headers={"Authorization": header})
         assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
-def test_a_token_lives_exactly_as_long_as_it_says(http: httpx.Client, clock: SettableClock) -> None:
+def test_token_is_valid_for_exactly_its_lifetime(http: httpx.Client, clock: SettableClock) -> None:
     token = http.post("/oauth/token", data=GRANT, auth=("one", "first")).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
     clock.seconds += 299.99
@@ -71,8 +73,8 @@ def test_a_token_lives_exactly_as_long_as_it_says(http: httpx.Client, clock: Set
     clock.seconds += 0.01
     answer = http.get(AVAILABILITY, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (401, "credentials.expired")
-    again = http.post("/oauth/token", data=GRANT, auth=("one", "first")).json()["access_token"]
-    assert http.get(AVAILABILITY, headers={"Authorization": f"Bearer {again}"}).status_code == 200
+    renewed = http.post("/oauth/token", data=GRANT, auth=("one", "first")).json()["access_token"]
+    assert http.get(AVAILABILITY, headers={"Authorization": f"Bearer {renewed}"}).status_code == 200
     assert http.get(AVAILABILITY, headers=headers).status_code == 401
 
 
@@ -84,14 +86,14 @@ def test_a_token_lives_exactly_as_long_as_it_says(http: httpx.Client, clock: Set
         ({"Authorization": "Bearer made-up"}, "bad.credentials"),
     ],
 )
-def test_a_request_without_a_known_token_is_401_with_an_error_body(http: httpx.Client, headers, code: str) -> None:
+def test_unknown_token_is_401_with_an_error_body(http: httpx.Client, headers, code: str) -> None:
     answer = http.get(AVAILABILITY, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (401, code)
     assert answer.json()["contextId"] == answer.headers["ININ-Correlation-Id"]
 
 
-def test_no_secret_shows_in_a_repr() -> None:
-    office = TokenIssuer(SETTINGS)
-    token = office.login("one", "first", 0.0)
+def test_repr_shows_no_secret() -> None:
+    issuer = TokenIssuer(SETTINGS)
+    token = issuer.login("one", "first", 0.0)
     assert "first" not in repr(SETTINGS)
     assert token.text not in repr(token)

@@ -1,3 +1,5 @@
+"""Tests of the rate limits, as a unit and over HTTP."""
+
 import httpx
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ def _times(gaps: list[float]) -> list[float]:
 
 
 @given(gaps=steps, limit=st.integers(1, 8))
-def test_no_window_ever_holds_more_than_the_limit_and_none_is_refused_below_it(gaps: list[float], limit: int) -> None:
+def test_sliding_window_accepts_exactly_the_limit(gaps: list[float], limit: int) -> None:
     window = SlidingWindow(limit, 60)
     accepted: list[float] = []
     for now in _times(gaps):
@@ -37,7 +39,7 @@ def test_no_window_ever_holds_more_than_the_limit_and_none_is_refused_below_it(g
 
 
 @given(gaps=steps, limit=st.integers(1, 8))
-def test_the_told_wait_is_enough_and_a_second_less_is_not(gaps: list[float], limit: int) -> None:
+def test_retry_after_is_exact_to_the_second(gaps: list[float], limit: int) -> None:
     times = _times(gaps)
     for position in range(len(times)):
         window = SlidingWindow(limit, 60)
@@ -53,7 +55,7 @@ def test_the_told_wait_is_enough_and_a_second_less_is_not(gaps: list[float], lim
         return
 
 
-def test_the_sixty_first_reportdata_request_in_a_minute_is_429_and_waits_for_the_oldest(vendor: Vendor) -> None:
+def test_sixty_first_reportdata_request_in_a_minute_is_429(vendor: Vendor) -> None:
     path = f"{REPORTDATA}/unknown"
     for number in range(60):
         answer = vendor.get(path)
@@ -69,14 +71,14 @@ def test_the_sixty_first_reportdata_request_in_a_minute_is_429_and_waits_for_the
     assert vendor.get(path).status_code == 429, "only the oldest has left the window"
 
 
-def test_the_two_platforms_have_separate_budgets(vendor: Vendor) -> None:
+def test_platforms_have_separate_limits(vendor: Vendor) -> None:
     for _ in range(61):
         last = vendor.get(f"{REPORTDATA}/unknown")
     assert last.status_code == 429
     assert vendor.get(AVAILABILITY).status_code == 200
 
 
-def test_the_vendor_rejects_with_its_documented_429_and_tells_no_quota() -> None:
+def test_genesys_429_is_as_documented_without_quota_headers() -> None:
     with open_vendor(SimulatorSettings(genesys_rate_limit=2)) as vendor:
         vendor.get(AVAILABILITY)
         vendor.clock.seconds += 18.2
@@ -98,7 +100,7 @@ def test_the_vendor_rejects_with_its_documented_429_and_tells_no_quota() -> None
     assert not [name for name in answer.headers if "ratelimit" in name.lower()]
 
 
-def test_neither_logins_nor_unknown_tokens_use_up_the_budget() -> None:
+def test_logins_and_unknown_tokens_do_not_count() -> None:
     with open_vendor(SimulatorSettings(genesys_rate_limit=1)) as vendor:
         vendor.http.get(AVAILABILITY, headers={"Authorization": "Bearer made-up"})
         vendor.login()
@@ -106,14 +108,14 @@ def test_neither_logins_nor_unknown_tokens_use_up_the_budget() -> None:
 
 
 @pytest.mark.parametrize(("scope", "status"), [("token", 200), ("client", 429)])
-def test_a_second_token_of_a_client_has_its_own_budget_unless_budgets_are_by_client(scope, status: int) -> None:
+def test_second_token_has_its_own_limit_by_scope(scope, status: int) -> None:
     with open_vendor(SimulatorSettings(genesys_rate_limit=1, rate_limit_scope=scope)) as vendor:
         assert vendor.get(AVAILABILITY).status_code == 200
         vendor.login()
         assert vendor.get(AVAILABILITY).status_code == status
 
 
-def test_clients_do_not_share_a_budget() -> None:
+def test_clients_do_not_share_a_limit() -> None:
     settings = SimulatorSettings(clients={CLIENT: SecretStr("demo-secret"), "b": SecretStr("b")}, genesys_rate_limit=1)
     with running_simulator(settings, clock=SettableClock()) as url, httpx.Client(base_url=url) as http:
         for name, secret in ((CLIENT, "demo-secret"), ("b", "b")):

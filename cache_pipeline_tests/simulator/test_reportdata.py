@@ -1,3 +1,5 @@
+"""Tests of the simulated report-data API of the guide."""
+
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +22,7 @@ def _sum(rows: list[dict[str, Any]], column: str) -> int:
     return sum(row[column] for row in rows)
 
 
-def test_a_submit_answers_at_once_that_the_query_is_queued(shared_vendor: Vendor) -> None:
+def test_submit_returns_a_queued_query(shared_vendor: Vendor) -> None:
     answer = shared_vendor.post(f"{REPORTDATA}/async", report_body())
     assert answer.status_code == 200
     body = answer.json()
@@ -29,25 +31,25 @@ def test_a_submit_answers_at_once_that_the_query_is_queued(shared_vendor: Vendor
     assert body["createdTime"] == "2024-06-12T10:00:30.000Z"
 
 
-def test_a_query_is_queued_then_processed_then_completed_by_the_clock(shared_vendor: Vendor) -> None:
+def test_query_state_follows_the_clock(shared_vendor: Vendor) -> None:
     path = f"{REPORTDATA}/{shared_vendor.submit()}"
-    seen = []
+    states = []
     for _ in range(40):
         status = shared_vendor.get(path).json()
-        seen.append((status["status"], status["percentComplete"]))
+        states.append((status["status"], status["percentComplete"]))
         assert ("resultUrl" in status) == (status["status"] == "completed")
         shared_vendor.clock.seconds += 0.05
     order = ["queued", "processing", "completed"]
-    assert list(dict.fromkeys(state for state, _ in seen)) == order
-    assert all(earlier <= later for (_, earlier), (_, later) in pairwise(seen))
-    queued = sum(state == "queued" for state, _ in seen)
-    working = sum(state == "processing" for state, _ in seen)
+    assert list(dict.fromkeys(state for state, _ in states)) == order
+    assert all(earlier <= later for (_, earlier), (_, later) in pairwise(states))
+    queued = sum(state == "queued" for state, _ in states)
+    working = sum(state == "processing" for state, _ in states)
     assert queued <= (queued + working) / 5 + 1
-    assert seen[-1] == ("completed", 100)
+    assert states[-1] == ("completed", 100)
     assert shared_vendor.get(shared_vendor.get(path).json()["resultUrl"]).json()["rows"]
 
 
-def test_a_longer_interval_takes_longer_and_equal_queries_take_equally_long(shared_vendor: Vendor) -> None:
+def test_duration_grows_with_the_interval(shared_vendor: Vendor) -> None:
     def seconds(**changes: Any) -> float:
         path, start = f"{REPORTDATA}/{shared_vendor.submit(**changes)}", shared_vendor.clock.seconds
         while shared_vendor.get(path).json()["status"] != "completed":
@@ -60,7 +62,7 @@ def test_a_longer_interval_takes_longer_and_equal_queries_take_equally_long(shar
 
 
 @pytest.mark.parametrize("report", COLUMNS)
-def test_a_row_has_its_bucket_its_dimensions_and_whole_numbers(shared_vendor: Vendor, report: str) -> None:
+def test_row_has_bucket_dimensions_and_integers(shared_vendor: Vendor, report: str) -> None:
     rows = shared_vendor.rows(reportId=report)
     assert len(rows) > 100
     for row in rows:
@@ -71,49 +73,49 @@ def test_a_row_has_its_bucket_its_dimensions_and_whole_numbers(shared_vendor: Ve
     assert [row["intervalStart"] for row in rows] == sorted(row["intervalStart"] for row in rows)
 
 
-def test_pages_join_without_gap_or_overlap_and_the_last_has_no_cursor(shared_vendor: Vendor) -> None:
-    whole = shared_vendor.rows()
+def test_pages_join_without_gap_or_overlap(shared_vendor: Vendor) -> None:
+    all_rows = shared_vendor.rows()
     path = f"{REPORTDATA}/{shared_vendor.submit()}/results"
     shared_vendor.clock.seconds += 60
     for size in (1000, 37):
         first = shared_vendor.get(path, pageSize=size).json()
-        assert len(first["rows"]) == min(size, len(whole))
-        assert ("cursor" in first) == (size < len(whole))
-        assert list(shared_vendor.pages(path, "rows", pageSize=size)) == whole
+        assert len(first["rows"]) == min(size, len(all_rows))
+        assert ("cursor" in first) == (size < len(all_rows))
+        assert list(shared_vendor.pages(path, "rows", pageSize=size)) == all_rows
         shared_vendor.clock.seconds += 60
-    assert len(whole) > 37
-    exactly = shared_vendor.get(path, pageSize=len(whole)).json()
+    assert len(all_rows) > 37
+    exactly = shared_vendor.get(path, pageSize=len(all_rows)).json()
     assert "cursor" not in exactly
 
 
-def test_columns_and_groups_may_be_fewer_and_say_the_same(shared_vendor: Vendor) -> None:
-    whole = shared_vendor.rows()
+def test_fewer_columns_and_groups_have_equal_sums(shared_vendor: Vendor) -> None:
+    all_rows = shared_vendor.rows()
     by_queue = shared_vendor.rows(groupBy=["queueId"], columns=["offered", "waitMs"])
     total = shared_vendor.rows(groupBy=[], timeGrouping="byDay", columns=["waitMs", "offered"])
     assert list(by_queue[0]) == ["intervalStart", "intervalEnd", "queueId", "offered", "waitMs"]
     assert list(total[0]) == ["intervalStart", "intervalEnd", "waitMs", "offered"]
     assert len(total) == 1
     for column in ("offered", "waitMs"):
-        assert _sum(whole, column) == _sum(by_queue, column) == _sum(total, column)
+        assert _sum(all_rows, column) == _sum(by_queue, column) == _sum(total, column)
 
 
-def test_filters_keep_and_leave_out_what_they_name(shared_vendor: Vendor) -> None:
-    whole = shared_vendor.rows()
-    queue = whole[0]["queueId"]
+def test_filters_include_and_exclude_rows(shared_vendor: Vendor) -> None:
+    all_rows = shared_vendor.rows()
+    queue = all_rows[0]["queueId"]
 
-    def ask(kind: str, *predicates: tuple[str, str, list[str]]) -> list[dict[str, Any]]:
-        named = [dict(zip(("dimension", "operator", "values"), each, strict=True)) for each in predicates]
+    def query(kind: str, *predicates: tuple[str, str, list[str]]) -> list[dict[str, Any]]:
+        named = [dict(zip(("dimension", "operator", "values"), fields, strict=True)) for fields in predicates]
         return shared_vendor.rows(filters={"type": kind, "predicates": named})
 
     of_queue, voice = ("queueId", "in", [queue]), ("mediaType", "in", ["voice"])
-    assert ask("and", of_queue) == [row for row in whole if row["queueId"] == queue]
-    assert ask("and", ("queueId", "notIn", [queue])) == [row for row in whole if row["queueId"] != queue]
-    both = [row for row in whole if row["queueId"] == queue and row["mediaType"] == "voice"]
-    either = [row for row in whole if row["queueId"] == queue or row["mediaType"] == "voice"]
-    assert ask("and", of_queue, voice) == both
-    assert ask("or", of_queue, voice) == either
-    assert ask("and", ("queueId", "in", ["nobody's"])) == []
-    assert 0 < len(both) < len(either) < len(whole)
+    assert query("and", of_queue) == [row for row in all_rows if row["queueId"] == queue]
+    assert query("and", ("queueId", "notIn", [queue])) == [row for row in all_rows if row["queueId"] != queue]
+    both = [row for row in all_rows if row["queueId"] == queue and row["mediaType"] == "voice"]
+    either = [row for row in all_rows if row["queueId"] == queue or row["mediaType"] == "voice"]
+    assert query("and", of_queue, voice) == both
+    assert query("or", of_queue, voice) == either
+    assert query("and", ("queueId", "in", ["unknown"])) == []
+    assert 0 < len(both) < len(either) < len(all_rows)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_filters_keep_and_leave_out_what_they_name(shared_vendor: Vendor) -> Non
         ("2024-06-10T00:00:00+02:00/2024-06-11T00:00:00+02:00", 24),
     ],
 )
-def test_the_hours_of_a_local_day_sum_to_the_day_also_when_clocks_change(interval: str, hours: int) -> None:
+def test_hours_add_up_to_the_day_across_clock_changes(interval: str, hours: int) -> None:
     with open_vendor(SimulatorSettings(conversations_per_working_day=20_000)) as vendor:
         zone = {"interval": interval, "timeZone": "Europe/Berlin"}
         day = vendor.rows(timeGrouping="byDay", groupBy=[], **zone)
@@ -136,7 +138,7 @@ def test_the_hours_of_a_local_day_sum_to_the_day_also_when_clocks_change(interva
         assert _sum(day, column) == _sum(by_hour, column) == _sum(quarters, column) > 0
 
 
-def test_calendar_buckets_begin_at_local_midnight_monday_and_the_first(shared_vendor: Vendor) -> None:
+def test_calendar_buckets_begin_on_the_local_calendar(shared_vendor: Vendor) -> None:
     def buckets(grouping: str) -> list[tuple[str, str]]:
         interval = "2024-03-20T12:00:00+01:00/2024-04-10T12:00:00+02:00"
         rows = shared_vendor.rows(timeGrouping=grouping, interval=interval, timeZone="Europe/Berlin", groupBy=[])
@@ -157,16 +159,16 @@ def test_calendar_buckets_begin_at_local_midnight_monday_and_the_first(shared_ve
     assert ("2024-03-30T23:00", "2024-03-31T22:00") in days
 
 
-def test_a_result_with_too_many_rows_is_cut_in_time_order_and_still_says_completed() -> None:
+def test_result_with_too_many_rows_is_silently_truncated() -> None:
     with open_vendor(SimulatorSettings()) as vendor:
-        whole = vendor.rows()
+        all_rows = vendor.rows()
     with open_vendor(SimulatorSettings(reportdata_max_rows=100)) as vendor:
-        assert vendor.rows() == whole[:100]
+        assert vendor.rows() == all_rows[:100]
         assert vendor.rows(groupBy=[]) != []
         assert len(vendor.rows(groupBy=[])) == 24
 
 
-def test_results_carry_the_watermark_and_are_not_there_before_completion(shared_vendor: Vendor) -> None:
+def test_results_have_the_watermark_only_when_completed(shared_vendor: Vendor) -> None:
     path = f"{REPORTDATA}/{shared_vendor.submit()}"
     early = shared_vendor.get(f"{path}/results")
     assert (early.status_code, early.json()["status"]) == (400, 400)
@@ -175,7 +177,7 @@ def test_results_carry_the_watermark_and_are_not_there_before_completion(shared_
     assert shared_vendor.get(f"{path}/results").json()["dataAvailabilityDate"] == "2024-06-12T09:58:00.000Z"
 
 
-def test_an_unknown_job_is_404_and_so_is_an_expired_one() -> None:
+def test_unknown_and_expired_jobs_are_404() -> None:
     with open_vendor(SimulatorSettings(job_lifetime_seconds=100)) as vendor:
         path = f"{REPORTDATA}/{vendor.submit()}"
         for unknown in (f"{REPORTDATA}/nonsense", f"{REPORTDATA}/nonsense/results"):
@@ -188,7 +190,7 @@ def test_an_unknown_job_is_404_and_so_is_an_expired_one() -> None:
         assert vendor.get(f"{path}/results").status_code == 404
 
 
-def test_any_token_of_the_organisation_may_read_a_job(shared_vendor: Vendor) -> None:
+def test_any_token_of_the_organisation_can_read_a_job(shared_vendor: Vendor) -> None:
     path = f"{REPORTDATA}/{shared_vendor.submit()}"
     shared_vendor.clock.seconds += 60
     shared_vendor.login()
@@ -196,7 +198,7 @@ def test_any_token_of_the_organisation_may_read_a_job(shared_vendor: Vendor) -> 
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"reportId": "nonsense"}, "queue-performance"),
         ({"timeGrouping": "byMinute"}, "by15Minutes"),
@@ -228,15 +230,15 @@ def test_any_token_of_the_organisation_may_read_a_job(shared_vendor: Vendor) -> 
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_a_wrong_query_is_400_and_says_what_is_wrong(shared_vendor: Vendor, changes: dict[str, Any], says: str) -> None:
+def test_invalid_query_is_400_with_the_reason(shared_vendor: Vendor, changes: dict[str, Any], message: str) -> None:
     answer = shared_vendor.post(f"{REPORTDATA}/async", report_body(**changes))
     assert answer.status_code == 400
-    assert says in answer.json()["message"]
+    assert message in answer.json()["message"]
     assert answer.json()["status"] == 400
     assert "X-RateLimit-Remaining" in answer.headers
 
 
-def test_a_body_that_is_no_json_or_too_long_or_of_another_type_is_refused(shared_vendor: Vendor) -> None:
+def test_invalid_body_is_refused(shared_vendor: Vendor) -> None:
     def send(content: bytes, kind: str = "application/json") -> int:
         headers = shared_vendor.headers | {"Content-Type": kind}
         return shared_vendor.http.post(f"{REPORTDATA}/async", content=content, headers=headers).status_code
@@ -250,20 +252,20 @@ def test_a_body_that_is_no_json_or_too_long_or_of_another_type_is_refused(shared
 
 
 @pytest.mark.parametrize("params", [{"pageSize": "0"}, {"pageSize": "1001"}, {"pageSize": "x"}, {"cursor": "%%"}])
-def test_a_wrong_page_is_400(shared_vendor: Vendor, params: dict[str, str]) -> None:
+def test_invalid_page_is_400(shared_vendor: Vendor, params: dict[str, str]) -> None:
     path = f"{REPORTDATA}/{shared_vendor.submit()}/results"
     shared_vendor.clock.seconds += 60
     assert shared_vendor.get(path, **params).status_code == 400
 
 
-def test_a_cursor_of_another_job_is_400(shared_vendor: Vendor) -> None:
+def test_cursor_of_another_job_is_400(shared_vendor: Vendor) -> None:
     one, other = (f"{REPORTDATA}/{shared_vendor.submit(interval=DAY)}/results" for _ in range(2))
     shared_vendor.clock.seconds += 60
     cursor = shared_vendor.get(one, pageSize=10).json()["cursor"]
     assert shared_vendor.get(other, cursor=cursor).status_code == 400
 
 
-def test_an_unknown_endpoint_is_404_with_an_error_body(shared_vendor: Vendor) -> None:
+def test_unknown_endpoint_is_404_with_an_error_body(shared_vendor: Vendor) -> None:
     for answer in (shared_vendor.get("/api/v2/analytics/reportdata/other"), shared_vendor.delete(f"{REPORTDATA}/x")):
         assert (answer.status_code, answer.json()["code"]) == (404, "not.found")
         assert "X-RateLimit-Remaining" in answer.headers

@@ -1,4 +1,4 @@
-"""The vendor's own SDK, which shares no code with us, takes the simulator for the vendor."""
+"""Tests with the vendor's own SDK, which shares no code with us and accepts the simulator as the vendor."""
 
 import json
 import os
@@ -29,12 +29,12 @@ SETTINGS = SimulatorSettings(
 DAY = "2024-06-10T00:00:00Z/2024-06-11T00:00:00Z"
 LIVE_STATES = {"QUEUED", "PENDING", "FULFILLED"}
 
-Seen = dict[str, Any]
+Observations = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, int]:
-    """What the SDK saw, and the offered conversations of the day by the simulator's own books."""
+def sdk_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Observations, int]:
+    """Return the SDK's observations, and the day's offered conversations by the simulator's truth."""
     home = tmp_path_factory.mktemp("home")
     with running_simulator(SETTINGS) as url:
         environment = {**os.environ, "HOME": str(home)}
@@ -45,72 +45,73 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, int]:
     return json.loads(run.stdout.splitlines()[-1]), sum(row["offered"] for row in rows)
 
 
-def test_every_family_of_jobs_goes_from_submit_to_its_last_page(seen: tuple[Seen, int]) -> None:
-    told, _ = seen
+def test_jobs_of_every_family_finish_with_all_pages(sdk_run: tuple[Observations, int]) -> None:
+    result, _ = sdk_run
     for family in ("details", "users", "conversations", "flows", "user_aggregates"):
-        assert set(told[family]["states"]) <= LIVE_STATES
-        assert told[family]["states"][-1] == "FULFILLED"
-        assert told[family]["pages"] > 1
-    assert told["conversations"]["same"]
-    assert told["flows"]["same"]
-    assert told["user_aggregates"]["same"]
+        assert set(result[family]["states"]) <= LIVE_STATES
+        assert result[family]["states"][-1] == "FULFILLED"
+        assert result[family]["pages"] > 1
+    assert result["conversations"]["same"]
+    assert result["flows"]["same"]
+    assert result["user_aggregates"]["same"]
 
 
-def test_every_other_family_tells_each_of_its_metrics_by_job_as_by_query(seen: tuple[Seen, int]) -> None:
-    told, _ = seen
-    assert list(told["others"]) == [family.name for family in OTHER_FAMILIES]
+def test_other_families_answer_alike_by_job_and_query(sdk_run: tuple[Observations, int]) -> None:
+    result, _ = sdk_run
+    assert list(result["others"]) == [family.name for family in OTHER_FAMILIES]
     for family in OTHER_FAMILIES:
-        found = told["others"][family.name]
-        assert set(found["states"]) <= LIVE_STATES, family.name
-        assert found["same"], family.name
-        assert found["told"] == sorted(family.metrics)
+        answer = result["others"][family.name]
+        assert set(answer["states"]) <= LIVE_STATES, family.name
+        assert answer["same"], family.name
+        assert answer["metrics"] == sorted(family.metrics)
 
 
-def test_each_family_knows_the_words_that_the_sdk_knows_and_no_others(seen: tuple[Seen, int]) -> None:
+def test_families_have_exactly_the_sdks_names(sdk_run: tuple[Observations, int]) -> None:
     families = (CONVERSATIONS, FLOWS, USERS, *OTHER_FAMILIES)
     ours = {
         family.name: {"metrics": sorted(family.metrics), "dimensions": sorted(family.dimensions)} for family in families
     }
-    assert ours == seen[0]["words"]
+    assert ours == sdk_run[0]["names"]
 
 
-def test_the_client_knows_the_observations_that_the_sdk_knows_and_the_families_permissions(
-    seen: tuple[Seen, int],
+def test_client_matches_the_sdks_observations_and_permissions(
+    sdk_run: tuple[Observations, int],
 ) -> None:
-    words = seen[0]["words"]
+    names_by_family = sdk_run[0]["names"]
     observations = {
-        family: tuple(name for name in told["metrics"] if name.startswith("o")) for family, told in words.items()
+        family: tuple(name for name in names["metrics"] if name.startswith("o"))
+        for family, names in names_by_family.items()
     }
-    assert {family: names for family, names in observations.items() if names} == OBSERVATIONS
+    assert {family: metrics for family, metrics in observations.items() if metrics} == OBSERVATIONS
     permissions = {family.name: family.permissions for family in (CONVERSATIONS, FLOWS, USERS, *OTHER_FAMILIES)}
     assert permissions == AGGREGATE_PERMISSIONS
 
 
-def test_the_sdk_reads_every_conversation_of_the_day(seen: tuple[Seen, int]) -> None:
-    told, offered = seen
-    assert told["details"]["offered"] == offered > 100
-    assert told["details"]["query"]["rows"] == 100
-    assert told["details"]["query"]["hits"] <= told["details"]["conversations"]
-    assert told["details"]["watermark"]
+def test_sdk_reads_every_conversation_of_the_day(sdk_run: tuple[Observations, int]) -> None:
+    result, offered = sdk_run
+    assert result["details"]["offered"] == offered > 100
+    assert result["details"]["query"]["rows"] == 100
+    assert result["details"]["query"]["hits"] <= result["details"]["conversations"]
+    assert result["details"]["watermark"]
 
 
-def test_no_word_is_one_that_the_sdk_does_not_know(seen: tuple[Seen, int]) -> None:
-    told, _ = seen
-    words = [*told["details"]["scalars"], *told["users"]["presences"], *told["users"]["routing"]]
-    assert "outdated_sdk_version" not in words
-    assert {"acd", "agent", "customer", "voice", "interact", "wrapup", "peer"} <= set(words)
-    assert {"ON_QUEUE", "OFFLINE", "INTERACTING", "OFF_QUEUE"} <= set(words)
-    assert told["users"]["users"] == told["users"]["aggregate_users"] == 30
-    assert set(told["users"]["qualifiers"]) == set(told["users"]["presences"])
+def test_sdk_knows_every_value(sdk_run: tuple[Observations, int]) -> None:
+    result, _ = sdk_run
+    values = [*result["details"]["scalars"], *result["users"]["presences"], *result["users"]["routing"]]
+    assert "outdated_sdk_version" not in values
+    assert {"acd", "agent", "customer", "voice", "interact", "wrapup", "peer"} <= set(values)
+    assert {"ON_QUEUE", "OFFLINE", "INTERACTING", "OFF_QUEUE"} <= set(values)
+    assert result["users"]["users"] == result["users"]["aggregate_users"] == 30
+    assert set(result["users"]["qualifiers"]) == set(result["users"]["presences"])
 
 
-def test_a_deleted_job_is_unknown(seen: tuple[Seen, int]) -> None:
-    refusal = seen[0]["details"]["after_delete"]
+def test_deleted_job_is_unknown(sdk_run: tuple[Observations, int]) -> None:
+    refusal = sdk_run[0]["details"]["after_delete"]
     assert (refusal["status"], refusal["code"]) == (404, "not.found")
 
 
 @pytest.mark.parametrize(
-    ("what", "status", "code", "words"),
+    ("case", "status", "code", "message"),
     [
         ("metric", 400, "invalid.value", "Value [nImaginary] is not valid for field type [metrics]"),
         ("interval", 400, "bad.request", "does not exceed 31 days"),
@@ -119,15 +120,15 @@ def test_a_deleted_job_is_unknown(seen: tuple[Seen, int]) -> None:
         ("permission", 403, "missing.any.permissions", "[analytics:userDetail:view]"),
     ],
 )
-def test_a_refusal_is_an_error_body_that_can_be_traced(seen, what: str, status: int, code: str, words: str) -> None:
-    refusal = seen[0]["errors"][what]
+def test_refusal_is_a_traceable_error_body(sdk_run, case: str, status: int, code: str, message: str) -> None:
+    refusal = sdk_run[0]["errors"][case]
     assert (refusal["status"], refusal["code"]) == (status, code)
-    assert words in refusal["message"]
-    assert refusal["traced"]
+    assert message in refusal["message"]
+    assert refusal["is_traceable"]
 
 
-def test_the_rate_limit_says_when_to_come_back_and_which_it_was(seen: tuple[Seen, int]) -> None:
-    refusal = seen[0]["errors"]["rate"]
+def test_429_has_retry_after_and_names_the_limit(sdk_run: tuple[Observations, int]) -> None:
+    refusal = sdk_run[0]["errors"]["rate"]
     assert (refusal["status"], refusal["code"]) == (429, "too.many.requests.retry.after")
     assert int(refusal["retry_after"]) >= 1
     assert refusal["limit"]["key"] == "client.credentials.token.rate.per.minute"

@@ -1,3 +1,5 @@
+"""Tests of running the simulator as a server."""
+
 import signal
 import socket
 import subprocess
@@ -12,7 +14,7 @@ from cache_pipeline.simulator import SimulatorError, SimulatorSettings, create_a
 from cache_pipeline_tests.simulator.vendor import SettableClock, open_vendor
 
 
-def test_health_tells_the_time_and_the_watermark() -> None:
+def test_health_returns_time_and_watermark() -> None:
     with open_vendor(SimulatorSettings()) as vendor:
         assert vendor.http.get("/simulator/health").json() == {
             "status": "ok",
@@ -21,11 +23,11 @@ def test_health_tells_the_time_and_the_watermark() -> None:
         }
 
 
-def test_a_port_in_use_is_one_clear_line() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+def test_port_in_use_is_a_one_line_error() -> None:
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        port = occupied.getsockname()[1]
         with (
             pytest.raises(SimulatorError, match=f"127.0.0.1:{port}") as caught,
             running_simulator(SimulatorSettings(), port=port),
@@ -40,12 +42,12 @@ def _fail_inside(urls: list[str]) -> None:
     with running_simulator(SimulatorSettings()) as url:
         urls.append(url)
         httpx.get(f"{url}/simulator/truth", params={"interval": "2024-06-10T00:00:00Z/2024-06-11T00:00:00Z"})
-        raise RuntimeError("the test's own")
+        raise RuntimeError("raised by the test")
 
 
-def test_it_leaves_its_port_and_no_thread_behind_even_after_a_failure() -> None:
+def test_failure_releases_port_and_thread() -> None:
     before, urls = threading.active_count(), list[str]()
-    with pytest.raises(RuntimeError, match="the test's own"):
+    with pytest.raises(RuntimeError, match="raised by the test"):
         _fail_inside(urls)
     assert threading.active_count() == before
     with running_simulator(SimulatorSettings(), port=int(urls[0].rpartition(":")[2])) as url:
@@ -53,9 +55,9 @@ def test_it_leaves_its_port_and_no_thread_behind_even_after_a_failure() -> None:
         assert httpx.get(f"{url}/simulator/health").status_code == 200
 
 
-def test_in_the_foreground_it_ends_cleanly_on_an_interrupt() -> None:
-    tell = "lambda url: print(url, flush=True)"
-    code = f"from cache_pipeline.simulator import *; serve(SimulatorSettings(), 0, announce={tell}); print('ended')"
+def test_foreground_server_ends_cleanly_on_interrupt() -> None:
+    announce = "lambda url: print(url, flush=True)"
+    code = f"from cache_pipeline.simulator import *; serve(SimulatorSettings(), 0, announce={announce}); print('ended')"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -69,7 +71,7 @@ def test_in_the_foreground_it_ends_cleanly_on_an_interrupt() -> None:
     assert (process.returncode, out, err) == (0, "ended\n", "")
 
 
-async def test_the_application_runs_without_a_port_too() -> None:
+async def test_application_runs_without_a_port() -> None:
     app = create_app(SimulatorSettings(), SettableClock())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://simulator") as http:
         assert (await http.get("/simulator/health")).json()["now"] == "2024-06-12T10:00:30.000Z"
@@ -81,6 +83,6 @@ async def test_the_application_runs_without_a_port_too() -> None:
     "wrong",
     [{"organisation_zone": "Mars/Olympus"}, {"queues": 0}, {"rate_window_seconds": 0}, {"surprise": 1}, {"seed": -1}],
 )
-def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         SimulatorSettings.model_validate(wrong)

@@ -1,4 +1,4 @@
-"""A person sees at a glance what the simulator is doing, and no secret."""
+"""Tests of the status page, which shows the simulator's state and no secret."""
 
 from pydantic import SecretStr
 
@@ -13,12 +13,12 @@ SETTINGS = SimulatorSettings(
 )
 
 
-def test_the_page_shows_clients_jobs_quota_calls_and_faults() -> None:
+def test_page_shows_clients_jobs_quota_calls_and_faults() -> None:
     with open_vendor(SETTINGS) as vendor:
         job = vendor.post(f"{AGGREGATES}/jobs", aggregate_body(interval=DAY)).json()["jobId"]
         vendor.http.post("/simulator/faults", json={"fail_jobs": 3})
         answer = vendor.http.get("/simulator")
-        told = vendor.http.get("/simulator", headers={"Accept": "application/json"}).json()
+        state = vendor.http.get("/simulator", headers={"Accept": "application/json"}).json()
         token = vendor.headers["Authorization"].removeprefix("Bearer ")
     page = answer.text
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -36,11 +36,11 @@ def test_the_page_shows_clients_jobs_quota_calls_and_faults() -> None:
     assert "&lt;b&gt;bold" in page
     for secret in (SECRET, "hush", token):
         assert secret not in page
-    assert told["jobs"][0]["Job"] == job
-    assert told["faults"] == [{"Fault": "fail_jobs", "Set to": 3}]
-    assert told["clients"][0]["Divisions"] == "1"
+    assert state["jobs"][0]["Job"] == job
+    assert state["faults"] == [{"Fault": "fail_jobs", "Set to": 3}]
+    assert state["clients"][0]["Divisions"] == "1"
 
 
-def test_an_idle_simulator_says_that_there_is_nothing() -> None:
+def test_idle_simulator_shows_empty_tables() -> None:
     with open_vendor(SETTINGS) as vendor:
         assert vendor.http.get("/simulator").text.count("<p>None.</p>") == 2

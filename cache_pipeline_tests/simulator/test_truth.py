@@ -1,4 +1,4 @@
-"""The truth itself, and the figures made of it, counted once more in the plainest way."""
+"""Tests of the generated calls, and of their aggregates against a simple count call by call."""
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -20,36 +20,36 @@ MONDAY = date(2024, 6, 10)
 WORKING_WEEK = [MONDAY + timedelta(days=number) for number in range(5)]
 
 
-def test_a_day_is_the_same_in_whatever_order_days_are_asked() -> None:
+def test_day_does_not_depend_on_generation_order() -> None:
     forwards, backwards = create_truth(SETTINGS), create_truth(SETTINGS)
     days = [MONDAY + timedelta(days=number) for number in range(6)]
-    there = {day: forwards.day(day) for day in days}
-    back = {day: backwards.day(day) for day in reversed(days)}
+    ascending = {day: forwards.day(day) for day in days}
+    descending = {day: backwards.day(day) for day in reversed(days)}
     for day in days:
-        assert vars(there[day]).keys() == vars(back[day]).keys()
-        for name, column in vars(there[day]).items():
-            assert np.array_equal(column, getattr(back[day], name)), name
+        assert vars(ascending[day]).keys() == vars(descending[day]).keys()
+        for name, column in vars(ascending[day]).items():
+            assert np.array_equal(column, getattr(descending[day], name)), name
 
 
-def test_a_day_that_fell_out_of_the_cache_comes_back_the_same() -> None:
+def test_evicted_day_is_regenerated_equal() -> None:
     truth = create_truth(SimulatorSettings(cached_days=1))
     first = truth.day(MONDAY)
     truth.day(MONDAY + timedelta(days=1))
-    again = truth.day(MONDAY)
-    assert again is not first
-    assert np.array_equal(first.offered_ms, again.offered_ms)
+    regenerated = truth.day(MONDAY)
+    assert regenerated is not first
+    assert np.array_equal(first.offered_ms, regenerated.offered_ms)
 
 
-def test_two_simulators_answer_alike_and_another_seed_does_not() -> None:
+def test_equal_seeds_give_equal_answers() -> None:
     days = ["2024-06-10T00:00:00Z/2024-06-11T00:00:00Z", "2024-06-03T00:00:00Z/2024-06-04T00:00:00Z"]
     with open_vendor(SETTINGS) as one, open_vendor(SETTINGS) as two, open_vendor(SimulatorSettings(seed=7)) as other:
-        there = [one.rows(interval=day) for day in days]
-        back = [two.rows(interval=day) for day in reversed(days)]
-        assert there == back[::-1]
-        assert other.rows(interval=days[0]) != there[0]
+        ascending = [one.rows(interval=day) for day in days]
+        descending = [two.rows(interval=day) for day in reversed(days)]
+        assert ascending == descending[::-1]
+        assert other.rows(interval=days[0]) != ascending[0]
 
 
-def test_days_and_weeks_have_the_shape_of_a_call_centre() -> None:
+def test_volume_follows_daily_and_weekly_patterns() -> None:
     truth = create_truth(SETTINGS)
     volume = {
         weekday: np.mean([len(truth.day(MONDAY + timedelta(days=weekday, weeks=week)).queue) for week in range(8)])
@@ -69,7 +69,7 @@ def test_days_and_weeks_have_the_shape_of_a_call_centre() -> None:
     assert hours[10] > 5 * hours[20]
 
 
-def test_queues_are_unequal_and_all_agents_work() -> None:
+def test_queues_differ_and_all_agents_work() -> None:
     truth = create_truth(SETTINGS)
     calls = [truth.day(day) for day in WORKING_WEEK]
     by_queue = np.bincount(np.concatenate([day.queue for day in calls]), minlength=8)
@@ -80,12 +80,12 @@ def test_queues_are_unequal_and_all_agents_work() -> None:
     assert all((day.agent == 30)[day.abandoned].all() for day in calls)
 
 
-def test_conversations_have_distinct_stable_ids_and_bounded_lengths() -> None:
+def test_conversations_have_stable_ids_and_bounded_durations() -> None:
     calls = create_truth(SETTINGS).day(MONDAY)
     ids = [calls.conversation_id(row) for row in range(len(calls.queue))]
     assert len(set(ids)) == len(ids)
-    again = create_truth(SETTINGS).day(MONDAY)
-    assert ids == [again.conversation_id(row) for row in range(len(ids))]
+    regenerated = create_truth(SETTINGS).day(MONDAY)
+    assert ids == [regenerated.conversation_id(row) for row in range(len(ids))]
     spans = calls.wait_ms + calls.talk_ms + calls.held_ms + calls.acw_ms
     assert spans.max() <= MAX_DURATION_MS
     assert (calls.met == (~calls.abandoned & (calls.wait_ms <= 20_000))).all()
@@ -95,33 +95,33 @@ def test_conversations_have_distinct_stable_ids_and_bounded_lengths() -> None:
 @pytest.mark.parametrize(
     "settings", [SETTINGS, SimulatorSettings(queues=1, agents=1), SimulatorSettings(queues=40, agents=3)]
 )
-def test_every_size_of_organisation_works(settings: SimulatorSettings) -> None:
+def test_organisations_of_any_size_work(settings: SimulatorSettings) -> None:
     calls = create_truth(settings).day(MONDAY)
     assert set(calls.agent[~calls.abandoned]) <= set(range(settings.agents))
     assert calls.queue.max() < settings.queues
 
 
 @pytest.mark.parametrize("start", [datetime(2024, 6, 10, 5, 30, tzinfo=UTC), datetime(2024, 6, 10, 22, tzinfo=UTC)])
-def test_every_figure_is_what_counting_call_by_call_gives(start: datetime) -> None:
-    """From the morning on, and from local midnight on, when calls of the day before are still to end."""
+def test_aggregates_equal_a_count_call_by_call(start: datetime) -> None:
+    """Compare from the morning, and from local midnight, when calls of the previous day are still open."""
     truth, organisation = create_truth(SETTINGS), create_organisation(SETTINGS)
     calls = truth.day((start + timedelta(hours=2)).date())
     row = int(np.searchsorted(calls.offered_ms, to_ms(start + timedelta(hours=2))))
     exactly = int(calls.offered_ms[row]), int(calls.offered_ms[row + 1] + calls.wait_ms[row + 1])
     edges = sorted({to_ms(start), to_ms(start + timedelta(hours=1)), *exactly})
     query = AggregateQuery(np.array(edges), ("queueId", "userId"), tuple(FACTS))
-    found = aggregate(truth, organisation, query, None)
-    told = {
-        (name, *found.bucket(cell), *sorted(found.group(cell, organisation).items())): figures
-        for name, column in found.columns.items()
+    result = aggregate(truth, organisation, query, None)
+    figures_by_key = {
+        (name, *result.bucket(cell), *sorted(result.group(cell, organisation).items())): figures
+        for name, column in result.columns.items()
         for cell, *figures in zip(*(values.tolist() for values in vars(column).values()), strict=True)
     }
-    assert told == _counted_plainly(edges)
+    assert figures_by_key == _count_call_by_call(edges)
 
 
-def _counted_plainly(edges: list[int]) -> dict[tuple, list[int]]:
+def _count_call_by_call(edges: list[int]) -> dict[tuple, list[int]]:
     organisation, truth = create_organisation(SETTINGS), create_truth(SETTINGS)
-    found: dict[tuple, list[int]] = {}
+    figures: dict[tuple, list[int]] = {}
     for day in (date(2024, 6, 9), MONDAY, date(2024, 6, 11), date(2024, 6, 12)):
         calls = truth.day(day)
         for row in range(len(calls.queue)):
@@ -146,12 +146,12 @@ def _counted_plainly(edges: list[int]) -> dict[tuple, list[int]]:
                     bucket = max(number for number, edge in enumerate(edges) if edge <= instant)
                     agent = [("userId", organisation.values["userId"][calls.agent[row]])] if by_agent else []
                     key = (name, edges[bucket], edges[bucket + 1], queue, *agent)
-                    count, total, low, high = found.get(key, [0, 0, amount, amount])
-                    found[key] = [count + 1, total + amount, min(low, amount), max(high, amount)]
-    return found
+                    count, total, low, high = figures.get(key, [0, 0, amount, amount])
+                    figures[key] = [count + 1, total + amount, min(low, amount), max(high, amount)]
+    return figures
 
 
-def test_the_truth_endpoint_is_complete_and_knows_the_future(shared_vendor: Vendor) -> None:
+def test_truth_endpoint_includes_the_future(shared_vendor: Vendor) -> None:
     tomorrow = "2024-06-13T00:00:00Z/2024-06-14T00:00:00Z"
     assert sum(row["offered"] for row in shared_vendor.truth(tomorrow)) > 3000
     assert shared_vendor.aggregate(interval=tomorrow) == []
@@ -159,10 +159,10 @@ def test_the_truth_endpoint_is_complete_and_knows_the_future(shared_vendor: Vend
     assert shared_vendor.http.get("/simulator/truth", params={"interval": tomorrow, "groupBy": "x"}).status_code == 400
 
 
-def test_the_truth_of_another_fact_is_what_the_vendor_answers_of_it(shared_vendor: Vendor) -> None:
+def test_truth_of_another_fact_matches_the_vendors_answer(shared_vendor: Vendor) -> None:
     (answered,) = shared_vendor.aggregate(groupBy=["mediaType"], filter=None, metrics=["tTalk"], granularity="P1D")[:1]
-    told = shared_vendor.truth(DAY, fact="talk", groupBy="mediaType")
-    (row,) = [each for each in told if each["mediaType"] == answered["group"]["mediaType"]]
+    rows = shared_vendor.truth(DAY, fact="talk", groupBy="mediaType")
+    (row,) = [row for row in rows if row["mediaType"] == answered["group"]["mediaType"]]
     stats = answered["data"][0]["metrics"][0]["stats"]
     assert (row["talk"], row["talkMs"]) == (stats["count"], stats["sum"])
     refused = shared_vendor.http.get("/simulator/truth", params={"interval": DAY, "fact": "x"})

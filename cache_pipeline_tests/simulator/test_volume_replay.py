@@ -1,3 +1,5 @@
+"""Tests of replaying measured volumes from a file."""
+
 import gzip
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -34,25 +36,25 @@ def _offered(rows: list[Json]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", ["calls.csv", "calls.csv.gz"])
-def test_each_slot_and_each_day_has_exactly_the_calls_of_the_file(tmp_path: Path, name: str) -> None:
+def test_slots_and_days_have_the_files_calls(tmp_path: Path, name: str) -> None:
     rows = _grid("2024-05-06T00:00:00", 3 * 48, 30)
     settings = SimulatorSettings(arrivals=_write(tmp_path / name, rows))
     with open_vendor(settings) as vendor:
-        whole = "2024-05-01T00:00:00Z/2024-05-20T00:00:00Z"
-        by_slot = _offered(vendor.truth(whole, granularity="PT30M"))
+        interval = "2024-05-01T00:00:00Z/2024-05-20T00:00:00Z"
+        by_slot = _offered(vendor.truth(interval, granularity="PT30M"))
         assert by_slot == {f"{start}.000Z": calls for start, calls in rows if calls}
-        by_day = vendor.rows(timeGrouping="byDay", interval=whole, groupBy=[], columns=["offered"])
+        by_day = vendor.rows(timeGrouping="byDay", interval=interval, groupBy=[], columns=["offered"])
         expected = {
             f"2024-05-0{day}T00:00:00.000Z": sum(calls for start, calls in rows if start.startswith(f"2024-05-0{day}"))
             for day in (6, 7, 8)
         }
         assert _offered(by_day) == expected
-        spread = vendor.rows(interval=whole, timeGrouping="byMonth", columns=["offered"])
-        assert len(spread) > 15
-        assert sum(row["offered"] for row in spread) == sum(calls for _, calls in rows)
+        groups = vendor.rows(interval=interval, timeGrouping="byMonth", columns=["offered"])
+        assert len(groups) > 15
+        assert sum(row["offered"] for row in groups) == sum(calls for _, calls in rows)
 
 
-def test_the_wall_clock_is_read_in_the_zone_of_the_file(tmp_path: Path) -> None:
+def test_local_times_use_the_files_zone(tmp_path: Path) -> None:
     path = _write(tmp_path / "calls.csv", [("2024-06-10T00:00:00", 4), ("2024-06-10T01:00:00", 9)])
     with open_vendor(SimulatorSettings(arrivals=path, arrivals_zone="Asia/Jerusalem")) as vendor:
         rows = vendor.truth("2024-06-09T00:00:00Z/2024-06-11T00:00:00Z", granularity="PT1H")
@@ -64,27 +66,27 @@ def _by_hour(path: Path, interval: str) -> dict[str, int]:
         return {start[8:13]: calls for start, calls in _offered(vendor.truth(interval, granularity="PT1H")).items()}
 
 
-def test_a_slot_that_the_clock_skips_is_played_an_hour_later_and_not_lost(tmp_path: Path) -> None:
+def test_skipped_slot_is_replayed_an_hour_later(tmp_path: Path) -> None:
     rows = [(f"2024-03-31T{hour:02}:00:00", 10 + hour) for hour in range(24)]
-    found = _by_hour(_write(tmp_path / "calls.csv", rows), "2024-03-30T23:00:00Z/2024-03-31T22:00:00Z")
-    assert sum(found.values()) == sum(calls for _, calls in rows)
-    assert found["31T00"] == 11
-    assert found["31T01"] == 12 + 13
+    calls_by_hour = _by_hour(_write(tmp_path / "calls.csv", rows), "2024-03-30T23:00:00Z/2024-03-31T22:00:00Z")
+    assert sum(calls_by_hour.values()) == sum(calls for _, calls in rows)
+    assert calls_by_hour["31T00"] == 11
+    assert calls_by_hour["31T01"] == 12 + 13
 
 
-def test_a_slot_listed_once_that_the_clock_passes_twice_is_spread_over_both_passes(tmp_path: Path) -> None:
+def test_repeated_slot_listed_once_is_split(tmp_path: Path) -> None:
     rows = [(f"2023-10-29T{hour:02}:00:00", 10 + hour) for hour in range(24)]
     rows[2] = (rows[2][0], 15)
-    found = _by_hour(_write(tmp_path / "calls.csv", rows), "2023-10-28T22:00:00Z/2023-10-29T23:00:00Z")
-    assert sum(found.values()) == sum(calls for _, calls in rows)
-    assert [found[hour] for hour in ("28T23", "29T00", "29T01", "29T02")] == [11, 8, 7, 13]
+    calls_by_hour = _by_hour(_write(tmp_path / "calls.csv", rows), "2023-10-28T22:00:00Z/2023-10-29T23:00:00Z")
+    assert sum(calls_by_hour.values()) == sum(calls for _, calls in rows)
+    assert [calls_by_hour[hour] for hour in ("28T23", "29T00", "29T01", "29T02")] == [11, 8, 7, 13]
 
 
-def test_a_slot_listed_twice_that_the_clock_passes_twice_is_one_pass_each(tmp_path: Path) -> None:
+def test_repeated_slot_listed_twice_is_not_split(tmp_path: Path) -> None:
     hours = [0, 1, 2, 2, 3]
-    rows = [(f"2023-10-29T{hour:02}:00:00", 10 + place) for place, hour in enumerate(hours)]
-    found = _by_hour(_write(tmp_path / "calls.csv", rows), "2023-10-28T22:00:00Z/2023-10-29T23:00:00Z")
-    assert found == {"28T22": 10, "28T23": 11, "29T00": 12, "29T01": 13, "29T02": 14}
+    rows = [(f"2023-10-29T{hour:02}:00:00", 10 + index) for index, hour in enumerate(hours)]
+    calls_by_hour = _by_hour(_write(tmp_path / "calls.csv", rows), "2023-10-28T22:00:00Z/2023-10-29T23:00:00Z")
+    assert calls_by_hour == {"28T22": 10, "28T23": 11, "29T00": 12, "29T01": 13, "29T02": 14}
 
 
 @given(
@@ -92,21 +94,21 @@ def test_a_slot_listed_twice_that_the_clock_passes_twice_is_one_pass_each(tmp_pa
     first=st.dates(date(2023, 10, 26), date(2023, 11, 2)),
     zone=st.sampled_from([BERLIN, "UTC", "America/New_York", "Australia/Lord_Howe"]),
 )
-def test_no_call_is_lost_or_doubled_whatever_the_slot_and_the_zone(tmp_path_factory, minutes, first, zone) -> None:
+def test_no_call_is_lost_or_duplicated_in_any_zone(tmp_path_factory, minutes, first, zone) -> None:
     slots = max(2, 5 * 1440 // minutes)
     rows = _grid(f"{first}T00:00:00", slots, minutes)
     path = _write(tmp_path_factory.mktemp("arrivals") / "calls.csv", rows)
     arrivals = read_arrivals(path, ZoneInfo(zone))
     assert arrivals.slot_length == timedelta(minutes=minutes)
-    played = [slot for slots in arrivals.days.values() for slot in slots]
-    assert sum(slot.calls for slot in played) == sum(calls for _, calls in rows)
-    assert all(slot.begin_ms < slot.end_ms for slot in played)
+    replayed = [slot for slots in arrivals.days.values() for slot in slots]
+    assert sum(slot.calls for slot in replayed) == sum(calls for _, calls in rows)
+    assert all(slot.begin_ms < slot.end_ms for slot in replayed)
     truth = create_truth(SimulatorSettings(arrivals=path, arrivals_zone=zone))
     assert sum(len(truth.day(day).queue) for day in arrivals.days) == sum(calls for _, calls in rows)
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "says"),
+    ("text", "line", "message"),
     [
         ("", 1, "start,calls"),
         ("when,calls\n2024-01-01T00:00:00,1\n", 1, "start,calls"),
@@ -123,15 +125,15 @@ def test_no_call_is_lost_or_doubled_whatever_the_slot_and_the_zone(tmp_path_fact
         ),
     ],
 )
-def test_a_bad_file_is_one_error_that_names_file_and_line(tmp_path: Path, text: str, line: int, says: str) -> None:
+def test_malformed_file_error_names_file_and_line(tmp_path: Path, text: str, line: int, message: str) -> None:
     path = tmp_path / "calls.csv"
     path.write_text(text)
-    with pytest.raises(SimulatorError, match=says) as caught:
+    with pytest.raises(SimulatorError, match=message) as caught:
         create_app(SimulatorSettings(arrivals=path))
     assert f"{path}, line {line}:" in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_not_what_it_is_called_is_one_error(tmp_path: Path) -> None:
+def test_unreadable_file_is_one_error(tmp_path: Path) -> None:
     wrong = tmp_path / "calls.csv.gz"
     wrong.write_text("start,calls\n")
     cut = tmp_path / "cut.csv.gz"

@@ -1,3 +1,5 @@
+"""Tests of the watermark: which data is visible when."""
+
 from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline_tests.simulator.vendor import AVAILABILITY, REPORTDATA, SettableClock, Vendor, offered, open_vendor
 
@@ -11,29 +13,29 @@ def _offered(vendor: Vendor, interval: str) -> int:
     return offered(vendor.aggregate(interval=interval, granularity=None, groupBy=None))
 
 
-def _true(vendor: Vendor, interval: str) -> int:
+def _truth(vendor: Vendor, interval: str) -> int:
     return sum(row["offered"] for row in vendor.truth(interval))
 
 
-def test_data_is_complete_below_the_watermark_partial_above_and_absent_after_now() -> None:
+def test_data_is_complete_only_below_the_watermark() -> None:
     with open_vendor(BUSY) as vendor:
         assert vendor.get(AVAILABILITY).json()["dataAvailabilityDate"] == "2024-06-12T09:58:00.000Z"
-        assert _offered(vendor, MORNING) == _true(vendor, MORNING) > 0
-        assert 0 < _offered(vendor, LAST_MINUTES) < _true(vendor, LAST_MINUTES)
-        assert _offered(vendor, AHEAD) == 0 < _true(vendor, AHEAD)
+        assert _offered(vendor, MORNING) == _truth(vendor, MORNING) > 0
+        assert 0 < _offered(vendor, LAST_MINUTES) < _truth(vendor, LAST_MINUTES)
+        assert _offered(vendor, AHEAD) == 0 < _truth(vendor, AHEAD)
 
 
-def test_late_rows_come_in_as_time_goes_on_and_none_goes_away() -> None:
+def test_late_rows_arrive_over_time() -> None:
     with open_vendor(BUSY) as vendor:
-        seen = []
+        counts = []
         for _ in range(6):
-            seen.append(_offered(vendor, LAST_MINUTES))
+            counts.append(_offered(vendor, LAST_MINUTES))
             vendor.clock.seconds += 30
-        assert seen == sorted(seen)
-        assert seen[0] < seen[-1] == _true(vendor, LAST_MINUTES)
+        assert counts == sorted(counts)
+        assert counts[0] < counts[-1] == _truth(vendor, LAST_MINUTES)
 
 
-def test_every_figure_below_the_watermark_stays_as_it_is() -> None:
+def test_figures_below_the_watermark_do_not_change() -> None:
     metrics = ["nOffered", "tAnswered", "tAbandon", "tHandle", "oServiceLevel", "nTransferred"]
     with open_vendor(BUSY) as vendor:
         first = vendor.aggregate(interval=MORNING, metrics=metrics)
@@ -41,18 +43,18 @@ def test_every_figure_below_the_watermark_stays_as_it_is() -> None:
         assert vendor.aggregate(interval=MORNING, metrics=metrics) == first
 
 
-def test_a_job_shows_the_instant_of_its_submission() -> None:
+def test_job_sees_the_data_of_its_submission() -> None:
     with open_vendor(BUSY) as vendor:
         path = f"{REPORTDATA}/{vendor.submit(interval=LAST_MINUTES, columns=['offered'])}/results"
         vendor.clock.seconds += 3600
         page = vendor.get(path).json()
-        assert sum(row["offered"] for row in page["rows"]) < _true(vendor, LAST_MINUTES)
+        assert sum(row["offered"] for row in page["rows"]) < _truth(vendor, LAST_MINUTES)
         assert page["dataAvailabilityDate"] == "2024-06-12T09:58:00.000Z"
 
 
-def test_without_lag_everything_up_to_now_is_there() -> None:
+def test_without_lag_all_data_is_visible() -> None:
     clock = SettableClock("2024-06-12T10:00:00+00:00")
     with open_vendor(BUSY.model_copy(update={"watermark_lag_seconds": 0.0}), clock) as vendor:
         assert vendor.get(AVAILABILITY).json()["dataAvailabilityDate"] == "2024-06-12T10:00:00.000Z"
         interval = "2024-06-12T09:00:00Z/2024-06-12T10:00:00Z"
-        assert _offered(vendor, interval) == _true(vendor, interval)
+        assert _offered(vendor, interval) == _truth(vendor, interval)

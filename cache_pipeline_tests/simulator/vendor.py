@@ -1,4 +1,4 @@
-"""What the tests ask the simulator with: a clock they set, and a client that speaks HTTP and nothing else."""
+"""Helpers for simulator tests: a settable clock, and a client that only uses HTTP."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +54,7 @@ class Vendor:
         return answer.json()["id"]
 
     def rows(self, **changes: Any) -> list[Json]:
-        """Submit, let the job's time pass, read every page."""
+        """Submit a query, advance the clock past its duration and read every page."""
         path = f"{REPORTDATA}/{self.submit(**changes)}"
         self.clock.seconds += 3600
         assert self.get(path).json()["status"] == "completed"
