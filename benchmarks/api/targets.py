@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cache_pipeline.api.server import serve_gateway, work
+from cache_pipeline.api.server import run_worker, serve_api
 from cache_pipeline.settings import Settings
 
 BARE_KEY = "benchmark-bare"
@@ -19,12 +19,12 @@ BARE_KEY = "benchmark-bare"
 
 def gateway(settings: Settings, told: Connection) -> None:
     """The HTTP API."""
-    serve_gateway(settings, "127.0.0.1", 0, told.send)
+    serve_api(settings, "127.0.0.1", 0, told.send)
 
 
 def worker(settings: Settings, told: Connection) -> None:
     """A worker; it ends with its process."""
-    asyncio.run(work(settings, asyncio.Event(), told.send))
+    asyncio.run(run_worker(settings, asyncio.Event(), told.send))
 
 
 def bare(redis_url: str, port: int, told: Connection) -> None:

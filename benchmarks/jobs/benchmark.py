@@ -85,7 +85,7 @@ async def _run(tell: Tell, settings: Settings, url: str, vendor: str, workers: l
             os.kill(workers[0].pid, signal.SIGKILL)
             counts = await _until(jobs, _JOBS, tell)
             took = time.perf_counter() - started
-            for kind, count in (await StatusQueries(pool).trouble()).failed.items():
+            for kind, count in (await StatusQueries(pool).job_backlog()).failed.items():
                 tell(f"{count} jobs failed: {kind}")
             async with pool.connection() as connection:
                 [noted] = await (await connection.execute(_NOTED)).fetchall()
@@ -125,7 +125,7 @@ async def _until(jobs: JobStore, ended: int, tell: Tell) -> dict[JobState, int]:
     deadline = time.monotonic() + _PATIENCE
     while True:
         counts = await jobs.counts()
-        over = sum(count for state, count in counts.items() if state.ended)
+        over = sum(count for state, count in counts.items() if state.is_finished)
         tell(f"{over} of {_JOBS} jobs have ended")
         if over >= ended:
             return counts

@@ -1,1 +1,1 @@
-"""The HTTP API, and the queue and workers of what it cannot answer at once."""
+"""The HTTP API, with the queue and the workers for queries that stored data cannot answer."""

@@ -1,4 +1,4 @@
-"""Assembles the HTTP API."""
+"""Builds the FastAPI application: its services, middleware, routes and error handlers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from cache_pipeline.aio import run_in_background
-from cache_pipeline.api import schemas as wire
+from cache_pipeline.api import schemas
 from cache_pipeline.api.auth import ApiKeyCache, ApiKeyStore
 from cache_pipeline.api.hot_reads import HotReads
 from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
@@ -30,16 +30,16 @@ from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.api.jobs.queue import JobQueue, open_queue
 from cache_pipeline.api.middleware import BodyLimitMiddleware, CorrelationMiddleware, HeadRequests, allowed_methods
 from cache_pipeline.api.monitoring.counters import ProcessCounters
-from cache_pipeline.api.monitoring.demand_counter import DemandRecorder
+from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import open_manifest_cache
 from cache_pipeline.api.monitoring.status_queries import StatusQueries
 from cache_pipeline.api.parsing import ParseCache
 from cache_pipeline.api.problems import Problem, problem_for
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.rate_limit import RateLimiter
-from cache_pipeline.api.routes import jobs as jobs_api
-from cache_pipeline.api.routes import operations as operations_api
-from cache_pipeline.api.routes import reports as reports_api
+from cache_pipeline.api.routes import jobs as job_routes
+from cache_pipeline.api.routes import operations as operation_routes
+from cache_pipeline.api.routes import reports as report_routes
 from cache_pipeline.bootstrap import load_reports, open_quotas, open_service, utc_now
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.report import Report
@@ -48,10 +48,10 @@ from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.redis.demand import DemandCounter
 
-_LOG = logging.getLogger(__name__)
-_ROUTERS = (reports_api.router, jobs_api.router, operations_api.router)
-_CONNECTIONS = 12
-_EXPOSED = [
+logger = logging.getLogger(__name__)
+_ROUTERS = (report_routes.router, job_routes.router, operation_routes.router)
+_POSTGRES_CONNECTIONS = 12
+_EXPOSED_HEADERS = [
     "Age",
     "Cache-Status",
     "Complete-Through",
@@ -65,8 +65,9 @@ _EXPOSED = [
     "Retry-After",
     "X-Request-ID",
 ]
-_ABOUT = """Finished contact-centre reports. What is kept is answered at once, and says until when it is complete; what is
-not becomes a job: follow `Location` of the 202, or ask with `Prefer: wait=30`. Errors are problem details (RFC 9457)."""
+_DESCRIPTION = """Finished contact-centre reports. Stored data is returned at once, and says until when it is complete. A query
+that stored data cannot answer becomes a job: follow `Location` of the 202, or send `Prefer: wait=30`. Errors are problem
+details (RFC 9457)."""
 
 
 def create_app(
@@ -77,51 +78,55 @@ def create_app(
     reports: Mapping[str, Report] | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
-    """The HTTP API of some settings; it connects when it starts, and closes what it opened when it ends.
+    """Create the HTTP API. It connects when it starts, and closes what it opened when it ends.
 
     Args:
-        settings: of the deployment.
-        service: the engine; by default as the settings say, and likewise ``queue`` and ``reports``.
-        queue: where jobs go.
-        reports: the declarations.
-        clock: the time, in UTC.
+        settings: Settings of the deployment.
+        service: Answers queries; built from the settings by default, like ``queue`` and ``reports``.
+        queue: The queue of jobs.
+        reports: The declared reports by name.
+        clock: The current time in UTC.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        known = load_reports(settings) if reports is None else reports
+        declared = load_reports(settings) if reports is None else reports
         async with AsyncExitStack() as stack:
-            engine = service or await stack.enter_async_context(open_service(settings, declared=tuple(known.values())))
-            pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _CONNECTIONS))
-            gateway = QueryService(
+            report_service = service or await stack.enter_async_context(
+                open_service(settings, declared=tuple(declared.values()))
+            )
+            pool = await stack.enter_async_context(
+                connection_pool(settings.required_postgres_url(), _POSTGRES_CONNECTIONS)
+            )
+            query_service = QueryService(
                 settings=settings,
-                service=engine,
-                reports=known,
+                report_service=report_service,
+                reports=declared,
                 quotas=await stack.enter_async_context(open_quotas(settings)),
                 jobs=JobStore(pool),
                 queue=queue or await stack.enter_async_context(open_queue(settings)),
-                events=JobEvents(engine.redis),
-                keys=ApiKeyCache(ApiKeyStore(pool)),
-                limits=RateLimiter(engine.redis, settings.gateway.requests_per_minute),
-                questions=ParseCache(clock),
-                meter=ProcessCounters(engine.redis),
-                repeats=IdempotencyStore(engine.redis),
-                tally=DemandRecorder(lambda tenant: DemandCounter(engine.redis, tenant, clock)),
-                presence=WorkerHeartbeats(engine.redis, settings.jobs.lease_seconds),
-                standing=StatusQueries(pool),
-                published=open_manifest_cache(settings),
-                sharing=await stack.enter_async_context(Coalescer[Any, None]()),
+                events=JobEvents(report_service.redis),
+                api_keys=ApiKeyCache(ApiKeyStore(pool)),
+                rate_limiter=RateLimiter(report_service.redis, settings.gateway.requests_per_minute),
+                parse_cache=ParseCache(clock),
+                counters=ProcessCounters(report_service.redis),
+                idempotency=IdempotencyStore(report_service.redis),
+                demand=DemandRecorder(lambda tenant: DemandCounter(report_service.redis, tenant, clock)),
+                heartbeats=WorkerHeartbeats(report_service.redis, settings.jobs.lease_seconds),
+                status_queries=StatusQueries(pool),
+                manifest_cache=open_manifest_cache(settings),
+                coalescer=await stack.enter_async_context(Coalescer[Any, None]()),
                 clock=clock,
             )
-            app.state.gateway = gateway
-            counting = (gateway.limits.run(), gateway.meter.run(), gateway.tally.run())
-            async with run_in_background(gateway.events.listen(), *counting):
+            app.state.query_service = query_service
+            flushing = (query_service.rate_limiter.run(), query_service.counters.run(), query_service.demand.run())
+            async with run_in_background(query_service.events.listen(), *flushing):
                 yield
 
     app = FastAPI(
         title="cache_pipeline",
         version="1",
-        description=_ABOUT,
+        description=_DESCRIPTION,
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
@@ -129,8 +134,8 @@ def create_app(
     )
     for router in _ROUTERS:
         app.include_router(router)
-    # The last one added is the outermost.
-    app.add_middleware(BodyLimitMiddleware, most_bytes=settings.gateway.max_body_bytes)
+    # The middleware added last is the outermost.
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.gateway.max_body_bytes)
     app.add_middleware(CorrelationMiddleware)
     app.add_middleware(HotReads)
     app.add_middleware(HeadRequests)
@@ -150,22 +155,22 @@ def create_app(
                 "X-Request-ID",
                 "traceparent",
             ],
-            expose_headers=_EXPOSED,
+            expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
-    _tell_problems(app)
-    _document(app)
+    _handle_errors(app)
+    _document_problems(app)
     return app
 
 
-def _tell_problems(app: FastAPI) -> None:
-    """Every error as problem details."""
+def _handle_errors(app: FastAPI) -> None:
+    """Return every error as problem details."""
 
     async def told(_request: Request, error: Exception) -> Response:
         return problem_for(error).response()
 
     async def unavailable(_request: Request, error: Exception) -> Response:
-        _LOG.warning("a request could not be served: %s", type(error).__name__)
+        logger.warning("a request could not be served: %s", type(error).__name__)
         return problem_for(error).response()
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -195,23 +200,25 @@ def _tell_problems(app: FastAPI) -> None:
 
 
 def _allow(request: Request, status: int) -> dict[str, str]:
-    """Which methods a path has, told where another was used: Starlette tells those of its first route alone."""
+    """Return the Allow header of a 405. Starlette's own lists the methods of the first matching route only."""
     if status != 405:
         return {}
     routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return {"Allow": allowed_methods({method for route in here for method in route.methods or ()}, request.url.path)}
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {
+        "Allow": allowed_methods({method for route in matching for method in route.methods or ()}, request.url.path)
+    }
 
 
 def _invalid(error: RequestValidationError) -> Problem:
-    """What is wrong with a request, field by field, without what was in it."""
+    """Return the mistakes in a request field by field, without its contents."""
     mistakes = error.errors()
     if any(mistake["type"] == "json_invalid" for mistake in mistakes):
-        return Problem("malformed", 400, "the body is not JSON")
+        return Problem("malformed", 400, "the request body is not JSON")
     return Problem(
         "invalid-request",
         422,
-        "the request does not fit: see errors",
+        "the request is invalid: see errors",
         tuple(
             {"field": ".".join(str(part) for part in mistake["loc"]), "detail": str(mistake["msg"])}
             for mistake in mistakes
@@ -219,18 +226,18 @@ def _invalid(error: RequestValidationError) -> Problem:
     )
 
 
-def _document(app: FastAPI) -> None:
-    """Put the model of problems, which no path returns by itself, where OpenAPI refers to it."""
-    plain = app.openapi
+def _document_problems(app: FastAPI) -> None:
+    """Add the schema of problem details to OpenAPI, because no path returns it as its model."""
+    generate = app.openapi
 
-    def documented() -> dict[str, Any]:
-        document = plain()
-        schemas = document["components"]["schemas"]
-        problem = wire.ProblemView.model_json_schema(ref_template="#/components/schemas/{model}", by_alias=True)
-        schemas |= problem.pop("$defs", {})
-        schemas["ProblemView"] = problem
+    def openapi_with_problems() -> dict[str, Any]:
+        document = generate()
+        components = document["components"]["schemas"]
+        problem = schemas.ProblemView.model_json_schema(ref_template="#/components/schemas/{model}", by_alias=True)
+        components |= problem.pop("$defs", {})
+        components["ProblemView"] = problem
         for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
+            components.pop(name, None)
         return document
 
-    app.openapi = documented
+    app.openapi = openapi_with_problems

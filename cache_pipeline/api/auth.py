@@ -1,4 +1,4 @@
-"""API keys: who is asking, and what they may ask. Only a hash of a key is kept, so that nobody can read one out again."""
+"""API keys: who calls, and which reports they may query. Only a hash of a key is stored, so a key cannot be read back."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from cache_pipeline.api.jobs.job_store import Pool
 from cache_pipeline.query.lane import Lane
 
 _PREFIX = "cp"
-#: A revoked key works for so long at most.
-_REMEMBERED_SECONDS = 5.0
-_MOST_REMEMBERED = 10_000
-_NOBODY = b"\0" * 32
+#: How long a key is cached, and so how long a revoked key may still work.
+_CACHE_SECONDS = 5.0
+_MAX_CACHED_KEYS = 10_000
+#: Compared with the hash of a key that does not exist.
+_NO_HASH = b"\0" * 32
 
 _INSERT = """
     INSERT INTO cache_pipeline_state.api_key (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh)
@@ -39,15 +40,15 @@ _REVOKE = """
 
 @dataclass(frozen=True)
 class Principal:
-    """Who is asking.
+    """The caller of a request, as its API key identifies it.
 
     Attributes:
-        id: of the key.
-        tenant: whose data it sees.
-        reports: names it may ask for, or None for all.
-        lane: of its queries to the vendor.
-        requests_per_minute: its limit, or None for the gateway's.
-        may_refresh: whether it may have the vendor asked again before what is kept is too old.
+        id: Id of the key.
+        tenant: The tenant whose data it sees.
+        reports: Names of the reports it may query, or None for all.
+        lane: Priority of its queries to the vendor.
+        requests_per_minute: Its rate limit, or None for the default of the settings.
+        may_refresh: Whether it may have figures refetched from the vendor before the stored ones are stale.
     """
 
     id: str
@@ -57,14 +58,14 @@ class Principal:
     requests_per_minute: int | None = None
     may_refresh: bool = False
 
-    def may_ask(self, report: str) -> bool:
-        """Whether a report is among its own."""
+    def may_query(self, report: str) -> bool:
+        """Return whether the caller may query a report."""
         return self.reports is None or report in self.reports
 
 
 @dataclass(frozen=True)
 class ApiKeyInfo:
-    """What may be shown of a key."""
+    """The parts of a key that may be shown."""
 
     id: str
     name: str
@@ -78,18 +79,18 @@ class ApiKeyInfo:
 
 
 def _hash(secret: str) -> bytes:
-    # The secret is 256 random bits: there is nothing to guess that a slow hash would have to hinder.
+    # The secret is 256 random bits, so a slow hash, which hinders guessing, is not needed.
     return hashlib.sha256(secret.encode()).digest()
 
 
 class ApiKeyStore:
-    """The keys in PostgreSQL."""
+    """API keys in PostgreSQL."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def create(self, name: str, principal: Principal) -> str:
-        """Make a key for a principal, whose id is given anew; returns the key, which cannot be had again."""
+        """Create a key for a principal and return it. The principal's id is replaced, and the key cannot be shown again."""
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         async with self._pool.connection() as connection:
             await connection.execute(
@@ -108,16 +109,16 @@ class ApiKeyStore:
         return f"{_PREFIX}_{key_id}_{secret}"
 
     async def find(self, key: str) -> Principal | None:
-        """Whose key it is; None where it is nobody's or was revoked."""
+        """Return the principal of a key, or None if the key is unknown or revoked."""
         prefix, _, rest = key.partition("_")
         key_id, _, secret = rest.partition("_")
         if prefix != _PREFIX or not key_id.isalnum() or not secret or "\0" in key:
             return None
         async with self._pool.connection() as connection:
             row = await (await connection.execute(_FIND.encode(), {"id": key_id})).fetchone()
-        # Compared in any case, and in constant time, so that the time it takes tells nothing.
-        same = hmac.compare_digest(_hash(secret), bytes(row["hash"]) if row else _NOBODY)
-        if row is None or not same:
+        # Compare in every case and in constant time, so that the response time reveals nothing.
+        is_equal = hmac.compare_digest(_hash(secret), bytes(row["hash"]) if row else _NO_HASH)
+        if row is None or not is_equal:
             return None
         reports = row["reports"]
         return Principal(
@@ -130,7 +131,7 @@ class ApiKeyStore:
         )
 
     async def all(self) -> list[ApiKeyInfo]:
-        """Every key there ever was, in order of making."""
+        """Return every key, including revoked ones, in order of creation."""
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(_LIST.encode())).fetchall()
         return [
@@ -149,33 +150,33 @@ class ApiKeyStore:
         ]
 
     async def revoke(self, key_id: str) -> bool:
-        """End a key; False where there is none of that id that works."""
+        """Revoke a key. Return False if no working key has this id."""
         async with self._pool.connection() as connection:
             row = await (await connection.execute(_REVOKE.encode(), {"id": key_id})).fetchone()
         return row is not None
 
 
 class ApiKeyCache:
-    """Remembers for a few seconds whose keys are, so that a hot read costs no query to PostgreSQL."""
+    """Caches the principals of keys for a few seconds, so that a hot read needs no query to PostgreSQL."""
 
     def __init__(self, store: ApiKeyStore, now: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._now = now
-        self._remembered: OrderedDict[str, tuple[Principal | None, float]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[Principal | None, float]] = OrderedDict()
 
-    def remembered(self, key: str) -> Principal | None:
-        """Whose key it is, where that is known; without asking anybody."""
-        found = self._remembered.get(key)
-        return found[0] if found is not None and found[1] > self._now() else None
+    def get_cached(self, key: str) -> Principal | None:
+        """Return the principal of a key from the cache, or None if it is not cached."""
+        entry = self._entries.get(key)
+        return entry[0] if entry is not None and entry[1] > self._now() else None
 
     async def find(self, key: str) -> Principal | None:
-        """Whose key it is. That it is nobody's is remembered too."""
-        found = self._remembered.get(key)
-        if found is not None and found[1] > self._now():
-            return found[0]
+        """Return the principal of a key, or None if the key is unknown or revoked; both outcomes are cached."""
+        entry = self._entries.get(key)
+        if entry is not None and entry[1] > self._now():
+            return entry[0]
         principal = await self._store.find(key)
-        self._remembered[key] = (principal, self._now() + _REMEMBERED_SECONDS)
-        self._remembered.move_to_end(key)
-        while len(self._remembered) > _MOST_REMEMBERED:
-            self._remembered.popitem(last=False)
+        self._entries[key] = (principal, self._now() + _CACHE_SECONDS)
+        self._entries.move_to_end(key)
+        while len(self._entries) > _MAX_CACHED_KEYS:
+            self._entries.popitem(last=False)
         return principal

@@ -1,4 +1,4 @@
-"""Who is calling: by key, or anybody where the settings say so."""
+"""FastAPI dependencies: the query service, and the authenticated caller of a request."""
 
 from __future__ import annotations
 
@@ -13,50 +13,51 @@ from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.lane import Lane
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer cp_…`")
-_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key, in a header of its own")
-_ANYBODY = "anonymous"
+_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in its own header")
+_ANONYMOUS_ID = "anonymous"
 
 
 def get_query_service(request: Request) -> QueryService:
-    """What the running app has in hand."""
-    return request.app.state.gateway
+    """Return the query service of the running application."""
+    return request.app.state.query_service
 
 
-TheGateway = Annotated[QueryService, Depends(get_query_service)]
+QueryServiceDependency = Annotated[QueryService, Depends(get_query_service)]
 
 
-def anonymous(gateway: QueryService) -> Principal:
-    """The caller where no key is wanted."""
-    return Principal(_ANYBODY, gateway.settings.tenant, None, Lane.interactive, may_refresh=True)
+def anonymous(query_service: QueryService) -> Principal:
+    """Return the caller of a deployment that needs no key."""
+    return Principal(_ANONYMOUS_ID, query_service.settings.tenant, None, Lane.interactive, may_refresh=True)
 
 
 def unauthorized() -> Problem:
-    """401: no key, or not one of ours; it is not said which."""
+    """Return a 401. It does not say whether the key is missing or invalid."""
     return Problem(
         "unauthorized",
         401,
-        "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY; `cache-pipeline keys create` makes one",
+        "a valid API key is required: send Authorization: Bearer KEY or X-API-Key: KEY; `cache-pipeline keys create` "
+        "creates a key",
         headers={"WWW-Authenticate": 'Bearer realm="cache-pipeline"'},
     )
 
 
-async def _caller(
-    gateway: TheGateway,
+async def _authenticate(
+    query_service: QueryServiceDependency,
     request: Request,
     response: Response,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     header: Annotated[str | None, Security(_header)],
 ) -> Principal:
-    if gateway.settings.gateway.auth == "off":
-        principal: Principal | None = anonymous(gateway)
+    if query_service.settings.gateway.auth == "off":
+        principal: Principal | None = anonymous(query_service)
     else:
         key = bearer.credentials if bearer else header
-        principal = await gateway.keys.find(key) if key else None
+        principal = await query_service.api_keys.find(key) if key else None
     if principal is None:
         raise unauthorized()
-    request.state.rate = gateway.limits.take(principal).headers()
-    response.headers.update(request.state.rate)
+    request.state.rate_limit_headers = query_service.rate_limiter.take(principal).headers()
+    response.headers.update(request.state.rate_limit_headers)
     return principal
 
 
-Caller = Annotated[Principal, Depends(_caller)]
+Caller = Annotated[Principal, Depends(_authenticate)]

@@ -1,4 +1,4 @@
-"""HEAD: what GET would answer, without its body. Monitors and CDNs ask so, and so does `curl -I`."""
+"""ASGI middleware: HEAD requests, the size limit of bodies, and correlation ids."""
 
 from __future__ import annotations
 
@@ -9,109 +9,113 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cache_pipeline.api.problems import Problem, problem_for
 from cache_pipeline.telemetry.correlation import accept_correlation_id, correlation_scope
 
-#: A stream of events has no headers worth asking for alone, and no end.
-_STREAMS = "/events"
+logger = logging.getLogger(__name__)
+REQUEST_ID, TRACE_PARENT = _CORRELATION_HEADERS = (b"x-request-id", b"traceparent")
+#: An event stream has no end, and no headers worth a HEAD request.
+_EVENT_STREAM_SUFFIX = "/events"
 
 
 class HeadRequests:
-    """An ASGI application in front of another that knows GET alone."""
+    """Answers HEAD with the headers that GET would have, for an application that only knows GET.
+
+    Monitors, CDNs and `curl -I` send HEAD.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"].endswith(_STREAMS):
+        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"].endswith(_EVENT_STREAM_SUFFIX):
             await self._app(scope, receive, send)
             return
 
-        async def without_body(message: Message) -> None:
+        async def send_without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        await self._app({**scope, "method": "GET"}, receive, without_body)
+        await self._app({**scope, "method": "GET"}, receive, send_without_body)
 
 
 def allowed_methods(methods: set[str], path: str) -> str:
-    """The value of Allow, where a path has these methods."""
-    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods and not path.endswith(_STREAMS) else set())))
+    """Return the value of the Allow header for a path with these methods."""
+    has_head = "GET" in methods and not path.endswith(_EVENT_STREAM_SUFFIX)
+    return ", ".join(sorted(methods | ({"HEAD"} if has_head else set())))
 
 
 class BodyLimitMiddleware:
-    """An ASGI application in front of another, that counts the bytes of bodies."""
+    """Refuses requests whose body is too large, before it is read to the end."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; 413 where its body is too large."""
+        """Serve one request, or answer 413 if its body is too large."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
-        body = await self._whole(receive)
+        body = await self._read_body(receive)
         if body is None:
-            problem = Problem("body-too-large", 413, f"a request's body may have {self._most_bytes} bytes")
+            problem = Problem(
+                "body-too-large", 413, f"the request body is too large: send at most {self._max_bytes} bytes"
+            )
             await problem.response()(scope, receive, send)
             return
-        given = False
+        is_replayed = False
 
-        async def replayed() -> Message:
-            nonlocal given
-            if given:
+        async def replay() -> Message:
+            nonlocal is_replayed
+            if is_replayed:
                 return await receive()
-            given = True
+            is_replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, replayed, send)
+        await self._app(scope, replay, send)
 
-    async def _whole(self, receive: Receive) -> bytes | None:
-        """The body; None where it is too large."""
+    async def _read_body(self, receive: Receive) -> bytes | None:
+        """Return the body, or None if it is too large."""
         body, more = bytearray(), True
         while more:
             message = await receive()
             if message["type"] != "http.request":
                 break
             body += message.get("body", b"")
-            if len(body) > self._most_bytes:
+            if len(body) > self._max_bytes:
                 return None
             more = message.get("more_body", False)
         return bytes(body)
 
 
-_LOG = logging.getLogger(__name__)
-REQUEST_ID, TRACE_PARENT = _BROUGHT = (b"x-request-id", b"traceparent")
-
-
 class CorrelationMiddleware:
-    """An ASGI application in front of another."""
+    """Serves each request under a correlation id, and logs requests that fail."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request under the id that it brings as ``X-Request-ID`` or ``traceparent``, or under one of its own."""
+        """Serve one request under the id from its ``X-Request-ID`` or ``traceparent``, or under a new one."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        brought = {key: value.decode("latin-1") for key, value in scope["headers"] if key in _BROUGHT}
-        name = accept_correlation_id(brought.get(REQUEST_ID), brought.get(TRACE_PARENT))
+        headers = {key: value.decode("latin-1") for key, value in scope["headers"] if key in _CORRELATION_HEADERS}
+        correlation_id = accept_correlation_id(headers.get(REQUEST_ID), headers.get(TRACE_PARENT))
         status = 0
 
-        async def told(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, name.encode("ascii"))]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, correlation_id.encode("ascii"))]
             await send(message)
 
-        with correlation_scope(name):
+        with correlation_scope(correlation_id):
             try:
-                await self._app(scope, receive, told)
+                await self._app(scope, receive, send_with_id)
             except Exception as error:
-                _LOG.exception("%s %s failed", scope["method"], scope["path"])
+                logger.exception("%s %s failed", scope["method"], scope["path"])
                 if status:
                     raise
-                # Here and not further out, where nobody knows the id any more.
-                await problem_for(error).response()(scope, receive, told)
+                # Answer here, because outside of this scope the correlation id is unknown.
+                await problem_for(error).response()(scope, receive, send_with_id)
             if status >= 500:
-                _LOG.warning("%s %s: %d", scope["method"], scope["path"], status, extra={"status": status})
+                logger.warning("%s %s: %d", scope["method"], scope["path"], status, extra={"status": status})

@@ -1,4 +1,4 @@
-"""What a caller asks for by headers: the form of an answer (Accept), and how long to wait for it (Prefer, RFC 7240)."""
+"""Content negotiation: the format of an answer (Accept), and how long to wait for it (Prefer, RFC 7240)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.query.schema import Column, arrow_schema
 
-#: The longest that an answer is waited for in a request.
-LONGEST_WAIT_SECONDS = 60.0
+#: The longest time that a request waits for an answer.
+MAX_WAIT_SECONDS = 60.0
 
 
 class MediaFormat(StrEnum):
-    """A form that an answer can have, by its media type; the first is what is given where nobody minds."""
+    """The format of an answer, by its media type; the first is the default."""
 
     json = "application/json"
     csv = "text/csv"
@@ -32,7 +32,7 @@ class MediaFormat(StrEnum):
 
     @property
     def content_type(self) -> str:
-        """The media type as a header says it."""
+        """The value of the Content-Type header."""
         return "text/csv; charset=utf-8; header=present" if self is MediaFormat.csv else str(self)
 
 
@@ -47,18 +47,19 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def _weight(ranges: list[tuple[str, float]], form: MediaFormat) -> float:
-    """The most exact range that a form falls under decides."""
-    whole = dict(ranges)
-    kind = f"{form.partition('/')[0]}/*"
-    return next((whole[name] for name in (str(form), kind, "*/*") if name in whole), 0.0)
+def _weight(ranges: list[tuple[str, float]], media_format: MediaFormat) -> float:
+    """Return the quality of the most specific range that matches a format."""
+    quality_by_range = dict(ranges)
+    type_range = f"{media_format.partition('/')[0]}/*"
+    candidates = (str(media_format), type_range, "*/*")
+    return next((quality_by_range[name] for name in candidates if name in quality_by_range), 0.0)
 
 
 def negotiate_format(accept: str | None) -> MediaFormat:
-    """The form that an Accept header wants most.
+    """Return the format that an Accept header prefers.
 
     Raises:
-        Problem: 406, none of ours is wanted.
+        Problem: 406 if the header accepts none of the formats.
     """
     if not accept or not accept.strip():
         return MediaFormat.json
@@ -66,19 +67,19 @@ def negotiate_format(accept: str | None) -> MediaFormat:
     for part in accept.split(","):
         media, *parameters = part.split(";")
         ranges.append((media.strip().lower(), _quality(parameters)))
-    best = max(MediaFormat, key=lambda form: _weight(ranges, form))
+    best = max(MediaFormat, key=lambda each: _weight(ranges, each))
     if _weight(ranges, best) <= 0:
-        raise Problem("not-acceptable", 406, f"answers come as {', '.join(MediaFormat)}: name one of them in Accept")
+        raise Problem("not-acceptable", 406, f"no format matches Accept: expected one of {', '.join(MediaFormat)}")
     return best
 
 
 @dataclass(frozen=True)
 class Preference:
-    """What a Prefer header says.
+    """The preferences of a Prefer header.
 
     Attributes:
-        wait_seconds: how long the caller would rather wait than get a 202; 0 where it says nothing.
-        applied: what to say that was kept to, or None.
+        wait_seconds: How long the caller prefers to wait rather than receive a 202; 0 if the header does not say.
+        applied: The value of Preference-Applied, or None.
     """
 
     wait_seconds: float
@@ -89,41 +90,41 @@ _WAIT = re.compile(r"^wait\s*=\s*\"?(\d{1,9})\"?$", re.IGNORECASE)
 
 
 def parse_prefer(prefer: str | None) -> Preference:
-    """The preferences that we know; others are ignored, as the RFC wants it."""
-    wait, asynchronous = 0.0, False
+    """Parse the supported preferences, and ignore all others as the RFC requires."""
+    wait, is_async = 0.0, False
     for part in (prefer or "").split(","):
         token = part.partition(";")[0].strip()
         if found := _WAIT.match(token):
-            wait = min(float(found[1]), LONGEST_WAIT_SECONDS)
-        asynchronous = asynchronous or token.lower() == "respond-async"
+            wait = min(float(found[1]), MAX_WAIT_SECONDS)
+        is_async = is_async or token.lower() == "respond-async"
     if wait:
         return Preference(wait, f"wait={wait:.0f}")
-    return Preference(0.0, "respond-async" if asynchronous else None)
+    return Preference(0.0, "respond-async" if is_async else None)
 
 
 def wants_refresh(cache_control: str | None) -> bool:
-    """Whether a request's Cache-Control would rather not have what is kept (RFC 9111, 5.2.1.4)."""
+    """Return whether a request's Cache-Control refuses stored answers (RFC 9111, 5.2.1.4)."""
     return any(part.strip().lower() == "no-cache" for part in (cache_control or "").split(","))
 
 
-def render_body(form: MediaFormat, body: bytes, columns: Sequence[Column]) -> bytes:
-    """An answer's JSON in another form.
+def render_body(media_format: MediaFormat, body: bytes, columns: Sequence[Column]) -> bytes:
+    """Convert an answer's JSON to another format.
 
     Args:
-        form: which.
-        body: the JSON.
-        columns: of the report, for the types of Arrow and Parquet.
+        media_format: The format.
+        body: The JSON.
+        columns: The report's columns, for the types of Arrow and Parquet.
     """
-    if form is MediaFormat.json:
+    if media_format is MediaFormat.json:
         return body
     document: dict[str, Any] = json.loads(body)
-    if form is MediaFormat.csv:
+    if media_format is MediaFormat.csv:
         text = io.StringIO()
-        # As RFC 4180 has it; None is an empty field.
+        # The format of RFC 4180; None becomes an empty field.
         csv.writer(text).writerows([document["columns"], *document["rows"]])
         return text.getvalue().encode()
     table, sink = _table(document, columns), pa.BufferOutputStream()
-    if form is MediaFormat.parquet:
+    if media_format is MediaFormat.parquet:
         pq.write_table(table, sink, compression="zstd")
     else:
         with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -137,11 +138,11 @@ def _table(document: dict[str, Any], columns: Sequence[Column]) -> pa.Table:
     arrays: dict[str, pa.Array[Any]] = {}
     for name, values in zip(document["columns"], by_column, strict=True):
         kind = schema.field(name).type
-        plain = [datetime.fromisoformat(value) for value in values] if pa.types.is_timestamp(kind) else list(values)
-        arrays[name] = pa.array(plain, kind)
-    known = {
+        typed = [datetime.fromisoformat(value) for value in values] if pa.types.is_timestamp(kind) else list(values)
+        arrays[name] = pa.array(typed, kind)
+    metadata = {
         name: str(document[name])
         for name in ("report", "interval", "granularity", "timeZone", "completeThrough", "provisionalFrom", "fetchedAt")
         if document.get(name) is not None
     }
-    return pa.table([arrays[name] for name in schema.names], schema=schema.with_metadata(known))
+    return pa.table([arrays[name] for name in schema.names], schema=schema.with_metadata(metadata))

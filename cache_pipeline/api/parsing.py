@@ -1,4 +1,4 @@
-"""A question as it comes in, checked, in the one form that keys, jobs and links are made of."""
+"""Parsing of queries: checks a request and brings it into the canonical form behind keys, jobs and links."""
 
 from __future__ import annotations
 
@@ -26,64 +26,112 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 
-#: The part of a key that says which lifetime it has (G7), for what lives as long as the query is open.
-_JOB = "job"
-#: In a job's request: provisional figures are asked of the vendor again, however fresh they are.
+#: The lifetime part (G7) of a query's key when it identifies a job.
+_JOB_TTL_TIER = "job"
+#: A field of a job's request: fetch provisional figures from the vendor again, however fresh they are.
 REFRESH = "refresh"
+_MAX_CACHED_URLS = 10_000
 
 
 @dataclass(frozen=True)
 class ParsedQuery:
-    """One question.
+    """A query that has been checked against its report.
 
     Attributes:
-        wanted: the question, held against its report.
-        query: what of it has begun, for one tenant.
-        refresh: whether provisional figures are asked of the vendor again, however fresh they are.
+        resolved: The query with its report.
+        query: The part of it whose interval has begun, for one tenant.
+        refresh: Whether to fetch provisional figures from the vendor again, however fresh they are.
     """
 
-    wanted: QueryRequest
+    resolved: QueryRequest
     query: CanonicalQuery
     refresh: bool = False
 
     @property
     def report(self) -> Report:
-        """The declaration whose rows answer it."""
-        return self.wanted.declared
+        """The declared report whose rows answer the query."""
+        return self.resolved.declared
 
     @property
     def key(self) -> str:
-        """The same for every spelling of the same meaning (G6), and other for another report: each keeps its own rows."""
-        return f"{self.report.name}:{self.query.cache_key(_JOB)}{':' + REFRESH if self.refresh else ''}"
+        """The key of the query's meaning (G6).
+
+        It is equal for every spelling of the same meaning, and different for each report, which has rows of its own.
+        """
+        return f"{self.report.name}:{self.query.cache_key(_JOB_TTL_TIER)}{':' + REFRESH if self.refresh else ''}"
 
     @cached_property
     def hot_key(self) -> str:
-        """Of its answer in the hot tier."""
+        """The key of the answer in the hot tier."""
         return self.query.cache_key(HOT_TTL_TIER)
 
     @cached_property
-    def request(self) -> dict[str, Any]:
-        """What a worker needs to ask the same: the interval, and what is otherwise than declared."""
-        declared, asked = self.wanted.declared, self.wanted.requested
+    def job_request(self) -> dict[str, Any]:
+        """What a worker needs to run the same query: its interval, and everything that differs from the declaration."""
+        declared, narrowed = self.resolved.declared, self.resolved.requested
         request: dict[str, Any] = {"interval": str(self.query.interval)}
         for name in ("group_by", "metrics"):
-            if getattr(asked, name) != getattr(declared, name):
-                request[name] = list(getattr(asked, name))
+            if getattr(narrowed, name) != getattr(declared, name):
+                request[name] = list(getattr(narrowed, name))
         for name in ("granularity", "time_zone"):
-            if getattr(asked, name) != getattr(declared, name):
-                request[name] = getattr(asked, name)
-        if asked.filters != declared.filters:
-            request["filters"] = asked.filters.declaration.model_dump(mode="json", exclude_defaults=True)
+            if getattr(narrowed, name) != getattr(declared, name):
+                request[name] = getattr(narrowed, name)
+        if narrowed.filters != declared.filters:
+            request["filters"] = narrowed.filters.declaration.model_dump(mode="json", exclude_defaults=True)
         if self.refresh:
             request[REFRESH] = True
         return request
 
 
-def read_overrides(request: Mapping[str, Any]) -> QueryOverrides:
-    """The narrowing of a request.
+def parse_query(service: ReportService, report: Report, request: Mapping[str, Any], max_buckets: int) -> ParsedQuery:
+    """Check a query for a report.
+
+    Args:
+        service: The report service of the caller's tenant.
+        report: The declared report.
+        request: The interval and overrides.
+        max_buckets: The largest number of buckets that one query may have.
 
     Raises:
-        InvalidQuery: its filter makes no sense.
+        InvalidInterval: The interval is malformed, cuts a bucket, begins before the report or in the future, or is too
+            long.
+        InvalidQuery: The report's rows cannot answer the query; the error names the field.
+    """
+    columns = service.columns(report)
+    resolved = resolve_request(report, request["interval"], read_overrides(request), columns)
+    return _check_limits(service, resolved, max_buckets)
+
+
+def parse_payload(
+    service: ReportService, reports: Mapping[str, Report], body: object, caller: Principal, max_buckets: int
+) -> ParsedQuery:
+    """Check a query in the guide's format (G1), and find the report that answers it.
+
+    Raises:
+        QueryError: The query is invalid; the error says where.
+    """
+    permitted = {name: report for name, report in reports.items() if caller.may_query(name)}
+    return _check_limits(service, find_report_for(read_guide(body), permitted, service.columns), max_buckets)
+
+
+def check_permission(reports: Mapping[str, Report], name: str, caller: Principal) -> Report:
+    """Return the report with a name, if the caller may query it.
+
+    Raises:
+        UnknownReport: There is no such report; the error names those that the caller may query.
+        Problem: 403 if the caller may not query the report.
+    """
+    found = find_report({each: reports[each] for each in reports if caller.may_query(each) or each == name}, name)
+    if not caller.may_query(name):
+        raise Problem("forbidden", 403, f"this key may not query {name}: use a key that was created for this report")
+    return found
+
+
+def read_overrides(request: Mapping[str, Any]) -> QueryOverrides:
+    """Read what a request changes in the report's declaration.
+
+    Raises:
+        InvalidQuery: The filter is invalid.
     """
 
     def names(field: str) -> tuple[str, ...] | None:
@@ -98,26 +146,16 @@ def read_overrides(request: Mapping[str, Any]) -> QueryOverrides:
     )
 
 
-def href(report: str, request: Mapping[str, Any]) -> str:
-    """Where the answer to a request is."""
-    parameters: dict[str, str] = {
-        name: value if isinstance(value, str) else ",".join(value) if isinstance(value, Sequence) else json.dumps(value)
-        for name, value in request.items()
-        if name != REFRESH
-    }
-    return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
-
-
 def parse_list(value: str | None) -> list[str] | None:
-    """Names with commas between, as a URL has them; an empty text names none."""
+    """Split comma-separated names from a URL; an empty text is an empty list."""
     return None if value is None else [name for part in value.split(",") if (name := part.strip())]
 
 
 def parse_filters(text: str | None) -> Any:
-    """A filter as a URL has it.
+    """Parse a filter from a URL.
 
     Raises:
-        InvalidQuery: it is not JSON.
+        InvalidQuery: The text is not JSON.
     """
     if not text:
         return None
@@ -127,111 +165,87 @@ def parse_filters(text: str | None) -> Any:
         raise InvalidQuery("filters", 'is not JSON: write {"predicates": [...]}') from error
 
 
-def check_permission(reports: Mapping[str, Report], name: str, caller: Principal) -> Report:
-    """The report of a name.
-
-    Raises:
-        UnknownReport: naming those there are for this caller.
-        Problem: 403, the report is not among the caller's.
-    """
-    found = find_report({each: reports[each] for each in reports if caller.may_ask(each) or each == name}, name)
-    if not caller.may_ask(name):
-        raise Problem("forbidden", 403, f"this key may not ask for {name}")
-    return found
-
-
-def parse_query(service: ReportService, report: Report, request: Mapping[str, Any], most_buckets: int) -> ParsedQuery:
-    """Check a question that is asked of a report by name.
-
-    Raises:
-        InvalidInterval: not an interval, off the report's buckets, before its start, in the future, or longer than is allowed.
-        InvalidQuery: naming the field that the report's rows cannot answer.
-    """
-    columns = service.columns(report)
-    return _begun(service, resolve_request(report, request["interval"], read_overrides(request), columns), most_buckets)
-
-
-def parse_payload(
-    service: ReportService, reports: Mapping[str, Report], body: object, caller: Principal, most_buckets: int
-) -> ParsedQuery:
-    """Check a question in the guide's words (G1), and find the report that answers it.
-
-    Raises:
-        QueryError: what is wrong with it, and where.
-    """
-    own = {name: report for name, report in reports.items() if caller.may_ask(name)}
-    return _begun(service, find_report_for(read_guide(body), own, service.columns), most_buckets)
-
-
-def _begun(service: ReportService, wanted: QueryRequest, most_buckets: int) -> ParsedQuery:
-    _check_length(wanted.interval, wanted.requested, most_buckets)
-    _check_start(wanted.interval, wanted.declared)
-    return ParsedQuery(wanted, service.clip_to_now(wanted))
-
-
-def _check_start(interval: Interval, report: Report) -> None:
-    """A year that is mistyped would be asked of the vendor day by day, and its quota be gone for everybody."""
-    first = datetime.combine(report.start, time(), report.zone)
-    if interval.start < first:
-        raise InvalidInterval(
-            f"interval {interval} begins before {report.name} does: ask from {format_instant(first)} on"
-        )
-
-
-def _check_length(interval: Interval, report: Report, most_buckets: int) -> None:
-    count = interval.length / report.step.nominal_length
-    if count > most_buckets:
-        raise InvalidInterval(
-            f"interval {interval} has {count:.0f} buckets of {report.granularity}, more than the {most_buckets} that "
-            "one query may have: ask in parts"
-        )
-
-
-_MOST_QUESTIONS = 10_000
+def answer_url(report: str, request: Mapping[str, Any]) -> str:
+    """Return the path of the answer to a job's request."""
+    parameters: dict[str, str] = {
+        name: value if isinstance(value, str) else ",".join(value) if isinstance(value, Sequence) else json.dumps(value)
+        for name, value in request.items()
+        if name != REFRESH
+    }
+    return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
 
 
 @dataclass(frozen=True)
 class CachedParse:
-    """A URL that was answered before.
+    """The parsed form of a URL that was answered before.
 
     Attributes:
-        key: in Redis.
-        report: the declaration.
-        query: what it asks.
-        until: when more of the interval will have begun, so that the question is another; None for never.
+        key: Key of the answer in the hot tier.
+        report: The declared report.
+        query: The query.
+        valid_until: When more of the interval will have begun, so that the URL means another query; None for never.
     """
 
     key: str
     report: Report
     query: CanonicalQuery
-    until: datetime | None
+    valid_until: datetime | None
 
 
 class ParseCache:
-    """Which URL means which key, by tenant: reading a question costs more than answering it."""
+    """Remembers the parsed form of URLs by tenant, because parsing a query costs more than answering it."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._known: OrderedDict[tuple[str, str, bytes], CachedParse] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str, bytes], CachedParse] = OrderedDict()
 
-    def remember(self, tenant: str, scope: Scope, report: Report, query: CanonicalQuery, *, is_whole: bool) -> None:
-        """Keep what a URL was found to mean.
+    def store(self, tenant: str, scope: Scope, report: Report, query: CanonicalQuery, *, has_begun: bool) -> None:
+        """Remember the parsed form of a URL.
 
         Args:
-            tenant: whose data was asked for.
-            scope: of the request.
-            report: the declaration.
-            query: what it asks.
-            is_whole: whether all of the interval that the URL names has begun.
+            tenant: The tenant whose data was requested.
+            scope: The scope of the request.
+            report: The declared report.
+            query: The query.
+            has_begun: Whether all of the interval in the URL has begun.
         """
-        until = None if is_whole else query.available_interval.end
-        place = (tenant, scope["path"], scope["query_string"])
-        self._known[place] = CachedParse(query.cache_key(HOT_TTL_TIER), report, query, until)
-        self._known.move_to_end(place)
-        while len(self._known) > _MOST_QUESTIONS:
-            self._known.popitem(last=False)
+        valid_until = None if has_begun else query.available_interval.end
+        url = (tenant, scope["path"], scope["query_string"])
+        self._entries[url] = CachedParse(query.cache_key(HOT_TTL_TIER), report, query, valid_until)
+        self._entries.move_to_end(url)
+        while len(self._entries) > _MAX_CACHED_URLS:
+            self._entries.popitem(last=False)
 
-    def find(self, tenant: str, scope: Scope) -> CachedParse | None:
-        """What a URL means, where that is known."""
-        found = self._known.get((tenant, scope["path"], scope["query_string"]))
-        return found if found is not None and (found.until is None or self._clock() < found.until) else None
+    def get(self, tenant: str, scope: Scope) -> CachedParse | None:
+        """Return the parsed form of a URL, or None if it is unknown or no longer valid."""
+        found = self._entries.get((tenant, scope["path"], scope["query_string"]))
+        if found is None or (found.valid_until is not None and self._clock() >= found.valid_until):
+            return None
+        return found
+
+
+def _check_limits(service: ReportService, resolved: QueryRequest, max_buckets: int) -> ParsedQuery:
+    _check_length(resolved.interval, resolved.requested, max_buckets)
+    _check_start(resolved.interval, resolved.declared)
+    return ParsedQuery(resolved, service.clip_to_now(resolved))
+
+
+def _check_start(interval: Interval, report: Report) -> None:
+    """Refuse an interval before the report's start.
+
+    Otherwise one mistyped year would be fetched day by day, and use up the quota of all callers.
+    """
+    start = datetime.combine(report.start, time(), report.zone)
+    if interval.start < start:
+        raise InvalidInterval(
+            f"interval {interval} begins before report {report.name}: start at {format_instant(start)} or later"
+        )
+
+
+def _check_length(interval: Interval, report: Report, max_buckets: int) -> None:
+    count = interval.length / report.step.nominal_length
+    if count > max_buckets:
+        raise InvalidInterval(
+            f"interval {interval} has {count:.0f} buckets of {report.granularity}, more than the {max_buckets} that "
+            "one query may have: split it into several queries"
+        )

@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): what is wrong, where, and how to mend it; never a stack trace or a secret."""
+"""Errors as problem details (RFC 9457): what is wrong, where, and how to fix it; never a stack trace or a secret."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ MEDIA_TYPE = "application/problem+json"
 _TYPES = "urn:cache-pipeline:problem:"
 
 
-# Not frozen: whoever handles an exception may set its traceback, as Starlette does after each answer.
+# Not frozen, because exception handlers may set the traceback, as Starlette does after each response.
 @dataclass(eq=False)
 class Problem(CachePipelineError):
-    """One error, as its reader sees it.
+    """One error, as the caller receives it.
 
     Attributes:
-        kind: last part of its ``type``, stable, for programs; its ``title`` is the same in words.
-        status: of HTTP.
-        detail: for people.
-        errors: where several things are wrong: each ``{"field", "detail"}``.
-        headers: of the answer.
+        kind: Last part of its ``type``, stable, for programs; its ``title`` is the same in words.
+        status: HTTP status.
+        detail: Explanation for people.
+        errors: Each ``{"field", "detail"}`` where several things are wrong.
+        headers: Headers of the response.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Problem(CachePipelineError):
         super().__init__(self.detail)
 
     def document(self) -> dict[str, Any]:
-        """The body."""
+        """Return the body."""
         document: dict[str, Any] = {
             "type": f"{_TYPES}{self.kind}",
             "title": self.kind.replace("-", " ").capitalize(),
@@ -52,7 +52,7 @@ class Problem(CachePipelineError):
         return document
 
     def response(self) -> JSONResponse:
-        """The answer; nobody may keep it."""
+        """Return the response, which no cache may store."""
         headers = {"Cache-Control": "no-store", **self.headers}
         return JSONResponse(self.document(), self.status, headers, MEDIA_TYPE)
 

@@ -1,4 +1,4 @@
-"""What the gateway has in hand while it serves, and what it does with a question: answer, or put a job on the queue."""
+"""The query service: answers a request from stored data, or queues the job that fetches it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_store import JobStore
 from cache_pipeline.api.jobs.queue import JobQueue
 from cache_pipeline.api.monitoring.counters import ProcessCounters
-from cache_pipeline.api.monitoring.demand_counter import DemandRecorder
+from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import ManifestCache
 from cache_pipeline.api.monitoring.status_queries import StatusQueries
 from cache_pipeline.api.parsing import ParseCache, ParsedQuery
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.rate_limit import RateLimiter
-from cache_pipeline.api.response_headers import CachePolicy, CacheStatusSource, cache_policy
+from cache_pipeline.api.response_headers import CachePolicy, CacheStatusSource, build_cache_policy
 from cache_pipeline.errors import QueueUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
@@ -37,24 +37,30 @@ from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.telemetry.propagation import current_context
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 
-_LOG = logging.getLogger(__name__)
-#: Whoever followed a job comes for its answer within this time, and gets it however soon its figures age. And a query
-#: that just failed for good is not sent to the vendor again at once.
-_JUST_ENDED = timedelta(seconds=30)
-_EVER = timedelta(days=36_500)
-#: What a job is taken to last where nothing is known of its report.
-_GUESS_SECONDS = 5.0
-_LONGEST_RETRY_SECONDS = 600
-_LOOK_AGAIN_SECONDS = 2.0
+logger = logging.getLogger(__name__)
+#: How long the outcome of a finished job counts. A caller that followed the job fetches its answer within this time, and
+#: receives it however soon its figures age. And a query that just failed for good is not sent to the vendor again at once.
+_RECENT_OUTCOME = timedelta(seconds=30)
+_ANY_AGE = timedelta(days=36_500)
+#: The assumed duration of a job whose report has no recent jobs.
+_DEFAULT_JOB_SECONDS = 5.0
+_MAX_RETRY_AFTER_SECONDS = 600
+_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """An answer, and where it came from."""
+    """An answer and its source.
+
+    Attributes:
+        answer: The answer.
+        source: Where it came from.
+        is_collapsed: Whether the request joined the job of an equivalent request.
+    """
 
     answer: Answer
     source: CacheStatusSource
-    collapsed: bool = False
+    is_collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,201 +68,215 @@ class AcceptedJob:
     """A job in place of an answer.
 
     Attributes:
-        job: its row.
-        position: in the queue, 1 being next; None when it is not waiting.
-        retry_after: seconds until it may be done; None when it has ended.
-        joined: whether somebody had asked the same before.
+        job: The job.
+        position: Its position in the queue, 1 being next; None unless it is queued.
+        retry_after: Estimated seconds until it is done; None if it is finished.
+        is_joined: Whether the job was already open for an equivalent request.
     """
 
     job: ApiJob
     position: int | None
     retry_after: int | None
-    joined: bool = False
+    is_joined: bool = False
 
 
 @dataclass(frozen=True)
 class QueryService:
-    """Everything that a request needs.
+    """Answers a query from stored data, or queues the job that fetches it. Holds everything that a request needs.
 
     Attributes:
-        settings: of the deployment.
-        service: the engine, for the deployment's own tenant.
-        reports: the declarations.
-        quotas: of each platform that has an account.
-        jobs, queue, events: rows, messages, and word of changes.
-        keys, limits: who asks, and how often.
-        questions: what URLs were found to mean.
-        meter: counts what was done.
-        tally: counts what was asked for.
-        repeats: which job a request sent again led to.
-        presence, standing: which workers are there, and how reports and jobs stand; for whoever watches.
-        published: what the edge store offers; likewise.
-        sharing: one piece of work for all identical callers of this process.
-        clock: the time, in UTC.
+        settings: Settings of the deployment.
+        report_service: Answers queries for the deployment's own tenant.
+        reports: The declared reports by name.
+        quotas: Policy and quota of each platform that has an account.
+        jobs: The job table.
+        queue: The message queue.
+        events: Changes of jobs.
+        api_keys: Finds the caller of an API key.
+        rate_limiter: Limits how often a key may call.
+        parse_cache: What URLs were parsed to before.
+        counters: Counts for the metrics.
+        demand: Records which queries are requested.
+        idempotency: Which job an idempotency key led to.
+        heartbeats: The workers that are alive or lost, for the metrics.
+        status_queries: The status of reports and jobs, for the metrics.
+        manifest_cache: The manifest of the edge store, for the metrics.
+        coalescer: Runs equal work of concurrent callers in this process once.
+        clock: The current time in UTC.
     """
 
     settings: Settings
-    service: ReportService
+    report_service: ReportService
     reports: Mapping[str, Report]
     quotas: Mapping[str, tuple[QuotaPolicy, Quota]]
     jobs: JobStore
     queue: JobQueue
     events: JobEvents
-    keys: ApiKeyCache
-    limits: RateLimiter
-    questions: ParseCache
-    meter: ProcessCounters
-    tally: DemandRecorder
-    repeats: IdempotencyStore
-    presence: WorkerHeartbeats
-    standing: StatusQueries
-    published: ManifestCache
-    sharing: Coalescer[Any, None]
+    api_keys: ApiKeyCache
+    rate_limiter: RateLimiter
+    parse_cache: ParseCache
+    counters: ProcessCounters
+    demand: DemandRecorder
+    idempotency: IdempotencyStore
+    heartbeats: WorkerHeartbeats
+    status_queries: StatusQueries
+    manifest_cache: ManifestCache
+    coalescer: Coalescer[Any, None]
     clock: Callable[[], datetime]
 
     @cached_property
-    def caching(self) -> CachePolicy:
-        """What caches on the way may do with answers."""
-        return cache_policy(self.settings.gateway)
+    def cache_policy(self) -> CachePolicy:
+        """What browsers and shared caches may do with answers."""
+        return build_cache_policy(self.settings.gateway)
 
-    def service_of(self, tenant: str) -> ReportService:
-        """The engine for a tenant."""
-        return self.service if tenant == self.service.tenant else replace(self.service, tenant=tenant)
+    def report_service_for(self, tenant: str) -> ReportService:
+        """Return the report service of a tenant."""
+        service = self.report_service
+        return service if tenant == service.tenant else replace(service, tenant=tenant)
 
-    async def kept(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | None:
-        """The answer from what is kept, where that holds it fresh enough."""
-        service = self.service_of(caller.tenant)
-        answer = await service.cached_answers.from_hot(asked.query)
+    async def lookup(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | None:
+        """Return the answer if stored data is fresh enough, or None."""
+        cached_answers = self.report_service_for(caller.tenant).cached_answers
+        answer = await cached_answers.from_hot(query.query)
         if answer is not None:
             return ServedAnswer(answer, CacheStatusSource.hot)
-        answer = await service.cached_answers.lookup(asked.query)
+        answer = await cached_answers.lookup(query.query)
         return ServedAnswer(answer, CacheStatusSource.history) if answer else None
 
     async def serve(
-        self, asked: ParsedQuery, caller: Principal, *, refresh: bool = False
+        self, query: ParsedQuery, caller: Principal, *, refresh: bool = False
     ) -> ServedAnswer | AcceptedJob:
-        """Answer from what is kept, or put the one job of this meaning on the queue (G4, G20).
+        """Answer a query from stored data, or queue the one job for its meaning (G4, G20).
 
         Args:
-            asked: the question.
-            caller: who asks.
-            refresh: whether the caller would rather wait than have provisional figures of before; a key that has no
-                right to that is answered as ever.
+            query: The query.
+            caller: The API key that sent it.
+            refresh: Whether the caller prefers to wait rather than receive stored provisional figures. It is ignored if
+                the key may not refresh.
 
         Raises:
-            Problem: the same query failed for good a moment ago.
+            Problem: The same query failed for good a moment ago.
         """
         if refresh and caller.may_refresh:
-            return await self._refreshed(asked, caller)
-        served = await self.kept(asked, caller)
-        self.tally.asked(asked.hot_key, asked.query, kept=served is not None)
-        return served or await self._shared_miss(asked, caller)
+            return await self._serve_refreshed(query, caller)
+        served = await self.lookup(query, caller)
+        self.demand.record(query.hot_key, query.query, is_hit=served is not None)
+        return served or await self._serve_miss(query, caller)
 
-    async def _refreshed(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
-        settled = await self.service_of(caller.tenant).cached_answers.final_only(asked.query)
-        if settled is not None:
-            return ServedAnswer(settled, CacheStatusSource.history)
-        return await self.accept(replace(asked, refresh=True), caller)
+    async def serve_after_job(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
+        """Answer a query whose job has finished, as `serve` does, but without recording demand again."""
+        return await self.lookup(query, caller) or await self._serve_miss(query, caller)
 
-    async def after(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
-        """As ``serve``, for who has waited for the job: the same question, not asked again."""
-        return await self.kept(asked, caller) or await self._shared_miss(asked, caller)
+    async def _serve_refreshed(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
+        final = await self.report_service_for(caller.tenant).cached_answers.final_only(query.query)
+        if final is not None:
+            return ServedAnswer(final, CacheStatusSource.history)
+        return await self.enqueue(replace(query, refresh=True), caller)
 
-    async def _shared_miss(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
-        missed = await self.sharing.run(f"miss {caller.id} {asked.key}", lambda _tell: self._missed(asked, caller))
-        if isinstance(missed, AcceptedJob) and missed.joined:
-            self.meter.joined()
-        return missed
+    async def _serve_miss(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
+        outcome = await self.coalescer.run(
+            f"miss {caller.id} {query.key}", lambda _notify: self._resolve_miss(query, caller)
+        )
+        if isinstance(outcome, AcceptedJob) and outcome.is_joined:
+            self.counters.count_joined_request()
+        return outcome
 
-    async def _missed(self, asked: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
-        ended = await self.jobs.just_ended(asked.key, _JUST_ENDED)
-        if ended is not None and ended.problem is not None:
-            raise failed(ended.problem)
-        if ended is not None:
-            # Whatever its age: it was fetched for whoever asks now.
-            answer = await self.service_of(caller.tenant).cached_answers.lookup(asked.query, stale=_EVER)
+    async def _resolve_miss(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
+        recent = await self.jobs.recent_outcome(query.key, _RECENT_OUTCOME)
+        if recent is not None and recent.problem is not None:
+            raise job_problem(recent.problem)
+        if recent is not None:
+            # The age does not matter: the figures were fetched for the callers that ask now.
+            answer = await self.report_service_for(caller.tenant).cached_answers.lookup(query.query, stale=_ANY_AGE)
             if answer is not None:
                 return ServedAnswer(answer, CacheStatusSource.history)
-        stale = await self._stale(asked, caller)
-        accepted = await self.accept(asked, caller)
+        stale = await self._lookup_stale(query, caller)
+        accepted = await self.enqueue(query, caller)
         return ServedAnswer(stale, CacheStatusSource.history) if stale is not None else accepted
 
-    async def _stale(self, asked: ParsedQuery, caller: Principal) -> Answer | None:
-        """Figures that are too old by no more than their declaration lets them be served for meanwhile."""
-        allowed = asked.report.freshness.stale_while_revalidate
+    async def _lookup_stale(self, query: ParsedQuery, caller: Principal) -> Answer | None:
+        """Return figures that are too old, but that the report allows to be served while they are refetched."""
+        allowed = query.report.freshness.stale_while_revalidate
         if allowed is None:
             return None
-        return await self.service_of(caller.tenant).cached_answers.lookup(asked.query, stale=allowed)
+        return await self.report_service_for(caller.tenant).cached_answers.lookup(query.query, stale=allowed)
 
-    async def accept(self, asked: ParsedQuery, caller: Principal, lane: Lane | None = None) -> AcceptedJob:
-        """Put the one job of this meaning on the queue, or join it."""
+    async def enqueue(self, query: ParsedQuery, caller: Principal, lane: Lane | None = None) -> AcceptedJob:
+        """Queue the one job for the query's meaning, or join it if it is already open."""
         new = NewJob(
-            key=asked.key,
+            key=query.key,
             tenant=caller.tenant,
-            report=asked.report.name,
-            request=asked.request,
+            report=query.report.name,
+            request=query.job_request,
             lane=lane or caller.lane,
             requested_by=caller.id,
             context=current_context(),
         )
-        job, made = await self.jobs.put(new)
-        _LOG.info("%s job %s", "put on the queue:" if made else "joined", job.id, extra={"report": job.report})
-        if made:
+        job, is_created = await self.jobs.enqueue(new)
+        logger.info("%s job %s", "queued" if is_created else "joined", job.id, extra={"report": job.report})
+        if is_created:
             try:
                 await self.queue.publish(str(job.id))
             except QueueUnavailable as error:
-                # The row is there, and workers look for rows whose message never came.
-                _LOG.warning("job %s waits for the workers' sweep: %s", job.id, error)
-        return await self.accepted(job, joined=not made, expected=await self._expected(asked, caller))
+                # The row exists, and workers sweep the table for jobs whose message was lost.
+                logger.warning("job %s waits until a worker sweeps the job table: %s", job.id, error)
+        expected = await self._expected_seconds(query, caller)
+        return await self.describe_job(job, is_joined=not is_created, expected_seconds=expected)
 
-    async def _expected(self, asked: ParsedQuery, caller: Principal) -> float | None:
-        """Seconds by the plan; None where it knows nothing of what a query of this report takes."""
-        policy, quota = self.quotas.get(asked.report.platform, (None, None))
-        room = QuotaHeadroom.of(policy, await quota.snapshot(), caller.lane) if policy and quota else None
-        plan = await self.service_of(caller.tenant).plan(asked.query, room)
+    async def _expected_seconds(self, query: ParsedQuery, caller: Principal) -> float | None:
+        """Return the planned duration in seconds, or None if the plan does not know what the report's queries take."""
+        policy, quota = self.quotas.get(query.report.platform, (None, None))
+        headroom = QuotaHeadroom.of(policy, await quota.snapshot(), caller.lane) if policy and quota else None
+        plan = await self.report_service_for(caller.tenant).plan(query.query, headroom)
         return plan.seconds if plan.cost is not None and plan.cost.is_measured else plan.wait_seconds or None
 
-    async def accepted(self, job: ApiJob, *, joined: bool = False, expected: float | None = None) -> AcceptedJob:
-        """A job with its place in the queue and an estimate of when it is done.
+    async def describe_job(
+        self, job: ApiJob, *, is_joined: bool = False, expected_seconds: float | None = None
+    ) -> AcceptedJob:
+        """Return a job with its queue position and an estimate of when it is done.
 
         Args:
-            job: its row.
-            joined: whether somebody had asked the same before.
-            expected: seconds that it will take once begun, where that is known; else as long as the latest of its report.
+            job: The job.
+            is_joined: Whether the job was already open for an equivalent request.
+            expected_seconds: How long it takes once begun, if known; by default as long as recent jobs of its report.
         """
-        if job.state.ended:
-            return AcceptedJob(job, None, None, joined)
-        pace = await self.jobs.pace(job.report)
-        lasts = expected or pace.seconds or _GUESS_SECONDS
+        if job.state.is_finished:
+            return AcceptedJob(job, None, None, is_joined)
+        throughput = await self.jobs.throughput(job.report)
+        duration = expected_seconds or throughput.seconds or _DEFAULT_JOB_SECONDS
         if job.state is JobState.queued:
-            ahead = await self.jobs.ahead(job)
-            waits = ahead / pace.a_second if pace.a_second else ahead * lasts / self.settings.jobs.at_once
-            return AcceptedJob(job, ahead + 1, _seconds(waits + lasts), joined)
-        running = (self.clock() - job.started_at).total_seconds() if job.started_at else 0.0
-        by_share = running * (100 - job.percent) / job.percent if job.percent else lasts - running
-        return AcceptedJob(job, None, _seconds(by_share), joined)
+            position = await self.jobs.queue_position(job)
+            jobs_before = position - 1
+            if throughput.jobs_per_second:
+                wait = jobs_before / throughput.jobs_per_second
+            else:
+                wait = jobs_before * duration / self.settings.jobs.at_once
+            return AcceptedJob(job, position, _retry_after(wait + duration), is_joined)
+        elapsed = (self.clock() - job.started_at).total_seconds() if job.started_at else 0.0
+        remaining = elapsed * (100 - job.percent) / job.percent if job.percent else duration - elapsed
+        return AcceptedJob(job, None, _retry_after(remaining), is_joined)
 
-    async def awaited(self, job: ApiJob, tenant: str, seconds: float) -> ApiJob:
-        """A job as it is when it has ended, or after so many seconds."""
+    async def wait_for_job(self, job: ApiJob, tenant: str, seconds: float) -> ApiJob:
+        """Wait until a job is finished, but no longer than `seconds`, and return it as it is then."""
         deadline = asyncio.get_running_loop().time() + seconds
-        async with self.events.watching(job.id) as changed:
-            while not job.state.ended and (left := deadline - asyncio.get_running_loop().time()) > 0:
-                await self.events.wait(changed, min(left, _LOOK_AGAIN_SECONDS))
-                job = await self.look(job, tenant)
+        async with self.events.subscribe(job.id) as changed:
+            while not job.state.is_finished and (remaining := deadline - asyncio.get_running_loop().time()) > 0:
+                await self.events.wait(changed, min(remaining, _POLL_SECONDS))
+                job = await self.reload_job(job, tenant)
         return job
 
-    async def look(self, job: ApiJob, tenant: str) -> ApiJob:
-        """A job as its row is now; one read for all that follow it."""
-        found = await self.sharing.run(f"job {tenant} {job.id}", lambda _tell: self.jobs.get(job.id, tenant))
+    async def reload_job(self, job: ApiJob, tenant: str) -> ApiJob:
+        """Return a job as its row is now; concurrent callers share one read."""
+        found = await self.coalescer.run(f"job {tenant} {job.id}", lambda _notify: self.jobs.get(job.id, tenant))
         return found or job
 
 
-def failed(problem: Mapping[str, object]) -> Problem:
-    """A job's failure as an answer to who asks for its result."""
+def job_problem(problem: Mapping[str, object]) -> Problem:
+    """Return a job's failure as the problem that callers of its result receive."""
     kind = str(problem["type"]).rpartition(":")[2]
     status = problem["status"]
     return Problem(kind, status if isinstance(status, int) else 502, str(problem["detail"]))
 
 
-def _seconds(estimate: float) -> int:
-    return max(1, min(_LONGEST_RETRY_SECONDS, math.ceil(estimate)))
+def _retry_after(estimate: float) -> int:
+    return max(1, min(_MAX_RETRY_AFTER_SECONDS, math.ceil(estimate)))

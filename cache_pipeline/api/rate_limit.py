@@ -1,7 +1,7 @@
-"""How many requests a key may make in a minute, over all processes of the gateway.
+"""The rate limit of API keys: requests per minute, summed over all API processes.
 
-Counted here and told to Redis once a second: a hot read is not to cost a second round trip. So a key may exceed its
-limit by what it sends within a second.
+Each process counts in memory and adds its counts to Redis once a second, so that a hot read does not cost a second round
+trip. A key may therefore exceed its limit by what it sends within a second.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.problems import Problem
 
 _WINDOW_SECONDS = 60
-_EVERY_SECONDS = 1.0
+_FLUSH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class RateAllowance:
-    """What is left to a key in this minute.
+    """What a key may still send in this minute.
 
     Attributes:
-        limit: requests in a minute.
-        remaining: of them.
-        reset_seconds: until the minute is over.
+        limit: Requests per minute.
+        remaining: Requests that remain in this minute.
+        reset_seconds: Seconds until the minute is over.
     """
 
     limit: int
@@ -39,7 +39,7 @@ class RateAllowance:
     reset_seconds: int
 
     def headers(self) -> dict[str, str]:
-        """As draft-ietf-httpapi-ratelimit-headers has them; it is a draft still."""
+        """Return the headers of draft-ietf-httpapi-ratelimit-headers, which is still a draft."""
         return {
             "RateLimit-Policy": f'"key";q={self.limit};w={_WINDOW_SECONDS}',
             "RateLimit": f'"key";r={self.remaining};t={self.reset_seconds}',
@@ -47,61 +47,61 @@ class RateAllowance:
 
 
 class RateLimiter:
-    """Counts requests by key in whole minutes."""
+    """Counts the requests of each key in whole minutes."""
 
     def __init__(self, redis: Redis, per_minute: int, now: Callable[[], float] = time.time) -> None:
         self._redis = redis
         self._per_minute = per_minute
         self._now = now
         self._window = 0
-        self._untold = Counter[str]()
-        self._everywhere = Counter[str]()
+        self._pending = Counter[str]()
+        self._shared = Counter[str]()
 
     def take(self, principal: Principal) -> RateAllowance:
-        """Count one request.
+        """Count one request and return what its key may still send.
 
         Raises:
-            Problem: 429, with Retry-After; this request is one too many.
+            Problem: 429 with Retry-After if the key has reached its limit.
         """
         now = self._now()
         window = int(now // _WINDOW_SECONDS)
         if window != self._window:
             self._window = window
-            for counter in (self._untold, self._everywhere):
+            for counter in (self._pending, self._shared):
                 counter.clear()
         limit = principal.requests_per_minute or self._per_minute
-        used = self._everywhere[principal.id] + self._untold[principal.id]
-        left = RateAllowance(limit, max(0, limit - used - 1), int(_WINDOW_SECONDS - now % _WINDOW_SECONDS) + 1)
+        used = self._shared[principal.id] + self._pending[principal.id]
+        allowance = RateAllowance(limit, max(0, limit - used - 1), int(_WINDOW_SECONDS - now % _WINDOW_SECONDS) + 1)
         if used >= limit:
             raise Problem(
                 "too-many-requests",
                 429,
-                f"this key may make {limit} requests a minute: wait, or ask for one answer less often",
-                headers={"Retry-After": str(left.reset_seconds), **left.headers()},
+                f"this key may send {limit} requests per minute: wait for Retry-After, or poll less often",
+                headers={"Retry-After": str(allowance.reset_seconds), **allowance.headers()},
             )
-        self._untold[principal.id] += 1
-        return left
+        self._pending[principal.id] += 1
+        return allowance
 
-    async def tell(self) -> None:
-        """Tell Redis what was counted here, and hear what was counted everywhere."""
-        window, untold = self._window, dict(self._untold)
-        if not untold:
+    async def flush(self) -> None:
+        """Add the pending counts to Redis, and read the counts of all processes."""
+        window, pending = self._window, dict(self._pending)
+        if not pending:
             return
-        keys = list(untold)
+        keys = list(pending)
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key in keys:
                 name = f"cache_pipeline:rate_limit:{key}:{window}"
-                pipeline.incrby(name, untold[key])
+                pipeline.incrby(name, pending[key])
                 pipeline.expire(name, 2 * _WINDOW_SECONDS)
-            answers = cast("list[int]", await pipeline.execute())
+            replies = cast("list[int]", await pipeline.execute())
         if window == self._window:
-            for key, total in zip(keys, answers[0::2], strict=True):
-                self._everywhere[key] = total
-                self._untold[key] -= untold[key]
+            for key, total in zip(keys, replies[0::2], strict=True):
+                self._shared[key] = total
+                self._pending[key] -= pending[key]
 
     async def run(self) -> None:
-        """Tell once a second, for ever. Without Redis each process counts by itself."""
+        """Flush once a second until cancelled. Without Redis each process counts by itself."""
         while True:
-            await asyncio.sleep(_EVERY_SECONDS)
+            await asyncio.sleep(_FLUSH_SECONDS)
             with suppress(RedisError):
-                await self.tell()
+                await self.flush()

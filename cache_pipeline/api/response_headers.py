@@ -1,4 +1,4 @@
-"""The headers of an answer: what a browser, a CDN and a person may know of it."""
+"""Response headers of an answer: caching, freshness and completeness."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cache_pipeline.settings import GatewaySettings
 from cache_pipeline.storage.answer import Answer, Completeness
 from cache_pipeline.storage.ttl import HOT_TTL, report_freshness
 
-#: A final answer changes by restatement alone; a cache may keep it for so long, and serve it for longer while it looks.
-_FINAL_SECONDS = 60
+#: A final answer changes only by restatement. A cache may keep it for this long, and then serve it while revalidating.
+_FINAL_MAX_AGE_SECONDS = 60
 _FINAL_STALE_SECONDS = 600
 
 
 class CacheStatusSource(StrEnum):
-    """Where an answer came from."""
+    """Where an answer came from, as the Cache-Status header names it."""
 
     hot = "hot"
     history = "history"
@@ -29,11 +29,11 @@ class CacheStatusSource(StrEnum):
 
 @dataclass(frozen=True)
 class AnswerAge:
-    """How old an answer's provisional figures are.
+    """The age of an answer's provisional figures.
 
     Attributes:
-        seconds: since they were fetched; 0 where all is final.
-        ttl_seconds: until they are too old, negative when they are; None where all is final.
+        seconds: Seconds since they were fetched; 0 if all figures are final.
+        ttl_seconds: Seconds until they are stale, negative if they are; None if all figures are final.
     """
 
     seconds: int
@@ -41,26 +41,26 @@ class AnswerAge:
 
     @property
     def is_stale(self) -> bool:
-        """Whether they are older than the report allows without more ado."""
+        """Whether they are older than the report's freshness allows."""
         return self.ttl_seconds is not None and self.ttl_seconds < 0
 
 
 def answer_age(answer: Answer, report: Report, now: datetime) -> AnswerAge:
-    """How old an answer is now."""
-    known = answer.completeness
-    if known.provisional_from is None or known.fetched_at is None:
+    """Return the age of an answer's provisional figures."""
+    completeness = answer.completeness
+    if completeness.provisional_from is None or completeness.fetched_at is None:
         return AnswerAge(0, None)
-    age = max(timedelta(0), now - known.fetched_at)
+    age = max(timedelta(0), now - completeness.fetched_at)
     return AnswerAge(int(age.total_seconds()), math.floor((report_freshness(report) - age).total_seconds()))
 
 
-def parse_etags(form: MediaFormat, etag: str) -> str:
-    """The tag of one form of an answer; each form has its own bytes, so its own tag."""
-    return etag if form is MediaFormat.json else f'{etag[:-1]}-{form.name}"'
+def format_etag(media_format: MediaFormat, etag: str) -> str:
+    """Return the ETag of an answer in one format; each format has its own bytes, and so its own tag."""
+    return etag if media_format is MediaFormat.json else f'{etag[:-1]}-{media_format.name}"'
 
 
 def etag_matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether a caller has these bytes already; compared weakly, as RFC 9110 wants it."""
+    """Return whether the caller already has these bytes, by the weak comparison of RFC 9110."""
     if if_none_match is None:
         return False
     tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
@@ -69,75 +69,77 @@ def etag_matches(if_none_match: str | None, etag: str) -> bool:
 
 @dataclass(frozen=True)
 class CachePolicy:
-    """What is the same for every answer of a gateway.
+    """Caching rules that are the same for every answer of an API process.
 
     Attributes:
         scope: ``public`` or ``private``.
-        vary: request headers that an answer depends on. A shared cache must keep each key's answers apart.
+        vary: Request headers that an answer depends on. A shared cache must keep the answers of each key apart.
     """
 
     scope: str
     vary: str
 
 
-def cache_policy(settings: GatewaySettings) -> CachePolicy:
-    """The policy of some settings."""
+def build_cache_policy(settings: GatewaySettings) -> CachePolicy:
+    """Return the caching rules that the settings ask for."""
     scope = "public" if settings.shared_caches else "private"
     return CachePolicy(scope, "Accept" if settings.auth == "off" else "Accept, Authorization, X-API-Key")
 
 
 def cache_control(age: AnswerAge, scope: str) -> str:
-    """What caches on the way may do."""
+    """Return the Cache-Control header: what browsers and shared caches may do."""
     if age.ttl_seconds is None:
-        return f"{scope}, max-age={_FINAL_SECONDS}, stale-while-revalidate={_FINAL_STALE_SECONDS}"
-    # A cache counts from the age it is told, so that is added to what the hot tier itself would keep it for.
+        return f"{scope}, max-age={_FINAL_MAX_AGE_SECONDS}, stale-while-revalidate={_FINAL_STALE_SECONDS}"
+    # A cache counts from the Age header, so add the age to the time that the hot tier itself would keep the answer.
     fresh = max(1, min(int(HOT_TTL.total_seconds()), age.ttl_seconds))
     return f"{scope}, max-age={age.seconds + fresh}, stale-while-revalidate={fresh}"
 
 
-def cache_status(source: CacheStatusSource, age: AnswerAge, *, collapsed: bool = False) -> str:
-    """What this cache did (RFC 9211)."""
+def cache_status(source: CacheStatusSource, age: AnswerAge, *, is_collapsed: bool = False) -> str:
+    """Return the Cache-Status header: what this cache did (RFC 9211)."""
     if source is CacheStatusSource.vendor:
-        return f"cache-pipeline; fwd=miss; stored{'; collapsed' if collapsed else ''}"
+        return f"cache-pipeline; fwd=miss; stored{'; collapsed' if is_collapsed else ''}"
     ttl = f"; ttl={age.ttl_seconds}" if age.ttl_seconds is not None else ""
     return f"cache-pipeline; hit{ttl}; detail={source}"
 
 
 def answer_headers(
     answer: Answer,
-    form: MediaFormat,
+    media_format: MediaFormat,
     report: Report,
     source: CacheStatusSource,
     now: datetime,
     *,
     policy: CachePolicy,
-    collapsed: bool = False,
+    is_collapsed: bool = False,
 ) -> dict[str, str]:
-    """The headers of a 200 or a 304."""
+    """Return the headers of a 200 or a 304."""
     age = answer_age(answer, report, now)
-    return response_headers(answer.etag, answer.completeness, form, source, age, policy, collapsed=collapsed)
+    return response_headers(
+        answer.etag, answer.completeness, media_format, source, age, policy, is_collapsed=is_collapsed
+    )
 
 
 def response_headers(
     etag: str,
-    known: Completeness,
-    form: MediaFormat,
+    completeness: Completeness,
+    media_format: MediaFormat,
     source: CacheStatusSource,
     age: AnswerAge,
     policy: CachePolicy,
     *,
-    collapsed: bool = False,
+    is_collapsed: bool = False,
 ) -> dict[str, str]:
-    """The same, of an answer that was looked at already."""
+    """Return the headers of an answer whose age is already completeness."""
     headers = {
-        "Content-Type": form.content_type,
-        "ETag": parse_etags(form, etag),
+        "Content-Type": media_format.content_type,
+        "ETag": format_etag(media_format, etag),
         "Cache-Control": cache_control(age, policy.scope),
-        "Cache-Status": cache_status(source, age, collapsed=collapsed),
-        "AnswerAge": str(age.seconds),
-        "Complete-Through": format_instant(known.complete_through),
+        "Cache-Status": cache_status(source, age, is_collapsed=is_collapsed),
+        "Age": str(age.seconds),
+        "Complete-Through": format_instant(completeness.complete_through),
         "Vary": policy.vary,
     }
-    if known.provisional_from is not None:
-        headers["Provisional-From"] = format_instant(known.provisional_from)
+    if completeness.provisional_from is not None:
+        headers["Provisional-From"] = format_instant(completeness.provisional_from)
     return headers

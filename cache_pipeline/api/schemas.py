@@ -1,4 +1,4 @@
-"""What goes over the wire, as OpenAPI tells it."""
+"""Request and response bodies of the HTTP API, as OpenAPI documents them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _EXAMPLE_INTERVAL = "2026-11-16T00:00:00Z/2026-11-17T00:00:00Z"
 _EXAMPLE_JOB = "6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11"
 
 
-class _Wire(BaseModel):
+class _Schema(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
 
-class FieldError(_Wire):
+class FieldError(_Schema):
     """One thing that is wrong with a request."""
 
-    field: str = Field(description="Where: body.interval, query.interval, …")
-    detail: str = Field(description="What, and how to mend it")
+    field: str = Field(description="The field: body.interval, query.interval, …")
+    detail: str = Field(description="What is wrong and how to fix it")
 
 
 class ProblemView(BaseModel):
@@ -43,14 +43,14 @@ class ProblemView(BaseModel):
         }
     )
 
-    type: str = Field(description="Stable, for programs")
+    type: str = Field(description="Stable identifier, for programs")
     title: str = Field(description="The type in words")
     status: int = Field(ge=400, le=599)
-    detail: str = Field(description="What is wrong and how to mend it, for people")
-    errors: list[FieldError] | None = Field(None, description="Where several things are wrong")
+    detail: str = Field(description="What is wrong and how to fix it, for people")
+    errors: list[FieldError] | None = Field(None, description="One entry per mistake, where there are several")
 
 
-class ReportAnswerBody(_Wire):
+class ReportAnswerBody(_Schema):
     """A finished answer: column names once, then rows as lists."""
 
     model_config = ConfigDict(
@@ -75,33 +75,39 @@ class ReportAnswerBody(_Wire):
     )
 
     report: str
-    interval: str = Field(description="What is answered, in UTC: the part of what was asked that has begun")
+    interval: str = Field(
+        description="The interval of the answer in UTC: the part of the requested interval that has begun"
+    )
     granularity: str
     time_zone: str
-    complete_through: str = Field(description="Every bucket that ends by then is final")
-    provisional_from: str | None = Field(description="Start of the first bucket that may still change")
-    fetched_at: str | None = Field(description="When the oldest provisional figures were fetched")
+    complete_through: str = Field(description="Every bucket that ends by this instant is final")
+    provisional_from: str | None = Field(
+        description="Start of the first bucket that may still change; null if all are final"
+    )
+    fetched_at: str | None = Field(
+        description="When the oldest provisional figures were fetched; null if all are final"
+    )
     columns: list[str]
     rows: list[list[Any]]
 
 
-class JobLinks(_Wire):
-    """Where to go from a job."""
+class JobLinks(_Schema):
+    """Links of a job."""
 
     self: str
-    events: str = Field(description="Server-sent events of its progress")
-    result: str | None = Field(description="Where the answer is, once the job is done")
+    events: str = Field(description="Path of its server-sent progress events")
+    result: str | None = Field(description="Path of the answer, once the job is done")
 
 
-class Chunks(_Wire):
+class Chunks(_Schema):
     """Queries to the vendor."""
 
     done: int = Field(ge=0)
-    total: int | None = Field(ge=0, description="As far as is known; splitting adds to it")
+    total: int | None = Field(ge=0, description="Null until known; it grows when chunks are split")
 
 
-class JobView(_Wire):
-    """A job: a query that could not be answered from what is kept, and how far it has come."""
+class JobView(_Schema):
+    """A job: a query that stored data could not answer, and its progress."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -137,24 +143,28 @@ class JobView(_Wire):
     state: JobState
     percent: float = Field(ge=0, le=100)
     chunks: Chunks
-    position: int | None = Field(ge=1, description="In the queue, 1 being next; only while it is queued")
+    position: int | None = Field(ge=1, description="Position in the queue, 1 being next; only while it is queued")
     report: str
     interval: str
-    request: dict[str, Any] = Field(description="What is asked, in canonical form: what is otherwise than declared")
-    retry_after_seconds: int | None = Field(ge=1, description="When to look again, by estimate; only while it is open")
+    request: dict[str, Any] = Field(
+        description="The query in canonical form: its interval, and everything that differs from the declaration"
+    )
+    retry_after_seconds: int | None = Field(
+        ge=1, description="Estimated seconds until it is done; only while it is queued or running"
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    expires_at: datetime | None = Field(description="When an ended job is forgotten")
-    problem: ProblemView | None = Field(description="Why it failed")
+    expires_at: datetime | None = Field(description="When a finished job is deleted")
+    problem: ProblemView | None = Field(description="Why the job failed")
     links: JobLinks
 
 
 _Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=200)]
 
 
-class QueryBody(_Wire):
-    """A question to a report."""
+class QueryBody(_Schema):
+    """A query for a report."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -167,83 +177,88 @@ class QueryBody(_Wire):
         Field(
             min_length=3,
             max_length=100,
-            description="start/end, half-open, ISO 8601; ends without an offset are in the zone that is asked for",
+            description="start/end, half-open, ISO 8601; instants without an offset are in the time zone of the query",
             examples=[_EXAMPLE_INTERVAL, "2026-11-16/2026-11-17"],
         ),
     ]
-    group_by: _Names | None = Field(None, description="Fewer dimensions; an empty list for totals")
-    metrics: _Names | None = Field(None, description="Fewer metrics")
-    granularity: str | None = Field(None, max_length=50, description="Longer buckets, ISO 8601", examples=["PT1H"])
-    time_zone: str | None = Field(None, max_length=50, description="Whose days and hours are meant, by IANA name")
+    group_by: _Names | None = Field(None, description="A subset of the report's dimensions; an empty list for totals")
+    metrics: _Names | None = Field(None, description="A subset of the report's metrics")
+    granularity: str | None = Field(
+        None, max_length=50, description="A longer bucket size, ISO 8601", examples=["PT1H"]
+    )
+    time_zone: str | None = Field(None, max_length=50, description="IANA time zone of days and hours")
     filters: dict[str, Any] | None = Field(
         None,
-        description="Rows to keep: `type` (and, or, not), `predicates` (dimension, operator in or notIn, values), and "
-        "`clauses` of the same form",
+        description="Which rows to include: `type` (and, or, not), `predicates` (dimension, operator in or notIn, values), "
+        "and nested `clauses` of the same form",
         examples=[{"type": "and", "predicates": [{"dimension": "queueId", "operator": "in", "values": ["q-1"]}]}],
     )
 
 
-class ReportInfo(_Wire):
+class ReportInfo(_Schema):
     """A declared report."""
 
-    report: str
+    name: str
     description: str
     platform: str
     granularity: str
     time_zone: str
     group_by: list[str]
     metrics: list[str]
-    start: str = Field(description="First day that it can be asked for")
-    freshness_seconds: int = Field(description="How old provisional figures may grow")
-    href: str
+    start: str = Field(description="First day that can be queried")
+    freshness_seconds: int = Field(description="How old provisional figures may become before they are refetched")
+    href: str = Field(description="Path to query the report")
 
 
-class ReportList(_Wire):
-    """The reports that a key may ask for."""
+class ReportList(_Schema):
+    """The reports that a key may query."""
 
     reports: list[ReportInfo]
 
 
-class ClientQuotaView(_Wire):
-    """One OAuth client of the vendor, as all processes and machines share it."""
+class ClientQuotaView(_Schema):
+    """The quota of one OAuth client, shared by all processes and machines."""
 
     platform: str
     client: str
     state: ClientState
-    limit: int = Field(description="Requests that the vendor takes in a window")
+    limit: int = Field(description="Requests that the vendor accepts per window")
     window_seconds: float
     used: int
     in_flight: int
-    remaining: dict[str, int] = Field(description="Requests that each lane could send now")
+    remaining: dict[str, int] = Field(description="Requests that each lane may send now")
     throttled_for_seconds: float
     granted_total: int
-    rejected_total: int = Field(description="Answers of 429")
+    rejected_total: int = Field(description="Requests that the vendor answered with 429")
 
 
-class QuotaView(_Wire):
+class QuotaView(_Schema):
     """The shared quota."""
 
     clients: list[ClientQuotaView]
 
 
-class Dependency(_Wire):
-    """One thing that the gateway stands on."""
+class Dependency(_Schema):
+    """A service that the API depends on."""
 
     name: str
     ok: bool
     detail: str | None = None
 
 
-class Readiness(_Wire):
-    """Whether answers can be served, and what is away meanwhile. The vendor is not among it: what is kept is served without."""
+class Readiness(_Schema):
+    """Whether the API can serve answers, and which dependencies are available.
+
+    The vendor is not a dependency, because stored answers are served without it.
+    """
 
     ok: bool
     dependencies: list[Dependency]
 
 
 def job_view(job: ApiJob, *, position: int | None, retry_after: int | None, result: str) -> JobView:
-    """A job as it goes out."""
-    here = f"/v1/jobs/{job.id}"
+    """Return the response body of a job."""
+    path = f"/v1/jobs/{job.id}"
     return JobView(
         id=job.id,
         state=job.state,
@@ -259,5 +274,5 @@ def job_view(job: ApiJob, *, position: int | None, retry_after: int | None, resu
         finished_at=job.finished_at,
         expires_at=job.expires_at,
         problem=ProblemView.model_validate(job.problem) if job.problem else None,
-        links=JobLinks(self=here, events=f"{here}/events", result=result if job.state is JobState.done else None),
+        links=JobLinks(self=path, events=f"{path}/events", result=result if job.state is JobState.done else None),
     )

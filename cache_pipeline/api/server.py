@@ -1,4 +1,4 @@
-"""The gateway and a worker as processes."""
+"""Entry points of the two processes: the HTTP API and its worker."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.settings import Settings
 
+logger = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _WORKER_CONNECTIONS = 4
-#: Nobody holds the line: on a busy machine a job had better wait for its turn than take PostgreSQL for gone.
-_WORKER_PATIENCE_SECONDS = 20.0
+#: No caller waits on this connection, so on a busy machine a job waits its turn rather than fail.
+_WORKER_CONNECT_SECONDS = 20.0
 
 
-def serve_gateway(
+def serve_api(
     settings: Settings,
     host: str,
     port: int,
@@ -42,41 +43,41 @@ def serve_gateway(
     """Serve the HTTP API until Ctrl-C or SIGTERM.
 
     Args:
-        settings: of the deployment.
-        host: address to listen on.
+        settings: Settings of the deployment.
+        host: Address to listen on.
         port: TCP port; 0 for any free one.
-        announce: told the base URL as soon as it will be answered.
-        prepare: done before anything is served, but for ``/healthz`` and ``/readyz`` where it lasts.
+        announce: Called with the base URL as soon as the API serves it.
+        prepare: Run before the API serves anything; if it takes long, ``/healthz`` and ``/readyz`` answer meanwhile.
 
     Raises:
-        SettingsError: the port cannot be used, or the API would be open to the network without keys.
-        Exception: whatever ``prepare`` raises.
+        SettingsError: The port cannot be used, or the API would be open to the network without keys.
+        Exception: Any error that ``prepare`` raises.
     """
     if settings.gateway.auth == "off" and host not in _LOOPBACK:
         raise SettingsError(
-            f"CACHE_PIPELINE_GATEWAY__AUTH=off lets anybody in, and {host} is not loopback: use keys, or 127.0.0.1"
+            f"CACHE_PIPELINE_GATEWAY__AUTH=off opens the API to everyone, and {host} is not loopback: use keys, or "
+            "listen on 127.0.0.1"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named, or asyncio leaves Nagle's algorithm on, and an answer on a kept connection takes some 40 ms.
+    # The protocol is named because asyncio otherwise leaves Nagle's algorithm on, which adds some 40 ms to an answer on a
+    # kept-alive connection.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
             listener.listen(2048)
         except (OSError, OverflowError) as error:
-            raise SettingsError(
-                f"the gateway cannot listen on {host}:{port} ({error}): choose another --port"
-            ) from error
+            raise SettingsError(f"the API cannot listen on {host}:{port} ({error}): choose another --port") from error
         try:
             serve_until_ready(listener, prepare)
         except StoppedDuringStartup:
             return
-        name = f"[{host}]" if ":" in host else host
-        announce(f"http://{name}:{listener.getsockname()[1]}")
+        url_host = f"[{host}]" if ":" in host else host
+        announce(f"http://{url_host}:{listener.getsockname()[1]}")
         config = uvicorn.Config(
             create_app(settings),
             log_level="warning",
-            # Its lines go where ours do.
+            # uvicorn's log lines go to the same handlers as ours.
             log_config=None,
             access_log=False,
             server_header=False,
@@ -87,33 +88,33 @@ def serve_gateway(
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
-            # uvicorn has already shut down in order and only passes the signal on.
+            # uvicorn has already shut down in order and only re-raises the signal.
             return
 
 
-async def work(
+async def run_worker(
     settings: Settings,
     stop: asyncio.Event,
     announce: Callable[[str], None],
     on_stored: OnStored = ignore_stored,
 ) -> None:
-    """Take jobs until told to stop.
+    """Run jobs until `stop` is set.
 
     Args:
-        settings: of the deployment.
-        stop: ends it, after what was begun.
-        announce: told the worker's name when it begins.
-        on_stored: hears of what is written to history.
+        settings: Settings of the deployment.
+        stop: Stops the worker after it has finished its running jobs.
+        announce: Called with the worker's name when it starts.
+        on_stored: Called with each write to history.
 
     Raises:
-        SettingsError: a URL is missing or of an unknown broker.
+        SettingsError: A URL is missing, or the broker is unknown.
     """
     reports = load_reports(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(open_service(settings, on_stored, tuple(reports.values())))
         url = settings.required_postgres_url()
-        pool = await stack.enter_async_context(connection_pool(url, _WORKER_CONNECTIONS, _WORKER_PATIENCE_SECONDS))
+        pool = await stack.enter_async_context(connection_pool(url, _WORKER_CONNECTIONS, _WORKER_CONNECT_SECONDS))
         leases = await stack.enter_async_context(connection_pool(url, 1))
         queue = await stack.enter_async_context(open_queue(settings))
         worker = Worker(
@@ -124,13 +125,13 @@ async def work(
             leases=JobStore(leases),
             queue=queue,
             events=JobEvents(service.redis),
-            meter=ProcessCounters(service.redis),
+            counters=ProcessCounters(service.redis),
             settings=settings.jobs,
         )
         announce(name)
-        logging.getLogger(__name__).info("worker %s takes jobs", name)
-        presence = WorkerHeartbeats(service.redis, settings.jobs.lease_seconds)
-        async with run_in_background(presence.beating(name)):
+        logger.info("worker %s started", name)
+        heartbeats = WorkerHeartbeats(service.redis, settings.jobs.lease_seconds)
+        async with run_in_background(heartbeats.heartbeat(name)):
             await worker.run(stop)
-        # Not where it ends by a fault: then it is missed.
-        await presence.leave(name)
+        # Only after an orderly end: a worker that failed must count as lost.
+        await heartbeats.deregister(name)

@@ -1,4 +1,4 @@
-"""What the gateway answers while it waits for PostgreSQL: that it lives, and that it is not ready."""
+"""The API during startup: while it waits for PostgreSQL it reports that it is alive but not ready."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cache_pipeline.api import schemas as wire
+from cache_pipeline.api import schemas
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import CachePipelineError
 
-#: Most starts take no longer, and then nobody need be told that they go on.
-_AT_ONCE_SECONDS = 2.0
+#: Most starts take no longer than this, and then the startup responses are not needed.
+_QUICK_START_SECONDS = 2.0
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class StoppedDuringStartup(CachePipelineError):
-    """Ctrl-C came before everything was there."""
+    """Startup was interrupted by Ctrl-C."""
 
 
 def serve_until_ready(listener: socket.socket, prepare: Callable[[], None]) -> None:
-    """Do what must be done before serving; where that lasts, say so meanwhile on the port.
+    """Prepare to serve. If that takes long, answer on the port that the API is starting.
 
     Args:
-        listener: bound and listening; it stays open.
-        prepare: blocks until it is done.
+        listener: A socket that is bound and listening; it stays open.
+        prepare: Blocks until the preparation is done.
 
     Raises:
-        StoppedDuringStartup: somebody pressed Ctrl-C.
-        Exception: whatever ``prepare`` raises.
+        StoppedDuringStartup: The user pressed Ctrl-C.
+        Exception: Any error that ``prepare`` raises.
     """
     failures: list[Exception] = []
     server = uvicorn.Server(
@@ -50,25 +50,25 @@ def serve_until_ready(listener: socket.socket, prepare: Callable[[], None]) -> N
         )
     )
 
-    def work() -> None:
+    def run_prepare() -> None:
         try:
             prepare()
-        except Exception as error:  # noqa: BLE001 - raised to whoever waits
+        except Exception as error:  # noqa: BLE001 - raised again in the calling thread
             failures.append(error)
         finally:
             server.should_exit = True
 
-    # A daemon: whoever is told to end does not wait for a database that is not there.
-    working = threading.Thread(target=work, name="starting", daemon=True)
-    working.start()
-    working.join(_AT_ONCE_SECONDS)
-    if working.is_alive():
-        # uvicorn closes the sockets it was given.
+    # A daemon thread, so that a process asked to shut down does not wait for an unavailable database.
+    thread = threading.Thread(target=run_prepare, name="startup", daemon=True)
+    thread.start()
+    thread.join(_QUICK_START_SECONDS)
+    if thread.is_alive():
+        # uvicorn closes the sockets it is given, so give it a duplicate.
         try:
             server.run(sockets=[listener.dup()])
         except KeyboardInterrupt:
             raise StoppedDuringStartup from None
-    working.join()
+    thread.join()
     if failures:
         raise failures[0]
 
@@ -78,18 +78,18 @@ def _app() -> Starlette:
         return JSONResponse({"ok": True})
 
     async def readiness(_request: Request) -> Response:
-        awaited = wire.Dependency(name="postgresql", ok=False, detail="awaited, since the start")
-        told = wire.Readiness(ok=False, dependencies=[awaited])
-        return JSONResponse(told.model_dump(mode="json", by_alias=True), 503, {"Cache-Control": "no-store"})
+        postgresql = schemas.Dependency(name="postgresql", ok=False, detail="waiting for it since startup")
+        body = schemas.Readiness(ok=False, dependencies=[postgresql])
+        return JSONResponse(body.model_dump(mode="json", by_alias=True), 503, {"Cache-Control": "no-store"})
 
-    async def anything(_request: Request) -> Response:
-        told = "the gateway starts, and PostgreSQL is not there yet"
-        return Problem("unavailable", 503, told, headers={"Retry-After": "5"}).response()
+    async def unavailable(_request: Request) -> Response:
+        detail = "the API is starting and PostgreSQL is not available yet: try again after Retry-After"
+        return Problem("unavailable", 503, detail, headers={"Retry-After": "5"}).response()
 
     return Starlette(
         routes=[
             Route("/healthz", health),
             Route("/readyz", readiness),
-            Route("/{path:path}", anything, methods=_METHODS),
+            Route("/{path:path}", unavailable, methods=_METHODS),
         ]
     )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import click
 from rich.console import Console
 
-from cache_pipeline.api.server import serve_gateway, work
+from cache_pipeline.api.server import run_worker, serve_api
 from cache_pipeline.bootstrap import load_reports, migrate_when_available
 from cache_pipeline.cli.child_process import start_bound_child
 from cache_pipeline.settings import read_settings
@@ -27,7 +27,7 @@ def gateway(host: str, port: int) -> None:
     reports = load_reports(settings)
     settings.required_postgres_url()
     with export_traces(settings, "gateway"):
-        serve_gateway(
+        serve_api(
             settings,
             host,
             port,
@@ -50,7 +50,7 @@ def worker() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        await work(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True), on_stored)
+        await run_worker(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True), on_stored)
 
     with export_traces(settings, "worker"), record_external_events(settings) as on_stored:
         asyncio.run(run())

@@ -1,6 +1,6 @@
-"""A client of the HTTP API: ask, follow the job where there is one, get Arrow or pandas.
+"""Python client of the HTTP API: query a report, follow its job if there is one, and get Arrow or pandas.
 
-It needs httpx and pyarrow alone, and nothing of the pipeline itself.
+The client needs only httpx, pandas and pyarrow, and imports nothing else of this package.
 """
 
 from cache_pipeline.client.answer import ApiError, ClientAnswer, ClientJobFailed, ProgressReport

@@ -1,4 +1,7 @@
-"""What a client gets: an answer, a job's progress, or an error; and how it asks. No network here."""
+"""What the client receives and sends: answers, job progress, errors, and the headers and bodies of requests.
+
+This module does no network access.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,24 @@ import pyarrow as pa
 from cache_pipeline.errors import CachePipelineError
 
 _ARROW = "application/vnd.apache.arrow.stream"
-_LEAST_PAUSE_SECONDS = 0.2
+_MIN_RETRY_SECONDS = 0.2
 
 
 class ApiError(CachePipelineError):
-    """The API refused; the text is its own.
+    """The API returned an error; the message is the API's own.
 
     Attributes:
-        status: of HTTP.
-        problem: the problem details, empty where the answer had none.
+        status: HTTP status.
+        problem: The problem details, empty if the response had none.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status, self.problem = status, problem
-        super().__init__(str(problem.get("detail") or f"the API answered {status}"))
+        super().__init__(str(problem.get("detail") or f"the API returned status {status}"))
 
 
 class ClientJobFailed(ApiError):
-    """The job ended without an answer, by failing or by being cancelled."""
+    """The job ended without an answer: it failed or was cancelled."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,11 @@ class ClientAnswer:
     """A finished answer.
 
     Attributes:
-        table: the rows; instants in UTC.
-        complete_through: every bucket that ends by then is final.
-        provisional_from: start of the first bucket that may still change, or None.
-        cache_status: what the cache did (RFC 9211).
-        etag: of these bytes.
+        table: The rows, with instants in UTC.
+        complete_through: Every bucket that ends by this instant is final.
+        provisional_from: Start of the first bucket that may still change, or None.
+        cache_status: What the cache did (RFC 9211).
+        etag: Identifies these bytes.
     """
 
     table: pa.Table
@@ -55,21 +58,21 @@ class ClientAnswer:
     etag: str
 
     def to_pandas(self) -> pd.DataFrame:
-        """The rows as a DataFrame."""
+        """Return the rows as a DataFrame."""
         return self.table.to_pandas()
 
 
 @dataclass(frozen=True)
 class ProgressReport:
-    """How far a job has come.
+    """The progress of a job.
 
     Attributes:
-        job_id: the job's.
+        job_id: Id of the job.
         state: queued, running, done, failed or cancelled.
         percent: 0 to 100.
-        retry_after: seconds until it is worth looking again.
-        result: path of the answer, once it is there.
-        problem: why it failed.
+        retry_after: Seconds until the next poll is worthwhile.
+        result: Path of the answer, once the job is done.
+        problem: Why the job failed.
     """
 
     job_id: UUID
@@ -80,29 +83,29 @@ class ProgressReport:
     problem: Mapping[str, Any] | None
 
     @property
-    def ended(self) -> bool:
-        """Whether it will not change any more."""
+    def is_finished(self) -> bool:
+        """Whether the state is final."""
         return self.state in ("done", "failed", "cancelled")
 
 
-def headers_of(key: str | None) -> dict[str, str]:
-    """What every request bears.
+def auth_headers(key: str | None) -> dict[str, str]:
+    """Return the headers that authenticate every request.
 
     Raises:
-        ValueError: the key cannot be one of the API's.
+        ValueError: The key cannot be a key of the API.
     """
     if key is not None and not (key.isascii() and key.isprintable()):
         raise ValueError(
-            "the key holds characters that no key has: take the whole of what `cache-pipeline keys create` printed"
+            "the API key contains characters that no key has: copy the whole key that `cache-pipeline keys create` printed"
         )
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def build_request(wait: float) -> dict[str, str]:
-    """What a question bears besides.
+def query_headers(wait: float) -> dict[str, str]:
+    """Return the headers of a query.
 
     Args:
-        wait: seconds that the server may hold the request, instead of answering 202.
+        wait: Seconds that the server may hold the request instead of answering 202.
     """
     return {
         "Accept": f"{_ARROW}, application/problem+json;q=0.1",
@@ -110,7 +113,7 @@ def build_request(wait: float) -> dict[str, str]:
     }
 
 
-def query_url(
+def query_body(
     interval: str,
     group_by: Sequence[str] | None,
     metrics: Sequence[str] | None,
@@ -118,8 +121,8 @@ def query_url(
     time_zone: str | None,
     filters: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The body of a question; what is None is as the report declares it."""
-    said = {
+    """Return the body of a query. Arguments that are None keep the report's declaration."""
+    fields = {
         "interval": interval,
         "groupBy": list(group_by) if group_by is not None else None,
         "metrics": list(metrics) if metrics is not None else None,
@@ -127,32 +130,24 @@ def query_url(
         "timeZone": time_zone,
         "filters": dict(filters) if filters is not None else None,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _document(response: httpx.Response) -> dict[str, Any]:
-    try:
-        found: object = response.json()
-    except json.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-
-
-def raise_for_problem(response: httpx.Response) -> ApiError:
-    """What an error response says."""
+def api_error(response: httpx.Response) -> ApiError:
+    """Return the error of an error response."""
     return ApiError(response.status_code, _document(response))
 
 
-def read(response: httpx.Response) -> ClientAnswer | ProgressReport:
-    """What a response to a question says.
+def parse_response(response: httpx.Response) -> ClientAnswer | ProgressReport:
+    """Parse the response to a query: an answer, or a job.
 
     Raises:
-        ApiError: it is an error.
+        ApiError: The response is an error.
     """
     if response.status_code == 202:
-        return read_job(response)
+        return parse_job(response)
     if response.status_code != 200:
-        raise raise_for_problem(response)
+        raise api_error(response)
     provisional = response.headers.get("Provisional-From")
     return ClientAnswer(
         table=pa.ipc.open_stream(response.content).read_all(),
@@ -163,32 +158,40 @@ def read(response: httpx.Response) -> ClientAnswer | ProgressReport:
     )
 
 
-def read_job(response: httpx.Response) -> ProgressReport:
-    """A job.
+def parse_job(response: httpx.Response) -> ProgressReport:
+    """Parse a job.
 
     Raises:
-        ApiError: the response is an error.
+        ApiError: The response is an error.
     """
     if response.status_code not in (200, 202):
-        raise raise_for_problem(response)
+        raise api_error(response)
     job = _document(response)
     return ProgressReport(
         job_id=UUID(job["id"]),
         state=job["state"],
         percent=job["percent"],
-        retry_after=max(_LEAST_PAUSE_SECONDS, float(response.headers.get("Retry-After", 1))),
+        retry_after=max(_MIN_RETRY_SECONDS, float(response.headers.get("Retry-After", 1))),
         result=job["links"]["result"],
         problem=job["problem"],
     )
 
 
-def result_of(progress: ProgressReport) -> str:
-    """Where the answer of an ended job is.
+def result_path(progress: ProgressReport) -> str:
+    """Return the path of a finished job's answer.
 
     Raises:
-        ClientJobFailed: there is none.
+        ClientJobFailed: The job has no answer.
     """
     if progress.result is None:
         problem = progress.problem or {"detail": f"the job was {progress.state}"}
         raise ClientJobFailed(int(problem.get("status", 502)), problem)
     return progress.result
+
+
+def _document(response: httpx.Response) -> dict[str, Any]:
+    try:
+        found: object = response.json()
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]

@@ -1,4 +1,4 @@
-"""The client for asyncio."""
+"""The asyncio client of the HTTP API."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from cache_pipeline.client.answer import ClientAnswer, ProgressReport, headers_of, query_url
-from cache_pipeline.client.exchange import ANSWER_SECONDS, Pause, QueryExchange, SendRequest, Steps, listing
+from cache_pipeline.client.answer import ClientAnswer, ProgressReport, auth_headers, query_body
+from cache_pipeline.client.exchange import (
+    RESPONSE_TIMEOUT_SECONDS,
+    Pause,
+    QueryExchange,
+    SendRequest,
+    Steps,
+    list_reports,
+)
 
 T = TypeVar("T")
 
 
 class AsyncClient:
-    """Asks one API, as ``Client`` does."""
+    """An asyncio client of one API, with the methods of `Client`."""
 
     def __init__(
         self,
@@ -27,10 +34,10 @@ class AsyncClient:
         timeout: float = 600.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Keep where to ask; the arguments are those of ``Client``."""
+        """Create a client; the arguments are those of `Client`."""
         self._timeout = timeout
         self._http = httpx.AsyncClient(
-            base_url=url, headers=headers_of(key), timeout=ANSWER_SECONDS, transport=transport
+            base_url=url, headers=auth_headers(key), timeout=RESPONSE_TIMEOUT_SECONDS, transport=transport
         )
 
     async def __aenter__(self) -> Self:
@@ -40,12 +47,12 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def reports(self) -> list[dict[str, Any]]:
-        """The reports that the key may ask for."""
-        return await self._run(listing())
+        """Return the reports that the key may query."""
+        return await self._run(list_reports())
 
     async def query(
         self,
@@ -59,24 +66,24 @@ class AsyncClient:
         filters: Mapping[str, Any] | None = None,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
-        """The finished answer; arguments and errors are those of ``Client.query``."""
-        body = query_url(interval, group_by, metrics, granularity, time_zone, filters)
+        """Return the finished answer; arguments and errors are those of `Client.query`."""
+        body = query_body(interval, group_by, metrics, granularity, time_zone, filters)
         return await self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     async def _run(self, steps: Steps[T]) -> T:
-        go_on: Callable[[], SendRequest | Pause] = partial(next, steps)
+        resume: Callable[[], SendRequest | Pause] = partial(next, steps)
         while True:
             try:
-                step = go_on()
-            except StopIteration as ended:
-                return ended.value
-            go_on = partial(next, steps)
+                step = resume()
+            except StopIteration as finished:
+                return finished.value
+            resume = partial(next, steps)
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
                 continue
             try:
                 response = await self._http.request(step.method, step.path, json=step.body, headers=step.headers)
             except httpx.TransportError as error:
-                go_on = partial(steps.throw, error)
+                resume = partial(steps.throw, error)
             else:
-                go_on = partial(steps.send, response)
+                resume = partial(steps.send, response)

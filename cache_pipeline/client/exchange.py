@@ -1,4 +1,4 @@
-"""What both clients do, step by step, apart from how they send and wait."""
+"""The steps of an exchange with the API, shared by both clients, which only differ in how they send and wait."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import httpx
 from cache_pipeline.client.answer import (
     ClientAnswer,
     ProgressReport,
-    build_request,
-    raise_for_problem,
-    read,
-    read_job,
-    result_of,
+    api_error,
+    parse_job,
+    parse_response,
+    query_headers,
+    result_path,
 )
 
-#: How long the server is asked to hold a question, and how long its answer may then take in all.
+#: How long the server is asked to hold a request, and how long its response may then take in all.
 _WAIT_SECONDS = 20.0
-ANSWER_SECONDS = _WAIT_SECONDS + 15.0
-#: An estimate may be far too long.
-_LONGEST_PAUSE_SECONDS = 15.0
-_BROKEN_OFF_PAUSE_SECONDS = 1.0
-_COME_BACK = (429, 503)
+RESPONSE_TIMEOUT_SECONDS = _WAIT_SECONDS + 15.0
+#: The server's estimate may be far too long.
+_MAX_PAUSE_SECONDS = 15.0
+_RECONNECT_SECONDS = 1.0
+_RETRYABLE_STATUSES = (429, 503)
 
 
 @dataclass(frozen=True)
 class SendRequest:
-    """A request to send; its answer, or how it broke off, is what the next step is decided by."""
+    """A step that sends a request. Its response, or its transport error, decides the next step."""
 
     method: str
     path: str
@@ -39,94 +39,98 @@ class SendRequest:
 
 @dataclass(frozen=True)
 class Pause:
-    """Seconds to let pass."""
+    """A step that waits for some seconds."""
 
     seconds: float
 
 
 T = TypeVar("T")
-#: To be sent the response to each ``Send``, and None after each ``Pause``; a request that broke off is thrown in.
+#: Send in the response after each `SendRequest` and None after each `Pause`; throw in the error of a failed request.
 Steps = Generator[SendRequest | Pause, httpx.Response | None, T]
 
 
-def _sent(request: SendRequest) -> Steps[httpx.Response]:
-    response = yield request
-    if response is None:
-        raise TypeError("a Send is answered by a response")
-    return response
-
-
-def listing() -> Steps[list[dict[str, Any]]]:
-    """The reports that the key may ask for."""
-    response = yield from _sent(SendRequest("GET", "/v1/reports"))
+def list_reports() -> Steps[list[dict[str, Any]]]:
+    """Return the reports that the key may query."""
+    response = yield from _send(SendRequest("GET", "/v1/reports"))
     if response.status_code != 200:
-        raise raise_for_problem(response)
+        raise api_error(response)
     return response.json()["reports"]
 
 
 @dataclass
 class QueryExchange:
-    """One question, until its answer is there or the time is over.
+    """One query, until its answer has arrived or the timeout has passed.
 
     Attributes:
-        report: name of a declared report.
-        question: the body.
-        on_progress: hears of the job, where there is one.
-        timeout: seconds in all.
-        now: seconds that only grow.
+        report: Name of a declared report.
+        body: Body of the query.
+        on_progress: Called with the progress of the job, if there is one.
+        timeout: Seconds in all.
+        now: Monotonic time in seconds.
     """
 
     report: str
-    question: Mapping[str, Any]
+    body: Mapping[str, Any]
     on_progress: Callable[[ProgressReport], None] | None
     timeout: float
     now: Callable[[], float]
 
     def __post_init__(self) -> None:
-        """The time begins to run."""
+        """Start the timeout."""
         self._deadline = self.now() + self.timeout
 
     def steps(self) -> Steps[ClientAnswer]:
-        """Ask, and follow the job where there is one.
+        """Send the query, and follow its job if there is one.
 
         Raises:
-            ApiError, JobFailed, TimeoutError: as ``Client.query`` does.
+            ApiError: As `Client.query`.
+            ClientJobFailed: As `Client.query`.
+            TimeoutError: As `Client.query`.
         """
-        what = f"{self.report}'s answer"
-        found = read((yield from self._answered("POST", f"/v1/reports/{self.report}", what, self.question)))
-        while isinstance(found, ProgressReport):
-            found = yield from self._followed(found)
-        return found
+        subject = f"the answer of {self.report}"
+        outcome = parse_response((yield from self._request("POST", f"/v1/reports/{self.report}", subject, self.body)))
+        while isinstance(outcome, ProgressReport):
+            outcome = yield from self._follow(outcome)
+        return outcome
 
-    def _followed(self, job: ProgressReport) -> Steps[ClientAnswer | ProgressReport]:
-        what = f"job {job.job_id}"
+    def _follow(self, job: ProgressReport) -> Steps[ClientAnswer | ProgressReport]:
+        subject = f"job {job.job_id}"
         while True:
             if self.on_progress is not None:
                 self.on_progress(job)
             try:
-                if job.ended:
-                    return read((yield from self._answered("GET", result_of(job), what)))
-                yield from self._paused(job.retry_after, what)
-                job = read_job((yield from self._answered("GET", f"/v1/jobs/{job.job_id}", what)))
+                if job.is_finished:
+                    return parse_response((yield from self._request("GET", result_path(job), subject)))
+                yield from self._pause(job.retry_after, subject)
+                job = parse_job((yield from self._request("GET", f"/v1/jobs/{job.job_id}", subject)))
             except httpx.TransportError:
-                # The job goes on, whatever became of the connection.
-                yield from self._paused(_BROKEN_OFF_PAUSE_SECONDS, what)
+                # The job continues on the server, whatever happened to the connection.
+                yield from self._pause(_RECONNECT_SECONDS, subject)
 
-    def _answered(
-        self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None
+    def _request(
+        self, method: str, path: str, subject: str, body: Mapping[str, Any] | None = None
     ) -> Steps[httpx.Response]:
-        """A response; where the API says to come back later, the one that it gives then."""
+        """Return the response, after repeating the request as often as the API says to try again later."""
         while True:
             wait = min(_WAIT_SECONDS, self._deadline - self.now())
-            response = yield from _sent(SendRequest(method, path, body, build_request(wait)))
-            if response.status_code not in _COME_BACK or "Retry-After" not in response.headers:
+            response = yield from _send(SendRequest(method, path, body, query_headers(wait)))
+            if response.status_code not in _RETRYABLE_STATUSES or "Retry-After" not in response.headers:
                 return response
             if self.now() >= self._deadline:
-                raise raise_for_problem(response)
-            yield from self._paused(float(response.headers["Retry-After"]), what)
+                raise api_error(response)
+            yield from self._pause(float(response.headers["Retry-After"]), subject)
 
-    def _paused(self, seconds: float, what: str) -> Steps[None]:
-        left = self._deadline - self.now()
-        if left <= 0:
-            raise TimeoutError(f"{what} was not done within {self.timeout:.0f} s; it goes on")
-        yield Pause(min(seconds, left, _LONGEST_PAUSE_SECONDS))
+    def _pause(self, seconds: float, subject: str) -> Steps[None]:
+        remaining = self._deadline - self.now()
+        if remaining <= 0:
+            raise TimeoutError(
+                f"{subject} was not done within {self.timeout:.0f} s; it continues on the server: query again to find it"
+            )
+        yield Pause(min(seconds, remaining, _MAX_PAUSE_SECONDS))
+
+
+def _send(request: SendRequest) -> Steps[httpx.Response]:
+    response = yield request
+    if response is None:
+        raise TypeError("a SendRequest must be answered with a response")
+    return response

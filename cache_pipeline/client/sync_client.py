@@ -1,4 +1,4 @@
-"""The client for plain code."""
+"""The synchronous client of the HTTP API."""
 
 from __future__ import annotations
 
@@ -9,28 +9,37 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from cache_pipeline.client.answer import ClientAnswer, ProgressReport, headers_of, query_url
-from cache_pipeline.client.exchange import ANSWER_SECONDS, Pause, QueryExchange, SendRequest, Steps, listing
+from cache_pipeline.client.answer import ClientAnswer, ProgressReport, auth_headers, query_body
+from cache_pipeline.client.exchange import (
+    RESPONSE_TIMEOUT_SECONDS,
+    Pause,
+    QueryExchange,
+    SendRequest,
+    Steps,
+    list_reports,
+)
 
 T = TypeVar("T")
 
 
 class Client:
-    """Asks one API. To be closed, or used as a context manager."""
+    """A synchronous client of one API. Close it, or use it as a context manager."""
 
     def __init__(
         self, url: str, key: str | None = None, *, timeout: float = 600.0, transport: httpx.BaseTransport | None = None
     ) -> None:
-        """Keep where to ask.
+        """Create a client.
 
         Args:
-            url: base URL of the API.
-            key: an API key, where one is wanted.
-            timeout: seconds that an answer may take in all.
-            transport: how requests are sent, for tests.
+            url: Base URL of the API.
+            key: An API key, if the API requires one.
+            timeout: Seconds that an answer may take in all.
+            transport: How requests are sent, for tests.
         """
         self._timeout = timeout
-        self._http = httpx.Client(base_url=url, headers=headers_of(key), timeout=ANSWER_SECONDS, transport=transport)
+        self._http = httpx.Client(
+            base_url=url, headers=auth_headers(key), timeout=RESPONSE_TIMEOUT_SECONDS, transport=transport
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -39,12 +48,12 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self._http.close()
 
     def reports(self) -> list[dict[str, Any]]:
-        """The reports that the key may ask for."""
-        return self._run(listing())
+        """Return the reports that the key may query."""
+        return self._run(list_reports())
 
     def query(
         self,
@@ -58,41 +67,45 @@ class Client:
         filters: Mapping[str, Any] | None = None,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
-        """The finished answer, however long it takes within the timeout; what is None is as the report declares it.
+        """Return the finished answer, waiting for it within the timeout.
+
+        Arguments that are None keep the report's declaration.
 
         Args:
-            report: name of a declared report.
+            report: Name of a declared report.
             interval: ``start/end``, half-open, ISO 8601.
-            group_by: fewer dimensions.
-            metrics: fewer metrics.
-            granularity: longer buckets.
-            time_zone: whose days and hours are meant.
-            filters: rows to keep.
-            on_progress: hears of the job, where there is one.
+            group_by: A subset of the report's dimensions.
+            metrics: A subset of the report's metrics.
+            granularity: A longer bucket size.
+            time_zone: IANA time zone of days and hours.
+            filters: Which rows to include.
+            on_progress: Called with the progress of the job, if there is one.
 
         Raises:
-            ApiError: the API refused; where it says when to come back (429, 503) that is waited for within the timeout.
-            JobFailed: the job ended without an answer.
-            TimeoutError: it took too long; the job goes on, and asking again finds it.
-            httpx.TransportError: the API cannot be reached. Once there is a job, that is tried again within the timeout.
+            ApiError: The API returned an error. If it says when to try again (429, 503), the client does so within the
+                timeout.
+            ClientJobFailed: The job ended without an answer.
+            TimeoutError: The answer took too long. The job continues on the server, and the same query finds it.
+            httpx.TransportError: The API cannot be reached. Once there is a job, the client reconnects within the
+                timeout.
         """
-        body = query_url(interval, group_by, metrics, granularity, time_zone, filters)
+        body = query_body(interval, group_by, metrics, granularity, time_zone, filters)
         return self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     def _run(self, steps: Steps[T]) -> T:
-        go_on: Callable[[], SendRequest | Pause] = partial(next, steps)
+        resume: Callable[[], SendRequest | Pause] = partial(next, steps)
         while True:
             try:
-                step = go_on()
-            except StopIteration as ended:
-                return ended.value
-            go_on = partial(next, steps)
+                step = resume()
+            except StopIteration as finished:
+                return finished.value
+            resume = partial(next, steps)
             if isinstance(step, Pause):
                 time.sleep(step.seconds)
                 continue
             try:
                 response = self._http.request(step.method, step.path, json=step.body, headers=step.headers)
             except httpx.TransportError as error:
-                go_on = partial(steps.throw, error)
+                resume = partial(steps.throw, error)
             else:
-                go_on = partial(steps.send, response)
+                resume = partial(steps.send, response)

@@ -62,7 +62,7 @@ class Api:
 
     http: httpx.AsyncClient
     vendor: httpx.AsyncClient
-    gateway: QueryService
+    query_service: QueryService
     settings: Settings
     app: FastAPI
     _workers: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
@@ -75,13 +75,13 @@ class Api:
         """A worker in this process, drained when the test ends."""
         worker = Worker(
             name,
-            self.gateway.service,
-            self.gateway.reports,
-            self.gateway.jobs,
-            self.gateway.jobs,
-            self.gateway.queue,
-            self.gateway.events,
-            ProcessCounters(self.gateway.service.redis),
+            self.query_service.report_service,
+            self.query_service.reports,
+            self.query_service.jobs,
+            self.query_service.jobs,
+            self.query_service.queue,
+            self.query_service.events,
+            ProcessCounters(self.query_service.report_service.redis),
             self.settings.jobs.model_copy(update=changes),
         )
         stop = asyncio.Event()
@@ -153,7 +153,7 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
                 transport = httpx.ASGITransport(app, raise_app_exceptions=False)
                 http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://api"))
                 admin = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
-                api = Api(http, admin, app.state.gateway, settings, app)
+                api = Api(http, admin, app.state.query_service, settings, app)
                 try:
                     yield api
                 finally:

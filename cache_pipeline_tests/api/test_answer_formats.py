@@ -103,15 +103,15 @@ async def test_figures_that_are_a_little_too_old_are_served_with_their_age_while
         assert first.status_code == 200
         assert first.headers["Provisional-From"]
         await api.stop_workers()
-        async with api.gateway.jobs._pool.connection() as connection:
+        async with api.query_service.jobs._pool.connection() as connection:
             await connection.execute("DELETE FROM cache_pipeline_state.job")
         await asyncio.sleep(1.1)
-        await api.gateway.service.redis.flushdb()
+        await api.query_service.report_service.redis.flushdb()
         stale = await api.http.get(today)
         assert stale.status_code == 200
         assert int(stale.headers["Age"]) >= 1
         assert "ttl=-" in stale.headers["Cache-Status"]
-        assert (await api.gateway.jobs.counts())["queued"] == 1
+        assert (await api.query_service.jobs.counts())["queued"] == 1
 
 
 async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_asked_of_the_vendor(open_api):

@@ -15,7 +15,7 @@ OTHER = declared(name="other_hour", time_zone="UTC", group_by=["queueId"], metri
 
 async def key_for(api, tenant="default", reports=None, lane=Lane.interactive, requests_per_minute=None):
     principal = Principal("", tenant, frozenset(reports) if reports else None, lane, requests_per_minute)
-    return {"Authorization": "Bearer " + await api.gateway.keys._store.create("test", principal)}
+    return {"Authorization": "Bearer " + await api.query_service.api_keys._store.create("test", principal)}
 
 
 async def test_without_a_good_key_nothing_is_told_and_nothing_is_queued(open_api):
@@ -37,7 +37,7 @@ async def test_without_a_good_key_nothing_is_told_and_nothing_is_queued(open_api
                 assert answer.status_code == 401, headers
                 assert answer.headers["WWW-Authenticate"].startswith("Bearer")
                 assert answer.headers["Content-Type"] == "application/problem+json"
-        assert sum((await api.gateway.jobs.counts()).values()) == 0
+        assert sum((await api.query_service.jobs.counts()).values()) == 0
         assert (await api.http.get(URL, headers={"Authorization": good})).status_code == 202
         assert (await api.http.get(URL, headers={"X-API-Key": good.split()[1]})).status_code == 202
         assert (await api.http.get("/healthz")).status_code == 200
@@ -67,7 +67,7 @@ async def test_a_key_asks_for_its_own_reports_alone(open_api):
     async with open_api(REPORT, OTHER, gateway=KEYS) as api:
         some, every = await key_for(api, reports=["other_hour"]), await key_for(api)
         assert (await api.http.get(URL, headers=some)).status_code == 403
-        assert [each["report"] for each in (await api.http.get("/v1/reports", headers=some)).json()["reports"]] == [
+        assert [each["name"] for each in (await api.http.get("/v1/reports", headers=some)).json()["reports"]] == [
             "other_hour"
         ]
         unknown = await api.http.get(f"/v1/reports/nothing?interval={DAY}", headers=some)
@@ -90,27 +90,27 @@ async def test_a_key_may_not_ask_more_often_than_it_may(open_api):
 
 async def test_a_key_s_requests_count_in_every_process(open_api):
     async with open_api() as api:
-        first = api.gateway.limits
-        second = type(first)(api.gateway.service.redis, 10, now=lambda: 1_000_000.0)
-        first = type(first)(api.gateway.service.redis, 10, now=lambda: 1_000_000.0)
+        first = api.query_service.rate_limiter
+        second = type(first)(api.query_service.report_service.redis, 10, now=lambda: 1_000_000.0)
+        first = type(first)(api.query_service.report_service.redis, 10, now=lambda: 1_000_000.0)
         caller = Principal("key", "default", None, Lane.interactive)
         for _ in range(6):
             first.take(caller)
-        await first.tell()
+        await first.flush()
         second.take(caller)
-        await second.tell()
+        await second.flush()
         assert second.take(caller).remaining == 10 - 8
 
 
 async def test_a_revoked_key_is_forgotten_within_seconds(open_api):
     async with open_api(gateway=KEYS) as api:
         now = 0.0
-        ring = ApiKeyCache(api.gateway.keys._store, lambda: now)
+        ring = ApiKeyCache(api.query_service.api_keys._store, lambda: now)
         key = (await key_for(api))["Authorization"].split()[1]
         principal = await ring.find(key)
         assert principal is not None
-        assert await api.gateway.keys._store.revoke(principal.id)
+        assert await api.query_service.api_keys._store.revoke(principal.id)
         now = 6.0
-        assert ring.remembered(key) is None
+        assert ring.get_cached(key) is None
         assert await ring.find(key) is None
-        assert not await api.gateway.keys._store.revoke(principal.id)
+        assert not await api.query_service.api_keys._store.revoke(principal.id)

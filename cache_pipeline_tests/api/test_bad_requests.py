@@ -60,7 +60,7 @@ async def test_whatever_is_wrong_is_told_and_nothing_is_queued(open_api):
             assert told in answer.text, (what, answer.text)
             assert "Traceback" not in answer.text, what
             assert "demo-secret" not in answer.text, what
-        assert (await api.gateway.jobs.counts())[JobState.queued] == 0
+        assert (await api.query_service.jobs.counts())[JobState.queued] == 0
         assert await api.submits() == 0
 
 
@@ -93,7 +93,7 @@ async def test_a_body_of_another_kind_is_told_what_kind_is_wanted(open_api):
             body = json.dumps({"interval": DAY}).encode()
             answer = await api.http.post(BASE, content=body, headers={"Content-Type": kind})
             assert (answer.status_code, answer.headers["Content-Type"]) == (415, "application/problem+json")
-        assert (await api.gateway.jobs.counts())[JobState.queued] == 0
+        assert (await api.query_service.jobs.counts())[JobState.queued] == 0
 
 
 async def test_a_mistake_of_our_own_tells_nothing_of_itself(open_api, monkeypatch, caplog):
@@ -102,7 +102,7 @@ async def test_a_mistake_of_our_own_tells_nothing_of_itself(open_api, monkeypatc
         async def broken(*_args, **_more):
             raise RuntimeError("the password is demo-secret")
 
-        monkeypatch.setattr(type(api.gateway.jobs), "put", broken)
+        monkeypatch.setattr(type(api.query_service.jobs), "enqueue", broken)
         answer = await api.http.get(f"{BASE}?interval={DAY}")
         assert answer.status_code == 500
         assert answer.headers["Content-Type"] == "application/problem+json"
@@ -116,11 +116,15 @@ async def test_a_store_that_is_away_is_told_as_unavailable(open_api, away, monke
         if away == "redis_url":
             from redis.exceptions import ConnectionError as Away
 
-            monkeypatch.setattr(type(api.gateway.service.hot), "get_entry", _raising(Away("redis://:secret@host")))
+            monkeypatch.setattr(
+                type(api.query_service.report_service.hot), "get_entry", _raising(Away("redis://:secret@host"))
+            )
         else:
             from psycopg import OperationalError
 
-            monkeypatch.setattr(type(api.gateway.jobs), "put", _raising(OperationalError("postgresql://u:secret@h")))
+            monkeypatch.setattr(
+                type(api.query_service.jobs), "enqueue", _raising(OperationalError("postgresql://u:secret@h"))
+            )
         answer = await api.http.get(f"{BASE}?interval={DAY}")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert "secret" not in answer.text

@@ -22,7 +22,7 @@ async def test_the_short_path_answers_as_the_long_one_does(open_api, monkeypatch
         async def never(*_args, **_more):
             raise AssertionError("the long way was taken")
 
-        monkeypatch.setattr(type(api.gateway), "serve", never)
+        monkeypatch.setattr(type(api.query_service), "serve", never)
         short = await api.http.get(URL)
         assert short.content == long.content == first.content
         # The limit counts each request, and each has an id of its own.
@@ -55,9 +55,9 @@ async def test_it_is_ready_without_the_vendor_and_not_without_its_stores(open_ap
         async def away():
             raise ConnectionError("postgresql://user:secret@host")
 
-        monkeypatch.setattr(api.gateway.queue, "health", away)
+        monkeypatch.setattr(api.query_service.queue, "health", away)
         assert (await api.http.get("/readyz")).status_code == 200
-        monkeypatch.setattr(type(api.gateway.jobs), "ping", lambda _self: away())
+        monkeypatch.setattr(type(api.query_service.jobs), "ping", lambda _self: away())
         ready = await api.http.get("/readyz")
         assert (ready.status_code, ready.json()["ok"]) == (503, False)
         assert "secret" not in ready.text

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cache_pipeline.api.auth import Principal
-from cache_pipeline.api.jobs.idempotency import idempotency_key
+from cache_pipeline.api.jobs.idempotency import parse_idempotency_key
 from cache_pipeline.api.negotiation import wants_refresh
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
@@ -97,7 +97,7 @@ async def test_a_key_without_the_right_is_answered_as_ever_and_a_job_goes_in_the
 
         async def key(**rights):
             principal = Principal("", "default", None, Lane.scheduled, **rights)
-            return {"Authorization": "Bearer " + await api.gateway.keys._store.create("test", principal)}
+            return {"Authorization": "Bearer " + await api.query_service.api_keys._store.create("test", principal)}
 
         plain, keen = await key(), await key(may_refresh=True)
         await filled(api, TODAY, plain)
@@ -106,20 +106,20 @@ async def test_a_key_without_the_right_is_answered_as_ever_and_a_job_goes_in_the
         await api.stop_workers()
         accepted = await api.http.get(TODAY, headers={**keen, "Cache-Control": "no-cache"})
         assert accepted.status_code == 202
-        job = await api.gateway.jobs.claim("somebody", timedelta(seconds=30), 3)
+        job = await api.query_service.jobs.claim("somebody", timedelta(seconds=30), 3)
         assert (str(job.id), job.lane) == (accepted.json()["id"], Lane.scheduled)
 
 
 @pytest.mark.parametrize("header", ["", '""', '"a', "a b", '"é"', f'"{"x" * 256}"', '"a\\b"'])
 def test_a_key_that_is_none_is_refused(header):
     with pytest.raises(Problem) as refused:
-        idempotency_key(header)
+        parse_idempotency_key(header)
     assert refused.value.status == 400
 
 
 def test_a_key_is_a_quoted_string_and_a_bare_token_is_taken_for_one():
-    assert idempotency_key(None) is None
-    assert idempotency_key('"8e03978e-40d5"') == idempotency_key("8e03978e-40d5") == "8e03978e-40d5"
+    assert parse_idempotency_key(None) is None
+    assert parse_idempotency_key('"8e03978e-40d5"') == parse_idempotency_key("8e03978e-40d5") == "8e03978e-40d5"
 
 
 async def test_who_sends_the_same_again_follows_the_same_job_to_its_end(open_api):
@@ -131,13 +131,14 @@ async def test_who_sends_the_same_again_follows_the_same_job_to_its_end(open_api
         assert first.headers["Location"] == again.headers["Location"]
         other = await api.http.post("/v1/reports/queue_hour", json={"interval": "2026-01-03/2026-01-04"}, headers=once)
         assert (other.status_code, other.headers["Content-Type"]) == (422, "application/problem+json")
-        assert (await api.gateway.jobs.counts())["queued"] == 1
+        assert (await api.query_service.jobs.counts())["queued"] == 1
         api.start_worker()
         await api.ended(first.headers["Location"])
         done = await api.http.post("/v1/reports/queue_hour", json={"interval": DAY}, headers=once)
         assert done.status_code == 200
         lives = [
-            await api.gateway.service.redis.ttl(key) for key in await api.gateway.service.redis.keys("*idempotency*")
+            await api.query_service.report_service.redis.ttl(key)
+            for key in await api.query_service.report_service.redis.keys("*idempotency*")
         ]
         assert len(lives) == 1
         assert 0 < lives[0] <= 24 * 3600
@@ -145,8 +146,8 @@ async def test_who_sends_the_same_again_follows_the_same_job_to_its_end(open_api
 
 async def test_who_sends_again_what_failed_is_told_how_it_failed_however_long_ago_that_is(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.api.query_service._JUST_ENDED", timedelta(0))
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.query_service._RECENT_OUTCOME", timedelta(0))
     payload = {"reportId": "queue-performance", "timeGrouping": "byHour", "interval": DAY}
     async with open_api() as api:
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})
@@ -164,7 +165,7 @@ async def test_an_idempotency_key_is_of_one_api_key_alone(open_api):
     async with open_api(gateway=GatewaySettings(auth="keys")) as api:
         for number, interval in enumerate(("2026-01-03/2026-01-04", DAY)):
             principal = Principal("", f"tenant{number}", None, Lane.interactive)
-            key = "Bearer " + await api.gateway.keys._store.create("test", principal)
+            key = "Bearer " + await api.query_service.api_keys._store.create("test", principal)
             sent = await api.http.post(
                 "/v1/reports/queue_hour",
                 json={"interval": interval},
@@ -175,10 +176,14 @@ async def test_an_idempotency_key_is_of_one_api_key_alone(open_api):
 
 async def test_an_estimate_follows_what_queries_of_the_series_took_and_how_many_are_needed(open_api):
     async with open_api() as api:
-        series = api.gateway.service.series(api.gateway.reports["queue_hour"])
+        series = api.query_service.report_service.series(api.query_service.reports["queue_hour"])
         day = Interval.parse("2026-01-01T00:00Z/2026-01-02T00:00Z")
-        taken = ChunkResult(day, 24, ExpectationSource.declaration, 24, Verdict.complete, 3, 40.0, api.gateway.clock())
-        await asyncio.to_thread(api.gateway.service.history.record_chunks, series, [taken], api.gateway.clock())
+        taken = ChunkResult(
+            day, 24, ExpectationSource.declaration, 24, Verdict.complete, 3, 40.0, api.query_service.clock()
+        )
+        await asyncio.to_thread(
+            api.query_service.report_service.history.record_chunks, series, [taken], api.query_service.clock()
+        )
         one = await api.http.get(URL)
         assert 40 <= int(one.headers["Retry-After"]) <= 45
         # The first chunk goes alone, sixteen at once after it.

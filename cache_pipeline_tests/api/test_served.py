@@ -79,7 +79,7 @@ async def test_both_clients_follow_a_job_to_the_same_rows(open_api, monkeypatch)
         states = []
         async with AsyncClient(url) as client:
             answer = await client.query("queue_hour", DAY, on_progress=lambda job: states.append(job.state))
-            assert [report["report"] for report in await client.reports()] == ["queue_hour"]
+            assert [report["name"] for report in await client.reports()] == ["queue_hour"]
         assert states[0] in ("queued", "running")
         assert states[-1] == "done"
         assert answer.complete_through.isoformat() == "2026-01-06T00:00:00+00:00"
@@ -103,7 +103,7 @@ async def test_both_clients_follow_a_job_to_the_same_rows(open_api, monkeypatch)
 async def test_a_client_is_told_why_a_job_failed_and_what_its_key_may_not(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.client.exchange._WAIT_SECONDS", 0.0)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api(gateway=GatewaySettings(auth="keys")) as api, served(api.app) as url:
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})
         api.start_worker()

@@ -151,14 +151,14 @@ WHILE_IT_RUNS = {
     the_vendor_cuts_its_answers: ["ReportIncomplete"],
     the_secret_is_wrong: ["LoginRefused", "JobsFailing"],
     failures_are_asked_for_again: ["Errors"],
-    a_stranger_uses_the_queue: ["JobsParked"],
+    a_stranger_uses_the_queue: ["JobsDeadLettered"],
     redis_answers_late: ["AnswersSlow"],
     the_vendor_breaks_down: ["VendorFailing"],
     the_edge_store_holds_no_manifest: ["EdgeUnreachable"],
     the_vendor_throttles: ["RateLimited", "Throttled", "QuotaExhausted"],
 }
 WITHOUT_A_WORKER = {
-    the_worker_is_killed: ["NoWorker", "WorkerVanished"],
+    the_worker_is_killed: ["NoWorker", "WorkerLost"],
     questions_pile_up: ["QueueGrowing"],
     nobody_takes_them: ["JobsWaiting"],
 }
@@ -186,7 +186,7 @@ def awaited(prometheus, names):
 
 def test_every_alert_is_brought_about_here():
     listed = [alert for causes in (WHILE_IT_RUNS, WITHOUT_A_WORKER) for each in causes.values() for alert in each]
-    assert sorted(f"CachePipeline{name}" for name in [*listed, *STORES, "GatewayDown"]) == sorted(alerts())
+    assert sorted(f"CachePipeline{name}" for name in [*listed, *STORES, "ApiDown"]) == sorted(alerts())
 
 
 def test_no_alert_fires_while_all_is_well(watched):
@@ -223,9 +223,9 @@ def test_one_id_and_one_trace_lead_from_the_gateways_process_through_the_workers
         return found if told and whole else None
 
     spans = wait_for(arrived, told=lambda: deployment.collector.spans)
-    assert {each.service for each in spans.values()} == {"cache-pipeline-gateway", "cache-pipeline-worker"}
+    assert {each.service for each in spans.values()} == {"cache-pipeline-api", "cache-pipeline-worker"}
     (job,) = [each for each in spans.values() if each.name == "job"]
-    assert (job.service, spans[job.parent].service) == ("cache-pipeline-worker", "cache-pipeline-gateway")
+    assert (job.service, spans[job.parent].service) == ("cache-pipeline-worker", "cache-pipeline-api")
 
 
 def test_alerts_tell_of_what_goes_wrong_while_all_processes_run(watched):
@@ -265,4 +265,4 @@ def test_alerts_tell_of_stores_that_are_killed(watched):
 def test_an_alert_tells_of_a_gateway_that_is_killed(watched):
     deployment, prometheus = watched
     deployment.gateway.kill()
-    awaited(prometheus, ["GatewayDown"])
+    awaited(prometheus, ["ApiDown"])

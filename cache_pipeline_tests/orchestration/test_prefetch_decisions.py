@@ -102,7 +102,7 @@ def test_what_the_http_api_could_not_answer_is_fetched_ahead_and_answered_the_ne
             httpx.AsyncClient(transport=transport, base_url="http://api") as http,
         ):
             codes = {(await http.get(url)).status_code for _ in range(times)}
-            await app.state.gateway.tally.tell()
+            await app.state.query_service.demand.flush()
             return codes
 
     def tick() -> list[dg.RunRequest]:

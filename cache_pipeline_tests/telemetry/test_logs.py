@@ -144,7 +144,7 @@ async def test_a_fault_is_answered_and_logged_under_the_requests_id(open_api, wr
         async def broken(*_args, **_more):
             raise RuntimeError("a defect of ours")
 
-        monkeypatch.setattr(type(api.gateway), "serve", broken)
+        monkeypatch.setattr(type(api.query_service), "serve", broken)
         stream = written(format="json")
         answer = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}", headers={"X-Request-ID": "wall-8"})
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "wall-8")

@@ -55,7 +55,7 @@ ROWS: dict[str, list[Shown]] = {
         Shown(
             "Parked in a day",
             "Nobody begins them again.",
-            [("sum(max by (what) (cache_pipeline_parked))", "")],
+            [("sum(max by (scope) (cache_pipeline_dead_letters))", "")],
             "none",
             "stat",
             3,
@@ -146,7 +146,7 @@ ROWS: dict[str, list[Shown]] = {
             "By jobs of workers, of a whole answer or of one chunk: each would have been asked of the vendor twice (G20).",
             [
                 (
-                    "max by (what) (rate(cache_pipeline_flight_wait_seconds_count[$__rate_interval]))",
+                    "max by (scope) (rate(cache_pipeline_single_flight_wait_seconds_count[$__rate_interval]))",
                     "{{what}}",
                 )
             ],
@@ -228,7 +228,7 @@ ROWS: dict[str, list[Shown]] = {
         Shown(
             "Verdicts within an hour",
             "Truncated and sparse answers were fetched again in parts; incomplete answers were discarded (G22).",
-            [("sum by (verdict) (max by (report, verdict) (cache_pipeline_judged_answers))", "{{verdict}}")],
+            [("sum by (verdict) (max by (report, verdict) (cache_pipeline_completeness_verdicts))", "{{verdict}}")],
         ),
     ],
 }

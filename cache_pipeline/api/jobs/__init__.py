@@ -1,1 +1,1 @@
-"""Jobs of the HTTP API: their rows, their queue and their workers."""
+"""Jobs of the HTTP API: their rows in PostgreSQL, their message queue and their workers."""

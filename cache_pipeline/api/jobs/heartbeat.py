@@ -1,4 +1,4 @@
-"""Which workers are there: each says so every few seconds, and takes its leave when it ends in order."""
+"""Worker heartbeats in Redis: which workers are alive, and which were lost without deregistering."""
 
 from __future__ import annotations
 
@@ -11,54 +11,59 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 _KEY = "cache_pipeline:jobs:workers"
-_BEATS_A_LEASE = 3
-#: A worker that fell silent is told of for so long; whoever restarts it has then seen it.
-_REMEMBERED_SECONDS = 900
+_HEARTBEATS_PER_LEASE = 3
+#: How long a lost worker is still counted. By then the supervisor has restarted it and monitoring has seen it.
+_LOST_RETENTION_SECONDS = 900
 
 
 @dataclass(frozen=True)
-class WorkerHeartbeat:
-    """Workers at one moment: those that are there, and those that fell silent lately without taking leave."""
+class WorkerCounts:
+    """Workers at one moment.
+
+    Attributes:
+        alive: Workers that sent a heartbeat within the lease.
+        lost: Workers that fell silent lately without deregistering.
+    """
 
     alive: int
-    vanished: int
+    lost: int
 
 
 class WorkerHeartbeats:
-    """The workers of a deployment, by Redis's own clock.
+    """The workers of a deployment, timed by Redis's own clock.
 
     Args:
-        redis: where they say that they are there.
-        lease_seconds: a worker that was silent for so long is gone, as its jobs then go to others.
+        redis: The server that holds the heartbeats.
+        lease_seconds: Silence after which a worker counts as lost, as its jobs then go to other workers.
     """
 
     def __init__(self, redis: Redis, lease_seconds: float) -> None:
         self._redis = redis
         self._lease_seconds = lease_seconds
 
-    async def beating(self, name: str) -> None:
-        """Say that a worker is there, again and again."""
+    async def heartbeat(self, name: str) -> None:
+        """Send a worker's heartbeat at regular intervals until cancelled."""
         while True:
             with suppress(RedisError):
                 await self._redis.zadd(_KEY, {name: await self._now()})
-            await asyncio.sleep(self._lease_seconds / _BEATS_A_LEASE)
+            await asyncio.sleep(self._lease_seconds / _HEARTBEATS_PER_LEASE)
 
-    async def leave(self, name: str) -> None:
-        """Say that a worker ends in order."""
+    async def deregister(self, name: str) -> None:
+        """Remove a worker that shuts down in order, so that it does not count as lost."""
         with suppress(RedisError):
             await self._redis.zrem(_KEY, name)
 
-    async def present(self) -> WorkerHeartbeat:
-        """Who is there.
+    async def count(self) -> WorkerCounts:
+        """Count the workers that are alive and those that were lost.
 
         Raises:
-            RedisError: nobody can say.
+            RedisError: Redis cannot be read.
         """
         now = await self._now()
-        await self._redis.zremrangebyscore(_KEY, "-inf", now - _REMEMBERED_SECONDS)
+        await self._redis.zremrangebyscore(_KEY, "-inf", now - _LOST_RETENTION_SECONDS)
         alive = int(await self._redis.zcount(_KEY, now - self._lease_seconds, "+inf"))
-        return WorkerHeartbeat(alive, int(await self._redis.zcard(_KEY)) - alive)
+        return WorkerCounts(alive, int(await self._redis.zcard(_KEY)) - alive)
 
     async def _now(self) -> float:
-        seconds, micros = cast("tuple[int, int]", await cast("Any", self._redis.time()))
-        return seconds + micros / 1e6
+        seconds, microseconds = cast("tuple[int, int]", await cast("Any", self._redis.time()))
+        return seconds + microseconds / 1e6

@@ -1,8 +1,9 @@
-"""A POST that is sent again with the same Idempotency-Key follows the same job (draft-ietf-httpapi-idempotency-key-header).
+"""Idempotency keys: a POST that is sent again follows the same job (draft-ietf-httpapi-idempotency-key-header).
 
-A question asked again is the same question without it: same meaning, same job. What the key adds is that whoever sends
-again after the job has ended, since no answer came through, hears how that job ended; and that a key used for another
-question is told as the mistake that it is. Nothing needs to be refused while the first request is still being served.
+Two equal queries share one job even without a key, because jobs are found by the query's meaning. A key adds two things.
+A client that lost its connection and sends the request again after the job has finished still learns how that job ended.
+And a key that is reused for a different query is rejected as a mistake. A request need not be refused while the first one
+with its key is still being served.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from cache_pipeline.api.auth import Principal
-from cache_pipeline.api.jobs.job import KEPT_FOR
+from cache_pipeline.api.jobs.job import JOB_RETENTION
 from cache_pipeline.api.problems import Problem
 
-#: A quoted string of structured fields, as the draft has it; many clients send the bare token.
-_KEY = re.compile(r'^(?:"([\x20-\x21\x23-\x5b\x5d-\x7e]{1,255})"|([!#-+\--:<-\[\]-~]{1,255}))$')
+#: A quoted string of structured fields, as the draft requires; many clients send the bare token.
+_KEY_PATTERN = re.compile(r'^(?:"([\x20-\x21\x23-\x5b\x5d-\x7e]{1,255})"|([!#-+\--:<-\[\]-~]{1,255}))$')
 
 
-def idempotency_key(header: str | None) -> str | None:
-    """The key in a header, if there is one.
+def parse_idempotency_key(header: str | None) -> str | None:
+    """Return the key that a header holds, or None if there is no header.
 
     Raises:
-        Problem: 400, it is neither a quoted string nor a token of at most 255 characters.
+        Problem: 400 if the header is neither a quoted string nor a token of at most 255 characters.
     """
     if header is None:
         return None
-    found = _KEY.match(header.strip())
+    found = _KEY_PATTERN.match(header.strip())
     if found is None:
         raise Problem(
             "idempotency-key", 400, "Idempotency-Key must be one quoted string of 1 to 255 printable characters"
@@ -41,44 +42,48 @@ def idempotency_key(header: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class IdempotencyStore:
-    """Remembers, for as long as an ended job is, which job an idempotency key led to; each API key has keys of its own.
+    """Remembers which job an idempotency key led to, for as long as a finished job is kept.
+
+    Each API key has its own idempotency keys.
 
     Attributes:
-        redis: where.
+        redis: The server that holds the keys.
     """
 
     redis: Redis
 
-    async def job_of(self, caller: Principal, key: str, meaning: str) -> UUID | None:
-        """The job that a key led to before; None where it is new, or led to an answer at once.
+    async def find_job(self, caller: Principal, key: str, query_key: str) -> UUID | None:
+        """Return the job that a key led to before, or None if the key is new or led to an immediate answer.
 
         Args:
-            caller: who sent it.
-            key: as sent.
-            meaning: of the question.
+            caller: The API key that sent the request.
+            key: The idempotency key as sent.
+            query_key: The key of the query's meaning.
 
         Raises:
-            Problem: 422, the key was sent with another question.
+            Problem: 422 if the key was sent with another query before.
         """
-        place, meaning = self._place(caller, key), _short(meaning)
-        if await self.redis.set(place, f"{meaning} ", nx=True, ex=int(KEPT_FOR.total_seconds())):
+        redis_key, fingerprint = self._redis_key(caller, key), _digest(query_key)
+        retention = int(JOB_RETENTION.total_seconds())
+        if await self.redis.set(redis_key, f"{fingerprint} ", nx=True, ex=retention):
             return None
-        found = cast("bytes | None", await cast("Any", self.redis.get(place)))
-        before, _, job = (found or b"").decode().partition(" ")
-        if before and before != meaning:
+        found = cast("bytes | None", await cast("Any", self.redis.get(redis_key)))
+        previous, _, job = (found or b"").decode().partition(" ")
+        if previous and previous != fingerprint:
             raise Problem(
-                "idempotency-key", 422, "this Idempotency-Key was sent with another question: make a new one for each"
+                "idempotency-key", 422, "this Idempotency-Key was sent with another query: use a new key for each query"
             )
         return UUID(job) if job else None
 
-    async def note(self, caller: Principal, key: str, meaning: str, job_id: UUID) -> None:
-        """Remember the job."""
-        await self.redis.set(self._place(caller, key), f"{_short(meaning)} {job_id}", ex=int(KEPT_FOR.total_seconds()))
+    async def store_job(self, caller: Principal, key: str, query_key: str, job_id: UUID) -> None:
+        """Remember the job that a key led to."""
+        value = f"{_digest(query_key)} {job_id}"
+        await self.redis.set(self._redis_key(caller, key), value, ex=int(JOB_RETENTION.total_seconds()))
 
     @staticmethod
-    def _place(caller: Principal, key: str) -> str:
-        return f"cache_pipeline:idempotency:{caller.id}:{_short(key)}"
+    def _redis_key(caller: Principal, key: str) -> str:
+        return f"cache_pipeline:idempotency:{caller.id}:{_digest(key)}"
 
 
-def _short(text: str) -> str:
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]

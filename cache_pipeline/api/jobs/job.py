@@ -1,4 +1,4 @@
-"""A job of the HTTP API: one query that is not ready, and how far it has come."""
+"""The job of the HTTP API: one query that the stores cannot answer yet, and its progress."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from uuid import UUID
 
 from cache_pipeline.query.lane import Lane
 
-#: A finished job can be looked at for so long.
-KEPT_FOR = timedelta(days=1)
+#: How long a finished job is kept for its callers to look at.
+JOB_RETENTION = timedelta(days=1)
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     queued = "queued"
     running = "running"
@@ -24,23 +24,23 @@ class JobState(StrEnum):
     cancelled = "cancelled"
 
     @property
-    def ended(self) -> bool:
-        """Whether it will not change any more."""
+    def is_finished(self) -> bool:
+        """Whether the state is final."""
         return self not in (JobState.queued, JobState.running)
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """What is put on the queue.
+    """A job to be queued.
 
     Attributes:
-        key: of the query's meaning; while a job of it is open, there is no second.
-        tenant: whose.
-        report: name of the declaration.
-        request: the query in canonical form, for the worker to ask.
-        lane: who asks.
-        requested_by: id of the API key.
-        context: correlation id and trace of the request.
+        key: The key of the query's meaning. At most one job per key is queued or running.
+        tenant: The tenant whose data is read.
+        report: Name of the declared report.
+        request: The query in canonical form, for the worker to run.
+        lane: Priority of the request.
+        requested_by: Id of the API key.
+        context: Correlation id and trace of the request.
     """
 
     key: str
@@ -54,18 +54,26 @@ class NewJob:
 
 @dataclass(frozen=True)
 class ApiJob:
-    """A job as its row says.
+    """A job as its row describes it.
 
     Attributes:
-        id: random, so that it cannot be guessed.
-        tenant, report, request, lane, requested_by: as it was put on the queue.
-        state: where it stands.
+        id: Random, so that it cannot be guessed.
+        tenant: The tenant whose data is read.
+        report: Name of the declared report.
+        request: The query in canonical form.
+        lane: Priority: the highest of all requests that wait for the job.
+        requested_by: Ids of the API keys that wait for it.
+        state: The state of the job.
+        created_at: When it was queued.
+        started_at: When a worker first began it.
+        finished_at: When it reached its final state.
+        attempts: How often a worker has begun it.
+        owner: The worker that runs it, or ran it last.
         percent: 0 to 100.
-        chunks_done, chunks_total: upstream queries; the total is None until it is known.
-        attempts: how often a worker has begun with it.
-        owner: the worker that has it, or had it last.
-        problem: of a failed job, as problem details (RFC 9457).
-        context: correlation id and trace of the first request for it.
+        chunks_done: Upstream queries that have finished.
+        chunks_total: Upstream queries in all, or None until the number is known.
+        problem: Why the job failed, as problem details (RFC 9457).
+        context: Correlation id and trace of the first request for it.
     """
 
     id: UUID
@@ -88,5 +96,5 @@ class ApiJob:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When an ended job is forgotten."""
-        return self.finished_at + KEPT_FOR if self.finished_at else None
+        """When a finished job is deleted."""
+        return self.finished_at + JOB_RETENTION if self.finished_at else None

@@ -1,4 +1,4 @@
-"""How far a job has come, from the vendor's answers as they are judged."""
+"""Progress of one job, computed from the vendor's answers as they are verified."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 
-#: Word is passed on no more often than this.
-_PAUSE_SECONDS = 0.2
+#: The least time between two updates.
+_UPDATE_SECONDS = 0.2
 
 
 class JobProgress:
-    """Counts chunks of one job. Only the job's end says a hundred percent."""
+    """Counts the chunks of one job. It stays below 100 percent until the job is marked done."""
 
     def __init__(self, report: Report, interval: Interval) -> None:
         self._interval = interval
-        self._whole = IntervalSet()
-        self._under_way: dict[Interval, float] = {}
+        self._verified = IntervalSet()
+        self._percent_by_chunk: dict[Interval, float] = {}
         self._changed = asyncio.Event()
-        self.done = 0
-        #: As many as there are if nothing is held and nothing is split.
-        self.total = len(split_into_chunks(IntervalSet([interval]), report))
+        self.chunks_done = 0
+        #: The number of chunks if nothing is stored yet and no chunk is split.
+        self.chunks_total = len(split_into_chunks(IntervalSet([interval]), report))
 
     @property
     def percent(self) -> float:
-        """Share of the interval that is proven, or that the vendor says to be done with."""
-        whole = self._whole & IntervalSet([self._interval])
-        seconds = sum(part.length.total_seconds() for part in whole)
-        for chunk, percent in self._under_way.items():
-            open_part = IntervalSet([chunk]) - whole
-            seconds += sum(part.length.total_seconds() for part in open_part) * percent / 100
+        """The share of the interval that is verified, or that the vendor reports as done."""
+        verified = self._verified & IntervalSet([self._interval])
+        seconds = sum(part.length.total_seconds() for part in verified)
+        for chunk, percent in self._percent_by_chunk.items():
+            unverified = IntervalSet([chunk]) - verified
+            seconds += sum(part.length.total_seconds() for part in unverified) * percent / 100
         return min(99.0, 100.0 * seconds / self._interval.length.total_seconds())
 
-    def polled(self, chunk: Interval, percent: float | None) -> None:
-        """Hear how far the vendor is with one query."""
-        if percent is not None and percent != self._under_way.get(chunk):
-            self._under_way[chunk] = percent
+    def record_percent(self, chunk: Interval, percent: float | None) -> None:
+        """Record the progress that the vendor reports for one query."""
+        if percent is not None and percent != self._percent_by_chunk.get(chunk):
+            self._percent_by_chunk[chunk] = percent
             self._changed.set()
 
-    def judged(self, chunk: ChunkResult) -> None:
-        """Hear of one answer."""
-        self.done += 1
-        self.total = max(self.total, self.done)
+    def record_chunk(self, chunk: ChunkResult) -> None:
+        """Record one answer."""
+        self.chunks_done += 1
+        self.chunks_total = max(self.chunks_total, self.chunks_done)
         if not chunk.is_superseded:
-            self._whole |= IntervalSet([chunk.interval])
+            self._verified |= IntervalSet([chunk.interval])
         self._changed.set()
 
-    async def moved(self) -> None:
-        """Return when there is something new to say."""
+    async def wait_for_change(self) -> None:
+        """Wait until there is something new to report."""
         await self._changed.wait()
-        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(_UPDATE_SECONDS)
         self._changed.clear()

@@ -1,15 +1,15 @@
-"""The statements on job rows. Each is whole in itself, so that no job is ever half changed."""
-# ruff: noqa: S608 - what is put together is names of columns and conditions, all from here
+"""SQL statements on job rows. Each statement is one complete change, so a job is never half changed."""
+# ruff: noqa: S608 - only column names and conditions from this module are put together
 
 COLUMNS = """id, tenant, report, request, lane, requested_by, state, created_at, started_at, finished_at, attempts, owner,
     percent, chunks_done, chunks_total, problem, context"""
 
-PUT = f"""
+ENQUEUE = f"""
     INSERT INTO cache_pipeline_state.job AS j (id, key, tenant, report, request, lane, requested_by, context)
     VALUES (%(id)s, %(key)s, %(tenant)s, %(report)s, %(request)s, %(lane)s, ARRAY[%(requested_by)s], %(context)s)
     ON CONFLICT (key) WHERE state IN ('queued', 'running') DO UPDATE SET
         requested_by = array_remove(j.requested_by, %(requested_by)s) || ARRAY[%(requested_by)s],
-        -- Whoever waits in front of a screen pulls the job forward for all.
+        -- A user waiting in front of a screen raises the priority of the job for all its callers.
         lane = CASE WHEN array_position(%(lanes)s::text[], excluded.lane) < array_position(%(lanes)s::text[], j.lane)
                     THEN excluded.lane ELSE j.lane END
     RETURNING {COLUMNS}
@@ -17,20 +17,20 @@ PUT = f"""
 
 GET = f"SELECT {COLUMNS} FROM cache_pipeline_state.job WHERE id = %(id)s AND tenant = %(tenant)s"
 
-JUST_ENDED = """
+RECENT_OUTCOME = """
     SELECT state, problem FROM cache_pipeline_state.job
     WHERE key = %(key)s AND state IN ('done', 'failed') AND finished_at > now() - %(within)s::interval
     ORDER BY finished_at DESC LIMIT 1
 """
 
-# Interactive before the rest, then the tenant with the least going on, then the oldest.
+# Interactive jobs first, then the tenant with the fewest running jobs, then the oldest job.
 CLAIM = f"""
     WITH busy AS (
         SELECT tenant, count(*) AS running FROM cache_pipeline_state.job
         WHERE state = 'running' AND lease_until >= now() GROUP BY tenant
     ), next AS (
         SELECT j.id FROM cache_pipeline_state.job AS j LEFT JOIN busy USING (tenant)
-        WHERE attempts < %(attempts)s
+        WHERE attempts < %(max_attempts)s
           AND ((state = 'queued' AND not_before <= now()
                 AND (%(lost_after)s::interval IS NULL OR published_at < now() - %(lost_after)s::interval))
             OR (state = 'running' AND lease_until < now()))
@@ -42,34 +42,35 @@ CLAIM = f"""
     WHERE id = (SELECT id FROM next) RETURNING {COLUMNS}
 """
 
-HOLD = """
+RENEW_LEASES = """
     UPDATE cache_pipeline_state.job SET lease_until = now() + %(lease)s::interval
     WHERE id = ANY(%(ids)s) AND owner = %(owner)s AND state = 'running' RETURNING id
 """
 
 CANCELLED = "SELECT id FROM cache_pipeline_state.job WHERE id = ANY(%(ids)s) AND state = 'cancelled'"
 
-# An attempt is a fence: a worker that slept through its lease and took its own job anew may not end it twice.
-_OWN = "id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s AND state = 'running'"
+# The attempt number is a fencing token: a worker that missed its lease and later claimed its own job again must not
+# finish it twice.
+_OWNED = "id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s AND state = 'running'"
 
 PROGRESS = f"""
     UPDATE cache_pipeline_state.job
     SET percent = greatest(percent, %(percent)s), chunks_done = %(done)s, chunks_total = %(total)s
-    WHERE {_OWN} RETURNING id
+    WHERE {_OWNED} RETURNING id
 """
 
 FINISH = f"""
     UPDATE cache_pipeline_state.job SET finished_at = now(), lease_until = NULL, problem = %(problem)s::jsonb,
         state = CASE WHEN %(problem)s::jsonb IS NULL THEN 'done' ELSE 'failed' END,
         percent = CASE WHEN %(problem)s::jsonb IS NULL THEN 100 ELSE percent END
-    WHERE {_OWN} RETURNING extract(epoch FROM started_at - created_at)::float8 AS waited,
+    WHERE {_OWNED} RETURNING extract(epoch FROM started_at - created_at)::float8 AS waited,
         extract(epoch FROM now() - started_at)::float8 AS worked
 """
 
-GIVE_BACK = f"""
+REQUEUE = f"""
     UPDATE cache_pipeline_state.job SET state = 'queued', owner = NULL, lease_until = NULL,
         not_before = now() + %(after)s::interval, published_at = '-infinity', attempts = attempts - %(uncounted)s
-    WHERE {_OWN} RETURNING id
+    WHERE {_OWNED} RETURNING id
 """
 
 CANCEL = f"""
@@ -79,30 +80,30 @@ CANCEL = f"""
     WHERE id = %(id)s AND tenant = %(tenant)s AND state IN ('queued', 'running') RETURNING {COLUMNS}
 """
 
-AHEAD = """
-    SELECT count(*) AS ahead FROM cache_pipeline_state.job WHERE state = 'queued' AND id <> %(id)s
+QUEUE_POSITION = """
+    SELECT count(*) AS jobs_before FROM cache_pipeline_state.job WHERE state = 'queued' AND id <> %(id)s
     AND (array_position(%(lanes)s::text[], lane), created_at)
       < (array_position(%(lanes)s::text[], %(lane)s), %(created_at)s)
 """
 
-PACE = """
+THROUGHPUT = """
     SELECT (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at))
             FROM (SELECT finished_at, started_at FROM cache_pipeline_state.job
                   WHERE report = %(report)s AND state = 'done' ORDER BY finished_at DESC LIMIT 20) AS recent
            )::float8 AS seconds,
            (SELECT count(*) / 60.0 FROM cache_pipeline_state.job
-            WHERE finished_at > now() - interval '60 seconds')::float8 AS a_second
+            WHERE finished_at > now() - interval '60 seconds')::float8 AS jobs_per_second
 """
 
-PARK = """
+DEAD_LETTER = """
     UPDATE cache_pipeline_state.job SET state = 'failed', finished_at = now(), lease_until = NULL,
         problem = %(problem)s::jsonb
-    WHERE attempts >= %(attempts)s AND state = 'running' AND lease_until < now() - %(silence)s::interval RETURNING id
+    WHERE attempts >= %(max_attempts)s AND state = 'running' AND lease_until < now() - %(grace)s::interval RETURNING id
 """
 
-FORGET = "DELETE FROM cache_pipeline_state.job WHERE finished_at < now() - %(kept)s::interval RETURNING id"
+DELETE_EXPIRED = "DELETE FROM cache_pipeline_state.job WHERE finished_at < now() - %(retention)s::interval RETURNING id"
 
-PARK_MESSAGE = """
+DEAD_LETTER_MESSAGE = """
     INSERT INTO cache_pipeline_state.dead_letter (body, reason) VALUES (%(body)s, %(reason)s) RETURNING id
 """
 

@@ -1,4 +1,4 @@
-"""The job rows in PostgreSQL: what is true of a job, whatever became of its message."""
+"""The job rows in PostgreSQL, which alone decide what a job's state is, whatever became of its message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from cache_pipeline.api.jobs import job_statements as job_sql
-from cache_pipeline.api.jobs.job import KEPT_FOR, ApiJob, JobState, NewJob
+from cache_pipeline.api.jobs.job import JOB_RETENTION, ApiJob, JobState, NewJob
 from cache_pipeline.query.lane import Lane
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -22,13 +22,15 @@ Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 _CONNECT_SECONDS = 5.0
 
 
-def connection_pool(postgres_url: str, size: int, patience_seconds: float = _CONNECT_SECONDS) -> Pool:
-    """Connections on which each statement is a transaction; to be entered before use. They come when they are needed.
+def connection_pool(postgres_url: str, size: int, timeout_seconds: float = _CONNECT_SECONDS) -> Pool:
+    """Create a pool of connections on which each statement is a transaction of its own.
+
+    The pool must be entered before use. It opens connections only when they are needed.
 
     Args:
-        postgres_url: of the server.
-        size: the most there are.
-        patience_seconds: after which one that cannot be had is an error.
+        postgres_url: URL of the server.
+        size: The largest number of connections.
+        timeout_seconds: How long to wait for a connection before raising `PoolTimeout`.
     """
     return AsyncConnectionPool(
         postgres_url,
@@ -36,27 +38,27 @@ def connection_pool(postgres_url: str, size: int, patience_seconds: float = _CON
         kwargs={"autocommit": True, "row_factory": dict_row},
         min_size=0,
         max_size=size,
-        timeout=patience_seconds,
+        timeout=timeout_seconds,
         open=False,
     )
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """What recent jobs say of the next one.
+    """What recent jobs suggest about the next one.
 
     Attributes:
-        seconds: that the median of a report's recent jobs took, or None where there was none.
-        a_second: jobs of all reports that ended in a second, over the last minute.
+        seconds: Median duration of the report's recent jobs, or None if there were none.
+        jobs_per_second: Jobs of all reports that finished per second, over the last minute.
     """
 
     seconds: float | None
-    a_second: float
+    jobs_per_second: float
 
 
 @dataclass(frozen=True)
-class FinishedTiming:
-    """How a job ended: done, or failed for a reason."""
+class JobOutcome:
+    """How a job ended: done, or failed with a problem."""
 
     state: JobState
     problem: dict[str, Any] | None
@@ -67,41 +69,22 @@ class JobTiming:
     """How long a job took, in seconds by PostgreSQL's clock.
 
     Attributes:
-        waited: from being queued until a worker first began with it.
-        worked: from then to its end.
+        waited: From the time it was queued until a worker first began it.
+        worked: From then until it finished.
     """
 
     waited: float
     worked: float
 
 
-def _job(row: Mapping[str, Any]) -> ApiJob:
-    values: dict[str, Any] = dict(row)
-    values["lane"], values["state"] = Lane(row["lane"]), JobState(row["state"])
-    values["requested_by"] = tuple(row["requested_by"])
-    return ApiJob(**values)
-
-
-def _fence(job: ApiJob) -> dict[str, Any]:
-    return {"id": job.id, "owner": job.owner, "attempt": job.attempts}
-
-
 class JobStore:
-    """Jobs of all tenants; each method is one statement."""
+    """The jobs of all tenants. Each method runs one statement, unless it says otherwise."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def _all(self, query: str, values: Mapping[str, Any]) -> list[DictRow]:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(query.encode(), values)
-            return await cursor.fetchall()
-
-    async def _one(self, query: str, values: Mapping[str, Any]) -> DictRow | None:
-        return next(iter(await self._all(query, values)), None)
-
-    async def put(self, new: NewJob) -> tuple[ApiJob, bool]:
-        """The open job of a meaning, made where there is none; and whether it was made."""
+    async def enqueue(self, new: NewJob) -> tuple[ApiJob, bool]:
+        """Return the open job with the same key, creating it if there is none, and whether it was created."""
         values = {
             "id": uuid4(),
             "key": new.key,
@@ -113,103 +96,137 @@ class JobStore:
             "requested_by": new.requested_by,
             "context": Jsonb(new.context),
         }
-        (row,) = await self._all(job_sql.PUT, values)
+        (row,) = await self._fetch_all(job_sql.ENQUEUE, values)
         return _job(row), row["id"] == values["id"]
 
     async def get(self, job_id: UUID, tenant: str) -> ApiJob | None:
-        """A tenant's job; another's is not there."""
-        row = await self._one(job_sql.GET, {"id": job_id, "tenant": tenant})
+        """Return a tenant's job, or None if there is none or it belongs to another tenant."""
+        row = await self._fetch_one(job_sql.GET, {"id": job_id, "tenant": tenant})
         return _job(row) if row else None
 
-    async def just_ended(self, key: str, within: timedelta) -> FinishedTiming | None:
-        """How the last job of this meaning ended, where that was so short a time ago."""
-        row = await self._one(job_sql.JUST_ENDED, {"key": key, "within": within})
-        return FinishedTiming(JobState(row["state"]), row["problem"]) if row else None
+    async def recent_outcome(self, key: str, within: timedelta) -> JobOutcome | None:
+        """Return how the last job with this key ended, if it ended within the given time."""
+        row = await self._fetch_one(job_sql.RECENT_OUTCOME, {"key": key, "within": within})
+        return JobOutcome(JobState(row["state"]), row["problem"]) if row else None
 
     async def claim(
-        self, owner: str, lease: timedelta, attempts: int, lost_after: timedelta | None = None
+        self, owner: str, lease: timedelta, max_attempts: int, lost_after: timedelta | None = None
     ) -> ApiJob | None:
-        """Take the job whose turn it is, a dead worker's too; None where there is none.
+        """Claim the next job to run, including one whose worker died. Return None if there is none.
 
         Args:
-            owner: the worker.
-            lease: how long the job is its own, until it says so again.
-            attempts: jobs that were begun so often are left alone.
-            lost_after: only dead workers' jobs, and those whose message must have been lost, being older than this.
+            owner: The worker.
+            lease: How long the job belongs to the worker before it must renew the lease.
+            max_attempts: Leave alone jobs that were begun this often.
+            lost_after: Claim only jobs of dead workers, and queued jobs older than this: their message must have been
+                lost.
         """
         values = {
             "owner": owner,
             "lease": lease,
-            "attempts": attempts,
+            "max_attempts": max_attempts,
             "lost_after": lost_after,
             "lanes": list(Lane),
         }
-        row = await self._one(job_sql.CLAIM, values)
+        row = await self._fetch_one(job_sql.CLAIM, values)
         return _job(row) if row else None
 
-    async def hold(self, owner: str, jobs: Iterable[UUID], lease: timedelta) -> set[UUID]:
-        """Extend the leases of a worker's jobs; those not returned are no longer its own, and must be stopped."""
-        rows = await self._all(job_sql.HOLD, {"ids": list(jobs), "owner": owner, "lease": lease})
+    async def renew_leases(self, owner: str, jobs: Iterable[UUID], lease: timedelta) -> set[UUID]:
+        """Extend the leases of a worker's jobs and return the ids that were renewed.
+
+        The worker no longer owns the others and must stop them.
+        """
+        rows = await self._fetch_all(job_sql.RENEW_LEASES, {"ids": list(jobs), "owner": owner, "lease": lease})
         return {row["id"] for row in rows}
 
     async def cancelled(self, jobs: Iterable[UUID]) -> set[UUID]:
-        """Those of them that nobody waits for any more."""
-        return {row["id"] for row in await self._all(job_sql.CANCELLED, {"ids": list(jobs)})}
+        """Return those of the jobs that were cancelled, because no caller waits for them any more."""
+        return {row["id"] for row in await self._fetch_all(job_sql.CANCELLED, {"ids": list(jobs)})}
 
-    async def progress(self, job: ApiJob, percent: float, chunks_done: int, chunks_total: int | None) -> None:
-        """Note how far a job has come, where it is still the worker's that says so."""
+    async def update_progress(self, job: ApiJob, percent: float, chunks_done: int, chunks_total: int | None) -> None:
+        """Store the progress of a job, unless its worker has lost the lease."""
         values = {"percent": percent, "done": chunks_done, "total": chunks_total}
-        await self._all(job_sql.PROGRESS, {**_fence(job), **values})
+        await self._fetch_all(job_sql.PROGRESS, {**_fence(job), **values})
 
     async def finish(self, job: ApiJob, problem: dict[str, Any] | None = None) -> JobTiming | None:
-        """End a job as done, or as failed for a reason; None where it is no longer the worker's that says so."""
+        """Mark a job done, or failed with a problem. Return its timing, or None if its worker lost the lease."""
         values = {**_fence(job), "problem": Jsonb(problem) if problem else None}
-        row = await self._one(job_sql.FINISH, values)
+        row = await self._fetch_one(job_sql.FINISH, values)
         return JobTiming(row["waited"], row["worked"]) if row else None
 
-    async def give_back(self, job: ApiJob, *, after: timedelta, uncounted: bool = False) -> None:
-        """Queue a job again; ``uncounted`` where its attempt was none, for the worker was asked to end."""
-        await self._all(job_sql.GIVE_BACK, {**_fence(job), "after": after, "uncounted": int(uncounted)})
-
-    async def cancel(self, job_id: UUID, tenant: str, requested_by: str) -> ApiJob | None:
-        """Take one asker off a job; the job itself is cancelled when nobody else asks for it."""
-        row = await self._one(job_sql.CANCEL, {"id": job_id, "tenant": tenant, "by": requested_by})
-        return _job(row) if row else await self.get(job_id, tenant)
-
-    async def ahead(self, job: ApiJob) -> int:
-        """Jobs waiting that will be taken before this one, going by lane and age."""
-        values = {"id": job.id, "lanes": list(Lane), "lane": job.lane, "created_at": job.created_at}
-        row = await self._one(job_sql.AHEAD, values)
-        return row["ahead"] if row else 0
-
-    async def pace(self, report: str) -> Throughput:
-        """How long jobs of a report take, and how fast jobs end."""
-        row = await self._one(job_sql.PACE, {"report": report})
-        return Throughput(row["seconds"], row["a_second"]) if row else Throughput(None, 0.0)
-
-    async def sweep(self, attempts: int, problem: dict[str, Any], silence: timedelta) -> list[UUID]:
-        """Park the jobs that workers died of too often, and forget those that ended long ago; returns the parked.
+    async def requeue(self, job: ApiJob, *, after: timedelta, uncounted: bool = False) -> None:
+        """Put a running job back on the queue.
 
         Args:
-            attempts: that a job has.
-            problem: what it is parked with.
-            silence: how long its last worker must not have been heard of after its lease: one that is merely slow, on
-                a machine that is too busy, holds it again meanwhile.
+            job: The job.
+            after: How long no worker may begin it.
+            uncounted: Whether to take the attempt off its count, because the worker was asked to shut down.
         """
-        values = {"attempts": attempts, "problem": Jsonb(problem), "silence": silence}
-        parked = await self._all(job_sql.PARK, values)
-        await self._all(job_sql.FORGET, {"kept": KEPT_FOR})
-        return [row["id"] for row in parked]
+        await self._fetch_all(job_sql.REQUEUE, {**_fence(job), "after": after, "uncounted": int(uncounted)})
 
-    async def park_message(self, body: bytes, reason: str) -> None:
-        """Keep a message that no job can be made of, for a person to look at."""
-        await self._all(job_sql.PARK_MESSAGE, {"body": body, "reason": reason})
+    async def cancel(self, job_id: UUID, tenant: str, requested_by: str) -> ApiJob | None:
+        """Take one API key off a job. The job itself is cancelled once no other key waits for it.
+
+        A job that has already finished is returned as it is, with a second statement.
+        """
+        row = await self._fetch_one(job_sql.CANCEL, {"id": job_id, "tenant": tenant, "by": requested_by})
+        return _job(row) if row else await self.get(job_id, tenant)
+
+    async def queue_position(self, job: ApiJob) -> int:
+        """Return the job's position in the queue by lane and age; 1 is next."""
+        values = {"id": job.id, "lanes": list(Lane), "lane": job.lane, "created_at": job.created_at}
+        row = await self._fetch_one(job_sql.QUEUE_POSITION, values)
+        return 1 + (row["jobs_before"] if row else 0)
+
+    async def throughput(self, report: str) -> Throughput:
+        """Return how long jobs of a report take, and how fast jobs finish."""
+        row = await self._fetch_one(job_sql.THROUGHPUT, {"report": report})
+        return Throughput(row["seconds"], row["jobs_per_second"]) if row else Throughput(None, 0.0)
+
+    async def dead_letter_stale(self, max_attempts: int, problem: dict[str, Any], grace: timedelta) -> list[UUID]:
+        """Fail the jobs whose workers died too often, and return their ids. Delete expired jobs as well.
+
+        This takes two statements.
+
+        Args:
+            max_attempts: The number of attempts after which a job is dead-lettered.
+            problem: The problem that the job fails with.
+            grace: How long its last worker must have been silent after its lease. A worker that is merely slow, on an
+                overloaded machine, renews the lease within this time.
+        """
+        values = {"max_attempts": max_attempts, "problem": Jsonb(problem), "grace": grace}
+        dead_lettered = await self._fetch_all(job_sql.DEAD_LETTER, values)
+        await self._fetch_all(job_sql.DELETE_EXPIRED, {"retention": JOB_RETENTION})
+        return [row["id"] for row in dead_lettered]
+
+    async def dead_letter_message(self, body: bytes, reason: str) -> None:
+        """Store a message that names no job, for an operator to look at."""
+        await self._fetch_all(job_sql.DEAD_LETTER_MESSAGE, {"body": body, "reason": reason})
 
     async def ping(self) -> None:
-        """Return when the server answers."""
-        await self._all("SELECT 1 AS one", {})
+        """Check that the server answers."""
+        await self._fetch_all("SELECT 1 AS one", {})
 
     async def counts(self) -> dict[JobState, int]:
-        """Jobs by state: the open ones, and those that ended within a day."""
-        rows = await self._all(job_sql.COUNTS, {})
+        """Count the jobs by state: open jobs, and those that finished within a day."""
+        rows = await self._fetch_all(job_sql.COUNTS, {})
         return dict.fromkeys(JobState, 0) | {JobState(row["state"]): row["jobs"] for row in rows}
+
+    async def _fetch_all(self, query: str, values: Mapping[str, Any]) -> list[DictRow]:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(query.encode(), values)
+            return await cursor.fetchall()
+
+    async def _fetch_one(self, query: str, values: Mapping[str, Any]) -> DictRow | None:
+        return next(iter(await self._fetch_all(query, values)), None)
+
+
+def _job(row: Mapping[str, Any]) -> ApiJob:
+    values: dict[str, Any] = dict(row)
+    values["lane"], values["state"] = Lane(row["lane"]), JobState(row["state"])
+    values["requested_by"] = tuple(row["requested_by"])
+    return ApiJob(**values)
+
+
+def _fence(job: ApiJob) -> dict[str, Any]:
+    return {"id": job.id, "owner": job.owner, "attempt": job.attempts}

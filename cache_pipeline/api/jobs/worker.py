@@ -1,4 +1,4 @@
-"""The worker: takes jobs by their rows, answers them with the one engine, many side by side on one event loop."""
+"""The API worker: claims jobs from the job table and runs many of them concurrently on one event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_progress import JobProgress
 from cache_pipeline.api.jobs.job_store import JobStore, JobTiming
 from cache_pipeline.api.jobs.queue import Delivery, JobQueue
-from cache_pipeline.api.monitoring.counters import FIRST_ANSWERS, JOBS, WAITS, ProcessCounters
+from cache_pipeline.api.monitoring.counters import FIRST_ANSWERS, JOB_WAITS, JOBS, ProcessCounters
 from cache_pipeline.api.parsing import REFRESH, read_overrides
 from cache_pipeline.api.problems import Problem, problem_for
 from cache_pipeline.query.declarations import find_report
@@ -31,36 +31,37 @@ from cache_pipeline.storage.known_errors import known_error
 from cache_pipeline.telemetry.propagation import resume_context
 from cache_pipeline.telemetry.spans import span
 
-_LOG = logging.getLogger(__name__)
-_PAUSE_SECONDS = 1.0
+logger = logging.getLogger(__name__)
+_POSTGRES_RETRY_SECONDS = 1.0
 _SWEEP_SECONDS = 2.0
-#: Before a job is tried again; doubled each time, up to the longest.
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
-#: A job's last worker is given up after so many leases more: to take a job over too early costs a little, to park it a job.
-_SILENT_LEASES = 3
-#: A message that a worker could have had and that still has not come was lost; or all workers are busy, and then
-#: nobody sweeps.
+#: The pause before a job is retried; doubled with each attempt, up to the maximum.
+_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 2.0, 60.0
+#: Missed leases before a job is dead-lettered. Reassigning a live job is cheap; dead-lettering one loses it.
+_DEAD_LETTER_LEASES = 3
+#: A message that has not arrived within this time was lost. Where all workers are busy instead, none of them sweeps.
 _LOST_AFTER = timedelta(seconds=10)
-_STORE_AWAY = (psycopg.OperationalError, PoolTimeout)
+_POSTGRES_UNAVAILABLE = (psycopg.OperationalError, PoolTimeout)
 T = TypeVar("T")
 
 
 @dataclass
 class Worker:
-    """One worker process's jobs.
+    """The jobs of one worker process.
 
-    A message says that a job waits, not which is next: that the rows decide, so that whoever waits in front of a screen
-    comes first and no tenant keeps out another. A job whose message was lost, or whose worker died, is found by sweeping
-    the rows, so that a broker that is away stops nothing.
+    Queue messages are only wake-ups. The job table decides what runs next: interactive first, then round-robin over
+    tenants. A job whose message was lost, or whose worker died, is found by sweeping the table, so jobs still run while
+    the message broker is unavailable.
 
     Attributes:
-        name: of this process, different from every other's.
-        service: the engine.
-        reports: the declarations.
-        jobs, queue, events: rows, messages, and word of changes.
-        leases: the rows again, by a connection that no other work keeps waiting.
-        meter: counts what was done.
-        settings: how many at once, and how patient.
+        name: Name of this process, unique among all workers.
+        service: Answers the queries.
+        reports: The declared reports by name.
+        jobs: The job table.
+        leases: The job table again, on a connection of its own, so that no other work delays the renewal of leases.
+        queue: The message queue.
+        events: Publishes changes of jobs.
+        counters: Counts for the metrics.
+        settings: How many jobs run at once, their leases and retries.
     """
 
     name: str
@@ -70,197 +71,205 @@ class Worker:
     leases: JobStore
     queue: JobQueue
     events: JobEvents
-    meter: ProcessCounters
+    counters: ProcessCounters
     settings: JobSettings
-    _running: dict[UUID, asyncio.Task[None]] = field(default_factory=dict[UUID, "asyncio.Task[None]"])
-    _working: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
-    _unwanted: set[UUID] = field(default_factory=set[UUID])
-    _stopping: bool = False
-    _handing_back: bool = False
+    _query_tasks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict[UUID, "asyncio.Task[None]"])
+    _slot_tasks: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
+    _cancelled_jobs: set[UUID] = field(default_factory=set[UUID])
+    _is_stopping: bool = False
+    _is_requeueing: bool = False
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.settings.at_once)
         self._lease = timedelta(seconds=self.settings.lease_seconds)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until told to stop; then end what was begun, or hand it back where it takes too long."""
+        """Run jobs until `stop` is set. Then finish the running jobs, and requeue those that take too long."""
         deliveries = self.queue.consume()
-        self.service.single_flight.on_wait = self.meter.flew
-        working = [
+        self.service.single_flight.on_wait = self.counters.count_single_flight_wait
+        tasks = [
             asyncio.create_task(each)
-            for each in (self._take(deliveries), self._sweep(), self._hold(), self.meter.run())
+            for each in (self._consume(deliveries), self._sweep(), self._renew_leases(), self.counters.run())
         ]
-        taking, sweeping, holding, counting = working
-        told = asyncio.create_task(stop.wait())
+        consuming, sweeping, renewing, counting = tasks
+        stopping = asyncio.create_task(stop.wait())
         try:
-            done, _ = await asyncio.wait([told, *working], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._stopping = True
-            await cancel_and_wait([told, sweeping])
+            self._is_stopping = True
+            await cancel_and_wait([stopping, sweeping])
             await self._drain()
-            # Only now, for what was finished must still be acknowledged.
-            await cancel_and_wait([taking, holding, counting])
+            # The consumer must outlive the jobs, because their messages are still to be acknowledged.
+            await cancel_and_wait([consuming, renewing, counting])
             await deliveries.aclose()
         for task in done:
-            # None of them ends by itself but by a fault, and a worker that takes nothing must not look alive.
+            # These tasks end only with an error, and a worker that takes no jobs must not look alive.
             task.result()
 
     async def _drain(self) -> None:
-        if self._working:
-            await asyncio.wait(self._working, timeout=self.settings.drain_seconds)
-        self._handing_back = True
-        for task in self._running.values():
+        if self._slot_tasks:
+            await asyncio.wait(self._slot_tasks, timeout=self.settings.drain_seconds)
+        self._is_requeueing = True
+        for task in self._query_tasks.values():
             task.cancel()
-        await asyncio.gather(*self._working, return_exceptions=True)
+        await asyncio.gather(*self._slot_tasks, return_exceptions=True)
 
-    async def _take(self, deliveries: AsyncGenerator[Delivery]) -> None:
+    async def _consume(self, deliveries: AsyncGenerator[Delivery]) -> None:
         async for delivery in deliveries:
             await self._slots.acquire()
-            if self._stopping:
-                # Not acknowledged, so another worker gets it.
+            if self._is_stopping:
+                # The message is not acknowledged, so another worker receives it.
                 return
-            self._begin(self._deliver(delivery))
+            self._start(self._handle_delivery(delivery))
 
-    def _begin(self, work: Awaitable[None]) -> None:
-        """Do something in a slot that is held already."""
+    def _start(self, work: Awaitable[None]) -> None:
+        """Start work in a slot that has already been acquired."""
 
-        async def done() -> None:
+        async def run() -> None:
             try:
                 await work
-            except Exception:  # noqa: BLE001 - logged, and the worker goes on
-                _LOG.exception("a job could not be booked; it will be taken again when its lease has run out")
+            except Exception:
+                logger.exception("the outcome of a job could not be stored; the job runs again when its lease expires")
             finally:
                 self._slots.release()
 
-        task = asyncio.create_task(done())
-        self._working.add(task)
-        task.add_done_callback(self._working.discard)
+        task = asyncio.create_task(run())
+        self._slot_tasks.add(task)
+        task.add_done_callback(self._slot_tasks.discard)
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _handle_delivery(self, delivery: Delivery) -> None:
         try:
             UUID(delivery.body.decode("ascii"))
         except ValueError:
-            await _patiently(lambda: self.jobs.park_message(delivery.body, "it is no job's id"))
+            await _retry_until_available(lambda: self.jobs.dead_letter_message(delivery.body, "not the id of a job"))
         else:
-            job = await _patiently(lambda: self.jobs.claim(self.name, self._lease, self.settings.attempts))
+            job = await _retry_until_available(lambda: self.jobs.claim(self.name, self._lease, self.settings.attempts))
             if job is not None:
-                await self._work(job)
+                await self._run_job(job)
         await delivery.ack()
 
     async def _sweep(self) -> None:
-        given_up = Problem(
-            "given-up", 500, f"{self.settings.attempts} workers ended in the middle of this job; it is not begun again"
+        dead_lettered = Problem(
+            "dead-lettered", 500, f"{self.settings.attempts} workers ended while running this job; it is not run again"
         )
         while True:
-            with suppress(*_STORE_AWAY):
-                silence = _SILENT_LEASES * self._lease
-                for parked in await self.jobs.sweep(self.settings.attempts, given_up.document(), silence):
-                    _LOG.error("job %s is parked: workers ended in the middle of it again and again", parked)
-                    await self.events.announce(parked)
+            with suppress(*_POSTGRES_UNAVAILABLE):
+                grace = _DEAD_LETTER_LEASES * self._lease
+                for job_id in await self.jobs.dead_letter_stale(
+                    self.settings.attempts, dead_lettered.document(), grace
+                ):
+                    logger.error("job %s is dead-lettered: each of its workers ended while running it", job_id)
+                    await self.events.publish(job_id)
                 while not self._slots.locked():
                     job = await self.jobs.claim(self.name, self._lease, self.settings.attempts, _LOST_AFTER)
                     if job is None:
                         break
                     await self._slots.acquire()
-                    self._begin(self._work(job))
+                    self._start(self._run_job(job))
             await asyncio.sleep(_SWEEP_SECONDS)
 
-    async def _hold(self) -> None:
-        """Keep the leases, and stop what is no longer ours: cancelled, or taken over while we slept."""
+    async def _renew_leases(self) -> None:
+        """Renew the leases, and stop the jobs that this worker has lost: cancelled, or claimed by another worker."""
         while True:
             await asyncio.sleep(self.settings.lease_seconds / 5)
-            held = list(self._running)
-            if not held:
+            job_ids = list(self._query_tasks)
+            if not job_ids:
                 continue
-            with suppress(*_STORE_AWAY):
-                lost = set(held) - await self.leases.hold(self.name, held, self._lease)
-                self._unwanted |= await self.leases.cancelled(lost) if lost else set()
+            with suppress(*_POSTGRES_UNAVAILABLE):
+                lost = set(job_ids) - await self.leases.renew_leases(self.name, job_ids, self._lease)
+                self._cancelled_jobs |= await self.leases.cancelled(lost) if lost else set()
                 for job_id in lost:
-                    if task := self._running.get(job_id):
+                    if task := self._query_tasks.get(job_id):
                         task.cancel()
 
-    async def _work(self, job: ApiJob) -> None:
-        # Under the names of who asked for it first.
+    async def _run_job(self, job: ApiJob) -> None:
+        # Logs and spans carry the correlation id and trace of the first request for the job.
         with resume_context(job.context):
-            await self._worked(job)
+            await self._run_in_context(job)
 
-    async def _worked(self, job: ApiJob) -> None:
-        task = asyncio.create_task(self._answer(job))
-        self._running[job.id] = task
-        await self.events.announce(job.id)
+    async def _run_in_context(self, job: ApiJob) -> None:
+        task = asyncio.create_task(self._run_query(job))
+        self._query_tasks[job.id] = task
+        await self.events.publish(job.id)
         try:
             await asyncio.wait([task])
         finally:
-            if self._running.get(job.id) is task:
-                del self._running[job.id]
-                self._unwanted.discard(job.id)
-        await _patiently(lambda: self._book(job, task))
-        await self.events.announce(job.id)
+            if self._query_tasks.get(job.id) is task:
+                del self._query_tasks[job.id]
+                self._cancelled_jobs.discard(job.id)
+        await _retry_until_available(lambda: self._store_outcome(job, task))
+        await self.events.publish(job.id)
 
-    async def _book(self, job: ApiJob, task: asyncio.Task[None]) -> None:
-        """Write down how a job ended."""
+    async def _store_outcome(self, job: ApiJob, task: asyncio.Task[None]) -> None:
         if task.cancelled():
-            if self._handing_back:
-                await self.jobs.give_back(job, after=timedelta(0), uncounted=True)
+            if self._is_requeueing:
+                await self.jobs.requeue(job, after=timedelta(0), uncounted=True)
             return
         error = task.exception()
         if error is None:
-            self._timed(job, JobState.done, await self.jobs.finish(job))
+            self._record_timing(job, JobState.done, await self.jobs.finish(job))
         elif (known := known_error(error)) and known.retryable and job.attempts < self.settings.attempts:
-            _LOG.warning("job %s: %s; it is tried again", job.id, error)
-            self.meter.retried()
-            pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (job.attempts - 1))
-            await self.jobs.give_back(job, after=timedelta(seconds=pause))
+            logger.warning("job %s: %s; the job is retried", job.id, error)
+            self.counters.count_job_retry()
+            pause = min(_MAX_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (job.attempts - 1))
+            await self.jobs.requeue(job, after=timedelta(seconds=pause))
         else:
             problem = problem_for(error)
             if problem.kind == "internal":
-                _LOG.error("job %s", job.id, exc_info=error)
-            self._timed(job, JobState.failed, await self.jobs.finish(job, problem.document()))
+                logger.error("job %s failed with an unexpected error", job.id, exc_info=error)
+            self._record_timing(job, JobState.failed, await self.jobs.finish(job, problem.document()))
 
-    def _timed(self, job: ApiJob, state: JobState, took: JobTiming | None) -> None:
-        if took is None:
+    def _record_timing(self, job: ApiJob, state: JobState, timing: JobTiming | None) -> None:
+        if timing is None:
             return
-        self.meter.time(WAITS, (job.lane,), took.waited)
-        self.meter.time(JOBS, (job.lane, state), took.worked)
+        self.counters.record_seconds(JOB_WAITS, (job.lane,), timing.waited)
+        self.counters.record_seconds(JOBS, (job.lane, state), timing.worked)
         if state is JobState.done:
-            self.meter.time(FIRST_ANSWERS, (job.lane,), took.waited + took.worked)
+            self.counters.record_seconds(FIRST_ANSWERS, (job.lane,), timing.waited + timing.worked)
 
-    async def _answer(self, job: ApiJob) -> None:
+    async def _run_query(self, job: ApiJob) -> None:
         with span("job", job=str(job.id), report=job.report, lane=job.lane, attempt=job.attempts):
-            await self._answered(job)
+            await self._run_query_in_span(job)
 
-    async def _answered(self, job: ApiJob) -> None:
+    async def _run_query_in_span(self, job: ApiJob) -> None:
         report = find_report(dict(self.reports), job.report)
-        # Handed back or taken over, the job goes on elsewhere; the vendor's is given up only where nobody waits any more.
-        service = replace(self.service, tenant=job.tenant, has_other_requesters=lambda: job.id not in self._unwanted)
+        # A job that is requeued or claimed by another worker continues there. The vendor's job is cancelled only if no
+        # caller waits for it any more.
+        service = replace(
+            self.service, tenant=job.tenant, has_other_requesters=lambda: job.id not in self._cancelled_jobs
+        )
         query = service.query(report, job.request["interval"], read_overrides(job.request))
         progress = JobProgress(query.source_series.report, query.available_interval)
-        told = asyncio.create_task(self._tell(job, progress))
+        reporting = asyncio.create_task(self._report_progress(job, progress))
         try:
             await service.answer_query(
-                query, job.lane, on_chunk=progress.judged, on_percent=progress.polled, refresh=REFRESH in job.request
+                query,
+                job.lane,
+                on_chunk=progress.record_chunk,
+                on_percent=progress.record_percent,
+                refresh=REFRESH in job.request,
             )
         finally:
-            await cancel_and_wait([told])
-        with suppress(*_STORE_AWAY):
-            await self._told(job, progress)
+            await cancel_and_wait([reporting])
+        with suppress(*_POSTGRES_UNAVAILABLE):
+            await self._store_progress(job, progress)
 
-    async def _tell(self, job: ApiJob, progress: JobProgress) -> None:
+    async def _report_progress(self, job: ApiJob, progress: JobProgress) -> None:
         while True:
-            await progress.moved()
-            with suppress(*_STORE_AWAY):
-                await self._told(job, progress)
-                await self.events.announce(job.id)
+            await progress.wait_for_change()
+            with suppress(*_POSTGRES_UNAVAILABLE):
+                await self._store_progress(job, progress)
+                await self.events.publish(job.id)
 
-    async def _told(self, job: ApiJob, progress: JobProgress) -> None:
-        await self.jobs.progress(job, progress.percent, progress.done, progress.total)
+    async def _store_progress(self, job: ApiJob, progress: JobProgress) -> None:
+        await self.jobs.update_progress(job, progress.percent, progress.chunks_done, progress.chunks_total)
 
 
-async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:
-    """The same again until PostgreSQL is there: what waits for it here must neither be lost nor acknowledged."""
+async def _retry_until_available(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Repeat `attempt` until PostgreSQL is available: this work must neither be lost nor acknowledged before."""
     while True:
         try:
             return await attempt()
-        except _STORE_AWAY as error:
-            _LOG.warning("PostgreSQL is away (%s); waiting", type(error).__name__)
-            await asyncio.sleep(_PAUSE_SECONDS)
+        except _POSTGRES_UNAVAILABLE as error:
+            logger.warning("PostgreSQL is unavailable (%s); waiting for it", type(error).__name__)
+            await asyncio.sleep(_POSTGRES_RETRY_SECONDS)

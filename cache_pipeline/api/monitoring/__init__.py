@@ -1,1 +1,1 @@
-"""What operators see of the API: metrics, health and status."""
+"""What operators see of the API: metrics, health checks and status queries."""

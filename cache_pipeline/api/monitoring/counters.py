@@ -1,6 +1,7 @@
-"""Counts what gateways and workers did, over all their processes: here first, and once a second in Redis.
+"""Counters of the API and its workers, summed over all processes in Redis.
 
-So any gateway tells all of it: a worker needs no port to be asked at, and what a worker counted outlives it.
+Each process counts in memory and adds its counts to Redis once a second. So any API process can expose the metrics of the
+whole deployment, a worker needs no port to be scraped, and a worker's counts outlive it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 _KEY = "cache_pipeline:metrics:counters"
-_EVERY_SECONDS = 1.0
+_FLUSH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class TimingDefinition:
     """A histogram of seconds.
 
     Attributes:
-        name: of the metric, without its prefix.
-        told: what it says, for people.
-        labels: names, few and bounded in what they can be; never a key, a query or a tenant.
-        buckets: upper bounds.
+        name: Name of the metric, without its prefix.
+        help: Its description for people.
+        labels: Label names. Their values must be few and bounded: never a key, a query or a tenant.
+        buckets: Upper bounds.
     """
 
     name: str
-    told: str
+    help: str
     labels: tuple[str, ...]
     buckets: tuple[float, ...]
 
@@ -40,141 +41,151 @@ class TimingDefinition:
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 _JOB_BUCKETS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 REQUESTS = TimingDefinition(
-    "request_seconds", "From a request's first byte to its answer's last", ("tier",), _REQUEST_BUCKETS
+    "request_seconds",
+    "Time from the first byte of a request to the last byte of its response",
+    ("tier",),
+    _REQUEST_BUCKETS,
 )
-WAITS = TimingDefinition(
-    "job_wait_seconds", "From a job's being queued to a worker's beginning with it", ("lane",), _JOB_BUCKETS
+JOB_WAITS = TimingDefinition(
+    "job_wait_seconds", "Time a job waits in the queue before a worker begins it", ("lane",), _JOB_BUCKETS
 )
-JOBS = TimingDefinition(
-    "job_seconds", "From a worker's beginning with a job to the job's end", ("lane", "result"), _JOB_BUCKETS
-)
+JOBS = TimingDefinition("job_seconds", "Time a worker takes to run a job", ("lane", "result"), _JOB_BUCKETS)
 FIRST_ANSWERS = TimingDefinition(
     "first_answer_seconds",
-    "From the first question that nothing kept could answer to its answer",
+    "Time from the first request that stored data could not answer to its answer",
     ("lane",),
     _JOB_BUCKETS,
 )
-#: What a flight is of: a whole answer, or one chunk that the vendor is asked for.
-FLIGHTS = ("answer", "chunk")
-FLIGHT_WAITS = TimingDefinition(
-    "flight_wait_seconds",
-    "From a worker's finding that another process or job fetches the same to what that fetched, or to its own turn",
-    ("what",),
+#: What callers wait for: a whole answer, or one chunk of an upstream query.
+SINGLE_FLIGHT_SCOPES = ("answer", "chunk")
+SINGLE_FLIGHT_WAITS = TimingDefinition(
+    "single_flight_wait_seconds",
+    "Time jobs wait because another job or process is already fetching the same data",
+    ("scope",),
     _JOB_BUCKETS,
 )
-TIMED = (REQUESTS, WAITS, JOBS, FIRST_ANSWERS, FLIGHT_WAITS)
+TIMINGS = (REQUESTS, JOB_WAITS, JOBS, FIRST_ANSWERS, SINGLE_FLIGHT_WAITS)
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """What a histogram counted under one set of labels: seconds in all, and how many up to each bound, the last beyond all."""
+    """The counts of a histogram under one set of labels.
+
+    Attributes:
+        seconds: The sum of all observations.
+        counts: Observations per bucket; the last count is of those beyond every bound.
+    """
 
     seconds: float
     counts: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class CounterDefinition:
-    """What all processes have counted.
+class CounterTotals:
+    """The counts of all processes.
 
     Attributes:
-        requests: by tier and result.
-        joined: requests that joined the job of another of the same meaning.
-        retries: of jobs, after failures that may pass.
-        timed: by histogram, then by the values of its labels.
+        requests: Requests by tier and result.
+        joined_requests: Requests that joined the job of an equivalent request.
+        job_retries: Jobs retried after failures that may pass.
+        timings: Distributions by histogram, then by label values.
     """
 
     requests: Mapping[tuple[str, str], float]
-    joined: float
-    retries: float
-    timed: Mapping[TimingDefinition, Mapping[tuple[str, ...], Distribution]]
+    joined_requests: float
+    job_retries: float
+    timings: Mapping[TimingDefinition, Mapping[tuple[str, ...], Distribution]]
 
 
 class ProcessCounters:
-    """Counters by few and bounded labels."""
+    """The counters of one process, flushed to Redis once a second. Their labels are few and bounded."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._untold = Counter[str]()
-        self._seconds = dict[str, float]()
+        self._pending_counts = Counter[str]()
+        self._pending_seconds = dict[str, float]()
 
-    def observe(self, tier: str, result: str, seconds: float) -> None:
-        """Count one request."""
-        self._untold[f"requests|{tier}|{result}"] += 1
-        self.time(REQUESTS, (tier,), seconds)
+    def count_request(self, tier: str, result: str, seconds: float) -> None:
+        """Count one request and its duration."""
+        self._pending_counts[f"requests|{tier}|{result}"] += 1
+        self.record_seconds(REQUESTS, (tier,), seconds)
 
-    def time(self, timed: TimingDefinition, labels: Sequence[str], seconds: float) -> None:
-        """Count something that took so long."""
-        place = f"{timed.name}|{'|'.join(labels)}"
-        self._untold[f"bucket|{place}|{bisect_left(timed.buckets, seconds)}"] += 1
-        self._seconds[f"seconds|{place}"] = self._seconds.get(f"seconds|{place}", 0.0) + seconds
+    def count_joined_request(self) -> None:
+        """Count a request that joined the job of an equivalent request (G20)."""
+        self._pending_counts["joined"] += 1
 
-    def joined(self) -> None:
-        """Count a request that joined the job of another of the same meaning (G20)."""
-        self._untold["joined"] += 1
+    def count_single_flight_wait(self, seconds: float, *, is_whole: bool) -> None:
+        """Record how long a caller waited for a fetch elsewhere, of a whole answer or of one chunk (G20)."""
+        self.record_seconds(SINGLE_FLIGHT_WAITS, (SINGLE_FLIGHT_SCOPES[0 if is_whole else 1],), seconds)
 
-    def flew(self, seconds: float, *, is_whole: bool) -> None:
-        """Count a wait for somebody else's flight, of a whole answer or of a chunk (G20)."""
-        self.time(FLIGHT_WAITS, (FLIGHTS[0] if is_whole else FLIGHTS[1],), seconds)
+    def count_job_retry(self) -> None:
+        """Count a job that is retried after a failure that may pass."""
+        self._pending_counts["retries"] += 1
 
-    def retried(self) -> None:
-        """Count a job that failed of what may pass, and is tried again."""
-        self._untold["retries"] += 1
+    def record_seconds(self, timing: TimingDefinition, labels: Sequence[str], seconds: float) -> None:
+        """Record one duration in a histogram."""
+        field = f"{timing.name}|{'|'.join(labels)}"
+        self._pending_counts[f"bucket|{field}|{bisect_left(timing.buckets, seconds)}"] += 1
+        self._pending_seconds[f"seconds|{field}"] = self._pending_seconds.get(f"seconds|{field}", 0.0) + seconds
 
-    async def tell(self) -> None:
-        """Add what was counted here to what is in Redis."""
-        untold, seconds = self._untold, self._seconds
-        if not untold:
+    async def flush(self) -> None:
+        """Add the pending counts to Redis.
+
+        Raises:
+            RedisError: Redis is unavailable; the counts stay pending.
+        """
+        counts, seconds = self._pending_counts, self._pending_seconds
+        if not counts:
             return
-        self._untold, self._seconds = Counter(), {}
+        self._pending_counts, self._pending_seconds = Counter(), {}
         try:
             async with self._redis.pipeline(transaction=True) as pipeline:
-                for name, count in untold.items():
+                for name, count in counts.items():
                     pipeline.hincrby(_KEY, name, count)
                 for name, amount in seconds.items():
                     pipeline.hincrbyfloat(_KEY, name, amount)
                 await pipeline.execute()
         except RedisError:
-            self._untold.update(untold)
+            self._pending_counts.update(counts)
             for name, amount in seconds.items():
-                self._seconds[name] = self._seconds.get(name, 0.0) + amount
+                self._pending_seconds[name] = self._pending_seconds.get(name, 0.0) + amount
             raise
 
     async def run(self) -> None:
-        """Tell once a second, for ever; and at the end what is left."""
+        """Flush once a second until cancelled, and once more at the end."""
         try:
             while True:
-                await asyncio.sleep(_EVERY_SECONDS)
+                await asyncio.sleep(_FLUSH_SECONDS)
                 with suppress(RedisError):
-                    await self.tell()
+                    await self.flush()
         finally:
             with suppress(RedisError):
-                await self.tell()
+                await self.flush()
 
-    async def read(self) -> CounterDefinition:
-        """What all processes have counted."""
+    async def read(self) -> CounterTotals:
+        """Read the counts of all processes."""
         found = cast("dict[bytes, bytes]", await cast("Any", self._redis.hgetall(_KEY)))
-        numbers = {name.decode(): float(value) for name, value in found.items()}
-        return CounterDefinition(
+        values = {name.decode(): float(value) for name, value in found.items()}
+        return CounterTotals(
             requests={
-                (tier, result): count for (kind, tier, result), count in _split(numbers, parts=3) if kind == "requests"
+                (tier, result): count for (kind, tier, result), count in _split(values, parts=3) if kind == "requests"
             },
-            joined=numbers.get("joined", 0.0),
-            retries=numbers.get("retries", 0.0),
-            timed={timed: _distributions(timed, numbers) for timed in TIMED},
+            joined_requests=values.get("joined", 0.0),
+            job_retries=values.get("retries", 0.0),
+            timings={timing: _distributions(timing, values) for timing in TIMINGS},
         )
 
 
-def _split(numbers: Mapping[str, float], parts: int) -> list[tuple[tuple[str, ...], float]]:
-    return [(split, count) for name, count in numbers.items() if len(split := tuple(name.split("|"))) == parts]
+def _split(values: Mapping[str, float], parts: int) -> list[tuple[tuple[str, ...], float]]:
+    return [(split, count) for name, count in values.items() if len(split := tuple(name.split("|"))) == parts]
 
 
-def _distributions(timed: TimingDefinition, numbers: Mapping[str, float]) -> dict[tuple[str, ...], Distribution]:
+def _distributions(timing: TimingDefinition, values: Mapping[str, float]) -> dict[tuple[str, ...], Distribution]:
     counts: dict[tuple[str, ...], list[float]] = {}
-    for (kind, name, *labels), count in _split(numbers, parts=3 + len(timed.labels)):
-        if kind == "bucket" and name == timed.name:
-            counts.setdefault(tuple(labels[:-1]), [0.0] * (len(timed.buckets) + 1))[int(labels[-1])] = count
+    for (kind, name, *labels), count in _split(values, parts=3 + len(timing.labels)):
+        if kind == "bucket" and name == timing.name:
+            counts.setdefault(tuple(labels[:-1]), [0.0] * (len(timing.buckets) + 1))[int(labels[-1])] = count
     return {
-        labels: Distribution(numbers.get(f"seconds|{timed.name}|{'|'.join(labels)}", 0.0), tuple(each))
+        labels: Distribution(values.get(f"seconds|{timing.name}|{'|'.join(labels)}", 0.0), tuple(each))
         for labels, each in sorted(counts.items())
     }

@@ -1,35 +1,35 @@
-"""The things that the gateway stands on, each looked at by itself."""
+"""Health checks of the services that the API depends on, one by one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from cache_pipeline.api import schemas as wire
+from cache_pipeline.api import schemas
 from cache_pipeline.api.query_service import QueryService
 
-_PATIENCE_SECONDS = 3.0
+_TIMEOUT_SECONDS = 3.0
 
 
-async def dependencies(gateway: QueryService) -> list[wire.Dependency]:
-    """PostgreSQL, Redis and the queue, in this order."""
+async def check_dependencies(query_service: QueryService) -> list[schemas.Dependency]:
+    """Check PostgreSQL, Redis and the queue, in this order."""
 
-    async def redis() -> None:
-        await gateway.service.redis.ping()
+    async def ping_redis() -> None:
+        await query_service.report_service.redis.ping()
 
-    looks: dict[str, Callable[[], Awaitable[object]]] = {
-        "postgresql": gateway.jobs.ping,
-        "redis": redis,
-        "queue": gateway.queue.health,
+    checks: dict[str, Callable[[], Awaitable[object]]] = {
+        "postgresql": query_service.jobs.ping,
+        "redis": ping_redis,
+        "queue": query_service.queue.health,
     }
-    return list(await asyncio.gather(*(_looked_at(name, look) for name, look in looks.items())))
+    return list(await asyncio.gather(*(_check(name, check) for name, check in checks.items())))
 
 
-async def _looked_at(name: str, look: Callable[[], Awaitable[object]]) -> wire.Dependency:
+async def _check(name: str, check: Callable[[], Awaitable[object]]) -> schemas.Dependency:
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await look()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the thing is not usable
-        # The kind alone: messages of drivers may hold addresses and what was in a URL.
-        return wire.Dependency(name=name, ok=False, detail=type(error).__name__)
-    return wire.Dependency(name=name, ok=True)
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            await check()
+    except Exception as error:  # noqa: BLE001 - after any error the dependency is unusable
+        # Only the kind of error: messages of drivers may hold addresses and parts of a URL.
+        return schemas.Dependency(name=name, ok=False, detail=type(error).__name__)
+    return schemas.Dependency(name=name, ok=True)

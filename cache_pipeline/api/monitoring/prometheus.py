@@ -1,4 +1,4 @@
-"""What Prometheus, and by OpenMetrics Datadog, may read: requests, jobs, workers, quota (G19), reports and stores."""
+"""The metrics for Prometheus, and for Datadog through OpenMetrics: requests, jobs, workers, quota (G19), reports, stores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from cache_pipeline.api.jobs.job import JobState
-from cache_pipeline.api.monitoring.counters import FLIGHT_WAITS, FLIGHTS, Distribution, TimingDefinition
-from cache_pipeline.api.monitoring.health import dependencies
+from cache_pipeline.api.monitoring.counters import (
+    SINGLE_FLIGHT_SCOPES,
+    SINGLE_FLIGHT_WAITS,
+    Distribution,
+    TimingDefinition,
+)
+from cache_pipeline.api.monitoring.health import check_dependencies
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.lane import Lane
@@ -23,15 +28,17 @@ from cache_pipeline.query.report import Tier
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import ClientState
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _PREFIX = "cache_pipeline"
-#: So that a rate can be made of a class before its first answer.
+#: Every class is exposed from the start, so that a rate can be computed before its first answer.
 _NO_ANSWERS = dict.fromkeys(("2xx", "3xx", "4xx", "429", "5xx", "none"), 0)
-#: Likewise: the first error is not the one that nobody hears of.
+#: Likewise, so that an alert on the rate of errors sees the first one.
 _NO_ERRORS = {("none", "5xx"): 0.0}
-_NO_FLIGHTS = {(kind,): Distribution(0.0, (0.0,) * (len(FLIGHT_WAITS.buckets) + 1)) for kind in FLIGHTS}
-#: Below the ten seconds that Prometheus waits for a scrape.
-_PATIENCE_SECONDS = 4.0
+_NO_SINGLE_FLIGHT_WAITS = {
+    (scope,): Distribution(0.0, (0.0,) * (len(SINGLE_FLIGHT_WAITS.buckets) + 1)) for scope in SINGLE_FLIGHT_SCOPES
+}
+#: Less than the ten seconds that Prometheus waits for a scrape.
+_TIMEOUT_SECONDS = 4.0
 
 
 class _Families(Collector):
@@ -39,17 +46,25 @@ class _Families(Collector):
         self._families = list(families)
 
     def collect(self) -> Iterable[Metric]:
-        """What was gathered before: gathering is asynchronous, and collecting is not."""
+        """Return the families that were gathered before, because gathering is asynchronous and collecting is not."""
         return self._families
 
 
-async def render_metrics(gateway: QueryService, accept: str | None) -> tuple[bytes, str]:
-    """Every metric as text, and its content type: OpenMetrics where that is asked for.
+async def render_metrics(query_service: QueryService, accept: str | None) -> tuple[bytes, str]:
+    """Return every metric as text, and its content type: OpenMetrics if `accept` asks for it.
 
-    A store that is away takes only what it would have said with it: whoever watches hears that it is away.
+    If a store is unavailable, only its own metrics are missing, and `dependency_up` shows which store it is.
     """
-    groups = (_counted, _jobs, _workers, _quota, _reports, _edge, _dependencies)
-    families = await asyncio.gather(*(_at_best(group(gateway)) for group in groups))
+    groups = (
+        _counter_metrics,
+        _job_metrics,
+        _worker_metrics,
+        _quota_metrics,
+        _report_metrics,
+        _edge_metrics,
+        _dependency_metrics,
+    )
+    families = await asyncio.gather(*(_or_empty(group(query_service)) for group in groups))
     registry = CollectorRegistry()
     registry.register(_Families(family for group in families for family in group))
     if accept is not None and "application/openmetrics-text" in accept:
@@ -57,117 +72,124 @@ async def render_metrics(gateway: QueryService, accept: str | None) -> tuple[byt
     return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
 
 
-async def _at_best(group: Awaitable[list[Metric]]) -> list[Metric]:
+async def _or_empty(group: Awaitable[list[Metric]]) -> list[Metric]:
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             return await group
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other groups can still be told
-        _LOG.warning("some metrics cannot be told: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the other groups are still exposed
+        logger.warning("some metrics are unavailable: %s", type(error).__name__)
         return []
 
 
-def _gauge_by(label: str, name: str, told: str, values: Mapping[str, float]) -> GaugeMetricFamily:
-    gauge = GaugeMetricFamily(f"{_PREFIX}_{name}", told, labels=[label])
-    for value, number in values.items():
-        gauge.add_metric([value], number)
+def _gauge_by(label: str, name: str, description: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(f"{_PREFIX}_{name}", description, labels=[label])
+    for label_value, value in values.items():
+        gauge.add_metric([label_value], value)
     return gauge
 
 
-async def _counted(gateway: QueryService) -> list[Metric]:
-    await gateway.meter.tell()
-    counted = await gateway.meter.read()
+async def _counter_metrics(query_service: QueryService) -> list[Metric]:
+    await query_service.counters.flush()
+    totals = await query_service.counters.read()
     requests = CounterMetricFamily(
-        f"{_PREFIX}_requests", "Requests to the HTTP API by the tier that answered", labels=["tier", "result"]
+        f"{_PREFIX}_requests",
+        "Requests to the HTTP API, by the tier that answered and the result",
+        labels=["tier", "result"],
     )
-    for labels, count in sorted({**_NO_ERRORS, **counted.requests}.items()):
+    for labels, count in sorted({**_NO_ERRORS, **totals.requests}.items()):
         requests.add_metric(labels, count)
-    waits = CounterMetricFamily(
+    joined = CounterMetricFamily(
         f"{_PREFIX}_single_flight_waits",
-        "Requests that joined the job of another of the same meaning",
-        value=counted.joined,
+        "Requests that joined the job of an equivalent request",
+        value=totals.joined_requests,
     )
     retries = CounterMetricFamily(
-        f"{_PREFIX}_job_retries", "Jobs begun again after a failure that may pass", value=counted.retries
+        f"{_PREFIX}_job_retries", "Jobs retried after a failure that may pass", value=totals.job_retries
     )
-    timed = {**counted.timed, FLIGHT_WAITS: {**_NO_FLIGHTS, **counted.timed[FLIGHT_WAITS]}}
-    return [requests, waits, retries, *(_histogram(*each) for each in timed.items())]
+    single_flight_waits = {**_NO_SINGLE_FLIGHT_WAITS, **totals.timings[SINGLE_FLIGHT_WAITS]}
+    timings = {**totals.timings, SINGLE_FLIGHT_WAITS: single_flight_waits}
+    return [requests, joined, retries, *(_histogram(*each) for each in timings.items())]
 
 
-def _histogram(timed: TimingDefinition, found: Mapping[tuple[str, ...], Distribution]) -> Metric:
-    family = HistogramMetricFamily(f"{_PREFIX}_{timed.name}", timed.told, labels=list(timed.labels))
-    bounds = [*map(str, timed.buckets), "+Inf"]
-    for labels, each in found.items():
+def _histogram(timing: TimingDefinition, distributions: Mapping[tuple[str, ...], Distribution]) -> Metric:
+    family = HistogramMetricFamily(f"{_PREFIX}_{timing.name}", timing.help, labels=list(timing.labels))
+    bounds = [*map(str, timing.buckets), "+Inf"]
+    for labels, each in distributions.items():
         family.add_metric(labels, list(zip(bounds, accumulate(each.counts), strict=True)), each.seconds)
     return family
 
 
-async def _jobs(gateway: QueryService) -> list[Metric]:
-    jobs, trouble = await gateway.jobs.counts(), await gateway.standing.trouble()
+async def _job_metrics(query_service: QueryService) -> list[Metric]:
+    jobs, backlog = await query_service.jobs.counts(), await query_service.status_queries.job_backlog()
     return [
         _gauge_by(
-            "state", "jobs", "Jobs: open ones, and those that ended within a day", {str(k): v for k, v in jobs.items()}
+            "state", "jobs", "Open jobs, and jobs that finished within a day", {str(k): v for k, v in jobs.items()}
         ),
-        GaugeMetricFamily(f"{_PREFIX}_queue_depth", "Jobs that wait for a worker", value=jobs[JobState.queued]),
+        GaugeMetricFamily(f"{_PREFIX}_queue_depth", "Jobs waiting for a worker", value=jobs[JobState.queued]),
         GaugeMetricFamily(
             f"{_PREFIX}_queue_oldest_seconds",
-            "How long the oldest waiting job has waited",
-            value=trouble.oldest_seconds,
+            "Time the oldest waiting job has waited",
+            value=backlog.oldest_seconds,
         ),
-        _gauge_by("what", "parked", "Jobs and messages that nobody begins again; of the last day", trouble.parked),
-        _gauge_by("kind", "jobs_failed", "Jobs that failed within an hour, by the kind of problem", trouble.failed),
+        _gauge_by("kind", "dead_letters", "Dead-lettered jobs and messages of the last day", backlog.dead_letters),
+        _gauge_by(
+            "kind", "jobs_failed", "Jobs that failed within the last hour, by the kind of problem", backlog.failed
+        ),
     ]
 
 
-async def _workers(gateway: QueryService) -> list[Metric]:
-    present = await gateway.presence.present()
+async def _worker_metrics(query_service: QueryService) -> list[Metric]:
+    workers = await query_service.heartbeats.count()
     return [
         _gauge_by(
             "state",
             "workers",
-            "Workers that are there, and those that fell silent within 15 minutes without taking leave",
-            {"alive": present.alive, "vanished": present.vanished},
+            "Workers alive, and workers lost within 15 minutes without shutting down in order",
+            {"alive": workers.alive, "lost": workers.lost},
         )
     ]
 
 
-async def _dependencies(gateway: QueryService) -> list[Metric]:
-    found, published = await asyncio.gather(dependencies(gateway), gateway.published.seen())
-    up = {each.name: float(each.ok) for each in found}
-    if published is not None:
-        # Of no account for answers, and so no part of readiness.
-        up["edge"] = float(published.ok)
-    return [_gauge_by("dependency", "dependency_up", "1 where a thing that the gateway stands on answers", up)]
+async def _dependency_metrics(query_service: QueryService) -> list[Metric]:
+    checks, edge = await asyncio.gather(check_dependencies(query_service), query_service.manifest_cache.status())
+    up = {each.name: float(each.ok) for each in checks}
+    if edge is not None:
+        # The API answers without the edge store, so it is no part of readiness.
+        up["edge"] = float(edge.is_readable)
+    return [_gauge_by("dependency", "dependency_up", "1 if a service that the API depends on answers", up)]
 
 
-async def _reports(gateway: QueryService) -> list[Metric]:
-    now, reports = gateway.clock(), gateway.reports
-    series = {name: gateway.service.series(report) for name, report in reports.items()}
-    held = await gateway.standing.held(series.values())
-    known = {name: held[each.id] for name, each in series.items() if each.id in held}
+async def _report_metrics(query_service: QueryService) -> list[Metric]:
+    now, reports = query_service.clock(), query_service.reports
+    series = {name: query_service.report_service.series(report) for name, report in reports.items()}
+    by_series = await query_service.status_queries.freshness(series.values())
+    freshness = {name: by_series[each.id] for name, each in series.items() if each.id in by_series}
     verdicts = GaugeMetricFamily(
-        f"{_PREFIX}_judged_answers", "Answers of the vendor within an hour, by verdict", labels=["report", "verdict"]
+        f"{_PREFIX}_completeness_verdicts",
+        "Vendor answers of the last hour, by completeness verdict",
+        labels=["report", "verdict"],
     )
-    counted = await gateway.standing.verdicts(series.values(), now)
+    counts = await query_service.status_queries.verdict_counts(series.values(), now)
     for name, each in series.items():
         for verdict in Verdict:
-            verdicts.add_metric([name, verdict], counted.get((each.id, verdict), 0))
+            verdicts.add_metric([name, verdict], counts.get((each.id, verdict), 0))
     return [
         _gauge_by(
             "report",
             "watermark_lag_seconds",
-            "Seconds from the watermark of what history holds of a report to now",
-            {name: _since(each.watermark, now) for name, each in known.items() if each.watermark},
+            "Age of the watermark of a report's stored data",
+            {name: _since(each.watermark, now) for name, each in freshness.items() if each.watermark},
         ),
         _gauge_by(
             "report",
             "report_age_seconds",
-            "Age of the oldest provisional figures that history holds of a report; 0 where all are final",
-            {name: _since(each.provisional_fetched_at or now, now) for name, each in known.items()},
+            "Age of a report's oldest provisional figures; 0 if all are final",
+            {name: _since(each.provisional_fetched_at or now, now) for name, each in freshness.items()},
         ),
         _gauge_by(
             "report",
             "report_freshness_seconds",
-            "How old provisional figures of a report may grow, by its declaration",
+            "How old a report's provisional figures may become before they are refetched",
             {name: report_freshness(report).total_seconds() for name, report in reports.items()},
         ),
         _gauge_by(
@@ -180,47 +202,56 @@ async def _reports(gateway: QueryService) -> list[Metric]:
     ]
 
 
-async def _edge(gateway: QueryService) -> list[Metric]:
-    published = await gateway.published.seen()
-    if published is None or published.manifest is None:
+async def _edge_metrics(query_service: QueryService) -> list[Metric]:
+    status = await query_service.manifest_cache.status()
+    if status is None or status.manifest is None:
         return []
-    on_edge = {
-        name: gateway.service.series(each) for name, each in gateway.reports.items() if Tier.edge in each.publish.tiers
+    series_on_edge = {
+        name: query_service.report_service.series(each)
+        for name, each in query_service.reports.items()
+        if Tier.edge in each.publish.tiers
     }
-    held = await gateway.standing.held(on_edge.values())
+    freshness = await query_service.status_queries.freshness(series_on_edge.values())
     behind: dict[str, float] = {}
-    for name, series in on_edge.items():
-        history, dataset = held.get(series.id), published.manifest.datasets.get(name)
+    for name, series in series_on_edge.items():
+        history, dataset = freshness.get(series.id), status.manifest.datasets.get(name)
         if history is not None and history.complete_through is not None:
             through = (dataset.complete_through if dataset else None) or history.complete_from
             behind[name] = max(0.0, _since(through or history.complete_through, history.complete_through))
-    return [_gauge_by("report", "edge_behind_seconds", "By how much the edge lacks final figures of history", behind)]
+    return [
+        _gauge_by(
+            "report",
+            "edge_behind_seconds",
+            "How far the published files of a report lag behind history's final data",
+            behind,
+        )
+    ]
 
 
-async def _quota(gateway: QueryService) -> list[Metric]:
-    quotas = {name: (policy, await quota.snapshot()) for name, (policy, quota) in gateway.quotas.items()}
+async def _quota_metrics(query_service: QueryService) -> list[Metric]:
+    quotas = {name: (policy, await quota.snapshot()) for name, (policy, quota) in query_service.quotas.items()}
     client = ["platform", "client"]
-    calls = CounterMetricFamily(
-        f"{_PREFIX}_upstream_requests", "Requests to the vendor by the class of its answer", labels=[*client, "code"]
+    requests = CounterMetricFamily(
+        f"{_PREFIX}_upstream_requests", "Requests to the vendor, by the class of its answer", labels=[*client, "code"]
     )
-    room = GaugeMetricFamily(
-        f"{_PREFIX}_quota_remaining", "Requests that a lane could send now", labels=[*client, "lane"]
+    remaining = GaugeMetricFamily(
+        f"{_PREFIX}_quota_remaining", "Requests that a lane may send now", labels=[*client, "lane"]
     )
     states = GaugeMetricFamily(
-        f"{_PREFIX}_quota_state", "1 for the state that an OAuth client is in", labels=[*client, "state"]
+        f"{_PREFIX}_quota_state", "1 for the current state of an OAuth client", labels=[*client, "state"]
     )
     throttled = GaugeMetricFamily(
-        f"{_PREFIX}_quota_throttled_seconds", "Until an OAuth client may send again", labels=client
+        f"{_PREFIX}_quota_throttled_seconds", "Seconds until an OAuth client may send again", labels=client
     )
     paused = CounterMetricFamily(
-        f"{_PREFIX}_quota_paused_seconds", "For how long answers paused an OAuth client in all", labels=client
+        f"{_PREFIX}_quota_paused_seconds", "Total time that the vendor's answers paused an OAuth client", labels=client
     )
-    ages = GaugeMetricFamily(f"{_PREFIX}_token_age_seconds", "Since the access token was asked for", labels=client)
+    ages = GaugeMetricFamily(f"{_PREFIX}_token_age_seconds", "Age of the shared access token", labels=client)
     for platform, (policy, clients) in quotas.items():
         for each in clients:
             names = [platform, each.client_id]
             for code, count in {**_NO_ANSWERS, **each.answers_total}.items():
-                calls.add_metric([*names, code], count)
+                requests.add_metric([*names, code], count)
             paused.add_metric(names, each.throttled_total_s)
             if each.token_age_s is not None:
                 ages.add_metric(names, each.token_age_s)
@@ -228,9 +259,9 @@ async def _quota(gateway: QueryService) -> list[Metric]:
             for state in ClientState:
                 states.add_metric([*names, state], float(each.state is state))
             for lane in Lane:
-                stopped = each.throttled_for_s or each.state is ClientState.refused
-                room.add_metric([*names, lane], 0 if stopped else max(0, policy.slots(lane) - each.used))
-    return [calls, room, states, throttled, paused, ages]
+                is_paused = each.throttled_for_s or each.state is ClientState.refused
+                remaining.add_metric([*names, lane], 0 if is_paused else max(0, policy.slots(lane) - each.used))
+    return [requests, remaining, states, throttled, paused, ages]
 
 
 def _since(instant: datetime, now: datetime) -> float:

@@ -1,4 +1,4 @@
-"""Answers of reports: 200 from what is kept, or 202 and a job to follow."""
+"""Routes of reports: 200 with the answer from stored data, or 202 with a job to follow."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from cache_pipeline.api import schemas as wire
+from cache_pipeline.api import schemas
 from cache_pipeline.api.auth import Principal
-from cache_pipeline.api.dependencies import Caller, TheGateway
-from cache_pipeline.api.jobs.idempotency import idempotency_key as read_key
+from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
+from cache_pipeline.api.jobs.idempotency import parse_idempotency_key
 from cache_pipeline.api.jobs.job import JobState
 from cache_pipeline.api.negotiation import (
     MediaFormat,
@@ -30,8 +30,8 @@ from cache_pipeline.api.parsing import (
     parse_payload,
     parse_query,
 )
-from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer, failed
-from cache_pipeline.api.response_headers import CacheStatusSource, answer_headers, etag_matches, parse_etags
+from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer, job_problem
+from cache_pipeline.api.response_headers import CacheStatusSource, answer_headers, etag_matches, format_etag
 from cache_pipeline.api.routes.jobs import show_job
 from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.report import Report
@@ -41,37 +41,37 @@ router = APIRouter(tags=["reports"])
 
 
 class RequestPreferences:
-    """What the headers of a request wish for."""
+    """The preferences in a request's headers: format, waiting, revalidation and refresh."""
 
     def __init__(
         self,
         request: Request,
         accept: Annotated[str | None, Header(description=f"One of {', '.join(MediaFormat)}")] = None,
         prefer: Annotated[str | None, Header(description="wait=SECONDS, or respond-async (RFC 7240)")] = None,
-        if_none_match: Annotated[str | None, Header(description="ETag of what the caller has")] = None,
+        if_none_match: Annotated[str | None, Header(description="ETag of the answer that the caller has")] = None,
         cache_control: Annotated[
             str | None,
-            Header(description="no-cache: have the vendor asked again for what is provisional, where the key may"),
+            Header(description="no-cache: refetch provisional figures from the vendor, if the key may do that"),
         ] = None,
     ) -> None:
-        self.form: MediaFormat = negotiate_format(accept)
-        self.preference: Preference = parse_prefer(prefer)
+        self.media_format: MediaFormat = negotiate_format(accept)
+        self.prefer: Preference = parse_prefer(prefer)
         self.if_none_match = if_none_match
         self.refresh = wants_refresh(cache_control)
         self.state = request.state
 
     @property
-    def rate(self) -> dict[str, str]:
-        """What is left to the caller, as headers."""
-        return getattr(self.state, "rate", {})
+    def rate_limit_headers(self) -> dict[str, str]:
+        """The headers of the caller's rate limit."""
+        return getattr(self.state, "rate_limit_headers", {})
 
 
-_Wishes = Annotated[RequestPreferences, Depends()]
+_Preferences = Annotated[RequestPreferences, Depends()]
 ReportName = Annotated[str, Path(description="Name of a declared report", examples=["queue_interval"], max_length=47)]
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        description="The same for a request that is sent again: it follows the same job (an IETF draft)",
+        description="A key of your choice; a request that is sent again with it follows the same job (an IETF draft)",
         examples=['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
         max_length=300,
     ),
@@ -95,40 +95,41 @@ _PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "f
 
 
 def _check_parameters(request: Request) -> None:
-    """A name that is misspelt would be left out in silence, and the answer be to another question."""
+    """Refuse unknown parameters: a misspelt name would be ignored silently, and the answer would be to another query."""
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
         if name not in _PARAMETERS:
-            raise InvalidQuery(name, f"is no parameter: there are {', '.join(_PARAMETERS)}")
+            raise InvalidQuery(name, f"is an unknown parameter; expected one of {', '.join(_PARAMETERS)}")
         if name in seen:
-            raise InvalidQuery(name, "is given twice")
+            raise InvalidQuery(name, "is given twice: give it once, with commas between values")
         seen.add(name)
 
 
-def _from_url(
+def _query_from_url(
     interval: Annotated[
         str,
         Query(
-            description="start/end, half-open, ISO 8601; ends without an offset are in the zone that is asked for",
+            description="start/end, half-open, ISO 8601; instants without an offset are in the time zone of the query",
             examples=["2026-11-16/2026-11-17"],
             min_length=3,
             max_length=100,
         ),
     ],
     group_by: Annotated[
-        str | None, Query(description="Fewer dimensions, with commas between; empty for totals", max_length=2000)
+        str | None,
+        Query(description="A subset of the report's dimensions, comma-separated; empty for totals", max_length=2000),
     ] = None,
-    metrics: Annotated[str | None, Query(description="Fewer metrics, with commas between", max_length=2000)] = None,
+    metrics: Annotated[
+        str | None, Query(description="A subset of the report's metrics, comma-separated", max_length=2000)
+    ] = None,
     granularity: Annotated[
-        str | None, Query(description="Longer buckets, ISO 8601", examples=["PT1H"], max_length=50)
+        str | None, Query(description="A longer bucket size, ISO 8601", examples=["PT1H"], max_length=50)
     ] = None,
-    time_zone: Annotated[
-        str | None, Query(description="Whose days and hours are meant, by IANA name", max_length=50)
-    ] = None,
+    time_zone: Annotated[str | None, Query(description="IANA time zone of days and hours", max_length=50)] = None,
     filters: Annotated[
         str | None,
         Query(
-            description="Rows to keep, as JSON",
+            description="Which rows to include, as JSON",
             examples=['{"predicates": [{"dimension": "queueId", "values": ["q-1"]}]}'],
             max_length=8000,
         ),
@@ -148,174 +149,184 @@ def _from_url(
     "/v1/reports/{report}",
     response_model=None,
     responses=ANSWERS,
-    summary="Answer a report's query",
+    summary="Query a report",
     operation_id="readReport",
-    # Before anything else is looked at: of a name that is misspelt the right one is missing too.
+    # Checked first: where a name is misspelt the right one is missing too, and that error would hide the cause.
     dependencies=[Depends(_check_parameters)],
 )
 async def read_report(
     report: ReportName,
-    question: Annotated[dict[str, Any], Depends(_from_url)],
-    gateway: TheGateway,
+    url_query: Annotated[dict[str, Any], Depends(_query_from_url)],
+    query_service: QueryServiceDependency,
     caller: Caller,
-    wishes: _Wishes,
+    preferences: _Preferences,
     request: Request,
 ) -> Response:
-    """200 with the finished answer where it is kept; else 202 with the job that fetches it."""
-    found = _asked(gateway, report, question, caller)
-    is_whole = found.query.interval == found.wanted.interval and found.query.available_interval == found.query.interval
-    gateway.questions.remember(caller.tenant, request.scope, found.report, found.query, is_whole=is_whole)
-    return await answered(gateway, found, caller, wishes)
+    """Return 200 with the finished answer if it is stored, or 202 with the job that fetches it."""
+    parsed = _parse(query_service, report, url_query, caller)
+    has_begun = (
+        parsed.query.interval == parsed.resolved.interval and parsed.query.available_interval == parsed.query.interval
+    )
+    query_service.parse_cache.store(caller.tenant, request.scope, parsed.report, parsed.query, has_begun=has_begun)
+    return await respond(query_service, parsed, caller, preferences)
 
 
 @router.post(
     "/v1/reports/{report}",
     response_model=None,
     responses={**ANSWERS, **problem_responses(415)},
-    summary="Answer a report's query, given as a body",
+    summary="Query a report with a JSON body",
     operation_id="queryReport",
 )
 async def query_report(
     report: ReportName,
-    query: wire.QueryBody,
-    gateway: TheGateway,
+    query: schemas.QueryBody,
+    query_service: QueryServiceDependency,
     caller: Caller,
-    wishes: _Wishes,
+    preferences: _Preferences,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """The same as GET, for queries that are too long for a URL."""
-    asked_now = _asked(gateway, report, query.model_dump(exclude_none=True), caller)
-    return await _answered_once(gateway, asked_now, caller, wishes, idempotency_key)
+    """Query a report as GET does, for queries that are too long for a URL."""
+    parsed = _parse(query_service, report, query.model_dump(exclude_none=True), caller)
+    return await _respond_idempotently(query_service, parsed, caller, preferences, idempotency_key)
 
 
 @router.post(
     "/v1/queries",
     response_model=None,
     responses={**ANSWERS, **problem_responses(415)},
-    summary="Answer a query in the vendor's words",
+    summary="Query with a vendor payload",
     operation_id="query",
 )
 async def query_by_payload(
     payload: Annotated[dict[str, Any], Body(openapi_examples=_PAYLOADS)],
-    gateway: TheGateway,
+    query_service: QueryServiceDependency,
     caller: Caller,
-    wishes: _Wishes,
+    preferences: _Preferences,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Answered by the declared report that needs the least rolling up.
+    """Query with the payload that would go to the vendor: `reportId`, `timeGrouping`, `interval`, `filters`.
 
-    The payload is what would go to the vendor: `reportId`, `timeGrouping`, `interval`, `filters`. Request ids and
-    metadata are no part of the question.
+    The declared report that needs the least rolling up answers it. Request ids and metadata are ignored.
     """
-    service = gateway.service_of(caller.tenant)
-    question = parse_payload(service, gateway.reports, payload, caller, gateway.settings.gateway.max_buckets)
-    return await _answered_once(gateway, question, caller, wishes, idempotency_key)
+    service = query_service.report_service_for(caller.tenant)
+    max_buckets = query_service.settings.gateway.max_buckets
+    parsed = parse_payload(service, query_service.reports, payload, caller, max_buckets)
+    return await _respond_idempotently(query_service, parsed, caller, preferences, idempotency_key)
 
 
-async def _answered_once(
-    gateway: QueryService, question: ParsedQuery, caller: Principal, wishes: RequestPreferences, header: str | None
-) -> Response:
-    """Serve a question, or what an earlier request with the same Idempotency-Key led to."""
-    key = read_key(header)
-    if key is None:
-        return await answered(gateway, question, caller, wishes)
-    before = await gateway.repeats.job_of(caller, key, question.key)
-    job = await gateway.jobs.get(before, caller.tenant) if before else None
-    if job is not None and job.state is JobState.failed and job.problem is not None:
-        raise failed(job.problem)
-    if job is not None and not job.state.ended:
-        return await _told(gateway, question, caller, wishes, await gateway.accepted(job, joined=True))
-    outcome = await gateway.serve(question, caller, refresh=wishes.refresh and job is None)
-    if isinstance(outcome, AcceptedJob):
-        await gateway.repeats.note(caller, key, question.key, outcome.job.id)
-    return await _told(gateway, question, caller, wishes, outcome)
-
-
-def _asked(gateway: QueryService, report: str, question: dict[str, Any], caller: Principal) -> ParsedQuery:
-    declared = check_permission(gateway.reports, report, caller)
-    return parse_query(gateway.service_of(caller.tenant), declared, question, gateway.settings.gateway.max_buckets)
-
-
-async def answered(
-    gateway: QueryService, question: ParsedQuery, caller: Principal, wishes: RequestPreferences
-) -> Response:
-    """Serve a question, waiting for its job as long as the caller prefers."""
-    return await _told(gateway, question, caller, wishes, await gateway.serve(question, caller, refresh=wishes.refresh))
-
-
-async def _told(
-    gateway: QueryService,
-    question: ParsedQuery,
+async def _respond_idempotently(
+    query_service: QueryService,
+    query: ParsedQuery,
     caller: Principal,
-    wishes: RequestPreferences,
+    preferences: RequestPreferences,
+    header: str | None,
+) -> Response:
+    """Respond to a query, or with the job that an earlier request with the same Idempotency-Key led to."""
+    key = parse_idempotency_key(header)
+    if key is None:
+        return await respond(query_service, query, caller, preferences)
+    job_id = await query_service.idempotency.find_job(caller, key, query.key)
+    job = await query_service.jobs.get(job_id, caller.tenant) if job_id else None
+    if job is not None and job.state is JobState.failed and job.problem is not None:
+        raise job_problem(job.problem)
+    if job is not None and not job.state.is_finished:
+        accepted = await query_service.describe_job(job, is_joined=True)
+        return await _render_outcome(query_service, query, caller, preferences, accepted)
+    outcome = await query_service.serve(query, caller, refresh=preferences.refresh and job is None)
+    if isinstance(outcome, AcceptedJob):
+        await query_service.idempotency.store_job(caller, key, query.key, outcome.job.id)
+    return await _render_outcome(query_service, query, caller, preferences, outcome)
+
+
+def _parse(query_service: QueryService, report: str, request: dict[str, Any], caller: Principal) -> ParsedQuery:
+    declared = check_permission(query_service.reports, report, caller)
+    service = query_service.report_service_for(caller.tenant)
+    return parse_query(service, declared, request, query_service.settings.gateway.max_buckets)
+
+
+async def respond(
+    query_service: QueryService, query: ParsedQuery, caller: Principal, preferences: RequestPreferences
+) -> Response:
+    """Respond to a query, waiting for its job as long as the caller prefers."""
+    outcome = await query_service.serve(query, caller, refresh=preferences.refresh)
+    return await _render_outcome(query_service, query, caller, preferences, outcome)
+
+
+async def _render_outcome(
+    query_service: QueryService,
+    query: ParsedQuery,
+    caller: Principal,
+    preferences: RequestPreferences,
     outcome: ServedAnswer | AcceptedJob,
 ) -> Response:
-    applied = wishes.preference.applied
-    if isinstance(outcome, AcceptedJob) and wishes.preference.wait_seconds:
-        outcome = await _awaited(gateway, question, caller, outcome, wishes.preference.wait_seconds)
+    applied = preferences.prefer.applied
+    if isinstance(outcome, AcceptedJob) and preferences.prefer.wait_seconds:
+        outcome = await _wait_for_outcome(query_service, query, caller, outcome, preferences.prefer.wait_seconds)
     if isinstance(outcome, ServedAnswer):
-        return await answer_response(gateway, question, outcome, wishes)
-    wishes.state.tier = "job"
+        return await answer_response(query_service, query, outcome, preferences)
+    preferences.state.tier = "job"
     headers = {
         "Location": f"/v1/jobs/{outcome.job.id}",
         "Retry-After": str(outcome.retry_after or 1),
         "Cache-Control": "no-store",
-        "Cache-Status": f"cache-pipeline; fwd=miss{'; collapsed' if outcome.joined else ''}",
+        "Cache-Status": f"cache-pipeline; fwd=miss{'; collapsed' if outcome.is_joined else ''}",
         **({"Preference-Applied": applied} if applied else {}),
-        **wishes.rate,
+        **preferences.rate_limit_headers,
     }
     return JSONResponse(show_job(outcome).model_dump(mode="json", by_alias=True), 202, headers)
 
 
-async def _awaited(
-    gateway: QueryService, question: ParsedQuery, caller: Principal, accepted: AcceptedJob, seconds: float
+async def _wait_for_outcome(
+    query_service: QueryService, query: ParsedQuery, caller: Principal, accepted: AcceptedJob, seconds: float
 ) -> ServedAnswer | AcceptedJob:
-    job = await gateway.awaited(accepted.job, caller.tenant, seconds)
+    job = await query_service.wait_for_job(accepted.job, caller.tenant, seconds)
     if job.state is JobState.failed and job.problem is not None:
-        raise failed(job.problem)
+        raise job_problem(job.problem)
     if job.state is JobState.done:
-        outcome = await gateway.after(question, caller)
+        outcome = await query_service.serve_after_job(query, caller)
         if isinstance(outcome, ServedAnswer):
-            return ServedAnswer(outcome.answer, CacheStatusSource.vendor, accepted.joined)
+            return ServedAnswer(outcome.answer, CacheStatusSource.vendor, accepted.is_joined)
         return outcome
-    return await gateway.accepted(job, joined=accepted.joined)
+    return await query_service.describe_job(job, is_joined=accepted.is_joined)
 
 
 async def answer_response(
-    gateway: QueryService, question: ParsedQuery, served: ServedAnswer, wishes: RequestPreferences
+    query_service: QueryService, query: ParsedQuery, served: ServedAnswer, preferences: RequestPreferences
 ) -> Response:
-    """An answer in the form that is wanted, or 304 where the caller has it."""
+    """Return an answer in the requested format, or 304 if the caller already has it."""
     headers = answer_headers(
         served.answer,
-        wishes.form,
-        question.report,
+        preferences.media_format,
+        query.report,
         served.source,
-        gateway.clock(),
-        policy=gateway.caching,
-        collapsed=served.collapsed,
+        query_service.clock(),
+        policy=query_service.cache_policy,
+        is_collapsed=served.is_collapsed,
     )
-    headers |= wishes.rate
-    wishes.state.tier = served.source
-    if wishes.preference.wait_seconds and wishes.preference.applied:
-        headers["Preference-Applied"] = wishes.preference.applied
-    if etag_matches(wishes.if_none_match, parse_etags(wishes.form, served.answer.etag)):
+    headers |= preferences.rate_limit_headers
+    preferences.state.tier = served.source
+    if preferences.prefer.wait_seconds and preferences.prefer.applied:
+        headers["Preference-Applied"] = preferences.prefer.applied
+    if etag_matches(preferences.if_none_match, format_etag(preferences.media_format, served.answer.etag)):
         del headers["Content-Type"]
         return Response(status_code=304, headers=headers)
-    columns = gateway.service.columns(question.wanted.requested)
-    body = await asyncio.to_thread(render_body, wishes.form, served.answer.body, columns)
+    columns = query_service.report_service.columns(query.resolved.requested)
+    body = await asyncio.to_thread(render_body, preferences.media_format, served.answer.body, columns)
     return Response(body, headers=headers)
 
 
-@router.get("/v1/reports", responses=problem_responses(), summary="List the reports", operation_id="listReports")
-async def list_reports(gateway: TheGateway, caller: Caller, response: Response) -> wire.ReportList:
-    """The reports that this key may ask for."""
+@router.get("/v1/reports", responses=problem_responses(), summary="List reports", operation_id="listReports")
+async def list_reports(query_service: QueryServiceDependency, caller: Caller, response: Response) -> schemas.ReportList:
+    """Return the reports that this key may query."""
     response.headers["Cache-Control"] = "no-store"
-    return wire.ReportList(reports=[_info(report) for name, report in gateway.reports.items() if caller.may_ask(name)])
+    reports = [_info(report) for name, report in query_service.reports.items() if caller.may_query(name)]
+    return schemas.ReportList(reports=reports)
 
 
-def _info(report: Report) -> wire.ReportInfo:
+def _info(report: Report) -> schemas.ReportInfo:
     values: dict[str, Any] = {
-        "report": report.name,
+        "name": report.name,
         "description": report.description,
         "platform": report.platform,
         "granularity": report.granularity,
@@ -326,4 +337,4 @@ def _info(report: Report) -> wire.ReportInfo:
         "freshness_seconds": int(report_freshness(report).total_seconds()),
         "href": f"/v1/reports/{report.name}",
     }
-    return wire.ReportInfo(**values)
+    return schemas.ReportInfo(**values)

@@ -199,7 +199,7 @@ async def test_kill_9_of_a_worker_and_of_the_broker_loses_no_job_and_asks_nothin
     async with open_api(vendor={"job_seconds_base": 6.0}, jobs=jobs) as api:
 
         async def done():
-            return (await api.gateway.jobs.counts())["done"]
+            return (await api.query_service.jobs.counts())["done"]
 
         workers = [WorkerProcess(tmp_path, api.settings) for _ in range(2)]
         try:

@@ -39,12 +39,12 @@ def hours(count):
 
 async def test_who_waits_comes_first_and_no_tenant_keeps_out_another(open_api):
     async with open_api() as api:
-        jobs = api.gateway.jobs
+        jobs = api.query_service.jobs
         for number in range(3):
-            await jobs.put(new(f"backfill {number}", "large", Lane.backfill))
+            await jobs.enqueue(new(f"backfill {number}", "large", Lane.backfill))
         for number in range(3):
-            await jobs.put(new(f"large {number}", "large"))
-        await jobs.put(new("small", "small"))
+            await jobs.enqueue(new(f"large {number}", "large"))
+        await jobs.enqueue(new("small", "small"))
         order = [await jobs.claim("worker", LEASE, 3) for _ in range(7)]
         assert [job.lane for job in order] == [Lane.interactive] * 4 + [Lane.backfill] * 3
         assert [job.tenant for job in order[:2]] == ["large", "small"]
@@ -53,23 +53,23 @@ async def test_who_waits_comes_first_and_no_tenant_keeps_out_another(open_api):
 
 async def test_an_interactive_caller_pulls_a_waiting_backfill_forward(open_api):
     async with open_api() as api:
-        jobs = api.gateway.jobs
-        first, made = await jobs.put(new("same", lane=Lane.backfill))
-        again, made_again = await jobs.put(new("same", lane=Lane.interactive))
+        jobs = api.query_service.jobs
+        first, made = await jobs.enqueue(new("same", lane=Lane.backfill))
+        again, made_again = await jobs.enqueue(new("same", lane=Lane.interactive))
         assert (first.id, made, made_again) == (again.id, True, False)
         assert again.lane is Lane.interactive
-        assert (await jobs.put(new("same", lane=Lane.backfill)))[0].lane is Lane.interactive
+        assert (await jobs.enqueue(new("same", lane=Lane.backfill)))[0].lane is Lane.interactive
 
 
 async def test_a_dead_workers_job_is_taken_over_and_the_dead_can_no_longer_end_it(open_api):
     async with open_api() as api:
-        jobs = api.gateway.jobs
-        await jobs.put(new("job"))
+        jobs = api.query_service.jobs
+        await jobs.enqueue(new("job"))
         dead = await jobs.claim("dead", NOW, 3)
         alive = await jobs.claim("alive", LEASE, 3)
         assert (alive.id, alive.attempts) == (dead.id, 2)
         assert not await jobs.finish(dead)
-        assert await jobs.hold("dead", [dead.id], LEASE) == set()
+        assert await jobs.renew_leases("dead", [dead.id], LEASE) == set()
         assert await jobs.claim("third", LEASE, 3) is None
         assert await jobs.finish(alive)
         assert (await jobs.get(alive.id, "default")).state is JobState.done
@@ -79,39 +79,39 @@ async def test_a_job_that_workers_die_of_is_parked_with_its_reason(open_api):
     async with open_api() as api:
         location = (await api.http.get(URL)).headers["Location"]
         for _ in range(3):
-            assert await api.gateway.jobs.claim("dies", NOW, 3) is not None
-        assert await api.gateway.jobs.claim("dies", NOW, 3) is None
+            assert await api.query_service.jobs.claim("dies", NOW, 3) is not None
+        assert await api.query_service.jobs.claim("dies", NOW, 3) is None
         api.start_worker()
         job = await api.ended(location)
-        assert (job["state"], job["problem"]["type"]) == ("failed", "urn:cache-pipeline:problem:given-up")
+        assert (job["state"], job["problem"]["type"]) == ("failed", "urn:cache-pipeline:problem:dead-lettered")
         assert await api.submits() == 0
 
 
 async def test_a_job_whose_last_worker_is_slow_is_not_given_up_before_long(open_api):
     async with open_api() as api:
-        jobs, problem = api.gateway.jobs, {"type": "given-up"}
-        await jobs.put(new("job"))
+        jobs, problem = api.query_service.jobs, {"type": "dead-lettered"}
+        await jobs.enqueue(new("job"))
         for _ in range(3):
             job = await jobs.claim("slow", NOW, 3)
         # Its lease is over, nobody may begin with it again, and it is still working.
         assert await jobs.claim("another", LEASE, 3) is None
-        assert await jobs.sweep(3, problem, LEASE) == []
-        assert await jobs.hold("slow", [job.id], LEASE) == {job.id}
+        assert await jobs.dead_letter_stale(3, problem, LEASE) == []
+        assert await jobs.renew_leases("slow", [job.id], LEASE) == {job.id}
         assert await jobs.finish(job)
-        await jobs.put(new("second"))
+        await jobs.enqueue(new("second"))
         for _ in range(3):
             await jobs.claim("dead", NOW, 3)
-        assert len(await jobs.sweep(3, problem, NOW)) == 1
+        assert len(await jobs.dead_letter_stale(3, problem, NOW)) == 1
 
 
 async def test_a_message_that_is_no_job_is_parked_and_stops_nothing(open_api, postgres_database):
     async with open_api() as api:
         for body in ("not a job", "6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11"):
-            await api.gateway.queue.publish(body)
+            await api.query_service.queue.publish(body)
         location = (await api.http.get(URL)).headers["Location"]
         api.start_worker()
         assert (await api.ended(location))["state"] == "done"
-        async with api.gateway.jobs._pool.connection() as connection:
+        async with api.query_service.jobs._pool.connection() as connection:
             rows = await (await connection.execute("SELECT body FROM cache_pipeline_state.dead_letter")).fetchall()
         assert [bytes(row["body"]) for row in rows] == [b"not a job"]
 
@@ -122,7 +122,7 @@ async def test_a_job_whose_message_was_lost_is_found_by_its_row(open_api, monkey
         async def lost(_job_id):
             raise QueueUnavailable("away")
 
-        monkeypatch.setattr(api.gateway.queue, "publish", lost)
+        monkeypatch.setattr(api.query_service.queue, "publish", lost)
         monkeypatch.setattr("cache_pipeline.api.jobs.worker._LOST_AFTER", timedelta(0))
         location = (await api.http.get(URL)).headers["Location"]
         api.start_worker()
@@ -131,7 +131,7 @@ async def test_a_job_whose_message_was_lost_is_found_by_its_row(open_api, monkey
 
 async def test_a_failure_that_may_pass_is_tried_again_and_one_that_will_not_is_told(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api() as api:
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 1})
         api.start_worker()
@@ -151,7 +151,7 @@ async def test_a_failure_that_may_pass_is_tried_again_and_one_that_will_not_is_t
 
 async def test_a_submit_whose_answer_breaks_off_is_made_once_more(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api() as api:
         await api.vendor.post("/simulator/faults", json={"resets": 1})
         api.start_worker()
@@ -176,7 +176,7 @@ async def test_a_running_job_that_is_cancelled_stops_at_the_vendor(open_api):
         location = (await api.http.get(URL)).headers["Location"]
         await until(api.submits)
         assert (await api.http.delete(location)).json()["state"] == "cancelled"
-        await until(lambda: _value(not worker._working))
+        await until(lambda: _value(not worker._slot_tasks))
         assert (await api.http.get(location)).json()["state"] == "cancelled"
 
 
@@ -200,7 +200,7 @@ async def given_up(api):
 
 
 async def is_submitted(api):
-    return any(api.gateway.service.ledger.open_by_state().get(state) for state in ("submitted", "ready"))
+    return any(api.query_service.report_service.ledger.open_by_state().get(state) for state in ("submitted", "ready"))
 
 
 async def test_what_nobody_waits_for_any_more_is_given_up_at_the_vendor(open_api):
@@ -209,7 +209,7 @@ async def test_what_nobody_waits_for_any_more_is_given_up_at_the_vendor(open_api
         location = (await api.http.get(URL)).headers["Location"]
         await until(lambda: is_submitted(api))
         await api.http.delete(location)
-        await until(lambda: _value(not worker._working))
+        await until(lambda: _value(not worker._slot_tasks))
         assert await given_up(api) == 1
 
 
@@ -221,9 +221,9 @@ async def test_what_goes_on_elsewhere_is_not_asked_for_twice(open_api, how, monk
         location = (await api.http.get(URL)).headers["Location"]
         await until(lambda: is_submitted(api))
         if how == "taken over":
-            async with api.gateway.jobs._pool.connection() as connection:
+            async with api.query_service.jobs._pool.connection() as connection:
                 await connection.execute("UPDATE cache_pipeline_state.job SET owner = 'another', attempts = 2")
-            await until(lambda: _value(not worker._working))
+            await until(lambda: _value(not worker._slot_tasks))
         await api.stop_workers()
         api.start_worker("worker-2")
         assert (await api.ended(location))["state"] == "done"
@@ -257,7 +257,7 @@ async def test_a_worker_that_is_asked_to_end_hands_back_what_it_cannot_finish(op
         await api.stop_workers()
         job = (await api.http.get(location)).json()
         assert job["state"] == "queued"
-        claimed = await api.gateway.jobs.claim("next", LEASE, 3)
+        claimed = await api.query_service.jobs.claim("next", LEASE, 3)
         assert claimed.attempts == 1
 
 
@@ -276,15 +276,15 @@ async def test_whoever_followed_a_job_gets_its_answer_however_soon_it_ages(open_
     async with open_api(fleeting, vendor={"watermark_lag_seconds": 7200.0}) as api:
         api.start_worker()
         job = await api.ended((await api.http.get(today)).headers["Location"])
-        await api.gateway.service.redis.flushdb()
+        await api.query_service.report_service.redis.flushdb()
         answer = await api.http.get(job["links"]["result"])
         assert answer.status_code == 200
 
 
 async def test_an_estimate_follows_what_recent_jobs_took(open_api):
     async with open_api() as api:
-        jobs = api.gateway.jobs
-        await jobs.put(new("first"))
+        jobs = api.query_service.jobs
+        await jobs.enqueue(new("first"))
         job = await jobs.claim("worker", LEASE, 3)
         async with jobs._pool.connection() as connection:
             await connection.execute("UPDATE cache_pipeline_state.job SET started_at = now() - interval '40 seconds'")

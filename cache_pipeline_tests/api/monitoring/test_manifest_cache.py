@@ -8,7 +8,12 @@ from datetime import UTC, datetime
 import pytest
 
 from cache_pipeline.api.monitoring import manifest_cache as module
-from cache_pipeline.api.monitoring.manifest_cache import EVERY_SECONDS, KEPT_SECONDS, ManifestCache, ManifestStatus
+from cache_pipeline.api.monitoring.manifest_cache import (
+    MAX_AGE_SECONDS,
+    READ_INTERVAL_SECONDS,
+    ManifestCache,
+    ManifestStatus,
+)
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.api.monitoring.test_status import told
@@ -36,54 +41,54 @@ class Store:
 async def test_scrapes_that_follow_each_other_read_once_and_later_ones_again():
     store = Store()
     for _ in range(3):
-        assert await store.published.seen() == ManifestStatus(MANIFEST, ok=True)
+        assert await store.published.status() == ManifestStatus(MANIFEST, is_readable=True)
     assert store.reads == 1
-    store.now += EVERY_SECONDS
-    assert await store.published.seen() == ManifestStatus(MANIFEST, ok=True)
+    store.now += READ_INTERVAL_SECONDS
+    assert await store.published.status() == ManifestStatus(MANIFEST, is_readable=True)
     assert store.reads == 2
 
 
 async def test_a_store_that_hangs_holds_up_no_scrape_and_has_one_thread_at_most(monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "READ_TIMEOUT_SECONDS", 0.05)
     store = Store()
-    await store.published.seen()
+    await store.published.status()
     store.free.clear()
-    store.now += EVERY_SECONDS
+    store.now += READ_INTERVAL_SECONDS
     began = time.monotonic()
     for _ in range(5):
-        assert await store.published.seen() == ManifestStatus(MANIFEST, ok=True)
-        store.now += EVERY_SECONDS / 5
+        assert await store.published.status() == ManifestStatus(MANIFEST, is_readable=True)
+        store.now += READ_INTERVAL_SECONDS / 5
     assert time.monotonic() - began < 5
     store.now += 0.1
-    assert await store.published.seen() == ManifestStatus(MANIFEST, ok=False), "overdue"
+    assert await store.published.status() == ManifestStatus(MANIFEST, is_readable=False), "overdue"
     assert store.reads == 2
-    store.now += KEPT_SECONDS
-    assert await store.published.seen() == ManifestStatus(None, ok=False), "too long ago"
+    store.now += MAX_AGE_SECONDS
+    assert await store.published.status() == ManifestStatus(None, is_readable=False), "too long ago"
     store.free.set()
     async with asyncio.timeout(10):
-        while await store.published.seen() != ManifestStatus(MANIFEST, ok=True):  # noqa: ASYNC110 - the thread's doing
+        while await store.published.status() != ManifestStatus(MANIFEST, is_readable=True):  # noqa: ASYNC110 - the thread's doing
             await asyncio.sleep(0.01)
 
 
 async def test_a_store_that_cannot_be_read_is_told_of_once_and_what_was_read_before_stays_for_a_while(caplog):
     store = Store()
-    await store.published.seen()
+    await store.published.status()
     store.broken = True
     for _ in range(3):
-        store.now += EVERY_SECONDS
-        assert await store.published.seen() == ManifestStatus(MANIFEST, ok=False)
+        store.now += READ_INTERVAL_SECONDS
+        assert await store.published.status() == ManifestStatus(MANIFEST, is_readable=False)
     assert [record.message for record in caplog.records] == [
-        "the edge store's manifest cannot be read: manifest.json does not parse"
+        "the manifest of the edge store cannot be read: manifest.json does not parse"
     ]
-    store.now += KEPT_SECONDS
-    assert await store.published.seen() == ManifestStatus(None, ok=False)
+    store.now += MAX_AGE_SECONDS
+    assert await store.published.status() == ManifestStatus(None, is_readable=False)
     store.broken = False
-    store.now += EVERY_SECONDS
-    assert await store.published.seen() == ManifestStatus(MANIFEST, ok=True)
+    store.now += READ_INTERVAL_SECONDS
+    assert await store.published.status() == ManifestStatus(MANIFEST, is_readable=True)
 
 
 async def test_where_there_is_no_edge_store_nothing_is_told_of_one():
-    assert await Store(manifest=None).published.seen() is None
+    assert await Store(manifest=None).published.status() is None
 
 
 def test_a_process_ends_though_a_read_still_hangs():
@@ -91,7 +96,7 @@ def test_a_process_ends_though_a_read_still_hangs():
     store.free.clear()
 
     async def scrape():
-        await asyncio.wait_for(store.published.seen(), 10)
+        await asyncio.wait_for(store.published.status(), 10)
 
     began = time.monotonic()
     asyncio.run(scrape())

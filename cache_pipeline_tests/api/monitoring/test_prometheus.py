@@ -93,7 +93,7 @@ async def test_a_scrape_tells_what_a_gateway_and_its_worker_did(open_api):
 
 async def test_what_failed_and_was_tried_again_is_counted_and_so_are_answers_of_429(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api(jobs=JobSettings(lease_seconds=2, attempts=2)) as api:
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})
         api.start_worker()
@@ -109,7 +109,7 @@ async def test_what_failed_and_was_tried_again_is_counted_and_so_are_answers_of_
 async def test_waits_of_workers_for_what_is_being_fetched_elsewhere_are_told(open_api):
     async with open_api(vendor={"job_seconds_base": 0.5}) as api:
         before = await scraped(api)
-        assert before["flight_wait_seconds_count"] == {labelled(what="answer"): 0, labelled(what="chunk"): 0}
+        assert before["single_flight_wait_seconds_count"] == {labelled(scope="answer"): 0, labelled(scope="chunk"): 0}
         day = await api.http.get(URL)
         hour = await api.http.get("/v1/reports/queue_hour?interval=2026-01-05T08:00:00Z/2026-01-05T10:00:00Z")
         api.start_worker()
@@ -117,14 +117,14 @@ async def test_waits_of_workers_for_what_is_being_fetched_elsewhere_are_told(ope
             assert (await api.ended(each.headers["Location"]))["state"] == "done"
         await api.stop_workers()
         told = await scraped(api)
-        assert told["flight_wait_seconds_count"][labelled(what="chunk")] == 1
-        assert 0 < told["flight_wait_seconds_sum"][labelled(what="chunk")] < 20
-        assert told["flight_wait_seconds_count"][labelled(what="answer")] == 0
+        assert told["single_flight_wait_seconds_count"][labelled(scope="chunk")] == 1
+        assert 0 < told["single_flight_wait_seconds_sum"][labelled(scope="chunk")] < 20
+        assert told["single_flight_wait_seconds_count"][labelled(scope="answer")] == 0
 
 
 async def test_an_answer_cut_off_on_its_way_is_asked_for_once_more_by_its_job(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api() as api:
         await api.vendor.post("/simulator/faults", json={"truncate_bodies": 1})
         api.start_worker()
@@ -143,14 +143,14 @@ async def test_what_a_worker_counted_outlives_it(open_api):
 
 async def test_what_could_not_be_told_while_redis_was_away_is_told_afterwards(open_api, monkeypatch):
     async with open_api() as api:
-        meter = ProcessCounters(api.gateway.service.redis)
-        meter.observe("hot", "hit", 0.002)
+        meter = ProcessCounters(api.query_service.report_service.redis)
+        meter.count_request("hot", "hit", 0.002)
         with monkeypatch.context() as patched:
-            patched.setattr(type(api.gateway.service.redis), "pipeline", _away(Away()))
+            patched.setattr(type(api.query_service.report_service.redis), "pipeline", _away(Away()))
             with pytest.raises(Away):
-                await meter.tell()
-        meter.observe("hot", "hit", 0.004)
-        await meter.tell()
+                await meter.flush()
+        meter.count_request("hot", "hit", 0.004)
+        await meter.flush()
         counted = await meter.read()
         assert counted.requests[("hot", "hit")] == 2
 

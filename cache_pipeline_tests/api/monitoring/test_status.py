@@ -7,7 +7,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from cache_pipeline.aio import run_in_background
-from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeat, WorkerHeartbeats
+from cache_pipeline.api.jobs.heartbeat import WorkerCounts, WorkerHeartbeats
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.deploy.rules import REPOSITORY
 
@@ -28,13 +28,13 @@ async def told(api):
 async def test_a_worker_that_falls_silent_is_missed_and_one_that_takes_leave_is_not(redis_database):
     async with redis.asyncio.Redis.from_url(redis_database) as client:
         presence = WorkerHeartbeats(client, lease_seconds=0.6)
-        async with run_in_background(presence.beating("stays")):
-            async with run_in_background(presence.beating("leaves"), presence.beating("dies")):
+        async with run_in_background(presence.heartbeat("stays")):
+            async with run_in_background(presence.heartbeat("leaves"), presence.heartbeat("dies")):
                 await asyncio.sleep(0.1)
-                assert await presence.present() == WorkerHeartbeat(alive=3, vanished=0)
-            await presence.leave("leaves")
+                assert await presence.count() == WorkerCounts(alive=3, lost=0)
+            await presence.deregister("leaves")
             async with asyncio.timeout(10):
-                while await presence.present() != WorkerHeartbeat(alive=1, vanished=1):  # noqa: ASYNC110 - Redis is asked
+                while await presence.count() != WorkerCounts(alive=1, lost=1):  # noqa: ASYNC110 - Redis is asked
                     await asyncio.sleep(0.05)
 
 
@@ -51,11 +51,11 @@ async def test_reports_and_jobs_are_told_as_they_stand(open_api):
         assert waiting["queue_oldest_seconds",] > 0
         api.start_worker()
         await api.ended(missed.headers["Location"])
-        await api.gateway.jobs.park_message(b"not a job", "it is no job's id")
+        await api.query_service.jobs.dead_letter_message(b"not a job", "it is no job's id")
         after = await told(api)
         assert after["report_age_seconds", "queue_hour"] == 0
         assert after["queue_oldest_seconds",] == 0
-        assert after["parked", "message"] == 1
+        assert after["dead_letters", "message"] == 1
         assert {after["dependency_up", each] for each in ("postgresql", "redis", "queue")} == {1}
 
 
@@ -77,9 +77,9 @@ async def test_a_store_that_is_away_takes_only_its_own_metrics_with_it(open_api,
     async with open_api() as api:
         await api.http.get("/healthz")
         for part in ("ping", "counts"):
-            monkeypatch.setattr(type(api.gateway.jobs), part, away)
-        for part in ("held", "trouble"):
-            monkeypatch.setattr(type(api.gateway.standing), part, away)
+            monkeypatch.setattr(type(api.query_service.jobs), part, away)
+        for part in ("freshness", "job_backlog"):
+            monkeypatch.setattr(type(api.query_service.status_queries), part, away)
         found = await told(api)
         assert found["dependency_up", "postgresql"] == 0
         assert found["dependency_up", "redis"] == 1

@@ -1,4 +1,4 @@
-"""The message queue between the HTTP API and its workers, behind a port of three methods."""
+"""The message queue between the HTTP API and its workers, behind a small port."""
 
 from cache_pipeline.api.jobs.queue.brokers import open_queue
 from cache_pipeline.api.jobs.queue.port import Delivery, JobQueue

@@ -1,4 +1,4 @@
-"""What the gateway and its workers want of a message broker: three methods, whichever broker it is."""
+"""The port to a message broker: the three methods that the API and its workers need, whatever the broker."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Delivery:
-    """One message, as often as it takes until it is acknowledged.
+    """One message, delivered again until it is acknowledged.
 
     Attributes:
-        body: a job's id, unless somebody else has put something there.
-        ack: tells the broker to forget it. It may come too late, when the message has gone to another worker already;
-            then nothing happens.
+        body: A job's id, unless another program has put something else on the queue.
+        ack: Acknowledges the message, so that the broker forgets it. It has no effect if the message has already gone to
+            another worker.
     """
 
     body: bytes
@@ -22,27 +22,27 @@ class Delivery:
 
 
 class JobQueue(Protocol):
-    """At least once: a message stays until it is acknowledged, and goes to another worker when its own is gone.
+    """A queue with at-least-once delivery: an unacknowledged message goes to another worker when its own is gone.
 
-    A message is a hint that a job waits; the job's row is what is true. Losing one costs time, not a job.
+    A message is only a hint that a job waits. The job's row decides. Losing a message costs time, not a job.
     """
 
     async def publish(self, job_id: str) -> None:
         """Put a job's id on the queue.
 
         Raises:
-            QueueUnavailable: the broker did not take it.
+            QueueUnavailable: The broker did not take it.
         """
         ...
 
     def consume(self) -> AsyncGenerator[Delivery]:
-        """Messages as they come, for ever; a broker that goes away is waited for."""
+        """Yield messages as they arrive, without end; wait while the broker is unavailable."""
         ...
 
     async def health(self) -> None:
-        """Return when the broker answers.
+        """Check that the broker answers.
 
         Raises:
-            QueueUnavailable: it does not.
+            QueueUnavailable: The broker does not answer.
         """
         ...

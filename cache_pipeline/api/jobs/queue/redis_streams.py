@@ -1,4 +1,4 @@
-"""taskiq's broker on a Redis stream, with messages kept from other workers while theirs is alive."""
+"""taskiq's broker on a Redis stream, extended so that a live worker keeps its unacknowledged messages."""
 
 from __future__ import annotations
 
@@ -13,49 +13,52 @@ from taskiq import AckableMessage
 from taskiq_redis import RedisStreamBroker
 
 _SOCKET_SECONDS = 10
-#: Acknowledged messages stay in a stream until it is cut. What may be cut unread is found again by its row.
-_MOST_MESSAGES = 100_000
-_MOST_AT_A_TIME = 10
+#: Acknowledged messages stay in a stream until it is trimmed. If an unread message is trimmed, the job is found by its row.
+_MAX_STREAM_LENGTH = 100_000
+_MAX_READ_COUNT = 10
 
 
-class HeldRedisStream(RedisStreamBroker):
-    """A stream whose unacknowledged messages are claimed anew while this process lives."""
+class VisibilityRedisStream(RedisStreamBroker):
+    """A stream whose unacknowledged messages are claimed again at regular intervals while this process lives."""
 
-    def __init__(self, url: str, name: str, *, at_once: int, visibility_seconds: float) -> None:
+    def __init__(self, url: str, name: str, *, prefetch: int, visibility_seconds: float) -> None:
         super().__init__(
             url,
             queue_name=name,
             consumer_group_name=name,
-            # From the beginning: what was published before the first worker came counts too.
+            # Read from the beginning, so that messages published before the first worker started are delivered too.
             consumer_id="0",
-            maxlen=_MOST_MESSAGES,
-            xread_count=min(at_once, _MOST_AT_A_TIME),
+            maxlen=_MAX_STREAM_LENGTH,
+            xread_count=min(prefetch, _MAX_READ_COUNT),
             idle_timeout=int(visibility_seconds * 1000),
             socket_timeout=_SOCKET_SECONDS,
         )
         self._visibility_seconds = visibility_seconds
-        self._held: set[str] = set()
-        self._holding: asyncio.Task[None] | None = None
+        self._unacknowledged: set[str] = set()
+        self._renewing: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
-        """Connect, and begin to hold what is delivered."""
+        """Connect, and start to renew the claims on delivered messages."""
         await super().startup()
         if self.is_worker_process:
-            self._holding = asyncio.create_task(self._hold())
+            self._renewing = asyncio.create_task(self._renew_claims())
 
     async def shutdown(self) -> None:
-        """Let go of everything."""
-        if self._holding is not None:
-            self._holding.cancel()
+        """Stop renewing claims, and disconnect."""
+        if self._renewing is not None:
+            self._renewing.cancel()
             with suppress(asyncio.CancelledError):
-                await self._holding
+                await self._renewing
         await super().shutdown()
 
     async def listen(self) -> AsyncGenerator[AckableMessage]:
-        """Messages whose worker is gone, then new ones; taskiq's own looks for the former only when there are latter."""
+        """Yield messages whose worker is gone, then new ones.
+
+        taskiq's own method looks for abandoned messages only when there are new ones.
+        """
         async with Redis(connection_pool=self.connection_pool) as redis:
             while True:
-                given_up = await redis.xautoclaim(
+                abandoned = await redis.xautoclaim(
                     self.queue_name,
                     self.consumer_group_name,
                     self.consumer_name,
@@ -67,37 +70,39 @@ class HeldRedisStream(RedisStreamBroker):
                     self.consumer_name,
                     {self.queue_name: ">"},
                     count=self.count,
-                    # Messages that are given up by others wait for it to end.
+                    # Abandoned messages wait until this read ends.
                     block=self.block,
                 )
-                entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", given_up[1])
-                for _stream, fresh in cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", new or []):
-                    entries.extend(fresh)
+                entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", abandoned[1])
+                for _stream, new_entries in cast(
+                    "list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", new or []
+                ):
+                    entries.extend(new_entries)
                 for message_id, fields in entries:
                     acknowledge = self._ack_generator(message_id.decode(), self.queue_name)
                     yield AckableMessage(data=fields[b"data"], ack=acknowledge)
 
     async def ping(self) -> None:
-        """Return when the server answers."""
+        """Check that the server answers."""
         await Redis(connection_pool=self.connection_pool).ping()
 
     def _ack_generator(self, id: str, queue_name: str) -> Callable[[], Awaitable[None]]:  # noqa: A002 - taskiq's name
-        acknowledge = super()._ack_generator(id, queue_name)
-        self._held.add(id)
+        ack = super()._ack_generator(id, queue_name)
+        self._unacknowledged.add(id)
 
-        async def acknowledged() -> None:
-            self._held.discard(id)
-            await acknowledge()
+        async def acknowledge() -> None:
+            self._unacknowledged.discard(id)
+            await ack()
 
-        return acknowledged
+        return acknowledge
 
-    async def _hold(self) -> None:
+    async def _renew_claims(self) -> None:
         redis = Redis(connection_pool=self.connection_pool)
         while True:
             await asyncio.sleep(self._visibility_seconds / 3)
-            if held := list(self._held):
+            if message_ids := list(self._unacknowledged):
                 with suppress(RedisError):
-                    # Claiming sets the idle time back; just the ids, so that no delivery is counted.
+                    # Claiming resets the idle time. With `justid` it does not count as a delivery.
                     await redis.xclaim(
-                        self.queue_name, self.consumer_group_name, self.consumer_name, 0, list(held), justid=True
+                        self.queue_name, self.consumer_group_name, self.consumer_name, 0, list(message_ids), justid=True
                     )
