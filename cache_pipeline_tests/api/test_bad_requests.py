@@ -40,9 +40,9 @@ BAD = [
     ("a body that is too large", "POST", BASE, b"[" + b"0," * 40_000 + b"0]", 413, "bytes"),
     ("a form that there is not", "GET", f"{BASE}?interval={DAY}", "image/png", 406, "text/csv"),
     ("a job's id that is none", "GET", "/v1/jobs/17", None, 422, "job_id"),
-    ("an unknown job", "GET", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11", None, 404, "no job"),
-    ("an unknown job's events", "GET", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11/events", None, 404, "no job"),
-    ("an unknown job to cancel", "DELETE", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11", None, 404, "no job"),
+    ("an unknown job", "GET", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11", None, 404, "unknown job"),
+    ("an unknown job's events", "GET", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11/events", None, 404, "unknown job"),
+    ("an unknown job to cancel", "DELETE", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11", None, 404, "unknown job"),
 ]  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def test_a_refusal_that_lasts_beyond_the_timeout_is_told_as_it_is():
 
 def test_nobody_waits_longer_than_was_said():
     world = World([job("queued"), *(job("running", 10) for _ in range(9))], timeout=30)
-    with pytest.raises(TimeoutError, match=f"job {JOB} was not done within 30 s; it goes on"):
+    with pytest.raises(TimeoutError, match=f"job {JOB} was not done within 30 s; it continues on the server"):
         world.run()
     assert world.at == 30
 

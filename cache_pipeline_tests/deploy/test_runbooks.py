@@ -105,7 +105,7 @@ def test_the_settings_that_the_pages_name_exist():
     assert named <= {name.upper() for name in Settings.model_fields}
 
 
-@pytest.mark.parametrize("words", ["waits for the workers' sweep", "cannot be asked", "login refused", "given-up"])
+@pytest.mark.parametrize("words", ["waits until a worker sweeps", "cannot be asked", "login refused", "dead-lettered"])
 def test_the_words_that_a_page_has_one_look_for_are_said(words):
     assert any(words in page for page in PAGES.values())
     sources = (path.read_text() for path in Path(REPOSITORY, "cache_pipeline").rglob("*.py"))
