@@ -1,6 +1,6 @@
-"""Reading published data sets, for anybody with their URL: ``cache_pipeline.edge.read(url, dataset)`` gives Arrow.
+"""Read published data sets by URL: ``cache_pipeline.edge.read(url, dataset)`` returns an Arrow table.
 
-Every file is held against the sha256 of the manifest that names it, so a reader sees one version or an error.
+Every file is checked against the sha256 in the manifest that lists it, so a reader sees one consistent version or an error.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from cache_pipeline.storage.published.object_store import describe_error, readin
 
 __all__ = ["EdgeStoreError", "Manifest", "read", "read_manifest"]
 
-_START = "interval_start"
-_AT_ONCE = 8
-_TRIES = 5
+_TIME_COLUMN = "interval_start"
+_MAX_CONCURRENT_READS = 8
+_MAX_ATTEMPTS = 5
 
 
-class _FileGone(EdgeStoreError):
-    """A file that the manifest named is not there; a newer manifest may name another."""
+class _FileMissing(EdgeStoreError):
+    """A file listed in the manifest is missing; a newer manifest may list another."""
 
 
 def read_manifest(url: str) -> Manifest:
-    """What is published at a URL: data sets, their files, and until when they are complete.
+    """Return what is published at a URL: data sets, their files, and until when they are complete.
 
     Args:
-        url: of the folder with ``manifest.json``: ``https://…``, ``file:///…``, ``s3://…``, ``gs://…`` or ``az://…``.
+        url: The folder that holds ``manifest.json``: ``https://…``, ``file:///…``, ``s3://…``, ``gs://…`` or ``az://…``.
 
     Raises:
-        EdgeStoreError: nothing is published there, or it cannot be reached or read.
+        EdgeStoreError: Nothing is published there, or it cannot be reached or read.
     """
-    return _manifest(url, reading_store(url))
+    return _fetch_manifest(url, reading_store(url))
 
 
 def read(
@@ -51,35 +51,35 @@ def read(
     columns: Sequence[str] | None = None,
     interval: str | tuple[datetime, datetime] | None = None,
 ) -> pa.Table:
-    """Published rows of a data set, in order of time.
+    """Return the published rows of a data set in time order.
 
     Args:
-        url: of the folder with ``manifest.json``, as for :func:`read_manifest`.
-        dataset: its name in the manifest.
-        columns: those wanted; by default all.
-        interval: half-open; ``start/end`` as ISO 8601 (ends without an offset are in the data set's zone) or two aware
-            datetimes. Buckets that start inside it are returned; by default all.
+        url: The folder that holds ``manifest.json``, as for :func:`read_manifest`.
+        dataset: The data set's name in the manifest.
+        columns: The columns to return; all by default.
+        interval: Half-open: ``start/end`` as ISO 8601 (times without an offset are in the data set's zone) or two aware
+            datetimes. Buckets that start inside it are returned; all by default.
 
     Returns:
-        ``interval_start`` and ``interval_end`` in UTC milliseconds, dimensions as strings, figures as float64.
+        A table with ``interval_start`` and ``interval_end`` in UTC milliseconds, dimensions as strings, figures as float64.
 
     Raises:
-        EdgeStoreError: no such data set or column, a file is missing or altered, or the store cannot be reached.
-        InvalidInterval: the interval is open, reversed, empty, or not ISO 8601.
+        EdgeStoreError: There is no such data set or column, a file is missing or altered, or the store cannot be reached.
+        InvalidInterval: The interval is open, reversed, empty, or not ISO 8601.
     """
     store = reading_store(url)
-    for attempt in range(1, _TRIES + 1):
-        found = _data_set(url, _manifest(url, store), dataset, columns)
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
+        found = _find_data_set(url, _fetch_manifest(url, store), dataset, columns)
         try:
-            return _rows(url, store, found, columns, interval)
-        except _FileGone:
-            # Published anew and collected since the manifest was read (or cached): the new manifest knows better.
-            if attempt == _TRIES:
+            return _read_rows(url, store, found, columns, interval)
+        except _FileMissing:
+            # The data set was republished and the old file deleted after the manifest was read (or cached): read it again.
+            if attempt == _MAX_ATTEMPTS:
                 raise
     raise AssertionError
 
 
-def _data_set(url: str, manifest: Manifest, name: str, columns: Iterable[str] | None) -> DataSet:
+def _find_data_set(url: str, manifest: Manifest, name: str, columns: Iterable[str] | None) -> DataSet:
     found = manifest.datasets.get(name)
     if found is None:
         raise EdgeStoreError(f"{url} has no data set {name!r}: it has {', '.join(sorted(manifest.datasets)) or 'none'}")
@@ -89,30 +89,30 @@ def _data_set(url: str, manifest: Manifest, name: str, columns: Iterable[str] | 
     return found
 
 
-def _rows(
+def _read_rows(
     url: str,
     store: ObjectStore,
     dataset: DataSet,
     columns: Sequence[str] | None,
     interval: str | tuple[datetime, datetime] | None,
 ) -> pa.Table:
-    wanted = _interval(dataset, interval)
-    files = [file for file in dataset.files if wanted is None or file.covers() & IntervalSet([wanted])]
-    needed = None if columns is None else list(dict.fromkeys([_START, *columns]))
+    requested = _parse_interval(dataset, interval)
+    files = [file for file in dataset.files if requested is None or file.covers() & IntervalSet([requested])]
+    read_columns = None if columns is None else list(dict.fromkeys([_TIME_COLUMN, *columns]))
     if not files:
-        raise EdgeStoreError(f"{url} has no published file of {wanted}")
+        raise EdgeStoreError(f"{url} has no published file of {requested}")
 
-    def rows_of(file: DataFile) -> pa.Table:
-        return _file(url, store, file, needed)
+    def read_file(file: DataFile) -> pa.Table:
+        return _read_file(url, store, file, read_columns)
 
-    with ThreadPoolExecutor(min(_AT_ONCE, len(files))) as pool:
-        tables = list(pool.map(rows_of, files))
-    rows = pa.concat_tables(tables).sort_by(_START)
-    rows = rows_within(rows, wanted) if wanted else rows
+    with ThreadPoolExecutor(min(_MAX_CONCURRENT_READS, len(files))) as pool:
+        tables = list(pool.map(read_file, files))
+    rows = pa.concat_tables(tables).sort_by(_TIME_COLUMN)
+    rows = rows_within(rows, requested) if requested else rows
     return rows.select(list(columns)) if columns is not None else rows
 
 
-def _interval(dataset: DataSet, interval: str | tuple[datetime, datetime] | None) -> Interval | None:
+def _parse_interval(dataset: DataSet, interval: str | tuple[datetime, datetime] | None) -> Interval | None:
     if interval is None:
         return None
     if isinstance(interval, str):
@@ -120,15 +120,15 @@ def _interval(dataset: DataSet, interval: str | tuple[datetime, datetime] | None
     return Interval(*interval)
 
 
-def _file(url: str, store: ObjectStore, file: DataFile, columns: Sequence[str] | None) -> pa.Table:
-    body = _get(url, store, file.path)
+def _read_file(url: str, store: ObjectStore, file: DataFile, columns: Sequence[str] | None) -> pa.Table:
+    body = _fetch(url, store, file.path)
     if body is None:
-        raise _FileGone(f"{url}/{file.path} is missing: tell the publisher to run cache-pipeline edge verify")
+        raise _FileMissing(f"{url}/{file.path} is missing: tell the publisher to run cache-pipeline edge verify")
     return read_checked_rows(file, body, columns)
 
 
-def _manifest(url: str, store: ObjectStore) -> Manifest:
-    body = _get(url, store, "manifest.json")
+def _fetch_manifest(url: str, store: ObjectStore) -> Manifest:
+    body = _fetch(url, store, "manifest.json")
     if body is None:
         raise EdgeStoreError(f"{url} has no manifest.json: give the URL of the folder that it is in")
     try:
@@ -137,7 +137,7 @@ def _manifest(url: str, store: ObjectStore) -> Manifest:
         raise EdgeStoreError(f"{url}/manifest.json does not parse: {error}: upgrade, or tell its publisher") from error
 
 
-def _get(url: str, store: ObjectStore, path: str) -> bytes | None:
+def _fetch(url: str, store: ObjectStore, path: str) -> bytes | None:
     try:
         return bytes(obstore.get(store, path).bytes())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Servers for the tests: real ones, started once for a whole run unless the environment names others."""
+"""Real PostgreSQL and Valkey servers for the tests, started once per run unless the environment names others."""
 
 import os
 import uuid
@@ -13,14 +13,14 @@ import redis
 
 from cache_pipeline.embedded import EmbeddedServers, embedded_servers
 
-# How long an example takes says more of the machine than of the code.
+# The time that an example takes depends more on the machine than on the code.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
 def session_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
-    """Both servers, each from CACHE_PIPELINE_TEST_POSTGRES_URL or CACHE_PIPELINE_TEST_REDIS_URL where that is set."""
+    """Both servers; CACHE_PIPELINE_TEST_POSTGRES_URL and CACHE_PIPELINE_TEST_REDIS_URL replace them."""
     folder: Path = tmp_path_factory.mktemp("servers")
     with embedded_servers(
         folder,
@@ -32,19 +32,19 @@ def session_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 
 @pytest.fixture(scope="session")
 def postgres_url(session_servers: EmbeddedServers) -> str:
-    """A PostgreSQL for the whole run; a test that writes takes `postgres_database`."""
+    """A PostgreSQL for the whole run; a test that writes uses `postgres_database` instead."""
     return session_servers.postgres_url
 
 
 @pytest.fixture(scope="session")
 def redis_url(session_servers: EmbeddedServers) -> str:
-    """A Redis for the whole run; a test that writes takes `redis_database`."""
+    """A Redis for the whole run; a test that writes uses `redis_database` instead."""
     return session_servers.redis_url
 
 
 @pytest.fixture
 def postgres_database(postgres_url: str) -> Iterator[str]:
-    """The URL of a database that is this test's alone."""
+    """The URL of a database for this test only."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')

@@ -1,4 +1,4 @@
-"""Programs of the operating system that some tests run for real: a browser, a broker, web caches."""
+"""Find programs of the operating system that some tests run: a browser, a broker, web caches."""
 
 import os
 import shutil
@@ -6,17 +6,17 @@ import shutil
 import pytest
 
 
-def program(*names: str) -> str:
-    """The path of the first of these programs that is installed.
+def find_program(*names: str) -> str:
+    """Return the path of the first of these programs that is installed.
 
-    Where none is, the test is skipped on a person's machine and fails in CI, which must run everything.
+    If none is, the test is skipped on a developer's machine and fails in CI, which must run every test.
     """
     for name in names:
-        # Daemons lie in folders that a plain user's PATH leaves out.
+        # Daemons are in folders that an ordinary user's PATH does not contain.
         found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         if found:
             return found
-    told = f"{' or '.join(names)} is not installed: .ci/run shows what to install"
+    message = f"{' or '.join(names)} is not installed: .ci/run shows what to install"
     if os.environ.get("CI"):
-        pytest.fail(told)
-    pytest.skip(told)
+        pytest.fail(message)
+    pytest.skip(message)

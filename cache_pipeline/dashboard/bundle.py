@@ -1,4 +1,4 @@
-"""The page's own modules as one file: a line with 40 ms to go and come is waited for once, not once for each few of them."""
+"""Bundle the page's own modules into one file, so that a slow connection costs one round trip instead of several."""
 
 from __future__ import annotations
 
@@ -12,51 +12,59 @@ _EXPORT = re.compile(r"^export (?=(?:const|class|(?:async )?function) (\w+))", r
 _OTHER = re.compile(r"^\s*(?:import|export)\b.*", re.MULTILINE)
 
 
-class CannotBundle(CachePipelineError):
-    """A module that imports or exports in another way than the page's modules do; the text says which."""
+class BundleError(CachePipelineError):
+    """A module uses a form of import or export that the bundler does not support."""
 
 
-def bundled(sources: Mapping[str, bytes], first: str) -> bytes:
-    """A module and all that it imports as one module, each in a scope of its own.
+def bundle_modules(sources: Mapping[str, bytes], entry: str) -> bytes:
+    """Join a module and everything it imports into one module, each in its own scope.
 
-    What lies in a folder of its own (``vendor/``) is imported as before.
+    Modules in a subfolder (``vendor/``) remain separate imports.
 
     Args:
-        sources: the files, by path.
-        first: the path of the module, as ``app.js``.
+        sources: The files, by path.
+        entry: The path of the module to start from, for example ``app.js``.
 
     Raises:
-        CannotBundle: modules import each other in a circle, or in another way than by names from a file.
+        BundleError: Modules import each other in a circle, or in another way than by names from a file.
     """
-    foreign: dict[str, None] = {}
-    parts = [_scoped(name, sources, foreign) for name in _in_order(first.removesuffix(".js"), sources, ())]
-    heads = (f"import * as {_variable(name)} from './{name}.js'" for name in foreign)
-    return "\n".join([*heads, *parts, ""]).encode()
+    external: dict[str, None] = {}
+    scopes = [
+        _wrap_in_scope(name, sources, external) for name in _ordered_imports(entry.removesuffix(".js"), sources, ())
+    ]
+    imports = (f"import * as {_variable(name)} from './{name}.js'" for name in external)
+    return "\n".join([*imports, *scopes, ""]).encode()
 
 
-def _in_order(name: str, sources: Mapping[str, bytes], above: tuple[str, ...]) -> list[str]:
-    """The modules that one needs, each before those that need it, itself last."""
-    if name in above:
-        raise CannotBundle(f"{' → '.join((*above, name))}: modules import each other in a circle")
-    found: dict[str, None] = {}
-    for inner in _needed(name, sources):
-        found.update(dict.fromkeys(_in_order(inner, sources, (*above, name))))
-    return [*found, name]
+def _ordered_imports(name: str, sources: Mapping[str, bytes], importers: tuple[str, ...]) -> list[str]:
+    """List a module's dependencies, each before the modules that import it, and the module itself last."""
+    if name in importers:
+        raise BundleError(
+            f"{' → '.join((*importers, name))}: modules import each other in a circle",
+            remedy="move what they share to a third",
+        )
+    ordered: dict[str, None] = {}
+    for inner in _own_imports(name, sources):
+        ordered.update(dict.fromkeys(_ordered_imports(inner, sources, (*importers, name))))
+    return [*ordered, name]
 
 
-def _needed(name: str, sources: Mapping[str, bytes]) -> Iterator[str]:
+def _own_imports(name: str, sources: Mapping[str, bytes]) -> Iterator[str]:
     for match in _IMPORT.finditer(sources[f"{name}.js"].decode()):
         if "/" not in match[2]:
             yield match[2]
 
 
-def _scoped(name: str, sources: Mapping[str, bytes], foreign: dict[str, None]) -> str:
+def _wrap_in_scope(name: str, sources: Mapping[str, bytes], external: dict[str, None]) -> str:
     text = sources[f"{name}.js"].decode()
-    foreign.update({match[2]: None for match in _IMPORT.finditer(text) if "/" in match[2]})
+    external.update({match[2]: None for match in _IMPORT.finditer(text) if "/" in match[2]})
     exported = [match[1] for match in _EXPORT.finditer(text)]
-    body = _EXPORT.sub("", _IMPORT.sub(lambda found: f"const {{ {found[1]} }} = {_variable(found[2])}", text))
+    body = _EXPORT.sub("", _IMPORT.sub(lambda match: f"const {{ {match[1]} }} = {_variable(match[2])}", text))
     if other := _OTHER.search(body):
-        raise CannotBundle(f"{name}.js: {other[0].strip()[:80]!r}: import by names on one line, and export as declared")
+        raise BundleError(
+            f"{name}.js: {other[0].strip()[:80]!r} cannot be bundled",
+            remedy="import by names on one line, and export declarations",
+        )
     return f"const {_variable(name)} = (() => {{\n{body}return {{ {', '.join(exported)} }}\n}})()"
 
 

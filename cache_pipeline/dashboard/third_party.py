@@ -1,7 +1,7 @@
-"""For maintainers: make ``page/vendor/`` anew from npm, as ``python -m cache_pipeline.dashboard.third_party [--update]``.
+"""Regenerate ``page/vendor/`` from npm, for maintainers: ``python -m cache_pipeline.dashboard.third_party [--update]``.
 
-Two libraries read Parquet in the browser; they are bundled into one module, whose licences and versions stand beside it.
-Without ``--update`` exactly the recorded versions are taken, and the packages must have the recorded digests.
+Two libraries read Parquet in the browser. They are bundled into one module, with their licences and versions in files beside it.
+Without ``--update``, exactly the recorded versions are used and the result must equal the recorded one, digests included.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ _FOLDER = Path(__file__).parent / "page" / "vendor"
 _RECORD = "versions.json"
 _BUNDLE = "parquet.js"
 _LIBRARIES = ("hyparquet", "fzstd")
-_ENTRY = """export { parquetMetadata, parquetRead } from 'hyparquet'
+_ENTRY_MODULE = """export { parquetMetadata, parquetRead } from 'hyparquet'
 export { decompress as zstd } from 'fzstd'
 """
-_BUNDLING = ("--bundle", "--minify", "--format=esm", "--target=es2022", "--legal-comments=none")
+_ESBUILD_OPTIONS = ("--bundle", "--minify", "--format=esm", "--target=es2022", "--legal-comments=none")
 
 
-def recorded() -> dict[str, Any]:
-    """What ``versions.json`` says: libraries, bundler and the bundle's digest."""
+def read_versions() -> dict[str, Any]:
+    """Read ``versions.json``: the libraries, the bundler and the bundle's digest."""
     return json.loads((_FOLDER / _RECORD).read_text())
 
 
-def vendor(versions: Mapping[str, str]) -> dict[str, Any]:
-    """Fetch these versions, bundle them, and write the folder.
+def bundle_libraries(versions: Mapping[str, str]) -> dict[str, Any]:
+    """Fetch these versions, bundle them and write the folder.
 
     Args:
-        versions: of both libraries and of esbuild.
+        versions: The versions of both libraries and of esbuild, by package name.
 
     Returns:
         The new record.
     """
     npm = shutil.which("npm")
     if npm is None:
-        raise SystemExit("npm is not installed: it fetches the libraries and the bundler")
+        raise SystemExit("npm is not installed: install it, it fetches the libraries and the bundler")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "package.json").write_text(json.dumps({"private": True, "dependencies": dict(versions)}))
         _run([npm, "install", "--silent", "--no-audit", "--no-fund"], folder)
         packages = json.loads((folder / "node_modules/.package-lock.json").read_text())["packages"]
-        (folder / "entry.js").write_text(_ENTRY)
+        (folder / "entry.js").write_text(_ENTRY_MODULE)
         esbuild = folder / "node_modules/.bin/esbuild"
-        _run([esbuild, "entry.js", *_BUNDLING, f"--outfile={_BUNDLE}", "--log-level=warning"], folder)
+        _run([esbuild, "entry.js", *_ESBUILD_OPTIONS, f"--outfile={_BUNDLE}", "--log-level=warning"], folder)
         body = (folder / _BUNDLE).read_bytes()
-        libraries = {library: _described(packages[f"node_modules/{library}"]) for library in _LIBRARIES}
+        libraries = {library: _package_record(packages[f"node_modules/{library}"]) for library in _LIBRARIES}
         record = {
             "libraries": libraries,
-            "bundler": {"esbuild": packages["node_modules/esbuild"]["version"], "options": list(_BUNDLING)},
+            "bundler": {"esbuild": packages["node_modules/esbuild"]["version"], "options": list(_ESBUILD_OPTIONS)},
             "sha256": hashlib.sha256(body).hexdigest(),
         }
         licences = [
-            f"{library} {libraries[library]['version']}\n\n{_licence(folder / 'node_modules' / library)}"
+            f"{library} {libraries[library]['version']}\n\n{_read_licence(folder / 'node_modules' / library)}"
             for library in _LIBRARIES
         ]
     _FOLDER.mkdir(exist_ok=True)
@@ -71,29 +71,29 @@ def vendor(versions: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _run(command: Sequence[str | Path], folder: Path) -> None:
-    subprocess.run(command, cwd=folder, check=True)  # noqa: S603 - npm of this machine, and what it installed
+    subprocess.run(command, cwd=folder, check=True)  # noqa: S603 - this machine's npm, and the esbuild it installed
 
 
-def _described(package: Mapping[str, Any]) -> dict[str, str]:
+def _package_record(package: Mapping[str, Any]) -> dict[str, str]:
     return {"version": package["version"], "licence": package["license"], "integrity": package["integrity"]}
 
 
-def _licence(folder: Path) -> str:
+def _read_licence(folder: Path) -> str:
     return next(path for path in sorted(folder.iterdir()) if path.name.upper().startswith("LICEN")).read_text().strip()
 
 
 def main() -> None:
-    """Make the folder anew; exit code 1 when the same versions gave something else."""
+    """Regenerate the folder; exit with code 1 if the recorded versions produced a different result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--update", action="store_true", help="take the latest versions")
+    parser.add_argument("--update", action="store_true", help="use the latest versions instead of the recorded ones")
     update = parser.parse_args().update
     if update:
-        vendor(dict.fromkeys((*_LIBRARIES, "esbuild"), "latest"))
+        bundle_libraries(dict.fromkeys((*_LIBRARIES, "esbuild"), "latest"))
         return
-    before = recorded()
+    before = read_versions()
     versions = {name: library["version"] for name, library in before["libraries"].items()}
-    if vendor({**versions, "esbuild": before["bundler"]["esbuild"]}) != before:
-        sys.exit(f"{_FOLDER} is not what its record said: look at the difference before committing it")
+    if bundle_libraries({**versions, "esbuild": before["bundler"]["esbuild"]}) != before:
+        sys.exit(f"{_FOLDER} differs from what {_RECORD} recorded: review the difference before committing it")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real PostgreSQL and a real Valkey out of wheels, for the demo and the tests, where no URL is given."""
+"""Run a real PostgreSQL and Valkey from wheels, for the demo and tests, where no server URL is configured."""
 
 from cache_pipeline.embedded.errors import EmbeddedServerError
 from cache_pipeline.embedded.servers import EmbeddedServers, embedded_servers

@@ -1,7 +1,7 @@
-"""The claim on a data folder: one set of servers at a time, and none of an earlier set still alive.
+"""Claim a data folder: one set of servers uses it at a time, after every server of an earlier set has ended.
 
-The claim is a lock that the kernel keeps with an open file. The servers inherit that file, so the lock is free only when
-the supervisor and every process of every server have ended, whoever killed whom.
+The claim is a lock that the kernel holds on an open file. The servers inherit that file, so the lock becomes free only when
+the supervisor and every server process have ended, whatever order they were killed in.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from typing import Final
 from cache_pipeline.embedded.binaries import COPY_PREFIX
 from cache_pipeline.embedded.errors import EmbeddedServerError
 
-# A holder that lives may be about to notice that its owner died; one that is stopping writes a last checkpoint.
-_WAIT_FOR_LIVING_SECONDS: Final = 1.0
-_WAIT_FOR_ENDING_SECONDS: Final = 30.0
+# An active holder may be about to notice that its owner died; a stopping one still writes its last checkpoint.
+_ACTIVE_HOLDER_WAIT_SECONDS: Final = 1.0
+_STOPPING_HOLDER_WAIT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
-class LeftProcess:
-    """A process that the next claim stops, should the supervisor be killed before it could."""
+class RecordedProcess:
+    """A server process that the next claim stops if the supervisor was killed before it could."""
 
     pid: int
     program: str
@@ -37,71 +37,71 @@ class LeftProcess:
 
 @dataclass(frozen=True)
 class Holder:
-    """What the lock file says about who holds the folder."""
+    """The content of the lock file: which process holds the folder, and what it started."""
 
     host: str
     owner: int
     supervisor: int
     stopping: bool = False
-    processes: tuple[LeftProcess, ...] = ()
+    processes: tuple[RecordedProcess, ...] = ()
     copies: tuple[str, ...] = ()
 
-    def lives(self) -> bool:
-        """Whether the folder is held for a process that means to go on holding it."""
-        return not self.stopping and (self.host != socket.gethostname() or _alive(self.owner))
+    def is_active(self) -> bool:
+        """Return whether the folder is held for a process that still uses it."""
+        return not self.stopping and (self.host != socket.gethostname() or _is_alive(self.owner))
 
     def is_orphaned(self, owner: int) -> bool:
-        """Whether nobody is left to stop the servers but us, who act for process `owner`."""
-        deserted = self.owner == owner or not _alive(self.owner)
-        return self.host == socket.gethostname() and deserted and not _alive(self.supervisor)
+        """Return whether only we, acting for process `owner`, are left to stop the servers."""
+        is_abandoned = self.owner == owner or not _is_alive(self.owner)
+        return self.host == socket.gethostname() and is_abandoned and not _is_alive(self.supervisor)
 
 
 @dataclass
 class Claim:
-    """A folder that is ours until the process ends and all who inherited `descriptor` have ended too."""
+    """A folder that is ours until this process and all processes that inherited `descriptor` have ended."""
 
     descriptor: int
     holder: Holder = field(repr=False)
 
-    def record(self, process: LeftProcess) -> None:
-        """Note a process that was started, and forget those that have ended."""
-        living = tuple(known for known in self.holder.processes if _alive(known.pid))
-        self.holder = replace(self.holder, processes=(*living, process))
+    def record(self, process: RecordedProcess) -> None:
+        """Record a started process and drop those that have ended."""
+        alive = tuple(recorded for recorded in self.holder.processes if _is_alive(recorded.pid))
+        self.holder = replace(self.holder, processes=(*alive, process))
         self.write()
 
     def record_copy(self, folder: Path) -> None:
-        """Note a temporary folder that is to be removed in the end."""
+        """Record a temporary folder to remove when the claim is released."""
         self.holder = replace(self.holder, copies=(*self.holder.copies, str(folder)))
         self.write()
 
     def release(self) -> None:
-        """Remove what was copied, and let go of the folder."""
+        """Remove the copies and unlock the folder."""
         _remove_copies(self.holder)
         os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)
 
     def mark_stopping(self) -> None:
-        """Tell whoever waits for the folder that it will soon be free."""
+        """Tell processes that wait for the folder that it will soon be free."""
         self.holder = replace(self.holder, stopping=True)
         self.write()
 
     def write(self) -> None:
-        """Say in the lock file who holds the folder."""
+        """Write the holder into the lock file."""
         text = json.dumps(asdict(self.holder)).encode()
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, text, 0)
 
 
 def claim_folder(data_dir: Path, owner: int, sleep: Callable[[float], None]) -> Claim:
-    """Make the folder if need be and claim it, waiting for servers that are about to end.
+    """Create the folder if necessary and claim it, waiting for servers that are about to end.
 
     Args:
-        data_dir: the data folder, an absolute path.
-        owner: the process that the claim is for, as named to others who want the folder.
-        sleep: sleeps for some seconds between two looks at a folder that is held.
+        data_dir: The data folder, an absolute path.
+        owner: The process that the claim is for, named in messages to others who want the folder.
+        sleep: Called with seconds between two attempts to lock a folder that is held.
 
     Raises:
-        EmbeddedServerError: another process uses it, or it cannot be written.
+        EmbeddedServerError: Another process uses the folder, or it cannot be written.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def claim_folder(data_dir: Path, owner: int, sleep: Callable[[float], None]) -> 
     except OSError as error:
         raise EmbeddedServerError(
             f"Cannot write in the data folder {data_dir}: {error.strerror} ({error.filename}). "
-            "Give a folder that you own, or mend its permissions."
+            "Choose a folder that you own, or correct its permissions."
         ) from error
     try:
         _take_lock(descriptor, data_dir, owner, sleep)
@@ -124,7 +124,7 @@ def claim_folder(data_dir: Path, owner: int, sleep: Callable[[float], None]) -> 
 
 
 def _take_lock(descriptor: int, data_dir: Path, owner: int, sleep: Callable[[float], None]) -> None:
-    began = time.monotonic()
+    started_at = time.monotonic()
     stopped_orphans = False
     while True:
         with contextlib.suppress(BlockingIOError):
@@ -134,42 +134,42 @@ def _take_lock(descriptor: int, data_dir: Path, owner: int, sleep: Callable[[flo
         if holder and holder.is_orphaned(owner) and not stopped_orphans:
             _stop_processes(holder)
             stopped_orphans = True
-        patience = _WAIT_FOR_LIVING_SECONDS if holder and holder.lives() else _WAIT_FOR_ENDING_SECONDS
-        if time.monotonic() - began > patience:
-            raise EmbeddedServerError(_in_use(data_dir, holder))
+        timeout = _ACTIVE_HOLDER_WAIT_SECONDS if holder and holder.is_active() else _STOPPING_HOLDER_WAIT_SECONDS
+        if time.monotonic() - started_at > timeout:
+            raise EmbeddedServerError(_describe_holder(data_dir, holder))
         sleep(0.02)
 
 
-def _in_use(data_dir: Path, holder: Holder | None) -> str:
+def _describe_holder(data_dir: Path, holder: Holder | None) -> str:
     if holder is None:
-        return f"The data folder {data_dir} is in use by another process. Stop it, or give another folder."
+        return f"The data folder {data_dir} is in use by another process. Stop it, or choose another folder."
     where = "" if holder.host == socket.gethostname() else f" on {holder.host}"
-    if holder.lives():
+    if holder.is_active():
         return (
             f"The data folder {data_dir} is in use by process {holder.owner}{where}, whose embedded servers run in it. "
-            "Stop that process, or give another folder."
+            "Stop that process, or choose another folder."
         )
-    left = ", ".join(str(pid) for pid in (holder.supervisor, *(known.pid for known in holder.processes)))
+    pids = ", ".join(str(pid) for pid in (holder.supervisor, *(process.pid for process in holder.processes)))
     return (
         f"The data folder {data_dir} is still held by servers of process {holder.owner}{where}, which has ended, and "
-        f"they did not stop within {_WAIT_FOR_ENDING_SECONDS:.0f} s. Stop them (among processes {left}), or give "
+        f"they did not stop within {_STOPPING_HOLDER_WAIT_SECONDS:.0f} s. Stop them (among processes {pids}), or choose "
         "another folder."
     )
 
 
 def _read_holder(descriptor: int) -> Holder | None:
     try:
-        said = json.loads(os.pread(descriptor, 65536, 0))
-        processes = tuple(LeftProcess(**process) for process in said.pop("processes"))
-        return Holder(copies=tuple(said.pop("copies")), processes=processes, **said)
+        content = json.loads(os.pread(descriptor, 65536, 0))
+        processes = tuple(RecordedProcess(**process) for process in content.pop("processes"))
+        return Holder(copies=tuple(content.pop("copies")), processes=processes, **content)
     except (ValueError, TypeError, KeyError, AttributeError):
-        return None  # empty, or caught between two writes of its holder
+        return None  # empty, or read while its holder was rewriting it
 
 
 def _stop_processes(holder: Holder) -> None:
     for process in holder.processes:
-        # The number may be another program's by now: the lock says only that one of ours lives.
-        if process.program in _program_of(process.pid):
+        # The process id may belong to another program by now: the lock only proves that some process of ours is alive.
+        if process.program in _read_program_name(process.pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, signal.Signals(process.stop_signal))
 
@@ -180,22 +180,22 @@ def _remove_copies(holder: Holder) -> None:
             shutil.rmtree(copy, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # another user's
-    # In a container whose first process reaps nobody, the dead keep their numbers.
+        pass  # it exists and belongs to another user
+    # In a container whose first process does not reap children, ended processes keep their ids as zombies.
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 
-def _program_of(pid: int) -> str:
-    kept_by_kernel = Path(f"/proc/{pid}/comm")
-    if kept_by_kernel.exists():
-        return kept_by_kernel.read_text()
-    asked = subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    return asked.stdout
+def _read_program_name(pid: int) -> str:
+    proc_entry = Path(f"/proc/{pid}/comm")
+    if proc_entry.exists():
+        return proc_entry.read_text()
+    result = subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return result.stdout

@@ -1,5 +1,5 @@
-"""The one error that embedded servers raise."""
+"""The only error class of this package, which imports nothing from the rest of cache_pipeline."""
 
 
 class EmbeddedServerError(RuntimeError):
-    """An embedded server cannot be run; the message says what, where and how to mend it."""
+    """An embedded server cannot run; the message names the cause, the place and the remedy."""

@@ -1,4 +1,4 @@
-"""The process the servers live for: a supervisor ends with it, however it ended."""
+"""Watch the process that needs the servers, so that the supervisor ends with it, however it ends."""
 
 import os
 import select
@@ -6,41 +6,41 @@ import signal
 from types import FrameType
 from typing import Final
 
-_LOOK_EVERY_SECONDS: Final = 0.25
+_POLL_INTERVAL_SECONDS: Final = 0.25
 
 
 class OwnerGoneError(Exception):
-    """The process that the servers live for has ended, or wants them to end."""
+    """The process that needs the servers has ended, or asked for them to stop."""
 
 
 class Owner:
     """Watches the process that started this one.
 
-    It has gone when our standard input, a pipe that it alone holds, is closed. A child that it forked may hold the pipe
-    too, so our parent is looked at as well: an orphan gets another one.
+    The owner has ended when our standard input, a pipe that only it holds, is closed. A child that it forked may hold the
+    pipe too, so we also check our parent process id, which changes when the parent ends.
     """
 
     def __init__(self, pid: int, pipe: int) -> None:
-        """Watch process `pid`, whose end of the pipe we read as file descriptor `pipe`."""
+        """Watch process `pid`, which holds the writing end of the pipe that we read as file descriptor `pipe`."""
         self.pid = pid
         self._pipe = pipe
-        self._told_to_stop = False
+        self._stop_requested = False
 
-    def obey_signals(self) -> None:
-        """Take SIGTERM and SIGHUP to this process for the owner's going, and leave a Ctrl-C to the owner."""
+    def install_signal_handlers(self) -> None:
+        """Treat SIGTERM and SIGHUP as the end of the owner, and leave Ctrl-C to the owner."""
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, at most for a quarter of a second.
+        """Sleep for at most a quarter of a second.
 
         Raises:
-            OwnerGoneError: the owner went.
+            OwnerGoneError: The owner has ended.
         """
-        readable, _, _ = select.select([self._pipe], [], [], min(seconds, _LOOK_EVERY_SECONDS))
-        if self._told_to_stop or os.getppid() != self.pid or (readable and not os.read(self._pipe, 1)):
+        readable, _, _ = select.select([self._pipe], [], [], min(seconds, _POLL_INTERVAL_SECONDS))
+        if self._stop_requested or os.getppid() != self.pid or (readable and not os.read(self._pipe, 1)):
             raise OwnerGoneError
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._told_to_stop = True
+        self._stop_requested = True

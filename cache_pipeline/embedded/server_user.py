@@ -1,4 +1,4 @@
-"""Which user the servers run as: PostgreSQL refuses to run as root, so root runs both as a user with no rights."""
+"""Choose the user that the servers run as: PostgreSQL refuses to run as root, so root runs both as an unprivileged user."""
 
 import os
 import pwd
@@ -10,7 +10,7 @@ from cache_pipeline.embedded.errors import EmbeddedServerError
 
 
 class PopenArguments(TypedDict, total=False):
-    """The arguments of `subprocess.Popen` that make a child another user's; none for a child of our own."""
+    """The arguments with which `subprocess.Popen` runs a child as another user; empty for our own user."""
 
     user: int
     group: int
@@ -25,24 +25,24 @@ class Identity:
     uid: int
     gid: int
 
-    def give(self, path: Path) -> None:
-        """Make the file or folder at `path` this user's."""
+    def chown(self, path: Path) -> None:
+        """Make this user the owner of a file or folder."""
         os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
 
 def popen_arguments(identity: Identity | None) -> PopenArguments:
-    """What `subprocess.Popen` needs to run a child as this user, without the groups of root."""
+    """Return the arguments with which `subprocess.Popen` runs a child as this user, without root's groups."""
     return {"user": identity.uid, "group": identity.gid, "extra_groups": []} if identity else {}
 
 
-def server_identity(cluster: Path) -> Identity | None:
-    """The user for the servers, None where they run as whoever we are.
+def find_server_identity(cluster: Path) -> Identity | None:
+    """Return the user for the servers, or None if they run as our own user.
 
     Args:
-        cluster: the database cluster's folder; where it exists already, its owner goes on owning it.
+        cluster: The database cluster's folder; if it already exists, its owner remains the servers' user.
 
     Raises:
-        EmbeddedServerError: we are root and there is no user to run them as.
+        EmbeddedServerError: We are root and there is no user to run the servers as.
     """
     if os.geteuid() != 0:
         return None
@@ -52,7 +52,7 @@ def server_identity(cluster: Path) -> Identity | None:
     except KeyError:
         missing = f"the owner of {cluster}, uid {owner}," if owner else "the user nobody"
         raise EmbeddedServerError(
-            f"PostgreSQL refuses to run as root, and {missing} is not known on this machine. "
+            f"PostgreSQL refuses to run as root, and {missing} does not exist on this machine. "
             "Run as a user who is not root, or set CACHE_PIPELINE_POSTGRES_URL and CACHE_PIPELINE_REDIS_URL."
         ) from None
     return Identity(user.pw_name, user.pw_uid, user.pw_gid)

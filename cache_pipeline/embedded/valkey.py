@@ -1,4 +1,4 @@
-"""Valkey: how its server is run."""
+"""Describe how to run the Valkey server."""
 
 import secrets
 import signal
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from cache_pipeline.embedded.binaries import Wheel
-from cache_pipeline.embedded.server_process import Host, Program
+from cache_pipeline.embedded.server_process import LaunchContext, Program
 
-# Nothing is written to disk: what Redis holds here, hot answers and quota records, is refetched or has expired by the
-# next run. Nothing is evicted: a quota record that vanished would let a request through that nobody granted.
+# Nothing is written to disk: Redis holds hot answers and quota records, which are refetched or expired by the next run.
+# Nothing is evicted: losing a quota record would let a request through that the quota did not grant.
 _CONFIGURATION: Final = """\
 bind 127.0.0.1
 port {port}
@@ -24,12 +24,12 @@ logfile ""
 """
 
 
-def prepared_program(host: Host, wheel: Wheel, data_dir: Path) -> Program:
-    """The server, with a new password and nothing in it; its working directory is `data_dir/valkey`."""
+def prepare_program(context: LaunchContext, wheel: Wheel, data_dir: Path) -> Program:
+    """Describe an empty server with a new password; its working directory is `data_dir/valkey`."""
     folder = data_dir / "valkey"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if host.identity:
-        host.identity.give(folder)
+    if context.identity:
+        context.identity.chown(folder)
     password = secrets.token_urlsafe(24)
     return Program(
         name="Valkey",
@@ -37,14 +37,14 @@ def prepared_program(host: Host, wheel: Wheel, data_dir: Path) -> Program:
         standard_input=lambda port: _CONFIGURATION.format(port=port, password=password).encode(),
         folder=folder,
         log=data_dir / "valkey.log",
-        answers=lambda _pid, port: _answers(port),
+        is_ready=lambda _pid, port: _is_ready(port),
         stop_signal=signal.SIGTERM,
         password=password,
     )
 
 
-def _answers(port: int) -> bool:
-    # Without the password, as the port may be a stranger's: an answer that asks for one is answer enough.
+def _is_ready(port: int) -> bool:
+    # Without the password, because another program may have the port: a reply that asks for a password is proof enough.
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")

@@ -18,7 +18,7 @@ from cache_pipeline.settings import GatewaySettings
 from cache_pipeline_tests.api.conftest import REPORT
 from cache_pipeline_tests.api.test_auth import key_for
 from cache_pipeline_tests.api.test_served import served
-from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.programs import find_program
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 QUEUE_DAY = REPORT.model_copy(update={"name": "queue_day", "granularity": "P1D"})
@@ -77,7 +77,7 @@ async def output_of(*command, folder, key=""):
 
 
 async def test_the_commands_of_curl(documented, tmp_path):
-    program("curl")
+    find_program("curl")
     async with documented() as (here, key):
         (script,) = snippets("sh", "curl")
         commands = [line for line in here(script).replace("\\\n", " ").splitlines() if line.strip()]
@@ -106,7 +106,7 @@ async def test_the_programs_of_python(documented, tmp_path):
 async def test_the_function_of_javascript_in_a_browser(documented):
     from playwright.async_api import async_playwright
 
-    chromium = program("chromium", "chromium-browser", "google-chrome")
+    chromium = find_program("chromium", "chromium-browser", "google-chrome")
     async with documented() as (here, key), async_playwright() as playwright:
         arguments = [
             "--no-sandbox",

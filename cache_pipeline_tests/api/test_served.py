@@ -23,7 +23,7 @@ from cache_pipeline.client import ApiError, AsyncClient, Client, ClientJobFailed
 from cache_pipeline.settings import GatewaySettings
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.test_auth import key_for
-from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.programs import find_program
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>follows a job</title><script>
 async function follow(url) {
@@ -122,7 +122,7 @@ async def test_a_client_is_told_why_a_job_failed_and_what_its_key_may_not(open_a
 async def test_a_page_that_knows_only_fetch_follows_202_to_events_to_200(open_api, tmp_path):
     from playwright.async_api import async_playwright
 
-    chromium = program("chromium", "chromium-browser", "google-chrome")
+    chromium = find_program("chromium", "chromium-browser", "google-chrome")
     cors = GatewaySettings(auth="off", cors_origins=("*",))
     async with open_api(vendor={"job_seconds_base": 1.0}, gateway=cors) as api, served(api.app) as url:
         api.start_worker()

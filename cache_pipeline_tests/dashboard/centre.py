@@ -1,4 +1,4 @@
-"""Figures of a small contact centre, so plain that a test can say what the page must show."""
+"""Figures of a small contact centre, simple enough that a test can state what the page must show."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.query.declared import declared
 
 HOUR = timedelta(hours=1)
-#: Tuesday; the day before is the last that is complete.
+#: A Tuesday; the day before is the last complete one.
 TODAY = datetime(2026, 11, 24, tzinfo=UTC)
 NOW = TODAY + 9 * HOUR
 QUEUES = ("billing", "orders", "returns")
@@ -36,13 +36,13 @@ CONVERSATIONS = Report.model_validate(
 )
 
 
-def day(back: int) -> Interval:
-    """A day so many days ago; 1 is yesterday."""
-    return Interval(TODAY - timedelta(days=back), TODAY - timedelta(days=back - 1))
+def day(days_ago: int) -> Interval:
+    """Return the day that many days ago; 1 is yesterday."""
+    return Interval(TODAY - timedelta(days=days_ago), TODAY - timedelta(days=days_ago - 1))
 
 
 def figures(offered: int) -> dict[str, object]:
-    """One in ten abandons, three in four of the rest are answered within target; waits 20 s, handling 5 min."""
+    """Return a bucket in which 1 in 10 abandons and 3 in 4 of the rest are answered within target; wait 20 s, handling 5 min."""
     abandoned = offered // 10
     answered = offered - abandoned
     return {
@@ -56,7 +56,7 @@ def figures(offered: int) -> dict[str, object]:
 
 
 def rows(report: Report, span: Interval, offered: int) -> pa.Table:
-    """Each bucket of each queue: so many in the first, twice as many in the second, three times in the third."""
+    """Return each bucket of each queue: `offered` contacts in the first queue, twice as many in the second, three times in the third."""
     step = timedelta(days=1) if report.granularity == "P1D" else HOUR
     found: list[Mapping[str, object]] = []
     for bucket in range(int(span.length / step)):
@@ -95,7 +95,7 @@ def conversations(span: Interval) -> pa.Table:
 
 
 def publish_centre(edge: EdgeTier, days: Iterable[int] = range(1, 36)) -> None:
-    """Five weeks; each week ten more in an hour than the one before; today is provisional."""
+    """Publish five weeks; each week has ten more contacts an hour than the one before. Today is provisional."""
     offered = {back: 100 - 10 * ((back - 1) // 7) for back in days}
     daily = {day(back): rows(DAILY, day(back), 24 * count) for back, count in offered.items()}
     edge.publish(DAILY, daily, None)

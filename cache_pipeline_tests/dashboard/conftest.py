@@ -13,15 +13,15 @@ from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.dashboard.centre import NOW, publish_centre
-from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.programs import find_program
 
 LABELS = {"queue_id": {"billing": "Billing & invoices", "orders": "<img src=x onerror=alert(1)>"}}
 
 
-# Not for the session: while it lasts an event loop runs in this thread, and no asynchronous test can have one of its own.
+# Not session-scoped: the browser runs an event loop in this thread, and no asynchronous test could start its own meanwhile.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = program("chromium", "chromium-browser", "google-chrome")
+    chromium = find_program("chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         yield launched
@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Published once; a test that changes it makes its own."""
+    """A site published once for the session; a test that changes the site publishes its own."""
     folder = tmp_path_factory.mktemp("site")
     edge = EdgeTier(f"file://{folder}", lambda: NOW)
     publish_centre(edge)
@@ -44,28 +44,28 @@ def url(site: Path) -> Iterator[str]:
         yield f"{base}/v1/default/"
 
 
-class Seen:
-    """What a page asked for and said."""
+class PageLog:
+    """The requests that a page made and the messages that it logged."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.messages: list[str] = []
 
 
-Open = Callable[..., Page]
+OpenPage = Callable[..., Page]
 
 
 @pytest.fixture
-def seen() -> Seen:
-    return Seen()
+def page_log() -> PageLog:
+    return PageLog()
 
 
 @pytest.fixture
-def opened(browser: Browser, url: str, seen: Seen) -> Iterator[Open]:
-    """Opens the page: `opened("dataset=queue_hour")`, with options of the browser's context."""
+def open_page(browser: Browser, url: str, page_log: PageLog) -> Iterator[OpenPage]:
+    """Open the page: `open_page("dataset=queue_hour")`, with options for the browser's context."""
     contexts: list[Any] = []
 
-    def open_page(
+    def open_browser_page(
         choice: str = "",
         *,
         at: datetime = NOW,
@@ -79,9 +79,9 @@ def opened(browser: Browser, url: str, seen: Seen) -> Iterator[Open]:
         page = context.new_page()
         page.set_default_timeout(15_000)
         page.clock.set_fixed_time(at)
-        page.on("console", lambda message: seen.messages.append(message.text))
-        page.on("pageerror", lambda error: seen.messages.append(str(error)))
-        page.on("request", lambda request: seen.requests.append(request.url))
+        page.on("console", lambda message: page_log.messages.append(message.text))
+        page.on("pageerror", lambda error: page_log.messages.append(str(error)))
+        page.on("request", lambda request: page_log.requests.append(request.url))
         own = urlsplit(url).netloc
         context.route(lambda target: urlsplit(target).netloc not in (own, ""), lambda route: route.abort())
         if prepare:
@@ -91,6 +91,6 @@ def opened(browser: Browser, url: str, seen: Seen) -> Iterator[Open]:
             page.wait_for_selector("html[data-ready]")
         return page
 
-    yield open_page
+    yield open_browser_page
     for context in contexts:
         context.close()

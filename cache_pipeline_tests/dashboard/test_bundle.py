@@ -1,14 +1,14 @@
-"""The page's modules in one file: nothing is lost on the way, and what cannot be joined is told."""
+"""Bundling the page's modules: nothing is lost, and unsupported modules are reported."""
 
 import re
 
 import pytest
 
-from cache_pipeline.dashboard import allowed, page_sources, published_page
-from cache_pipeline.dashboard.bundle import CannotBundle, bundled
+from cache_pipeline.dashboard import csp_hash, page_sources, published_page
+from cache_pipeline.dashboard.bundle import BundleError, bundle_modules
 
 
-def test_modules_come_before_those_that_need_them_each_once_and_in_a_scope_of_its_own():
+def test_modules_are_ordered_and_scoped():
     sources = {
         "app.js": b"import { twice } from './sums.js'\nimport { one } from './ones.js'\nimport { far } from './vendor/far.js'\n"
         b"const same = 1\ntwice(one, far, same)\n",
@@ -16,7 +16,7 @@ def test_modules_come_before_those_that_need_them_each_once_and_in_a_scope_of_it
         "ones.js": b"export const one = 1\n",
         "vendor/far.js": b"export const far = 1\n",
     }
-    text = bundled(sources, "app.js").decode()
+    text = bundle_modules(sources, "app.js").decode()
     assert re.findall(r"^const (\w+) = \(\(\) => \{$", text, re.MULTILINE) == ["ones_js", "sums_js", "app_js"]
     assert text.startswith("import * as vendor_far_js from './vendor/far.js'\n")
     assert "return { twice }" in text
@@ -24,29 +24,32 @@ def test_modules_come_before_those_that_need_them_each_once_and_in_a_scope_of_it
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (b"import { a } from './app.js'\n", "app → other → app: modules import each other in a circle"),
-        (b"import all from './app.js'\n", "other.js: \"import all from './app.js'\": import by names on one line"),
+        (
+            b"import all from './app.js'\n",
+            "other.js: \"import all from './app.js'\" cannot be bundled; import by names on one line",
+        ),
         (b"export default 1\n", "other.js: 'export default 1'"),
     ],
 )
-def test_a_module_that_cannot_be_joined_is_told(wrong: bytes, told: str):
+def test_unsupported_module_is_reported(wrong: bytes, message: str):
     sources = {"app.js": b"import { b } from './other.js'\n", "other.js": wrong}
-    with pytest.raises(CannotBundle) as raised:
-        bundled(sources, "app.js")
-    assert told in str(raised.value)
+    with pytest.raises(BundleError) as raised:
+        bundle_modules(sources, "app.js")
+    assert message in str(raised.value)
 
 
-def test_the_published_page_asks_for_no_more_files_than_a_browser_fetches_at_once():
-    """Six connections: the manifest and the labels, which the page asks for itself; script, style and Parquet reader."""
+def test_published_page_needs_at_most_six_connections():
+    """A browser opens six connections: the page needs the manifest, the labels, the script, the style and the Parquet reader."""
     published = published_page()
     links = re.findall(r'(?:src|href)="([^"#:]+)"', published["index.html"].decode())
     assert len(links) == 3
     assert set(links) <= set(published)
 
 
-def test_every_module_of_the_page_is_in_the_published_script():
+def test_published_script_contains_every_module():
     script = next(body.decode() for path, body in published_page().items() if path.endswith("/page.js"))
     own = [path for path in page_sources() if path.endswith(".js") and "/" not in path and path != "early.js"]
     assert sorted(re.findall(r"^const (\w+)_js = \(\(\)", script, re.MULTILINE)) == sorted(
@@ -54,8 +57,8 @@ def test_every_module_of_the_page_is_in_the_published_script():
     )
 
 
-def test_the_one_script_in_the_page_is_the_one_that_its_policy_names():
+def test_policy_allows_exactly_the_inline_script():
     html = published_page()["index.html"].decode()
     [inline] = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    assert allowed(inline) in re.findall(r"script-src ([^;]+);", html)[0]
+    assert csp_hash(inline) in re.findall(r"script-src ([^;]+);", html)[0]
     assert "manifest.json" in inline

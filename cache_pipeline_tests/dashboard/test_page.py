@@ -1,4 +1,4 @@
-"""The executives' page in a real browser: right figures, said plainly, with nothing asked of any other host."""
+"""The executives' dashboard in a real browser: correct figures, clear notices, and no request to any other host."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.bundle import bundle_files
 from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.dashboard.centre import DAILY, NOW, day, rows
-from cache_pipeline_tests.dashboard.conftest import Open, Seen
+from cache_pipeline_tests.dashboard.conftest import OpenPage, PageLog
 from cache_pipeline_tests.query.declared import with_changes
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True}
@@ -40,9 +40,9 @@ def table(page: Page) -> list[list[str]]:
     ]
 
 
-def test_the_figures_are_those_that_were_published(opened: Open):
-    """Seven days of 100, 200 and 300 an hour in three queues, against a week of nine tenths of that."""
-    page = opened("dataset=queue_day")
+def test_tiles_show_the_published_figures(open_page: OpenPage):
+    """Three queues with 100, 200 and 300 contacts an hour for seven days, compared with a week at nine tenths of that."""
+    page = open_page("dataset=queue_day")
     offered = 7 * 24 * 600
     assert tiles(page) == {
         "Offered": [f"{offered:,}", "+11.1% on the week before"],
@@ -57,8 +57,8 @@ def test_the_figures_are_those_that_were_published(opened: Open):
     )
 
 
-def test_a_period_is_compared_with_the_one_before_and_a_day_with_the_same_weekday(opened: Open):
-    page = opened("dataset=queue_day&days=1")
+def test_period_is_compared_with_the_one_before(open_page: OpenPage):
+    page = open_page("dataset=queue_day&days=1")
     assert tiles(page)["Offered"] == [f"{24 * 600:,}", "+11.1% on the same weekday"]
     page.select_option("#period", "28")
     page.wait_for_function  # noqa: B018 - would evaluate a string, which the page's policy forbids
@@ -66,17 +66,17 @@ def test_a_period_is_compared_with_the_one_before_and_a_day_with_the_same_weekda
     assert tiles(page)["Offered"][0] == f"{7 * 24 * 6 * (100 + 90 + 80 + 70):,}"
 
 
-def test_hours_are_shown_by_weekday_and_days_by_week(opened: Open):
-    page = opened("dataset=queue_hour")
+def test_heat_map_shows_hours_or_weeks(open_page: OpenPage):
+    page = open_page("dataset=queue_hour")
     assert page.locator("#hours-heading").inner_text() == "By hour"
     cells = page.locator(".heatmap td.heat").all_inner_texts()
     assert len(cells) == 7 * 24
     assert set(cells) == {"600"}
-    assert opened("dataset=queue_day").locator("#hours-heading").inner_text() == "By week"
+    assert open_page("dataset=queue_day").locator("#hours-heading").inner_text() == "By week"
 
 
-def test_queues_can_be_sorted_and_filtered_by_keyboard_alone(opened: Open):
-    page = opened("dataset=queue_day")
+def test_queues_are_sorted_and_filtered_by_keyboard(open_page: OpenPage):
+    page = open_page("dataset=queue_day")
     assert [row[0] for row in table(page)] == ["returns", "<img src=x onerror=alert(1)>", "Billing & invoices"]
     page.locator("#table button", has_text="Offered").focus()
     page.keyboard.press("Enter")
@@ -90,8 +90,8 @@ def test_queues_can_be_sorted_and_filtered_by_keyboard_alone(opened: Open):
     assert "No queue has" in page.locator("#table tbody").inner_text()
 
 
-def test_a_chart_is_read_with_the_arrow_keys_and_is_a_table_too(opened: Open):
-    page = opened("dataset=queue_hour")
+def test_chart_supports_arrow_keys_and_a_table(open_page: OpenPage):
+    page = open_page("dataset=queue_hour")
     chart = page.locator(".chart", has_text="Contacts").first
     plot = chart.get_by_role("slider")
     plot.focus()
@@ -108,36 +108,36 @@ def test_a_chart_is_read_with_the_arrow_keys_and_is_a_table_too(opened: Open):
         assert figure.locator("tbody tr").count() == 8
 
 
-def test_until_when_it_is_complete_and_what_is_provisional_is_said_plainly(opened: Open):
-    page = opened("dataset=queue_hour")
-    said = page.locator("#banner").inner_text()
-    assert "Complete until Tue 24 Nov 2026, 00:00 UTC." in said
-    assert "Figures from Tue 24 Nov 2026, 00:00 on are provisional and may still change (hatched)." in said
-    assert "Published Tue 24 Nov 2026, 09:00." in said
-    assert "STALE" not in said
+def test_banner_shows_completeness_and_provisional_days(open_page: OpenPage):
+    page = open_page("dataset=queue_hour")
+    banner = page.locator("#banner").inner_text()
+    assert "Complete until Tue 24 Nov 2026, 00:00 UTC." in banner
+    assert "Figures from Tue 24 Nov 2026, 00:00 on are provisional and may still change (hatched)." in banner
+    assert "Published Tue 24 Nov 2026, 09:00." in banner
+    assert "STALE" not in banner
     assert page.locator("rect.provisional").count() == 2
 
 
 @pytest.mark.parametrize(("hours", "stale"), [(25, False), (27, True)])
-def test_old_figures_are_called_stale(opened: Open, hours: int, stale: bool):
-    page = opened("dataset=queue_day", at=NOW + timedelta(hours=hours))
+def test_old_figures_are_marked_stale(open_page: OpenPage, hours: int, stale: bool):
+    page = open_page("dataset=queue_day", at=NOW + timedelta(hours=hours))
     assert ("STALE" in page.locator("#banner").inner_text()) is stale
     if stale:
-        assert "Nothing was published since Tue 24 Nov 2026, 09:00" in page.locator("#banner").inner_text()
+        assert "Nothing has been published since Tue 24 Nov 2026, 09:00" in page.locator("#banner").inner_text()
 
 
-def test_a_publisher_whose_clock_runs_ahead_is_told_of(opened: Open):
-    page = opened("dataset=queue_day", at=NOW - timedelta(hours=3))
+def test_fast_publisher_clock_is_reported(open_page: OpenPage):
+    page = open_page("dataset=queue_day", at=NOW - timedelta(hours=3))
     assert "clock runs ahead" in page.locator("#banner").inner_text()
 
 
-def test_nothing_is_asked_of_any_other_host_and_the_policy_is_kept(opened: Open, seen: Seen, url: str):
-    page = opened("dataset=queue_hour", service_workers="block")
+def test_page_requests_no_other_host(open_page: OpenPage, page_log: PageLog, url: str):
+    page = open_page("dataset=queue_hour", service_workers="block")
     page.locator("#csv-groups").click()
-    assert {target.split("/v1/")[0] for target in seen.requests if not target.startswith(("data:", "blob:"))} == {
+    assert {target.split("/v1/")[0] for target in page_log.requests if not target.startswith(("data:", "blob:"))} == {
         url.split("/v1/")[0]
     }
-    assert seen.messages == []
+    assert page_log.messages == []
 
 
 @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ def test_nothing_is_asked_of_any_other_host_and_the_policy_is_kept(opened: Open,
         ("dataset=queue_day&days=28", PHONE),
     ],
 )
-def test_axe_finds_nothing(opened: Open, choice: str, options: dict):
-    page = opened(choice, bypass_csp=True, **options)
+def test_axe_finds_no_violation(open_page: OpenPage, choice: str, options: dict):
+    page = open_page(choice, bypass_csp=True, **options)
     page.locator("summary").first.click()
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
 
 
-def test_a_missing_file_is_told_by_name(opened: Open):
-    page = opened(
+def test_missing_file_is_reported_by_name(open_page: OpenPage):
+    page = open_page(
         "dataset=queue_day",
         ready=False,
         prepare=lambda page: page.route("**/*.parquet", lambda route: route.fulfill(status=404)),
@@ -167,10 +167,10 @@ def test_a_missing_file_is_told_by_name(opened: Open):
     assert not page.locator("#figures").is_visible()
 
 
-def test_an_altered_file_is_never_shown(opened: Open, site: Path):
+def test_altered_file_is_never_shown(open_page: OpenPage, site: Path):
     body = bytearray(next(site.glob("v1/default/data/queue_day/day=2026-11-20/*.parquet")).read_bytes())
     body[100] ^= 1
-    page = opened(
+    page = open_page(
         "dataset=queue_day",
         ready=False,
         prepare=lambda page: page.route("**/day=2026-11-20/*", lambda route: route.fulfill(body=bytes(body))),
@@ -180,23 +180,23 @@ def test_an_altered_file_is_never_shown(opened: Open, site: Path):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected_text"),
     [
         ("{", "manifest.json does not parse"),
-        ('{"format": 9, "datasets": {}}', "format that this page does not know"),
+        ('{"format": 9, "datasets": {}}', "format that this page does not support"),
         ('{"format": 1, "generated_at": "2026-11-24T09:00:00Z", "datasets": {}}', "Nothing has been published yet"),
     ],
 )
-def test_a_manifest_that_cannot_be_used_is_told(opened: Open, body: str, said: str):
-    page = opened(
+def test_unusable_manifest_is_reported(open_page: OpenPage, body: str, expected_text: str):
+    page = open_page(
         ready=False, prepare=lambda page: page.route("**/manifest.json", lambda route: route.fulfill(body=body))
     )
     page.get_by_role("alert").wait_for()
-    assert said in page.get_by_role("alert").inner_text()
+    assert expected_text in page.get_by_role("alert").inner_text()
 
 
-def test_the_genesys_columns_are_understood_too(opened: Open):
-    page = opened("dataset=conversation_day")
+def test_genesys_columns_are_supported(open_page: OpenPage):
+    page = open_page("dataset=conversation_day")
     shown = tiles(page)
     assert shown["Offered"] == ["140", "nothing to compare with"]
     assert shown["Handled"][0] == "140"
@@ -204,10 +204,10 @@ def test_the_genesys_columns_are_understood_too(opened: Open):
     assert {row[0] for row in table(page)} == {"chat", "voice"}
 
 
-def test_the_reader_chooses_the_data_set_and_the_address_remembers_it(opened: Open):
-    page = opened()
+def test_chosen_data_set_is_kept_in_the_url(open_page: OpenPage):
+    page = open_page()
     assert page.locator("#dataset").input_value() == "queue_day", (
-        "the data set with the most to say, of those the smaller"
+        "the default is the data set with the most measures, and the smaller of equals"
     )
     page.select_option("#dataset", "queue_hour")
     page.wait_for_selector('html[data-ready="queue_hour"]')
@@ -216,8 +216,8 @@ def test_the_reader_chooses_the_data_set_and_the_address_remembers_it(opened: Op
     page.wait_for_selector('html[data-ready="queue_hour"]')
 
 
-def test_the_table_is_downloaded_as_it_is_sorted_with_exact_figures(opened: Open, tmp_path: Path):
-    page = opened("dataset=queue_day")
+def test_csv_download_is_sorted_and_exact(open_page: OpenPage, tmp_path: Path):
+    page = open_page("dataset=queue_day")
     with page.expect_download() as downloading:
         page.locator("#csv-groups").click()
     assert downloading.value.suggested_filename == "queue_day_queue_id_2026-11-17_2026-11-23.csv"
@@ -229,41 +229,41 @@ def test_the_table_is_downloaded_as_it_is_sorted_with_exact_figures(opened: Open
     assert (saved[2]["offered"], saved[2]["abandonRate"], saved[2]["handle_ms"]) == (str(7 * 2400), "0.1", "300000")
 
 
-def test_it_prints_on_one_page(opened: Open):
-    page = opened("dataset=queue_hour")
+def test_page_prints_on_one_sheet(open_page: OpenPage):
+    page = open_page("dataset=queue_hour")
     printed = page.pdf(prefer_css_page_size=True, print_background=True)
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
 
 
-def test_a_phone_needs_no_sideways_scrolling(opened: Open):
-    page = opened("dataset=queue_hour", **PHONE)
+def test_phone_needs_no_horizontal_scrolling(open_page: OpenPage):
+    page = open_page("dataset=queue_hour", **PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_withheld_figures_leave_the_rest_right(opened: Open, tmp_path: Path):
-    """A queue whose cells are too small has no figures; sums are of the others."""
+def test_suppressed_figures_leave_the_rest_correct(open_page: OpenPage, tmp_path: Path):
+    """A queue whose cells are too small shows no figures; totals cover the others."""
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     report = with_changes(DAILY, min_cell_count=25)
     edge.publish(report, {day(back): rows(report, day(back), 10) for back in range(1, 9)}, None)
     publish_page(edge.store)
     with serving_edge(tmp_path) as base:
-        page = opened(
+        page = open_page(
             "dataset=queue_day", address=f"{base}/v1/default/", prepare=lambda page: page.context.unroute_all()
         )
         assert tiles(page)["Offered"][0] == str(7 * 30)
         assert [row[1] for row in table(page)] == ["210", "–", "–"]  # noqa: RUF001 - as shown
 
 
-def test_one_file_carries_page_and_data_and_asks_for_nothing(opened: Open, site: Path, tmp_path: Path, seen: Seen):
+def test_single_file_page_makes_no_requests(open_page: OpenPage, site: Path, tmp_path: Path, page_log: PageLog):
     edge = EdgeTier(f"file://{site}", lambda: NOW)
     (tmp_path / "executives.html").write_bytes(single_file_page(bundle_files(edge, timedelta(days=20))))
-    page = opened("dataset=queue_hour", address=(tmp_path / "executives.html").as_uri())
+    page = open_page("dataset=queue_hour", address=(tmp_path / "executives.html").as_uri())
     assert tiles(page)["Offered"][0] == f"{7 * 24 * 600:,}"
-    assert seen.messages == []
-    assert not [target for target in seen.requests if target.startswith("http")]
+    assert page_log.messages == []
+    assert not [target for target in page_log.requests if target.startswith("http")]
 
 
-def test_assets_are_named_by_their_content_and_the_page_is_put_last(tmp_path: Path):
+def test_assets_are_content_addressed(tmp_path: Path):
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     assert publish_page(edge.store) > 10
     assert publish_page(edge.store) == 0
@@ -272,7 +272,7 @@ def test_assets_are_named_by_their_content_and_the_page_is_put_last(tmp_path: Pa
     linked = re.findall(r'(?:href|src)="(assets/[^"]+)"', html)
     assert len(linked) == 3
     assert all((root / path).is_file() for path in linked)
-    # The modules that the script is made of lie beside it, for pages of other people's.
+    # The separate modules are published too, so that other pages can import them.
     assert {"page.js", "published.js", "figures.js"} <= {path.name for path in root.glob("assets/*/*.js")}
     schema = json.loads((root / "manifest.schema.json").read_text())
     assert {"format", "generated_at", "datasets"} <= set(schema["properties"])

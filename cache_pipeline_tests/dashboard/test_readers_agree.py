@@ -1,4 +1,4 @@
-"""What docs/edge.md tells people to write gives every reader the same rows, to the row; the page included."""
+"""Every code example in docs/edge.md, and the page itself, reads exactly the same rows."""
 
 import json
 import re
@@ -11,14 +11,14 @@ import pytest
 
 from cache_pipeline import edge
 from cache_pipeline.errors import EdgeStoreError, QueryError
-from cache_pipeline_tests.dashboard.conftest import Open
+from cache_pipeline_tests.dashboard.conftest import OpenPage
 
 DOCS = (Path(__file__).parents[2] / "docs" / "edge.md").read_text()
 BASE, FOLDER = "https://figures.example.com/v1/default", "data/edge/v1/default"
 
 
 def recipe(heading: str) -> str:
-    """The code below a heading."""
+    """Return the code block below a heading of docs/edge.md."""
     found = re.search(rf"### {re.escape(heading)}\n\n```\w+\n(.*?)```", DOCS, re.DOTALL)
     assert found, heading
     return found[1]
@@ -56,21 +56,21 @@ def test_every_reader_sees_the_same_rows(reader: str, base: str, site: Path, exp
     names: dict[str, Any] = {}
     exec(code.replace(BASE, base).replace(FOLDER, str(site / "v1/default")), names)
     rows = TO_ARROW[reader](names["rows"])
-    same = [{name: row[name] for name in expected[0]} for row in in_order(rows)]
-    assert same == expected
+    read = [{name: row[name] for name in expected[0]} for row in in_order(rows)]
+    assert read == expected
 
 
-def test_the_checked_reader_gives_the_wanted_columns_and_days(base: str, expected: list[dict[str, Any]]):
+def test_checked_reader_selects_columns_and_days(base: str, expected: list[dict[str, Any]]):
     names: dict[str, Any] = {}
     exec(recipe("Python, checked").replace(BASE, base), names)
-    wanted = [row for row in expected if "2026-11-16" <= row["interval_start"].date().isoformat() < "2026-11-23"]
+    selected = [row for row in expected if "2026-11-16" <= row["interval_start"].date().isoformat() < "2026-11-23"]
     assert names["rows"].schema.names == ["interval_start", "queue_id", "offered"]
-    assert in_order(names["rows"]) == [{name: row[name] for name in names["rows"].schema.names} for row in wanted]
-    assert len(wanted) == 21
+    assert in_order(names["rows"]) == [{name: row[name] for name in names["rows"].schema.names} for row in selected]
+    assert len(selected) == 21
 
 
-def test_the_browser_sees_the_same_rows(opened: Open, expected: list[dict[str, Any]]):
-    page = opened("dataset=queue_day")
+def test_browser_sees_the_same_rows(open_page: OpenPage, expected: list[dict[str, Any]]):
+    page = open_page("dataset=queue_day")
     script = page.locator('script[type="module"]').get_attribute("src")
     code = recipe("The browser").replace("./published.js", f"/v1/default/{Path(script).parent}/published.js")
     files = page.evaluate(f"async () => {{ {code}; return files }}")
@@ -79,11 +79,11 @@ def test_the_browser_sees_the_same_rows(opened: Open, expected: list[dict[str, A
         for file in files
         for row in range(file["rows"])
     ]
-    told = [(row["interval_start"].timestamp() * 1000, row["queue_id"], row["offered"]) for row in expected]
-    assert sorted(rows) == told
+    published = [(row["interval_start"].timestamp() * 1000, row["queue_id"], row["offered"]) for row in expected]
+    assert sorted(rows) == published
 
 
-def test_what_cannot_be_read_is_told(base: str, site: Path, tmp_path: Path):
+def test_unreadable_data_is_reported(base: str, site: Path, tmp_path: Path):
     with pytest.raises(
         EdgeStoreError, match="has no data set 'queue_week': it has conversation_day, queue_day, queue_hour"
     ):
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_told(base: str, site: Path, tmp_path: Path):
         edge.read(f"file://{tmp_path}", "queue_day")
 
 
-def test_any_spelling_of_where_the_manifest_is_will_do(base: str, site: Path):
+def test_any_form_of_manifest_url_is_accepted(base: str, site: Path):
     for address in (base, f"{base}/", f"{base}/manifest.json", f"{base}/index.html", (site / "v1/default").as_uri()):
         assert edge.read(address, "queue_day").num_rows == 105
     assert edge.read_manifest(base).datasets["queue_day"].complete_through is not None

@@ -20,7 +20,7 @@ import yaml
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline_tests.deploy.rules import REPOSITORY, groups
-from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.programs import find_program
 from cache_pipeline_tests.telemetry.collector import running_collector
 
 #: Ten minutes of an alert's patience are one second here.
@@ -200,7 +200,7 @@ class Prometheus:
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    program("prometheus"),
+                    find_program("prometheus"),
                     f"--config.file={folder}/prometheus.yml",
                     f"--storage.tsdb.path={folder}/data",
                     f"--web.listen-address=127.0.0.1:{self.port}",

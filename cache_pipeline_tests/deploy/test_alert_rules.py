@@ -8,14 +8,16 @@ import yaml
 
 from cache_pipeline.cli.main import cli
 from cache_pipeline_tests.deploy.rules import FOLDER, REPOSITORY, alerts
-from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.programs import find_program
 
 PAGES = REPOSITORY / "docs" / "runbooks"
 HEADINGS = ["What it means", "What users see", "What to look at", "How to mend it"]
 
 
 def promtool(*arguments):
-    done = subprocess.run([program("promtool"), *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [find_program("promtool"), *arguments], cwd=FOLDER, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -18,7 +18,7 @@ from cache_pipeline import edge as public
 from cache_pipeline.cli.edge_server import content_security_policy, edge_app, listening, serving
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.page import publish_page
-from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.programs import find_program
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 
 SNIPPETS = Path(__file__).parents[2] / "deploy" / "cdn"
@@ -105,7 +105,7 @@ def nginx(folder: Path, origin_port: int, port: int) -> list[str]:
     text = text.replace("  access_log off;", f"  access_log off; {scratch}")
     user = "user root;" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(f"daemon off; {user}\n{text}")
-    return [program("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    return [find_program("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
 def varnish(folder: Path, origin_port: int, port: int) -> list[str]:
@@ -115,7 +115,7 @@ def varnish(folder: Path, origin_port: int, port: int) -> list[str]:
         text.replace('"9000"', f'"{origin_port}"').replace(".interval = 5s", ".interval = 200ms")
     )
     listen = ["-a", f"127.0.0.1:{port}", "-f", str(folder / "edge.vcl"), "-n", str(folder / "varnish")]
-    return [program("varnishd"), "-F", *listen, "-s", "malloc,32m", "-p", "thread_pool_min=10", "-j", "none"]
+    return [find_program("varnishd"), "-F", *listen, "-s", "malloc,32m", "-p", "thread_pool_min=10", "-j", "none"]
 
 
 @pytest.fixture(params=[nginx, varnish], ids=["nginx", "varnish"])

@@ -11,7 +11,7 @@ import yaml
 from cache_pipeline.cli.main import cli
 from cache_pipeline.settings import Settings
 from cache_pipeline_tests.deploy.rules import REPOSITORY
-from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.programs import find_program
 
 DEPLOY = REPOSITORY / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
@@ -24,7 +24,7 @@ def test_systemd_finds_nothing_to_complain_of(unit, tmp_path):
     text = unit.read_text().replace("/srv/cache_pipeline/.venv/bin", str(Path(sys.executable).parent))
     (tmp_path / name).write_text(text)
     done = subprocess.run(
-        [program("systemd-analyze"), "verify", "--man=no", str(tmp_path / name)],
+        [find_program("systemd-analyze"), "verify", "--man=no", str(tmp_path / name)],
         capture_output=True,
         text=True,
         check=False,
@@ -54,7 +54,7 @@ def test_compose_names_settings_commands_and_files_that_there_are():
     for source in re.findall(r"^COPY (.+) \S+$", image, re.MULTILINE):
         assert all((REPOSITORY / each).exists() for each in source.split()), source
     subprocess.run(
-        [program("promtool"), "check", "config", "--syntax-only", "prometheus.yml"],
+        [find_program("promtool"), "check", "config", "--syntax-only", "prometheus.yml"],
         cwd=folder,
         check=True,
         capture_output=True,

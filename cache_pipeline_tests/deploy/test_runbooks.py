@@ -11,7 +11,7 @@ import yaml
 from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.settings import Settings
 from cache_pipeline_tests.deploy.rules import REPOSITORY, alerts
-from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.programs import find_program
 
 PAGES = {path.stem: path.read_text() for path in sorted((REPOSITORY / "docs" / "runbooks").glob("*.md"))}
 #: In the place of an alert's own expression, so as to leave out two reports.
@@ -48,7 +48,9 @@ def statements():
 
 
 def promtool(folder, *arguments):
-    done = subprocess.run([program("promtool"), *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [find_program("promtool"), *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,4 +1,4 @@
-"""A data folder with a cluster in it, so that few tests pay for making one."""
+"""A data folder that already holds a cluster, so that few tests pay for creating one."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from cache_pipeline.embedded import embedded_servers
 
 
 @pytest.fixture(scope="session")
-def kept_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that has been used before and is in use by nobody."""
-    folder = tmp_path_factory.mktemp("kept")
+def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that was used before and is free now."""
+    folder = tmp_path_factory.mktemp("reused")
     with embedded_servers(folder, redis_url="redis://unused"):
         pass
     return folder

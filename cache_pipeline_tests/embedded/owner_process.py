@@ -1,4 +1,4 @@
-"""Runs `owner_program` and looks at the processes it causes."""
+"""Run `owner_program` and inspect the processes that it starts."""
 
 import json
 import os
@@ -32,7 +32,7 @@ class OwnerProcess:
 def owner_process(
     folder: Path, *arguments: str, python: str = sys.executable, python_path: tuple[Path, ...] = (), **popen: Any
 ) -> Iterator[OwnerProcess]:
-    """The program, in a process group of its own; it is killed at the end should it still live."""
+    """Run the program in its own process group, and kill it at the end if it is still running."""
     process = subprocess.Popen(
         [python, str(PROGRAM), str(folder), *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*python_path, ROOT)))},
@@ -50,7 +50,7 @@ def owner_process(
 
 
 def lock_file(folder: Path) -> dict[str, Any]:
-    """What the lock file says, {} while nobody holds the folder."""
+    """Return the content of the lock file, {} while the folder is free."""
     try:
         return json.loads((folder / "lock").read_text())
     except (OSError, ValueError):
@@ -58,7 +58,7 @@ def lock_file(folder: Path) -> dict[str, Any]:
 
 
 def server_pids(folder: Path) -> dict[str, int]:
-    """The servers' process ids by their programs' names."""
+    """Return the servers' process ids by program name."""
     return {process["program"]: process["pid"] for process in lock_file(folder)["processes"]}
 
 
@@ -66,20 +66,20 @@ def wait_until_ended(pids: list[int], seconds: float = 10) -> None:
     """Wait for processes to end.
 
     Raises:
-        TimeoutError: some live on.
+        TimeoutError: Some are still alive.
     """
     deadline = time.monotonic() + seconds
-    while living := [pid for pid in pids if lives(pid)]:
+    while alive := [pid for pid in pids if is_alive(pid)]:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"still alive: {living}")
+            raise TimeoutError(f"still alive: {alive}")
         time.sleep(0.02)
 
 
 def wait_until_reaped(pid: int, seconds: float = 10) -> None:
-    """Wait until a server's end has been seen by its supervisor, which is when its process id is free.
+    """Wait until the supervisor has reaped an ended server, so that its process id is free.
 
     Raises:
-        TimeoutError: it was not.
+        TimeoutError: It was not reaped in time.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -91,7 +91,7 @@ def wait_until_reaped(pid: int, seconds: float = 10) -> None:
     raise TimeoutError(f"not reaped: {pid}")
 
 
-def lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -101,5 +101,5 @@ def lives(pid: int) -> bool:
 
 
 def interrupt_group(process: subprocess.Popen[str]) -> None:
-    """What Ctrl-C in a terminal does."""
+    """Do what Ctrl-C in a terminal does."""
     os.killpg(process.pid, signal.SIGINT)

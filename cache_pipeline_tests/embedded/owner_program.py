@@ -1,6 +1,6 @@
-"""A program that wants embedded servers, for tests that end it: says where they are, then waits to be ended.
+"""A program that runs embedded servers, for tests that kill it: it prints their URLs, then waits.
 
-Arguments: the data folder; `fork` to leave a forked child behind that holds whatever this process holds.
+Arguments: the data folder; `fork` to also leave a forked child that inherits all open files of this process.
 """
 
 import json
@@ -19,13 +19,13 @@ def main() -> None:
             if child == 0:
                 time.sleep(60)
                 os._exit(0)
-            said = {"postgres_url": servers.postgres_url, "redis_url": servers.redis_url, "child": child}
-            print(json.dumps(said), flush=True)
+            urls = {"postgres_url": servers.postgres_url, "redis_url": servers.redis_url, "child": child}
+            print(json.dumps(urls), flush=True)
             sys.stdin.read()
     except EmbeddedServerError as error:
         print(json.dumps({"error": str(error)}), flush=True)
     except KeyboardInterrupt:
-        print("stopped in order", flush=True)
+        print("stopped cleanly", flush=True)
 
 
 main()

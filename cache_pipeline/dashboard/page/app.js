@@ -1,14 +1,14 @@
-// The page: reads what was published, keeps what the reader chose in the address, and shows it.
+// The page's entry point: reads the published data, keeps the reader's choices in the URL, and draws everything.
 
 import { localClock, weekday } from './calendar.js'
 import { dayChart } from './charts.js'
 import { save } from './download.js'
-import { daysOf, filesOf, summed } from './figures.js'
-import { WEEKDAYS, dayText, dimensionText, longDay, moment, shortDay } from './format.js'
-import { groupRows, groupTable, sorted } from './groups.js'
+import { publishedDays, filesBetween, sumRows } from './figures.js'
+import { WEEKDAYS, dayText, dimensionText, longDay, formatInstant, shortDay } from './format.js'
+import { groupRows, groupTable, sortRows } from './groups.js'
 import { hourMap, spanText, weekMap } from './heatmap.js'
 import { byId, h } from './html.js'
-import { columnsOf, measuresOf, valueOf } from './measures.js'
+import { requiredColumns, availableMeasures, valueOf } from './measures.js'
 import { readFile, readLabels, readManifest } from './published.js'
 import { tile } from './tiles.js'
 
@@ -24,7 +24,7 @@ const PERIODS = [
 const TILES = 6
 
 const choice = new URLSearchParams(location.hash.slice(1))
-const state = { heat: null, groups: { key: 'offered', down: true, text: '' }, dimension: null }
+const state = { heat: null, groups: { key: 'offered', descending: true, text: '' }, dimension: null }
 let manifest
 let labels = {}
 let turn = 0
@@ -37,14 +37,14 @@ function remember(name, value) {
 
 const title = name => name.replaceAll('_', ' ').replace(/^./, letter => letter.toUpperCase())
 
-/** The data set with the most to say; of equals the coarser, which is the smaller. */
-function favourite() {
+/** The data set with the most measures; between equals the one with the coarser granularity, which is smaller. */
+function defaultDataset() {
   const scored = Object.entries(manifest.datasets).map(([name, { columns, granularity }]) =>
-    ({ name, score: Math.min(measuresOf(columns).filter(({ hidden }) => !hidden).length, TILES), day: /^P\d/.test(granularity) }))
+    ({ name, score: Math.min(availableMeasures(columns).filter(({ hidden }) => !hidden).length, TILES), day: /^P\d/.test(granularity) }))
   return scored.sort((a, b) => b.score - a.score || b.day - a.day || (a.name < b.name ? -1 : 1))[0]?.name
 }
 
-function rowsOf(file, columns) {
+function cachedRows(file, columns) {
   const key = `${file.path} ${columns}`
   if (!read.has(key)) {
     read.set(key, readFile(file, columns))
@@ -57,7 +57,7 @@ function banner(...children) {
   byId('banner').replaceChildren(...children)
 }
 
-function refuse(error) {
+function showError(error) {
   const notice = h('p', { class: 'notice error', role: 'alert' }, h('strong', {}, 'These figures cannot be shown. '), error.message)
   banner(notice)
   byId('figures').hidden = true
@@ -71,8 +71,8 @@ function freshness(dataset, days) {
   const age = Date.now() - (through ?? published)
   const lag = /^P\d/.test(dataset.granularity) ? 24 * HOUR : 0
   if (Date.now() - published > STALE_AFTER || age > STALE_AFTER + lag) {
-    const since = Date.now() - published > STALE_AFTER ? `Nothing was published since ${moment(published, zone)}.` : `The data ends ${moment(through ?? published, zone)}.`
-    parts.push(h('p', { class: 'notice stale' }, h('strong', {}, 'STALE '), since, ' Newer figures exist that are not shown here.'))
+    const since = Date.now() - published > STALE_AFTER ? `Nothing has been published since ${formatInstant(published, zone)}.` : `The data ends ${formatInstant(through ?? published, zone)}.`
+    parts.push(h('p', { class: 'notice stale' }, h('strong', {}, 'STALE '), since, ' Newer figures may exist that are not shown here.'))
   }
   if (published > Date.now() + 5 * 60_000) {
     parts.push(h('p', { class: 'notice stale' }, 'The publisher’s clock runs ahead of this one: ages shown here may be wrong.'))
@@ -81,10 +81,10 @@ function freshness(dataset, days) {
   parts.push(h('p', { class: 'fresh' },
     through === null
       ? h('strong', {}, 'Nothing is complete yet: all figures are provisional.')
-      : [h('strong', {}, `Complete until ${moment(through, zone)}`), zoneName, '. '],
+      : [h('strong', {}, `Complete until ${formatInstant(through, zone)}`), zoneName, '. '],
     through !== null && dataset.provisional_from
-      ? `Figures from ${moment(Date.parse(dataset.provisional_from), zone)} on are provisional and may still change${days.newest > days.last ? ' (hatched)' : ''}. ` : '',
-    `Published ${moment(published, zone)}.`))
+      ? `Figures from ${formatInstant(Date.parse(dataset.provisional_from), zone)} on are provisional and may still change${days.newest > days.last ? ' (hatched)' : ''}. ` : '',
+    `Published ${formatInstant(published, zone)}.`))
   return parts
 }
 
@@ -103,29 +103,29 @@ function period(days) {
 const range = (first, last) => Array.from({ length: Math.max(0, last - first + 1) }, (_, place) => first + place)
 
 async function show() {
-  const mine = ++turn
+  const ownTurn = ++turn
   const name = byId('dataset').value
   const dataset = manifest.datasets[name]
   const clock = localClock(dataset.time_zone)
-  const days = daysOf(dataset, clock)
+  const days = publishedDays(dataset, clock)
   document.title = `Contact centre: ${title(name).toLowerCase()}`
   byId('description').textContent = dataset.description
   banner(...freshness(dataset, days))
-  if (days.last === null) return refuse(new Error('The data set has no published day yet: run its backfill.'))
-  const measures = measuresOf(dataset.columns)
-  if (!measures.length) return refuse(new Error(`None of its columns is known to this page: ${dataset.columns.join(', ')}.`))
+  if (days.last === null) return showError(new Error('The data set has no published day yet: run its backfill.'))
+  const measures = availableMeasures(dataset.columns)
+  if (!measures.length) return showError(new Error(`This page supports none of the data set’s columns: ${dataset.columns.join(', ')}.`))
   const dimensions = dataset.columns.filter(column => (dataset.dimensions ?? []).includes(column))
   const dimension = dimensions.includes(state.dimension) ? state.dimension : dimensions.find(column => column.startsWith('queue')) ?? dimensions[0] ?? null
   const spans = period(days)
-  const columns = ['interval_start', ...columnsOf(measures), ...dimensions]
+  const columns = ['interval_start', ...requiredColumns(measures), ...dimensions]
   const earliest = Math.min(spans.beforeFirst, spans.chartFirst, days.last - 7)
-  const files = filesOf(dataset, clock, earliest, days.newest)
+  const files = filesBetween(dataset, clock, earliest, days.newest)
   document.body.classList.add('busy')
-  const decoded = await Promise.all(files.map(file => rowsOf(file, columns)))
-  if (mine !== turn) return
+  const decoded = await Promise.all(files.map(file => cachedRows(file, columns)))
+  if (ownTurn !== turn) return
   document.body.classList.remove('busy')
-  const summing = { zone: dataset.time_zone, columns: columnsOf(measures), groupBy: dimension }
-  const within = (first, last) => summed(decoded, { ...summing, first, last })
+  const summing = { zone: dataset.time_zone, columns: requiredColumns(measures), groupBy: dimension }
+  const within = (first, last) => sumRows(decoded, { ...summing, first, last })
   const view = {
     name, dataset, days, measures, dimensions, dimension, spans,
     now: within(spans.first, spans.last),
@@ -136,27 +136,27 @@ async function show() {
   showCharts(view)
   showHeat(view)
   showGroups(view)
-  byId('definitions').textContent = measures.map(({ says }) => says).filter(Boolean).join(' ')
+  byId('definitions').textContent = measures.map(({ definition }) => definition).filter(Boolean).join(' ')
   byId('source').replaceChildren(`Times are ${dataset.time_zone.replaceAll('_', ' ')}. `, h('a', { href: 'manifest.json' }, 'The data behind this page'), ' is Parquet, free to read with any tool.')
   byId('figures').hidden = false
   document.documentElement.dataset.ready = name
   performance.mark('figures')
 }
 
-const visible = measures => measures.filter(({ hidden }) => !hidden)
+const visibleMeasures = measures => measures.filter(({ hidden }) => !hidden)
 
-/** Whether a comparison is of like with like: every day of the period before was published. */
-const whole = ({ days }, first, last) => range(first, last).every(day => days.published.has(day))
+/** Whether every day of a period was published, so that it can be compared with another. */
+const isFullyPublished = ({ days }, first, last) => range(first, last).every(day => days.published.has(day))
 
 function showTiles(view) {
   const { now, before, all, spans, days } = view
-  const comparable = whole(view, spans.beforeFirst, spans.beforeLast)
+  const comparable = isFullyPublished(view, spans.beforeFirst, spans.beforeLast)
   const weekdayName = WEEKDAYS[weekday(days.last)]
   byId('glance').replaceChildren(
     h('strong', {}, spans.days === 1 ? longDay(spans.last) : `${shortDay(spans.first)} – ${longDay(spans.last)}`),
     comparable ? ` against ${spans.against}; ${shortDay(days.last)} against the ${weekdayName} before` : '')
   const trend = range(spans.chartFirst, spans.last)
-  byId('tiles').replaceChildren(...visible(view.measures).slice(0, TILES).map(measure => tile({
+  byId('tiles').replaceChildren(...visibleMeasures(view.measures).slice(0, TILES).map(measure => tile({
     measure,
     now: valueOf(measure, now.total),
     before: comparable ? valueOf(measure, before.total) : null,
@@ -176,7 +176,7 @@ function showCharts(view) {
   const values = (measure, by = 0) => shown.map(day => valueOf(measure, all.days.get(day - by)))
   const of = key => measures.find(measure => measure.key === key)
   const compared = shown.some(day => all.days.has(day - shift))
-  const ghost = measure => (compared ? [{ name: shift === 7 ? 'Week before' : 'Period before', mark: 'ghost', look: 'ghost', values: values(measure, shift) }] : [])
+  const earlierSeries = measure => (compared ? [{ name: shift === 7 ? 'Week before' : 'Period before', mark: 'ghost', look: 'ghost', values: values(measure, shift) }] : [])
   const base = { days: shown, isProvisional: days.isProvisional }
   const charts = []
   const [offered, answered, abandoned] = [of('offered'), of('answered'), of('abandoned')]
@@ -184,22 +184,22 @@ function showCharts(view) {
     charts.push({ ...base, title: 'Contacts', kind: 'count', size: 'tall', series: [
       { name: 'Answered', mark: 'bar', look: 'answered', values: values(answered) },
       { name: 'Abandoned', mark: 'bar', look: 'abandoned', values: values(abandoned) },
-      ...(offered && compared ? [{ ...ghost(offered)[0], name: `Offered, ${ghost(offered)[0].name.toLowerCase()}` }] : []),
+      ...(offered && compared ? [{ ...earlierSeries(offered)[0], name: `Offered, ${earlierSeries(offered)[0].name.toLowerCase()}` }] : []),
     ] })
   } else {
-    const measure = offered ?? visible(measures)[0]
+    const measure = offered ?? visibleMeasures(measures)[0]
     charts.push({ ...base, title: measure.name, kind: measure.kind, size: 'tall', series: [
-      { name: measure.name, mark: measure.kind === 'count' ? 'bar' : 'line', look: 'answered', values: values(measure) }, ...ghost(measure)] })
+      { name: measure.name, mark: measure.kind === 'count' ? 'bar' : 'line', look: 'answered', values: values(measure) }, ...earlierSeries(measure)] })
   }
-  for (const measure of visible(measures).filter(({ kind }) => kind !== 'count').slice(0, 4)) {
+  for (const measure of visibleMeasures(measures).filter(({ kind }) => kind !== 'count').slice(0, 4)) {
     charts.push({ ...base, title: measure.name, kind: measure.kind, size: 'low', series: [
-      { name: measure.name, mark: 'line', look: measure.good < 0 && measure.kind === 'share' ? 'abandoned' : 'answered', values: values(measure) }, ...ghost(measure)] })
+      { name: measure.name, mark: 'line', look: measure.good < 0 && measure.kind === 'share' ? 'abandoned' : 'answered', values: values(measure) }, ...earlierSeries(measure)] })
   }
   byId('charts').replaceChildren(...charts.map(dayChart))
 }
 
 function showHeat(view) {
-  const measures = visible(view.measures)
+  const measures = visibleMeasures(view.measures)
   const picker = byId('heat-measure')
   state.heat = measures.some(({ key }) => key === state.heat) ? state.heat : measures[0].key
   picker.replaceChildren(...measures.map(({ key, name }) => h('option', { value: key, selected: key === state.heat }, name)))
@@ -229,10 +229,10 @@ function showGroups(view) {
   picker.parentElement.hidden = dimensions.length < 2
   picker.onchange = () => {
     state.dimension = picker.value
-    show().catch(refuse)
+    show().catch(showError)
   }
-  const measures = visible(view.measures)
-  const comparable = whole(view, view.spans.beforeFirst, view.spans.beforeLast)
+  const measures = visibleMeasures(view.measures)
+  const comparable = isFullyPublished(view, view.spans.beforeFirst, view.spans.beforeLast)
   const rows = groupRows(view.now.groups, comparable ? view.before.groups : new Map(), measures, labels[dimension] ?? {})
   if (state.groups.key !== 'name' && !measures.some(({ key }) => key === state.groups.key)) state.groups.key = measures[0].key
   const draw = () => {
@@ -241,7 +241,7 @@ function showGroups(view) {
     if (focused) byId('table').querySelector(`button[data-key="${focused}"]`)?.focus()
   }
   const resort = key => {
-    state.groups.down = state.groups.key === key ? !state.groups.down : key !== 'name'
+    state.groups.descending = state.groups.key === key ? !state.groups.descending : key !== 'name'
     state.groups.key = key
     draw()
   }
@@ -252,7 +252,7 @@ function showGroups(view) {
   byId('csv-groups').onclick = () => save(
     `${view.name}_${dimension}_${spanText(range(view.spans.first, view.spans.last))}.csv`,
     [[dimension, 'name', ...measures.map(({ key, kind }) => (kind === 'duration' ? `${key}_ms` : key))],
-      ...sorted(rows, state.groups).map(({ id, name, values }) => [id, name, ...measures.map(({ key }) => values[key])])])
+      ...sortRows(rows, state.groups).map(({ id, name, values }) => [id, name, ...measures.map(({ key }) => values[key])])])
   draw()
 }
 
@@ -262,18 +262,18 @@ async function start() {
   labels = names
   const sets = Object.keys(manifest.datasets).sort()
   if (!sets.length) throw new Error('Nothing has been published yet: materialise an edge asset, or run cache-pipeline edge publish.')
-  const chosen = sets.includes(choice.get('dataset')) ? choice.get('dataset') : favourite()
+  const chosen = sets.includes(choice.get('dataset')) ? choice.get('dataset') : defaultDataset()
   byId('dataset').replaceChildren(...sets.map(name => h('option', { value: name, selected: name === chosen }, title(name))))
   const days = Number(choice.get('days')) || 7
   byId('period').replaceChildren(...PERIODS.map(each => h('option', { value: each.days, selected: each.days === days }, each.name)))
   for (const name of ['dataset', 'period']) {
     byId(name).addEventListener('change', event => {
       remember(name === 'period' ? 'days' : name, event.target.value)
-      show().catch(refuse)
+      show().catch(showError)
     })
   }
   byId('choices').addEventListener('submit', event => event.preventDefault())
   await show()
 }
 
-start().catch(refuse)
+start().catch(showError)

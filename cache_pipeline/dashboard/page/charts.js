@@ -1,7 +1,7 @@
-// Charts by day as SVG. Each can be read with the arrow keys, and has its figures as a table below.
+// Charts by day as SVG. Each can be read with the arrow keys and has its figures in a table below it.
 
 import { h, s, textTable } from './html.js'
-import { brief, dayText, longDay, shortDay, written } from './format.js'
+import { formatShort, dayText, longDay, shortDay, formatValue } from './format.js'
 import { weekday } from './calendar.js'
 
 const HEIGHT = { tall: 220, low: 150 }
@@ -19,17 +19,17 @@ export function ticks(low, high, kind) {
     if (kind === 'count') step = Math.max(step, 1)
   }
   const first = Math.floor(low / step)
-  return Array.from({ length: Math.ceil(high / step - 1e-9) - first + 1 }, (_, place) => (first + place) * step)
+  return Array.from({ length: Math.ceil(high / step - 1e-9) - first + 1 }, (_, index) => (first + index) * step)
 }
 
-const known = values => values.filter(value => value !== null && Number.isFinite(value))
+const finiteValues = values => values.filter(value => value !== null && Number.isFinite(value))
 
 function scaleOf(chart) {
   const bars = chart.series.filter(({ mark }) => mark === 'bar')
-  const stacked = bars.length ? chart.days.map((_, place) => bars.reduce((all, { values }) => all + (values[place] ?? 0), 0)) : []
-  const all = known([...stacked, ...chart.series.filter(({ mark }) => mark !== 'bar').flatMap(({ values }) => values)])
+  const stacked = bars.length ? chart.days.map((_, index) => bars.reduce((all, { values }) => all + (values[index] ?? 0), 0)) : []
+  const all = finiteValues([...stacked, ...chart.series.filter(({ mark }) => mark !== 'bar').flatMap(({ values }) => values)])
   const high = all.length ? Math.max(...all) : 1
-  // A share that never leaves the nineties would be a flat line on a scale from nought.
+  // A share that stays above 90 % would be a flat line on a scale that starts at 0.
   const least = all.length ? Math.min(...all) : 0
   const low = chart.kind === 'share' && !bars.length && least > high / 2 ? Math.max(0, least - (high - least) * 0.4) : 0
   const marks = ticks(low, high, chart.kind)
@@ -40,127 +40,127 @@ function scaleOf(chart) {
 function line(values, x, y) {
   let path = ''
   let pen = 'M'
-  values.forEach((value, place) => {
+  values.forEach((value, index) => {
     if (value === null || !Number.isFinite(value)) pen = 'M'
     else {
-      path += `${pen}${x(place).toFixed(1)} ${y(value).toFixed(1)}`
+      path += `${pen}${x(index).toFixed(1)} ${y(value).toFixed(1)}`
       pen = 'L'
     }
   })
   return path
 }
 
-function drawn(chart, width) {
+function drawChart(chart, width) {
   const height = HEIGHT[chart.size]
   const { days } = chart
   const marks = scaleOf(chart)
   const [low, high] = [marks[0], marks.at(-1)]
   const inner = { width: width - PAD.left - PAD.right, height: height - PAD.top - PAD.bottom }
   const band = inner.width / days.length
-  const x = place => PAD.left + (place + 0.5) * band
+  const x = index => PAD.left + (index + 0.5) * band
   const y = value => PAD.top + inner.height * (1 - (value - low) / (high - low))
   const svg = s('svg', { viewBox: `0 0 ${width} ${height}`, width, height, 'aria-hidden': 'true' })
 
-  days.forEach((day, place) => {
+  days.forEach((day, index) => {
     if (weekday(day) > 4 && days.length <= 100) {
-      svg.append(s('rect', { class: 'weekend', x: PAD.left + place * band, y: PAD.top, width: band, height: inner.height }))
+      svg.append(s('rect', { class: 'weekend', x: PAD.left + index * band, y: PAD.top, width: band, height: inner.height }))
     }
   })
   for (const mark of marks) {
     svg.append(
       s('line', { class: mark === 0 ? 'base' : 'grid', x1: PAD.left, x2: width - PAD.right, y1: y(mark), y2: y(mark) }),
-      s('text', { class: 'tick', x: PAD.left - 8, y: y(mark) + 4, 'text-anchor': 'end' }, brief(mark, chart.kind)),
+      s('text', { class: 'tick', x: PAD.left - 8, y: y(mark) + 4, 'text-anchor': 'end' }, formatShort(mark, chart.kind)),
     )
   }
   const every = Math.max(1, Math.ceil(64 / band))
   const weekly = every > 1 && every <= 7 ? 7 : every
-  days.forEach((day, place) => {
-    if ((days.length - 1 - place) % weekly) return
+  days.forEach((day, index) => {
+    if ((days.length - 1 - index) % weekly) return
     const text = weekly === 1 && days.length <= 14 ? dayText(day) : shortDay(day)
-    const anchor = x(place) > width - 30 ? 'end' : 'middle'
-    svg.append(s('text', { class: 'tick', x: anchor === 'end' ? width - PAD.right : x(place), y: height - 6, 'text-anchor': anchor }, text))
+    const anchor = x(index) > width - 30 ? 'end' : 'middle'
+    svg.append(s('text', { class: 'tick', x: anchor === 'end' ? width - PAD.right : x(index), y: height - 6, 'text-anchor': anchor }, text))
   })
 
   const floor = days.map(() => 0)
   for (const series of chart.series) {
     if (series.mark === 'bar') {
       const broad = Math.max(Math.min(band * 0.72, 46), 1)
-      series.values.forEach((value, place) => {
+      series.values.forEach((value, index) => {
         if (!value) return
-        const [bottom, top] = [y(floor[place]), y(floor[place] + value)]
-        floor[place] += value
+        const [bottom, top] = [y(floor[index]), y(floor[index] + value)]
+        floor[index] += value
         svg.append(s('rect', {
-          class: `bar ${series.look}${chart.isProvisional(days[place]) ? ' provisional' : ''}`,
-          x: x(place) - broad / 2, y: top, width: broad, height: Math.max(bottom - top, 0.5),
+          class: `bar ${series.look}${chart.isProvisional(days[index]) ? ' provisional' : ''}`,
+          x: x(index) - broad / 2, y: top, width: broad, height: Math.max(bottom - top, 0.5),
           rx: Math.min(2, band / 6),
         }))
       })
     } else {
       svg.append(s('path', { class: `line ${series.look}`, d: line(series.values, x, y) }))
       if (series.mark === 'line' && days.length <= 31) {
-        series.values.forEach((value, place) => {
+        series.values.forEach((value, index) => {
           if (value === null || !Number.isFinite(value)) return
-          svg.append(s('circle', { class: `dot ${series.look}${chart.isProvisional(days[place]) ? ' provisional' : ''}`, cx: x(place), cy: y(value), r: 2.5 }))
+          svg.append(s('circle', { class: `dot ${series.look}${chart.isProvisional(days[index]) ? ' provisional' : ''}`, cx: x(index), cy: y(value), r: 2.5 }))
         })
       }
     }
   }
   const cursor = s('line', { class: 'cursor', y1: PAD.top, y2: PAD.top + inner.height, x1: -10, x2: -10 })
   svg.append(cursor)
-  return { svg, cursor, x, placeAt: left => Math.max(0, Math.min(days.length - 1, Math.floor((left - PAD.left) / band))) }
+  return { svg, cursor, x, indexAt: left => Math.max(0, Math.min(days.length - 1, Math.floor((left - PAD.left) / band))) }
 }
 
 /**
- * A chart: `{title, kind, size, days, series: [{name, mark: bar | line | ghost, look, values}], isProvisional}`, where
- * values are by place of the day. Bars stand on each other.
+ * Draw a chart: `{title, kind, size, days, series: [{name, mark: bar | line | ghost, look, values}], isProvisional}`, where
+ * values are indexed by day. Bars are stacked.
  */
 export function dayChart(chart) {
-  const provisionalNote = place => (chart.isProvisional(chart.days[place]) ? ' (provisional)' : '')
-  const told = place => chart.series.map(({ name, values }) => `${name} ${written(values[place], chart.kind)}`).join(', ')
+  const provisionalNote = index => (chart.isProvisional(chart.days[index]) ? ' (provisional)' : '')
+  const valuesText = index => chart.series.map(({ name, values }) => `${name} ${formatValue(values[index], chart.kind)}`).join(', ')
   const readout = h('p', { class: 'readout', 'aria-hidden': 'true' })
   const plot = h('div', {
     class: 'plot', tabindex: '0', role: 'slider', 'aria-orientation': 'horizontal',
     'aria-label': `${chart.title} by day`, 'aria-valuemin': 0, 'aria-valuemax': chart.days.length - 1,
   })
-  let place = chart.days.length - 1
+  let index = chart.days.length - 1
   let picture = null
 
-  function point(to, shown = true) {
-    place = to
-    plot.setAttribute('aria-valuenow', place)
-    plot.setAttribute('aria-valuetext', `${longDay(chart.days[place])}${provisionalNote(place)}: ${told(place)}`)
-    const at = shown && picture ? picture.x(place) : -10
+  function select(to, shown = true) {
+    index = to
+    plot.setAttribute('aria-valuenow', index)
+    plot.setAttribute('aria-valuetext', `${longDay(chart.days[index])}${provisionalNote(index)}: ${valuesText(index)}`)
+    const at = shown && picture ? picture.x(index) : -10
     picture?.cursor.setAttribute('x1', at)
     picture?.cursor.setAttribute('x2', at)
-    readout.replaceChildren(...(shown ? [h('b', {}, dayText(chart.days[place])), ` ${told(place)}${provisionalNote(place)}`] : []))
+    readout.replaceChildren(...(shown ? [h('b', {}, dayText(chart.days[index])), ` ${valuesText(index)}${provisionalNote(index)}`] : []))
   }
 
-  const MOVES = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -7, PageUp: 7, Home: -Infinity, End: Infinity }
+  const STEPS = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -7, PageUp: 7, Home: -Infinity, End: Infinity }
   plot.addEventListener('keydown', event => {
-    if (!(event.key in MOVES)) return
+    if (!(event.key in STEPS)) return
     event.preventDefault()
-    point(Math.max(0, Math.min(chart.days.length - 1, place + MOVES[event.key])))
+    select(Math.max(0, Math.min(chart.days.length - 1, index + STEPS[event.key])))
   })
-  plot.addEventListener('focus', () => point(place))
-  plot.addEventListener('blur', () => point(place, false))
-  plot.addEventListener('pointermove', event => point(picture.placeAt(event.clientX - plot.getBoundingClientRect().left)))
-  plot.addEventListener('pointerleave', () => point(place, document.activeElement === plot))
+  plot.addEventListener('focus', () => select(index))
+  plot.addEventListener('blur', () => select(index, false))
+  plot.addEventListener('pointermove', event => select(picture.indexAt(event.clientX - plot.getBoundingClientRect().left)))
+  plot.addEventListener('pointerleave', () => select(index, document.activeElement === plot))
 
   let width = 0
   new ResizeObserver(() => {
     const now = Math.floor(plot.clientWidth)
     if (now === width || now < 80) return
     width = now
-    picture = drawn(chart, width)
+    picture = drawChart(chart, width)
     plot.replaceChildren(picture.svg)
   }).observe(plot)
-  point(place, false)
+  select(index, false)
 
   const table = h('details', {}, h('summary', {}, 'As a table'))
   table.addEventListener('toggle', () => {
     if (!table.open || table.querySelector('table')) return
     const rows = chart.days.map((day, row) =>
-      [`${longDay(day)}${provisionalNote(row)}`, ...chart.series.map(({ values }) => written(values[row], chart.kind))])
+      [`${longDay(day)}${provisionalNote(row)}`, ...chart.series.map(({ values }) => formatValue(values[row], chart.kind))])
     table.append(h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': `${chart.title} as a table` },
       textTable(`${chart.title} by day`, ['Day', ...chart.series.map(({ name }) => name)], rows.reverse())))
   })
@@ -169,17 +169,17 @@ export function dayChart(chart) {
 }
 
 function legend({ title, series }) {
-  // A series that is called as the chart is needs no key of its own.
+  // A series with the same name as the chart needs no legend entry.
   const named = series.filter(({ name }) => name !== title)
   return named.length ? h('ul', { class: 'legend' }, named.map(({ name, look, mark }) => h('li', {}, h('span', { class: `key ${mark} ${look}` }), name))) : null
 }
 
-/** A line without axes for a tile; what it says stands in the tile's text. */
+/** A line without axes, for a tile; the tile's text gives the same figures. */
 export function sparkline(values) {
-  const found = known(values)
+  const found = finiteValues(values)
   if (found.length < 2) return null
   const [low, high] = [Math.min(...found), Math.max(...found)]
-  const x = place => 2 + (place / (values.length - 1)) * 116
+  const x = index => 2 + (index / (values.length - 1)) * 116
   const y = value => 26 - ((value - low) / (high - low || 1)) * 22
   return s('svg', { class: 'spark', viewBox: '0 0 120 30', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
     s('path', { class: 'line answered', d: line(values, x, y) }))

@@ -1,4 +1,4 @@
-// How figures and times are written. The reader's own language decides separators, the data set's zone the clock.
+// Formatting of figures and times. The browser's language decides separators; times are in the data set's zone.
 
 const LANGUAGE = navigator.language || 'en'
 const whole = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 0 })
@@ -6,11 +6,11 @@ const short = new Intl.NumberFormat(LANGUAGE, { notation: 'compact', maximumFrac
 const percent = new Intl.NumberFormat(LANGUAGE, { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 })
 const change = new Intl.NumberFormat(LANGUAGE, { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1, signDisplay: 'exceptZero' })
 const points = new Intl.NumberFormat(LANGUAGE, { minimumFractionDigits: 1, maximumFractionDigits: 1, signDisplay: 'exceptZero' })
-const signed = text => text.replace('-', '−')
+const withMinusSign = text => text.replace('-', '−')
 
 export const NONE = '–'
 
-function seconds(milliseconds) {
+function formatDuration(milliseconds) {
   const total = Math.round(milliseconds / 1000)
   if (total < 60) return `${total} s`
   const [hours, minutes] = [Math.floor(total / 3600), Math.floor(total / 60) % 60]
@@ -18,13 +18,13 @@ function seconds(milliseconds) {
   return hours ? `${hours}:${String(minutes).padStart(2, '0')}:${rest}` : `${minutes}:${rest} min`
 }
 
-const WRITERS = { count: value => whole.format(value), share: value => percent.format(value), duration: seconds }
+const FORMATTERS = { count: value => whole.format(value), share: value => percent.format(value), duration: formatDuration }
 
 /** A figure of a kind (count, share, duration in milliseconds), or a dash. */
-export const written = (value, kind) => (value === null || !Number.isFinite(value) ? NONE : WRITERS[kind](value))
+export const formatValue = (value, kind) => (value === null || !Number.isFinite(value) ? NONE : FORMATTERS[kind](value))
 
-/** The same where there is little room: axes and cells. */
-export function brief(value, kind) {
+/** A short form for axes and table cells. */
+export function formatShort(value, kind) {
   if (value === null || !Number.isFinite(value)) return ''
   if (kind === 'count') return value < 10 && value % 1 ? value.toFixed(1) : value < 1000 ? whole.format(value) : short.format(value)
   if (kind === 'share') return `${Math.round(value * 100)}%`
@@ -32,20 +32,20 @@ export function brief(value, kind) {
   return total < 60 ? `${total}s` : `${Math.floor(total / 60)}:${String(total % 60).padStart(2, '0')}`
 }
 
-/** The difference of two figures: in per cent, for shares in percentage points; null where it cannot be said. */
+/** The difference of two figures: in per cent, or percentage points for shares; null where it is undefined. */
 export function difference(now, before, kind) {
   if (now === null || before === null || !Number.isFinite(now) || !Number.isFinite(before)) return null
   if (kind === 'share') {
     const amount = (now - before) * 100
-    return { sign: Math.sign(Math.round(amount * 10)), text: `${signed(points.format(amount))} pts` }
+    return { sign: Math.sign(Math.round(amount * 10)), text: `${withMinusSign(points.format(amount))} pts` }
   }
   if (before === 0) return null
   const amount = now / before - 1
-  return { sign: Math.sign(Math.round(amount * 1000)), text: signed(change.format(amount)) }
+  return { sign: Math.sign(Math.round(amount * 1000)), text: withMinusSign(change.format(amount)) }
 }
 
 const formatters = new Map()
-function dated(options, zone) {
+function dateFormatter(options, zone) {
   const key = JSON.stringify([options, zone])
   if (!formatters.has(key)) formatters.set(key, new Intl.DateTimeFormat('en-GB', { ...options, timeZone: zone }))
   return formatters.get(key)
@@ -54,20 +54,20 @@ function dated(options, zone) {
 const atDay = day => day * 86_400_000
 
 /** Tue 24 Nov */
-export const dayText = day => dated({ weekday: 'short', day: 'numeric', month: 'short' }, 'UTC').format(atDay(day)).replace(',', '')
+export const dayText = day => dateFormatter({ weekday: 'short', day: 'numeric', month: 'short' }, 'UTC').format(atDay(day)).replace(',', '')
 
 /** Tue 24 Nov 2026 */
 export const longDay = day =>
-  dated({ weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' }, 'UTC').format(atDay(day)).replace(',', '')
+  dateFormatter({ weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' }, 'UTC').format(atDay(day)).replace(',', '')
 
 /** 24 Nov */
-export const shortDay = day => dated({ day: 'numeric', month: 'short' }, 'UTC').format(atDay(day))
+export const shortDay = day => dateFormatter({ day: 'numeric', month: 'short' }, 'UTC').format(atDay(day))
 
 /** Tue 24 Nov 2026, 18:40 */
-export function moment(instant, zone) {
+export function formatInstant(instant, zone) {
   const options = { weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' }
-  const day = dated(options, zone).format(instant).replace(',', '')
-  return `${day}, ${dated({ hour: '2-digit', minute: '2-digit' }, zone).format(instant)}`
+  const day = dateFormatter(options, zone).format(instant).replace(',', '')
+  return `${day}, ${dateFormatter({ hour: '2-digit', minute: '2-digit' }, zone).format(instant)}`
 }
 
 export const WEEKDAYS = ['Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday']

@@ -1,8 +1,8 @@
-// Elements, made by hand: text always goes in as text, so that no published value can become markup.
+// Element builders. Text is always inserted as text, so that no published value can become markup.
 
 const SVG = 'http://www.w3.org/2000/svg'
 
-function filled(element, attributes, children) {
+function fillElement(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue
     if (name.startsWith('on')) element.addEventListener(name.slice(2), value)
@@ -13,14 +13,14 @@ function filled(element, attributes, children) {
 }
 
 /** An HTML element; `on…` attributes are listeners. */
-export const h = (tag, attributes = {}, ...children) => filled(document.createElement(tag), attributes, children)
+export const h = (tag, attributes = {}, ...children) => fillElement(document.createElement(tag), attributes, children)
 
 /** An SVG element. */
-export const s = (tag, attributes = {}, ...children) => filled(document.createElementNS(SVG, tag), attributes, children)
+export const s = (tag, attributes = {}, ...children) => fillElement(document.createElementNS(SVG, tag), attributes, children)
 
 export const byId = id => document.getElementById(id)
 
-/** A table of texts, its first column the head of each row. */
+/** A table of texts; the first column is each row's header. */
 export function textTable(caption, heads, rows) {
   return h('table', {},
     h('caption', {}, caption),

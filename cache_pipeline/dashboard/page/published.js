@@ -1,51 +1,51 @@
-// What was published: the manifest, and the immutable files that it names, each checked against its sha256.
+// Reads the manifest and the immutable files that it lists, each checked against its sha256.
 
 import { parquetMetadata, parquetRead, zstd } from './vendor/parquet.js'
 
-/** Something is not there or not as it was published; the text is for the reader. */
-export class Unreadable extends Error {}
+/** A file is missing or altered; the message is shown to the reader. */
+export class ReadError extends Error {}
 
 const embedded = document.getElementById('embedded')
-const carried = embedded ? JSON.parse(embedded.textContent) : null
+const embeddedFiles = embedded ? JSON.parse(embedded.textContent) : null
 
-async function bytesOf(path, options) {
-  if (carried) {
-    if (!(path in carried)) throw new Unreadable(`${path} is not among what this file carries.`)
-    return Uint8Array.from(atob(carried[path]), letter => letter.charCodeAt(0)).buffer
+async function fetchBytes(path, options) {
+  if (embeddedFiles) {
+    if (!(path in embeddedFiles)) throw new ReadError(`${path} is not embedded in this file.`)
+    return Uint8Array.from(atob(embeddedFiles[path]), letter => letter.charCodeAt(0)).buffer
   }
   let response
   try {
-    const asked = await globalThis.early?.[path]
-    response = asked ?? await fetch(path, options)
-    if (asked) delete globalThis.early[path]
+    const prefetched = await globalThis.early?.[path]
+    response = prefetched ?? await fetch(path, options)
+    if (prefetched) delete globalThis.early[path]
   } catch {
-    throw new Unreadable(`${path} cannot be fetched: check the connection, then reload.`)
+    throw new ReadError(`${path} cannot be fetched: check the connection, then reload.`)
   }
-  if (!response.ok) throw new Unreadable(`${path} cannot be fetched (HTTP ${response.status}).`)
+  if (!response.ok) throw new ReadError(`${path} cannot be fetched (HTTP ${response.status}).`)
   return response.arrayBuffer()
 }
 
-async function jsonOf(path) {
-  // The edge may answer from its copy for a minute; the browser must always ask.
-  const text = new TextDecoder().decode(await bytesOf(path, { cache: 'no-cache' }))
+async function fetchJson(path) {
+  // The CDN may serve its copy for a minute; the browser itself must always revalidate.
+  const text = new TextDecoder().decode(await fetchBytes(path, { cache: 'no-cache' }))
   try {
     return JSON.parse(text)
   } catch {
-    throw new Unreadable(`${path} does not parse: run cache-pipeline edge verify.`)
+    throw new ReadError(`${path} does not parse: run cache-pipeline edge verify.`)
   }
 }
 
-/** The manifest. */
+/** Read the manifest. */
 export async function readManifest() {
-  const manifest = await jsonOf('manifest.json')
+  const manifest = await fetchJson('manifest.json')
   if (manifest?.format !== 1 || typeof manifest.datasets !== 'object') {
-    throw new Unreadable('manifest.json is of a format that this page does not know: publish the page anew.')
+    throw new ReadError('manifest.json has a format that this page does not support: publish the page again.')
   }
   return manifest
 }
 
-/** Names of dimension values: `{queue_id: {id: name}}`. */
-export const readLabels = () => jsonOf('labels.json').catch(() => ({}))
+/** Read the names of dimension values: `{queue_id: {id: name}}`. */
+export const readLabels = () => fetchJson('labels.json').catch(() => ({}))
 
 const hex = buffer => Array.from(new Uint8Array(buffer), byte => byte.toString(16).padStart(2, '0')).join('')
 
@@ -55,12 +55,12 @@ const PARSERS = {
   timestampFromNanoseconds: value => Number(value / 1000000n),
 }
 
-/** The wanted columns of a file, as arrays by name. */
+/** Read the given columns of a file, as arrays by name. */
 export async function readFile(file, columns) {
-  const body = await bytesOf(file.path)
+  const body = await fetchBytes(file.path)
   // Only secure contexts (https, localhost, a local file) may compute digests.
   if (globalThis.crypto?.subtle && hex(await crypto.subtle.digest('SHA-256', body)) !== file.sha256) {
-    throw new Unreadable(`${file.path} is not what was published: its sha256 differs. Run cache-pipeline edge verify.`)
+    throw new ReadError(`${file.path} was altered: its sha256 differs from the manifest. Run cache-pipeline edge verify.`)
   }
   const found = Object.fromEntries(columns.map(column => [column, []]))
   const compressors = { ZSTD: (input, length) => zstd(input, new Uint8Array(length)) }
@@ -72,7 +72,7 @@ export async function readFile(file, columns) {
     parsers: PARSERS,
     onChunk: ({ columnName, columnData }) => { found[columnName].push(columnData) },
   })
-  return { rows: file.rows, columns: Object.fromEntries(columns.map(name => [name, joined(found[name])])) }
+  return { rows: file.rows, columns: Object.fromEntries(columns.map(name => [name, concatenate(found[name])])) }
 }
 
-const joined = parts => (parts.length === 1 ? parts[0] : parts.flatMap(part => Array.from(part)))
+const concatenate = parts => (parts.length === 1 ? parts[0] : parts.flatMap(part => Array.from(part)))

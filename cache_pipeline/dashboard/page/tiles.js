@@ -1,10 +1,10 @@
-// The figures at a glance: each against the period before, and its last day against the same weekday a week earlier.
+// Tiles with the main figures: each compared with the period before, and its last day with the same weekday a week earlier.
 
 import { sparkline } from './charts.js'
-import { difference, written } from './format.js'
+import { difference, formatValue } from './format.js'
 import { h } from './html.js'
 
-function changed(found, good, against) {
+function changeLine(found, good, against) {
   if (!found) return h('p', { class: 'change none' }, `nothing to compare with`)
   const verdict = found.sign === 0 || good === 0 ? null : found.sign === good ? 'better' : 'worse'
   return h('p', { class: `change ${verdict ?? ''}` },
@@ -17,9 +17,9 @@ export function tile({ measure, now, before, against, day, dayName, sameDay, wee
   const last = difference(day, sameDay, kind)
   return h('li', { class: 'tile' },
     h('h3', {}, name),
-    h('p', { class: 'value' }, written(now, kind)),
-    changed(difference(now, before, kind), good, against),
-    h('p', { class: 'day' }, h('span', {}, dayName), h('b', {}, written(day, kind)),
+    h('p', { class: 'value' }, formatValue(now, kind)),
+    changeLine(difference(now, before, kind), good, against),
+    h('p', { class: 'day' }, h('span', {}, dayName), h('b', {}, formatValue(day, kind)),
       last ? h('span', {}, last.text, h('span', { class: 'hidden' }, ` on the ${weekdayName} before`)) : null),
     sparkline(trend))
 }

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache_pipeline_tests.programs import program
+from cache_pipeline_tests.programs import find_program
 
 # Past the distribution's wrapper, which would become another user.
 BROKERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
@@ -28,7 +28,7 @@ class RabbitMQ:
     """A node that can be killed and started again on the same data."""
 
     def __init__(self, folder: Path) -> None:
-        self._server = program(*BROKERS)
+        self._server = find_program(*BROKERS)
         self.port, distribution, epmd = _free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
         folder.mkdir()
