@@ -1,1 +1,1 @@
-"""Fetch what is missing from the vendor, and prove that it is complete."""
+"""Fetching missing rows from the vendor, verifying that they are complete, and storing them."""

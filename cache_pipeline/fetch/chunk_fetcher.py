@@ -1,8 +1,9 @@
-"""Each chunk asked by one caller over all processes: the flight is taken, history looked at again, and only the rest asked.
+"""Fetches each missing chunk once over all processes.
 
-A flight is of the series and of the gap that is asked for: what overlaps it waits and looks again, so that no gap is asked
-for twice, and hours of one day that different callers lack are asked for side by side. What the vendor holds already, left by a
-process that died or waiting to be kept, is found in the ledger and read, not asked for again.
+Before a chunk is fetched, its process acquires the single flight of the series and the missing interval, reads coverage again, and
+fetches only what is still missing. Overlapping requests wait, so no gap is fetched twice; hours of one day that different callers
+lack are fetched concurrently. Jobs that the vendor has already (of a process that died, or waiting to be stored) are found in the
+ledger and read instead of submitted again.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from cache_pipeline.storage.postgres.ledger import LeaseLost, LedgerClaim, OpenJ
 from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.telemetry.spans import span
 
-#: What history lacked when it was looked at last, for the queries that follow from that look.
+#: What history lacked at the last read of coverage, for the queries that follow from that read.
 MISSED: ContextVar[IntervalSet | None] = ContextVar("missed", default=None)
 StoreRows = Callable[[VerifiedRows, Sequence[LedgerClaim]], Awaitable[None]]
-#: The part of an interval that must be asked of the vendor, by what history holds.
+#: Returns the part of an interval that must be fetched from the vendor, given what history holds.
 Missing = Callable[[Interval, Coverage], IntervalSet]
 
 
 async def fetch_response(jobs: UpstreamJobs, interval: Interval) -> VendorResponse:
-    """Ask; where the vendor no longer has the job, ask anew, once.
+    """Fetch an interval; if the vendor has lost the job that was resumed, submit it again once.
 
     Raises:
-        As ``read_response`` does.
+        UpstreamError, SchemaMismatch, SpoolUnwritable: As in ``read_response``.
     """
     try:
         return await read_response(jobs, interval)
@@ -44,152 +45,157 @@ async def fetch_response(jobs: UpstreamJobs, interval: Interval) -> VendorRespon
         return await read_response(jobs, interval)
 
 
-def queries_for(missing: IntervalSet, open_jobs: Iterable[OpenJob], good: Callable[[OpenJob], bool]) -> list[Interval]:
-    """What to ask for so as to have what is missing of a cell, taking up the vendor's jobs where they serve.
+def plan_queries(
+    missing: IntervalSet, open_jobs: Iterable[OpenJob], is_usable: Callable[[OpenJob], bool]
+) -> list[Interval]:
+    """Return the queries that fetch what is missing of a cell, resuming the vendor's jobs where they can be used.
 
     Args:
-        missing: part of one cell of the grid of declared chunks.
-        open_jobs: those within that cell, the longest first.
-        good: whether the answer to a job would still do.
+        missing: The missing part of one cell of the grid of declared chunks.
+        open_jobs: The jobs within that cell, the longest first.
+        is_usable: Whether the answer to a job would still be fresh enough.
 
     Raises:
-        QueryInFlight: somebody works on one of those jobs just now.
+        QueryInFlight: Another process is working on one of these jobs.
     """
-    found: list[Interval] = []
+    queries: list[Interval] = []
     for job in open_jobs:
         if not IntervalSet([job.interval]) & missing:
             continue
-        if job.is_alive:
-            raise QueryInFlight(f"{job.interval} is being asked by another process")
-        if good(job):
-            found.append(job.interval)
+        if job.alive:
+            raise QueryInFlight(f"another process is fetching {job.interval}; wait for its answer")
+        if is_usable(job):
+            queries.append(job.interval)
             missing = missing - IntervalSet([job.interval])
-    return [*found, *missing]
+    return [*queries, *missing]
 
 
 @dataclass(frozen=True)
 class ChunkFetcher:
-    """Proves the chunks of one fetch.
+    """Fetches and verifies the chunks of one fetch session.
 
     Attributes:
-        jobs: sends the queries.
-        judge: proves the answers.
-        single_flight: one for each gap over all processes.
-        coverage: what history holds around an interval.
-        held: history's rows of some intervals.
-        missing: the part of an interval that must be asked.
-        store: writes proven rows to history within the flight; None where they are kept later by somebody else.
+        jobs: Sends the queries.
+        checker: Verifies the answers.
+        single_flight: Lets one process at a time fetch a gap.
+        coverage: Reads what history holds around an interval.
+        stored_rows: Reads history's rows of some intervals.
+        missing: Returns the part of an interval that must be fetched.
+        store: Writes verified rows to history while the single flight is held; None if the caller stores them later.
     """
 
     jobs: UpstreamJobs
-    judge: CompletenessChecker
+    checker: CompletenessChecker
     single_flight: SingleFlight
     coverage: Callable[[Interval], Awaitable[Coverage]]
-    held: Callable[[IntervalSet], Awaitable[Rows]]
+    stored_rows: Callable[[IntervalSet], Awaitable[Rows]]
     missing: Missing
     store: StoreRows | None
 
-    async def prove(self, chunk: Interval) -> VerifiedRows:
-        """The rows of a chunk that lies within one cell, from the vendor or, where others were faster, from history.
+    async def verify(self, chunk: Interval) -> VerifiedRows:
+        """Return the verified rows of a chunk within one cell, from the vendor, or from history if others were faster.
 
         Raises:
-            IncompleteAnswer, UpstreamError, SchemaMismatch: as proving and asking do.
+            IncompleteAnswer: The answer lacks rows and cannot be split further.
+            UpstreamError: The vendor refused or failed the query, or cannot be reached.
+            SchemaMismatch: The rows are not what the report declares.
         """
         with span("chunk", report=self.jobs.report.name, interval=str(chunk)):
-            return await self._prove(chunk)
+            return await self._verify(chunk)
 
-    async def _prove(self, chunk: Interval) -> VerifiedRows:
+    async def _verify(self, chunk: Interval) -> VerifiedRows:
         name, within = self.jobs.series.id, chunk
 
-        async def landed() -> bool:
+        async def is_stored() -> bool:
             return not self.missing(chunk, await self.coverage(chunk))
 
         while True:
-            async with self.single_flight.acquire(name, landed, within) as mine:
-                found = await self._found(chunk, within, may_ask=mine)
-                while found is None:
-                    # Waiting with the flight in hand, so that of all who lack this only one goes on looking.
-                    await self.single_flight.wait_for_release(name, within)
-                    found = await self._found(chunk, within, may_ask=mine)
-            if isinstance(found, VerifiedRows):
-                return found
-            within = found
+            async with self.single_flight.hold(name, is_stored, within) as is_holder:
+                outcome = await self._try_fetch(chunk, within, may_fetch=is_holder)
+                while outcome is None:
+                    # Wait while holding the flight, so that only one of the processes that lack this keeps looking.
+                    await self.single_flight.next_look(name, within)
+                    outcome = await self._try_fetch(chunk, within, may_fetch=is_holder)
+            if isinstance(outcome, VerifiedRows):
+                return outcome
+            within = outcome
 
-    async def _found(self, chunk: Interval, within: Interval, *, may_ask: bool) -> VerifiedRows | Interval | None:
-        """The rows; or what else a flight is needed of; or None where they are on their way all the same.
+    async def _try_fetch(self, chunk: Interval, within: Interval, *, may_fetch: bool) -> VerifiedRows | Interval | None:
+        """Return the rows, or the wider interval whose flight is needed, or None if another process is fetching them.
 
-        A flight that was lost with Redis, or whose holder was slow to be heard of, is known to the ledger.
+        The ledger knows of a fetch even if its flight was lost with Redis, or if the news of its holder was slow to arrive.
         """
         coverage = await self.coverage(chunk)
         missing = self.missing(chunk, coverage)
-        if missing and not may_ask:
+        if missing and not may_fetch:
             return within
         try:
-            queries = await self._queries(chunk, missing) if missing else []
-            # Whoever lacks another part of a job that somebody left waits for it too.
+            queries = await self._plan_queries(chunk, missing) if missing else []
+            # A resumed job may be longer than the chunk. Processes that lack another part of it must wait for it too.
             needed = Interval(
                 min(each.start for each in [within, *queries]), max(each.end for each in [within, *queries])
             )
             if needed != within:
                 return needed
-            answers = await gather_or_cancel(self._asked(each, missing) for each in queries)
+            answers = await gather_or_cancel(self._fetch(each, missing) for each in queries)
         except (QueryInFlight, LeaseLost):
             return None
-        return await self._merged(chunk, missing, coverage, answers)
+        return await self._merge(chunk, missing, coverage, answers)
 
-    async def _queries(self, chunk: Interval, missing: IntervalSet) -> list[Interval]:
+    async def _plan_queries(self, chunk: Interval, missing: IntervalSet) -> list[Interval]:
         cell = self._cell(chunk)
         ledger = self.jobs.ledger
-        found = await run_in_thread(lambda: ledger.open_jobs(self.jobs.series, cell), ledger.threads)
-        within = [job for job in found if cell.contains(job.interval)]
+        open_jobs = await run_in_thread(lambda: ledger.open_jobs(self.jobs.series, cell), ledger.threads)
+        within = [job for job in open_jobs if cell.contains(job.interval)]
 
-        def good(job: OpenJob) -> bool:
-            # One that would be cut is not read: its parts would be asked for, whatever history holds of them.
-            return job.requested_at >= self.jobs.not_before(job.interval) and not self.judge.would_be_cut(job.interval)
+        def is_usable(job: OpenJob) -> bool:
+            # A job whose answer would be truncated is not read: all its parts would be fetched, even stored ones.
+            is_fresh = job.asked_at >= self.jobs.not_before(job.interval)
+            return is_fresh and not self.checker.would_be_truncated(job.interval)
 
-        return queries_for(missing, within, good)
+        return plan_queries(missing, within, is_usable)
 
     def _cell(self, chunk: Interval) -> Interval:
-        """What the declared chunks are the grid of: a job within it is one that might have been asked for by itself."""
+        """Return the cell of the grid of declared chunks: a job within it may have been submitted for the same fetch."""
         report = self.jobs.report
         step = Step.parse(report.fetch.max_query_interval)
         start = floor_to_step(chunk.start, step, report.zone)
         return Interval(start, next_boundary(start, step, report.zone))
 
-    async def _asked(self, interval: Interval, missing: IntervalSet) -> VerifiedRows:
-        # Each query is a task of its own, and so are its parts, which take this over.
+    async def _fetch(self, interval: Interval, missing: IntervalSet) -> VerifiedRows:
+        # Each query runs as its own task. The queries of its parts inherit this context.
         MISSED.set(missing)
-        async with self._accounted(interval):
-            proven = await self.judge.prove(interval)
+        async with self._record_outcome(interval):
+            verified = await self.checker.verify(interval)
             if self.store is not None:
-                await self.store(proven, self.jobs.claims(interval))
-                self.jobs.kept(interval)
+                await self.store(verified, self.jobs.claims(interval))
+                self.jobs.mark_stored(interval)
         if self.store is None:
-            await self.jobs.proven(interval)
-        return proven
+            await self.jobs.mark_verified(interval)
+        return verified
 
     @asynccontextmanager
-    async def _accounted(self, interval: Interval) -> AsyncGenerator[None]:
+    async def _record_outcome(self, interval: Interval) -> AsyncGenerator[None]:
         try:
             yield
         except (IncompleteAnswer, SchemaMismatch, AlreadyStored) as error:
-            # Of a part that others kept: the whole is not needed any more, and left open it would be taken up again.
-            await self.jobs.unusable(interval, error)
+            # If others stored a part, the whole query is not needed any more. Left open, its job would be resumed.
+            await self.jobs.mark_unusable(interval, error)
             raise
         except BaseException:
-            await self.jobs.unfinished(interval)
+            await self.jobs.release(interval)
             raise
 
-    async def _merged(
+    async def _merge(
         self, chunk: Interval, missing: IntervalSet, coverage: Coverage, answers: Sequence[VerifiedRows]
     ) -> VerifiedRows:
         from_history = IntervalSet([chunk]) - missing
-        rows = [await self.held(from_history)]
-        left = missing
+        rows = [await self.stored_rows(from_history)]
+        remaining = missing
         for each in answers:
-            # Jobs of before may overlap each other, and go beyond the chunk.
-            rows.extend(each.rows.within(part) for part in left & IntervalSet([each.interval]))
-            left -= IntervalSet([each.interval])
+            # Resumed jobs may overlap each other, and may be longer than the chunk.
+            rows.extend(each.rows.within(part) for part in remaining & IntervalSet([each.interval]))
+            remaining -= IntervalSet([each.interval])
         watermarks = [each.watermark for each in answers]
         fetched = [each.fetched_at for each in answers]
         if from_history:

@@ -1,4 +1,4 @@
-"""Turns vendor answers into rows that are proven complete: doubt, split, ask the parts, compare (G13, G22)."""
+"""Turns vendor answers into rows that are verified complete: doubt, split, ask the parts, compare (G13, G22)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class VerifiedRows:
 
 
 #: A vendor that limits bytes does not cut at always the same number of rows.
-_NEAR = 0.95
+_NEAR_LIMIT_SHARE = 0.95
 
 Ask = Callable[[Interval], Awaitable[VendorResponse]]
 OnChunk = Callable[[ChunkResult], None]
@@ -80,7 +80,7 @@ class _Assessment:
 
     Attributes:
         answer: the vendor's.
-        within: what is to be proven, of which it answers all or a part.
+        within: what is to be verified, of which it answers all or a part.
         final: its buckets that lie before its watermark; the others are never judged.
         expectation: of the final ones together.
         parts: what it can be split into; none where it is a single bucket.
@@ -106,8 +106,8 @@ class _Assessment:
 
     def agrees_with(self, others: Sequence[VendorResponse | VerifiedRows], on: Iterable[Interval]) -> bool:
         """Whether others say the same of some of its final buckets."""
-        said, meant = merge_tallies(other.rows.tallies for other in others), self.answer.rows.tallies
-        return all(said.get(bucket.start) == meant.get(bucket.start) for bucket in on)
+        theirs, own = merge_tallies(other.rows.tallies for other in others), self.answer.rows.tallies
+        return all(theirs.get(bucket.start) == own.get(bucket.start) for bucket in on)
 
     def has_fewer_than(self, others: Sequence[VendorResponse | VerifiedRows]) -> bool:
         """Whether others have more rows in its final buckets."""
@@ -133,25 +133,25 @@ class CompletenessChecker:
     on_chunk: OnChunk
     lengths: TruncationStats = field(default_factory=TruncationStats)
     min_truncation_rows: int = MIN_TRUNCATION_ROWS
-    _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _met: set[tuple[int, Interval]] = field(default_factory=set[tuple[int, Interval]])
+    _probe_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _confirmed_limits: set[tuple[int, Interval]] = field(default_factory=set[tuple[int, Interval]])
 
-    async def prove(self, interval: Interval) -> VerifiedRows:
-        """Ask for an interval until what came is proven whole.
+    async def verify(self, interval: Interval) -> VerifiedRows:
+        """Ask for an interval until what came is verified whole.
 
         Raises:
             IncompleteAnswer: a single bucket is still cut off.
             UpstreamError, SchemaMismatch: as asking does.
         """
-        return await self._prove(interval, interval)
+        return await self._verify(interval, interval)
 
-    async def _prove(self, interval: Interval, within: Interval) -> VerifiedRows:
-        if self.would_be_cut(interval):
+    async def _verify(self, interval: Interval, within: Interval) -> VerifiedRows:
+        if self.would_be_truncated(interval):
             parts = split(interval, self.report.step, self.report.zone)
-            return _merge(interval, await gather_or_cancel(self._prove(part, within) for part in parts), ())
-        return await self._judge(await self.ask(interval), within)
+            return _merge(interval, await gather_or_cancel(self._verify(part, within) for part in parts), ())
+        return await self._check(await self.ask(interval), within)
 
-    def would_be_cut(self, interval: Interval) -> bool:
+    def would_be_truncated(self, interval: Interval) -> bool:
         """Whether an answer as long as this one's should be has been cut before, so that asking would be in vain."""
         if self.lengths.shortest_truncated is None or not split(interval, self.report.step, self.report.zone):
             return False
@@ -160,52 +160,54 @@ class CompletenessChecker:
             >= self.lengths.shortest_truncated
         )
 
-    async def _judge(self, answer: VendorResponse, within: Interval, *, doubted: bool = False) -> VerifiedRows:
-        case = self._case(answer, within)
-        if not (doubted and case.parts) and await self._is_believed(case):
-            is_unjudged = case.expectation.source is ExpectationSource.none and not case.compared
-            return self._accept(case, Verdict.unverified if is_unjudged else Verdict.complete)
-        if not case.parts:
-            if await self._is_cut_by_the_limit(case):
-                raise IncompleteAnswer(self.report.name, self._chunk(case, Verdict.incomplete))
+    async def _check(self, answer: VendorResponse, within: Interval, *, is_doubted: bool = False) -> VerifiedRows:
+        assessment = self._assess(answer, within)
+        if not (is_doubted and assessment.parts) and await self._is_trusted(assessment):
+            is_unverified = assessment.expectation.source is ExpectationSource.none and not assessment.compared
+            return self._accept(assessment, Verdict.unverified if is_unverified else Verdict.complete)
+        if not assessment.parts:
+            if await self._is_at_limit(assessment):
+                raise IncompleteAnswer(self.report.name, self._record(assessment, Verdict.incomplete))
             # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
-            return self._accept(case, Verdict.sparse)
-        answers = await gather_or_cancel(self._part(case, part) for part in case.parts)
-        # A part with all the rows may have been cut at the same row as the whole, and proves nothing until it is proven.
-        alone = any(part.rows.num_rows == case.length > 0 for part in answers)
-        agree = case.agrees_with(answers, case.final)
-        if agree and not alone:
-            case.compared.extend(answers)
-            return self._accept(case, Verdict.sparse, split=True)
+            return self._accept(assessment, Verdict.sparse)
+        answers = await gather_or_cancel(self._fetch_part(assessment, part) for part in assessment.parts)
+        # A part with all the rows may have been cut at the same row as the whole, and proves nothing until it is verified.
+        is_inconclusive = any(part.rows.num_rows == assessment.length > 0 for part in answers)
+        agree = assessment.agrees_with(answers, assessment.final)
+        if agree and not is_inconclusive:
+            assessment.compared.extend(answers)
+            return self._accept(assessment, Verdict.sparse, split=True)
         if agree:
-            proven = await gather_or_cancel(
-                self._judge(part, within, doubted=part.rows.num_rows == case.length) for part in answers
+            verified = await gather_or_cancel(
+                self._check(part, within, is_doubted=part.rows.num_rows == assessment.length) for part in answers
             )
-            chunk = self._chunk(case, self._verdict(case, proven), split=True)
+            chunk = self._record(assessment, self._verdict(assessment, verified), split=True)
         else:
-            chunk = self._chunk(case, self._verdict(case, answers), split=True)
-            proven = await gather_or_cancel(self._judge(part, within) for part in answers)
-        return _merge(answer.interval, proven, (chunk,))
+            chunk = self._record(assessment, self._verdict(assessment, answers), split=True)
+            verified = await gather_or_cancel(self._check(part, within) for part in answers)
+        return _merge(answer.interval, verified, (chunk,))
 
-    async def _is_cut_by_the_limit(self, case: _Assessment) -> bool:
+    async def _is_at_limit(self, assessment: _Assessment) -> bool:
         """Whether a single bucket is as long as an answer that was cut, and no other answer is longer.
 
         An answer that was broken off once looks like one that met a limit, until something longer is answered.
         """
-        async with self._probing:
+        async with self._probe_lock:
             limit = self.lengths.shortest_truncated
-            if limit is None or case.length < limit:
+            if limit is None or assessment.length < limit:
                 return False
-            if (limit, case.within) in self._met:
+            if (limit, assessment.within) in self._confirmed_limits:
                 return True
-            for interval in self._probes(case.within):
+            for interval in self._probes(assessment.within):
                 probe = await self.ask(interval)
-                case.compared.append(probe)
-                says_otherwise = interval.contains(case.answer.interval) and not case.agrees_with([probe], case.final)
-                if probe.rows.num_rows > limit / _NEAR and not says_otherwise:
+                assessment.compared.append(probe)
+                contradicts = interval.contains(assessment.answer.interval) and not assessment.agrees_with(
+                    [probe], assessment.final
+                )
+                if probe.rows.num_rows > limit / _NEAR_LIMIT_SHARE and not contradicts:
                     self.lengths = replace(self.lengths, shortest_truncated=None)
                     return False
-            self._met.add((limit, case.within))
+            self._confirmed_limits.add((limit, assessment.within))
             return True
 
     def _probes(self, within: Interval) -> list[Interval]:
@@ -213,17 +215,17 @@ class CompletenessChecker:
         inside = list_buckets(within, self.report.step, self.report.zone)
         if len(inside) <= 2:
             return []
-        nearly = [Interval(inside[1].start, within.end), Interval(within.start, inside[-2].end)]
-        return [each for each in nearly if each not in split(within, self.report.step, self.report.zone)]
+        candidates = [Interval(inside[1].start, within.end), Interval(within.start, inside[-2].end)]
+        return [each for each in candidates if each not in split(within, self.report.step, self.report.zone)]
 
-    async def _part(self, case: _Assessment, part: Interval) -> VendorResponse:
+    async def _fetch_part(self, assessment: _Assessment, part: Interval) -> VendorResponse:
         """A part's answer: the tail may have been one."""
-        for number, other in enumerate(case.compared):
+        for number, other in enumerate(assessment.compared):
             if other.interval == part:
-                return case.compared.pop(number)
+                return assessment.compared.pop(number)
         return await self.ask(part)
 
-    def _case(self, answer: VendorResponse, within: Interval) -> _Assessment:
+    def _assess(self, answer: VendorResponse, within: Interval) -> _Assessment:
         report = self.report
         final = final_buckets(list_buckets(answer.interval, report.step, report.zone), answer.watermark)
         parts = split(answer.interval, report.step, report.zone)
@@ -237,72 +239,77 @@ class CompletenessChecker:
             return self.density.expect_as_declared(final)
         return self.density.expect(final)
 
-    async def _is_believed(self, case: _Assessment) -> bool:
-        if case.expectation.source is not ExpectationSource.none and self._is_doubtful(case):
+    async def _is_trusted(self, assessment: _Assessment) -> bool:
+        if assessment.expectation.source is not ExpectationSource.none and self._has_too_few_rows(assessment):
             return False
-        if not case.parts or not case.final or not self._may_lack_its_tail(case):
+        if not assessment.parts or not assessment.final or not self._may_lack_tail(assessment):
             return True
-        tail = case.tail()
+        tail = assessment.tail()
         interval = Interval(tail[0].start, tail[-1].end)
-        if interval == case.answer.interval:
+        if interval == assessment.answer.interval:
             return False
         # A cut loses the end first, whatever rows come last, and a tail by itself is too short to be cut at that length.
-        case.compared.append(await self.ask(interval))
-        return case.agrees_with(case.compared, tail)
+        assessment.compared.append(await self.ask(interval))
+        return assessment.agrees_with(assessment.compared, tail)
 
-    def _is_doubtful(self, case: _Assessment) -> bool:
+    def _has_too_few_rows(self, assessment: _Assessment) -> bool:
         """Whether there are fewer rows than there should be, in all or in a part."""
-        found = case.answer.rows.count(case.final)
-        if falls_short(found, case.expectation.rows):
+        found = assessment.answer.rows.count(assessment.final)
+        if falls_short(found, assessment.expectation.rows):
             return True
         # Exactly as long as an answer that was cut: by chance, or by the same limit.
-        if case.length == self.lengths.shortest_truncated and (case.parts or found < case.expectation.rows):
+        if assessment.length == self.lengths.shortest_truncated and (
+            assessment.parts or found < assessment.expectation.rows
+        ):
             return True
         # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
-        for part in case.parts:
-            inside = [bucket for bucket in case.final if part.contains(bucket)]
-            if part_falls_short(case.answer.rows.count(inside), self._expect(case.answer, inside).rows):
+        for part in assessment.parts:
+            inside = [bucket for bucket in assessment.final if part.contains(bucket)]
+            if part_falls_short(assessment.answer.rows.count(inside), self._expect(assessment.answer, inside).rows):
                 return True
         return False
 
-    def _may_lack_its_tail(self, case: _Assessment) -> bool:
+    def _may_lack_tail(self, assessment: _Assessment) -> bool:
         """Whether an answer with rows enough is as long as a cut one may be, or ends sooner than it should."""
-        if case.length >= self.min_truncation_rows and (
-            case.length > self.lengths.longest_complete or case.length % self.min_truncation_rows == 0
+        if assessment.length >= self.min_truncation_rows and (
+            assessment.length > self.lengths.longest_complete or assessment.length % self.min_truncation_rows == 0
         ):
             return True
-        if self.lengths.shortest_truncated is not None and case.length >= _NEAR * self.lengths.shortest_truncated:
+        if (
+            self.lengths.shortest_truncated is not None
+            and assessment.length >= _NEAR_LIMIT_SHARE * self.lengths.shortest_truncated
+        ):
             return True
-        tail = case.tail()
-        return tail_falls_short(case.answer.rows.count(tail), self._expect(case.answer, tail).rows)
+        tail = assessment.tail()
+        return tail_falls_short(assessment.answer.rows.count(tail), self._expect(assessment.answer, tail).rows)
 
-    def _verdict(self, case: _Assessment, parts: Sequence[VendorResponse | VerifiedRows]) -> Verdict:
+    def _verdict(self, assessment: _Assessment, parts: Sequence[VendorResponse | VerifiedRows]) -> Verdict:
         """What parts say of the whole."""
-        if case.agrees_with(parts, case.final):
+        if assessment.agrees_with(parts, assessment.final):
             return Verdict.sparse
-        return Verdict.truncated if case.has_fewer_than(parts) else Verdict.restated
+        return Verdict.truncated if assessment.has_fewer_than(parts) else Verdict.restated
 
-    def _accept(self, case: _Assessment, verdict: Verdict, *, split: bool = False) -> VerifiedRows:
-        answer = case.answer
-        self.density.learn({bucket: answer.rows.count([bucket]) for bucket in case.final})
-        chunk = self._chunk(case, verdict, split=split)
+    def _accept(self, assessment: _Assessment, verdict: Verdict, *, split: bool = False) -> VerifiedRows:
+        answer = assessment.answer
+        self.density.learn({bucket: answer.rows.count([bucket]) for bucket in assessment.final})
+        chunk = self._record(assessment, verdict, split=split)
         return VerifiedRows(answer.interval, answer.rows, answer.watermark, answer.fetched_at, (chunk,))
 
-    def _chunk(self, case: _Assessment, verdict: Verdict, *, split: bool = False) -> ChunkResult:
-        answer = case.answer
+    def _record(self, assessment: _Assessment, verdict: Verdict, *, split: bool = False) -> ChunkResult:
+        answer = assessment.answer
         chunk = ChunkResult(
             interval=answer.interval,
-            expected=case.expectation.rows,
-            source=case.expectation.source,
-            got=answer.rows.count(case.final),
+            expected=assessment.expectation.rows,
+            source=assessment.expectation.source,
+            got=answer.rows.count(assessment.final),
             verdict=verdict,
-            calls=answer.calls + sum(other.calls for other in case.compared),
+            calls=answer.calls + sum(other.calls for other in assessment.compared),
             seconds=answer.seconds,
             watermark=answer.watermark,
-            length=case.length,
-            parts=len(case.parts) if split else 0,
+            length=assessment.length,
+            parts=len(assessment.parts) if split else 0,
         )
-        self.lengths = self.lengths.after([chunk])
+        self.lengths = self.lengths.with_results([chunk])
         self.on_chunk(chunk)
         return chunk
 

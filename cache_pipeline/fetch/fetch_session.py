@@ -87,7 +87,7 @@ class FetchSession:
         Args:
             wanted: interval by partition key; ends must be boundaries of the granularity.
             lane: who asks.
-            on_chunk: hears of every judged answer as it falls.
+            on_chunk: hears of every verdicts answer as it falls.
             on_percent: hears, at every poll, how far the query of an interval is.
             store: writes proven rows to history at once; None where that is left to whoever asked.
             refetch: ask for everything, whatever history holds.
@@ -109,7 +109,7 @@ class FetchSession:
         held = HeldRows(
             held_intervals,
             held_intervals & coverage.provisional,
-            await self._held_rows(held_intervals),
+            await self._read_rows(held_intervals),
             coverage.watermark,
             coverage.provisional_fetched_at,
         )
@@ -128,20 +128,20 @@ class FetchSession:
         async def send(interval: Interval) -> VendorResponse:
             return await fetch_response(jobs, interval)
 
-        judged: list[ChunkResult] = []
+        verdicts: list[ChunkResult] = []
 
-        def hear(chunk: ChunkResult) -> None:
-            judged.append(chunk)
+        def record_verdict(chunk: ChunkResult) -> None:
+            verdicts.append(chunk)
             on_chunk(chunk)
 
-        async def note() -> None:
-            chunks = list(judged)
-            judged.clear()
+        async def store_verdicts() -> None:
+            chunks = list(verdicts)
+            verdicts.clear()
             await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
 
-        lengths = await asyncio.to_thread(self.history.truncation_stats, series, now)
-        density = await self._density(coverage, spans)
-        judge = CompletenessChecker(report, density, send, hear, lengths)
+        lengths = await asyncio.to_thread(self.history.lengths, series, now)
+        density = await self._learn_density(coverage, spans)
+        checker = CompletenessChecker(report, density, send, record_verdict, lengths)
         async with UpstreamJobs(
             self.platform,
             series,
@@ -151,39 +151,39 @@ class FetchSession:
             not_before,
             self.poller,
             on_percent,
-            partial(self._lacks, missing),
+            partial(self._is_still_missing, missing),
             self.has_other_requesters,
         ) as jobs:
-            flying = ChunkFetcher(
+            fetcher = ChunkFetcher(
                 jobs,
-                judge,
+                checker,
                 self.single_flight,
-                self._coverage,
-                self._held_rows,
+                self._read_coverage,
+                self._read_rows,
                 missing,
                 store,
             )
-            async with aclosing(fetch_partitions(flying, wanted, held, split_into_chunks(gaps, report))) as partitions:
+            async with aclosing(fetch_partitions(fetcher, wanted, held, split_into_chunks(gaps, report))) as partitions:
                 async for partition in partitions:
-                    await note()
+                    await store_verdicts()
                     yield partition
 
-    async def _coverage(self, around: Interval) -> Coverage:
+    async def _read_coverage(self, around: Interval) -> Coverage:
         return await asyncio.to_thread(self.history.coverage, self.series, around)
 
-    async def _lacks(self, missing: Missing, interval: Interval) -> bool:
+    async def _is_still_missing(self, missing: Missing, interval: Interval) -> bool:
         # What was there at that look already is asked for as a part of something else, and wanted all the same: only what others
         # have kept since is a reason to look again, so that each look finds less missing than the one before.
         missed = MISSED.get()
         if missed is None or not (wanted := missed & IntervalSet([interval])):
             return True
-        return bool(missing(interval, await self._coverage(interval)) & wanted)
+        return bool(missing(interval, await self._read_coverage(interval)) & wanted)
 
-    async def _held_rows(self, intervals: IntervalSet) -> Rows:
+    async def _read_rows(self, intervals: IntervalSet) -> Rows:
         columns = self.platform.columns(self.report)
         return await asyncio.to_thread(self.history.rows, self.series, intervals, columns)
 
-    async def _density(self, coverage: Coverage, spans: IntervalSet) -> RowDensity:
+    async def _learn_density(self, coverage: Coverage, spans: IntervalSet) -> RowDensity:
         report = self.report
         density = RowDensity(report.zone, report.expected_groups_per_bucket())
         starts, ends = [part.start for part in spans], [part.end for part in spans]

@@ -1,4 +1,4 @@
-"""Fetches many partitions of one report side by side, each handed on as soon as its last chunk is proven."""
+"""Fetches many partitions of one report side by side, each handed on as soon as its last chunk is verified."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from cache_pipeline.rows.rows import Rows
 
 @dataclass(frozen=True)
 class FetchedPartition:
-    """One partition that is ready to be kept.
+    """One partition that is ready to be stored.
 
     Attributes:
-        key: the partition's.
-        interval: the partition's.
-        rows: all its rows, in the report's schema.
-        watermark: until when they are complete.
-        fetched_at: when the oldest of them was asked for.
-        chunks: how the vendor's answers were judged; empty where history held everything.
-        from_history: the part that was not asked for, since history held it.
+        key: The partition's key.
+        interval: The partition's interval.
+        rows: All its rows, in the report's schema.
+        watermark: The instant up to which they are complete.
+        fetched_at: When the oldest of them was requested.
+        chunks: The verdicts on the vendor's answers; empty if history held everything.
+        from_history: The part that was not fetched, because history held it.
         provisional_from_history: of that the provisional figures, still fresh enough; a watermark learned since says nothing
             of them.
     """
@@ -46,22 +46,22 @@ class FetchedPartition:
 
     @property
     def from_vendor(self) -> IntervalSet:
-        """The part that the vendor was asked for."""
+        """The part that was fetched from the vendor."""
         return IntervalSet([self.interval]) - self.from_history
 
     def final(self, report: Report) -> IntervalSet:
-        """The part whose buckets lie before the watermark."""
-        whole = IntervalSet(final_buckets(list_buckets(self.interval, report.step, report.zone), self.watermark))
-        return whole - self.provisional_from_history
+        """Return the part whose buckets end before the watermark."""
+        final = IntervalSet(final_buckets(list_buckets(self.interval, report.step, report.zone), self.watermark))
+        return final - self.provisional_from_history
 
     def provisional(self, report: Report) -> IntervalSet:
-        """The rest."""
+        """Return the part that is not final."""
         return IntervalSet([self.interval]) - self.final(report)
 
 
 @dataclass(frozen=True)
 class FailedPartition:
-    """One partition of which nothing may be kept, and why."""
+    """One partition of which nothing may be stored, and the error that says why."""
 
     key: str
     interval: Interval
@@ -70,13 +70,14 @@ class FailedPartition:
 
 @dataclass(frozen=True)
 class HeldRows:
-    """What history already has of the wanted intervals, so that it is not asked for again.
+    """What history already holds of the requested intervals, so that it is not fetched again.
 
     Attributes:
-        intervals: held and good enough, and of these ``provisional`` the ones that are not final.
-        rows: exactly theirs.
-        watermark: of the series.
-        fetched_at: when the oldest provisional part was asked for; None where all is final.
+        intervals: The intervals that are stored and fresh enough.
+        provisional: Those of them that are not final.
+        rows: Exactly the rows of these intervals.
+        watermark: The watermark of the series.
+        fetched_at: When the oldest provisional part was requested; None if everything is final.
     """
 
     intervals: IntervalSet
@@ -93,92 +94,97 @@ def split_into_chunks(gaps: IntervalSet, report: Report) -> list[Interval]:
 
 
 def clip_to_now(interval: Interval, report: Report, now: datetime) -> Interval | None:
-    """The part of an interval whose buckets have begun; there is nothing to ask of the future."""
+    """Return the part of an interval whose buckets have begun, or None; nothing can be fetched about the future."""
     begun = next_boundary(floor_to_step(now, report.step, report.zone), report.step, report.zone)
     return Interval(interval.start, min(begun, interval.end)) if interval.start < begun else None
 
 
 class _FetchProgress:
-    """What each partition waits for.
+    """Which chunks each partition still waits for.
 
-    Found by the instant: to look through a hundred thousand partitions for each chunk that falls takes hours.
+    Partitions are found by binary search: scanning a hundred thousand partitions for every finished chunk would take hours.
     """
 
     def __init__(self, wanted: Mapping[str, Interval], chunks: Sequence[Interval]) -> None:
-        due = IntervalSet(chunks)
-        self.waiting = {key: due & IntervalSet([span]) for key, span in wanted.items()}
-        self.proven: dict[str, list[VerifiedRows]] = {}
+        missing = IntervalSet(chunks)
+        self.waiting = {key: missing & IntervalSet([span]) for key, span in wanted.items()}
+        self.verified: dict[str, list[VerifiedRows]] = {}
         ordered = sorted(wanted.items(), key=lambda item: item[1])
         self._keys = [key for key, _ in ordered]
         self._starts = [span.start for _, span in ordered]
-        # The latest so far: where intervals overlap, ends alone are in no order.
+        # The latest end so far, because the ends of overlapping intervals are not sorted.
         self._ends = list(accumulate((span.end for _, span in ordered), max))
 
-    def touched(self, chunk: Interval) -> list[str]:
-        """Keys of partitions that wait for a part of the chunk."""
+    def overlapping(self, chunk: Interval) -> list[str]:
+        """Return the keys of partitions that wait for a part of the chunk."""
         first, last = bisect_right(self._ends, chunk.start), bisect_left(self._starts, chunk.end)
-        waited = IntervalSet([chunk])
-        return [key for key in self._keys[first:last] if key in self.waiting and self.waiting[key] & waited]
+        finished = IntervalSet([chunk])
+        return [key for key in self._keys[first:last] if key in self.waiting and self.waiting[key] & finished]
 
 
-def collect_partitions(proven: VerifiedRows) -> FetchedPartition:
-    """Proven rows as a partition of their own."""
+def collect_partitions(verified: VerifiedRows) -> FetchedPartition:
+    """Return verified rows as one partition."""
     return FetchedPartition(
-        str(proven.interval), proven.interval, proven.rows, proven.watermark, proven.fetched_at, proven.chunks
+        str(verified.interval),
+        verified.interval,
+        verified.rows,
+        verified.watermark,
+        verified.fetched_at,
+        verified.chunks,
     )
 
 
-class PartitionProver(Protocol):
-    """Asks for a chunk until its rows are proven whole."""
+class ChunkVerifier(Protocol):
+    """Asks for a chunk until its rows are verified whole."""
 
-    async def prove(self, interval: Interval, /) -> VerifiedRows:
-        """The rows of a chunk."""
+    async def verify(self, interval: Interval, /) -> VerifiedRows:
+        """Return the verified rows of a chunk."""
         ...
 
 
 async def fetch_partitions(
-    judge: PartitionProver,
+    fetcher: ChunkVerifier,
     wanted: Mapping[str, Interval],
     held: HeldRows,
     chunks: Sequence[Interval],
     *,
-    at_once: int = 16,
+    concurrency: int = 16,
 ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
     """Fetch what is missing of some partitions.
 
-    A failed chunk fails the partitions it touches and no others.
+    A failed chunk fails the partitions that overlap it and no others.
 
     Args:
-        judge: asks and proves.
+        fetcher: asks and proves.
         wanted: interval of each partition key.
         held: what need not be asked for.
         chunks: the upstream queries, together exactly what is missing.
-        at_once: upstream queries in flight.
+        concurrency: upstream queries in flight.
 
     Yields:
         Every wanted partition once, as it is finished.
     """
     progress = _FetchProgress(wanted, chunks)
     for key in [key for key, waiting in progress.waiting.items() if not waiting]:
-        yield _finished(key, wanted[key], held, progress.proven.get(key, []))
+        yield _assemble(key, wanted[key], held, progress.verified.get(key, []))
         del progress.waiting[key]
 
-    slots = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(concurrency)
 
-    async def prove(chunk: Interval) -> VerifiedRows | tuple[Interval, Exception]:
+    async def fetch(chunk: Interval) -> VerifiedRows | tuple[Interval, Exception]:
         async with slots:
             try:
-                return await judge.prove(chunk)
-            except Exception as error:  # noqa: BLE001 - reported with its partition; the others go on
+                return await fetcher.verify(chunk)
+            except Exception as error:  # noqa: BLE001 - reported with its partition; the other chunks continue
                 return chunk, error
 
-    # The first answer teaches what a bucket holds, so that the others are judged by it and not each split in vain.
+    # The first answer shows how many rows a bucket has. The others are checked against it instead of being split needlessly.
     first, rest = list(chunks[:1]), list(chunks[1:])
     for wave in (first, rest):
-        tasks = [asyncio.create_task(prove(chunk)) for chunk in wave]
+        tasks = [asyncio.create_task(fetch(chunk)) for chunk in wave]
         try:
             for outcome in asyncio.as_completed(tasks):
-                for partition in _landed(await outcome, wanted, held, progress):
+                for partition in _apply(await outcome, wanted, held, progress):
                     yield partition
         finally:
             for task in tasks:
@@ -186,42 +192,42 @@ async def fetch_partitions(
             await finish(asyncio.gather(*tasks, return_exceptions=True))
 
 
-def _landed(
+def _apply(
     outcome: VerifiedRows | tuple[Interval, Exception],
     wanted: Mapping[str, Interval],
     held: HeldRows,
     progress: _FetchProgress,
 ) -> list[FetchedPartition | FailedPartition]:
-    """Book one chunk; returns the partitions that it finished or failed."""
+    """Record one chunk, and return the partitions that it finished or failed."""
     chunk = outcome.interval if isinstance(outcome, VerifiedRows) else outcome[0]
     ended: list[FetchedPartition | FailedPartition] = []
-    for key in progress.touched(chunk):
+    for key in progress.overlapping(chunk):
         if not isinstance(outcome, VerifiedRows):
             ended.append(FailedPartition(key, wanted[key], outcome[1]))
             del progress.waiting[key]
             continue
-        progress.proven.setdefault(key, []).append(outcome)
+        progress.verified.setdefault(key, []).append(outcome)
         progress.waiting[key] -= IntervalSet([chunk])
         if not progress.waiting[key]:
-            ended.append(_finished(key, wanted[key], held, progress.proven.pop(key)))
+            ended.append(_assemble(key, wanted[key], held, progress.verified.pop(key)))
             del progress.waiting[key]
     return ended
 
 
-def _finished(key: str, interval: Interval, held: HeldRows, proven: Sequence[VerifiedRows]) -> FetchedPartition:
+def _assemble(key: str, interval: Interval, held: HeldRows, verified: Sequence[VerifiedRows]) -> FetchedPartition:
     at_first = held.intervals & IntervalSet([interval])
-    meanwhile = IntervalSet(each for part in proven for each in part.from_history) & IntervalSet([interval])
+    meanwhile = IntervalSet(each for part in verified for each in part.from_history) & IntervalSet([interval])
     old = [held.rows.within(part) for part in at_first]
-    new = [part.rows.within(interval) for part in proven]
-    watermarks = [part.watermark for part in proven]
-    fetched = [part.fetched_at for part in proven]
+    new = [part.rows.within(interval) for part in verified]
+    watermarks = [part.watermark for part in verified]
+    fetched = [part.fetched_at for part in verified]
     still_fresh = held.provisional & IntervalSet([interval])
-    fresh_meanwhile = IntervalSet(each for part in proven for each in part.provisional_from_history) & IntervalSet(
+    fresh_meanwhile = IntervalSet(each for part in verified for each in part.provisional_from_history) & IntervalSet(
         [interval]
     )
     if still_fresh and held.fetched_at is not None:
         fetched.append(held.fetched_at)
-    if old and held.watermark is not None and not proven:
+    if old and held.watermark is not None and not verified:
         watermarks.append(held.watermark)
     return FetchedPartition(
         key,
@@ -229,7 +235,7 @@ def _finished(key: str, interval: Interval, held: HeldRows, proven: Sequence[Ver
         Rows.concat(held.rows.schema, [*old, *new]),
         min(watermarks, default=interval.end),
         min(fetched, default=interval.end),
-        tuple(chunk for part in proven for chunk in part.chunks if chunk.interval.intersection(interval)),
+        tuple(chunk for part in verified for chunk in part.chunks if chunk.interval.intersection(interval)),
         at_first | meanwhile,
         still_fresh | fresh_meanwhile,
     )

@@ -1,4 +1,4 @@
-"""Writes fetched partitions to history, beside the newer figures that it may hold by then."""
+"""Writes fetched partitions to history, without overwriting newer figures that it may hold by then."""
 
 from __future__ import annotations
 
@@ -24,53 +24,55 @@ async def store_partitions(
     claims: Sequence[LedgerClaim],
     on_stored: OnStored,
 ) -> None:
-    """Write what the vendor was asked for, rows and coverage in one transaction.
+    """Write what was fetched from the vendor, rows and coverage in one transaction.
 
     Args:
-        history: where.
-        series: whose rows.
-        partitions: what came out of history stays as it is there, and so does what others have asked for since.
-        claims: the ledger's entries that the rows come from.
-        on_stored: hears of it afterwards.
+        history: The tier to write to.
+        series: The series of the rows.
+        partitions: The fetched partitions. Rows that came from history are not written again, and newer rows are kept.
+        claims: The ledger entries that the rows come from.
+        on_stored: Called after the write.
 
     Raises:
-        LeaseLost: another process has taken over one of the claims.
+        LeaseLost: Another process has taken over one of the claims.
     """
-    asked = [partition for partition in partitions if partition.from_vendor]
-    if not asked:
+    fetched = [partition for partition in partitions if partition.from_vendor]
+    if not fetched:
         return
     newer = IntervalSet()
-    while replacement := _replacement(series, asked, newer, claims):
+    while replacement := _build_replacement(series, fetched, newer, claims):
         try:
             with span("store history", report=series.report.name):
                 await asyncio.to_thread(history.replace, replacement)
             break
-        except NewerDataPresent as held:
-            newer |= held.intervals
-    await asyncio.to_thread(on_stored, series.report, [_told(partition) for partition in asked])
+        except NewerDataPresent as error:
+            newer |= error.intervals
+    await asyncio.to_thread(on_stored, series.report, [_event(partition) for partition in fetched])
 
 
-def _replacement(
+def _build_replacement(
     series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet, claims: Sequence[LedgerClaim]
 ) -> Replacement | None:
-    """What partitions bring to history beside the newer figures that it holds."""
-    brought = [(each, kept) for each in partitions if (kept := each.from_vendor - newer)]
-    if not brought:
+    """Return what to write for some partitions apart from newer stored figures; None if nothing is left."""
+    parts = [(each, intervals) for each in partitions if (intervals := each.from_vendor - newer)]
+    if not parts:
         return None
     return Replacement(
         series=series,
-        final=IntervalSet(part for each, kept in brought for part in each.final(series.report) & kept),
-        provisional=IntervalSet(part for each, kept in brought for part in each.provisional(series.report) & kept),
-        rows=Rows.concat(
-            brought[0][0].rows.schema, (each.rows.within(part) for each, kept in brought for part in kept)
+        final=IntervalSet(part for each, intervals in parts for part in each.final(series.report) & intervals),
+        provisional=IntervalSet(
+            part for each, intervals in parts for part in each.provisional(series.report) & intervals
         ),
-        watermark=max(each.watermark for each, _ in brought),
-        fetch_times=tuple(FetchTime(kept, each.fetched_at) for each, kept in brought),
+        rows=Rows.concat(
+            parts[0][0].rows.schema, (each.rows.within(part) for each, intervals in parts for part in intervals)
+        ),
+        watermark=max(each.watermark for each, _ in parts),
+        fetched=tuple(Fetched(intervals, each.fetched_at) for each, intervals in parts),
         claims=tuple(claims),
     )
 
 
-def _told(partition: FetchedPartition) -> RowsStored:
+def _event(partition: FetchedPartition) -> RowsStored:
     return RowsStored(
         partition.interval,
         partition.rows.num_rows,

@@ -1,6 +1,6 @@
-"""Fetched partitions as Parquet files on disk: proven, but not yet checked and published.
+"""Keeps fetched partitions as Parquet files on disk: verified, but not yet checked and stored.
 
-They outlive a killed run, so that what was fetched is not asked for again.
+The files outlive a killed run, so what was fetched is not fetched again.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from cache_pipeline.rows.rows import Rows, RowSource
 
 _META = b"cache_pipeline"
 _BATCH_ROWS = 16 * 1024
-#: Each column being written has a page and a dictionary of at most so many bytes in memory; the library's own is a megabyte.
+#: Limits the page and the dictionary of each column in memory while a file is written; the library's default is a megabyte.
 _PAGE_BYTES = 128 * 1024
 _READ_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class _StagedRows(RowSource):
-    """The rows of one file, which is opened only while they are read.
+    """The rows of one file, which is open only while they are read.
 
     Attributes:
-        path: the file's.
-        schema: with the metadata that tells this staging from another of the same partition.
-        footer_rows: as its footer says.
+        path: The file's path.
+        schema: Its schema, with the metadata that distinguishes this version of the partition from another.
+        footer_rows: The number of rows according to its footer.
     """
 
     path: Path
@@ -50,25 +50,27 @@ class _StagedRows(RowSource):
 
     def batches(self, within: Interval | None) -> Iterator[pa.RecordBatch]:
         try:
-            # The library would read the whole file ahead, and let go of none of it before the end.
+            # With pre_buffer the library reads the whole file into memory and releases it only at the end.
             with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_READ_BYTES) as file:
                 if not file.schema_arrow.equals(self.schema, check_metadata=True):
-                    raise StagingReplaced(f"{self.path} was staged anew while it was read: run the step again")
+                    raise StagingReplaced(f"{self.path} was replaced while it was being read: run the step again")
                 for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
                     yield batch.replace_schema_metadata(None)
         except FileNotFoundError as error:
-            raise StagingReplaced(f"{self.path} was removed while it was read: materialise staged again") from error
+            raise StagingReplaced(
+                f"{self.path} was removed while it was being read: materialise staged again"
+            ) from error
 
 
 class Staging:
-    """One Parquet file for each partition of each series, under ``folder``."""
+    """A folder with one Parquet file for each partition of each series."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def path(self, series: Series, key: str) -> Path:
-        """Where a partition is, or would be."""
-        # Colons of a partition key are no part of a file name everywhere.
+        """Return the path of a partition's file, which may not exist."""
+        # Some file systems do not allow colons in file names.
         return self._folder / series.report.name / series.id / f"{key.replace(':', '')}.parquet"
 
     def write(self, series: Series, partition: FetchedPartition) -> Path:
@@ -105,7 +107,7 @@ class Staging:
         return path
 
     def read(self, series: Series, key: str) -> FetchedPartition | None:
-        """A kept partition, or None; its rows stay on disk until they are asked for."""
+        """Return a staged partition, or None; its rows stay on disk until they are read."""
         path = self.path(series, key)
         if not path.exists():
             return None
@@ -125,20 +127,20 @@ class Staging:
         )
 
     def has_any(self, series: Series) -> bool:
-        """Whether any partition of the series is kept."""
+        """Return whether any partition of the series is staged."""
         return any(self.path(series, "any").parent.glob("*.parquet"))
 
     def stored_keys(self, series: Series, keys: Iterable[str]) -> list[str]:
-        """Those of the partitions that are kept, in the order given; opens no file."""
-        there = {path.name for path in self.path(series, "any").parent.glob("*.parquet")}
-        return [key for key in keys if self.path(series, key).name in there] if there else []
+        """Return those keys whose partitions are staged, in the order given, without opening a file."""
+        names = {path.name for path in self.path(series, "any").parent.glob("*.parquet")}
+        return [key for key in keys if self.path(series, key).name in names] if names else []
 
     def final_partitions(self, series: Series, keys: Iterable[str]) -> dict[str, FetchedPartition]:
-        """Those of the partitions that the vendor was asked for whole and that can no longer change."""
-        found = {key: partition for key in keys if (partition := self.read(series, key)) is not None}
+        """Return the staged partitions that came entirely from the vendor and can no longer change."""
+        staged = {key: partition for key in keys if (partition := self.read(series, key)) is not None}
         return {
             key: partition
-            for key, partition in found.items()
+            for key, partition in staged.items()
             if not partition.provisional(series.report) and not partition.from_history
         }
 

@@ -1,4 +1,4 @@
-"""One upstream query's answer: the pages of a finished job, read and held against the schema."""
+"""Reads the pages of a finished upstream query, and checks its rows against the schema."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cache_pipeline.rows.spool import Spool
 
 @dataclass(frozen=True)
 class VendorResponse:
-    """One answer of the vendor, checked against the schema but not yet judged.
+    """One answer of the vendor, checked against the schema but not yet for completeness.
 
     Attributes:
-        interval: what was asked.
-        rows: in the report's schema, in the vendor's order.
+        interval: The interval of the query.
+        rows: Its rows in the report's schema, in the vendor's order.
         watermark: until when they are complete, by the vendor's word or the report's settle time.
-        fetched_at: when the query was sent.
-        calls: requests it took.
-        seconds: from submit to the last page.
+        fetched_at: When the query was sent.
+        calls: The number of requests it took.
+        seconds: Time from submit to the last page.
     """
 
     interval: Interval
@@ -50,13 +50,13 @@ async def read_response(jobs: UpstreamJobs, interval: Interval) -> VendorRespons
     seen: dict[tuple[tuple[datetime, RowTally], ...], int] = {}
     watermarks: list[datetime] = []
     pages = 0
-    async with jobs.finished(interval) as finished:
+    async with jobs.run(interval) as finished:
         async for page in platform.pages(finished.job, report):
             pages += 1
             check(page.rows)
-            said = tuple(tally_by_bucket(page.rows).items())
-            if said and seen.setdefault(said, pages) != pages:
-                raise SchemaMismatch(f"page {pages} of {report.name} {interval} is page {seen[said]} once more")
+            content = tuple(tally_by_bucket(page.rows).items())
+            if content and seen.setdefault(content, pages) != pages:
+                raise SchemaMismatch(f"page {pages} of {report.name} {interval} repeats page {seen[content]}")
             spool.append(page.rows)
             if page.watermark is not None:
                 watermarks.append(page.watermark)
@@ -65,7 +65,7 @@ async def read_response(jobs: UpstreamJobs, interval: Interval) -> VendorRespons
     return VendorResponse(
         interval,
         rows,
-        # What a vendor's clock that is ahead calls complete may not have begun.
+        # A vendor whose clock is ahead may call an interval complete that has not begun.
         min(*watermarks, finished.fetched_at) if watermarks else finished.fetched_at - report.freshness.finality_delay,
         finished.fetched_at,
         finished.calls + (pages if finished.job.answer is None else 0),

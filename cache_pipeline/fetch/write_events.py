@@ -1,4 +1,4 @@
-"""What is told of rows that have just been written to history, for whoever keeps a record of it."""
+"""Events that report rows just written to history, for listeners that record them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cache_pipeline.query.report import Report
 
 @dataclass(frozen=True)
 class RowsStored:
-    """One interval whose rows were fetched, proven and written.
+    """One interval whose rows were fetched, verified and written.
 
     Attributes:
-        interval: what the vendor was asked for, within one partition or query.
-        rows: of the whole partition or query.
-        calls: requests that it took.
-        watermark: until when the rows are complete.
-        fetched_at: when the oldest of them was asked for.
+        interval: The interval of the partition or query.
+        rows: The number of its rows.
+        calls: The number of requests it took.
+        watermark: The instant up to which the rows are complete.
+        fetched_at: When the oldest of them was requested.
     """
 
     interval: Interval
@@ -29,9 +29,9 @@ class RowsStored:
     fetched_at: datetime
 
 
-#: Hears of every write to history, after it is committed, in a thread of its own; it must not raise.
+#: Called in a separate thread after every committed write to history; it must not raise.
 OnStored = Callable[[Report, Sequence[RowsStored]], None]
 
 
-def ignore_stored(_report: Report, _kept: Sequence[RowsStored]) -> None:
-    """Nobody wants to know."""
+def ignore_stored(_report: Report, _stored: Sequence[RowsStored]) -> None:
+    """Ignore write events; this is the default listener."""

@@ -1,4 +1,7 @@
-"""How many rows an answer should have, and what its shortfall means (G22 and the rules that make it a proof)."""
+"""Rules that decide whether an answer is complete: how many rows it should have, and what a shortfall means (G22).
+
+This module is pure. `fetch/completeness_checker.py` asks the vendor for the evidence that these rules call for.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from zoneinfo import ZoneInfo
 
 from cache_pipeline.query.interval import Interval
 
-#: Below this share of the expected rows an answer is not believed (G22).
+#: An answer with a smaller share of the expected rows is checked again (G22).
 MIN_ROW_SHARE = 0.8
-#: No vendor is known to cut answers that are shorter than a page.
+#: No vendor is known to truncate answers shorter than one page.
 MIN_TRUNCATION_ROWS = 1000
 
 
 class ExpectationSource(StrEnum):
-    """Where an expectation comes from."""
+    """Where an expected row count comes from."""
 
     history = "history"
     declaration = "declaration"
@@ -47,7 +50,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Expectation:
-    """Rows expected of an interval, and on whose word."""
+    """The number of rows expected of an interval, and where that number comes from."""
 
     rows: float
     source: ExpectationSource
@@ -55,18 +58,19 @@ class Expectation:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What was decided about one vendor answer.
+    """The verdict on one answer of the vendor, with its figures.
 
     Attributes:
-        interval: what was asked.
-        expected: rows its final buckets should have had, and ``source`` on whose word.
-        got: rows they had.
-        verdict: what follows.
-        calls: requests it took, those of queries that were only compared with it included.
-        seconds: from submit to the last page.
-        watermark: until when the vendor called its data complete.
-        length: rows it had in all, the provisional ones too.
-        parts: how many parts it was asked for again in; 0 where it was not split.
+        interval: The interval of the query.
+        expected: The number of rows its final buckets should have had.
+        source: Where that number comes from.
+        got: The number of rows they had.
+        verdict: The verdict.
+        calls: Requests it took, including those of queries that were only compared with it.
+        seconds: Time from submit to the last page.
+        watermark: The instant up to which the vendor called its data complete.
+        length: The number of all its rows, including provisional ones.
+        parts: The number of parts in which it was fetched again; 0 if it was not split.
     """
 
     interval: Interval
@@ -82,39 +86,39 @@ class ChunkResult:
 
     @property
     def is_superseded(self) -> bool:
-        """Whether nothing of it is kept, since its parts are."""
+        """Whether none of its rows are stored, because those of its parts are."""
         return self.verdict in (Verdict.truncated, Verdict.restated)
 
     @property
     def is_truncated(self) -> bool:
-        """Whether it proved to be cut off, at a length that is known."""
+        """Whether it was truncated at a known length."""
         return self.verdict is Verdict.truncated and self.length > 0
 
 
 @dataclass(frozen=True)
 class TruncationStats:
-    """What is known of the lengths of a series' answers.
+    """What is known about the lengths of a series' answers.
 
     Attributes:
-        longest_complete: final rows of the longest that was found whole, or -1. A vendor that cuts at some length has not cut
-            a shorter one, so history may judge that; a longer one is held against the declaration, for a history of
-            thin days would believe anything, and its tail is asked for by itself.
-        shortest_truncated: rows of the shortest that proved to be cut off, or None.
+        longest_complete: The number of final rows of the longest answer found complete, or -1. A vendor that truncates at some
+            length did not truncate a shorter answer, so history may judge shorter answers. A longer answer is compared with the
+            declaration, because history from sparse days would accept anything, and its tail is fetched separately.
+        shortest_truncated: The number of rows of the shortest answer found truncated, or None.
     """
 
     longest_complete: int = -1
     shortest_truncated: int | None = None
 
-    def after(self, chunks: Iterable[ChunkResult]) -> TruncationStats:
-        """What some more verdicts teach."""
+    def with_results(self, chunks: Iterable[ChunkResult]) -> TruncationStats:
+        """Return the statistics after some more verdicts."""
         known = self
         for chunk in chunks:
             if chunk.is_truncated:
-                # Where limits are lowered, longer answers of before say nothing any more.
+                # The vendor may have lowered its limit, so longer complete answers from before no longer count.
                 least = min(chunk.length, known.shortest_truncated or chunk.length)
                 known = TruncationStats(min(known.longest_complete, chunk.length - 1), least)
             elif chunk.verdict in (Verdict.complete, Verdict.sparse) and (chunk.got or chunk.expected):
-                # Where they are raised, a longer one that is whole says so.
+                # A longer complete answer shows that the vendor has raised its limit.
                 is_beyond = known.shortest_truncated is not None and chunk.got > known.shortest_truncated
                 known = TruncationStats(
                     max(known.longest_complete, chunk.got), None if is_beyond else known.shortest_truncated
@@ -124,34 +128,36 @@ class TruncationStats:
 
 @dataclass
 class RowDensity:
-    """Groups that buckets have had, by weekday and local time of day, and so what comparable buckets should have.
+    """How many groups buckets have had, by weekday and local time of day, and so how many comparable buckets should have.
 
     Attributes:
-        zone: the report's zone, in which hours and days are compared.
-        declared: groups of a full bucket by filter or declaration, or None.
+        zone: The report's time zone, in which hours and days are compared.
+        declared: Groups of a full bucket according to the filter or declaration, or None.
     """
 
     zone: ZoneInfo
     declared: int | None
-    _seen: dict[tuple[object, ...], tuple[int, int]] = field(default_factory=dict[tuple[object, ...], tuple[int, int]])
+    _observed: dict[tuple[object, ...], tuple[int, int]] = field(
+        default_factory=dict[tuple[object, ...], tuple[int, int]]
+    )
 
     def _keys(self, bucket: Interval) -> list[tuple[object, ...]]:
         local = bucket.start.astimezone(self.zone)
-        # A weekday knows itself best, then its kind of day; a Sunday says nothing of a Monday.
+        # The same weekday is the best estimate, then the same kind of day. A Sunday says nothing about a Monday.
         return [(local.time(), local.isoweekday()), (local.time(), local.isoweekday() >= 6, "kind")]
 
     def learn(self, groups_by_bucket: Mapping[Interval, int]) -> None:
-        """Take in how many groups final buckets of complete answers had; empty buckets count as zero."""
+        """Add the number of groups in final buckets of complete answers; empty buckets count as zero."""
         for bucket, groups in groups_by_bucket.items():
             for key in self._keys(bucket):
-                total, count = self._seen.get(key, (0, 0))
-                self._seen[key] = (total + groups, count + 1)
+                total, count = self._observed.get(key, (0, 0))
+                self._observed[key] = (total + groups, count + 1)
 
     def expect(self, buckets: Iterable[Interval]) -> Expectation:
-        """Rows that these buckets should have together."""
+        """Return how many rows these buckets should have together."""
         rows, sources = 0.0, set[ExpectationSource]()
         for bucket in buckets:
-            known = next((self._seen[key] for key in self._keys(bucket) if key in self._seen), None)
+            known = next((self._observed[key] for key in self._keys(bucket) if key in self._observed), None)
             if known is not None:
                 rows += known[0] / known[1]
                 sources.add(ExpectationSource.history)
@@ -166,7 +172,7 @@ class RowDensity:
         )
 
     def expect_as_declared(self, buckets: Iterable[Interval]) -> Expectation:
-        """Rows that these buckets should have by filter or declaration, or by history where neither tells more."""
+        """Return how many rows these buckets should have according to the declaration, or to history if it expects as many."""
         known = list(buckets)
         learned = self.expect(known)
         declared = len(known) * (self.declared or 0)
@@ -174,27 +180,27 @@ class RowDensity:
 
 
 def falls_short(got: int, expected: float) -> bool:
-    """Whether ``got`` rows are fewer than 80 % of those expected (G22)."""
+    """Return whether ``got`` rows are fewer than 80 % of those expected (G22)."""
     return got < MIN_ROW_SHARE * expected
 
 
 def part_falls_short(got: int, expected: float) -> bool:
-    """Whether a part of an answer falls short by more than chance explains.
+    """Return whether a part of an answer has fewer rows than chance explains.
 
-    A truncated answer can keep 80 % of its rows and lose its whole tail, so parts are judged too; rare events vary by
-    about their square root, hence the margin of four of those before a thin part is doubted.
+    A truncated answer can keep 80 % of its rows and lose its whole tail, so parts are checked too. Counts of rare events vary by
+    about their square root, so a part is doubted only if it falls short by more than four square roots.
     """
     return falls_short(got, expected) and got < expected - 4 * math.sqrt(expected)
 
 
 def tail_falls_short(got: int, expected: float) -> bool:
-    """Whether the last buckets of an answer, which a cut hits first, fall short by more than chance often explains.
+    """Return whether the last buckets of an answer, which truncation hits first, have fewer rows than chance often explains.
 
-    Asking for the tail once more costs one query, so a smaller doubt is enough than for a part.
+    Fetching the tail again costs only one query, so a smaller shortfall is enough than for a part.
     """
     return falls_short(got, expected) and expected - got >= 2 * math.sqrt(expected)
 
 
 def final_buckets(buckets: Iterable[Interval], watermark: datetime) -> list[Interval]:
-    """The buckets that the vendor calls complete: those that end at or before the watermark."""
+    """Return the buckets that the vendor calls complete: those that end at or before the watermark."""
     return [bucket for bucket in buckets if bucket.end <= watermark]

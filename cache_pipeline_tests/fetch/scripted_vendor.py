@@ -91,24 +91,26 @@ class ScriptedVendor:
 
 
 @dataclass
-class Judged:
-    """A judge, and what it said."""
+class RecordedCheck:
+    """A checker and the verdicts it reached."""
 
-    judge: CompletenessChecker
-    said: list[ChunkResult]
+    checker: CompletenessChecker
+    chunks: list[ChunkResult]
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """In the order in which they fell."""
-        return [chunk.verdict for chunk in self.said]
+        """The verdicts, in the order in which they were reached."""
+        return [chunk.verdict for chunk in self.chunks]
 
 
-def judge_of(vendor: ScriptedVendor, report: Report = REPORT, min_truncation_rows: int = MIN_TRUNCATION_ROWS) -> Judged:
-    """A judge that knows only the declaration."""
-    said: list[ChunkResult] = []
+def checker_for(
+    vendor: ScriptedVendor, report: Report = REPORT, min_truncation_rows: int = MIN_TRUNCATION_ROWS
+) -> RecordedCheck:
+    """Return a checker that knows only the declaration."""
+    chunks: list[ChunkResult] = []
     density = RowDensity(report.zone, report.expected_groups_per_bucket())
-    return Judged(
-        CompletenessChecker(report, density, vendor.ask, said.append, min_truncation_rows=min_truncation_rows), said
+    return RecordedCheck(
+        CompletenessChecker(report, density, vendor.ask, chunks.append, min_truncation_rows=min_truncation_rows), chunks
     )
 
 

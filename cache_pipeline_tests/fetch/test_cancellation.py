@@ -80,7 +80,7 @@ async def test_whoever_waits_reads_what_was_on_the_wire_and_sends_nothing(open_w
 async def test_a_submit_that_is_not_answered_in_time_stands_in_the_ledger_as_one_of_which_nobody_knows(
     open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(jobs, "_SUBMIT_SECONDS", 0.2)
+    monkeypatch.setattr(jobs, "_SUBMIT_TIMEOUT_SECONDS", 0.2)
     async with open_world() as world, another_process(world) as other:
         await gone(await submitting(world, 2.0))
         assert entries(world) == [("ambiguous", True)]

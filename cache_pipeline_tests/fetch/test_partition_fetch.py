@@ -24,9 +24,9 @@ from cache_pipeline_tests.fetch.scripted_vendor import (
     REPORT,
     SCHEMA,
     ScriptedVendor,
+    checker_for,
     flat,
     hours,
-    judge_of,
     sorted_table,
 )
 from cache_pipeline_tests.query.declared import declared
@@ -38,7 +38,7 @@ async def fetched(
     vendor: ScriptedVendor, wanted: Mapping[str, Interval], chunks: Sequence[Interval], held: HeldRows = NOTHING
 ) -> dict[str, FetchedPartition | FailedPartition]:
     found: dict[str, FetchedPartition | FailedPartition] = {}
-    async for partition in fetch_partitions(judge_of(vendor).judge, wanted, held, chunks):
+    async for partition in fetch_partitions(checker_for(vendor).checker, wanted, held, chunks):
         assert partition.key not in found, "every partition comes once"
         found[partition.key] = partition
     assert found.keys() == wanted.keys()
@@ -149,11 +149,11 @@ async def test_partitions_come_as_they_are_finished_and_not_all_at_the_end():
             await release.wait()
         return await original(interval)
 
-    judged = judge_of(vendor)
-    judged.judge.ask = ask
+    judged = checker_for(vendor)
+    judged.checker.ask = ask
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(3)}
     order: list[str] = []
-    async for partition in fetch_partitions(judged.judge, days, NOTHING, list(days.values())):
+    async for partition in fetch_partitions(judged.checker, days, NOTHING, list(days.values())):
         order.append(partition.key)
         if len(order) == 2:
             release.set()
@@ -169,10 +169,10 @@ async def test_no_more_queries_are_in_flight_than_allowed_and_the_first_goes_alo
         seen.append(vendor.in_flight + 1)
         return await original(interval)
 
-    judged = judge_of(vendor)
-    judged.judge.ask = ask
+    judged = checker_for(vendor)
+    judged.checker.ask = ask
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(10)}
-    async for _ in fetch_partitions(judged.judge, days, NOTHING, list(days.values()), at_once=4):
+    async for _ in fetch_partitions(judged.checker, days, NOTHING, list(days.values()), concurrency=4):
         pass
     assert seen[:2] == [1, 1]
     assert max(seen) == 4
@@ -181,7 +181,7 @@ async def test_no_more_queries_are_in_flight_than_allowed_and_the_first_goes_alo
 async def test_whoever_stops_listening_leaves_no_query_in_flight():
     vendor = ScriptedVendor(flat(10, 96), seconds=0.05)
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(4)}
-    fetching = fetch_partitions(judge_of(vendor).judge, days, NOTHING, list(days.values()))
+    fetching = fetch_partitions(checker_for(vendor).checker, days, NOTHING, list(days.values()))
     async for _ in fetching:
         break
     await fetching.aclose()

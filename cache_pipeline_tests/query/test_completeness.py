@@ -135,11 +135,11 @@ def judged(verdict: Verdict, got: int, length: int | None = None) -> ChunkResult
 
 
 def test_lengths_are_learned_from_verdicts_and_limits_may_be_lowered_and_raised():
-    known = TruncationStats().after(
+    known = TruncationStats().with_results(
         [judged(Verdict.complete, 1500), judged(Verdict.sparse, 1200), judged(Verdict.unverified, 9000)]
     )
     assert known == TruncationStats(1500, None)
-    lowered = known.after([judged(Verdict.truncated, 1400, 1450), judged(Verdict.truncated, 1449, 1460)])
+    lowered = known.with_results([judged(Verdict.truncated, 1400, 1450), judged(Verdict.truncated, 1449, 1460)])
     assert lowered == TruncationStats(1449, 1450)
-    assert lowered.after([judged(Verdict.restated, 700), judged(Verdict.incomplete, 1450)]) == lowered
-    assert lowered.after([judged(Verdict.complete, 1451)]) == TruncationStats(1451, None)
+    assert lowered.with_results([judged(Verdict.restated, 700), judged(Verdict.incomplete, 1450)]) == lowered
+    assert lowered.with_results([judged(Verdict.complete, 1451)]) == TruncationStats(1451, None)
