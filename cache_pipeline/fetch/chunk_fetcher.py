@@ -62,7 +62,7 @@ def plan_queries(
     for job in open_jobs:
         if not IntervalSet([job.interval]) & missing:
             continue
-        if job.alive:
+        if job.is_alive:
             raise QueryInFlight(f"another process is fetching {job.interval}; wait for its answer")
         if is_usable(job):
             queries.append(job.interval)
@@ -110,11 +110,11 @@ class ChunkFetcher:
             return not self.missing(chunk, await self.coverage(chunk))
 
         while True:
-            async with self.single_flight.hold(name, is_stored, within) as is_holder:
+            async with self.single_flight.acquire(name, is_stored, within) as is_holder:
                 outcome = await self._try_fetch(chunk, within, may_fetch=is_holder)
                 while outcome is None:
                     # Wait while holding the flight, so that only one of the processes that lack this keeps looking.
-                    await self.single_flight.next_look(name, within)
+                    await self.single_flight.wait_for_release(name, within)
                     outcome = await self._try_fetch(chunk, within, may_fetch=is_holder)
             if isinstance(outcome, VerifiedRows):
                 return outcome
@@ -150,7 +150,7 @@ class ChunkFetcher:
 
         def is_usable(job: OpenJob) -> bool:
             # A job whose answer would be truncated is not read: all its parts would be fetched, even stored ones.
-            is_fresh = job.asked_at >= self.jobs.not_before(job.interval)
+            is_fresh = job.requested_at >= self.jobs.not_before(job.interval)
             return is_fresh and not self.checker.would_be_truncated(job.interval)
 
         return plan_queries(missing, within, is_usable)

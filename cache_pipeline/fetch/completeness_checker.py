@@ -1,4 +1,4 @@
-"""Turns vendor answers into rows that are verified complete: doubt, split, ask the parts, compare (G13, G22)."""
+"""Verifies that the vendor's answers are complete: splits doubtful ones, fetches the parts and compares (G13, G22)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from cache_pipeline.rows.rows import Rows
 
 
 class IncompleteAnswer(CachePipelineError):
-    """Rows are missing and nothing smaller can be asked for; nothing of the interval is kept."""
+    """Raised if rows are missing and the interval cannot be split further; nothing of the interval is stored."""
 
     http_status = 502
     problem_type = "incomplete-answer"
@@ -39,23 +39,23 @@ class IncompleteAnswer(CachePipelineError):
     def __init__(self, report: str, chunk: ChunkResult) -> None:
         self.chunk = chunk
         super().__init__(
-            f"{report} {chunk.interval}: the vendor gives {chunk.got} rows where {chunk.expected:.0f} are expected "
-            f"(by {chunk.source}) even for a single bucket: narrow the report by filters, or mend expected_groups"
+            f"{report} {chunk.interval}: the vendor returned {chunk.got} rows, but {chunk.expected:.0f} are expected "
+            f"(by {chunk.source}), even for a single bucket: narrow the report by filters, or correct expected_groups"
         )
 
 
 @dataclass(frozen=True)
 class VerifiedRows:
-    """Rows of an interval that may be kept.
+    """Rows of an interval that may be stored.
 
     Attributes:
-        interval: what they are the whole of.
-        rows: in the report's schema.
-        watermark: until when they are complete; the earliest of the answers they come from.
-        fetched_at: when the first of those was asked for.
-        chunks: how each answer on the way was judged.
-        from_history: the part that history held by the time it was to be asked for, and of that ``provisional_from_history`` what
-            is not final.
+        interval: The interval; the rows are all of its rows.
+        rows: The rows, in the report's schema.
+        watermark: The instant up to which they are complete; the earliest of the answers they come from.
+        fetched_at: When the first of these answers was requested.
+        chunks: The verdicts on all answers that were needed.
+        from_history: The part that history held by the time it was to be fetched.
+        provisional_from_history: The part of ``from_history`` that is not final.
     """
 
     interval: Interval
@@ -67,24 +67,24 @@ class VerifiedRows:
     provisional_from_history: IntervalSet = field(default_factory=IntervalSet)
 
 
-#: A vendor that limits bytes does not cut at always the same number of rows.
+#: A vendor that limits bytes truncates at slightly different numbers of rows, so lengths this close to a limit count as at the limit.
 _NEAR_LIMIT_SHARE = 0.95
 
-Ask = Callable[[Interval], Awaitable[VendorResponse]]
+Fetch = Callable[[Interval], Awaitable[VendorResponse]]
 OnChunk = Callable[[ChunkResult], None]
 
 
 @dataclass(frozen=True)
 class _Assessment:
-    """One answer that is being judged.
+    """One answer that is being checked.
 
     Attributes:
-        answer: the vendor's.
-        within: what is to be verified, of which it answers all or a part.
-        final: its buckets that lie before its watermark; the others are never judged.
-        expectation: of the final ones together.
-        parts: what it can be split into; none where it is a single bucket.
-        compared: answers that were asked for to be held against it, and are not kept themselves.
+        answer: The vendor's answer.
+        within: The interval to verify; the answer covers all or a part of it.
+        final: Its buckets before its watermark; the others are never checked.
+        expectation: The rows expected of the final buckets together.
+        parts: The intervals it can be split into; none if it is a single bucket.
+        compared: Answers that were fetched only to be compared with it, and are not stored.
     """
 
     answer: VendorResponse
@@ -96,52 +96,52 @@ class _Assessment:
 
     @property
     def length(self) -> int:
-        """Rows of the answer."""
+        """The number of rows of the answer."""
         return self.answer.rows.num_rows
 
     def tail(self) -> list[Interval]:
-        """The last final bucket that has rows, and the empty ones after it."""
-        filled = [place for place, bucket in enumerate(self.final) if self.answer.rows.count([bucket])]
+        """Return the last final bucket that has rows, and the empty ones after it."""
+        filled = [position for position, bucket in enumerate(self.final) if self.answer.rows.count([bucket])]
         return self.final[filled[-1] :] if filled else self.final[-1:]
 
     def agrees_with(self, others: Sequence[VendorResponse | VerifiedRows], on: Iterable[Interval]) -> bool:
-        """Whether others say the same of some of its final buckets."""
+        """Return whether other answers have the same rows in some of its final buckets."""
         theirs, own = merge_tallies(other.rows.tallies for other in others), self.answer.rows.tallies
         return all(theirs.get(bucket.start) == own.get(bucket.start) for bucket in on)
 
     def has_fewer_than(self, others: Sequence[VendorResponse | VerifiedRows]) -> bool:
-        """Whether others have more rows in its final buckets."""
+        """Return whether other answers have more rows in its final buckets."""
         return self.answer.rows.count(self.final) < sum(other.rows.count(self.final) for other in others)
 
 
 @dataclass
 class CompletenessChecker:
-    """Judges the answers of one series, learning as it goes what its buckets hold and where the vendor cuts.
+    """Checks the answers of one series, and learns meanwhile how many rows its buckets have and where the vendor truncates.
 
     Attributes:
-        report: the declaration.
-        density: what comparable buckets had.
-        ask: sends one query.
-        on_chunk: hears of every verdict as it falls.
-        lengths: of its answers.
-        min_truncation_rows: shorter answers were not cut by a limit of the vendor's.
+        report: The report's declaration.
+        density: How many rows comparable buckets had.
+        fetch: Sends one query.
+        on_chunk: Called with every verdict.
+        truncation_stats: What is known about the lengths of its answers.
+        min_truncation_rows: Answers shorter than this were not truncated by a limit of the vendor.
     """
 
     report: Report
     density: RowDensity
-    ask: Ask
+    fetch: Fetch
     on_chunk: OnChunk
-    lengths: TruncationStats = field(default_factory=TruncationStats)
+    truncation_stats: TruncationStats = field(default_factory=TruncationStats)
     min_truncation_rows: int = MIN_TRUNCATION_ROWS
     _probe_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _confirmed_limits: set[tuple[int, Interval]] = field(default_factory=set[tuple[int, Interval]])
 
     async def verify(self, interval: Interval) -> VerifiedRows:
-        """Ask for an interval until what came is verified whole.
+        """Fetch an interval, in parts if needed, until its rows are verified as complete.
 
         Raises:
-            IncompleteAnswer: a single bucket is still cut off.
-            UpstreamError, SchemaMismatch: as asking does.
+            IncompleteAnswer: A single bucket is still truncated.
+            UpstreamError, SchemaMismatch: As in ``fetch``.
         """
         return await self._verify(interval, interval)
 
@@ -149,15 +149,15 @@ class CompletenessChecker:
         if self.would_be_truncated(interval):
             parts = split(interval, self.report.step, self.report.zone)
             return _merge(interval, await gather_or_cancel(self._verify(part, within) for part in parts), ())
-        return await self._check(await self.ask(interval), within)
+        return await self._check(await self.fetch(interval), within)
 
     def would_be_truncated(self, interval: Interval) -> bool:
-        """Whether an answer as long as this one's should be has been cut before, so that asking would be in vain."""
-        if self.lengths.shortest_truncated is None or not split(interval, self.report.step, self.report.zone):
+        """Return whether an answer of the expected length has been truncated before, so that this one would be too."""
+        if self.truncation_stats.shortest_truncated is None or not split(interval, self.report.step, self.report.zone):
             return False
         return (
             self.density.expect(list_buckets(interval, self.report.step, self.report.zone)).rows
-            >= self.lengths.shortest_truncated
+            >= self.truncation_stats.shortest_truncated
         )
 
     async def _check(self, answer: VendorResponse, within: Interval, *, is_doubted: bool = False) -> VerifiedRows:
@@ -168,10 +168,10 @@ class CompletenessChecker:
         if not assessment.parts:
             if await self._is_at_limit(assessment):
                 raise IncompleteAnswer(self.report.name, self._record(assessment, Verdict.incomplete))
-            # One bucket, shorter than any answer that was cut: it was not cut, it is thin.
+            # A single bucket, shorter than any truncated answer, was not truncated. It is sparse.
             return self._accept(assessment, Verdict.sparse)
         answers = await gather_or_cancel(self._fetch_part(assessment, part) for part in assessment.parts)
-        # A part with all the rows may have been cut at the same row as the whole, and proves nothing until it is verified.
+        # A part with as many rows as the whole may have been truncated at the same row. It is no evidence until it is verified.
         is_inconclusive = any(part.rows.num_rows == assessment.length > 0 for part in answers)
         agree = assessment.agrees_with(answers, assessment.final)
         if agree and not is_inconclusive:
@@ -188,30 +188,33 @@ class CompletenessChecker:
         return _merge(answer.interval, verified, (chunk,))
 
     async def _is_at_limit(self, assessment: _Assessment) -> bool:
-        """Whether a single bucket is as long as an answer that was cut, and no other answer is longer.
+        """Return whether a single bucket is as long as a truncated answer, and no other answer is longer.
 
-        An answer that was broken off once looks like one that met a limit, until something longer is answered.
+        An answer that broke off once looks like one that met a limit, until a longer answer is seen.
         """
         async with self._probe_lock:
-            limit = self.lengths.shortest_truncated
+            limit = self.truncation_stats.shortest_truncated
             if limit is None or assessment.length < limit:
                 return False
             if (limit, assessment.within) in self._confirmed_limits:
                 return True
             for interval in self._probes(assessment.within):
-                probe = await self.ask(interval)
+                probe = await self.fetch(interval)
                 assessment.compared.append(probe)
                 contradicts = interval.contains(assessment.answer.interval) and not assessment.agrees_with(
                     [probe], assessment.final
                 )
                 if probe.rows.num_rows > limit / _NEAR_LIMIT_SHARE and not contradicts:
-                    self.lengths = replace(self.lengths, shortest_truncated=None)
+                    self.truncation_stats = replace(self.truncation_stats, shortest_truncated=None)
                     return False
             self._confirmed_limits.add((limit, assessment.within))
             return True
 
     def _probes(self, within: Interval) -> list[Interval]:
-        """Nearly all of an interval: what a cut loses first is in the first. What it is split into has been asked."""
+        """Return intervals of nearly the same length, without the parts that have been fetched already.
+
+        The first interval ends like the whole, where truncation loses rows first.
+        """
         inside = list_buckets(within, self.report.step, self.report.zone)
         if len(inside) <= 2:
             return []
@@ -219,11 +222,11 @@ class CompletenessChecker:
         return [each for each in candidates if each not in split(within, self.report.step, self.report.zone)]
 
     async def _fetch_part(self, assessment: _Assessment, part: Interval) -> VendorResponse:
-        """A part's answer: the tail may have been one."""
+        """Return the answer for a part, which may have been fetched before as the tail."""
         for number, other in enumerate(assessment.compared):
             if other.interval == part:
                 return assessment.compared.pop(number)
-        return await self.ask(part)
+        return await self.fetch(part)
 
     def _assess(self, answer: VendorResponse, within: Interval) -> _Assessment:
         report = self.report
@@ -233,9 +236,9 @@ class CompletenessChecker:
 
     def _expect(self, answer: VendorResponse, final: list[Interval]) -> Expectation:
         if self.report.rows is not None:
-            # How many conversations there are, nobody knows beforehand: the watermark and the paging are the proof.
+            # The number of conversations cannot be known in advance. The watermark and the paging are the evidence.
             return Expectation(0.0, ExpectationSource.none)
-        if answer.rows.num_rows > self.lengths.longest_complete:
+        if answer.rows.num_rows > self.truncation_stats.longest_complete:
             return self.density.expect_as_declared(final)
         return self.density.expect(final)
 
@@ -248,21 +251,21 @@ class CompletenessChecker:
         interval = Interval(tail[0].start, tail[-1].end)
         if interval == assessment.answer.interval:
             return False
-        # A cut loses the end first, whatever rows come last, and a tail by itself is too short to be cut at that length.
-        assessment.compared.append(await self.ask(interval))
+        # Truncation loses the last rows first, and the tail alone is too short to be truncated at that length.
+        assessment.compared.append(await self.fetch(interval))
         return assessment.agrees_with(assessment.compared, tail)
 
     def _has_too_few_rows(self, assessment: _Assessment) -> bool:
-        """Whether there are fewer rows than there should be, in all or in a part."""
+        """Return whether there are fewer rows than expected, in total or in a part."""
         found = assessment.answer.rows.count(assessment.final)
         if falls_short(found, assessment.expectation.rows):
             return True
-        # Exactly as long as an answer that was cut: by chance, or by the same limit.
-        if assessment.length == self.lengths.shortest_truncated and (
+        # It is exactly as long as a truncated answer, by chance or by the same limit.
+        if assessment.length == self.truncation_stats.shortest_truncated and (
             assessment.parts or found < assessment.expectation.rows
         ):
             return True
-        # A cut-off answer may keep 80 % and lose its tail, so each part is held against its own expectation too.
+        # A truncated answer may keep 80 % of its rows and lose its tail, so each part is checked too.
         for part in assessment.parts:
             inside = [bucket for bucket in assessment.final if part.contains(bucket)]
             if part_falls_short(assessment.answer.rows.count(inside), self._expect(assessment.answer, inside).rows):
@@ -270,21 +273,22 @@ class CompletenessChecker:
         return False
 
     def _may_lack_tail(self, assessment: _Assessment) -> bool:
-        """Whether an answer with rows enough is as long as a cut one may be, or ends sooner than it should."""
+        """Return whether an answer with enough rows is as long as a truncated one may be, or ends earlier than it should."""
         if assessment.length >= self.min_truncation_rows and (
-            assessment.length > self.lengths.longest_complete or assessment.length % self.min_truncation_rows == 0
+            assessment.length > self.truncation_stats.longest_complete
+            or assessment.length % self.min_truncation_rows == 0
         ):
             return True
         if (
-            self.lengths.shortest_truncated is not None
-            and assessment.length >= _NEAR_LIMIT_SHARE * self.lengths.shortest_truncated
+            self.truncation_stats.shortest_truncated is not None
+            and assessment.length >= _NEAR_LIMIT_SHARE * self.truncation_stats.shortest_truncated
         ):
             return True
         tail = assessment.tail()
         return tail_falls_short(assessment.answer.rows.count(tail), self._expect(assessment.answer, tail).rows)
 
     def _verdict(self, assessment: _Assessment, parts: Sequence[VendorResponse | VerifiedRows]) -> Verdict:
-        """What parts say of the whole."""
+        """Return the verdict on an answer, given its parts."""
         if assessment.agrees_with(parts, assessment.final):
             return Verdict.sparse
         return Verdict.truncated if assessment.has_fewer_than(parts) else Verdict.restated
@@ -309,7 +313,7 @@ class CompletenessChecker:
             length=assessment.length,
             parts=len(assessment.parts) if split else 0,
         )
-        self.lengths = self.lengths.with_results([chunk])
+        self.truncation_stats = self.truncation_stats.with_results([chunk])
         self.on_chunk(chunk)
         return chunk
 

@@ -1,4 +1,4 @@
-"""Brings together the rows of some intervals: from history what it holds, from the vendor the rest, proven."""
+"""Collects the rows of some intervals: from history what it holds, and from the vendor the rest, verified."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cache_pipeline.fetch.completeness_checker import CompletenessChecker
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
-    HeldRows,
+    StoredRows,
     clip_to_now,
     fetch_partitions,
     split_into_chunks,
@@ -37,24 +37,24 @@ from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter
 
-#: How far back history is looked at for what comparable days hold.
+#: How far back history is read for the row counts of comparable days.
 _COMPARABLE_DAYS = timedelta(days=28)
 
 
 @dataclass(frozen=True)
 class FetchSession:
-    """Gathers rows of one series.
+    """Fetches rows of one series.
 
     Attributes:
-        series: whose rows.
-        platform: the vendor.
-        history: where what is held is.
-        ledger: where every upstream query is noted.
-        single_flight: one for each thing that is asked, over all processes.
-        clock: the time, in UTC.
-        poller: when jobs are asked for.
-        retained_since: the instant before which the vendor keeps nothing, or None where that is not known.
-        has_other_requesters: whether somebody else goes on with what is cancelled.
+        series: The series.
+        platform: The vendor's adapter.
+        history: The tier that holds rows and coverage.
+        ledger: The record of every upstream query.
+        single_flight: Lets one process at a time fetch a gap.
+        clock: The current time, in UTC.
+        poller: Decides when to poll jobs.
+        retained_since: The instant before which the vendor keeps nothing, or None if that is not known.
+        has_other_requesters: Whether a cancelled fetch is still wanted by another process.
     """
 
     series: Series
@@ -69,12 +69,12 @@ class FetchSession:
 
     @property
     def report(self) -> Report:
-        """The declaration."""
+        """The report's declaration."""
         return self.series.report
 
-    async def partitions(
+    async def fetch(
         self,
-        wanted: Mapping[str, Interval],
+        partitions: Mapping[str, Interval],
         lane: Lane,
         on_chunk: Callable[[ChunkResult], None],
         on_percent: OnPercent,
@@ -82,50 +82,52 @@ class FetchSession:
         store: StoreRows | None = None,
         refetch: bool = False,
     ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
-        """Every partition once, as it is finished; one that has not begun, or is kept by nobody any more, has failed.
+        """Yield every partition once, as soon as it is finished.
+
+        A partition that has not begun, or whose gaps the vendor no longer keeps, counts as failed.
 
         Args:
-            wanted: interval by partition key; ends must be boundaries of the granularity.
-            lane: who asks.
-            on_chunk: hears of every verdicts answer as it falls.
-            on_percent: hears, at every poll, how far the query of an interval is.
-            store: writes proven rows to history at once; None where that is left to whoever asked.
-            refetch: ask for everything, whatever history holds.
+            partitions: Interval by partition key; its ends must be boundaries of the granularity.
+            lane: The priority of upstream requests.
+            on_chunk: Called with the verdict on each of the vendor's answers.
+            on_percent: Called at every poll with an interval and the vendor's progress on it.
+            store: Writes verified rows to history at once; None if the caller stores them later.
+            refetch: Whether to fetch everything, whatever history holds.
         """
         report, series, now = self.report, self.series, self.clock()
         freshness = report_freshness(report)
-        for key in [key for key, span in wanted.items() if clip_to_now(span, report, now) is None]:
-            yield FailedPartition(key, wanted[key], future_interval_error(wanted[key]))
-        wanted = {key: span for key, span in wanted.items() if clip_to_now(span, report, now) is not None}
-        spans = IntervalSet(wanted.values())
+        for key in [key for key, span in partitions.items() if clip_to_now(span, report, now) is None]:
+            yield FailedPartition(key, partitions[key], future_interval_error(partitions[key]))
+        partitions = {key: span for key, span in partitions.items() if clip_to_now(span, report, now) is not None}
+        spans = IntervalSet(partitions.values())
         coverage = await asyncio.to_thread(self.history.coverage, series)
-        held_intervals = IntervalSet() if refetch else spans - coverage.intervals_to_fetch(spans, now, freshness)
-        gaps = IntervalSet(part for gap in spans - held_intervals if (part := clip_to_now(gap, report, now)))
-        for key, span in wanted.items():
+        stored_intervals = IntervalSet() if refetch else spans - coverage.intervals_to_fetch(spans, now, freshness)
+        gaps = IntervalSet(part for gap in spans - stored_intervals if (part := clip_to_now(gap, report, now)))
+        for key, span in partitions.items():
             if (refused := retention_error(report, gaps & IntervalSet([span]), self.retained_since)) is not None:
                 yield FailedPartition(key, span, refused)
-                wanted = {other: each for other, each in wanted.items() if other != key}
-        gaps &= IntervalSet(wanted.values())
-        held = HeldRows(
-            held_intervals,
-            held_intervals & coverage.provisional,
-            await self._read_rows(held_intervals),
+                partitions = {other: each for other, each in partitions.items() if other != key}
+        gaps &= IntervalSet(partitions.values())
+        stored = StoredRows(
+            stored_intervals,
+            stored_intervals & coverage.provisional,
+            await self._read_rows(stored_intervals),
             coverage.watermark,
             coverage.provisional_fetched_at,
         )
 
-        def missing(chunk: Interval, held: Coverage) -> IntervalSet:
+        def missing(chunk: Interval, stored: Coverage) -> IntervalSet:
             return (
-                IntervalSet([chunk]) - held.fetched_after(now)
+                IntervalSet([chunk]) - stored.fetched_after(now)
                 if refetch
-                else held.intervals_to_fetch(IntervalSet([chunk]), now, freshness)
+                else stored.intervals_to_fetch(IntervalSet([chunk]), now, freshness)
             )
 
         def not_before(interval: Interval) -> datetime:
-            # An answer that was all final when it was asked for is as good as one of now.
+            # An answer that was entirely final when it was requested is as good as one from now.
             return now if refetch else min(interval.end + report.freshness.finality_delay, now - freshness)
 
-        async def send(interval: Interval) -> VendorResponse:
+        async def fetch_interval(interval: Interval) -> VendorResponse:
             return await fetch_response(jobs, interval)
 
         verdicts: list[ChunkResult] = []
@@ -139,9 +141,9 @@ class FetchSession:
             verdicts.clear()
             await asyncio.to_thread(self.history.record_chunks, series, chunks, self.clock())
 
-        lengths = await asyncio.to_thread(self.history.lengths, series, now)
+        truncation_stats = await asyncio.to_thread(self.history.truncation_stats, series, now)
         density = await self._learn_density(coverage, spans)
-        checker = CompletenessChecker(report, density, send, record_verdict, lengths)
+        checker = CompletenessChecker(report, density, fetch_interval, record_verdict, truncation_stats)
         async with UpstreamJobs(
             self.platform,
             series,
@@ -163,8 +165,10 @@ class FetchSession:
                 missing,
                 store,
             )
-            async with aclosing(fetch_partitions(fetcher, wanted, held, split_into_chunks(gaps, report))) as partitions:
-                async for partition in partitions:
+            async with aclosing(
+                fetch_partitions(fetcher, partitions, stored, split_into_chunks(gaps, report))
+            ) as fetched:
+                async for partition in fetched:
                     await store_verdicts()
                     yield partition
 
@@ -172,12 +176,12 @@ class FetchSession:
         return await asyncio.to_thread(self.history.coverage, self.series, around)
 
     async def _is_still_missing(self, missing: Missing, interval: Interval) -> bool:
-        # What was there at that look already is asked for as a part of something else, and wanted all the same: only what others
-        # have kept since is a reason to look again, so that each look finds less missing than the one before.
+        # Re-plan only if another process has stored part of this interval since coverage was last read. What was stored before that
+        # is fetched on purpose, as part of a larger query. Each retry has strictly less to fetch, so the retries end.
         missed = MISSED.get()
-        if missed is None or not (wanted := missed & IntervalSet([interval])):
+        if missed is None or not (needed := missed & IntervalSet([interval])):
             return True
-        return bool(missing(interval, await self._read_coverage(interval)) & wanted)
+        return bool(missing(interval, await self._read_coverage(interval)) & needed)
 
     async def _read_rows(self, intervals: IntervalSet) -> Rows:
         columns = self.platform.columns(self.report)
@@ -192,11 +196,11 @@ class FetchSession:
         around = Interval(min(starts) - _COMPARABLE_DAYS, max(ends))
         groups = await asyncio.to_thread(self.history.groups_by_bucket, self.series, around)
         for part in coverage.final & IntervalSet([around]):
-            # The look-back may begin inside a bucket, which then teaches nothing.
-            whole = [
+            # The period may start inside a bucket; such a partial bucket is not counted.
+            buckets = [
                 bucket
                 for bucket in cut_at_boundaries(part, report.step, report.zone)
                 if is_aligned(bucket, report.step, report.zone)
             ]
-            density.learn({bucket: groups.get(bucket.start, 0) for bucket in whole})
+            density.learn({bucket: groups.get(bucket.start, 0) for bucket in buckets})
         return density

@@ -1,4 +1,4 @@
-"""Fetches many partitions of one report side by side, each handed on as soon as its last chunk is verified."""
+"""Fetches many partitions of one report concurrently; each is yielded as soon as its last chunk is verified."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class FetchedPartition:
         fetched_at: When the oldest of them was requested.
         chunks: The verdicts on the vendor's answers; empty if history held everything.
         from_history: The part that was not fetched, because history held it.
-        provisional_from_history: of that the provisional figures, still fresh enough; a watermark learned since says nothing
-            of them.
+        provisional_from_history: The provisional part of ``from_history``, still fresh enough. A watermark learned since then does
+            not make it final.
     """
 
     key: str
@@ -69,7 +69,7 @@ class FailedPartition:
 
 
 @dataclass(frozen=True)
-class HeldRows:
+class StoredRows:
     """What history already holds of the requested intervals, so that it is not fetched again.
 
     Attributes:
@@ -105,11 +105,11 @@ class _FetchProgress:
     Partitions are found by binary search: scanning a hundred thousand partitions for every finished chunk would take hours.
     """
 
-    def __init__(self, wanted: Mapping[str, Interval], chunks: Sequence[Interval]) -> None:
+    def __init__(self, partitions: Mapping[str, Interval], chunks: Sequence[Interval]) -> None:
         missing = IntervalSet(chunks)
-        self.waiting = {key: missing & IntervalSet([span]) for key, span in wanted.items()}
+        self.waiting = {key: missing & IntervalSet([span]) for key, span in partitions.items()}
         self.verified: dict[str, list[VerifiedRows]] = {}
-        ordered = sorted(wanted.items(), key=lambda item: item[1])
+        ordered = sorted(partitions.items(), key=lambda item: item[1])
         self._keys = [key for key, _ in ordered]
         self._starts = [span.start for _, span in ordered]
         # The latest end so far, because the ends of overlapping intervals are not sorted.
@@ -122,7 +122,7 @@ class _FetchProgress:
         return [key for key in self._keys[first:last] if key in self.waiting and self.waiting[key] & finished]
 
 
-def collect_partitions(verified: VerifiedRows) -> FetchedPartition:
+def partition_of(verified: VerifiedRows) -> FetchedPartition:
     """Return verified rows as one partition."""
     return FetchedPartition(
         str(verified.interval),
@@ -135,7 +135,7 @@ def collect_partitions(verified: VerifiedRows) -> FetchedPartition:
 
 
 class ChunkVerifier(Protocol):
-    """Asks for a chunk until its rows are verified whole."""
+    """Fetches a chunk until its rows are verified as complete."""
 
     async def verify(self, interval: Interval, /) -> VerifiedRows:
         """Return the verified rows of a chunk."""
@@ -144,8 +144,8 @@ class ChunkVerifier(Protocol):
 
 async def fetch_partitions(
     fetcher: ChunkVerifier,
-    wanted: Mapping[str, Interval],
-    held: HeldRows,
+    partitions: Mapping[str, Interval],
+    stored: StoredRows,
     chunks: Sequence[Interval],
     *,
     concurrency: int = 16,
@@ -155,18 +155,18 @@ async def fetch_partitions(
     A failed chunk fails the partitions that overlap it and no others.
 
     Args:
-        fetcher: asks and proves.
-        wanted: interval of each partition key.
-        held: what need not be asked for.
-        chunks: the upstream queries, together exactly what is missing.
-        concurrency: upstream queries in flight.
+        fetcher: Fetches and verifies chunks.
+        partitions: The interval of each partition key.
+        stored: What history holds, which need not be fetched.
+        chunks: The upstream queries; together they are exactly what is missing.
+        concurrency: The number of upstream queries that run at the same time.
 
     Yields:
-        Every wanted partition once, as it is finished.
+        Every partition once, as soon as it is finished.
     """
-    progress = _FetchProgress(wanted, chunks)
+    progress = _FetchProgress(partitions, chunks)
     for key in [key for key, waiting in progress.waiting.items() if not waiting]:
-        yield _assemble(key, wanted[key], held, progress.verified.get(key, []))
+        yield _assemble(key, partitions[key], stored, progress.verified.get(key, []))
         del progress.waiting[key]
 
     slots = asyncio.Semaphore(concurrency)
@@ -184,7 +184,7 @@ async def fetch_partitions(
         tasks = [asyncio.create_task(fetch(chunk)) for chunk in wave]
         try:
             for outcome in asyncio.as_completed(tasks):
-                for partition in _apply(await outcome, wanted, held, progress):
+                for partition in _apply(await outcome, partitions, stored, progress):
                     yield partition
         finally:
             for task in tasks:
@@ -194,8 +194,8 @@ async def fetch_partitions(
 
 def _apply(
     outcome: VerifiedRows | tuple[Interval, Exception],
-    wanted: Mapping[str, Interval],
-    held: HeldRows,
+    partitions: Mapping[str, Interval],
+    stored: StoredRows,
     progress: _FetchProgress,
 ) -> list[FetchedPartition | FailedPartition]:
     """Record one chunk, and return the partitions that it finished or failed."""
@@ -203,36 +203,36 @@ def _apply(
     ended: list[FetchedPartition | FailedPartition] = []
     for key in progress.overlapping(chunk):
         if not isinstance(outcome, VerifiedRows):
-            ended.append(FailedPartition(key, wanted[key], outcome[1]))
+            ended.append(FailedPartition(key, partitions[key], outcome[1]))
             del progress.waiting[key]
             continue
         progress.verified.setdefault(key, []).append(outcome)
         progress.waiting[key] -= IntervalSet([chunk])
         if not progress.waiting[key]:
-            ended.append(_assemble(key, wanted[key], held, progress.verified.pop(key)))
+            ended.append(_assemble(key, partitions[key], stored, progress.verified.pop(key)))
             del progress.waiting[key]
     return ended
 
 
-def _assemble(key: str, interval: Interval, held: HeldRows, verified: Sequence[VerifiedRows]) -> FetchedPartition:
-    at_first = held.intervals & IntervalSet([interval])
+def _assemble(key: str, interval: Interval, stored: StoredRows, verified: Sequence[VerifiedRows]) -> FetchedPartition:
+    at_first = stored.intervals & IntervalSet([interval])
     meanwhile = IntervalSet(each for part in verified for each in part.from_history) & IntervalSet([interval])
-    old = [held.rows.within(part) for part in at_first]
+    old = [stored.rows.within(part) for part in at_first]
     new = [part.rows.within(interval) for part in verified]
     watermarks = [part.watermark for part in verified]
     fetched = [part.fetched_at for part in verified]
-    still_fresh = held.provisional & IntervalSet([interval])
+    still_fresh = stored.provisional & IntervalSet([interval])
     fresh_meanwhile = IntervalSet(each for part in verified for each in part.provisional_from_history) & IntervalSet(
         [interval]
     )
-    if still_fresh and held.fetched_at is not None:
-        fetched.append(held.fetched_at)
-    if old and held.watermark is not None and not verified:
-        watermarks.append(held.watermark)
+    if still_fresh and stored.fetched_at is not None:
+        fetched.append(stored.fetched_at)
+    if old and stored.watermark is not None and not verified:
+        watermarks.append(stored.watermark)
     return FetchedPartition(
         key,
         interval,
-        Rows.concat(held.rows.schema, [*old, *new]),
+        Rows.concat(stored.rows.schema, [*old, *new]),
         min(watermarks, default=interval.end),
         min(fetched, default=interval.end),
         tuple(chunk for part in verified for chunk in part.chunks if chunk.interval.intersection(interval)),

@@ -67,7 +67,7 @@ def _build_replacement(
             parts[0][0].rows.schema, (each.rows.within(part) for each, intervals in parts for part in intervals)
         ),
         watermark=max(each.watermark for each, _ in parts),
-        fetched=tuple(Fetched(intervals, each.fetched_at) for each, intervals in parts),
+        fetch_times=tuple(FetchTime(intervals, each.fetched_at) for each, intervals in parts),
         claims=tuple(claims),
     )
 

@@ -1,6 +1,6 @@
-"""One query of the vendor, from intent to a job that is done: its rows are ready to be read.
+"""Runs upstream queries: claims each one in the ledger, submits it, and polls its job until the rows can be read.
 
-Every step is in the ledger before the next is taken, so that whoever comes after a crash resumes the vendor's own job.
+Every step is recorded in the ledger before the next one, so that after a crash another process resumes the vendor's job.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from cache_pipeline.telemetry.spans import span
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter, VendorJob, VendorJobStatus
 
-#: How long whoever is cancelled waits for the answer to a submit that is on the wire.
+#: How long a cancelled caller waits for the response to a submit that has been sent.
 _SUBMIT_TIMEOUT_SECONDS = 15.0
-#: A vendor that is slow to take a cancel must not hold up who cancels.
+#: A vendor that is slow to accept a cancel must not delay the caller.
 _CANCEL_TIMEOUT_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
@@ -55,10 +55,10 @@ class FinishedJob:
     """A job whose pages can be read.
 
     Attributes:
-        job: the vendor's.
-        fetched_at: when the query was sent: the figures are of then.
-        calls: requests it took so far.
-        started: on the monotonic clock, when this process began with it.
+        job: The vendor's job.
+        fetched_at: When the query was sent, which is the time its figures are from.
+        calls: The number of requests it took so far.
+        started: When this process began with it, on the monotonic clock.
     """
 
     job: VendorJob
@@ -70,12 +70,12 @@ class FinishedJob:
 OnPercent = Callable[[Interval, float | None], None]
 
 
-#: Whether somebody else goes on with what is cancelled now.
+#: Returns whether a cancelled fetch is still wanted by another process.
 HasOtherRequesters = Callable[[], bool]
 
 
 def no_other_requesters() -> bool:
-    """What is cancelled is wanted by nobody any more."""
+    """Return False: what is cancelled is not wanted any more."""
     return False
 
 
@@ -88,29 +88,29 @@ async def _always_missing(_interval: Interval) -> bool:
 
 
 class AlreadyStored(QueryInFlight):
-    """Another process has mark_stored all of it since it was found to be missing."""
+    """Raised if another process has stored all of a query's rows since they were found missing."""
 
 
 def _duration_kind(report: Report, interval: Interval) -> str:
-    """What takes a vendor about equally long: one series, and intervals of lengths within a fifth of each other."""
+    """Return a key for queries that take about equally long: one series, with interval lengths within a fifth of each other."""
     return f"{Series(report).id}:{round(4 * math.log2((interval.end - interval.start).total_seconds()))}"
 
 
 @dataclass
 class UpstreamJobs:
-    """The upstream queries of one fetch. To be opened and closed, for it holds leases.
+    """The upstream queries of one fetch session; an async context manager, because it holds leases.
 
     Attributes:
-        platform: the vendor.
-        series: whose rows.
-        lane: who asks.
-        clock: the time, in UTC.
-        ledger: where every query is noted.
-        not_before: for an interval, the earliest a query may have been asked whose answer would still do.
-        poller: when to ask for a job.
-        on_percent: hears, at every poll, how far the query of an interval is; None where the vendor does not say.
-        is_missing: whether history still lacks something of an interval.
-        has_other_requesters: of what is cancelled, whether the vendor's job is left to be taken up; else it is given up.
+        platform: The vendor's adapter.
+        series: The series of the rows.
+        lane: The priority of upstream requests.
+        clock: The current time, in UTC.
+        ledger: The record of every query.
+        not_before: Returns the earliest time at which a query may have been sent for its answer to be fresh enough.
+        poller: Decides when to poll a job.
+        on_percent: Called at every poll with an interval and the vendor's progress, which is None if the vendor does not report it.
+        is_missing: Returns whether history still lacks some part of an interval.
+        has_other_requesters: Whether a cancelled query's job is left for another process to resume; otherwise it is cancelled.
     """
 
     platform: VendorAdapter
@@ -123,12 +123,12 @@ class UpstreamJobs:
     on_percent: OnPercent = _ignore_percent
     is_missing: Callable[[Interval], Awaitable[bool]] = _always_missing
     has_other_requesters: HasOtherRequesters = no_other_requesters
-    _claims: dict[int, LedgerClaim] = field(default_factory=dict[int, LedgerClaim])
+    _held_claims: dict[int, LedgerClaim] = field(default_factory=dict[int, LedgerClaim])
     _lease_task: asyncio.Task[None] | None = None
 
     @property
     def report(self) -> Report:
-        """The declaration."""
+        """The report's declaration."""
         return self.series.report
 
     async def __aenter__(self) -> Self:
@@ -138,20 +138,21 @@ class UpstreamJobs:
     async def __aexit__(self, *_: object) -> None:
         if self._lease_task is not None:
             await cancel_and_wait([self._lease_task])
-        await self._release(list(self._claims.values()))
+        await self._release(list(self._held_claims.values()))
 
     @asynccontextmanager
     async def run(self, interval: Interval) -> AsyncGenerator[FinishedJob]:
-        """Submit a query, or take up one that a process which is gone has left, and poll it until it is done (G1 to G3).
+        """Submit a query, or resume one that a dead process left, and poll it until it is done (G1 to G3).
 
-        Its pages are read inside the block: whatever is raised there says that the answer cannot be used, and ends the job.
-        After the block the job is still held, until ``mark_stored``, ``mark_verified`` or ``mark_unusable`` says what became of its answer.
+        The caller reads the pages inside the block; an exception there means that the answer cannot be used, and ends the job.
+        After the block the job stays claimed until ``mark_stored``, ``mark_verified``, ``mark_unusable`` or ``release`` is called.
 
         Raises:
-            QueryInFlight: another process works on the same query just now; or, as AlreadyStored, has mark_stored its answer.
-            LeaseLost: another has taken this one over.
-            UpstreamJobGone, ClientUnknown: the vendor no longer has a job that was taken up; asked again, it is submitted anew.
-            UpstreamError: the vendor refused, failed the job or cannot be reached.
+            QueryInFlight: Another process is working on the same query.
+            AlreadyStored: Another process has stored the answer.
+            LeaseLost: Another process has taken over this query.
+            UpstreamJobGone, ClientUnknown: The vendor no longer has the resumed job; the next call submits it again.
+            UpstreamError: The vendor refused or failed the job, or cannot be reached.
         """
         started = time.monotonic()
         claim = await self._claim(interval)
@@ -160,56 +161,58 @@ class UpstreamJobs:
                 job, calls = self._job(claim.handle), 0
                 logger.info("%s %s: resuming job %s", self.report.name, interval, job.id)
             else:
-                # Only now that it is claimed: what others mark_stored until then is seen, and from then on they see the claim.
+                # Checked only after the claim: rows that others stored before it are seen here, and later they see the claim.
                 if not await self.is_missing(interval):
-                    raise AlreadyStored(f"{self.report.name} {interval} was mark_stored by another process meanwhile")
+                    raise AlreadyStored(
+                        f"{self.report.name} {interval} was stored by another process meanwhile; read it from history"
+                    )
                 job, calls = await self._submit(claim), 1
             if job.answer is None:
                 calls += await self._poll(job, claim)
-            yield FinishedJob(job, claim.asked_at, calls, started)
+            yield FinishedJob(job, claim.requested_at, calls, started)
         except BaseException as error:
             await finish(self._record_failure(claim.id, error))
             raise
 
     def claims(self, interval: Interval) -> tuple[LedgerClaim, ...]:
-        """What is held of an interval and its parts: its rows are mark_stored by these."""
-        # A copy, made in one go: threads add to it meanwhile.
-        return tuple(claim for claim in list(self._claims.values()) if interval.contains(claim.interval))
+        """Return the claims on an interval and its parts, under which its rows are stored."""
+        # A copy, because threads add claims meanwhile.
+        return tuple(claim for claim in list(self._held_claims.values()) if interval.contains(claim.interval))
 
     def mark_stored(self, interval: Interval) -> None:
-        """The rows are in history, which closed the entries with them."""
+        """Forget the claims of rows that are in history; the same transaction closed their ledger entries."""
         for claim in self.claims(interval):
-            del self._claims[claim.id]
+            del self._held_claims[claim.id]
 
     async def mark_verified(self, interval: Interval) -> None:
-        """The rows are mark_verified and will be mark_stored later: until then whoever needs them may read the vendor's answer again."""
+        """Record that the rows are verified and stored later; until then any process may read the vendor's answer again."""
         for claim in self._pop_claims(interval):
-            await self._record(lambda claim=claim: self.ledger.done(claim))
+            await self._update_ledger(lambda claim=claim: self.ledger.mark_ready(claim))
 
     async def mark_unusable(self, interval: Interval, reason: Exception) -> None:
-        """The rows cannot be used: the next who asks must ask the vendor anew."""
+        """Record that the rows cannot be used, so that the next request submits the query again."""
         for claim in self._pop_claims(interval):
-            await self._record(lambda claim=claim: self.ledger.end(claim, LedgerState.failed, str(reason)))
+            await self._update_ledger(lambda claim=claim: self.ledger.end(claim, LedgerState.failed, str(reason)))
 
     async def release(self, interval: Interval) -> None:
-        """Something else went wrong: the next who asks goes on from where the vendor's jobs are."""
+        """Release the claims after another failure, so that the next request resumes the vendor's jobs."""
         await self._release(self._pop_claims(interval))
 
     def _pop_claims(self, interval: Interval) -> Iterator[LedgerClaim]:
-        return iter([self._claims.pop(claim.id) for claim in self.claims(interval)])
+        return iter([self._held_claims.pop(claim.id) for claim in self.claims(interval)])
 
     async def _claim(self, interval: Interval) -> LedgerClaim:
-        wanted = LedgerRequest(self.series, interval, self.lane, self.clock(), self.not_before(interval))
+        request = LedgerRequest(self.series, interval, self.lane, self.clock(), self.not_before(interval))
 
         def claim() -> LedgerClaim:
-            claimed = self.ledger.claim(wanted)
-            # In the thread: were it left to a caller who is being cancelled, nobody would let go of it.
-            self._claims[claimed.id] = claimed
+            claimed = self.ledger.claim(request)
+            # Set in the thread, because a caller that is cancelled meanwhile would never release the claim.
+            self._held_claims[claimed.id] = claimed
             return claimed
 
         claimed = await run_in_thread(claim, self.ledger.threads)
-        if claimed.given_up is not None:
-            await self._cancel(claimed.given_up)
+        if claimed.superseded_job is not None:
+            await self._cancel(claimed.superseded_job)
         return claimed
 
     async def _submit(self, claim: LedgerClaim) -> VendorJob:
@@ -224,9 +227,9 @@ class UpstreamJobs:
         return job
 
     async def _finish_cancelled_submit(self, claim: LedgerClaim, submitting: asyncio.Task[VendorJob]) -> None:
-        """Stop a submit whose caller is cancelled; of one that the vendor may have taken the ledger is told."""
+        """Stop a submit whose caller is cancelled, and record it if the vendor may have accepted it."""
         submitting.cancel()
-        # The transport carries to its end what is on the wire.
+        # The transport completes a request that has been sent.
         await asyncio.wait({submitting}, timeout=_SUBMIT_TIMEOUT_SECONDS)
         if not submitting.done():
             await cancel_and_wait([submitting])
@@ -241,19 +244,19 @@ class UpstreamJobs:
         elif not submitting.cancelled():
             try:
                 await self._record_submit(claim, submitting.result())
-            except Exception as error:  # noqa: BLE001 - told to the ledger; the caller is cancelled, whatever came of it
+            except Exception as error:  # noqa: BLE001 - recorded in the ledger; the caller is cancelled in any case
                 await self._record_failure(claim.id, error)
 
     async def _record_submit(self, claim: LedgerClaim, job: VendorJob) -> None:
-        """Tell the ledger what the vendor calls a query."""
+        """Record the vendor's job id in the ledger."""
         if job.answer is not None:
             return
         handle = JobHandle(job.id, job.oauth_client)
-        self._claims[claim.id] = replace(claim, handle=handle)
+        self._held_claims[claim.id] = replace(claim, handle=handle)
         try:
             await run_in_thread(lambda: self.ledger.mark_submitted(claim, handle), self.ledger.threads)
         except (LeaseLost, HistoryUnavailable):
-            # Whoever takes over submits its own, and never hears of this one.
+            # The process that takes over submits its own job and does not know of this one.
             await self._cancel(handle)
             raise
 
@@ -274,7 +277,7 @@ class UpstreamJobs:
             await self.poller.wait_until_done(
                 _duration_kind(self.report, claim.interval),
                 check,
-                # From its submit, whoever polls: or each process that takes up a job that hangs would begin to wait anew.
+                # Counted from the submit. Otherwise every process that resumes a hanging job would wait the full time again.
                 deadline_seconds=max(0.0, self.poller.deadline_seconds - age),
                 age_seconds=age,
                 on_progress=lambda percent: self.on_percent(claim.interval, percent),
@@ -282,42 +285,42 @@ class UpstreamJobs:
         return polls
 
     async def _record_failure(self, claim_id: int, error: BaseException) -> None:
-        """Say in the ledger, once, what a query that ended badly was left as."""
-        claim = self._claims.pop(claim_id, None)
+        """Record once in the ledger how a failed query ended."""
+        claim = self._held_claims.pop(claim_id, None)
         if claim is None:
             return
         if isinstance(error, AmbiguousSubmit):
-            await self._record(lambda: self.ledger.ambiguous(claim, str(error)))
+            await self._update_ledger(lambda: self.ledger.mark_ambiguous(claim, str(error)))
         elif isinstance(error, UpstreamJobGone | ClientUnknown):
-            await self._record(lambda: self.ledger.end(claim, LedgerState.expired, str(error)))
+            await self._update_ledger(lambda: self.ledger.end(claim, LedgerState.expired, str(error)))
         elif isinstance(error, asyncio.CancelledError):
             await self._abandon(claim)
         elif isinstance(error, LeaseLost):
             return
         elif isinstance(error, AlreadyStored):
-            await self._record(lambda: self.ledger.end(claim, LedgerState.abandoned, str(error)))
+            await self._update_ledger(lambda: self.ledger.end(claim, LedgerState.abandoned, str(error)))
         elif isinstance(error, UpstreamJobOverdue):
-            # Left open it would be taken up again, and a job that hangs would keep its interval from everybody for ever.
-            await self._record(lambda: self.ledger.end(claim, LedgerState.failed, str(error)))
+            # Left open, a hanging job would be resumed again and again, and block its interval.
+            await self._update_ledger(lambda: self.ledger.end(claim, LedgerState.failed, str(error)))
             if claim.handle is not None:
                 await self._cancel(claim.handle)
         elif claim.handle is not None and isinstance(error, UpstreamError) and not isinstance(error, UpstreamJobFailed):
-            # The vendor cannot be reached: the job may still finish.
+            # The vendor cannot be reached, but the job may still finish.
             await self._release([claim])
         else:
-            await self._record(lambda: self.ledger.end(claim, LedgerState.failed, str(error)))
+            await self._update_ledger(lambda: self.ledger.end(claim, LedgerState.failed, str(error)))
 
     async def _abandon(self, claim: LedgerClaim) -> None:
         if claim.handle is not None and (self.has_other_requesters() or not self.platform.capabilities.has_cancel):
-            # Where it cannot be stopped it runs on whatever we do; should somebody ask after all, there it is.
+            # A job that cannot be cancelled keeps running. It is released, so that a later request can use it.
             await self._release([claim])
             return
-        await self._record(lambda: self.ledger.end(claim, LedgerState.abandoned))
+        await self._update_ledger(lambda: self.ledger.end(claim, LedgerState.abandoned))
         if claim.handle is not None:
             await self._cancel(claim.handle)
 
     async def _cancel(self, handle: JobHandle) -> None:
-        """Free the vendor's job; what went wrong before matters more than a cancel that fails."""
+        """Cancel the vendor's job; ignore a failing cancel, because the error before it matters more."""
         if self.platform.capabilities.has_cancel:
             with suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_CANCEL_TIMEOUT_SECONDS):
@@ -325,21 +328,21 @@ class UpstreamJobs:
 
     async def _release(self, claims: Iterable[LedgerClaim]) -> None:
         claims = list(claims)
-        await self._record(lambda: self.ledger.release(claim for claim in claims if claim.handle is not None))
+        await self._update_ledger(lambda: self.ledger.release(claim for claim in claims if claim.handle is not None))
         for claim in claims:
             if claim.handle is None:
-                await self._record(lambda claim=claim: self.ledger.end(claim, LedgerState.abandoned))
+                await self._update_ledger(lambda claim=claim: self.ledger.end(claim, LedgerState.abandoned))
 
-    async def _record(self, note: Callable[[], None]) -> None:
+    async def _update_ledger(self, update: Callable[[], None]) -> None:
         try:
-            await run_in_thread(note, self.ledger.threads)
+            await run_in_thread(update, self.ledger.threads)
         except HistoryUnavailable as error:
-            # The entry's lease ends by itself, and whoever comes next finds it open.
-            logger.warning("%s: the job ledger could not be told: %s", self.report.name, error)
+            # The entry's lease expires, and the next process finds it open.
+            logger.warning("%s: the job ledger could not be updated: %s", self.report.name, error)
 
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(self.ledger.lease.total_seconds() / 3)
-            held = list(self._claims.values())
+            held = list(self._held_claims.values())
             if held:
-                await self._record(lambda held=held: self.ledger.renew(held))
+                await self._update_ledger(lambda held=held: self.ledger.renew(held))

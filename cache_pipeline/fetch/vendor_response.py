@@ -38,12 +38,12 @@ class VendorResponse:
 
 
 async def read_response(jobs: UpstreamJobs, interval: Interval) -> VendorResponse:
-    """Ask the vendor for one interval (G1 to G3, G12), holding no more than a page and a block of rows in memory.
+    """Fetch one interval from the vendor (G1 to G3, G12), with at most one page and one block of rows in memory.
 
     Raises:
-        UpstreamError: the vendor refused, failed the job or cannot be reached.
-        SchemaMismatch: the rows are not what the declaration says, or a page or a group comes twice.
-        DiskUnwritable: there are many rows, and no room for them on disk.
+        UpstreamError: The vendor refused or failed the job, or cannot be reached.
+        SchemaMismatch: The rows are not what the report declares, or a page or a group comes twice.
+        DiskUnwritable: There are too many rows for memory, and the disk has no space for them.
     """
     platform, report = jobs.platform, jobs.report
     check, spool = RowCheck(report, interval), Spool(arrow_schema(platform.columns(report)))

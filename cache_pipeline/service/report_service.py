@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from cache_pipeline.errors import PlatformNotConfigured
 from cache_pipeline.fetch.completeness_checker import VerifiedRows
 from cache_pipeline.fetch.fetch_session import FetchSession
-from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clip_to_now, collect_partitions
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clip_to_now, partition_of
 from cache_pipeline.fetch.persist import store_partitions
 from cache_pipeline.fetch.upstream_jobs import HasOtherRequesters, OnPercent, no_other_requesters
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
@@ -320,7 +320,7 @@ class ReportService:
             Every partition once, as soon as it is finished; a partition that has not begun yet counts as failed.
         """
         session = self._fetch_session(report)
-        async with aclosing(session.partitions(partitions, lane, on_chunk, on_percent, refetch=refetch)) as fetched:
+        async with aclosing(session.fetch(partitions, lane, on_chunk, on_percent, refetch=refetch)) as fetched:
             async for partition in fetched:
                 yield partition
 
@@ -354,9 +354,9 @@ class ReportService:
         report = plan.query.source_series.report
 
         async def store(verified: VerifiedRows, claims: Sequence[LedgerClaim]) -> None:
-            await self.store(report, [collect_partitions(verified)], claims)
+            await self.store(report, [partition_of(verified)], claims)
 
-        fetched = self._fetch_session(report).partitions(
+        fetched = self._fetch_session(report).fetch(
             {str(chunk): chunk for chunk in plan.chunks},
             lane,
             notify,

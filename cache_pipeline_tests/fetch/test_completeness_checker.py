@@ -122,7 +122,7 @@ async def test_a_thin_day_with_all_its_rows_in_one_hour_ends_thin():
     proven = await judged.checker.verify(DAY)
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert set(judged.verdicts) == {Verdict.sparse}
-    assert judged.checker.lengths.shortest_truncated is None
+    assert judged.checker.truncation_stats.shortest_truncated is None
 
 
 async def test_a_single_bucket_that_is_still_cut_fails_and_says_what_to_mend():
@@ -166,7 +166,7 @@ async def test_thin_buckets_are_not_refused_for_an_answer_that_was_broken_off_on
     proven = await judged.checker.verify(DAY)
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert Verdict.incomplete not in judged.verdicts
-    assert judged.checker.lengths.shortest_truncated is None
+    assert judged.checker.truncation_stats.shortest_truncated is None
     assert len(vendor.asked) == len(set(vendor.asked))
 
 
@@ -233,7 +233,7 @@ async def test_figures_that_arrive_beyond_the_watermark_between_two_queries_are_
         vendor.watermark = 12 if interval == DAY else 20
         return await original(interval)
 
-    judged.checker.ask = ask
+    judged.checker.fetch = ask
     await judged.checker.verify(DAY)
     assert judged.verdicts == [Verdict.sparse]
 
@@ -261,7 +261,7 @@ async def test_when_a_part_fails_all_fails_and_no_query_is_left_in_flight(error:
         return await original(interval)
 
     judged = checker_for(vendor)
-    judged.checker.ask = slower
+    judged.checker.fetch = slower
     with pytest.raises(type(error), match=str(error)):
         await asyncio.wait_for(judged.checker.verify(DAY), 2)
     assert vendor.in_flight == 0
@@ -349,7 +349,7 @@ async def test_a_cut_that_keeps_all_but_one_row_is_caught():
     vendor = ScriptedVendor(flat(100), cap=2399)
     judged = checker_for(vendor, report)
     proven = await judged.checker.verify(DAY)
-    assert (judged.verdicts[0], judged.checker.lengths.shortest_truncated, judged.said[0].parts) == (
+    assert (judged.verdicts[0], judged.checker.truncation_stats.shortest_truncated, judged.said[0].parts) == (
         Verdict.truncated,
         2399,
         2,
@@ -362,7 +362,7 @@ async def test_a_length_that_looks_like_a_limit_is_not_believed_without_its_tail
     report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=100)
     vendor = ScriptedVendor(flat(85), cap=2000)
     judged = checker_for(vendor, report)
-    judged.checker.lengths = TruncationStats(longest_complete=5000)
+    judged.checker.truncation_stats = TruncationStats(longest_complete=5000)
     proven = await judged.checker.verify(DAY)
     assert judged.verdicts[0] is Verdict.truncated
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
@@ -406,7 +406,7 @@ async def test_where_nothing_is_known_a_long_answer_is_asked_for_its_tail_all_th
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     whole = checker_for(ScriptedVendor(flat(100)), report)
     await whole.checker.verify(DAY)
-    assert (whole.verdicts, whole.checker.lengths.longest_complete) == ([Verdict.complete], 2400)
+    assert (whole.verdicts, whole.checker.truncation_stats.longest_complete) == ([Verdict.complete], 2400)
 
 
 async def test_figures_restated_between_whole_and_parts_are_no_limit_and_the_newer_ones_count():
@@ -422,8 +422,8 @@ async def test_figures_restated_between_whole_and_parts_are_no_limit_and_the_new
         old["offered"][5] += 1
         return replace(answer, rows=Rows.from_table(pa.table(old, schema=answer.rows.schema)))
 
-    judged.checker.ask = ask
+    judged.checker.fetch = ask
     proven = await judged.checker.verify(DAY)
     assert judged.verdicts[0] is Verdict.restated
-    assert judged.checker.lengths.shortest_truncated is None
+    assert judged.checker.truncation_stats.shortest_truncated is None
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
-    HeldRows,
+    StoredRows,
     clip_to_now,
     fetch_partitions,
     split_into_chunks,
@@ -31,11 +31,11 @@ from cache_pipeline_tests.fetch.scripted_vendor import (
 )
 from cache_pipeline_tests.query.declared import declared
 
-NOTHING = HeldRows(IntervalSet(), IntervalSet(), Rows.from_table(SCHEMA.empty_table()), None, None)
+NOTHING = StoredRows(IntervalSet(), IntervalSet(), Rows.from_table(SCHEMA.empty_table()), None, None)
 
 
 async def fetched(
-    vendor: ScriptedVendor, wanted: Mapping[str, Interval], chunks: Sequence[Interval], held: HeldRows = NOTHING
+    vendor: ScriptedVendor, wanted: Mapping[str, Interval], chunks: Sequence[Interval], held: StoredRows = NOTHING
 ) -> dict[str, FetchedPartition | FailedPartition]:
     found: dict[str, FetchedPartition | FailedPartition] = {}
     async for partition in fetch_partitions(checker_for(vendor).checker, wanted, held, chunks):
@@ -87,7 +87,7 @@ async def test_when_the_first_chunk_fails_the_others_are_asked_all_the_same():
 
 async def test_where_nothing_is_missing_nothing_is_asked():
     vendor = ScriptedVendor(flat(10))
-    held = HeldRows(
+    held = StoredRows(
         IntervalSet([hours(0, 24)]), IntervalSet(), Rows.from_table(vendor.rows(hours(0, 24))), MONDAY + 24 * HOUR, None
     )
     found = await fetched(vendor, {"morning": hours(0, 12), "evening": hours(12, 24)}, [], held)
@@ -101,7 +101,7 @@ async def test_where_nothing_is_missing_nothing_is_asked():
 
 async def test_what_is_held_and_what_is_fetched_are_one_partition():
     vendor = ScriptedVendor(flat(10), watermark=20)
-    held = HeldRows(
+    held = StoredRows(
         IntervalSet([hours(0, 6)]), IntervalSet(), Rows.from_table(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, None
     )
     partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
@@ -114,7 +114,7 @@ async def test_what_is_held_and_what_is_fetched_are_one_partition():
 async def test_what_was_asked_again_is_as_new_as_its_answer_whatever_is_held_beside_it():
     vendor = ScriptedVendor(flat(10), watermark=20)
     old = MONDAY + 7 * HOUR
-    held = HeldRows(
+    held = StoredRows(
         IntervalSet([hours(0, 6)]), IntervalSet(), Rows.from_table(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, old
     )
     partition = (await fetched(vendor, {"day": hours(0, 24)}, [hours(6, 24)], held))["day"]
@@ -126,7 +126,7 @@ async def test_fresh_provisional_figures_that_were_not_asked_again_stay_provisio
     """What was learned of the watermark since says nothing of rows that were read before it."""
     vendor = ScriptedVendor(flat(10), watermark=24)
     old = MONDAY + 7 * HOUR
-    held = HeldRows(
+    held = StoredRows(
         IntervalSet([hours(0, 8)]),
         IntervalSet([hours(6, 8)]),
         Rows.from_table(vendor.rows(hours(0, 8))),
@@ -150,7 +150,7 @@ async def test_partitions_come_as_they_are_finished_and_not_all_at_the_end():
         return await original(interval)
 
     judged = checker_for(vendor)
-    judged.checker.ask = ask
+    judged.checker.fetch = ask
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(3)}
     order: list[str] = []
     async for partition in fetch_partitions(judged.checker, days, NOTHING, list(days.values())):
@@ -170,7 +170,7 @@ async def test_no_more_queries_are_in_flight_than_allowed_and_the_first_goes_alo
         return await original(interval)
 
     judged = checker_for(vendor)
-    judged.checker.ask = ask
+    judged.checker.fetch = ask
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(10)}
     async for _ in fetch_partitions(judged.checker, days, NOTHING, list(days.values()), concurrency=4):
         pass

@@ -65,10 +65,10 @@ def _update_truncation_stats(cursor: Any, series: Series, chunks: Sequence[Chunk
     )
     cursor.execute(insert.format(Literal(series.id)).as_string())
     before = read_truncation_stats(cursor, series, now, lock=True)
-    # A shorter answer that proved to be cut off was broken, not limited: that is over with the run.
-    telling = [chunk for chunk in chunks if not chunk.is_truncated or chunk.length >= MIN_TRUNCATION_ROWS]
-    after, is_cut = before.with_results(telling), any(chunk.is_truncated for chunk in telling)
-    if after == before and not is_cut:
+    # A truncated answer shorter than any plausible limit was broken, not limited, and says nothing about the next run.
+    evidence = [chunk for chunk in chunks if not chunk.is_truncated or chunk.length >= MIN_TRUNCATION_ROWS]
+    after, is_truncated = before.with_results(evidence), any(chunk.is_truncated for chunk in evidence)
+    if after == before and not is_truncated:
         return
     update = SQL(
         "UPDATE cache_pipeline_state.truncation_stats SET longest_complete = {longest}, shortest_truncated = {shortest},"
