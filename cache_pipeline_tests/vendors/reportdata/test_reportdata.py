@@ -194,9 +194,9 @@ async def test_filters_are_sent_in_canonical_order() -> None:
     ],
 )
 async def test_each_granularity_has_its_time_grouping(granularity: str, grouping: str) -> None:
-    chunk = "P1W" if granularity == "P1W" else "P1D"
+    max_query_interval = "P1W" if granularity == "P1W" else "P1D"
     partition = "week" if granularity == "P1W" else "day"
-    body = await _submitted_body(granularity=granularity, chunk=chunk, partition=partition)
+    body = await _submitted_body(granularity=granularity, max_query_interval=max_query_interval, partition=partition)
     assert body["timeGrouping"] == grouping
 
 
