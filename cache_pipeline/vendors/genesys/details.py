@@ -2,8 +2,8 @@
 
 A job returns everything that overlaps its interval, so two neighbouring intervals both return a long conversation. Each row
 therefore belongs only to the bucket in which it begins, and rows that began before the interval are skipped. A row without an
-end may still change, so its bucket and all later ones are provisional until it ends, or until it is so old (`open_for`) that it
-will never end.
+end may still change, so its bucket and all later ones are provisional until it ends, or until it is so old
+(`open_row_timeout`) that it will never end.
 """
 
 from __future__ import annotations
