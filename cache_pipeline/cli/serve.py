@@ -23,10 +23,10 @@ from cache_pipeline.telemetry.trace_export import export_traces
 def gateway(host: str, port: int) -> None:
     """Serve the HTTP API; its jobs need a worker."""
     settings = read_settings()
-    set_up_logs(settings.log, "gateway")
+    set_up_logs(settings.log, "api")
     reports = load_reports(settings)
     settings.required_postgres_url()
-    with export_traces(settings, "gateway"):
+    with export_traces(settings, "api"):
         serve_api(
             settings,
             host,

@@ -58,7 +58,7 @@ def set_up_logs(settings: LogSettings, process: str, stream: TextIO | None = Non
 
     Args:
         settings: The format and level.
-        process: The name of the process: ``gateway``, ``worker`` or ``dagster``.
+        process: The name of the process: ``api``, ``worker`` or ``dagster``.
         stream: The stream to write to. The default is standard error.
     """
     handler = _StderrHandler(stream)

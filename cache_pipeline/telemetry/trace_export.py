@@ -19,7 +19,7 @@ def export_traces(settings: Settings, process: str) -> Generator[None]:
 
     Args:
         settings: The settings that turn the export on or off.
-        process: The name of the process: ``gateway``, ``worker`` or ``dagster``.
+        process: The name of the process: ``api``, ``worker`` or ``dagster``.
 
     Raises:
         SettingsError: The extra is not installed.

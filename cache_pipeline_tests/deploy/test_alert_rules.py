@@ -11,7 +11,7 @@ from cache_pipeline_tests.deploy.rules import FOLDER, REPOSITORY, alerts
 from cache_pipeline_tests.programs import find_program
 
 PAGES = REPOSITORY / "docs" / "runbooks"
-HEADINGS = ["What it means", "What users see", "What to look at", "How to mend it"]
+HEADINGS = ["What it means", "What users see", "Where to look", "How to fix it"]
 
 
 def promtool(*arguments):

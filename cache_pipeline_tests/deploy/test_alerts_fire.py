@@ -212,7 +212,7 @@ def test_one_id_and_one_trace_lead_from_the_gateways_process_through_the_workers
         if line.startswith("{")
     ]
     ours = [line for line in lines if line["correlation_id"] == trace]
-    assert {line["process"] for line in ours} == {"gateway", "worker"}
+    assert {line["process"] for line in ours} == {"api", "worker"}
     assert all(line["vendor_correlation_id"] for line in ours if "platform" in line)
 
     def arrived():
@@ -247,7 +247,7 @@ def test_every_panel_of_the_dashboard_shows_something(watched):
 
 
 def test_the_dashboard_is_what_its_script_makes():
-    assert runpy.run_path(str(REPOSITORY / "deploy" / "grafana" / "dashboard.py"))["built"]() == DASHBOARD.read_text()
+    assert runpy.run_path(str(REPOSITORY / "deploy" / "grafana" / "dashboard.py"))["build"]() == DASHBOARD.read_text()
 
 
 def test_alerts_tell_of_a_worker_that_is_killed_and_of_what_waits_for_it(watched):

@@ -32,7 +32,7 @@ def written():
     before, level, stream = list(root.handlers), own.level, io.StringIO()
 
     def set_up(**settings):
-        set_up_logs(LogSettings(**settings), "gateway", stream)
+        set_up_logs(LogSettings(**settings), "api", stream)
         return stream
 
     yield set_up
@@ -54,7 +54,7 @@ def test_json_lines_hold_what_was_said_under_which_id_and_by_whom(written):
         LOG.exception("a job could not be booked")
     said, failed = lines(stream)
     assert said["message"] == "took 7 rows"
-    assert (said["level"], said["logger"], said["process"]) == ("INFO", "cache_pipeline.somewhere", "gateway")
+    assert (said["level"], said["logger"], said["process"]) == ("INFO", "cache_pipeline.somewhere", "api")
     assert (said["correlation_id"], said["report"]) == ("ask-1", "queue_hour")
     assert said["time"].endswith("+00:00")
     assert failed["correlation_id"] is None

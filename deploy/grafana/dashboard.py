@@ -1,8 +1,8 @@
-"""Makes `cache_pipeline.json`, the Grafana dashboard, from what the gateway's /metrics tells.
+"""Generates `cache_pipeline.json`, the Grafana dashboard, from the metrics of the API.
 
     python deploy/grafana/dashboard.py > deploy/grafana/cache_pipeline.json
 
-Any gateway tells of the whole deployment, so every query takes the largest of what several gateways say, and adds up none.
+Any API process exposes the whole deployment, so every query takes the maximum over API processes and never their sum.
 """
 
 from __future__ import annotations
@@ -24,45 +24,58 @@ Panel = stat.Panel | statetimeline.Panel | timeseries.Panel
 
 
 @dataclass(frozen=True)
-class Shown:
+class PanelSpec:
     """One panel.
 
     Attributes:
-        title, told: what it shows, and what to make of it.
-        queries: each an expression and the legend of its series.
-        unit: Grafana's name of it.
-        kind: a line for each series, one number, or a bar of states.
-        width: of the 24 columns.
+        title: What it shows.
+        description: How to read it.
+        queries: Each an expression and the legend of its series.
+        unit: The unit by Grafana's name.
+        kind: A line for each series, one number, or a bar of states.
+        width: Width in columns, of 24.
     """
 
     title: str
-    told: str
+    description: str
     queries: Sequence[tuple[str, str]]
     unit: str = "short"
     kind: str = "series"
     width: int = 8
 
 
-ROWS: dict[str, list[Shown]] = {
-    "Is it well": [
-        Shown(
-            "Gateways", "Those that Prometheus can read.", [('sum(up{job="cache_pipeline"})', "")], "none", "stat", 3
-        ),
-        Shown(
-            "Workers", "Those that are there.", [('max(cache_pipeline_workers{state="alive"})', "")], "none", "stat", 3
-        ),
-        Shown("Waiting jobs", "Not begun yet.", [("max(cache_pipeline_queue_depth)", "")], "none", "stat", 3),
-        Shown(
-            "Parked in a day",
-            "Nobody begins them again.",
-            [("sum(max by (scope) (cache_pipeline_dead_letters))", "")],
+ROWS: dict[str, list[PanelSpec]] = {
+    "Health": [
+        PanelSpec(
+            "API processes",
+            "Processes that Prometheus can scrape.",
+            [('sum(up{job="cache_pipeline"})', "")],
             "none",
             "stat",
             3,
         ),
-        Shown(
+        PanelSpec(
+            "Workers",
+            "Workers that are alive.",
+            [('max(cache_pipeline_workers{state="alive"})', "")],
+            "none",
+            "stat",
+            3,
+        ),
+        PanelSpec(
+            "Queued jobs", "Jobs that wait for a worker.", [("max(cache_pipeline_queue_depth)", "")], "none", "stat", 3
+        ),
+        PanelSpec(
+            "Dead letters",
+            "Jobs and messages of the last day that are not retried.",
+            [("sum(max by (kind) (cache_pipeline_dead_letters))", "")],
+            "none",
+            "stat",
+            3,
+        ),
+        PanelSpec(
             "Stores",
-            "1 where PostgreSQL, Redis, the queue and the edge store answer.",
+            "1 if PostgreSQL, Redis, the queue or the edge store answers.",
             [("min by (dependency) (cache_pipeline_dependency_up)", "{{dependency}}")],
             "none",
             "states",
@@ -70,9 +83,9 @@ ROWS: dict[str, list[Shown]] = {
         ),
     ],
     "Answers": [
-        Shown(
+        PanelSpec(
             "Requests by tier",
-            "hot is Redis, history PostgreSQL, job a 202; none are errors and all else.",
+            "hot is Redis, history is PostgreSQL, job is a 202, none is everything else, such as errors.",
             [
                 (
                     "sum by (tier) (max by (tier, result) (rate(cache_pipeline_requests_total[$__rate_interval])))",
@@ -81,9 +94,9 @@ ROWS: dict[str, list[Shown]] = {
             ],
             "reqps",
         ),
-        Shown(
+        PanelSpec(
             "Answers by result",
-            "5xx is our fault or a store's.",
+            "A 5xx is a fault of the API, of a store or of the vendor.",
             [
                 (
                     "sum by (result) (max by (tier, result) (rate(cache_pipeline_requests_total[$__rate_interval])))",
@@ -92,9 +105,9 @@ ROWS: dict[str, list[Shown]] = {
             ],
             "reqps",
         ),
-        Shown(
-            "Time to answer",
-            "Half, and 99 of a hundred, of the answers of each tier.",
+        PanelSpec(
+            "Response time",
+            "Median and 99th percentile of each tier.",
             [
                 (
                     f"histogram_quantile({share}, max by (tier, le) (rate(cache_pipeline_request_seconds_bucket[$__rate_interval])))",
@@ -106,20 +119,20 @@ ROWS: dict[str, list[Shown]] = {
         ),
     ],
     "Jobs": [
-        Shown(
+        PanelSpec(
             "Jobs by state",
-            "Open ones, and those that ended within a day.",
+            "Open jobs, and jobs that finished within a day.",
             [("max by (state) (cache_pipeline_jobs)", "{{state}}")],
         ),
-        Shown(
-            "The oldest waiting job",
-            "More than five minutes wakes somebody.",
-            [("max(cache_pipeline_queue_oldest_seconds)", "waits")],
+        PanelSpec(
+            "Wait of the oldest job",
+            "More than five minutes raises a critical alert.",
+            [("max(cache_pipeline_queue_oldest_seconds)", "wait")],
             "s",
         ),
-        Shown(
-            "From question to answer",
-            "Half, and 95 of a hundred, of what nothing kept could answer: waiting for a worker, then for the vendor.",
+        PanelSpec(
+            "From request to answer",
+            "Median and 95th percentile for queries that stored data could not answer: waiting for a worker, then for the vendor.",
             [
                 (
                     f"histogram_quantile({share}, max by (le, lane)"
@@ -130,33 +143,33 @@ ROWS: dict[str, list[Shown]] = {
             ],
             "s",
         ),
-        Shown(
-            "Failed in an hour",
+        PanelSpec(
+            "Jobs failed in an hour",
             "By the kind of problem.",
             [("max by (kind) (cache_pipeline_jobs_failed)", "{{kind}}")],
         ),
-        Shown(
-            "Questions that joined another's job",
-            "Each would have been a query of the vendor (G20).",
+        PanelSpec(
+            "Requests that joined a job",
+            "Each would otherwise have been another query to the vendor (G20).",
             [("max(rate(cache_pipeline_single_flight_waits_total[$__rate_interval]))", "joined")],
             "reqps",
         ),
-        Shown(
-            "Waits for what somebody else is fetching",
-            "By jobs of workers, of a whole answer or of one chunk: each would have been asked of the vendor twice (G20).",
+        PanelSpec(
+            "Single-flight waits",
+            "Jobs that wait for the fetch of another job or process, of a whole answer or one chunk, instead of repeating it (G20).",
             [
                 (
                     "max by (scope) (rate(cache_pipeline_single_flight_wait_seconds_count[$__rate_interval]))",
-                    "{{what}}",
+                    "{{scope}}",
                 )
             ],
             "ops",
         ),
     ],
-    "The vendor": [
-        Shown(
-            "Requests a minute by answer",
-            "429 should never be among them.",
+    "Vendor": [
+        PanelSpec(
+            "Requests per minute by answer",
+            "There should never be a 429.",
             [
                 (
                     "60 * max by (platform, client, code) (rate(cache_pipeline_upstream_requests_total[$__rate_interval]))",
@@ -165,9 +178,9 @@ ROWS: dict[str, list[Shown]] = {
             ],
             "cpm",
         ),
-        Shown(
-            "What each lane could send now",
-            "Of all OAuth clients together. Interactive at 0 means that people wait.",
+        PanelSpec(
+            "Remaining quota by lane",
+            "Requests that each lane may send now, over all OAuth clients. At 0 for interactive, users wait.",
             [
                 (
                     "sum by (platform, lane) (max by (platform, client, lane) (cache_pipeline_quota_remaining))",
@@ -175,9 +188,9 @@ ROWS: dict[str, list[Shown]] = {
                 )
             ],
         ),
-        Shown(
+        PanelSpec(
             "State of the OAuth clients",
-            "available, throttled, refreshing its token, or refused at the login.",
+            "Available, throttled, refreshing its token, or refused by the login.",
             [
                 (
                     "max by (platform, client, state) (cache_pipeline_quota_state)",
@@ -187,23 +200,23 @@ ROWS: dict[str, list[Shown]] = {
             "none",
             "states",
         ),
-        Shown(
+        PanelSpec(
             "Age of the access tokens",
-            "Renewed at four fifths of their life (G23).",
+            "Tokens are renewed at four fifths of their lifetime (G23).",
             [("max by (platform, client) (cache_pipeline_token_age_seconds)", "{{platform}} {{client}}")],
             "s",
         ),
-        Shown(
-            "Paused for",
-            "Seconds until an OAuth client may send again, as the vendor said.",
+        PanelSpec(
+            "Throttled for",
+            "Time until an OAuth client may send again, as the vendor asked.",
             [("max by (platform, client) (cache_pipeline_quota_throttled_seconds)", "{{platform}} {{client}}")],
             "s",
         ),
     ],
     "Reports": [
-        Shown(
-            "Age of provisional figures, in what is allowed",
-            "1 is as old as the declaration lets them grow; an alert fires at 2.",
+        PanelSpec(
+            "Age of provisional figures, relative to freshness",
+            "At 1 they are as old as the declaration allows; an alert fires at 2.",
             [
                 (
                     "max by (report) (cache_pipeline_report_age_seconds)"
@@ -213,20 +226,20 @@ ROWS: dict[str, list[Shown]] = {
             ],
             "none",
         ),
-        Shown(
-            "Behind the clock",
-            "From the newest watermark that history holds to now.",
+        PanelSpec(
+            "Watermark lag",
+            "Age of the newest watermark in history.",
             [("max by (report) (cache_pipeline_watermark_lag_seconds)", "{{report}}")],
             "s",
         ),
-        Shown(
-            "What the edge lacks",
-            "Final figures that history holds and the published Parquet does not.",
+        PanelSpec(
+            "Lag of published files",
+            "Final figures that history has and the published Parquet files lack.",
             [("max by (report) (cache_pipeline_edge_behind_seconds)", "{{report}}")],
             "s",
         ),
-        Shown(
-            "Verdicts within an hour",
+        PanelSpec(
+            "Completeness verdicts in an hour",
             "Truncated and sparse answers were fetched again in parts; incomplete answers were discarded (G22).",
             [("sum by (verdict) (max by (report, verdict) (cache_pipeline_completeness_verdicts))", "{{verdict}}")],
         ),
@@ -234,8 +247,8 @@ ROWS: dict[str, list[Shown]] = {
 }
 
 
-def built() -> str:
-    """The dashboard as JSON."""
+def build() -> str:
+    """Return the dashboard as JSON."""
     board = (
         dashboard.Dashboard("cache_pipeline")
         .uid("cache-pipeline")
@@ -249,15 +262,15 @@ def built() -> str:
     numbers = itertools.count(1)
     for title, panels in ROWS.items():
         board = board.with_row(dashboard.Row(title).id(next(numbers)))
-        for shown in panels:
-            board = board.with_panel(_panel(shown).id(next(numbers)))
+        for spec in panels:
+            board = board.with_panel(_panel(spec).id(next(numbers)))
     return JSONEncoder(sort_keys=True, indent=1).encode(board.build()) + "\n"
 
 
-def _panel(shown: Shown) -> Panel:
-    panel = _KINDS[shown.kind]().title(shown.title).description(shown.told).unit(shown.unit).datasource(_SOURCE)
-    panel = panel.span(shown.width).height(4 if shown.kind == "stat" or shown.width > 8 else 8)
-    # Said although they are the defaults, for a panel that says nothing gets null for its options.
+def _panel(spec: PanelSpec) -> Panel:
+    panel = _KINDS[spec.kind]().title(spec.title).description(spec.description).unit(spec.unit).datasource(_SOURCE)
+    panel = panel.span(spec.width).height(4 if spec.kind == "stat" or spec.width > 8 else 8)
+    # Set the defaults explicitly, because a panel without options gets null.
     match panel:
         case timeseries.Panel():
             panel = (
@@ -269,11 +282,11 @@ def _panel(shown: Shown) -> Panel:
             panel = panel.row_height(0.9)
         case stat.Panel():
             panel = panel.graph_mode(BigValueGraphMode.AREA).reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
-    for place, (expression, legend) in enumerate(shown.queries):
+    for place, (expression, legend) in enumerate(spec.queries):
         query = prometheus.Dataquery().expr(expression).ref_id("ABCD"[place]).legend_format(legend).datasource(_SOURCE)
         panel = panel.with_target(query.range())
     return panel
 
 
 if __name__ == "__main__":
-    sys.stdout.write(built())
+    sys.stdout.write(build())
