@@ -18,7 +18,7 @@ from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import rows_within
 from cache_pipeline.query.zones import time_zone
-from cache_pipeline.storage.published.files import read_checked_rows
+from cache_pipeline.storage.published.files import read_verified_rows
 from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
 from cache_pipeline.storage.published.object_store import describe_error, reading_store
 
@@ -97,7 +97,7 @@ def _read_rows(
     interval: str | tuple[datetime, datetime] | None,
 ) -> pa.Table:
     requested = _parse_interval(dataset, interval)
-    files = [file for file in dataset.files if requested is None or file.covers() & IntervalSet([requested])]
+    files = [file for file in dataset.files if requested is None or file.covered_intervals() & IntervalSet([requested])]
     read_columns = None if columns is None else list(dict.fromkeys([_TIME_COLUMN, *columns]))
     if not files:
         raise EdgeStoreError(f"{url} has no published file of {requested}")
@@ -124,7 +124,7 @@ def _read_file(url: str, store: ObjectStore, file: DataFile, columns: Sequence[s
     body = _fetch(url, store, file.path)
     if body is None:
         raise _FileMissing(f"{url}/{file.path} is missing: tell the publisher to run cache-pipeline edge verify")
-    return read_checked_rows(file, body, columns)
+    return read_verified_rows(file, body, columns)
 
 
 def _fetch_manifest(url: str, store: ObjectStore) -> Manifest:

@@ -32,7 +32,7 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.history import Replacement
-from cache_pipeline.storage.published.aggregated_rows import is_publishable
+from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 from cache_pipeline.vendors.base import VendorJobStatus
 
 _NOW = datetime(2026, 1, 6, 12, tzinfo=UTC)
@@ -124,7 +124,7 @@ async def ours(setup: Setup, service: ReportService) -> None:
 
 
 def _published(setup: Setup, rows: Rows) -> None:
-    counted = is_publishable(setup.report, rows)
+    counted = publishable_rows(setup.report, rows)
     if (total := pc.sum(counted[setup.report.rows or ""]).as_py()) != setup.rows:
         raise BenchmarkError(f"the edge would count {total:,} rows of {setup.rows:,}")
     edge_tier(setup.settings).publish(setup.report, {DAY: counted}, None)

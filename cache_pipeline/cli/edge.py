@@ -26,8 +26,8 @@ from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.bundle import bundle_files
 from cache_pipeline.storage.published.maintenance import (
-    KEEP_FOR,
-    KEEP_SNAPSHOTS,
+    DEFAULT_RETENTION,
+    DEFAULT_SNAPSHOT_COUNT,
     collect_garbage,
     rollback,
     snapshots,
@@ -112,11 +112,15 @@ def _days(_context: click.Context, _parameter: click.Parameter, text: str) -> ti
 
 @edge.command()
 @click.option(
-    "--keep-for", default=f"{KEEP_FOR.days}d", show_default=True, callback=_days, help="Younger things stay: 7d, 36h."
+    "--keep-for",
+    default=f"{DEFAULT_RETENTION.days}d",
+    show_default=True,
+    callback=_days,
+    help="Younger things stay: 7d, 36h.",
 )
 @click.option(
     "--keep-snapshots",
-    default=KEEP_SNAPSHOTS,
+    default=DEFAULT_SNAPSHOT_COUNT,
     show_default=True,
     type=click.IntRange(1),
     help="As many stay, however old.",
@@ -127,7 +131,7 @@ def gc(keep_for: timedelta, keep_snapshots: int, *, forget: bool) -> None:
     done = collect_garbage(edge_tier(read_settings()), keep_for, keep_snapshots, forget=forget)
     click.echo(
         f"{len(done.files)} files ({done.bytes:,} bytes) and {len(done.snapshots)} snapshots deleted; "
-        f"{done.kept} snapshots can be gone back to"
+        f"{done.remaining_snapshots} snapshots can be gone back to"
     )
     if forget and done.files:
         click.echo("purge the CDN too: copies of deleted files may stay in its caches for a year")
@@ -143,7 +147,9 @@ def ls(*, list_snapshots: bool, as_json: bool) -> None:
         click.echo(json.dumps(tier.manifest().model_dump(mode="json"), indent=1))
     elif list_snapshots:
         for snapshot in snapshots(tier):
-            click.echo(f"{snapshot.id}  {format_instant(snapshot.put)}{'  current' if snapshot.current else ''}")
+            click.echo(
+                f"{snapshot.id}  {format_instant(snapshot.stored_at)}{'  current' if snapshot.is_current else ''}"
+            )
     else:
         console.print(_table(tier))
 

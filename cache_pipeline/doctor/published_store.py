@@ -29,7 +29,7 @@ def _try_store(store: EdgeStore) -> CheckResult:
     path = f"probes/{uuid.uuid4().hex}.json"
     remedy = "check CACHE_PIPELINE_EDGE_URL and that its credentials may read, write, list and delete below that prefix"
     try:
-        with store.telling("trying it"), store.turn():
+        with store.translated_errors("trying it"), store.publisher_lock():
             try:
                 problem = _find_write_problem(store, path)
             finally:

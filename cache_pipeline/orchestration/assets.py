@@ -50,7 +50,7 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.known_errors import known_error
-from cache_pipeline.storage.published.aggregated_rows import is_publishable
+from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 from cache_pipeline.storage.ttl import report_freshness
 
 EstimateMetadata = Mapping[str, float]
@@ -384,7 +384,7 @@ def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) ->
         with engine.history() as history:
             coverage = history.coverage(engine.tenant_series(report))
         provisional = coverage.provisional & IntervalSet(intervals)
-        rows_by_interval = {interval: is_publishable(report, rows.within(interval)) for interval in intervals}
+        rows_by_interval = {interval: publishable_rows(report, rows.within(interval)) for interval in intervals}
         return dg.MaterializeResult(value=(rows_by_interval, next((part.start for part in provisional), None)))
 
     return edge

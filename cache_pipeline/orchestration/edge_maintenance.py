@@ -50,7 +50,9 @@ def edge_maintenance(reports: Mapping[str, Report]) -> dg.Definitions:
         if result.problem:
             raise dg.Failure(result.problem)
         served = (
-            "readers get" if result.agrees else f"readers still get {result.served}, for minutes at most, instead of"
+            "readers get"
+            if result.is_current
+            else f"readers still get {result.served}, for minutes at most, instead of"
         )
         return dg.SkipReason(f"{served} snapshot {result.published} of {result.published_at:%Y-%m-%d %H:%M} UTC")
 

@@ -20,7 +20,7 @@ from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.service.consistency import compare_tiers
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import is_publishable
+from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 
 _MAX_DIFFERENCES = 3
 
@@ -78,7 +78,7 @@ def read_edge_rows(
     history, series = service.history, service.series(report)
     provisional = history.coverage(series).provisional & IntervalSet(intervals)
     stored = history.rows(series, IntervalSet(intervals), service.columns(report))
-    rows = {interval: is_publishable(report, stored.within(interval)) for interval in intervals}
+    rows = {interval: publishable_rows(report, stored.within(interval)) for interval in intervals}
     return rows, next((part.start for part in provisional), None)
 
 

@@ -14,8 +14,8 @@ from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import aggregate_for_publishing, is_publishable
-from cache_pipeline.storage.published.files import published_rows
+from cache_pipeline.storage.published.aggregated_rows import publishable_rows, published_report
+from cache_pipeline.storage.published.files import restrict_rows
 
 
 async def compare_tiers(
@@ -53,7 +53,7 @@ async def compare_tiers(
         except EdgeStoreError as error:
             differences.append(str(error))
             continue
-        stored = published_rows(aggregate_for_publishing(report), stored)
+        stored = restrict_rows(published_report(report), stored)
         if not sort_rows(stored).cast(published.schema).equals(published):
             differences.append(
                 f"{span}: Parquet has {published.num_rows} rows and history {stored.num_rows}, or their figures differ"
@@ -62,4 +62,4 @@ async def compare_tiers(
 
 
 def _publishable_rows(service: ReportService, report: Report, span: Interval) -> pa.Table:
-    return is_publishable(report, service.history.rows(service.series(report), [span], service.columns(report)))
+    return publishable_rows(report, service.history.rows(service.series(report), [span], service.columns(report)))

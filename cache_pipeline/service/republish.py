@@ -13,7 +13,7 @@ from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import is_publishable
+from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 
 _DAY, _MONTH = Step(days=1), Step(months=1)
 #: Vendors correct figures for about this long. Publishing all of it again uploads only the files that changed.
@@ -66,7 +66,7 @@ def republish(
         stored &= IntervalSet([interval])
     result = RepublishResult(intervals=stored)
     for month in _group_by_month(series.report, stored):
-        rows = {part: is_publishable(series.report, history.rows(series, [part], columns)) for part in month}
+        rows = {part: publishable_rows(series.report, history.rows(series, [part], columns)) for part in month}
         provisional = coverage.provisional & IntervalSet(month)
         publication = edge.publish(series.report, rows, next((part.start for part in provisional), None))
         result = RepublishResult(

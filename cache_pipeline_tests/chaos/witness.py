@@ -47,7 +47,9 @@ def edge_of(url: str, report: Declared, books: Books) -> tuple[Figures, Interval
             books.note("partial", f"edge of {report.name}: a reader was told {error}")
         return None
     _note_twice(f"edge of {report.name}", ((row["interval_start"], row["queue_id"]) for row in rows), books)
-    final = IntervalSet(part for file in dataset.files for part in file.covers() - file.open())
+    final = IntervalSet(
+        part for file in dataset.files for part in file.covered_intervals() - file.provisional_intervals()
+    )
     offered, talked = report.columns
     figures = {
         (row["interval_start"], row["queue_id"]): (int(row[offered] or 0), int(row[talked] or 0))

@@ -101,7 +101,7 @@ def test_data_sets_and_snapshots_are_listed_and_gone_back_to(run, published):
     assert run("rollback", old)[1].startswith(f"the manifest is that of {old} again")
     assert run("rollback", "0123")[::2] == (
         2,
-        "cache-pipeline: there is no snapshot 0123: cache-pipeline edge ls --snapshots names them\n",
+        "cache-pipeline: no snapshot 0123: choose one from cache-pipeline edge ls --snapshots\n",
     )
 
 

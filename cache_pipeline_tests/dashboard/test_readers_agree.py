@@ -100,7 +100,7 @@ def test_unreadable_data_is_reported(base: str, site: Path, tmp_path: Path):
         edge.read("nonsense", "queue_day")
     manifest = json.loads((site / "v1/default/manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(EdgeStoreError, match="it is of format 2, and this version knows 1"):
+    with pytest.raises(EdgeStoreError, match="its format is 2, and this version reads format 1 only"):
         edge.read(f"file://{tmp_path}", "queue_day")
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(EdgeStoreError, match="is missing: tell the publisher"):

@@ -1,7 +1,7 @@
 """The edge tier: immutable Parquet files and one small manifest on a static store, for a CDN to serve.
 
-A file is named by its content and never overwritten, for a reader that is half way through an overwritten file mixes
-two versions without noticing.
+A file is named by its content and never overwritten: a reader in the middle of an overwritten file would mix two versions
+without noticing.
 """
 
 from cache_pipeline.errors import EdgeStoreError

@@ -1,6 +1,6 @@
-"""What is published of a row-level report: its rows counted and summed by bucket and group, never the rows themselves.
+"""What is published of a row-level report: counts and sums of its rows by bucket and group, never the rows themselves.
 
-A million conversations are folded batch by batch: what is held is a row for each group.
+Rows are aggregated batch by batch, so that only one row per group is in memory, even for a million conversations.
 """
 
 from __future__ import annotations
@@ -11,52 +11,52 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, snake_case
 from cache_pipeline.rows.rows import Rows
 
-#: Where the declaration says nothing: a count of fewer people is nobody's business.
-SMALLEST_CELL = 5
+#: The default of `min_cell_count` for row-level reports: smaller counts could identify people.
+DEFAULT_MIN_CELL_COUNT = 5
 _TIMES = ("interval_start", "interval_end")
 
 
-def aggregate_for_publishing(report: Report) -> Report:
-    """The report that the published rows are of: itself, or for rows the counts by ``edge_group_by``."""
+def published_report(report: Report) -> Report:
+    """Return the report of the published rows: the report itself or, if it is row-level, its counts by ``edge_group_by``."""
     if report.rows is None:
         return report
     return report.model_copy(
         update={
             "rows": None,
             "group_by": report.publish.edge_group_by or (),
-            # A column of that name counts the rows.
+            # The column of this name counts the rows.
             "metrics": (report.rows, *report.metrics),
             "volume_metric": report.rows,
             "publish": report.publish.model_copy(
-                update={"min_cell_count": report.publish.min_cell_count or SMALLEST_CELL}
+                update={"min_cell_count": report.publish.min_cell_count or DEFAULT_MIN_CELL_COUNT}
             ),
         }
     )
 
 
-def is_publishable(report: Report, rows: Rows) -> pa.Table:
-    """The rows that may be published, in memory: all of a report of figures, the counts of one of rows.
+def publishable_rows(report: Report, rows: Rows) -> pa.Table:
+    """Return the rows that may be published: all rows of an aggregate report, or the counts of a row-level one.
 
-    Times are those of the buckets, counts and sums whole numbers; a sum is null where no row has a value.
+    Times are those of the buckets; counts and sums are integers. A sum is null if no row has a value.
     """
     if report.rows is None:
         return rows.to_table()
-    shown = aggregate_for_publishing(report)
-    measures = [snake_case(metric) for metric in shown.metrics]
+    published = published_report(report)
+    measures = [snake_case(metric) for metric in published.metrics]
     schema = pa.schema(
         [
-            *(rows.schema.field(name) for name in (*_TIMES, *dimension_names(shown))),
+            *(rows.schema.field(name) for name in (*_TIMES, *dimension_names(published))),
             *(pa.field(name, pa.int64(), nullable=name != measures[0]) for name in measures),
         ]
     )
-    counted = schema.empty_table()
+    totals = schema.empty_table()
     for batch in rows.batches():
-        one_each = pa.Table.from_batches([batch]).append_column(measures[0], pa.repeat(1, batch.num_rows))
-        counted = _summed(pa.concat_tables([counted, one_each.select(schema.names).cast(schema)]), measures, schema)
-    return counted
+        ones = pa.Table.from_batches([batch]).append_column(measures[0], pa.repeat(1, batch.num_rows))
+        totals = _sum_by_group(pa.concat_tables([totals, ones.select(schema.names).cast(schema)]), measures, schema)
+    return totals
 
 
-def _summed(table: pa.Table, measures: list[str], schema: pa.Schema) -> pa.Table:
+def _sum_by_group(table: pa.Table, measures: list[str], schema: pa.Schema) -> pa.Table:
     keys = [name for name in schema.names if name not in measures]
     summed = table.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in measures])
     return pa.table(

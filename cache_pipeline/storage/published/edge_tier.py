@@ -1,4 +1,4 @@
-"""Publishing and reading data sets: files first, then a snapshot, and the manifest swapped last."""
+"""Publish and read data sets: files are put first, then a snapshot, and the manifest is swapped last."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.published.aggregated_rows import aggregate_for_publishing
+from cache_pipeline.storage.published.aggregated_rows import published_report
 from cache_pipeline.storage.published.files import (
     PartitionFile,
     Rows,
+    build_file,
     partition_files,
-    published_rows,
-    read_checked_rows,
-    write_files,
+    read_verified_rows,
+    restrict_rows,
 )
 from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
 from cache_pipeline.storage.published.object_store import EdgeStore
 from cache_pipeline.telemetry.spans import span
 
 MANIFEST = "manifest.json"
-SWAP_ATTEMPTS = 40
-#: Clocks of publishers and of the store may differ by this much without anything being made of it.
-_SKEW = timedelta(minutes=5)
-#: An unchanged manifest is confirmed anew this often, so that readers see that somebody still publishes.
-_CONFIRMED_EVERY = timedelta(hours=1)
+MAX_SWAP_ATTEMPTS = 40
+#: Clocks of publishers and of the store may differ by this much before we treat one as wrong.
+_MAX_CLOCK_SKEW = timedelta(minutes=5)
+#: An unchanged manifest is written again this often, so that readers see that publishing still works.
+_CONFIRM_INTERVAL = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What one publishing did.
+    """The result of one publication.
 
     Attributes:
-        snapshot: id of the manifest's content.
-        uploaded: data files that were not there before; unchanged ones cost nothing.
-        files: the files of the published days, new or not.
+        snapshot: The id of the manifest's content.
+        uploaded: Number of data files that did not exist before; unchanged ones are not uploaded.
+        files: The files of the published days, new or not.
     """
 
     snapshot: str
@@ -51,7 +51,7 @@ class Publication:
 
 
 def snapshot_of(manifest: Manifest) -> tuple[str, bytes]:
-    """Id and content of a manifest's snapshot; what is being deleted at the moment is no part of it."""
+    """Return the id and content of a manifest's snapshot, which omits the files that are being deleted."""
     body = _body(manifest.model_copy(update={"collecting": ()}))
     return hashlib.sha256(body).hexdigest()[:16], body
 
@@ -64,8 +64,8 @@ class EdgeTier:
     """Publishes data sets of one tenant under ``v1/<tenant>/`` of a store.
 
     Attributes:
-        store: where to.
-        clock: the time, in UTC.
+        store: The store.
+        clock: Returns the current time in UTC.
     """
 
     def __init__(self, url: str, clock: Callable[[], datetime], tenant: str = "default") -> None:
@@ -73,98 +73,100 @@ class EdgeTier:
 
         Args:
             url: ``file:///folder``, ``s3://bucket/prefix``, ``gs://…`` or ``az://…``.
-            clock: the time, in UTC.
-            tenant: whose data sets.
+            clock: Returns the current time in UTC.
+            tenant: The tenant of the data sets.
 
         Raises:
-            EdgeStoreError: not such a URL, or a folder that cannot be written.
+            EdgeStoreError: The URL is not of this kind, or the folder cannot be written.
         """
         self.clock = clock
         self.store = EdgeStore(url, tenant)
         self._tenant = tenant
 
     def manifest(self) -> Manifest:
-        """The manifest as it stands, empty where nothing was published.
+        """Read the current manifest, which is empty if nothing is published.
 
         Raises:
-            EdgeStoreError: it cannot be read, or does not parse.
+            EdgeStoreError: It cannot be read or parsed.
         """
-        with self.store.telling(f"reading {MANIFEST}"):
+        with self.store.translated_errors(f"reading {MANIFEST}"):
             return self.read_manifest()[0]
 
     def read(self, report: Report, interval: Interval) -> pa.Table:
-        """Published rows of an interval, each file checked against its sha256.
+        """Read the published rows of an interval, and check each file against its SHA-256.
 
         Raises:
-            EdgeStoreError: a file is missing or altered, or the data set was never published.
+            EdgeStoreError: A file is missing or altered, or the data set was never published.
         """
         dataset = self.manifest().datasets.get(report.name)
         if dataset is None:
             raise EdgeStoreError(f"{report.name} was never published: materialise edge/{report.name}")
-        wanted = IntervalSet([interval])
-        with self.store.telling(f"reading {report.name}"):
-            tables = [self.read_file(file) for file in dataset.files if file.covers() & wanted]
+        requested = IntervalSet([interval])
+        with self.store.translated_errors(f"reading {report.name}"):
+            tables = [self.read_file(file) for file in dataset.files if file.covered_intervals() & requested]
         if not tables:
-            raise EdgeStoreError(f"{report.name} has no published file of {interval}")
+            raise EdgeStoreError(f"{report.name} has no published file of {interval}: publish that interval")
         return rows_within(pa.concat_tables(tables), interval)
 
     @span("store edge")
     def publish(self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None) -> Publication:
-        """Put rows of some intervals in place of those published for them before.
+        """Publish the rows of some intervals in place of those published before.
 
         Args:
-            report: the data set.
-            rows_by_interval: the rows of each interval as `publishable` gives them; maybe none.
-            provisional_from: start of the first bucket that is not final, or None.
+            report: The report, whose name is that of the data set.
+            rows_by_interval: The rows of each interval as `publishable_rows` returns them; a table may be empty.
+            provisional_from: Start of the first bucket that is not final, or None.
 
         Raises:
-            EdgeStoreError: the store refused; the manifest then still names the files of before.
+            EdgeStoreError: The store refused; the manifest then still names the former files.
         """
-        with self.store.telling(f"publishing {report.name}"), self.store.turn():
-            for _ in range(SWAP_ATTEMPTS):
+        with self.store.translated_errors(f"publishing {report.name}"), self.store.publisher_lock():
+            for _ in range(MAX_SWAP_ATTEMPTS):
                 publication = self._try_publish(report, rows_by_interval, provisional_from)
                 if publication is not None:
                     return publication
-        raise EdgeStoreError(f"edge manifest changed {SWAP_ATTEMPTS} times under {report.name}: publish it again")
+        raise EdgeStoreError(
+            f"other publishers changed the edge manifest {MAX_SWAP_ATTEMPTS} times: publish {report.name} again"
+        )
 
     def _try_publish(
         self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None
     ) -> Publication | None:
         manifest, version = self.read_manifest()
-        dataset, shown = self._described(report, rows_by_interval), aggregate_for_publishing(report)
-        held = manifest.datasets.get(report.name)
-        if held is not None and not held.same_shape(dataset):
-            # Figures of another meaning, or columns that are no longer allowed, must not stand beside the new ones.
-            held = None
-        now, provisional = self.clock(), _from(rows_by_interval, provisional_from)
+        dataset, published = self._describe(report, rows_by_interval), published_report(report)
+        current = manifest.datasets.get(report.name)
+        if current is not None and not current.has_same_shape(dataset):
+            # Rows of another series, or columns that are no longer allowed, must not be served next to the new ones.
+            current = None
+        now, provisional = self.clock(), _provisional_parts(rows_by_interval, provisional_from)
         files: list[DataFile] = []
         uploaded = 0
         absorbed: set[str] = set()
-        for target in partition_files(shown, rows_by_interval, held, provisional, now):
-            file, body = write_files(shown, target, provisional, self.read_file)
+        for target in partition_files(published, rows_by_interval, current, provisional, now):
+            file, body = build_file(published, target, provisional, self.read_file)
             file, is_new = self._put_file(file, body, manifest)
             uploaded += is_new
             files.append(file)
-            absorbed.update(_absorbed(target))
-        updated = manifest.merged(report.name, dataset, files, self._generated_at(manifest, now), absorbed)
-        if updated.datasets == manifest.datasets and now - manifest.generated_at < _CONFIRMED_EVERY:
+            absorbed.update(_absorbed_partitions(target))
+        updated = manifest.merge_files(report.name, dataset, files, self._generated_at(manifest, now), absorbed)
+        if updated.datasets == manifest.datasets and now - manifest.generated_at < _CONFIRM_INTERVAL:
             return Publication(self._put_snapshot(manifest), uploaded, tuple(files))
         updated = updated.model_copy(update={"sequence": manifest.sequence + 1})
         if not self.swap_manifest(updated, version):
             return None
         return Publication(snapshot_of(updated)[0], uploaded, tuple(files))
 
-    def _described(self, report: Report, rows_by_interval: Rows) -> DataSet:
-        shown = aggregate_for_publishing(report)
-        columns = published_rows(shown, next(iter(rows_by_interval.values())).slice(0, 0)).schema.names
+    def _describe(self, report: Report, rows_by_interval: Rows) -> DataSet:
+        published = published_report(report)
+        columns = restrict_rows(published, next(iter(rows_by_interval.values())).slice(0, 0)).schema.names
         return DataSet(
             series=Series(report, self._tenant).id,
             description=report.description,
             granularity=report.granularity,
             time_zone=report.time_zone,
             columns=tuple(columns),
-            dimensions=tuple(dimension_names(shown)),
-            min_cell_count=shown.publish.min_cell_count,
+            dimensions=tuple(dimension_names(published)),
+            min_cell_count=published.publish.min_cell_count,
             complete_from=None,
             complete_through=None,
             provisional_from=None,
@@ -173,21 +175,21 @@ class EdgeTier:
 
     def _put_file(self, file: DataFile, body: bytes, manifest: Manifest) -> tuple[DataFile, bool]:
         stem, collecting = file.path.removesuffix(".parquet"), set(manifest.collecting)
-        # What is being deleted just now is put under another name.
+        # A file that is being deleted is put under another name.
         names = (file.path, *(f"{stem}-{number}.parquet" for number in range(1, len(collecting) + 1)))
         file = file.model_copy(update={"path": next(name for name in names if name not in collecting)})
         return file, self.store.create(file.path, body)
 
     def _generated_at(self, manifest: Manifest, now: datetime) -> datetime:
-        # A publisher whose clock is slow must not make the manifest older; one whose clock was fast, by the store's own
-        # account, is not believed.
+        # A publisher whose clock is slow must not make the manifest older. A manifest from the future, by the store's
+        # clock, came from a publisher whose clock was fast, so its time is ignored.
         if manifest.generated_at <= now:
             return now
-        put = self.store.modified(MANIFEST)
-        return now if put is None or manifest.generated_at > put + _SKEW else manifest.generated_at
+        put = self.store.modified_at(MANIFEST)
+        return now if put is None or manifest.generated_at > put + _MAX_CLOCK_SKEW else manifest.generated_at
 
     def swap_manifest(self, manifest: Manifest, version: str | None) -> bool:
-        """Put a manifest, its snapshot first, if the one of that version still stands; False when somebody was quicker."""
+        """Replace the manifest of a version, its snapshot first; return False if it has changed since."""
         self._put_snapshot(manifest)
         return self.store.swap(MANIFEST, _body(manifest), version)
 
@@ -197,19 +199,19 @@ class EdgeTier:
         return snapshot
 
     def read_file(self, file: DataFile) -> pa.Table:
-        """A published file's rows, checked.
+        """Read the rows of a published file, and check its SHA-256.
 
         Raises:
-            EdgeStoreError: it is missing or altered.
+            EdgeStoreError: It is missing or altered.
         """
         found = self.store.get(file.path)
-        return read_checked_rows(file, found[0] if found else None)
+        return read_verified_rows(file, found[0] if found else None)
 
     def read_manifest(self) -> tuple[Manifest, str | None]:
-        """The manifest and its version, to be swapped.
+        """Read the manifest and its version, which `swap_manifest` needs.
 
         Raises:
-            EdgeStoreError: it does not parse; it is never overwritten then.
+            EdgeStoreError: It cannot be parsed; in that case it is never overwritten.
         """
         found = self.store.get(MANIFEST)
         if found is None:
@@ -218,11 +220,11 @@ class EdgeTier:
             return Manifest.parse(found[0]), found[1]
         except UnreadableManifest as error:
             raise EdgeStoreError(
-                f"{MANIFEST} does not parse: put a file of snapshots/ in its place (cache-pipeline edge rollback); {error}"
+                f"{MANIFEST} cannot be parsed ({error}): replace it with a snapshot (cache-pipeline edge rollback)"
             ) from error
 
 
-def _from(rows_by_interval: Rows, provisional_from: datetime | None) -> IntervalSet:
+def _provisional_parts(rows_by_interval: Rows, provisional_from: datetime | None) -> IntervalSet:
     if provisional_from is None:
         return IntervalSet()
     return IntervalSet(
@@ -232,5 +234,5 @@ def _from(rows_by_interval: Rows, provisional_from: datetime | None) -> Interval
     )
 
 
-def _absorbed(target: PartitionFile) -> set[str]:
-    return {file.partition for file in target.held} - {target.partition}
+def _absorbed_partitions(target: PartitionFile) -> set[str]:
+    return {file.partition for file in target.current_files} - {target.partition}

@@ -1,4 +1,4 @@
-"""What goes into published files: the allowed columns, small cells withheld, types that browsers read, whole partitions."""
+"""Build the published Parquet files: allowed columns only, small cells withheld, types that browsers read, one per partition."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within, snake_case, sort_rows
 from cache_pipeline.storage.published.manifest import DataFile, DataSet
 
-#: A browser reads files of this size in one request; smaller row groups mean more requests, larger ones no fewer.
-_ROW_GROUP = 64 * 1024
+#: A browser reads a row group of this size in one request. Smaller ones mean more requests; larger ones do not mean fewer.
+_ROWS_PER_GROUP = 64 * 1024
 _DAY, _MONTH = Step(days=1), Step(months=1)
-#: A month is written as one file when it has ended this long ago: by then the vendor's usual corrections are in.
-MONTH_SETTLES = timedelta(days=2)
+#: A month becomes one file this long after its end: by then the vendor has usually made its corrections.
+MONTH_SETTLE_DELAY = timedelta(days=2)
 _TIMES = ("interval_start", "interval_end")
 
 Rows = Mapping[Interval, pa.Table]
 
 
 def volume_column(report: Report, names: Iterable[str]) -> str:
-    """The column that counts a row's events.
+    """Return the name of the column that counts a row's events.
 
     Raises:
-        EdgeStoreError: the declaration names no metric that counts.
+        EdgeStoreError: The declaration names no metric that counts.
     """
     metric = snake_case(report.volume_metric or "")
     found = next((name for name in (metric, f"{metric}_count") if metric and name in set(names)), None)
@@ -42,13 +42,13 @@ def volume_column(report: Report, names: Iterable[str]) -> str:
     return found
 
 
-def published_rows(report: Report, rows: pa.Table) -> pa.Table:
-    """What of a report's rows may be published, in the report's own types.
+def restrict_rows(report: Report, rows: pa.Table) -> pa.Table:
+    """Return what may be published of a report's rows, in the report's own types.
 
-    Only allowed columns are left, and the figures of rows of fewer than ``min_cell_count`` events are null.
+    Only allowed columns remain, and the metrics of rows with fewer than ``min_cell_count`` events are null.
 
     Raises:
-        EdgeStoreError: the declaration allows a column that there is not, or leaves out a dimension.
+        EdgeStoreError: The declaration allows a column that does not exist, or names no metric that counts.
     """
     dimensions = dimension_names(report)
     if report.publish.min_cell_count is not None:
@@ -65,105 +65,111 @@ def published_rows(report: Report, rows: pa.Table) -> pa.Table:
     unknown = sorted(allowed - set(rows.schema.names))
     if unknown:
         raise EdgeStoreError(
-            f"{report.name}: edge_columns names {', '.join(unknown)}, and its columns are {', '.join(rows.schema.names)}"
+            f"{report.name}: edge_columns names the unknown {', '.join(unknown)}; expected some of {', '.join(rows.schema.names)}"
         )
     return rows.select([name for name in rows.schema.names if name in {*_TIMES, *dimensions, *allowed}])
 
 
 def for_browsers(rows: pa.Table) -> pa.Table:
-    """The same rows in types that JavaScript reads: it has no int64 to add with, and float64 is exact to 2**53."""
+    """Cast rows to types that JavaScript reads: it has no int64 arithmetic, and float64 is exact up to 2**53."""
 
-    def narrowed(kind: pa.DataType) -> pa.DataType:
+    def browser_type(kind: pa.DataType) -> pa.DataType:
         if pa.types.is_int64(kind):
             return pa.float64()
         return pa.timestamp("ms", tz="UTC") if pa.types.is_timestamp(kind) else kind
 
-    return rows.cast(pa.schema([field.with_type(narrowed(field.type)) for field in rows.schema]))
+    return rows.cast(pa.schema([field.with_type(browser_type(field.type)) for field in rows.schema]))
 
 
-def parquet(rows: pa.Table) -> bytes:
-    """One file: zstd, whose level 9 costs nothing to decode, with a page index."""
+def to_parquet(rows: pa.Table) -> bytes:
+    """Return rows as one Parquet file with a page index, compressed with zstd; level 9 costs nothing to decode."""
     buffer = io.BytesIO()
     pq.write_table(
-        rows, buffer, compression="zstd", compression_level=9, row_group_size=_ROW_GROUP, write_page_index=True
+        rows, buffer, compression="zstd", compression_level=9, row_group_size=_ROWS_PER_GROUP, write_page_index=True
     )
     return buffer.getvalue()
 
 
-def read_checked_rows(file: DataFile, body: bytes | None, columns: Sequence[str] | None = None) -> pa.Table:
-    """A file's rows, once its bytes are those that the manifest names.
+def read_verified_rows(file: DataFile, body: bytes | None, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return a file's rows after checking its bytes against the manifest.
 
     Raises:
-        EdgeStoreError: it is missing or altered.
+        EdgeStoreError: It is missing or altered.
     """
-    return pq.read_table(io.BytesIO(check_published_rows(file, body)), columns=list(columns) if columns else None)
+    return pq.read_table(io.BytesIO(verify_checksum(file, body)), columns=list(columns) if columns else None)
 
 
-def check_published_rows(file: DataFile, body: bytes | None) -> bytes:
-    """A file's bytes, if they are those that the manifest names.
+def verify_checksum(file: DataFile, body: bytes | None) -> bytes:
+    """Return a file's bytes if their SHA-256 is the one in the manifest.
 
     Raises:
-        EdgeStoreError: it is missing or altered.
+        EdgeStoreError: It is missing or altered.
     """
     if body is None:
         raise EdgeStoreError(
-            f"published file {file.path} is missing: publish its {_span(file)} again (cache-pipeline edge publish)"
+            f"published file {file.path} is missing: publish its {_partition_name(file)} again (cache-pipeline edge publish)"
         )
     if hashlib.sha256(body).hexdigest() != file.sha256:
         raise EdgeStoreError(
-            f"published file {file.path} was altered: its sha256 is not the manifest's; delete it and publish its "
-            f"{_span(file)} again (cache-pipeline edge publish)"
+            f"published file {file.path} was altered, because its SHA-256 differs from the manifest's: delete it and publish its "
+            f"{_partition_name(file)} again (cache-pipeline edge publish)"
         )
     return body
 
 
-def _span(file: DataFile) -> str:
+def _partition_name(file: DataFile) -> str:
     return f"{'month' if len(file.partition) == len('2026-03') else 'day'} {file.partition}"
 
 
 @dataclass(frozen=True)
 class PartitionFile:
-    """A partition that is to be written: the new rows for it, and the files whose other rows it takes over."""
+    """A partition file to write.
+
+    Attributes:
+        partition: The local day or month.
+        new_rows: The new rows by interval.
+        current_files: The files whose remaining rows it takes over.
+    """
 
     partition: str
-    new: Rows
-    held: tuple[DataFile, ...]
+    new_rows: Rows
+    current_files: tuple[DataFile, ...]
 
     @property
     def folder(self) -> str:
-        """``day=2026-03-29`` or ``month=2026-03``."""
+        """The folder of the partition: ``day=2026-03-29`` or ``month=2026-03``."""
         return f"{'month' if len(self.partition) == len('2026-03') else 'day'}={self.partition}"
 
 
 def partition_files(
-    report: Report, rows_by_interval: Rows, held: DataSet | None, provisional: IntervalSet, now: datetime
+    report: Report, rows_by_interval: Rows, current: DataSet | None, provisional: IntervalSet, now: datetime
 ) -> list[PartitionFile]:
-    """Which files to write: months that have ended and are final are one file, later days a file each.
+    """Decide which files to write: one per ended and final month, and one per day for later days.
 
     A month that was written as one file stays one, so that publishers whose clocks differ agree.
 
     Args:
-        report: the data set.
-        rows_by_interval: the new rows.
-        held: what is published of it, or None.
-        provisional: the new intervals that are not final.
-        now: by this publisher's clock.
+        report: The report of the data set.
+        rows_by_interval: The new rows.
+        current: The published data set, or None.
+        provisional: The new intervals that are not final.
+        now: The time by this publisher's clock.
     """
-    files = {file.partition: file for file in held.files} if held else {}
-    days = _by_local_day(report, rows_by_interval)
-    open_parts = provisional | IntervalSet(
-        part for file in files.values() for part in file.open() - IntervalSet(rows_by_interval)
+    files = {file.partition: file for file in current.files} if current else {}
+    days = _split_by_local_day(report, rows_by_interval)
+    all_provisional = provisional | IntervalSet(
+        part for file in files.values() for part in file.provisional_intervals() - IntervalSet(rows_by_interval)
     )
 
-    def closed(month: str) -> bool:
+    def is_one_file(month: str) -> bool:
         if month in files:
             return True
         start = _local_start(report, f"{month}-01")
-        whole = Interval(start, next_boundary(start, _MONTH, report.zone))
-        return whole.end + MONTH_SETTLES <= now and not open_parts & IntervalSet([whole])
+        interval = Interval(start, next_boundary(start, _MONTH, report.zone))
+        return interval.end + MONTH_SETTLE_DELAY <= now and not all_provisional & IntervalSet([interval])
 
     months = {day[:7] for day in (*days, *files)}
-    is_closed = {month: closed(month) for month in months}
+    is_closed = {month: is_one_file(month) for month in months}
     grouped: dict[str, dict[Interval, pa.Table]] = {}
     for day, new in days.items():
         grouped.setdefault(day[:7] if is_closed[day[:7]] else day, {}).update(new)
@@ -180,22 +186,22 @@ def partition_files(
     ]
 
 
-def write_files(
+def build_file(
     report: Report, target: PartitionFile, provisional: IntervalSet, read: Callable[[DataFile], pa.Table]
 ) -> tuple[DataFile, bytes]:
-    """The file of a partition: its new rows, and of the held files those that they do not replace."""
-    replaced = IntervalSet(target.new)
-    tables = [for_browsers(published_rows(report, table)) for table in target.new.values()]
-    kept, still_open = IntervalSet(), IntervalSet()
-    for file in target.held:
-        parts = file.covers() - replaced
+    """Build the file of a partition from its new rows and those of its current files that they do not replace."""
+    replaced = IntervalSet(target.new_rows)
+    tables = [for_browsers(restrict_rows(report, table)) for table in target.new_rows.values()]
+    kept, kept_provisional = IntervalSet(), IntervalSet()
+    for file in target.current_files:
+        parts = file.covered_intervals() - replaced
         if parts:
             rows = read(file)
             tables.extend(rows_within(rows, part) for part in parts)
-        kept, still_open = kept | parts, still_open | (file.open() & parts)
-    covered, open_parts = kept | replaced, still_open | (provisional & replaced)
+        kept, kept_provisional = kept | parts, kept_provisional | (file.provisional_intervals() & parts)
+    covered, still_provisional = kept | replaced, kept_provisional | (provisional & replaced)
     rows = sort_rows(pa.concat_tables(tables))
-    body = parquet(rows)
+    body = to_parquet(rows)
     digest = hashlib.sha256(body).hexdigest()
     bounds = [*covered]
     file = DataFile(
@@ -203,13 +209,13 @@ def write_files(
         partition=target.partition,
         bytes=len(body),
         rows=rows.num_rows,
-        row_groups=-(-rows.num_rows // _ROW_GROUP),
+        row_groups=-(-rows.num_rows // _ROWS_PER_GROUP),
         sha256=digest,
         min_interval=bounds[0].start,
         max_interval=bounds[-1].end,
         covered=tuple(str(part) for part in covered),
-        provisional=tuple(str(part) for part in open_parts),
-        provisional_from=next((part.start for part in open_parts), None),
+        provisional=tuple(str(part) for part in still_provisional),
+        provisional_from=next((part.start for part in still_provisional), None),
     )
     return file, body
 
@@ -218,7 +224,7 @@ def _local_start(report: Report, day: str) -> datetime:
     return floor_to_step(datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=report.zone), _DAY, report.zone)
 
 
-def _by_local_day(report: Report, rows_by_interval: Rows) -> dict[str, dict[Interval, pa.Table]]:
+def _split_by_local_day(report: Report, rows_by_interval: Rows) -> dict[str, dict[Interval, pa.Table]]:
     days: dict[str, dict[Interval, pa.Table]] = {}
     for interval, rows in rows_by_interval.items():
         for part in cut_at_boundaries(interval, _DAY, report.zone):

@@ -1,4 +1,4 @@
-"""The edge tier's table of contents: which immutable files make up each data set, and until when it is complete."""
+"""The edge manifest: which immutable files make up each data set, and until when it is complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class UnreadableManifest(CachePipelineError, ValueError):
 
 
 class DataFile(BaseModel, frozen=True):
-    """One immutable Parquet file: one local day of a data set, or one local month that has ended."""
+    """One immutable Parquet file: a local day of a data set, or a local month that has ended."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -26,27 +26,27 @@ class DataFile(BaseModel, frozen=True):
     bytes: int
     rows: int
     row_groups: int = 1
-    sha256: str = Field(description="Of the file's bytes; an ETag is no checksum")
+    sha256: str = Field(description="SHA-256 of the file's bytes; an ETag is not a checksum")
     min_interval: datetime | None = Field(default=None, description="Start of the first bucket covered")
     max_interval: datetime | None = Field(default=None, description="End of the last bucket covered")
     covered: tuple[str, ...] = Field(
-        description="The intervals, start/end, whose rows the file holds; one without events has no row"
+        description="Intervals (start/end) whose rows the file holds; an interval without events has no rows"
     )
-    provisional: tuple[str, ...] = Field(default=(), description="Those of them whose figures may still change")
+    provisional: tuple[str, ...] = Field(default=(), description="Those intervals whose values may still change")
     provisional_from: datetime | None = Field(
-        default=None, description="Start of the first that may still change, or null"
+        default=None, description="Start of the first bucket that may still change, or null"
     )
 
-    def covers(self) -> IntervalSet:
-        """The covered intervals."""
+    def covered_intervals(self) -> IntervalSet:
+        """Return the covered intervals."""
         return IntervalSet(Interval.parse(part) for part in self.covered)
 
-    def open(self) -> IntervalSet:
-        """The covered intervals that are not final."""
+    def provisional_intervals(self) -> IntervalSet:
+        """Return the covered intervals that are not final."""
         if self.provisional_from and not self.provisional:
-            # Written before files listed them one by one.
-            end = max(part.end for part in self.covers())
-            return self.covers() & IntervalSet([Interval(self.provisional_from, end)])
+            # Older files do not list them one by one.
+            end = max(part.end for part in self.covered_intervals())
+            return self.covered_intervals() & IntervalSet([Interval(self.provisional_from, end)])
         return IntervalSet(Interval.parse(part) for part in self.provisional)
 
 
@@ -55,75 +55,77 @@ class DataSet(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="forbid")
 
-    series: str = Field(description="The meaning that the figures were asked under")
+    series: str = Field(description="Id of the series that the rows belong to")
     description: str
     granularity: str = Field(description="Length of one bucket, ISO 8601")
-    time_zone: str = Field(description="IANA zone of buckets, days and months")
+    time_zone: str = Field(description="IANA time zone of buckets, days and months")
     columns: tuple[str, ...]
-    dimensions: tuple[str, ...] = Field(default=(), description="Those columns that say whose figures a row holds")
+    dimensions: tuple[str, ...] = Field(default=(), description="Columns that identify the group of a row")
     min_cell_count: int | None = Field(
-        default=None, description="Rows of fewer events have their figures withheld (null)"
+        default=None, description="The metrics of rows with fewer events are withheld (null)"
     )
     complete_from: datetime | None = Field(
-        description="With complete_through the latest unbroken run of final buckets; both null where none is"
+        description="With complete_through, the latest unbroken run of final buckets; both null if there is none"
     )
     complete_through: datetime | None
     provisional_from: datetime | None = Field(description="Start of the first bucket that may still change, or null")
     files: tuple[DataFile, ...]
 
-    def same_shape(self, other: DataSet) -> bool:
-        """Whether files of both may stand side by side: figures of one meaning, columns and suppression."""
+    def has_same_shape(self, other: DataSet) -> bool:
+        """Return whether files of both may be served together: same series, columns and suppression."""
         return (self.series, self.columns, self.min_cell_count) == (other.series, other.columns, other.min_cell_count)
 
 
 class Manifest(BaseModel, frozen=True):
-    """What ``manifest.json`` says."""
+    """The content of ``manifest.json``."""
 
     model_config = ConfigDict(extra="forbid", title="cache_pipeline edge manifest")
 
     format: Literal[1] = 1
     generated_at: datetime
-    sequence: int = Field(default=0, description="Counts the changes; never goes back, whatever clocks say")
+    sequence: int = Field(default=0, description="Number of changes; never decreases, whatever the clocks say")
     datasets: dict[str, DataSet]
     collecting: tuple[str, ...] = Field(
-        default=(), description="Files that are being deleted; a publisher must not count on their being there"
+        default=(), description="Files that are being deleted; a publisher must not rely on them"
     )
 
     @classmethod
     def parse(cls, body: bytes) -> Manifest:
-        """Read the file.
+        """Parse the file.
 
         Raises:
-            UnreadableManifest: saying what it is instead.
+            UnreadableManifest: It is not a manifest, or one of a later format; the message says which.
         """
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:
             mistakes = error.errors(include_url=False, include_context=False)
             later = [found["input"] for found in mistakes if found["loc"] == ("format",)]
-            first = ".".join(str(part) for part in mistakes[0]["loc"]) or "the whole"
+            first = ".".join(str(part) for part in mistakes[0]["loc"]) or "the whole file"
             raise UnreadableManifest(
-                f"it is of format {later[0]}, and this version knows 1"
+                f"its format is {later[0]}, and this version reads format 1 only"
                 if later
                 else f"{first[:80]}: {mistakes[0]['msg'][:160]}"
             ) from error
 
-    def merged(
+    def merge_files(
         self, name: str, dataset: DataSet, files: Iterable[DataFile], now: datetime, absorbed: Collection[str] = ()
     ) -> Manifest:
-        """This manifest with some files of one data set put in place of those of the same partitions.
+        """Return this manifest with some files of one data set in place of those of the same partitions.
 
-        A data set of another shape is begun anew.
+        If the data set has another shape than before, its former files are dropped.
 
         Args:
-            name: of the data set.
-            dataset: its description; files and completeness are worked out here.
-            files: the new ones.
-            now: when.
-            absorbed: partitions whose rows went into the new files.
+            name: The data set's name.
+            dataset: Its description; files and completeness are computed here.
+            files: The new files.
+            now: The current time.
+            absorbed: Partitions whose rows went into the new files.
         """
-        held = self.datasets.get(name)
-        by_partition = {file.partition: file for file in held.files} if held and held.same_shape(dataset) else {}
+        current = self.datasets.get(name)
+        by_partition = (
+            {file.partition: file for file in current.files} if current and current.has_same_shape(dataset) else {}
+        )
         for partition in absorbed:
             by_partition.pop(partition, None)
         by_partition.update({file.partition: file for file in files})
@@ -142,7 +144,7 @@ class Manifest(BaseModel, frozen=True):
 
 
 def _latest_run(files: Iterable[DataFile], provisional_from: datetime | None) -> Interval | None:
-    covered = IntervalSet(part for file in files for part in file.covers())
+    covered = IntervalSet(part for file in files for part in file.covered_intervals())
     final = [part for part in covered if provisional_from is None or part.start < provisional_from]
     if not final:
         return None

@@ -1,6 +1,6 @@
-"""A static store as the edge tier uses it: create-only puts, compare-and-swap of one object, listing and deleting.
+"""Access to a static store: create-only puts, compare-and-swap of one object, listing and deleting.
 
-Folders, S3, Azure and Google Cloud Storage behave alike here. Headers are set where the store keeps them.
+Folders, S3, Azure and Google Cloud Storage behave alike here. Headers are set if the store keeps them.
 """
 
 from __future__ import annotations
@@ -46,46 +46,46 @@ _RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object of a listing; ``modified`` is by the store's own clock."""
+    """One object of a listing; ``modified_at`` is by the store's own clock."""
 
     path: str
     bytes: int
-    modified: datetime
+    modified_at: datetime
 
 
 def cache_control(path: str) -> str:
-    """The header that an object of the tier is served with."""
+    """Return the Cache-Control header that an object is served with."""
     if path.startswith(("data/", "snapshots/", "assets/")):
         return IMMUTABLE
     return REVALIDATED if path.endswith(".html") else SHORT_LIVED
 
 
 def content_type(path: str) -> str:
-    """The media type that an object of the tier is served with."""
+    """Return the media type that an object is served with."""
     return CONTENT_TYPES.get(Path(path).suffix, "application/octet-stream")
 
 
-def _advice(url: str, error: Exception) -> str:
+def _remedy(url: str, error: Exception) -> str:
     text = str(error)
     forbidden = isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError)
     if forbidden or "ermission denied" in text:
         if url.startswith("file://"):
-            return f"let the user of this process (id {os.geteuid()}) read and write that folder and all in it"
+            return f"let the user of this process (id {os.geteuid()}) read and write that folder and everything in it"
         return "give the credentials the right to read, write, list and delete below that prefix"
     if "No space left" in text or "os error 28" in text or "File too large" in text:
-        return "free some space, then publish again: what was published before is whole"
+        return "free some space, then publish again; the former publication is intact"
     if isinstance(error, FileNotFoundError):
         return "check that the bucket or folder exists"
     return "check CACHE_PIPELINE_EDGE_URL and that the store can be reached, then publish again"
 
 
-def describe_error(url: str, doing: str, error: Exception) -> EdgeStoreError:
-    """A store's refusal in one line; what was published before stays as it was."""
-    return EdgeStoreError(f"edge store {url}: {doing}: {first_line(error)}: {_advice(url, error)}")
+def describe_error(url: str, action: str, error: Exception) -> EdgeStoreError:
+    """Return a store's error as ours: the store, the action, the cause and the remedy in one line."""
+    return EdgeStoreError(f"edge store {url}: {action}: {first_line(error)}: {_remedy(url, error)}")
 
 
 def first_line(error: Exception) -> str:
-    """What a store's error says, without its inner parts over many lines."""
+    """Return the first line of an error's message; stores append many lines of detail."""
     return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -93,14 +93,14 @@ class EdgeStore:
     """The objects of one tenant, below ``v1/<tenant>/`` of a store.
 
     Attributes:
-        url: as given.
+        url: The URL as given.
     """
 
     def __init__(self, url: str, tenant: str = "default") -> None:
         """Open the store for publishing.
 
         Raises:
-            EdgeStoreError: not such a URL, or a folder that cannot be written.
+            EdgeStoreError: The URL is not of a supported kind, or the folder cannot be written.
         """
         self.url = url
         self._lock: FileLock | None = None
@@ -109,18 +109,18 @@ class EdgeStore:
                 folder = _folder(url) / "v1" / tenant
                 folder.mkdir(parents=True, exist_ok=True)
                 self._store: ObjectStore = LocalStore(folder)
-                # A folder has no compare-and-swap, so its publishers take turns; the lock lies outside what is served.
+                # A folder has no compare-and-swap, so its publishers take turns. The lock file is outside the served folder.
                 self._lock = FileLock(folder.parent.parent / f".{tenant}.lock")
             else:
                 self._store = from_url(f"{url.rstrip('/')}/v1/{tenant}", retry_config=_RETRIES)
         except (BaseError, OSError, ValueError) as error:
             raise EdgeStoreError(
-                f"edge store {url} cannot be opened: {first_line(error)}: {_advice(url, error)}"
+                f"edge store {url} cannot be opened: {first_line(error)}: {_remedy(url, error)}"
             ) from error
 
     @contextmanager
-    def turn(self) -> Generator[None]:
-        """Hold a folder for one publisher; other stores need no turns."""
+    def publisher_lock(self) -> Generator[None]:
+        """Lock a folder for one publisher; other stores need no lock."""
         if self._lock is None:
             yield
         else:
@@ -128,34 +128,37 @@ class EdgeStore:
                 yield
 
     @contextmanager
-    def telling(self, doing: str) -> Generator[None]:
-        """Turn the store's own errors into ours.
+    def translated_errors(self, action: str) -> Generator[None]:
+        """Raise the store's own errors as ours.
+
+        Args:
+            action: What the block does, for the message ("reading manifest.json").
 
         Raises:
-            EdgeStoreError: naming the store, what was being done and how to mend it.
+            EdgeStoreError: The store failed; the message names the store, the action and the remedy.
         """
         try:
             yield
         except (BaseError, OSError) as error:
-            raise describe_error(self.url, doing, error) from error
+            raise describe_error(self.url, action, error) from error
 
     def get(self, path: str) -> tuple[bytes, str | None] | None:
-        """An object's bytes and version, or None where it is not there."""
+        """Return an object's bytes and version, or None if it does not exist."""
         try:
             found = obstore.get(self._store, path)
             return bytes(found.bytes()), found.meta["e_tag"]
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def modified(self, path: str) -> datetime | None:
-        """When an object was put, by the store's own clock; None where it is not there."""
+    def modified_at(self, path: str) -> datetime | None:
+        """Return when an object was stored, by the store's own clock, or None if it does not exist."""
         try:
             return obstore.head(self._store, path)["last_modified"]
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def create(self, path: str, body: bytes) -> bool:
-        """Put an object where it is not there yet; True when it was put."""
+        """Put an object unless it exists; return whether it was put."""
         try:
             obstore.put(self._store, path, body, mode="create", attributes=self._headers(path))
         except (AlreadyExistsError, PreconditionError, FileExistsError):
@@ -163,11 +166,11 @@ class EdgeStore:
         return True
 
     def put(self, path: str, body: bytes) -> None:
-        """Put an object, whatever was there."""
+        """Put an object, replacing any former one."""
         obstore.put(self._store, path, body, attributes=self._headers(path))
 
     def swap(self, path: str, body: bytes, version: str | None) -> bool:
-        """Put an object if it still is the one that was read; False when somebody was quicker."""
+        """Replace the object of a version; return False if it has changed since."""
         try:
             if self._lock is not None:
                 obstore.put(self._store, path, body)
@@ -180,7 +183,7 @@ class EdgeStore:
         return True
 
     def list(self, prefix: str) -> list[StoredObject]:
-        """All objects below a prefix."""
+        """List all objects below a prefix."""
         return [
             StoredObject(item["path"], item["size"], item["last_modified"])
             for page in obstore.list(self._store, prefix)
@@ -188,13 +191,13 @@ class EdgeStore:
         ]
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete objects; one that is gone already is no error."""
+        """Delete objects; those that do not exist are skipped."""
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 obstore.delete(self._store, path)
 
     def _headers(self, path: str) -> dict[str, str] | None:
-        # Folders keep no headers; whoever serves one sets them.
+        # A folder stores no headers; its web server sets them.
         return None if self._lock else {"Cache-Control": cache_control(path), "Content-Type": content_type(path)}
 
 
@@ -203,14 +206,14 @@ def _folder(url: str) -> Path:
 
 
 def reading_store(url: str) -> ObjectStore:
-    """A store to read published files from: the folder that ``manifest.json`` is in.
+    """Open a store for reading published files: the folder that contains ``manifest.json``.
 
     Args:
         url: ``https://…``, ``http://…``, ``file:///…``, ``s3://…``, ``gs://…`` or ``az://…``, with or without
             ``manifest.json`` or ``index.html`` at its end.
 
     Raises:
-        EdgeStoreError: not such a URL.
+        EdgeStoreError: The URL is not of a supported kind.
     """
     base = url.removesuffix("/").removesuffix("/manifest.json").removesuffix("/index.html")
     try:

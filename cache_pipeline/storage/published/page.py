@@ -1,4 +1,4 @@
-"""Publishing the executives' page, the manifest's JSON Schema and the names of dimension values beside the data."""
+"""Publish the executives' page, the manifest's JSON Schema and the labels of dimension values next to the data."""
 
 from __future__ import annotations
 
@@ -17,39 +17,41 @@ from cache_pipeline.storage.published.object_store import EdgeStore
 SCHEMA = "manifest.schema.json"
 LABELS = "labels.json"
 
-#: Names of dimension values by column: ``{"queue_id": {"6f1c…": "Billing"}}``.
+#: Labels of dimension values by column: ``{"queue_id": {"6f1c…": "Billing"}}``.
 Labels = Mapping[str, Mapping[str, str]]
 
 
 def publish_page(store: EdgeStore, labels: Labels | None = None) -> int:
-    """Put what is not there yet or has changed; the page itself last, when all that it needs is there.
+    """Put the objects that are missing or have changed; the page itself last, after everything that it loads.
 
     Args:
-        store: where to.
-        labels: names to show for ids; None leaves those there as they are.
+        store: The store to publish to.
+        labels: Labels to show for ids; None keeps the published ones.
 
     Returns:
         How many objects were put.
 
     Raises:
-        EdgeStoreError: the store refused.
+        EdgeStoreError: The store refused.
     """
-    with store.telling("publishing the page"), store.turn():
-        put = 0
+    with store.translated_errors("publishing the page"), store.publisher_lock():
+        put_count = 0
         for path, body in published_page().items():
             if path != "index.html":
-                put += store.create(path, body)
-        put += _put_changed(store, SCHEMA, json.dumps(Manifest.model_json_schema(), indent=1).encode() + b"\n")
-        if labels is not None or store.modified(LABELS) is None:
-            put += _put_changed(store, LABELS, json.dumps(labels or {}, indent=1, ensure_ascii=False).encode() + b"\n")
-        return put + _put_changed(store, "index.html", published_page()["index.html"])
+                put_count += store.create(path, body)
+        put_count += _put_changed(store, SCHEMA, json.dumps(Manifest.model_json_schema(), indent=1).encode() + b"\n")
+        if labels is not None or store.modified_at(LABELS) is None:
+            put_count += _put_changed(
+                store, LABELS, json.dumps(labels or {}, indent=1, ensure_ascii=False).encode() + b"\n"
+            )
+        return put_count + _put_changed(store, "index.html", published_page()["index.html"])
 
 
 def read_labels(path: Path) -> Labels:
-    """Names of dimension values from a YAML or JSON file.
+    """Read labels of dimension values from a YAML or JSON file.
 
     Raises:
-        EdgeStoreError: the file cannot be read, or is of another shape.
+        EdgeStoreError: The file cannot be read, or has another structure.
     """
     try:
         found: object = yaml.safe_load(path.read_text())
@@ -59,7 +61,8 @@ def read_labels(path: Path) -> Labels:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise EdgeStoreError(
-            f"{path}: {where or 'the whole'} is no name: write a column, and below it its ids: queue_id: {{6f1c…: Billing}}"
+            f"{path}: {where or 'the whole file'} is not a label: write a column, and below it the labels of its ids: "
+            "queue_id: {{6f1c…: Billing}}"
         ) from error
 
 

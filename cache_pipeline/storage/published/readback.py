@@ -1,8 +1,8 @@
-"""Reading the public URL back: whether what readers get through the CDN is what was published."""
+"""Read the public URL back, to check that readers get through the CDN what was published."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import obstore
@@ -13,8 +13,8 @@ from cache_pipeline.storage.published.edge_tier import MANIFEST, EdgeTier, snaps
 from cache_pipeline.storage.published.manifest import Manifest, UnreadableManifest
 from cache_pipeline.storage.published.object_store import first_line, reading_store
 
-#: max-age and stale-while-revalidate of the manifest: an edge may rightly be this far behind.
-GRACE = timedelta(seconds=660)
+#: max-age plus stale-while-revalidate of the manifest: a CDN may be this far behind.
+DEFAULT_GRACE = timedelta(seconds=660)
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class ReadBackResult:
     """What the store holds, and what the public URL serves.
 
     Attributes:
-        published: snapshot id of the store's manifest.
-        served: of the one behind the public URL, or None where nothing readable is served.
-        published_at: when the store's manifest was generated.
-        served_at: when the served one was.
-        problem: what is wrong and how to mend it; empty while all is well.
+        published: Snapshot id of the store's manifest.
+        served: Snapshot id of the manifest at the public URL, or None if none can be read there.
+        published_at: When the store's manifest was generated.
+        served_at: When the served manifest was generated, or None.
+        problem: The problem and its remedy; empty if there is none.
     """
 
     published: str
@@ -36,55 +36,59 @@ class ReadBackResult:
     problem: str = ""
 
     @property
-    def agrees(self) -> bool:
-        """Whether readers get what was published last."""
+    def is_current(self) -> bool:
+        """Whether readers get the latest publication."""
         return self.published == self.served
 
 
-def read_back(edge: EdgeTier, public_url: str, now: datetime, grace: timedelta = GRACE) -> ReadBackResult:
+def read_back(edge: EdgeTier, public_url: str, now: datetime, grace: timedelta = DEFAULT_GRACE) -> ReadBackResult:
     """Compare the store's manifest with the one that the public URL serves.
 
     Args:
-        edge: what was published.
-        public_url: of the folder with ``manifest.json``, through the CDN.
-        now: the time.
-        grace: how long the edge may serve the one before.
+        edge: The published files.
+        public_url: The URL of the folder with ``manifest.json``, through the CDN.
+        now: The current time.
+        grace: How long the CDN may serve the previous manifest.
 
     Raises:
-        EdgeStoreError: the store's own manifest cannot be read, or the URL is none.
+        EdgeStoreError: The store's own manifest cannot be read, or the URL is invalid.
     """
-    standing = edge.manifest()
-    published = snapshot_of(standing)[0]
-    told = ReadBackResult(published, None, standing.generated_at, None)
+    manifest = edge.manifest()
+    published = snapshot_of(manifest)[0]
+    unreadable = ReadBackResult(published, None, manifest.generated_at, None)
     try:
         served = Manifest.parse(bytes(obstore.get(reading_store(public_url), MANIFEST).bytes()))
     except (BaseError, OSError) as error:
-        return _with(told, f"{public_url} cannot be read: {first_line(error)}: check the CDN's origin and access rules")
-    except UnreadableManifest as error:
-        return _with(told, f"{public_url} serves no manifest ({error}): check the CDN's origin path")
-    found = ReadBackResult(published, snapshot_of(served)[0], standing.generated_at, served.generated_at)
-    if not found.agrees and now - standing.generated_at > grace:
-        return _with(
-            found,
-            f"{public_url} serves snapshot {found.served} of {served.generated_at}, and {published} was published at "
-            f"{standing.generated_at}: the CDN must honour the manifest's Cache-Control (max-age=60); purge manifest.json",
+        return _with_problem(
+            unreadable, f"{public_url} cannot be read: {first_line(error)}: check the CDN's origin and access rules"
         )
-    return found
+    except UnreadableManifest as error:
+        return _with_problem(
+            unreadable, f"{public_url} serves no readable manifest ({error}): check the CDN's origin path"
+        )
+    result = ReadBackResult(published, snapshot_of(served)[0], manifest.generated_at, served.generated_at)
+    if not result.is_current and now - manifest.generated_at > grace:
+        return _with_problem(
+            result,
+            f"{public_url} serves snapshot {result.served} of {served.generated_at}, and {published} was published at "
+            f"{manifest.generated_at}: the CDN must honour the manifest's Cache-Control (max-age=60); purge manifest.json",
+        )
+    return result
 
 
-def _with(found: ReadBackResult, problem: str) -> ReadBackResult:
-    return ReadBackResult(found.published, found.served, found.published_at, found.served_at, problem)
+def _with_problem(result: ReadBackResult, problem: str) -> ReadBackResult:
+    return replace(result, problem=problem)
 
 
 def require_public_url(url: str | None) -> str:
-    """The public URL.
+    """Return the public URL.
 
     Raises:
-        EdgeStoreError: none is set.
+        EdgeStoreError: It is not set.
     """
     if not url:
         raise EdgeStoreError(
-            "CACHE_PIPELINE_EDGE_PUBLIC_URL is not set: give the URL that readers use, down to the tenant's folder "
+            "CACHE_PIPELINE_EDGE_PUBLIC_URL is not set: set it to the URL that readers use, including the tenant's folder "
             "(https://figures.example.com/v1/default)"
         )
     return url

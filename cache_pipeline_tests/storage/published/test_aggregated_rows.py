@@ -1,4 +1,4 @@
-"""Of rows the edge gets counts: exactly those of the rows, by what names nobody, and none of few people."""
+"""Row-level reports are published as counts: exact, by non-personal dimensions, and without small cells."""
 
 from collections import Counter
 from datetime import timedelta
@@ -16,7 +16,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import aggregate_for_publishing, is_publishable
+from cache_pipeline.storage.published.aggregated_rows import publishable_rows, published_report
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import NOW, hours
 
@@ -41,14 +41,14 @@ def _report(**changes: Any) -> Report:
 def _row(report: Report, number: int, hour: int, media: str | None, queue: str | None, talk: int) -> dict[str, Any]:
     start = DAY.start + hour * timedelta(hours=1)
     row: dict[str, Any] = dict.fromkeys(arrow_schema(report_columns(report)).names)
-    told = {"interval_start": start, "interval_end": start + timedelta(hours=1), "conversation_id": str(number)}
-    return row | told | {"media_type": media, "first_queue_id": queue, "agents": 1, "n_offered": 1, "t_talk": talk}
+    identity = {"interval_start": start, "interval_end": start + timedelta(hours=1), "conversation_id": str(number)}
+    return row | identity | {"media_type": media, "first_queue_id": queue, "agents": 1, "n_offered": 1, "t_talk": talk}
 
 
 def _rows(report: Report, cells: list[tuple[int, str | None, str | None, int]]) -> Rows:
     schema = arrow_schema(report_columns(report))
     rows = [_row(report, number, *cell) for number, cell in enumerate(cells)]
-    # In small parts, as they come from disk.
+    # In small parts, as they are read from disk.
     parts = [Rows.from_table(rows_to_table(rows[at : at + 3], schema)) for at in range(0, len(rows), 3)]
     return Rows.concat(schema, parts)
 
@@ -64,28 +64,28 @@ def _rows(report: Report, cells: list[tuple[int, str | None, str | None, int]]) 
         max_size=30,
     )
 )
-def test_counts_and_sums_are_those_of_the_rows(cells):
+def test_counts_and_sums_match_the_rows(cells):
     report = _report()
-    found = is_publishable(report, _rows(report, cells))
+    aggregated = publishable_rows(report, _rows(report, cells))
     counts: Counter[Any] = Counter()
     talk: Counter[Any] = Counter()
     for hour, media, queue, milliseconds in cells:
         counts[hour, media, queue] += 1
         talk[hour, media, queue] += milliseconds
-    told = {
+    by_group = {
         ((row["interval_start"] - DAY.start) // timedelta(hours=1), row["media_type"], row["first_queue_id"]): row
-        for row in found.to_pylist()
+        for row in aggregated.to_pylist()
     }
-    assert {key: row["conversations"] for key, row in told.items()} == counts
-    assert {key: row["t_talk"] for key, row in told.items()} == {key: talk[key] for key in counts}
-    assert found.num_rows == len(told)
+    assert {key: row["conversations"] for key, row in by_group.items()} == counts
+    assert {key: row["t_talk"] for key, row in by_group.items()} == {key: talk[key] for key in counts}
+    assert aggregated.num_rows == len(by_group)
 
 
 def test_no_row_and_no_small_cell_is_published(tmp_path: Path):
     report = _report(edge_group_by=["mediaType"])
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     rows = _rows(report, [(0, "voice", "q1", 10)] * 5 + [(0, "chat", "q1", 10)] * 4)
-    edge.publish(report, {DAY: is_publishable(report, rows)}, None)
+    edge.publish(report, {DAY: publishable_rows(report, rows)}, None)
     published = edge.read(report, DAY)
     assert published.column_names == [
         *("interval_start", "interval_end", "media_type", "conversations", "n_offered", "t_talk")
@@ -95,11 +95,11 @@ def test_no_row_and_no_small_cell_is_published(tmp_path: Path):
     assert edge.manifest().datasets[report.name].dimensions == ("media_type",)
 
 
-def test_counts_by_something_else_begin_the_data_set_anew(tmp_path: Path):
+def test_other_groups_start_a_new_data_set(tmp_path: Path):
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     for groups in (["mediaType"], []):
         report = _report(edge_group_by=groups)
-        edge.publish(report, {DAY: is_publishable(report, _rows(report, [(0, "voice", "q1", 10)] * 7))}, None)
+        edge.publish(report, {DAY: publishable_rows(report, _rows(report, [(0, "voice", "q1", 10)] * 7))}, None)
     published = edge.read(report, DAY)
     assert published["conversations"].to_pylist() == [7]
     assert "media_type" not in published.column_names
@@ -108,12 +108,12 @@ def test_counts_by_something_else_begin_the_data_set_anew(tmp_path: Path):
 def test_only_allowed_sums_are_published(tmp_path: Path):
     report = _report(edge_group_by=[], edge_columns=["conversations"])
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
-    edge.publish(report, {DAY: is_publishable(report, _rows(report, []))}, None)
+    edge.publish(report, {DAY: publishable_rows(report, _rows(report, []))}, None)
     assert list(edge.manifest().datasets[report.name].columns) == ["interval_start", "interval_end", "conversations"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"edge_group_by": None}, r"conversations are single ones: write edge_group_by.*tiers: \[history\]"),
         ({"edge_group_by": ["lastUserId"]}, "lastUserId: counts of conversations may be published by divisionId"),
@@ -122,13 +122,13 @@ def test_only_allowed_sums_are_published(tmp_path: Path):
         ({"rows": None, "group_by": ["queueId"], "delivery": "sync"}, "applies to reports with rows only"),
     ],
 )
-def test_what_would_tell_of_single_people_cannot_be_declared(changes: dict[str, Any], told: str):
-    with pytest.raises(ValidationError, match=told):
+def test_identifying_groups_cannot_be_declared(changes: dict[str, Any], message: str):
+    with pytest.raises(ValidationError, match=message):
         _report(**changes)
 
 
-def test_a_report_of_figures_is_published_as_it_is():
+def test_aggregate_report_is_published_unchanged():
     report = declared()
     table = pa.table({"a": [1]})
-    assert aggregate_for_publishing(report) is report
-    assert is_publishable(report, Rows.from_table(table)).equals(table)
+    assert published_report(report) is report
+    assert publishable_rows(report, Rows.from_table(table)).equals(table)

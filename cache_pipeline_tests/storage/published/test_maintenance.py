@@ -1,4 +1,4 @@
-"""Verifying, going back and collecting garbage, on a folder and on a bucket."""
+"""Verification, rollback and garbage collection, on a folder and on a bucket."""
 
 import os
 import time
@@ -9,8 +9,7 @@ import pytest
 
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published import maintenance as keep
-from cache_pipeline.storage.published.maintenance import collect_garbage, rollback, snapshots, verify
+from cache_pipeline.storage.published.maintenance import DEFAULT_RETENTION, collect_garbage, rollback, snapshots, verify
 from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 
@@ -41,25 +40,25 @@ def offered(edge: EdgeTier) -> set[float]:
     return set(edge.read(REPORT, DAY)["offered"].to_pylist())
 
 
-def aged(root: Path, age: timedelta) -> None:
-    """Make everything that is there look as if it had been put long ago."""
+def backdate(root: Path, age: timedelta) -> None:
+    """Make every object look as if it had been stored long ago."""
     then = time.time() - age.total_seconds()
     for path in root.rglob("*"):
         os.utime(path, (then, then))
 
 
-def test_what_was_published_is_verified(edge: EdgeTier):
+def test_published_files_pass_verification(edge: EdgeTier):
     publish(edge, 1)
     assert verify(edge) == []
 
 
-def test_an_empty_store_is_told_as_such(folder_edge: EdgeTier):
-    assert "nothing was published" in verify(folder_edge)[0]
+def test_empty_store_is_reported(folder_edge: EdgeTier):
+    assert "nothing is published" in verify(folder_edge)[0]
     assert collect_garbage(folder_edge).files == ()
     assert snapshots(folder_edge) == []
 
 
-def test_each_missing_or_altered_file_is_named_with_what_to_do(folder_edge: EdgeTier, root: Path):
+def test_missing_and_altered_files_are_named_with_a_remedy(folder_edge: EdgeTier, root: Path):
     spans = [hours(24 * day, 24 * day + 24) for day in range(3)]
     files = folder_edge.publish(REPORT, {span: table(span) for span in spans}, None).files
     (root / files[0].path).unlink()
@@ -69,24 +68,24 @@ def test_each_missing_or_altered_file_is_named_with_what_to_do(folder_edge: Edge
     assert f"{files[1].path} was altered: delete it" in altered
 
 
-def test_a_clock_that_runs_ahead_is_told(root: Path, tmp_path: Path):
+def test_fast_publisher_clock_is_reported(root: Path, tmp_path: Path):
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW + timedelta(days=3650))
     publish(edge, 1)
-    assert "clock runs ahead" in verify(edge)[0]
+    assert "clock is fast" in verify(edge)[0]
 
 
-def test_going_back_makes_the_old_figures_current_and_the_new_can_be_gone_back_to(edge: EdgeTier):
+def test_rollback_can_be_rolled_back(edge: EdgeTier):
     first, second = publish(edge, 1), publish(edge, 2)
     now = rollback(edge, first)
     assert offered(edge) == {1}
     assert edge.manifest().sequence == 3
-    assert [one.id for one in snapshots(edge) if one.current] == [now]
+    assert [each.id for each in snapshots(edge) if each.is_current] == [now]
     rollback(edge, second)
     assert offered(edge) == {2}
     assert verify(edge) == []
 
 
-def test_going_back_mends_a_manifest_that_does_not_parse(folder_edge: EdgeTier, root: Path):
+def test_rollback_replaces_an_unreadable_manifest(folder_edge: EdgeTier, root: Path):
     first = publish(folder_edge, 1)
     (root / "manifest.json").write_text("{")
     with pytest.raises(EdgeStoreError, match="edge rollback"):
@@ -97,7 +96,7 @@ def test_going_back_mends_a_manifest_that_does_not_parse(folder_edge: EdgeTier, 
     assert offered(folder_edge) == {2}
 
 
-def test_going_back_to_what_there_is_not_changes_nothing(folder_edge: EdgeTier, root: Path):
+def test_rollback_to_an_incomplete_snapshot_changes_nothing(folder_edge: EdgeTier, root: Path):
     first = publish(folder_edge, 1)
     publish(folder_edge, 2)
     with pytest.raises(EdgeStoreError, match=r"no snapshot \.\./\.\./manifest:"):
@@ -107,17 +106,17 @@ def test_going_back_to_what_there_is_not_changes_nothing(folder_edge: EdgeTier, 
     for path in root.glob("data/*/*/*.parquet"):
         if path.read_bytes() != (root / folder_edge.manifest().datasets["queue_hour"].files[0].path).read_bytes():
             path.unlink()
-    with pytest.raises(EdgeStoreError, match=f"snapshot {first} cannot be gone back to"):
+    with pytest.raises(EdgeStoreError, match=f"more files of snapshot {first} were deleted"):
         rollback(folder_edge, first)
     assert offered(folder_edge) == {2}
 
 
-def test_collecting_deletes_what_no_kept_snapshot_names_and_nothing_else(folder_edge: EdgeTier, root: Path):
+def test_collection_deletes_only_unnamed_files(folder_edge: EdgeTier, root: Path):
     ids = [publish(folder_edge, number) for number in range(1, 6)]
-    aged(root, timedelta(days=30))
+    backdate(root, timedelta(days=30))
     done = collect_garbage(folder_edge, keep_snapshots=1)
-    assert (len(done.files), len(done.snapshots), done.kept) == (4, 4, 1)
-    assert [one.id for one in snapshots(folder_edge)] == [ids[-1]]
+    assert (len(done.files), len(done.snapshots), done.remaining_snapshots) == (4, 4, 1)
+    assert [each.id for each in snapshots(folder_edge)] == [ids[-1]]
     assert len(list(root.glob("data/*/*/*.parquet"))) == 1
     assert folder_edge.manifest().collecting == ()
     assert offered(folder_edge) == {5}
@@ -125,27 +124,27 @@ def test_collecting_deletes_what_no_kept_snapshot_names_and_nothing_else(folder_
     assert collect_garbage(folder_edge, keep_snapshots=1).files == ()
 
 
-def test_collecting_keeps_what_kept_snapshots_name(folder_edge: EdgeTier, root: Path):
+def test_collection_keeps_files_of_kept_snapshots(folder_edge: EdgeTier, root: Path):
     for number in range(1, 6):
         publish(folder_edge, number)
-        aged(root, timedelta(days=40 - number))
+        backdate(root, timedelta(days=40 - number))
     assert len(collect_garbage(folder_edge, keep_snapshots=3).files) == 2
     for snapshot in snapshots(folder_edge):
         rollback(folder_edge, snapshot.id)
         assert verify(folder_edge) == []
 
 
-def test_collecting_keeps_what_is_young(edge: EdgeTier):
+def test_collection_keeps_young_files(edge: EdgeTier):
     for number in range(1, 4):
         publish(edge, number)
-    edge.store.create("data/queue_hour/day=2026-01-05/0000000000000000.parquet", b"put, and not yet named")
+    edge.store.create("data/queue_hour/day=2026-01-05/0000000000000000.parquet", b"stored, but not yet named")
     done = collect_garbage(edge, keep_snapshots=1)
     assert (done.files, done.snapshots) == ((), ())
-    # Not even without any grace: somebody may be about to name it.
+    # Even with a short retention it stays, because a publisher may be about to name it.
     assert collect_garbage(edge, timedelta(hours=0, minutes=1), 1).files == ()
 
 
-def test_forgetting_leaves_nothing_but_what_the_manifest_names_at_once(edge: EdgeTier):
+def test_forget_keeps_only_what_the_manifest_names(edge: EdgeTier):
     for number in range(1, 4):
         publish(edge, number)
     done = collect_garbage(edge, forget=True)
@@ -154,32 +153,32 @@ def test_forgetting_leaves_nothing_but_what_the_manifest_names_at_once(edge: Edg
     assert offered(edge) == {3}
 
 
-def test_a_publisher_never_counts_on_a_file_that_is_being_deleted(edge: EdgeTier, monkeypatch: pytest.MonkeyPatch):
-    """The old content is published again in the very moment between the collector's decision and its deleting."""
+def test_publisher_never_relies_on_a_file_being_deleted(edge: EdgeTier, monkeypatch: pytest.MonkeyPatch):
+    """The old content is published again between the collector's decision and its deletion."""
     publish(edge, 1)
     publish(edge, 2)
     delete = edge.store.delete
     other = EdgeTier(edge.store.url, lambda: NOW)
-    monkeypatch.setattr(other.store, "turn", edge.store.turn)
+    monkeypatch.setattr(other.store, "publisher_lock", edge.store.publisher_lock)
 
-    def in_between(paths) -> None:
+    def publish_then_delete(paths) -> None:
         paths = list(paths)
         if any(path.startswith("data/") for path in paths):
             assert len(edge.manifest().collecting) == 1
-            # On a folder the collector has the turn; the order of things is what is tested here.
+            # On a folder the collector holds the lock, so skip the lock: the test is about the order of the steps.
             with monkeypatch.context() as patch:
                 patch.setattr(EdgeTier, "publish", EdgeTier._try_publish)
                 other.publish(REPORT, {DAY: table(DAY, 1)}, None)
         delete(paths)
 
-    monkeypatch.setattr(edge.store, "delete", in_between)
+    monkeypatch.setattr(edge.store, "delete", publish_then_delete)
     collect_garbage(edge, forget=True)
     assert offered(edge) == {1}
     assert verify(edge) == []
     assert edge.manifest().collecting == ()
 
 
-def test_a_collection_that_was_killed_is_finished_by_the_next(folder_edge: EdgeTier, monkeypatch: pytest.MonkeyPatch):
+def test_killed_collection_is_finished_by_the_next(folder_edge: EdgeTier, monkeypatch: pytest.MonkeyPatch):
     publish(folder_edge, 1)
     publish(folder_edge, 2)
     with monkeypatch.context() as patch:
@@ -195,22 +194,22 @@ def test_a_collection_that_was_killed_is_finished_by_the_next(folder_edge: EdgeT
     assert verify(folder_edge) == []
 
 
-def test_a_kept_snapshot_that_does_not_parse_stops_the_collection(folder_edge: EdgeTier, root: Path):
+def test_unreadable_snapshot_stops_the_collection(folder_edge: EdgeTier, root: Path):
     first = publish(folder_edge, 1)
     publish(folder_edge, 2)
     (root / f"snapshots/{first}.json").write_text("{")
-    with pytest.raises(EdgeStoreError, match=f"snapshot {first} does not parse"):
+    with pytest.raises(EdgeStoreError, match=f"snapshot {first} cannot be parsed"):
         collect_garbage(folder_edge)
     assert len(list(root.glob("data/*/*/*.parquet"))) == 2
 
 
-def test_the_grace_outlasts_what_an_edge_may_serve_stale():
+def test_retention_exceeds_the_cdns_stale_time():
     stale = timedelta(seconds=60 + 600 + 86400)
-    assert 2 * stale < keep.KEEP_FOR
+    assert 2 * stale < DEFAULT_RETENTION
 
 
-def test_a_manifest_of_before_is_still_understood(folder_edge: EdgeTier, root: Path):
-    """Files did not always list their provisional intervals one by one."""
+def test_older_manifest_format_is_still_read(folder_edge: EdgeTier, root: Path):
+    """Older files do not list their provisional intervals one by one."""
     folder_edge.publish(REPORT, {DAY: table(DAY)}, DAY.end - timedelta(hours=2))
     manifest = folder_edge.manifest()
     old = manifest.model_dump(mode="json")

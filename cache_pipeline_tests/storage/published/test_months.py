@@ -1,4 +1,4 @@
-"""Months that have ended are one file, later days a file each, and publishers whose clocks differ agree on it."""
+"""Ended months are one file, later days one file each, and publishers whose clocks differ agree on it."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,7 +44,7 @@ def publish(edge: EdgeTier, *days: str, offered: int = 1, provisional_from: date
     return edge.publish(REPORT, {day_of(day): table(day_of(day), offered) for day in days}, provisional_from)
 
 
-def test_a_month_that_has_ended_is_one_file_and_the_open_one_a_file_a_day(edge: EdgeTier, clock: Clock):
+def test_ended_month_is_one_file(edge: EdgeTier, clock: Clock):
     clock.now = datetime(2026, 2, 4, tzinfo=UTC)
     publish(edge, *JANUARY, "2026-02-01", "2026-02-02")
     assert partitions(edge) == ["2026-01", "2026-02-01", "2026-02-02"]
@@ -54,26 +54,26 @@ def test_a_month_that_has_ended_is_one_file_and_the_open_one_a_file_a_day(edge: 
     assert (month.min_interval, month.max_interval) == (day_of("2026-01-01").start, day_of("2026-01-31").end)
 
 
-def test_days_are_gathered_when_their_month_has_ended_and_no_row_is_lost(edge: EdgeTier, clock: Clock):
+def test_days_are_merged_when_their_month_ends(edge: EdgeTier, clock: Clock):
     for number, day in enumerate(JANUARY):
         publish(edge, day, offered=number)
     assert partitions(edge) == JANUARY
     clock.now = datetime(2026, 2, 4, tzinfo=UTC)
-    gathered = publish(edge, "2026-02-03", offered=100)
+    publication = publish(edge, "2026-02-03", offered=100)
     assert partitions(edge) == ["2026-01", "2026-02-03"]
-    assert gathered.uploaded == 2
+    assert publication.uploaded == 2
     rows = edge.read(REPORT, Interval(day_of("2026-01-01").start, day_of("2026-02-03").end))
     assert rows["offered"].to_pylist() == [number for number in range(31) for _ in range(48)] + [100] * 48
     assert publish(edge, "2026-02-03", offered=100).uploaded == 0
 
 
-def test_a_month_stays_open_while_the_vendor_may_still_correct_it(edge: EdgeTier, clock: Clock):
+def test_recently_ended_month_stays_open(edge: EdgeTier, clock: Clock):
     clock.now = datetime(2026, 2, 2, 12, tzinfo=UTC)
     publish(edge, *JANUARY)
     assert partitions(edge) == JANUARY
 
 
-def test_a_month_with_a_provisional_day_is_not_gathered_until_that_is_final(edge: EdgeTier, clock: Clock):
+def test_month_with_provisional_day_is_not_merged(edge: EdgeTier, clock: Clock):
     clock.now = datetime(2026, 3, 1, tzinfo=UTC)
     publish(edge, *JANUARY, provisional_from=day_of("2026-01-31").start)
     assert partitions(edge) == JANUARY
@@ -81,7 +81,7 @@ def test_a_month_with_a_provisional_day_is_not_gathered_until_that_is_final(edge
     assert partitions(edge) == ["2026-01"]
 
 
-def test_restating_one_day_of_a_month_uploads_one_file_and_keeps_the_other_days(edge: EdgeTier, clock: Clock):
+def test_restated_day_uploads_one_month_file(edge: EdgeTier, clock: Clock):
     clock.now = datetime(2026, 3, 1, tzinfo=UTC)
     publish(edge, *JANUARY)
     assert publish(edge, "2026-01-10", offered=7).uploaded == 1
@@ -90,9 +90,7 @@ def test_restating_one_day_of_a_month_uploads_one_file_and_keeps_the_other_days(
     assert publish(edge, *JANUARY).uploaded == 0, "what was published before is still there"
 
 
-def test_a_day_that_becomes_provisional_and_final_again_leaves_the_rest_of_its_month_final(
-    edge: EdgeTier, clock: Clock
-):
+def test_provisional_day_leaves_rest_of_month_final(edge: EdgeTier, clock: Clock):
     clock.now = datetime(2026, 3, 1, tzinfo=UTC)
     publish(edge, *JANUARY)
     publish(edge, "2026-01-10", provisional_from=day_of("2026-01-10").start)
@@ -101,7 +99,7 @@ def test_a_day_that_becomes_provisional_and_final_again_leaves_the_rest_of_its_m
     assert edge.manifest().datasets["queue_hour"].complete_through == day_of("2026-01-31").end
 
 
-def test_a_publisher_whose_clock_is_slow_writes_into_the_month_that_another_gathered(edge: EdgeTier, clock: Clock):
+def test_slow_clock_writes_into_a_merged_month(edge: EdgeTier, clock: Clock):
     clock.now = datetime(2026, 2, 4, tzinfo=UTC)
     publish(edge, *JANUARY)
     generated = edge.manifest().generated_at
@@ -109,12 +107,12 @@ def test_a_publisher_whose_clock_is_slow_writes_into_the_month_that_another_gath
     publish(edge, "2026-01-20", offered=5)
     assert partitions(edge) == ["2026-01"]
     assert edge.read(REPORT, day_of("2026-01-20"))["offered"].to_pylist() == [5] * 48
-    assert edge.manifest().generated_at == generated, "a slow clock makes the manifest no older"
+    assert edge.manifest().generated_at == generated, "a slow clock does not make the manifest older"
     assert edge.manifest().sequence == 2
 
 
-def test_a_publisher_whose_clock_was_a_year_ahead_is_not_believed_by_the_next(edge: EdgeTier, clock: Clock):
-    """What the file system says of the manifest shows that it cannot have been generated then."""
+def test_time_from_a_fast_clock_is_ignored(edge: EdgeTier, clock: Clock):
+    """The manifest's modification time shows that it cannot have been generated in the future."""
     today = datetime.now(UTC)
     clock.now = today + timedelta(days=365)
     publish(edge, "2026-01-20")
@@ -123,15 +121,15 @@ def test_a_publisher_whose_clock_was_a_year_ahead_is_not_believed_by_the_next(ed
     assert edge.manifest().generated_at == today
 
 
-def test_months_are_those_of_the_data_sets_own_zone(edge: EdgeTier, clock: Clock):
+def test_months_follow_the_data_sets_time_zone(edge: EdgeTier, clock: Clock):
     clock.now = datetime(2026, 2, 4, tzinfo=UTC)
     edge.publish(BERLIN, {day_of(day): table(day_of(day)) for day in (*JANUARY, "2026-02-01")}, None)
-    # The last hour of December in UTC is January in Berlin, and the last of January is February.
+    # The last hour of December in UTC is in January in Berlin, and the last hour of January is in February.
     assert partitions(edge) == ["2026-01", "2026-02-01", "2026-02-02"]
     assert edge.manifest().datasets["queue_hour"].files[0].rows == (31 * 24 - 1) * 2
 
 
-def test_an_unchanged_manifest_is_confirmed_anew_after_an_hour(edge: EdgeTier, clock: Clock):
+def test_unchanged_manifest_is_confirmed_after_an_hour(edge: EdgeTier, clock: Clock):
     publish(edge, "2026-01-20")
     first = edge.manifest()
     clock.now += timedelta(minutes=30)

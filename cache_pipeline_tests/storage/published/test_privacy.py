@@ -1,4 +1,4 @@
-"""What may be published: aggregates, allowed columns, and no cell so small that it tells of single people."""
+"""What may be published: aggregates, allowed columns, and no cell so small that it could identify a person."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.files import published_rows
+from cache_pipeline.storage.published.files import restrict_rows
 from cache_pipeline_tests.query.declared import declared, with_changes
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 
@@ -22,7 +22,7 @@ def edge(tmp_path: Path) -> EdgeTier:
 
 
 @pytest.mark.parametrize("dimension", ["userId", "ani", "conversationId"])
-def test_figures_of_single_people_cannot_be_declared_for_the_edge(dimension: str):
+def test_personal_dimensions_cannot_be_declared_for_the_edge(dimension: str):
     with pytest.raises(ValidationError, match=rf"aggregates only.*{dimension}.*tiers: \[history, hot\]"):
         declared(group_by=["queueId", dimension])
     assert declared(group_by=["queueId", dimension], tiers=["history", "hot"]).group_by
@@ -37,21 +37,21 @@ def test_only_allowed_columns_are_published(edge: EdgeTier, tmp_path: Path):
     assert edge.manifest().datasets["queue_hour"].dimensions == ("queue_id",)
 
 
-def test_columns_that_are_no_longer_allowed_vanish_with_every_file_that_has_them(edge: EdgeTier):
+def test_disallowed_columns_vanish_from_every_file(edge: EdgeTier):
     edge.publish(REPORT, {DAY: table(DAY), hours(24, 48): table(hours(24, 48))}, None)
     report = with_changes(REPORT, edge_columns=("offered",))
     edge.publish(report, {DAY: table(DAY)}, None)
     assert [file.partition for file in edge.manifest().datasets["queue_hour"].files] == ["2026-01-05"]
 
 
-def test_an_allowed_column_that_there_is_not_is_told(edge: EdgeTier):
+def test_unknown_allowed_column_is_refused(edge: EdgeTier):
     report = with_changes(REPORT, edge_columns=("offered", "handleMs"))
-    with pytest.raises(EdgeStoreError, match=r"edge_columns names handle_ms, and its columns are .*offered"):
+    with pytest.raises(EdgeStoreError, match=r"edge_columns names the unknown handle_ms; expected some of .*offered"):
         edge.publish(report, {DAY: table(DAY)}, None)
     assert edge.manifest().datasets == {}
 
 
-def test_figures_of_small_cells_are_withheld_and_their_rows_are_not(edge: EdgeTier):
+def test_small_cells_are_withheld_but_keep_their_rows(edge: EdgeTier):
     report = with_changes(REPORT, min_cell_count=5)
     rows = pa.concat_tables([table(hours(0, 1), 4), table(hours(1, 2), 5), table(hours(2, 3), 0)])
     edge.publish(report, {hours(0, 3): rows}, None)
@@ -62,9 +62,9 @@ def test_figures_of_small_cells_are_withheld_and_their_rows_are_not(edge: EdgeTi
     assert edge.manifest().datasets["queue_hour"].min_cell_count == 5
 
 
-def test_a_smallest_cell_needs_a_count_of_events():
+def test_min_cell_count_needs_a_volume_metric():
     with pytest.raises(ValidationError, match=r"min_cell_count.*\n.*needs volume_metric"):
         declared(volume_metric=None, min_cell_count=5)
     report = declared(volume_metric="answered", min_cell_count=5, time_zone="UTC", group_by=["queueId"])
     with pytest.raises(EdgeStoreError, match="needs a volume_metric that counts"):
-        published_rows(report, table(DAY).drop_columns(["answered"]))
+        restrict_rows(report, table(DAY).drop_columns(["answered"]))

@@ -35,7 +35,7 @@ def publish(
     return edge.publish(REPORT, {each: table(each, offered) for each in intervals}, provisional_from)
 
 
-def told(edge: EdgeTier) -> tuple[datetime | None, datetime | None, datetime | None]:
+def completeness(edge: EdgeTier) -> tuple[datetime | None, datetime | None, datetime | None]:
     dataset = edge.manifest().datasets["queue_hour"]
     return dataset.complete_from, dataset.complete_through, dataset.provisional_from
 
@@ -44,7 +44,7 @@ def at(hour: float) -> datetime:
     return DAY + hour * HOUR
 
 
-def test_what_is_published_can_be_read_whole_or_in_part(edge: EdgeTier):
+def test_published_rows_are_read_whole_or_in_part(edge: EdgeTier):
     publish(edge, hours(0, 24), hours(24, 48), offered=7)
     rows = edge.read(REPORT, hours(0, 48))
     assert rows.num_rows == 96
@@ -52,18 +52,18 @@ def test_what_is_published_can_be_read_whole_or_in_part(edge: EdgeTier):
     assert edge.read(REPORT, hours(23, 25)).num_rows == 4
 
 
-def test_publishing_the_same_again_uploads_nothing_and_changes_no_byte(edge: EdgeTier, root: Path):
+def test_publishing_unchanged_rows_uploads_nothing(edge: EdgeTier, root: Path):
     first = publish(edge, hours(0, 24), hours(24, 48))
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    again = publish(edge, hours(0, 24), hours(24, 48))
-    assert (first.uploaded, again.uploaded) == (2, 0)
-    assert again.snapshot == first.snapshot
+    second = publish(edge, hours(0, 24), hours(24, 48))
+    assert (first.uploaded, second.uploaded) == (2, 0)
+    assert second.snapshot == first.snapshot
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
-def test_one_day_changed_uploads_one_file_and_leaves_the_old_for_slow_readers(edge: EdgeTier, root: Path):
+def test_changed_day_uploads_one_file_and_keeps_the_old(edge: EdgeTier, root: Path):
     first = publish(edge, hours(0, 24), hours(24, 48), hours(48, 72))
-    again = edge.publish(
+    second = edge.publish(
         REPORT,
         {
             hours(0, 24): table(hours(0, 24)),
@@ -72,12 +72,12 @@ def test_one_day_changed_uploads_one_file_and_leaves_the_old_for_slow_readers(ed
         },
         None,
     )
-    assert again.uploaded == 1
+    assert second.uploaded == 1
     assert all((root / file.path).exists() for file in first.files)
     assert edge.read(REPORT, hours(24, 25))["offered"].to_pylist() == [2.0, 2.0]
 
 
-def test_a_file_is_named_by_its_content_and_described_by_the_manifest(edge: EdgeTier, root: Path):
+def test_file_is_named_by_its_content(edge: EdgeTier, root: Path):
     [file] = publish(edge, hours(0, 24)).files
     body = (root / file.path).read_bytes()
     assert hashlib.sha256(body).hexdigest() == file.sha256
@@ -85,7 +85,7 @@ def test_a_file_is_named_by_its_content_and_described_by_the_manifest(edge: Edge
     assert file.path == f"data/queue_hour/day=2026-01-05/{file.sha256[:16]}.parquet"
 
 
-def test_a_snapshot_is_the_manifest_of_its_moment(edge: EdgeTier, root: Path):
+def test_snapshot_is_the_manifest_of_its_time(edge: EdgeTier, root: Path):
     first = publish(edge, hours(0, 24))
     publish(edge, hours(24, 48))
     snapshot = Manifest.model_validate_json((root / f"snapshots/{first.snapshot}.json").read_bytes())
@@ -93,7 +93,7 @@ def test_a_snapshot_is_the_manifest_of_its_moment(edge: EdgeTier, root: Path):
     assert [file.partition for file in edge.manifest().datasets["queue_hour"].files] == ["2026-01-05", "2026-01-06"]
 
 
-def test_numbers_and_times_are_of_kinds_that_a_browser_reads(edge: EdgeTier, root: Path):
+def test_columns_have_types_that_browsers_read(edge: EdgeTier, root: Path):
     [file] = publish(edge, hours(0, 24)).files
     schema = pq.read_schema(root / file.path)
     assert {field.name: str(field.type) for field in schema} == {
@@ -106,12 +106,12 @@ def test_numbers_and_times_are_of_kinds_that_a_browser_reads(edge: EdgeTier, roo
     }
 
 
-def test_a_file_is_one_local_day(edge: EdgeTier):
+def test_file_is_one_local_day(edge: EdgeTier):
     publication = edge.publish(BERLIN, {hours(0, 24): table(hours(0, 24))}, None)
     assert [(file.partition, file.rows) for file in publication.files] == [("2026-01-05", 46), ("2026-01-06", 2)]
 
 
-def test_replacing_part_of_a_day_keeps_its_other_rows(edge: EdgeTier):
+def test_replacing_part_of_a_day_keeps_the_rest(edge: EdgeTier):
     publish(edge, hours(0, 12))
     publish(edge, hours(6, 8), offered=2)
     publish(edge, hours(20, 22), offered=3)
@@ -120,63 +120,63 @@ def test_replacing_part_of_a_day_keeps_its_other_rows(edge: EdgeTier):
     assert file.covered == (str(hours(0, 12)), str(hours(20, 22)))
 
 
-def test_an_interval_without_rows_is_published_as_covered(edge: EdgeTier):
+def test_interval_without_rows_is_published_as_covered(edge: EdgeTier):
     edge.publish(REPORT, {hours(0, 24): table(hours(0, 24)).slice(0, 0)}, None)
     assert edge.read(REPORT, hours(0, 24)).num_rows == 0
-    assert told(edge) == (at(0), at(24), None)
+    assert completeness(edge) == (at(0), at(24), None)
 
 
-def test_complete_through_is_the_end_of_what_is_final(edge: EdgeTier):
+def test_complete_through_is_the_end_of_final_rows(edge: EdgeTier):
     publish(edge, hours(0, 24), hours(24, 48), provisional_from=at(30))
-    assert told(edge) == (at(0), at(30), at(30))
+    assert completeness(edge) == (at(0), at(30), at(30))
     publish(edge, hours(24, 48))
-    assert told(edge) == (at(0), at(48), None)
+    assert completeness(edge) == (at(0), at(48), None)
 
 
-def test_what_is_provisional_altogether_is_complete_through_nothing(edge: EdgeTier):
+def test_provisional_data_set_has_no_complete_through(edge: EdgeTier):
     publish(edge, hours(24, 48), provisional_from=at(20))
-    assert told(edge) == (None, None, at(24))
+    assert completeness(edge) == (None, None, at(24))
 
 
-def test_a_gap_begins_a_new_run(edge: EdgeTier):
+def test_gap_starts_a_new_run(edge: EdgeTier):
     publish(edge, hours(0, 24), hours(48, 72))
-    assert told(edge) == (at(48), at(72), None)
+    assert completeness(edge) == (at(48), at(72), None)
     publish(edge, hours(72, 96), provisional_from=at(80))
-    assert told(edge) == (at(48), at(80), at(80))
+    assert completeness(edge) == (at(48), at(80), at(80))
     publish(edge, hours(24, 48))
-    assert told(edge) == (at(0), at(80), at(80))
+    assert completeness(edge) == (at(0), at(80), at(80))
 
 
-def test_what_lies_beyond_a_provisional_bucket_is_not_called_complete(edge: EdgeTier):
+def test_buckets_after_a_provisional_one_are_not_complete(edge: EdgeTier):
     publish(edge, hours(0, 24), provisional_from=at(20))
     publish(edge, hours(24, 48))
-    assert told(edge) == (at(0), at(20), at(20))
+    assert completeness(edge) == (at(0), at(20), at(20))
 
 
-def test_hours_of_a_day_become_final_one_by_one_and_the_rest_stays_provisional(edge: EdgeTier):
+def test_hours_become_final_one_by_one(edge: EdgeTier):
     publish(edge, hours(0, 12), provisional_from=at(9))
     for hour in (9, 10):
         publish(edge, hours(hour, hour + 1))
-        assert told(edge) == (at(0), at(hour + 1), at(hour + 1))
+        assert completeness(edge) == (at(0), at(hour + 1), at(hour + 1))
     publish(edge, hours(11, 12))
-    assert told(edge) == (at(0), at(12), None)
+    assert completeness(edge) == (at(0), at(12), None)
 
 
-def test_hours_that_become_final_out_of_turn_are_never_called_complete_too_early(edge: EdgeTier):
+def test_hours_may_become_final_out_of_order(edge: EdgeTier):
     publish(edge, hours(0, 12), provisional_from=at(9))
     publish(edge, hours(10, 12))
-    assert told(edge) == (at(0), at(9), at(9))
+    assert completeness(edge) == (at(0), at(9), at(9))
     publish(edge, hours(9, 12))
-    assert told(edge) == (at(0), at(12), None)
+    assert completeness(edge) == (at(0), at(12), None)
 
 
-def test_final_figures_may_become_provisional_again(edge: EdgeTier):
+def test_final_rows_may_become_provisional_again(edge: EdgeTier):
     publish(edge, hours(0, 12))
     publish(edge, hours(3, 6), provisional_from=at(4))
-    assert told(edge) == (at(0), at(4), at(4))
+    assert completeness(edge) == (at(0), at(4), at(4))
 
 
-def test_an_altered_file_is_never_served(edge: EdgeTier, root: Path):
+def test_altered_file_is_never_served(edge: EdgeTier, root: Path):
     [file] = publish(edge, hours(0, 24)).files
     body = bytearray((root / file.path).read_bytes())
     body[100] ^= 1
@@ -187,7 +187,7 @@ def test_an_altered_file_is_never_served(edge: EdgeTier, root: Path):
         publish(edge, hours(0, 1), offered=2)
 
 
-def test_a_missing_file_is_told_and_mended_by_publishing_its_day(edge: EdgeTier, root: Path):
+def test_missing_file_is_restored_by_publishing_its_day(edge: EdgeTier, root: Path):
     [file] = publish(edge, hours(0, 24)).files
     (root / file.path).unlink()
     with pytest.raises(EdgeStoreError, match="missing: publish its day 2026-01-05 again"):
@@ -196,7 +196,7 @@ def test_a_missing_file_is_told_and_mended_by_publishing_its_day(edge: EdgeTier,
     assert edge.read(REPORT, hours(0, 24)).num_rows == 48
 
 
-def test_what_was_never_published_is_told(edge: EdgeTier):
+def test_unpublished_rows_are_reported(edge: EdgeTier):
     with pytest.raises(EdgeStoreError, match="queue_hour was never published"):
         edge.read(REPORT, hours(0, 24))
     publish(edge, hours(0, 24))
@@ -205,17 +205,17 @@ def test_what_was_never_published_is_told(edge: EdgeTier):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 1}', b"\xff\xfe"])
-def test_a_manifest_that_does_not_parse_is_told_and_never_overwritten(edge: EdgeTier, root: Path, content: bytes):
+def test_unreadable_manifest_is_never_overwritten(edge: EdgeTier, root: Path, content: bytes):
     publish(edge, hours(0, 24))
     (root / "manifest.json").write_bytes(content)
-    with pytest.raises(EdgeStoreError, match=r"manifest\.json does not parse: put a file of snapshots"):
+    with pytest.raises(EdgeStoreError, match=r"manifest\.json cannot be parsed .*: replace it with a snapshot"):
         edge.manifest()
-    with pytest.raises(EdgeStoreError, match="does not parse"):
+    with pytest.raises(EdgeStoreError, match="cannot be parsed"):
         publish(edge, hours(24, 48))
     assert (root / "manifest.json").read_bytes() == content
 
 
-def test_data_sets_and_tenants_do_not_touch_each_other(edge: EdgeTier, tmp_path: Path):
+def test_data_sets_and_tenants_are_separate(edge: EdgeTier, tmp_path: Path):
     other_report = declared(name="another", time_zone="UTC", group_by=["queueId"])
     other_tenant = EdgeTier(f"file://{tmp_path}", lambda: NOW, "other")
     publish(edge, hours(0, 24), offered=1)
@@ -228,19 +228,19 @@ def test_data_sets_and_tenants_do_not_touch_each_other(edge: EdgeTier, tmp_path:
 
 
 @pytest.mark.parametrize("place", ["a-file", "a-file/below"])
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, place: str):
+def test_folder_that_cannot_be_created_is_refused(tmp_path: Path, place: str):
     (tmp_path / "a-file").write_text("")
     with pytest.raises(EdgeStoreError, match=f"{place} cannot be opened.*CACHE_PIPELINE_EDGE_URL"):
         EdgeTier(f"file://{tmp_path}/{place}", lambda: NOW)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/folder", "nonsense"])
-def test_a_url_that_is_no_store_is_told(url: str):
+def test_unsupported_url_is_refused(url: str):
     with pytest.raises(EdgeStoreError, match="CACHE_PIPELINE_EDGE_URL"):
         EdgeTier(url, lambda: NOW)
 
 
-def test_a_store_that_refuses_leaves_the_manifest_as_it_was(edge: EdgeTier, root: Path):
+def test_failed_publication_keeps_the_manifest(edge: EdgeTier, root: Path):
     publish(edge, hours(0, 24))
     before = (root / "manifest.json").read_bytes()
     (root / "data" / "queue_hour" / "day=2026-01-06").write_text("in the way")
@@ -250,23 +250,23 @@ def test_a_store_that_refuses_leaves_the_manifest_as_it_was(edge: EdgeTier, root
 
 
 @pytest.fixture
-def held_turn(tmp_path: Path) -> Iterator[FileLock]:
+def held_lock(tmp_path: Path) -> Iterator[FileLock]:
     with FileLock(tmp_path / ".default.lock") as lock:
         yield lock
 
 
-def test_what_is_served_holds_nothing_but_files_of_the_data_set(edge: EdgeTier, root: Path, held_turn: FileLock):
-    """Readers need no turn, and the lock is not among what is served."""
+def test_served_folder_holds_only_published_files(edge: EdgeTier, root: Path, held_lock: FileLock):
+    """Readers need no lock, and the lock file is outside the served folder."""
     assert edge.manifest() == Manifest(generated_at=NOW, datasets={})
-    held_turn.release()
+    held_lock.release()
     publish(edge, hours(0, 24))
     served = {path.relative_to(root).parts[0] for path in root.rglob("*") if path.is_file()}
     assert served == {"data", "snapshots", "manifest.json"}
     assert json.loads((root / "manifest.json").read_text())["format"] == 1
 
 
-def test_days_of_another_meaning_never_stand_beside_those_of_the_new(edge: EdgeTier):
-    """Another zone, filter or metric is another series: the data set begins anew, with its own columns."""
+def test_files_of_two_series_are_never_mixed(edge: EdgeTier):
+    """Another zone, filter or metric makes another series, so the data set starts empty, with its own columns."""
     publish(edge, hours(0, 24), hours(24, 48))
     one_queue = Filter.parse({"predicates": [{"dimension": "queueId", "values": ["q1"]}]})
     filtered = REPORT.model_copy(update={"filters": one_queue})
@@ -274,4 +274,4 @@ def test_days_of_another_meaning_never_stand_beside_those_of_the_new(edge: EdgeT
     edge.publish(filtered, {hours(24, 36): rows}, None)
     dataset = edge.manifest().datasets["queue_hour"]
     assert "longest" not in dataset.columns
-    assert [tuple(file.covers()) for file in dataset.files] == [(hours(24, 36),)]
+    assert [tuple(file.covered_intervals()) for file in dataset.files] == [(hours(24, 36),)]

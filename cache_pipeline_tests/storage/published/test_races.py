@@ -1,4 +1,4 @@
-"""Publishers in several processes on one folder, and on one bucket where a server for it is installed."""
+"""Concurrent publishers in several processes, on a folder and on a bucket."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import NOW, hours, table
 url, report, *spans = sys.argv[1:]
 edge = EdgeTier(url, lambda: NOW)
-declaration = declared(report=report, time_zone="UTC", group_by=["queueId"])
+declaration = declared(name=report, time_zone="UTC", group_by=["queueId"])
 print("ready", flush=True)
 sys.stdin.readline()
 for span in spans:
@@ -41,7 +41,7 @@ def start(url: str, report: str, *spans: str) -> "subprocess.Popen[str]":
     )
 
 
-def all_at_once(processes: "list[subprocess.Popen[str]]") -> None:
+def run_at_once(processes: "list[subprocess.Popen[str]]") -> None:
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
@@ -59,9 +59,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"file://{tmp_path}" if request.param == "folder" else request.getfixturevalue("bucket")
 
 
-def test_publishers_of_different_reports_lose_nothing_of_each_other(url: str):
+def test_publishers_of_different_reports_lose_nothing(url: str):
     days = [f"{24 * n}-{24 * n + 24}-{n + 1}" for n in range(4)]
-    all_at_once([start(url, name, *days) for name in ("one", "two")])
+    run_at_once([start(url, name, *days) for name in ("one", "two")])
     tier = EdgeTier(url, lambda: NOW)
     assert set(tier.manifest().datasets) == {"one", "two"}
     for name in ("one", "two"):
@@ -69,14 +69,14 @@ def test_publishers_of_different_reports_lose_nothing_of_each_other(url: str):
         assert rows["offered"].to_pylist() == [n + 1 for n in range(4) for _ in range(48)]
 
 
-def test_publishers_of_the_same_day_lose_nothing_of_each_other(url: str):
-    """Two processes put every other hour of one day each."""
-    all_at_once([start(url, "queue_hour", *(f"{n}-{n + 1}-{n + 1}" for n in range(k, 24, 2))) for k in range(2)])
+def test_publishers_of_the_same_day_lose_nothing(url: str):
+    """Each of two processes publishes every other hour of one day."""
+    run_at_once([start(url, "queue_hour", *(f"{n}-{n + 1}-{n + 1}" for n in range(k, 24, 2))) for k in range(2)])
     rows = EdgeTier(url, lambda: NOW).read(REPORT, hours(0, 24))
     assert rows["offered"].to_pylist() == [n + 1 for n in range(24) for _ in range(2)]
 
 
-def test_a_reader_never_meets_half_of_a_file_or_manifest(url: str):
+def test_reader_never_sees_half_a_publication(url: str):
     tier = EdgeTier(url, lambda: NOW)
     tier.publish(REPORT, {hours(0, 24): table(hours(0, 24), 0)}, None)
     process = start(url, "queue_hour", *(f"0-24-{n}" for n in range(1, 25)))
@@ -96,7 +96,7 @@ def test_a_reader_never_meets_half_of_a_file_or_manifest(url: str):
     assert len(seen) > 1
 
 
-def test_files_without_room_for_their_folder_are_one_clear_error(tmp_path: Path):
+def test_blocked_data_folder_is_one_clear_error(tmp_path: Path):
     tier = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     (tmp_path / "v1" / "default" / "data").write_text("in the way")
     with pytest.raises(EdgeStoreError, match="queue_hour"):
@@ -104,8 +104,8 @@ def test_files_without_room_for_their_folder_are_one_clear_error(tmp_path: Path)
     assert tier.manifest().datasets == {}
 
 
-def test_eight_publishers_with_days_of_their_own_are_all_in_the_manifest(url: str):
-    """Each has a connection of its own and no knowledge of the others; the manifest is merged under compare-and-swap."""
+def test_eight_publishers_are_all_in_the_manifest(url: str):
+    """The publishers know nothing of each other; the manifest is merged by compare-and-swap."""
     ready = threading.Barrier(8)
 
     def publish(number: int) -> None:
@@ -123,19 +123,19 @@ def test_eight_publishers_with_days_of_their_own_are_all_in_the_manifest(url: st
     assert rows["offered"].to_pylist() == [day + 1 for day in range(16) for _ in range(48)]
 
 
-def test_a_reader_during_a_hundred_publishings_and_collections_never_sees_a_wrong_or_missing_row(url: str):
-    """Nothing but the newest manifest's files is kept, which is the hardest case for a reader of the one before."""
+def test_reader_is_consistent_during_publications_and_collections(url: str):
+    """Only the newest manifest's files are kept, which is the hardest case for a reader of the previous one."""
     tier, done, seen = EdgeTier(url, lambda: NOW), threading.Event(), []
     days = [hours(0, 24), hours(24, 48), hours(48, 72)]
     tier.publish(REPORT, {day: table(day, 0) for day in days}, None)
 
-    def read_on() -> None:
+    def read_repeatedly() -> None:
         while not done.is_set():
             rows = edge.read(f"{url}/v1/default", "queue_hour")["offered"].to_pylist()
             seen.append([{*rows[48 * day : 48 * day + 48]} for day in range(3)] + [len(rows)])
 
     with ThreadPoolExecutor(1) as pool:
-        reader = pool.submit(read_on)
+        reader = pool.submit(read_repeatedly)
         try:
             for number in range(1, 101):
                 day = days[number % 3]
@@ -147,7 +147,7 @@ def test_a_reader_during_a_hundred_publishings_and_collections_never_sees_a_wron
         reader.result()
     assert len(seen) > 10
     assert all(count == 144 and all(len(values) == 1 for values in by_day) for *by_day, count in seen)
-    # What a reader has seen once never goes back.
+    # A reader never sees an older version after a newer one.
     history = [[next(iter(values)) for values in by_day] for *by_day, _ in seen]
     assert all(
         later >= earlier for before, after in pairwise(history) for earlier, later in zip(before, after, strict=True)

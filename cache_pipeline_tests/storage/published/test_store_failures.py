@@ -1,4 +1,4 @@
-"""A store that is full, forbidden or away: nothing published is broken, and the error says what to do."""
+"""A store that is full, forbidden or unreachable: the publication stays intact, and the error names the remedy."""
 
 import os
 import shutil
@@ -19,17 +19,17 @@ from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.maintenance import verify
 from cache_pipeline.storage.published.page import publish_page
-from cache_pipeline.storage.published.readback import GRACE, read_back, require_public_url
+from cache_pipeline.storage.published.readback import DEFAULT_GRACE, read_back, require_public_url
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 
 DAY, NEXT = hours(0, 24), hours(24, 48)
 
-_PUBLISH_WITH_LITTLE_ROOM = """
+_PUBLISH_WITH_FILE_LIMIT = """
 import resource, signal, sys
 from cache_pipeline.storage.published import EdgeStoreError, EdgeTier
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 edge = EdgeTier(sys.argv[1], lambda: NOW)
-# A file that grows beyond this is refused by the kernel in the middle, as by a disk that is full.
+# The kernel stops a write beyond this size in the middle, as a full disk does.
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -40,18 +40,18 @@ except EdgeStoreError as error:
 """
 
 
-def test_a_disk_that_is_full_in_the_middle_breaks_nothing(tmp_path: Path):
+def test_full_disk_breaks_nothing(tmp_path: Path):
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     edge.publish(REPORT, {DAY: table(DAY)}, None)
     before = (tmp_path / "v1/default/manifest.json").read_bytes()
     full = subprocess.run(
-        [sys.executable, "-c", _PUBLISH_WITH_LITTLE_ROOM, f"file://{tmp_path}"],
+        [sys.executable, "-c", _PUBLISH_WITH_FILE_LIMIT, f"file://{tmp_path}"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert full.returncode == 2, full.stderr
-    assert "free some space, then publish again: what was published before is whole" in full.stdout
+    assert "free some space, then publish again; the former publication is intact" in full.stdout
     assert full.stdout.count("\n") == 1
     assert (tmp_path / "v1/default/manifest.json").read_bytes() == before
     assert verify(edge) == []
@@ -89,9 +89,9 @@ for attempt in (
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_folder_without_permission_is_told_with_whom_to_let_in_and_nothing_changes():
-    # Nobody may enter what pytest makes for root alone.
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_forbidden_folder_error_names_the_user():
+    # The user nobody may not enter pytest's folders, which belong to root.
     home = Path(tempfile.mkdtemp())
     try:
         home.chmod(0o755)
@@ -100,25 +100,25 @@ def test_a_folder_without_permission_is_told_with_whom_to_let_in_and_nothing_cha
         for file in home.glob("edge/v1/default/data/*/*/*.parquet"):
             file.chmod(0o600)
         before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
-        told = subprocess.run(
+        lines = subprocess.run(
             [sys.executable, "-c", _USE_AS_NOBODY, f"file://{home}/edge", snapshot],
             capture_output=True,
             text=True,
             check=True,
         ).stdout.splitlines()
-        assert len(told) == 8
-        for line in told:
-            assert line.endswith("let the user of this process (id 65534) read and write that folder and all in it"), (
-                line
-            )
+        assert len(lines) == 8
+        for line in lines:
+            assert line.endswith(
+                "let the user of this process (id 65534) read and write that folder and everything in it"
+            ), line
         assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
         assert verify(edge) == []
     finally:
         shutil.rmtree(home)
 
 
-class _Forbidding(BaseHTTPRequestHandler):
-    """An S3 that lets nobody write, and says so as S3 does."""
+class _ForbiddingHandler(BaseHTTPRequestHandler):
+    """An S3 server that refuses every write with S3's own error."""
 
     def do_GET(self) -> None:
         self._answer(404, "NoSuchKey")
@@ -140,7 +140,7 @@ class _Forbidding(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def forbidding(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Forbidding)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _ForbiddingHandler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     settings = {
@@ -158,24 +158,24 @@ def forbidding(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     thread.join()
 
 
-def test_a_bucket_without_permission_is_told_with_what_to_grant(forbidding: str):
+def test_forbidden_bucket_error_names_the_rights(forbidding: str):
     edge = EdgeTier(forbidding, lambda: NOW)
     for attempt in (lambda: edge.publish(REPORT, {DAY: table(DAY)}, None), lambda: publish_page(edge.store)):
         with pytest.raises(
             EdgeStoreError, match="give the credentials the right to read, write, list and delete"
-        ) as told:
+        ) as raised:
             attempt()
-        assert "\n" not in str(told.value)
-        assert "planted-secret" not in str(told.value)
+        assert "\n" not in str(raised.value)
+        assert "planted-secret" not in str(raised.value)
 
 
-def test_a_bucket_that_there_is_not_is_told(bucket: str):
+def test_missing_bucket_is_reported(bucket: str):
     edge = EdgeTier(f"{bucket.rsplit('/', 1)[0]}-not", lambda: NOW)
     with pytest.raises(EdgeStoreError, match=r"publishing queue_hour.*(exists|reached)"):
         edge.publish(REPORT, {DAY: table(DAY)}, None)
 
 
-def test_the_headers_are_set_where_the_store_keeps_them(bucket: str):
+def test_headers_are_set_on_a_bucket(bucket: str):
     edge = EdgeTier(bucket, lambda: NOW)
     [file] = edge.publish(REPORT, {DAY: table(DAY)}, None).files
     publish_page(edge.store)
@@ -194,34 +194,34 @@ def test_the_headers_are_set_where_the_store_keeps_them(bucket: str):
         assert (attributes["Cache-Control"], attributes["Content-Type"]) == (cache_control, content_type), path
 
 
-def test_what_readers_get_is_what_was_published(tmp_path: Path):
+def test_public_url_serves_the_latest_publication(tmp_path: Path):
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     snapshot = edge.publish(REPORT, {DAY: table(DAY)}, None).snapshot
     public = f"file://{tmp_path}/v1/default"
-    found = read_back(edge, public, NOW)
-    assert (found.published, found.served, found.agrees, found.problem) == (snapshot, snapshot, True, "")
+    result = read_back(edge, public, NOW)
+    assert (result.published, result.served, result.is_current, result.problem) == (snapshot, snapshot, True, "")
 
 
-def test_an_edge_that_serves_old_figures_for_too_long_is_told(tmp_path: Path):
-    """Within what the manifest's own Cache-Control allows, being behind is no fault."""
+def test_cdn_that_lags_too_long_is_reported(tmp_path: Path):
+    """A CDN may lag by what the manifest's own Cache-Control allows."""
     edge = EdgeTier(f"file://{tmp_path}/store", lambda: NOW)
     edge.publish(REPORT, {DAY: table(DAY)}, None)
     (tmp_path / "cdn").mkdir()
     (tmp_path / "cdn/manifest.json").write_bytes((tmp_path / "store/v1/default/manifest.json").read_bytes())
     edge.publish(REPORT, {NEXT: table(NEXT)}, None)
     public = f"file://{tmp_path}/cdn"
-    behind = read_back(edge, public, NOW + GRACE / 2)
-    assert (behind.agrees, behind.problem) == (False, "")
-    late = read_back(edge, public, NOW + GRACE + timedelta(seconds=1))
+    behind = read_back(edge, public, NOW + DEFAULT_GRACE / 2)
+    assert (behind.is_current, behind.problem) == (False, "")
+    late = read_back(edge, public, NOW + DEFAULT_GRACE + timedelta(seconds=1))
     assert "must honour the manifest's Cache-Control (max-age=60); purge manifest.json" in late.problem
 
 
-def test_a_public_url_that_serves_nothing_or_something_else_is_told(tmp_path: Path):
+def test_public_url_without_manifest_is_reported(tmp_path: Path):
     edge = EdgeTier(f"file://{tmp_path}/store", lambda: NOW)
     edge.publish(REPORT, {DAY: table(DAY)}, None)
     (tmp_path / "cdn").mkdir()
     assert "check the CDN's origin and access rules" in read_back(edge, f"file://{tmp_path}/cdn", NOW).problem
     (tmp_path / "cdn/manifest.json").write_text("<html>a login page</html>")
-    assert "serves no manifest" in read_back(edge, f"file://{tmp_path}/cdn", NOW).problem
+    assert "serves no readable manifest" in read_back(edge, f"file://{tmp_path}/cdn", NOW).problem
     with pytest.raises(EdgeStoreError, match="CACHE_PIPELINE_EDGE_PUBLIC_URL is not set"):
         require_public_url(None)
