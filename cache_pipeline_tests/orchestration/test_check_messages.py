@@ -9,9 +9,9 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
 from cache_pipeline_tests.orchestration.workbench import Bench
-from cache_pipeline_tests.telemetry.spans import finished
+from cache_pipeline_tests.telemetry.spans import finished_spans
 
-__all__ = ["finished"]
+__all__ = ["finished_spans"]
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def test_each_call_of_the_vendor_is_told_under_the_runs_id(
 def test_all_steps_of_a_run_are_one_trace_from_the_vendor_to_the_tiers(
     bench: Bench,
     instance: dg.DagsterInstance,
-    finished: Callable[[], Sequence[ReadableSpan]],
+    finished_spans: Callable[[], Sequence[ReadableSpan]],
 ) -> None:
     result = bench.run(instance, "2024-06-10", "2024-06-11")
     assert result.success
     of_the_run = result.run_id.replace("-", "")
-    names = {each.name for each in finished() if each.context and f"{each.context.trace_id:032x}" == of_the_run}
+    names = {each.name for each in finished_spans() if each.context and f"{each.context.trace_id:032x}" == of_the_run}
     assert {"dagster run", "chunk", "upstream call", "store history", "store edge"} <= names
-    assert {each.name for each in finished()} == names
+    assert {each.name for each in finished_spans()} == names

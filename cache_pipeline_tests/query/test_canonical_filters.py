@@ -1,4 +1,4 @@
-"""Filters are equal exactly when they mean the same, however they are nested."""
+"""Filters are equal exactly if they match the same rows, however they are nested."""
 
 from itertools import product
 from typing import Any
@@ -12,7 +12,7 @@ from cache_pipeline.errors import QueryError
 from cache_pipeline.query.filters import Filter
 
 DIMENSIONS = ("a", "b", "c")
-#: Two values that filters speak of, one that none does, and having none.
+#: Two values that filters name, one that no filter names, and a missing value.
 VALUES = ("x", "y", "other", None)
 ROWS = [dict(zip(DIMENSIONS, values, strict=True)) for values in product(VALUES, repeat=3)]
 
@@ -37,25 +37,25 @@ flat = st.fixed_dictionaries({"type": kinds, "predicates": st.lists(predicates, 
 filters = st.recursive(flat, clauses_of, max_leaves=5)
 
 
-def holds(said: dict[str, Any], row: dict[str, Any]) -> bool:
-    """What a filter means, read word by word."""
-    if "dimension" in said:
-        value = row[said["dimension"]]
-        if said["operator"] in ("exists", "notExists"):
-            return (value is None) == (said["operator"] == "notExists")
-        return (value in said["values"]) == (said["operator"] == "in")
-    parts = [holds(each, row) for each in [*said.get("predicates", []), *said.get("clauses", [])]]
-    return {"and": all, "or": any, "not": lambda found: not any(found)}[said["type"]](parts)
+def matches(declaration: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Evaluate a declared filter literally."""
+    if "dimension" in declaration:
+        value = row[declaration["dimension"]]
+        if declaration["operator"] in ("exists", "notExists"):
+            return (value is None) == (declaration["operator"] == "notExists")
+        return (value in declaration["values"]) == (declaration["operator"] == "in")
+    parts = [matches(each, row) for each in [*declaration.get("predicates", []), *declaration.get("clauses", [])]]
+    return {"and": all, "or": any, "not": lambda found: not any(found)}[declaration["type"]](parts)
 
 
-def meaning(said: dict[str, Any]) -> tuple[bool, ...]:
-    return tuple(holds(said, row) for row in ROWS)
+def matching_rows(declaration: dict[str, Any]) -> tuple[bool, ...]:
+    return tuple(matches(declaration, row) for row in ROWS)
 
 
-def read(said: dict[str, Any]) -> Filter | None:
-    """The filter, or None where it is told that no row can match."""
+def parse(declaration: dict[str, Any]) -> Filter | None:
+    """Parse a filter; return None if it is refused because no row can match."""
     try:
-        return Filter.parse(said)
+        return Filter.parse(declaration)
     except ValidationError as error:
         if "contradicts itself" not in str(error):
             raise
@@ -63,38 +63,41 @@ def read(said: dict[str, Any]) -> Filter | None:
 
 
 @given(filters)
-def test_the_canonical_form_means_what_was_written(said):
-    found = read(said)
+def test_canonical_form_matches_the_same_rows(declaration):
+    found = parse(declaration)
     if found is None:
-        assert not any(meaning(said))
+        assert not any(matching_rows(declaration))
         return
-    assert meaning(said) == tuple(
-        any(all((row[name] in v.values) != v.is_exclusion for name, v in box.items()) for box in found.conjunctions)
+    assert matching_rows(declaration) == tuple(
+        any(
+            all((row[name] in v.values) != v.is_exclusion for name, v in conjunction.items())
+            for conjunction in found.conjunctions
+        )
         for row in ROWS
     )
 
 
 @given(filters, filters)
-def test_two_filters_are_one_exactly_when_they_mean_the_same(one, other):
-    assert (read(one) == read(other)) == (meaning(one) == meaning(other))
+def test_filters_are_equal_if_they_match_the_same_rows(one, other):
+    assert (parse(one) == parse(other)) == (matching_rows(one) == matching_rows(other))
 
 
 @given(filters)
-def test_what_is_canonical_stays_as_it_is(said):
-    found = read(said)
+def test_canonical_form_is_stable(declaration):
+    found = parse(declaration)
     if found is not None:
-        again = Filter.parse(found.declaration.model_dump(mode="json"))
-        assert again == found
-        assert again.canonical_form == found.canonical_form
+        reparsed = Filter.parse(found.declaration.model_dump(mode="json"))
+        assert reparsed == found
+        assert reparsed.canonical_form == found.canonical_form
         assert Filter.from_conjunctions(found.conjunctions) == found
 
 
 @given(filters, filters)
-def test_both_of_two_filters_are_their_conjunction(one, other):
-    left, right = read(one), read(other)
+def test_intersection_equals_the_and_of_filters(one, other):
+    left, right = parse(one), parse(other)
     if left is None or right is None:
         return
-    both = read({"type": "and", "clauses": [one, other]})
+    both = parse({"type": "and", "clauses": [one, other]})
     if both is None:
         with pytest.raises(QueryError, match="contradicts"):
             left.intersect(right)
@@ -102,51 +105,51 @@ def test_both_of_two_filters_are_their_conjunction(one, other):
         assert left.intersect(right) == both == right.intersect(left)
 
 
-def said(dimension: str, *values: Any, operator: str = "in") -> dict[str, Any]:
+def predicate(dimension: str, *values: Any, operator: str = "in") -> dict[str, Any]:
     return {"dimension": dimension, "operator": operator, "values": list(values)}
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ({"type": "or", "predicates": [said("q", "a"), said("q", "b")]}, {"predicates": [said("q", "b", "a", "a")]}),
-        ({"predicates": [said("q", 1, 2.0, True)]}, {"predicates": [said("q", "1", "2", "true")]}),
-        ({"type": "not", "predicates": [said("q", "a", operator="notIn")]}, {"predicates": [said("q", "a")]}),
-        ({"type": "or", "predicates": [said("q", "a"), said("q", "a", operator="notIn")]}, {}),
-        ({"type": "or", "predicates": [said("q", n) for n in range(200)]}, {"predicates": [said("q", *range(200))]}),
-        ({"predicates": [said("q", "a", "b"), said("q", "b", "c")]}, {"predicates": [said("q", "b")]}),
+        ({"type": "or", "predicates": [predicate("q", "a"), predicate("q", "b")]}, {"predicates": [predicate("q", "b", "a", "a")]}),
+        ({"predicates": [predicate("q", 1, 2.0, True)]}, {"predicates": [predicate("q", "1", "2", "true")]}),
+        ({"type": "not", "predicates": [predicate("q", "a", operator="notIn")]}, {"predicates": [predicate("q", "a")]}),
+        ({"type": "or", "predicates": [predicate("q", "a"), predicate("q", "a", operator="notIn")]}, {}),
+        ({"type": "or", "predicates": [predicate("q", n) for n in range(200)]}, {"predicates": [predicate("q", *range(200))]}),
+        ({"predicates": [predicate("q", "a", "b"), predicate("q", "b", "c")]}, {"predicates": [predicate("q", "b")]}),
         (
-            {"type": "or", "clauses": [{"predicates": [said("q", "a"), said("m", "v")]}, {"predicates": [said("q", "a")]}]},
-            {"predicates": [said("q", "a")]},
+            {"type": "or", "clauses": [{"predicates": [predicate("q", "a"), predicate("m", "v")]}, {"predicates": [predicate("q", "a")]}]},
+            {"predicates": [predicate("q", "a")]},
         ),
     ],
 )  # fmt: skip
-def test_spellings_of_one_filter(one, other):
+def test_spellings_of_one_filter_are_equal(one, other):
     assert Filter.parse(one) == Filter.parse(other)
 
 
-def deep(levels: int) -> dict[str, Any]:
-    return {"predicates": [said("q", "a")]} if levels == 0 else {"clauses": [deep(levels - 1)]}
+def nested(levels: int) -> dict[str, Any]:
+    return {"predicates": [predicate("q", "a")]} if levels == 0 else {"clauses": [nested(levels - 1)]}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("invalid", "message"),
     [
-        ({"predicates": [said("q", "a"), said("q", "b")]}, "contradicts itself"),
-        ({"predicates": [said("q", "a\0")]}, "NUL"),
-        ({"predicates": [said("q\0", "a")]}, "NUL"),
-        ({"predicates": [said("q", float("nan"))]}, "NaN"),
-        ({"predicates": [said("q", ["a"])]}, "not lists"),
-        ({"predicates": [said("q", "a" * 1000)]}, "1000 characters long"),
-        ({"predicates": [said("q", *range(2000))]}, "at most 1000"),
+        ({"predicates": [predicate("q", "a"), predicate("q", "b")]}, "contradicts itself"),
+        ({"predicates": [predicate("q", "a\0")]}, "NUL"),
+        ({"predicates": [predicate("q\0", "a")]}, "NUL"),
+        ({"predicates": [predicate("q", float("nan"))]}, "NaN"),
+        ({"predicates": [predicate("q", ["a"])]}, "not lists"),
+        ({"predicates": [predicate("q", "a" * 1000)]}, "1000 characters long"),
+        ({"predicates": [predicate("q", *range(2000))]}, "at most 1000"),
         ({"clauses": [{"type": "and"}]}, "has no meaning"),
-        (deep(200), "8 deep"),
+        (nested(200), "8 deep"),
         (
-            {"type": "and", "clauses": [{"type": "or", "predicates": [said(f"a{n}", "x"), said(f"b{n}", "x")]} for n in range(12)]},
+            {"type": "and", "clauses": [{"type": "or", "predicates": [predicate(f"a{n}", "x"), predicate(f"b{n}", "x")]} for n in range(12)]},
             "more than 64 alternatives",
         ),
     ],
 )  # fmt: skip
-def test_what_is_no_filter_is_told(wrong, told):
-    with pytest.raises((ValidationError, QueryError), match=told):
-        Filter.parse(wrong)
+def test_invalid_filter_is_refused(invalid, message):
+    with pytest.raises((ValidationError, QueryError), match=message):
+        Filter.parse(invalid)

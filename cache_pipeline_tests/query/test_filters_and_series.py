@@ -26,37 +26,37 @@ def key(tenant: str = "default", interval: Interval = DAY, **changes: Any) -> st
     return CanonicalQuery(Series(declared(**changes), tenant), interval).cache_key("5s")
 
 
-def shuffled(values: list[Any], chance: random.Random) -> list[Any]:
-    return chance.sample([*values, chance.choice(values)], len(values) + 1)
+def shuffle(values: list[Any], rng: random.Random) -> list[Any]:
+    return rng.sample([*values, rng.choice(values)], len(values) + 1)
 
 
 @given(st.randoms(use_true_random=False))
-def test_any_two_spellings_of_one_meaning_have_one_key(chance):
-    predicates = [{**predicate, "values": shuffled(predicate["values"], chance)} for predicate in FILTERS["predicates"]]
-    spelled = key(
-        group_by=shuffled(["queueId", "mediaType"], chance),
-        metrics=shuffled(["offered", "answered"], chance),
-        filters={"type": "and", "predicates": shuffled(predicates, chance)},
-        granularity=chance.choice(["PT1H", "PT60M"]),
-        description=chance.choice(["One", "Another"]),
-        owners=chance.choice([[], ["team:a"]]),
-        volume_metric=chance.choice([None, "offered"]),
-        expected_groups=chance.choice([None, 3]),
-        interval=chance.choice([DAY, Interval.parse("2023-10-01T07:00:00+07:00/2023-10-02T07:00:00+07:00")]),
+def test_spellings_of_one_meaning_share_a_key(rng):
+    predicates = [{**predicate, "values": shuffle(predicate["values"], rng)} for predicate in FILTERS["predicates"]]
+    respelled = key(
+        group_by=shuffle(["queueId", "mediaType"], rng),
+        metrics=shuffle(["offered", "answered"], rng),
+        filters={"type": "and", "predicates": shuffle(predicates, rng)},
+        granularity=rng.choice(["PT1H", "PT60M"]),
+        description=rng.choice(["One", "Another"]),
+        owners=rng.choice([[], ["team:a"]]),
+        volume_metric=rng.choice([None, "offered"]),
+        expected_groups=rng.choice([None, 3]),
+        interval=rng.choice([DAY, Interval.parse("2023-10-01T07:00:00+07:00/2023-10-02T07:00:00+07:00")]),
     )
-    assert spelled == key(filters=FILTERS)
+    assert respelled == key(filters=FILTERS)
 
 
-def test_how_the_figures_are_fetched_is_not_part_of_the_meaning():
+def test_fetch_options_do_not_change_the_key():
     assert key(delivery="sync") == key(delivery="async") == key(max_query_interval="P1W") == key()
 
 
-def test_what_is_the_default_anyway_is_not_part_of_the_key():
+def test_defaults_do_not_change_the_key():
     assert key(time_zone="UTC") == key(time_zone=None)
     assert key(filters={"type": "or", "predicates": []}) == key()
 
 
-def test_one_condition_means_the_same_under_and_and_or():
+def test_single_condition_means_the_same_under_and_or():
     one = FILTERS["predicates"][:1]
     assert key(filters={"type": "or", "predicates": one}) == key(filters={"type": "and", "predicates": one})
     assert key(filters={"type": "or", "predicates": one * 2}) == key(filters={"type": "and", "predicates": one})
@@ -89,14 +89,14 @@ def test_different_meanings_have_different_keys():
     assert len({key(**meaning) for meaning in MEANINGS}) == len(MEANINGS)
 
 
-def test_different_series_have_different_ids_whatever_the_interval():
+def test_different_series_have_different_ids():
     ids = {Series(declared(**{n: v for n, v in m.items() if n != "tenant"}), m.get("tenant", "default")).id
            for m in MEANINGS if "interval" not in m}  # fmt: skip
     assert len(ids) == len(MEANINGS) - 1
 
 
-def test_the_key_has_the_form_of_the_guide():
-    """G7: the query type, the SHA-256 of the meaning, the TTL tier."""
+def test_key_has_the_documented_form():
+    """G7: the query type, the SHA-256 of the canonical form, the TTL tier."""
     assert re.fullmatch(r"analytics:queue-performance:[0-9a-f]{64}:5s", key())
     assert re.fullmatch(r"[0-9a-f]{32}", Series(declared()).id)
 
@@ -113,12 +113,14 @@ def test_the_key_has_the_form_of_the_guide():
         ([], "and", None),
     ],
 )
-def test_a_filter_names_the_values_of_a_dimension_only_where_it_fixes_them(predicates, kind, named):
-    said = [{"dimension": dimension, "operator": how, "values": values} for dimension, how, values in predicates]
-    assert Filter.parse({"type": kind, "predicates": said}).named_values("queueId") == named
+def test_filter_names_values_only_if_it_limits_them(predicates, kind, named):
+    declared_predicates = [
+        {"dimension": dimension, "operator": how, "values": values} for dimension, how, values in predicates
+    ]
+    assert Filter.parse({"type": kind, "predicates": declared_predicates}).named_values("queueId") == named
 
 
-def test_groups_of_a_bucket_come_from_the_filter_where_it_names_them_all_else_from_the_declaration():
+def test_groups_per_bucket_come_from_filter_or_declaration():
     both = [{"dimension": "queueId", "values": ["a", "b"]}, {"dimension": "mediaType", "values": ["voice", "chat"]}]
     assert declared(filters={"predicates": both}).expected_groups_per_bucket() == 4
     assert declared(filters={"predicates": both[:1]}).expected_groups_per_bucket() == 24
@@ -127,7 +129,7 @@ def test_groups_of_a_bucket_come_from_the_filter_where_it_names_them_all_else_fr
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "malformed",
     [
         {"predicates": [{"dimension": "queueId", "operator": "like", "values": ["a"]}]},
         {"predicates": [{"dimension": "queueId", "values": []}]},
@@ -138,10 +140,10 @@ def test_groups_of_a_bucket_come_from_the_filter_where_it_names_them_all_else_fr
         {"surprise": 1},
     ],
 )
-def test_a_filter_that_is_none_is_refused(wrong):
+def test_malformed_filter_is_refused(malformed):
     with pytest.raises(ValidationError):
-        Filter.parse(wrong)
+        Filter.parse(malformed)
 
 
-def test_reports_of_one_meaning_have_keys_of_their_own_for_their_answers_bear_their_names():
+def test_reports_of_one_meaning_have_separate_keys():
     assert key(name="queue_hour") != key(name="another_name")

@@ -1,4 +1,4 @@
-"""What a question may narrow of a declared report, and what it is told when it cannot be answered."""
+"""Which overrides a query may have, and the errors of queries that a report cannot answer."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -21,29 +21,29 @@ REPORT = declared(granularity="PT15M")
 DAY = "2026-01-05/2026-01-06"
 
 
-def ask(report: Report = REPORT, interval: str | Interval = DAY, **changes: Any) -> QueryRequest:
-    if "filters" in changes:
-        changes["filters"] = Filter.parse(changes["filters"])
+def resolve(report: Report = REPORT, interval: str | Interval = DAY, **overrides: Any) -> QueryRequest:
+    if "filters" in overrides:
+        overrides["filters"] = Filter.parse(overrides["filters"])
     columns = (GenesysAdapter if report.platform == "genesys" else ReportDataAdapter).columns(report)
-    return resolve_request(report, interval, QueryOverrides(**changes), columns)
+    return resolve_request(report, interval, QueryOverrides(**overrides), columns)
 
 
 def only(dimension: str, *values: str | None) -> dict[str, Any]:
     return {"predicates": [{"dimension": dimension, "values": list(values)}]}
 
 
-def test_what_says_nothing_else_is_the_report_itself():
-    assert ask().requested is REPORT
-    spelled = ask(
+def test_query_without_overrides_is_the_report_itself():
+    assert resolve().requested is REPORT
+    respelled = resolve(
         group_by=("mediaType", "queue_id"), metrics=("answered", "offered", "answered"), granularity="PT15M",
         time_zone="Europe/Berlin", filters={"type": "or"},
     )  # fmt: skip
-    assert not spelled.is_rolled_up
-    assert spelled == resolve_request(REPORT, Interval.parse(DAY, REPORT.zone), NO_OVERRIDES, ())
+    assert not respelled.is_rolled_up
+    assert respelled == resolve_request(REPORT, Interval.parse(DAY, REPORT.zone), NO_OVERRIDES, ())
 
 
-def test_ends_without_an_offset_and_durations_are_read_in_the_zone_that_is_asked_for():
-    days = [ask(interval="2026-03-29/P1D", granularity="P1D", time_zone=zone).interval for zone in (None, "UTC")]
+def test_interval_is_read_in_the_requested_zone():
+    days = [resolve(interval="2026-03-29/P1D", granularity="P1D", time_zone=zone).interval for zone in (None, "UTC")]
     assert [str(day) for day in days] == [
         "2026-03-28T23:00:00Z/2026-03-29T22:00:00Z",
         "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z",
@@ -51,11 +51,11 @@ def test_ends_without_an_offset_and_durations_are_read_in_the_zone_that_is_asked
 
 
 @given(st.randoms(use_true_random=False))
-def test_every_spelling_of_a_narrowed_question_has_one_key(chance):
+def test_spellings_of_a_narrowed_query_share_a_key(rng):
     def one_of(*spelled: Any) -> Any:
-        return chance.choice(spelled)
+        return rng.choice(spelled)
 
-    found = ask(
+    found = resolve(
         interval=one_of(
             "2026-01-05/2026-01-07", "2026-01-05/P2D", "PT48H/2026-01-07", "2026-01-04T23:00:00Z/2026-01-06T23:00:00Z",
             "2026-01-05T04:30:00+05:30/2026-01-07T04:30:00+05:30",
@@ -75,7 +75,7 @@ def test_every_spelling_of_a_narrowed_question_has_one_key(chance):
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "told"),
+    ("overrides", "field", "message"),
     [
         ({"group_by": ("queue",)}, "group_by", "did you mean queueId\\?.*queue_hour has mediaType, queueId"),
         ({"group_by": ("queueId\0",)}, "group_by", "unknown name"),
@@ -88,14 +88,14 @@ def test_every_spelling_of_a_narrowed_question_has_one_key(chance):
         ({"filters": only("userId", "u")}, "filters", "can be filtered by mediaType, queueId"),
     ],
 )
-def test_what_a_report_cannot_answer_is_told_by_field_with_what_there_is(changes, field, told):
-    with pytest.raises(InvalidQuery, match=told) as raised:
-        ask(**changes)
+def test_invalid_field_error_names_the_alternatives(overrides, field, message):
+    with pytest.raises(InvalidQuery, match=message) as raised:
+        resolve(**overrides)
     assert raised.value.field == field
 
 
 @pytest.mark.parametrize(
-    ("interval", "told"),
+    ("interval", "message"),
     [
         ("2026-01-06/2026-01-05", "reversed"),
         ("2026-01-06/2026-01-06", "empty"),
@@ -107,17 +107,17 @@ def test_what_a_report_cannot_answer_is_told_by_field_with_what_there_is(changes
         (f"{'9' * 10_000}/P1D", "not an ISO 8601"),
     ],
 )
-def test_an_interval_that_cannot_be_answered_is_told(interval, told):
-    with pytest.raises(InvalidInterval, match=told) as raised:
-        ask(interval=interval)
+def test_invalid_interval_is_refused(interval, message):
+    with pytest.raises(InvalidInterval, match=message) as raised:
+        resolve(interval=interval)
     assert len(str(raised.value)) < 400
 
 
-def test_a_filter_that_contradicts_the_reports_own_is_told():
+def test_filter_contradicting_the_reports_own_is_refused():
     report = declared(filters=only("queueId", "a"))
     with pytest.raises(InvalidQuery, match=r"filters: .*contradicts.*its own filter"):
-        ask(report, filters=only("queueId", "b"))
-    assert not ask(report, filters=only("queueId", "a", "b")).is_rolled_up
+        resolve(report, filters=only("queueId", "b"))
+    assert not resolve(report, filters=only("queueId", "a", "b")).is_rolled_up
 
 
 GENESYS = declared(
@@ -127,7 +127,7 @@ GENESYS = declared(
 
 
 @pytest.mark.parametrize(
-    ("changes", "field"),
+    ("overrides", "field"),
     [
         ({"metrics": ("nConversations",), "granularity": "PT1H"}, "metrics"),
         ({"metrics": ("oMediaCount",), "group_by": ("requestedRoutingSkillId",)}, "metrics"),
@@ -135,22 +135,22 @@ GENESYS = declared(
         ({"metrics": ("nOffered",), "filters": only("requestedRoutingSkillId", "s", "t")}, "filters"),
     ],
 )
-def test_distinct_counts_and_dimensions_of_several_values_are_never_rolled_up(changes, field):
+def test_distinct_counts_and_multivalued_dimensions_never_roll_up(overrides, field):
     with pytest.raises(InvalidQuery) as raised:
-        ask(GENESYS, **changes)
+        resolve(GENESYS, **overrides)
     assert raised.value.field == field
 
 
-def test_what_need_not_be_folded_may_be_asked_of_any_metric():
-    assert ask(GENESYS, metrics=("nConversations",)).is_rolled_up
+def test_any_metric_is_allowed_without_folding():
+    assert resolve(GENESYS, metrics=("nConversations",)).is_rolled_up
     skill = only("requestedRoutingSkillId", "s")
-    assert ask(GENESYS, metrics=("nConversations",), group_by=("queueId",), filters=skill).is_rolled_up
+    assert resolve(GENESYS, metrics=("nConversations",), group_by=("queueId",), filters=skill).is_rolled_up
 
 
-def test_another_zone_is_answered_where_its_days_are_made_of_kept_buckets():
-    assert ask(granularity="P1D", time_zone="Asia/Kolkata").requested.time_zone == "Asia/Kolkata"
+def test_other_zone_needs_aligned_buckets():
+    assert resolve(granularity="P1D", time_zone="Asia/Kolkata").requested.time_zone == "Asia/Kolkata"
     with pytest.raises(InvalidQuery, match="starts at 2026-01-04T18:30:00Z, which cuts one of PT1H in Europe/Berlin"):
-        ask(declared(), granularity="P1D", time_zone="Asia/Kolkata")
+        resolve(declared(), granularity="P1D", time_zone="Asia/Kolkata")
 
 
 @pytest.mark.parametrize(
@@ -164,16 +164,16 @@ def test_another_zone_is_answered_where_its_days_are_made_of_kept_buckets():
         ("America/Sao_Paulo", "2026-11-01", 24),
     ],
 )
-def test_a_day_has_as_many_hours_as_the_clocks_give_it(zone, day, hours):
-    found = ask(interval=f"{day}/P1D", granularity="PT1H", time_zone=zone)
+def test_day_has_23_24_or_25_hours(zone, day, hours):
+    found = resolve(interval=f"{day}/P1D", granularity="PT1H", time_zone=zone)
     assert found.interval.length == timedelta(hours=hours)
-    assert ask(interval=f"{day}/P1D", granularity="P1D", time_zone=zone).interval == found.interval
+    assert resolve(interval=f"{day}/P1D", granularity="P1D", time_zone=zone).interval == found.interval
 
 
-def test_shuffled_names_do_not_matter_to_what_is_asked():
+def test_order_of_names_does_not_matter():
     names = ["offered", "answered", "abandoned"]
     report = declared(metrics=names)
-    chance = random.Random(3)
-    found = {ask(report, metrics=tuple(chance.sample(names, 2) + names)) for _ in range(20)}
+    rng = random.Random(3)
+    found = {resolve(report, metrics=tuple(rng.sample(names, 2) + names)) for _ in range(20)}
     assert {each.requested for each in found} == {report}
     assert datetime(2026, 1, 5, tzinfo=UTC) > found.pop().interval.start

@@ -1,4 +1,4 @@
-"""Coarser answers from finer rows are what the vendor itself would have said."""
+"""Rolled-up rows equal what the vendor itself would have answered."""
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -27,9 +27,9 @@ REPORT = declared(
     metrics=["nOffered", "tHandle", "oServiceLevel"],
     volume_metric=None,
 )
-#: Two days of which the clock change makes the second 23 hours long, in Berlin.
-SPAN = Interval.parse("2026-03-28/2026-03-30", REPORT.zone)
-BUCKETS = cut_at_boundaries(SPAN, REPORT.step, REPORT.zone)
+#: Two days in Berlin; the clock change makes the second 23 hours long.
+INTERVAL = Interval.parse("2026-03-28/2026-03-30", REPORT.zone)
+BUCKETS = cut_at_boundaries(INTERVAL, REPORT.step, REPORT.zone)
 SCHEMA = arrow_schema(GenesysAdapter.columns(REPORT))
 
 values = st.integers(0, 1000)
@@ -58,13 +58,13 @@ def _row(bucket: Interval, group: tuple[str | None, str | None], value: int) -> 
     }
 
 
-def rolled(rows: pa.Table, interval: Interval = SPAN, source: Report = REPORT, **narrowing: Any) -> pa.Table:
-    wanted = resolve_request(source, interval, QueryOverrides(**narrowing), GenesysAdapter.columns(source))
-    asked = wanted.requested
-    return roll_up(rows_within(rows, interval), source, asked, GenesysAdapter.columns(asked), wanted.interval)
+def rolled_up(rows: pa.Table, interval: Interval = INTERVAL, source: Report = REPORT, **overrides: Any) -> pa.Table:
+    request = resolve_request(source, interval, QueryOverrides(**overrides), GenesysAdapter.columns(source))
+    requested = request.requested
+    return roll_up(rows_within(rows, interval), source, requested, GenesysAdapter.columns(requested), request.interval)
 
 
-narrowings = st.fixed_dictionaries(
+overrides_strategy = st.fixed_dictionaries(
     {},
     optional={
         "group_by": st.sampled_from([(), ("queueId",), ("mediaType",), ("queueId", "mediaType")]),
@@ -82,25 +82,27 @@ narrowings = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-def by_hand(rows: pa.Table, interval: Interval, narrowing: dict[str, Any]) -> dict[tuple[Any, ...], list[Any]]:
-    """The same by plain Python: bucket and group to figures."""
-    asked = resolve_request(REPORT, interval, QueryOverrides(**narrowing), GenesysAdapter.columns(REPORT)).requested
+def expected_rollup(rows: pa.Table, interval: Interval, overrides: dict[str, Any]) -> dict[tuple[Any, ...], list[Any]]:
+    """Roll up in plain Python: bucket and group to figures."""
+    requested = resolve_request(REPORT, interval, QueryOverrides(**overrides), GenesysAdapter.columns(REPORT)).requested
     figures = [
-        name for name in arrow_schema(GenesysAdapter.columns(asked)).names[2:] if name not in ("queue_id", "media_type")
+        name
+        for name in arrow_schema(GenesysAdapter.columns(requested)).names[2:]
+        if name not in ("queue_id", "media_type")
     ]
     found: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows.to_pylist():
         names = {"queueId": row["queue_id"], "mediaType": row["media_type"]}
         if any(
-            all((names[d] in v.values) != v.is_exclusion for d, v in box.items())
-            for box in narrowing.get("filters", Filter()).conjunctions
+            all((names[d] in v.values) != v.is_exclusion for d, v in conjunction.items())
+            for conjunction in overrides.get("filters", Filter()).conjunctions
         ):
             [bucket] = [
                 each
-                for each in cut_at_boundaries(interval, asked.step, asked.zone)
+                for each in cut_at_boundaries(interval, requested.step, requested.zone)
                 if each.contains_instant(row["interval_start"])
             ]
-            found[bucket.start, bucket.end, *(names[d] for d in asked.group_by)].append(row)
+            found[bucket.start, bucket.end, *(names[d] for d in requested.group_by)].append(row)
 
     def folded(name: str, rows: list[dict[str, Any]]) -> Any:
         known = [row[name] for row in rows if row[name] is not None]
@@ -111,40 +113,38 @@ def by_hand(rows: pa.Table, interval: Interval, narrowing: dict[str, Any]) -> di
     return {key: [folded(name, rows) for name in figures] for key, rows in found.items()}
 
 
-@given(tables(), narrowings)
-def test_a_roll_up_is_what_adding_up_by_hand_gives(rows: pa.Table, narrowing: dict[str, Any]):
-    found = rolled(rows, **narrowing)
-    width = 2 + len(narrowing.get("group_by", ("queueId", "mediaType")))
-    told = {tuple(row.values())[:width]: list(row.values())[width:] for row in found.to_pylist()}
-    assert len(told) == found.num_rows
-    assert told == by_hand(rows, SPAN, narrowing)
+@given(tables(), overrides_strategy)
+def test_roll_up_equals_plain_python(rows: pa.Table, overrides: dict[str, Any]):
+    found = rolled_up(rows, **overrides)
+    width = 2 + len(overrides.get("group_by", ("queueId", "mediaType")))
+    actual = {tuple(row.values())[:width]: list(row.values())[width:] for row in found.to_pylist()}
+    assert len(actual) == found.num_rows
+    assert actual == expected_rollup(rows, INTERVAL, overrides)
 
 
-@given(tables(), narrowings, st.sampled_from([Interval(BUCKETS[0].start, BUCKETS[96].start)]))
-def test_the_roll_up_of_parts_together_is_the_roll_up_of_the_whole(
-    rows: pa.Table, narrowing: dict[str, Any], first: Interval
-):
-    parts = [first, Interval(first.end, SPAN.end)]
-    together = pa.concat_tables([rolled(rows, part, **narrowing) for part in parts])
-    assert sort_rows(together).equals(rolled(rows, **narrowing))
+@given(tables(), overrides_strategy, st.sampled_from([Interval(BUCKETS[0].start, BUCKETS[96].start)]))
+def test_roll_up_of_parts_equals_roll_up_of_whole(rows: pa.Table, overrides: dict[str, Any], first: Interval):
+    parts = [first, Interval(first.end, INTERVAL.end)]
+    combined = pa.concat_tables([rolled_up(rows, part, **overrides) for part in parts])
+    assert sort_rows(combined).equals(rolled_up(rows, **overrides))
 
 
 @given(tables(), st.sampled_from(["PT1H", "PT6H"]), st.sampled_from([(), ("queueId",)]))
-def test_a_roll_up_of_a_roll_up_is_the_roll_up(rows: pa.Table, between: str, group_by: tuple[str, ...]):
+def test_roll_up_in_two_steps_equals_one(rows: pa.Table, between: str, group_by: tuple[str, ...]):
     hourly = declared(
         platform="genesys", query_type="conversations", granularity=between, group_by=["queueId"],
         metrics=list(REPORT.metrics), volume_metric=None,
     )  # fmt: skip
-    at_once = rolled(rows, granularity="P1D", group_by=group_by)
-    in_two = rolled(
-        rolled(rows, granularity=between, group_by=("queueId",)), source=hourly, granularity="P1D", group_by=group_by
+    in_one_step = rolled_up(rows, granularity="P1D", group_by=group_by)
+    in_two_steps = rolled_up(
+        rolled_up(rows, granularity=between, group_by=("queueId",)), source=hourly, granularity="P1D", group_by=group_by
     )
-    assert in_two.equals(at_once)
+    assert in_two_steps.equals(in_one_step)
 
 
 @given(tables())
 def test_split_then_merge_is_the_identity(rows: pa.Table):
-    parts = [rows_within(rows, part) for part in cut_at_boundaries(SPAN, REPORT.step, REPORT.zone)[::-1]]
+    parts = [rows_within(rows, part) for part in cut_at_boundaries(INTERVAL, REPORT.step, REPORT.zone)[::-1]]
     assert sort_rows(pa.concat_tables(parts)).equals(rows)
 
 
@@ -158,7 +158,7 @@ def test_split_then_merge_is_the_identity(rows: pa.Table):
         ("America/Sao_Paulo", "2018-11-05", 24),
     ],
 )
-def test_a_local_day_adds_up_the_quarters_that_the_clocks_give_it(zone: str, first: str, hours: int):
+def test_local_day_sums_all_its_quarter_hours(zone: str, first: str, hours: int):
     report = declared(
         platform="genesys", query_type="conversations", granularity="PT15M", group_by=[], metrics=["nOffered"],
         volume_metric=None, time_zone=zone,
@@ -173,11 +173,11 @@ def test_a_local_day_adds_up_the_quarters_that_the_clocks_give_it(zone: str, fir
         ],
         schema,
     )
-    found = rolled(rows, day, report, granularity="P1D")
+    found = rolled_up(rows, day, report, granularity="P1D")
     assert found.to_pylist() == [{"interval_start": day.start, "interval_end": day.end, "n_offered": 4 * hours}]
 
 
-def test_days_of_another_zone_are_cut_where_that_zone_cuts_them():
+def test_days_follow_the_requested_zone():
     kolkata = Interval.parse("2026-03-28T00:00:00+05:30/2026-03-29T00:00:00+05:30")
     start = datetime(2026, 3, 27, 18, 15, tzinfo=UTC)
     rows = rows_to_table(
@@ -189,5 +189,5 @@ def test_days_of_another_zone_are_cut_where_that_zone_cuts_them():
         ],
         SCHEMA,
     )
-    found = rolled(rows, kolkata, granularity="P1D", time_zone="Asia/Kolkata", metrics=("nOffered",))
+    found = rolled_up(rows, kolkata, granularity="P1D", time_zone="Asia/Kolkata", metrics=("nOffered",))
     assert found["n_offered"].to_pylist() == [2]

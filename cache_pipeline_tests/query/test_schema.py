@@ -45,16 +45,18 @@ def table(*rows: dict[str, Any]) -> pa.Table:
     return rows_to_table(rows, SCHEMA)
 
 
-def test_good_rows_become_a_table_of_exactly_the_schema():
-    made = table(row(), row(queue_id=None, offered=2**63 - 1, share=1, longest=2.5), row(queue_id="q2", offered=4.0))
-    assert made.schema == SCHEMA
-    assert made["offered"].to_pylist() == [3, 2**63 - 1, 4]
-    assert made["queue_id"].to_pylist() == ["q1", None, "q2"]
+def test_valid_rows_become_a_table_of_the_schema():
+    converted = table(
+        row(), row(queue_id=None, offered=2**63 - 1, share=1, longest=2.5), row(queue_id="q2", offered=4.0)
+    )
+    assert converted.schema == SCHEMA
+    assert converted["offered"].to_pylist() == [3, 2**63 - 1, 4]
+    assert converted["queue_id"].to_pylist() == ["q1", None, "q2"]
     assert table().schema == SCHEMA
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("invalid", "message"),
     [
         ({"offered": None}, "offered is null in 1 rows"),
         ({"interval_start": None}, "interval_start is null"),
@@ -76,12 +78,12 @@ def test_good_rows_become_a_table_of_exactly_the_schema():
         ({"surprise": 1}, "unknown \\['surprise'\\]"),
     ],
 )
-def test_a_row_of_another_shape_is_refused_by_column(wrong, told):
-    with pytest.raises(SchemaMismatch, match=told):
-        table(row(), row(**wrong))
+def test_invalid_value_error_names_the_column(invalid, message):
+    with pytest.raises(SchemaMismatch, match=message):
+        table(row(), row(**invalid))
 
 
-def test_a_missing_column_is_named():
+def test_missing_column_is_named():
     short = row()
     del short["offered"]
     with pytest.raises(SchemaMismatch, match="lacks \\['offered'\\]"):
@@ -90,18 +92,18 @@ def test_a_missing_column_is_named():
         table({**short, "offred": 3})
 
 
-def test_rows_within_keeps_those_whose_bucket_starts_inside():
+def test_rows_within_selects_by_bucket_start():
     rows = [row(interval_start=START + n * HOUR, interval_end=START + (n + 1) * HOUR, offered=n) for n in range(3)]
-    kept = rows_within(table(*rows), Interval(START + HOUR, START + 2 * HOUR))
-    assert kept["offered"].to_pylist() == [1]
+    selected = rows_within(table(*rows), Interval(START + HOUR, START + 2 * HOUR))
+    assert selected["offered"].to_pylist() == [1]
     [batch] = table(*rows).to_batches()
     assert rows_within(batch, Interval(START + HOUR, START + 3 * HOUR))["offered"].to_pylist() == [1, 2]
 
 
-def test_equal_answers_are_equal_tables_whatever_the_order_of_rows_and_pages():
+def test_sorted_tables_do_not_depend_on_row_order():
     rows = [row(queue_id=queue, media_type=media) for queue in ("q2", None, "q1") for media in ("voice", None)]
-    there, back = table(*rows), pa.concat_tables([table(*rows[:2:-1]), table(*rows[2::-1])])
-    assert sort_rows(there).equals(sort_rows(back))
+    forward, backward = table(*rows), pa.concat_tables([table(*rows[:2:-1]), table(*rows[2::-1])])
+    assert sort_rows(forward).equals(sort_rows(backward))
 
 
 @pytest.mark.parametrize(

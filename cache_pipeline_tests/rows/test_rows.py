@@ -1,4 +1,4 @@
-"""Rows are the same rows wherever they lie, however they came and however they are cut and joined."""
+"""Rows are the same in memory and on disk, however they are paged, restricted and concatenated."""
 
 import gc
 import random
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cache_pipeline.errors import DiskUnwritable, SchemaMismatch
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import rows_within, sort_rows
-from cache_pipeline.rows import spool as spooling
+from cache_pipeline.rows import spool as spool_module
 from cache_pipeline.rows.digest import RowTally, row_hashes, tally_by_bucket
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
@@ -26,19 +26,19 @@ def hours(first: int, last: int) -> Interval:
     return Interval(START + first * HOUR, START + last * HOUR)
 
 
-def at(hour: int, queue: str | None, **changes: Any) -> dict[str, Any]:
+def row_at(hour: int, queue: str | None, **changes: Any) -> dict[str, Any]:
     return row(interval_start=START + hour * HOUR, interval_end=START + (hour + 1) * HOUR, queue_id=queue, **changes)
 
 
-def spooled(rows: list[dict[str, Any]], size: int, held_bytes: int) -> Rows:
-    spool = Spool(SCHEMA, held_bytes)
+def spool_rows(rows: list[dict[str, Any]], size: int, memory_limit_bytes: int) -> Rows:
+    spool = Spool(SCHEMA, memory_limit_bytes)
     for start in range(0, len(rows), size):
         spool.append(table(*rows[start : start + size]))
     return spool.rows()
 
 
 MANY = [
-    at(hour, queue, offered=number, share=0.1 * number, longest=number if number % 3 else None)
+    row_at(hour, queue, offered=number, share=0.1 * number, longest=number if number % 3 else None)
     for hour in range(6)
     for number, queue in enumerate(["q1", "q2", None, "naïve 日本語", ""])
 ]
@@ -52,25 +52,25 @@ MANY = [
     st.sampled_from([0, 600, 10**9]),
     st.lists(st.integers(0, 6), min_size=2, max_size=2, unique=True).map(sorted),
 )
-def test_rows_are_what_was_put_in_whether_held_or_filed_cut_or_joined(rows, page, block, held_bytes, cut):
+def test_spooled_rows_equal_the_appended_rows(rows, page, block, memory_limit_bytes, cut):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spooling, "_BLOCK_ROWS", block)
-        kept = spooled(rows, page, held_bytes)
-    whole = table(*rows)
-    assert kept.num_rows == len(rows)
-    assert sort_rows(kept.to_table()).equals(sort_rows(whole))
-    assert kept.to_table().equals(kept.to_reader().read_all()), "they can be read as often as wanted"
-    assert kept.tallies == tally_by_bucket(whole)
-    inside = kept.within(hours(*cut))
-    assert sort_rows(inside.to_table()).equals(sort_rows(rows_within(whole, hours(*cut))))
+        patch.setattr(spool_module, "_BLOCK_ROWS", block)
+        stored = spool_rows(rows, page, memory_limit_bytes)
+    expected = table(*rows)
+    assert stored.num_rows == len(rows)
+    assert sort_rows(stored.to_table()).equals(sort_rows(expected))
+    assert stored.to_table().equals(stored.to_reader().read_all()), "they can be read any number of times"
+    assert stored.tallies == tally_by_bucket(expected)
+    inside = stored.within(hours(*cut))
+    assert sort_rows(inside.to_table()).equals(sort_rows(rows_within(expected, hours(*cut))))
     assert inside.num_rows == inside.to_table().num_rows
     assert inside.tallies == tally_by_bucket(inside.to_table())
     parts = [part for part in (hours(0, cut[0]) if cut[0] else None, hours(*cut), hours(cut[1], 7)) if part]
-    again = Rows.concat(SCHEMA, [kept.within(part) for part in parts])
-    assert again.tallies == kept.tallies
-    assert again.num_rows == len(rows)
-    assert kept.within(hours(0, 4)).within(hours(2, 7)).tallies == kept.within(hours(2, 4)).tallies
-    assert kept.count([hours(1, 2), hours(3, 4), hours(90, 91)]) == sum(
+    rejoined = Rows.concat(SCHEMA, [stored.within(part) for part in parts])
+    assert rejoined.tallies == stored.tallies
+    assert rejoined.num_rows == len(rows)
+    assert stored.within(hours(0, 4)).within(hours(2, 7)).tallies == stored.within(hours(2, 4)).tallies
+    assert stored.count([hours(1, 2), hours(3, 4), hours(90, 91)]) == sum(
         each["interval_start"] in (START + HOUR, START + 3 * HOUR) for each in rows
     )
 
@@ -79,10 +79,10 @@ def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-def test_many_rows_lie_in_a_file_without_a_name_that_goes_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unnamed_file_is_closed_with_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = open_files()
-    rows = spooled(MANY, 5, held_bytes=0)
+    rows = spool_rows(MANY, 5, memory_limit_bytes=0)
     assert list(tmp_path.iterdir()) == []
     assert open_files() == before + 1
     part = rows.within(hours(0, 2))
@@ -96,18 +96,18 @@ def test_many_rows_lie_in_a_file_without_a_name_that_goes_with_them(tmp_path: Pa
 
 def test_few_rows_never_touch_the_disk(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere at all")
-    assert spooled(MANY, 5, held_bytes=10**6).num_rows == len(MANY)
+    assert spool_rows(MANY, 5, memory_limit_bytes=10**6).num_rows == len(MANY)
 
 
-def test_a_disk_that_cannot_be_written_is_one_clear_error(monkeypatch: pytest.MonkeyPatch):
+def test_unwritable_disk_is_one_clear_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere at all")
     with pytest.raises(DiskUnwritable, match=r"/nowhere at all cannot be written .*TMPDIR"):
-        spooled(MANY, 5, held_bytes=0)
+        spool_rows(MANY, 5, memory_limit_bytes=0)
 
 
-def test_threads_read_one_file_side_by_side(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(spooling, "_BLOCK_ROWS", 2)
-    rows = spooled(MANY, 2, held_bytes=0)
+def test_threads_read_one_file_concurrently(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(spool_module, "_BLOCK_ROWS", 2)
+    rows = spool_rows(MANY, 2, memory_limit_bytes=0)
     parts = [rows.within(hours(hour, hour + 1)) for hour in range(6)] * 20
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda part: part.to_table(), parts))
@@ -138,10 +138,10 @@ VALUES = {
 
 
 @given(st.lists(st.fixed_dictionaries(VALUES).map(lambda values: row(**values)), min_size=1, max_size=8), st.randoms())
-def test_equal_rows_have_equal_digests_in_any_order_and_others_do_not(rows: list[Any], shuffled: random.Random):
-    moved = shuffled.sample(rows, len(rows))
+def test_only_equal_rows_have_equal_digests(rows: list[Any], rng: random.Random):
+    reordered = rng.sample(rows, len(rows))
     digest = tally_by_bucket(table(*rows))
-    assert tally_by_bucket(table(*moved)) == digest
+    assert tally_by_bucket(table(*reordered)) == digest
     changed = [{**rows[0], "offered": rows[0]["offered"] - 1}, *rows[1:]]
     assert tally_by_bucket(table(*changed)) != digest
     swapped = [{**rows[0], "queue_id": rows[0]["media_type"], "media_type": rows[0]["queue_id"]}, *rows[1:]]
@@ -150,14 +150,14 @@ def test_equal_rows_have_equal_digests_in_any_order_and_others_do_not(rows: list
 
 
 @given(st.lists(st.fixed_dictionaries(VALUES).map(lambda values: row(**values)), min_size=2, max_size=8))
-def test_a_value_has_the_same_hash_in_every_batch(rows):
-    """Names are hashed through a dictionary of their batch, and the outcome must not depend on it."""
-    together = row_hashes(table(*rows), SCHEMA.names).tolist()
-    assert together == [row_hashes(table(each), SCHEMA.names)[0] for each in rows]
-    assert len(set(together)) == len({repr(each) for each in rows})
+def test_value_has_the_same_hash_in_every_batch(rows):
+    """Names are hashed through the dictionary of their batch, and the result must not depend on it."""
+    in_one_batch = row_hashes(table(*rows), SCHEMA.names).tolist()
+    assert in_one_batch == [row_hashes(table(each), SCHEMA.names)[0] for each in rows]
+    assert len(set(in_one_batch)) == len({repr(each) for each in rows})
 
 
-def test_sums_of_tallies_wrap_and_empty_is_neutral():
+def test_tally_sums_wrap_and_empty_is_neutral():
     top = RowTally(1, 2**64 - 1, 2**64 - 1)
     assert top + top == RowTally(2, 2**64 - 2, 2**64 - 2)
     assert top + RowTally() == top

@@ -1,4 +1,4 @@
-"""A collector of spans on loopback, that takes OTLP over HTTP as a real one does."""
+"""A span collector on loopback that accepts OTLP over HTTP like a real one."""
 
 import gzip
 import threading
@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 @dataclass(frozen=True)
 class Received:
-    """One span as it came over the wire."""
+    """One span as received over the wire."""
 
     service: str
     name: str
@@ -27,7 +27,7 @@ class Received:
 
 @dataclass
 class Collector:
-    """Where it listens, and what it was sent."""
+    """The address of the collector, and the spans it received."""
 
     url: str
     spans: list[Received] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Collector:
 
 @contextmanager
 def running_collector() -> Iterator[Collector]:
-    """A collector while the block lasts."""
+    """Run a collector while the block lasts."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):

@@ -1,4 +1,4 @@
-"""Hears of every span of a test's own process."""
+"""A fixture that records every span of the test process."""
 
 import pytest
 from opentelemetry import trace
@@ -10,8 +10,8 @@ from cache_pipeline.telemetry import spans
 
 
 @pytest.fixture
-def finished():
-    """Every span that ended, by a provider that only this test hears of."""
+def finished_spans():
+    """Return a function that lists every finished span, recorded by a provider of this test only."""
     before = trace._TRACER_PROVIDER
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))

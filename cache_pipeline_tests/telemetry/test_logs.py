@@ -1,4 +1,4 @@
-"""Log lines that a machine can read and a person can follow, under one id from request to vendor."""
+"""Log lines for machines and people, with one correlation id from request to vendor."""
 
 import io
 import json
@@ -22,12 +22,12 @@ from cache_pipeline_tests.api.conftest import DAY
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
-LOG = logging.getLogger("cache_pipeline.somewhere")
+logger = logging.getLogger("cache_pipeline.somewhere")
 
 
 @pytest.fixture
-def written():
-    """Sets logs up, and gives what was written since; the process's own are as before afterwards."""
+def set_up_logging():
+    """Return a function that sets up logging and returns the stream; restore the process's logging afterwards."""
     root, own = logging.getLogger(), logging.getLogger("cache_pipeline")
     before, level, stream = list(root.handlers), own.level, io.StringIO()
 
@@ -44,36 +44,36 @@ def lines(stream):
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_json_lines_hold_what_was_said_under_which_id_and_by_whom(written):
-    stream = written(format="auto")
+def test_json_lines_have_message_id_and_process(set_up_logging):
+    stream = set_up_logging(format="auto")
     with correlation_scope("ask-1"):
-        LOG.info("took %d rows", 7, extra={"report": "queue_hour"})
+        logger.info("stored %d rows", 7, extra={"report": "queue_hour"})
     try:
-        raise ValueError("no such thing")
+        raise ValueError("unknown value")
     except ValueError:
-        LOG.exception("a job could not be booked")
-    said, failed = lines(stream)
-    assert said["message"] == "took 7 rows"
-    assert (said["level"], said["logger"], said["process"]) == ("INFO", "cache_pipeline.somewhere", "api")
-    assert (said["correlation_id"], said["report"]) == ("ask-1", "queue_hour")
-    assert said["time"].endswith("+00:00")
+        logger.exception("job could not be enqueued")
+    entry, failed = lines(stream)
+    assert entry["message"] == "stored 7 rows"
+    assert (entry["level"], entry["logger"], entry["process"]) == ("INFO", "cache_pipeline.somewhere", "api")
+    assert (entry["correlation_id"], entry["report"]) == ("ask-1", "queue_hour")
+    assert entry["time"].endswith("+00:00")
     assert failed["correlation_id"] is None
-    assert "ValueError: no such thing" in failed["exc_info"]
+    assert "ValueError: unknown value" in failed["exc_info"]
 
 
-def test_text_is_for_people_and_says_less(written):
-    stream = written(format="text")
+def test_text_format_is_short_and_warns_only(set_up_logging):
+    stream = set_up_logging(format="text")
     with correlation_scope("ask-1"):
-        LOG.info("not worth a word")
-        LOG.warning("somebody should look")
-    assert stream.getvalue() == "WARNING cache_pipeline.somewhere: somebody should look [ask-1]\n"
+        logger.info("details")
+        logger.warning("check this")
+    assert stream.getvalue() == "WARNING cache_pipeline.somewhere: check this [ask-1]\n"
 
 
-def test_setting_up_twice_writes_once(written):
-    written(format="json")
-    stream = written(format="json", level="ERROR")
-    LOG.warning("too little")
-    LOG.error("once")
+def test_second_setup_replaces_the_first(set_up_logging):
+    set_up_logging(format="json")
+    stream = set_up_logging(format="json", level="ERROR")
+    logger.warning("below the level")
+    logger.error("once")
     assert [line["message"] for line in lines(stream)] == ["once"]
 
 
@@ -88,19 +88,19 @@ def test_setting_up_twice_writes_once(written):
         (None, None, None),
     ],
 )
-def test_a_request_brings_its_id_or_gets_one(request_id, parent, name):
+def test_request_id_is_accepted_or_created(request_id, parent, name):
     found = accept_correlation_id(request_id, parent)
     assert found == name if name else (len(found) == 32 and found not in (request_id, parent))
 
 
 @given(st.text())
-def test_whatever_is_sent_as_an_id_never_breaks_a_line_or_a_header(text):
+def test_accepted_id_never_breaks_a_line_or_header(text):
     assert accept_correlation_id(text, text).isascii()
     assert accept_correlation_id(text, text).isprintable()
     assert len(accept_correlation_id(text, text)) <= 64
 
 
-def test_the_id_goes_along_with_what_is_handed_on():
+def test_id_propagates_with_the_context():
     with correlation_scope("ask-1"):
         carrier = current_context()
     assert json.loads(json.dumps(carrier)) == {"correlation_id": "ask-1"}
@@ -112,44 +112,44 @@ def test_the_id_goes_along_with_what_is_handed_on():
     assert new_correlation_id() != new_correlation_id()
 
 
-async def test_one_id_from_the_request_through_the_job_to_each_call_of_the_vendor(open_api, written):
-    stream = written(format="json")
+async def test_one_id_spans_request_job_and_vendor_calls(open_api, set_up_logging):
+    stream = set_up_logging(format="json")
     async with open_api() as api:
         api.start_worker()
-        asked: httpx.Response = await api.http.get(
+        response: httpx.Response = await api.http.get(
             f"/v1/reports/queue_hour?interval={DAY}", headers={"Prefer": "wait=20", "X-Request-ID": "wall-7"}
         )
-        assert (asked.status_code, asked.headers["X-Request-ID"]) == (200, "wall-7")
+        assert (response.status_code, response.headers["X-Request-ID"]) == (200, "wall-7")
         hot = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}", headers={"traceparent": PARENT})
         assert hot.headers["X-Request-ID"] == TRACE
         refused = await api.http.get("/v1/reports/nothing?interval=x")
         assert len(refused.headers["X-Request-ID"]) == 32
-    said = lines(stream)
-    calls = [line for line in said if line["logger"] == "cache_pipeline.upstream.call_log"]
+    entries = lines(stream)
+    calls = [line for line in entries if line["logger"] == "cache_pipeline.upstream.call_log"]
     assert len(calls) >= 3
     assert {line["correlation_id"] for line in calls} == {"wall-7"}
     assert {(line["platform"], line["oauth_client"], line["status"]) for line in calls} <= {
         ("reportdata", "demo-client", status) for status in (200, 202)
     }
     assert all(line["vendor_correlation_id"] for line in calls)
-    assert {line["correlation_id"] for line in said if "job" in line["message"]} == {"wall-7"}
+    assert {line["correlation_id"] for line in entries if "job" in line["message"]} == {"wall-7"}
     for secret in ("demo-secret", api.settings.required_postgres_url(), api.settings.required_redis_url()):
         assert secret not in stream.getvalue()
     assert "Bearer" not in stream.getvalue()
 
 
-async def test_a_fault_is_answered_and_logged_under_the_requests_id(open_api, written, monkeypatch):
+async def test_unexpected_error_is_logged_under_the_request_id(open_api, set_up_logging, monkeypatch):
     async with open_api() as api:
 
-        async def broken(*_args, **_more):
-            raise RuntimeError("a defect of ours")
+        async def fail(*_args, **_more):
+            raise RuntimeError("internal defect")
 
-        monkeypatch.setattr(type(api.query_service), "serve", broken)
-        stream = written(format="json")
+        monkeypatch.setattr(type(api.query_service), "serve", fail)
+        stream = set_up_logging(format="json")
         answer = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}", headers={"X-Request-ID": "wall-8"})
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "wall-8")
     assert "defect" not in answer.text
-    failed, told = (line for line in lines(stream) if line["logger"] == "cache_pipeline.api.middleware")
-    assert failed["correlation_id"] == told["correlation_id"] == "wall-8"
-    assert "a defect of ours" in failed["exc_info"]
-    assert (told["status"], told["message"]) == (500, "GET /v1/reports/queue_hour: 500")
+    failed, access = (line for line in lines(stream) if line["logger"] == "cache_pipeline.api.middleware")
+    assert failed["correlation_id"] == access["correlation_id"] == "wall-8"
+    assert "internal defect" in failed["exc_info"]
+    assert (access["status"], access["message"]) == (500, "GET /v1/reports/queue_hour: 500")
