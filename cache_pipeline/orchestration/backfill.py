@@ -71,7 +71,7 @@ def run_backfill(
     keys = keys_within(partitions, span)
     if not keys:
         raise QueryError(
-            f"{name} has no partition that has ended in {first_day}/{end_day}: its first is "
+            f"{name} has no partition that has ended in {first_day}/{end_day}; its first is "
             f"{partitions.get_first_partition_key()}, its last {partitions.get_last_partition_key()}"
         )
     handler = _ProgressHandler(report_progress)

@@ -1,4 +1,4 @@
-"""How often what fails is asked for again: fewer times each time, never beside a run that goes on, and not for ever."""
+"""Tests of backoff: delays double, unfinished runs are respected, and attempts end."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,18 +12,18 @@ from cache_pipeline.orchestration.partitions import range_tags
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def test_what_was_never_asked_for_is_due_and_what_is_being_fetched_is_not() -> None:
+def test_new_range_is_due_and_running_one_is_not() -> None:
     assert is_due(PastAttempts(), NOW)
     assert not is_due(PastAttempts(is_running=True), NOW)
 
 
 @given(st.integers(1, 7), st.integers(0, 200))
-def test_each_wait_is_twice_as_long_as_the_one_before(failures: int, hours: int) -> None:
+def test_delay_doubles_after_each_failure(failures: int, hours: int) -> None:
     failed = tuple(NOW - timedelta(hours=hours + 500 * number) for number in range(failures))
     assert is_due(PastAttempts(failed_at=failed), NOW) is (hours >= 2 ** (failures - 1))
 
 
-def test_asked_every_minute_for_a_year_what_always_fails_is_run_eight_times() -> None:
+def test_failing_range_is_run_eight_times_at_most() -> None:
     failed: list[datetime] = []
     for minute in range(0, 365 * 24 * 60, 15):
         now = NOW + timedelta(minutes=minute)
@@ -33,7 +33,7 @@ def test_asked_every_minute_for_a_year_what_always_fails_is_run_eight_times() ->
     assert failed[-1] - failed[0] < timedelta(days=6)
 
 
-def test_the_runs_of_one_sensor_for_one_range_are_told_from_all_others(instance: dg.DagsterInstance) -> None:
+def test_past_attempts_are_kept_apart_by_sensor_and_range(instance: dg.DagsterInstance) -> None:
     @dg.job
     def some_job() -> None:
         pass
@@ -46,12 +46,12 @@ def test_the_runs_of_one_sensor_for_one_range_are_told_from_all_others(instance:
     run(dg.DagsterRunStatus.SUCCESS)
     run(dg.DagsterRunStatus.STARTED, sensor="b")
     run(dg.DagsterRunStatus.FAILURE, first="2024-06-11")
-    assert read_past_attempts(instance, "a", "some_job", "2024-06-10") == PastAttempts(), "a success begins anew"
+    assert read_past_attempts(instance, "a", "some_job", "2024-06-10") == PastAttempts(), "a success resets the count"
     run(dg.DagsterRunStatus.CANCELED)
     run(dg.DagsterRunStatus.FAILURE)
-    tried = read_past_attempts(instance, "a", "some_job", "2024-06-10")
-    assert (len(tried.failed_at), tried.is_running) == (2, False)
-    assert all(datetime.now(UTC) - at < timedelta(minutes=5) for at in tried.failed_at)
+    past = read_past_attempts(instance, "a", "some_job", "2024-06-10")
+    assert (len(past.failed_at), past.is_running) == (2, False)
+    assert all(datetime.now(UTC) - at < timedelta(minutes=5) for at in past.failed_at)
     run(dg.DagsterRunStatus.STARTED)
     assert read_past_attempts(instance, "a", "some_job", "2024-06-10").is_running
     assert read_past_attempts(instance, "a", "another_job", "2024-06-10") == PastAttempts()

@@ -1,4 +1,4 @@
-"""What each check finds in one staged partition."""
+"""Tests of the blocking checks and the metadata of one staged partition."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,9 +15,9 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline_tests.orchestration.workbench import declared
+from cache_pipeline_tests.orchestration.workbench import declaration
 
-REPORT = Report.model_validate(declared(time_zone="UTC"))
+REPORT = Report.model_validate(declaration(time_zone="UTC"))
 DAY = Interval.parse("2024-06-10T00:00:00Z/2024-06-11T00:00:00Z")
 FETCHED_AT = datetime(2024, 6, 12, tzinfo=UTC)
 SCHEMA = arrow_schema(report_columns(REPORT))
@@ -61,9 +61,9 @@ def _partition(
     )
 
 
-def test_a_whole_partition_passes_all_three() -> None:
-    for find in (check_completeness, check_schema, check_watermark):
-        assert find(_partition(), REPORT).problem == ""
+def test_complete_partition_passes_all_checks() -> None:
+    for check in (check_completeness, check_schema, check_watermark):
+        assert check(_partition(), REPORT).problem == ""
     assert check_completeness(_partition(), REPORT).metadata == {
         "rows": 72,
         "truncated chunks": 0,
@@ -72,12 +72,12 @@ def test_a_whole_partition_passes_all_three() -> None:
     assert check_watermark(_partition(), REPORT).metadata == {"watermark": "2024-06-12T00:00:00Z"}
 
 
-def test_fewer_rows_than_were_judged_is_incomplete() -> None:
+def test_rows_lost_before_staging_fail_completeness() -> None:
     found = check_completeness(_partition(_rows(hours=23)), REPORT)
     assert found.problem.startswith(f"1 chunks have fewer rows staged than the vendor returned, {DAY} first")
 
 
-def test_rows_of_a_truncated_answer_are_not_held_against_its_parts() -> None:
+def test_truncated_answer_is_not_compared_with_its_parts() -> None:
     half = Interval(DAY.start, DAY.start + timedelta(hours=12))
     other = Interval(half.end, DAY.end)
     chunks = (_chunk(got=100, verdict=Verdict.truncated), _chunk(36, interval=half), _chunk(36, interval=other))
@@ -86,12 +86,12 @@ def test_rows_of_a_truncated_answer_are_not_held_against_its_parts() -> None:
     assert found.metadata["truncated chunks"] == 1
 
 
-def test_a_chunk_that_reaches_beyond_the_partition_is_not_counted_against_it() -> None:
+def test_chunk_longer_than_the_partition_is_not_compared() -> None:
     week = Interval(DAY.start, DAY.start + timedelta(days=7))
     assert check_completeness(_partition(None, _chunk(got=500, interval=week)), REPORT).problem == ""
 
 
-def test_rows_beyond_the_watermark_do_not_make_up_for_final_ones() -> None:
+def test_provisional_rows_do_not_replace_lost_final_rows() -> None:
     noon = DAY.start + timedelta(hours=12)
     final_rows_lost = _rows().slice(3)
     partition = _partition(final_rows_lost, _chunk(got=36, watermark=noon), watermark=noon)
@@ -109,19 +109,19 @@ def test_rows_beyond_the_watermark_do_not_make_up_for_final_ones() -> None:
         (pa.concat_tables([_rows(), _rows(hours=1)]), "3 rows repeat a group"),
     ],
 )
-def test_rows_that_are_not_as_declared_fail_the_schema_check(rows: pa.Table, problem: str) -> None:
+def test_undeclared_rows_fail_the_schema_check(rows: pa.Table, problem: str) -> None:
     assert problem in check_schema(_partition(rows), REPORT).problem
 
 
-def test_a_watermark_after_the_fetch_is_not_believed_but_a_little_skew_is() -> None:
-    def ahead(by: timedelta) -> str:
+def test_watermark_after_the_fetch_fails_beyond_clock_skew() -> None:
+    def problem_if_ahead(by: timedelta) -> str:
         return check_watermark(_partition(None, _chunk(watermark=FETCHED_AT + by)), REPORT).problem
 
-    assert ahead(timedelta(minutes=4)) == ""
-    assert "check this machine's clock" in ahead(timedelta(minutes=6))
+    assert problem_if_ahead(timedelta(minutes=4)) == ""
+    assert "check this machine's clock" in problem_if_ahead(timedelta(minutes=6))
 
 
-def test_a_partitions_numbers_are_plotted_by_dagster() -> None:
+def test_partition_metadata_holds_figures_to_plot() -> None:
     night = Interval(DAY.start, DAY.start + timedelta(hours=6))
     chunks = (_chunk(verdict=Verdict.truncated, calls=4), _chunk(interval=night, calls=3))
     late = _partition(None, *chunks, watermark=DAY.end - timedelta(minutes=90))
@@ -137,7 +137,7 @@ def test_a_partitions_numbers_are_plotted_by_dagster() -> None:
     assert partition_metadata(_partition())["watermark lag (s)"] == 0.0
 
 
-def test_a_long_list_of_chunks_is_cut_before_it_fills_the_event_log() -> None:
+def test_chunk_table_has_a_maximum_length() -> None:
     assert len(chunk_table([_chunk()] * 5000).records) == 200
     (record,) = chunk_table([_chunk(calls=3)]).records
     assert record.data == {
@@ -153,7 +153,7 @@ def test_a_long_list_of_chunks_is_cut_before_it_fills_the_event_log() -> None:
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
-def test_each_verdict_has_its_sentence(verdict: Verdict) -> None:
+def test_each_verdict_has_a_description(verdict: Verdict) -> None:
     sentence = describe_chunk(replace(_chunk(got=40), verdict=verdict))
     assert sentence.startswith(f"{DAY}: 40 rows, 72 expected from declaration: ")
     assert len(sentence) > len(f"{DAY}: 40 rows, 72 expected from declaration: ")

@@ -1,4 +1,4 @@
-"""Reports for `dg`: a folder of them as a component, a new one by scaffold, and the project's own by its commands."""
+"""Tests of the `dg` component for a folder of reports and of the scaffolder for new ones."""
 
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,19 @@ from dagster.components.testing import create_defs_folder_sandbox
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.component import NewReport, ReportFolder, ReportScaffolder
 from cache_pipeline.query.declarations import DeclarationError, read_report
-from cache_pipeline_tests.orchestration.workbench import Bench, declared, failures, materialized, write_reports
+from cache_pipeline_tests.orchestration.workbench import Bench, declaration, materialized, step_failures, write_reports
 
 
-# Both come from Dagster's own reading of defs.yaml.
+# Both warnings come from the way Dagster reads defs.yaml.
 @pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated", "ignore:.*is currently in beta")
 @pytest.mark.usefixtures("environment")
-def test_another_project_takes_in_the_reports_of_a_folder_by_a_few_lines_of_yaml(tmp_path: Path) -> None:
+def test_component_loads_a_folder_into_another_project(tmp_path: Path) -> None:
     with create_defs_folder_sandbox() as sandbox:
-        place = sandbox.scaffold_component(
+        folder = sandbox.scaffold_component(
             component_cls=ReportFolder, defs_yaml_contents=_yaml({"folder": "declared"}), defs_path="calls"
         )
-        write_reports(place / "declared", [declared()])
-        with sandbox.load_component_and_build_defs(defs_path=place) as (component, defs):
+        write_reports(folder / "declared", [declaration()])
+        with sandbox.load_component_and_build_defs(defs_path=folder) as (component, defs):
             assert isinstance(component, ReportFolder)
             dg.Definitions.validate_loadable(defs)
             assert {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()} == {
@@ -35,15 +35,15 @@ def _yaml(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scaffold(folder: Path, name: str, **options: str) -> None:
-    made = folder / "package" / name
-    made.mkdir(parents=True)
+    target = folder / "package" / name
+    target.mkdir(parents=True)
     kind = "cache_pipeline.orchestration.component.DeclaredReport"
-    ReportScaffolder().scaffold(dg.ScaffoldRequest(kind, made, "python", folder, NewReport(**options)))
+    ReportScaffolder().scaffold(dg.ScaffoldRequest(kind, target, "python", folder, NewReport(**options)))
 
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("platform", ["reportdata", "genesys"])
-def test_a_scaffolded_report_is_one_yaml_file_that_loads_as_it_stands(tmp_path: Path, platform: str) -> None:
+def test_scaffolded_report_is_one_valid_yaml_file(tmp_path: Path, platform: str) -> None:
     _scaffold(tmp_path, "new_report", platform=platform, time_zone="Europe/Berlin")
     path = tmp_path / "reports" / "new_report.yaml"
     report = read_report(path)
@@ -55,32 +55,31 @@ def test_a_scaffolded_report_is_one_yaml_file_that_loads_as_it_stands(tmp_path: 
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(
-    ("name", "options"), [("New Report", {}), ("queue_hour", {"platform": "nobody"}), ("queue_hour", {"start": "soon"})]
+    ("name", "options"),
+    [("New Report", {}), ("queue_hour", {"platform": "unknown"}), ("queue_hour", {"start": "soon"})],
 )
-def test_nothing_is_scaffolded_that_would_not_load(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+def test_invalid_declaration_is_not_scaffolded(tmp_path: Path, name: str, options: dict[str, str]) -> None:
     with pytest.raises(DeclarationError):
         _scaffold(tmp_path, name, **options)
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
 
 
 @pytest.mark.usefixtures("environment")
-def test_a_report_that_is_declared_already_is_not_overwritten(tmp_path: Path) -> None:
-    write_reports(tmp_path / "reports", [declared()])
+def test_scaffolding_never_overwrites_a_report(tmp_path: Path) -> None:
+    write_reports(tmp_path / "reports", [declaration()])
     before = (tmp_path / "reports" / "calls_hour.yaml").read_text()
     with pytest.raises(FileExistsError, match="choose another name"):
         _scaffold(tmp_path, "calls_hour")
     assert (tmp_path / "reports" / "calls_hour.yaml").read_text() == before
 
 
-def test_a_report_added_by_a_yaml_file_alone_is_materialised(
-    bench: Bench, instance: dg.DagsterInstance, tmp_path: Path
-) -> None:
-    added = declared(name="abandoned_hour", metrics=["nOffered", "tAbandon"])
+def test_report_added_as_yaml_is_materialised(bench: Bench, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    added = declaration(name="abandoned_hour", metrics=["nOffered", "tAbandon"])
     write_reports(tmp_path / "reports", [added])
     defs = build_defs()
     assert {spec.group_name for spec in defs.resolve_all_asset_specs()} == {"calls_hour", "abandoned_hour"}
     job = defs.resolve_job_def("abandoned_hour_job")
     result = job.execute_in_process(instance=instance, partition_key="2024-06-10", raise_on_error=False)
-    assert result.success, failures(result)
+    assert result.success, step_failures(result)
     for layer in ("staged", "history", "hot", "edge"):
         assert materialized(instance, dg.AssetKey([layer, "abandoned_hour"])) == {"2024-06-10"}

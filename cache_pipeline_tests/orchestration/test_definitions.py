@@ -1,4 +1,4 @@
-"""What Dagster sees: every declared report becomes assets, checks, a job, a schedule and a sensor, with no server near."""
+"""Tests of the code location: the definitions that each declared report becomes, without any server."""
 
 import runpy
 from pathlib import Path
@@ -10,7 +10,7 @@ from cache_pipeline.errors import SettingsError
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.declarations import DeclarationError
-from cache_pipeline_tests.orchestration.workbench import LAYERS, STAGED_CHECKS, declared, write_reports
+from cache_pipeline_tests.orchestration.workbench import LAYERS, STAGED_CHECKS, declaration, write_reports
 
 REPORTS = Path(__file__).parents[2] / "reports"
 NAMES = {"conversation_day", "conversation_hour", "queue_day", "queue_interval"}
@@ -22,31 +22,29 @@ def defs(environment: pytest.MonkeyPatch) -> dg.Definitions:
     return build_defs()
 
 
-def _of(environment: pytest.MonkeyPatch, folder: Path, **changes: object) -> dg.Definitions:
-    write_reports(folder / "reports", [declared(**changes)])
+def _build(environment: pytest.MonkeyPatch, folder: Path, **changes: object) -> dg.Definitions:
+    write_reports(folder / "reports", [declaration(**changes)])
     environment.setenv("CACHE_PIPELINE_REPORTS_DIR", str(folder / "reports"))
     return build_defs()
 
 
-def test_the_projects_own_reports_load_with_no_server_and_no_account(defs: dg.Definitions) -> None:
+def test_project_reports_load_without_servers_or_accounts(defs: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(defs)
 
 
-def test_the_front_door_that_dagster_loads_is_the_same_assembly(
-    defs: dg.Definitions, environment: pytest.MonkeyPatch
-) -> None:
-    front = runpy.run_module("cache_pipeline.definitions")["defs"]
-    assert {spec.key for spec in front.resolve_all_asset_specs()} == {
+def test_entry_point_has_the_same_assets(defs: dg.Definitions, environment: pytest.MonkeyPatch) -> None:
+    entry_point = runpy.run_module("cache_pipeline.definitions")["defs"]
+    assert {spec.key for spec in entry_point.resolve_all_asset_specs()} == {
         spec.key for spec in defs.resolve_all_asset_specs()
     }
 
 
-def test_each_report_has_its_four_assets_in_a_group_of_its_own(defs: dg.Definitions) -> None:
+def test_each_report_has_four_assets_in_one_group(defs: dg.Definitions) -> None:
     groups = {spec.key.to_user_string(): spec.group_name for spec in defs.resolve_all_asset_specs()}
     assert groups == {f"{layer}/{name}": name for name in NAMES for layer in LAYERS}
 
 
-def test_rows_flow_from_staged_to_history_and_from_there_to_hot_and_edge(defs: dg.Definitions) -> None:
+def test_assets_depend_on_staged_then_history(defs: dg.Definitions) -> None:
     parents = {
         spec.key.to_user_string(): {dep.asset_key.to_user_string() for dep in spec.deps}
         for spec in defs.resolve_all_asset_specs()
@@ -60,7 +58,7 @@ def test_rows_flow_from_staged_to_history_and_from_there_to_hot_and_edge(defs: d
     }
 
 
-def test_assets_tell_their_owner_kind_columns_and_meaning(defs: dg.Definitions) -> None:
+def test_asset_has_owner_kinds_columns_and_description(defs: dg.Definitions) -> None:
     (spec,) = [spec for spec in defs.resolve_all_asset_specs() if spec.key == dg.AssetKey(["history", "queue_day"])]
     assert list(spec.owners) == ["team:operations"]
     assert spec.kinds == {"history", "postgres"}
@@ -73,10 +71,10 @@ def test_assets_tell_their_owner_kind_columns_and_meaning(defs: dg.Definitions) 
     assert list(named)[:3] == ["interval_start", "interval_end", "queue_id"]
     assert named["offered"] == "int64"
     described = {column.name: column.description for column in columns.columns}
-    assert described["acw_ms"] == "acwMs of reportdata", "a column is found again in the vendor's documentation"
+    assert described["acw_ms"] == "acwMs of reportdata", "the description gives the vendor's name of the column"
 
 
-def test_what_is_staged_passes_three_blocking_checks_and_the_tiers_one_that_does_not_block(
+def test_only_checks_on_staged_block(
     defs: dg.Definitions,
 ) -> None:
     specs = [spec for check in defs.asset_checks or [] for spec in check.check_specs]
@@ -89,15 +87,13 @@ def test_what_is_staged_passes_three_blocking_checks_and_the_tiers_one_that_does
         assert history == {"drift": False, "no_open_partitions": False}
 
 
-def test_a_report_that_declares_no_tolerance_has_no_check_for_drift(
-    environment: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    write_reports(tmp_path / "reports", [{**declared(), "freshness": {"drift_tolerance": None}}])
+def test_report_without_drift_tolerance_has_no_drift_check(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_reports(tmp_path / "reports", [{**declaration(), "freshness": {"drift_tolerance": None}}])
     environment.setenv("CACHE_PIPELINE_REPORTS_DIR", str(tmp_path / "reports"))
     assert "drift" not in {spec.name for check in build_defs().asset_checks or [] for spec in check.check_specs}
 
 
-def test_each_report_has_a_job_of_all_its_assets_and_checks(defs: dg.Definitions) -> None:
+def test_report_job_has_all_assets_and_checks(defs: dg.Definitions) -> None:
     for name in NAMES:
         job = defs.resolve_job_def(f"{name}_job")
         assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == {
@@ -121,14 +117,14 @@ def test_each_report_has_a_job_of_all_its_assets_and_checks(defs: dg.Definitions
         ("queue_interval", "15 * * * *", "Europe/Berlin"),
     ],
 )
-def test_the_schedule_waits_the_settle_time_after_a_partitions_end_in_the_reports_zone(
+def test_schedule_waits_for_finality_delay_in_report_zone(
     defs: dg.Definitions, name: str, cron: str, zone: str
 ) -> None:
     schedule = defs.resolve_schedule_def(f"{name}_schedule")
     assert (schedule.cron_schedule, schedule.execution_timezone, schedule.job_name) == (cron, zone, f"{name}_job")
 
 
-def test_each_report_has_a_sensor_for_what_has_gone_stale(defs: dg.Definitions) -> None:
+def test_each_report_has_a_stale_sensor(defs: dg.Definitions) -> None:
     for name in NAMES:
         sensor = defs.resolve_sensor_def(f"{name}_stale_sensor")
         assert sensor.job_name == f"{name}_job"
@@ -152,16 +148,16 @@ def test_partitions_follow_the_declared_cadence_and_zone(defs: dg.Definitions) -
     }
 
 
-def test_a_report_has_assets_for_its_declared_tiers_only(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    defs = _of(environment, tmp_path, tiers=["history"])
+def test_report_has_assets_for_declared_tiers_only(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    defs = _build(environment, tmp_path, tiers=["history"])
     dg.Definitions.validate_loadable(defs)
     assert {spec.key.path[0] for spec in defs.resolve_all_asset_specs()} == {"staged", "history"}
     names = {spec.name for check in defs.asset_checks or [] for spec in check.check_specs}
     assert names == {*STAGED_CHECKS, "drift", "no_open_partitions"}
 
 
-def test_edge_without_hot_is_checked_all_the_same(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    defs = _of(environment, tmp_path, tiers=["history", "edge"])
+def test_edge_without_hot_is_still_compared(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    defs = _build(environment, tmp_path, tiers=["history", "edge"])
     dg.Definitions.validate_loadable(defs)
     assert {spec.key.path[0] for spec in defs.resolve_all_asset_specs()} == {"staged", "history", "edge"}
     assert "tiers_agree" in {spec.name for check in defs.asset_checks or [] for spec in check.check_specs}
@@ -170,10 +166,10 @@ def test_edge_without_hot_is_checked_all_the_same(environment: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "changes", [{"partition": "week"}, {"finality_delay": "PT2H"}, {"group_by": []}, {"owners": []}]
 )
-def test_other_shapes_of_a_report_load_too(
+def test_other_kinds_of_reports_load(
     environment: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    dg.Definitions.validate_loadable(_of(environment, tmp_path, **changes))
+    dg.Definitions.validate_loadable(_build(environment, tmp_path, **changes))
 
 
 @pytest.mark.parametrize(
@@ -186,37 +182,33 @@ def test_other_shapes_of_a_report_load_too(
         ("PT0S", "hour", "0 * * * *"),
     ],
 )
-def test_a_finality_delay_of_hours_moves_the_schedule_by_hours(
+def test_finality_delay_moves_the_schedule(
     environment: pytest.MonkeyPatch, tmp_path: Path, finality_delay: str, partition: str, cron: str
 ) -> None:
-    defs = _of(environment, tmp_path, finality_delay=finality_delay, partition=partition)
+    defs = _build(environment, tmp_path, finality_delay=finality_delay, partition=partition)
     assert defs.resolve_schedule_def("calls_hour_schedule").cron_schedule == cron
 
 
-def test_a_mistake_in_a_declaration_stops_the_loading_by_file_line_and_field(
-    environment: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_invalid_declaration_error_names_file_line_and_field(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match=r"calls_hour\.yaml:\d+: granularity"):
-        _of(environment, tmp_path, granularity="PT7M")
+        _build(environment, tmp_path, granularity="PT7M")
 
 
-def test_a_mistake_in_a_setting_stops_the_loading_by_its_variable(environment: pytest.MonkeyPatch) -> None:
+def test_invalid_setting_error_names_the_variable(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("CACHE_PIPELINE_PARTITIONS_FROM", "soon")
     with pytest.raises(SettingsError, match="CACHE_PIPELINE_PARTITIONS_FROM"):
         build_defs()
 
 
-def test_settings_end_and_begin_all_partitions_where_they_say_so(
-    environment: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_settings_limit_the_range_of_partitions(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment.setenv("CACHE_PIPELINE_PARTITIONS_FROM", "1999-01-04")
     environment.setenv("CACHE_PIPELINE_PARTITIONS_TO", "1999-01-07")
-    partitions = _of(environment, tmp_path).resolve_job_def("calls_hour_job").partitions_def
+    partitions = _build(environment, tmp_path).resolve_job_def("calls_hour_job").partitions_def
     assert partitions is not None
     assert partitions.get_partition_keys() == ["1999-01-04", "1999-01-05", "1999-01-06"]
 
 
-def test_a_resource_can_be_put_in_place_of_a_default(environment: pytest.MonkeyPatch) -> None:
+def test_default_resource_can_be_replaced(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("CACHE_PIPELINE_REPORTS_DIR", str(REPORTS))
 
     class OtherEngine(EngineResource):

@@ -1,4 +1,4 @@
-"""The check for drift through Dagster: it warns, shows what it compared, and stops nothing."""
+"""Tests of the drift check in Dagster: it warns, shows what it compared, and blocks nothing."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,13 +24,13 @@ from cache_pipeline.storage.postgres.history import Replacement, open_history
 from cache_pipeline_tests.orchestration.workbench import (
     TIERS,
     Bench,
-    bench_of,
-    declared,
-    declared_by_job,
+    declaration,
     evaluations,
-    failures,
+    job_declaration,
     materialized,
-    recorded,
+    open_bench,
+    recorded_evaluations,
+    step_failures,
 )
 
 MONDAY = "2024-06-10"
@@ -46,8 +46,8 @@ def _shifted(rows: pa.Table, weeks: int, factor: int) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index("n_offered"), rows.schema.field("n_offered"), offered)
 
 
-def _mondays_before_had(bench: Bench, factor: int) -> None:
-    """History holds the same figures, so many times, for the Mondays before."""
+def _store_earlier_mondays(bench: Bench, factor: int) -> None:
+    """Store the figures of the day, times a factor, for the four Mondays before."""
     day = bench.interval(MONDAY)
     with open_history(read_settings().required_postgres_url()) as history:
         rows = history.read(bench.series, day, report_columns(bench.report))
@@ -55,27 +55,25 @@ def _mondays_before_had(bench: Bench, factor: int) -> None:
             back = timedelta(weeks=weeks)
             span = IntervalSet([Interval(day.start - back, day.end - back)])
             now = datetime.now(UTC)
-            held = Rows.from_table(_shifted(rows, weeks, factor))
-            history.replace(Replacement(bench.series, span, IntervalSet(), held, now, (FetchTime(span, now),)))
+            shifted = Rows.from_table(_shifted(rows, weeks, factor))
+            history.replace(Replacement(bench.series, span, IntervalSet(), shifted, now, (FetchTime(span, now),)))
 
 
-def test_a_day_unlike_the_same_weekdays_before_is_told_with_what_it_was_held_against_and_published_all_the_same(
-    bench: Bench, instance: dg.DagsterInstance
-) -> None:
+def test_drifting_day_warns_and_is_published(bench: Bench, instance: dg.DagsterInstance) -> None:
     first = bench.run(instance, MONDAY)
-    assert first.success, failures(first)
+    assert first.success, step_failures(first)
     of_day, of_all = evaluations(first, bench.check("drift", "history"))
     assert (of_day.partition, of_day.passed, of_all.passed) == (MONDAY, True, True)
     assert of_day.description == "too little history to compare with: 3 comparable days are needed"
     assert of_all.description == f"1 of 1 partitions: {of_day.description}"
 
-    _mondays_before_had(bench, 1)
+    _store_earlier_mondays(bench, 1)
     of_day, of_all = evaluations(bench.run(instance, MONDAY), bench.check("drift", "history"))
     assert (of_day.passed, of_day.metadata["compared"].value, of_all.passed) == (True, 24, True)
 
-    _mondays_before_had(bench, 4)
+    _store_earlier_mondays(bench, 4)
     warned = bench.run(instance, MONDAY)
-    assert warned.success, failures(warned)
+    assert warned.success, step_failures(warned)
     of_day, of_all = evaluations(warned, bench.check("drift", "history"))
     assert {(one.passed, one.severity) for one in (of_day, of_all)} == {(False, dg.AssetCheckSeverity.WARN)}
     assert of_day.description is not None
@@ -87,39 +85,41 @@ def test_a_day_unlike_the_same_weekdays_before_is_told_with_what_it_was_held_aga
     busiest = max((record.data for record in table.records), key=lambda data: int(str(data["figure"])))
     assert busiest["usual"] == f"{4 * int(str(busiest['figure'])):,}"
     assert (busiest["comparable"], busiest["differs"]) == (len(WEEKS), True)
-    assert sum(int(str(record.data["figure"])) for record in table.records) == bench.truth(bench.interval(MONDAY))
+    assert sum(int(str(record.data["figure"])) for record in table.records) == bench.vendor_total(
+        bench.interval(MONDAY)
+    )
     for layer in TIERS:
         assert materialized(instance, bench.key(layer)) == {MONDAY}
 
 
-def test_one_check_on_history_can_be_made_without_the_other(bench: Bench, instance: dg.DagsterInstance) -> None:
+def test_checks_on_history_can_run_alone(bench: Bench, instance: dg.DagsterInstance) -> None:
     assert bench.run(instance, MONDAY).success
     job = bench.definitions().resolve_job_def(job_name(bench.report))
     for name in ("drift", "no_open_partitions"):
-        alone = job.get_subset(asset_selection=set(), asset_check_selection={bench.check(name, "history")})
-        result = alone.execute_in_process(instance=instance, tags=range_tags(MONDAY, MONDAY))
+        single_check = job.get_subset(asset_selection=set(), asset_check_selection={bench.check(name, "history")})
+        result = single_check.execute_in_process(instance=instance, tags=range_tags(MONDAY, MONDAY))
         assert {found.check_name for found in result.get_asset_check_evaluations()} == {name}
 
 
-def test_days_that_are_published_beside_one_that_failed_are_compared_too(
+def test_partial_publish_evaluates_drift(
     servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    with bench_of(servers, tmp_path, declared_by_job(expected_groups=1)) as bench:
-        bench.fault(fail_jobs=1)
+    with open_bench(servers, tmp_path, job_declaration(expected_groups=1)) as bench:
+        bench.inject_faults(fail_jobs=1)
         assert not bench.run(instance, MONDAY, "2024-06-11").success
-        (compared,) = recorded(instance, bench.check("drift", "history"))
+        (compared,) = recorded_evaluations(instance, bench.check("drift", "history"))
         assert (compared.partition, compared.passed) == ("2024-06-11", True)
 
 
-def test_reports_that_count_nothing_are_compared_by_their_rows() -> None:
-    counting = Report.model_validate(declared(metrics=["nOffered", "tAbandon"], volume_metric="tAbandon"))
-    nothing = Report.model_validate(declared(metrics=["tHandle"], volume_metric=None))
+def test_report_without_counts_is_compared_by_rows() -> None:
+    counting = Report.model_validate(declaration(metrics=["nOffered", "tAbandon"], volume_metric="tAbandon"))
+    nothing = Report.model_validate(declaration(metrics=["tHandle"], volume_metric=None))
     assert volume_column(Series(counting), report_columns(counting)) == "t_abandon_count"
     assert volume_column(Series(nothing), report_columns(nothing)) is None
 
 
-def test_the_farthest_off_is_named_first_in_the_reports_own_time() -> None:
-    report = Report.model_validate(declared())
+def test_largest_deviation_is_named_in_local_time() -> None:
+    report = Report.model_validate(declaration())
     start = datetime(2024, 6, 10, 8, tzinfo=UTC)
     hours = [Interval(start + timedelta(hours=hour), start + timedelta(hours=hour + 1)) for hour in range(3)]
     compared = [

@@ -1,4 +1,4 @@
-"""The edge tier's upkeep and read-back in Dagster: what history holds is published, and a wrong CDN is seen."""
+"""Tests of the edge tier's maintenance job and of the sensor that reads the public URL."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from cache_pipeline.settings import read_settings
 from cache_pipeline_tests.orchestration.workbench import Bench
 
 
-def upkeep(bench: Bench, instance: dg.DagsterInstance) -> bool:
+def run_maintenance(bench: Bench, instance: dg.DagsterInstance) -> bool:
     return (
         bench.definitions()
         .resolve_job_def(MAINTENANCE_JOB)
@@ -29,19 +29,19 @@ def tick(bench: Bench, instance: dg.DagsterInstance):
         return sensor.evaluate_tick(context)
 
 
-def test_upkeep_publishes_the_page_and_what_history_holds(
+def test_maintenance_publishes_page_and_history(
     bench: Bench, instance: dg.DagsterInstance, environment: pytest.MonkeyPatch, tmp_path: Path
 ):
     (tmp_path / "labels.yaml").write_text("queue_id: {q1: Billing}\n")
     environment.setenv("CACHE_PIPELINE_EDGE_LABELS", str(tmp_path / "labels.yaml"))
-    assert upkeep(bench, instance)
+    assert run_maintenance(bench, instance)
     root = Path(read_settings().edge_address.removeprefix("file://")) / "v1/default"
     assert (root / "index.html").exists()
     assert json.loads((root / "labels.json").read_text()) == {"queue_id": {"q1": "Billing"}}
-    assert bench.edge().manifest().datasets == {}, "history holds nothing yet"
+    assert bench.edge().manifest().datasets == {}, "history is empty"
 
 
-def test_the_sensor_says_what_readers_get(
+def test_readback_sensor_reports_what_readers_get(
     bench: Bench, instance: dg.DagsterInstance, environment: pytest.MonkeyPatch, tmp_path: Path
 ):
     with pytest.raises(dg.Failure, match="CACHE_PIPELINE_EDGE_PUBLIC_URL is not set"):

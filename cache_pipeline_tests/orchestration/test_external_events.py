@@ -1,4 +1,4 @@
-"""What the API's workers fetch is seen in Dagster's UI, and an instance that is away costs no answer."""
+"""Tests of the Dagster events for what workers of the API store."""
 
 import asyncio
 from datetime import timedelta
@@ -25,17 +25,15 @@ def _answer(bench: Bench, on_stored: OnStored, *intervals: Interval) -> None:
     asyncio.run(answer())
 
 
-def test_a_day_that_dashboards_caused_to_be_fetched_is_materialised_once_all_of_it_is_held(
-    bench: Bench, instance: dg.DagsterInstance
-) -> None:
+def test_day_fetched_by_api_is_materialised_once_complete(bench: Bench, instance: dg.DagsterInstance) -> None:
     record = record_in_dagster(instance, read_settings(), lambda _report: bench.coverage())
     day = bench.interval(DAY)
     noon = day.start + timedelta(hours=12)
     _answer(bench, record, Interval(day.start, noon))
     key = bench.key("history")
     assert materialized(instance, key) == set()
-    (seen,) = instance.fetch_observations(key, limit=10).records
-    assert seen.partition_key == DAY
+    (observation,) = instance.fetch_observations(key, limit=10).records
+    assert observation.partition_key == DAY
 
     _answer(bench, record, Interval(noon, day.end))
     assert materialized(instance, key) == {DAY}
@@ -48,13 +46,13 @@ def test_a_day_that_dashboards_caused_to_be_fetched_is_materialised_once_all_of_
     assert record_of_day.run_id == ""
 
 
-def test_an_instance_that_is_away_costs_no_answer(
+def test_unreachable_instance_costs_no_answer(
     bench: Bench, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def away(_event: object) -> None:
-        raise ConnectionError("storage is away")
+    def fail(_event: object) -> None:
+        raise ConnectionError("storage is unreachable")
 
-    monkeypatch.setattr(instance, "report_runless_asset_event", away)
+    monkeypatch.setattr(instance, "report_runless_asset_event", fail)
     _answer(bench, record_in_dagster(instance, read_settings(), lambda _report: bench.coverage()), bench.interval(DAY))
     assert bench.coverage().final.covers(bench.interval(DAY))
     assert "calls_hour: could not record the stored rows in Dagster" in caplog.text

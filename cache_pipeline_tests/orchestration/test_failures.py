@@ -1,4 +1,4 @@
-"""Runs that fail: what is kept of them, what they say, and whether a retry could help."""
+"""Tests of failing runs: what they publish, what their errors say, and whether a retry may help."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ from cache_pipeline.errors import (
     UpstreamUnreachable,
 )
 from cache_pipeline.fetch.staging import Staging
-from cache_pipeline.orchestration.resources import failure
+from cache_pipeline.orchestration.resources import reported_failures
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.postgres.history import HistoryUnavailable
@@ -25,36 +25,34 @@ from cache_pipeline_tests.orchestration.workbench import (
     STAGED_CHECKS,
     TIERS,
     Bench,
-    all_words,
+    all_log_text,
     evaluations,
-    failures,
     materialized,
-    recorded,
+    recorded_evaluations,
     set_account,
+    step_failures,
 )
 
 DAYS = ["2024-06-10", "2024-06-11", "2024-06-12"]
 
 
-def _nothing_published(bench: Bench, instance: dg.DagsterInstance) -> None:
+def _assert_nothing_published(bench: Bench, instance: dg.DagsterInstance) -> None:
     for layer in TIERS:
         assert materialized(instance, bench.key(layer)) == set()
     assert bench.coverage().final | bench.coverage().provisional == IntervalSet()
     assert bench.edge().manifest().datasets == {}
 
 
-def test_five_failing_partitions_of_a_hundred_leave_the_others_published_and_a_re_launch_does_five(
-    unjudged_bench: Bench, instance: dg.DagsterInstance
-) -> None:
-    bench = unjudged_bench
+def test_relaunch_fetches_only_the_failed_partitions(one_query_bench: Bench, instance: dg.DagsterInstance) -> None:
+    bench = one_query_bench
     hundred = [key for key in bench.partitions.get_partition_keys() if key >= "2024-03-01"][:100]
-    bench.fault(fail_jobs=5)
+    bench.inject_faults(fail_jobs=5)
     result = bench.run(instance, hundred[0], hundred[-1])
     assert not result.success
-    assert bench.asked() == 100
+    assert bench.count_queries() == 100
     assert any(
         f"5 of 100 partitions of queue_hour failed; {hundred[0]}: upstream job" in text and "a fault on demand" in text
-        for _, text, _ in failures(result)
+        for _, text, _ in step_failures(result)
     )
     done = materialized(instance, bench.key("staged"))
     assert len(done) == 95
@@ -63,25 +61,23 @@ def test_five_failing_partitions_of_a_hundred_leave_the_others_published_and_a_r
         assert materialized(instance, bench.key(layer)) == done
     passed = {name: _passed(instance, bench.check(name)) for name in STAGED_CHECKS}
     assert passed == dict.fromkeys(STAGED_CHECKS, done)
-    assert [one.passed for one in recorded(instance, bench.check("tiers_agree", "edge"))] == [True]
+    assert [one.passed for one in recorded_evaluations(instance, bench.check("tiers_agree", "edge"))] == [True]
     assert bench.coverage().final == IntervalSet(bench.interval(key) for key in done)
 
-    again = bench.run(instance, hundred[0], hundred[-1])
-    assert again.success, failures(again)
-    assert bench.asked() == 5
+    relaunched = bench.run(instance, hundred[0], hundred[-1])
+    assert relaunched.success, step_failures(relaunched)
+    assert bench.count_queries() == 5
     for layer in ("staged", *TIERS):
         assert materialized(instance, bench.key(layer)) == set(hundred)
     assert bench.coverage().final == IntervalSet([bench.interval(hundred[0], hundred[-1])])
 
 
 def _passed(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> set[str | None]:
-    return {one.partition for one in recorded(instance, check) if one.passed}
+    return {one.partition for one in recorded_evaluations(instance, check) if one.passed}
 
 
-def test_partitions_that_were_staged_before_a_failure_keep_their_metadata(
-    job_bench: Bench, instance: dg.DagsterInstance
-) -> None:
-    job_bench.fault(fail_jobs=1)
+def test_staged_partitions_keep_metadata_after_a_failure(job_bench: Bench, instance: dg.DagsterInstance) -> None:
+    job_bench.inject_faults(fail_jobs=1)
     job_bench.run(instance, DAYS[0], DAYS[-1])
     records = instance.fetch_materializations(job_bench.key("staged"), limit=10).records
     events = [record.asset_materialization for record in records if record.asset_materialization]
@@ -91,7 +87,7 @@ def test_partitions_that_were_staged_before_a_failure_keep_their_metadata(
         assert event.metadata["calls"].value in range(3, 12)
 
 
-def test_a_platform_without_an_account_is_named_with_the_settings_to_make(
+def test_missing_account_error_names_settings(
     bench: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch
 ) -> None:
     servers.delenv("CACHE_PIPELINE_GENESYS")
@@ -104,7 +100,7 @@ def test_a_platform_without_an_account_is_named_with_the_settings_to_make(
     assert not caught.value.allow_retries
 
 
-def test_a_refused_login_is_one_clear_line_without_a_secret(
+def test_refused_login_error_is_one_line_without_secrets(
     bench: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch
 ) -> None:
     wrong = {"alpha": "wrong-secret-58c1", "beta": "wrong-secret-91d4"}
@@ -116,14 +112,14 @@ def test_a_refused_login_is_one_clear_line_without_a_secret(
     assert "\n" not in text
     assert not caught.value.allow_retries
     (run,) = instance.get_runs()
-    words = all_words(instance, run.run_id)
-    assert "login refused" in words
-    assert "wrong-secret" not in words
-    _nothing_published(bench, instance)
+    log = all_log_text(instance, run.run_id)
+    assert "login refused" in log
+    assert "wrong-secret" not in log
+    _assert_nothing_published(bench, instance)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("CACHE_PIPELINE_REDIS_URL", None, "CACHE_PIPELINE_REDIS_URL is not set"),
         ("CACHE_PIPELINE_GENESYS", '{"base_url": "nowhere"}', "CACHE_PIPELINE_GENESYS__"),
@@ -131,13 +127,13 @@ def test_a_refused_login_is_one_clear_line_without_a_secret(
         ("CACHE_PIPELINE_GENESYS__RETENTION_DAYS", "100", "genesys keeps nothing from before"),
     ],
 )
-def test_a_setting_that_is_missing_or_wrong_where_the_run_executes_is_named(
+def test_wrong_setting_of_the_executing_process_is_named(
     bench: Bench,
     instance: dg.DagsterInstance,
     servers: pytest.MonkeyPatch,
     name: str,
     value: str | None,
-    told: str,
+    message: str,
 ) -> None:
     job = bench.definitions().resolve_job_def("calls_hour_job")
     if value is None:
@@ -146,12 +142,12 @@ def test_a_setting_that_is_missing_or_wrong_where_the_run_executes_is_named(
         servers.setenv(name, value)
     result = job.execute_in_process(instance=instance, partition_key=DAYS[0], raise_on_error=False)
     assert not result.success
-    assert any(told in text for _, text, _ in failures(result))
-    assert bench.asked() == 0
+    assert any(message in text for _, text, _ in step_failures(result))
+    assert bench.count_queries() == 0
 
 
 @pytest.mark.parametrize(
-    ("name", "scheme", "told", "kind"),
+    ("name", "scheme", "message", "kind"),
     [
         (
             "CACHE_PIPELINE_POSTGRES_URL",
@@ -162,46 +158,42 @@ def test_a_setting_that_is_missing_or_wrong_where_the_run_executes_is_named(
         ("CACHE_PIPELINE_REDIS_URL", "redis", "the shared quota of genesys cannot be asked", ""),
     ],
 )
-def test_a_server_that_is_away_is_named_without_its_password_and_a_retry_may_help(
+def test_unreachable_server_error_is_retryable_without_password(
     bench: Bench,
     instance: dg.DagsterInstance,
     servers: pytest.MonkeyPatch,
     name: str,
     scheme: str,
-    told: str,
+    message: str,
     kind: str,
 ) -> None:
     servers.setenv(name, f"{scheme}://someone:password-3c7e@127.0.0.1:1/0")
     with pytest.raises(dg.Failure) as caught:
         bench.run(instance, DAYS[0], raise_on_error=True)
-    assert told in str(caught.value.description)
+    assert message in str(caught.value.description)
     assert caught.value.allow_retries
     assert not kind or caught.value.metadata["error"].value == kind
     (run,) = instance.get_runs()
-    assert "password-3c7e" not in all_words(instance, run.run_id)
-    assert bench.asked() == 0
+    assert "password-3c7e" not in all_log_text(instance, run.run_id)
+    assert bench.count_queries() == 0
 
 
-def test_a_tag_that_names_no_lane_fails_the_run_before_the_vendor_is_asked(
-    bench: Bench, instance: dg.DagsterInstance
-) -> None:
+def test_unknown_lane_tag_fails_before_any_query(bench: Bench, instance: dg.DagsterInstance) -> None:
     result = bench.run(instance, DAYS[0], tags={"cache_pipeline/lane": "fast"})
-    assert any("cache_pipeline/lane='fast': unknown lane" in text for _, text, _ in failures(result))
-    assert bench.asked() == 0
+    assert any("cache_pipeline/lane='fast': unknown lane" in text for _, text, _ in step_failures(result))
+    assert bench.count_queries() == 0
 
 
 @pytest.fixture
 def staged(bench: Bench, instance: dg.DagsterInstance) -> tuple[Bench, Staging]:
-    """A bench whose day is staged already, by a run that ended before it published."""
-    assert bench.run(instance, DAYS[0], only="staged").success
-    _nothing_published(bench, instance)
-    bench.asked()
+    """Stage a day by a run that ends before it publishes."""
+    assert bench.run(instance, DAYS[0], layer="staged").success
+    _assert_nothing_published(bench, instance)
+    bench.count_queries()
     return bench, Staging(bench.data / "staged")
 
 
-def test_a_day_that_fails_a_check_keeps_none_of_the_others_from_being_published(
-    staged: tuple[Bench, Staging], instance: dg.DagsterInstance
-) -> None:
+def test_day_failing_a_check_does_not_block_others(staged: tuple[Bench, Staging], instance: dg.DagsterInstance) -> None:
     bench, staging = staged
     partition = staging.read(bench.series, DAYS[0])
     assert partition is not None
@@ -211,12 +203,12 @@ def test_a_day_that_fails_a_check_keeps_none_of_the_others_from_being_published(
     assert not result.success
     for layer in TIERS:
         assert materialized(instance, bench.key(layer)) == set(DAYS[1:])
-    judged = {one.partition: one.passed for one in evaluations(result, bench.check("watermark"))}
-    assert judged == {DAYS[0]: False, DAYS[1]: True, DAYS[2]: True, None: False}
+    results = {one.partition: one.passed for one in evaluations(result, bench.check("watermark"))}
+    assert results == {DAYS[0]: False, DAYS[1]: True, DAYS[2]: True, None: False}
     assert bench.coverage().final == IntervalSet([bench.interval(DAYS[1], DAYS[-1])])
 
 
-def test_a_staged_day_that_fails_a_check_is_published_nowhere(
+def test_staged_day_failing_a_check_is_never_published(
     staged: tuple[Bench, Staging], instance: dg.DagsterInstance
 ) -> None:
     bench, staging = staged
@@ -232,40 +224,42 @@ def test_a_staged_day_that_fails_a_check_is_published_nowhere(
     assert of_day.description is not None
     assert of_day.description.startswith("1 chunks have fewer rows staged than the vendor returned")
     assert of_all.description == f"1 of 1 partitions fail; {DAYS[0]}: {of_day.description}"
-    assert {step for step, _, _ in failures(result)} == {"staged_checks__calls_hour"}
-    _nothing_published(bench, instance)
-    assert bench.asked() == 0
+    assert {step for step, _, _ in step_failures(result)} == {"staged_checks__calls_hour"}
+    _assert_nothing_published(bench, instance)
+    assert bench.count_queries() == 0
 
 
-def test_a_watermark_from_the_future_blocks_too(staged: tuple[Bench, Staging], instance: dg.DagsterInstance) -> None:
+def test_watermark_in_the_future_blocks_publishing(staged: tuple[Bench, Staging], instance: dg.DagsterInstance) -> None:
     bench, staging = staged
     partition = staging.read(bench.series, DAYS[0])
     assert partition is not None
     ahead = tuple(replace(chunk, watermark=partition.fetched_at + timedelta(hours=1)) for chunk in partition.chunks)
     staging.write(bench.series, replace(partition, chunks=ahead))
     result = bench.run(instance, DAYS[0])
-    verdicts = {
+    results = {
         name: {one.passed for one in evaluations(result, bench.check(name))} for name in ("completeness", "watermark")
     }
-    assert verdicts == {"completeness": {True}, "watermark": {False}}
-    _nothing_published(bench, instance)
+    assert results == {"completeness": {True}, "watermark": {False}}
+    _assert_nothing_published(bench, instance)
 
 
-def test_history_alone_does_not_run_on_what_was_never_staged(bench: Bench, instance: dg.DagsterInstance) -> None:
+def test_history_without_staged_partitions_fails(bench: Bench, instance: dg.DagsterInstance) -> None:
     with pytest.raises(
         dg.Failure, match=f"1 partitions are not staged, {DAYS[0]} first: materialise staged/calls_hour"
     ):
-        bench.run(instance, DAYS[0], only="history", raise_on_error=True)
-    assert bench.asked() == 0
+        bench.run(instance, DAYS[0], layer="history", raise_on_error=True)
+    assert bench.count_queries() == 0
 
 
-def test_a_data_folder_that_cannot_be_written_is_named(
+def test_unwritable_data_folder_is_named(
     bench: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     servers.setenv("CACHE_PIPELINE_DATA_DIR", str(tmp_path / "file"))
-    result = bench.run(instance, DAYS[0], only="staged")
-    assert any("cannot be written" in text and "CACHE_PIPELINE_DATA_DIR" in text for _, text, _ in failures(result))
+    result = bench.run(instance, DAYS[0], layer="staged")
+    assert any(
+        "cannot be written" in text and "CACHE_PIPELINE_DATA_DIR" in text for _, text, _ in step_failures(result)
+    )
 
 
 @pytest.mark.parametrize(
@@ -281,8 +275,9 @@ def test_a_data_folder_that_cannot_be_written_is_named(
         (HistoryUnavailable("PostgreSQL at localhost cannot be reached"), True),
     ],
 )
-def test_a_failure_says_its_one_line_and_whether_a_retry_could_help(*, error: Exception, retry: bool) -> None:
-    told = failure(error)
-    assert told.description == str(error)
-    assert told.allow_retries is retry
-    assert told.metadata["error"].value == type(error).__name__
+def test_failure_has_one_line_and_retryability(*, error: Exception, retry: bool) -> None:
+    with pytest.raises(dg.Failure) as caught, reported_failures():
+        raise error
+    assert caught.value.description == str(error)
+    assert caught.value.allow_retries is retry
+    assert caught.value.metadata["error"].value == type(error).__name__

@@ -1,4 +1,4 @@
-"""A backfill started as the Dagster UI starts it: by GraphQL at a running webserver, taken up by the daemon."""
+"""Test of a backfill launched as the Dagster UI does it: by GraphQL, then run by the daemon."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.serial
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PATIENCE = 400.0
+TIMEOUT_SECONDS = 400.0
 
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {
@@ -52,7 +52,7 @@ UP = "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus locat
 
 @pytest.fixture
 def project_home(servers: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A DAGSTER_HOME with the project's own ``dagster.yaml``, its files under the test's folder."""
+    """Set a DAGSTER_HOME with the project's ``dagster.yaml``, whose files are in the test's folder."""
     folder = tmp_path / "home"
     folder.mkdir()
     config = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
@@ -65,7 +65,7 @@ def project_home(servers: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @contextmanager
 def running(log: Path, *command: str | Path) -> Generator[None]:
-    """A Dagster process, ended with its children."""
+    """Run a Dagster process; end it and its children when the block ends."""
     with log.open("ab") as out:
         process = subprocess.Popen(
             [*command, "-w", "workspace.yaml"], cwd=PROJECT, stdout=out, stderr=out, start_new_session=True
@@ -94,9 +94,11 @@ class Ui:
         return answer["data"]
 
     def wait(self, said: str, question: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not (found := question()):
-            assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {said}\n{self.log.read_text()[-3000:]}"
+            assert time.monotonic() < deadline, (
+                f"not within {TIMEOUT_SECONDS:.0f} s: {said}\n{self.log.read_text()[-3000:]}"
+            )
             time.sleep(0.3)
         return found
 
@@ -111,14 +113,14 @@ class Ui:
         )
 
     def backfill(self, bench: Bench, keys: list[str]) -> str:
-        """Press the button: all the report's assets, for these partitions."""
+        """Launch a backfill of all the report's assets for these partitions."""
         assets = [{"path": [layer, bench.report.name]} for layer in LAYERS]
         launched = self.ask(LAUNCH, params={"assetSelection": assets, "partitionNames": keys})
         assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", launched
         return launched["launchPartitionBackfill"]["backfillId"]
 
     def ended_runs(self, backfill: str) -> list[str]:
-        """The status of each run of a backfill, once it has any and all have ended."""
+        """Wait until all runs of a backfill have ended; return their statuses."""
 
         def found() -> list[str]:
             statuses = [run["status"] for run in self.ask(RUNS, tag=backfill)["runsOrError"]["results"]]
@@ -138,17 +140,15 @@ class Ui:
         }
 
     def passed(self, bench: Bench, check: str) -> set[str]:
-        """Partitions whose own evaluation of a check on ``staged`` passed."""
+        """Return the partitions that pass a check on ``staged``."""
         path = {"path": ["staged", bench.report.name]}
         found = [each["evaluation"] for each in self.ask(CHECKS, asset=path, check=check)["assetCheckExecutions"]]
         return {each["partition"] for each in found if each and each["success"] and each["partition"]}
 
 
 @pytest.mark.timeout(900)
-def test_a_backfill_of_a_hundred_days_by_graphql_is_one_run_and_a_re_launch_does_only_what_failed(
-    unjudged_bench: Bench, project_home: Path
-) -> None:
-    bench = unjudged_bench
+def test_graphql_backfill_is_one_run_and_relaunch_fetches_failures(one_query_bench: Bench, project_home: Path) -> None:
+    bench = one_query_bench
     hundred = [key for key in bench.partitions.get_partition_keys() if key >= "2024-03-01"][:100]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -162,21 +162,21 @@ def test_a_backfill_of_a_hundred_days_by_graphql_is_one_run_and_a_re_launch_does
         ui = Ui(http, log)
         ui.wait("the webserver has loaded the reports", ui.is_up)
 
-        bench.fault(fail_jobs=5)
+        bench.inject_faults(fail_jobs=5)
         first = ui.backfill(bench, hundred)
-        # The daemon looks for backfills when it starts and every thirty seconds from then on.
+        # The daemon looks for backfills when it starts, and then every thirty seconds.
         with running(log, *daemon):
             assert ui.ended_runs(first) == ["FAILURE"]
-        assert bench.asked() == 100
+        assert bench.count_queries() == 100
         done = ui.materialised(bench, "staged")
         assert len(done) == 95
         assert all(ui.materialised(bench, layer) == done for layer in LAYERS)
         assert all(ui.passed(bench, check) == done for check in STAGED_CHECKS)
 
-        again = ui.backfill(bench, hundred)
+        relaunched = ui.backfill(bench, hundred)
         with running(log, *daemon):
-            assert ui.ended_runs(again) == ["SUCCESS"]
-        assert bench.asked() == 5
+            assert ui.ended_runs(relaunched) == ["SUCCESS"]
+        assert bench.count_queries() == 5
         assert all(ui.materialised(bench, layer) == set(hundred) for layer in LAYERS)
         assert all(ui.passed(bench, check) == set(hundred) for check in STAGED_CHECKS)
     assert bench.coverage().final == IntervalSet([bench.interval(hundred[0], hundred[-1])])

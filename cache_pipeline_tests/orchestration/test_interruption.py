@@ -1,4 +1,4 @@
-"""Runs that are stopped half-way, politely or not: what they leave, and that the next run ends it rightly."""
+"""Tests of runs that are terminated or killed: they leave nothing partial, and the next run finishes them."""
 
 import os
 import signal
@@ -26,15 +26,15 @@ from cache_pipeline_tests.orchestration.workbench import (
     LAYERS,
     SMALL_VENDOR,
     Bench,
-    bench_of,
-    declared_by_job,
-    failures,
+    job_declaration,
     materialized,
+    open_bench,
+    step_failures,
 )
 
 PROJECT = Path(__file__).parents[2]
 DAYS = [f"2024-06-{day:02}" for day in range(3, 11)]
-#: Queries of a tenth of a second to four: some partitions are done while others have long to go.
+#: Queries take 0.1 to 4 seconds, so that some partitions are finished long before others.
 VENDOR = SMALL_VENDOR.model_copy(update={"job_seconds_base": 2.0, "job_seconds_variation": 0.95})
 SECONDS = 100.0
 
@@ -43,14 +43,14 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.serial]
 
 @pytest.fixture
 def bench(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
-    """One partition is one query, and the queries take their time."""
-    with bench_of(servers, tmp_path, declared_by_job(expected_groups=1), VENDOR) as bench:
+    """Open a bench whose partitions are one slow query each."""
+    with open_bench(servers, tmp_path, job_declaration(expected_groups=1), VENDOR) as bench:
         yield bench
 
 
 @contextmanager
-def process_of(folder: Path, *command: str) -> Generator["subprocess.Popen[str]"]:
-    """A process with children of its own, all of which are gone at the end."""
+def run_process(folder: Path, *command: str) -> Generator["subprocess.Popen[str]"]:
+    """Run a process; kill it and its children when the block ends."""
     with (folder / "err").open("w") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -72,11 +72,11 @@ def process_of(folder: Path, *command: str) -> Generator["subprocess.Popen[str]"
     ("number", "status"),
     [(signal.SIGTERM, dg.DagsterRunStatus.FAILURE), (signal.SIGKILL, dg.DagsterRunStatus.STARTED)],
 )
-def test_a_backfill_whose_process_is_ended_half_way_is_finished_by_the_next_run(
+def test_next_run_finishes_a_killed_backfill(
     bench: Bench, home: Path, number: signal.Signals, status: dg.DagsterRunStatus
 ) -> None:
     days = ("queue_hour", DAYS[0], "2024-06-11")
-    with process_of(home, "cache_pipeline.orchestration.backfill", *days) as process:
+    with run_process(home, "cache_pipeline.orchestration.backfill", *days) as process:
         for _ in range(2):
             assert process.stdout is not None
             assert process.stdout.readline().startswith('{"done"'), (home / "err").read_text()
@@ -85,8 +85,8 @@ def test_a_backfill_whose_process_is_ended_half_way_is_finished_by_the_next_run(
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
         assert run.status is status
-        _nothing_partial(bench, instance)
-        _finished_by_the_next_run(bench, instance)
+        _assert_nothing_partial(bench, instance)
+        _finish_with_next_run(bench, instance)
 
 
 LAUNCH_RUN = """
@@ -96,26 +96,26 @@ mutation ($params: ExecutionParams!) {
 TERMINATE_RUN = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
 
 
-def test_a_run_that_is_terminated_in_the_ui_is_finished_by_the_next_one(bench: Bench, home: Path) -> None:
+def test_next_run_finishes_a_run_terminated_in_ui(bench: Bench, home: Path) -> None:
     config = yaml.safe_load((home / "dagster.yaml").read_text())
-    # Without a daemon there is nobody to take runs off a queue.
+    # Without a daemon, queued runs would never start.
     config["run_coordinator"] = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
     (home / "dagster.yaml").write_text(yaml.safe_dump(config))
     port = _free_port()
     serve = ("dagster_webserver", "-w", str(PROJECT / "workspace.yaml"), "-p", str(port), "-h", "127.0.0.1")
     with (
-        process_of(home, *serve),
+        run_process(home, *serve),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS) as ui,
         dg.DagsterInstance.get() as instance,
     ):
-        _until("the UI answers", lambda: _answers(ui))
-        run_id = _launched(ui)
-        _until("two days are staged", lambda: len(bench.staged_files()) > 1)
-        assert _asked(ui, TERMINATE_RUN, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
-        _until("the run ends", lambda: instance.get_runs()[0].is_finished)
+        _wait_until("the UI answers", lambda: _answers(ui))
+        run_id = _launch(ui)
+        _wait_until("two days are staged", lambda: len(bench.staged_files()) > 1)
+        assert _query(ui, TERMINATE_RUN, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        _wait_until("the run ends", lambda: instance.get_runs()[0].is_finished)
         assert instance.get_runs()[0].status is dg.DagsterRunStatus.CANCELED
-        _nothing_partial(bench, instance)
-        _finished_by_the_next_run(bench, instance)
+        _assert_nothing_partial(bench, instance)
+        _finish_with_next_run(bench, instance)
 
 
 def _free_port() -> int:
@@ -124,10 +124,10 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _until(said: str, holds: Callable[[], bool]) -> None:
+def _wait_until(event: str, holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SECONDS
     while not holds():
-        assert time.monotonic() < deadline, f"not within {SECONDS:.0f} s: {said}"
+        assert time.monotonic() < deadline, f"not within {SECONDS:.0f} s: {event}"
         time.sleep(0.1)
 
 
@@ -138,13 +138,13 @@ def _answers(ui: httpx.Client) -> bool:
         return False
 
 
-def _asked(ui: httpx.Client, query: str, **variables: Any) -> dict[str, Any]:
+def _query(ui: httpx.Client, query: str, **variables: Any) -> dict[str, Any]:
     answer = ui.post("/graphql", json={"query": query, "variables": variables}).json()
     assert "errors" not in answer, answer
     return answer["data"]
 
 
-def _launched(ui: httpx.Client) -> str:
+def _launch(ui: httpx.Client) -> str:
     tags = [{"key": key, "value": value} for key, value in range_tags(DAYS[0], DAYS[-1]).items()]
     location = {"repositoryLocationName": "cache_pipeline", "repositoryName": "__repository__"}
     params = {
@@ -152,13 +152,13 @@ def _launched(ui: httpx.Client) -> str:
         "mode": "default",
         "executionMetadata": {"tags": tags},
     }
-    launched = _asked(ui, LAUNCH_RUN, params=params)["launchRun"]
+    launched = _query(ui, LAUNCH_RUN, params=params)["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
     return launched["run"]["runId"]
 
 
-def _nothing_partial(bench: Bench, instance: dg.DagsterInstance) -> None:
-    """What is marked done is whole, and the rest is marked nowhere."""
+def _assert_nothing_partial(bench: Bench, instance: dg.DagsterInstance) -> None:
+    """Check that every partition that is recorded as done is complete, and that no other is recorded."""
     done = materialized(instance, bench.key("staged"))
     assert 2 <= len(done) < len(DAYS)
     assert bench.staged_files() == done
@@ -168,15 +168,15 @@ def _nothing_partial(bench: Bench, instance: dg.DagsterInstance) -> None:
     assert bench.coverage().provisional == IntervalSet()
 
 
-def _finished_by_the_next_run(bench: Bench, instance: dg.DagsterInstance) -> None:
-    """The next run brings every day into every tier, and over both runs no day was asked for twice."""
-    again = bench.run(instance, DAYS[0], DAYS[-1])
-    assert again.success, failures(again)
-    assert bench.asked() == len(DAYS)
+def _finish_with_next_run(bench: Bench, instance: dg.DagsterInstance) -> None:
+    """Run again; check that every day is in every tier, and that no day was fetched twice."""
+    next_run = bench.run(instance, DAYS[0], DAYS[-1])
+    assert next_run.success, step_failures(next_run)
+    assert bench.count_queries() == len(DAYS)
     for layer in LAYERS:
         assert materialized(instance, bench.key(layer)) == set(DAYS)
     assert bench.coverage().final == IntervalSet([bench.interval(DAYS[0], DAYS[-1])])
     with open_history(read_settings().required_postgres_url()) as history:
         for day in DAYS:
             rows = history.read(bench.series, bench.interval(day), report_columns(bench.report))
-            assert pc.sum(rows["offered"]).as_py() == bench.truth(bench.interval(day))
+            assert pc.sum(rows["offered"]).as_py() == bench.vendor_total(bench.interval(day))

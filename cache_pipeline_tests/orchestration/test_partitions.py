@@ -1,4 +1,4 @@
-"""Report intervals as Dagster partitions, on ordinary days and where the clocks change."""
+"""Tests of the partitions of a report, on ordinary days and across clock changes."""
 
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -19,13 +19,13 @@ from cache_pipeline.orchestration.partitions import (
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline_tests.orchestration.workbench import declared
+from cache_pipeline_tests.orchestration.workbench import declaration
 
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Adelaide", "America/St_Johns"]
 
 
 def _report(**changes: Any) -> Report:
-    return Report.model_validate(declared(start="2024-01-01", **changes))
+    return Report.model_validate(declaration(start="2024-01-01", **changes))
 
 
 def _local(report: Report, first: str, end: str) -> Interval:
@@ -37,7 +37,7 @@ def _hours(interval: Interval) -> float:
 
 
 @pytest.mark.parametrize(("day", "hours"), [("2024-03-31", 23), ("2024-10-27", 25), ("2024-07-01", 24)])
-def test_each_hour_of_a_local_day_is_one_partition_also_when_the_clocks_change(day: str, hours: int) -> None:
+def test_each_hour_is_one_partition_across_clock_changes(day: str, hours: int) -> None:
     report = _report(partition="hour")
     partitions = report_partitions(report)
     whole = _local(report, day, (date.fromisoformat(day) + timedelta(days=1)).isoformat())
@@ -49,19 +49,19 @@ def test_each_hour_of_a_local_day_is_one_partition_also_when_the_clocks_change(d
     assert all(earlier.end == later.start for earlier, later in pairwise(found))
 
 
-def test_the_hour_that_is_repeated_has_two_keys_told_apart_by_their_offset() -> None:
+def test_repeated_hour_has_two_keys_with_offsets() -> None:
     report = _report(partition="hour")
     partitions = report_partitions(report)
     keys = keys_within(partitions, _local(report, "2024-10-27", "2024-10-28"))
-    twice = [key for key in keys if "T02:00" in key]
-    assert twice == ["2024-10-27T02:00+0200", "2024-10-27T02:00+0100"]
-    first, second = partition_intervals(partitions, twice).values()
+    repeated = [key for key in keys if "T02:00" in key]
+    assert repeated == ["2024-10-27T02:00+0200", "2024-10-27T02:00+0100"]
+    first, second = partition_intervals(partitions, repeated).values()
     assert first.start == datetime(2024, 10, 27, 0, tzinfo=UTC)
     assert second.start == first.end == datetime(2024, 10, 27, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("day", ["2024-03-31", "2024-10-27"])
-def test_a_range_of_hours_over_a_clock_change_covers_every_hour_once(day: str) -> None:
+def test_hour_range_across_clock_change_has_no_gaps(day: str) -> None:
     report = _report(partition="hour")
     partitions = report_partitions(report)
     keys = keys_within(partitions, _local(report, day, (date.fromisoformat(day) + timedelta(days=1)).isoformat()))
@@ -76,7 +76,7 @@ def test_a_range_of_hours_over_a_clock_change_covers_every_hour_once(day: str) -
         ("2024-10-27", "2024-10-26T22:00Z", 25),
     ],
 )
-def test_a_daily_partition_is_the_reports_own_day(key: str, start: str, hours: int) -> None:
+def test_daily_partition_is_a_local_day(key: str, start: str, hours: int) -> None:
     (interval,) = partition_intervals(report_partitions(_report()), [key]).values()
     assert interval.start == datetime.fromisoformat(start)
     assert _hours(interval) == hours
@@ -85,13 +85,13 @@ def test_a_daily_partition_is_the_reports_own_day(key: str, start: str, hours: i
 @pytest.mark.parametrize(
     ("key", "start", "hours"), [("2024-03-25", "2024-03-24T23:00Z", 167), ("2024-10-21", "2024-10-20T22:00Z", 169)]
 )
-def test_a_weekly_partition_runs_from_monday_to_monday(key: str, start: str, hours: int) -> None:
+def test_weekly_partition_runs_from_monday_to_monday(key: str, start: str, hours: int) -> None:
     (interval,) = partition_intervals(report_partitions(_report(partition="week")), [key]).values()
     assert interval.start == datetime.fromisoformat(start)
     assert _hours(interval) == hours
 
 
-def test_weeks_begin_with_the_first_monday_from_the_first_day_on() -> None:
+def test_weeks_begin_on_the_first_monday() -> None:
     partitions = report_partitions(_report(partition="week"), date(2024, 1, 3), date(2024, 2, 1))
     assert partitions.get_partition_keys() == ["2024-01-08", "2024-01-15", "2024-01-22"]
 
@@ -107,12 +107,12 @@ def test_partitions_begin_on_the_declared_day() -> None:
         ("hour", [f"1999-01-{day:02}T{hour:02}:00+0100" for day in (4, 5) for hour in range(24)]),
     ],
 )
-def test_a_first_and_an_end_day_override_the_declaration(cadence: str, keys: list[str]) -> None:
+def test_first_and_end_day_override_the_declaration(cadence: str, keys: list[str]) -> None:
     partitions = report_partitions(_report(partition=cadence), date(1999, 1, 4), date(1999, 1, 6))
     assert partitions.get_partition_keys() == keys
 
 
-def test_only_partitions_that_lie_wholly_inside_are_within() -> None:
+def test_only_whole_partitions_are_within_an_interval() -> None:
     partitions = report_partitions(_report())
     inside = Interval.parse("2024-06-01T12:00:00+02:00/2024-06-04T12:00:00+02:00")
     assert keys_within(partitions, inside) == ["2024-06-02", "2024-06-03"]
@@ -120,7 +120,7 @@ def test_only_partitions_that_lie_wholly_inside_are_within() -> None:
 
 
 @pytest.mark.parametrize("cadence", ["hour", "day", "week"])
-def test_no_partition_is_within_a_time_that_has_none(cadence: str) -> None:
+def test_no_partitions_exist_outside_the_range(cadence: str) -> None:
     report = _report(partition=cadence)
     partitions = report_partitions(report, date(2024, 6, 3), date(2024, 6, 10))
     everything = keys_within(partitions, _local(report, "2024-05-20", "2024-06-30"))
@@ -130,7 +130,7 @@ def test_no_partition_is_within_a_time_that_has_none(cadence: str) -> None:
     assert keys_within(partitions, _local(report, "2024-06-10", "2024-07-01")) == []
 
 
-def test_a_partition_that_has_not_ended_yet_is_within_nothing() -> None:
+def test_unfinished_partition_does_not_exist() -> None:
     now = datetime.now(UTC)
     # Yesterday began 49 hours ago at most: late in the evening, after a day that the clock change made longer.
     ahead = Interval(now - timedelta(hours=50), now + timedelta(days=3))
@@ -140,23 +140,23 @@ def test_a_partition_that_has_not_ended_yet_is_within_nothing() -> None:
     assert keys[-1] == partitions.get_last_partition_key()
 
 
-def test_before_the_first_partition_has_ended_there_is_none() -> None:
+def test_no_partitions_before_the_first_has_ended() -> None:
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     partitions = report_partitions(_report(), tomorrow)
     assert keys_within(partitions, _local(_report(), "2024-01-01", "2099-01-01")) == []
 
 
-def test_a_run_of_one_partition_covers_that_one() -> None:
+def test_run_of_one_partition_covers_it() -> None:
     assert keys_of_run(report_partitions(_report()), {"dagster/partition": "2024-06-01"}) == ["2024-06-01"]
 
 
-def test_a_run_of_a_range_covers_both_its_ends() -> None:
+def test_run_of_a_range_covers_both_ends() -> None:
     tags = range_tags("2024-06-01", "2024-06-03")
     assert keys_of_run(report_partitions(_report()), tags) == ["2024-06-01", "2024-06-02", "2024-06-03"]
 
 
 @pytest.mark.parametrize("tags", [{}, {"owner": "me"}, range_tags("2024-06-03", "2024-06-01")])
-def test_a_run_that_covers_no_partition_fails_instead_of_being_green(tags: dict[str, str]) -> None:
+def test_run_covering_no_partition_fails(tags: dict[str, str]) -> None:
     with pytest.raises(dg.Failure, match="covers no partition") as caught:
         keys_of_run(report_partitions(_report()), tags)
     assert not caught.value.allow_retries
@@ -169,16 +169,14 @@ def test_a_run_that_covers_no_partition_fails_instead_of_being_green(tags: dict[
     first=st.dates(date(2024, 1, 1), date(2024, 12, 31)),
     days=st.integers(1, 20),
 )
-def test_partitions_tile_every_stretch_of_local_days_without_gap_or_overlap(
-    zone: str, cadence: str, first: date, days: int
-) -> None:
+def test_partitions_have_no_gaps_or_overlaps(zone: str, cadence: str, first: date, days: int) -> None:
     report = _report(time_zone=zone, partition=cadence)
     partitions = report_partitions(report)
-    stretch = Interval(midnight(first, report.zone), midnight(first + timedelta(days=days), report.zone))
-    keys = keys_within(partitions, stretch)
+    span = Interval(midnight(first, report.zone), midnight(first + timedelta(days=days), report.zone))
+    keys = keys_within(partitions, span)
     assert len(set(keys)) == len(keys)
     found = list(partition_intervals(partitions, keys).values())
-    assert all(stretch.contains(interval) for interval in found)
+    assert all(span.contains(interval) for interval in found)
     assert all(earlier.end == later.start for earlier, later in pairwise(found))
     if cadence != "week":
-        assert (found[0].start, found[-1].end) == (stretch.start, stretch.end)
+        assert (found[0].start, found[-1].end) == (span.start, span.end)

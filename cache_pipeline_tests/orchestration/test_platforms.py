@@ -1,4 +1,4 @@
-"""A report is moved from one vendor to another by one word in its file, and rows come the same way as figures."""
+"""Test that one field of a declaration moves a report, of figures or of rows, from one vendor to another."""
 
 import json
 from collections import Counter
@@ -22,9 +22,9 @@ from cache_pipeline_tests.orchestration.workbench import (
     SECRETS,
     SMALL_VENDOR,
     Bench,
-    declared,
-    failures,
+    declaration,
     set_account,
+    step_failures,
     write_reports,
 )
 
@@ -43,12 +43,12 @@ ROWS: dict[str, Any] = {
 
 
 @contextmanager
-def _world(patch: pytest.MonkeyPatch, folder: Path) -> Generator[httpx.Client]:
+def _vendors(patch: pytest.MonkeyPatch, folder: Path) -> Generator[httpx.Client]:
     patch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(folder / "reports"))
     patch.setenv("CACHE_PIPELINE_DATA_DIR", str(folder / "data"))
     with running_simulator(VENDOR) as url, httpx.Client(base_url=url) as admin:
         set_account(patch, "genesys", url)
-        # Longer than the vendor's, as ours is by default: what reaches it is late by less than the difference.
+        # Our window is longer than the vendor's, as by default, because requests arrive with some delay.
         account = {
             "base_url": url,
             "login_url": f"{url}/authentication/v1/token/access-key",
@@ -59,14 +59,14 @@ def _world(patch: pytest.MonkeyPatch, folder: Path) -> Generator[httpx.Client]:
         yield admin
 
 
-def _backfilled(folder: Path, admin: httpx.Client, declaration: dict[str, Any]) -> Report:
+def _backfill(folder: Path, admin: httpx.Client, declaration: dict[str, Any]) -> Report:
     write_reports(folder / "reports", [declaration])
     report = read_report(folder / "reports" / f"{declaration['name']}.yaml", review_declaration)
     migrate_history(read_settings(), {report.name: report})
     with dg.DagsterInstance.ephemeral() as instance:
         bench = Bench(report, admin, folder / "data")
         result = bench.run(instance, FIRST, LAST, tags={"cache_pipeline/lane": "backfill"})
-        assert result.success, failures(result)
+        assert result.success, step_failures(result)
     return report
 
 
@@ -77,27 +77,29 @@ def _history(report: Report, bench_interval: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("changes", [COUNTED, ROWS], ids=["figures", "rows"])
-def test_swapping_genesys_for_cxone_in_a_file_runs_a_whole_backfill(
+def test_report_can_move_from_genesys_to_cxone(
     servers: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    with _world(servers, tmp_path) as admin:
-        ours = _backfilled(tmp_path, admin, declared(**changes))
-        theirs = _backfilled(tmp_path, admin, declared(**changes, platform="cxone"))
-        days = Bench(ours, admin, tmp_path).interval(FIRST, LAST)
+    with _vendors(servers, tmp_path) as admin:
+        genesys = _backfill(tmp_path, admin, declaration(**changes))
+        cxone = _backfill(tmp_path, admin, declaration(**changes, platform="cxone"))
+        days = Bench(genesys, admin, tmp_path).interval(FIRST, LAST)
         calls = admin.get("/simulator/counters").json()
-        one, other = _history(ours, days), _history(theirs, days)
+        genesys_rows, cxone_rows = _history(genesys, days), _history(cxone, days)
         offered = sum(
             row["offered"] for row in admin.get("/simulator/truth", params={"interval": str(days)}).json()["rows"]
         )
     assert any(call["call"].startswith("POST /data-extraction") for call in calls["calls"])
-    assert {row["n_offered"] for row in one} != {0}
-    # A vendor counts a call in the hour of its offer, the other in that of its start: near midnight these are two days.
-    assert sum(row["n_offered"] for row in other) == pytest.approx(offered, rel=0.02)
-    assert sum(row["n_offered"] for row in one) == pytest.approx(offered, rel=0.02)
-    if ours.rows:
-        published = edge_tier(read_settings()).read(theirs, days).to_pylist()
-        counted = Counter((row["interval_start"], row["media_type"]) for row in other)
+    assert {row["n_offered"] for row in genesys_rows} != {0}
+    # One vendor counts a call when it is offered, the other when it starts: near midnight these are two days.
+    assert sum(row["n_offered"] for row in cxone_rows) == pytest.approx(offered, rel=0.02)
+    assert sum(row["n_offered"] for row in genesys_rows) == pytest.approx(offered, rel=0.02)
+    if genesys.rows:
+        published = edge_tier(read_settings()).read(cxone, days).to_pylist()
+        counted = Counter((row["interval_start"], row["media_type"]) for row in cxone_rows)
         assert {(row["interval_start"], row["media_type"]): row["conversations"] for row in published} == counted
         names = ("conversation_id", "conversation_start", "conversation_end", "first_queue_id", "t_talk", "n_offered")
-        assert [[row[name] for name in names] for row in one] == [[row[name] for name in names] for row in other]
-        assert len({row["conversation_id"] for row in one}) == len(one) > 300
+        assert [[row[name] for name in names] for row in genesys_rows] == [
+            [row[name] for name in names] for row in cxone_rows
+        ]
+        assert len({row["conversation_id"] for row in genesys_rows}) == len(genesys_rows) > 300

@@ -1,4 +1,4 @@
-"""The lane of the quota that a run's requests go in."""
+"""Tests of the lane that follows from a run's tags."""
 
 import pytest
 
@@ -22,11 +22,11 @@ RANGE = range_tags("2025-06-01", "2025-06-02")
         ({"cache_pipeline/lane": "backfill"}, Lane.backfill),
     ],
 )
-def test_a_runs_lane_follows_from_its_tag_else_from_how_it_was_launched(tags: dict[str, str], lane: Lane) -> None:
+def test_lane_follows_from_tag_or_launch(tags: dict[str, str], lane: Lane) -> None:
     assert lane_of_run(tags) is lane
 
 
-def test_a_tag_that_names_no_lane_is_refused_with_those_there_are() -> None:
+def test_unknown_lane_error_lists_lanes() -> None:
     with pytest.raises(
         ValueError, match=r"cache_pipeline/lane='fast': unknown lane; expected one of interactive, scheduled, backfill"
     ):

@@ -1,4 +1,4 @@
-"""Whole runs against the simulated vendor: what is fetched, kept, recorded, and not fetched again."""
+"""Tests of whole runs against the simulated vendor: what is fetched, stored, recorded, and not fetched again."""
 
 import json
 import logging
@@ -24,12 +24,12 @@ from cache_pipeline_tests.orchestration.workbench import (
     SECRETS,
     STAGED_CHECKS,
     Bench,
-    all_words,
-    bench_of,
-    declared,
+    all_log_text,
+    declaration,
     evaluations,
-    failures,
     materialized,
+    open_bench,
+    step_failures,
 )
 
 DAYS = ["2024-06-10", "2024-06-11", "2024-06-12"]
@@ -40,7 +40,7 @@ def _sum(rows: pa.Table) -> int:
 
 
 def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, dict[str, Any]]:
-    """The latest materialisation's metadata by partition."""
+    """Return the metadata of the latest materialisation, by partition."""
     records = instance.fetch_materializations(key, limit=100).records
     found: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -51,28 +51,28 @@ def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, dict[
     return found
 
 
-def test_a_range_run_fetches_checks_and_publishes_every_partition(bench: Bench, instance: dg.DagsterInstance) -> None:
+def test_range_run_publishes_every_partition(bench: Bench, instance: dg.DagsterInstance) -> None:
     result = bench.run(instance, DAYS[0], DAYS[-1])
-    assert result.success, failures(result)
+    assert result.success, step_failures(result)
     whole = bench.interval(DAYS[0], DAYS[-1])
-    truth = bench.truth(whole)
-    assert truth > 1000
+    expected = bench.vendor_total(whole)
+    assert expected > 1000
 
     for layer in LAYERS:
         assert materialized(instance, bench.key(layer)) == set(DAYS)
     for name in STAGED_CHECKS:
-        *each, together = evaluations(result, bench.check(name))
-        assert sorted(str(one.partition) for one in each) == DAYS
-        assert together.partition is None
-        assert {(one.passed, one.blocking) for one in (*each, together)} == {(True, True)}
+        *by_partition, total = evaluations(result, bench.check(name))
+        assert sorted(str(one.partition) for one in by_partition) == DAYS
+        assert total.partition is None
+        assert {(one.passed, one.blocking) for one in (*by_partition, total)} == {(True, True)}
     (agree,) = evaluations(result, bench.check("tiers_agree", "edge"))
     assert agree.passed
     assert agree.metadata["partitions"].value == 3
 
     assert bench.coverage().final == IntervalSet([whole])
     with open_history(read_settings().required_postgres_url()) as history:
-        assert _sum(history.read(bench.series, whole, report_columns(bench.report))) == truth
-    assert _sum(bench.edge().read(bench.report, whole)) == truth
+        assert _sum(history.read(bench.series, whole, report_columns(bench.report))) == expected
+    assert _sum(bench.edge().read(bench.report, whole)) == expected
 
     metadata = _metadata(instance, bench.key("staged"))
     rows = {day: int(metadata[day]["dagster/partition_row_count"]) for day in DAYS}
@@ -81,15 +81,15 @@ def test_a_range_run_fetches_checks_and_publishes_every_partition(bench: Bench, 
     assert {metadata[day]["truncated chunks"] for day in DAYS} == {0}
     assert {metadata[day]["watermark lag (s)"] for day in DAYS} == {0.0}
     assert {metadata[day]["run total"] for day in DAYS} == {f"{sum(rows.values())} rows, 3 calls"}
-    kept = _metadata(instance, bench.key("history"))
-    assert {day: kept[day]["dagster/partition_row_count"] for day in DAYS} == rows
+    stored = _metadata(instance, bench.key("history"))
+    assert {day: stored[day]["dagster/partition_row_count"] for day in DAYS} == rows
     published = _metadata(instance, bench.key("edge"))
-    assert {published[day]["files uploaded"] for day in DAYS} == {1}, "the month that holds them is one file"
+    assert {published[day]["files uploaded"] for day in DAYS} == {1}, "one file holds the month"
     assert {_metadata(instance, bench.key("hot"))[day]["answers"] for day in DAYS} == {3}
 
 
-class _Altering(logging.Handler):
-    """Takes a row from one staged partition, behind the back of the run that has staged it."""
+class _RowRemover(logging.Handler):
+    """Removes a row from one staged partition as soon as the run has staged all partitions."""
 
     def __init__(self, staging: Staging, bench: Bench, key: str) -> None:
         super().__init__()
@@ -103,100 +103,94 @@ class _Altering(logging.Handler):
             self._staging.write(self._bench.series, replace(partition, rows=rows))
 
 
-def test_a_partitions_verdicts_are_recorded_as_it_is_staged_and_anew_where_its_file_is_altered_after(
-    bench: Bench, instance: dg.DagsterInstance
-) -> None:
-    altering = _Altering(Staging(bench.data / "staged"), bench, DAYS[1])
-    progress_logger.addHandler(altering)
+def test_checks_are_logged_when_staged_and_when_changed(bench: Bench, instance: dg.DagsterInstance) -> None:
+    remover = _RowRemover(Staging(bench.data / "staged"), bench, DAYS[1])
+    progress_logger.addHandler(remover)
     progress_logger.setLevel(logging.INFO)
     try:
         result = bench.run(instance, DAYS[0], DAYS[1])
     finally:
-        progress_logger.removeHandler(altering)
+        progress_logger.removeHandler(remover)
 
     assert not result.success
     kinds = [(event.event_type_value, event.step_key) for event in result.all_events]
     staged = kinds.index(("STEP_SUCCESS", "staged__calls_hour"))
     assert sum(kind == "ASSET_CHECK_EVALUATION" for kind, _ in kinds[:staged]) == len(DAYS[:2]) * len(STAGED_CHECKS)
-    told = [(one.partition, one.passed) for one in evaluations(result, bench.check("completeness"))]
-    assert sorted(told[:2]) == [(DAYS[0], True), (DAYS[1], True)]
-    assert told[2:] == [(DAYS[1], False), (None, False)]
+    results = [(one.partition, one.passed) for one in evaluations(result, bench.check("completeness"))]
+    assert sorted(results[:2]) == [(DAYS[0], True), (DAYS[1], True)]
+    assert results[2:] == [(DAYS[1], False), (None, False)]
     assert materialized(instance, bench.key("history")) == {DAYS[0]}
 
 
-def test_a_second_run_asks_the_vendor_nothing_and_a_wish_for_restated_figures_everything(
-    bench: Bench, instance: dg.DagsterInstance
-) -> None:
+def test_second_run_fetches_nothing_unless_refetching(bench: Bench, instance: dg.DagsterInstance) -> None:
     assert bench.run(instance, DAYS[0], DAYS[-1]).success
-    assert bench.asked() == 3
+    assert bench.count_queries() == 3
     files = {path: path.stat().st_mtime_ns for path in bench.data.rglob("*.parquet")}
 
     assert bench.run(instance, DAYS[0], DAYS[-1]).success
-    assert bench.asked() == 0
+    assert bench.count_queries() == 0
     assert {path: path.stat().st_mtime_ns for path in bench.data.rglob("*.parquet")} == files
 
     for path in (bench.data / "staged").rglob("*.parquet"):
         path.unlink()
     assert bench.run(instance, DAYS[0], DAYS[-1]).success
-    assert bench.asked() == 0, "history holds what the lost files held"
+    assert bench.count_queries() == 0, "the lost files are restored from history"
     assert bench.staged_files() == set(DAYS)
 
     assert bench.run(instance, DAYS[1], DAYS[-1], refetch=True).success
-    assert bench.asked() == 2
+    assert bench.count_queries() == 2
 
 
-def test_one_partition_runs_by_its_key_alone(bench: Bench, instance: dg.DagsterInstance) -> None:
+def test_single_partition_runs_by_key(bench: Bench, instance: dg.DagsterInstance) -> None:
     job = bench.definitions().resolve_job_def(job_name(bench.report))
     result = job.execute_in_process(instance=instance, partition_key=DAYS[1], raise_on_error=False)
-    assert result.success, failures(result)
+    assert result.success, step_failures(result)
     for layer in LAYERS:
         assert materialized(instance, bench.key(layer)) == {DAYS[1]}
     for name in STAGED_CHECKS:
         assert {one.passed for one in evaluations(result, bench.check(name))} == {True}
         assert DAYS[1] in {one.partition for one in evaluations(result, bench.check(name))}
     assert bench.coverage().final == IntervalSet([bench.interval(DAYS[1])])
-    assert bench.asked() == 1
+    assert bench.count_queries() == 1
 
 
-def test_the_long_day_of_a_clock_change_is_one_partition_of_25_hours(
-    bench: Bench, instance: dg.DagsterInstance
-) -> None:
+def test_day_of_25_hours_is_one_partition(bench: Bench, instance: dg.DagsterInstance) -> None:
     result = bench.run(instance, "2024-10-27")
-    assert result.success, failures(result)
+    assert result.success, step_failures(result)
     day = bench.interval("2024-10-27")
     assert day.length.total_seconds() == 25 * 3600
-    assert _sum(bench.edge().read(bench.report, day)) == bench.truth(day)
+    assert _sum(bench.edge().read(bench.report, day)) == bench.vendor_total(day)
 
 
-def test_the_hour_that_a_clock_change_repeats_is_two_partitions_in_every_tier(
+def test_repeated_hour_is_two_partitions_in_every_tier(
     servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     hours = [f"2024-10-27T{hour}" for hour in ("01:00+0200", "02:00+0200", "02:00+0100", "03:00+0100")]
-    with bench_of(servers, tmp_path, declared(partition="hour")) as bench:
+    with open_bench(servers, tmp_path, declaration(partition="hour")) as bench:
         result = bench.run(instance, hours[0], hours[-1])
-        assert result.success, failures(result)
+        assert result.success, step_failures(result)
         for layer in LAYERS:
             assert materialized(instance, bench.key(layer)) == set(hours)
         assert len(bench.staged_files()) == 4
         whole = bench.interval(hours[0], hours[-1])
         assert whole.length.total_seconds() == 4 * 3600
-        assert _sum(bench.edge().read(bench.report, whole)) == bench.truth(whole)
+        assert _sum(bench.edge().read(bench.report, whole)) == bench.vendor_total(whole)
 
 
-def test_a_run_without_a_partition_fails_and_says_what_to_select(bench: Bench, instance: dg.DagsterInstance) -> None:
+def test_run_without_partition_says_what_to_select(bench: Bench, instance: dg.DagsterInstance) -> None:
     job = bench.definitions().resolve_job_def(job_name(bench.report))
     result = job.execute_in_process(instance=instance, raise_on_error=False)
     assert not result.success
-    assert any("the run covers no partition: select at least one" in text for _, text, _ in failures(result))
-    assert bench.asked() == 0
+    assert any("the run covers no partition: select at least one" in text for _, text, _ in step_failures(result))
+    assert bench.count_queries() == 0
 
 
-def test_no_secret_is_in_anything_that_the_event_log_keeps(bench: Bench, instance: dg.DagsterInstance) -> None:
+def test_event_log_contains_no_secret(bench: Bench, instance: dg.DagsterInstance) -> None:
     result = bench.run(instance, DAYS[0])
     assert result.success
-    words = all_words(instance, result.run_id)
-    assert "2024-06-10" in words
-    assert json.dumps("staged")[1:-1] in words
+    log = all_log_text(instance, result.run_id)
+    assert "2024-06-10" in log
+    assert json.dumps("staged")[1:-1] in log
     for secret in SECRETS.values():
-        assert secret not in words
-    assert "Bearer" not in words
+        assert secret not in log
+    assert "Bearer" not in log

@@ -1,4 +1,4 @@
-"""The sensor: what it asks for, how much at once, and that it holds its peace where nothing is stale."""
+"""Tests of the sensors that request runs: stale, refetch and unpublished partitions."""
 
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.history import Replacement, open_history
-from cache_pipeline_tests.orchestration.workbench import Bench, bench_of, declared
+from cache_pipeline_tests.orchestration.workbench import Bench, declaration, open_bench
 
 
 def _tick(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
@@ -25,11 +25,11 @@ def _tick(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
         return sensor.evaluate_tick(context)
 
 
-def _asked(bench: Bench, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+def _requests(bench: Bench, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     return list(_tick(bench, instance).run_requests or [])
 
 
-def _hold(bench: Bench, *, final: list[str], provisional: list[str] | None = None, age: timedelta) -> None:
+def _store_coverage(bench: Bench, *, final: list[str], provisional: list[str] | None = None, age: timedelta) -> None:
     def of(keys: list[str]) -> IntervalSet:
         return IntervalSet(partition_intervals(bench.partitions, keys).values())
 
@@ -37,15 +37,15 @@ def _hold(bench: Bench, *, final: list[str], provisional: list[str] | None = Non
     with open_history(read_settings().required_postgres_url()) as history:
         rows = arrow_schema(report_columns(bench.report)).empty_table()
         fetched = FetchTime(of(final) | of(provisional or []), fetched_at)
-        # The vendor's watermark lies where the provisional figures begin.
+        # The vendor's watermark is the start of the provisional figures.
         watermark = next((part.start for part in of(provisional or [])), fetched_at)
-        held = Replacement(bench.series, of(final), of(provisional or []), rows, watermark, (fetched,))
-        history.replace(held)
+        replacement = Replacement(bench.series, of(final), of(provisional or []), rows, watermark, (fetched,))
+        history.replace(replacement)
 
 
 @pytest.fixture
-def hourly(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
-    with bench_of(servers, tmp_path, declared(partition="hour", finality_delay="P3D")) as bench:
+def hourly_bench(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
+    with open_bench(servers, tmp_path, declaration(partition="hour", finality_delay="P3D")) as bench:
         yield bench
 
 
@@ -54,85 +54,81 @@ def _recent(bench: Bench) -> list[str]:
     return keys_within(bench.partitions, Interval(now - timedelta(days=2), now))
 
 
-def test_missing_partitions_are_asked_for_in_one_range_with_the_scheduled_lane(
-    hourly: Bench, instance: dg.DagsterInstance
-) -> None:
-    recent = _recent(hourly)
-    (request,) = _asked(hourly, instance)
-    assert keys_of_run(hourly.partitions, request.tags)[-40:] == recent[-40:]
+def test_missing_partitions_are_one_scheduled_range(hourly_bench: Bench, instance: dg.DagsterInstance) -> None:
+    recent = _recent(hourly_bench)
+    (request,) = _requests(hourly_bench, instance)
+    assert keys_of_run(hourly_bench.partitions, request.tags)[-40:] == recent[-40:]
     assert request.tags["cache_pipeline/lane"] == "scheduled"
-    assert hourly.asked() == 0, "deciding asks the vendor nothing"
+    assert hourly_bench.count_queries() == 0, "a decision sends no query"
 
 
-def test_holes_are_asked_for_newest_first_and_a_few_at_a_time_under_keys_of_their_own(
-    hourly: Bench, instance: dg.DagsterInstance
-) -> None:
-    recent = _recent(hourly)
-    _hold(hourly, final=[key for index, key in enumerate(recent) if index % 5], age=timedelta(minutes=1))
-    found = _asked(hourly, instance)
+def test_gaps_are_requested_newest_first_with_distinct_keys(hourly_bench: Bench, instance: dg.DagsterInstance) -> None:
+    recent = _recent(hourly_bench)
+    _store_coverage(
+        hourly_bench, final=[key for index, key in enumerate(recent) if index % 5], age=timedelta(minutes=1)
+    )
+    found = _requests(hourly_bench, instance)
     assert len(found) == 3
-    ends = [keys_of_run(hourly.partitions, request.tags)[-1] for request in found]
-    order = [hourly.partitions.time_window_for_partition_key(key).start for key in ends]
+    ends = [keys_of_run(hourly_bench.partitions, request.tags)[-1] for request in found]
+    order = [hourly_bench.partitions.time_window_for_partition_key(key).start for key in ends]
     assert order == sorted(order, reverse=True)
     keys = [request.run_key for request in found]
     assert len(set(keys)) == 3
-    assert [request.run_key for request in _asked(hourly, instance)] == keys, "the same staleness asks once"
+    assert [request.run_key for request in _requests(hourly_bench, instance)] == keys, (
+        "the same state must have the same run keys"
+    )
 
 
-def test_old_provisional_figures_ask_again_under_a_new_key_after_each_fetch(
-    hourly: Bench, instance: dg.DagsterInstance
-) -> None:
-    recent = _recent(hourly)
+def test_stale_provisional_figures_get_new_run_keys(hourly_bench: Bench, instance: dg.DagsterInstance) -> None:
+    recent = _recent(hourly_bench)
     *rest, last = recent
-    _hold(hourly, final=rest, provisional=[last], age=timedelta(hours=3))
-    (before,) = _asked(hourly, instance)
-    _hold(hourly, final=[], provisional=[last], age=timedelta(hours=2))
-    (after,) = _asked(hourly, instance)
+    _store_coverage(hourly_bench, final=rest, provisional=[last], age=timedelta(hours=3))
+    (before,) = _requests(hourly_bench, instance)
+    _store_coverage(hourly_bench, final=[], provisional=[last], age=timedelta(hours=2))
+    (after,) = _requests(hourly_bench, instance)
     assert before.tags == after.tags
     assert before.run_key != after.run_key
 
 
-def test_fresh_figures_are_left_alone_and_the_tick_says_so(hourly: Bench, instance: dg.DagsterInstance) -> None:
-    *rest, last = _recent(hourly)
-    _hold(hourly, final=rest, provisional=[last], age=timedelta(minutes=1))
-    result = _tick(hourly, instance)
+def test_fresh_figures_skip_the_tick(hourly_bench: Bench, instance: dg.DagsterInstance) -> None:
+    *rest, last = _recent(hourly_bench)
+    _store_coverage(hourly_bench, final=rest, provisional=[last], age=timedelta(minutes=1))
+    result = _tick(hourly_bench, instance)
     assert not result.run_requests
     assert result.skip_message == f"all {len(rest) + 1} recent partitions are fresh"
 
 
-def test_what_the_sensor_asks_for_is_not_asked_for_again_once_it_has_run(
-    bench: Bench, instance: dg.DagsterInstance
-) -> None:
-    (request,) = _asked(bench, instance)
+def test_fetched_partition_is_not_requested_again(bench: Bench, instance: dg.DagsterInstance) -> None:
+    (request,) = _requests(bench, instance)
     (key,) = keys_of_run(bench.partitions, request.tags)
     assert bench.run(instance, key, tags=dict(request.tags)).success
-    assert bench.asked() >= 1
-    assert _asked(bench, instance) == []
+    assert bench.count_queries() >= 1
+    assert _requests(bench, instance) == []
 
 
-def test_what_the_vendor_may_have_corrected_is_asked_for_again_once_a_day_though_history_holds_it(
+def test_refetch_window_is_refetched_once_a_day(
     servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    with bench_of(servers, tmp_path, declared(refetch_window="P3D")) as bench:
+    with open_bench(servers, tmp_path, declaration(refetch_window="P3D")) as bench:
         name = bench.report.name
         sensor = bench.definitions().resolve_sensor_def(f"{name}_refetch_sensor")
         with dg.build_sensor_context(instance=instance) as context:
             (request,) = list(sensor.evaluate_tick(context).run_requests or [])
-            (again,) = list(sensor.evaluate_tick(context).run_requests or [])
+            (repeated,) = list(sensor.evaluate_tick(context).run_requests or [])
         keys = keys_of_run(bench.partitions, request.tags)
         assert 2 <= len(keys) <= 3
-        assert request.run_key == again.run_key, "once a day"
+        assert request.run_key == repeated.run_key, "once a day"
         assert request.tags["cache_pipeline/lane"] == "backfill"
         assert bench.run(instance, keys[0], keys[-1]).success
-        bench.asked()
+        bench.count_queries()
         assert bench.run(instance, keys[0], keys[-1]).success
-        assert bench.asked() == 0, "history holds it"
+        assert bench.count_queries() == 0, "history holds the figures"
         job = bench.definitions().resolve_job_def(f"{name}_job")
         assert job.execute_in_process(instance=instance, run_config=request.run_config, tags=request.tags).success
-        assert bench.asked() >= len(keys)
+        assert bench.count_queries() >= len(keys)
 
 
-def test_a_report_that_declares_no_restatement_has_no_sensor_for_it(bench: Bench) -> None:
+def test_report_without_refetch_window_has_no_refetch_sensor(bench: Bench) -> None:
     names = [sensor.name for sensor in bench.definitions().sensors or []]
     assert not [name for name in names if name.endswith("_refetch_sensor")]
 
@@ -144,69 +140,65 @@ def _unpublished(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionD
 
 
 @pytest.fixture
-def lying(bench: Bench, instance: dg.DagsterInstance) -> list[str]:
-    """Days that a run has staged, and did not live to publish."""
+def staged_days(bench: Bench, instance: dg.DagsterInstance) -> list[str]:
+    """Stage days by a run that does not publish them."""
     now = datetime.now(UTC)
     days = keys_within(bench.partitions, Interval(now - timedelta(days=8), now - timedelta(days=3)))[:3]
-    assert bench.run(instance, days[0], days[-1], only="staged").success
-    bench.asked()
+    assert bench.run(instance, days[0], days[-1], layer="staged").success
+    bench.count_queries()
     return days
 
 
-def test_what_a_killed_run_staged_is_published_by_one_run_that_asks_the_vendor_nothing(
-    bench: Bench, instance: dg.DagsterInstance, lying: list[str]
+def test_staged_partitions_are_published_without_queries(
+    bench: Bench, instance: dg.DagsterInstance, staged_days: list[str]
 ) -> None:
     (request,) = list(_unpublished(bench, instance).run_requests or [])
-    assert keys_of_run(bench.partitions, request.tags) == lying
+    assert keys_of_run(bench.partitions, request.tags) == staged_days
     assert (request.job_name, request.tags["cache_pipeline/lane"]) == ("calls_hour_job", "scheduled")
-    (again,) = list(_unpublished(bench, instance).run_requests or [])
-    assert again.run_key == request.run_key, "the same state asks once"
+    (repeated,) = list(_unpublished(bench, instance).run_requests or [])
+    assert repeated.run_key == request.run_key, "the same state must have the same run key"
     job = bench.definitions().resolve_job_def("calls_hour_job")
     assert job.execute_in_process(instance=instance, tags=request.tags).success
-    assert bench.asked() == 0
-    assert bench.coverage().final == IntervalSet([bench.interval(lying[0], lying[-1])])
-    done = _unpublished(bench, instance)
-    assert not done.run_requests
-    assert done.skip_message == "all staged partitions are published or being published"
+    assert bench.count_queries() == 0
+    assert bench.coverage().final == IntervalSet([bench.interval(staged_days[0], staged_days[-1])])
+    published = _unpublished(bench, instance)
+    assert not published.run_requests
+    assert published.skip_message == "all staged partitions are published or being published"
 
 
-@pytest.mark.parametrize("by_its_assets", [False, True])
-def test_what_a_run_that_goes_on_has_staged_is_left_to_it(
-    *, bench: Bench, instance: dg.DagsterInstance, lying: list[str], by_its_assets: bool
+@pytest.mark.parametrize("from_assets", [False, True])
+def test_staged_partitions_of_unfinished_run_are_skipped(
+    *, bench: Bench, instance: dg.DagsterInstance, staged_days: list[str], from_assets: bool
 ) -> None:
     defs = bench.definitions()
-    # What the UI launches on assets, backfills too, is no run of the report's job.
-    job = defs.resolve_implicit_global_asset_job_def() if by_its_assets else defs.resolve_job_def("calls_hour_job")
-    selection = frozenset({bench.key("staged")}) if by_its_assets else None
+    # Runs that the UI launches from assets, as backfills are, do not belong to the report's job.
+    job = defs.resolve_implicit_global_asset_job_def() if from_assets else defs.resolve_job_def("calls_hour_job")
+    selection = frozenset({bench.key("staged")}) if from_assets else None
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, asset_selection=selection)
     assert not _unpublished(bench, instance).run_requests
     instance.report_run_failed(run, "its process was killed")
     assert len(_unpublished(bench, instance).run_requests or []) == 1
 
 
-def test_what_cannot_be_published_waits_longer_after_each_failure(
-    bench: Bench, instance: dg.DagsterInstance, lying: list[str]
-) -> None:
+def test_failed_publishing_backs_off(bench: Bench, instance: dg.DagsterInstance, staged_days: list[str]) -> None:
     (request,) = list(_unpublished(bench, instance).run_requests or [])
     job = bench.definitions().resolve_job_def("calls_hour_job")
     instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE, tags=dict(request.tags))
     assert not _unpublished(bench, instance).run_requests
 
 
-def test_stale_days_that_fail_are_not_asked_for_again_at_once_nor_beside_a_run_of_them(
-    bench: Bench, instance: dg.DagsterInstance
-) -> None:
-    (request,) = _asked(bench, instance)
+def test_stale_days_wait_for_running_and_failed_runs(bench: Bench, instance: dg.DagsterInstance) -> None:
+    (request,) = _requests(bench, instance)
     job = bench.definitions().resolve_job_def("calls_hour_job")
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=dict(request.tags))
-    told = _tick(bench, instance)
-    assert (told.run_requests or []) == []
-    assert told.skip_message == "1 ranges are being fetched, or wait after a failure"
+    tick = _tick(bench, instance)
+    assert (tick.run_requests or []) == []
+    assert tick.skip_message == "1 ranges are being fetched, or wait after a failure"
     instance.report_run_failed(run, "its process was killed")
-    assert _asked(bench, instance) == []
+    assert _requests(bench, instance) == []
 
 
-def test_every_sensor_is_off_until_a_person_switches_it_on_and_looks_no_oftener_than_once_a_minute(
+def test_every_sensor_is_off_by_default_and_slow(
     bench: Bench,
 ) -> None:
     sensors = list(bench.definitions().sensors or [])

@@ -1,4 +1,4 @@
-"""Which partitions are fetched again: decided from coverage and the time alone."""
+"""Tests of the decisions which ranges to fetch or publish, from coverage and time."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -32,7 +32,7 @@ def _coverage(states: list[str], age: timedelta) -> Coverage:
     intervals = _partitions(len(states)).values()
 
     def of(state: str) -> IntervalSet:
-        return IntervalSet(interval for interval, held in zip(intervals, states, strict=True) if held == state)
+        return IntervalSet(interval for interval, each in zip(intervals, states, strict=True) if each == state)
 
     fetched = (FetchTime(of(PROVISIONAL), NOW - age),) if PROVISIONAL in states else ()
     return Coverage(of(COMPLETE), of(PROVISIONAL), NOW, fetched)
@@ -47,55 +47,55 @@ def _keys(found: PartitionRange, count: int) -> list[str]:
     return keys[keys.index(found.first) : keys.index(found.last) + 1]
 
 
-def test_what_history_lacks_is_stale() -> None:
+def test_missing_partition_is_stale() -> None:
     assert _found([COMPLETE, MISSING, COMPLETE]) == [PartitionRange("2025-06-02", "2025-06-02", "never@2025-07-01T00")]
 
 
-def test_what_is_complete_is_never_stale_however_old() -> None:
+def test_final_partition_is_never_stale() -> None:
     assert _found([COMPLETE, COMPLETE], age=timedelta(days=900)) == []
 
 
-def test_provisional_figures_are_stale_when_they_are_older_than_their_freshness() -> None:
+def test_provisional_partition_is_stale_beyond_its_freshness() -> None:
     assert _found([PROVISIONAL], age=FRESHNESS - timedelta(seconds=1)) == []
     assert [(found.first, found.last) for found in _found([PROVISIONAL], age=FRESHNESS)] == [
         ("2025-06-01", "2025-06-01")
     ]
 
 
-def test_a_partition_that_is_held_in_part_is_stale_as_a_whole() -> None:
+def test_partly_covered_partition_is_stale() -> None:
     half = Interval(FIRST, FIRST + timedelta(hours=12))
     found = find_stale_ranges(Coverage(IntervalSet([half])), _partitions(2), NOW, FRESHNESS, at_most=9)
     assert [(part.first, part.last) for part in found] == [("2025-06-01", "2025-06-02")]
 
 
-def test_nothing_held_at_all_is_one_range() -> None:
+def test_empty_history_is_one_range() -> None:
     assert _found([MISSING] * 5) == [PartitionRange("2025-06-01", "2025-06-05", "never@2025-07-01T00")]
 
 
-def test_no_partitions_need_nothing() -> None:
+def test_no_partitions_give_no_ranges() -> None:
     assert find_stale_ranges(Coverage(), {}, NOW, FRESHNESS, at_most=3) == []
 
 
-def test_figures_fetched_anew_and_grown_old_again_are_another_request() -> None:
+def test_refetched_figures_change_the_range_state() -> None:
     (before,) = _found([COMPLETE, PROVISIONAL], age=timedelta(hours=5))
-    (again,) = _found([COMPLETE, PROVISIONAL], age=timedelta(hours=5))
+    (repeated,) = _found([COMPLETE, PROVISIONAL], age=timedelta(hours=5))
     (after,) = _found([COMPLETE, PROVISIONAL], age=timedelta(hours=2))
-    assert before == again
+    assert before == repeated
     assert (before.first, before.last) == (after.first, after.last)
     assert before.state != after.state
 
 
 @given(states=STATES, hours=st.sampled_from([0, 2]))
-def test_exactly_the_missing_and_the_old_provisional_partitions_are_asked_for(states: list[str], hours: int) -> None:
-    wrong = {MISSING, PROVISIONAL} if hours else {MISSING}
-    expected = {key for key, state in zip(_partitions(len(states)), states, strict=True) if state in wrong}
-    asked = [key for found in _found(states, timedelta(hours=hours)) for key in _keys(found, len(states))]
-    assert len(asked) == len(set(asked))
-    assert set(asked) == expected
+def test_exactly_missing_and_old_provisional_partitions_are_found(states: list[str], hours: int) -> None:
+    stale = {MISSING, PROVISIONAL} if hours else {MISSING}
+    expected = {key for key, state in zip(_partitions(len(states)), states, strict=True) if state in stale}
+    keys = [key for found in _found(states, timedelta(hours=hours)) for key in _keys(found, len(states))]
+    assert len(keys) == len(set(keys))
+    assert set(keys) == expected
 
 
 @given(states=STATES, hours=st.sampled_from([0, 2]))
-def test_ranges_come_newest_first_and_neighbours_are_one_range(states: list[str], hours: int) -> None:
+def test_ranges_are_newest_first_and_merge_neighbours(states: list[str], hours: int) -> None:
     found = _found(states, timedelta(hours=hours))
     order = list(_partitions(len(states)))
     for newer, older in pairwise(found):
@@ -103,54 +103,54 @@ def test_ranges_come_newest_first_and_neighbours_are_one_range(states: list[str]
 
 
 @given(states=STATES, hours=st.sampled_from([0, 2]), at_most=st.integers(0, 5))
-def test_no_more_ranges_than_allowed_and_of_all_the_newest(states: list[str], hours: int, at_most: int) -> None:
+def test_at_most_the_newest_ranges_are_returned(states: list[str], hours: int, at_most: int) -> None:
     everything = _found(states, timedelta(hours=hours))
     assert _found(states, timedelta(hours=hours), at_most) == everything[:at_most]
 
 
-def test_a_hole_that_stays_is_asked_for_once_an_hour() -> None:
-    """A run that failed is tried again, and ticks in between ask for nothing new."""
+def test_remaining_gap_changes_state_once_an_hour() -> None:
+    """Check that a failed run is repeated after an hour, and not by ticks in between."""
 
-    def seen(after: timedelta) -> str:
+    def state(after: timedelta) -> str:
         return find_stale_ranges(Coverage(), _partitions(1), NOW + after, FRESHNESS, at_most=1)[0].state
 
-    assert seen(timedelta(0)) == seen(timedelta(minutes=59))
-    assert seen(timedelta(0)) != seen(timedelta(hours=1))
+    assert state(timedelta(0)) == state(timedelta(minutes=59))
+    assert state(timedelta(0)) != state(timedelta(hours=1))
 
 
-def test_provisional_partitions_that_the_watermark_has_passed_are_asked_once_more_however_fresh() -> None:
+def test_provisional_partitions_before_watermark_are_finalizable() -> None:
     hours = _hours(4)
-    held = Coverage(
+    coverage = Coverage(
         final=IntervalSet([hours["h0"]]),
         provisional=IntervalSet([hours["h1"], hours["h2"], hours["h3"]]),
         watermark=hours["h2"].end,
     )
     day = timedelta(days=1)
-    (found,) = find_finalizable_ranges(held, hours, hours["h3"].end, day, at_most=3)
+    (found,) = find_finalizable_ranges(coverage, hours, hours["h3"].end, day, at_most=3)
     assert (found.first, found.last) == ("h1", "h2")
     later = hours["h3"].end + timedelta(hours=2)
-    (settled,) = find_finalizable_ranges(held, hours, later, timedelta(hours=1), at_most=3)
-    assert (settled.first, settled.last) == ("h1", "h3")
-    assert find_finalizable_ranges(Coverage(final=held.final), hours, later, day, at_most=3) == []
+    (all_final,) = find_finalizable_ranges(coverage, hours, later, timedelta(hours=1), at_most=3)
+    assert (all_final.first, all_final.last) == ("h1", "h3")
+    assert find_finalizable_ranges(Coverage(final=coverage.final), hours, later, day, at_most=3) == []
 
 
-def test_a_restatement_window_is_asked_for_once_in_each_period() -> None:
+def test_refetch_window_is_due_once_per_period() -> None:
     hours = _hours(6)
-    now, window, every = hours["h5"].end, timedelta(hours=3), timedelta(hours=12)
-    (found,) = find_refetch_ranges(hours, now, window, every, at_most=3)
+    now, window, period = hours["h5"].end, timedelta(hours=3), timedelta(hours=12)
+    (found,) = find_refetch_ranges(hours, now, window, period, at_most=3)
     assert (found.first, found.last) == ("h3", "h5")
-    soon = find_refetch_ranges(hours, now + timedelta(minutes=1), window, every, at_most=3)
+    soon = find_refetch_ranges(hours, now + timedelta(minutes=1), window, period, at_most=3)
     assert soon[0].state == found.state
-    assert find_refetch_ranges(hours, now + every, window + every, every, at_most=3)[0].state != found.state
+    assert find_refetch_ranges(hours, now + period, window + period, period, at_most=3)[0].state != found.state
 
 
-def test_what_lies_staged_and_is_not_held_is_published_oldest_first_and_a_few_at_a_time() -> None:
+def test_unpublished_ranges_are_oldest_first_and_bounded() -> None:
     hours = _hours(8)
-    held = Coverage(final=IntervalSet([hours["h2"]]), provisional=IntervalSet([hours["h5"]]))
+    coverage = Coverage(final=IntervalSet([hours["h2"]]), provisional=IntervalSet([hours["h5"]]))
     staged = {key: span for key, span in hours.items() if key != "h7"}
-    found = find_unpublished_ranges(held, staged, list(hours), at_most=2)
+    found = find_unpublished_ranges(coverage, staged, list(hours), at_most=2)
     assert [(each.first, each.last) for each in found] == [("h0", "h1"), ("h3", "h4")]
-    assert find_unpublished_ranges(held, {}, list(hours), at_most=2) == []
+    assert find_unpublished_ranges(coverage, {}, list(hours), at_most=2) == []
 
 
 def _hours(number: int) -> dict[str, Interval]:

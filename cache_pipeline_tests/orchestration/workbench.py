@@ -1,4 +1,8 @@
-"""What the Dagster tests run on: declarations on disk, a small simulated vendor, and settings in the environment."""
+"""Shared setup of the Dagster tests: declarations, a small simulated vendor, and settings in the environment.
+
+``Bench`` bundles one report with its vendor and tiers. Helpers that read a Dagster instance or a run result belong here;
+fixtures are in ``conftest``.
+"""
 
 import json
 from collections.abc import Generator, Iterable
@@ -44,8 +48,8 @@ SMALL_VENDOR = SimulatorSettings(
 )
 
 
-def declared(**changes: Any) -> dict[str, Any]:
-    """A report that the vendor answers in one request; changes to None leave a field out."""
+def declaration(**changes: Any) -> dict[str, Any]:
+    """Return the fields of a report that one synchronous request answers; a change to None leaves a field out."""
     fields = {
         "name": "calls_hour",
         "description": "Conversations offered by queue, by hour",
@@ -65,8 +69,8 @@ def declared(**changes: Any) -> dict[str, Any]:
     return grouped({name: value for name, value in (fields | changes).items() if value is not None})
 
 
-def declared_by_job(**changes: Any) -> dict[str, Any]:
-    """The same figures from the platform that answers by job."""
+def job_declaration(**changes: Any) -> dict[str, Any]:
+    """Return the fields of a report with the same figures from the platform that answers by job."""
     fields = {
         "name": "queue_hour",
         "platform": "reportdata",
@@ -75,17 +79,17 @@ def declared_by_job(**changes: Any) -> dict[str, Any]:
         "metrics": ["offered"],
         "volume_metric": "offered",
     }
-    return declared(**(fields | changes))
+    return declaration(**(fields | changes))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One declared report and everything it runs on.
+    """One declared report with its vendor and its tiers.
 
     Attributes:
-        report: as declared.
-        admin: the vendor's back door.
-        data: the data folder.
+        report: The declared report.
+        admin: Client of the simulated vendor's administration.
+        data: The data folder.
     """
 
     report: Report
@@ -117,10 +121,10 @@ class Bench:
         *,
         refetch: bool = False,
         tags: dict[str, str] | None = None,
-        only: str | None = None,
+        layer: str | None = None,
         raise_on_error: bool = False,
     ) -> dg.ExecuteInProcessResult:
-        """All the report's assets, or one layer's, for a range of partitions, in this process."""
+        """Run all the report's assets, or those of one layer, for a range of partitions in this process."""
         config = {"ops": {f"staged__{self.report.name}": {"config": {"refetch": refetch}}}} if refetch else None
         return (
             self.definitions()
@@ -129,25 +133,25 @@ class Bench:
                 instance=instance,
                 run_config=config,
                 tags={**range_tags(first, last or first), **(tags or {})},
-                asset_selection=[self.key(only)] if only else None,
+                asset_selection=[self.key(layer)] if layer else None,
                 raise_on_error=raise_on_error,
             )
         )
 
-    def fault(self, **faults: Any) -> None:
+    def inject_faults(self, **faults: Any) -> None:
         self.admin.post("/simulator/faults", json=faults).raise_for_status()
 
-    def mended(self) -> None:
+    def clear_faults(self) -> None:
         self.admin.delete("/simulator/faults").raise_for_status()
 
-    def asked(self) -> int:
-        """Queries that the vendor took since this was last asked."""
+    def count_queries(self) -> int:
+        """Return the number of queries that the vendor received since the last call."""
         summary = self.admin.get("/simulator/counters").json()["summary"]
         self.admin.delete("/simulator/counters").raise_for_status()
         return summary["submits"] + summary["sync_queries"]
 
-    def truth(self, interval: Interval) -> int:
-        """Offered calls of an interval, as the vendor knows them."""
+    def vendor_total(self, interval: Interval) -> int:
+        """Return the offered calls of an interval, according to the vendor."""
         rows = self.admin.get("/simulator/truth", params={"interval": str(interval)}).json()["rows"]
         return sum(row["offered"] for row in rows)
 
@@ -171,19 +175,19 @@ def materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:
 
 
 def evaluations(result: dg.ExecuteInProcessResult, key: dg.AssetCheckKey) -> list[dg.AssetCheckEvaluation]:
-    """What the run's own events say of a check, in order."""
+    """Return the evaluations of a check among the run's events, in order."""
     return [found for found in result.get_asset_check_evaluations() if found.asset_check_key == key]
 
 
-def recorded(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> list[dg.AssetCheckEvaluation]:
-    """Every evaluation of a check that the instance keeps, oldest first."""
+def recorded_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> list[dg.AssetCheckEvaluation]:
+    """Return every evaluation of a check that the instance has stored, oldest first."""
     history = instance.event_log_storage.get_asset_check_execution_history(key, limit=1000)
     events = sorted((record.event for record in history if record.event), key=lambda event: event.timestamp)
     return [event.asset_check_evaluation for event in events if event.asset_check_evaluation]
 
 
-def failures(result: dg.ExecuteInProcessResult) -> list[tuple[str, str, dg.Failure | Any]]:
-    """Step, text, and the failure's own data of each step that failed."""
+def step_failures(result: dg.ExecuteInProcessResult) -> list[tuple[str, str, dg.Failure | Any]]:
+    """Return step key, error text and failure data of each failed step."""
     return [
         (event.step_key or "", event.step_failure_data.error_display_string, event.step_failure_data)
         for event in result.all_events
@@ -191,8 +195,8 @@ def failures(result: dg.ExecuteInProcessResult) -> list[tuple[str, str, dg.Failu
     ]
 
 
-def all_words(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Everything that the event log keeps of a run: messages, metadata, errors and stack traces."""
+def all_log_text(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Return the whole event log of a run as text: messages, metadata, errors and stack traces."""
     return "\n".join(dg.serialize_value(entry) for entry in instance.all_logs(run_id))
 
 
@@ -216,10 +220,10 @@ def write_reports(folder: Path, declarations: Iterable[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def bench_of(
+def open_bench(
     patch: pytest.MonkeyPatch, folder: Path, declaration: dict[str, Any], vendor: SimulatorSettings = SMALL_VENDOR
 ) -> Generator[Bench]:
-    """A bench for one report; the servers' URLs are in the environment already."""
+    """Open a bench for one report; the URLs of the servers are in the environment already."""
     write_reports(folder / "reports", [declaration])
     patch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(folder / "reports"))
     patch.setenv("CACHE_PIPELINE_DATA_DIR", str(folder / "data"))

@@ -1,4 +1,4 @@
-"""What a run tells of itself: one id over all its lines and spans, which is the run's own."""
+"""Tests of a run's telemetry: all its log lines and spans carry the run's id."""
 
 import json
 import logging
@@ -15,18 +15,18 @@ __all__ = ["finished_spans"]
 
 
 @pytest.fixture
-def own_lines(servers: pytest.MonkeyPatch) -> Generator[None]:
-    """Lines in JSON, as a deployment sets them; afterwards all is as before."""
+def json_logs(servers: pytest.MonkeyPatch) -> Generator[None]:
+    """Write log lines as JSON, as a deployment does; restore the loggers afterwards."""
     servers.setenv("CACHE_PIPELINE_LOG__FORMAT", "json")
-    root, own = logging.getLogger(), logging.getLogger("cache_pipeline")
-    before, level = list(root.handlers), own.level
+    root, package = logging.getLogger(), logging.getLogger("cache_pipeline")
+    before, level = list(root.handlers), package.level
     yield
     root.handlers[:] = before
-    own.setLevel(level)
+    package.setLevel(level)
 
 
-@pytest.mark.usefixtures("own_lines")
-def test_each_call_of_the_vendor_is_told_under_the_runs_id(
+@pytest.mark.usefixtures("json_logs")
+def test_upstream_calls_are_logged_under_the_run_id(
     bench: Bench, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = bench.run(instance, "2024-06-10", "2024-06-11")
@@ -37,14 +37,14 @@ def test_each_call_of_the_vendor_is_told_under_the_runs_id(
     assert {(line["correlation_id"], line["process"]) for line in calls} == {(result.run_id, "dagster")}
 
 
-def test_all_steps_of_a_run_are_one_trace_from_the_vendor_to_the_tiers(
+def test_all_steps_of_a_run_share_one_trace(
     bench: Bench,
     instance: dg.DagsterInstance,
     finished_spans: Callable[[], Sequence[ReadableSpan]],
 ) -> None:
     result = bench.run(instance, "2024-06-10", "2024-06-11")
     assert result.success
-    of_the_run = result.run_id.replace("-", "")
-    names = {each.name for each in finished_spans() if each.context and f"{each.context.trace_id:032x}" == of_the_run}
+    trace_id = result.run_id.replace("-", "")
+    names = {each.name for each in finished_spans() if each.context and f"{each.context.trace_id:032x}" == trace_id}
     assert {"dagster run", "chunk", "upstream call", "store history", "store edge"} <= names
     assert {each.name for each in finished_spans()} == names
