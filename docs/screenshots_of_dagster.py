@@ -1,7 +1,7 @@
-"""Take docs/images/dagster-*.png anew, of the system that ``make dev`` starts: ``python -m docs.screenshots_of_dagster``.
+"""Takes the screenshots docs/images/dagster-*.png of the system that ``make dev`` starts.
 
-Needs Chromium; takes a few minutes. Everything runs in a folder of its own, which is removed. With the address of a UI
-that is up, pictures are taken of that.
+Run it as ``python -m docs.screenshots_of_dagster``; it needs Chromium and takes a few minutes. The system runs in a temporary
+folder. If the address of a running UI is given, the screenshots are taken of that.
 """
 
 import os
@@ -24,43 +24,43 @@ from playwright.sync_api import Page, sync_playwright
 _PROJECT = Path(__file__).parents[1]
 _IMAGES = Path(__file__).parent / "images"
 _DAYS = 12
-_SECONDS = 1200
-_PATIENCE = 60_000.0
+_START_SECONDS = 1200
+_PAGE_MILLISECONDS = 60_000.0
 _WIDTH = 1400
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One page of the UI.
+class _Screenshot:
+    """One screenshot of a page of the UI.
 
     Attributes:
-        path: its address.
-        drawn: texts that are there when it is drawn.
-        height: of the picture.
-        click: a text to click first.
-        top: the heading that the picture begins at.
+        path: Path and query of the page.
+        texts: Texts that are visible once the page is drawn.
+        height: Height of the screenshot.
+        click: Text to click first.
+        top: Heading at which the screenshot begins.
     """
 
     path: str
-    drawn: tuple[str, ...]
+    texts: tuple[str, ...]
     height: int
     click: str | None = None
     top: str | None = None
 
 
-def _pictures(day: date) -> dict[str, _Picture]:
+def _screenshots(day: date) -> dict[str, _Screenshot]:
     return {
-        "dagster-graph": _Picture(
+        "dagster-graph": _Screenshot(
             "/locations/cache_pipeline/asset-groups/queue_interval/lineage", ("filled", "3 / 3 Passed"), 760
         ),
-        "dagster-partition": _Picture(
+        "dagster-partition": _Screenshot(
             f"/assets/staged/queue_day?view=partitions&partition={day}", ("watermark lag (s)", "Materialized ("), 1200
         ),
-        "dagster-plots": _Picture(
-            "/assets/staged/queue_interval", ("chunks asked", "seconds"), 900, click="Plots", top="Metadata"
+        "dagster-plots": _Screenshot(
+            "/assets/staged/queue_interval", ("truncated chunks", "seconds"), 900, click="Plots", top="Metadata"
         ),
-        "dagster-complete": _Picture(
-            "/assets/staged/queue_interval?view=checks&checkDetail=complete", ("Latest execution", "truncated"), 900
+        "dagster-complete": _Screenshot(
+            "/assets/staged/queue_interval?view=checks&checkDetail=completeness", ("Latest execution", "truncated"), 900
         ),
     }
 
@@ -72,8 +72,8 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _dev(folder: Path, port: int) -> Generator[None]:
-    """``cache-pipeline dev`` over made-up figures of the last days, until the block ends."""
+def _run_dev(folder: Path, port: int) -> Generator[None]:
+    """Run ``cache-pipeline dev`` over simulated figures of the last days until the block ends."""
     shutil.copytree(_PROJECT / "reports", folder / "reports")
     for name in ("dagster.yaml", "workspace.yaml"):
         shutil.copy(_PROJECT / name, folder)
@@ -92,40 +92,40 @@ def _dev(folder: Path, port: int) -> Generator[None]:
             process.wait(60)
 
 
-def _up(port: int) -> None:
-    """Wait until the UI answers, which is when the demo has run."""
-    deadline = time.monotonic() + _SECONDS
+def _wait_until_up(port: int) -> None:
+    """Wait until the UI answers, which is after the demo has run."""
+    deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         with suppress(httpx.TransportError):
             if httpx.get(f"http://127.0.0.1:{port}/server_info").status_code == 200:
                 return
         time.sleep(1)
-    sys.exit(f"the UI did not come up within {_SECONDS} s")
+    sys.exit(f"the UI did not come up within {_START_SECONDS} s")
 
 
-def _take(page: Page, base: str, name: str, picture: _Picture) -> None:
-    page.set_viewport_size({"width": _WIDTH, "height": picture.height})
-    page.goto(base + picture.path)
-    if picture.click:
-        page.get_by_text(picture.click, exact=True).first.click()
-    for text in picture.drawn:
-        page.get_by_text(text).first.wait_for(timeout=_PATIENCE)
-    page.wait_for_function("!document.body.innerText.includes('Loading')", timeout=_PATIENCE)
+def _take(page: Page, base: str, name: str, screenshot: _Screenshot) -> None:
+    page.set_viewport_size({"width": _WIDTH, "height": screenshot.height})
+    page.goto(base + screenshot.path)
+    if screenshot.click:
+        page.get_by_text(screenshot.click, exact=True).first.click()
+    for text in screenshot.texts:
+        page.get_by_text(text).first.wait_for(timeout=_PAGE_MILLISECONDS)
+    page.wait_for_function("!document.body.innerText.includes('Loading')", timeout=_PAGE_MILLISECONDS)
     clip = None
-    if picture.top:
-        # The page scrolls inside itself, so the window is made long enough to show all of it.
-        page.set_viewport_size({"width": _WIDTH, "height": 3 * picture.height})
-        box = page.get_by_text(picture.top, exact=True).first.bounding_box()
+    if screenshot.top:
+        # The page scrolls inside the window, so make the window high enough to show all of it.
+        page.set_viewport_size({"width": _WIDTH, "height": 3 * screenshot.height})
+        box = page.get_by_text(screenshot.top, exact=True).first.bounding_box()
         if box is None:
-            sys.exit(f"{name}: {picture.top} is not on the page")
-        clip = {"x": box["x"] - 30, "y": box["y"] - 20, "width": 810, "height": picture.height}
-    # Charts are drawn with a movement of their own.
+            sys.exit(f"{name}: {screenshot.top} is not on the page")
+        clip = {"x": box["x"] - 30, "y": box["y"] - 20, "width": 810, "height": screenshot.height}
+    # Charts are animated.
     page.wait_for_timeout(3000)
     page.screenshot(path=str(_IMAGES / f"{name}.png"), clip=clip)
 
 
 def main(base: str | None) -> None:
-    """Take every picture, of a system of its own or of one that runs at ``base``."""
+    """Take every screenshot, of a new system or of the one that runs at ``base``."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         sys.exit("Chromium is not installed")
@@ -134,14 +134,14 @@ def main(base: str | None) -> None:
     with ExitStack() as stack:
         if base is None:
             port = _free_port()
-            stack.enter_context(_dev(Path(stack.enter_context(tempfile.TemporaryDirectory())), port))
-            _up(port)
+            stack.enter_context(_run_dev(Path(stack.enter_context(tempfile.TemporaryDirectory())), port))
+            _wait_until_up(port)
             base = f"http://127.0.0.1:{port}"
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(locale="en-GB", timezone_id="UTC")
-        for name, picture in _pictures(day).items():
-            _take(page, base, name, picture)
+        for name, screenshot in _screenshots(day).items():
+            _take(page, base, name, screenshot)
         browser.close()
 
 

@@ -88,23 +88,23 @@ class Ui:
     http: httpx.Client
     log: Path
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+    def query(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = self.http.post("/graphql", json={"query": query, "variables": variables}).json()
         assert "errors" not in answer, answer
         return answer["data"]
 
-    def wait(self, said: str, question: Callable[[], Any]) -> Any:
+    def wait(self, event: str, question: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not (found := question()):
             assert time.monotonic() < deadline, (
-                f"not within {TIMEOUT_SECONDS:.0f} s: {said}\n{self.log.read_text()[-3000:]}"
+                f"not within {TIMEOUT_SECONDS:.0f} s: {event}\n{self.log.read_text()[-3000:]}"
             )
             time.sleep(0.3)
         return found
 
     def is_up(self) -> bool:
         try:
-            found = self.ask(UP)["workspaceOrError"]["locationEntries"]
+            found = self.query(UP)["workspaceOrError"]["locationEntries"]
         except (httpx.TransportError, ValueError):
             return False
         return bool(found) and all(
@@ -115,7 +115,7 @@ class Ui:
     def backfill(self, bench: Bench, keys: list[str]) -> str:
         """Launch a backfill of all the report's assets for these partitions."""
         assets = [{"path": [layer, bench.report.name]} for layer in LAYERS]
-        launched = self.ask(LAUNCH, params={"assetSelection": assets, "partitionNames": keys})
+        launched = self.query(LAUNCH, params={"assetSelection": assets, "partitionNames": keys})
         assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", launched
         return launched["launchPartitionBackfill"]["backfillId"]
 
@@ -123,14 +123,14 @@ class Ui:
         """Wait until all runs of a backfill have ended; return their statuses."""
 
         def found() -> list[str]:
-            statuses = [run["status"] for run in self.ask(RUNS, tag=backfill)["runsOrError"]["results"]]
+            statuses = [run["status"] for run in self.query(RUNS, tag=backfill)["runsOrError"]["results"]]
             return statuses if all(status in {"SUCCESS", "FAILURE", "CANCELED"} for status in statuses) else []
 
         return self.wait(f"the runs of backfill {backfill} end", found)
 
     def materialised(self, bench: Bench, layer: str) -> set[str]:
         path = {"path": [layer, bench.report.name]}
-        ranges = self.ask(PARTITIONS, asset=path)["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
+        ranges = self.query(PARTITIONS, asset=path)["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
         every = bench.partitions.get_partition_keys()
         return {
             key
@@ -142,7 +142,7 @@ class Ui:
     def passed(self, bench: Bench, check: str) -> set[str]:
         """Return the partitions that pass a check on ``staged``."""
         path = {"path": ["staged", bench.report.name]}
-        found = [each["evaluation"] for each in self.ask(CHECKS, asset=path, check=check)["assetCheckExecutions"]]
+        found = [each["evaluation"] for each in self.query(CHECKS, asset=path, check=check)["assetCheckExecutions"]]
         return {each["partition"] for each in found if each and each["success"] and each["partition"]}
 
 

@@ -39,14 +39,14 @@ def _load(bench: Bench, instance: dg.DagsterInstance, layer: str, first: str, la
 
 def test_every_tier_loads_what_was_written(bench: Bench, instance: dg.DagsterInstance) -> None:
     assert bench.run(instance, *DAYS).success
-    whole = bench.interval(*DAYS)
-    truth = bench.vendor_total(whole)
+    full_interval = bench.interval(*DAYS)
+    expected = bench.vendor_total(full_interval)
 
     rows = _load(bench, instance, "history", *DAYS)
     assert isinstance(rows, Rows)
     history = rows.to_table()
     assert history.schema == arrow_schema(report_columns(bench.report))
-    assert sum(row["n_offered"] for row in history.to_pylist()) == truth
+    assert sum(row["n_offered"] for row in history.to_pylist()) == expected
 
     edge = _load(bench, instance, "edge", *DAYS)
     assert edge.schema.names == history.schema.names
@@ -59,7 +59,7 @@ def test_every_tier_loads_what_was_written(bench: Bench, instance: dg.DagsterIns
         answer = json.loads(body)
         assert answer["interval"] == str(interval)
         offered += sum(row[answer["columns"].index("n_offered")] for row in answer["rows"])
-    assert offered == truth
+    assert offered == expected
 
     one_day = _load(bench, instance, "history", DAYS[1], DAYS[1])
     assert sum(one_day.to_table()["n_offered"].to_pylist()) == bench.vendor_total(bench.interval(DAYS[1]))

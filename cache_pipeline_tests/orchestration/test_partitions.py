@@ -40,12 +40,12 @@ def _hours(interval: Interval) -> float:
 def test_each_hour_is_one_partition_across_clock_changes(day: str, hours: int) -> None:
     report = _report(partition="hour")
     partitions = report_partitions(report)
-    whole = _local(report, day, (date.fromisoformat(day) + timedelta(days=1)).isoformat())
-    keys = keys_within(partitions, whole)
+    full_interval = _local(report, day, (date.fromisoformat(day) + timedelta(days=1)).isoformat())
+    keys = keys_within(partitions, full_interval)
     assert len(keys) == len(set(keys)) == hours
     found = list(partition_intervals(partitions, keys).values())
     assert {_hours(interval) for interval in found} == {1}
-    assert (found[0].start, found[-1].end) == (whole.start, whole.end)
+    assert (found[0].start, found[-1].end) == (full_interval.start, full_interval.end)
     assert all(earlier.end == later.start for earlier, later in pairwise(found))
 
 

@@ -54,8 +54,8 @@ def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, dict[
 def test_range_run_publishes_every_partition(bench: Bench, instance: dg.DagsterInstance) -> None:
     result = bench.run(instance, DAYS[0], DAYS[-1])
     assert result.success, step_failures(result)
-    whole = bench.interval(DAYS[0], DAYS[-1])
-    expected = bench.vendor_total(whole)
+    full_interval = bench.interval(DAYS[0], DAYS[-1])
+    expected = bench.vendor_total(full_interval)
     assert expected > 1000
 
     for layer in LAYERS:
@@ -69,10 +69,10 @@ def test_range_run_publishes_every_partition(bench: Bench, instance: dg.DagsterI
     assert agree.passed
     assert agree.metadata["partitions"].value == 3
 
-    assert bench.coverage().final == IntervalSet([whole])
+    assert bench.coverage().final == IntervalSet([full_interval])
     with open_history(read_settings().required_postgres_url()) as history:
-        assert _sum(history.read(bench.series, whole, report_columns(bench.report))) == expected
-    assert _sum(bench.edge().read(bench.report, whole)) == expected
+        assert _sum(history.read(bench.series, full_interval, report_columns(bench.report))) == expected
+    assert _sum(bench.edge().read(bench.report, full_interval)) == expected
 
     metadata = _metadata(instance, bench.key("staged"))
     rows = {day: int(metadata[day]["dagster/partition_row_count"]) for day in DAYS}
@@ -172,9 +172,9 @@ def test_repeated_hour_is_two_partitions_in_every_tier(
         for layer in LAYERS:
             assert materialized(instance, bench.key(layer)) == set(hours)
         assert len(bench.staged_files()) == 4
-        whole = bench.interval(hours[0], hours[-1])
-        assert whole.length.total_seconds() == 4 * 3600
-        assert _sum(bench.edge().read(bench.report, whole)) == bench.vendor_total(whole)
+        full_interval = bench.interval(hours[0], hours[-1])
+        assert full_interval.length.total_seconds() == 4 * 3600
+        assert _sum(bench.edge().read(bench.report, full_interval)) == bench.vendor_total(full_interval)
 
 
 def test_run_without_partition_says_what_to_select(bench: Bench, instance: dg.DagsterInstance) -> None:
