@@ -1,4 +1,4 @@
-"""The engine on real servers, with the simulated vendor behind it."""
+"""A report service on real servers, with the simulated vendor behind it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from cache_pipeline import bootstrap as engine
+from cache_pipeline import bootstrap
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
@@ -29,40 +29,40 @@ REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], ex
 
 @dataclass
 class SteppedClock:
-    """One time for the vendor and for us; moves when a test says so."""
+    """One clock for the vendor and the service; it advances only when a test says so."""
 
     at: datetime = NOON
 
     def now(self) -> float:
-        """Seconds since the epoch, as the simulator wants it."""
+        """Return the seconds since the epoch, as the simulator expects."""
         return self.at.timestamp()
 
     def __call__(self) -> datetime:
         return self.at
 
     def move(self, **by: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.at += timedelta(**by)
 
 
 @dataclass
 class World:
-    """A running engine, and its vendor's own side."""
+    """A running service, and the administration interface of its vendor."""
 
     service: ReportService
     admin: httpx.AsyncClient
     clock: SteppedClock
 
     async def submits(self) -> int:
-        """How many queries the vendor has taken."""
+        """Return how many queries the vendor has accepted."""
         return (await self.admin.get("/simulator/counters")).json()["summary"]["submits"]
 
     async def faults(self, **faults: int) -> None:
-        """Set what goes wrong next."""
+        """Set the faults of the next requests."""
         assert (await self.admin.post("/simulator/faults", json=faults)).status_code == 200
 
     async def truth(self, report: Report, interval: Interval) -> list[list[Any]]:
-        """What the rows of an answer must be."""
+        """Return the true rows of an answer."""
         query = {
             "interval": str(interval),
             "granularity": report.granularity,
@@ -81,15 +81,15 @@ def _plain(instant: str) -> str:
 
 
 class OpenWorld(Protocol):
-    """Opens a world; the changes are the simulator's settings."""
+    """Opens a world; the keyword arguments are settings of the simulator."""
 
     def __call__(self, *reports: Report, **changes: Any) -> AbstractAsyncContextManager[World]: ...
 
 
 @pytest.fixture
 def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenWorld:
-    """Opens the engine with short jobs and an ample quota."""
-    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
+    """Return a function that opens a service with short jobs and a large quota."""
+    monkeypatch.setattr(bootstrap, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
     for name in ("CACHE_PIPELINE_GENESYS__BASE_URL", "CACHE_PIPELINE_REPORTDATA__BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
@@ -109,7 +109,7 @@ def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.
                 login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
                 clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
                 requests_per_window=10_000,
-                # A Redis that is emptied grants nothing for so long.
+                # An emptied Redis grants no requests for one window.
                 window_seconds=0.5,
             )
             settings = Settings(

@@ -1,4 +1,4 @@
-"""``cache-pipeline doctor``: a person at night learns what is wrong and what to do."""
+"""``cache-pipeline doctor`` on settings, servers and declarations: what is wrong, and how to fix it."""
 
 import json
 import sys
@@ -18,9 +18,7 @@ def accounts(monkeypatch):
         monkeypatch.setenv(f"CACHE_PIPELINE_{platform}", ACCOUNT)
 
 
-def test_a_database_without_our_tables_is_sent_to_migrate_and_is_fit_afterwards(
-    servers, accounts, doctor, monkeypatch, capsys
-):
+def test_missing_tables_are_fixed_by_migrate(servers, accounts, doctor, monkeypatch, capsys):
     code, found = doctor()
     assert code == 1
     assert found["tables"]["remedy"] == "run `cache-pipeline migrate`"
@@ -33,7 +31,7 @@ def test_a_database_without_our_tables_is_sent_to_migrate_and_is_fit_afterwards(
     assert found["Redis"]["status"] == "ok"
 
 
-def test_servers_that_are_away_are_named_with_their_setting_and_without_their_password(accounts, doctor, monkeypatch):
+def test_unreachable_servers_are_named_by_setting_without_password(accounts, doctor, monkeypatch):
     monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", f"postgresql://example:{SECRET}@127.0.0.1:9/none")
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", f"redis://:{SECRET}@127.0.0.1:9/0")
     code, found = doctor()
@@ -42,7 +40,7 @@ def test_servers_that_are_away_are_named_with_their_setting_and_without_their_pa
     assert "CACHE_PIPELINE_REDIS_URL" in found["Redis"]["remedy"]
 
 
-def test_a_redis_that_may_evict_the_quota_is_warned_of(servers, accounts, doctor, redis_database):
+def test_redis_eviction_policy_is_a_warning(servers, accounts, doctor, redis_database):
     with redis.Redis.from_url(redis_database) as client:
         client.config_set("maxmemory", 256 * 2**20)
         client.config_set("maxmemory-policy", "allkeys-lru")
@@ -55,7 +53,7 @@ def test_a_redis_that_may_evict_the_quota_is_warned_of(servers, accounts, doctor
     assert "noeviction" in found["Redis's memory"]["remedy"]
 
 
-def test_every_mistake_in_the_declarations_is_a_finding_and_hides_nothing_else(servers, doctor, monkeypatch, tmp_path):
+def test_invalid_declaration_fails_without_hiding_other_checks(servers, doctor, monkeypatch, tmp_path):
     (tmp_path / "broken.yaml").write_text("report: Broken\n")
     monkeypatch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(tmp_path))
     code, found = doctor()
@@ -64,7 +62,7 @@ def test_every_mistake_in_the_declarations_is_a_finding_and_hides_nothing_else(s
     assert found["Redis"]["status"] == "ok"
 
 
-def test_a_platform_that_reports_ask_without_an_account_is_named(servers, doctor, monkeypatch):
+def test_platform_without_account_is_named(servers, doctor, monkeypatch):
     for platform in ("REPORTDATA", "GENESYS"):
         monkeypatch.delenv(f"CACHE_PIPELINE_{platform}", raising=False)
     _, found = doctor()

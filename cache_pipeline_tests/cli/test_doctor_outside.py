@@ -1,4 +1,4 @@
-"""``cache-pipeline doctor`` on what lies outside: vendors, the broker, the edge. Each failure is brought about."""
+"""``cache-pipeline doctor`` on vendors, the broker and the edge store, with each failure provoked."""
 
 import asyncio
 import http.server
@@ -21,8 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.cli.main import main
-from cache_pipeline.doctor import published_store as edge
-from cache_pipeline.doctor import runner
+from cache_pipeline.doctor import published_store, runner
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
@@ -54,7 +53,7 @@ def _vendor(**changes):
 
 @pytest.fixture
 def deployment(servers, monkeypatch, tmp_path):
-    """Servers of this test's alone, one report, a folder as edge; the vendor is the test's to give."""
+    """Configure servers of this test's own, one report and a folder as edge; the test adds the vendor."""
     reports = tmp_path / "reports"
     reports.mkdir()
     (reports / "calls.yaml").write_text(REPORT)
@@ -65,7 +64,7 @@ def deployment(servers, monkeypatch, tmp_path):
     return monkeypatch
 
 
-def test_a_deployment_that_is_fit_is_told_so(deployment, doctor, capsys):
+def test_working_deployment_passes_every_check(deployment, doctor, capsys):
     deployment.setattr(sys, "argv", ["cache-pipeline", "migrate"])
     with _vendor() as url:
         deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
@@ -79,7 +78,7 @@ def test_a_deployment_that_is_fit_is_told_so(deployment, doctor, capsys):
     assert {"quota of one (genesys)", "job queue", "edge store"} <= found.keys()
 
 
-def test_a_wrong_secret_is_told_from_a_vendor_that_cannot_be_reached(deployment, doctor):
+def test_wrong_secret_and_unreachable_vendor_have_different_remedies(deployment, doctor):
     with _vendor(clients={"one": "another-secret-value"}) as url:
         deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
         code, found = doctor()
@@ -95,7 +94,7 @@ def test_a_wrong_secret_is_told_from_a_vendor_that_cannot_be_reached(deployment,
     assert "firewall" in login["remedy"]
 
 
-def test_a_certificate_that_is_not_trusted_is_told_of_as_that(deployment, doctor, tmp_path):
+def test_untrusted_certificate_is_named_as_the_cause(deployment, doctor, tmp_path):
     with _https(tmp_path) as port:
         deployment.setenv("CACHE_PIPELINE_GENESYS", _account(f"https://127.0.0.1:{port}"))
         code, found = doctor()
@@ -103,33 +102,33 @@ def test_a_certificate_that_is_not_trusted_is_told_of_as_that(deployment, doctor
     assert "SSL_CERT_FILE" in found["login of one (genesys)"]["remedy"]
 
 
-def test_an_address_without_tls_beyond_this_machine_is_not_fit_though_the_settings_allow_it(deployment, doctor):
+def test_remote_address_without_tls_fails_even_if_allowed(deployment, doctor):
     deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://genesys.invalid", plain_http=True))
     code, found = doctor()
     assert code == 1
     assert found["address of genesys"]["remedy"] == "use an https:// address"
 
 
-def test_a_missing_permission_is_named_with_the_reports_that_need_it(deployment, doctor):
+def test_missing_permission_names_its_reports(deployment, doctor):
     with _vendor(client_permissions={"one": ["other:thing:view"]}) as url:
         deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
         code, found = doctor()
-    finding = found["permissions of one (genesys)"]
+    result = found["permissions of one (genesys)"]
     assert code == 1
-    assert finding["detail"] == f"{AGGREGATE} is missing: calls"
-    assert f"a role with {AGGREGATE}" in finding["remedy"]
+    assert result["detail"] == f"{AGGREGATE} is missing: calls"
+    assert f"a role with {AGGREGATE}" in result["remedy"]
 
 
-def test_a_client_that_the_vendor_sends_away_is_warned_of(deployment, doctor):
-    # The client is paused, so that whether it may ask cannot be found out.
+def test_paused_client_is_a_warning(deployment, doctor):
+    # The client is paused, so its permissions cannot be checked.
     deployment.setattr(runner, "_CHECK_TIMEOUT_SECONDS", 3.0)
     with _vendor() as url:
         deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
         asyncio.run(_refused())
         _, found = doctor()
-    finding = found["quota of one (genesys)"]
-    assert finding["status"] == "warning"
-    assert finding["detail"].startswith("paused for")
+    result = found["quota of one (genesys)"]
+    assert result["status"] == "warning"
+    assert result["detail"].startswith("paused for")
 
 
 async def _refused() -> None:
@@ -141,7 +140,7 @@ async def _refused() -> None:
 
 @pytest.fixture
 def resolving(monkeypatch):
-    """Names below localhost lead to this machine, as most systems have it."""
+    """Resolve names below localhost to this machine, as most systems do."""
     resolve = socket.getaddrinfo
 
     def getaddrinfo(host, *arguments, **more):
@@ -153,7 +152,7 @@ def resolving(monkeypatch):
 
 @pytest.fixture
 def extraction(deployment, tmp_path, resolving):
-    """A tenant that is found by its issuer, and a report of it; gives the simulator's address."""
+    """Configure a tenant that is discovered through its issuer, and its report; yield the simulator's address."""
     report = REPORT.replace("genesys", "cxone").replace("[nOffered]", "[nOffered, tTalk]")
     (tmp_path / "reports" / "calls.yaml").write_text(report)
     with _vendor() as url:
@@ -168,38 +167,38 @@ def _extraction_calls(url: str) -> int:
     return sum(call["count"] for call in calls if "/data-extraction/" in call["call"])
 
 
-def test_a_tenant_of_cxone_is_found_and_asked_once_and_what_was_not_tried_is_said(extraction, doctor):
+def test_cxone_tenant_is_discovered_and_called_once(extraction, doctor):
     _, found = doctor()
     assert found["address of cxone"]["detail"].startswith("http://api-na1.localhost:")
     assert found["login of one (cxone)"]["status"] == "ok"
-    looked = found["extraction by one (cxone)"]
-    assert looked["status"] == "ok"
-    assert looked["detail"].startswith(
+    result = found["extraction by one (cxone)"]
+    assert result["status"] == "ok"
+    assert result["detail"].startswith(
         "0 jobs listed; not checked, because it would cost a job: the permission to extract"
     )
     assert _extraction_calls(extraction) == 1
     _, found = doctor()
-    looked = found["extraction by one (cxone)"]
-    assert (looked["status"], looked["detail"]) == (
+    result = found["extraction by one (cxone)"]
+    assert (result["status"], result["detail"]) == (
         *("warning", "not checked: the tenant's one call in 30 s was just made"),
     )
     assert _extraction_calls(extraction) == 1
 
 
-def test_a_tenant_that_is_busy_or_may_not_extract_is_told_with_both_remedies(extraction, doctor):
+def test_refused_extraction_has_both_remedies(extraction, doctor):
     key = {"accessKeyId": "one", "accessKeySecret": SECRET}
     with httpx.Client(base_url=extraction) as another:
         token = another.post("/authentication/v1/token/access-key", json=key).json()["access_token"]
         another.get("/data-extraction/v1/jobs", headers={"Authorization": f"Bearer {token}"}).raise_for_status()
     _, found = doctor()
-    looked = found["extraction by one (cxone)"]
-    assert looked["status"] == "warning"
-    assert "refused with 403" in looked["detail"]
-    assert "half a minute" in looked["remedy"]
-    assert "Extract Interaction Metadata" in looked["remedy"]
+    result = found["extraction by one (cxone)"]
+    assert result["status"] == "warning"
+    assert "refused with 403" in result["detail"]
+    assert "half a minute" in result["remedy"]
+    assert "Extract Interaction Metadata" in result["remedy"]
 
 
-def test_an_issuer_that_knows_no_such_tenant_is_told_of_with_its_settings(deployment, doctor, extraction):
+def test_unknown_tenant_names_its_settings(deployment, doctor, extraction):
     account = {
         "issuer": extraction,
         "tenant_id": "nobody",
@@ -214,7 +213,7 @@ def test_an_issuer_that_knows_no_such_tenant_is_told_of_with_its_settings(deploy
     assert address["remedy"] == "check issuer and tenant_id in CACHE_PIPELINE_CXONE, or set base_url"
 
 
-def test_a_wrong_access_key_is_called_that(deployment, doctor, extraction):
+def test_wrong_access_key_is_named_as_the_cause(deployment, doctor, extraction):
     deployment.setenv(
         "CACHE_PIPELINE_CXONE",
         json.dumps(
@@ -233,7 +232,7 @@ def test_a_wrong_access_key_is_called_that(deployment, doctor, extraction):
 
 
 @pytest.mark.parametrize("url", ["amqp://guest:planted-secret-value@127.0.0.1:9/", "redis://127.0.0.1:9/0"])
-def test_a_broker_that_is_away_is_named_without_its_password(deployment, doctor, url):
+def test_unreachable_broker_is_named_without_its_password(deployment, doctor, url):
     deployment.setenv("CACHE_PIPELINE_JOBS__QUEUE_URL", url)
     code, found = doctor()
     assert code == 1
@@ -241,7 +240,7 @@ def test_a_broker_that_is_away_is_named_without_its_password(deployment, doctor,
     assert "CACHE_PIPELINE_JOBS__QUEUE_URL" in found["job queue"]["remedy"]
 
 
-def test_an_edge_that_cannot_be_written_is_not_fit(deployment, doctor):
+def test_unwritable_edge_store_fails(deployment, doctor):
     deployment.setenv("CACHE_PIPELINE_EDGE_URL", "file:///proc/version/edge")
     code, found = doctor()
     assert code == 1
@@ -249,30 +248,30 @@ def test_an_edge_that_cannot_be_written_is_not_fit(deployment, doctor):
     assert "CACHE_PIPELINE_EDGE_URL" in found["edge store"]["remedy"] + found["edge store"]["detail"]
 
 
-def test_trying_the_edge_leaves_nothing_there(deployment, doctor, tmp_path):
+def test_edge_check_leaves_no_objects(deployment, doctor, tmp_path):
     _, found = doctor()
     assert found["edge store"]["status"] == "ok"
     assert not [path for path in (tmp_path / "data").rglob("*.json") if path.is_file()]
 
 
 class _Careless(EdgeStore):
-    """A store that takes conditions for advice, as some gateways to S3 do."""
+    """A store that ignores conditions, as some gateways to S3 do."""
 
     def create(self, path: str, body: bytes) -> bool:
         self.put(path, body)
         return True
 
 
-def test_a_store_that_writes_over_what_is_there_is_not_fit(monkeypatch, tmp_path, servers):
-    monkeypatch.setattr(edge, "EdgeStore", _Careless)
+def test_store_without_conditional_writes_fails(monkeypatch, tmp_path, servers):
+    monkeypatch.setattr(published_store, "EdgeStore", _Careless)
     monkeypatch.setenv("CACHE_PIPELINE_EDGE_URL", f"file://{tmp_path}")
-    (finding,) = asyncio.run(edge.check_store(read_settings()))
-    assert finding.status == "failed"
-    assert "conditional writes" in finding.remedy
+    (result,) = asyncio.run(published_store.check_store(read_settings()))
+    assert result.status == "failed"
+    assert "conditional writes" in result.remedy
 
 
-def test_readers_who_are_served_something_else_are_told_of(deployment, doctor, tmp_path):
-    """The store has a manifest; what is behind the public URL has none, or another type and age."""
+def test_wrongly_served_public_url_is_reported(deployment, doctor, tmp_path):
+    """The store has a manifest; the public URL serves none, or another type and age."""
     folder = tmp_path / "data" / "edge" / "v1" / "default"
     with _folder_over_http(tmp_path) as url:
         deployment.setenv("CACHE_PIPELINE_EDGE_PUBLIC_URL", f"{url}/nothing")
@@ -294,10 +293,10 @@ def _publish_nothing(folder: Path) -> None:
     (folder / "manifest.json").write_text(manifest.model_dump_json())
 
 
-async def test_what_does_not_answer_is_given_up_and_hides_nothing(monkeypatch):
+async def test_hanging_check_times_out(monkeypatch):
     monkeypatch.setattr(runner, "_CHECK_TIMEOUT_SECONDS", 0.05)
-    (finding,) = await runner.run_check("thing", "restart it", lambda: asyncio.sleep(60, []))
-    assert (finding.status, finding.remedy) == ("failed", "restart it")
+    (result,) = await runner.run_check("thing", "restart it", lambda: asyncio.sleep(60, []))
+    assert (result.status, result.remedy) == ("failed", "restart it")
 
 
 @contextmanager
@@ -320,7 +319,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def _https(folder: Path):
-    """A server with a certificate of its own making."""
+    """Serve HTTPS with a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody knows me")])
     now = datetime.now(UTC)

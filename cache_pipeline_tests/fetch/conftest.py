@@ -1,4 +1,4 @@
-"""The engine on real servers, with the simulated vendor behind it."""
+"""A report service on real servers, with the simulated vendor behind it."""
 
 from cache_pipeline_tests.world import open_world
 

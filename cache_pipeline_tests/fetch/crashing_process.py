@@ -1,6 +1,6 @@
-"""Processes that run the engine and end, or freeze, at a named step: `python -m cache_pipeline_tests.fetch.crashing_process`.
+"""Processes that run the service and die, or freeze, at a named step: `python -m cache_pipeline_tests.fetch.crashing_process`.
 
-Reads orders, one JSON object a line, forks a process for each run in them, and says how each of them ended.
+It reads orders, one JSON object a line, forks a process for each run, and reports how each of them ended.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ from cache_pipeline.upstream.polling import GuideSchedule, JobPoller
 from cache_pipeline.vendors.reportdata import adapter as reportdata
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 
-#: Steps of a query, in their order; killed at each of them a process has done what the name says.
+#: Steps of a query, in order. A process that is killed at a step has just done what its name says.
 STEPS = ("intended", "sent", "noted", "polled", "paged", "proven", "storing", "kept")
 
 
 def account(url: str) -> VendorAccount:
-    """The simulated vendor's."""
+    """Return an account of the simulated vendor."""
     return VendorAccount(
         base_url=url,  # pyright: ignore[reportArgumentType]
         login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
@@ -44,7 +44,7 @@ def account(url: str) -> VendorAccount:
 
 
 def _after(owner: type, name: str, end: Callable[[], None], *, before: bool = False) -> None:
-    """End when a method has been called, or is about to be."""
+    """Call `end` after a method is called, or also before it."""
     original = getattr(owner, name)
     if asyncio.iscoroutinefunction(original):
 
@@ -155,7 +155,7 @@ def _say(pid: int, event: str, code: int) -> None:
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Run orders until standard input ends."""
     for line in sys.stdin:
         order = json.loads(line)
         running: set[int] = set()

@@ -1,4 +1,4 @@
-"""A vendor made of a table of truth, that cuts long answers in time order without saying so."""
+"""A scripted vendor that answers from known rows and silently truncates long answers."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -24,21 +24,21 @@ SCHEMA = arrow_schema((Column("queue_id", ColumnKind.dimension, nullable=True), 
 
 
 def hours(first: float, last: float) -> Interval:
-    """Hours from Monday on, the last not included."""
+    """Return an interval in hours since Monday, without the last hour."""
     return Interval(MONDAY + first * HOUR, MONDAY + last * HOUR)
 
 
 @dataclass
 class ScriptedVendor:
-    """Answers from a truth of groups by hour.
+    """A vendor that answers from known numbers of groups by hour.
 
     Attributes:
-        groups: how many groups each hour from Monday on has; hours beyond have none.
-        cap: rows of its longest answer, or None.
-        cut_by_group: whether the last groups are cut off, not the last hours.
-        watermark: in hours from Monday on; of what lies beyond only every other group is seen yet.
-        refuse: what to raise for an interval, or None.
-        seconds: how long it takes to answer.
+        groups: The number of groups of each hour since Monday; later hours have none.
+        cap: The number of rows of its longest answer, or None.
+        cut_by_group: Whether the last groups are truncated, not the last hours.
+        watermark: In hours since Monday; after it only every other group is visible yet.
+        refuse: Returns the error to raise for an interval, or None.
+        seconds: How long it takes to answer.
     """
 
     groups: Mapping[int, int]
@@ -51,7 +51,7 @@ class ScriptedVendor:
     in_flight: int = 0
 
     async def ask(self, interval: Interval) -> VendorResponse:
-        """One query."""
+        """Answer one query."""
         self.asked.append(interval)
         self.in_flight += 1
         try:
@@ -73,7 +73,7 @@ class ScriptedVendor:
         )
 
     def rows(self, interval: Interval) -> pa.Table:
-        """What an answer without a cut would say now."""
+        """Return the rows of an answer without truncation."""
         found: list[dict[str, object]] = []
         for bucket in list_buckets(interval, REPORT.step, REPORT.zone):
             hour = (bucket.start - MONDAY) // HOUR
@@ -115,7 +115,7 @@ def checker_for(
 
 
 def flat(groups: int, last: int = 24) -> dict[int, int]:
-    """The same number of groups in every hour."""
+    """Return the same number of groups for every hour."""
     return dict.fromkeys(range(last), groups)
 
 

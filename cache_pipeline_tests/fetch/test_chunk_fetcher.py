@@ -1,4 +1,4 @@
-"""Overlapping questions ask for nothing twice, and those that do not overlap do not wait for each other."""
+"""Overlapping queries fetch nothing twice, and separate queries do not wait for each other."""
 
 import asyncio
 import json
@@ -16,9 +16,9 @@ from cache_pipeline_tests.query.declared import with_changes
 from cache_pipeline_tests.world import REPORT, OpenWorld, World
 
 MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
-#: Nothing is doubted, so that nothing is asked again in parts.
+#: No answer is doubted, so that none is split.
 TRUSTING = with_changes(REPORT, expected_groups=1)
-#: No answer is as long as it should be, so that each is asked again in parts.
+#: Every answer has too few rows, so that each is split.
 DOUBTING = with_changes(REPORT, expected_groups=16)
 
 
@@ -33,11 +33,11 @@ async def asked(world: World, *intervals: Interval) -> None:
 
 
 async def reaching(world: World, submits: int) -> None:
-    while await world.submits() < submits:  # noqa: ASYNC110 - the vendor's doing
+    while await world.submits() < submits:  # noqa: ASYNC110 - another process changes it
         await asyncio.sleep(0.05)
 
 
-async def test_hours_of_one_day_that_are_asked_apart_are_under_way_together(open_world: OpenWorld):
+async def test_separate_hours_of_one_day_are_fetched_concurrently(open_world: OpenWorld):
     async with open_world(job_seconds_base=20.0) as world:
         asking = asyncio.create_task(asked(world, *(hours(each, each + 1) for each in range(8))))
         # Time stands still, so none of them is finished before all have been sent.
@@ -47,7 +47,7 @@ async def test_hours_of_one_day_that_are_asked_apart_are_under_way_together(open
         assert await world.submits() == 8
 
 
-async def test_a_day_waits_for_the_hours_of_it_that_are_under_way_and_asks_for_the_rest(open_world: OpenWorld):
+async def test_day_waits_for_its_hours_and_fetches_the_rest(open_world: OpenWorld):
     async with open_world(job_seconds_base=20.0) as world:
         first = asyncio.create_task(asked(world, hours(6, 8), hours(12, 13)))
         await asyncio.wait_for(reaching(world, 2), 30)
@@ -74,7 +74,7 @@ async def test_a_day_waits_for_the_hours_of_it_that_are_under_way_and_asks_for_t
         assert await world.submits() == len(sent)
 
 
-async def test_hours_within_a_job_that_somebody_left_are_read_from_it_by_one_and_awaited_by_the_others(
+async def test_abandoned_job_is_resumed_once_for_all_its_hours(
     open_world: OpenWorld,
 ):
     async with open_world() as world:
@@ -87,9 +87,7 @@ async def test_hours_within_a_job_that_somebody_left_are_read_from_it_by_one_and
         assert world.service.history.coverage(series).final == IntervalSet([MONDAY])
 
 
-async def test_an_answer_that_is_kept_elsewhere_while_it_is_doubted_is_not_asked_again_in_parts(
-    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
-):
+async def test_doubtful_answer_stored_elsewhere_is_not_split(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch):
     async with open_world() as world:
         service, platform = world.service, world.service.platforms["reportdata"]
         # As a Dagster run does: what it has proven is kept later, and its jobs may be read by others until then.
@@ -109,7 +107,7 @@ async def test_an_answer_that_is_kept_elsewhere_while_it_is_doubted_is_not_asked
         assert not service.ledger.open_by_state()
 
 
-async def test_a_job_that_somebody_left_and_that_would_be_cut_keeps_nobody_from_asking_for_what_is_missing(
+async def test_abandoned_job_at_a_known_limit_is_not_resumed(
     open_world: OpenWorld,
 ):
     async with open_world() as world:
@@ -144,9 +142,7 @@ async def test_a_job_that_somebody_left_and_that_would_be_cut_keeps_nobody_from_
 
 
 @pytest.mark.parametrize("taken_up", [False, True])
-async def test_a_job_that_hangs_is_given_up_and_asked_for_anew_by_whoever_comes_next(
-    open_world: OpenWorld, taken_up: bool
-):
+async def test_hanging_job_is_cancelled_and_submitted_again(open_world: OpenWorld, taken_up: bool):
     async with open_world() as world:
         pacing = JobPoller(
             PollPolicy.guide, guide=GuideSchedule(first_seconds=0.01, max_seconds=0.05), deadline_seconds=0.2

@@ -59,7 +59,7 @@ class Mortals:
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator["subprocess.Popen[str]"]:
-    """One process that has imported everything, to be forked."""
+    """Start a process that has imported everything, to be forked."""
     command = [sys.executable, "-m", "cache_pipeline_tests.fetch.crashing_process"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
@@ -74,14 +74,14 @@ def mortals(nursery: "subprocess.Popen[str]", postgres_database: str, redis_data
 
 
 async def restarted(world: World, interval: Interval = MONDAY) -> list[Any]:
-    """What another process answers that waits no longer for dead holders than they themselves would have."""
+    """Return the rows that another process answers, with the same short lease as the dead processes had."""
     async with SingleFlight(world.service.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
         service = replace(world.service, single_flight=flights)
         return sorted(json.loads((await service.answer(REPORT, interval)).body)["rows"])
 
 
 def spans(world: World) -> list[Interval]:
-    """Every query that was ever sent."""
+    """Return the interval of every query that was ever sent."""
     with world.service.ledger._pool.connection() as connection:
         rows = connection.execute(
             "SELECT lower(interval), upper(interval) FROM cache_pipeline_state.upstream_query"
@@ -106,10 +106,8 @@ async def assert_kept_once(world: World, interval: Interval) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_killed_at_any_step_the_query_is_not_sent_again_and_all_rows_are_kept_once(
-    open_world: OpenWorld, mortals: Mortals, step: str
-):
-    """But for a kill between the vendor's taking it and the handle's being written: that costs exactly one more."""
+async def test_query_killed_at_any_step_is_resumed(open_world: OpenWorld, mortals: Mortals, step: str):
+    """Only a kill between the vendor's acceptance and its record costs exactly one more query."""
     async with open_world() as world:
         assert await mortals.run(world, step=step) == ("killed", signal.SIGKILL)
         before = await world.submits()
@@ -123,9 +121,7 @@ async def test_killed_at_any_step_the_query_is_not_sent_again_and_all_rows_are_k
         assert [state for state, _ in entries(world)] == (["lost"] if step in ("intended", "sent") else []) + ["stored"]
 
 
-async def test_killed_among_the_parts_of_a_cut_answer_what_was_asked_is_read_again_by_its_handle(
-    open_world: OpenWorld, mortals: Mortals
-):
+async def test_parts_of_a_killed_query_are_resumed(open_world: OpenWorld, mortals: Mortals):
     async with open_world(reportdata_max_rows=90) as world:
         undisturbed = replace(world.service, tenant="other")
         await undisturbed.answer(REPORT, MONDAY)
@@ -133,14 +129,14 @@ async def test_killed_among_the_parts_of_a_cut_answer_what_was_asked_is_read_aga
         assert needed > 2
         assert await mortals.run(world, step="noted", number=3) == ("killed", signal.SIGKILL)
         assert await restarted(world) == await world.truth(REPORT, MONDAY)
-        # The parts go out side by side: those that were on their way when the process was killed may have arrived.
+        # The parts are sent concurrently: those being sent when the process was killed may have arrived.
         lost = [state for state, _ in entries(world)].count("lost")
         assert 2 * needed <= await world.submits() <= 2 * needed + lost
         await assert_kept_once(world, MONDAY)
 
 
-async def test_processes_with_overlapping_queries_never_ask_one_hour_twice(open_world: OpenWorld, mortals: Mortals):
-    """Two days each, one of them in common, and a third process that wants only hours of that."""
+async def test_overlapping_processes_never_fetch_an_hour_twice(open_world: OpenWorld, mortals: Mortals):
+    """Two processes share one of their two days, and a third needs only hours of it."""
     days = [Interval(MONDAY.start + timedelta(days=each), MONDAY.end + timedelta(days=each)) for each in (-6, -5, -4)]
     asked = [
         Interval(days[0].start, days[1].end),
@@ -155,7 +151,7 @@ async def test_processes_with_overlapping_queries_never_ask_one_hour_twice(open_
                 world.clock.move(seconds=0.4)
 
         passing = asyncio.create_task(let_time_pass())
-        # Nothing is doubted, so that nothing is asked again in parts.
+        # No answer is doubted, so that none is split.
         trusting = with_changes(REPORT, expected_groups=1)
         mortals.begin(world, *({"interval": str(each)} for each in asked), report=trusting)
         assert [(await mortals.next_event())[:2] for _ in asked] == [("exited", 0)] * 3
@@ -168,7 +164,7 @@ async def test_processes_with_overlapping_queries_never_ask_one_hour_twice(open_
         await assert_kept_once(world, whole)
 
 
-async def test_a_holder_frozen_beyond_its_lease_is_fenced_off_when_it_goes_on(open_world: OpenWorld, mortals: Mortals):
+async def test_frozen_holder_is_fenced_off(open_world: OpenWorld, mortals: Mortals):
     async with open_world() as world:
         mortals.begin(world, {"step": "proven", "signal": signal.SIGSTOP}, lease=0.6)
         event, _, frozen = await mortals.next_event()
@@ -180,18 +176,18 @@ async def test_a_holder_frozen_beyond_its_lease_is_fenced_off_when_it_goes_on(op
                 connection.execute("UPDATE history.queue_hour SET offered = offered + 1000")
         finally:
             os.kill(frozen, signal.SIGCONT)
-        # It finds itself overtaken, looks again, and answers from what the other kept.
+        # It finds that it lost the lease, reads coverage again, and answers from what the other stored.
         assert (await mortals.next_event())[:2] == ("exited", 0)
         kept = world.service.history.read(world.service.series(REPORT), MONDAY, world.service.columns(REPORT))
-        assert min(kept["offered"].to_pylist()) >= 1000, "the frozen process wrote over its successor"
+        assert min(kept["offered"].to_pylist()) >= 1000, "the frozen process overwrote its successor"
         assert world.service.history.coverage(world.service.series(REPORT), MONDAY) == restated
         assert await world.submits() == 1
 
 
-async def test_redis_flushed_in_the_middle_sends_nothing_twice(open_world: OpenWorld, mortals: Mortals):
+async def test_flushed_redis_causes_no_second_query(open_world: OpenWorld, mortals: Mortals):
     async with open_world(job_seconds_base=20.0) as world:
         mortals.begin(world, {})
-        while await world.submits() == 0:  # noqa: ASYNC110 - another process's doing
+        while await world.submits() == 0:  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.02)
         await world.service.redis.flushall()
         waiting = asyncio.create_task(restarted(world))

@@ -1,8 +1,8 @@
-"""Whatever the vendor cuts off, delays or breaks off, history ends as the truth, and was never wrong on the way.
+"""History is never wrong and finally complete, whatever the vendor truncates, delays or breaks off.
 
-A real PostgreSQL and a real Redis, and a vendor that is scripted, so that its truth is known to the row: nights without a
-call, rows that arrive until its watermark has passed, a limit to every answer, some answers cut at random, and callers that
-die at any of their requests. What a process leaves that is killed is tested in ``test_crashes``.
+The test uses a real PostgreSQL and Redis and a scripted vendor whose true rows are known: nights without a call, rows that arrive
+until the watermark has passed, a limit on every answer, some answers truncated at random, and callers that die at any of their
+requests. Killed processes are tested in ``test_crashes``.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.errors import UpstreamUnreachable
-from cache_pipeline.fetch import fetch_session as gathering
+from cache_pipeline.fetch import fetch_session
 from cache_pipeline.fetch.completeness_checker import CompletenessChecker, IncompleteAnswer
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -53,7 +53,7 @@ _tenants = count()
 
 @dataclass
 class Clock:
-    """Moves when a step says so."""
+    """A clock that advances only when a step says so."""
 
     hour: float = 20
 
@@ -63,13 +63,13 @@ class Clock:
 
 @dataclass(eq=False)
 class Vendor(ReportDataAdapter):
-    """Answers by job, of what had arrived when it was asked.
+    """A vendor with jobs that answers from the rows that had arrived when the query was sent.
 
     Attributes:
-        groups: of each hour from Monday on.
-        cap: rows of its longest answer, or None.
-        broken: the answers, by number, that lose their end at random, and what share of it.
-        dies: the number of the request at which the caller dies, and how, or None.
+        groups: The number of groups of each hour since Monday.
+        cap: The number of rows of its longest answer, or None.
+        broken: The answers, by number, that lose their end at random, and the share that remains.
+        dies: The number of the request at which the caller dies, and how; or None.
     """
 
     name: ClassVar[str] = "reportdata"
@@ -83,7 +83,7 @@ class Vendor(ReportDataAdapter):
     _jobs: dict[str, tuple[pa.Table, datetime]] = field(default_factory=dict[str, tuple[pa.Table, datetime]])
 
     @staticmethod
-    def review(report: Report) -> Iterable[tuple[str, str]]:
+    def check_declaration(report: Report) -> Iterable[tuple[str, str]]:
         return ()
 
     async def _requested(self) -> None:
@@ -98,7 +98,7 @@ class Vendor(ReportDataAdapter):
         await self._requested()
         number = len(self._jobs)
         rows = sort_rows(self.rows(interval, self.clock.hour)).slice(0, self.cap)
-        # What is too short to be split is never cut at random: nothing could tell.
+        # An interval too short to be split is never truncated at random, because that cannot be detected.
         if number in self.broken and interval.length > 4 * HOUR and rows.num_rows > 1:
             rows = rows.slice(0, 1 + int(self.broken[number] * (rows.num_rows - 1)))
         self._jobs[str(number)] = rows, self.watermark
@@ -119,7 +119,7 @@ class Vendor(ReportDataAdapter):
         return MONDAY + int(self.clock.hour - _LATEST) * HOUR
 
     def rows(self, interval: Interval, now: float = 1000) -> pa.Table:
-        """What has arrived by an hour; in the end, the truth."""
+        """Return the rows that have arrived by an hour; by default all of them."""
         found: list[dict[str, object]] = []
         for bucket in list_buckets(interval, REPORT.step, REPORT.zone):
             hour = (bucket.start - MONDAY) // HOUR
@@ -128,7 +128,7 @@ class Vendor(ReportDataAdapter):
                 if hour < now:
                     seen = 10 * n + hour if arrived <= now else 1
                     group = {"queue_id": f"q{n}", "offered": seen}
-                    # Of what is still arriving every other group is not seen at all.
+                    # While rows are still arriving, every other group is missing.
                     if arrived <= now or n % 2:
                         found.append({"interval_start": bucket.start, "interval_end": bucket.end, **group})
         return rows_to_table(found, SCHEMA)
@@ -136,7 +136,7 @@ class Vendor(ReportDataAdapter):
 
 @contextmanager
 def reader(url: str, series: Series, columns: tuple[Column, ...], vendor: Vendor) -> Iterator[list[str]]:
-    """Looks at history all the while, and writes down whatever is marked complete and is not the truth."""
+    """Read history in a thread, and collect every interval that is marked final with wrong rows."""
     wrong: list[str] = []
     over = threading.Event()
 
@@ -144,7 +144,7 @@ def reader(url: str, series: Series, columns: tuple[Column, ...], vendor: Vendor
         with open_history(url) as history:
             while not over.is_set():
                 wrong.extend(
-                    f"{part} was marked complete and was not"
+                    f"{part} was marked final with wrong rows"
                     for part in history.coverage(series).final & IntervalSet([SPAN])
                     if not history.read(series, part, columns).equals(sort_rows(vendor.rows(part)))
                 )
@@ -160,14 +160,14 @@ def reader(url: str, series: Series, columns: tuple[Column, ...], vendor: Vendor
 
 
 async def step(service: ReportService, vendor: Vendor, interval: Interval, dies: tuple[int, str] | None) -> None:
-    """One caller that asks, and maybe dies of it."""
+    """Run one caller, which may die at one of its requests."""
     vendor.dies = dies and (vendor.requests + dies[0], dies[1])
     vendor.reached.clear()
     asking = asyncio.create_task(service.answer(REPORT, interval))
     dying = asyncio.create_task(vendor.reached.wait())
     await asyncio.wait([asking, dying], return_when=asyncio.FIRST_COMPLETED)
     dying.cancel()
-    # A caller that is killed while it waits; one that has finished is not hurt by it.
+    # This cancels a caller that is waiting; it does not affect one that has finished.
     asking.cancel()
     vendor.dies = None
     await asyncio.gather(asking, dying, return_exceptions=True)
@@ -176,7 +176,7 @@ async def step(service: ReportService, vendor: Vendor, interval: Interval, dies:
 
 
 async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
-    """Some callers one after another, and in the end one who asks for everything, of a vendor that is well."""
+    """Run some callers one after another, and finally one for the whole interval with a healthy vendor."""
     async with open_service(config) as opened:
         job_pollers = {"reportdata": JobPoller(guide=GuideSchedule(0.002, 0.01))}
         service = replace(opened, platforms={"reportdata": vendor}, clock=vendor.clock, job_pollers=job_pollers)
@@ -205,7 +205,7 @@ HOURS = st.lists(
     min_size=2,
     max_size=2,
 ).map(lambda days: [*days[0], *days[1]])
-#: Never two in a row: an answer and the one it is checked by may not be broken alike.
+#: Never two in a row, because an answer and the one it is compared with must not break off alike.
 BROKEN = st.dictionaries(st.integers(0, 25), st.floats(0, 0.99), max_size=4).map(
     lambda drawn: {n: drawn[n] for before, n in pairwise([-2, *sorted(drawn)]) if n - before > 1}
 )
@@ -217,7 +217,7 @@ STEPS = st.lists(
 
 @pytest.fixture
 def config(postgres_database: str, redis_database: str) -> Settings:
-    """Servers with the report's table; each example is a tenant of its own."""
+    """Return settings of servers with the report's table; each example uses its own tenant."""
     given = Settings(postgres_url=SecretStr(postgres_database), redis_url=SecretStr(redis_database))
     migrate_history(given, {REPORT.name: REPORT})
     return given
@@ -225,11 +225,11 @@ def config(postgres_database: str, redis_database: str) -> Settings:
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(HOURS, st.none() | st.integers(6, 60), BROKEN, STEPS)
-# A job is left whose last hour was still arriving when it was asked for, and is taken up a day later.
+# A job is abandoned while its last hour was still arriving, and is resumed a day later.
 @example([3] * 48, None, {}, [(0, 0, 19, (2, "unreachable"))])
-# A job is left whose answer is broken off after the only row of a quiet hour.
+# A job is abandoned whose answer broke off after the only row of a quiet hour.
 @example([*[0] * 3, 1, *[0] * 19, 3] + [3] * 24, None, {0: 0.0}, [(9, 0, 24, (2, "unreachable"))])
-def test_history_ends_as_the_truth_and_is_never_wrong_on_the_way(
+def test_history_is_always_true_and_finally_complete(
     config: Settings,
     monkeypatch: pytest.MonkeyPatch,
     groups: list[int],
@@ -237,7 +237,7 @@ def test_history_ends_as_the_truth_and_is_never_wrong_on_the_way(
     broken: dict[int, float],
     steps: list[Any],
 ):
-    monkeypatch.setattr(gathering, "CompletenessChecker", partial(CompletenessChecker, min_truncation_rows=1))
+    monkeypatch.setattr(fetch_session, "CompletenessChecker", partial(CompletenessChecker, min_truncation_rows=1))
     alone = config.model_copy(update={"tenant": f"truth{next(_tenants)}"})
     vendor = Vendor(groups, cap, broken, Clock())
     asyncio.run(asyncio.wait_for(live(alone, vendor, steps), 60))

@@ -39,7 +39,7 @@ async def fetched(
 ) -> dict[str, FetchedPartition | FailedPartition]:
     found: dict[str, FetchedPartition | FailedPartition] = {}
     async for partition in fetch_partitions(checker_for(vendor).checker, wanted, held, chunks):
-        assert partition.key not in found, "every partition comes once"
+        assert partition.key not in found, "every partition is yielded once"
         found[partition.key] = partition
     assert found.keys() == wanted.keys()
     return found
@@ -50,7 +50,7 @@ def rows_of(partition: FetchedPartition | FailedPartition) -> pa.Table:
     return sorted_table(partition.rows)
 
 
-async def test_one_chunk_may_fill_several_partitions():
+async def test_one_chunk_can_fill_several_partitions():
     vendor = ScriptedVendor(flat(10, 72))
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(3)}
     found = await fetched(vendor, days, [hours(0, 72)])
@@ -59,7 +59,7 @@ async def test_one_chunk_may_fill_several_partitions():
         assert rows_of(found[key]).equals(sort_rows(vendor.rows(day)))
 
 
-async def test_one_partition_may_take_several_chunks():
+async def test_one_partition_can_need_several_chunks():
     vendor = ScriptedVendor(flat(10, 24))
     chunks = [hours(n, n + 6) for n in range(0, 24, 6)]
     found = await fetched(vendor, {"day": hours(0, 24)}, chunks)
@@ -69,7 +69,7 @@ async def test_one_partition_may_take_several_chunks():
     assert sorted(chunk.interval for chunk in partition.chunks) == chunks
 
 
-async def test_a_failed_chunk_fails_the_partitions_it_touches_and_no_others():
+async def test_failed_chunk_fails_only_overlapping_partitions():
     failure = RuntimeError("the job failed")
     vendor = ScriptedVendor(flat(10, 96), refuse=lambda i: failure if i == hours(36, 60) else None)
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(4)}
@@ -78,14 +78,14 @@ async def test_a_failed_chunk_fails_the_partitions_it_touches_and_no_others():
     assert failed == {"day 1": failure, "day 2": failure}
 
 
-async def test_when_the_first_chunk_fails_the_others_are_asked_all_the_same():
+async def test_failed_first_chunk_does_not_stop_the_others():
     vendor = ScriptedVendor(flat(10, 48), refuse=lambda i: RuntimeError("no") if i == hours(0, 24) else None)
     found = await fetched(vendor, {"a": hours(0, 24), "b": hours(24, 48)}, [hours(0, 24), hours(24, 48)])
     assert isinstance(found["a"], FailedPartition)
     assert rows_of(found["b"]).equals(sort_rows(vendor.rows(hours(24, 48))))
 
 
-async def test_where_nothing_is_missing_nothing_is_asked():
+async def test_stored_partitions_need_no_query():
     vendor = ScriptedVendor(flat(10))
     held = StoredRows(
         IntervalSet([hours(0, 24)]), IntervalSet(), Rows.from_table(vendor.rows(hours(0, 24))), MONDAY + 24 * HOUR, None
@@ -99,7 +99,7 @@ async def test_where_nothing_is_missing_nothing_is_asked():
         assert partition.final(REPORT) == IntervalSet([part])
 
 
-async def test_what_is_held_and_what_is_fetched_are_one_partition():
+async def test_stored_and_fetched_rows_form_one_partition():
     vendor = ScriptedVendor(flat(10), watermark=20)
     held = StoredRows(
         IntervalSet([hours(0, 6)]), IntervalSet(), Rows.from_table(vendor.rows(hours(0, 6))), MONDAY + 6 * HOUR, None
@@ -111,7 +111,7 @@ async def test_what_is_held_and_what_is_fetched_are_one_partition():
     assert partition.provisional(REPORT) == IntervalSet([hours(20, 24)])
 
 
-async def test_what_was_asked_again_is_as_new_as_its_answer_whatever_is_held_beside_it():
+async def test_refetched_part_has_the_time_of_its_answer():
     vendor = ScriptedVendor(flat(10), watermark=20)
     old = MONDAY + 7 * HOUR
     held = StoredRows(
@@ -122,8 +122,8 @@ async def test_what_was_asked_again_is_as_new_as_its_answer_whatever_is_held_bes
     assert partition.fetched_at == MONDAY + 2000 * HOUR
 
 
-async def test_fresh_provisional_figures_that_were_not_asked_again_stay_provisional():
-    """What was learned of the watermark since says nothing of rows that were read before it."""
+async def test_fresh_provisional_figures_stay_provisional():
+    """A watermark learned later does not make rows final that were read before it."""
     vendor = ScriptedVendor(flat(10), watermark=24)
     old = MONDAY + 7 * HOUR
     held = StoredRows(
@@ -139,7 +139,7 @@ async def test_fresh_provisional_figures_that_were_not_asked_again_stay_provisio
     assert partition.fetched_at == old
 
 
-async def test_partitions_come_as_they_are_finished_and_not_all_at_the_end():
+async def test_partitions_are_yielded_as_they_finish():
     vendor = ScriptedVendor(flat(10, 72))
     release = asyncio.Event()
     original = vendor.ask
@@ -149,18 +149,18 @@ async def test_partitions_come_as_they_are_finished_and_not_all_at_the_end():
             await release.wait()
         return await original(interval)
 
-    judged = checker_for(vendor)
-    judged.checker.fetch = ask
+    check = checker_for(vendor)
+    check.checker.fetch = ask
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(3)}
     order: list[str] = []
-    async for partition in fetch_partitions(judged.checker, days, NOTHING, list(days.values())):
+    async for partition in fetch_partitions(check.checker, days, NOTHING, list(days.values())):
         order.append(partition.key)
         if len(order) == 2:
             release.set()
     assert order == ["day 0", "day 2", "day 1"]
 
 
-async def test_no_more_queries_are_in_flight_than_allowed_and_the_first_goes_alone():
+async def test_concurrency_is_limited_after_a_lone_first_query():
     vendor = ScriptedVendor(flat(10, 240), seconds=0.005)
     seen: list[int] = []
     original = vendor.ask
@@ -169,16 +169,16 @@ async def test_no_more_queries_are_in_flight_than_allowed_and_the_first_goes_alo
         seen.append(vendor.in_flight + 1)
         return await original(interval)
 
-    judged = checker_for(vendor)
-    judged.checker.fetch = ask
+    check = checker_for(vendor)
+    check.checker.fetch = ask
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(10)}
-    async for _ in fetch_partitions(judged.checker, days, NOTHING, list(days.values()), concurrency=4):
+    async for _ in fetch_partitions(check.checker, days, NOTHING, list(days.values()), concurrency=4):
         pass
     assert seen[:2] == [1, 1]
     assert max(seen) == 4
 
 
-async def test_whoever_stops_listening_leaves_no_query_in_flight():
+async def test_closed_iterator_leaves_no_query_in_flight():
     vendor = ScriptedVendor(flat(10, 96), seconds=0.05)
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(4)}
     fetching = fetch_partitions(checker_for(vendor).checker, days, NOTHING, list(days.values()))
@@ -193,7 +193,7 @@ boundaries = st.lists(st.integers(0, 96), min_size=2, max_size=8, unique=True).m
 
 @settings(max_examples=25, deadline=None)
 @given(boundaries, boundaries, st.sets(st.integers(0, 10)))
-def test_every_partition_comes_once_whatever_chunks_and_partitions_have_to_do_with_each_other(cuts, edges, broken):
+def test_every_partition_is_yielded_once(cuts, edges, broken):
     wanted = {f"{a}-{b}": hours(a, b) for a, b in pairwise(edges)}
     chunks = [hours(a, b) for a, b in pairwise(cuts)]
     bad = {chunk for number, chunk in enumerate(chunks) if number in broken}
@@ -203,7 +203,7 @@ def test_every_partition_comes_once_whatever_chunks_and_partitions_have_to_do_wi
         assert isinstance(found[key], FailedPartition) == any(chunk.intersection(span) for chunk in bad)
 
 
-def test_gaps_are_cut_at_the_boundaries_of_the_chunk():
+def test_gaps_are_split_at_chunk_boundaries():
     report = declared(time_zone="Europe/Berlin", max_query_interval="P1D")
     gap = Interval.parse("2026-03-28T10:00:00Z/2026-03-30T10:00:00Z")
     assert [str(chunk) for chunk in split_into_chunks(IntervalSet([gap]), report)] == [
@@ -216,5 +216,5 @@ def test_gaps_are_cut_at_the_boundaries_of_the_chunk():
 @pytest.mark.parametrize(
     ("now", "clipped"), [(-1, None), (0, hours(0, 1)), (5.5, hours(0, 6)), (6, hours(0, 7)), (30, hours(0, 24))]
 )
-def test_only_buckets_that_have_begun_are_asked_for(now: float, clipped: Interval | None):
+def test_only_elapsed_buckets_are_fetched(now: float, clipped: Interval | None):
     assert clip_to_now(hours(0, 24), REPORT, MONDAY + now * HOUR) == clipped

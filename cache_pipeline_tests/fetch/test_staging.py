@@ -39,7 +39,7 @@ PARTITION = FetchedPartition(
         replace(PARTITION, watermark=PARTITION.watermark.replace(microsecond=1)),
     ],
 )
-def test_a_partition_comes_back_as_it_was_staged(tmp_path: Path, partition: FetchedPartition):
+def test_staged_partition_is_read_back_unchanged(tmp_path: Path, partition: FetchedPartition):
     staging = Staging(tmp_path)
     path = staging.write(SERIES, partition)
     again = staging.read(SERIES, partition.key)
@@ -53,14 +53,14 @@ def test_a_partition_comes_back_as_it_was_staged(tmp_path: Path, partition: Fetc
     assert ":" not in path.name
 
 
-def test_what_was_not_staged_is_none(tmp_path: Path):
+def test_unstaged_partition_is_none(tmp_path: Path):
     staging = Staging(tmp_path)
     staging.write(SERIES, PARTITION)
     assert staging.read(SERIES, "2026-01-06") is None
     assert staging.read(replace(SERIES, tenant="other"), PARTITION.key) is None
 
 
-def test_writing_that_breaks_off_leaves_what_was_there_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     staging = Staging(tmp_path)
     path = staging.write(SERIES, PARTITION)
     before = path.read_bytes()
@@ -75,7 +75,7 @@ def test_writing_that_breaks_off_leaves_what_was_there_and_no_litter(tmp_path: P
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208
 
 
-def test_a_killed_writers_partial_file_is_never_read(tmp_path: Path):
+def test_partial_file_of_a_killed_writer_is_ignored(tmp_path: Path):
     staging = Staging(tmp_path)
     path = staging.path(SERIES, PARTITION.key)
     path.parent.mkdir(parents=True)
@@ -86,13 +86,13 @@ def test_a_killed_writers_partial_file_is_never_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize("folder", ["a-file", "a-file/below"])
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, folder: str):
+def test_unwritable_folder_is_named(tmp_path: Path, folder: str):
     (tmp_path / "a-file").write_text("")
     with pytest.raises(DiskUnwritable, match=r"cannot be written.*CACHE_PIPELINE_DATA_DIR"):
         Staging(tmp_path / folder).write(SERIES, PARTITION)
 
 
-def test_only_what_can_no_longer_change_need_not_be_fetched_again(tmp_path: Path):
+def test_only_final_partitions_are_reused(tmp_path: Path):
     staging = Staging(tmp_path)
     final = replace(PARTITION, provisional_from_history=IntervalSet())
     staging.write(SERIES, final)
@@ -102,14 +102,14 @@ def test_only_what_can_no_longer_change_need_not_be_fetched_again(tmp_path: Path
     assert list(kept) == [PARTITION.key]
 
 
-def test_rows_of_one_staging_are_never_taken_for_those_of_another(tmp_path: Path):
-    """A partition is read when its rows are needed, and by then another run may have staged it anew."""
+def test_replaced_file_is_never_read_as_the_old_one(tmp_path: Path):
+    """A partition is read when its rows are needed; by then another run may have replaced its file."""
     staging = Staging(tmp_path)
     staging.write(SERIES, PARTITION)
     again = staging.read(SERIES, PARTITION.key)
     assert again
     staging.write(SERIES, replace(PARTITION, fetched_at=PARTITION.fetched_at + HOUR))
-    with pytest.raises(StagingReplaced, match="staged anew"):
+    with pytest.raises(StagingReplaced, match="was replaced"):
         again.rows.to_table()
     staging.path(SERIES, PARTITION.key).unlink()
     with pytest.raises(StagingReplaced, match="materialise staged"):

@@ -9,7 +9,7 @@ from cache_pipeline_tests.world import REPORT, OpenWorld
 MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 
 
-async def test_what_was_written_to_history_is_told_once_and_what_history_held_is_not(open_world: OpenWorld):
+async def test_write_event_is_sent_once_for_fetched_rows(open_world: OpenWorld):
     heard: list[tuple[Report, RowsStored]] = []
     async with open_world() as world:
         service = replace(world.service, on_stored=lambda report, kept: heard.extend((report, each) for each in kept))

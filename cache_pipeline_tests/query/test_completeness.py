@@ -34,65 +34,65 @@ def hour(text: str) -> Interval:
 
 
 @given(st.integers(0, 1_000_000))
-def test_four_fifths_are_enough_and_one_row_less_is_not(fifth):
+def test_four_fifths_of_the_rows_are_enough(fifth):
     """G22: below 80 % the payload is discarded."""
     assert not falls_short(4 * fifth, 5 * fifth)
     assert falls_short(4 * fifth - 1, 5 * fifth)
 
 
-def test_where_nothing_is_expected_nothing_falls_short():
+def test_zero_expected_rows_never_fall_short():
     assert not falls_short(0, 0)
     assert not part_falls_short(0, 0)
 
 
 @given(st.integers(0, 3000), st.integers(0, 3000))
-def test_a_part_is_doubted_only_where_the_whole_would_be(got, expected):
+def test_part_threshold_is_no_stricter_than_the_whole(got, expected):
     if part_falls_short(got, expected):
         assert falls_short(got, expected)
 
 
 @pytest.mark.parametrize(("got", "expected", "short"), [(0, 16, False), (0, 17, True), (59, 100, True), (60, 100, False),
                                                         (1599, 2000, True), (1600, 2000, False)])  # fmt: skip
-def test_a_part_may_miss_what_chance_explains(got, expected, short):
+def test_part_may_lack_what_chance_explains(got, expected, short):
     assert part_falls_short(got, expected) is short
 
 
 @pytest.mark.parametrize(("got", "expected", "short"), [(0, 3, False), (0, 4, True), (3, 8, False), (2, 8, True), (12, 20, False),
                                                         (11, 20, True), (80, 100, False), (79, 100, True)])  # fmt: skip
-def test_a_tail_is_doubted_sooner_than_a_part_but_not_for_what_often_happens(got, expected, short):
+def test_tail_threshold_is_stricter_than_a_part(got, expected, short):
     assert tail_falls_short(got, expected) is short
 
 
-def test_nothing_known_means_no_expectation():
+def test_expectation_without_any_source_is_none():
     assert RowDensity(BERLIN, None).expect(hours("2026-01-05/2026-01-06")) == Expectation(0.0, ExpectationSource.none)
 
 
-def test_the_declaration_stands_where_history_is_silent():
+def test_declaration_is_used_without_history():
     assert RowDensity(BERLIN, 24).expect(hours("2026-01-05/2026-01-06")) == Expectation(
         576.0, ExpectationSource.declaration
     )
 
 
-def test_history_knows_better_than_the_declaration():
+def test_history_is_preferred_to_the_declaration():
     density = RowDensity(BERLIN, 24)
     density.learn(dict.fromkeys(hours("2026-01-05/2026-01-06"), 10))
     assert density.expect(hours("2026-01-12/2026-01-13")) == Expectation(240.0, ExpectationSource.history)
 
 
-def test_a_bucket_that_only_the_declaration_knows_makes_the_declaration_the_source():
+def test_one_declared_bucket_makes_the_source_declaration():
     density = RowDensity(BERLIN, 24)
     density.learn({hour("2026-01-05T09:00"): 10})
     both = [hour("2026-01-12T09:00"), hour("2026-01-12T10:00")]
     assert density.expect(both) == Expectation(34.0, ExpectationSource.declaration)
 
 
-def test_a_bucket_nobody_knows_makes_the_whole_unknown():
+def test_one_unknown_bucket_makes_the_expectation_unknown():
     density = RowDensity(BERLIN, None)
     density.learn({hour("2026-01-05T09:00"): 10})
     assert density.expect([hour("2026-01-12T09:00"), hour("2026-01-12T10:00")]).source is ExpectationSource.none
 
 
-def test_what_comparable_buckets_had_is_averaged_and_empty_ones_count_as_zero():
+def test_comparable_buckets_are_averaged_with_empty_ones():
     density = RowDensity(BERLIN, 24)
     density.learn({hour("2026-01-05T03:00"): 0, hour("2026-01-12T03:00"): 3})
     assert density.expect([hour("2026-01-19T03:00")]) == Expectation(1.5, ExpectationSource.history)
@@ -100,7 +100,7 @@ def test_what_comparable_buckets_had_is_averaged_and_empty_ones_count_as_zero():
     assert density.expect([hour("2026-01-26T04:00")]) == Expectation(0.0, ExpectationSource.history)
 
 
-def test_a_weekday_knows_itself_best_then_its_kind_of_day():
+def test_same_weekday_is_preferred_to_same_day_kind():
     density = RowDensity(BERLIN, 24)
     density.learn({hour("2026-01-05T09:00"): 20, hour("2026-01-06T09:00"): 10})
     assert density.expect([hour("2026-01-12T09:00")]).rows == 20
@@ -108,38 +108,38 @@ def test_a_weekday_knows_itself_best_then_its_kind_of_day():
     assert density.expect([hour("2026-01-14T09:00")]).rows == 15
 
 
-def test_a_working_day_says_nothing_of_a_sunday():
+def test_working_day_is_not_comparable_to_sunday():
     density = RowDensity(BERLIN, None)
     density.learn({hour("2026-01-05T09:00"): 20})
     assert density.expect([hour("2026-01-11T09:00")]).source is ExpectationSource.none
 
 
-def test_hours_are_compared_by_the_local_clock_across_a_clock_change():
+def test_hours_are_compared_in_local_time_across_dst():
     density = RowDensity(BERLIN, None)
     density.learn({hour("2026-03-23T09:00"): 20})
     assert density.expect([hour("2026-03-30T09:00")]).rows == 20
 
 
-def test_final_are_the_buckets_that_end_at_or_before_the_watermark():
+def test_final_buckets_end_by_the_watermark():
     day = hours("2026-01-05/2026-01-06")
     assert final_buckets(day, day[5].end) == day[:6]
     assert final_buckets(day, day[5].end - timedelta(microseconds=1)) == day[:5]
     assert final_buckets(day, day[0].start) == []
 
 
-def judged(verdict: Verdict, got: int, length: int | None = None) -> ChunkResult:
+def result(verdict: Verdict, got: int, length: int | None = None) -> ChunkResult:
     day = Interval.parse("2026-01-05/2026-01-06", BERLIN)
     return ChunkResult(
         day, 10, ExpectationSource.history, got, verdict, 3, 0.5, day.end, got if length is None else length
     )
 
 
-def test_lengths_are_learned_from_verdicts_and_limits_may_be_lowered_and_raised():
+def test_truncation_stats_follow_lowered_and_raised_limits():
     known = TruncationStats().with_results(
-        [judged(Verdict.complete, 1500), judged(Verdict.sparse, 1200), judged(Verdict.unverified, 9000)]
+        [result(Verdict.complete, 1500), result(Verdict.sparse, 1200), result(Verdict.unverified, 9000)]
     )
     assert known == TruncationStats(1500, None)
-    lowered = known.with_results([judged(Verdict.truncated, 1400, 1450), judged(Verdict.truncated, 1449, 1460)])
+    lowered = known.with_results([result(Verdict.truncated, 1400, 1450), result(Verdict.truncated, 1449, 1460)])
     assert lowered == TruncationStats(1449, 1450)
-    assert lowered.with_results([judged(Verdict.restated, 700), judged(Verdict.incomplete, 1450)]) == lowered
-    assert lowered.with_results([judged(Verdict.complete, 1451)]) == TruncationStats(1451, None)
+    assert lowered.with_results([result(Verdict.restated, 700), result(Verdict.incomplete, 1450)]) == lowered
+    assert lowered.with_results([result(Verdict.complete, 1451)]) == TruncationStats(1451, None)

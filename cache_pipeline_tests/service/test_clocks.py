@@ -1,4 +1,4 @@
-"""Clocks of the vendor and of this machine need not agree."""
+"""A vendor whose clock differs from this machine's must not make open intervals final."""
 
 import asyncio
 from datetime import timedelta
@@ -11,7 +11,7 @@ from cache_pipeline_tests.world import NOON, REPORT, OpenWorld
 
 
 @pytest.mark.parametrize("hours", [-2, 26])
-async def test_a_vendor_whose_clock_is_off_does_not_make_the_future_final(open_world: OpenWorld, hours: int) -> None:
+async def test_wrong_vendor_clock_makes_no_future_final(open_world: OpenWorld, hours: int) -> None:
     today = Interval(NOON - timedelta(hours=12), NOON + timedelta(hours=12))
     async with open_world() as world:
         await world.faults(clock_offset_seconds=hours * 3600)
@@ -24,9 +24,7 @@ async def test_a_vendor_whose_clock_is_off_does_not_make_the_future_final(open_w
 
 
 @pytest.mark.parametrize("hours", [-2, 26])
-async def test_a_data_lake_whose_clock_is_off_does_not_make_unended_conversations_final(
-    open_world: OpenWorld, hours: int
-) -> None:
+async def test_wrong_lake_clock_makes_no_open_conversation_final(open_world: OpenWorld, hours: int) -> None:
     today = Interval(NOON - timedelta(hours=12), NOON + timedelta(hours=12))
     report = Report.model_validate(
         {

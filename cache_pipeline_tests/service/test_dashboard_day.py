@@ -33,7 +33,7 @@ def day_of(window: Window, every: timedelta) -> list[Request]:
 
 @pytest.mark.parametrize("grouping", ["by15Minutes", "byHour", "byDay"])
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata"])
-def test_it_costs_the_thirty_days_once_and_then_one_query_in_each_freshness(grouping: str, zone: str):
+def test_dashboard_fetches_once_per_freshness_period(grouping: str, zone: str):
     window = Window(30, grouping, zone, ("queueId",), ("offered",), ())
     day, ours = day_of(window, timedelta(minutes=5)), Ours()
     for request in day:
@@ -45,7 +45,7 @@ def test_it_costs_the_thirty_days_once_and_then_one_query_in_each_freshness(grou
     assert least <= ours.bill.queries <= 1.1 * least
 
 
-def test_asked_every_ten_seconds_it_costs_no_more():
+def test_polling_dashboard_costs_no_more():
     window = Window(30, "by15Minutes", "Europe/Berlin", (), ("offered",), ())
     day = [request for request in day_of(window, timedelta(seconds=10)) if request.at < DAY_START + timedelta(hours=2)]
     ours = Ours()

@@ -22,7 +22,7 @@ REPORT = declared(
 YESTERDAY = Interval.parse("2026-01-05/2026-01-06", REPORT.zone)
 
 
-async def test_fewer_dimensions_and_longer_buckets_are_the_vendors_own_figures_for_no_query_more(open_world: OpenWorld):
+async def test_overrides_are_answered_without_another_query(open_world: OpenWorld):
     async with open_world(REPORT) as world:
         await world.service.answer(REPORT, YESTERDAY)
         before = await world.submits()
@@ -39,7 +39,7 @@ async def test_fewer_dimensions_and_longer_buckets_are_the_vendors_own_figures_f
         assert await world.submits() == before
 
 
-async def test_a_narrowed_question_asks_for_the_declared_series_so_that_the_next_one_is_answered(open_world: OpenWorld):
+async def test_override_fetches_the_declared_series(open_world: OpenWorld):
     async with open_world(REPORT) as world:
         one = Filter.parse({"predicates": [{"dimension": "mediaType", "values": ["voice"]}]})
         by_hour = QueryOverrides(group_by=("queueId",), granularity="PT1H", filters=one)
@@ -54,7 +54,7 @@ async def test_a_narrowed_question_asks_for_the_declared_series_so_that_the_next
         assert "media_type" not in document["columns"]
 
 
-async def test_the_day_that_is_going_on_is_provisional_as_a_whole_and_asked_for_to_the_last_quarter(
+async def test_current_day_is_provisional_up_to_the_last_quarter(
     open_world: OpenWorld,
 ):
     today = Interval(YESTERDAY.end, YESTERDAY.end + timedelta(days=1))
@@ -70,14 +70,14 @@ async def test_the_day_that_is_going_on_is_provisional_as_a_whole_and_asked_for_
         assert await world.submits() == 1
 
 
-async def test_what_the_rows_do_not_hold_is_told_before_anything_is_sent(open_world: OpenWorld):
+async def test_impossible_override_is_refused_before_any_request(open_world: OpenWorld):
     async with open_world(REPORT) as world:
         with pytest.raises(InvalidQuery, match="granularity"):
             await world.service.answer(REPORT, YESTERDAY, overrides=QueryOverrides(granularity="PT5M"))
         assert await world.submits() == 0
 
 
-async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_asked_for(open_world: OpenWorld):
+async def test_finer_rows_of_another_report_are_rolled_up(open_world: OpenWorld):
     days = declared(
         name="days",
         granularity="P1D",
@@ -115,7 +115,7 @@ async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_aske
         assert await world.submits() == submits + 1
 
 
-async def test_a_plan_is_told_from_what_earlier_queries_took_and_sends_nothing(open_world: OpenWorld):
+async def test_plan_uses_measured_cost_and_sends_nothing(open_world: OpenWorld):
     async with open_world(REPORT) as world:
         found = await world.service.plan(world.service.query(REPORT, YESTERDAY))
         assert (len(found.chunks), found.cost) == (1, Cost.assumed(REPORT))

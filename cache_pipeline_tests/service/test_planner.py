@@ -1,4 +1,4 @@
-"""What a plan says will be asked, and why; and that it asks for nothing that can be had otherwise."""
+"""A plan fetches only what no tier has, and gives the reason for each step."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,15 +40,15 @@ def span(first: str, last: str) -> Interval:
 TWO_DAYS = span("05T00:00", "07T00:00")
 
 
-def query(report: Report = REPORT, interval: Interval = TWO_DAYS, **narrowing: Any) -> CanonicalQuery:
-    wanted = resolve_request(report, interval, QueryOverrides(**narrowing), ReportDataAdapter.columns(report))
+def query(report: Report = REPORT, interval: Interval = TWO_DAYS, **overrides: Any) -> CanonicalQuery:
+    wanted = resolve_request(report, interval, QueryOverrides(**overrides), ReportDataAdapter.columns(report))
     begun = clip_to_now(interval, wanted.requested, NOW)
     assert begun is not None
     found = replace(wanted, interval=begun).canonical_query("t")
     return replace(found, elapsed=clip_to_now(begun, report, NOW))
 
 
-def holding(
+def series_with(
     report: Report = REPORT, complete: list[Interval] | None = None, provisional: list[tuple[Interval, datetime]] | None = None
 ) -> StoredSeries:  # fmt: skip
     aging = [FetchTime(IntervalSet([part]), at) for part, at in provisional or []]
@@ -58,13 +58,13 @@ def holding(
     return StoredSeries(report, ReportDataAdapter.columns(report), coverage)
 
 
-def told(found: Plan) -> list[tuple[str, str, str]]:
+def steps_of(found: Plan) -> list[tuple[str, str, str]]:
     return [(step.source, step.report, str(step.interval)) for step in found.steps]
 
 
-def held_until_now(minutes: float) -> StoredSeries:
-    """Final but for the last two hours, of which the first was asked for nine minutes ago."""
-    return holding(
+def stored_until_now(minutes: float) -> StoredSeries:
+    """Return a series that is final except for the last two hours, of which the first was fetched nine minutes ago."""
+    return series_with(
         complete=[span("05T00:00", "06T11:00")],
         provisional=[
             (span("06T11:00", "06T12:00"), NOW - timedelta(minutes=9)),
@@ -73,8 +73,8 @@ def held_until_now(minutes: float) -> StoredSeries:
     )
 
 
-def test_what_is_final_is_never_asked_for_and_what_is_fresh_enough_is_served():
-    found = make_plan(query(), held_until_now(minutes=8), [], NOW)
+def test_final_and_fresh_figures_are_not_fetched():
+    found = make_plan(query(), stored_until_now(minutes=8), [], NOW)
     assert [(step.source, step.reason) for step in found.steps] == [
         ("history", "stored and final: never fetched again"),
         ("history", "provisional, and fresh enough until 2026-01-06T12:06:00Z"),
@@ -83,41 +83,41 @@ def test_what_is_final_is_never_asked_for_and_what_is_fresh_enough_is_served():
     assert found.calls == 0
 
 
-def test_once_a_provisional_bucket_is_too_old_those_beside_it_come_with_the_same_query():
-    found = make_plan(query(), held_until_now(minutes=11), [], NOW)
-    assert told(found) == [
+def test_stale_bucket_is_fetched_with_its_provisional_neighbours():
+    found = make_plan(query(), stored_until_now(minutes=11), [], NOW)
+    assert steps_of(found) == [
         ("history", "queue_hour", "2026-01-05T00:00:00Z/2026-01-06T11:00:00Z"),
         ("vendor", "queue_hour", "2026-01-06T11:00:00Z/2026-01-06T13:00:00Z"),
     ]
     assert found.steps[-1].reason == "provisional, and in part older than 10 min"
 
 
-def test_gaps_are_cut_into_chunks_that_the_report_declares():
+def test_gaps_are_split_into_declared_chunks():
     found = make_plan(
-        query(interval=span("01T00:00", "05T06:00")), holding(complete=[span("02T00:00", "03T00:00")]), [], NOW
+        query(interval=span("01T00:00", "05T06:00")), series_with(complete=[span("02T00:00", "03T00:00")]), [], NOW
     )
     assert [str(chunk)[:16] for chunk in found.chunks] == ["2026-01-01T00:00", "2026-01-03T00:00", "2026-01-04T00:00", "2026-01-05T00:00"]  # fmt: skip
     assert found.to_fetch == IntervalSet([span("01T00:00", "02T00:00"), span("03T00:00", "05T06:00")])
     assert {step.reason for step in found.steps if step.source is AnswerSource.vendor} == {"not stored"}
 
 
-def test_another_series_that_holds_finer_rows_is_rolled_up_before_the_vendor_is_asked():
-    finer = holding(
+def test_finer_series_is_rolled_up_before_fetching():
+    finer = series_with(
         QUARTERS, [span("05T00:00", "06T00:00")], [(span("06T00:00", "06T12:15"), NOW - timedelta(minutes=3))]
     )
-    found = make_plan(query(), holding(), [finer], NOW)
+    found = make_plan(query(), series_with(), [finer], NOW)
     assert {step.source for step in found.steps} == {AnswerSource.roll_up}
     assert found.calls == 0 == len(found.chunks)
-    [borrowed] = found.rolled_up
-    assert borrowed.final == IntervalSet([span("05T00:00", "06T00:00")])
-    assert borrowed.provisional == IntervalSet([span("06T00:00", "06T13:00")])
+    [part] = found.rolled_up
+    assert part.final == IntervalSet([span("05T00:00", "06T00:00")])
+    assert part.provisional == IntervalSet([span("06T00:00", "06T13:00")])
     assert not found.coverage.gaps(IntervalSet([found.query.available_interval]), NOW, timedelta(minutes=10))
 
 
-def test_a_bucket_that_the_other_series_holds_in_part_is_asked_for():
-    finer = holding(QUARTERS, [span("05T00:15", "05T03:45")])
-    found = make_plan(query(interval=span("05T00:00", "05T05:00")), holding(), [finer], NOW)
-    assert told(found) == [
+def test_partly_stored_finer_bucket_is_fetched():
+    finer = series_with(QUARTERS, [span("05T00:15", "05T03:45")])
+    found = make_plan(query(interval=span("05T00:00", "05T05:00")), series_with(), [finer], NOW)
+    assert steps_of(found) == [
         ("vendor", "queue_hour", "2026-01-05T00:00:00Z/2026-01-05T01:00:00Z"),
         ("roll-up", "quarters", "2026-01-05T01:00:00Z/2026-01-05T03:00:00Z"),
         ("vendor", "queue_hour", "2026-01-05T03:00:00Z/2026-01-05T05:00:00Z"),
@@ -134,39 +134,49 @@ def test_a_bucket_that_the_other_series_holds_in_part_is_asked_for():
         {"filters": {"predicates": [{"dimension": "queueId", "values": ["a"]}]}},
     ],
 )
-def test_a_series_that_cannot_be_rolled_up_to_it_is_left_alone(changes: dict[str, Any]):
-    other = holding(declared(name="other", time_zone="UTC", **changes), [TWO_DAYS])
-    assert make_plan(query(), holding(), [other], NOW).rolled_up == ()
+def test_incompatible_series_is_not_rolled_up(changes: dict[str, Any]):
+    other = series_with(declared(name="other", time_zone="UTC", **changes), [TWO_DAYS])
+    assert make_plan(query(), series_with(), [other], NOW).rolled_up == ()
 
 
-def test_the_series_with_the_longest_buckets_is_taken_first():
+def test_longest_buckets_are_rolled_up_first():
     others = [
-        holding(QUARTERS, [TWO_DAYS]),
-        holding(declared(name="halves", granularity="PT30M", time_zone="UTC"), [TWO_DAYS]),
+        series_with(QUARTERS, [TWO_DAYS]),
+        series_with(declared(name="halves", granularity="PT30M", time_zone="UTC"), [TWO_DAYS]),
     ]
-    assert [each.source.report.name for each in make_plan(query(), holding(), others, NOW).rolled_up] == ["halves"]
+    assert [each.source.report.name for each in make_plan(query(), series_with(), others, NOW).rolled_up] == ["halves"]
 
 
-def test_calls_and_time_are_told_from_what_chunks_took_and_from_the_quotas_room():
+def test_plan_estimates_calls_and_time():
     wanted = query(interval=span("01T00:00", "05T00:00"))
     found = make_plan(
-        wanted, holding(), [], NOW, Cost(calls=4, seconds=7), QuotaHeadroom(now=10, per_window=10, window_seconds=60)
+        wanted,
+        series_with(),
+        [],
+        NOW,
+        Cost(calls=4, seconds=7),
+        QuotaHeadroom(now=10, per_window=10, window_seconds=60),
     )
     assert (found.calls, found.seconds) == (16, 60)
     ample = make_plan(
-        wanted, holding(), [], NOW, Cost(calls=4, seconds=7), QuotaHeadroom(now=100, per_window=100, window_seconds=60)
+        wanted,
+        series_with(),
+        [],
+        NOW,
+        Cost(calls=4, seconds=7),
+        QuotaHeadroom(now=100, per_window=100, window_seconds=60),
     )
     assert (ample.wait_seconds, ample.seconds) == (0, 14)
-    assert make_plan(wanted, holding(), [], NOW).cost == Cost.assumed(REPORT)
+    assert make_plan(wanted, series_with(), [], NOW).cost == Cost.assumed(REPORT)
 
 
-def test_a_narrowed_question_asks_for_the_declared_series():
-    found = make_plan(query(QUARTERS, granularity="P1D", group_by=()), holding(QUARTERS), [], NOW)
+def test_override_plans_the_declared_series():
+    found = make_plan(query(QUARTERS, granularity="P1D", group_by=()), series_with(QUARTERS), [], NOW)
     assert {step.report for step in found.steps} == {"quarters"}
     assert found.chunks[-1].end == NOW.replace(minute=15)
 
 
-def test_a_finished_answer_costs_nothing():
+def test_hot_plan_costs_nothing():
     found = make_hot_plan(query())
     assert [step.source for step in found.steps] == [AnswerSource.hot]
     assert (found.calls, found.seconds) == (0, 0)
@@ -176,7 +186,7 @@ buckets = st.lists(st.integers(0, 35), max_size=30, unique=True)
 
 
 @given(buckets, buckets, st.lists(st.integers(0, 143), max_size=140, unique=True), st.integers(0, 20))
-def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, provisional, finer, minutes):
+def test_steps_cover_the_interval_exactly_once(complete, provisional, finer, minutes):
     start = TWO_DAYS.start
 
     def hours(places: list[int], length: timedelta = HOUR) -> list[Interval]:
@@ -184,8 +194,8 @@ def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, 
 
     at = NOW - timedelta(minutes=minutes)
     aging = [n for n in provisional if n not in complete]
-    kept = holding(complete=hours(complete), provisional=[(part, at) for part in hours(aging)])
-    found = make_plan(query(), kept, [holding(QUARTERS, hours(finer, HOUR / 4))], NOW)
+    kept = series_with(complete=hours(complete), provisional=[(part, at) for part in hours(aging)])
+    found = make_plan(query(), kept, [series_with(QUARTERS, hours(finer, HOUR / 4))], NOW)
     parts = [step.interval for step in found.steps]
     assert IntervalSet(parts) == IntervalSet([found.query.available_interval])
     assert sum((part.length for part in parts), timedelta()) == found.query.available_interval.length
@@ -196,13 +206,13 @@ def test_the_steps_are_exactly_the_span_and_nothing_held_is_asked_for(complete, 
     )
 
 
-def test_an_answer_of_own_and_borrowed_parts_is_as_old_as_the_oldest_of_them_and_due_when_that_one_is():
-    """G11: each part has an age of its own; the quarters' freshness is their own affair."""
+def test_mixed_answer_is_as_old_as_its_oldest_part():
+    """G11: each part has its own age; the freshness of the finer report does not matter."""
     today = span("06T00:00", "06T12:00")
     first, second, third = span("06T00:00", "06T04:00"), span("06T04:00", "06T08:00"), span("06T08:00", "06T12:00")
     at = {first: NOW - timedelta(minutes=3), second: NOW - timedelta(minutes=7), third: NOW - timedelta(minutes=5)}
-    own = holding(provisional=[(first, at[first]), (third, at[third])])
-    lent = holding(QUARTERS, provisional=[(second, at[second])])
+    own = series_with(provisional=[(first, at[first]), (third, at[third])])
+    lent = series_with(QUARTERS, provisional=[(second, at[second])])
     for minutes in (0, 2.9):
         found = make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=minutes))
         assert not found.to_fetch

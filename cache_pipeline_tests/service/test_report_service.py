@@ -32,7 +32,7 @@ async def rows_of(world: World, interval: Interval, report: Report = REPORT) -> 
     return sorted(document["rows"])
 
 
-async def test_an_answer_is_the_truth_and_says_that_it_is_complete(open_world: OpenWorld):
+async def test_answer_is_true_and_marked_complete(open_world: OpenWorld):
     async with open_world() as world:
         answer = await world.service.answer(REPORT, MONDAY)
         document = json.loads(answer.body)
@@ -45,7 +45,7 @@ async def test_an_answer_is_the_truth_and_says_that_it_is_complete(open_world: O
 
 
 @pytest.mark.parametrize("granularity", ["PT15M", "P1D"])
-async def test_days_of_another_zone_are_the_truth_across_a_clock_change(open_world: OpenWorld, granularity: str):
+async def test_days_are_true_across_a_dst_change(open_world: OpenWorld, granularity: str):
     report = declared(
         group_by=["queueId", "mediaType"], metrics=["offered"], granularity=granularity, max_query_interval="P1W"
     )
@@ -54,9 +54,7 @@ async def test_days_of_another_zone_are_the_truth_across_a_clock_change(open_wor
         assert await rows_of(world, spring, report) == await world.truth(report, spring)
 
 
-async def test_asked_again_nothing_is_asked_of_the_vendor_nor_read_from_history(
-    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
-):
+async def test_repeated_query_is_answered_from_hot(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch):
     async with open_world() as world:
         first = await world.service.answer(REPORT, MORNING)
         monkeypatch.setattr(type(world.service.history), "coverage", None)
@@ -64,7 +62,7 @@ async def test_asked_again_nothing_is_asked_of_the_vendor_nor_read_from_history(
         assert await world.submits() == 1
 
 
-async def test_when_the_hot_tier_has_forgotten_history_answers_and_fills_it(open_world: OpenWorld):
+async def test_history_answers_and_refills_an_empty_hot_tier(open_world: OpenWorld):
     async with open_world() as world:
         first = await world.service.answer(REPORT, MORNING)
         await world.service.redis.flushall()
@@ -73,7 +71,7 @@ async def test_when_the_hot_tier_has_forgotten_history_answers_and_fills_it(open
         assert await world.submits() == 1
 
 
-async def test_a_longer_interval_asks_only_for_what_is_new(open_world: OpenWorld):
+async def test_longer_interval_fetches_only_the_new_part(open_world: OpenWorld):
     heard: list[ChunkResult] = []
     async with open_world() as world:
         await rows_of(world, MORNING)
@@ -88,11 +86,11 @@ async def test_a_longer_interval_asks_only_for_what_is_new(open_world: OpenWorld
         assert await rows_of(world, Interval(wider.start, MORNING.end)) == await world.truth(
             REPORT, Interval(wider.start, MORNING.end)
         )
-        # What was fetched and not kept yet is read again from the vendor, not asked again.
+        # What was fetched but not stored yet is read again from the vendor, not submitted again.
         assert await world.submits() == 1 + 2
 
 
-async def test_twenty_at_once_are_one_query(open_world: OpenWorld):
+async def test_twenty_concurrent_callers_send_one_query(open_world: OpenWorld):
     """G20."""
     async with open_world(job_seconds_base=0.0) as world:
         answers = await asyncio.gather(*(world.service.answer(REPORT, MONDAY) for _ in range(20)))
@@ -100,7 +98,7 @@ async def test_twenty_at_once_are_one_query(open_world: OpenWorld):
         assert await world.submits() == 1
 
 
-async def test_a_failed_job_is_told_nothing_is_kept_and_the_next_try_answers(open_world: OpenWorld):
+async def test_failed_job_stores_nothing_and_can_be_retried(open_world: OpenWorld):
     async with open_world() as world:
         await world.faults(fail_jobs=1)
         with pytest.raises(UpstreamJobFailed, match="fault on demand"):
@@ -111,54 +109,54 @@ async def test_a_failed_job_is_told_nothing_is_kept_and_the_next_try_answers(ope
 
 
 class _Wider(ReportDataAdapter):
-    """The same vendor, of whom a column is expected that it does not send."""
+    """The same vendor, but with a declared column that it does not send."""
 
     @staticmethod
     def columns(report: Report) -> tuple[Column, ...]:
         return (*ReportDataAdapter.columns(report), Column("unheard_of", ColumnKind.integer))
 
 
-async def test_rows_of_another_shape_are_told_and_nothing_is_kept(open_world: OpenWorld):
+async def test_rows_of_another_schema_are_refused(open_world: OpenWorld):
     """G12."""
     async with open_world() as world:
         platform = world.service.platforms["reportdata"]
         assert isinstance(platform, ReportDataAdapter)
         service = replace(world.service, platforms={"reportdata": _Wider(platform._client)})
         with pytest.raises(SchemaMismatch, match="lacks \\['unheard_of'\\]"):
-            await anext(aiter_answers(service))
+            await anext(fetch_morning(service))
         assert service.history.coverage(service.series(REPORT)) == Coverage()
 
 
-async def aiter_answers(service: Any):
+async def fetch_morning(service: Any):
     async for partition in service.fetch(REPORT, {"morning": MORNING}, Lane.interactive, refetch=True):
         assert isinstance(partition, FailedPartition)
         raise partition.error
         yield
 
 
-@pytest.mark.parametrize("again", [False, True])
-async def test_an_interval_that_has_not_begun_is_refused(open_world: OpenWorld, again: bool):
+@pytest.mark.parametrize("refetch", [False, True])
+async def test_future_interval_is_refused(open_world: OpenWorld, refetch: bool):
     future = Interval(NOON + HOUR, NOON + 5 * HOUR)
     async with open_world() as world:
         with pytest.raises(InvalidInterval, match="has not started yet"):
             await world.service.answer(REPORT, future)
         wanted = {"future": future, "morning": MORNING}
-        found = {p.key: p async for p in world.service.fetch(REPORT, wanted, Lane.scheduled, refetch=again)}
+        found = {p.key: p async for p in world.service.fetch(REPORT, wanted, Lane.scheduled, refetch=refetch)}
         assert isinstance(found["future"], FailedPartition)
         assert isinstance(found["future"].error, InvalidInterval)
         assert isinstance(found["morning"], FetchedPartition)
 
 
-@pytest.mark.parametrize("again", [False, True])
-async def test_what_the_vendor_keeps_no_longer_is_refused_unless_history_holds_it(open_world: OpenWorld, again: bool):
-    """Its empty answer would pass for a quiet day, and be written over what is held."""
+@pytest.mark.parametrize("refetch", [False, True])
+async def test_interval_beyond_retention_is_refused_unless_stored(open_world: OpenWorld, refetch: bool):
+    """Its empty answer would look like a quiet day and overwrite stored rows."""
     longer = Interval(MORNING.start - 2 * HOUR, MORNING.end)
     async with open_world() as world:
-        await fetch_and_keep(world, MORNING)
+        await fetch_and_store(world, MORNING)
         asked = await world.submits()
         forgetful = replace(world.service, retention={"reportdata": NOON - MORNING.start - timedelta(minutes=90)})
         assert (await forgetful.answer(REPORT, MORNING)).completeness.complete_through == MORNING.end
-        told = (
+        message = (
             "queue_hour 2026-01-05T04:00:00Z/2026-01-05T06:00:00Z is not held, and reportdata keeps nothing from before "
             "2026-01-05T07:30:00Z (CACHE_PIPELINE_REPORTDATA__RETENTION_DAYS): ask from 2026-01-05T08:00:00Z on"
         )
@@ -166,16 +164,16 @@ async def test_what_the_vendor_keeps_no_longer_is_refused_unless_history_holds_i
         for refused in (forgetful.answer_query(query), forgetful.cached_answers.lookup(query), forgetful.plan(query)):
             with pytest.raises(InvalidInterval) as error:
                 await refused
-            assert str(error.value) == told
+            assert str(error.value) == message
         wanted = {"old": longer, "held": MORNING, "new": Interval(MORNING.end, MORNING.end + HOUR)}
-        found = {p.key: p async for p in forgetful.fetch(REPORT, wanted, Lane.scheduled, refetch=again)}
+        found = {p.key: p async for p in forgetful.fetch(REPORT, wanted, Lane.scheduled, refetch=refetch)}
         kinds = {key: type(each) for key, each in found.items()}
-        held = FailedPartition if again else FetchedPartition
+        held = FailedPartition if refetch else FetchedPartition
         assert kinds == {"old": FailedPartition, "held": held, "new": FetchedPartition}
         assert await world.submits() == asked + 1
 
 
-async def test_an_interval_that_cuts_a_bucket_is_refused_before_anything_is_sent(open_world: OpenWorld):
+async def test_unaligned_interval_is_refused_before_any_request(open_world: OpenWorld):
     cut = Interval(MORNING.start, MORNING.end + timedelta(minutes=10))
     async with open_world() as world:
         with pytest.raises(InvalidInterval, match="ask for 2026-01-05T06:00:00Z/2026-01-05T13:00:00Z"):
@@ -183,13 +181,13 @@ async def test_an_interval_that_cuts_a_bucket_is_refused_before_anything_is_sent
         assert await world.submits() == 0
 
 
-async def test_a_platform_without_an_account_is_told_with_the_settings_to_make(open_world: OpenWorld):
+async def test_missing_account_error_names_its_settings(open_world: OpenWorld):
     async with open_world() as world:
         with pytest.raises(PlatformNotConfigured, match="CACHE_PIPELINE_GENESYS__BASE_URL"):
             await world.service.answer(REPORT.model_copy(update={"platform": "genesys"}), MORNING)
 
 
-async def fetch_and_keep(world: World, interval: Interval, report: Report = REPORT) -> list[ChunkResult]:
+async def fetch_and_store(world: World, interval: Interval, report: Report = REPORT) -> list[ChunkResult]:
     heard: list[ChunkResult] = []
     async for partition in world.service.fetch(report, {"it": interval}, Lane.interactive, on_chunk=heard.append):
         if isinstance(partition, FailedPartition):
@@ -198,31 +196,31 @@ async def fetch_and_keep(world: World, interval: Interval, report: Report = REPO
     return heard
 
 
-async def test_a_thin_night_is_proven_once_and_known_from_history_afterwards(open_world: OpenWorld):
-    """Sunday, of which the declaration expects too much, and the Sunday after."""
+async def test_sparse_night_is_verified_only_once(open_world: OpenWorld):
+    """The declaration expects too many rows of a Sunday; the next Sunday is compared with it."""
     night = Interval.parse("2025-12-28T00:00:00Z/2025-12-28T06:00:00Z")
     async with open_world() as world:
-        [chunk] = await fetch_and_keep(world, night)
+        [chunk] = await fetch_and_store(world, night)
         assert chunk.verdict is Verdict.sparse
         assert chunk.got < 0.8 * chunk.expected
         before = await world.submits()
         next_week = Interval(night.start + timedelta(days=7), night.end + timedelta(days=7))
-        heard = await fetch_and_keep(world, next_week)
+        heard = await fetch_and_store(world, next_week)
         assert {each.source for each in heard} == {"history"}
         assert await world.submits() - before <= 3
         for interval in (night, next_week):
             assert await rows_of(world, interval) == await world.truth(REPORT, interval)
 
 
-async def test_an_answer_that_the_vendor_cuts_without_saying_so_is_put_together_from_its_parts(open_world: OpenWorld):
-    """G13 and G22, with the tail lost."""
+async def test_silently_truncated_answer_is_assembled_from_parts(open_world: OpenWorld):
+    """G13 and G22, for a lost tail."""
     async with open_world(reportdata_max_rows=90) as world:
-        heard = await fetch_and_keep(world, MONDAY)
+        heard = await fetch_and_store(world, MONDAY)
         assert heard[0].verdict is Verdict.truncated
         assert await rows_of(world, MONDAY) == await world.truth(REPORT, MONDAY)
 
 
-async def test_a_bucket_that_cannot_be_had_whole_is_told_and_nothing_is_kept(open_world: OpenWorld):
+async def test_incomplete_bucket_is_never_stored(open_world: OpenWorld):
     async with open_world() as world:
         await world.faults(max_rows=3)
         with pytest.raises(IncompleteAnswer, match="even for a single bucket"):
@@ -230,7 +228,7 @@ async def test_a_bucket_that_cannot_be_had_whole_is_told_and_nothing_is_kept(ope
         assert world.service.history.coverage(world.service.series(REPORT)) == Coverage()
 
 
-async def test_the_provisional_tail_is_marked_kept_while_fresh_and_then_asked_again(open_world: OpenWorld):
+async def test_provisional_tail_is_refetched_only_when_stale(open_world: OpenWorld):
     report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=8, ttl="PT5M")
     async with open_world(report) as world:
         world.clock.move(minutes=30)
@@ -262,8 +260,8 @@ async def test_the_provisional_tail_is_marked_kept_while_fresh_and_then_asked_ag
         assert sorted(answer["rows"]) == await world.truth(report, final)
 
 
-async def test_a_vendor_slower_than_the_freshness_is_answered_all_the_same(open_world: OpenWorld):
-    """The answer is older than the freshness when it lands."""
+async def test_vendor_slower_than_the_freshness_is_answered_once(open_world: OpenWorld):
+    """The answer is older than the freshness when it arrives."""
     report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=1, ttl="PT30S")
     async with open_world(report, job_seconds_base=60.0) as world:
 
@@ -280,9 +278,9 @@ async def test_a_vendor_slower_than_the_freshness_is_answered_all_the_same(open_
         assert await world.submits() == 1
 
 
-async def test_asking_again_brings_the_vendors_corrections(open_world: OpenWorld):
+async def test_refetch_brings_the_vendors_corrections(open_world: OpenWorld):
     async with open_world() as world:
-        await fetch_and_keep(world, MORNING)
+        await fetch_and_store(world, MORNING)
         before = await world.submits()
         async for partition in world.service.fetch(REPORT, {"it": MORNING}, Lane.scheduled, refetch=True):
             assert isinstance(partition, FetchedPartition)
@@ -290,9 +288,9 @@ async def test_asking_again_brings_the_vendors_corrections(open_world: OpenWorld
         assert await world.submits() == before + 1
 
 
-async def test_provisional_partitions_kept_with_old_final_ones_are_as_new_as_they_are(open_world: OpenWorld):
+async def test_partitions_stored_together_keep_their_own_ages(open_world: OpenWorld):
     async with open_world() as world:
-        await fetch_and_keep(world, MONDAY)
+        await fetch_and_store(world, MONDAY)
         wanted = {"monday": MONDAY, "today": TODAY}
         partitions = [part async for part in world.service.fetch(REPORT, wanted, Lane.scheduled)]
         await world.service.store(REPORT, [part for part in partitions if isinstance(part, FetchedPartition)])
@@ -301,9 +299,9 @@ async def test_provisional_partitions_kept_with_old_final_ones_are_as_new_as_the
         assert coverage.final == IntervalSet([Interval(MONDAY.start, NOON - HOUR)])
 
 
-async def test_rendered_gives_only_what_history_holds(open_world: OpenWorld):
+async def test_render_many_returns_only_stored_intervals(open_world: OpenWorld):
     async with open_world() as world:
-        await fetch_and_keep(world, MORNING)
+        await fetch_and_store(world, MORNING)
         later = Interval(MORNING.end, MORNING.end + HOUR)
         [(query, answer)] = await world.service.cached_answers.render_many(
             world.service.series(REPORT), [MORNING, later]
@@ -313,7 +311,7 @@ async def test_rendered_gives_only_what_history_holds(open_world: OpenWorld):
         assert await world.submits() == 1
 
 
-async def test_tenants_do_not_see_each_others_rows(open_world: OpenWorld):
+async def test_tenants_never_share_rows(open_world: OpenWorld):
     async with open_world() as world:
         await rows_of(world, MORNING)
         other = replace(world.service, tenant="other")
@@ -322,8 +320,8 @@ async def test_tenants_do_not_see_each_others_rows(open_world: OpenWorld):
         assert await world.submits() == 2
 
 
-async def test_what_came_out_of_history_is_never_written_back_over_what_is_newer(open_world: OpenWorld):
-    """Between reading held rows and keeping new ones somebody else may have restated them."""
+async def test_rows_from_history_never_overwrite_newer_rows(open_world: OpenWorld):
+    """Another process may restate rows between reading stored ones and storing new ones."""
     async with open_world() as world:
         await world.service.answer(REPORT, MORNING)
         wanted = {"monday": MONDAY}
@@ -344,8 +342,8 @@ async def test_what_came_out_of_history_is_never_written_back_over_what_is_newer
         assert world.service.history.coverage(series).final == IntervalSet([MONDAY])
 
 
-async def test_figures_that_are_kept_late_leave_what_was_asked_for_since_as_it_is(open_world: OpenWorld):
-    """Checks stand between fetching and keeping, and somebody may have had a fresher look in between."""
+async def test_late_store_keeps_newer_figures(open_world: OpenWorld):
+    """Another process may fetch fresher figures while the fetched rows are being checked."""
     async with open_world() as world:
         [early] = [part async for part in world.service.fetch(REPORT, {"today": TODAY}, Lane.scheduled)]
         assert isinstance(early, FetchedPartition)

@@ -1,4 +1,4 @@
-"""What people are told of a report's standing."""
+"""The status of a report, day by day."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -32,7 +32,7 @@ def held(*intervals: str) -> IntervalSet:
     return IntervalSet(Interval.parse(each, REPORT.zone) for each in intervals)
 
 
-def test_each_local_day_is_told_by_what_is_held_of_it():
+def test_each_local_day_has_its_state():
     coverage = Coverage(
         final=held("2026-03-27/2026-03-28", "2026-03-28T06:00/2026-03-28T09:00", "2026-03-30/2026-03-30T09:00"),
         provisional=held("2026-03-30T09:00/2026-03-30T11:00"),
@@ -49,13 +49,13 @@ def test_each_local_day_is_told_by_what_is_held_of_it():
     assert status.is_stale(NOW + timedelta(minutes=21))
 
 
-def test_the_day_of_the_clock_change_is_one_hour_shorter_in_the_gaps():
+def test_dst_day_is_one_hour_shorter_in_the_gaps():
     status = report_status(REPORT, Coverage(final=held("2026-03-27/2026-03-29")), NOW, days=2)
     assert [gap.length for gap in status.gaps] == [timedelta(hours=23 + 10.5)]
 
 
 @pytest.mark.parametrize("days", [1, 2, 400])
-def test_neither_the_future_nor_the_time_before_the_start_is_a_gap(days):
+def test_future_and_time_before_start_are_no_gaps(days):
     status = report_status(REPORT, Coverage(), NOW, days=days)
     assert all(gap.end <= NOW for gap in status.gaps)
     assert min(day for day, _ in status.days) >= REPORT.start
