@@ -13,7 +13,7 @@ CachePipelineError
 │   └── CommandError
 ├── SchemaMismatch                an answer that is not what the declaration says
 │   └── MalformedBody             (vendors/json_body.py)
-├── IncompleteAnswer              (fetch/completeness_checker.py)
+├── IncompleteAnswer              (fetch/verifier.py)
 ├── UpstreamError                 the vendor, its login or the shared quota
 │   ├── UpstreamUnreachable
 │   ├── UpstreamRefused           4xx
@@ -46,8 +46,19 @@ them; nothing keeps a list of classes. Errors that never leave one package are d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
+
+#: How vendors word a refusal for size: what is wrong, and of what.
+_TOO_LARGE = re.compile(
+    r"\b(?:small|short|reduc|narrow|split|lessen|decreas|too (?:large|long|wide|big|many|much)|exceed|larger|longer|more than"
+    r"|greater than|max|limit|at most|no more|up to)"
+)
+_SIZES = re.compile(
+    r"\b(?:interval|range|period|span|duration|time ?frame|window|days?|hours?|weeks?|months?|results?|rows?|records?|response"
+    r"|data|buckets?|size)\b"
+)
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -179,6 +190,11 @@ class UpstreamError(CachePipelineError):
     http_status = 502
     problem_type = "vendor"
 
+    @property
+    def is_too_large(self) -> bool:
+        """Whether a query for a shorter interval may succeed where this one failed."""
+        return False
+
 
 class UpstreamUnreachable(UpstreamError):
     """No answer after bounded retries: the connection was refused, timed out or broke."""
@@ -263,6 +279,14 @@ class UpstreamRefused(UpstreamError):
         tail = "".join((f" [{code}]" if code else "", _id(correlation_id)))
         super().__init__(f"{method} {path} was refused with {status}: {self.vendor_message or 'no reason given'}{tail}")
 
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the vendor refuses the size: with 413, or with 400 and a message about the interval or the result."""
+        if self.status != 400:
+            return self.status == 413
+        message = (self.vendor_message or "").lower()
+        return bool(_TOO_LARGE.search(message) and _SIZES.search(message))
+
 
 class UpstreamFaulted(UpstreamError):
     """A 5xx answer that remained after bounded retries, or one that may not be retried."""
@@ -279,6 +303,11 @@ class UpstreamFaulted(UpstreamError):
             f"{method} {path} failed at the vendor with {status} after {_count(attempts)}{reason}{_id(correlation_id)}"
         )
 
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the vendor ran out of time, which it may do again for the same interval."""
+        return self.status == 504
+
 
 class UpstreamJobFailed(UpstreamError):
     """The vendor accepted the query and ended it without a result."""
@@ -290,11 +319,21 @@ class UpstreamJobFailed(UpstreamError):
         self.job_id, self.vendor_message = job_id, one_line(message)
         super().__init__(f"upstream job {job_id} {self._outcome}: {self.vendor_message}")
 
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the vendor gave up on the query, which it may not do for a shorter interval."""
+        return True
+
 
 class UpstreamJobGone(UpstreamJobFailed):
     """The vendor no longer knows the job, or no longer has its result: only a new submit can help."""
 
     _outcome = "is gone"
+
+    @property
+    def is_too_large(self) -> bool:
+        """The job was lost, whatever its size."""
+        return False
 
 
 class UpstreamJobOverdue(UpstreamError):

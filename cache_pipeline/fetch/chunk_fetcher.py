@@ -10,39 +10,36 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 from cache_pipeline.aio import gather_or_cancel, run_in_thread
 from cache_pipeline.errors import ClientUnknown, SchemaMismatch, UpstreamJobGone
-from cache_pipeline.fetch.completeness_checker import CompletenessChecker, IncompleteAnswer, VerifiedRows
 from cache_pipeline.fetch.upstream_jobs import AlreadyStored, UpstreamJobs
 from cache_pipeline.fetch.vendor_response import VendorResponse, read_response
+from cache_pipeline.fetch.verifier import EarlierRows, IncompleteAnswer, VerifiedRows, Verifier, merge_second_looks
 from cache_pipeline.query.calendar import Step, floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.postgres.ledger import LeaseLost, LedgerClaim, OpenJob, QueryInFlight
 from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.telemetry.spans import span
 
-#: What history lacked at the last read of coverage, for the queries that follow from that read.
-MISSED: ContextVar[IntervalSet | None] = ContextVar("missed", default=None)
 StoreRows = Callable[[VerifiedRows, Sequence[LedgerClaim]], Awaitable[None]]
 #: Returns the part of an interval that must be fetched from the vendor, given what history holds.
 Missing = Callable[[Interval, Coverage], IntervalSet]
 
 
-async def fetch_response(jobs: UpstreamJobs, interval: Interval) -> VendorResponse:
+async def fetch_response(jobs: UpstreamJobs, interval: Interval, missing: IntervalSet) -> VendorResponse:
     """Fetch an interval; if the vendor has lost the job that was resumed, submit it again once.
 
     Raises:
-        UpstreamError, SchemaMismatch, SpoolUnwritable: As in ``read_response``.
+        UpstreamError, SchemaMismatch, DiskUnwritable: As in ``read_response``.
     """
     try:
-        return await read_response(jobs, interval)
+        return await read_response(jobs, interval, missing)
     except (UpstreamJobGone, ClientUnknown):
-        return await read_response(jobs, interval)
+        return await read_response(jobs, interval, missing)
 
 
 def plan_queries(
@@ -76,7 +73,7 @@ class ChunkFetcher:
 
     Attributes:
         jobs: Sends the queries.
-        checker: Verifies the answers.
+        verifier: Verifies the answers.
         single_flight: Lets one process at a time fetch a gap.
         coverage: Reads what history holds around an interval.
         stored_rows: Reads history's rows of some intervals.
@@ -85,7 +82,7 @@ class ChunkFetcher:
     """
 
     jobs: UpstreamJobs
-    checker: CompletenessChecker
+    verifier: Verifier
     single_flight: SingleFlight
     coverage: Callable[[Interval], Awaitable[Coverage]]
     stored_rows: Callable[[IntervalSet], Awaitable[Rows]]
@@ -137,7 +134,7 @@ class ChunkFetcher:
             )
             if needed != within:
                 return needed
-            answers = await gather_or_cancel(self._fetch(each, missing) for each in queries)
+            answers = await gather_or_cancel(self._fetch(each, missing, coverage) for each in queries)
         except (QueryInFlight, LeaseLost):
             return None
         return await self._merge(chunk, missing, coverage, answers)
@@ -151,7 +148,7 @@ class ChunkFetcher:
         def is_usable(job: OpenJob) -> bool:
             # A job whose answer would be truncated is not read: all its parts would be fetched, even stored ones.
             is_fresh = job.requested_at >= self.jobs.not_before(job.interval)
-            return is_fresh and not self.checker.would_be_truncated(job.interval)
+            return is_fresh and not self.verifier.knowledge.is_too_large(job.interval)
 
         return plan_queries(missing, within, is_usable)
 
@@ -162,17 +159,23 @@ class ChunkFetcher:
         start = floor_to_step(chunk.start, step, report.zone)
         return Interval(start, next_boundary(start, step, report.zone))
 
-    async def _fetch(self, interval: Interval, missing: IntervalSet) -> VerifiedRows:
-        # Each query runs as its own task. The queries of its parts inherit this context.
-        MISSED.set(missing)
+    async def _fetch(self, interval: Interval, missing: IntervalSet, coverage: Coverage) -> VerifiedRows:
+        async def ask(part: Interval) -> VendorResponse:
+            return await fetch_response(self.jobs, part, missing)
+
+        earlier = await self._read_earlier_rows(interval, coverage)
         async with self._record_outcome(interval):
-            verified = await self.checker.verify(interval)
+            verified = await self.verifier.verify(interval, ask, earlier)
             if self.store is not None:
                 await self.store(verified, self.jobs.claims(interval))
                 self.jobs.mark_stored(interval)
         if self.store is None:
             await self.jobs.mark_verified(interval)
         return verified
+
+    async def _read_earlier_rows(self, interval: Interval, coverage: Coverage) -> EarlierRows:
+        due = coverage.second_look_due(self.jobs.clock()) & IntervalSet([interval])
+        return EarlierRows(due, (await self.stored_rows(due)).tallies) if due else EarlierRows()
 
     @asynccontextmanager
     async def _record_outcome(self, interval: Interval) -> AsyncGenerator[None]:
@@ -209,4 +212,11 @@ class ChunkFetcher:
             tuple(verdict for each in answers for verdict in each.chunks),
             from_history,
             from_history & coverage.provisional,
+            merge_second_looks(answers, missing),
+            tuple(
+                FetchTime(part, each.at)
+                for answer in answers
+                for each in answer.fetch_times
+                if (part := each.intervals & missing)
+            ),
         )

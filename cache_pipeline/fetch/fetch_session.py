@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from cache_pipeline.fetch.chunk_fetcher import MISSED, ChunkFetcher, Missing, StoreRows, fetch_response
-from cache_pipeline.fetch.completeness_checker import CompletenessChecker
+from cache_pipeline.fetch.chunk_fetcher import ChunkFetcher, Missing, StoreRows
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
@@ -20,7 +19,7 @@ from cache_pipeline.fetch.partition_fetch import (
     split_into_chunks,
 )
 from cache_pipeline.fetch.upstream_jobs import HasOtherRequesters, OnPercent, UpstreamJobs, no_other_requesters
-from cache_pipeline.fetch.vendor_response import VendorResponse
+from cache_pipeline.fetch.verifier import Verifier
 from cache_pipeline.query.calendar import cut_at_boundaries, is_aligned
 from cache_pipeline.query.completeness import ChunkResult, RowDensity
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -28,6 +27,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import future_interval_error, retention_error
 from cache_pipeline.query.series import Series
+from cache_pipeline.query.verification import Knowledge
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.history import History
@@ -127,9 +127,6 @@ class FetchSession:
             # An answer that was entirely final when it was requested is as good as one from now.
             return now if refetch else min(interval.end + report.freshness.finality_delay, now - freshness)
 
-        async def fetch_interval(interval: Interval) -> VendorResponse:
-            return await fetch_response(jobs, interval)
-
         verdicts: list[ChunkResult] = []
 
         def record_verdict(chunk: ChunkResult) -> None:
@@ -143,7 +140,7 @@ class FetchSession:
 
         truncation_stats = await asyncio.to_thread(self.history.truncation_stats, series, now)
         density = await self._learn_density(coverage, spans)
-        checker = CompletenessChecker(report, density, fetch_interval, record_verdict, truncation_stats)
+        verifier = Verifier(Knowledge(report, density, truncation_stats), record_verdict)
         async with UpstreamJobs(
             self.platform,
             series,
@@ -158,7 +155,7 @@ class FetchSession:
         ) as jobs:
             fetcher = ChunkFetcher(
                 jobs,
-                checker,
+                verifier,
                 self.single_flight,
                 self._read_coverage,
                 self._read_rows,
@@ -175,13 +172,14 @@ class FetchSession:
     async def _read_coverage(self, around: Interval) -> Coverage:
         return await asyncio.to_thread(self.history.coverage, self.series, around)
 
-    async def _is_still_missing(self, missing: Missing, interval: Interval) -> bool:
-        # Re-plan only if another process has stored part of this interval since coverage was last read. What was stored before that
-        # is fetched on purpose, as part of a larger query. Each retry has strictly less to fetch, so the retries end.
-        missed = MISSED.get()
-        if missed is None or not (needed := missed & IntervalSet([interval])):
-            return True
-        return bool(missing(interval, await self._read_coverage(interval)) & needed)
+    async def _is_still_missing(self, missing: Missing, interval: Interval, missed: IntervalSet) -> bool:
+        """Return whether history still lacks what it lacked of an interval when the query was planned.
+
+        Re-plan only if another process has stored part of it since. What was stored before is fetched on purpose, as part of
+        a larger query. Each retry has strictly less to fetch, so the retries end.
+        """
+        needed = missed & IntervalSet([interval])
+        return not needed or bool(missing(interval, await self._read_coverage(interval)) & needed)
 
     async def _read_rows(self, intervals: IntervalSet) -> Rows:
         columns = self.platform.columns(self.report)

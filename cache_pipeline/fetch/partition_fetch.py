@@ -11,12 +11,14 @@ from itertools import accumulate
 from typing import Protocol
 
 from cache_pipeline.aio import finish
-from cache_pipeline.fetch.completeness_checker import VerifiedRows
+from cache_pipeline.fetch.verifier import VerifiedRows, merge_second_looks
 from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, list_buckets, next_boundary
 from cache_pipeline.query.completeness import ChunkResult, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
+from cache_pipeline.storage.coverage import FetchTime
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class FetchedPartition:
         from_history: The part that was not fetched, because history held it.
         provisional_from_history: The provisional part of ``from_history``, still fresh enough. A watermark learned since then does
             not make it final.
+        second_looks: The intervals that stay provisional until a later query agrees, by reason.
+        fetch_times: When each part that came from the vendor was requested.
     """
 
     key: str
@@ -43,6 +47,8 @@ class FetchedPartition:
     chunks: tuple[ChunkResult, ...] = ()
     from_history: IntervalSet = field(default_factory=IntervalSet)
     provisional_from_history: IntervalSet = field(default_factory=IntervalSet)
+    second_looks: Mapping[SecondLook, IntervalSet] = field(default_factory=dict[SecondLook, IntervalSet])
+    fetch_times: tuple[FetchTime, ...] = ()
 
     @property
     def from_vendor(self) -> IntervalSet:
@@ -52,7 +58,17 @@ class FetchedPartition:
     def final(self, report: Report) -> IntervalSet:
         """Return the part whose buckets end before the watermark."""
         final = IntervalSet(final_buckets(list_buckets(self.interval, report.step, report.zone), self.watermark))
-        return final - self.provisional_from_history
+        waiting = IntervalSet(part for each in self.second_looks.values() for part in each)
+        return final - self.provisional_from_history - waiting
+
+    def fetch_times_of(self, intervals: IntervalSet) -> tuple[FetchTime, ...]:
+        """Return when some of the parts that came from the vendor were requested."""
+        known = IntervalSet(part for each in self.fetch_times for part in each.intervals)
+        latest = max((each.at for each in self.fetch_times), default=self.fetched_at)
+        # What had not begun when the rest was requested counts as requested with it.
+        times = (*self.fetch_times, FetchTime(self.from_vendor - known, latest))
+        parts = (FetchTime(each.intervals & intervals, each.at) for each in times)
+        return tuple(part for part in parts if part.intervals)
 
     def provisional(self, report: Report) -> IntervalSet:
         """Return the part that is not final."""
@@ -131,6 +147,8 @@ def partition_of(verified: VerifiedRows) -> FetchedPartition:
         verified.watermark,
         verified.fetched_at,
         verified.chunks,
+        second_looks=verified.second_looks,
+        fetch_times=verified.fetch_times,
     )
 
 
@@ -215,7 +233,8 @@ def _apply(
 
 
 def _assemble(key: str, interval: Interval, stored: StoredRows, verified: Sequence[VerifiedRows]) -> FetchedPartition:
-    at_first = stored.intervals & IntervalSet([interval])
+    within = IntervalSet([interval])
+    at_first = stored.intervals & within
     meanwhile = IntervalSet(each for part in verified for each in part.from_history) & IntervalSet([interval])
     old = [stored.rows.within(part) for part in at_first]
     new = [part.rows.within(interval) for part in verified]
@@ -238,4 +257,11 @@ def _assemble(key: str, interval: Interval, stored: StoredRows, verified: Sequen
         tuple(chunk for part in verified for chunk in part.chunks if chunk.interval.intersection(interval)),
         at_first | meanwhile,
         still_fresh | fresh_meanwhile,
+        merge_second_looks(verified, within),
+        tuple(
+            FetchTime(intervals, each.at)
+            for part in verified
+            for each in part.fetch_times
+            if (intervals := (each.intervals & within) - at_first - meanwhile)
+        ),
     )

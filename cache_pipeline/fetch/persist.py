@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.fetch.write_events import OnStored, RowsStored
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
+from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.fetch_times import NewerDataPresent
 from cache_pipeline.storage.postgres.history import History, Replacement
 from cache_pipeline.storage.postgres.ledger import LedgerClaim
@@ -40,35 +42,47 @@ async def store_partitions(
     if not fetched:
         return
     newer = IntervalSet()
-    while replacement := _build_replacement(series, fetched, newer, claims):
+    while True:
+        parts = [(each, intervals) for each in fetched if (intervals := each.from_vendor - newer)]
         try:
             with span("store history", report=series.report.name):
-                await asyncio.to_thread(history.replace, replacement)
+                await asyncio.to_thread(
+                    history.replace, _build_replacement(series, fetched[0].rows.schema, parts, claims)
+                )
             break
         except NewerDataPresent as error:
             newer |= error.intervals
-    await asyncio.to_thread(on_stored, series.report, [_event(partition) for partition in fetched])
+    if parts:
+        await asyncio.to_thread(on_stored, series.report, [_event(partition) for partition, _ in parts])
 
 
 def _build_replacement(
-    series: Series, partitions: Sequence[FetchedPartition], newer: IntervalSet, claims: Sequence[LedgerClaim]
-) -> Replacement | None:
-    """Return what to write for some partitions apart from newer stored figures; None if nothing is left."""
-    parts = [(each, intervals) for each in partitions if (intervals := each.from_vendor - newer)]
-    if not parts:
-        return None
+    series: Series,
+    schema: pa.Schema,
+    parts: Sequence[tuple[FetchedPartition, IntervalSet]],
+    claims: Sequence[LedgerClaim],
+) -> Replacement:
+    """Return what to write: some intervals of each partition.
+
+    It is empty if history holds newer rows of everything; the claims must be closed all the same.
+    """
+    report = series.report
     return Replacement(
         series=series,
-        final=IntervalSet(part for each, intervals in parts for part in each.final(series.report) & intervals),
-        provisional=IntervalSet(
-            part for each, intervals in parts for part in each.provisional(series.report) & intervals
-        ),
-        rows=Rows.concat(
-            parts[0][0].rows.schema, (each.rows.within(part) for each, intervals in parts for part in intervals)
-        ),
-        watermark=max(each.watermark for each, _ in parts),
-        fetch_times=tuple(FetchTime(intervals, each.fetched_at) for each, intervals in parts),
+        final=IntervalSet(part for each, intervals in parts for part in each.final(report) & intervals),
+        provisional=IntervalSet(part for each, intervals in parts for part in each.provisional(report) & intervals),
+        rows=Rows.concat(schema, (each.rows.within(part) for each, intervals in parts for part in intervals)),
+        watermark=max((each.watermark for each, _ in parts), default=None),
+        fetch_times=tuple(time for each, intervals in parts for time in each.fetch_times_of(intervals)),
         claims=tuple(claims),
+        second_looks={
+            reason: IntervalSet(
+                part
+                for each, intervals in parts
+                for part in each.second_looks.get(reason, IntervalSet()) & intervals & each.provisional(report)
+            )
+            for reason in SecondLook
+        },
     )
 
 

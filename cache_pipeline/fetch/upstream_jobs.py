@@ -25,7 +25,7 @@ from cache_pipeline.errors import (
     UpstreamJobGone,
     UpstreamJobOverdue,
 )
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
@@ -83,7 +83,7 @@ def _ignore_percent(_interval: Interval, _percent: float | None) -> None:
     return
 
 
-async def _always_missing(_interval: Interval) -> bool:
+async def _always_missing(_interval: Interval, _missed: IntervalSet) -> bool:
     return True
 
 
@@ -109,7 +109,7 @@ class UpstreamJobs:
         not_before: Returns the earliest time at which a query may have been sent for its answer to be fresh enough.
         poller: Decides when to poll a job.
         on_percent: Called at every poll with an interval and the vendor's progress, which is None if the vendor does not report it.
-        is_missing: Returns whether history still lacks some part of an interval.
+        is_missing: Returns whether history still lacks what it lacked of an interval when the query was planned.
         has_other_requesters: Whether a cancelled query's job is left for another process to resume; otherwise it is cancelled.
     """
 
@@ -121,7 +121,7 @@ class UpstreamJobs:
     not_before: Callable[[Interval], datetime]
     poller: JobPoller = field(default_factory=JobPoller)
     on_percent: OnPercent = _ignore_percent
-    is_missing: Callable[[Interval], Awaitable[bool]] = _always_missing
+    is_missing: Callable[[Interval, IntervalSet], Awaitable[bool]] = _always_missing
     has_other_requesters: HasOtherRequesters = no_other_requesters
     _held_claims: dict[int, LedgerClaim] = field(default_factory=dict[int, LedgerClaim])
     _lease_task: asyncio.Task[None] | None = None
@@ -141,7 +141,7 @@ class UpstreamJobs:
         await self._release(list(self._held_claims.values()))
 
     @asynccontextmanager
-    async def run(self, interval: Interval) -> AsyncGenerator[FinishedJob]:
+    async def run(self, interval: Interval, missing: IntervalSet) -> AsyncGenerator[FinishedJob]:
         """Submit a query, or resume one that a dead process left, and poll it until it is done (G1 to G3).
 
         The caller reads the pages inside the block; an exception there means that the answer cannot be used, and ends the job.
@@ -162,7 +162,7 @@ class UpstreamJobs:
                 logger.info("%s %s: resuming job %s", self.report.name, interval, job.id)
             else:
                 # Checked only after the claim: rows that others stored before it are seen here, and later they see the claim.
-                if not await self.is_missing(interval):
+                if not await self.is_missing(interval, missing):
                     raise AlreadyStored(
                         f"{self.report.name} {interval} was stored by another process meanwhile; read it from history"
                     )

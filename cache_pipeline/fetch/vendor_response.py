@@ -8,9 +8,10 @@ from datetime import datetime
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.fetch.upstream_jobs import UpstreamJobs
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import arrow_schema
-from cache_pipeline.rows.digest import RowTally, tally_by_bucket
+from cache_pipeline.query.tallies import RowTally
+from cache_pipeline.rows.digest import tally_by_bucket
 from cache_pipeline.rows.row_checks import RowCheck, check_groups
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
@@ -37,8 +38,13 @@ class VendorResponse:
     seconds: float
 
 
-async def read_response(jobs: UpstreamJobs, interval: Interval) -> VendorResponse:
+async def read_response(jobs: UpstreamJobs, interval: Interval, missing: IntervalSet) -> VendorResponse:
     """Fetch one interval from the vendor (G1 to G3, G12), with at most one page and one block of rows in memory.
+
+    Args:
+        jobs: Sends the query.
+        interval: The interval of the query.
+        missing: What history lacked when the query was planned.
 
     Raises:
         UpstreamError: The vendor refused or failed the job, or cannot be reached.
@@ -50,7 +56,7 @@ async def read_response(jobs: UpstreamJobs, interval: Interval) -> VendorRespons
     seen: dict[tuple[tuple[datetime, RowTally], ...], int] = {}
     watermarks: list[datetime] = []
     pages = 0
-    async with jobs.run(interval) as finished:
+    async with jobs.run(interval, missing) as finished:
         async for page in platform.pages(finished.job, report):
             pages += 1
             check(page.rows)

@@ -15,9 +15,9 @@ from redis.exceptions import RedisError
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.errors import QueryError
-from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.staging import Staging
+from cache_pipeline.fetch.verifier import IncompleteAnswer
 from cache_pipeline.orchestration.backfill_estimate import describe_estimate, estimate_backfill, estimate_metadata
 from cache_pipeline.orchestration.check_events import CheckFinding, event_logger, partition_evaluation
 from cache_pipeline.orchestration.dagster_compat import cache_signature, run_interruptibly

@@ -1,14 +1,14 @@
 """Rules that decide whether an answer is complete: how many rows it should have, and what a shortfall means (G22).
 
-This module is pure. `fetch/completeness_checker.py` asks the vendor for the evidence that these rules call for.
+This module is pure. `query/verification.py` decides with them what to ask next.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
@@ -16,6 +16,8 @@ from cache_pipeline.query.interval import Interval
 
 #: An answer with a smaller share of the expected rows is checked again (G22).
 MIN_ROW_SHARE = 0.8
+#: Below this number of expected rows, chance alone explains a smaller share.
+RARE_ROWS = 25
 #: No vendor is known to truncate answers shorter than one page.
 MIN_TRUNCATION_ROWS = 1000
 
@@ -38,6 +40,7 @@ class Verdict(StrEnum):
         restated: Its parts have no more rows but other figures, because the vendor restated them meanwhile. Only the parts are kept.
         incomplete: It has too few rows and cannot be split further.
         unverified: No row count is expected yet, so it could not be checked.
+        refused: The vendor refused the query for its size. Only the parts are kept.
     """
 
     complete = "complete"
@@ -46,6 +49,7 @@ class Verdict(StrEnum):
     restated = "restated"
     incomplete = "incomplete"
     unverified = "unverified"
+    refused = "refused"
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class ChunkResult:
     @property
     def is_superseded(self) -> bool:
         """Whether none of its rows are stored, because those of its parts are."""
-        return self.verdict in (Verdict.truncated, Verdict.restated)
+        return self.verdict in (Verdict.truncated, Verdict.restated, Verdict.refused)
 
     @property
     def is_truncated(self) -> bool:
@@ -104,10 +108,12 @@ class TruncationStats:
             length did not truncate a shorter answer, so history may judge shorter answers. A longer answer is compared with the
             declaration, because history from sparse days would accept anything, and its tail is fetched separately.
         shortest_truncated: The number of rows of the shortest answer found truncated, or None.
+        shortest_refused: The shortest interval that the vendor refused as too large, or None.
     """
 
     longest_complete: int = -1
     shortest_truncated: int | None = None
+    shortest_refused: timedelta | None = None
 
     def with_results(self, chunks: Iterable[ChunkResult]) -> TruncationStats:
         """Return the statistics after some more verdicts."""
@@ -116,14 +122,24 @@ class TruncationStats:
             if chunk.is_truncated:
                 # The vendor may have lowered its limit, so longer complete answers from before no longer count.
                 least = min(chunk.length, known.shortest_truncated or chunk.length)
-                known = TruncationStats(min(known.longest_complete, chunk.length - 1), least)
+                longest = min(known.longest_complete, chunk.length - 1)
+                known = replace(known, longest_complete=longest, shortest_truncated=least)
+            elif chunk.verdict is Verdict.refused:
+                known = known.after_refusal(chunk.interval)
             elif chunk.verdict in (Verdict.complete, Verdict.sparse) and (chunk.got or chunk.expected):
                 # A longer complete answer shows that the vendor has raised its limit.
                 is_beyond = known.shortest_truncated is not None and chunk.got > known.shortest_truncated
-                known = TruncationStats(
-                    max(known.longest_complete, chunk.got), None if is_beyond else known.shortest_truncated
+                known = replace(
+                    known,
+                    longest_complete=max(known.longest_complete, chunk.got),
+                    shortest_truncated=None if is_beyond else known.shortest_truncated,
                 )
         return known
+
+    def after_refusal(self, interval: Interval) -> TruncationStats:
+        """Return the statistics after the vendor has refused an interval as too large."""
+        length = interval.end - interval.start
+        return replace(self, shortest_refused=min(length, self.shortest_refused or length))
 
 
 @dataclass
@@ -180,8 +196,12 @@ class RowDensity:
 
 
 def falls_short(got: int, expected: float) -> bool:
-    """Return whether ``got`` rows are fewer than 80 % of those expected (G22)."""
-    return got < MIN_ROW_SHARE * expected
+    """Return whether ``got`` rows are fewer than 80 % of those expected (G22) and than chance explains.
+
+    Counts of rare events vary by about their square root: of three expected rows, one or none is no reason for doubt.
+    """
+    margin = 0.0 if expected >= RARE_ROWS else 2 * math.sqrt(expected)
+    return got < min(MIN_ROW_SHARE * expected, expected - margin)
 
 
 def part_falls_short(got: int, expected: float) -> bool:
@@ -190,7 +210,7 @@ def part_falls_short(got: int, expected: float) -> bool:
     A truncated answer can keep 80 % of its rows and lose its whole tail, so parts are checked too. Counts of rare events vary by
     about their square root, so a part is doubted only if it falls short by more than four square roots.
     """
-    return falls_short(got, expected) and got < expected - 4 * math.sqrt(expected)
+    return got < MIN_ROW_SHARE * expected and got < expected - 4 * math.sqrt(expected)
 
 
 def tail_falls_short(got: int, expected: float) -> bool:
@@ -198,7 +218,7 @@ def tail_falls_short(got: int, expected: float) -> bool:
 
     Fetching the tail again costs only one query, so a smaller shortfall is enough than for a part.
     """
-    return falls_short(got, expected) and expected - got >= 2 * math.sqrt(expected)
+    return got < MIN_ROW_SHARE * expected and expected - got >= 2 * math.sqrt(expected)
 
 
 def final_buckets(buckets: Iterable[Interval], watermark: datetime) -> list[Interval]:

@@ -5,8 +5,7 @@ The hashes are fast but not cryptographic. They detect truncated answers, not fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,40 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pandas.util import hash_array
 
+from cache_pipeline.query.tallies import RowTally
+
 Hashes = npt.NDArray[np.uint64]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MASK = (1 << 64) - 1
 _NULL = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True)
-class RowTally:
-    """The count and digest of some rows.
-
-    Attributes:
-        rows: The number of rows.
-        sum: The sum of their hashes, modulo 2**64.
-        second_sum: The sum of other hashes of the same rows. Errors that cancel out in one sum do not in the other.
-    """
-
-    rows: int = 0
-    sum: int = 0
-    second_sum: int = 0
-
-    def __add__(self, other: RowTally) -> RowTally:
-        return RowTally(
-            self.rows + other.rows, (self.sum + other.sum) & _MASK, (self.second_sum + other.second_sum) & _MASK
-        )
-
-
-def merge_tallies(tallies: Iterable[Mapping[datetime, RowTally]]) -> dict[datetime, RowTally]:
-    """Add up tallies by bucket start."""
-    total: dict[datetime, RowTally] = {}
-    for tally in tallies:
-        for start, addend in tally.items():
-            total[start] = total.get(start, RowTally()) + addend
-    return total
 
 
 def tally_by_bucket(rows: pa.RecordBatch | pa.Table) -> dict[datetime, RowTally]:

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import rows_within
-from cache_pipeline.rows.digest import RowTally, merge_tallies, tally_by_bucket
+from cache_pipeline.query.tallies import RowTally, merge_tallies
+from cache_pipeline.rows.digest import tally_by_bucket
 
 
 class RowSource(ABC):

@@ -20,7 +20,8 @@ from pyarrow import ipc
 
 from cache_pipeline.errors import DiskUnwritable, SchemaMismatch
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.rows.digest import RowTally, merge_tallies, tally_by_bucket
+from cache_pipeline.query.tallies import RowTally, merge_tallies
+from cache_pipeline.rows.digest import tally_by_bucket
 from cache_pipeline.rows.rows import Rows, RowSource
 
 #: Bytes of one answer that may stay in memory. Some tens of answers are in flight at a time.

@@ -11,11 +11,11 @@ from typing import Any
 from redis.asyncio import Redis
 
 from cache_pipeline.errors import PlatformNotConfigured
-from cache_pipeline.fetch.completeness_checker import VerifiedRows
 from cache_pipeline.fetch.fetch_session import FetchSession
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clip_to_now, partition_of
 from cache_pipeline.fetch.persist import store_partitions
 from cache_pipeline.fetch.upstream_jobs import HasOtherRequesters, OnPercent, no_other_requesters
+from cache_pipeline.fetch.verifier import VerifiedRows
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.storage.answer import Completeness
+
+#: The shortest time between two looks at rows that history contradicts. It must outlast a short failure of the vendor.
+RECHECK_DELAY = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,24 @@ class Coverage:
         provisional: Intervals that are stored but not final; never overlaps `final`.
         watermark: The latest watermark seen, or None.
         fetch_times: When the provisional intervals were fetched, and the parts of the interval that the caller named.
+        second_looks: The provisional intervals that become final when a later query agrees with them, by reason.
     """
 
     final: IntervalSet = field(default_factory=IntervalSet)
     provisional: IntervalSet = field(default_factory=IntervalSet)
     watermark: datetime | None = None
     fetch_times: tuple[FetchTime, ...] = ()
+    second_looks: Mapping[SecondLook, IntervalSet] = field(default_factory=dict[SecondLook, IntervalSet])
+
+    @property
+    def awaits_second_look(self) -> IntervalSet:
+        """All intervals that wait for a second look."""
+        return IntervalSet(part for each in self.second_looks.values() for part in each)
+
+    def second_look_due(self, now: datetime) -> IntervalSet:
+        """Return what was fetched long enough ago for a second look, which must outlast a vendor's short failure."""
+        old = (part for each in self.fetch_times if now - each.at >= RECHECK_DELAY for part in each.intervals)
+        return self.awaits_second_look & IntervalSet(old)
 
     @property
     def provisional_fetched_at(self) -> datetime | None:
@@ -42,7 +59,7 @@ class Coverage:
         """Return what is neither final nor provisional and fresh enough."""
         not_final = requested - self.final
         fresh = (part for each in self.fetch_times if now - each.at < freshness for part in each.intervals)
-        return not_final - (self.provisional & IntervalSet(fresh))
+        return not_final - ((self.provisional & IntervalSet(fresh)) - self.second_look_due(now))
 
     def intervals_to_fetch(self, requested: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
         """Return the gaps and the provisional intervals next to them.

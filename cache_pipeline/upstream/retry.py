@@ -13,6 +13,9 @@ from cache_pipeline.upstream.http import httpx
 
 T = TypeVar("T")
 
+#: Retries of a request that the vendor answered with 504.
+MAX_TIMEOUT_RETRIES = 1
+
 # Raised before the first byte of a request left this machine.
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 # Raised when the request may have arrived.
@@ -53,7 +56,7 @@ async def retry_with_backoff(
         RetriesExhausted: The last attempt failed at the vendor or on the way; other exceptions of `send` pass unchanged.
     """
     jitter = random.SystemRandom()
-    attempts = 0
+    attempts = timeouts = 0
 
     def wait(state: RetryCallState) -> float:
         backoff = min(policy.max_wait_seconds, policy.first_wait_seconds * 2 ** (state.attempt_number - 1))
@@ -65,8 +68,13 @@ async def retry_with_backoff(
         await sleep(seconds)
 
     def should_retry(error: BaseException) -> bool:
+        nonlocal timeouts
         retry_after = error.retry_after if isinstance(error, TransientFailure) else None
-        return may_retry(error) and (retry_after or 0.0) <= policy.rate_limit_timeout_seconds
+        if isinstance(error, TransientFailure) and error.status == 504:
+            # A vendor that runs out of time twice will again: the caller asks for a shorter interval instead.
+            timeouts += 1
+        is_hopeless = timeouts > MAX_TIMEOUT_RETRIES
+        return may_retry(error) and not is_hopeless and (retry_after or 0.0) <= policy.rate_limit_timeout_seconds
 
     async def send_once() -> T:
         nonlocal attempts

@@ -1,19 +1,20 @@
 """A scripted vendor that answers from known rows and silently truncates long answers."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from cache_pipeline.fetch.completeness_checker import CompletenessChecker
 from cache_pipeline.fetch.vendor_response import VendorResponse
+from cache_pipeline.fetch.verifier import EarlierRows, VerifiedRows, Verifier
 from cache_pipeline.query.calendar import list_buckets
-from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, RowDensity, Verdict
+from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, RowDensity, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, sort_rows
+from cache_pipeline.query.verification import Knowledge
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.query.declared import declared
 
@@ -91,27 +92,52 @@ class ScriptedVendor:
 
 
 @dataclass
-class RecordedCheck:
-    """A checker and the verdicts it reached."""
+class CheckedVendor:
+    """A vendor whose answers are verified.
 
-    checker: CompletenessChecker
-    chunks: list[ChunkResult]
+    Attributes:
+        vendor: The vendor.
+        verifier: The verifier of its answers.
+        results: The verdicts, in the order in which they were reported.
+        ask: Sends a query; by default to the vendor.
+    """
+
+    vendor: ScriptedVendor
+    verifier: Verifier
+    results: list[ChunkResult]
+    ask: Callable[[Interval], Awaitable[VendorResponse]]
+
+    async def verify(self, interval: Interval, earlier: EarlierRows | None = None) -> VerifiedRows:
+        """Verify one interval."""
+        return await self.verifier.verify(interval, self.ask, earlier or EarlierRows())
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """The verdicts, in the order in which they were reached."""
-        return [chunk.verdict for chunk in self.chunks]
+        """In the order in which they were reported."""
+        return [result.verdict for result in self.results]
+
+    @property
+    def stats(self) -> TruncationStats:
+        """What was learned of the lengths of answers."""
+        return self.verifier.stats
+
+    @stats.setter
+    def stats(self, stats: TruncationStats) -> None:
+        self.verifier.knowledge = replace(self.verifier.knowledge, stats=stats)
 
 
-def checker_for(
-    vendor: ScriptedVendor, report: Report = REPORT, min_truncation_rows: int = MIN_TRUNCATION_ROWS
-) -> RecordedCheck:
-    """Return a checker that knows only the declaration."""
-    chunks: list[ChunkResult] = []
+def verifier_of(report: Report, on_result: Callable[[ChunkResult], None], min_truncation_rows: int) -> Verifier:
+    """A verifier that knows only the declaration."""
     density = RowDensity(report.zone, report.expected_groups_per_bucket())
-    return RecordedCheck(
-        CompletenessChecker(report, density, vendor.ask, chunks.append, min_truncation_rows=min_truncation_rows), chunks
-    )
+    return Verifier(Knowledge(report, density, shortest_limit=min_truncation_rows), on_result)
+
+
+def check_answers_of(
+    vendor: ScriptedVendor, report: Report = REPORT, min_truncation_rows: int = MIN_TRUNCATION_ROWS
+) -> CheckedVendor:
+    """Verify a vendor's answers, knowing only the declaration."""
+    results: list[ChunkResult] = []
+    return CheckedVendor(vendor, verifier_of(report, results.append, min_truncation_rows), results, vendor.ask)
 
 
 def flat(groups: int, last: int = 24) -> dict[int, int]:

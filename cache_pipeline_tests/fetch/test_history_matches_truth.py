@@ -25,13 +25,14 @@ from pydantic import SecretStr
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.fetch import fetch_session
-from cache_pipeline.fetch.completeness_checker import CompletenessChecker, IncompleteAnswer
+from cache_pipeline.fetch.verifier import IncompleteAnswer
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, rows_to_table, sort_rows
 from cache_pipeline.query.series import Series
+from cache_pipeline.query.verification import Knowledge
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.history import open_history
@@ -190,6 +191,10 @@ async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
             vendor.clock.hour = 48 + _LATEST + 1
             vendor.broken = {}
             await service.answer(REPORT, SPAN)
+            # What history contradicts becomes final when a second look agrees, an hour later.
+            vendor.clock.hour += 1
+            await service.redis.flushall()
+            await service.answer(REPORT, SPAN)
         assert wrong == []
         assert service.history.read(series, SPAN, columns).equals(sort_rows(vendor.rows(SPAN)))
         assert service.history.coverage(series).final.covers(SPAN)
@@ -237,7 +242,7 @@ def test_history_is_always_true_and_finally_complete(
     broken: dict[int, float],
     steps: list[Any],
 ):
-    monkeypatch.setattr(fetch_session, "CompletenessChecker", partial(CompletenessChecker, min_truncation_rows=1))
+    monkeypatch.setattr(fetch_session, "Knowledge", partial(Knowledge, shortest_limit=1))
     alone = config.model_copy(update={"tenant": f"truth{next(_tenants)}"})
     vendor = Vendor(groups, cap, broken, Clock())
     asyncio.run(asyncio.wait_for(live(alone, vendor, steps), 60))

@@ -24,7 +24,7 @@ from cache_pipeline_tests.fetch.scripted_vendor import (
     REPORT,
     SCHEMA,
     ScriptedVendor,
-    checker_for,
+    check_answers_of,
     flat,
     hours,
     sorted_table,
@@ -38,7 +38,7 @@ async def fetched(
     vendor: ScriptedVendor, wanted: Mapping[str, Interval], chunks: Sequence[Interval], held: StoredRows = NOTHING
 ) -> dict[str, FetchedPartition | FailedPartition]:
     found: dict[str, FetchedPartition | FailedPartition] = {}
-    async for partition in fetch_partitions(checker_for(vendor).checker, wanted, held, chunks):
+    async for partition in fetch_partitions(check_answers_of(vendor), wanted, held, chunks):
         assert partition.key not in found, "every partition is yielded once"
         found[partition.key] = partition
     assert found.keys() == wanted.keys()
@@ -149,11 +149,11 @@ async def test_partitions_are_yielded_as_they_finish():
             await release.wait()
         return await original(interval)
 
-    check = checker_for(vendor)
-    check.checker.fetch = ask
+    checked = check_answers_of(vendor)
+    checked.ask = ask
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(3)}
     order: list[str] = []
-    async for partition in fetch_partitions(check.checker, days, NOTHING, list(days.values())):
+    async for partition in fetch_partitions(checked, days, NOTHING, list(days.values())):
         order.append(partition.key)
         if len(order) == 2:
             release.set()
@@ -169,10 +169,10 @@ async def test_concurrency_is_limited_after_a_lone_first_query():
         seen.append(vendor.in_flight + 1)
         return await original(interval)
 
-    check = checker_for(vendor)
-    check.checker.fetch = ask
+    checked = check_answers_of(vendor)
+    checked.ask = ask
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(10)}
-    async for _ in fetch_partitions(check.checker, days, NOTHING, list(days.values()), concurrency=4):
+    async for _ in fetch_partitions(checked, days, NOTHING, list(days.values()), concurrency=4):
         pass
     assert seen[:2] == [1, 1]
     assert max(seen) == 4
@@ -181,7 +181,7 @@ async def test_concurrency_is_limited_after_a_lone_first_query():
 async def test_closed_iterator_leaves_no_query_in_flight():
     vendor = ScriptedVendor(flat(10, 96), seconds=0.05)
     days = {f"day {n}": hours(24 * n, 24 * n + 24) for n in range(4)}
-    fetching = fetch_partitions(checker_for(vendor).checker, days, NOTHING, list(days.values()))
+    fetching = fetch_partitions(check_answers_of(vendor), days, NOTHING, list(days.values()))
     async for _ in fetching:
         break
     await fetching.aclose()

@@ -109,7 +109,7 @@ def test_replaced_file_is_never_read_as_the_old_one(tmp_path: Path):
     again = staging.read(SERIES, PARTITION.key)
     assert again
     staging.write(SERIES, replace(PARTITION, fetched_at=PARTITION.fetched_at + HOUR))
-    with pytest.raises(StagingReplaced, match="was replaced"):
+    with pytest.raises(StagingReplaced, match="was replaced while it was being read"):
         again.rows.to_table()
     staging.path(SERIES, PARTITION.key).unlink()
     with pytest.raises(StagingReplaced, match="materialise staged"):

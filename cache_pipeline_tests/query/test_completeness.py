@@ -1,3 +1,4 @@
+import math
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from cache_pipeline.query.calendar import Step, list_buckets
 from cache_pipeline.query.completeness import (
+    RARE_ROWS,
     ChunkResult,
     Expectation,
     ExpectationSource,
@@ -33,11 +35,16 @@ def hour(text: str) -> Interval:
     return Interval(start, start + timedelta(hours=1))
 
 
-@given(st.integers(0, 1_000_000))
+@given(st.integers(RARE_ROWS // 5, 1_000_000))
 def test_four_fifths_of_the_rows_are_enough(fifth):
     """G22: below 80 % the payload is discarded."""
     assert not falls_short(4 * fifth, 5 * fifth)
     assert falls_short(4 * fifth - 1, 5 * fifth)
+
+
+@given(st.integers(0, RARE_ROWS - 1), st.floats(0, RARE_ROWS - 0.01))
+def test_rare_rows_fall_short_beyond_chance_only(got, expected):
+    assert falls_short(got, expected) == (got < 0.8 * expected and got < expected - 2 * math.sqrt(expected))
 
 
 def test_zero_expected_rows_never_fall_short():

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from cache_pipeline.errors import DiskUnwritable, SchemaMismatch
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import rows_within, sort_rows
+from cache_pipeline.query.tallies import RowTally
 from cache_pipeline.rows import spool as spool_module
-from cache_pipeline.rows.digest import RowTally, row_hashes, tally_by_bucket
+from cache_pipeline.rows.digest import row_hashes, tally_by_bucket
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 from cache_pipeline_tests.query.test_schema import HOUR, SCHEMA, START, row, table

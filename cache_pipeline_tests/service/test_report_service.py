@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cache_pipeline.errors import InvalidInterval, PlatformNotConfigured, SchemaMismatch, UpstreamJobFailed
-from cache_pipeline.fetch.completeness_checker import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
+from cache_pipeline.fetch.verifier import IncompleteAnswer
 from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
@@ -100,11 +100,13 @@ async def test_twenty_concurrent_callers_send_one_query(open_world: OpenWorld):
 
 async def test_failed_job_stores_nothing_and_can_be_retried(open_world: OpenWorld):
     async with open_world() as world:
-        await world.faults(fail_jobs=1)
+        # A job may fail for its size, so its parts are asked; here they fail too.
+        await world.faults(fail_jobs=100)
         with pytest.raises(UpstreamJobFailed, match="fault on demand"):
             await world.service.answer(REPORT, MORNING)
         assert world.service.history.coverage(world.service.series(REPORT)) == Coverage()
         assert await world.service.redis.keys("analytics:queue-performance:*") == []
+        await world.faults(fail_jobs=0)
         assert await rows_of(world, MORNING) == await world.truth(REPORT, MORNING)
 
 
@@ -157,7 +159,7 @@ async def test_interval_beyond_retention_is_refused_unless_stored(open_world: Op
         forgetful = replace(world.service, retention={"reportdata": NOON - MORNING.start - timedelta(minutes=90)})
         assert (await forgetful.answer(REPORT, MORNING)).completeness.complete_through == MORNING.end
         message = (
-            "queue_hour 2026-01-05T04:00:00Z/2026-01-05T06:00:00Z is not held, and reportdata keeps nothing from before "
+            "queue_hour 2026-01-05T04:00:00Z/2026-01-05T06:00:00Z is not stored, and reportdata keeps nothing from before "
             "2026-01-05T07:30:00Z (CACHE_PIPELINE_REPORTDATA__RETENTION_DAYS): ask from 2026-01-05T08:00:00Z on"
         )
         query = forgetful.query(REPORT, longer)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from psycopg.sql import SQL, Literal
 
-from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats
+from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats, Verdict
 from cache_pipeline.query.series import Series
 
 #: Vendors change their limits. One that was not met for this long is forgotten, so that long queries are tried again.
@@ -49,14 +49,18 @@ def record_chunks(cursor: Any, series: Series, chunks: Sequence[ChunkResult], no
 def read_truncation_stats(cursor: Any, series: Series, now: datetime, *, lock: bool = False) -> TruncationStats:
     """Read what is known about the lengths of a series' answers; with `lock` until the transaction ends."""
     query = SQL(
-        "SELECT longest_complete, CASE WHEN truncated_at > {since} THEN shortest_truncated END"
+        "SELECT longest_complete, CASE WHEN truncated_at > {since} THEN shortest_truncated END,"
+        " CASE WHEN refused_at > {since} THEN extract(epoch FROM shortest_refused)::float8 END"
         " FROM cache_pipeline_state.truncation_stats WHERE series = {series} {lock}"
     ).format(
         since=Literal(now - _TRUNCATION_RETENTION), series=Literal(series.id), lock=SQL("FOR UPDATE" if lock else "")
     )
     cursor.execute(query.as_string())
     row = cursor.fetchone()
-    return TruncationStats(*row) if row else TruncationStats()
+    if row is None:
+        return TruncationStats()
+    longest, truncated, refused_seconds = row
+    return TruncationStats(longest, truncated, None if refused_seconds is None else timedelta(seconds=refused_seconds))
 
 
 def _update_truncation_stats(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
@@ -68,15 +72,20 @@ def _update_truncation_stats(cursor: Any, series: Series, chunks: Sequence[Chunk
     # A truncated answer shorter than any plausible limit was broken, not limited, and says nothing about the next run.
     evidence = [chunk for chunk in chunks if not chunk.is_truncated or chunk.length >= MIN_TRUNCATION_ROWS]
     after, is_truncated = before.with_results(evidence), any(chunk.is_truncated for chunk in evidence)
-    if after == before and not is_truncated:
+    is_refused = any(chunk.verdict is Verdict.refused for chunk in evidence)
+    if after == before and not is_truncated and not is_refused:
         return
     update = SQL(
         "UPDATE cache_pipeline_state.truncation_stats SET longest_complete = {longest}, shortest_truncated = {shortest},"
-        " truncated_at = CASE WHEN {is_truncated} THEN {now} ELSE truncated_at END WHERE series = {series}"
+        " truncated_at = CASE WHEN {is_truncated} THEN {now} ELSE truncated_at END,"
+        " shortest_refused = {refused_seconds} * interval '1 second',"
+        " refused_at = CASE WHEN {is_refused} THEN {now} ELSE refused_at END WHERE series = {series}"
     ).format(
         longest=Literal(after.longest_complete),
         shortest=Literal(after.shortest_truncated),
         is_truncated=Literal(is_truncated),
+        refused_seconds=Literal(after.shortest_refused.total_seconds() if after.shortest_refused else None),
+        is_refused=Literal(is_refused),
         now=Literal(now),
         series=Literal(series.id),
     )

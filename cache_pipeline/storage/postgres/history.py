@@ -6,9 +6,9 @@ Every method is one short transaction and blocks the calling thread; the report 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, arrow_schema
 from cache_pipeline.query.series import Series
+from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 from cache_pipeline.storage.coverage import Coverage, FetchTime
@@ -41,20 +42,23 @@ _READ_OPTIONS = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
 
 _SELECT_COVERAGE = SQL(
     """
-    SELECT c.series, {final}::text, {provisional}::text, c.watermark, {fetch_times}
+    SELECT c.series, {final}::text, {provisional}::text, {unverified}::text, {unexpected}::text,
+        c.watermark, {fetch_times}
     FROM cache_pipeline_state.coverage AS c WHERE c.series = ANY ({series})
     """
 )
 _EXTEND_COVERAGE = SQL(
     """
     INSERT INTO cache_pipeline_state.coverage AS c
-        (series, report, tenant, definition, final, provisional, watermark)
+        (series, report, tenant, definition, final, provisional, unverified, unexpected, watermark)
     VALUES ({series}, {report}, {tenant}, {definition}::jsonb,
-            {final}, {provisional}, {watermark})
+            {final}, {provisional}, {unverified}, {unexpected}, {watermark})
     ON CONFLICT (series) DO UPDATE SET
         report = excluded.report,
         final = c.final - excluded.provisional + excluded.final,
         provisional = c.provisional - excluded.final + excluded.provisional,
+        unverified = c.unverified - excluded.final - excluded.provisional + excluded.unverified,
+        unexpected = c.unexpected - excluded.final - excluded.provisional + excluded.unexpected,
         watermark = greatest(c.watermark, excluded.watermark)
     """
 )
@@ -69,18 +73,20 @@ class Replacement:
         final: Intervals whose buckets lie before the watermark.
         provisional: Intervals that are stored but not final.
         rows: Exactly the rows of both, in the report's schema.
-        watermark: The vendor's watermark, or that of the report's finality delay.
+        watermark: The vendor's watermark, or that of the report's finality delay; None if there are no intervals.
         fetch_times: When they were fetched; together exactly the intervals.
         claims: The ledger entries that the rows come from, while this process holds them.
+        second_looks: The provisional intervals that wait for a second look, by reason.
     """
 
     series: Series
     final: IntervalSet
     provisional: IntervalSet
     rows: Rows
-    watermark: datetime
+    watermark: datetime | None
     fetch_times: tuple[FetchTime, ...]
     claims: tuple[LedgerClaim, ...] = ()
+    second_looks: Mapping[SecondLook, IntervalSet] = field(default_factory=dict[SecondLook, IntervalSet])
 
     @property
     def covered(self) -> IntervalSet:
@@ -131,6 +137,8 @@ class History:
         query = _SELECT_COVERAGE.format(
             final=bounds_as_json(Identifier("c", "final")),
             provisional=bounds_as_json(Identifier("c", "provisional")),
+            unverified=bounds_as_json(Identifier("c", "unverified")),
+            unexpected=bounds_as_json(Identifier("c", "unexpected")),
             fetch_times=fetch_time_column(interval),
             series=Literal([each.id for each in series]),
         )
@@ -139,9 +147,13 @@ class History:
             rows = cursor.fetchall()
         return {each.id: Coverage() for each in series} | {
             series_id: Coverage(
-                intervals_of(final), intervals_of(provisional), watermark, parse_fetch_times(fetch_times)
+                intervals_of(final),
+                intervals_of(provisional),
+                watermark,
+                parse_fetch_times(fetch_times),
+                _second_looks(unverified, unexpected),
             )
-            for series_id, final, provisional, watermark, fetch_times in rows
+            for series_id, final, provisional, unverified, unexpected, watermark, fetch_times in rows
         }
 
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
@@ -221,7 +233,9 @@ class History:
                 definition=Literal(json.dumps(series.canonical_form)),
                 final=multirange(replacement.final),
                 provisional=multirange(replacement.provisional),
-                watermark=Literal(replacement.watermark),
+                unverified=multirange(replacement.second_looks.get(SecondLook.unverified, IntervalSet())),
+                unexpected=multirange(replacement.second_looks.get(SecondLook.unexpected, IntervalSet())),
+                watermark=SQL("{}::timestamptz").format(Literal(replacement.watermark)),
             )
             cursor.execute(extend.as_string())
             close = SQL(CLOSE_STORED).format(
@@ -325,6 +339,12 @@ def _insert(cursor: Any, rows: Rows, series: Series) -> None:
         raise stream_errors[0] if stream_errors else error from None
 
 
+def _second_looks(unverified: str, unexpected: str) -> dict[SecondLook, IntervalSet]:
+    """Return the intervals that wait for a second look, by reason, without the reasons that have none."""
+    found = {SecondLook.unverified: intervals_of(unverified), SecondLook.unexpected: intervals_of(unexpected)}
+    return {reason: intervals for reason, intervals in found.items() if intervals}
+
+
 def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:
     """Refuse rows whose types differ from the table's.
 
@@ -332,9 +352,9 @@ def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:
     """
     columns = SQL(", ").join(map(Identifier, schema.names))
     cursor.execute(SQL("SELECT {} FROM {} LIMIT 0").format(columns, _table(series)).as_string())
-    for field, stored in zip(schema, cursor.fetch_arrow_table().schema, strict=True):
-        if field.type != stored.type:
+    for column, stored in zip(schema, cursor.fetch_arrow_table().schema, strict=True):
+        if column.type != stored.type:
             raise DeclarationConflict(
-                f"column {field.name} of history.{series.report.name} has type {stored.type}, and the report's rows "
-                f"have {field.type}: give the report another name, or change the column's type"
+                f"column {column.name} of history.{series.report.name} has type {stored.type}, and the report's rows "
+                f"have {column.type}: give the report another name, or change the column's type"
             )

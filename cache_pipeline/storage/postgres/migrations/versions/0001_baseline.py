@@ -49,6 +49,8 @@ def _create_coverage_tables() -> None:
         sa.Column("definition", postgresql.JSONB, nullable=False, comment="the canonical query without its interval"),
         sa.Column("final", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
         sa.Column("provisional", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
+        sa.Column("unverified", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
+        sa.Column("unexpected", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
         sa.Column("watermark", _INSTANT),
         schema=_SCHEMA,
     )
@@ -90,6 +92,10 @@ def _create_chunk_tables() -> None:
         ),
         sa.Column("shortest_truncated", sa.BigInteger, comment="rows of the shortest truncated answer"),
         sa.Column("truncated_at", _INSTANT),
+        sa.Column(
+            "shortest_refused", sa.Interval, comment="the shortest interval that the vendor refused as too large"
+        ),
+        sa.Column("refused_at", _INSTANT),
         schema=_SCHEMA,
     )
 
