@@ -209,7 +209,7 @@ def test_unknown_tenant_names_its_settings(deployment, doctor, extraction):
     code, found = doctor()
     assert code == 1
     address = found["address of cxone"]
-    assert "did not say where the API is" in address["detail"]
+    assert "did not name the address of the API" in address["detail"]
     assert address["remedy"] == "check issuer and tenant_id in CACHE_PIPELINE_CXONE, or set base_url"
 
 

@@ -29,7 +29,7 @@ from cache_pipeline.vendors.reportdata import adapter as reportdata
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 
 #: Steps of a query, in order. A process that is killed at a step has just done what its name says.
-STEPS = ("intended", "sent", "noted", "polled", "paged", "proven", "storing", "kept")
+STEPS = ("intended", "sent", "recorded", "polled", "paged", "verified", "storing", "stored")
 
 
 def account(url: str) -> VendorAccount:
@@ -99,23 +99,23 @@ def _before_the_commit(end: Callable[[], None]) -> None:
 
 
 def _arm(step: str, number: int, with_signal: int) -> None:
-    left = number
+    remaining = number
 
     def end() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
+        nonlocal remaining
+        remaining -= 1
+        if remaining == 0:
             os.kill(os.getpid(), with_signal)
 
     {
         "intended": lambda: _after(ReportDataAdapter, "submit", end, before=True),
         "sent": lambda: _after(ReportDataAdapter, "submit", end),
-        "noted": lambda: _after(Ledger, "mark_submitted", end),
+        "recorded": lambda: _after(Ledger, "mark_submitted", end),
         "polled": lambda: _after(ReportDataAdapter, "status", end),
         "paged": lambda: _after_a_page(end),
-        "proven": lambda: _after(History, "replace", end, before=True),
+        "verified": lambda: _after(History, "replace", end, before=True),
         "storing": lambda: _before_the_commit(end),
-        "kept": lambda: _after(History, "replace", end),
+        "stored": lambda: _after(History, "replace", end),
     }[step]()
 
 
@@ -130,16 +130,16 @@ async def _answer(order: dict[str, Any], run: dict[str, Any]) -> None:
         datetime.fromisoformat(order["now"]),
         order["lease"],
     )
-    async with open_service(settings) as service, SingleFlight(service.redis, lease_seconds=lease) as flights:
+    async with open_service(settings) as service, SingleFlight(service.redis, lease_seconds=lease) as single_flight:
         with open_ledger(order["postgres"], timedelta(seconds=lease)) as ledger:
-            mortal = replace(
+            crashing = replace(
                 service,
                 clock=lambda: now,
-                single_flight=flights,
+                single_flight=single_flight,
                 ledger=ledger,
                 job_pollers={"reportdata": JobPoller(guide=GuideSchedule(0.05, 0.2))},
             )
-            await mortal.answer(report, Interval.parse(run["interval"]))
+            await crashing.answer(report, Interval.parse(run["interval"]))
 
 
 def _child(order: dict[str, Any], run: dict[str, Any]) -> None:

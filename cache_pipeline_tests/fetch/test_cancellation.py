@@ -36,28 +36,28 @@ MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 async def another_process(world: World) -> AsyncIterator[ReportService]:
     """Open a service that shares only the servers with the other, as another process would."""
     async with AsyncExitStack() as stack:
-        flights = await stack.enter_async_context(SingleFlight(world.service.redis, look_seconds=0.2))
-        sharing = await stack.enter_async_context(Coalescer())
-        yield replace(world.service, single_flight=flights, coalescer=sharing)
+        single_flight = await stack.enter_async_context(SingleFlight(world.service.redis, look_seconds=0.2))
+        coalescer = await stack.enter_async_context(Coalescer())
+        yield replace(world.service, single_flight=single_flight, coalescer=coalescer)
 
 
-async def submitting(world: World, seconds: float) -> "asyncio.Task[object]":
+async def start_submit(world: World, seconds: float) -> "asyncio.Task[object]":
     """Start a query whose submit the vendor has accepted, and whose response takes so many seconds."""
     await world.faults(slow_bodies=1, slow_seconds=seconds)
-    asking = asyncio.create_task(world.service.answer(REPORT, MONDAY))
+    query = asyncio.create_task(world.service.answer(REPORT, MONDAY))
     async with asyncio.timeout(20):
         while await world.submits() == 0:  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.02)
-    return asking
+    return query
 
 
-async def cancel(asking: "asyncio.Task[object]", *, times: int = 1) -> None:
+async def cancel(query: "asyncio.Task[object]", *, times: int = 1) -> None:
     """Cancel a query, possibly several times, as nested task groups do."""
     for _ in range(times):
-        asking.cancel()
+        query.cancel()
         await asyncio.sleep(0.05)
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await query
 
 
 async def is_true(answer: Answer, world: World) -> bool:
@@ -68,10 +68,10 @@ async def is_true(answer: Answer, world: World) -> bool:
 @pytest.mark.parametrize("times", [1, 5])
 async def test_waiting_caller_resumes_the_cancelled_submit(open_world: OpenWorld, times: int):
     async with open_world() as world, another_process(world) as other:
-        asking = await submitting(world, 1.0)
+        query = await start_submit(world, 1.0)
         successor = asyncio.create_task(other.answer(REPORT, MONDAY))
         await asyncio.sleep(0.2)
-        await cancel(asking, times=times)
+        await cancel(query, times=times)
         assert await is_true(await successor, world)
         assert [state for state, _ in entries(world)] == ["stored"]
         assert await world.submits() == 1
@@ -80,25 +80,25 @@ async def test_waiting_caller_resumes_the_cancelled_submit(open_world: OpenWorld
 async def test_unanswered_submit_is_recorded_as_ambiguous(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jobs, "_SUBMIT_TIMEOUT_SECONDS", 0.2)
     async with open_world() as world, another_process(world) as other:
-        await cancel(await submitting(world, 2.0))
+        await cancel(await start_submit(world, 2.0))
         assert entries(world) == [("ambiguous", True)]
         assert await is_true(await other.answer(REPORT, MONDAY), world)
         assert [state for state, _ in entries(world)] == ["lost", "stored"]
 
 
 @pytest.mark.parametrize(
-    ("has_other_requesters", "entry", "given_up"), [(False, ("abandoned", False), 1), (True, ("submitted", True), 0)]
+    ("has_other_requesters", "entry", "cancels"), [(False, ("abandoned", False), 1), (True, ("submitted", True), 0)]
 )
 async def test_cancelled_job_is_kept_only_for_other_requesters(
-    open_world: OpenWorld, *, has_other_requesters: bool, entry: tuple[str, bool], given_up: int
+    open_world: OpenWorld, *, has_other_requesters: bool, entry: tuple[str, bool], cancels: int
 ):
     async with open_world(CANCELLABLE, job_seconds_base=3600.0) as world:
         service = replace(world.service, has_other_requesters=lambda: has_other_requesters)
-        asking = asyncio.create_task(service.answer(CANCELLABLE, MONDAY))
+        query = asyncio.create_task(service.answer(CANCELLABLE, MONDAY))
         async with asyncio.timeout(20):
             while ("submitted", True) not in entries(world):  # noqa: ASYNC110 - PostgreSQL sends no event
                 await asyncio.sleep(0.02)
-        await cancel(asking)
+        await cancel(query)
         assert entries(world) == [entry]
         calls = (await world.admin.get("/simulator/counters")).json()["calls"]
-        assert sum(call["count"] for call in calls if call["call"].startswith("DELETE")) == given_up
+        assert sum(call["count"] for call in calls if call["call"].startswith("DELETE")) == cancels

@@ -26,44 +26,44 @@ def hours(first: int, last: int) -> Interval:
     return Interval(MONDAY.start + timedelta(hours=first), MONDAY.start + timedelta(hours=last))
 
 
-async def asked(world: World, *intervals: Interval) -> None:
+async def check_answers(world: World, *intervals: Interval) -> None:
     answers = await asyncio.gather(*(world.service.answer(TRUSTING, each) for each in intervals))
     for interval, answer in zip(intervals, answers, strict=True):
         assert sorted(json.loads(answer.body)["rows"]) == await world.truth(TRUSTING, interval)
 
 
-async def reaching(world: World, submits: int) -> None:
+async def wait_for_submits(world: World, submits: int) -> None:
     while await world.submits() < submits:  # noqa: ASYNC110 - another process changes it
         await asyncio.sleep(0.05)
 
 
 async def test_separate_hours_of_one_day_are_fetched_concurrently(open_world: OpenWorld):
     async with open_world(job_seconds_base=20.0) as world:
-        asking = asyncio.create_task(asked(world, *(hours(each, each + 1) for each in range(8))))
+        query = asyncio.create_task(check_answers(world, *(hours(each, each + 1) for each in range(8))))
         # Time stands still, so none of them is finished before all have been sent.
-        await asyncio.wait_for(reaching(world, 8), 30)
+        await asyncio.wait_for(wait_for_submits(world, 8), 30)
         world.clock.move(seconds=60)
-        await asking
+        await query
         assert await world.submits() == 8
 
 
 async def test_day_waits_for_its_hours_and_fetches_the_rest(open_world: OpenWorld):
     async with open_world(job_seconds_base=20.0) as world:
-        first = asyncio.create_task(asked(world, hours(6, 8), hours(12, 13)))
-        await asyncio.wait_for(reaching(world, 2), 30)
-        day = asyncio.create_task(asked(world, MONDAY))
-        inside = asyncio.create_task(asked(world, hours(7, 9)))
+        first = asyncio.create_task(check_answers(world, hours(6, 8), hours(12, 13)))
+        await asyncio.wait_for(wait_for_submits(world, 2), 30)
+        day = asyncio.create_task(check_answers(world, MONDAY))
+        inside = asyncio.create_task(check_answers(world, hours(7, 9)))
         await asyncio.sleep(0.3)
         assert await world.submits() == 2
 
-        async def let_time_pass() -> None:
+        async def advance_clock() -> None:
             while True:
                 await asyncio.sleep(0.1)
                 world.clock.move(seconds=20)
 
-        passing = asyncio.create_task(let_time_pass())
+        clock_task = asyncio.create_task(advance_clock())
         await asyncio.gather(first, day, inside)
-        passing.cancel()
+        clock_task.cancel()
         with world.service.ledger._pool.connection() as connection:
             rows = connection.execute(
                 "SELECT lower(interval), upper(interval) FROM cache_pipeline_state.upstream_query"
@@ -81,7 +81,7 @@ async def test_abandoned_job_is_resumed_once_for_all_its_hours(
         async for _ in world.service.fetch(TRUSTING, {"monday": MONDAY}, Lane.scheduled):
             pass
         assert await world.submits() == 1
-        await asyncio.wait_for(asked(world, *(hours(each, each + 2) for each in range(0, 12, 2))), 60)
+        await asyncio.wait_for(check_answers(world, *(hours(each, each + 2) for each in range(0, 12, 2))), 60)
         assert await world.submits() == 1
         series = world.service.series(TRUSTING)
         assert world.service.history.coverage(series).final == IntervalSet([MONDAY])
@@ -90,15 +90,15 @@ async def test_abandoned_job_is_resumed_once_for_all_its_hours(
 async def test_doubtful_answer_stored_elsewhere_is_not_split(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch):
     async with open_world() as world:
         service, platform = world.service, world.service.platforms["reportdata"]
-        # As a Dagster run does: what it has proven is kept later, and its jobs may be read by others until then.
-        proven = [each async for each in service.fetch(DOUBTING, {"monday": MONDAY}, Lane.scheduled)]
+        # Like a Dagster run, this stores verified rows later; until then its jobs may be read by others.
+        verified = [each async for each in service.fetch(DOUBTING, {"monday": MONDAY}, Lane.scheduled)]
         submits, read = await world.submits(), platform.pages
         assert submits > 1
 
         async def pages(job, report):
             async for page in read(job, report):
                 yield page
-            await service.store(DOUBTING, proven)
+            await service.store(DOUBTING, verified)
 
         monkeypatch.setattr(platform, "pages", pages)
         answer = await service.answer(DOUBTING, MONDAY)
@@ -118,14 +118,14 @@ async def test_abandoned_job_at_a_known_limit_is_not_resumed(
             start = friday.start + timedelta(hours=first)
             await service.answer(REPORT, Interval(start, start + timedelta(hours=8)))
         with service.ledger._pool.connection() as connection:
-            # It has become known where the vendor cuts.
+            # The length at which the vendor truncates has become known.
             connection.execute(
                 "UPDATE cache_pipeline_state.truncation_stats SET longest_complete = 99, shortest_truncated = 100, truncated_at = %s",
                 [world.clock()],
             )
-        wanted = LedgerRequest(series, friday, Lane.scheduled, world.clock(), friday.end)
-        claim = service.ledger.claim(wanted)
-        handle = JobHandle("left-by-somebody", "demo-client")
+        request = LedgerRequest(series, friday, Lane.scheduled, world.clock(), friday.end)
+        claim = service.ledger.claim(request)
+        handle = JobHandle("abandoned-job", "demo-client")
         service.ledger.mark_submitted(claim, handle)
         service.ledger.release([replace(claim, handle=handle)])
         with service.ledger._pool.connection() as connection:
@@ -137,28 +137,28 @@ async def test_abandoned_job_at_a_known_limit_is_not_resumed(
         assert sorted(json.loads(answer.body)["rows"]) == await world.truth(REPORT, friday)
         missing = Interval(friday.start + timedelta(hours=16), friday.end)
         assert rows
-        asked_for = [str(Interval(start, end)) for start, end in rows]
-        assert all(missing.contains(Interval(start, end)) for start, end in rows), asked_for
+        queried = [str(Interval(start, end)) for start, end in rows]
+        assert all(missing.contains(Interval(start, end)) for start, end in rows), queried
 
 
-@pytest.mark.parametrize("taken_up", [False, True])
-async def test_hanging_job_is_cancelled_and_submitted_again(open_world: OpenWorld, taken_up: bool):
+@pytest.mark.parametrize("is_resumed", [False, True])
+async def test_hanging_job_is_cancelled_and_submitted_again(open_world: OpenWorld, is_resumed: bool):
     async with open_world() as world:
-        pacing = JobPoller(
+        poller = JobPoller(
             PollPolicy.guide, guide=GuideSchedule(first_seconds=0.01, max_seconds=0.05), deadline_seconds=0.2
         )
-        world.service = replace(world.service, job_pollers={"reportdata": pacing})
+        world.service = replace(world.service, job_pollers={"reportdata": poller})
         await world.faults(hang_jobs=1)
-        if taken_up:
-            asking = asyncio.create_task(world.service.answer(TRUSTING, MONDAY))
-            await reaching(world, 1)
+        if is_resumed:
+            query = asyncio.create_task(world.service.answer(TRUSTING, MONDAY))
+            await wait_for_submits(world, 1)
             await asyncio.sleep(0.1)
-            # Its process dies: nobody hears of the job, which ends its lease.
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            # Its process dies, and the lease of the job expires.
+            query.cancel()
+            await asyncio.gather(query, return_exceptions=True)
             world.clock.move(seconds=60)
         with pytest.raises(UpstreamJobOverdue):
             await world.service.answer(TRUSTING, MONDAY)
-        await asked(world, MONDAY)
+        await check_answers(world, MONDAY)
         assert await world.submits() == 2
         assert not world.service.ledger.open_by_state()

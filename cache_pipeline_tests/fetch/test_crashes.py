@@ -27,8 +27,8 @@ MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 LEASE = 1.5
 
 
-class Mortals:
-    """Forks processes that run the engine."""
+class CrashingProcesses:
+    """Forks processes that run the service."""
 
     def __init__(self, process: "subprocess.Popen[str]", postgres: str, redis: str) -> None:
         self._process, self._postgres, self._redis = process, postgres, redis
@@ -49,8 +49,8 @@ class Mortals:
 
     async def next_event(self) -> tuple[str, int, int]:
         assert self._process.stdout
-        told = json.loads(await asyncio.to_thread(self._process.stdout.readline))
-        return told["event"], told["code"], told["pid"]
+        event = json.loads(await asyncio.to_thread(self._process.stdout.readline))
+        return event["event"], event["code"], event["pid"]
 
     async def run(self, world: World, **run: Any) -> tuple[str, int]:
         self.begin(world, run)
@@ -58,7 +58,7 @@ class Mortals:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator["subprocess.Popen[str]"]:
+def fork_server() -> Iterator["subprocess.Popen[str]"]:
     """Start a process that has imported everything, to be forked."""
     command = [sys.executable, "-m", "cache_pipeline_tests.fetch.crashing_process"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -69,11 +69,11 @@ def nursery() -> Iterator["subprocess.Popen[str]"]:
 
 
 @pytest.fixture
-def mortals(nursery: "subprocess.Popen[str]", postgres_database: str, redis_database: str) -> Mortals:
-    return Mortals(nursery, postgres_database, redis_database)
+def processes(fork_server: "subprocess.Popen[str]", postgres_database: str, redis_database: str) -> CrashingProcesses:
+    return CrashingProcesses(fork_server, postgres_database, redis_database)
 
 
-async def restarted(world: World, interval: Interval = MONDAY) -> list[Any]:
+async def answer_after_restart(world: World, interval: Interval = MONDAY) -> list[Any]:
     """Return the rows that another process answers, with the same short lease as the dead processes had."""
     async with SingleFlight(world.service.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
         service = replace(world.service, single_flight=flights)
@@ -97,45 +97,45 @@ def entries(world: World) -> list[tuple[str, bool]]:
     return [(state, is_open) for state, is_open in rows]
 
 
-async def assert_kept_once(world: World, interval: Interval) -> None:
+async def assert_stored_once(world: World, interval: Interval) -> None:
     history, series = world.service.history, world.service.series(REPORT)
     assert history.coverage(series).final == IntervalSet([interval])
-    kept = history.read(series, interval, world.service.columns(REPORT))
-    assert kept.num_rows == len(await world.truth(REPORT, interval))
+    stored = history.read(series, interval, world.service.columns(REPORT))
+    assert stored.num_rows == len(await world.truth(REPORT, interval))
     assert not [state for state, is_open in entries(world) if is_open]
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_query_killed_at_any_step_is_resumed(open_world: OpenWorld, mortals: Mortals, step: str):
+async def test_query_killed_at_any_step_is_resumed(open_world: OpenWorld, processes: CrashingProcesses, step: str):
     """Only a kill between the vendor's acceptance and its record costs exactly one more query."""
     async with open_world() as world:
-        assert await mortals.run(world, step=step) == ("killed", signal.SIGKILL)
+        assert await processes.run(world, step=step) == ("killed", signal.SIGKILL)
         before = await world.submits()
         assert before == (0 if step == "intended" else 1)
         assert world.service.history.coverage(world.service.series(REPORT)).final == (
-            IntervalSet([MONDAY]) if step == "kept" else IntervalSet()
+            IntervalSet([MONDAY]) if step == "stored" else IntervalSet()
         )
-        assert await restarted(world) == await world.truth(REPORT, MONDAY)
+        assert await answer_after_restart(world) == await world.truth(REPORT, MONDAY)
         assert await world.submits() == (2 if step == "sent" else 1)
-        await assert_kept_once(world, MONDAY)
+        await assert_stored_once(world, MONDAY)
         assert [state for state, _ in entries(world)] == (["lost"] if step in ("intended", "sent") else []) + ["stored"]
 
 
-async def test_parts_of_a_killed_query_are_resumed(open_world: OpenWorld, mortals: Mortals):
+async def test_parts_of_a_killed_query_are_resumed(open_world: OpenWorld, processes: CrashingProcesses):
     async with open_world(reportdata_max_rows=90) as world:
         undisturbed = replace(world.service, tenant="other")
         await undisturbed.answer(REPORT, MONDAY)
         needed = await world.submits()
         assert needed > 2
-        assert await mortals.run(world, step="noted", number=3) == ("killed", signal.SIGKILL)
-        assert await restarted(world) == await world.truth(REPORT, MONDAY)
+        assert await processes.run(world, step="recorded", number=3) == ("killed", signal.SIGKILL)
+        assert await answer_after_restart(world) == await world.truth(REPORT, MONDAY)
         # The parts are sent concurrently: those being sent when the process was killed may have arrived.
         lost = [state for state, _ in entries(world)].count("lost")
         assert 2 * needed <= await world.submits() <= 2 * needed + lost
-        await assert_kept_once(world, MONDAY)
+        await assert_stored_once(world, MONDAY)
 
 
-async def test_overlapping_processes_never_fetch_an_hour_twice(open_world: OpenWorld, mortals: Mortals):
+async def test_overlapping_processes_never_fetch_an_hour_twice(open_world: OpenWorld, processes: CrashingProcesses):
     """Two processes share one of their two days, and a third needs only hours of it."""
     days = [Interval(MONDAY.start + timedelta(days=each), MONDAY.end + timedelta(days=each)) for each in (-6, -5, -4)]
     asked = [
@@ -145,56 +145,56 @@ async def test_overlapping_processes_never_fetch_an_hour_twice(open_world: OpenW
     ]
     async with open_world(job_seconds_base=2.0) as world:
 
-        async def let_time_pass() -> None:
+        async def advance_clock() -> None:
             while True:
                 await asyncio.sleep(0.2)
                 world.clock.move(seconds=0.4)
 
-        passing = asyncio.create_task(let_time_pass())
+        clock_task = asyncio.create_task(advance_clock())
         # No answer is doubted, so that none is split.
         trusting = with_changes(REPORT, expected_groups=1)
-        mortals.begin(world, *({"interval": str(each)} for each in asked), report=trusting)
-        assert [(await mortals.next_event())[:2] for _ in asked] == [("exited", 0)] * 3
-        passing.cancel()
+        processes.begin(world, *({"interval": str(each)} for each in asked), report=trusting)
+        assert [(await processes.next_event())[:2] for _ in asked] == [("exited", 0)] * 3
+        clock_task.cancel()
         whole, sent = Interval(days[0].start, days[2].end), spans(world)
         assert await world.submits() == len(sent)
         assert sum((each.length for each in sent), timedelta(0)) == whole.length
-        assert await restarted(world, whole) == await world.truth(REPORT, whole)
+        assert await answer_after_restart(world, whole) == await world.truth(REPORT, whole)
         assert await world.submits() == len(sent)
-        await assert_kept_once(world, whole)
+        await assert_stored_once(world, whole)
 
 
-async def test_frozen_holder_is_fenced_off(open_world: OpenWorld, mortals: Mortals):
+async def test_frozen_holder_is_fenced_off(open_world: OpenWorld, processes: CrashingProcesses):
     async with open_world() as world:
-        mortals.begin(world, {"step": "proven", "signal": signal.SIGSTOP}, lease=0.6)
-        event, _, frozen = await mortals.next_event()
+        processes.begin(world, {"step": "verified", "signal": signal.SIGSTOP}, lease=0.6)
+        event, _, frozen = await processes.next_event()
         assert event == "stopped"
         try:
-            assert await restarted(world) == await world.truth(REPORT, MONDAY)
+            assert await answer_after_restart(world) == await world.truth(REPORT, MONDAY)
             restated = world.service.history.coverage(world.service.series(REPORT), MONDAY)
             with world.service.ledger._pool.connection() as connection:
                 connection.execute("UPDATE history.queue_hour SET offered = offered + 1000")
         finally:
             os.kill(frozen, signal.SIGCONT)
         # It finds that it lost the lease, reads coverage again, and answers from what the other stored.
-        assert (await mortals.next_event())[:2] == ("exited", 0)
-        kept = world.service.history.read(world.service.series(REPORT), MONDAY, world.service.columns(REPORT))
-        assert min(kept["offered"].to_pylist()) >= 1000, "the frozen process overwrote its successor"
+        assert (await processes.next_event())[:2] == ("exited", 0)
+        stored = world.service.history.read(world.service.series(REPORT), MONDAY, world.service.columns(REPORT))
+        assert min(stored["offered"].to_pylist()) >= 1000, "the frozen process overwrote its successor"
         assert world.service.history.coverage(world.service.series(REPORT), MONDAY) == restated
         assert await world.submits() == 1
 
 
-async def test_flushed_redis_causes_no_second_query(open_world: OpenWorld, mortals: Mortals):
+async def test_flushed_redis_causes_no_second_query(open_world: OpenWorld, processes: CrashingProcesses):
     async with open_world(job_seconds_base=20.0) as world:
-        mortals.begin(world, {})
+        processes.begin(world, {})
         while await world.submits() == 0:  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.02)
         await world.service.redis.flushall()
-        waiting = asyncio.create_task(restarted(world))
+        waiting = asyncio.create_task(answer_after_restart(world))
         await asyncio.sleep(0.5)
         assert not waiting.done()
         world.clock.move(seconds=60)
-        assert (await mortals.next_event())[:2] == ("exited", 0)
+        assert (await processes.next_event())[:2] == ("exited", 0)
         assert await waiting == await world.truth(REPORT, MONDAY)
         assert await world.submits() == 1
-        await assert_kept_once(world, MONDAY)
+        await assert_stored_once(world, MONDAY)

@@ -1,4 +1,4 @@
-"""What a dashboard of thirty days costs the vendor that is refreshed all through a day."""
+"""The upstream queries that a thirty-day dashboard needs if it is refreshed for a whole day."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ FRESHNESS = report_freshness(REPORT)
 
 
 def day_of(window: Window, every: timedelta) -> list[Request]:
-    """Its refreshes on the day that Berlin's clocks are set forward."""
+    """Return its refreshes on the day when clocks in Berlin go forward."""
     found: list[Request] = []
     at = DAY_START + timedelta(seconds=7)
     while at < DAY_END:
@@ -51,5 +51,5 @@ def test_polling_dashboard_costs_no_more():
     ours = Ours()
     for request in day:
         ours.answer(request)
-    # Each quarter that begins must be asked for when it has, besides the twelve freshnesses of an hour.
+    # Each new quarter needs one query, and so does each of the twelve freshness periods of an hour.
     assert ours.bill.queries <= 31 + 2 * (12 + 4)

@@ -194,13 +194,13 @@ def test_steps_cover_the_interval_exactly_once(complete, provisional, finer, min
 
     at = NOW - timedelta(minutes=minutes)
     aging = [n for n in provisional if n not in complete]
-    kept = series_with(complete=hours(complete), provisional=[(part, at) for part in hours(aging)])
-    found = make_plan(query(), kept, [series_with(QUARTERS, hours(finer, HOUR / 4))], NOW)
+    own = series_with(complete=hours(complete), provisional=[(part, at) for part in hours(aging)])
+    found = make_plan(query(), own, [series_with(QUARTERS, hours(finer, HOUR / 4))], NOW)
     parts = [step.interval for step in found.steps]
     assert IntervalSet(parts) == IntervalSet([found.query.available_interval])
     assert sum((part.length for part in parts), timedelta()) == found.query.available_interval.length
-    assert not found.to_fetch & kept.coverage.final
-    assert all(kept.coverage.gaps(IntervalSet([part]), NOW, timedelta(minutes=10)) for part in found.to_fetch)
+    assert not found.to_fetch & own.coverage.final
+    assert all(own.coverage.gaps(IntervalSet([part]), NOW, timedelta(minutes=10)) for part in found.to_fetch)
     assert not found.coverage.gaps(
         IntervalSet([found.query.available_interval]) - found.to_fetch, NOW, timedelta(minutes=10)
     )

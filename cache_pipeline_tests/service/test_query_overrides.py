@@ -1,4 +1,4 @@
-"""Narrowed questions: answered by rolling up what the declared report holds, never by asking for them as well."""
+"""Queries with overrides are answered by rolling up the declared rows, without queries of their own."""
 
 import json
 from dataclasses import replace
@@ -28,12 +28,12 @@ async def test_overrides_are_answered_without_another_query(open_world: OpenWorl
         before = await world.submits()
         for group_by in ((), ("queueId",), ("mediaType",)):
             for granularity in ("PT1H", "P1D"):
-                narrowing = QueryOverrides(group_by=group_by, granularity=granularity)
-                document = json.loads((await world.service.answer(REPORT, YESTERDAY, overrides=narrowing)).body)
-                asked = declared(
+                overrides = QueryOverrides(group_by=group_by, granularity=granularity)
+                document = json.loads((await world.service.answer(REPORT, YESTERDAY, overrides=overrides)).body)
+                requested = declared(
                     group_by=list(group_by), granularity=granularity, metrics=["offered"], volume_metric=None
                 )
-                assert sorted(document["rows"]) == await world.truth(asked, YESTERDAY)
+                assert sorted(document["rows"]) == await world.truth(requested, YESTERDAY)
                 assert document["granularity"] == granularity
                 assert document["completeThrough"] == "2026-01-05T23:00:00Z"
         assert await world.submits() == before
@@ -45,11 +45,11 @@ async def test_override_fetches_the_declared_series(open_world: OpenWorld):
         by_hour = QueryOverrides(group_by=("queueId",), granularity="PT1H", filters=one)
         document = json.loads((await world.service.answer(REPORT, YESTERDAY, overrides=by_hour)).body)
         before = await world.submits()
-        whole = json.loads((await world.service.answer(REPORT, YESTERDAY)).body)
+        unfiltered = json.loads((await world.service.answer(REPORT, YESTERDAY)).body)
         assert await world.submits() == before
-        voice = whole["columns"].index("media_type")
+        voice = unfiltered["columns"].index("media_type")
         assert sum(row[-1] for row in document["rows"]) == sum(
-            row[-1] for row in whole["rows"] if row[voice] == "voice"
+            row[-1] for row in unfiltered["rows"] if row[voice] == "voice"
         )
         assert "media_type" not in document["columns"]
 
