@@ -64,7 +64,7 @@ def _environment(folder: Path, postgres_url: str, redis_url: str, vendor: str) -
         "base_url": vendor,
         "login_url": f"{vendor}/oauth/token",
         "clients": [{"client_id": "demo-client", "client_secret": "demo-secret"}],
-        "requests_per_window": _LIMIT,
+        "rate_limit": _LIMIT,
         "window_seconds": _WINDOW_SECONDS,
     }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}

@@ -118,7 +118,7 @@ def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> lis
 
 def edge_tier(settings: Settings) -> EdgeTier:
     """Return the edge tier that the settings name."""
-    return EdgeTier(settings.edge_address, utc_now, settings.tenant)
+    return EdgeTier(settings.edge_store_url, utc_now, settings.tenant)
 
 
 def _base_url(platform: str, account: VendorAccount) -> str:
@@ -134,21 +134,21 @@ def _base_url(platform: str, account: VendorAccount) -> str:
 def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabilities) -> UpstreamConfig:
     base_url = _base_url(platform, account)
     issuer = (
-        Issuer(url=str(account.issuer), tenant_id=account.tenant_id, allow_insecure_http=account.plain_http)
+        Issuer(url=str(account.issuer), tenant_id=account.tenant_id, allow_insecure_http=account.allow_insecure_http)
         if account.issuer and account.base_url is None
         else None
     )
     return UpstreamConfig(
         platform=platform,
         base_url=base_url,
-        login_url=None if account.tells_its_login and not account.login_url else account.login_address(base_url),
+        login_url=None if account.discovers_login and not account.login_url else account.token_endpoint(base_url),
         issuer=issuer,
         clients=tuple(
             OAuthClient(client_id=client.client_id, client_secret=client.client_secret, weight=client.weight)
             for client in account.clients
         ),
         policy=QuotaPolicy(
-            limit=account.requests_per_window or capabilities.requests,
+            limit=account.rate_limit or capabilities.requests,
             window_seconds=account.window_seconds or capabilities.window_seconds,
             # The reserve keeps the vendor's own remaining count above the mark at which a client pauses (G16).
             reserve=_QUOTA_RESERVE if capabilities.has_remaining_header else 0,
@@ -251,8 +251,10 @@ async def open_service(
         platforms: dict[str, VendorAdapter] = {}
         job_pollers: dict[str, JobPoller] = {}
         for name, account in settings.accounts().items():
-            if account.is_open:
-                logger.warning("%s: plain_http is set, so client secrets and access tokens go unencrypted", name)
+            if account.is_insecure:
+                logger.warning(
+                    "%s: allow_insecure_http is set, so client secrets and access tokens go unencrypted", name
+                )
             client = await stack.enter_async_context(connect_vendor(settings, name).open_client(redis))
             platforms[name] = ADAPTERS[name](client)
             job_pollers[name] = JobPoller(

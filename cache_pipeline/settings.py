@@ -1,4 +1,4 @@
-"""Every setting, from the environment or ``.env``, typed and checked once; secrets stay masked."""
+"""Every setting, read from the environment or ``.env``, typed and validated once; secrets stay masked."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from cache_pipeline.errors import SettingsError
 
-#: Where NICE's logins follow from the area that its issuer tells.
+#: Domains of NICE's own issuer, which reports the area that the login's address is derived from.
 _NICE_DOMAINS = (".niceincontact.com", ".nice-incontact.com")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name is this machine's own."""
+    """Return whether a host name refers to this machine."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -29,9 +29,9 @@ class ClientCredentials(BaseModel, frozen=True):
     """One OAuth client of a vendor account.
 
     Attributes:
-        client_id: as the vendor gave it.
-        client_secret: the same; masked wherever settings are shown.
-        weight: its share of the round-robin (G18).
+        client_id: The id, as issued by the vendor.
+        client_secret: The secret, as issued by the vendor. It is masked wherever settings are printed.
+        weight: The client's share of the round-robin (G18).
     """
 
     client_id: str = Field(min_length=1)
@@ -40,28 +40,28 @@ class ClientCredentials(BaseModel, frozen=True):
 
 
 class VendorAccount(BaseModel, frozen=True):
-    """Where a vendor's API is and which OAuth clients may ask it.
+    """The address of a vendor's API and the OAuth clients that may use it.
 
     Attributes:
-        base_url: of the API, ``https://api.mypurecloud.de``, say.
-        region: of Genesys, in place of ``base_url``: ``eu_central_1``, say.
-        issuer: of CXone, in place of ``base_url``: ``https://cxone.niceincontact.com``, say; the API's address is found out
-            there before the first request. A ``base_url`` that is given all the same is used, and nothing is found out.
-        tenant_id: of CXone, whose API it is; by default the tenant that the access key's token names.
-        login_url: of the token endpoint; by default the host with ``api.`` replaced by ``login.``, as Genesys has it. CXone
-            has no such rule, and wants it said, but where NICE's own issuer is asked with a ``tenant_id``.
-        clients: the token pool; of CXone the id and the secret of an access key, of which there is one: its limit is the
-            tenant's.
-        requests_per_window: overrides the platform's documented limit for each client.
-        window_seconds: overrides the length of the platform's window.
-        retention_days: how long the vendor keeps figures, where its organisation has set that (Genesys' own word is its
-            ``analytics/dataretention/settings``); older gaps are refused, not asked for. By default nothing is known of it.
-        poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds; ``adaptive`` never more often, and leaves
-            out polls that its percentages or the durations of earlier jobs show to be futile.
-        pause_seconds: how long a client pauses after a 429 that says no Retry-After (G16).
-        job_deadline_seconds: a query that is not done so long after it was sent is given up, cancelled where the vendor has a
-            way to, and asked for anew.
-        plain_http: lets secrets go to another machine without TLS; for a simulator on a network of one's own.
+        base_url: The API's address, for example ``https://api.mypurecloud.de``.
+        region: Genesys only, instead of ``base_url``: the region, for example ``eu_central_1``.
+        issuer: CXone only, instead of ``base_url``: the issuer, for example ``https://cxone.niceincontact.com``. The API's
+            address is discovered there before the first request. If ``base_url`` is set too, it is used without discovery.
+        tenant_id: CXone only: the tenant whose API is used; by default the tenant named in the access key's token.
+        login_url: The token endpoint; by default the API's host with ``api.`` replaced by ``login.``, which is Genesys' rule.
+            CXone has no such rule: set it, unless NICE's own ``issuer`` is used together with a ``tenant_id``.
+        clients: The pool of OAuth clients. For CXone, the id and secret of the one access key: its limit applies to the whole
+            tenant.
+        rate_limit: Requests per window and client; overrides the vendor's documented limit.
+        window_seconds: Length of the rate limit's window; overrides the vendor's documented one.
+        retention_days: How long the vendor keeps figures, if the organisation has set a limit (Genesys reports its own under
+            ``analytics/dataretention/settings``). Older gaps are refused instead of queried. By default no limit is assumed.
+        poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds. ``adaptive`` never polls more often, and skips
+            polls that the job's percentage or the durations of earlier jobs show to be futile.
+        pause_seconds: How long a client pauses after a 429 without Retry-After (G16).
+        job_deadline_seconds: A query that is not finished this long after it was submitted is abandoned, cancelled if the vendor
+            supports it, and submitted again.
+        allow_insecure_http: Allow secrets to be sent to another machine without TLS; only for a simulator on your own network.
     """
 
     base_url: HttpUrl | None = None
@@ -70,62 +70,62 @@ class VendorAccount(BaseModel, frozen=True):
     tenant_id: str | None = Field(default=None, min_length=1)
     login_url: HttpUrl | None = None
     clients: tuple[ClientCredentials, ...] = Field(min_length=1)
-    requests_per_window: int | None = Field(None, ge=4)
+    rate_limit: int | None = Field(None, ge=4)
     window_seconds: float | None = Field(None, gt=0)
     retention_days: int | None = Field(default=None, ge=1)
     poll_policy: Literal["adaptive", "guide"] = "adaptive"
     pause_seconds: float = Field(default=60.0, ge=0)
     job_deadline_seconds: float = Field(default=1800.0, gt=0)
-    plain_http: bool = False
+    allow_insecure_http: bool = False
 
     @property
-    def is_open(self) -> bool:
+    def is_insecure(self) -> bool:
         """Whether client secrets and access tokens would cross a network unencrypted."""
-        given = [url for url in (self.base_url, self.issuer, self.login_url) if url is not None]
-        return any(url.scheme == "http" and not is_loopback(url.host or "") for url in given)
+        urls = [url for url in (self.base_url, self.issuer, self.login_url) if url is not None]
+        return any(url.scheme == "http" and not is_loopback(url.host or "") for url in urls)
 
     @model_validator(mode="after")
-    def _keeps_its_secrets(self) -> VendorAccount:
-        if self.is_open and not self.plain_http:
+    def _check_encryption(self) -> VendorAccount:
+        if self.is_insecure and not self.allow_insecure_http:
             raise ValueError(
-                "client secrets and access tokens would go unencrypted: use https, or say plain_http: true for a "
-                "simulator on a network of your own"
+                "client secrets and access tokens would be sent unencrypted: use https, or set allow_insecure_http: true "
+                "for a simulator on your own network"
             )
         return self
 
     @model_validator(mode="after")
-    def _has_one_address(self) -> VendorAccount:
+    def _check_address(self) -> VendorAccount:
         if (self.base_url or self.issuer) is None and self.region is None:
-            raise ValueError("give base_url or, for Genesys, region or, for CXone, issuer")
+            raise ValueError("the account has no address: set base_url or, for Genesys, region or, for CXone, issuer")
         if self.region is not None and (self.base_url or self.issuer) is not None:
-            raise ValueError("give either base_url or, for Genesys, region")
+            raise ValueError("the account has two addresses: set either base_url or, for Genesys, region")
         if self.tenant_id is not None and self.issuer is None:
-            raise ValueError("tenant_id is for the issuer, which is not set")
+            raise ValueError("tenant_id has no effect without issuer: set issuer, or remove tenant_id")
         return self
 
     @property
-    def tells_its_login(self) -> bool:
-        """Whether the login's address follows from what is discovered: at NICE's own issuer, and of a tenant that is named."""
+    def discovers_login(self) -> bool:
+        """Whether the login's address follows from discovery: at NICE's own issuer, for a named tenant."""
         host = (self.issuer.host or "") if self.issuer else ""
         return self.base_url is None and self.tenant_id is not None and f".{host}".endswith(_NICE_DOMAINS)
 
-    def login_address(self, base_url: str) -> str:
-        """The token endpoint of the API at ``base_url``."""
+    def token_endpoint(self, base_url: str) -> str:
+        """Return the token endpoint of the API at ``base_url``."""
         if self.login_url is not None:
             return str(self.login_url)
         return base_url.rstrip("/").replace("//api.", "//login.") + "/oauth/token"
 
 
-class GatewaySettings(BaseModel, frozen=True):
-    """How the HTTP API serves.
+class ApiSettings(BaseModel, frozen=True):
+    """How the HTTP API serves requests.
 
     Attributes:
-        auth: ``keys`` wants an API key of every caller; ``off`` lets anybody in, and is refused but on loopback.
-        shared_caches: whether a CDN or a proxy may keep answers for everybody, not the caller's own browser alone.
-        cors_origins: origins whose pages may read the API, or ``["*"]``.
-        requests_per_minute: of one key, unless the key has a limit of its own.
-        max_body_bytes: of a request.
-        max_buckets: a query's interval may have so many, whatever it is grouped by.
+        auth: ``keys`` requires an API key from every caller. ``off`` admits every caller and is refused except on loopback.
+        shared_caches: Whether a CDN or proxy may cache answers for all callers, not only the caller's own browser.
+        cors_origins: Origins whose pages may read the API, or ``["*"]``.
+        requests_per_minute: The limit per API key, unless the key has its own.
+        max_body_bytes: The largest accepted request body.
+        max_buckets: The most buckets in a query's interval, regardless of its grouping.
     """
 
     auth: Literal["keys", "off"] = "keys"
@@ -140,9 +140,9 @@ class LogSettings(BaseModel, frozen=True):
     """How log lines are written.
 
     Attributes:
-        format: ``text``, ``json``, or by ``auto`` text at a terminal and JSON elsewhere. Dagster's processes write as Dagster
-            does, but where one of the two is named.
-        level: of our own lines; by default INFO in JSON, and WARNING in text.
+        format: ``text``, ``json``, or ``auto`` for text on a terminal and JSON elsewhere. Dagster's processes use Dagster's
+            format unless ``text`` or ``json`` is set.
+        level: The level of cache_pipeline's own lines; by default INFO in JSON and WARNING in text.
     """
 
     format: Literal["auto", "text", "json"] = "auto"
@@ -153,38 +153,39 @@ class JobSettings(BaseModel, frozen=True):
     """The queue between the HTTP API and its workers.
 
     Attributes:
-        queue_url: ``redis://``, ``amqp://`` (RabbitMQ) or ``sqs://region/queue``; by default the settings' Redis.
-        at_once: jobs that one worker runs side by side; they wait for the vendor, not for a processor.
-        attempts: a job is given up after so many; for errors that may pass, and for workers that died of it.
-        lease_seconds: a dead worker's jobs are taken over after this long.
-        drain_seconds: how long a worker that is asked to end goes on with the jobs it has.
+        queue_url: ``redis://``, ``amqp://`` (RabbitMQ) or ``sqs://region/queue``; by default the Redis of ``redis_url``.
+        concurrency: Jobs that one worker runs concurrently. Jobs mostly wait for the vendor, so this may exceed the number of
+            cores by far.
+        max_attempts: Attempts after which a job fails, counting retryable errors and workers that died.
+        lease_seconds: How long after its last heartbeat a dead worker's jobs are taken over.
+        drain_seconds: How long a worker that is shutting down continues with its running jobs.
     """
 
     queue_url: SecretStr | None = None
-    at_once: int = Field(default=200, ge=1)
-    attempts: int = Field(default=3, ge=1)
+    concurrency: int = Field(default=200, ge=1)
+    max_attempts: int = Field(default=3, ge=1)
     lease_seconds: float = Field(default=15.0, gt=0)
     drain_seconds: float = Field(default=20.0, ge=0)
 
 
-class _FromFiles(EnvSettingsSource):
-    """``CACHE_PIPELINE_X_FILE`` names a file that holds what ``CACHE_PIPELINE_X`` would: a mounted secret."""
+class _FileSettingsSource(EnvSettingsSource):
+    """Read ``CACHE_PIPELINE_X`` from the file that ``CACHE_PIPELINE_X_FILE`` names, such as a mounted secret."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        given = super()._load_env_vars()
+        variables = super()._load_env_vars()
         prefix, suffix = self.env_prefix.lower(), "_file"
-        named = {
+        paths = {
             name.removesuffix(suffix): path
-            for name, path in given.items()
+            for name, path in variables.items()
             if name.startswith(prefix) and name.endswith(suffix) and path
         }
-        for name in named:
-            if name in given:
+        for name in paths:
+            if name in variables:
                 raise SettingsError(f"{name.upper()} and {name.upper()}_FILE are both set: keep one")
-        return {name: _content(f"{name.upper()}_FILE", path) for name, path in named.items()}
+        return {name: _read_file(f"{name.upper()}_FILE", path) for name, path in paths.items()}
 
 
-def _content(variable: str, path: str) -> str:
+def _read_file(variable: str, path: str) -> str:
     try:
         content = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -195,28 +196,29 @@ def _content(variable: str, path: str) -> str:
 
 
 class Settings(BaseSettings):
-    """Read from ``CACHE_PIPELINE_*``; a nested field is written with two underscores between.
+    """The settings of one process, read from ``CACHE_PIPELINE_*``.
 
-    Every variable may be given as ``CACHE_PIPELINE_*_FILE`` too, which names a file with its value.
+    The name of a nested field has two underscores before the inner name. Every variable may also be given as
+    ``CACHE_PIPELINE_*_FILE``, which names a file that holds the value.
 
     Attributes:
-        postgres_url: history, coverage and Dagster's own storage.
-        redis_url: hot tier, quota and locks.
-        data_dir: staged Parquet, and the edge store where no ``edge_url`` is given.
-        reports_dir: the declarations.
-        edge_url: ``file://``, ``s3://``, ``gs://`` or ``az://``.
-        edge_public_url: of the tenant's folder as readers get it, through the CDN; read back by a sensor.
-        edge_labels: YAML file with names for ids, shown on the page: column, then id and name.
-        tenant: whose data this deployment holds.
-        reportdata: account for the platform of that name, and likewise ``genesys`` and ``cxone``.
-        gateway: how the HTTP API serves.
-        jobs: the queue behind it.
-        log: how log lines are written.
-        traces: ``otlp`` sends spans to the collector of ``OTEL_EXPORTER_OTLP_ENDPOINT``; needs the extra ``otel``.
-        startup_seconds: how long gateway and workers wait, when they start, for a PostgreSQL that is not there yet; then they end,
-            with exit code 2. A URL that it refuses is told of at once.
-        partitions_from: overrides every report's first day, for replays of past volumes.
-        partitions_to: ends every report's partitions before this day, likewise.
+        postgres_url: The PostgreSQL server for history, coverage and Dagster's own storage.
+        redis_url: The Redis server for the hot tier, the quota and locks.
+        data_dir: The folder for staged Parquet files, and for the edge store if ``edge_url`` is not set.
+        reports_dir: The folder of report declarations.
+        edge_url: The edge store: ``file://``, ``s3://``, ``gs://`` or ``az://``.
+        edge_public_url: The public address of the tenant's folder, as readers fetch it through the CDN. A sensor reads it back.
+        edge_labels: A YAML file with the names of ids to show on the page: column, then id and name.
+        tenant: The tenant whose data this deployment holds.
+        reportdata: The vendor account for the platform reportdata; likewise ``genesys`` and ``cxone``.
+        api: How the HTTP API serves requests.
+        jobs: The queue between the HTTP API and its workers.
+        log: How log lines are written.
+        traces: ``otlp`` sends spans to the collector at ``OTEL_EXPORTER_OTLP_ENDPOINT``; requires the extra ``otel``.
+        startup_seconds: How long the API and its workers wait at startup for PostgreSQL to become reachable before they exit with
+            code 2. A URL that the server refuses is reported immediately.
+        partitions_from: Overrides every report's first day, for replaying past volumes.
+        partitions_to: Ends every report's partitions before this day, likewise.
     """
 
     model_config = SettingsConfigDict(
@@ -236,8 +238,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is said in code comes first, then the environment, the files that it names, and ``.env``."""
-        return init_settings, env_settings, _FromFiles(settings_cls), dotenv_settings
+        """Return the sources by precedence: arguments, the environment, the files it names, ``.env``."""
+        return init_settings, env_settings, _FileSettingsSource(settings_cls), dotenv_settings
 
     postgres_url: SecretStr | None = None
     redis_url: SecretStr | None = None
@@ -250,7 +252,7 @@ class Settings(BaseSettings):
     reportdata: VendorAccount | None = None
     genesys: VendorAccount | None = None
     cxone: VendorAccount | None = None
-    gateway: GatewaySettings = GatewaySettings()
+    api: ApiSettings = ApiSettings()
     jobs: JobSettings = JobSettings()
     log: LogSettings = LogSettings()
     traces: Literal["off", "otlp"] = "off"
@@ -259,67 +261,69 @@ class Settings(BaseSettings):
     partitions_to: date | None = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> Settings:
+    def _check_partition_range(self) -> Settings:
         if self.partitions_from and self.partitions_to and self.partitions_from >= self.partitions_to:
-            raise ValueError("partitions_from must lie before partitions_to")
+            raise ValueError("partitions_from must be before partitions_to")
         return self
 
     @model_validator(mode="after")
-    def _addresses_that_its_vendor_has(self) -> Settings:
+    def _check_vendor_addresses(self) -> Settings:
         if any(account is not None and account.region for account in (self.reportdata, self.cxone)):
-            raise ValueError("region is of genesys alone: give base_url")
+            raise ValueError("only genesys supports region: set base_url")
         if any(account is not None and account.issuer for account in (self.reportdata, self.genesys)):
-            raise ValueError("issuer is of cxone alone: give base_url")
-        if self.cxone is not None and self.cxone.login_url is None and not self.cxone.tells_its_login:
+            raise ValueError("only cxone supports issuer: set base_url")
+        if self.cxone is not None and self.cxone.login_url is None and not self.cxone.discovers_login:
             raise ValueError(
-                "cxone needs login_url, such as https://na1.nice-incontact.com/authentication/v1/token/access-key, or "
+                "cxone needs login_url, for example https://na1.nice-incontact.com/authentication/v1/token/access-key, or "
                 "issuer https://cxone.niceincontact.com with tenant_id"
             )
         if self.cxone is not None and len(self.cxone.clients) > 1:
-            raise ValueError("cxone wants one access key in clients: a tenant makes one call in 30 s, whoever makes it")
+            raise ValueError(
+                "cxone takes one access key in clients: the limit of one call in 30 s applies to the whole tenant"
+            )
         return self
 
     @property
-    def edge_address(self) -> str:
-        """The edge store's URL."""
+    def edge_store_url(self) -> str:
+        """The edge store's URL, by default a folder in ``data_dir``."""
         return self.edge_url or f"file://{self.data_dir.resolve() / 'edge'}"
 
     def accounts(self) -> dict[str, VendorAccount]:
-        """The configured vendor accounts, by platform."""
-        named = {"reportdata": self.reportdata, "genesys": self.genesys, "cxone": self.cxone}
-        return {platform: account for platform, account in named.items() if account is not None}
+        """Return the configured vendor accounts by platform."""
+        accounts = {"reportdata": self.reportdata, "genesys": self.genesys, "cxone": self.cxone}
+        return {platform: account for platform, account in accounts.items() if account is not None}
 
     def required_postgres_url(self) -> str:
-        """The PostgreSQL URL.
+        """Return the PostgreSQL URL.
 
         Raises:
-            SettingsError: it is not set.
+            SettingsError: It is not set.
         """
-        return _required(self.postgres_url, "POSTGRES_URL")
+        return _require_url(self.postgres_url, "POSTGRES_URL")
 
     def required_redis_url(self) -> str:
-        """The Redis URL.
+        """Return the Redis URL.
 
         Raises:
-            SettingsError: it is not set.
+            SettingsError: It is not set.
         """
-        return _required(self.redis_url, "REDIS_URL")
+        return _require_url(self.redis_url, "REDIS_URL")
 
 
-def _required(url: SecretStr | None, name: str) -> str:
+def _require_url(url: SecretStr | None, name: str) -> str:
     if url is None:
         raise SettingsError(
-            f"CACHE_PIPELINE_{name} is not set: give the server's URL, or start the command through "
-            "`cache-pipeline with-servers -- COMMAND`, which starts embedded ones"
+            f"CACHE_PIPELINE_{name} is not set: set it to the server's URL, or run the command with embedded servers: "
+            "`cache-pipeline with-servers -- COMMAND`"
         )
     return url.get_secret_value()
 
 
 def read_settings() -> Settings:
-    """The settings of this process.
+    """Read the settings of this process.
 
     Raises:
-        SettingsError: naming the variable that is wrong.
+        SettingsError: A variable is invalid; the message names it.
     """
     try:
         return Settings()

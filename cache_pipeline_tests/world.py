@@ -108,7 +108,7 @@ def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.
                 base_url=url,  # pyright: ignore[reportArgumentType]
                 login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
                 clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
-                requests_per_window=10_000,
+                rate_limit=10_000,
                 # An emptied Redis grants no requests for one window.
                 window_seconds=0.5,
             )

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from cache_pipeline.query.report import Report
-from cache_pipeline.settings import ClientCredentials, GatewaySettings, JobSettings, Settings, VendorAccount
+from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -29,12 +29,12 @@ def report_fields() -> str:
 
 def settings() -> str:
     """Every environment variable of the process's own settings."""
-    return _model_table(Settings, "CACHE_PIPELINE_", ("gateway", "jobs", "reportdata", "genesys", "cxone"))
+    return _model_table(Settings, "CACHE_PIPELINE_", ("api", "jobs", "reportdata", "genesys", "cxone"))
 
 
-def gateway_settings() -> str:
+def api_settings() -> str:
     """Every environment variable of the HTTP API."""
-    return _model_table(GatewaySettings, "CACHE_PIPELINE_GATEWAY__")
+    return _model_table(ApiSettings, "CACHE_PIPELINE_API__")
 
 
 def job_settings() -> str:
@@ -48,7 +48,7 @@ def account_fields() -> str:
 
 
 _TABLES: dict[str, Callable[[], str]] = {
-    table.__name__: table for table in (report_fields, settings, gateway_settings, job_settings, account_fields)
+    table.__name__: table for table in (report_fields, settings, api_settings, job_settings, account_fields)
 }
 
 

@@ -21,7 +21,7 @@ from cache_pipeline.api.jobs.job_store import connection_pool
 from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.settings import ClientCredentials, GatewaySettings, Settings, VendorAccount
+from cache_pipeline.settings import ApiSettings, ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
 
 _CONNECTIONS = 32
@@ -94,11 +94,11 @@ def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> 
             base_url=HttpUrl(vendor),
             login_url=HttpUrl(f"{vendor}/oauth/token"),
             clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret"), weight=1),),
-            requests_per_window=1_000_000,
+            rate_limit=1_000_000,
             window_seconds=None,
         ),
         genesys=None,
-        gateway=GatewaySettings(shared_caches=True, requests_per_minute=10_000_000),
+        api=ApiSettings(shared_caches=True, requests_per_minute=10_000_000),
     )
 
 

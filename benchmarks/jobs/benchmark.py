@@ -24,12 +24,12 @@ from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.api.monitoring.status_queries import StatusQueries
 from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
-from cache_pipeline.settings import GatewaySettings, JobSettings, Settings
+from cache_pipeline.settings import ApiSettings, JobSettings, Settings
 from cache_pipeline.simulator import SimulatorSettings
 
 _JOBS = 1000
 _WORKERS = 4
-_AT_ONCE = 50
+_CONCURRENCY = 50
 _PATIENCE = 900.0
 _FIRST = datetime(2026, 1, 2, tzinfo=UTC)
 #: What the guide's quota lets one OAuth client do (G17, less the reserve): a job is a submit, a poll or two, a page.
@@ -54,8 +54,8 @@ def measure(tell: Tell) -> Result:
         vendor = stack.enter_context(simulator_process(simulated))
         settings = deployment(stores.postgres_url, stores.redis_url, vendor, folder).model_copy(
             update={
-                "gateway": GatewaySettings(auth="off", requests_per_minute=10_000_000),
-                "jobs": JobSettings(queue_url=SecretStr(broker), at_once=_AT_ONCE),
+                "api": ApiSettings(auth="off", requests_per_minute=10_000_000),
+                "jobs": JobSettings(queue_url=SecretStr(broker), concurrency=_CONCURRENCY),
             }
         )
         migrate_history(settings, load_reports(settings))

@@ -63,7 +63,7 @@ class DetailsSetup(Setup):
             "base_url": self.vendor_url,
             "login_url": f"{self.vendor_url}/oauth/token",
             "clients": (ClientCredentials(client_id=str(self.rows), client_secret=SecretStr("secret"), weight=1),),
-            "requests_per_window": 1_000_000,
+            "rate_limit": 1_000_000,
         }
         return Settings(
             postgres_url=SecretStr(self.postgres_url),

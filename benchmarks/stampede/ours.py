@@ -31,7 +31,7 @@ def _settings(setup: Setup) -> Settings:
     account = {
         "base_url": setup.vendor_url,
         "login_url": f"{setup.vendor_url}/oauth/token",
-        "requests_per_window": 100_000,
+        "rate_limit": 100_000,
     }
     client = ClientCredentials(client_id=CLIENT, client_secret=SecretStr(SECRET), weight=1)
     return Settings(

@@ -107,7 +107,7 @@ def create_app(
                 queue=queue or await stack.enter_async_context(open_queue(settings)),
                 events=JobEvents(report_service.redis),
                 api_keys=ApiKeyCache(ApiKeyStore(pool)),
-                rate_limiter=RateLimiter(report_service.redis, settings.gateway.requests_per_minute),
+                rate_limiter=RateLimiter(report_service.redis, settings.api.requests_per_minute),
                 parse_cache=ParseCache(clock),
                 counters=ProcessCounters(report_service.redis),
                 idempotency=IdempotencyStore(report_service.redis),
@@ -135,14 +135,14 @@ def create_app(
     for router in _ROUTERS:
         app.include_router(router)
     # The middleware added last is the outermost.
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.gateway.max_body_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(CorrelationMiddleware)
     app.add_middleware(HotReads)
     app.add_middleware(HeadRequests)
-    if settings.gateway.cors_origins:
+    if settings.api.cors_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(settings.gateway.cors_origins),
+            allow_origins=list(settings.api.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=[
                 "Authorization",

@@ -48,7 +48,7 @@ async def _authenticate(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     header: Annotated[str | None, Security(_header)],
 ) -> Principal:
-    if query_service.settings.gateway.auth == "off":
+    if query_service.settings.api.auth == "off":
         principal: Principal | None = anonymous(query_service)
     else:
         key = bearer.credentials if bearer else header

@@ -127,7 +127,7 @@ _RESULTS = {200: "hit", 202: "accepted", 304: "not_modified"}
 
 
 def _cached_caller(query_service: QueryService, headers: dict[bytes, bytes]) -> Principal | None:
-    if query_service.settings.gateway.auth == "off":
+    if query_service.settings.api.auth == "off":
         return anonymous(query_service)
     authorization = headers.get(b"authorization", b"")
     key = authorization[7:] if authorization[:7].lower() == b"bearer " else headers.get(b"x-api-key", b"")

@@ -127,7 +127,7 @@ class QueryService:
     @cached_property
     def cache_policy(self) -> CachePolicy:
         """What browsers and shared caches may do with answers."""
-        return build_cache_policy(self.settings.gateway)
+        return build_cache_policy(self.settings.api)
 
     def report_service_for(self, tenant: str) -> ReportService:
         """Return the report service of a tenant."""
@@ -250,7 +250,7 @@ class QueryService:
             if throughput.jobs_per_second:
                 wait = jobs_before / throughput.jobs_per_second
             else:
-                wait = jobs_before * duration / self.settings.jobs.at_once
+                wait = jobs_before * duration / self.settings.jobs.concurrency
             return AcceptedJob(job, position, _retry_after(wait + duration), is_joined)
         elapsed = (self.clock() - job.started_at).total_seconds() if job.started_at else 0.0
         remaining = elapsed * (100 - job.percent) / job.percent if job.percent else duration - elapsed

@@ -10,7 +10,7 @@ from enum import StrEnum
 from cache_pipeline.api.negotiation import MediaFormat
 from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline.storage.answer import Answer, Completeness
 from cache_pipeline.storage.ttl import HOT_TTL, report_freshness
 
@@ -80,7 +80,7 @@ class CachePolicy:
     vary: str
 
 
-def build_cache_policy(settings: GatewaySettings) -> CachePolicy:
+def build_cache_policy(settings: ApiSettings) -> CachePolicy:
     """Return the caching rules that the settings ask for."""
     scope = "public" if settings.shared_caches else "private"
     return CachePolicy(scope, "Accept" if settings.auth == "off" else "Accept, Authorization, X-API-Key")

@@ -53,9 +53,9 @@ def serve_api(
         SettingsError: The port cannot be used, or the API would be open to the network without keys.
         Exception: Any error that ``prepare`` raises.
     """
-    if settings.gateway.auth == "off" and host not in _LOOPBACK:
+    if settings.api.auth == "off" and host not in _LOOPBACK:
         raise SettingsError(
-            f"CACHE_PIPELINE_GATEWAY__AUTH=off opens the API to everyone, and {host} is not loopback: use keys, or "
+            f"CACHE_PIPELINE_API__AUTH=off opens the API to everyone, and {host} is not loopback: use keys, or "
             "listen on 127.0.0.1"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

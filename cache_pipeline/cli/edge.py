@@ -212,10 +212,10 @@ def write_carried(path: Path, body: bytes) -> Path:
 
 def edge_folder(settings: Settings) -> Path | None:
     """The edge store's folder, or None where it is in a cloud."""
-    address = urlsplit(settings.edge_address)
+    address = urlsplit(settings.edge_store_url)
     return Path(unquote(address.path)) if address.scheme == "file" else None
 
 
 def page_address(settings: Settings) -> str:
     """Where the page is, in the store."""
-    return f"{settings.edge_address.rstrip('/')}/v1/{settings.tenant}/index.html"
+    return f"{settings.edge_store_url.rstrip('/')}/v1/{settings.tenant}/index.html"

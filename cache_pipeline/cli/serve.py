@@ -61,7 +61,7 @@ def serving(environment: Mapping[str, str], port: int, console: Console) -> Gene
     """A gateway and a worker of one machine's own, which anybody on it may ask, while the block lasts."""
     command = [sys.executable, "-c", "from cache_pipeline.cli.main import main; main()"]
     # Loopback alone, and the figures are a simulator's: a key would only stand in the way of a first look.
-    added = {**environment, "CACHE_PIPELINE_GATEWAY__AUTH": "off", "CACHE_PIPELINE_GATEWAY__CORS_ORIGINS": '["*"]'}
+    added = {**environment, "CACHE_PIPELINE_API__AUTH": "off", "CACHE_PIPELINE_API__CORS_ORIGINS": '["*"]'}
     with (
         start_bound_child([*command, "gateway", "--port", str(port)], added),
         start_bound_child([*command, "worker"], added),

@@ -22,7 +22,7 @@ _HTTP_TIMEOUT_SECONDS = 8.0
 
 async def check_store(settings: Settings) -> list[CheckResult]:
     """Write, read, replace and delete one small object that no manifest names."""
-    return [await asyncio.to_thread(_try_store, EdgeStore(settings.edge_address, settings.tenant))]
+    return [await asyncio.to_thread(_try_store, EdgeStore(settings.edge_store_url, settings.tenant))]
 
 
 def _try_store(store: EdgeStore) -> CheckResult:

@@ -152,6 +152,6 @@ def _check_client_quota(platform: str, client: ClientQuota) -> CheckResult:
             subject, CheckStatus.warning, f"paused for another {client.throttled_for_s:.0f} s; {detail}", remedy
         )
     if client.rejected_total > answers / 100:
-        remedy = "lower requests_per_window to what the vendor allows, and give this deployment its own OAuth clients"
+        remedy = "lower rate_limit to what the vendor allows, and give this deployment its own OAuth clients"
         return CheckResult(subject, CheckStatus.warning, detail, remedy)
     return CheckResult(subject, CheckStatus.ok, detail)

@@ -122,7 +122,7 @@ class EdgeIOManager(_TierIOManager):
                 "run total": f"{sum(rows.num_rows for rows in rows_by_interval.values()):,} rows",
                 "snapshot": publication.snapshot,
                 "files uploaded": publication.uploaded,
-                "dagster/uri": self.engine.settings.edge_address,
+                "dagster/uri": self.engine.settings.edge_store_url,
             }
         )
 

@@ -21,7 +21,7 @@ from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.query.report import Report
-from cache_pipeline.settings import ClientCredentials, GatewaySettings, JobSettings, Settings, VendorAccount
+from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.polling import GuideSchedule
 from cache_pipeline_tests.query.declared import declared
@@ -119,7 +119,7 @@ def settings_for(postgres_url: str, redis_url: str, vendor_url: str, **changes: 
         postgres_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
         reportdata=account(vendor_url),
-        **({"genesys": None, "gateway": GatewaySettings(auth="off"), "jobs": JobSettings(lease_seconds=2)} | changes),
+        **({"genesys": None, "api": ApiSettings(auth="off"), "jobs": JobSettings(lease_seconds=2)} | changes),
     )
 
 
@@ -129,7 +129,7 @@ def account(vendor_url: str) -> VendorAccount:
         base_url=vendor_url,  # pyright: ignore[reportArgumentType]
         login_url=f"{vendor_url}/oauth/token",  # pyright: ignore[reportArgumentType]
         clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
-        requests_per_window=100_000,
+        rate_limit=100_000,
         retention_days=20_000,
     )
 

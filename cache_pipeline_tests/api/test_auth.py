@@ -4,12 +4,12 @@ import psycopg
 
 from cache_pipeline.api.auth import ApiKeyCache, Principal
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 from cache_pipeline_tests.query.declared import declared
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
-KEYS = GatewaySettings(auth="keys")
+KEYS = ApiSettings(auth="keys")
 OTHER = declared(name="other_hour", time_zone="UTC", group_by=["queueId"], metrics=["offered"])
 
 
@@ -19,7 +19,7 @@ async def key_for(api, tenant="default", reports=None, lane=Lane.interactive, re
 
 
 async def test_without_a_good_key_nothing_is_told_and_nothing_is_queued(open_api):
-    async with open_api(gateway=KEYS) as api:
+    async with open_api(api=KEYS) as api:
         good = (await key_for(api))["Authorization"]
         key_id = good.split("_")[1]
         bad = [
@@ -44,7 +44,7 @@ async def test_without_a_good_key_nothing_is_told_and_nothing_is_queued(open_api
 
 
 async def test_a_key_is_kept_as_a_hash_alone(open_api, postgres_database):
-    async with open_api(gateway=KEYS) as api:
+    async with open_api(api=KEYS) as api:
         secret = (await key_for(api))["Authorization"].split("_", 2)[2]
     with psycopg.connect(postgres_database) as connection:
         rows = connection.execute("SELECT api_key::text FROM cache_pipeline_state.api_key").fetchall()
@@ -53,7 +53,7 @@ async def test_a_key_is_kept_as_a_hash_alone(open_api, postgres_database):
 
 
 async def test_another_tenants_job_is_not_there(open_api):
-    async with open_api(gateway=KEYS) as api:
+    async with open_api(api=KEYS) as api:
         ours, theirs = await key_for(api, tenant="ours"), await key_for(api, tenant="theirs")
         job = (await api.http.get(URL, headers=ours)).headers["Location"]
         assert (await api.http.get(job, headers=ours)).status_code == 200
@@ -64,7 +64,7 @@ async def test_another_tenants_job_is_not_there(open_api):
 
 
 async def test_a_key_asks_for_its_own_reports_alone(open_api):
-    async with open_api(REPORT, OTHER, gateway=KEYS) as api:
+    async with open_api(REPORT, OTHER, api=KEYS) as api:
         some, every = await key_for(api, reports=["other_hour"]), await key_for(api)
         assert (await api.http.get(URL, headers=some)).status_code == 403
         assert [each["name"] for each in (await api.http.get("/v1/reports", headers=some)).json()["reports"]] == [
@@ -77,7 +77,7 @@ async def test_a_key_asks_for_its_own_reports_alone(open_api):
 
 
 async def test_a_key_may_not_ask_more_often_than_it_may(open_api):
-    async with open_api(gateway=KEYS) as api:
+    async with open_api(api=KEYS) as api:
         headers = await key_for(api, requests_per_minute=3)
         answers = [await api.http.get("/v1/reports", headers=headers) for _ in range(5)]
         # Where a minute ends between them, it begins anew; then at most one is let in besides.
@@ -103,7 +103,7 @@ async def test_a_key_s_requests_count_in_every_process(open_api):
 
 
 async def test_a_revoked_key_is_forgotten_within_seconds(open_api):
-    async with open_api(gateway=KEYS) as api:
+    async with open_api(api=KEYS) as api:
         now = 0.0
         ring = ApiKeyCache(api.query_service.api_keys._store, lambda: now)
         key = (await key_for(api))["Authorization"].split()[1]

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from cache_pipeline.api.jobs.job import JobState
-from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 
 JSON = {"Content-Type": "application/json"}
@@ -146,7 +146,7 @@ async def test_a_huge_body_is_not_read_to_its_end(open_api):
             sent += 1
             yield b" " * 1024
 
-    async with open_api(gateway=GatewaySettings(auth="off", max_body_bytes=4096)) as api:
+    async with open_api(api=ApiSettings(auth="off", max_body_bytes=4096)) as api:
         answer = await api.http.post(BASE, content=body(), headers=JSON)
         assert answer.status_code == 413
         assert sent < 10

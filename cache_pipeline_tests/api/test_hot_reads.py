@@ -1,6 +1,6 @@
 """The shortest path says exactly what the long one says, to the same callers, and is counted."""
 
-from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.test_auth import key_for
 
@@ -34,7 +34,7 @@ async def test_the_short_path_answers_as_the_long_one_does(open_api, monkeypatch
 
 
 async def test_the_short_path_knows_who_may_ask(open_api):
-    async with open_api(gateway=GatewaySettings(auth="keys")) as api:
+    async with open_api(api=ApiSettings(auth="keys")) as api:
         ours = await key_for(api)
         other, narrow = await key_for(api, tenant="other"), await key_for(api, requests_per_minute=1)
         await filled(api, ours)

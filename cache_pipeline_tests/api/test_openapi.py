@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import REPORT
 from cache_pipeline_tests.api.test_auth import key_for
 from cache_pipeline_tests.api.test_served import served
@@ -40,8 +40,8 @@ def documented(open_api):
 
     @asynccontextmanager
     async def opened():
-        keys = GatewaySettings(auth="keys", cors_origins=("*",))
-        async with open_api(QUEUE_DAY, gateway=keys) as api, served(api.app) as url:
+        keys = ApiSettings(auth="keys", cors_origins=("*",))
+        async with open_api(QUEUE_DAY, api=keys) as api, served(api.app) as url:
             api.start_worker()
             key = (await key_for(api))["Authorization"].split()[1]
             # The page's day is one that the tests' vendor has not lived through yet.

@@ -15,7 +15,7 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
@@ -93,7 +93,7 @@ async def test_what_is_final_is_never_asked_for_again(open_api):
 
 
 async def test_a_key_without_the_right_is_answered_as_ever_and_a_job_goes_in_the_lane_of_its_key(open_api):
-    async with open_api(vendor=LATE, gateway=GatewaySettings(auth="keys")) as api:
+    async with open_api(vendor=LATE, api=ApiSettings(auth="keys")) as api:
 
         async def key(**rights):
             principal = Principal("", "default", None, Lane.scheduled, **rights)
@@ -162,7 +162,7 @@ async def test_who_sends_again_what_failed_is_told_how_it_failed_however_long_ag
 
 
 async def test_an_idempotency_key_is_of_one_api_key_alone(open_api):
-    async with open_api(gateway=GatewaySettings(auth="keys")) as api:
+    async with open_api(api=ApiSettings(auth="keys")) as api:
         for number, interval in enumerate(("2026-01-03/2026-01-04", DAY)):
             principal = Principal("", f"tenant{number}", None, Lane.interactive)
             key = "Bearer " + await api.query_service.api_keys._store.create("test", principal)

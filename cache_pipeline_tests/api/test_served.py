@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from cache_pipeline.client import ApiError, AsyncClient, Client, ClientJobFailed
-from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.test_auth import key_for
 from cache_pipeline_tests.programs import find_program
@@ -104,7 +104,7 @@ async def test_a_client_is_told_why_a_job_failed_and_what_its_key_may_not(open_a
     monkeypatch.setattr("cache_pipeline.client.exchange._WAIT_SECONDS", 0.0)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
-    async with open_api(gateway=GatewaySettings(auth="keys")) as api, served(api.app) as url:
+    async with open_api(api=ApiSettings(auth="keys")) as api, served(api.app) as url:
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})
         api.start_worker()
         async with AsyncClient(url) as stranger:
@@ -123,8 +123,8 @@ async def test_a_page_that_knows_only_fetch_follows_202_to_events_to_200(open_ap
     from playwright.async_api import async_playwright
 
     chromium = find_program("chromium", "chromium-browser", "google-chrome")
-    cors = GatewaySettings(auth="off", cors_origins=("*",))
-    async with open_api(vendor={"job_seconds_base": 1.0}, gateway=cors) as api, served(api.app) as url:
+    cors = ApiSettings(auth="off", cors_origins=("*",))
+    async with open_api(vendor={"job_seconds_base": 1.0}, api=cors) as api, served(api.app) as url:
         api.start_worker()
         async with async_playwright() as playwright:
             arguments = [
@@ -155,7 +155,7 @@ async def test_a_page_that_knows_only_fetch_follows_202_to_events_to_200(open_ap
 
 async def test_a_connection_outlives_a_problem(open_api):
     async with (
-        open_api(gateway=GatewaySettings(auth="keys")) as api,
+        open_api(api=ApiSettings(auth="keys")) as api,
         served(api.app) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):

@@ -15,7 +15,7 @@ import pytest
 from cache_pipeline_tests.chaos.proxy import Link
 from cache_pipeline_tests.chaos.stores import free_port
 
-REPORT = """report: queue_hour
+REPORT = """name: queue_hour
 description: Offered by queue, by hour
 platform: reportdata
 query_type: queue-performance
@@ -25,7 +25,8 @@ group_by: [queueId]
 metrics: [offered]
 partition: day
 start: 2026-01-01
-expected_groups: 8
+fetch:
+  expected_groups: 8
 """
 
 
@@ -39,7 +40,7 @@ def started(folder, postgres_url, redis_url, *command):
     environment = inherited | {
         "CACHE_PIPELINE_POSTGRES_URL": postgres_url,
         "CACHE_PIPELINE_REDIS_URL": redis_url,
-        "CACHE_PIPELINE_GATEWAY__AUTH": "off",
+        "CACHE_PIPELINE_API__AUTH": "off",
     }
     program = [sys.executable, "-c", "from cache_pipeline.cli.main import main; main()", *command]
     with (folder / "log").open("wb") as log:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.test_auth import key_for
 from cache_pipeline_tests.upstream.vendor import Valkey
@@ -40,7 +40,7 @@ async def test_history_answers_and_what_it_lacks_is_a_job_that_ends_when_redis_i
 ):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._LOST_AFTER", timedelta(seconds=0.5))
-    async with open_api(gateway=GatewaySettings(auth="keys")) as api:
+    async with open_api(api=ApiSettings(auth="keys")) as api:
         api.http.headers.update(await key_for(api))
         api.start_worker()
         before = await api.http.get(URL, headers={"Prefer": "wait=20"})

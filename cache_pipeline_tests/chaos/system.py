@@ -222,7 +222,7 @@ class System:
             "base_url": vendor,
             "login_url": f"{vendor}/oauth/token",
             "clients": [{"client_id": name, "client_secret": secret} for name, secret in CLIENTS.items()],
-            "requests_per_window": LIMIT,
+            "rate_limit": LIMIT,
             "window_seconds": WINDOW_SECONDS,
             "pause_seconds": WINDOW_SECONDS,
             # Every job here is done within two.
@@ -239,10 +239,10 @@ class System:
             "CACHE_PIPELINE_JOBS__LEASE_SECONDS": "4",
             "CACHE_PIPELINE_JOBS__DRAIN_SECONDS": "3",
             # Here workers die by our hand, again and again, and never of a job.
-            "CACHE_PIPELINE_JOBS__ATTEMPTS": "20",
+            "CACHE_PIPELINE_JOBS__MAX_ATTEMPTS": "20",
             "CACHE_PIPELINE_EDGE_URL": f"file://{self.folder / 'edge'}",
-            "CACHE_PIPELINE_GATEWAY__AUTH": "off",
-            "CACHE_PIPELINE_GATEWAY__REQUESTS_PER_MINUTE": "1000000",
+            "CACHE_PIPELINE_API__AUTH": "off",
+            "CACHE_PIPELINE_API__REQUESTS_PER_MINUTE": "1000000",
             "CACHE_PIPELINE_REPORTDATA": json.dumps(account),
             "CACHE_PIPELINE_GENESYS": json.dumps(account),
         }

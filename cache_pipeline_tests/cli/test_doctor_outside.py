@@ -103,7 +103,7 @@ def test_untrusted_certificate_is_named_as_the_cause(deployment, doctor, tmp_pat
 
 
 def test_remote_address_without_tls_fails_even_if_allowed(deployment, doctor):
-    deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://genesys.invalid", plain_http=True))
+    deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://genesys.invalid", allow_insecure_http=True))
     code, found = doctor()
     assert code == 1
     assert found["address of genesys"]["remedy"] == "use an https:// address"

@@ -20,7 +20,7 @@ from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline_tests.dashboard.centre import DAILY, day, rows
 from cache_pipeline_tests.storage.sample_rows import replacement
 
-YAML = """report: queue_day
+YAML = """name: queue_day
 description: Figures by queue and day
 platform: reportdata
 query_type: queue-performance

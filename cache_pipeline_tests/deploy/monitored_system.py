@@ -86,9 +86,9 @@ class Deployment:
             "CACHE_PIPELINE_POSTGRES_URL": servers.postgres_url,
             "CACHE_PIPELINE_REDIS_URL": servers.redis_url,
             "CACHE_PIPELINE_EDGE_URL": self.edge_url,
-            "CACHE_PIPELINE_GATEWAY__AUTH": "off",
+            "CACHE_PIPELINE_API__AUTH": "off",
             "CACHE_PIPELINE_JOBS__LEASE_SECONDS": "2",
-            "CACHE_PIPELINE_JOBS__ATTEMPTS": "1",
+            "CACHE_PIPELINE_JOBS__MAX_ATTEMPTS": "1",
             "CACHE_PIPELINE_TRACES": "otlp",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_BSP_SCHEDULE_DELAY": "300",
@@ -168,7 +168,7 @@ def _account(platform, url, clients):
         f"{prefix}BASE_URL": url,
         f"{prefix}LOGIN_URL": f"{url}/oauth/token",
         f"{prefix}CLIENTS": json.dumps(clients),
-        f"{prefix}REQUESTS_PER_WINDOW": "100000",
+        f"{prefix}RATE_LIMIT": "100000",
         f"{prefix}POLL_POLICY": "adaptive",
     }
 

@@ -38,7 +38,7 @@ def account(url: str) -> VendorAccount:
         base_url=url,  # pyright: ignore[reportArgumentType]
         login_url=f"{url}/oauth/token",  # pyright: ignore[reportArgumentType]
         clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
-        requests_per_window=10_000,
+        rate_limit=10_000,
         window_seconds=0.5,
     )
 

@@ -97,7 +97,7 @@ def test_two_celery_workers_share_backfill_and_quota_despite_kill(
 ) -> None:
     vendor = SMALL_VENDOR.model_copy(update={"genesys_rate_limit": REQUESTS, "rate_window_seconds": WINDOW_SECONDS})
     with open_bench(servers, tmp_path, declaration(max_query_interval="PT1H"), vendor) as bench, ExitStack() as stack:
-        limits = {"requests_per_window": REQUESTS, "window_seconds": WINDOW_SECONDS}
+        limits = {"rate_limit": REQUESTS, "window_seconds": WINDOW_SECONDS}
         set_account(servers, "genesys", str(bench.admin.base_url).rstrip("/"), **limits)
         killed_worker = _worker(stack, celery_home, "w1")
         _worker(stack, celery_home, "w2")

@@ -35,7 +35,7 @@ def test_maintenance_publishes_page_and_history(
     (tmp_path / "labels.yaml").write_text("queue_id: {q1: Billing}\n")
     environment.setenv("CACHE_PIPELINE_EDGE_LABELS", str(tmp_path / "labels.yaml"))
     assert run_maintenance(bench, instance)
-    root = Path(read_settings().edge_address.removeprefix("file://")) / "v1/default"
+    root = Path(read_settings().edge_store_url.removeprefix("file://")) / "v1/default"
     assert (root / "index.html").exists()
     assert json.loads((root / "labels.json").read_text()) == {"queue_id": {"q1": "Billing"}}
     assert bench.edge().manifest().datasets == {}, "history is empty"
@@ -46,7 +46,7 @@ def test_readback_sensor_reports_what_readers_get(
 ):
     with pytest.raises(dg.Failure, match="CACHE_PIPELINE_EDGE_PUBLIC_URL is not set"):
         tick(bench, instance)
-    root = Path(read_settings().edge_address.removeprefix("file://")) / "v1/default"
+    root = Path(read_settings().edge_store_url.removeprefix("file://")) / "v1/default"
     bench.edge()
     environment.setenv("CACHE_PIPELINE_EDGE_PUBLIC_URL", root.as_uri())
     with pytest.raises(dg.Failure, match="check the CDN's origin and access rules"):

@@ -92,7 +92,7 @@ def test_sensor_prefetches_missed_partitions_once_an_hour(
 def test_partition_missed_by_api_is_prefetched_and_served(
     prefetching_bench: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch
 ) -> None:
-    servers.setenv("CACHE_PIPELINE_GATEWAY__AUTH", "off")
+    servers.setenv("CACHE_PIPELINE_API__AUTH", "off")
     day = prefetching_bench.partitions.get_partition_keys()[-5]
     url = f"/v1/reports/calls_hour?interval={prefetching_bench.interval(day)}"
 

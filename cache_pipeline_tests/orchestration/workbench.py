@@ -207,7 +207,7 @@ def set_account(
         "base_url": url,
         "login_url": f"{url}/oauth/token",
         "clients": [{"client_id": name, "client_secret": secret} for name, secret in clients.items()],
-        "requests_per_window": 5000,
+        "rate_limit": 5000,
         **limits,
     }
     patch.setenv(f"CACHE_PIPELINE_{platform.upper()}", json.dumps(account))

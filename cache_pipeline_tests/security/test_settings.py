@@ -1,4 +1,4 @@
-"""Secrets in settings: from files, masked, and never sent in the clear."""
+"""Secrets in settings: read from files, masked, and never sent unencrypted."""
 
 import pytest
 
@@ -10,70 +10,70 @@ ACCOUNT = '{"base_url": "%s", "clients": [{"client_id": "one", "client_secret": 
 
 
 @pytest.fixture(autouse=True)
-def nothing_else(monkeypatch, tmp_path):
+def clean_environment(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("POSTGRES_URL", "REDIS_URL", "GENESYS", "JOBS"):
         monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
 
 
-def secret_file(tmp_path, content):
+def write_secret(tmp_path, content):
     path = tmp_path / "secret"
     path.write_text(content)
     return str(path)
 
 
-def test_every_secret_can_come_from_a_file(monkeypatch, tmp_path):
+def test_every_secret_can_be_read_from_a_file(monkeypatch, tmp_path):
     url = f"postgresql://u:{SECRET}@127.0.0.1/db"
-    monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL_FILE", secret_file(tmp_path, url + "\n"))
+    monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL_FILE", write_secret(tmp_path, url + "\n"))
     account = tmp_path / "account.json"
     account.write_text(ACCOUNT % "https://api.mypurecloud.de")
     monkeypatch.setenv("CACHE_PIPELINE_GENESYS_FILE", str(account))
     queue = tmp_path / "queue"
     queue.write_text(f"amqp://u:{SECRET}@127.0.0.1")
     monkeypatch.setenv("CACHE_PIPELINE_JOBS__QUEUE_URL_FILE", str(queue))
-    monkeypatch.setenv("CACHE_PIPELINE_JOBS__AT_ONCE", "7")
+    monkeypatch.setenv("CACHE_PIPELINE_JOBS__CONCURRENCY", "7")
     settings = read_settings()
     assert settings.required_postgres_url() == url
     assert settings.genesys.clients[0].client_secret.get_secret_value() == SECRET
     assert settings.jobs.queue_url.get_secret_value() == queue.read_text()
-    assert settings.jobs.at_once == 7
+    assert settings.jobs.concurrency == 7
     assert SECRET not in repr(settings) + str(settings) + str(settings.model_dump()) + settings.model_dump_json()
 
 
 @pytest.mark.parametrize("content", [None, "", "  \n"])
-def test_a_secret_file_that_holds_nothing_is_named(monkeypatch, tmp_path, content):
-    path = str(tmp_path / "missing") if content is None else secret_file(tmp_path, content)
+def test_missing_or_empty_secret_file_is_named(monkeypatch, tmp_path, content):
+    path = str(tmp_path / "missing") if content is None else write_secret(tmp_path, content)
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL_FILE", path)
     with pytest.raises(SettingsError, match="CACHE_PIPELINE_REDIS_URL_FILE"):
         read_settings()
 
 
-def test_a_secret_given_twice_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL_FILE", secret_file(tmp_path, f"redis://:{SECRET}@h"))
+def test_secret_given_twice_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL_FILE", write_secret(tmp_path, f"redis://:{SECRET}@h"))
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", f"redis://:{SECRET}@h")
     with pytest.raises(SettingsError, match="both set") as refused:
         read_settings()
     assert SECRET not in str(refused.value)
 
 
-def test_what_is_said_in_code_comes_before_the_files(monkeypatch, tmp_path):
-    monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL_FILE", secret_file(tmp_path, "redis://file"))
+def test_arguments_take_precedence_over_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL_FILE", write_secret(tmp_path, "redis://file"))
     assert Settings(redis_url="redis://code").required_redis_url() == "redis://code"
 
 
 @pytest.mark.parametrize("url", ["http://api.example.com", "http://10.0.0.7:8090"])
-def test_secrets_are_not_sent_to_another_machine_without_tls(monkeypatch, url):
+def test_secrets_are_not_sent_without_tls(monkeypatch, url):
     monkeypatch.setenv("CACHE_PIPELINE_GENESYS", ACCOUNT % url)
     with pytest.raises(SettingsError, match="unencrypted") as refused:
         read_settings()
     assert SECRET not in str(refused.value)
-    monkeypatch.setenv("CACHE_PIPELINE_GENESYS", (ACCOUNT % url)[:-1] + ', "plain_http": true}')
-    assert read_settings().genesys.is_open
+    monkeypatch.setenv("CACHE_PIPELINE_GENESYS", (ACCOUNT % url)[:-1] + ', "allow_insecure_http": true}')
+    assert read_settings().genesys.is_insecure
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8090", "http://localhost", "http://[::1]:8090", "https://api.example.com"]
 )
-def test_loopback_and_tls_need_no_leave(monkeypatch, url):
+def test_loopback_and_tls_are_always_allowed(monkeypatch, url):
     monkeypatch.setenv("CACHE_PIPELINE_GENESYS", ACCOUNT % url)
-    assert not read_settings().genesys.is_open
+    assert not read_settings().genesys.is_insecure

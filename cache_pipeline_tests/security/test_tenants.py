@@ -3,7 +3,7 @@
 import psycopg
 from redis import Redis
 
-from cache_pipeline.settings import GatewaySettings
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY, open_api
 from cache_pipeline_tests.api.test_auth import key_for
 
@@ -23,7 +23,7 @@ def forget_hot(redis_url):
 
 
 async def test_another_tenants_rows_are_in_no_answer(open_api, postgres_database, redis_database):
-    async with open_api(gateway=GatewaySettings(auth="keys")) as api:
+    async with open_api(api=ApiSettings(auth="keys")) as api:
         api.start_worker()
         ours, theirs = await key_for(api, tenant="ours"), await key_for(api, tenant="theirs")
         assert (await api.http.get(URL, headers={**ours, **WAIT})).status_code == 200

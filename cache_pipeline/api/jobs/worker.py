@@ -80,7 +80,7 @@ class Worker:
     _is_requeueing: bool = False
 
     def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(self.settings.at_once)
+        self._slots = asyncio.Semaphore(self.settings.concurrency)
         self._lease = timedelta(seconds=self.settings.lease_seconds)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -143,25 +143,29 @@ class Worker:
         except ValueError:
             await _retry_until_available(lambda: self.jobs.dead_letter_message(delivery.body, "not the id of a job"))
         else:
-            job = await _retry_until_available(lambda: self.jobs.claim(self.name, self._lease, self.settings.attempts))
+            job = await _retry_until_available(
+                lambda: self.jobs.claim(self.name, self._lease, self.settings.max_attempts)
+            )
             if job is not None:
                 await self._run_job(job)
         await delivery.ack()
 
     async def _sweep(self) -> None:
         dead_lettered = Problem(
-            "dead-lettered", 500, f"{self.settings.attempts} workers ended while running this job; it is not run again"
+            "dead-lettered",
+            500,
+            f"{self.settings.max_attempts} workers ended while running this job; it is not run again",
         )
         while True:
             with suppress(*_POSTGRES_UNAVAILABLE):
                 grace = _DEAD_LETTER_LEASES * self._lease
                 for job_id in await self.jobs.dead_letter_stale(
-                    self.settings.attempts, dead_lettered.document(), grace
+                    self.settings.max_attempts, dead_lettered.document(), grace
                 ):
                     logger.error("job %s is dead-lettered: each of its workers ended while running it", job_id)
                     await self.events.publish(job_id)
                 while not self._slots.locked():
-                    job = await self.jobs.claim(self.name, self._lease, self.settings.attempts, _LOST_AFTER)
+                    job = await self.jobs.claim(self.name, self._lease, self.settings.max_attempts, _LOST_AFTER)
                     if job is None:
                         break
                     await self._slots.acquire()
@@ -208,7 +212,7 @@ class Worker:
         error = task.exception()
         if error is None:
             self._record_timing(job, JobState.done, await self.jobs.finish(job))
-        elif (known := known_error(error)) and known.retryable and job.attempts < self.settings.attempts:
+        elif (known := known_error(error)) and known.retryable and job.attempts < self.settings.max_attempts:
             logger.warning("job %s: %s; the job is retried", job.id, error)
             self.counters.count_job_retry()
             pause = min(_MAX_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (job.attempts - 1))

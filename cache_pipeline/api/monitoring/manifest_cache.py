@@ -112,7 +112,7 @@ def open_manifest_cache(settings: Settings) -> ManifestCache:
 
     def read() -> Manifest | None:
         # Opening a local store would create its folder, so look first.
-        path = Path(urlsplit(settings.edge_address).path, "v1", settings.tenant)
+        path = Path(urlsplit(settings.edge_store_url).path, "v1", settings.tenant)
         if settings.edge_url is None and not path.exists():
             return None
         return edge_tier(settings).manifest()

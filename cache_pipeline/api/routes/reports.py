@@ -210,7 +210,7 @@ async def query_by_payload(
     The declared report that needs the least rolling up answers it. Request ids and metadata are ignored.
     """
     service = query_service.report_service_for(caller.tenant)
-    max_buckets = query_service.settings.gateway.max_buckets
+    max_buckets = query_service.settings.api.max_buckets
     parsed = parse_payload(service, query_service.reports, payload, caller, max_buckets)
     return await _respond_idempotently(query_service, parsed, caller, preferences, idempotency_key)
 
@@ -242,7 +242,7 @@ async def _respond_idempotently(
 def _parse(query_service: QueryService, report: str, request: dict[str, Any], caller: Principal) -> ParsedQuery:
     declared = check_permission(query_service.reports, report, caller)
     service = query_service.report_service_for(caller.tenant)
-    return parse_query(service, declared, request, query_service.settings.gateway.max_buckets)
+    return parse_query(service, declared, request, query_service.settings.api.max_buckets)
 
 
 async def respond(

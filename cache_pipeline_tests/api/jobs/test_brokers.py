@@ -160,7 +160,7 @@ class WorkerProcess:
             "base_url": str(vendor.base_url),
             "login_url": str(vendor.login_url),
             "clients": [{"client_id": "demo-client", "client_secret": "demo-secret"}],
-            "requests_per_window": 100_000,
+            "rate_limit": 100_000,
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
         environment |= {
@@ -169,7 +169,7 @@ class WorkerProcess:
             "CACHE_PIPELINE_REPORTDATA": json.dumps(account),
             "CACHE_PIPELINE_JOBS__QUEUE_URL": settings.jobs.queue_url.get_secret_value(),
             "CACHE_PIPELINE_JOBS__LEASE_SECONDS": "3",
-            "CACHE_PIPELINE_JOBS__AT_ONCE": str(AT_ONCE),
+            "CACHE_PIPELINE_JOBS__CONCURRENCY": str(AT_ONCE),
         }
         self.log = folder / f"worker-{id(self)}.log"
         with self.log.open("wb") as log:

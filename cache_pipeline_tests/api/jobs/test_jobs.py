@@ -9,7 +9,7 @@ import pytest
 from cache_pipeline.api.jobs.job import JobState, NewJob
 from cache_pipeline.errors import QueueUnavailable
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.settings import GatewaySettings, JobSettings
+from cache_pipeline.settings import ApiSettings, JobSettings
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 from cache_pipeline_tests.api.test_auth import key_for
 from cache_pipeline_tests.query.declared import declared, with_changes
@@ -160,7 +160,7 @@ async def test_a_submit_whose_answer_breaks_off_is_made_once_more(open_api, monk
 
 
 async def test_a_job_is_cancelled_when_nobody_waits_for_it_any_more(open_api):
-    async with open_api(gateway=GatewaySettings(auth="keys")) as api:
+    async with open_api(api=ApiSettings(auth="keys")) as api:
         one, two = await key_for(api), await key_for(api)
         location = (await api.http.get(URL, headers=one)).headers["Location"]
         assert (await api.http.get(URL, headers=two)).headers["Location"] == location

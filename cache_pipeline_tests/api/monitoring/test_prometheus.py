@@ -94,7 +94,7 @@ async def test_a_scrape_tells_what_a_gateway_and_its_worker_did(open_api):
 async def test_what_failed_and_was_tried_again_is_counted_and_so_are_answers_of_429(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
-    async with open_api(jobs=JobSettings(lease_seconds=2, attempts=2)) as api:
+    async with open_api(jobs=JobSettings(lease_seconds=2, max_attempts=2)) as api:
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})
         api.start_worker()
         job = await api.ended((await api.http.get(URL)).headers["Location"])

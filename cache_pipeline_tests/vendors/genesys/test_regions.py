@@ -23,7 +23,7 @@ def test_each_region_has_its_own_host() -> None:
 @pytest.mark.parametrize("region", REGIONS)
 def test_login_host_is_in_the_same_region(region: str) -> None:
     account = VendorAccount.model_validate({"region": region, "clients": CLIENTS})
-    assert account.login_address(region_address(region)) == f"https://login.{REGIONS[region]}/oauth/token"
+    assert account.token_endpoint(region_address(region)) == f"https://login.{REGIONS[region]}/oauth/token"
 
 
 def test_regions_match_the_vendors_sdk() -> None:
@@ -34,16 +34,16 @@ def test_regions_match_the_vendors_sdk() -> None:
 @pytest.mark.parametrize(
     ("platform", "account", "words"),
     [
-        ("genesys", {}, "give base_url or, for Genesys, region or, for CXone, issuer"),
-        ("genesys", {"region": "eu_west_1", "base_url": "https://api.mypurecloud.ie"}, "give either base_url or"),
-        ("reportdata", {"region": "eu_west_1"}, "region is of genesys alone"),
+        ("genesys", {}, "set base_url or, for Genesys, region or, for CXone, issuer"),
+        ("genesys", {"region": "eu_west_1", "base_url": "https://api.mypurecloud.ie"}, "set either base_url or"),
+        ("reportdata", {"region": "eu_west_1"}, "only genesys supports region"),
         ("cxone", {"base_url": "https://api-na1.niceincontact.com"}, "cxone needs login_url"),
         ("cxone", {"issuer": "https://cxone.niceincontact.com"}, "cxone needs login_url.* or issuer .* with tenant_id"),
         ("cxone", {"issuer": "https://issuer.example", "tenant_id": "t"}, "cxone needs login_url"),
-        ("cxone", {"issuer": "http://issuer.example", "login_url": "https://l.example"}, "would go unencrypted"),
-        ("cxone", {"base_url": "https://a.example", "tenant_id": "t"}, "tenant_id is for the issuer, which is not set"),
-        ("genesys", {"issuer": "https://cxone.niceincontact.com"}, "issuer is of cxone alone"),
-        ("cxone", {"issuer": "https://cxone.niceincontact.com", "region": "na1"}, "give either base_url or"),
+        ("cxone", {"issuer": "http://issuer.example", "login_url": "https://l.example"}, "would be sent unencrypted"),
+        ("cxone", {"base_url": "https://a.example", "tenant_id": "t"}, "tenant_id has no effect without issuer"),
+        ("genesys", {"issuer": "https://cxone.niceincontact.com"}, "only cxone supports issuer"),
+        ("cxone", {"issuer": "https://cxone.niceincontact.com", "region": "na1"}, "set either base_url or"),
     ],
 )
 def test_inconsistent_account_raises_one_clear_error(
@@ -59,7 +59,7 @@ def test_tenant_with_two_access_keys_is_refused(monkeypatch: pytest.MonkeyPatch)
     keys = [{"client_id": name, "client_secret": "hidden"} for name in ("one", "two")]
     account = {"issuer": "https://cxone.niceincontact.com", "tenant_id": "t", "clients": keys}
     monkeypatch.setenv("CACHE_PIPELINE_CXONE", json.dumps(account))
-    with pytest.raises(SettingsError, match="one access key in clients: a tenant makes one call in 30 s"):
+    with pytest.raises(SettingsError, match="one access key in clients: the limit of one call in 30 s"):
         read_settings()
 
 

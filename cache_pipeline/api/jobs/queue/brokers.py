@@ -222,7 +222,7 @@ async def open_queue(settings: Settings) -> AsyncGenerator[JobQueue]:
             f"CACHE_PIPELINE_JOBS__QUEUE_URL: unknown scheme {scheme!r}; expected one of {', '.join(_KIND_BY_SCHEME)}"
         )
     try:
-        queue = TaskiqQueue(_KIND_BY_SCHEME[scheme](url), settings.jobs.at_once)
+        queue = TaskiqQueue(_KIND_BY_SCHEME[scheme](url), settings.jobs.concurrency)
     except ModuleNotFoundError as error:
         extra = "sqs" if scheme == "sqs" else "rabbitmq"
         raise SettingsError(
