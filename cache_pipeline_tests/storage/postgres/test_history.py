@@ -32,17 +32,17 @@ from cache_pipeline_tests.storage.sample_rows import (
 )
 
 COLUMNS = columns_of(REPORT)
-WHOLE = hours(0, 24)
+WHOLE_DAY = hours(0, 24)
 
 
-def read(history: History, interval: Interval = WHOLE, series: Series = SERIES) -> pa.Table:
+def read(history: History, interval: Interval = WHOLE_DAY, series: Series = SERIES) -> pa.Table:
     return history.read(series, interval, columns_of(series.report))
 
 
 def test_unstored_series_has_no_coverage_and_no_rows(history: History):
     assert history.coverage(SERIES) == Coverage()
     assert read(history).num_rows == 0
-    assert read(history).schema == table(WHOLE).schema
+    assert read(history).schema == table(WHOLE_DAY).schema
 
 
 def test_stored_rows_are_read_back_with_their_coverage(history: History):
@@ -55,17 +55,17 @@ def test_stored_rows_are_read_back_with_their_coverage(history: History):
 
 
 def test_interval_without_rows_is_covered(history: History):
-    history.replace(replacement(hours(0, 6), rows=table(WHOLE).slice(0, 0)))
+    history.replace(replacement(hours(0, 6), rows=table(WHOLE_DAY).slice(0, 0)))
     assert history.coverage(SERIES).final == IntervalSet([hours(0, 6)])
     assert read(history).num_rows == 0
 
 
 def test_replacing_a_part_keeps_the_rest(history: History):
-    history.replace(replacement(WHOLE, offered=1))
+    history.replace(replacement(WHOLE_DAY, offered=1))
     history.replace(replacement(hours(6, 8), offered=2))
     offered = [value for number in range(24) for value in [2 if 6 <= number < 8 else 1] * 2]
     assert read(history)["offered"].to_pylist() == offered
-    assert history.coverage(SERIES).final == IntervalSet([WHOLE])
+    assert history.coverage(SERIES).final == IntervalSet([WHOLE_DAY])
 
 
 def test_storing_the_same_rows_twice_changes_nothing(history: History):
@@ -107,8 +107,8 @@ def test_remaining_provisional_part_keeps_its_age(history: History):
 def test_restatement_can_make_final_rows_provisional(history: History):
     history.replace(replacement(hours(0, 12)))
     history.replace(replacement(None, hours(3, 6)))
-    held = history.coverage(SERIES)
-    assert (held.final, held.provisional) == (
+    coverage = history.coverage(SERIES)
+    assert (coverage.final, coverage.provisional) == (
         IntervalSet([hours(0, 3), hours(6, 12)]),
         IntervalSet([hours(3, 6)]),
     )
@@ -131,12 +131,12 @@ def test_fetch_times_are_kept_part_by_part(history: History):
 
 def test_older_rows_never_replace_newer_ones(history: History):
     history.replace(replacement(hours(3, 6), offered=2, fetched_at=NOW))
-    before = read(history), history.coverage(SERIES, WHOLE)
+    before = read(history), history.coverage(SERIES, WHOLE_DAY)
     with pytest.raises(NewerDataPresent) as refused:
         history.replace(replacement(hours(0, 12), offered=1, fetched_at=NOW - HOUR))
     assert refused.value.intervals == IntervalSet([hours(3, 6)])
     assert read(history).equals(before[0])
-    assert history.coverage(SERIES, WHOLE) == before[1]
+    assert history.coverage(SERIES, WHOLE_DAY) == before[1]
 
 
 def test_watermark_never_goes_back(history: History):
@@ -187,8 +187,8 @@ def test_integers_are_never_loaded_into_another_type(history: History, history_u
 
 def test_many_rows_can_be_streamed_and_copied(history: History):
     stored = table(hours(0, 24), queues=[f"q{number:05}" for number in range(2_000)])
-    history.replace(replacement(WHOLE, rows=stored))
-    with history.stream(SERIES, WHOLE, COLUMNS) as reader:
+    history.replace(replacement(WHOLE_DAY, rows=stored))
+    with history.stream(SERIES, WHOLE_DAY, COLUMNS) as reader:
         assert reader.schema == stored.schema
         batches = list(reader)
     assert len(batches) > 1
@@ -230,7 +230,7 @@ def test_hostile_dimension_values_are_read_back_unchanged(history: History):
     history.replace(replacement(hours(0, 1), rows=stored))
     assert sorted(read(history)["queue_id"].to_pylist(), key=str) == sorted(HOSTILE, key=str)
     assert read(history).equals(stored)
-    assert history.groups_by_bucket(SERIES, WHOLE) == {DAY: len(HOSTILE)}
+    assert history.groups_by_bucket(SERIES, WHOLE_DAY) == {DAY: len(HOSTILE)}
 
 
 def test_hostile_series_definition_is_stored_as_text(history: History, history_url: str):
@@ -269,14 +269,14 @@ def test_writers_of_one_series_take_turns(history: History):
 def test_writers_of_adjacent_hours_lose_nothing(history: History):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: history.replace(replacement(hours(n, n + 1), offered=n)), range(24)))
-    assert history.coverage(SERIES).final == IntervalSet([WHOLE])
+    assert history.coverage(SERIES).final == IntervalSet([WHOLE_DAY])
     assert read(history)["offered"].to_pylist() == [number for number in range(24) for _ in range(2)]
 
 
 def test_reader_sees_only_old_or_only_new_rows(history: History):
-    history.replace(replacement(WHOLE, offered=0))
+    history.replace(replacement(WHOLE_DAY, offered=0))
     with ThreadPoolExecutor(2) as pool:
-        writing = pool.submit(lambda: [history.replace(replacement(WHOLE, offered=n)) for n in range(1, 15)])
+        writing = pool.submit(lambda: [history.replace(replacement(WHOLE_DAY, offered=n)) for n in range(1, 15)])
         seen: list[set[int]] = []
         while not writing.done():
             rows = read(history)
@@ -310,27 +310,27 @@ def test_every_chunk_result_is_recorded(history: History, history_url: str):
 
 
 def test_truncation_stats_persist_until_a_limit_expires(history: History):
-    whole = ChunkResult(
+    complete = ChunkResult(
         hours(0, 6), 12.5, ExpectationSource.history, 1900, Verdict.complete, 3, 1.25, DAY + 6 * HOUR, 1900
     )
-    cut = replace(whole, verdict=Verdict.truncated, got=1990, length=2000)
+    truncated = replace(complete, verdict=Verdict.truncated, got=1990, length=2000)
     assert history.truncation_stats(SERIES, NOW) == TruncationStats()
-    history.record_chunks(SERIES, [whole, cut], NOW)
+    history.record_chunks(SERIES, [complete, truncated], NOW)
     assert history.truncation_stats(SERIES, NOW) == TruncationStats(1900, 2000)
     assert history.truncation_stats(replace(SERIES, tenant="other"), NOW) == TruncationStats()
-    history.record_chunks(SERIES, [replace(cut, length=3)], NOW)
+    history.record_chunks(SERIES, [replace(truncated, length=3)], NOW)
     assert history.truncation_stats(SERIES, NOW) == TruncationStats(1900, 2000), (
         "an answer of three rows was broken, not limited"
     )
-    history.record_chunks(SERIES, [cut], NOW + timedelta(days=20))
+    history.record_chunks(SERIES, [truncated], NOW + timedelta(days=20))
     assert history.truncation_stats(SERIES, NOW + timedelta(days=49)) == TruncationStats(1900, 2000)
     assert history.truncation_stats(SERIES, NOW + timedelta(days=51)) == TruncationStats(1900, None)
 
 
 def test_concurrent_writers_update_truncation_stats(history: History):
-    whole = ChunkResult(hours(0, 6), 12.5, ExpectationSource.history, 0, Verdict.complete, 3, 1.25, DAY + 6 * HOUR)
+    complete = ChunkResult(hours(0, 6), 12.5, ExpectationSource.history, 0, Verdict.complete, 3, 1.25, DAY + 6 * HOUR)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: history.record_chunks(SERIES, [replace(whole, got=n)], NOW), range(1, 25)))
+        list(pool.map(lambda n: history.record_chunks(SERIES, [replace(complete, got=n)], NOW), range(1, 25)))
     assert history.truncation_stats(SERIES, NOW).longest_complete == 24
 
 

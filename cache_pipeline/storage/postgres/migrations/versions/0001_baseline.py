@@ -113,7 +113,7 @@ def _create_ledger() -> None:
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("oauth_client", sa.Text),
         sa.Column("handle", sa.Text, comment="the vendor's job id"),
-        sa.Column("requested_at", _INSTANT, nullable=False, comment="the time that the figures reflect"),
+        sa.Column("requested_at", _INSTANT, nullable=False, comment="the time that the rows reflect"),
         sa.Column("submitted_at", _INSTANT),
         sa.Column("owner", sa.Text, nullable=False, comment="host and process id, for the operator"),
         sa.Column("lease_until", _INSTANT, nullable=False),
