@@ -144,7 +144,7 @@ def print_report(report: DemoReport, console: Console) -> None:
             elif check["failed_before"]:
                 console.print(
                     f"{name}: {check['check']} failed {check['failed_before']} times on truncated answers, "
-                    "which were discarded and asked again in smaller chunks, and passes now",
+                    "which were discarded and fetched again in smaller chunks, and passes now",
                     highlight=False,
                 )
     if any("file" in day.totals for days in report.days.values() for day in days):
