@@ -47,7 +47,8 @@ def check_completeness(partition: FetchedPartition, report: Report) -> CheckFind
         < chunk.got
     ]
     return CheckFinding(
-        f"{len(short)} chunks have fewer rows staged than the vendor returned, {short[0].interval} first"
+        f"{len(short)} of {len(partition.chunks)} chunks have fewer rows staged than the vendor returned, "
+        f"{short[0].interval} first"
         if short
         else "",
         {
@@ -202,4 +203,4 @@ def _truncation_note(chunks: list[ChunkResult]) -> str | None:
     truncated = sum(chunk.verdict is Verdict.truncated for chunk in chunks)
     if not truncated:
         return None
-    return f"{truncated} truncated answers of the vendor were discarded and fetched again in smaller chunks"
+    return f"truncated answers, discarded and fetched again in smaller chunks: {truncated}"

@@ -74,7 +74,7 @@ def test_complete_partition_passes_all_checks() -> None:
 
 def test_rows_lost_before_staging_fail_completeness() -> None:
     found = check_completeness(_partition(_rows(hours=23)), REPORT)
-    assert found.problem.startswith(f"1 chunks have fewer rows staged than the vendor returned, {DAY} first")
+    assert found.problem.startswith(f"1 of 1 chunks have fewer rows staged than the vendor returned, {DAY} first")
 
 
 def test_truncated_answer_is_not_compared_with_its_parts() -> None:

@@ -222,7 +222,7 @@ def test_staged_day_failing_a_check_is_never_published(
     of_day, of_all = evaluations(result, bench.check("completeness"))
     assert (of_day.partition, of_day.passed, of_all.passed) == (DAYS[0], False, False)
     assert of_day.description is not None
-    assert of_day.description.startswith("1 chunks have fewer rows staged than the vendor returned")
+    assert of_day.description.startswith("1 of 1 chunks have fewer rows staged than the vendor returned")
     assert of_all.description == f"1 of 1 partitions fail; {DAYS[0]}: {of_day.description}"
     assert {step for step, _, _ in step_failures(result)} == {"staged_checks__calls_hour"}
     _assert_nothing_published(bench, instance)
