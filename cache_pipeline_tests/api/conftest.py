@@ -1,4 +1,4 @@
-"""The HTTP API and its worker on real servers, with the simulated vendor behind them."""
+"""Fixtures: the HTTP API and its worker on real servers, with a simulated vendor."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from cache_pipeline import bootstrap as engine
+from cache_pipeline import bootstrap
 from cache_pipeline.api.app import create_app
 from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.monitoring.counters import ProcessCounters
@@ -38,14 +38,14 @@ AMPLE_VENDOR = {
 
 
 class VendorClock:
-    """Begins on a Tuesday noon, and goes on from there."""
+    """A clock that starts at noon on a Tuesday."""
 
     def __init__(self) -> None:
-        self._ahead = datetime(2026, 1, 6, 12, tzinfo=UTC).timestamp() - time.time()
+        self._offset = datetime(2026, 1, 6, 12, tzinfo=UTC).timestamp() - time.time()
 
     def now(self) -> float:
-        """Seconds since the epoch, as the simulator wants it."""
-        return time.time() + self._ahead
+        """Return the seconds since the epoch."""
+        return time.time() + self._offset
 
 
 @dataclass
@@ -53,11 +53,11 @@ class Api:
     """A running API.
 
     Attributes:
-        http: speaks to it.
-        vendor: the simulated vendor's own side.
-        gateway: what the app has in hand.
-        settings: of the deployment.
-        app: the application, started.
+        http: A client of the API.
+        vendor: A client of the simulated vendor's control endpoints.
+        query_service: The query service of the application.
+        settings: Settings of the deployment.
+        app: The started application.
     """
 
     http: httpx.AsyncClient
@@ -68,11 +68,11 @@ class Api:
     _workers: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
 
     async def submits(self) -> int:
-        """How many queries the vendor has taken."""
+        """Return how many queries the vendor has accepted."""
         return (await self.vendor.get("/simulator/counters")).json()["summary"]["submits"]
 
     def start_worker(self, name: str = "worker-1", **changes: Any) -> Worker:
-        """A worker in this process, drained when the test ends."""
+        """Start a worker in this process; it is drained when the test ends."""
         worker = Worker(
             name,
             self.query_service.report_service,
@@ -89,14 +89,14 @@ class Api:
         return worker
 
     async def stop_workers(self) -> None:
-        """Ask them all to end, and wait until they have."""
+        """Stop all workers and wait until they have ended."""
         for stop, _ in self._workers:
             stop.set()
         await asyncio.gather(*(task for _, task in self._workers))
         self._workers.clear()
 
-    async def ended(self, location: str, seconds: float = 20) -> dict[str, Any]:
-        """The job once it has ended."""
+    async def wait_until_finished(self, location: str, seconds: float = 20) -> dict[str, Any]:
+        """Wait until a job is finished, and return it."""
         async with asyncio.timeout(seconds):
             while True:
                 job = (await self.http.get(location)).json()
@@ -106,7 +106,7 @@ class Api:
 
 
 class OpenApi(Protocol):
-    """Opens an API; the changes are of its settings."""
+    """Opens an API; `changes` are changes of its settings."""
 
     def __call__(
         self, *reports: Report, vendor: dict[str, Any] | None = None, **changes: Any
@@ -114,7 +114,7 @@ class OpenApi(Protocol):
 
 
 def settings_for(postgres_url: str, redis_url: str, vendor_url: str, **changes: Any) -> Settings:
-    """A deployment on these servers."""
+    """Return the settings of a deployment on these servers."""
     return Settings(
         postgres_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
@@ -124,7 +124,7 @@ def settings_for(postgres_url: str, redis_url: str, vendor_url: str, **changes: 
 
 
 def account(vendor_url: str) -> VendorAccount:
-    """The simulated vendor's, with an ample quota."""
+    """Return an account of the simulated vendor with an ample quota."""
     return VendorAccount(
         base_url=vendor_url,  # pyright: ignore[reportArgumentType]
         login_url=f"{vendor_url}/oauth/token",  # pyright: ignore[reportArgumentType]
@@ -136,19 +136,19 @@ def account(vendor_url: str) -> VendorAccount:
 
 @pytest.fixture
 def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenApi:
-    """Opens an API without a worker, with short upstream jobs and an ample quota."""
-    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
+    """Return a function that opens an API without a worker, with short upstream jobs and an ample quota."""
+    monkeypatch.setattr(bootstrap, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
 
     @asynccontextmanager
-    async def opened(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:
-        declared_ones = {each.name: each for each in reports or (REPORT,)}
+    async def open_with(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:
+        declared_reports = {each.name: each for each in reports or (REPORT,)}
         with running_simulator(SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=VendorClock()) as url:
             if any(report.platform == "genesys" for report in reports):
                 changes["genesys"] = account(url)
             settings = settings_for(postgres_database, redis_database, url, **changes)
-            await asyncio.to_thread(migrate_history, settings, declared_ones)
+            await asyncio.to_thread(migrate_history, settings, declared_reports)
             async with AsyncExitStack() as stack:
-                app = create_app(settings, reports=declared_ones)
+                app = create_app(settings, reports=declared_reports)
                 await stack.enter_async_context(app.router.lifespan_context(app))
                 transport = httpx.ASGITransport(app, raise_app_exceptions=False)
                 http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://api"))
@@ -159,4 +159,4 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
                 finally:
                     await api.stop_workers()
 
-    return opened
+    return open_with

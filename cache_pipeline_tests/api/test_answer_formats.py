@@ -1,4 +1,4 @@
-"""200 from what is kept, 202 and one job for what is not, 304 for what the caller has."""
+"""Answers: 200 from stored data, 202 with one job, 304 for known bytes, and every format."""
 
 import asyncio
 import csv
@@ -13,7 +13,7 @@ from cache_pipeline_tests.query.declared import with_changes
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 
 
-async def test_a_miss_is_a_job_whose_answer_is_then_served(open_api):
+async def test_miss_becomes_job_whose_answer_is_served(open_api):
     async with open_api() as api:
         missed = await api.http.get(URL)
         assert missed.status_code == 202
@@ -24,7 +24,7 @@ async def test_a_miss_is_a_job_whose_answer_is_then_served(open_api):
         assert (job["state"], job["position"], job["links"]["result"]) == ("queued", 1, None)
 
         api.start_worker()
-        job = await api.ended(missed.headers["Location"])
+        job = await api.wait_until_finished(missed.headers["Location"])
         assert (job["state"], job["percent"]) == ("done", 100)
         assert job["chunks"] == {"done": 1, "total": 1}
 
@@ -38,19 +38,19 @@ async def test_a_miss_is_a_job_whose_answer_is_then_served(open_api):
         assert "Provisional-From" not in answer.headers
 
 
-async def test_whoever_has_the_bytes_is_told_so_by_304(open_api):
+async def test_matching_etag_returns_304(open_api):
     async with open_api() as api:
         api.start_worker()
         first = await api.http.get(URL, headers={"Prefer": "wait=20"})
         assert (first.status_code, first.headers["Preference-Applied"]) == (200, "wait=20")
-        again = await api.http.get(URL, headers={"If-None-Match": first.headers["ETag"]})
-        assert (again.status_code, again.content) == (304, b"")
-        assert again.headers["ETag"] == first.headers["ETag"]
+        repeated = await api.http.get(URL, headers={"If-None-Match": first.headers["ETag"]})
+        assert (repeated.status_code, repeated.content) == (304, b"")
+        assert repeated.headers["ETag"] == first.headers["ETag"]
         other = await api.http.get(URL, headers={"If-None-Match": first.headers["ETag"], "Accept": "text/csv"})
         assert other.status_code == 200
 
 
-async def test_every_form_has_the_same_rows(open_api):
+async def test_every_format_has_same_rows(open_api):
     async with open_api() as api:
         api.start_worker()
         rows = (await api.http.get(URL, headers={"Prefer": "wait=20"})).json()["rows"]
@@ -67,7 +67,7 @@ async def test_every_form_has_the_same_rows(open_api):
         assert refused.status_code == 406
 
 
-async def test_many_spellings_of_one_meaning_are_one_job_and_one_upstream_query(open_api):
+async def test_spellings_of_one_query_share_one_job(open_api):
     spellings = [DAY, "2026-01-05/2026-01-06", "2026-01-05T07:00:00%2B07:00/2026-01-06T07:00:00%2B07:00"]
     async with open_api() as api:
         answers = await asyncio.gather(
@@ -81,20 +81,20 @@ async def test_many_spellings_of_one_meaning_are_one_job_and_one_upstream_query(
         assert await api.submits() == 1
 
 
-async def test_a_caller_that_would_rather_not_wait_gets_its_job_at_once(open_api):
+async def test_respond_async_returns_job_at_once(open_api):
     async with open_api() as api:
         answer = await api.http.get(URL, headers={"Prefer": "respond-async"})
         assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "respond-async")
 
 
-async def test_the_same_question_in_a_body_is_the_same_question(open_api):
+async def test_body_and_url_mean_same_query(open_api):
     async with open_api() as api:
         by_url = await api.http.get(URL)
         by_body = await api.http.post("/v1/reports/queue_hour", json={"interval": DAY})
         assert by_url.headers["Location"] == by_body.headers["Location"]
 
 
-async def test_figures_that_are_a_little_too_old_are_served_with_their_age_while_they_are_fetched_anew(open_api):
+async def test_stale_figures_are_served_while_revalidating(open_api):
     report = with_changes(REPORT, ttl=timedelta(seconds=1), stale_while_revalidate=timedelta(days=1000))
     today = "/v1/reports/queue_hour?interval=2026-01-06T10:00Z/2026-01-06T12:00Z"
     async with open_api(report, vendor={"watermark_lag_seconds": 7200.0}) as api:
@@ -114,7 +114,7 @@ async def test_figures_that_are_a_little_too_old_are_served_with_their_age_while
         assert (await api.query_service.jobs.counts())["queued"] == 1
 
 
-async def test_what_another_report_holds_in_finer_rows_is_rolled_up_and_not_asked_of_the_vendor(open_api):
+async def test_finer_rows_of_another_report_are_rolled_up(open_api):
     daily = REPORT.model_copy(update={"name": "queue_day", "granularity": "P1D"})
     async with open_api(REPORT, daily) as api:
         api.start_worker()

@@ -1,4 +1,4 @@
-"""Who has no key gets nothing; who has one gets what is its own, and not more often than it may."""
+"""API keys: access without a key, the limits of a key, and revocation."""
 
 import psycopg
 
@@ -13,14 +13,14 @@ KEYS = ApiSettings(auth="keys")
 OTHER = declared(name="other_hour", time_zone="UTC", group_by=["queueId"], metrics=["offered"])
 
 
-async def key_for(api, tenant="default", reports=None, lane=Lane.interactive, requests_per_minute=None):
+async def create_key(api, tenant="default", reports=None, lane=Lane.interactive, requests_per_minute=None):
     principal = Principal("", tenant, frozenset(reports) if reports else None, lane, requests_per_minute)
     return {"Authorization": "Bearer " + await api.query_service.api_keys._store.create("test", principal)}
 
 
-async def test_without_a_good_key_nothing_is_told_and_nothing_is_queued(open_api):
+async def test_request_without_valid_key_is_refused(open_api):
     async with open_api(api=KEYS) as api:
-        good = (await key_for(api))["Authorization"]
+        good = (await create_key(api))["Authorization"]
         key_id = good.split("_")[1]
         bad = [
             {},
@@ -43,18 +43,18 @@ async def test_without_a_good_key_nothing_is_told_and_nothing_is_queued(open_api
         assert (await api.http.get("/healthz")).status_code == 200
 
 
-async def test_a_key_is_kept_as_a_hash_alone(open_api, postgres_database):
+async def test_key_is_stored_only_as_hash(open_api, postgres_database):
     async with open_api(api=KEYS) as api:
-        secret = (await key_for(api))["Authorization"].split("_", 2)[2]
+        secret = (await create_key(api))["Authorization"].split("_", 2)[2]
     with psycopg.connect(postgres_database) as connection:
         rows = connection.execute("SELECT api_key::text FROM cache_pipeline_state.api_key").fetchall()
     assert len(rows) == 1
     assert secret not in rows[0][0]
 
 
-async def test_another_tenants_job_is_not_there(open_api):
+async def test_job_of_another_tenant_is_not_found(open_api):
     async with open_api(api=KEYS) as api:
-        ours, theirs = await key_for(api, tenant="ours"), await key_for(api, tenant="theirs")
+        ours, theirs = await create_key(api, tenant="ours"), await create_key(api, tenant="theirs")
         job = (await api.http.get(URL, headers=ours)).headers["Location"]
         assert (await api.http.get(job, headers=ours)).status_code == 200
         for method, url in (("GET", job), ("GET", f"{job}/events"), ("DELETE", job)):
@@ -63,24 +63,24 @@ async def test_another_tenants_job_is_not_there(open_api):
         assert (await api.http.get(URL, headers=theirs)).headers["Location"] != job
 
 
-async def test_a_key_asks_for_its_own_reports_alone(open_api):
+async def test_key_can_query_only_its_reports(open_api):
     async with open_api(REPORT, OTHER, api=KEYS) as api:
-        some, every = await key_for(api, reports=["other_hour"]), await key_for(api)
-        assert (await api.http.get(URL, headers=some)).status_code == 403
-        assert [each["name"] for each in (await api.http.get("/v1/reports", headers=some)).json()["reports"]] == [
+        narrow, every = await create_key(api, reports=["other_hour"]), await create_key(api)
+        assert (await api.http.get(URL, headers=narrow)).status_code == 403
+        assert [each["name"] for each in (await api.http.get("/v1/reports", headers=narrow)).json()["reports"]] == [
             "other_hour"
         ]
-        unknown = await api.http.get(f"/v1/reports/nothing?interval={DAY}", headers=some)
+        unknown = await api.http.get(f"/v1/reports/nothing?interval={DAY}", headers=narrow)
         assert "queue_hour" not in unknown.text
         job = (await api.http.get(URL, headers=every)).headers["Location"]
-        assert (await api.http.get(job, headers=some)).status_code == 404
+        assert (await api.http.get(job, headers=narrow)).status_code == 404
 
 
-async def test_a_key_may_not_ask_more_often_than_it_may(open_api):
+async def test_key_is_limited_to_its_requests_per_minute(open_api):
     async with open_api(api=KEYS) as api:
-        headers = await key_for(api, requests_per_minute=3)
+        headers = await create_key(api, requests_per_minute=3)
         answers = [await api.http.get("/v1/reports", headers=headers) for _ in range(5)]
-        # Where a minute ends between them, it begins anew; then at most one is let in besides.
+        # If a minute ends between the requests, the count starts again, and one more request may pass.
         codes = [answer.status_code for answer in answers]
         assert codes in ([200, 200, 200, 429, 429], [200] * 4 + [429], [200] * 5)
         if codes[-1] == 429:
@@ -88,7 +88,7 @@ async def test_a_key_may_not_ask_more_often_than_it_may(open_api):
             assert answers[-1].headers["Content-Type"] == "application/problem+json"
 
 
-async def test_a_key_s_requests_count_in_every_process(open_api):
+async def test_requests_count_over_all_processes(open_api):
     async with open_api() as api:
         first = api.query_service.rate_limiter
         second = type(first)(api.query_service.report_service.redis, 10, now=lambda: 1_000_000.0)
@@ -102,15 +102,15 @@ async def test_a_key_s_requests_count_in_every_process(open_api):
         assert second.take(caller).remaining == 10 - 8
 
 
-async def test_a_revoked_key_is_forgotten_within_seconds(open_api):
+async def test_revoked_key_is_refused_within_seconds(open_api):
     async with open_api(api=KEYS) as api:
         now = 0.0
-        ring = ApiKeyCache(api.query_service.api_keys._store, lambda: now)
-        key = (await key_for(api))["Authorization"].split()[1]
-        principal = await ring.find(key)
+        cache = ApiKeyCache(api.query_service.api_keys._store, lambda: now)
+        key = (await create_key(api))["Authorization"].split()[1]
+        principal = await cache.find(key)
         assert principal is not None
         assert await api.query_service.api_keys._store.revoke(principal.id)
         now = 6.0
-        assert ring.get_cached(key) is None
-        assert await ring.find(key) is None
+        assert cache.get_cached(key) is None
+        assert await cache.find(key) is None
         assert not await api.query_service.api_keys._store.revoke(principal.id)

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a request, it is told in problem details with the right status, and nothing is queued."""
+"""Bad requests: problem details with the right status, and no job is queued."""
 
 import json
 from datetime import date
@@ -17,38 +17,38 @@ BAD = [
     ("an empty interval", "GET", f"{BASE}?interval=2026-01-05/2026-01-05", None, 422, "empty"),
     ("an open interval", "GET", f"{BASE}?interval=2026-01-05/..", None, 422, "both ends"),
     ("no interval", "GET", BASE, None, 422, "query.interval"),
-    ("an interval that is none", "GET", f"{BASE}?interval=yesterday/today", None, 422, "ISO 8601"),
+    ("a malformed interval", "GET", f"{BASE}?interval=yesterday/today", None, 422, "ISO 8601"),
     ("an interval that cuts a bucket", "GET", f"{BASE}?interval=2026-01-05T00:10Z/2026-01-05T02:00Z", None, 422, "PT1H"),
     ("a huge interval", "GET", f"{BASE}?interval=1950-01-01/2026-01-01", None, 422, "buckets of PT1H"),
     ("a future interval", "GET", f"{BASE}?interval=2090-01-01/2090-01-02", None, 422, "not started"),
-    ("one from before the report", "GET", f"{BASE}?interval=2016-01-05/2016-01-06", None, 422, "2025-01-01T00:00:00Z"),
+    ("an interval before the report", "GET", f"{BASE}?interval=2016-01-05/2016-01-06", None, 422, "2025-01-01T00:00:00Z"),
     ("a far year", "GET", f"{BASE}?interval=9999-01-01/9999-01-02", None, 422, "years"),
     ("a NUL", "GET", f"{BASE}?interval=2026-01-05%00/2026-01-06", None, 422, "ISO 8601"),
-    ("a parameter that there is not", "GET", f"{BASE}?interval={DAY}&groupby=", None, 422, "groupby"),
-    ("a parameter that is misspelt", "GET", f"{BASE}?intervall={DAY}", None, 422, "intervall"),
+    ("an unknown parameter", "GET", f"{BASE}?interval={DAY}&groupby=", None, 422, "groupby"),
+    ("a misspelt parameter", "GET", f"{BASE}?intervall={DAY}", None, 422, "intervall"),
     ("a parameter twice", "GET", f"{BASE}?interval={DAY}&metrics=offered&metrics=", None, 422, "twice"),
     ("an unknown report", "GET", f"/v1/reports/nothing?interval={DAY}", None, 404, "queue_hour"),
-    ("a report's name of another world", "GET", f"/v1/reports/..%2f..%2fetc?interval={DAY}", None, 404, ""),
+    ("a path traversal as report name", "GET", f"/v1/reports/..%2f..%2fetc?interval={DAY}", None, 404, ""),
     ("an unknown path", "GET", "/v2/reports", None, 404, "openapi"),
     ("another method", "PUT", BASE, b"{}", 405, ""),
     ("a body that is not JSON", "POST", BASE, b"{interval", 400, "not JSON"),
     ("a body that is not UTF-8", "POST", BASE, b"\xff\xfe{}", 400, "not JSON"),
     ("a body of the wrong type", "POST", BASE, b"[1]", 422, "body"),
     ("a number for an interval", "POST", BASE, b'{"interval": 7}', 422, "body.interval"),
-    ("a field that there is not", "POST", BASE, json.dumps({"interval": DAY, "limit": 3}).encode(), 422, "body.limit"),
+    ("an unknown field", "POST", BASE, json.dumps({"interval": DAY, "limit": 3}).encode(), 422, "body.limit"),
     ("no body", "POST", BASE, None, 422, "body"),
     ("a body that is too large", "POST", BASE, b"[" + b"0," * 40_000 + b"0]", 413, "bytes"),
-    ("a form that there is not", "GET", f"{BASE}?interval={DAY}", "image/png", 406, "text/csv"),
-    ("a job's id that is none", "GET", "/v1/jobs/17", None, 422, "job_id"),
+    ("an unknown format", "GET", f"{BASE}?interval={DAY}", "image/png", 406, "text/csv"),
+    ("a malformed job id", "GET", "/v1/jobs/17", None, 422, "job_id"),
     ("an unknown job", "GET", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11", None, 404, "unknown job"),
     ("an unknown job's events", "GET", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11/events", None, 404, "unknown job"),
     ("an unknown job to cancel", "DELETE", "/v1/jobs/6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11", None, 404, "unknown job"),
 ]  # fmt: skip
 
 
-async def test_whatever_is_wrong_is_told_and_nothing_is_queued(open_api):
+async def test_bad_request_is_reported_and_not_queued(open_api):
     async with open_api() as api:
-        for what, method, url, body, status, told in BAD:
+        for what, method, url, body, status, expected in BAD:
             headers = {"Accept": body} if isinstance(body, str) else JSON if body is not None else {}
             content = body if isinstance(body, bytes) else None
             answer = await api.http.request(method, url, content=content, headers=headers)
@@ -57,21 +57,21 @@ async def test_whatever_is_wrong_is_told_and_nothing_is_queued(open_api):
             problem = answer.json()
             assert problem["status"] == status, what
             assert problem["type"].startswith("urn:cache-pipeline:problem:"), what
-            assert told in answer.text, (what, answer.text)
+            assert expected in answer.text, (what, answer.text)
             assert "Traceback" not in answer.text, what
             assert "demo-secret" not in answer.text, what
         assert (await api.query_service.jobs.counts())[JobState.queued] == 0
         assert await api.submits() == 0
 
 
-async def test_what_the_vendor_has_forgotten_is_not_asked_of_it(open_api):
+async def test_interval_beyond_vendor_retention_is_refused(open_api):
     async with open_api(REPORT.model_copy(update={"start": date(1950, 1, 1)})) as api:
         answer = await api.http.get(f"{BASE}?interval=1960-01-01/1960-01-02")
         assert (answer.status_code, "RETENTION_DAYS" in answer.text) == (422, True)
         assert await api.submits() == 0
 
 
-async def test_a_problem_is_named_by_its_type_in_words(open_api):
+async def test_problem_title_is_type_in_words(open_api):
     async with open_api() as api:
         answer = (await api.http.get("/v1/reports/nothing?interval=2026-01-05/2026-01-06")).json()
         assert (answer["type"], answer["title"]) == ("urn:cache-pipeline:problem:unknown-report", "Unknown report")
@@ -81,13 +81,13 @@ async def test_a_problem_is_named_by_its_type_in_words(open_api):
 @pytest.mark.parametrize(
     ("path", "allow"), [(BASE, "GET, HEAD, POST"), ("/v1/jobs/17", "DELETE, GET, HEAD"), ("/v1/queries", "POST")]
 )
-async def test_a_method_that_a_path_has_not_is_told_with_those_it_has(open_api, path, allow):
+async def test_unsupported_method_lists_allowed_ones(open_api, path, allow):
     async with open_api() as api:
         answer = await api.http.put(path, json={})
         assert (answer.status_code, answer.headers["Allow"]) == (405, allow)
 
 
-async def test_a_body_of_another_kind_is_told_what_kind_is_wanted(open_api):
+async def test_body_with_wrong_content_type_is_refused(open_api):
     async with open_api() as api:
         for kind in ("text/plain", "application/x-www-form-urlencoded", "text/xml; charset=utf-8"):
             body = json.dumps({"interval": DAY}).encode()
@@ -96,7 +96,7 @@ async def test_a_body_of_another_kind_is_told_what_kind_is_wanted(open_api):
         assert (await api.query_service.jobs.counts())[JobState.queued] == 0
 
 
-async def test_a_mistake_of_our_own_tells_nothing_of_itself(open_api, monkeypatch, caplog):
+async def test_internal_error_reveals_no_details(open_api, monkeypatch, caplog):
     async with open_api() as api:
 
         async def broken(*_args, **_more):
@@ -110,14 +110,16 @@ async def test_a_mistake_of_our_own_tells_nothing_of_itself(open_api, monkeypatc
         assert "RuntimeError" not in answer.text
 
 
-@pytest.mark.parametrize("away", ["postgres_url", "redis_url"])
-async def test_a_store_that_is_away_is_told_as_unavailable(open_api, away, monkeypatch):
+@pytest.mark.parametrize("store", ["postgres_url", "redis_url"])
+async def test_unavailable_store_is_reported_as_503(open_api, store, monkeypatch):
     async with open_api() as api:
-        if away == "redis_url":
-            from redis.exceptions import ConnectionError as Away
+        if store == "redis_url":
+            from redis.exceptions import ConnectionError as RedisConnectionError
 
             monkeypatch.setattr(
-                type(api.query_service.report_service.hot), "get_entry", _raising(Away("redis://:secret@host"))
+                type(api.query_service.report_service.hot),
+                "get_entry",
+                _raising(RedisConnectionError("redis://:secret@host")),
             )
         else:
             from psycopg import OperationalError
@@ -137,7 +139,7 @@ def _raising(error):
     return raises
 
 
-async def test_a_huge_body_is_not_read_to_its_end(open_api):
+async def test_huge_body_is_not_read_to_end(open_api):
     sent = 0
 
     async def body():

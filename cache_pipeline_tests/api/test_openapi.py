@@ -1,4 +1,4 @@
-"""Every snippet of docs/api.md, as it stands there, against a running API."""
+"""Every snippet of docs/api.md runs unchanged against a running API."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ import yaml
 
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import REPORT
-from cache_pipeline_tests.api.test_auth import key_for
+from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.api.test_served import served
 from cache_pipeline_tests.programs import find_program
 
@@ -24,27 +24,27 @@ PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 QUEUE_DAY = REPORT.model_copy(update={"name": "queue_day", "granularity": "P1D"})
 
 
-def snippets(language, having=""):
-    """What the page shows in a language."""
+def snippets(language, containing=""):
+    """Return the snippets of the page in a language."""
     found = [
         text for kind, text in re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if kind == language
     ]
-    chosen = [text for text in found if having in text]
-    assert chosen, f"docs/api.md shows no {language} with {having!r}"
+    chosen = [text for text in found if containing in text]
+    assert chosen, f"docs/api.md shows no {language} with {containing!r}"
     return chosen
 
 
 @pytest.fixture
 def documented(open_api):
-    """The API of the page, and a function that makes a snippet one for it."""
+    """Return a context with the API of the page, and a function that adapts a snippet to it."""
 
     @asynccontextmanager
     async def opened():
         keys = ApiSettings(auth="keys", cors_origins=("*",))
         async with open_api(QUEUE_DAY, api=keys) as api, served(api.app) as url:
             api.start_worker()
-            key = (await key_for(api))["Authorization"].split()[1]
-            # The page's day is one that the tests' vendor has not lived through yet.
+            key = (await create_key(api))["Authorization"].split()[1]
+            # The page's day lies in the future of the tests' vendor.
             changes = {
                 "http://127.0.0.1:8080": url,
                 "2026-11-16": "2026-01-05",
@@ -52,12 +52,12 @@ def documented(open_api):
                 "cp_YOUR_KEY": key,
             }
 
-            def here(text):
+            def adapt(text):
                 for old, new in changes.items():
                     text = text.replace(old, new)
                 return text
 
-            yield here, key
+            yield adapt, key
 
     return opened
 
@@ -76,11 +76,11 @@ async def output_of(*command, folder, key=""):
     return out.decode()
 
 
-async def test_the_commands_of_curl(documented, tmp_path):
+async def test_curl_commands_run(documented, tmp_path):
     find_program("curl")
-    async with documented() as (here, key):
+    async with documented() as (adapt, key):
         (script,) = snippets("sh", "curl")
-        commands = [line for line in here(script).replace("\\\n", " ").splitlines() if line.strip()]
+        commands = [line for line in adapt(script).replace("\\\n", " ").splitlines() if line.strip()]
         assert len(commands) == 4
         outputs = [
             await output_of("sh", "-c", f"{line} --fail-with-body -sS", folder=tmp_path, key=key) for line in commands
@@ -93,21 +93,21 @@ async def test_the_commands_of_curl(documented, tmp_path):
         assert sum(table["offered"].to_pylist()) == int(total.split(",")[-1])
 
 
-async def test_the_programs_of_python(documented, tmp_path):
-    async with documented() as (here, _):
+async def test_python_programs_run(documented, tmp_path):
+    async with documented() as (adapt, _):
         client, plain = snippets("python")
-        told = await output_of(sys.executable, "-c", here(client), folder=tmp_path)
-        assert "2026-01-06 00:00:00+00:00" in told
-        assert "interval_start" in told
-        assert "interval_start" in await output_of(sys.executable, "-c", here(plain), folder=tmp_path)
+        printed = await output_of(sys.executable, "-c", adapt(client), folder=tmp_path)
+        assert "2026-01-06 00:00:00+00:00" in printed
+        assert "interval_start" in printed
+        assert "interval_start" in await output_of(sys.executable, "-c", adapt(plain), folder=tmp_path)
 
 
 @pytest.mark.timeout(120)
-async def test_the_function_of_javascript_in_a_browser(documented):
+async def test_javascript_function_runs_in_browser(documented):
     from playwright.async_api import async_playwright
 
     chromium = find_program("chromium", "chromium-browser", "google-chrome")
-    async with documented() as (here, key), async_playwright() as playwright:
+    async with documented() as (adapt, key), async_playwright() as playwright:
         arguments = [
             "--no-sandbox",
             "--disable-gpu",
@@ -116,10 +116,10 @@ async def test_the_function_of_javascript_in_a_browser(documented):
         browser = await playwright.chromium.launch(executable_path=chromium, args=arguments)
         try:
             page = await browser.new_page()
-            base = here("http://127.0.0.1:8080")
+            base = adapt("http://127.0.0.1:8080")
             await page.goto(f"{base}/healthz")
             (function,) = snippets("js", "async function ask")
-            path = here("/v1/reports/queue_day?interval=2026-11-16/2026-11-17")
+            path = adapt("/v1/reports/queue_day?interval=2026-11-16/2026-11-17")
             answer = await page.evaluate(
                 f"async ([base, path, key]) => {{ {function}; return await ask(base, path, key); }}", [base, path, key]
             )
@@ -129,10 +129,10 @@ async def test_the_function_of_javascript_in_a_browser(documented):
     assert len(answer["rows"]) == 8
 
 
-async def test_the_requests_that_power_bi_and_grafana_are_told_to_send(documented):
-    async with documented() as (here, _), httpx.AsyncClient(timeout=30) as http:
+async def test_power_bi_and_grafana_requests_are_answered(documented):
+    async with documented() as (adapt, _), httpx.AsyncClient(timeout=30) as http:
         (query,) = snippets("powerquery")
-        text = here(query)
+        text = adapt(query)
         base, path, interval = (
             re.search(pattern, text)[1]
             for pattern in (r'Contents\("(.*?)"', r'RelativePath = "(.*?)"', r'interval = "(.*?)"')
@@ -143,16 +143,16 @@ async def test_the_requests_that_power_bi_and_grafana_are_told_to_send(documente
         assert answer.text.startswith("interval_start,interval_end,queue_id,offered")
 
         (source,) = snippets("yaml", "__from")
-        told = yaml.safe_load(here(source))
+        query = yaml.safe_load(adapt(source))
         url = (
-            told["url"]
+            query["url"]
             .replace("${__from:date:YYYY-MM-DD}", "2026-01-05")
             .replace("${__to:date:YYYY-MM-DD}", "2026-01-06")
         )
-        assert (await http.get(url, headers=told["headers"])).text == answer.text
+        assert (await http.get(url, headers=query["headers"])).text == answer.text
 
 
-def test_each_command_line_of_the_page_is_one_that_there_is():
+def test_documented_commands_exist():
     from cache_pipeline.cli.main import cli
 
     (commands,) = snippets("sh", "cache-pipeline gateway")

@@ -1,4 +1,4 @@
-"""Problems as exceptions."""
+"""Problems raised as exceptions."""
 
 from contextlib import contextmanager
 
@@ -8,12 +8,12 @@ from cache_pipeline.api.problems import Problem
 
 
 @contextmanager
-def anything():
+def context():
     yield
 
 
-def test_a_problem_passes_unchanged_through_whoever_handles_it():
-    problem = Problem("unknown-job", 404, "there is no such job")
-    with pytest.raises(Problem) as raised, anything():
+def test_problem_passes_unchanged_through_context_manager():
+    problem = Problem("unknown-job", 404, "unknown job")
+    with pytest.raises(Problem) as raised, context():
         raise problem
     assert raised.value is problem

@@ -1,4 +1,4 @@
-"""What a caller may wish for: another form, figures fetched just now, and to be told the same when it sends the same again."""
+"""Preferences of a request: another format, freshly fetched figures, and idempotency keys."""
 
 import asyncio
 import io
@@ -19,22 +19,22 @@ from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
-#: Until the vendor's noon, where what can be seen is two hours old: provisional.
+#: Provisional, because it ends at the vendor's noon and the watermark lags by two hours.
 TODAY = "/v1/reports/queue_hour?interval=2026-01-06T10:00Z/2026-01-06T12:00Z"
 LATE = {"watermark_lag_seconds": 7200.0}
 FRESH = {"Cache-Control": "no-cache", "Prefer": "wait=20"}
 
 
-async def filled(api, url=URL, headers=None):
+async def fill(api, url=URL, headers=None):
     api.start_worker()
     answer = await api.http.get(url, headers={"Prefer": "wait=20", **(headers or {})})
     assert answer.status_code == 200
     return answer
 
 
-async def test_parquet_holds_the_rows_of_the_arrow_stream_with_what_is_known_of_them(open_api):
+async def test_parquet_has_rows_and_metadata_of_arrow_stream(open_api):
     async with open_api() as api:
-        await filled(api)
+        await fill(api)
         parquet = await api.http.get(URL, headers={"Accept": "application/vnd.apache.parquet"})
         arrow = await api.http.get(URL, headers={"Accept": "application/vnd.apache.arrow.stream"})
         assert parquet.headers["Content-Type"] == "application/vnd.apache.parquet"
@@ -42,14 +42,14 @@ async def test_parquet_holds_the_rows_of_the_arrow_stream_with_what_is_known_of_
         assert table.equals(pa.ipc.open_stream(arrow.content).read_all())
         assert table.schema.metadata[b"completeThrough"] == b"2026-01-06T00:00:00Z"
         assert parquet.headers["ETag"] != arrow.headers["ETag"]
-        again = await api.http.get(
+        repeated = await api.http.get(
             URL, headers={"Accept": "application/vnd.apache.parquet", "If-None-Match": parquet.headers["ETag"]}
         )
-        assert again.status_code == 304
+        assert repeated.status_code == 304
 
 
 @pytest.mark.parametrize(
-    ("header", "fresh"),
+    ("header", "is_refresh"),
     [
         (None, False),
         ("no-cache", True),
@@ -58,13 +58,13 @@ async def test_parquet_holds_the_rows_of_the_arrow_stream_with_what_is_known_of_
         ("no-cache-please", False),
     ],
 )
-def test_only_no_cache_asks_for_what_is_fresh(header, fresh):
-    assert wants_refresh(header) is fresh
+def test_only_no_cache_requests_refresh(header, is_refresh):
+    assert wants_refresh(header) is is_refresh
 
 
-async def test_no_cache_has_the_vendor_asked_again_for_what_is_provisional(open_api):
+async def test_no_cache_refetches_provisional_figures(open_api):
     async with open_api(vendor=LATE) as api:
-        first = await filled(api, TODAY)
+        first = await fill(api, TODAY)
         assert first.headers["Provisional-From"]
         assert (await api.http.get(TODAY)).status_code == 200
         assert await api.submits() == 1
@@ -72,79 +72,81 @@ async def test_no_cache_has_the_vendor_asked_again_for_what_is_provisional(open_
         assert (fresh.status_code, await api.submits()) == (200, 2)
         assert "fwd=miss" in fresh.headers["Cache-Status"]
         assert fresh.json()["fetchedAt"] > first.json()["fetchedAt"]
-        # And everybody has it from then on.
+        # Every caller receives the new figures from then on.
         assert (await api.http.get(TODAY)).json()["fetchedAt"] == fresh.json()["fetchedAt"]
 
 
-async def test_many_who_ask_for_what_is_fresh_share_one_job(open_api):
+async def test_concurrent_refreshes_share_one_job(open_api):
     async with open_api(vendor=LATE) as api:
-        await filled(api, TODAY)
+        await fill(api, TODAY)
         answers = await asyncio.gather(*(api.http.get(TODAY, headers=FRESH) for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
         assert await api.submits() == 2
 
 
-async def test_what_is_final_is_never_asked_for_again(open_api):
+async def test_final_figures_are_never_refetched(open_api):
     async with open_api() as api:
-        await filled(api)
+        await fill(api)
         answer = await api.http.get(URL, headers=FRESH)
         assert (answer.status_code, await api.submits()) == (200, 1)
         assert "hit" in answer.headers["Cache-Status"]
 
 
-async def test_a_key_without_the_right_is_answered_as_ever_and_a_job_goes_in_the_lane_of_its_key(open_api):
+async def test_refresh_needs_permission_and_uses_lane_of_key(open_api):
     async with open_api(vendor=LATE, api=ApiSettings(auth="keys")) as api:
 
         async def key(**rights):
             principal = Principal("", "default", None, Lane.scheduled, **rights)
             return {"Authorization": "Bearer " + await api.query_service.api_keys._store.create("test", principal)}
 
-        plain, keen = await key(), await key(may_refresh=True)
-        await filled(api, TODAY, plain)
+        plain, refreshing = await key(), await key(may_refresh=True)
+        await fill(api, TODAY, plain)
         assert (await api.http.get(TODAY, headers={**plain, **FRESH})).status_code == 200
         assert await api.submits() == 1
         await api.stop_workers()
-        accepted = await api.http.get(TODAY, headers={**keen, "Cache-Control": "no-cache"})
+        accepted = await api.http.get(TODAY, headers={**refreshing, "Cache-Control": "no-cache"})
         assert accepted.status_code == 202
-        job = await api.query_service.jobs.claim("somebody", timedelta(seconds=30), 3)
+        job = await api.query_service.jobs.claim("worker", timedelta(seconds=30), 3)
         assert (str(job.id), job.lane) == (accepted.json()["id"], Lane.scheduled)
 
 
 @pytest.mark.parametrize("header", ["", '""', '"a', "a b", '"é"', f'"{"x" * 256}"', '"a\\b"'])
-def test_a_key_that_is_none_is_refused(header):
+def test_malformed_idempotency_key_is_refused(header):
     with pytest.raises(Problem) as refused:
         parse_idempotency_key(header)
     assert refused.value.status == 400
 
 
-def test_a_key_is_a_quoted_string_and_a_bare_token_is_taken_for_one():
+def test_bare_token_is_accepted_as_idempotency_key():
     assert parse_idempotency_key(None) is None
     assert parse_idempotency_key('"8e03978e-40d5"') == parse_idempotency_key("8e03978e-40d5") == "8e03978e-40d5"
 
 
-async def test_who_sends_the_same_again_follows_the_same_job_to_its_end(open_api):
+async def test_repeated_request_follows_same_job_to_end(open_api):
     once = {"Idempotency-Key": '"one"'}
     async with open_api() as api:
         first = await api.http.post("/v1/reports/queue_hour", json={"interval": DAY}, headers=once)
-        again = await api.http.post("/v1/reports/queue_hour", json={"interval": "2026-01-05/2026-01-06"}, headers=once)
-        assert (first.status_code, again.status_code) == (202, 202)
-        assert first.headers["Location"] == again.headers["Location"]
+        repeated = await api.http.post(
+            "/v1/reports/queue_hour", json={"interval": "2026-01-05/2026-01-06"}, headers=once
+        )
+        assert (first.status_code, repeated.status_code) == (202, 202)
+        assert first.headers["Location"] == repeated.headers["Location"]
         other = await api.http.post("/v1/reports/queue_hour", json={"interval": "2026-01-03/2026-01-04"}, headers=once)
         assert (other.status_code, other.headers["Content-Type"]) == (422, "application/problem+json")
         assert (await api.query_service.jobs.counts())["queued"] == 1
         api.start_worker()
-        await api.ended(first.headers["Location"])
+        await api.wait_until_finished(first.headers["Location"])
         done = await api.http.post("/v1/reports/queue_hour", json={"interval": DAY}, headers=once)
         assert done.status_code == 200
-        lives = [
+        ttls = [
             await api.query_service.report_service.redis.ttl(key)
             for key in await api.query_service.report_service.redis.keys("*idempotency*")
         ]
-        assert len(lives) == 1
-        assert 0 < lives[0] <= 24 * 3600
+        assert len(ttls) == 1
+        assert 0 < ttls[0] <= 24 * 3600
 
 
-async def test_who_sends_again_what_failed_is_told_how_it_failed_however_long_ago_that_is(open_api, monkeypatch):
+async def test_repeated_request_reports_earlier_failure(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.query_service._RECENT_OUTCOME", timedelta(0))
@@ -153,15 +155,15 @@ async def test_who_sends_again_what_failed_is_told_how_it_failed_however_long_ag
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})
         api.start_worker()
         sent = await api.http.post("/v1/queries", json=payload, headers={"Idempotency-Key": "two"})
-        assert (await api.ended(sent.headers["Location"]))["state"] == "failed"
+        assert (await api.wait_until_finished(sent.headers["Location"]))["state"] == "failed"
         submits = await api.submits()
-        again = await api.http.post("/v1/queries", json=payload, headers={"Idempotency-Key": "two"})
-        assert (again.status_code, await api.submits()) == (502, submits)
-        # A new key is a new wish.
+        repeated = await api.http.post("/v1/queries", json=payload, headers={"Idempotency-Key": "two"})
+        assert (repeated.status_code, await api.submits()) == (502, submits)
+        # A new key is a new request.
         assert (await api.http.post("/v1/queries", json=payload, headers={"Idempotency-Key": "3"})).status_code == 202
 
 
-async def test_an_idempotency_key_is_of_one_api_key_alone(open_api):
+async def test_idempotency_key_belongs_to_one_api_key(open_api):
     async with open_api(api=ApiSettings(auth="keys")) as api:
         for number, interval in enumerate(("2026-01-03/2026-01-04", DAY)):
             principal = Principal("", f"tenant{number}", None, Lane.interactive)
@@ -174,7 +176,7 @@ async def test_an_idempotency_key_is_of_one_api_key_alone(open_api):
             assert sent.status_code == 202
 
 
-async def test_an_estimate_follows_what_queries_of_the_series_took_and_how_many_are_needed(open_api):
+async def test_retry_after_follows_measured_queries_and_their_number(open_api):
     async with open_api() as api:
         series = api.query_service.report_service.series(api.query_service.reports["queue_hour"])
         day = Interval.parse("2026-01-01T00:00Z/2026-01-02T00:00Z")
@@ -186,6 +188,6 @@ async def test_an_estimate_follows_what_queries_of_the_series_took_and_how_many_
         )
         one = await api.http.get(URL)
         assert 40 <= int(one.headers["Retry-After"]) <= 45
-        # The first chunk goes alone, sixteen at once after it.
+        # The first chunk is fetched alone, the others sixteen at a time.
         many = await api.http.get("/v1/reports/queue_hour?interval=2026-01-11/2026-01-31")
         assert 120 <= int(many.headers["Retry-After"]) <= 170

@@ -1,4 +1,4 @@
-"""The API as programs meet it: over a socket, from the client, from a browser page that knows only fetch, from its OpenAPI."""
+"""The API over a socket: with the Python clients, from a browser page, and against its own OpenAPI schema."""
 
 import asyncio
 import socket
@@ -22,10 +22,10 @@ from schemathesis.specs.openapi.checks import (
 from cache_pipeline.client import ApiError, AsyncClient, Client, ClientJobFailed
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
-from cache_pipeline_tests.api.test_auth import key_for
+from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.programs import find_program
 
-PAGE = """<!doctype html><meta charset="utf-8"><title>follows a job</title><script>
+PAGE = """<!doctype html><meta charset="utf-8"><title>Follow a job</title><script>
 async function follow(url) {
   const seen = [];
   let answer = await fetch(url);
@@ -55,7 +55,7 @@ async function follow(url) {
 
 @asynccontextmanager
 async def served(app):
-    """A socket of loopback's in front of an app that has started; yields its URL."""
+    """Serve a started application on a loopback socket and yield its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1)
@@ -63,7 +63,7 @@ async def served(app):
         server.install_signal_handlers = lambda: None
         serving = asyncio.create_task(server._serve(sockets=[listener]))
         try:
-            while not server.started:  # noqa: ASYNC110 - uvicorn tells by this alone
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.01)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
@@ -71,8 +71,8 @@ async def served(app):
             await serving
 
 
-async def test_both_clients_follow_a_job_to_the_same_rows(open_api, monkeypatch):
-    # As if every answer took longer than the server may hold a request.
+async def test_both_clients_follow_job_to_same_rows(open_api, monkeypatch):
+    # Let every answer take longer than the server may hold a request.
     monkeypatch.setattr("cache_pipeline.client.exchange._WAIT_SECONDS", 0.0)
     async with open_api(vendor={"job_seconds_base": 0.5}) as api, served(api.app) as url:
         api.start_worker()
@@ -85,14 +85,14 @@ async def test_both_clients_follow_a_job_to_the_same_rows(open_api, monkeypatch)
         assert answer.complete_through.isoformat() == "2026-01-06T00:00:00+00:00"
         assert answer.provisional_from is None
 
-        def plainly():
+        def query_synchronously():
             with Client(url) as client:
                 daily = client.query("queue_hour", DAY, group_by=[], granularity="P1D")
                 with pytest.raises(ApiError, match="no report"):
                     client.query("nothing", DAY)
                 return client.query("queue_hour", DAY), daily
 
-        plain, daily = await asyncio.to_thread(plainly)
+        plain, daily = await asyncio.to_thread(query_synchronously)
         assert plain.table.equals(answer.table)
         assert daily.table["offered"].to_pylist() == [sum(answer.table["offered"].to_pylist())]
         frame = plain.to_pandas()
@@ -100,7 +100,7 @@ async def test_both_clients_follow_a_job_to_the_same_rows(open_api, monkeypatch)
         assert frame["offered"].sum() == daily.to_pandas()["offered"].iloc[0]
 
 
-async def test_a_client_is_told_why_a_job_failed_and_what_its_key_may_not(open_api, monkeypatch):
+async def test_client_reports_failed_job_and_missing_key(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.client.exchange._WAIT_SECONDS", 0.0)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
@@ -111,7 +111,7 @@ async def test_a_client_is_told_why_a_job_failed_and_what_its_key_may_not(open_a
             with pytest.raises(ApiError) as refused:
                 await stranger.query("queue_hour", DAY)
             assert refused.value.status == 401
-        key = (await key_for(api))["Authorization"].split()[1]
+        key = (await create_key(api))["Authorization"].split()[1]
         async with AsyncClient(url, key) as client:
             with pytest.raises(ClientJobFailed) as failed:
                 await client.query("queue_hour", DAY)
@@ -119,7 +119,7 @@ async def test_a_client_is_told_why_a_job_failed_and_what_its_key_may_not(open_a
 
 
 @pytest.mark.timeout(120)
-async def test_a_page_that_knows_only_fetch_follows_202_to_events_to_200(open_api, tmp_path):
+async def test_browser_page_follows_job_with_fetch(open_api, tmp_path):
     from playwright.async_api import async_playwright
 
     chromium = find_program("chromium", "chromium-browser", "google-chrome")
@@ -130,14 +130,14 @@ async def test_a_page_that_knows_only_fetch_follows_202_to_events_to_200(open_ap
             arguments = [
                 "--no-sandbox",
                 "--disable-gpu",
-                # Asks a person whether a page may speak to this machine; here nobody sits in front of it.
+                # Chromium would ask the user whether the page may access this machine.
                 "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
             ]
             browser = await playwright.chromium.launch(executable_path=chromium, args=arguments)
             try:
                 page = await browser.new_page()
                 origin = url.replace("127.0.0.1", "localhost") + "/page"
-                # A page of another origin, so that what CORS must let through is let through.
+                # A page of another origin, so that CORS is exercised.
                 await page.route(origin, lambda route: route.fulfill(body=PAGE, content_type="text/html"))
                 await page.goto(origin)
                 followed = await page.evaluate(
@@ -153,7 +153,7 @@ async def test_a_page_that_knows_only_fetch_follows_202_to_events_to_200(open_ap
     assert followed["rows"] > 100
 
 
-async def test_a_connection_outlives_a_problem(open_api):
+async def test_connection_survives_problem_response(open_api):
     async with (
         open_api(api=ApiSettings(auth="keys")) as api,
         served(api.app) as url,
@@ -177,14 +177,14 @@ CHECKS = (
 
 
 @pytest.mark.timeout(200)
-async def test_nothing_that_the_openapi_file_allows_or_forbids_breaks_it(open_api):
+async def test_api_conforms_to_its_openapi_schema(open_api):
     async with open_api() as api, served(api.app) as url:
         missed = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}")
         assert missed.status_code == 202
         schema = schemathesis.openapi.from_dict((await api.http.get("/openapi.json")).json())
 
-        def tried():
-            """Every path with what its schema allows, and with what it forbids; returns how many were called."""
+        def call_all():
+            """Call every path with valid and invalid requests, and return the number of calls."""
             called = 0
             for found in schema.get_all_operations():
                 for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
@@ -203,9 +203,9 @@ async def test_nothing_that_the_openapi_file_allows_or_forbids_breaks_it(open_ap
                         called += 1
                         case.validate_response(case.call(base_url=url, timeout=20), checks=list(CHECKS))
 
-                    # A path without parameters has nothing that could be wrong.
+                    # A path without parameters has no invalid requests.
                     with suppress(Unsatisfiable):
                         one()
             return called
 
-        assert await asyncio.to_thread(tried) > 60
+        assert await asyncio.to_thread(call_all) > 60

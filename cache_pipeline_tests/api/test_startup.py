@@ -1,4 +1,4 @@
-"""Gateway and worker as processes that come up before PostgreSQL does."""
+"""API and worker processes that start before PostgreSQL."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ fetch:
 
 
 @contextmanager
-def started(folder, postgres_url, redis_url, *command):
+def start_process(folder, postgres_url, redis_url, *command):
     (folder / "reports").mkdir(exist_ok=True)
     (folder / "reports" / "queue_hour.yaml").write_text(REPORT)
     inherited = {
@@ -54,14 +54,14 @@ def started(folder, postgres_url, redis_url, *command):
         process.wait(30)
 
 
-def by_way_of(url, port):
+def url_through(url, port):
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{port}"))
 
 
-def until(look, folder, seconds=60):
+def wait_until(check, folder, seconds=60):
     deadline = time.monotonic() + seconds
-    while not (found := look()):
+    while not (found := check()):
         assert time.monotonic() < deadline, (folder / "log").read_text()
         time.sleep(0.1)
     return found
@@ -69,7 +69,7 @@ def until(look, folder, seconds=60):
 
 @contextmanager
 def reachable(link):
-    """PostgreSQL behind a link, whose event loop has a thread of its own."""
+    """Put PostgreSQL behind a link, whose event loop runs in its own thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -83,19 +83,17 @@ def reachable(link):
         loop.close()
 
 
-def test_gateway_and_worker_wait_for_a_database_that_comes_up_after_them_and_say_so(
-    tmp_path, postgres_database, redis_database
-):
+def test_api_and_worker_wait_for_late_database(tmp_path, postgres_database, redis_database):
     link = Link("postgres", urlsplit(postgres_database).port)
     port = free_port()
     (tmp_path / "worker").mkdir()
-    (tmp_path / "gateway").mkdir()
+    (tmp_path / "api").mkdir()
     with reachable(link) as loop:
         loop.call_soon_threadsafe(link.cut)
-        url = by_way_of(postgres_database, link.port)
+        url = url_through(postgres_database, link.port)
         with (
-            started(tmp_path / "gateway", url, redis_database, "gateway", "--port", str(port)),
-            started(tmp_path / "worker", url, redis_database, "worker") as worker,
+            start_process(tmp_path / "api", url, redis_database, "gateway", "--port", str(port)),
+            start_process(tmp_path / "worker", url, redis_database, "worker") as worker,
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as http,
         ):
 
@@ -105,33 +103,33 @@ def test_gateway_and_worker_wait_for_a_database_that_comes_up_after_them_and_say
                 except httpx.TransportError:
                     return None
 
-            until(lambda: status("/healthz") == 200, tmp_path / "gateway")
+            wait_until(lambda: status("/healthz") == 200, tmp_path / "api")
             waiting = http.get("/readyz")
             assert (waiting.status_code, waiting.json()["dependencies"][0]["name"]) == (503, "postgresql")
             refused = http.get("/v1/reports/queue_hour")
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
             assert refused.headers["Content-Type"] == "application/problem+json"
-            until(
-                lambda: "try 2: PostgreSQL cannot be reached" in (tmp_path / "worker" / "log").read_text(),
+            wait_until(
+                lambda: "attempt 2: PostgreSQL cannot be reached" in (tmp_path / "worker" / "log").read_text(),
                 tmp_path / "worker",
             )
             assert worker.poll() is None
             loop.call_soon_threadsafe(link.mend)
-            until(lambda: status("/readyz") == 200, tmp_path / "gateway")
-            until(lambda: "takes jobs" in (tmp_path / "worker" / "log").read_text(), tmp_path / "worker")
-    for name in ("gateway", "worker"):
+            wait_until(lambda: status("/readyz") == 200, tmp_path / "api")
+            wait_until(lambda: "takes jobs" in (tmp_path / "worker" / "log").read_text(), tmp_path / "worker")
+    for name in ("api", "worker"):
         log = (tmp_path / name / "log").read_text()
-        assert "PostgreSQL is there now" in log
+        assert "PostgreSQL can be reached now" in log
         assert "Traceback" not in log
 
 
 @pytest.mark.parametrize("command", [("gateway", "--port", "0"), ("worker",)])
-def test_a_wrong_password_ends_a_start_at_once_with_one_line(tmp_path, postgres_database, redis_database, command):
+def test_wrong_password_ends_startup_with_one_line(tmp_path, postgres_database, redis_database, command):
     parts = urlsplit(postgres_database)
     wrong = urlunsplit(parts._replace(netloc=f"{parts.username}:planted-secret@{parts.hostname}:{parts.port}"))
-    with started(tmp_path, wrong, redis_database, *command) as process:
+    with start_process(tmp_path, wrong, redis_database, *command) as process:
         assert process.wait(60) == 2
-    said = (tmp_path / "log").read_text()
-    assert said.count("\n") == 1
-    assert "PostgreSQL refuses CACHE_PIPELINE_POSTGRES_URL: user or password is wrong" in said
-    assert "planted-secret" not in said
+    log = (tmp_path / "log").read_text()
+    assert log.count("\n") == 1
+    assert "PostgreSQL refuses CACHE_PIPELINE_POSTGRES_URL: user or password is wrong" in log
+    assert "planted-secret" not in log

@@ -1,4 +1,4 @@
-"""A small deployment of real processes, and a real Prometheus that watches it by the rules of deploy/prometheus."""
+"""A small deployment of real processes, monitored by a real Prometheus with the rules of deploy/prometheus."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from cache_pipeline_tests.deploy.rules import REPOSITORY, groups
 from cache_pipeline_tests.programs import find_program
 from cache_pipeline_tests.telemetry.collector import running_collector
 
-#: Ten minutes of an alert's patience are one second here.
+#: Ten minutes of an alert's waiting time are one second here.
 _FASTER = 600
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _REPORT = """name: {name}
@@ -50,7 +50,7 @@ def free_port():
 
 
 def working_days(count):
-    """The newest working days that are long past, oldest first, as midnights in UTC."""
+    """Return recent past working days, oldest first, as midnights in UTC."""
     day, found = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3), []
     while len(found) < count:
         day -= timedelta(days=1)
@@ -63,16 +63,16 @@ def interval(start, hours):
     return f"{start:%Y-%m-%dT%H:%M:%SZ}/{start + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def wait_for(look, seconds=40, told=lambda: None):
+def wait_for(check, seconds=40, describe=lambda: None):
     deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, told()
+    while not (found := check()):
+        assert time.monotonic() < deadline, describe()
         time.sleep(0.1)
     return found
 
 
 class Deployment:
-    """Servers, a simulated vendor, a gateway and a worker, each a process that can be killed."""
+    """Servers, a simulated vendor, an API and a worker, each a process that can be killed."""
 
     def __init__(self, folder, servers, vendor_url, collector):
         self.folder, self.servers, self.vendor_url, self.collector = folder, servers, vendor_url, collector
@@ -80,7 +80,7 @@ class Deployment:
         self._stack = ExitStack()
         self._declare()
         clients = [{"client_id": "demo-client", "client_secret": "demo-secret"}]
-        stranger = [{"client_id": "demo-client", "client_secret": "not the secret"}]
+        wrong_clients = [{"client_id": "demo-client", "client_secret": "not the secret"}]
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")},
             "CACHE_PIPELINE_POSTGRES_URL": servers.postgres_url,
@@ -93,11 +93,11 @@ class Deployment:
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_BSP_SCHEDULE_DELAY": "300",
             **_account("REPORTDATA", vendor_url, clients),
-            **_account("GENESYS", vendor_url, stranger),
+            **_account("GENESYS", vendor_url, wrong_clients),
         }
         self.port = free_port()
-        self.gateway = self._started("gateway", "--port", str(self.port))
-        self.worker = self._started("worker")
+        self.api = self._start("gateway", "--port", str(self.port))
+        self.worker = self._start("worker")
         self.http = self._stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40))
         wait_for(self._is_ready, 120, lambda: (folder / "gateway.log").read_text())
 
@@ -115,7 +115,7 @@ class Deployment:
                 )
             )
 
-    def _started(self, *command):
+    def _start(self, *command):
         with (self.folder / f"{command[0]}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", "from cache_pipeline.cli.main import main; main()", *command],
@@ -125,11 +125,11 @@ class Deployment:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self._stack.callback(_ended, process)
+        self._stack.callback(_end, process)
         return process
 
     def _is_ready(self):
-        assert self.gateway.poll() is None, (self.folder / "gateway.log").read_text()
+        assert self.api.poll() is None, (self.folder / "gateway.log").read_text()
         try:
             workers = re.search(r'workers{state="alive"} (\d)', self.http.get("/metrics").text)
         except httpx.TransportError:
@@ -139,9 +139,9 @@ class Deployment:
     def close(self):
         self._stack.close()
 
-    def ask(self, report, wanted, wait=30, **headers):
-        told = {"Prefer": f"wait={wait}", **headers}
-        return self.http.get(f"/v1/reports/{report}", params={"interval": wanted}, headers=told)
+    def ask(self, report, interval, wait=30, **headers):
+        headers = {"Prefer": f"wait={wait}", **headers}
+        return self.http.get(f"/v1/reports/{report}", params={"interval": interval}, headers=headers)
 
     def faults(self, **faults):
         httpx.post(f"{self.vendor_url}/simulator/faults", json=faults).raise_for_status()
@@ -173,7 +173,7 @@ def _account(platform, url, clients):
     }
 
 
-def _ended(process):
+def _end(process):
     if process.poll() is None:
         process.terminate()
         try:
@@ -184,7 +184,7 @@ def _ended(process):
 
 
 class Prometheus:
-    """The real one; its alerts lose patience sooner than in production."""
+    """A real Prometheus whose alerts fire sooner than in production."""
 
     def __init__(self, folder, target):
         self._target, self._folder = target, folder
@@ -227,8 +227,8 @@ class Prometheus:
             )
         )
 
-    def be_patient(self):
-        """Scrape as seldom as it takes to hear of a store that is away."""
+    def scrape_rarely(self):
+        """Scrape rarely enough that a scrape has time to notice an unavailable store."""
         self._configure("6s")
         self._http.post("/-/reload").raise_for_status()
 
@@ -247,18 +247,18 @@ class Prometheus:
         return answer.json()["data"]["result"]
 
     def alerts(self):
-        """Those that fire, each with its labels and annotations."""
+        """Return the firing alerts by name, each with its labels and annotations."""
         found = self._http.get("/api/v1/alerts").json()["data"]["alerts"]
         return {each["labels"]["alertname"]: each for each in found if each["state"] == "firing"}
 
     def close(self):
         self._http.close()
-        _ended(self._process)
+        _end(self._process)
 
 
 @contextmanager
 def watched_deployment(folder: Path):
-    """All of it, while the block lasts."""
+    """Run the deployment and Prometheus while the block lasts."""
     with ExitStack() as stack:
         servers = stack.enter_context(embedded_servers(folder / "servers"))
         settings = SimulatorSettings(

@@ -1,4 +1,4 @@
-"""The alert rules as they are checked in."""
+"""The alert rules of deploy/prometheus."""
 
 from pathlib import Path
 from typing import Any
@@ -14,5 +14,5 @@ def groups() -> list[dict[str, Any]]:
 
 
 def alerts() -> dict[str, dict[str, Any]]:
-    """Each alert's rule by its name."""
+    """Return each alert's rule by its name."""
     return {rule["alert"]: rule for group in groups() for rule in group["rules"]}

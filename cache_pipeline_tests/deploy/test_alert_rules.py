@@ -1,4 +1,4 @@
-"""The alert rules, each on made-up series, and the page that whoever is woken by one opens."""
+"""The alert rules on synthetic series, and the runbook of each alert."""
 
 import re
 import subprocess
@@ -15,13 +15,13 @@ HEADINGS = ["What it means", "What users see", "Where to look", "How to fix it"]
 
 
 def promtool(*arguments):
-    done = subprocess.run(
+    completed = subprocess.run(
         [find_program("promtool"), *arguments], cwd=FOLDER, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
-def test_each_alert_waits_and_then_fires_on_made_up_series():
+def test_each_alert_waits_then_fires_on_synthetic_series():
     promtool("test", "rules", "tests.yml")
     cases = yaml.safe_load((FOLDER / "tests.yml").read_text())["tests"]
     silent, firing = set(), set()
@@ -31,12 +31,12 @@ def test_each_alert_waits_and_then_fires_on_made_up_series():
     assert silent == firing == set(alerts())
 
 
-def test_the_configuration_beside_the_rules_is_one_that_prometheus_takes():
+def test_prometheus_configuration_is_valid():
     promtool("check", "config", "prometheus.yml")
 
 
 @pytest.mark.parametrize("alert", alerts())
-def test_no_alert_lacks_its_page(alert):
+def test_each_alert_has_runbook(alert):
     rule = alerts()[alert]
     assert rule["annotations"]["runbook"] == f"docs/runbooks/{alert}.md"
     assert rule["labels"]["severity"] in ("critical", "warning")
@@ -47,16 +47,16 @@ def test_no_alert_lacks_its_page(alert):
         assert other in alerts()
 
 
-def test_no_page_lacks_its_alert():
+def test_each_runbook_has_alert():
     assert {path.stem for path in PAGES.glob("CachePipeline*.md")} == set(alerts())
 
 
-def test_the_commands_that_the_pages_tell_of_exist():
-    told = {name for path in PAGES.glob("*.md") for name in re.findall(r"`cache-pipeline ([a-z-]+)", path.read_text())}
-    assert told
-    assert told <= set(cli.commands)
+def test_commands_in_runbooks_exist():
+    named = {name for path in PAGES.glob("*.md") for name in re.findall(r"`cache-pipeline ([a-z-]+)", path.read_text())}
+    assert named
+    assert named <= set(cli.commands)
 
 
-def test_the_page_on_operating_names_every_alert():
-    told = set(re.findall(r"runbooks/(\w+)\.md", (PAGES.parent / "operating.md").read_text()))
-    assert told == set(alerts())
+def test_operations_page_names_every_alert():
+    named = set(re.findall(r"runbooks/(\w+)\.md", (PAGES.parent / "operating.md").read_text()))
+    assert named == set(alerts())

@@ -1,4 +1,4 @@
-"""The configurations of deploy/cdn in the programs that they are for: hits, ranges from the cache, 304, stale while down."""
+"""The configurations of deploy/cdn in real servers: hits, ranges, 304, and stale answers while the origin is down."""
 
 import os
 import re
@@ -14,33 +14,33 @@ from typing import Any
 import httpx
 import pytest
 
-from cache_pipeline import edge as public
+from cache_pipeline import edge as edge_reader
 from cache_pipeline.cli.edge_server import content_security_policy, edge_app, listening, serving
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.programs import find_program
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 
-SNIPPETS = Path(__file__).parents[2] / "deploy" / "cdn"
+CONFIGURATIONS = Path(__file__).parents[2] / "deploy" / "cdn"
 MANIFEST = "/v1/default/manifest.json"
 
 
 class Origin:
-    """The edge store as a server: counts what it is asked, can be slow or down, and lets its manifest expire in a second."""
+    """The edge store as a server that counts requests, can be slow or down, and lets its manifest expire in a second."""
 
     def __init__(self, folder: Path) -> None:
         self.app = edge_app(folder)
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.delay = 0.0
         self.down = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.asked.append(scope["path"])
+        self.requests.append(scope["path"])
         if self.delay:
-            # Blocks the server's own thread, as a slow store would its answer.
+            # Block the server's own thread, as a slow store would delay its answer.
             time.sleep(self.delay)  # noqa: ASYNC251
 
-        async def hurried(message: Any) -> None:
+        async def send_shortened(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     (name, value.replace(b"max-age=60,", b"max-age=1,")) for name, value in message["headers"]
@@ -50,10 +50,10 @@ class Origin:
                     message["headers"] = [(n, v) for n, v in message["headers"] if n != b"cache-control"]
             await send(message)
 
-        await self.app(scope, receive, hurried)
+        await self.app(scope, receive, send_shortened)
 
     def count(self, path: str) -> int:
-        return self.asked.count(path)
+        return self.requests.count(path)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
+def run_server(command: list[str], port: int) -> Iterator[None]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         deadline = time.monotonic() + 30
@@ -89,7 +89,7 @@ def running(command: list[str], port: int) -> Iterator[None]:
 
 
 def nginx(folder: Path, origin_port: int, port: int) -> list[str]:
-    text = (SNIPPETS / "nginx.conf").read_text()
+    text = (CONFIGURATIONS / "nginx.conf").read_text()
     changes = {
         "127.0.0.1:9000": f"127.0.0.1:{origin_port}",
         "listen 8080": f"listen 127.0.0.1:{port}",
@@ -100,7 +100,7 @@ def nginx(folder: Path, origin_port: int, port: int) -> list[str]:
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
-    # Where the package keeps its own scratch folders, only root may write; and root's workers need not be anybody else.
+    # Only root may write to the package's scratch folders, and root's workers need no other user.
     scratch = f"client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;"
     text = text.replace("  access_log off;", f"  access_log off; {scratch}")
     user = "user root;" if os.geteuid() == 0 else ""
@@ -109,7 +109,7 @@ def nginx(folder: Path, origin_port: int, port: int) -> list[str]:
 
 
 def varnish(folder: Path, origin_port: int, port: int) -> list[str]:
-    text = (SNIPPETS / "varnish.vcl").read_text()
+    text = (CONFIGURATIONS / "varnish.vcl").read_text()
     assert '"9000"' in text
     (folder / "edge.vcl").write_text(
         text.replace('"9000"', f'"{origin_port}"').replace(".interval = 5s", ".interval = 200ms")
@@ -126,7 +126,7 @@ def edge(request: pytest.FixtureRequest, origin: Origin, tmp_path: Path) -> Iter
     make: Callable[[Path, int, int], list[str]] = request.param
     with ExitStack() as stack:
         url = stack.enter_context(serving(origin))
-        stack.enter_context(running(make(folder, int(url.rsplit(":", 1)[1]), port), port))
+        stack.enter_context(run_server(make(folder, int(url.rsplit(":", 1)[1]), port), port))
         yield f"http://127.0.0.1:{port}"
 
 
@@ -135,7 +135,7 @@ def data_path(origin: Origin, edge: str) -> str:
     return f"/v1/default/{manifest['datasets']['queue_hour']['files'][0]['path']}"
 
 
-def test_the_second_reader_is_answered_by_the_edge(edge: str, origin: Origin):
+def test_second_reader_is_answered_from_cache(edge: str, origin: Origin):
     path = data_path(origin, edge)
     first, second = httpx.get(edge + path), httpx.get(edge + path)
     assert first.content == second.content
@@ -147,7 +147,7 @@ def test_the_second_reader_is_answered_by_the_edge(edge: str, origin: Origin):
     assert int(second.headers["content-length"]) == len(second.content)
 
 
-def test_a_range_is_cut_from_what_the_edge_keeps(edge: str, origin: Origin):
+def test_range_is_served_from_cached_file(edge: str, origin: Origin):
     path = data_path(origin, edge)
     whole = httpx.get(edge + path).content
     part = httpx.get(edge + path, headers={"Range": "bytes=-8"})
@@ -156,21 +156,21 @@ def test_a_range_is_cut_from_what_the_edge_keeps(edge: str, origin: Origin):
     assert origin.count(path) == 1
 
 
-def test_what_a_browser_has_is_not_sent_again(edge: str, origin: Origin):
+def test_matching_etag_returns_304(edge: str, origin: Origin):
     first = httpx.get(f"{edge}{MANIFEST}", headers={"Accept-Encoding": "identity"})
-    again = httpx.get(
+    repeated = httpx.get(
         f"{edge}{MANIFEST}", headers={"If-None-Match": first.headers["etag"], "Accept-Encoding": "identity"}
     )
-    assert (again.status_code, again.content) == (304, b"")
+    assert (repeated.status_code, repeated.content) == (304, b"")
 
 
-def test_text_is_compressed_on_the_way(edge: str):
+def test_text_is_compressed(edge: str):
     answer = httpx.get(f"{edge}{MANIFEST}", headers={"Accept-Encoding": "gzip"})
     assert answer.headers["content-encoding"] == "gzip"
     assert answer.json()["format"] == 1
 
 
-def test_twenty_readers_of_something_new_are_one_request_to_the_origin(edge: str, origin: Origin):
+def test_concurrent_readers_share_one_origin_request(edge: str, origin: Origin):
     path = data_path(origin, edge)
     origin.delay = 0.3
     with ThreadPoolExecutor(20) as pool:
@@ -179,24 +179,24 @@ def test_twenty_readers_of_something_new_are_one_request_to_the_origin(edge: str
     assert origin.count(path) == 1
 
 
-def test_while_the_origin_is_down_readers_get_the_figures_of_before(edge: str, origin: Origin):
-    """The manifest expires after a second here; an edge in production serves it for a day."""
+def test_stale_figures_are_served_while_origin_is_down(edge: str, origin: Origin):
+    """Serve the expired manifest; it expires after a second here, and is served for a day in production."""
     before = httpx.get(f"{edge}{MANIFEST}").json()
     path = data_path(origin, edge)
     httpx.get(edge + path)
     origin.down = True
-    asked = origin.count(MANIFEST)
+    requests = origin.count(MANIFEST)
     deadline = time.monotonic() + 20
-    while origin.count(MANIFEST) < asked + 3:
+    while origin.count(MANIFEST) < requests + 3:
         answer = httpx.get(f"{edge}{MANIFEST}")
         assert answer.status_code == 200
         assert answer.json() == before
-        assert time.monotonic() < deadline, "the edge never asked the origin again"
+        assert time.monotonic() < deadline, "the edge never revalidated with the origin"
         time.sleep(0.1)
-    assert public.read(f"{edge}/v1/default", "queue_hour").num_rows == 48
+    assert edge_reader.read(f"{edge}/v1/default", "queue_hour").num_rows == 48
 
 
-def test_the_page_comes_with_its_policy(edge: str):
+def test_page_has_content_security_policy(edge: str):
     answer = httpx.get(f"{edge}/v1/default/")
     assert answer.status_code == 200
     assert answer.headers["content-security-policy"] == content_security_policy()
@@ -206,7 +206,7 @@ def test_the_page_comes_with_its_policy(edge: str):
     assert httpx.get(f"{edge}/v1/default/{script[1]}").headers["cache-control"].endswith("immutable")
 
 
-def test_every_snippet_says_the_same_policy():
-    for path in SNIPPETS.iterdir():
-        said = " ".join(path.read_text().split())
-        assert content_security_policy() in said, path.name
+def test_every_configuration_has_same_policy():
+    for path in CONFIGURATIONS.iterdir():
+        text = " ".join(path.read_text().split())
+        assert content_security_policy() in text, path.name

@@ -1,4 +1,4 @@
-"""What cannot be run here is at least held against what it names: commands, settings, metrics."""
+"""Service files that cannot run here are compared with what they name: commands, settings and files."""
 
 import re
 import subprocess
@@ -18,22 +18,22 @@ UNITS = sorted((DEPLOY / "systemd").iterdir())
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
-def test_systemd_finds_nothing_to_complain_of(unit, tmp_path):
+def test_systemd_units_are_valid(unit, tmp_path):
     name = unit.name.replace("@.", "@one.")
-    # systemd looks whether the programs are there: those of this environment stand for the deployed ones.
+    # systemd checks that the programs exist, so use those of this environment.
     text = unit.read_text().replace("/srv/cache_pipeline/.venv/bin", str(Path(sys.executable).parent))
     (tmp_path / name).write_text(text)
-    done = subprocess.run(
+    completed = subprocess.run(
         [find_program("systemd-analyze"), "verify", "--man=no", str(tmp_path / name)],
         capture_output=True,
         text=True,
         check=False,
     )
-    complaints = [line for line in done.stderr.splitlines() if unit.name.split("@")[0] in line]
-    assert (done.returncode, complaints) == (0, [])
+    complaints = [line for line in completed.stderr.splitlines() if unit.name.split("@")[0] in line]
+    assert (completed.returncode, complaints) == (0, [])
 
 
-def test_compose_names_settings_commands_and_files_that_there_are():
+def test_compose_names_existing_settings_commands_and_files():
     folder = DEPLOY / "compose"
     text = (folder / "compose.yaml").read_text()
     composed = yaml.safe_load(text)
@@ -66,5 +66,5 @@ def test_compose_names_settings_commands_and_files_that_there_are():
     [*UNITS, DEPLOY / "compose/compose.yaml", DEPLOY / "compose/Dockerfile", DEPLOY / "datadog/openmetrics.yaml"],
     ids=lambda path: path.name,
 )
-def test_what_was_not_run_says_so(path):
+def test_untested_files_say_so(path):
     assert "UNTESTED" in path.read_text()

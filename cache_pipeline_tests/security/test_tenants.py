@@ -5,7 +5,7 @@ from redis import Redis
 
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY, open_api
-from cache_pipeline_tests.api.test_auth import key_for
+from cache_pipeline_tests.api.test_auth import create_key
 
 __all__ = ["open_api"]
 
@@ -25,7 +25,7 @@ def forget_hot(redis_url):
 async def test_another_tenants_rows_are_in_no_answer(open_api, postgres_database, redis_database):
     async with open_api(api=ApiSettings(auth="keys")) as api:
         api.start_worker()
-        ours, theirs = await key_for(api, tenant="ours"), await key_for(api, tenant="theirs")
+        ours, theirs = await create_key(api, tenant="ours"), await create_key(api, tenant="theirs")
         assert (await api.http.get(URL, headers={**ours, **WAIT})).status_code == 200
         with psycopg.connect(postgres_database) as connection:
             connection.execute("UPDATE history.queue_hour SET offered = %s", [MARK])

@@ -1,4 +1,4 @@
-"""A RabbitMQ node of a test's own: own ports, own data, own name service; nothing of it is left behind."""
+"""A RabbitMQ node for one test, with its own ports, data and name service; it leaves nothing behind."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cache_pipeline_tests.programs import find_program
 
-# Past the distribution's wrapper, which would become another user.
+# The server itself instead of the distribution's wrapper, which would switch to another user.
 BROKERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
 
 
@@ -25,7 +25,7 @@ def _free_ports(count):
 
 
 class RabbitMQ:
-    """A node that can be killed and started again on the same data."""
+    """A node that can be killed and restarted on the same data."""
 
     def __init__(self, folder: Path) -> None:
         self._server = find_program(*BROKERS)
@@ -60,7 +60,7 @@ class RabbitMQ:
         self._process = None
 
     def start(self, seconds=60):
-        """Start the node, and return when it takes connections."""
+        """Start the node and wait until it accepts connections."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [self._server],
@@ -85,16 +85,16 @@ class RabbitMQ:
             time.sleep(0.2)
 
     def kill(self):
-        """kill -9 of all of it."""
+        """Kill the node and all its child processes with SIGKILL."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def stop(self):
-        """End the node and its name service."""
+        """Stop the node and its name service."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
         deadline = time.monotonic() + 10
-        # It refuses for as long as it takes the killed node to be alive.
+        # The name service refuses while it still considers the killed node alive.
         while subprocess.run(["epmd", "-kill"], env=self._environment, capture_output=True, check=False).returncode:
             if time.monotonic() > deadline:
                 return
@@ -103,7 +103,7 @@ class RabbitMQ:
 
 @contextmanager
 def running_rabbitmq(folder: Path):
-    """A node while the block lasts."""
+    """Run a node while the block lasts."""
     node = RabbitMQ(folder)
     try:
         node.start()

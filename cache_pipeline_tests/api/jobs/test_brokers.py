@@ -1,4 +1,4 @@
-"""The queue keeps its promises on every broker, and no kill -9 loses a job or asks the vendor twice."""
+"""The job queue on every broker, and jobs that survive kill -9 of a worker and of the broker."""
 
 import asyncio
 import json
@@ -55,12 +55,12 @@ def queue_url(request):
     return request.getfixturevalue("sqs_url") if request.param == "sqs" else request.getfixturevalue("rabbitmq").url
 
 
-def settings_of(url):
+def queue_settings(url):
     return Settings(jobs=JobSettings(queue_url=SecretStr(url)))
 
 
 @asynccontextmanager
-async def consuming(queue):
+async def consume(queue):
     deliveries = queue.consume()
     try:
         yield deliveries
@@ -68,70 +68,70 @@ async def consuming(queue):
         await deliveries.aclose()
 
 
-async def next_of(deliveries, seconds=20):
+async def next_delivery(deliveries, seconds=20):
     async with asyncio.timeout(seconds):
         return await anext(deliveries)
 
 
-async def test_what_is_not_acknowledged_comes_again_and_what_is_does_not(queue_url, monkeypatch):
+async def test_only_unacknowledged_message_is_redelivered(queue_url, monkeypatch):
     monkeypatch.setattr(brokers, "_VISIBILITY_SECONDS", 2)
-    async with open_queue(settings_of(queue_url)) as queue:
+    async with open_queue(queue_settings(queue_url)) as queue:
         await queue.health()
         sent = {f"job-{number}" for number in range(3)}
         for job in sent:
             await queue.publish(job)
-        async with consuming(queue) as deliveries:
-            first = [await next_of(deliveries) for _ in sent]
+        async with consume(queue) as deliveries:
+            first = [await next_delivery(deliveries) for _ in sent]
             assert {delivery.body.decode() for delivery in first} == sent
             for delivery in first[:2]:
                 await delivery.ack()
-        async with consuming(queue) as deliveries:
-            again = await next_of(deliveries)
-            assert again.body == first[2].body
-            await again.ack()
+        async with consume(queue) as deliveries:
+            redelivered = await next_delivery(deliveries)
+            assert redelivered.body == first[2].body
+            await redelivered.ack()
 
 
-async def test_a_message_stays_with_its_worker_while_that_lives(queue_url, monkeypatch):
+async def test_message_stays_with_live_worker(queue_url, monkeypatch):
     monkeypatch.setattr(brokers, "_VISIBILITY_SECONDS", 2)
-    async with open_queue(settings_of(queue_url)) as queue:
+    async with open_queue(queue_settings(queue_url)) as queue:
         await queue.publish("job")
-        async with consuming(queue) as deliveries, consuming(queue) as others:
-            held = await next_of(deliveries)
-            # Both go on asking, as workers do.
+        async with consume(queue) as deliveries, consume(queue) as others:
+            delivery = await next_delivery(deliveries)
+            # Both keep consume, as workers do.
             more = asyncio.create_task(anext(deliveries))
             other = asyncio.create_task(anext(others))
             done, waiting = await asyncio.wait([more, other], timeout=5)
             assert not done
-            await held.ack()
+            await delivery.ack()
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
 
 @pytest.mark.parametrize("url", ["amqp://guest:hunter2@127.0.0.1:1", "redis://:hunter2@127.0.0.1:1/0"])
-async def test_a_broker_that_is_away_is_told_without_its_password(url):
-    async with open_queue(settings_of(url)) as queue:
+async def test_unavailable_broker_error_hides_password(url):
+    async with open_queue(queue_settings(url)) as queue:
         for use in (queue.health(), queue.publish("job"), queue.publish("job")):
-            with pytest.raises(QueueUnavailable) as told:
+            with pytest.raises(QueueUnavailable) as error:
                 await use
-            assert "hunter2" not in str(told.value)
-            assert "CACHE_PIPELINE_JOBS__QUEUE_URL" in str(told.value)
+            assert "hunter2" not in str(error.value)
+            assert "CACHE_PIPELINE_JOBS__QUEUE_URL" in str(error.value)
 
 
 @pytest.mark.parametrize("url", ["kafka://127.0.0.1", "sqs://eu-west-1"])
-async def test_a_queue_that_there_is_not_is_refused_by_its_setting(url):
+async def test_unknown_queue_url_is_refused_naming_setting(url):
     with pytest.raises(SettingsError, match="CACHE_PIPELINE_JOBS__QUEUE_URL"):
-        async with open_queue(settings_of(url)):
+        async with open_queue(queue_settings(url)):
             pass
 
 
-async def test_a_job_is_answered_through_sqs(open_api, sqs_url):
+async def test_job_is_answered_through_sqs(open_api, sqs_url):
     async with open_api(jobs=JobSettings(queue_url=SecretStr(sqs_url), lease_seconds=2)) as api:
         api.start_worker()
         assert (await api.http.get(URL, headers={"Prefer": "wait=30"})).status_code == 200
 
 
-AT_ONCE = 25
+CONCURRENCY = 25
 REPORT_YAML = """\
 name: queue_hour
 description: Offered by queue, by hour
@@ -150,7 +150,7 @@ fetch:
 
 
 class WorkerProcess:
-    """``cache-pipeline worker`` in a process of its own."""
+    """`cache-pipeline worker` in its own process."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         (folder / "reports").mkdir(exist_ok=True)
@@ -169,7 +169,7 @@ class WorkerProcess:
             "CACHE_PIPELINE_REPORTDATA": json.dumps(account),
             "CACHE_PIPELINE_JOBS__QUEUE_URL": settings.jobs.queue_url.get_secret_value(),
             "CACHE_PIPELINE_JOBS__LEASE_SECONDS": "3",
-            "CACHE_PIPELINE_JOBS__CONCURRENCY": str(AT_ONCE),
+            "CACHE_PIPELINE_JOBS__CONCURRENCY": str(CONCURRENCY),
         }
         self.log = folder / f"worker-{id(self)}.log"
         with self.log.open("wb") as log:
@@ -192,7 +192,7 @@ class WorkerProcess:
             assert self.process.wait(40) == 0, self.log.read_text()
 
 
-async def test_kill_9_of_a_worker_and_of_the_broker_loses_no_job_and_asks_nothing_twice(open_api, rabbitmq, tmp_path):
+async def test_killed_worker_and_broker_lose_and_repeat_nothing(open_api, rabbitmq, tmp_path):
     count, first = 200, datetime(2025, 12, 20, tzinfo=UTC)
     hours = [(first + timedelta(hours=n), first + timedelta(hours=n + 1)) for n in range(count)]
     jobs = JobSettings(queue_url=SecretStr(rabbitmq.url), lease_seconds=3)
@@ -209,15 +209,15 @@ async def test_kill_9_of_a_worker_and_of_the_broker_loses_no_job_and_asks_nothin
                 answer = await api.http.get(url)
                 assert answer.status_code == 202, answer.text
                 locations.append(answer.headers["Location"])
-            # When both have submitted as many as they take at once, and the vendor has them.
-            await until(lambda: is_at_least(api.submits, 2 * AT_ONCE), workers)
+            # Wait until both workers have submitted as many jobs as they run at once.
+            await until(lambda: is_at_least(api.submits, 2 * CONCURRENCY), workers)
             await asyncio.sleep(0.5)
             workers[0].kill()
             await until(lambda: is_at_least(done, 20), workers[1:])
             rabbitmq.kill()
             workers.append(WorkerProcess(tmp_path, api.settings))
             await asyncio.to_thread(rabbitmq.start)
-            jobs = [await api.ended(location, 200) for location in locations]
+            jobs = [await api.wait_until_finished(location, 200) for location in locations]
             assert [job["state"] for job in jobs] == ["done"] * count, [j["problem"] for j in jobs if j["problem"]]
             assert await api.submits() == count
             for worker in workers[1:]:

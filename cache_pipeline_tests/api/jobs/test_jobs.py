@@ -1,4 +1,4 @@
-"""Jobs: fair, cancellable, taken over from the dead, given up in the end, and followed by events."""
+"""Jobs: order, leases, retries, dead letters, cancellation, shutdown and progress events."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from cache_pipeline.errors import QueueUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ApiSettings, JobSettings
 from cache_pipeline_tests.api.conftest import DAY, REPORT
-from cache_pipeline_tests.api.test_auth import key_for
+from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.query.declared import declared, with_changes
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
@@ -20,16 +20,16 @@ NOW = timedelta(0)
 
 
 def new(name, tenant="default", lane=Lane.interactive):
-    return NewJob(name, tenant, "queue_hour", {"interval": DAY}, lane, "anybody")
+    return NewJob(name, tenant, "queue_hour", {"interval": DAY}, lane, "anonymous")
 
 
-async def _value(value):
+async def resolved(value):
     return value
 
 
 async def until(holds, seconds=20):
     async with asyncio.timeout(seconds):
-        while not await holds():  # noqa: ASYNC110 - what is waited for lies in other processes
+        while not await holds():  # noqa: ASYNC110 - the condition depends on other processes
             await asyncio.sleep(0.05)
 
 
@@ -37,7 +37,7 @@ def hours(count):
     return [f"/v1/reports/queue_hour?interval=2026-01-05T{n:02}:00Z/2026-01-05T{n + 1:02}:00Z" for n in range(count)]
 
 
-async def test_who_waits_comes_first_and_no_tenant_keeps_out_another(open_api):
+async def test_interactive_jobs_come_first_and_tenants_alternate(open_api):
     async with open_api() as api:
         jobs = api.query_service.jobs
         for number in range(3):
@@ -51,17 +51,17 @@ async def test_who_waits_comes_first_and_no_tenant_keeps_out_another(open_api):
         assert await jobs.claim("worker", LEASE, 3) is None
 
 
-async def test_an_interactive_caller_pulls_a_waiting_backfill_forward(open_api):
+async def test_interactive_caller_raises_priority_of_queued_backfill(open_api):
     async with open_api() as api:
         jobs = api.query_service.jobs
-        first, made = await jobs.enqueue(new("same", lane=Lane.backfill))
-        again, made_again = await jobs.enqueue(new("same", lane=Lane.interactive))
-        assert (first.id, made, made_again) == (again.id, True, False)
-        assert again.lane is Lane.interactive
+        first, is_created = await jobs.enqueue(new("same", lane=Lane.backfill))
+        second, is_second_created = await jobs.enqueue(new("same", lane=Lane.interactive))
+        assert (first.id, is_created, is_second_created) == (second.id, True, False)
+        assert second.lane is Lane.interactive
         assert (await jobs.enqueue(new("same", lane=Lane.backfill)))[0].lane is Lane.interactive
 
 
-async def test_a_dead_workers_job_is_taken_over_and_the_dead_can_no_longer_end_it(open_api):
+async def test_dead_workers_job_is_claimed_and_fenced(open_api):
     async with open_api() as api:
         jobs = api.query_service.jobs
         await jobs.enqueue(new("job"))
@@ -75,25 +75,25 @@ async def test_a_dead_workers_job_is_taken_over_and_the_dead_can_no_longer_end_i
         assert (await jobs.get(alive.id, "default")).state is JobState.done
 
 
-async def test_a_job_that_workers_die_of_is_parked_with_its_reason(open_api):
+async def test_job_that_kills_workers_is_dead_lettered(open_api):
     async with open_api() as api:
         location = (await api.http.get(URL)).headers["Location"]
         for _ in range(3):
             assert await api.query_service.jobs.claim("dies", NOW, 3) is not None
         assert await api.query_service.jobs.claim("dies", NOW, 3) is None
         api.start_worker()
-        job = await api.ended(location)
+        job = await api.wait_until_finished(location)
         assert (job["state"], job["problem"]["type"]) == ("failed", "urn:cache-pipeline:problem:dead-lettered")
         assert await api.submits() == 0
 
 
-async def test_a_job_whose_last_worker_is_slow_is_not_given_up_before_long(open_api):
+async def test_job_of_slow_worker_is_not_dead_lettered_early(open_api):
     async with open_api() as api:
         jobs, problem = api.query_service.jobs, {"type": "dead-lettered"}
         await jobs.enqueue(new("job"))
         for _ in range(3):
             job = await jobs.claim("slow", NOW, 3)
-        # Its lease is over, nobody may begin with it again, and it is still working.
+        # Its lease has expired and no worker may claim it again, but the slow worker is still running it.
         assert await jobs.claim("another", LEASE, 3) is None
         assert await jobs.dead_letter_stale(3, problem, LEASE) == []
         assert await jobs.renew_leases("slow", [job.id], LEASE) == {job.id}
@@ -104,32 +104,32 @@ async def test_a_job_whose_last_worker_is_slow_is_not_given_up_before_long(open_
         assert len(await jobs.dead_letter_stale(3, problem, NOW)) == 1
 
 
-async def test_a_message_that_is_no_job_is_parked_and_stops_nothing(open_api, postgres_database):
+async def test_message_without_job_id_is_dead_lettered(open_api, postgres_database):
     async with open_api() as api:
         for body in ("not a job", "6f1c2f7e-6f2b-4f0e-9a53-0f6f4f1b8a11"):
             await api.query_service.queue.publish(body)
         location = (await api.http.get(URL)).headers["Location"]
         api.start_worker()
-        assert (await api.ended(location))["state"] == "done"
+        assert (await api.wait_until_finished(location))["state"] == "done"
         async with api.query_service.jobs._pool.connection() as connection:
             rows = await (await connection.execute("SELECT body FROM cache_pipeline_state.dead_letter")).fetchall()
         assert [bytes(row["body"]) for row in rows] == [b"not a job"]
 
 
-async def test_a_job_whose_message_was_lost_is_found_by_its_row(open_api, monkeypatch):
+async def test_job_with_lost_message_is_found_by_row(open_api, monkeypatch):
     async with open_api() as api:
 
         async def lost(_job_id):
-            raise QueueUnavailable("away")
+            raise QueueUnavailable("unavailable")
 
         monkeypatch.setattr(api.query_service.queue, "publish", lost)
         monkeypatch.setattr("cache_pipeline.api.jobs.worker._LOST_AFTER", timedelta(0))
         location = (await api.http.get(URL)).headers["Location"]
         api.start_worker()
-        assert (await api.ended(location))["state"] == "done"
+        assert (await api.wait_until_finished(location))["state"] == "done"
 
 
-async def test_a_failure_that_may_pass_is_tried_again_and_one_that_will_not_is_told(open_api, monkeypatch):
+async def test_temporary_failure_is_retried_and_lasting_one_reported(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api() as api:
@@ -140,16 +140,16 @@ async def test_a_failure_that_may_pass_is_tried_again_and_one_that_will_not_is_t
         other = await api.http.get(hours(1)[0])
         assert other.status_code == 200
         location = (await api.http.get("/v1/reports/queue_hour?interval=2026-01-02/2026-01-03")).headers["Location"]
-        job = await api.ended(location)
+        job = await api.wait_until_finished(location)
         assert (job["state"], job["problem"]["status"]) == ("failed", 502)
-        # And whoever asks the same at once is told so, without the vendor being asked again.
+        # An equal query right afterwards receives the same error without another upstream query.
         submits = await api.submits()
         again = await api.http.get("/v1/reports/queue_hour?interval=2026-01-02/2026-01-03")
         assert (again.status_code, again.headers["Content-Type"]) == (502, "application/problem+json")
         assert await api.submits() == submits
 
 
-async def test_a_submit_whose_answer_breaks_off_is_made_once_more(open_api, monkeypatch):
+async def test_submit_with_broken_response_is_repeated_once(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api() as api:
@@ -159,9 +159,9 @@ async def test_a_submit_whose_answer_breaks_off_is_made_once_more(open_api, monk
         assert await api.submits() == 2
 
 
-async def test_a_job_is_cancelled_when_nobody_waits_for_it_any_more(open_api):
+async def test_job_is_cancelled_once_no_caller_waits(open_api):
     async with open_api(api=ApiSettings(auth="keys")) as api:
-        one, two = await key_for(api), await key_for(api)
+        one, two = await create_key(api), await create_key(api)
         location = (await api.http.get(URL, headers=one)).headers["Location"]
         assert (await api.http.get(URL, headers=two)).headers["Location"] == location
         assert (await api.http.delete(location, headers=one)).json()["state"] == "queued"
@@ -170,17 +170,17 @@ async def test_a_job_is_cancelled_when_nobody_waits_for_it_any_more(open_api):
         assert (await api.http.get(URL, headers=two)).headers["Location"] != location
 
 
-async def test_a_running_job_that_is_cancelled_stops_at_the_vendor(open_api):
+async def test_cancelled_job_stops_running(open_api):
     async with open_api(vendor={"job_seconds_base": 3600.0}, jobs=JobSettings(lease_seconds=1)) as api:
         worker = api.start_worker()
         location = (await api.http.get(URL)).headers["Location"]
         await until(api.submits)
         assert (await api.http.delete(location)).json()["state"] == "cancelled"
-        await until(lambda: _value(not worker._slot_tasks))
+        await until(lambda: resolved(not worker._slot_tasks))
         assert (await api.http.get(location)).json()["state"] == "cancelled"
 
 
-#: A vendor's whose jobs can be given up.
+#: A report of a vendor whose jobs can be cancelled.
 CANCELLABLE = declared(
     platform="genesys",
     query_type="conversations",
@@ -193,8 +193,8 @@ CANCELLABLE = declared(
 )
 
 
-async def given_up(api):
-    """How many jobs the vendor was told to forget."""
+async def count_cancellations(api):
+    """Return how many jobs were cancelled at the vendor."""
     calls = (await api.vendor.get("/simulator/counters")).json()["calls"]
     return sum(call["count"] for call in calls if call["call"].startswith("DELETE"))
 
@@ -203,53 +203,53 @@ async def is_submitted(api):
     return any(api.query_service.report_service.ledger.open_by_state().get(state) for state in ("submitted", "ready"))
 
 
-async def test_what_nobody_waits_for_any_more_is_given_up_at_the_vendor(open_api):
+async def test_cancelled_job_is_cancelled_at_vendor(open_api):
     async with open_api(CANCELLABLE, vendor={"job_seconds_base": 3600.0}, jobs=JobSettings(lease_seconds=1)) as api:
         worker = api.start_worker()
         location = (await api.http.get(URL)).headers["Location"]
         await until(lambda: is_submitted(api))
         await api.http.delete(location)
-        await until(lambda: _value(not worker._slot_tasks))
-        assert await given_up(api) == 1
+        await until(lambda: resolved(not worker._slot_tasks))
+        assert await count_cancellations(api) == 1
 
 
-@pytest.mark.parametrize("how", ["handed back", "taken over"])
-async def test_what_goes_on_elsewhere_is_not_asked_for_twice(open_api, how, monkeypatch):
+@pytest.mark.parametrize("how", ["requeued", "claimed by another"])
+async def test_job_continued_elsewhere_is_not_submitted_twice(open_api, how, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     async with open_api(CANCELLABLE, vendor={"job_seconds_base": 2.0}, jobs=JobSettings(lease_seconds=1)) as api:
         worker = api.start_worker(drain_seconds=0)
         location = (await api.http.get(URL)).headers["Location"]
         await until(lambda: is_submitted(api))
-        if how == "taken over":
+        if how == "claimed by another":
             async with api.query_service.jobs._pool.connection() as connection:
                 await connection.execute("UPDATE cache_pipeline_state.job SET owner = 'another', attempts = 2")
-            await until(lambda: _value(not worker._slot_tasks))
+            await until(lambda: resolved(not worker._slot_tasks))
         await api.stop_workers()
         api.start_worker("worker-2")
-        assert (await api.ended(location))["state"] == "done"
-        assert (await api.submits(), await given_up(api)) == (1, 0)
+        assert (await api.wait_until_finished(location))["state"] == "done"
+        assert (await api.submits(), await count_cancellations(api)) == (1, 0)
 
 
-async def test_events_tell_a_job_from_its_queue_to_its_end(open_api):
+async def test_events_follow_job_from_queued_to_done(open_api):
     async with open_api() as api:
         location = (await api.http.get(URL)).headers["Location"]
 
-        async def followed():
+        async def follow():
             answer = await api.http.get(f"{location}/events")
             assert answer.headers["Content-Type"].startswith("text/event-stream")
             return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
 
-        following = asyncio.create_task(followed())
+        following = asyncio.create_task(follow())
         await asyncio.sleep(0.2)
         api.start_worker()
         async with asyncio.timeout(20):
-            told = await following
-        assert told[0]["state"] == "queued"
-        assert told[-1]["state"] == "done"
-        assert told[-1]["links"]["result"].startswith("/v1/reports/queue_hour?interval=")
+            events = await following
+        assert events[0]["state"] == "queued"
+        assert events[-1]["state"] == "done"
+        assert events[-1]["links"]["result"].startswith("/v1/reports/queue_hour?interval=")
 
 
-async def test_a_worker_that_is_asked_to_end_hands_back_what_it_cannot_finish(open_api):
+async def test_stopping_worker_requeues_unfinished_job(open_api):
     async with open_api(vendor={"job_seconds_base": 3600.0}) as api:
         api.start_worker(drain_seconds=0.1)
         location = (await api.http.get(URL)).headers["Location"]
@@ -261,7 +261,7 @@ async def test_a_worker_that_is_asked_to_end_hands_back_what_it_cannot_finish(op
         assert claimed.attempts == 1
 
 
-async def test_a_worker_that_is_asked_to_end_finishes_what_it_can(open_api):
+async def test_stopping_worker_finishes_short_job(open_api):
     async with open_api(vendor={"job_seconds_base": 0.5}) as api:
         api.start_worker()
         location = (await api.http.get(URL)).headers["Location"]
@@ -270,18 +270,18 @@ async def test_a_worker_that_is_asked_to_end_finishes_what_it_can(open_api):
         assert (await api.http.get(location)).json()["state"] == "done"
 
 
-async def test_whoever_followed_a_job_gets_its_answer_however_soon_it_ages(open_api):
+async def test_finished_job_is_answered_even_if_stale(open_api):
     fleeting = with_changes(REPORT, ttl=timedelta(milliseconds=1))
     today = "/v1/reports/queue_hour?interval=2026-01-06T10:00Z/2026-01-06T12:00Z"
     async with open_api(fleeting, vendor={"watermark_lag_seconds": 7200.0}) as api:
         api.start_worker()
-        job = await api.ended((await api.http.get(today)).headers["Location"])
+        job = await api.wait_until_finished((await api.http.get(today)).headers["Location"])
         await api.query_service.report_service.redis.flushdb()
         answer = await api.http.get(job["links"]["result"])
         assert answer.status_code == 200
 
 
-async def test_an_estimate_follows_what_recent_jobs_took(open_api):
+async def test_retry_after_follows_recent_job_durations(open_api):
     async with open_api() as api:
         jobs = api.query_service.jobs
         await jobs.enqueue(new("first"))
