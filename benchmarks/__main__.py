@@ -46,7 +46,7 @@ def _edge(tell: Tell) -> Result:
     return measure(tell)
 
 
-def _gateway(tell: Tell) -> Result:
+def _api(tell: Tell) -> Result:
     from benchmarks.api.benchmark import measure
 
     return measure(tell)
@@ -108,11 +108,11 @@ def _trace(tell: Tell) -> Result:
 
 _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
     {
+        "api": _api,
         "backfill": _backfill,
         "dashboard": _dashboard,
         "details": _details,
         "edge": _edge,
-        "gateway": _gateway,
         "history": _history,
         "jobs": _jobs,
         "keys": _keys,

@@ -1,4 +1,4 @@
-"""`gateway`: what the API's own work costs on a hot read, and what 500 callers of one cold key cost the vendor."""
+"""`api`: what the API's own work costs on a hot read, and what 500 callers of one cold key cost the vendor."""
 
 import asyncio
 import tempfile
@@ -66,7 +66,7 @@ def measure(tell: Tell) -> Result:
         settings = deployment(stores.postgres_url, stores.redis_url, vendor, folder)
         migrate_history(settings, load_reports(settings))
         headers = {"Authorization": f"Bearer {asyncio.run(_key(settings))}"}
-        ours = stack.enter_context(process_of(targets.gateway, settings))
+        ours = stack.enter_context(process_of(targets.api, settings))
         stack.enter_context(process_of(targets.worker, settings))
         tell("filling the cache")
         body = _filled(f"{ours.told}/v1/reports/queue_hour?{_HOT}", headers)
@@ -80,7 +80,7 @@ def measure(tell: Tell) -> Result:
                 rows.append(_cached(cached, headers))
         tell(f"{_CROWD} callers of one cold key")
         rows.extend(_missed(ours.told, vendor, headers))
-        return Result("gateway", tuple(rows))
+        return Result("api", tuple(rows))
 
 
 def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> Settings:

@@ -1,4 +1,4 @@
-"""The processes of a run: stores, vendor, gateway, workers, the bare route, and an nginx that caches."""
+"""The processes of a run: stores, vendor, API, workers, the bare route, and an nginx that caches."""
 
 import multiprocessing
 import os

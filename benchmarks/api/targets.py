@@ -1,4 +1,4 @@
-"""What runs in the processes: the gateway, a worker, and the bare route."""
+"""What runs in the processes: the API, a worker, and the bare route."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ from cache_pipeline.settings import Settings
 BARE_KEY = "benchmark-bare"
 
 
-def gateway(settings: Settings, told: Connection) -> None:
+def api(settings: Settings, told: Connection) -> None:
     """The HTTP API."""
     serve_api(settings, "127.0.0.1", 0, told.send)
 

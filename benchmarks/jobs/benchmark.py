@@ -59,9 +59,9 @@ def measure(tell: Tell) -> Result:
             }
         )
         migrate_history(settings, load_reports(settings))
-        gateway = stack.enter_context(process_of(targets.gateway, settings))
+        api = stack.enter_context(process_of(targets.api, settings))
         workers = [stack.enter_context(process_of(targets.worker, settings)) for _ in range(_WORKERS)]
-        return asyncio.run(_run(tell, settings, gateway.told, vendor, workers))
+        return asyncio.run(_run(tell, settings, api.told, vendor, workers))
 
 
 async def _run(tell: Tell, settings: Settings, url: str, vendor: str, workers: list[Running]) -> Result:

@@ -38,7 +38,7 @@ def keys() -> None:
 @click.option("--tenant", help="Whose data the key sees; by default the deployment's own.")
 @click.option("--report", "reports", multiple=True, help="A report it may ask for; may be given again. By default all.")
 @click.option("--lane", type=click.Choice([str(lane) for lane in Lane]), default="interactive", show_default=True)
-@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Its limit; by default the gateway's.")
+@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Its limit; by default the API's.")
 @click.option("--may-refresh", is_flag=True, help="Let it have the vendor asked again, by Cache-Control: no-cache.")
 def create(
     name: str,

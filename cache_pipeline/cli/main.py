@@ -23,7 +23,7 @@ from cache_pipeline.cli.edge import edge
 from cache_pipeline.cli.keys import keys
 from cache_pipeline.cli.query import plan_command, query_command
 from cache_pipeline.cli.quota import show_quota
-from cache_pipeline.cli.serve import gateway, serving, worker
+from cache_pipeline.cli.serve import api, run_local_api, worker
 from cache_pipeline.cli.simulator_options import simulator_settings
 from cache_pipeline.cli.status import status
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
@@ -39,12 +39,12 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cache-pipeline")
 def cli() -> None:
-    """Ask a contact centre's Analytics API once, and answer everybody else from what is kept."""
+    """Ask a contact centre's Analytics API once, and serve everyone else from the store."""
 
 
 cli.add_command(doctor)
 cli.add_command(edge)
-cli.add_command(gateway)
+cli.add_command(api)
 cli.add_command(keys)
 cli.add_command(status)
 cli.add_command(worker)
@@ -52,7 +52,7 @@ cli.add_command(worker)
 
 @contextmanager
 def _terminated_like_interrupted() -> Generator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that servers are stopped in order."""
+    """Treat SIGTERM like Ctrl-C, so that servers are stopped in order."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -64,32 +64,38 @@ def _terminated_like_interrupted() -> Generator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _wish(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> DemoRequest:
+def _demo_request(
+    arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None
+) -> DemoRequest:
     return DemoRequest(arrivals, arrivals_zone, first.date() if first else None, end.date() if end else None)
 
 
-_WISH_OPTIONS = (
-    click.option("--arrivals", type=click.Path(path_type=Path), help="Replay volumes of a CSV: start,calls."),
-    click.option("--arrivals-zone", default="UTC", show_default=True, help="Zone of the file's wall clock."),
+_DEMO_OPTIONS = (
+    click.option(
+        "--arrivals",
+        type=click.Path(path_type=Path),
+        help="Replay the volumes of a CSV file with the columns start and calls.",
+    ),
+    click.option("--arrivals-zone", default="UTC", show_default=True, help="Time zone of that file."),
     click.option("--from", "first", type=_DAY, help="First day; by default seven days before TO."),
     click.option("--to", "end", type=_DAY, help="Day after the last; by default today."),
 )
 
 
-def _wishing(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a wish."""
-    for option in reversed(_WISH_OPTIONS):
+def _with_demo_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a demo."""
+    for option in reversed(_DEMO_OPTIONS):
         command = option(command)
     return command
 
 
 @cli.command()
-@_wishing
+@_with_demo_options
 def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
     """Run the main job on embedded servers and a simulated vendor, and compare the tiers."""
-    wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
-    with _terminated_like_interrupted(), run_demo_environment(wish, datetime.now(UTC)) as scenario:
-        succeeded = _run_demo(scenario, wish, console)
+    request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
+    with _terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as scenario:
+        succeeded = _run_demo(scenario, request, console)
     console.print(
         "Next: [bold]make dev[/] for the same with the Dagster UI; reports/ to change what is fetched", highlight=False
     )
@@ -97,8 +103,8 @@ def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end:
         sys.exit(1)
 
 
-def _run_demo(scenario: DemoEnvironment, wish: DemoRequest, console: Console) -> bool:
-    report = run_demo(scenario, wish, console)
+def _run_demo(scenario: DemoEnvironment, request: DemoRequest, console: Console) -> bool:
+    report = run_demo(scenario, request, console)
     print_report(report, console)
     path = write_report(report, read_settings().data_dir)
     console.print(f"Written to {path}; published Parquet in {scenario.settings.data_dir / 'edge'}", highlight=False)
@@ -111,7 +117,7 @@ def _run_demo(scenario: DemoEnvironment, wish: DemoRequest, console: Console) ->
 @cli.command()
 @click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI on 127.0.0.1.")
 @click.option("--api-port", default=8080, show_default=True, help="Port of the HTTP API on 127.0.0.1.")
-@_wishing
+@_with_demo_options
 def dev(
     port: int,
     api_port: int,
@@ -120,21 +126,21 @@ def dev(
     first: datetime | None,
     end: datetime | None,
 ) -> None:
-    """Run the demo, then stay up with the Dagster UI and the HTTP API until Ctrl-C."""
-    wish, console = _wish(arrivals, arrivals_zone, first, end), Console()
+    """Run the demo, then keep the Dagster UI and the HTTP API running until Ctrl-C."""
+    request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
     for each in (port, api_port):
         _free_port(each)
-    with _terminated_like_interrupted(), run_demo_environment(wish, datetime.now(UTC)) as scenario:
-        _run_demo(scenario, wish, console)
+    with _terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as scenario:
+        _run_demo(scenario, request, console)
         console.print(f"\nDagster UI: http://127.0.0.1:{port} (takes some twenty seconds); Ctrl-C stops everything")
         console.print(f"Simulated vendor: {scenario.simulator_url}/simulator/counters", highlight=False)
-        # `dg dev`, which Dagster would rather see, makes a workspace of its own and leaves workspace.yaml out.
+        # `dg dev`, which Dagster recommends, makes its own workspace and ignores workspace.yaml.
         quiet = ["-W", "ignore:Function `dev_command` is superseded"]
         dagster = [*quiet, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
         command = [sys.executable, *dagster]
         with (
             serving_page(scenario.settings) as page,
-            serving(scenario.environment, api_port, console),
+            run_local_api(scenario.environment, api_port, console),
             start_bound_child(command, scenario.environment) as process,
         ):
             if page:
@@ -158,13 +164,20 @@ def _free_port(port: int) -> None:
 @cli.command()
 @click.option("--port", default=8090, show_default=True, help="Port on 127.0.0.1.")
 @click.option(
-    "--settings", "file", type=click.Path(path_type=Path), help="YAML or JSON of docs/simulator.md's settings."
+    "--settings",
+    "file",
+    type=click.Path(path_type=Path),
+    help="YAML or JSON file with the settings of docs/simulator.md.",
 )
-@click.option("--seed", type=int, help="All figures follow from it.")
-@click.option("--arrivals", type=click.Path(path_type=Path), help="Replay volumes of a CSV: start,calls.")
-@click.option("--arrivals-zone", help="Zone of the file's wall clock; UTC by default.")
+@click.option("--seed", type=int, help="The seed of all figures.")
+@click.option(
+    "--arrivals",
+    type=click.Path(path_type=Path),
+    help="Replay the volumes of a CSV file with the columns start and calls.",
+)
+@click.option("--arrivals-zone", help="Time zone of that file; UTC by default.")
 def simulator(port: int, file: Path | None, seed: int | None, arrivals: Path | None, arrivals_zone: str | None) -> None:
-    """Run the simulated vendor; log in as demo-client with secret demo-secret, unless the settings name others."""
+    """Run the simulated vendor. Log in as demo-client with the secret demo-secret, unless the settings name others."""
     settings = simulator_settings(file, {"seed": seed, "arrivals": arrivals, "arrivals_zone": arrivals_zone})
 
     def announce(url: str) -> None:
@@ -176,7 +189,7 @@ def simulator(port: int, file: Path | None, seed: int | None, arrivals: Path | N
 @cli.command()
 @click.option("--json-schema", is_flag=True, help="Print the JSON Schema of a declaration instead, for editors.")
 def reports(json_schema: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """List the declared reports, after checking every declaration."""
+    """Check every report declaration, and list the reports."""
     if json_schema:
         click.echo(report_schema_text(), nl=False)
         return
@@ -189,16 +202,16 @@ cli.add_command(query_command)
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON, once.")
-@click.option("--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON once.")
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 def quota(as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Show each OAuth client's state, and what each lane could send now."""
+    """Show the state of each OAuth client, and how many requests each lane may send now."""
     show_quota(read_settings(), Console(), as_json=as_json, watch=watch)
 
 
 @cli.command()
 def migrate() -> None:
-    """Bring PostgreSQL up to date for the declared reports."""
+    """Create or update the PostgreSQL tables of the declared reports."""
     settings = read_settings()
     declared = load_reports(settings)
     migrate_history(settings, declared)
@@ -208,7 +221,7 @@ def migrate() -> None:
 @cli.command("with-servers", context_settings={"ignore_unknown_options": True})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def with_servers(command: tuple[str, ...]) -> None:
-    """Run COMMAND with embedded PostgreSQL and Valkey, where no URL is set for them."""
+    """Run COMMAND with an embedded PostgreSQL and Valkey, unless their URLs are set."""
     settings = read_settings()
     with _terminated_like_interrupted(), _servers(settings) as added:
         environment = {**os.environ, **added}

@@ -1,4 +1,4 @@
-"""``cache-pipeline gateway`` and ``cache-pipeline worker``."""
+"""The commands ``cache-pipeline api`` and ``cache-pipeline worker``, which serve the HTTP API and run its jobs."""
 
 import asyncio
 import signal
@@ -19,9 +19,9 @@ from cache_pipeline.telemetry.trace_export import export_traces
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8080, show_default=True, help="TCP port; 0 for any free one.")
-def gateway(host: str, port: int) -> None:
-    """Serve the HTTP API; its jobs need a worker."""
+@click.option("--port", default=8080, show_default=True, help="TCP port; 0 picks a free one.")
+def api(host: str, port: int) -> None:
+    """Serve the HTTP API. A worker must run beside it to fetch data."""
     settings = read_settings()
     set_up_logs(settings.log, "api")
     reports = load_reports(settings)
@@ -31,15 +31,15 @@ def gateway(host: str, port: int) -> None:
             settings,
             host,
             port,
-            lambda url: click.echo(f"HTTP API on {url}; {url}/docs tells of it", err=True),
+            lambda url: click.echo(f"HTTP API on {url}; documentation on {url}/docs", err=True),
             lambda: migrate_when_available(settings, reports),
         )
 
 
 @click.command()
 def worker() -> None:
-    """Take jobs of the HTTP API until Ctrl-C or SIGTERM, then end what was begun."""
-    # Only here: importing Dagster takes longer than every other command of this program.
+    """Run jobs of the HTTP API. On Ctrl-C or SIGTERM, finish the running jobs, then stop."""
+    # Imported here because importing Dagster takes longer than any other command.
     from cache_pipeline.orchestration.external_events import record_external_events
 
     settings = read_settings()
@@ -50,24 +50,24 @@ def worker() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        await run_worker(settings, stop, lambda name: click.echo(f"Worker {name} takes jobs", err=True), on_stored)
+        await run_worker(settings, stop, lambda name: click.echo(f"Worker {name} is ready", err=True), on_stored)
 
     with export_traces(settings, "worker"), record_external_events(settings) as on_stored:
         asyncio.run(run())
 
 
 @contextmanager
-def serving(environment: Mapping[str, str], port: int, console: Console) -> Generator[None]:
-    """A gateway and a worker of one machine's own, which anybody on it may ask, while the block lasts."""
+def run_local_api(environment: Mapping[str, str], port: int, console: Console) -> Generator[None]:
+    """Run an API process and a worker on loopback, without API keys, while the block lasts."""
     command = [sys.executable, "-c", "from cache_pipeline.cli.main import main; main()"]
-    # Loopback alone, and the figures are a simulator's: a key would only stand in the way of a first look.
+    # The API listens on loopback only and serves a simulator's figures, so a first look needs no key.
     added = {**environment, "CACHE_PIPELINE_API__AUTH": "off", "CACHE_PIPELINE_API__CORS_ORIGINS": '["*"]'}
     with (
-        start_bound_child([*command, "gateway", "--port", str(port)], added),
+        start_bound_child([*command, "api", "--port", str(port)], added),
         start_bound_child([*command, "worker"], added),
     ):
         url = f"http://127.0.0.1:{port}"
-        console.print(f"HTTP API: {url}/docs, without keys, on this machine alone; try", highlight=False)
+        console.print(f"HTTP API: {url}/docs (no API key needed, this machine only); for example", highlight=False)
         console.print(
             f"  curl -i -H 'Prefer: wait=30' '{url}/v1/reports/queue_day?interval=2026-11-16/2026-11-17'",
             highlight=False,

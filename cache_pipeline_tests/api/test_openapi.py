@@ -155,7 +155,7 @@ async def test_power_bi_and_grafana_requests_are_answered(documented):
 def test_documented_commands_exist():
     from cache_pipeline.cli.main import cli
 
-    (commands,) = snippets("sh", "cache-pipeline gateway")
+    (commands,) = snippets("sh", "cache-pipeline api")
     for line in commands.splitlines():
         words = shlex.split(line, comments=True)[1:]
         command, name = cli, words[0]

@@ -92,7 +92,7 @@ def test_api_and_worker_wait_for_late_database(tmp_path, postgres_database, redi
         loop.call_soon_threadsafe(link.cut)
         url = url_through(postgres_database, link.port)
         with (
-            start_process(tmp_path / "api", url, redis_database, "gateway", "--port", str(port)),
+            start_process(tmp_path / "api", url, redis_database, "api", "--port", str(port)),
             start_process(tmp_path / "worker", url, redis_database, "worker") as worker,
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as http,
         ):
@@ -123,7 +123,7 @@ def test_api_and_worker_wait_for_late_database(tmp_path, postgres_database, redi
         assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("command", [("gateway", "--port", "0"), ("worker",)])
+@pytest.mark.parametrize("command", [("api", "--port", "0"), ("worker",)])
 def test_wrong_password_ends_startup_with_one_line(tmp_path, postgres_database, redis_database, command):
     parts = urlsplit(postgres_database)
     wrong = urlunsplit(parts._replace(netloc=f"{parts.username}:planted-secret@{parts.hostname}:{parts.port}"))

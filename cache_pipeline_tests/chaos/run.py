@@ -40,7 +40,7 @@ class Run:
         try:
             self.tell("starting everything", 0)
             await system.start()
-            callers = Callers(system.gateway_url, system.truths, books, self.seed)
+            callers = Callers(system.api_url, system.truths, books, self.seed)
             witness = Witness(system.postgres_url, system.edge_url, system.truths, books)
             witness.start()
             try:

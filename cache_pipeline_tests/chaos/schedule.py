@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 #: Processes that are killed with -9; all are started again.
-KILLED = ("worker-1", "worker-2", "gateway", "dagster", "redis", "postgres", "rabbitmq")
+KILLED = ("worker-1", "worker-2", "api", "dagster", "redis", "postgres", "rabbitmq")
 #: Connections that go through a proxy.
 LINKS = ("vendor", "redis", "postgres", "rabbitmq")
 #: Faults of the vendor, each with how many of the next requests or jobs it strikes at most.

@@ -1,4 +1,4 @@
-"""Everything that runs: stores, broker, vendor, gateway, workers, the proxies between them; and what strikes them."""
+"""Everything that runs: stores, broker, vendor, API, workers, the proxies between them; and what strikes them."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ class System:
         environment: of every process of ours.
         stores: PostgreSQL and Valkey.
         disk: what the edge folder lies on.
-        gateway_url, vendor_url: not through a proxy.
+        api_url, vendor_url: not through a proxy.
         dagster: the backfill that runs, or ran last.
         truths: what the vendor holds.
         cuts: told whenever the vendor begins to cut its answers.
@@ -61,8 +61,8 @@ class System:
         self.disk = EdgeDisk(folder / "edge")
         self.rabbitmq = RabbitMQ(folder / "rabbitmq")
         self.dagster: subprocess.Popen[bytes] | None = None
-        self._gateway_port, self._vendor_port = free_port(), free_port()
-        self.gateway_url = f"http://127.0.0.1:{self._gateway_port}"
+        self._api_port, self._vendor_port = free_port(), free_port()
+        self.api_url = f"http://127.0.0.1:{self._api_port}"
         self.vendor_url = f"http://127.0.0.1:{self._vendor_port}"
         self.truths = Truths(self.vendor_url)
         self.cuts: asyncio.Queue[None] = asyncio.Queue()
@@ -97,7 +97,7 @@ class System:
             await link.start()
         self.environment = self._environment()
         simulator = command_line("simulator", "--port", str(self._vendor_port), "--settings", "vendor.yaml")
-        orders = {"simulator": simulator, "gateway": command_line("gateway", "--port", str(self._gateway_port))}
+        orders = {"simulator": simulator, "api": command_line("api", "--port", str(self._api_port))}
         orders |= {name: command_line("worker") for name in _WORKERS}
         for name, command in orders.items():
             self._kept[name] = Kept(name, command, self.environment, self.folder)
@@ -108,7 +108,7 @@ class System:
     async def ready(self, seconds: float = 120) -> None:
         """Return when vendor and API answer, and the API has all it stands on."""
         async with asyncio.timeout(seconds), httpx.AsyncClient(timeout=5) as http:
-            for url in (f"{self.vendor_url}/simulator/health", f"{self.gateway_url}/readyz"):
+            for url in (f"{self.vendor_url}/simulator/health", f"{self.api_url}/readyz"):
                 while True:
                     with contextlib.suppress(httpx.HTTPError):
                         if (await http.get(url)).status_code == 200:

@@ -50,7 +50,7 @@ async def _backfilled(system: System, report: Declared, books: Books, *, again: 
 
 async def _jobs(system: System, callers: Callers, books: Books) -> None:
     failed: list[Question] = []
-    async with httpx.AsyncClient(base_url=system.gateway_url, timeout=30) as http:
+    async with httpx.AsyncClient(base_url=system.api_url, timeout=30) as http:
         for job, question in callers.acknowledged.items():
             try:
                 async with asyncio.timeout(_PATIENCE_SECONDS):

@@ -96,10 +96,10 @@ class Deployment:
             **_account("GENESYS", vendor_url, wrong_clients),
         }
         self.port = free_port()
-        self.api = self._start("gateway", "--port", str(self.port))
+        self.api = self._start("api", "--port", str(self.port))
         self.worker = self._start("worker")
         self.http = self._stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40))
-        wait_for(self._is_ready, 120, lambda: (folder / "gateway.log").read_text())
+        wait_for(self._is_ready, 120, lambda: (folder / "api.log").read_text())
 
     def _declare(self):
         reports = self.folder / "reports"
@@ -129,7 +129,7 @@ class Deployment:
         return process
 
     def _is_ready(self):
-        assert self.api.poll() is None, (self.folder / "gateway.log").read_text()
+        assert self.api.poll() is None, (self.folder / "api.log").read_text()
         try:
             workers = re.search(r'workers{state="alive"} (\d)', self.http.get("/metrics").text)
         except httpx.TransportError:

@@ -209,7 +209,7 @@ def test_one_id_and_trace_lead_from_api_to_vendor(watched):
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (200, trace)
     lines = [
         json.loads(line)
-        for name in ("gateway", "worker")
+        for name in ("api", "worker")
         for line in (deployment.folder / f"{name}.log").read_text().splitlines()
         if line.startswith("{")
     ]

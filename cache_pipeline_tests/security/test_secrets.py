@@ -195,7 +195,7 @@ def test_planted_secrets_are_found_nowhere(deployment, tokens, s3, tmp_path):
         codes.append(ending[1].wait(240))
         assert codes == [0, 1], [(deployment.folder / "backfill.log").read_text()[-2000:], codes]
         servers = [
-            deployment.command_line("gateway.log", "gateway", "--port", str(port)),
+            deployment.command_line("api.log", "api", "--port", str(port)),
             deployment.command_line("worker.log", "worker"),
         ]
         for log, arguments, changes in (
