@@ -166,37 +166,39 @@ def create_app(
 def _handle_errors(app: FastAPI) -> None:
     """Return every error as problem details."""
 
-    async def told(_request: Request, error: Exception) -> Response:
+    async def render_error(_request: Request, error: Exception) -> Response:
         return problem_for(error).response()
 
-    async def unavailable(_request: Request, error: Exception) -> Response:
+    async def render_unavailable(_request: Request, error: Exception) -> Response:
         logger.warning("a request could not be served: %s", type(error).__name__)
         return problem_for(error).response()
 
-    async def refused(request: Request, error: Exception) -> Response:
+    async def render_http_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             return problem_for(error).response()
         kind, detail = {
-            404: ("no-such-path", "there is nothing at this path: see /docs, or /openapi.json"),
-            405: ("method-not-allowed", "this path has other methods"),
+            404: ("no-such-path", "no such path: see /docs or /openapi.json"),
+            405: ("method-not-allowed", "this path does not support this method: use one of those in Allow"),
         }.get(error.status_code, ("http", error.detail))
         headers = {**(error.headers or {}), **_allow(request, error.status_code)}
         return Problem(kind, error.status_code, detail, headers=headers).response()
 
-    async def invalid(request: Request, error: Exception) -> Response:
+    async def render_invalid(request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestValidationError):
             return problem_for(error).response()
         media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if request.method == "POST" and media and not media.endswith(("/json", "+json")):
-            return Problem("not-json", 415, "a question is sent as Content-Type: application/json").response()
+            return Problem(
+                "not-json", 415, "the body has another content type: send Content-Type: application/json"
+            ).response()
         return _invalid(error).response()
 
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(RequestValidationError, render_invalid)
+    app.add_exception_handler(HTTPException, render_http_error)
     for kind in (RedisError, psycopg.OperationalError, PoolTimeout):
-        app.add_exception_handler(kind, unavailable)
+        app.add_exception_handler(kind, render_unavailable)
     for kind in (CachePipelineError, Exception):
-        app.add_exception_handler(kind, told)
+        app.add_exception_handler(kind, render_error)
 
 
 def _allow(request: Request, status: int) -> dict[str, str]:

@@ -1,5 +1,5 @@
-# Fastly, as VCL snippets by subroutine. Not tried against the service; varnish.vcl, which is tested, is its kin.
-# Fastly reads stale-while-revalidate and stale-if-error of the origin's Cache-Control by itself.
+# Fastly, as VCL snippets by subroutine. Not tried on Fastly; it follows varnish.vcl, which is tested.
+# Fastly itself obeys stale-while-revalidate and stale-if-error in the origin's Cache-Control.
 
 sub vcl_recv {
   #FASTLY recv
@@ -15,7 +15,7 @@ sub vcl_fetch {
   if (beresp.status >= 500 && stale.exists) {
     return(deliver_stale);
   }
-  # Never Parquet: it is compressed already, and readers of ranges need its length.
+  # Never Parquet: it is already compressed, and readers of ranges need its length.
   if (beresp.http.Content-Type ~ "^(application/json|text/)") {
     set beresp.gzip = true;
   }

@@ -1,5 +1,5 @@
-# Varnish in front of the edge store: one request to the origin however many ask, and stale figures while it is down.
-# Change `origin` to where the store is read from.
+# Varnish in front of the edge store: one origin request however many readers ask, and stale figures while the origin is down.
+# Set `origin` to the address of the store.
 vcl 4.1;
 
 import std;
@@ -20,9 +20,9 @@ backend origin {
 sub vcl_recv {
   unset req.http.Cookie;
   set req.url = regsub(req.url, "\?.*$", "");
-  # The page's links end in a slash where S3 wants the object's name.
+  # The page's links end in a slash, but S3 needs the object's name.
   set req.url = regsub(req.url, "^(/v1/[^/]+/)$", "\1index.html");
-  # While the origin is well, nobody gets figures that are staler than stale-while-revalidate allows.
+  # While the origin is healthy, no reader receives figures staler than stale-while-revalidate allows.
   if (std.healthy(req.backend_hint)) {
     set req.grace = 600s;
   }
@@ -30,15 +30,15 @@ sub vcl_recv {
 
 sub vcl_backend_response {
   unset beresp.http.Set-Cookie;
-  # stale-if-error of the manifest; data files never grow stale.
+  # stale-if-error of the manifest; data files never become stale.
   set beresp.grace = 24h;
-  # Keeps what has expired for asking the origin whether it has changed.
+  # Keep expired objects, to revalidate them with the origin.
   set beresp.keep = 24h;
-  # An error of the origin must not take the place of figures that are still served stale.
+  # An error of the origin must not replace figures that may still be served stale.
   if (beresp.status >= 500 && bereq.is_bgfetch) {
     return (abandon);
   }
-  # Parquet is compressed already; compressing it again loses Content-Length, which readers of ranges need.
+  # Parquet is already compressed; compressing it again loses Content-Length, which readers of ranges need.
   if (beresp.http.Content-Type ~ "^(application/json|text/)") {
     set beresp.do_gzip = true;
   }

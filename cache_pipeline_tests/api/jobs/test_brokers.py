@@ -97,7 +97,7 @@ async def test_message_stays_with_live_worker(queue_url, monkeypatch):
         await queue.publish("job")
         async with consume(queue) as deliveries, consume(queue) as others:
             delivery = await next_delivery(deliveries)
-            # Both keep consume, as workers do.
+            # Both consumers keep waiting for messages, as workers do.
             more = asyncio.create_task(anext(deliveries))
             other = asyncio.create_task(anext(others))
             done, waiting = await asyncio.wait([more, other], timeout=5)
