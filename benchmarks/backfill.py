@@ -143,7 +143,7 @@ def _backfilled(folder: Path, environment: dict[str, str], vendor: str, first: d
 
 
 async def _requests_a_second(environment: dict[str, str]) -> float:
-    """What the quota lets backfills send."""
+    """Return how many requests the quota lets backfills send."""
     settings = Settings(
         redis_url=SecretStr(environment["CACHE_PIPELINE_REDIS_URL"]),
         genesys=VendorAccount.model_validate_json(environment["CACHE_PIPELINE_GENESYS"]),

@@ -70,7 +70,7 @@ class _Step:
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: What was published is not what was handed over.

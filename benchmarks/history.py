@@ -109,7 +109,7 @@ class _Server:
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: The table does not have the rows that were loaded.
@@ -178,7 +178,7 @@ def _day(number: int) -> Interval:
 
 
 def _rows_of(day: Interval) -> Rows:
-    """A conversation in each row, hour by hour."""
+    """Return rows with one conversation each, hour by hour."""
     spool = Spool(arrow_schema(_COLUMNS))
     an_hour = _ROWS // 24 + 1
     random = np.random.default_rng(day.start.day)

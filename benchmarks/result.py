@@ -73,7 +73,7 @@ class Row:
         return None if self.target is None else self.target.is_met(self)
 
     def as_json(self) -> dict[str, Any]:
-        """The row as it is written."""
+        """Return the row as it is written to the file."""
         return {
             "what": self.what,
             "ours": self.ours,
@@ -99,7 +99,7 @@ class Result:
         return any(row.met is False for row in self.rows)
 
     def write(self, folder: Path) -> Path:
-        """Writes `<name>.json` into the folder, and gives its path."""
+        """Write `<name>.json` into the folder, and return its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
         body = {"name": self.name, "machine": machine(), "rows": [row.as_json() for row in self.rows]}
@@ -108,7 +108,7 @@ class Result:
 
 
 def machine() -> dict[str, Any]:
-    """What figures depend on; nothing that tells one machine from another of its kind."""
+    """Return what figures depend on, and nothing that identifies one machine of its kind."""
     return {
         "cores": os.cpu_count(),
         "python": platform.python_version(),

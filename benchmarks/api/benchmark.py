@@ -84,7 +84,7 @@ def measure(tell: Tell) -> Result:
 
 
 def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> Settings:
-    """A deployment on these servers, with a quota that is never the limit."""
+    """Return settings for these servers, with a quota that is never the limit."""
     return Settings(
         postgres_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),

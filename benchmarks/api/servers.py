@@ -61,7 +61,7 @@ def _heard(pipe: Connection, who: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody has just now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -88,7 +88,7 @@ http {{
 
 @contextmanager
 def nginx_cache(folder: Path, upstream: str) -> Generator[str | None]:
-    """An nginx that caches what the API lets it; None where nginx is not installed."""
+    """Run an nginx that caches what the API allows; yield None if nginx is not installed."""
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None:
         yield None

@@ -18,17 +18,17 @@ BARE_KEY = "benchmark-bare"
 
 
 def api(settings: Settings, told: Connection) -> None:
-    """The HTTP API."""
+    """Serve the HTTP API."""
     serve_api(settings, "127.0.0.1", 0, told.send)
 
 
 def worker(settings: Settings, told: Connection) -> None:
-    """A worker; it ends with its process."""
+    """Run a worker, which ends with its process."""
     asyncio.run(run_worker(settings, asyncio.Event(), told.send))
 
 
 def bare(redis_url: str, port: int, told: Connection) -> None:
-    """The least that a route can do: the same Redis client, the same GET, the bytes out."""
+    """Serve the least that a route can do: the same Redis client, the same GET, the bytes out."""
     redis = Redis.from_pool(BlockingConnectionPool.from_url(redis_url, max_connections=32, timeout=20))
 
     async def answer(_request: Request) -> Response:

@@ -95,7 +95,7 @@ class _View:
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: there is no Chromium, or the page does not come up.

@@ -26,7 +26,7 @@ _WEEKDAYS = (1.18, 1.06, 1.0, 0.98, 0.95, 0.42, 0.25)
 
 
 def report_of(name: str, granularity: str) -> Report:
-    """A report by queue, in Berlin's days."""
+    """Return a report by queue, in Berlin's days."""
     return Report.model_validate(
         {
             "name": name,

@@ -20,7 +20,7 @@ _PROGRAMS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
 
 @contextmanager
 def rabbitmq(folder: Path) -> Generator[str]:
-    """A node while the block lasts; yields its URL.
+    """Run a node while the block lasts, and yield its URL.
 
     Raises:
         BenchmarkError: RabbitMQ is not installed, or does not start.

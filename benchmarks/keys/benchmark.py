@@ -42,7 +42,7 @@ Key = Callable[[dict[str, Any]], str]
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: Two different questions have one key of ours.

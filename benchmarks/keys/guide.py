@@ -14,7 +14,7 @@ _DEFAULTS: dict[str, Any] = {"timeZone": "UTC", "filters": {"type": "and", "pred
 
 
 def guide_key(payload: dict[str, Any], ttl_tier: str) -> str:
-    """The key of a payload."""
+    """Return the key of a payload."""
     kept = {
         name: _sorted(value)
         for name, value in payload.items()

@@ -26,7 +26,7 @@ _OURS, _PEER = CONTENDERS
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: A process failed, or history does not have the rows.

@@ -75,7 +75,7 @@ class DetailsSetup(Setup):
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: A process failed, or history does not have the rows.
@@ -84,7 +84,7 @@ def measure(tell: Tell) -> Result:
 
 
 def measure_full(tell: Tell) -> Result:
-    """Runs it up to a million.
+    """Run it up to a million rows.
 
     Raises:
         BenchmarkError: As `measure` does.

@@ -50,7 +50,7 @@ class Told:
         return [self.in_hour(hour) for hour in range(24)]
 
     def conversation(self, number: int, rows: int) -> bytes:
-        """The conversation of that number of so many in a day."""
+        """Return one of a day's conversations by its number."""
         told = self.hours[number * 24 // rows]
         mixed = f"{(number + 1) * _ODD % 2**112:028x}"
         parts = mixed[:4], mixed[4:8], mixed[8:12], mixed[12:16], mixed[16:]
@@ -58,7 +58,7 @@ class Told:
 
 
 def simulated_page() -> Told:
-    """A thousand conversations that began in one hour of the day.
+    """Return a thousand conversations that began in one hour of the day.
 
     Raises:
         BenchmarkError: the simulator does not give them.

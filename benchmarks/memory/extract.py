@@ -131,7 +131,7 @@ def _published(setup: Setup, rows: Rows) -> None:
 
 
 async def gathered(setup: Setup, service: ReportService) -> None:
-    """The same request, pages and tables; the rows are gathered in a list and then made into one Arrow table."""
+    """Fetch the same pages, gather the rows in a list, and then make one Arrow table of them."""
     report, platform = setup.report, service.platform(setup.report)
     job = await platform.submit(report, DAY, Lane.backfill)
     status = VendorJobStatus(done=False)

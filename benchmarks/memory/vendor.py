@@ -26,7 +26,7 @@ _QUEUES = [f"{queue:08x}-5d1c-4a3e-9f60-2b7c8d9e0f1a" for queue in range(40)]
 
 @contextmanager
 def vendor_process(vendor: "Callable[..., Vendor] | None" = None) -> Generator[str]:
-    """Runs a vendor, by default that of flat rows, in a process of its own while the block lasts, and yields its URL.
+    """Run a vendor, by default that of flat rows, in its own process while the block lasts, and yield its URL.
 
     The id of an OAuth client says how many rows its answers have.
     """
@@ -73,7 +73,7 @@ class Slice:
 
     @classmethod
     def read(cls, job: str) -> "Slice":
-        """The one that a job's id says."""
+        """Return the query that a job's id names."""
         return cls(*map(int, job.split("-")))
 
 
@@ -88,19 +88,19 @@ class Vendor(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def taken(self, job: str) -> Mapping[str, object]:
-        """The answer to a submit."""
+        """Answer a submit."""
         raise NotImplementedError
 
     def done(self, job: str) -> Mapping[str, object]:
-        """The status of a job."""
+        """Answer with the status of a job."""
         raise NotImplementedError
 
     def page(self, told: Slice, first: int, end: int, cursor: str | None) -> bytes:
-        """The rows from ``first`` up to ``end``, as JSON."""
+        """Return the rows from ``first`` up to ``end``, as JSON."""
         raise NotImplementedError
 
     def do_POST(self) -> None:
-        """A token that names its client, or a submit."""
+        """Answer with a token that names its client, or accept a submit."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/oauth/token":
             self._answer({"access_token": self._client(), "token_type": "bearer", "expires_in": 86_400})
@@ -111,7 +111,7 @@ class Vendor(BaseHTTPRequestHandler):
         self._answer(self.taken(str(Slice(rows, first, end))), status=202)
 
     def do_GET(self) -> None:
-        """A status, which is always completed, or a page."""
+        """Answer with a status, which is always completed, or a page."""
         url = urlsplit(self.path)
         if not url.path.endswith("/results"):
             self._answer(self.done(url.path.rpartition("/")[2]))

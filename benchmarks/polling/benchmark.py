@@ -57,7 +57,7 @@ _CASES = (
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: Redis did not start, or a job was asked for more often than by the guide.
@@ -139,7 +139,7 @@ class _Vendor:
     polls: int = 0
 
     async def status(self, age: float) -> _Status:
-        """What it says of a job of that age."""
+        """Return what the vendor says of a job of that age."""
         self.polls += 1
         return _Status(age >= self.job.seconds, self.job.percent(age) if self.tells_percent else None)
 

@@ -66,13 +66,13 @@ def guides_waits() -> Iterator[float]:
 
 
 def every(seconds: float) -> Iterator[float]:
-    """Always the same wait."""
+    """Return always the same wait."""
     while True:
         yield seconds
 
 
 def waited(job: WaitedFor, waits: Iterator[float]) -> Waited:
-    """What a schedule that goes by nothing makes of a job."""
+    """Return what a schedule without any information makes of a job."""
     age, polls = 0.0, 0
     while age < job.seconds:
         age, polls = age + next(waits), polls + 1

@@ -58,7 +58,7 @@ _BODY = {
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: A process failed, or the workers' count is not the simulator's.
@@ -154,7 +154,7 @@ def _answers_of(contender: Contender, redis_url: str, tell: Tell) -> list[Answer
 
 
 def _submitted(vendor: httpx.Client) -> str:
-    """Submits a query, and gives the path of its status, which every client may read."""
+    """Submit a query, and return the path of its status, which every client may read."""
     token = vendor.post(
         "/oauth/token", auth=httpx.BasicAuth(_PREPARER, _PREPARER), data={"grant_type": "client_credentials"}
     )
@@ -171,7 +171,7 @@ def _follow(workers: Workers, tell: Tell) -> None:
 
 
 def _check(answers: Sequence[Answer], counted: Sequence[Mapping[str, Any]]) -> None:
-    """The workers' count must be the simulator's, but for requests under way when the time was up."""
+    """Check that the workers count what the simulator counts, apart from requests in flight at the end."""
     for status in (200, 429):
         seen = sum(answer.status == status for answer in answers)
         given = sum(call["count"] for call in counted if call["status"] == status and call["call"].startswith("GET"))

@@ -27,7 +27,7 @@ class _TokenPool:
         self._turn = 0
 
     async def take(self) -> _Token:
-        """The next token in turn that is neither throttled nor full, as soon as there is one (G17, G18)."""
+        """Return the next token in turn that is neither throttled nor full, as soon as there is one (G17, G18)."""
         while True:
             now = time.monotonic()
             for step in range(len(self._tokens)):
@@ -55,7 +55,7 @@ class _TokenPool:
 
 @asynccontextmanager
 async def guide(setup: Setup, wire: httpx.AsyncBaseTransport) -> AsyncGenerator[Send]:
-    """Logs in every client, then sends with whichever is free."""
+    """Log in every client, then send with any that is free."""
     async with httpx.AsyncClient(transport=wire, base_url=setup.vendor_url, timeout=30.0) as vendor:
         pool = _TokenPool(
             [_Token(await log_in(vendor, client_id, secret)) for client_id, secret in setup.clients.items()], setup

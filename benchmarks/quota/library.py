@@ -30,7 +30,7 @@ NAME = f"pyrate-limiter {version('pyrate-limiter')}"
 
 @asynccontextmanager
 async def library(setup: Setup, wire: httpx.AsyncBaseTransport) -> AsyncGenerator[Send]:
-    """Logs in every client and opens its limiter, then sends with the client that the sender's number says."""
+    """Log in every client and open its limiter, then send with the client that the sender's number selects."""
     async with AsyncExitStack() as stack:
         shared = await stack.enter_async_context(redis.asyncio.Redis.from_url(setup.redis_url.get_secret_value()))
         vendor = await stack.enter_async_context(

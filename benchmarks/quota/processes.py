@@ -42,20 +42,20 @@ class _Wire(httpx.AsyncBaseTransport):
         self.answers: list[tuple[float, int]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Passes the request on."""
+        """Pass the request on."""
         response = await self._inner.handle_async_request(request)
         if request.url.path == self._counted_path:
             self.answers.append((time.monotonic(), response.status_code))
         return response
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._inner.aclose()
 
 
 @contextmanager
 def simulator_process(settings: SimulatorSettings) -> Generator[str]:
-    """Runs the simulator in a process of its own while the block lasts, and yields its URL."""
+    """Run the simulator in its own process while the block lasts, and yield its URL."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     process = spawn.Process(target=_simulate, args=(settings, there), daemon=True)
@@ -85,7 +85,7 @@ def _simulate(settings: SimulatorSettings, parent: Connection) -> None:
 
 @contextmanager
 def worker_processes(setup: Setup, contender: Contender, count: int, seconds: float) -> Generator["Workers"]:
-    """Starts workers, logged in and ready; they begin together when told and end by themselves after so many seconds."""
+    """Start workers, logged in and ready; they begin together on a signal and end after a number of seconds."""
     spawn = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
     processes: list[SpawnProcess] = []
@@ -163,7 +163,7 @@ async def _send(setup: Setup, contender: Contender, seconds: float, parent: Conn
 
 
 def _heard(pipe: Connection, who: str, seconds: float = _PATIENCE) -> Any:
-    """What comes next out of a pipe.
+    """Return the next message of a pipe.
 
     Raises:
         BenchmarkError: Nothing does.

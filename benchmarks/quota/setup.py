@@ -47,7 +47,7 @@ Contender = Callable[[Setup, httpx.AsyncBaseTransport], AbstractAsyncContextMana
 
 
 async def log_in(vendor: httpx.AsyncClient, client_id: str, secret: SecretStr) -> dict[str, str]:
-    """The authorization header of one OAuth client (G18)."""
+    """Return the authorization header of one OAuth client (G18)."""
     answer = await vendor.post(
         "/oauth/token",
         auth=httpx.BasicAuth(client_id, secret.get_secret_value()),

@@ -37,7 +37,7 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: a process that loads the reports failed.

@@ -33,7 +33,7 @@ _A_RUN = 500
 
 
 def report(number: int) -> Report:
-    """A report by the hour, named for how many partitions it is to have."""
+    """Return a report by hour, named after its number of partitions."""
     return Report.model_validate(
         {
             "name": f"hours_{number}",
@@ -86,7 +86,7 @@ def _hold(history: History, series: Series, held: IntervalSet) -> None:
 
 
 def _seconds(done: Callable[[], object], *, once: bool = False) -> float:
-    """The least of a few runs, for what is asked for here changes nothing; timeit lets no garbage be collected meanwhile.
+    """Return the shortest of a few runs, since repeating changes nothing; timeit suspends garbage collection meanwhile.
 
     A collection looks through all that the process holds, here what the benchmark has made as well.
     """

@@ -20,7 +20,7 @@ LOAD = "load"
 
 
 def declare(folder: Path, count: int) -> None:
-    """Writes declarations of so many different reports: of each cadence a third, in three zones."""
+    """Write declarations of a number of different reports: a third of each cadence, in three zones."""
     folder.mkdir(parents=True)
     for number in range(count):
         declaration = {
@@ -41,7 +41,7 @@ def declare(folder: Path, count: int) -> None:
 
 
 def main(data: Path) -> None:
-    """Loads what the environment's folder declares, then makes every sensor's tick."""
+    """Load the declarations of the environment's folder, then run every sensor's tick."""
     import dagster as dg
 
     from cache_pipeline.bootstrap import load_reports, migrate_history

@@ -66,7 +66,7 @@ class _Round:
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: A process failed, or a caller got no answer.
@@ -204,7 +204,7 @@ async def _ask(setup: Setup, contender: Contender, parent: Connection) -> None:
 
 
 def _heard(pipe: Connection) -> Any:
-    """What comes next out of a pipe.
+    """Return the next message of a pipe.
 
     Raises:
         BenchmarkError: Nothing does.

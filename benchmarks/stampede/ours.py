@@ -42,13 +42,13 @@ def _settings(setup: Setup) -> Settings:
 
 
 def prepare(setup: Setup) -> None:
-    """Makes the tables of history."""
+    """Create the tables of history."""
     migrate_history(_settings(setup), {_REPORT.name: _REPORT})
 
 
 @asynccontextmanager
 async def ours(setup: Setup) -> AsyncGenerator[Ask]:
-    """The engine."""
+    """Open the service."""
     async with open_service(_settings(setup)) as service:
         # As often as the peers ask, so that the length of a wait between two polls decides nothing.
         every = JobPoller(PollPolicy.guide, guide=GuideSchedule(FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS))

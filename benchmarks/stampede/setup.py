@@ -42,7 +42,7 @@ Contender = Callable[[Setup], AbstractAsyncContextManager[Ask]]
 
 @asynccontextmanager
 async def vendor_query(setup: Setup) -> AsyncGenerator[Ask]:
-    """The plain query that the library guards: submit, poll, read all pages; no cache, no quota."""
+    """Send the plain query that the library guards: submit, poll, read all pages; no cache, no quota."""
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
     async with httpx.AsyncClient(base_url=setup.vendor_url, limits=limits, timeout=120, trust_env=False) as vendor:
         login = await vendor.post(

@@ -20,7 +20,7 @@ _GUIDE, _URL = "the guide: normalised key + TTL", "URL cache"
 
 
 def measure(tell: Tell) -> Result:
-    """Runs the benchmark.
+    """Run the benchmark.
 
     Raises:
         BenchmarkError: Ours asked for less than the least possible, so that one of the two is wrong.

@@ -139,7 +139,7 @@ class ByKey:
     _held: dict[str, tuple[datetime, datetime]] = field(default_factory=dict[str, tuple[datetime, datetime]])
 
     def answer(self, request: Request) -> None:
-        """A miss asks for the whole interval."""
+        """Ask for the whole interval on a miss."""
         start, end = request.window.bounds(request.at)
         interval = Interval(start, end)
         text = json.dumps(request.payload)

@@ -51,7 +51,7 @@ def least_queries(requests: Iterable[Request], rules: Rules) -> int:
 
 
 def _days(start: datetime, end: datetime, zone: ZoneInfo) -> Iterable[tuple[date, datetime]]:
-    """The local days that an interval touches, each with the start of its last quarter there."""
+    """Return the local days that an interval touches, each with the start of its last quarter of an hour there."""
     while start < end:
         day = start.astimezone(zone).date()
         midnight = datetime.combine(day + timedelta(days=1), datetime.min.time(), zone).astimezone(start.tzinfo)

@@ -92,7 +92,7 @@ class _Screen:
 
 
 def requests(seed: int) -> list[Request]:
-    """The day's requests, in order of time."""
+    """Return the day's requests, in order of time."""
     chance = random.Random(seed)  # noqa: S311 - a trace, not a secret
     found = [request for screen in _screens(chance) for request in _refreshes(screen)]
     return sorted(found, key=lambda request: (request.at, request.payload["requestId"]))

@@ -77,7 +77,7 @@ async def _quota(settings: Settings) -> list[ClientHeadroom]:
 
 
 def describe_activity(work: Activity) -> Iterator[str]:
-    """The same in lines for people."""
+    """Return the activity as lines for people."""
     yield f"upstream queries: {_counts(work.queries)}"
     yield f"jobs of the HTTP API: {_counts(work.jobs)}"
     if work.quota_problem:

@@ -95,7 +95,7 @@ async def _hot_numbers(service: ReportService, report: Report, interval: Interva
 
 
 def volumes_of_file(path: Path, zone: ZoneInfo) -> Volume:
-    """Counts the calls of a file, read without any of the pipeline's or the simulator's own code.
+    """Count the calls of a file, without using the pipeline's or the simulator's code.
 
     A wall-clock slot that a clock change skips is counted an hour later, one that it repeats as the first.
     """
@@ -110,7 +110,7 @@ def volumes_of_file(path: Path, zone: ZoneInfo) -> Volume:
 
 
 def volumes_of_vendor(simulator_url: str) -> Volume:
-    """Counts the calls that the simulator knows to have been offered, whatever its API says of them."""
+    """Count the calls that the simulator really offered, whatever its API answers."""
 
     def count(interval: Interval) -> int:
         answer = httpx.get(f"{simulator_url}/simulator/truth", params={"interval": str(interval)}).raise_for_status()

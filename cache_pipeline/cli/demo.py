@@ -46,7 +46,7 @@ class DemoReport:
         return all(self.report_succeeded(name) for name in self.outcomes)
 
     def report_succeeded(self, name: str) -> bool:
-        """The same for one report."""
+        """Return the totals of one report."""
         outcome = self.outcomes[name]
         checked = bool(outcome["checks"]) and all(check["passed"] for check in outcome["checks"])
         return outcome["success"] and checked and bool(self.days[name]) and all(day.agree for day in self.days[name])
@@ -118,7 +118,7 @@ def _upstream_counts(scenario: DemoEnvironment) -> dict[str, int]:
 
 
 def print_report(report: DemoReport, console: Console) -> None:
-    """The same as the JSON, for people."""
+    """Print for people what the JSON holds."""
     # Fits a terminal of 80 columns, and what is piped into a file.
     title = "Rows that each tier holds now, and whether the totals of each day agree"
     table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)

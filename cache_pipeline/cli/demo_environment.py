@@ -92,7 +92,7 @@ class DemoEnvironment:
 
 
 def project_folder() -> Path:
-    """The folder with ``dagster.yaml``, which the commands that start Dagster run in.
+    """Return the folder with ``dagster.yaml``, in which the commands that start Dagster run.
 
     Raises:
         CommandError: this is another folder.

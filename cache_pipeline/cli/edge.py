@@ -38,7 +38,7 @@ from cache_pipeline.storage.published.page import publish_page, read_labels
 
 @click.group()
 def edge() -> None:
-    """The published data sets and the executives' page: Parquet on a static store, for anyone with the URL."""
+    """Manage the published data sets and the executives' page."""
 
 
 @edge.command()
@@ -211,7 +211,7 @@ def write_carried(path: Path, body: bytes) -> Path:
 
 
 def edge_folder(settings: Settings) -> Path | None:
-    """The edge store's folder, or None where it is in a cloud."""
+    """Return the edge store's folder, or None if it is in a cloud."""
     address = urlsplit(settings.edge_store_url)
     return Path(unquote(address.path)) if address.scheme == "file" else None
 

@@ -32,7 +32,7 @@ _EXPOSED = {"Access-Control-Expose-Headers": "ETag, Content-Range, Accept-Ranges
 
 @cache
 def content_security_policy() -> str:
-    """The header that the page is served with."""
+    """Return the header that the page is served with."""
     return (
         f"default-src 'none'; {script_policy()}; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -141,7 +141,7 @@ def serving(app: ASGIApp, port: int = 0) -> Generator[str]:
 
 @contextmanager
 def listening(port: int) -> Generator[socket.socket]:
-    """A listening socket on loopback; a connection that comes before the server runs waits.
+    """Open a listening socket on loopback; connections that arrive before the server runs wait.
 
     Raises:
         CommandError: the port cannot be used.

@@ -61,7 +61,7 @@ async def _planned(settings: Settings, declared: Mapping[str, Report], wanted: Q
 
 
 def plan_document(made: Plan) -> dict[str, Any]:
-    """A plan as JSON."""
+    """Return a plan as JSON."""
     query, cost = made.query, made.cost
     return {
         "report": query.source_series.report.name,

@@ -26,7 +26,7 @@ async def _snapshot(settings: Settings) -> Snapshot:
 
 
 def _room(policy: QuotaPolicy, client: ClientQuota, lane: Lane) -> int:
-    """Requests that a lane could send at once with this client."""
+    """Return how many requests a lane could send now with this client."""
     return 0 if client.throttled_for_s else max(0, policy.slots(lane) - client.used)
 
 

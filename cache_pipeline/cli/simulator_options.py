@@ -14,7 +14,7 @@ from cache_pipeline.simulator.settings import SimulatorSettings
 
 
 def simulator_settings(file: Path | None, said: Mapping[str, Any]) -> SimulatorSettings:
-    """The settings in a YAML or JSON file, and over them those that are said and not None.
+    """Return the settings in a YAML or JSON file, overridden by those that are given and not None.
 
     Raises:
         CommandError: naming the file, or the setting, that cannot be used.
