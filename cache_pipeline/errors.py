@@ -319,21 +319,11 @@ class UpstreamJobFailed(UpstreamError):
         self.job_id, self.vendor_message = job_id, one_line(message)
         super().__init__(f"upstream job {job_id} {self._outcome}: {self.vendor_message}")
 
-    @property
-    def is_too_large(self) -> bool:
-        """Whether the vendor gave up on the query, which it may not do for a shorter interval."""
-        return True
-
 
 class UpstreamJobGone(UpstreamJobFailed):
     """The vendor no longer knows the job, or no longer has its result: only a new submit can help."""
 
     _outcome = "is gone"
-
-    @property
-    def is_too_large(self) -> bool:
-        """The job was lost, whatever its size."""
-        return False
 
 
 class UpstreamJobOverdue(UpstreamError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cache_pipeline.aio import gather_or_cancel
-from cache_pipeline.errors import CachePipelineError, UpstreamError, UpstreamJobFailed
+from cache_pipeline.errors import CachePipelineError, UpstreamError
 from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, TruncationStats, Verdict, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -40,7 +40,7 @@ class IncompleteAnswer(CachePipelineError):
     def __init__(self, report: str, chunk: ChunkResult) -> None:
         self.chunk = chunk
         super().__init__(
-            f"{report} {chunk.interval}: the vendor returned {chunk.got} rows where {chunk.expected:.0f} are expected "
+            f"{report} {chunk.interval}: the vendor returned {chunk.got} rows, but {chunk.expected:.0f} are expected "
             f"(by {chunk.source}), even for a single bucket",
             remedy="narrow the report by filters, or correct expected_groups",
         )
@@ -140,11 +140,7 @@ class Verifier:
         except UpstreamError as error:
             if not error.is_too_large:
                 raise
-            if not isinstance(error, UpstreamJobFailed):
-                # A job may fail once for any reason; a refusal that names the size will be the same next time.
-                self._learn(
-                    ChunkResult(interval, 0.0, ExpectationSource.none, 0, Verdict.refused, 1, 0.0, interval.start)
-                )
+            self._learn(ChunkResult(interval, 0.0, ExpectationSource.none, 0, Verdict.refused, 1, 0.0, interval.start))
             return error
 
     def _report(self, results: tuple[ChunkResult, ...], reported: set[tuple[Interval, str]]) -> None:

@@ -58,10 +58,10 @@ def files_of(folder):
     ("field", "line", "written", "told"),
     [
         ("granularity", 7, "granularity: PT17M", "'PT17M' is not a calendar step"),
-        ("metrics", 10, "metrics: []", "at least 1 item"),
-        ("time_zone", 8, "time_zone: Europe/Berlim", "not in the IANA database"),
-        ("colour", 19, "owners: []\ncolour: red", "is no field here"),
-        ("platform", 5, "platform: reportdatum", "use genesys, reportdata"),
+        ("metrics", 9, "metrics: []", "at least 1 item"),
+        ("time_zone", 11, "time_zone: Europe/Berlim", "not in the IANA database"),
+        ("colour", 22, "owners: []\ncolour: red", "unknown field"),
+        ("platform", 5, "platform: reportdatum", "expected one of genesys, reportdata"),
     ],
 )
 @pytest.mark.parametrize("command", ["reports", "demo"])
@@ -80,7 +80,7 @@ def test_every_mistake_of_every_file_is_told_at_once(run, project):
     for name in ("queue_interval", "queue_day"):
         path = project / "reports" / f"{name}.yaml"
         path.write_text(path.read_text().replace("Europe/Berlin", "Europe/Berlim"))
-    assert_one_line(run("reports"), "queue_interval.yaml:8", "queue_day.yaml:8")
+    assert_one_line(run("reports"), "queue_interval.yaml:11", "queue_day.yaml:11")
 
 
 @pytest.mark.parametrize(

@@ -134,9 +134,7 @@ async def test_day_with_one_busy_hour_is_sparse():
 async def test_truncated_single_bucket_fails_with_a_remedy():
     vendor = ScriptedVendor(flat(10), cap=5)
     checked = check_answers_of(vendor)
-    with pytest.raises(
-        IncompleteAnswer, match=r"queue_hour .* returned 5 rows where 10 are expected .*expected_groups"
-    ):
+    with pytest.raises(IncompleteAnswer, match=r"queue_hour .* returned 5 rows, but 10 are expected .*expected_groups"):
         await checked.verify(DAY)
     assert Verdict.incomplete in checked.verdicts
 

@@ -133,6 +133,6 @@ def test_a_report_s_name_is_a_plain_word_or_refused(name):
 )
 def test_a_column_that_no_table_can_have_is_named(tmp_path, changes, told):
     path = tmp_path / "report.yaml"
-    path.write_text(json.dumps({**FIELDS, "volume_metric": FIELDS["metrics"][0], **changes} | {"volume_metric": None}))
+    path.write_text(json.dumps(grouped({**FIELDS, **changes, "volume_metric": None})))
     with pytest.raises(DeclarationError, match=told):
         read_report(path, review_declaration)
