@@ -127,7 +127,7 @@ def test_a_report_s_name_is_a_plain_word_or_refused(name):
         ({"metrics": ["series"]}, "second column"),
         ({"metrics": ["ctid"]}, "second column"),
         ({"metrics": ["x" * 64]}, "63 bytes"),
-        ({"metrics": ["a\x07b"]}, "do not print"),
+        ({"metrics": ["a\x07b"]}, "unprintable"),
         ({"metrics": [""]}, "empty"),
     ],
 )
