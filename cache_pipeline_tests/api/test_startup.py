@@ -116,7 +116,7 @@ def test_api_and_worker_wait_for_late_database(tmp_path, postgres_database, redi
             assert worker.poll() is None
             loop.call_soon_threadsafe(link.mend)
             wait_until(lambda: status("/readyz") == 200, tmp_path / "api")
-            wait_until(lambda: "takes jobs" in (tmp_path / "worker" / "log").read_text(), tmp_path / "worker")
+            wait_until(lambda: "is ready" in (tmp_path / "worker" / "log").read_text(), tmp_path / "worker")
     for name in ("api", "worker"):
         log = (tmp_path / name / "log").read_text()
         assert "PostgreSQL can be reached now" in log
