@@ -50,6 +50,11 @@ class Coverage:
         old = (part for each in self.fetch_times if now - each.at >= RECHECK_DELAY for part in each.intervals)
         return self.awaits_second_look & IntervalSet(old)
 
+    def _awaiting(self, now: datetime) -> IntervalSet:
+        """Return what waits for a second look that is not due yet: to fetch it sooner would prove nothing."""
+        recent = (part for each in self.fetch_times if now - each.at < RECHECK_DELAY for part in each.intervals)
+        return self.awaits_second_look & IntervalSet(recent)
+
     @property
     def provisional_fetched_at(self) -> datetime | None:
         """When the oldest provisional interval was fetched, or None."""
@@ -59,7 +64,8 @@ class Coverage:
         """Return what is neither final nor provisional and fresh enough."""
         not_final = requested - self.final
         fresh = (part for each in self.fetch_times if now - each.at < freshness for part in each.intervals)
-        return not_final - ((self.provisional & IntervalSet(fresh)) - self.second_look_due(now))
+        kept = (self.provisional & IntervalSet(fresh)) | self._awaiting(now)
+        return not_final - (kept - self.second_look_due(now))
 
     def intervals_to_fetch(self, requested: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
         """Return the gaps and the provisional intervals next to them.
