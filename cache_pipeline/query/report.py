@@ -138,6 +138,12 @@ class FreshnessOptions(BaseModel, frozen=True):
         ge=timedelta(0),
         description="Age after which a bucket counts as final if the vendor reports no watermark",
     )
+    recheck_delay: timedelta = Field(
+        default=timedelta(minutes=15),
+        gt=timedelta(0),
+        description="Figures that history contradicts, or that could not be verified, stay provisional until they are fetched "
+        "again after this long and agree; it must outlast a short failure of the vendor",
+    )
     stale_while_revalidate: timedelta | None = Field(
         default=None,
         gt=timedelta(0),

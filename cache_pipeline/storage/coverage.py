@@ -10,9 +10,6 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.storage.answer import Completeness
 
-#: The shortest time between two looks at rows that history contradicts. It must outlast a short failure of the vendor.
-RECHECK_DELAY = timedelta(minutes=15)
-
 
 @dataclass(frozen=True)
 class FetchTime:
@@ -32,6 +29,7 @@ class Coverage:
         watermark: The latest watermark seen, or None.
         fetch_times: When the provisional intervals were fetched, and the parts of the interval that the caller named.
         second_looks: The provisional intervals that become final when a later query agrees with them, by reason.
+        recheck_delay: The shortest time between two looks at rows that need a second one.
     """
 
     final: IntervalSet = field(default_factory=IntervalSet)
@@ -39,6 +37,7 @@ class Coverage:
     watermark: datetime | None = None
     fetch_times: tuple[FetchTime, ...] = ()
     second_looks: Mapping[SecondLook, IntervalSet] = field(default_factory=dict[SecondLook, IntervalSet])
+    recheck_delay: timedelta = timedelta(minutes=15)
 
     @property
     def awaits_second_look(self) -> IntervalSet:
@@ -47,12 +46,12 @@ class Coverage:
 
     def second_look_due(self, now: datetime) -> IntervalSet:
         """Return what was fetched long enough ago for a second look, which must outlast a vendor's short failure."""
-        old = (part for each in self.fetch_times if now - each.at >= RECHECK_DELAY for part in each.intervals)
+        old = (part for each in self.fetch_times if now - each.at >= self.recheck_delay for part in each.intervals)
         return self.awaits_second_look & IntervalSet(old)
 
     def _awaiting(self, now: datetime) -> IntervalSet:
         """Return what waits for a second look that is not due yet: to fetch it sooner would prove nothing."""
-        recent = (part for each in self.fetch_times if now - each.at < RECHECK_DELAY for part in each.intervals)
+        recent = (part for each in self.fetch_times if now - each.at < self.recheck_delay for part in each.intervals)
         return self.awaits_second_look & IntervalSet(recent)
 
     @property

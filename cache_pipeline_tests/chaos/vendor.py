@@ -9,6 +9,8 @@ CLIENTS = {"chaos-1": "first-secret-of-chaos", "chaos-2": "second-secret-of-chao
 #: Requests in a window of so many seconds for each client: a minute in a sixth of the time.
 LIMIT, WINDOW_SECONDS = 40, 10.0
 DAYS = 47
+#: After so long, figures that need a second look are fetched again.
+RECHECK_SECONDS = 3
 #: The last of them are asked for in small pieces; the weeks before as wholes, so that their answers are long enough to be cut.
 RECENT_DAYS = 19
 ORGANISATION = ZoneInfo("Europe/Berlin")
@@ -80,6 +82,8 @@ def _declared(name: str, zone: str, columns: tuple[str, str], granularity: str, 
     return Declared(name, ZoneInfo(zone), columns, truth, f"{common}partition: day\n{text}")
 
 
+_FRESHNESS = f"freshness: {{ttl: PT5S, recheck_delay: PT{RECHECK_SECONDS}S}}\n"
+
 REPORTS = (
     _declared(
         "queue_hour",
@@ -87,7 +91,8 @@ REPORTS = (
         ("offered", "talk_ms"),
         "PT1H",
         "description: Offered by queue and hour\nplatform: reportdata\nquery_type: queue-performance\n"
-        "metrics: [offered, talkMs]\nvolume_metric: offered\nfetch: {max_query_interval: P1W, expected_groups: 8}\nfreshness: {ttl: PT5S}\n",
+        "metrics: [offered, talkMs]\nvolume_metric: offered\nfetch: {max_query_interval: P1W, expected_groups: 8}\n"
+        + _FRESHNESS,
     ),
     _declared(
         "queue_half_hour",
@@ -95,6 +100,7 @@ REPORTS = (
         ("n_offered", "t_talk_sum"),
         "PT30M",
         "description: Offered by queue and half hour\nplatform: genesys\nquery_type: conversations\n"
-        "metrics: [nOffered, tTalk]\nvolume_metric: nOffered\nfetch: {max_query_interval: P1W, expected_groups: 8}\nfreshness: {ttl: PT5S}\n",
+        "metrics: [nOffered, tTalk]\nvolume_metric: nOffered\nfetch: {max_query_interval: P1W, expected_groups: 8}\n"
+        + _FRESHNESS,
     ),
 )

@@ -12,11 +12,11 @@ from cache_pipeline_tests.chaos.accounts import Books
 from cache_pipeline_tests.chaos.load import Callers, Question, around, backfill
 from cache_pipeline_tests.chaos.system import System
 from cache_pipeline_tests.chaos.truth import Figures
-from cache_pipeline_tests.chaos.vendor import REPORTS, Declared
+from cache_pipeline_tests.chaos.vendor import RECHECK_SECONDS, REPORTS, Declared
 from cache_pipeline_tests.chaos.witness import edge_of, history_of
 
 _PATIENCE_SECONDS = 120
-_ATTEMPTS = 4
+_ATTEMPTS = 6
 _TYPES = "urn:cache-pipeline:problem:"
 #: The same question asked and kept twice, though its answer was final the first time.
 _KEPT_TWICE = """
@@ -43,9 +43,18 @@ async def ask_again(system: System, books: Books) -> None:
 async def _backfilled(system: System, report: Declared, books: Books, *, again: bool = False) -> None:
     first, end = around(report, system.truths.restated) if again else (report.days()[0], report.today())
     for _ in range(_ATTEMPTS):
-        if not await backfill(system, report, first, end, again=again):
+        if not await backfill(system, report, first, end, again=again) and (again or _is_complete(system, report)):
             return
-    books.note("lost", f"{report.name} cannot be backfilled: {system.folder}/dagster.log says why")
+        # Answers that need a second look are fetched again when the declared delay is over.
+        await asyncio.sleep(RECHECK_SECONDS)
+    if again or not _is_complete(system, report):
+        books.note("lost", f"{report.name} cannot be backfilled: {system.folder}/dagster.log says why")
+
+
+def _is_complete(system: System, report: Declared) -> bool:
+    with psycopg.connect(system.postgres_url, autocommit=True) as connection:
+        _, complete, _ = history_of(connection, report, Books())
+    return complete.covers(_span(report))
 
 
 async def _jobs(system: System, callers: Callers, books: Books) -> None:

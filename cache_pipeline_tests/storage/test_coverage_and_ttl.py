@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.storage.answer import Completeness
-from cache_pipeline.storage.coverage import RECHECK_DELAY, Coverage, FetchTime
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl, jitter_ttl, report_freshness
 from cache_pipeline_tests.query.declared import declared
 
@@ -148,13 +148,14 @@ def test_hot_ttl_is_below_five_seconds():
 
 def test_second_look_is_fetched_once_its_delay_is_over():
     """Neither sooner, however short the freshness, nor later, however long it is."""
-    night = minute(0), minute(10)
+    night, delay = (minute(0), minute(10)), timedelta(minutes=20)
     waiting = IntervalSet([Interval(*night)])
     coverage = Coverage(
         provisional=waiting,
         fetch_times=(FetchTime(waiting, NOW),),
         second_looks={SecondLook.unexpected: waiting},
+        recheck_delay=delay,
     )
     for freshness in (timedelta(seconds=5), timedelta(hours=4)):
-        assert not coverage.gaps(waiting, NOW + RECHECK_DELAY - timedelta(seconds=1), freshness)
-        assert coverage.gaps(waiting, NOW + RECHECK_DELAY, freshness) == waiting
+        assert not coverage.gaps(waiting, NOW + delay - timedelta(seconds=1), freshness)
+        assert coverage.gaps(waiting, NOW + delay, freshness) == waiting

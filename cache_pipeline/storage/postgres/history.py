@@ -145,6 +145,7 @@ class History:
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
             rows = cursor.fetchall()
+        delays = {each.id: each.report.freshness.recheck_delay for each in series}
         return {each.id: Coverage() for each in series} | {
             series_id: Coverage(
                 intervals_of(final),
@@ -152,6 +153,7 @@ class History:
                 watermark,
                 parse_fetch_times(fetch_times),
                 _second_looks(unverified, unexpected),
+                delays[series_id],
             )
             for series_id, final, provisional, unverified, unexpected, watermark, fetch_times in rows
         }
