@@ -63,11 +63,12 @@ class Admin:
         return JSONResponse(self._simulator.faults.current.model_dump())
 
     async def _set_faults(self, request: Request) -> Response:
-        self._simulator.faults.current = await read_json(request, Faults, self._simulator.settings.max_body_bytes)
+        faults = await read_json(request, Faults, self._simulator.settings.max_body_bytes)
+        self._simulator.faults.replace(faults, self._simulator.clock.now())
         return await self._faults(request)
 
     async def _clear_faults(self, _: Request) -> Response:
-        self._simulator.faults.current = Faults()
+        self._simulator.faults.replace(Faults(), self._simulator.clock.now())
         return Response(status_code=204)
 
     async def _restate(self, request: Request) -> Response:

@@ -14,9 +14,11 @@ import hashlib
 import hmac
 import io
 import secrets
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import accumulate
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -42,6 +44,7 @@ from cache_pipeline.simulator.state import Simulator
 PATH = "/data-extraction/v1/jobs"
 _FILES = "/data-extraction-files"
 _UTC = ZoneInfo("UTC")
+_DAY = timedelta(days=1)
 _MAX_INTERVAL = timedelta(days=14)
 _URL_LIFETIME_SECONDS = 30
 _VERSIONS = ("7", "8", "9", "10")
@@ -110,17 +113,27 @@ def _write_day(
         )
 
 
-def _csv(simulator: Simulator, body: ExtractionBody, visibility: Visibility) -> bytes:
+def _csv(simulator: Simulator, body: ExtractionBody, visibility: Visibility, max_rows: int | None) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
-    end_day = body.last + timedelta(days=1 if simulator.settings.cxone_end_date_included else 0)
+    end_day = body.last + (_DAY if simulator.settings.cxone_end_date_included else timedelta(0))
     first, last = midnight_ms(body.first, _UTC), midnight_ms(end_day, _UTC)
     if last > first:
         margin = timedelta(minutes=1) // timedelta(milliseconds=1)
         for calls in simulator.truth.days_overlapping(first, last + margin):
             _write_day(writer, calls, first, last, visibility, simulator)
-    return text.getvalue().encode("utf-8-sig")
+    return _truncated(text.getvalue().encode("utf-8-sig"), max_rows, simulator.faults.current.max_bytes)
+
+
+def _truncated(content: bytes, max_rows: int | None, max_bytes: int | None) -> bytes:
+    """Return the header and the first lines; no cell contains a line break."""
+    header, *lines = content.splitlines(keepends=True)
+    lines = lines[:max_rows]
+    if max_bytes is not None:
+        sizes = list(accumulate(map(len, lines), initial=len(header)))
+        lines = lines[: max(0, bisect_right(sizes, max_bytes) - 1)]
+    return b"".join((header, *lines))
 
 
 @dataclass(frozen=True)
@@ -160,9 +173,12 @@ class Cxone:
         if not timedelta(0) <= body.last - body.first <= _MAX_INTERVAL:
             raise bad_request(f"endDate: must be from startDate to {_MAX_INTERVAL.days} days after it")
         now = simulator.clock.now()
-        visibility = simulator.visibility(now)
+        visibility, max_rows = simulator.visibility(now), simulator.max_rows()
         job = self.store.submit(
-            simulator.start(lambda: _csv(simulator, body, visibility)),
+            simulator.start_job(
+                lambda: _csv(simulator, body, visibility, max_rows),
+                (body.last - body.first + _DAY) // timedelta(milliseconds=1),
+            ),
             now,
             jobs.job_seconds(simulator.settings, 0, body.model_dump_json().encode()),
             0,

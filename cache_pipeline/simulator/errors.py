@@ -71,6 +71,19 @@ def too_many_requests_without_retry_after(requests: int, seconds: int) -> ApiErr
     return ApiError(429, "too.many.requests", message, _REJECTION_HEADERS)
 
 
+def too_large(status: int) -> ApiError:
+    """Return the refusal of a query because of its size: 400, 413 or 504."""
+    code, message = _SIZE_REFUSALS[status]
+    return ApiError(status, code, message)
+
+
+_SIZE_REFUSALS = {
+    400: ("bad.request", "The query would return too many results. Reduce the interval and try again."),
+    413: ("request.entity.too.large", "The result of the query is too large. Reduce the interval and try again."),
+    504: ("request.timeout", "The request timed out."),
+}
+
+
 def bad_request(message: str) -> ApiError:
     """Return a 400 `bad.request`."""
     return ApiError(400, "bad.request", message)

@@ -16,10 +16,21 @@ class Faults(BaseModel):
     Attributes:
         max_rows: Every result is silently truncated to this many rows or group-buckets, even one of a single bucket; null
             for the limits of the settings.
+        max_bytes: Every result is silently truncated to the rows that fit into this many bytes of JSON or CSV; null for no
+            such limit.
+        order: Order in which an aggregate is truncated and sent: `time`, so that a truncation removes the last buckets, or
+            `groups`, so that it removes whole groups.
+        longest_interval_hours: A query for more hours than this is refused because of its size; null for no such limit.
+        size_refusal: How it is refused: 400 that asks for a smaller interval, 413, 504, or `failed` for a job that is
+            accepted and then fails (a synchronous query is answered 504).
+        empty_seconds: Every query that starts within this many seconds of setting the fault has an empty result.
+        repeat_records: Number of entries at the end of each page of results that the next page begins with again; the last
+            page repeats its own.
         fail_jobs: Number of the next submitted jobs that fail.
         hang_jobs: Number of the next jobs that never finish.
         expire_jobs: Number of the next jobs that expire after one page of their results has been read.
         vanish_jobs: Number of the next jobs that are unknown as soon as they have been submitted.
+        request_timeouts: Number of the next API requests that are answered 408 `client.timeout`.
         server_errors: Number of the next API requests that are answered with `server_error_status`.
         server_error_status: 500, 502, 503 or 504.
         reject_with_429: Number of the next API requests that are answered 429 without Retry-After, and do not count.
@@ -37,10 +48,17 @@ class Faults(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_rows: Annotated[int, Field(ge=0, strict=True)] | None = None
+    max_bytes: Annotated[int, Field(ge=0, strict=True)] | None = None
+    order: Literal["time", "groups"] = "time"
+    longest_interval_hours: Annotated[float, Field(gt=0)] | None = None
+    size_refusal: Literal[400, 413, 504, "failed"] = 413
+    empty_seconds: Annotated[float, Field(ge=0, le=1e8)] = 0.0
+    repeat_records: Times = 0
     fail_jobs: Times = 0
     hang_jobs: Times = 0
     expire_jobs: Times = 0
     vanish_jobs: Times = 0
+    request_timeouts: Times = 0
     server_errors: Times = 0
     server_error_status: Literal[500, 502, 503, 504] = 503
     reject_with_429: Times = 0
@@ -64,11 +82,30 @@ class JobFault(Enum):
     VANISHES = "vanish_jobs"
 
 
+_HOUR_MS = 3_600_000
+
+
 class FaultInjector:
-    """The pending faults; each one that occurs is used up."""
+    """The pending faults; each one that is counted is used up when it occurs."""
 
     def __init__(self) -> None:
         self.current = Faults()
+        self._set_at = 0.0
+
+    def replace(self, faults: Faults, now: float) -> None:
+        """Replace all faults at the instant `now`, in seconds."""
+        self.current = faults
+        self._set_at = now
+
+    def refuses_size(self, length_ms: int) -> bool:
+        """Return whether a query for an interval of this length is refused because of its size."""
+        longest = self.current.longest_interval_hours
+        return longest is not None and length_ms > longest * _HOUR_MS
+
+    def max_rows_at(self, now: float) -> int | None:
+        """Return the most rows in the result of a query that starts at `now`; None for no limit."""
+        is_empty = now < self._set_at + self.current.empty_seconds
+        return 0 if is_empty else self.current.max_rows
 
     def take(self, name: str) -> bool:
         """Return whether the fault in the field `name` occurs now, and count it down."""

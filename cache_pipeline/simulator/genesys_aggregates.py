@@ -9,7 +9,7 @@ from starlette.routing import Route
 from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.errors import ApiError, invalid_value
 from cache_pipeline.simulator.genesys_jobs import JobRoutes, JobService, PreparedQuery
-from cache_pipeline.simulator.genesys_query import AggregationBody, Answer, Family, build_answer, build_query
+from cache_pipeline.simulator.genesys_query import AggregationBody, Answer, Cut, Family, build_answer, build_query
 from cache_pipeline.simulator.request_gate import Gate, client_id_of
 from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.simulator.state import Simulator
@@ -61,6 +61,7 @@ class Aggregates:
         body = await read_json(request, AggregationBody, self._simulator.settings.max_body_bytes)
         reject_page_size(body)
         prepared = self._prepare_body(body, client_id_of(request), self._simulator.settings.genesys_max_cells, 0)
+        self._simulator.check_size(prepared.length_ms)
 
         def work() -> Response:
             answer = prepared.work()
@@ -81,16 +82,20 @@ class Aggregates:
         accessible = simulator.division_limit(client_id)
         query = build_query(body, self.family, simulator.organisation, settings, accessible)
         visibility = simulator.visibility(simulator.clock.now())
-        max_rows = simulator.faults.current.max_rows
+        max_rows, faults = simulator.max_rows(), simulator.faults.current
+        cut = Cut(max_cells if max_rows is None else max_rows, faults.max_bytes, by_group=faults.order == "groups")
 
         def work() -> Answer:
             return build_answer(
                 simulator.aggregate(query, visibility),
                 body.metrics,
                 self.family,
-                max_cells if max_rows is None else max_rows,
+                cut,
                 settings.service_level_target,
                 simulator.organisation,
             )
 
-        return PreparedQuery(work, simulator.possible_cells(query), body.model_dump_json().encode(), page_size)
+        length_ms = int(query.edges[-1] - query.edges[0])
+        return PreparedQuery(
+            work, simulator.possible_cells(query), body.model_dump_json().encode(), length_ms, page_size
+        )

@@ -10,7 +10,7 @@ attributes in jobs only, the page size and depth of queries, the overlap of jobs
 - a segment filter matches a conversation if its call has the value.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -31,6 +31,7 @@ from cache_pipeline.simulator.errors import ApiError, bad_request
 from cache_pipeline.simulator.filters import Condition, Membership
 from cache_pipeline.simulator.genesys_filters import Filter, all_of, build_condition, unimplemented
 from cache_pipeline.simulator.genesys_jobs import JobRoutes, JobService, PreparedQuery
+from cache_pipeline.simulator.pages import json_length, most_that_fit
 from cache_pipeline.simulator.request_gate import Gate, client_id_of
 from cache_pipeline.simulator.state import Simulator
 
@@ -122,6 +123,11 @@ class Conversations:
     def __len__(self) -> int:
         """Return the number of conversations."""
         return len(self.row_of)
+
+    def select(self, positions: Codes) -> "Conversations":
+        """Return the conversations at `positions`, in that order."""
+        columns = ("day_of", "row_of", "resolved", "ended", "orphan")
+        return replace(self, **{name: getattr(self, name)[positions] for name in columns})
 
     def page(self, offset: int, size: int) -> dict[str, Any]:
         """Return `conversations`, absent if the page is empty."""
@@ -217,7 +223,12 @@ def _day_rows(
 
 
 def find_conversations(
-    simulator: Simulator, query: DetailsQuery, visibility: Visibility, *, with_attributes: bool
+    simulator: Simulator,
+    query: DetailsQuery,
+    visibility: Visibility,
+    max_rows: int | None,
+    *,
+    with_attributes: bool,
 ) -> Conversations:
     """Return the conversations of `query`. This is expensive, so call it in a worker."""
     # A conversation begins a little before its offer, which determines its day.
@@ -234,19 +245,22 @@ def find_conversations(
     order = np.argsort(keys, kind="stable")
     if query.order == "desc":
         order = order[::-1]
-    order = order[: query.limit][: simulator.faults.current.max_rows]
-    return Conversations(
+    order = order[: query.limit][:max_rows]
+    all_rows = Conversations(
         simulator=simulator,
         days=days,
-        day_of=day_of[order],
-        row_of=row_of[order],
-        resolved=np.concatenate([resolved[rows] for rows, resolved, _ in selections])[order],
-        ended=np.concatenate([ended[rows] for rows, _, ended in selections])[order],
-        orphan=np.concatenate([orphans[rows] for orphans, (rows, _, _) in zip(orphans_of, selections, strict=True)])[
-            order
-        ],
+        day_of=day_of,
+        row_of=row_of,
+        resolved=np.concatenate([resolved[rows] for rows, resolved, _ in selections]),
+        ended=np.concatenate([ended[rows] for rows, _, ended in selections]),
+        orphan=np.concatenate([orphans[rows] for orphans, (rows, _, _) in zip(orphans_of, selections, strict=True)]),
         with_attributes=with_attributes,
-    )
+    ).select(order)
+    max_bytes = simulator.faults.current.max_bytes
+    if max_bytes is None:
+        return all_rows
+    count = most_that_fit(len(all_rows), max_bytes, lambda size: json_length(all_rows.page(0, size)))
+    return all_rows.select(np.arange(count))
 
 
 @dataclass(frozen=True)
@@ -279,11 +293,13 @@ class ConversationDetails:
             limit=body.limit,
         )
         visibility = simulator.details_visibility(simulator.clock.now())
-        hours = (query.interval.end_ms - query.interval.start_ms) // 3_600_000
+        length_ms = query.interval.end_ms - query.interval.start_ms
+        max_rows = simulator.max_rows()
         return PreparedQuery(
-            lambda: find_conversations(simulator, query, visibility, with_attributes=True),
-            hours * simulator.organisation.size("queueId"),
+            lambda: find_conversations(simulator, query, visibility, max_rows, with_attributes=True),
+            length_ms // 3_600_000 * simulator.organisation.size("queueId"),
             body.model_dump_json().encode(),
+            length_ms,
         )
 
     async def _query(self, request: Request) -> Response:
@@ -294,10 +310,11 @@ class ConversationDetails:
         offset = body.paging.offset()
         days = settings.conversations_query_max_days
         query = _parse_query(body, simulator, client_id_of(request), days, start_of_day=True, limit=None)
-        visibility = simulator.visibility(simulator.clock.now())
+        simulator.check_size(query.interval.end_ms - query.interval.start_ms)
+        visibility, max_rows = simulator.visibility(simulator.clock.now()), simulator.max_rows()
 
         def work() -> Response:
-            result = find_conversations(simulator, query, visibility, with_attributes=False)
+            result = find_conversations(simulator, query, visibility, max_rows, with_attributes=False)
             return JSONResponse({**result.page(offset, body.paging.page_size), "totalHits": len(result)})
 
         return await simulator.run(work)

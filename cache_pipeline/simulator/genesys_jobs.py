@@ -9,6 +9,7 @@ simulator's own choices:
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -42,12 +43,14 @@ class PreparedQuery:
         work: Computes the answer, in a worker thread.
         cells: Number of group-buckets, which determines the duration.
         fingerprint: Bytes that are equal for equal queries.
+        length_ms: Length of the interval.
         page_size: Entries on a page if the query has it; 0 if the results call has it.
     """
 
     work: Callable[[], PagedResult]
     cells: int
     fingerprint: bytes
+    length_ms: int
     page_size: int = 0
 
 
@@ -117,7 +120,7 @@ class JobRoutes:
         now = simulator.clock.now()
         self.job_service.check_limits(now)
         job = self.job_service.store.submit(
-            simulator.start(prepared.work),
+            simulator.start_job(prepared.work, prepared.length_ms),
             now,
             jobs.job_seconds(simulator.settings, prepared.cells, prepared.fingerprint),
             simulator.details_watermark_ms(now) if self.from_data_lake else simulator.watermark_ms(now),
@@ -161,7 +164,7 @@ class JobRoutes:
         result = jobs.finished_result(job)
 
         def work() -> Response:
-            answer = result.page(offset, size)
+            answer = _page(result, offset, size, self._simulator.faults.current.repeat_records)
             if offset + size < len(result):
                 answer["cursor"] = jobs.encode_cursor(job.id, offset + size)
             if self.from_data_lake:
@@ -178,3 +181,12 @@ class JobRoutes:
         elif progress.state is not JobState.CANCELLED:
             self.job_service.store.remove(job)
         return Response(status_code=204)
+
+
+def _page(result: PagedResult, offset: int, size: int, repeats: int) -> dict[str, Any]:
+    """Return a page of a result; it begins with the last `repeats` entries of the page before, and the last page repeats its own."""
+    page = result.page(max(0, offset - repeats), size + min(offset, repeats))
+    if repeats and offset + size >= len(result):
+        last = result.page(max(offset, len(result) - repeats), repeats)
+        return page | {name: [*page[name], *entries] for name, entries in last.items() if isinstance(entries, list)}
+    return page

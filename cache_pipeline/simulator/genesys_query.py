@@ -20,6 +20,7 @@ from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
 from cache_pipeline.simulator.filters import Condition
 from cache_pipeline.simulator.genesys_filters import Filter, all_of, build_condition, unimplemented
 from cache_pipeline.simulator.organisation import Organisation
+from cache_pipeline.simulator.pages import json_length, most_that_fit
 from cache_pipeline.simulator.settings import SimulatorSettings
 
 _UNIMPLEMENTED_FIELDS = ("views", "alternate_time_dimension", "sort_metric", "limit")
@@ -240,21 +241,55 @@ class Answer:
         return _count_stats(column) if metric.startswith("n") else _value_stats(column)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where an answer is silently truncated.
+
+    Attributes:
+        max_cells: Most group-buckets; None for all.
+        max_bytes: Most bytes of JSON; None for all.
+        by_group: Whether the group-buckets are in the order of groups, and not in time order.
+    """
+
+    max_cells: int | None
+    max_bytes: int | None = None
+    by_group: bool = False
+
+
 def build_answer(
     aggregate: Aggregate,
     metrics: Iterable[str],
     family: Family,
-    max_cells: int | None,
+    cut: Cut,
     target: float,
     organisation: Organisation,
 ) -> Answer:
-    """Return the answer with the first `max_cells` group-buckets in time order; None for all."""
-    cells = aggregate.cells()[:max_cells]
+    """Return the answer, truncated by `cut`."""
+    cells = aggregate.cells()
+    if cut.by_group:
+        cells = cells[np.argsort(cells % aggregate.groups, kind="stable")]
+    facts = {metric: family.facts.get(metric) for metric in metrics}
+
+    def first_cells(count: int) -> Answer:
+        return _answer(aggregate, facts, cells[:count], target, organisation)
+
+    count = len(cells[: cut.max_cells])
+    if cut.max_bytes is not None:
+        count = most_that_fit(count, cut.max_bytes, lambda size: json_length(first_cells(size).page(0, size)))
+    return first_cells(count)
+
+
+def _answer(
+    aggregate: Aggregate,
+    facts: Mapping[str, str | None],
+    cells: Codes,
+    target: float,
+    organisation: Organisation,
+) -> Answer:
     group_of = cells % aggregate.groups
     order = np.argsort(group_of, kind="stable")
     groups, firsts = np.unique(group_of, return_index=True)
     starts = np.searchsorted(group_of[order], groups)
     members = dict(zip(groups.tolist(), np.split(cells[order], starts[1:]), strict=False))
     groups_by_first_cell = tuple(groups[np.argsort(firsts)].tolist())
-    facts = {metric: family.facts.get(metric) for metric in metrics}
     return Answer(aggregate, facts, groups_by_first_cell, members, target, organisation)

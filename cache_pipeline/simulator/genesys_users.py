@@ -8,8 +8,9 @@ The vendor documents: the fields of body and rows, the names of presences and st
 - `order` is the order of users by id.
 """
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ from cache_pipeline.simulator.genesys_conversations import Paging, parse_details
 from cache_pipeline.simulator.genesys_filters import Filter, all_of, build_condition, unimplemented
 from cache_pipeline.simulator.genesys_jobs import JobRoutes, JobService, PreparedQuery
 from cache_pipeline.simulator.genesys_query import USERS, AggregationBody, bucket_edges, check_names
+from cache_pipeline.simulator.pages import json_length, most_that_fit
 from cache_pipeline.simulator.presence import AgentDay, StateSpan
 from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
@@ -132,22 +134,40 @@ class UserSums:
     is_by_user: bool
     metrics: tuple[str, ...]
     visible_until_ms: int
+    max_rows: int | None = None
 
     def __len__(self) -> int:
         """Return the number of groups."""
         return len(self.agents) if self.is_by_user else min(1, len(self.agents))
 
+    @property
+    def length_ms(self) -> int:
+        """Length of the interval."""
+        return int(self.edges[-1] - self.edges[0])
+
     def page(self, offset: int, size: int) -> dict[str, Any]:
         """Return `results` and the mapping from system presences to the organisation's presences."""
         ids = self.simulator.organisation.values["userId"]
         groups = [(agent,) for agent in self.agents] if self.is_by_user else [self.agents] * len(self)
+        kept = self._kept(groups)
         results = [
             {"group": {"userId": ids[agents[0]]} if self.is_by_user else {}, "data": data}
-            for agents in groups[offset : offset + size]
-            if (data := self._data(agents))
+            for agents, count in list(zip(groups, kept, strict=True))[offset : offset + size]
+            if (data := self._data(agents)[:count])
         ]
         mappings = {presence: [id_] for presence, id_ in self.simulator.organisation.presences.items()}
         return {"results": results, "systemToOrganizationMappings": mappings}
+
+    def _kept(self, groups: list[tuple[int, ...]]) -> list[int | None]:
+        """Return how many of the first buckets of each group the truncated result has; None for all."""
+        if self.max_rows is None:
+            return [None] * len(groups)
+        # Text of equal format, so that its order is that of time.
+        buckets = [(bucket["interval"], number) for number, agents in enumerate(groups) for bucket in self._data(agents)]
+        if self.simulator.faults.current.order == "time":
+            buckets.sort()
+        counts = Counter(number for _, number in buckets[: self.max_rows])
+        return [counts[number] for number in range(len(groups))]
 
     def _data(self, agents: tuple[int, ...]) -> list[dict[str, Any]]:
         sums = self._sums(agents)
@@ -217,15 +237,21 @@ class UserDetails:
         ids = simulator.organisation.values["userId"]
         agents = sorted(_select_agents(simulator, all_of(*filters)), key=ids.__getitem__, reverse=body.order == "desc")
         interval = parse_details_interval(body.interval, max_days)
-        return Users(simulator, tuple(agents[:limit][: simulator.faults.current.max_rows]), interval, visible_until_ms)
+        users = Users(simulator, tuple(agents[:limit][: simulator.max_rows()]), interval, visible_until_ms)
+        max_bytes = simulator.faults.current.max_bytes
+        if max_bytes is None:
+            return users
+        count = most_that_fit(len(users), max_bytes, lambda size: json_length(users.page(0, size)))
+        return replace(users, agents=users.agents[:count])
 
     async def _prepare(self, request: Request) -> PreparedQuery:
         simulator, settings = self._simulator, self._simulator.settings
         body = await read_json(request, UsersJobBody, settings.max_body_bytes)
         visible_until_ms = simulator.visible_until_ms(simulator.clock.now(), from_data_lake=True)
         users = self._users(body, settings.details_job_max_days, body.limit, visible_until_ms)
-        hours = (users.interval.end_ms - users.interval.start_ms) // 3_600_000
-        return PreparedQuery(lambda: users, hours * len(users), body.model_dump_json().encode())
+        length_ms = users.interval.end_ms - users.interval.start_ms
+        cells = length_ms // 3_600_000 * len(users)
+        return PreparedQuery(lambda: users, cells, body.model_dump_json().encode(), length_ms)
 
     async def _query(self, request: Request) -> Response:
         simulator = self._simulator
@@ -235,6 +261,7 @@ class UserDetails:
         offset = body.paging.offset()
         visible_until_ms = simulator.visible_until_ms(simulator.clock.now(), from_data_lake=False)
         users = self._users(body, _FILTERED_QUERY_DAYS if body.user_filters else _QUERY_DAYS, None, visible_until_ms)
+        simulator.check_size(users.interval.end_ms - users.interval.start_ms)
 
         def work() -> Response:
             return JSONResponse({**users.page(offset, body.paging.page_size), "totalHits": len(users)})
@@ -279,19 +306,29 @@ class UserAggregates:
         condition = build_condition(body.filter, simulator.organisation, USERS.dimensions)
         visible_until_ms = simulator.visible_until_ms(simulator.clock.now(), from_data_lake=False)
         metrics = tuple(dict.fromkeys(body.metrics))
-        return UserSums(
+        sums = UserSums(
             simulator,
             edges,
             tuple(_select_agents(simulator, condition)),
             bool(body.group_by),
             metrics,
             visible_until_ms,
+            simulator.max_rows(),
         )
+        max_bytes = simulator.faults.current.max_bytes
+        if max_bytes is None:
+            return sums
+        count = sum(len(result["data"]) for result in sums.page(0, len(sums))["results"])
+        fitting = most_that_fit(
+            count, max_bytes, lambda size: json_length(replace(sums, max_rows=size).page(0, len(sums)))
+        )
+        return replace(sums, max_rows=fitting)
 
     async def _query(self, request: Request) -> Response:
         body = await read_json(request, AggregationBody, self._simulator.settings.max_body_bytes)
         reject_page_size(body)
         sums = self._sums(body)
+        self._simulator.check_size(sums.length_ms)
         return await self._simulator.run(lambda: JSONResponse(sums.page(0, len(sums))))
 
     async def _prepare(self, request: Request) -> PreparedQuery:
@@ -299,4 +336,5 @@ class UserAggregates:
         body = await read_json(request, AggregationBody, settings.max_body_bytes)
         sums = self._sums(body)
         cells = len(sums) * (len(sums.edges) - 1)
-        return PreparedQuery(lambda: sums, cells, body.model_dump_json().encode(), job_page_size(body, settings))
+        page_size = job_page_size(body, settings)
+        return PreparedQuery(lambda: sums, cells, body.model_dump_json().encode(), sums.length_ms, page_size)

@@ -27,6 +27,13 @@ _RESULT_TIMEOUT_SECONDS = 2.0
 _MAX_JOBS = 10_000
 
 
+class JobTooLargeError(Exception):
+    """A job fails because its result would be too large."""
+
+    def __init__(self) -> None:
+        super().__init__("the result of the query is too large: reduce the interval")
+
+
 class JobState(Enum):
     """The state of a job; each platform has its own words for these states."""
 
@@ -164,7 +171,9 @@ async def job_progress(job: Job[Result], now: float) -> Progress:
     done, _ = await asyncio.wait([result], timeout=_RESULT_TIMEOUT_SECONDS)
     if not done:
         return Progress(JobState.RUNNING, 99)
-    if result.exception() is not None:
+    if isinstance(error := result.exception(), JobTooLargeError):
+        return Progress(JobState.FAILED, 100, str(error))
+    if error is not None:
         return Progress(JobState.FAILED, 100, "the query could not be computed")
     return Progress(JobState.DONE, 100)
 

@@ -1,5 +1,7 @@
-"""The interface of a finished query's result, which is serialized page by page."""
+"""The interface of a finished query's result, which is serialized page by page, and its size."""
 
+import json
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -13,3 +15,20 @@ class PagedResult(Protocol):
     def page(self, offset: int, size: int) -> dict[str, Any]:
         """Return the JSON object with `size` entries from `offset`."""
         ...
+
+
+def json_length(content: object) -> int:
+    """Return the bytes of `content` as compact JSON."""
+    return len(json.dumps(content, separators=(",", ":")).encode())
+
+
+def most_that_fit(count: int, max_bytes: int, size_of: Callable[[int], int]) -> int:
+    """Return the largest number up to `count` of entries whose `size_of` is at most `max_bytes`; 0 if none fits."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high + 1) // 2
+        if size_of(middle) <= max_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return low

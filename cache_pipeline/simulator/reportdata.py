@@ -12,6 +12,7 @@ states, `percentComplete` and `resultUrl`, and the rate limit with its headers. 
 - a result with too many rows is silently truncated in time order and still `completed` (the client's answer is G22).
 """
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -22,6 +23,7 @@ from cache_pipeline.simulator import intervals, jobs
 from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.errors import ApiError, bad_request
 from cache_pipeline.simulator.jobs import JobState
+from cache_pipeline.simulator.pages import json_length, most_that_fit
 from cache_pipeline.simulator.reportdata_query import ReportBody, Rows, build_query, limit_rows
 from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
@@ -59,15 +61,27 @@ class ReportData:
         query = build_query(body, simulator.organisation, settings.max_buckets)
         now = simulator.clock.now()
         visibility = simulator.visibility(now)
-        max_rows = simulator.faults.current.max_rows
+        max_rows, faults = simulator.max_rows(), simulator.faults.current
 
         def work() -> Rows:
             aggregate = simulator.aggregate(query.aggregate, visibility)
-            return limit_rows(aggregate, query.figures, settings.reportdata_max_rows if max_rows is None else max_rows)
+            rows = limit_rows(
+                aggregate,
+                query.figures,
+                settings.reportdata_max_rows if max_rows is None else max_rows,
+                by_group=faults.order == "groups",
+            )
+            if faults.max_bytes is None:
+                return rows
+            organisation = simulator.organisation
+            count = most_that_fit(
+                len(rows.cells), faults.max_bytes, lambda size: json_length(rows.page(0, size, organisation))
+            )
+            return replace(rows, cells=rows.cells[:count])
 
         cells = simulator.possible_cells(query.aggregate)
         job = self._jobs.submit(
-            simulator.start(work),
+            simulator.start_job(work, int(query.aggregate.edges[-1] - query.aggregate.edges[0])),
             now,
             jobs.job_seconds(settings, cells, body.model_dump_json().encode()),
             simulator.watermark_ms(now),

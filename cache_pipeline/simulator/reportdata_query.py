@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from cache_pipeline.simulator import intervals
@@ -181,6 +182,9 @@ def _condition(filters: _Filters | None, report: Report, organisation: Organisat
     return Compound(requires_all=filters.type == "and", parts=parts)
 
 
-def limit_rows(aggregate: Aggregate, columns: Mapping[str, Figure], max_rows: int) -> Rows:
-    """Return the first `max_rows` rows in time order, one for each cell in which any column has an event."""
-    return Rows(aggregate, aggregate.cells()[:max_rows], columns)
+def limit_rows(aggregate: Aggregate, columns: Mapping[str, Figure], max_rows: int, *, by_group: bool) -> Rows:
+    """Return the first `max_rows` rows, in time order or group by group, one for each cell in which any column has an event."""
+    cells = aggregate.cells()
+    if by_group:
+        cells = cells[np.argsort(cells % aggregate.groups, kind="stable")]
+    return Rows(aggregate, cells[:max_rows], columns)

@@ -143,6 +143,8 @@ class Gate:
 
     def _raise_server_error_fault(self) -> None:
         faults = self.simulator.faults
+        if faults.take("request_timeouts"):
+            raise ApiError(408, "client.timeout", "The client timed out while sending the request.")
         if faults.take("server_errors"):
             status = faults.current.server_error_status
             code, message = _SERVER_ERRORS[status]

@@ -10,9 +10,11 @@ from cache_pipeline.simulator.aggregate import Aggregate, AggregateQuery, aggreg
 from cache_pipeline.simulator.calls import Visibility
 from cache_pipeline.simulator.clock import Clock
 from cache_pipeline.simulator.counters import Counters
+from cache_pipeline.simulator.errors import too_large
 from cache_pipeline.simulator.faults import FaultInjector
 from cache_pipeline.simulator.filters import Condition, is_one_of
 from cache_pipeline.simulator.intervals import iso
+from cache_pipeline.simulator.jobs import JobTooLargeError
 from cache_pipeline.simulator.oauth import TokenIssuer
 from cache_pipeline.simulator.organisation import Organisation, create_organisation
 from cache_pipeline.simulator.presence import PresenceStore
@@ -94,6 +96,33 @@ class Simulator:
     def start(self, work: Callable[[], Result]) -> "Future[Result]":
         """Start `work` in a worker thread."""
         return self.workers.submit(work)
+
+    def start_job(self, work: Callable[[], Result], length_ms: int) -> "Future[Result]":
+        """Start the query of a job for an interval of this length; it may fail because of its size.
+
+        Raises:
+            ApiError: The query is refused because of its size.
+        """
+        if not self.faults.refuses_size(length_ms):
+            return self.start(work)
+        status = self.faults.current.size_refusal
+        if status != "failed":
+            raise too_large(status)
+
+        def fail() -> Result:
+            raise JobTooLargeError
+
+        return self.start(fail)
+
+    def check_size(self, length_ms: int) -> None:
+        """Raise the refusal of a synchronous query because of its size."""
+        if self.faults.refuses_size(length_ms):
+            status = self.faults.current.size_refusal
+            raise too_large(504 if status == "failed" else status)
+
+    def max_rows(self) -> int | None:
+        """Return the most rows that a query which starts now returns; None for the limits of the settings."""
+        return self.faults.max_rows_at(self.clock.now())
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run `work` in a worker thread and return its result."""

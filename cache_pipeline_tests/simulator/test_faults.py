@@ -3,7 +3,15 @@
 import pytest
 
 from cache_pipeline.simulator.faults import Faults
-from cache_pipeline_tests.simulator.vendor import AGGREGATES, AVAILABILITY, REPORTDATA, Json, Vendor, aggregate_body
+from cache_pipeline_tests.simulator.vendor import (
+    AGGREGATES,
+    AVAILABILITY,
+    REPORTDATA,
+    Json,
+    Vendor,
+    aggregate_body,
+    report_body,
+)
 
 FAULTS = "/simulator/faults"
 NONE: Json = Faults().model_dump()
@@ -82,3 +90,100 @@ def test_configured_rejections_do_not_count_but_server_errors_do(vendor: Vendor)
         for answer in (unauthorized, rejected, broken, normal)
     ]
     assert results == [(401, "60"), (429, "0"), (503, "59"), (404, "58")]
+
+
+HOURS = "2024-06-10T08:00:00Z/2024-06-10T12:00:00Z"
+DETAILS = "/api/v2/analytics/conversations/details"
+PRESENCE = "/api/v2/analytics/users/details"
+USER_SUMS = "/api/v2/analytics/users/aggregates/query"
+
+
+def _job(vendor: Vendor, path: str, body: Json) -> str:
+    job = vendor.post(f"{path}/jobs", body).json()["jobId"]
+    vendor.clock.seconds += 600
+    return f"{path}/jobs/{job}"
+
+
+def _buckets(results: list[Json]) -> list[tuple[str, str]]:
+    return [(result["group"]["queueId"], entry["interval"]) for result in results for entry in result["data"]]
+
+
+def test_truncation_by_groups_removes_whole_groups(shared_vendor: Vendor) -> None:
+    every = _buckets(shared_vendor.aggregate(interval=HOURS, groupBy=["queueId"]))
+    shared_vendor.http.post(FAULTS, json={"max_rows": 9, "order": "groups"})
+    kept = _buckets(shared_vendor.aggregate(interval=HOURS, groupBy=["queueId"]))
+    assert len(kept) == 9
+    # Two queues with all four hours, and a third with one.
+    assert len({queue for queue, _ in kept}) == 3
+    assert all(bucket in kept for bucket in every if bucket[0] == kept[0][0])
+    rows = shared_vendor.rows(interval=HOURS, groupBy=["queueId"])
+    assert [row["queueId"] for row in rows] == [queue for queue, _ in kept]
+
+
+def test_max_bytes_truncates_every_kind_of_result(shared_vendor: Vendor) -> None:
+    users = {"interval": HOURS, "granularity": "PT1H", "groupBy": ["userId"], "metrics": ["tSystemPresence"]}
+    shared_vendor.http.post(FAULTS, json={"max_bytes": 3000})
+    aggregate = shared_vendor.post(f"{AGGREGATES}/query", aggregate_body(interval=HOURS))
+    sums = shared_vendor.post(USER_SUMS, users)
+    pages = [shared_vendor.get(f"{_job(shared_vendor, path, {'interval': HOURS})}/results") for path in (DETAILS, PRESENCE)]
+    for answer in (aggregate, sums):
+        assert 2000 < len(answer.content) <= 3100
+    # The page carries its watermark too, and a user's day is longer than a call.
+    assert 1000 < len(pages[0].content) <= 3100
+    assert len(pages[1].json()["userDetails"]) < 30
+    assert 2000 < len(str(shared_vendor.rows(interval=HOURS))) < 3500
+
+
+@pytest.mark.parametrize("status", [400, 413, 504])
+def test_queries_for_long_intervals_are_refused_for_their_size(shared_vendor: Vendor, status: int) -> None:
+    shared_vendor.http.post(FAULTS, json={"longest_interval_hours": 3, "size_refusal": status})
+    body, details = aggregate_body(interval=HOURS), {"interval": HOURS}
+    refused = [
+        shared_vendor.post(f"{AGGREGATES}/query", body),
+        shared_vendor.post(f"{AGGREGATES}/jobs", body),
+        shared_vendor.post(f"{DETAILS}/jobs", details),
+        shared_vendor.post(f"{DETAILS}/query", details),
+        shared_vendor.post(f"{PRESENCE}/query", details),
+        shared_vendor.post(f"{REPORTDATA}/async", report_body(interval=HOURS)),
+    ]
+    assert {answer.status_code for answer in refused} == {status}
+    assert ("interval" in refused[0].json()["message"]) == (status != 504)
+    three_hours = "2024-06-10T08:00:00Z/2024-06-10T11:00:00Z"
+    assert shared_vendor.aggregate(interval=three_hours)
+
+
+def test_job_for_long_interval_is_accepted_and_fails(shared_vendor: Vendor) -> None:
+    shared_vendor.http.post(FAULTS, json={"longest_interval_hours": 3, "size_refusal": "failed"})
+    answer = shared_vendor.get(_job(shared_vendor, AGGREGATES, aggregate_body(interval=HOURS))).json()
+    assert answer["state"] == "FAILED"
+    assert "reduce the interval" in answer["errorMessage"]
+    assert shared_vendor.post(f"{AGGREGATES}/query", aggregate_body(interval=HOURS)).status_code == 504
+
+
+def test_queries_in_an_empty_moment_have_no_rows(shared_vendor: Vendor) -> None:
+    shared_vendor.http.post(FAULTS, json={"empty_seconds": 2})
+    assert shared_vendor.aggregate(interval=HOURS) == []
+    job = shared_vendor.submit(interval=HOURS)
+    shared_vendor.clock.seconds += 2
+    assert shared_vendor.aggregate(interval=HOURS) != []
+    shared_vendor.clock.seconds += 600
+    assert shared_vendor.get(f"{REPORTDATA}/{job}/results").json()["rows"] == []
+
+
+def test_request_timeouts_are_408(shared_vendor: Vendor) -> None:
+    _set(shared_vendor, request_timeouts=1)
+    answer = shared_vendor.get(AVAILABILITY)
+    assert (answer.status_code, answer.json()["code"]) == (408, "client.timeout")
+    assert shared_vendor.get(AVAILABILITY).status_code == 200
+
+
+def test_pages_repeat_entries_of_the_page_before(shared_vendor: Vendor) -> None:
+    path = _job(shared_vendor, DETAILS, {"interval": "2024-06-10T08:00:00Z/2024-06-10T08:05:00Z"})
+    once = [row["conversationId"] for row in shared_vendor.pages(f"{path}/results", "conversations", pageSize=20)]
+    _set(shared_vendor, repeat_records=2)
+    repeated = [row["conversationId"] for row in shared_vendor.pages(f"{path}/results", "conversations", pageSize=20)]
+    assert len(set(once)) == len(once) > 40
+    assert list(dict.fromkeys(repeated)) == once
+    assert repeated[20:22] == once[18:20]
+    assert repeated[-2:] == once[-2:]
+    assert len(repeated) == len(once) + 2 * -(-len(once) // 20)
