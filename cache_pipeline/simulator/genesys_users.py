@@ -163,7 +163,9 @@ class UserSums:
         if self.max_rows is None:
             return [None] * len(groups)
         # Text of equal format, so that its order is that of time.
-        buckets = [(bucket["interval"], number) for number, agents in enumerate(groups) for bucket in self._data(agents)]
+        buckets = [
+            (bucket["interval"], number) for number, agents in enumerate(groups) for bucket in self._data(agents)
+        ]
         if self.simulator.faults.current.order == "time":
             buckets.sort()
         counts = Counter(number for _, number in buckets[: self.max_rows])

@@ -125,7 +125,9 @@ def test_max_bytes_truncates_every_kind_of_result(shared_vendor: Vendor) -> None
     shared_vendor.http.post(FAULTS, json={"max_bytes": 3000})
     aggregate = shared_vendor.post(f"{AGGREGATES}/query", aggregate_body(interval=HOURS))
     sums = shared_vendor.post(USER_SUMS, users)
-    pages = [shared_vendor.get(f"{_job(shared_vendor, path, {'interval': HOURS})}/results") for path in (DETAILS, PRESENCE)]
+    pages = [
+        shared_vendor.get(f"{_job(shared_vendor, path, {'interval': HOURS})}/results") for path in (DETAILS, PRESENCE)
+    ]
     for answer in (aggregate, sums):
         assert 2000 < len(answer.content) <= 3100
     # The page carries its watermark too, and a user's day is longer than a call.
