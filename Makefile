@@ -3,15 +3,15 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WISH = $(if $(ARRIVALS),--arrivals "$(ARRIVALS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)")
+DEMO_OPTIONS = $(if $(ARRIVALS),--arrivals "$(ARRIVALS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)")
 
 .PHONY: help demo dev test chaos check audit bench docs format lock clean
 
-help: ## List what can be made
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/demo.stamp: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "cache_pipeline needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + ": set PYTHON=python3.12, say")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "cache_pipeline needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; set PYTHON=python3.12, for example")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (only the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
@@ -23,12 +23,12 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp requirements-dev.txt
 	@touch $@
 
 demo: $(VENV)/demo.stamp ## Run the main job on embedded servers and a simulated vendor (ARRIVALS=file FROM=day TO=day for real volumes)
-	@$(BIN)/cache-pipeline demo $(WISH)
+	@$(BIN)/cache-pipeline demo $(DEMO_OPTIONS)
 
-dev: $(VENV)/demo.stamp ## The same, staying up with the Dagster UI and the HTTP API; Ctrl-C stops all of it
-	@$(BIN)/cache-pipeline dev $(WISH) $(if $(PORT),--port "$(PORT)") $(if $(API_PORT),--api-port "$(API_PORT)")
+dev: $(VENV)/demo.stamp ## The same, then serve the Dagster UI and the HTTP API until Ctrl-C
+	@$(BIN)/cache-pipeline dev $(DEMO_OPTIONS) $(if $(PORT),--port "$(PORT)") $(if $(API_PORT),--api-port "$(API_PORT)")
 
-test: $(VENV)/dev.stamp ## Run every test (ARGS=... for pytest's own arguments)
+test: $(VENV)/dev.stamp ## Run every test (ARGS=... for other pytest arguments)
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
@@ -36,34 +36,34 @@ else
 	@$(BIN)/python -m pytest -m serial
 endif
 
-chaos: $(VENV)/dev.stamp ## Kill, cut and fill up a running system for SECONDS=300, then hold its books against the vendor's (SEED=n repeats)
+chaos: $(VENV)/dev.stamp ## Inject faults into a running deployment for SECONDS=300, then compare its data with the vendor's (SEED=n repeats)
 	@$(BIN)/python -m cache_pipeline_tests.chaos --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
 
-check: $(VENV)/dev.stamp ## Lint, format, types, floors, secrets
+check: $(VENV)/dev.stamp ## Lint, formatting, types, import contract, secrets
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m cache_pipeline_tests.security.scan
 
-audit: $(VENV)/dev.stamp ## Look up known vulnerabilities of everything that is locked; exit code 3 where nobody could be asked
+audit: $(VENV)/dev.stamp ## Look up known vulnerabilities of all locked packages; exit code 3 if OSV cannot be reached
 	@$(BIN)/python -m cache_pipeline_tests.security.audit
 
-bench: $(VENV)/dev.stamp ## Measure against peers, side by side in one run (ONLY=name for one of them)
+bench: $(VENV)/dev.stamp ## Measure against peers, side by side in one run (ONLY=name for one benchmark)
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only "$(ONLY)")
 
-docs: $(VENV)/dev.stamp ## Build the documentation's site into data/site
+docs: $(VENV)/dev.stamp ## Build the documentation site into data/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "Open data/site/index.html, or see it as you write: $(BIN)/python -m mkdocs serve"
+	@echo "Open data/site/index.html, or preview while you write: $(BIN)/python -m mkdocs serve"
 
-format: $(VENV)/dev.stamp ## Format and mend what the linter can
+format: $(VENV)/dev.stamp ## Format, and fix what the linter can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock: $(VENV)/demo.stamp ## Resolve the pinned requirements anew
+lock: $(VENV)/demo.stamp ## Resolve the pinned requirements again
 	@$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra rabbitmq --extra sqs --extra celery --extra otel --group build --group dev --group bench --group docs --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements-dev.txt
 	$(BIN)/uv pip compile pyproject.toml --extra embedded --group build -c requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements.txt
 
-clean: ## Remove the virtual environment and everything a run wrote
+clean: ## Remove the virtual environment and everything under data/
 	@rm -rf $(VENV) && find data -mindepth 1 ! -name README.md -delete

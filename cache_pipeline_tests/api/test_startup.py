@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import pytest
 
-from cache_pipeline_tests.chaos.proxy import Link
+from cache_pipeline_tests.chaos.proxy import TcpProxy
 from cache_pipeline_tests.chaos.stores import free_port
 
 REPORT = """name: queue_hour
@@ -68,29 +68,29 @@ def wait_until(check, folder, seconds=60):
 
 
 @contextmanager
-def reachable(link):
-    """Put PostgreSQL behind a link, whose event loop runs in its own thread."""
+def reachable(proxy):
+    """Put PostgreSQL behind a proxy, whose event loop runs in its own thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(link.start(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(10)
     try:
         yield loop
     finally:
-        asyncio.run_coroutine_threadsafe(link.close(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(proxy.close(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
 
 
 def test_api_and_worker_wait_for_late_database(tmp_path, postgres_database, redis_database):
-    link = Link("postgres", urlsplit(postgres_database).port)
+    proxy = TcpProxy("postgres", urlsplit(postgres_database).port)
     port = free_port()
     (tmp_path / "worker").mkdir()
     (tmp_path / "api").mkdir()
-    with reachable(link) as loop:
-        loop.call_soon_threadsafe(link.cut)
-        url = url_through(postgres_database, link.port)
+    with reachable(proxy) as loop:
+        loop.call_soon_threadsafe(proxy.cut)
+        url = url_through(postgres_database, proxy.port)
         with (
             start_process(tmp_path / "api", url, redis_database, "api", "--port", str(port)),
             start_process(tmp_path / "worker", url, redis_database, "worker") as worker,
@@ -114,7 +114,7 @@ def test_api_and_worker_wait_for_late_database(tmp_path, postgres_database, redi
                 tmp_path / "worker",
             )
             assert worker.poll() is None
-            loop.call_soon_threadsafe(link.mend)
+            loop.call_soon_threadsafe(proxy.restore)
             wait_until(lambda: status("/readyz") == 200, tmp_path / "api")
             wait_until(lambda: "is ready" in (tmp_path / "worker" / "log").read_text(), tmp_path / "worker")
     for name in ("api", "worker"):

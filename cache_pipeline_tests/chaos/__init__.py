@@ -1,1 +1,1 @@
-"""Real processes under random faults, and at the end their books held against the vendor's truth."""
+"""Chaos test: run a real deployment under random faults, then compare everything it stored with the simulated vendor's data."""

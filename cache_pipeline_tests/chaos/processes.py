@@ -1,4 +1,4 @@
-"""Our own processes, kept running as a service manager would: whatever ends is started again."""
+"""Child processes of a chaos run, restarted when they end, as a service manager would."""
 
 import os
 import signal
@@ -8,16 +8,18 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_COMMAND_LINE = (sys.executable, "-c", "from cache_pipeline.cli.main import main; main()")
+_CLI = (sys.executable, "-c", "from cache_pipeline.cli.main import main; main()")
 
 
-def command_line(*arguments: str) -> list[str]:
-    """``cache-pipeline`` with arguments."""
-    return [*_COMMAND_LINE, *arguments]
+def cli_command(*arguments: str) -> list[str]:
+    """Return the command that runs ``cache-pipeline`` with arguments."""
+    return [*_CLI, *arguments]
 
 
-def started(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    """A process in a session of its own, whose output is added to a log."""
+def start_process(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own and append its output to a log file."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
@@ -31,55 +33,56 @@ def started(command: Sequence[str], environment: Mapping[str, str], folder: Path
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """kill -9 of a process and of what it started."""
+    """Kill a process and its children with SIGKILL and wait for it."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-class Kept:
-    """A process that is started again whenever it ends.
+class SupervisedProcess:
+    """A process that a thread restarts whenever it ends.
 
     Attributes:
-        ended_by_itself: how often it ended without being killed by us.
+        name: Name of the process and of its log file.
+        unexpected_exits: How often it ended without being killed by the run.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         self.name = name
-        self.ended_by_itself = 0
-        self._order = (command, environment, folder, folder / f"{name}.log")
-        self._may_run = threading.Event()
-        self._over = threading.Event()
+        self.unexpected_exits = 0
+        self._start_arguments = (command, environment, folder, folder / f"{name}.log")
+        self._restart_allowed = threading.Event()
+        self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread = threading.Thread(target=self._supervise, daemon=True)
 
     def start(self) -> None:
-        """Begin to keep it running."""
-        self._may_run.set()
+        """Start the process and its supervision."""
+        self._restart_allowed.set()
         self._thread.start()
 
     def kill(self) -> None:
-        """kill -9; it stays dead until revived."""
-        self._may_run.clear()
+        """Kill the process with SIGKILL and keep it down until `allow_restart`."""
+        self._restart_allowed.clear()
         with self._lock:
             if self._process is not None:
                 kill(self._process)
 
     def signal(self, number: int) -> None:
-        """Send a signal, where it runs."""
+        """Send a signal if the process runs."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._process.send_signal(number)
 
-    def revive(self) -> None:
-        """Start it again."""
-        self._may_run.set()
+    def allow_restart(self) -> None:
+        """Let the supervision start the process again."""
+        self._restart_allowed.set()
 
     def stop(self) -> None:
-        """End it in order, for good."""
-        self._over.set()
-        self._may_run.clear()
+        """Terminate the process gracefully, or kill it after 30 seconds, and end the supervision."""
+        self._stopping.set()
+        self._restart_allowed.clear()
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._process.terminate()
@@ -89,12 +92,12 @@ class Kept:
                     kill(self._process)
         self._thread.join()
 
-    def _keep(self) -> None:
-        while not self._over.wait(0.1):
+    def _supervise(self) -> None:
+        while not self._stopping.wait(0.1):
             with self._lock:
-                running = self._process is not None and self._process.poll() is None
-                if running or not self._may_run.is_set() or self._over.is_set():
+                is_running = self._process is not None and self._process.poll() is None
+                if is_running or not self._restart_allowed.is_set() or self._stopping.is_set():
                     continue
                 if self._process is not None and self._process.returncode != -signal.SIGKILL:
-                    self.ended_by_itself += 1
-                self._process = started(*self._order)
+                    self.unexpected_exits += 1
+                self._process = start_process(*self._start_arguments)

@@ -1,22 +1,22 @@
-"""A TCP proxy on loopback between a client and a server: it lets pass, slows down, holds back or breaks off."""
+"""A TCP proxy on loopback that can delay, stall or cut the connections between a client and a server."""
 
 import asyncio
 import contextlib
 
 
-class Link:
-    """One proxied address.
+class TcpProxy:
+    """A proxy in front of one server.
 
     Attributes:
-        name: of what is behind it.
-        port: where clients connect.
-        lost: connections that were broken off.
+        name: Name of the server.
+        port: Port where clients connect.
+        dropped: Number of connections that were aborted.
     """
 
     def __init__(self, name: str, target_port: int) -> None:
         self.name = name
         self.port = 0
-        self.lost = 0
+        self.dropped = 0
         self._target_port = target_port
         self._delay = 0.0
         self._is_cut = False
@@ -32,35 +32,35 @@ class Link:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
-        """Break off every connection, and every one that comes, until mended."""
+        """Abort every connection, including new ones, until `restore`."""
         self._is_cut = True
-        self._break_off()
+        self._drop_connections()
 
     def stall(self) -> None:
-        """Take connections and bytes, and pass nothing on, until mended."""
+        """Accept connections and bytes but forward nothing until `restore`."""
         self._passing.clear()
 
     def slow(self, seconds: float) -> None:
-        """Pass every piece on so much later."""
+        """Delay every chunk of bytes by so many seconds."""
         self._delay = seconds
 
-    def mend(self) -> None:
-        """Let everything pass; what was held back is lost with its connection, as after a route has changed."""
+    def restore(self) -> None:
+        """Forward everything again. Connections that were stalled are aborted, as after a change of route."""
         if not self._passing.is_set():
-            self._break_off()
+            self._drop_connections()
         self._is_cut, self._delay = False, 0.0
         self._passing.set()
 
     async def close(self) -> None:
-        """Stop listening, and end every connection."""
+        """Stop listening and end every connection."""
         if self._server is not None:
             self._server.close()
         for task in list(self._handling):
             task.cancel()
         await asyncio.gather(*self._handling, return_exceptions=True)
 
-    def _break_off(self) -> None:
-        self.lost += len(self._open) // 2
+    def _drop_connections(self) -> None:
+        self.dropped += len(self._open) // 2
         for writer in list(self._open):
             writer.transport.abort()
 
@@ -73,22 +73,22 @@ class Link:
             self._handling.add(task)
             task.add_done_callback(self._handling.discard)
         self._open.add(writer)
-        there: asyncio.StreamWriter | None = None
+        server: asyncio.StreamWriter | None = None
         pumps: list[asyncio.Task[None]] = []
         try:
             await self._passing.wait()
-            back, there = await asyncio.open_connection("127.0.0.1", self._target_port)
-            self._open.add(there)
-            pumps = [asyncio.create_task(self._pump(reader, there)), asyncio.create_task(self._pump(back, writer))]
+            response, server = await asyncio.open_connection("127.0.0.1", self._target_port)
+            self._open.add(server)
+            pumps = [asyncio.create_task(self._pump(reader, server)), asyncio.create_task(self._pump(response, writer))]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            # Whoever closed may still have bytes on their way to the other side.
+            # The side that closed may still have bytes on their way to the other.
             await asyncio.wait(pumps, timeout=0.2)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
             for pump in pumps:
                 pump.cancel()
-            for each in (writer, there):
+            for each in (writer, server):
                 if each is not None:
                     self._open.discard(each)
                     each.transport.abort()

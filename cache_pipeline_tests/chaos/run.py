@@ -1,4 +1,4 @@
-"""One run: everything starts, is struck for a while, settles, and is judged."""
+"""One chaos run: start the deployment, inject faults under load, settle, check."""
 
 import asyncio
 import time
@@ -6,87 +6,93 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache_pipeline_tests.chaos.accounts import Books
-from cache_pipeline_tests.chaos.load import Callers, backfills
-from cache_pipeline_tests.chaos.schedule import Strike
+from cache_pipeline_tests.chaos.checks import (
+    check_final_state,
+    check_latest_versions,
+    record_peak_window_share,
+    refetch_restated,
+    settle,
+)
+from cache_pipeline_tests.chaos.faults import Fault
+from cache_pipeline_tests.chaos.load import ApiCallers, run_backfills
+from cache_pipeline_tests.chaos.outcome import Outcome
+from cache_pipeline_tests.chaos.reader import ConsistencyReader
 from cache_pipeline_tests.chaos.system import System
-from cache_pipeline_tests.chaos.verdict import ask_again, judge, judge_newest, note_fullest, settle
-from cache_pipeline_tests.chaos.witness import Witness
 
 _CALLERS = 8
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run is told.
+class ChaosRun:
+    """A chaos run and its parameters.
 
     Attributes:
-        folder: empty; project, data and logs go there.
-        seed: of the callers' questions.
-        seconds: of trouble.
-        strikes: the schedule.
-        tell: hears what is being done, and how far the trouble is, from 0 to 1.
+        folder: Empty folder for project, data and logs.
+        seed: Seed of the callers' requests.
+        seconds: Duration of the faults.
+        faults: Faults in order of time.
+        report_progress: Called with the current activity ("" if unchanged) and the elapsed share of `seconds`, 0 to 1.
     """
 
     folder: Path
     seed: int
     seconds: float
-    strikes: list[Strike]
-    tell: Callable[[str, float], None]
+    faults: list[Fault]
+    report_progress: Callable[[str, float], None]
 
-    async def go(self) -> Books:
-        """Do it."""
-        books, system = Books(), System(self.folder)
+    async def execute(self) -> Outcome:
+        """Execute the run and return its outcome."""
+        outcome, system = Outcome(), System(self.folder)
         try:
-            self.tell("starting everything", 0)
+            self.report_progress("starting the deployment", 0)
             await system.start()
-            callers = Callers(system.api_url, system.truths, books, self.seed)
-            witness = Witness(system.postgres_url, system.edge_url, system.truths, books)
-            witness.start()
+            callers = ApiCallers(system.api_url, system.truth, outcome, self.seed)
+            reader = ConsistencyReader(system.postgres_url, system.edge_url, system.truth, outcome)
+            reader.start()
             try:
-                await self._trouble(system, callers, books)
-                await asyncio.to_thread(note_fullest, system, books)
-                self.tell("settling: promised jobs, then all days once more", 1)
-                await system.calm()
-                await settle(system, callers, books)
-                self.tell("comparing", 1)
-                await asyncio.to_thread(judge, system, books)
-                self.tell("asking again for what was restated, and comparing once more", 1)
-                await ask_again(system, books)
-                await asyncio.to_thread(judge_newest, system, books)
+                await self._inject_faults_under_load(system, callers, outcome)
+                await asyncio.to_thread(record_peak_window_share, system, outcome)
+                self.report_progress("settling: waiting for accepted jobs, then backfilling every day", 1)
+                await system.clear_faults()
+                await settle(system, callers, outcome)
+                self.report_progress("comparing with the vendor's data", 1)
+                await asyncio.to_thread(check_final_state, system, outcome)
+                self.report_progress("refetching restated days and comparing again", 1)
+                await refetch_restated(system, outcome)
+                await asyncio.to_thread(check_latest_versions, system, outcome)
             finally:
-                witness.stop()
-            for name, times in system.ended_by_itself().items():
+                reader.stop()
+            for name, times in system.unexpected_exits().items():
                 if times:
-                    books.counts[f"{name} ended by itself and was started again"] = times
-            books.counts["edge on a file system of its own that ran full"] = int(system.disk.is_real)
+                    outcome.counts[f"restarts of {name} after an unexpected exit"] = times
+            outcome.counts["edge folder on its own full file system"] = int(system.disk.is_mounted)
         finally:
-            self.tell("stopping", 1)
+            self.report_progress("stopping", 1)
             await system.stop()
-        return books
+        return outcome
 
-    async def _trouble(self, system: System, callers: Callers, books: Books) -> None:
-        over, began = asyncio.Event(), time.monotonic()
-        load = [asyncio.create_task(callers.run(number, over)) for number in range(_CALLERS)]
-        load.append(asyncio.create_task(callers.weeks(system.cuts, over)))
-        load.append(asyncio.create_task(backfills(system, books, self.seed, over)))
-        struck: list[asyncio.Task[None]] = []
-        busy: dict[str, asyncio.Lock] = {}
+    async def _inject_faults_under_load(self, system: System, callers: ApiCallers, outcome: Outcome) -> None:
+        stop, began = asyncio.Event(), time.monotonic()
+        load = [asyncio.create_task(callers.run(number, stop)) for number in range(_CALLERS)]
+        load.append(asyncio.create_task(callers.request_weeks(system.truncations, stop)))
+        load.append(asyncio.create_task(run_backfills(system, outcome, self.seed, stop)))
+        injected: list[asyncio.Task[None]] = []
+        locks: dict[str, asyncio.Lock] = {}
 
-        async def one(strike: Strike) -> None:
-            # Two strikes at one thing come one after the other.
-            async with busy.setdefault(strike.target, asyncio.Lock()):
-                await system.strike(strike)
+        async def inject(fault: Fault) -> None:
+            # Faults of one target never overlap.
+            async with locks.setdefault(fault.target, asyncio.Lock()):
+                await system.inject(fault)
 
-        for strike in self.strikes:
-            while (passed := time.monotonic() - began) < strike.at:
-                self.tell("", passed / self.seconds)
-                await asyncio.sleep(min(0.5, strike.at - passed))
-            self.tell(str(strike), passed / self.seconds)
-            books.counts[f"struck: {strike.kind} {strike.target}"] += 1
-            struck.append(asyncio.create_task(one(strike)))
-        while (passed := time.monotonic() - began) < self.seconds:
-            self.tell("", passed / self.seconds)
+        for fault in self.faults:
+            while (elapsed := time.monotonic() - began) < fault.at:
+                self.report_progress("", elapsed / self.seconds)
+                await asyncio.sleep(min(0.5, fault.at - elapsed))
+            self.report_progress(str(fault), elapsed / self.seconds)
+            outcome.counts[f"fault: {fault.kind} {fault.target}"] += 1
+            injected.append(asyncio.create_task(inject(fault)))
+        while (elapsed := time.monotonic() - began) < self.seconds:
+            self.report_progress("", elapsed / self.seconds)
             await asyncio.sleep(0.5)
-        over.set()
-        await asyncio.gather(*struck, *load)
+        stop.set()
+        await asyncio.gather(*injected, *load)

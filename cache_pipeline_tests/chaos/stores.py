@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey of a run's own, which can be killed with -9 and started again on the same port."""
+"""PostgreSQL and Valkey of one run, which can be killed with SIGKILL and restarted on the same port."""
 
 import contextlib
 import os
@@ -18,14 +18,14 @@ from cache_pipeline.embedded.server_user import find_server_identity, popen_argu
 
 
 def free_port() -> int:
-    """A port that nobody has just now."""
+    """Return a port that no process uses at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 class Stores:
-    """Both servers; PostgreSQL keeps its data when it is killed, Valkey forgets everything."""
+    """PostgreSQL and Valkey. PostgreSQL keeps its data when it is killed, Valkey loses everything."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "servers"
@@ -36,8 +36,8 @@ class Stores:
         self.redis: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """Make the cluster."""
-        with embedded_servers(self._folder, redis_url="redis://not-wanted"):
+        """Create the PostgreSQL cluster."""
+        with embedded_servers(self._folder, redis_url="redis://not-expected"):
             pass
         cluster = cluster_folder(self._folder)
         self._identity = find_server_identity(cluster)
@@ -47,15 +47,15 @@ class Stores:
         self._postgres_password = (cluster / "password").read_text().strip()
 
     def postgres_url(self, port: int) -> str:
-        """Its URL by way of a port."""
+        """Return the URL of PostgreSQL through a port, which may be a proxy's."""
         return f"postgresql://{USER}:{self._postgres_password}@127.0.0.1:{port}/{DATABASE}"
 
     def redis_url(self, port: int) -> str:
-        """Its URL by way of a port."""
+        """Return the URL of Valkey through a port, which may be a proxy's."""
         return f"redis://:{self.redis_password}@127.0.0.1:{port}/0"
 
     def start_postgres(self) -> None:
-        """Start it, and return when it answers; while processes of a killed one are still ending, try again."""
+        """Start PostgreSQL and wait until it answers. Retry while processes of a killed server are still ending."""
         deadline = time.monotonic() + 60
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": self.postgres_port}
         options |= {"max_connections": 200, "timezone": "UTC", "logging_collector": "off"}
@@ -80,11 +80,11 @@ class Stores:
                     psycopg.connect(self.postgres_url(self.postgres_port), connect_timeout=2).close()
                     return
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"PostgreSQL does not start: {log.name}")
+                    raise RuntimeError(f"PostgreSQL does not start; see {log.name}")
                 time.sleep(0.1)
 
     def kill_postgres(self) -> None:
-        """kill -9 of all of it, as when its machine stops."""
+        """Kill all processes of PostgreSQL with SIGKILL, as when its machine stops."""
         if self.postgres is None:
             return
         for pid in [self.postgres.pid, *_children(self.postgres.pid)]:
@@ -93,7 +93,7 @@ class Stores:
         self.postgres.wait()
 
     def start_redis(self) -> None:
-        """Start it with nothing in it, and return when it answers."""
+        """Start an empty Valkey and wait until it answers."""
         folder = self._folder / "valkey"
         folder.mkdir(exist_ok=True)
         if self._identity:
@@ -119,16 +119,16 @@ class Stores:
                 if connection.recv(64).startswith(b"-NOAUTH"):
                     return
             time.sleep(0.02)
-        raise RuntimeError(f"Valkey does not start: {self._folder / 'valkey.log'}")
+        raise RuntimeError(f"Valkey does not start; see {self._folder / 'valkey.log'}")
 
     def kill_redis(self) -> None:
-        """kill -9."""
+        """Kill Valkey with SIGKILL."""
         if self.redis is not None:
             self.redis.kill()
             self.redis.wait()
 
     def stop(self) -> None:
-        """End both, and remove what was copied for them."""
+        """Stop both servers and remove the files copied for them."""
         self.kill_redis()
         if self.postgres is not None and self.postgres.poll() is None:
             self.postgres.send_signal(signal.SIGINT)

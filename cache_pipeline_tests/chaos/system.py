@@ -1,4 +1,4 @@
-"""Everything that runs: stores, broker, vendor, API, workers, the proxies between them; and what strikes them."""
+"""The deployment under test (stores, broker, vendor, API, workers, proxies between them), and how to inject each fault."""
 
 import asyncio
 import contextlib
@@ -16,26 +16,26 @@ import yaml
 from cache_pipeline.query.interval import Interval
 from cache_pipeline_tests.api.jobs.rabbitmq import RabbitMQ
 from cache_pipeline_tests.chaos.disk import EdgeDisk
-from cache_pipeline_tests.chaos.processes import Kept, command_line
-from cache_pipeline_tests.chaos.proxy import Link
-from cache_pipeline_tests.chaos.schedule import Strike
+from cache_pipeline_tests.chaos.faults import Fault
+from cache_pipeline_tests.chaos.processes import SupervisedProcess, cli_command
+from cache_pipeline_tests.chaos.proxy import TcpProxy
+from cache_pipeline_tests.chaos.scenario import CLIENTS, LIMIT, REPORTS, SIMULATOR, WINDOW_SECONDS
 from cache_pipeline_tests.chaos.stores import Stores, free_port
-from cache_pipeline_tests.chaos.truth import Truths
-from cache_pipeline_tests.chaos.vendor import CLIENTS, LIMIT, REPORTS, SIMULATOR, WINDOW_SECONDS
+from cache_pipeline_tests.chaos.truth import VendorTruth
 
 REPOSITORY = Path(__file__).parents[2]
-#: Python runs this before anything else in every process of ours: asked by a signal, each says what it waits for.
-_TELLING = """\
+#: Python imports this as ``sitecustomize`` in every child process. SIGUSR1 then prints the stacks of all tasks.
+_SITECUSTOMIZE = """\
 import asyncio, contextlib, signal, sys, traceback
 
-def tell(_number, frame):
+def dump_stacks(_number, frame):
     traceback.print_stack(frame)
     with contextlib.suppress(RuntimeError):
         for task in asyncio.all_tasks(asyncio.get_running_loop()):
             task.print_stack(file=sys.stderr)
     sys.stderr.flush()
 
-signal.signal(signal.SIGUSR1, tell)
+signal.signal(signal.SIGUSR1, dump_stacks)
 """
 _WORKERS = ("worker-1", "worker-2")
 
@@ -44,15 +44,16 @@ class System:
     """A deployment in a folder of its own.
 
     Attributes:
-        folder: project and logs.
-        environment: of every process of ours.
+        folder: Folder of the project and the logs.
+        environment: Environment variables of every child process.
         stores: PostgreSQL and Valkey.
-        disk: what the edge folder lies on.
-        api_url, vendor_url: not through a proxy.
-        dagster: the backfill that runs, or ran last.
-        truths: what the vendor holds.
-        cuts: told whenever the vendor begins to cut its answers.
-        asked_again: intervals of reports that were asked of the vendor whatever history held.
+        disk: Disk of the edge folder.
+        api_url: URL of the HTTP API, not through a proxy.
+        vendor_url: URL of the simulated vendor, not through a proxy.
+        dagster: The current backfill, or the last one.
+        truth: The vendor's data.
+        truncations: Receives an item whenever the vendor begins to truncate its answers.
+        refetched: Names and intervals of reports that were refetched although history covered them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,49 +65,48 @@ class System:
         self._api_port, self._vendor_port = free_port(), free_port()
         self.api_url = f"http://127.0.0.1:{self._api_port}"
         self.vendor_url = f"http://127.0.0.1:{self._vendor_port}"
-        self.truths = Truths(self.vendor_url)
-        self.cuts: asyncio.Queue[None] = asyncio.Queue()
-        self.asked_again: list[tuple[str, Interval]] = []
+        self.truth = VendorTruth(self.vendor_url)
+        self.truncations: asyncio.Queue[None] = asyncio.Queue()
+        self.refetched: list[tuple[str, Interval]] = []
         self.edge_url = f"file://{folder / 'edge'}/v1/default"
-        self.links = {
-            "vendor": Link("vendor", self._vendor_port),
-            "redis": Link("redis", self.stores.redis_port),
-            "postgres": Link("postgres", self.stores.postgres_port),
-            "rabbitmq": Link("rabbitmq", self.rabbitmq.port),
+        self.proxies = {
+            "vendor": TcpProxy("vendor", self._vendor_port),
+            "redis": TcpProxy("redis", self.stores.redis_port),
+            "postgres": TcpProxy("postgres", self.stores.postgres_port),
+            "rabbitmq": TcpProxy("rabbitmq", self.rabbitmq.port),
         }
         self.environment: dict[str, str] = {}
-        self._kept: dict[str, Kept] = {}
-        self._ours: contextlib.ExitStack = contextlib.ExitStack()
+        self._processes: dict[str, SupervisedProcess] = {}
 
     @property
     def postgres_url(self) -> str:
-        """Not through the proxy."""
+        """Return the URL of PostgreSQL, not through the proxy."""
         return self.stores.postgres_url(self.stores.postgres_port)
 
-    def ended_by_itself(self) -> dict[str, int]:
-        """How often each process of ours ended without being killed."""
-        return {name: kept.ended_by_itself for name, kept in self._kept.items()}
+    def unexpected_exits(self) -> dict[str, int]:
+        """Return how often each child process ended without being killed."""
+        return {name: process.unexpected_exits for name, process in self._processes.items()}
 
     async def start(self) -> None:
-        """Start everything, and return when the API is ready."""
+        """Start the deployment and wait until the API is ready."""
         self._write_project()
-        self.disk.make()
+        self.disk.create()
         (self.folder / "edge" / "v1" / "default").mkdir(parents=True)
         await asyncio.gather(asyncio.to_thread(self._start_stores), asyncio.to_thread(self.rabbitmq.start))
-        for link in self.links.values():
-            await link.start()
+        for proxy in self.proxies.values():
+            await proxy.start()
         self.environment = self._environment()
-        simulator = command_line("simulator", "--port", str(self._vendor_port), "--settings", "vendor.yaml")
-        orders = {"simulator": simulator, "api": command_line("api", "--port", str(self._api_port))}
-        orders |= {name: command_line("worker") for name in _WORKERS}
-        for name, command in orders.items():
-            self._kept[name] = Kept(name, command, self.environment, self.folder)
-            self._kept[name].start()
-        await self.ready()
-        await asyncio.to_thread(self.truths.load)
+        simulator = cli_command("simulator", "--port", str(self._vendor_port), "--settings", "vendor.yaml")
+        commands = {"simulator": simulator, "api": cli_command("api", "--port", str(self._api_port))}
+        commands |= {name: cli_command("worker") for name in _WORKERS}
+        for name, command in commands.items():
+            self._processes[name] = SupervisedProcess(name, command, self.environment, self.folder)
+            self._processes[name].start()
+        await self.wait_until_ready()
+        await asyncio.to_thread(self.truth.load)
 
-    async def ready(self, seconds: float = 120) -> None:
-        """Return when vendor and API answer, and the API has all it stands on."""
+    async def wait_until_ready(self, seconds: float = 120) -> None:
+        """Wait until the vendor answers and the API and its dependencies are ready."""
         async with asyncio.timeout(seconds), httpx.AsyncClient(timeout=5) as http:
             for url in (f"{self.vendor_url}/simulator/health", f"{self.api_url}/readyz"):
                 while True:
@@ -115,92 +115,92 @@ class System:
                             break
                     await asyncio.sleep(0.2)
 
-    def tell(self) -> None:
-        """Have every process say in its log what it waits for."""
-        for kept in self._kept.values():
-            kept.signal(signal.SIGUSR1)
+    def dump_stacks(self) -> None:
+        """Have every process write the stacks of its tasks to its log."""
+        for process in self._processes.values():
+            process.signal(signal.SIGUSR1)
 
     async def stop(self) -> None:
-        """Stop everything."""
-        await asyncio.gather(*(asyncio.to_thread(kept.stop) for kept in self._kept.values()))
-        for link in self.links.values():
-            await link.close()
+        """Stop the deployment."""
+        await asyncio.gather(*(asyncio.to_thread(process.stop) for process in self._processes.values()))
+        for proxy in self.proxies.values():
+            await proxy.close()
         await asyncio.to_thread(self.rabbitmq.stop)
         await asyncio.to_thread(self.stores.stop)
         self.disk.remove()
 
-    async def strike(self, strike: Strike) -> None:
-        """Let something go wrong, and mend it when its time is over."""
+    async def inject(self, fault: Fault) -> None:
+        """Inject a fault, and undo it after its duration."""
         await {
             "kill": self._kill,
-            "cut": self._disturb,
-            "stall": self._disturb,
-            "slow": self._disturb,
-            "disk": self._fill,
-            "fault": self._fault,
+            "cut": self._degrade_connection,
+            "stall": self._degrade_connection,
+            "slow": self._degrade_connection,
+            "disk": self._fill_disk,
+            "fault": self._inject_vendor_fault,
             "truncation": self._truncate,
             "restatement": self._restate,
-        }[strike.kind](strike)
+        }[fault.kind](fault)
 
-    async def _kill(self, strike: Strike) -> None:
-        if strike.target == "dagster":
+    async def _kill(self, fault: Fault) -> None:
+        if fault.target == "dagster":
             if self.dagster is not None and self.dagster.poll() is None:
                 os.killpg(self.dagster.pid, signal.SIGKILL)
             return
-        if strike.target in self._kept:
-            kept = self._kept[strike.target]
-            await asyncio.to_thread(kept.kill)
-            await asyncio.sleep(strike.seconds)
-            kept.revive()
+        if fault.target in self._processes:
+            process = self._processes[fault.target]
+            await asyncio.to_thread(process.kill)
+            await asyncio.sleep(fault.seconds)
+            process.allow_restart()
             return
         stop, start = {
             "redis": (self.stores.kill_redis, self.stores.start_redis),
             "postgres": (self.stores.kill_postgres, self.stores.start_postgres),
             "rabbitmq": (self.rabbitmq.kill, self.rabbitmq.start),
-        }[strike.target]
+        }[fault.target]
         await asyncio.to_thread(stop)
         try:
-            await asyncio.sleep(strike.seconds)
+            await asyncio.sleep(fault.seconds)
         finally:
             await asyncio.to_thread(start)
 
-    async def _disturb(self, strike: Strike) -> None:
-        link = self.links[strike.target]
-        {"cut": link.cut, "stall": link.stall, "slow": lambda: link.slow(strike.amount)}[strike.kind]()
-        await asyncio.sleep(strike.seconds)
-        link.mend()
+    async def _degrade_connection(self, fault: Fault) -> None:
+        proxy = self.proxies[fault.target]
+        {"cut": proxy.cut, "stall": proxy.stall, "slow": lambda: proxy.slow(fault.amount)}[fault.kind]()
+        await asyncio.sleep(fault.seconds)
+        proxy.restore()
 
-    async def _fill(self, strike: Strike) -> None:
+    async def _fill_disk(self, fault: Fault) -> None:
         self.disk.fill(self.dagster)
-        await asyncio.sleep(strike.seconds)
-        self.disk.empty()
+        await asyncio.sleep(fault.seconds)
+        self.disk.free()
 
-    async def _fault(self, strike: Strike) -> None:
-        await self._set_faults({strike.target: int(strike.amount)})
+    async def _inject_vendor_fault(self, fault: Fault) -> None:
+        await self._set_faults({fault.target: int(fault.amount)})
 
-    async def _restate(self, strike: Strike) -> None:
-        await asyncio.to_thread(self.truths.restate, int(strike.amount))
+    async def _restate(self, fault: Fault) -> None:
+        await asyncio.to_thread(self.truth.restate, int(fault.amount))
 
-    async def _truncate(self, strike: Strike) -> None:
-        await self._set_faults({"max_rows": int(strike.amount)})
-        self.cuts.put_nowait(None)
-        await asyncio.sleep(strike.seconds)
+    async def _truncate(self, fault: Fault) -> None:
+        await self._set_faults({"max_rows": int(fault.amount)})
+        self.truncations.put_nowait(None)
+        await asyncio.sleep(fault.seconds)
         await self._set_faults({"max_rows": None})
 
     async def _set_faults(self, faults: dict[str, Any]) -> None:
         url = f"{self.vendor_url}/simulator/faults"
         async with httpx.AsyncClient(timeout=20) as http:
-            now = (await http.get(url)).json()
-            (await http.post(url, json={**now, **faults})).raise_for_status()
+            current = (await http.get(url)).json()
+            (await http.post(url, json={**current, **faults})).raise_for_status()
 
-    async def calm(self) -> None:
-        """Mend all that may still be wrong."""
-        self.disk.empty()
-        for link in self.links.values():
-            link.mend()
+    async def clear_faults(self) -> None:
+        """Undo every fault that may still be active, and wait until the API is ready."""
+        self.disk.free()
+        for proxy in self.proxies.values():
+            proxy.restore()
         async with httpx.AsyncClient(timeout=20) as http:
             await http.delete(f"{self.vendor_url}/simulator/faults")
-        await self.ready()
+        await self.wait_until_ready()
 
     def _start_stores(self) -> None:
         self.stores.prepare()
@@ -211,13 +211,13 @@ class System:
         (self.folder / "reports").mkdir()
         for report in REPORTS:
             (self.folder / "reports" / f"{report.name}.yaml").write_text(report.text)
-        (self.folder / "sitecustomize.py").write_text(_TELLING)
+        (self.folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
         (self.folder / "vendor.yaml").write_text(yaml.safe_dump(SIMULATOR))
         for name in ("dagster.yaml", "workspace.yaml"):
             shutil.copy(REPOSITORY / name, self.folder)
 
     def _environment(self) -> dict[str, str]:
-        vendor = f"http://127.0.0.1:{self.links['vendor'].port}"
+        vendor = f"http://127.0.0.1:{self.proxies['vendor'].port}"
         account = {
             "base_url": vendor,
             "login_url": f"{vendor}/oauth/token",
@@ -225,7 +225,7 @@ class System:
             "rate_limit": LIMIT,
             "window_seconds": WINDOW_SECONDS,
             "pause_seconds": WINDOW_SECONDS,
-            # Every job here is done within two.
+            # Every job here takes at most two seconds.
             "job_deadline_seconds": 8,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
@@ -233,12 +233,12 @@ class System:
             **inherited,
             "PYTHONPATH": f"{self.folder}:{REPOSITORY}",
             "DAGSTER_HOME": str(self.folder),
-            "CACHE_PIPELINE_POSTGRES_URL": self.stores.postgres_url(self.links["postgres"].port),
-            "CACHE_PIPELINE_REDIS_URL": self.stores.redis_url(self.links["redis"].port),
-            "CACHE_PIPELINE_JOBS__QUEUE_URL": f"amqp://guest:guest@127.0.0.1:{self.links['rabbitmq'].port}",
+            "CACHE_PIPELINE_POSTGRES_URL": self.stores.postgres_url(self.proxies["postgres"].port),
+            "CACHE_PIPELINE_REDIS_URL": self.stores.redis_url(self.proxies["redis"].port),
+            "CACHE_PIPELINE_JOBS__QUEUE_URL": f"amqp://guest:guest@127.0.0.1:{self.proxies['rabbitmq'].port}",
             "CACHE_PIPELINE_JOBS__LEASE_SECONDS": "4",
             "CACHE_PIPELINE_JOBS__DRAIN_SECONDS": "3",
-            # Here workers die by our hand, again and again, and never of a job.
+            # The run kills workers many times; that must not dead-letter their jobs.
             "CACHE_PIPELINE_JOBS__MAX_ATTEMPTS": "20",
             "CACHE_PIPELINE_EDGE_URL": f"file://{self.folder / 'edge'}",
             "CACHE_PIPELINE_API__AUTH": "off",

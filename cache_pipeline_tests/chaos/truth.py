@@ -1,4 +1,4 @@
-"""What the vendor truly holds, now and before each of its restatements."""
+"""The simulated vendor's true figures: the current version, and each version before a restatement."""
 
 import threading
 from collections.abc import Mapping
@@ -6,29 +6,29 @@ from datetime import date, datetime, timedelta
 
 import httpx
 
-from cache_pipeline_tests.chaos.vendor import ORGANISATION, REPORTS, Declared
+from cache_pipeline_tests.chaos.scenario import ORGANISATION_ZONE, REPORTS, ChaosReport
 
-#: What was offered, and for how many milliseconds it was talked.
+#: Offered conversations, and milliseconds of talk.
 Figure = tuple[int, int]
-#: By start of bucket and group; where nothing happened is left out.
+#: Figures by start of bucket and group. Entries of zeros are left out.
 Figures = dict[tuple[datetime, str], Figure]
 Bucket = frozenset[tuple[str, Figure]]
-NOTHING: Bucket = frozenset()
+EMPTY: Bucket = frozenset()
 
 
 def by_bucket(figures: Figures) -> dict[datetime, Bucket]:
-    """The groups of each bucket together: an answer that mixes two restatements in one bucket was never true."""
+    """Group figures by bucket, so that a bucket that mixes two versions equals neither of them."""
     found: dict[datetime, set[tuple[str, Figure]]] = {}
     for (start, group), figure in figures.items():
         found.setdefault(start, set()).add((group, figure))
     return {start: frozenset(groups) for start, groups in found.items()}
 
 
-class Truths:
-    """The vendor's figures of each report in all their versions.
+class VendorTruth:
+    """The vendor's figures of each report, in all their versions.
 
     Attributes:
-        restated: days of the vendor's organisation that it has corrected, in order.
+        restated: Days (of the vendor's organisation) that the vendor has restated, in order.
     """
 
     def __init__(self, simulator_url: str) -> None:
@@ -38,44 +38,44 @@ class Truths:
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Read it for the first time."""
-        self._add(self._read())
+        """Read the first version from the simulator."""
+        self._append_versions(self._read())
 
     def restate(self, days_ago: int) -> None:
-        """Have the vendor correct a day long past its watermark; nobody compares anything meanwhile."""
-        day = datetime.now(ORGANISATION).date() - timedelta(days=days_ago)
+        """Have the vendor restate a day long past its watermark. Comparisons wait until the new version is read."""
+        day = datetime.now(ORGANISATION_ZONE).date() - timedelta(days=days_ago)
         with self._lock:
             httpx.post(
                 f"{self._url}/simulator/restatements", json={"day": day.isoformat()}, timeout=60
             ).raise_for_status()
-            self._add(self._read())
+            self._append_versions(self._read())
             self.restated.append(day)
 
-    def newest(self, report: Declared) -> dict[datetime, Bucket]:
-        """As it stands now."""
+    def latest(self, report: ChaosReport) -> dict[datetime, Bucket]:
+        """Return the current version."""
         with self._lock:
             return self._versions[report.name][-1]
 
-    def all_of(self, report: Declared) -> list[dict[datetime, Bucket]]:
-        """In all versions, the oldest first: who read figures before asking for this finds theirs among them."""
+    def versions(self, report: ChaosReport) -> list[dict[datetime, Bucket]]:
+        """Return all versions, oldest first. Figures read before this call equal one of them."""
         with self._lock:
             return list(self._versions[report.name])
 
-    def _add(self, read: Mapping[str, Figures]) -> None:
+    def _append_versions(self, read: Mapping[str, Figures]) -> None:
         for name, figures in read.items():
             self._versions[name].append(by_bucket(figures))
 
     def _read(self) -> dict[str, Figures]:
-        return {report.name: self._of(report) for report in REPORTS}
+        return {report.name: self._read_report(report) for report in REPORTS}
 
-    def _of(self, report: Declared) -> Figures:
-        """All that the vendor holds of a report's days, today's too, as if the day were over."""
+    def _read_report(self, report: ChaosReport) -> Figures:
+        """Return the figures of all days of a report, including the whole of today."""
         found: dict[tuple[datetime, str], list[int]] = {}
         interval = report.interval(report.days()[0], report.today() + timedelta(days=1))
-        for place, (fact, value) in enumerate((("offered", "offered"), ("talk", "talkMs"))):
-            asked = {**report.truth, "interval": interval, "fact": fact}
-            answer = httpx.get(f"{self._url}/simulator/truth", params=asked, timeout=60).raise_for_status()
-            for row in answer.json()["rows"]:
+        for index, (fact, field) in enumerate((("offered", "offered"), ("talk", "talkMs"))):
+            parameters = {**report.truth, "interval": interval, "fact": fact}
+            response = httpx.get(f"{self._url}/simulator/truth", params=parameters, timeout=60).raise_for_status()
+            for row in response.json()["rows"]:
                 key = datetime.fromisoformat(row["intervalStart"]), row["queueId"]
-                found.setdefault(key, [0, 0])[place] = row[value]
+                found.setdefault(key, [0, 0])[index] = row[field]
         return {key: (offered, talked) for key, (offered, talked) in found.items() if offered or talked}
