@@ -1,1 +1,1 @@
-"""Side-by-side measurements: each benchmark runs this project, its peers and, where there is one, the limit, in one run."""
+"""Benchmarks: each measures this project and its peers side by side, in one run, against the best possible figure if known."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--only NAME]`: runs the benchmarks, prints their tables and writes `benchmarks/results/`."""
+"""Command line `python -m benchmarks [--only NAME]`: run benchmarks, print their tables and write `benchmarks/results/`."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -8,105 +8,105 @@ from types import MappingProxyType
 import click
 from rich.console import Console
 
-from benchmarks.result import BenchmarkError, Result, Tell
-from benchmarks.table import table_of
+from benchmarks.result import BenchmarkError, ProgressCallback, Result
+from benchmarks.table import render_table
 
 _RESULTS = Path(__file__).parent / "results"
 _TABLE_WIDTH = 150
 
 
-# Imported only when it is run: each benchmark has peers of its own, which need not all be installed.
-def _backfill(tell: Tell) -> Result:
+# Each benchmark is imported only when it runs: its peers need not be installed for the others.
+def _backfill(progress: ProgressCallback) -> Result:
     from benchmarks.backfill import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _dashboard(tell: Tell) -> Result:
+def _dashboard(progress: ProgressCallback) -> Result:
     from benchmarks.dashboard.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _details(tell: Tell) -> Result:
+def _details(progress: ProgressCallback) -> Result:
     from benchmarks.memory.details import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _details_full(tell: Tell) -> Result:
+def _details_full(progress: ProgressCallback) -> Result:
     from benchmarks.memory.details import measure_full
 
-    return measure_full(tell)
+    return measure_full(progress)
 
 
-def _edge(tell: Tell) -> Result:
+def _edge(progress: ProgressCallback) -> Result:
     from benchmarks.edge import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _api(tell: Tell) -> Result:
+def _api(progress: ProgressCallback) -> Result:
     from benchmarks.api.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _history(tell: Tell) -> Result:
+def _history(progress: ProgressCallback) -> Result:
     from benchmarks.history import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _jobs(tell: Tell) -> Result:
+def _jobs(progress: ProgressCallback) -> Result:
     from benchmarks.jobs.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _keys(tell: Tell) -> Result:
+def _keys(progress: ProgressCallback) -> Result:
     from benchmarks.keys.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _memory(tell: Tell) -> Result:
+def _memory(progress: ProgressCallback) -> Result:
     from benchmarks.memory.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _polling(tell: Tell) -> Result:
+def _polling(progress: ProgressCallback) -> Result:
     from benchmarks.polling.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _quota(tell: Tell) -> Result:
+def _quota(progress: ProgressCallback) -> Result:
     from benchmarks.quota.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _scale(tell: Tell) -> Result:
+def _scale(progress: ProgressCallback) -> Result:
     from benchmarks.scale.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _stampede(tell: Tell) -> Result:
+def _stampede(progress: ProgressCallback) -> Result:
     from benchmarks.stampede.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-def _trace(tell: Tell) -> Result:
+def _trace(progress: ProgressCallback) -> Result:
     from benchmarks.trace.benchmark import measure
 
-    return measure(tell)
+    return measure(progress)
 
 
-_BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
+_BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyType(
     {
         "api": _api,
         "backfill": _backfill,
@@ -125,36 +125,36 @@ _BENCHMARKS: Mapping[str, Callable[[Tell], Result]] = MappingProxyType(
     }
 )
 
-#: Too long to be run with the others.
-_BY_NAME_ONLY: Mapping[str, Callable[[Tell], Result]] = MappingProxyType({"details-full": _details_full})
+#: Too slow to run with the others.
+_BY_NAME_ONLY: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyType({"details-full": _details_full})
 _ALL = {**_BENCHMARKS, **_BY_NAME_ONLY}
 
 
 @click.command()
 @click.option("--only", metavar="NAME", help=f"Run one benchmark: {', '.join(_ALL)}.")
 def main(only: str | None) -> None:
-    """Run the benchmarks side by side with their peers; exit code 1 says that a target was missed."""
+    """Run the benchmarks side by side with their peers. Exit with 1 if a target is missed."""
     if only is not None and only not in _ALL:
-        click.echo(f"there is no benchmark {only!r}: choose one of {', '.join(_ALL)}", err=True)
+        click.echo(f"unknown benchmark {only!r}; expected one of {', '.join(_ALL)}", err=True)
         sys.exit(2)
-    reached = [_run(name) for name in ([only] if only else _BENCHMARKS)]
-    sys.exit(0 if all(reached) else 1)
+    met = [_run(name) for name in ([only] if only else _BENCHMARKS)]
+    sys.exit(0 if all(met) else 1)
 
 
 def _run(name: str) -> bool:
-    # A table cut to the width of a log file's eighty columns cannot be read.
+    # At a log file's eighty columns the table would be unreadable.
     wide = None if sys.stdout.isatty() else _TABLE_WIDTH
     try:
         with Console(stderr=True).status(name) as status:
-            result = _ALL[name](lambda doing: status.update(f"{name}: {doing}"))
+            result = _ALL[name](lambda activity: status.update(f"{name}: {activity}"))
     except ModuleNotFoundError as error:
-        click.echo(f"{name} needs the package {error.name}: install the dependency group 'bench'", err=True)
+        click.echo(f"{name} needs the package {error.name}; install the dependency group 'bench'", err=True)
         return False
     except BenchmarkError as error:
         click.echo(f"{name}: {error}", err=True)
         return False
     result.write(_RESULTS)
-    Console(width=wide).print(table_of(result))
+    Console(width=wide).print(render_table(result))
     return not result.missed
 
 

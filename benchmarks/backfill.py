@@ -1,4 +1,4 @@
-"""`backfill`: a hundred daily partitions in one Dagster run, against what the vendor's quota allows and a run for each."""
+"""`backfill`: 100 daily partitions in one Dagster run, compared with the quota's limit and with one run per partition."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ import psycopg
 from pydantic import SecretStr
 
 from benchmarks.quota.processes import simulator_process
-from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.lane import Lane
@@ -45,18 +45,22 @@ fetch:
 """
 
 
-def measure(tell: Tell) -> Result:
-    """Run it: the range, and some days each in a run of its own."""
+def measure(progress: ProgressCallback) -> Result:
+    """Run the benchmark: one run of the whole range, and some runs of one day.
+
+    Raises:
+        BenchmarkError: A backfill failed or sent fewer requests than it must.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "reports").mkdir()
         (folder / "reports" / "offered_day.yaml").write_text(_REPORT)
         shutil.copy(Path(__file__).parents[1] / "dagster.yaml", folder)
-        tell("starting servers")
+        progress("starting servers")
         vendor_settings = SimulatorSettings(genesys_rate_limit=_LIMIT, rate_window_seconds=_WINDOW_SECONDS)
         with embedded_servers(folder / "servers") as stores, simulator_process(vendor_settings) as vendor:
             environment = _environment(folder, stores.postgres_url, stores.redis_url, vendor)
-            return Result("backfill", tuple(_rows(tell, folder, environment, vendor)))
+            return Result("backfill", tuple(_rows(progress, folder, environment, vendor)))
 
 
 def _environment(folder: Path, postgres_url: str, redis_url: str, vendor: str) -> dict[str, str]:
@@ -67,9 +71,9 @@ def _environment(folder: Path, postgres_url: str, redis_url: str, vendor: str) -
         "rate_limit": _LIMIT,
         "window_seconds": _WINDOW_SECONDS,
     }
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
     return {
-        **kept,
+        **inherited,
         "DAGSTER_HOME": str(folder),
         "CACHE_PIPELINE_POSTGRES_URL": postgres_url,
         "CACHE_PIPELINE_REDIS_URL": redis_url,
@@ -79,45 +83,52 @@ def _environment(folder: Path, postgres_url: str, redis_url: str, vendor: str) -
     }
 
 
-def _rows(tell: Tell, folder: Path, environment: dict[str, str], vendor: str) -> list[Row]:
+def _rows(progress: ProgressCallback, folder: Path, environment: dict[str, str], vendor: str) -> list[Row]:
     last = datetime.now(UTC).date() - timedelta(days=2)
     first = last - timedelta(days=_PARTITIONS)
-    tell(f"{_PARTITIONS} partitions in one run")
-    whole = _backfilled(folder, environment, vendor, first, last)
-    if whole.calls < _PARTITIONS:
-        raise BenchmarkError(f"{whole.calls} requests for {_PARTITIONS} days")
+    progress(f"{_PARTITIONS} partitions in one run")
+    full_range = _run_backfill(folder, environment, vendor, first, last)
+    if full_range.calls < _PARTITIONS:
+        raise BenchmarkError(f"{full_range.calls} requests for {_PARTITIONS} days")
     single = list[float]()
     for number in range(_SINGLE_RUNS):
-        tell(f"a run of one partition, {number + 1} of {_SINGLE_RUNS}")
+        progress(f"a run of one partition, {number + 1} of {_SINGLE_RUNS}")
         day = first - timedelta(days=2 + number)
-        single.append(_backfilled(folder, environment, vendor, day, day + timedelta(days=1)).wall)
-    allowed = whole.calls / asyncio.run(_requests_a_second(environment))
+        single.append(_run_backfill(folder, environment, vendor, day, day + timedelta(days=1)).wall)
+    allowed = full_range.calls / asyncio.run(_granted_requests_per_second(environment))
     return [
         Row(
-            f"{_PARTITIONS} partitions in one run, from its start to its end; limit: {whole.calls} requests at the "
-            "backfill lane's quota",
-            round(whole.wall - whole.launch, 1),
+            f"{_PARTITIONS} partitions in one run, without launch; limit: {full_range.calls} requests at the backfill "
+            "lane's quota",
+            round(full_range.wall - full_range.launch, 1),
             "s",
             limit=round(allowed, 1),
             target=Target("ratio", "<=", 1.1),
         ),
         Row(
-            "Dagster's own launch of it: the process, the plan, and an event for all that is planned", whole.launch, "s"
+            "launch by Dagster: the process, the plan, and an event for each planned partition", full_range.launch, "s"
         ),
-        Row("answers of 429", whole.refused, "answers", target=Target("ours", "=", 0)),
+        Row("requests refused with 429", full_range.refused, "answers", target=Target("ours", "=", 0)),
         Row(
-            f"all of it, in a process that is started for it (peer: {_SINGLE_RUNS} runs of one partition, times "
+            f"launch and run in a new process (peer: {_SINGLE_RUNS} runs of one partition, times "
             f"{_PARTITIONS / _SINGLE_RUNS:.0f})",
-            round(whole.wall, 1),
+            round(full_range.wall, 1),
             "s",
-            {"a run for each partition, one after another": round(sum(single) / _SINGLE_RUNS * _PARTITIONS, 1)},
+            {"one run per partition": round(sum(single) / _SINGLE_RUNS * _PARTITIONS, 1)},
         ),
     ]
 
 
 @dataclass(frozen=True)
-class _Backfilled:
-    """A backfill that has ended: seconds in all, and until Dagster called the run started; what the vendor counted."""
+class _FinishedBackfill:
+    """A finished backfill.
+
+    Attributes:
+        wall: Seconds from the start of the process to its end.
+        launch: Seconds until Dagster recorded the start of the run.
+        calls: Requests that the vendor counted.
+        refused: Requests that the vendor refused with 429.
+    """
 
     wall: float
     launch: float
@@ -125,25 +136,25 @@ class _Backfilled:
     refused: int
 
 
-def _backfilled(folder: Path, environment: dict[str, str], vendor: str, first: date, end: date) -> _Backfilled:
+def _run_backfill(folder: Path, environment: dict[str, str], vendor: str, first: date, end: date) -> _FinishedBackfill:
     httpx.delete(f"{vendor}/simulator/counters").raise_for_status()
     command = [sys.executable, "-m", "cache_pipeline.orchestration.backfill", "offered_day", str(first), str(end)]
     started = time.time()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     wall = time.time() - started
     if done.returncode:
-        raise BenchmarkError(f"the backfill ended with {done.returncode}: {done.stdout[-500:]} {done.stderr[-1500:]}")
+        raise BenchmarkError(f"the backfill exited with {done.returncode}: {done.stdout[-500:]} {done.stderr[-1500:]}")
     run_id = json.loads(done.stdout.splitlines()[-1])["outcome"]["run_id"]
-    with psycopg.connect(environment["CACHE_PIPELINE_POSTGRES_URL"]) as dagsters:
-        row = dagsters.execute("SELECT start_time FROM runs WHERE run_id = %s", (run_id,)).fetchone()
+    with psycopg.connect(environment["CACHE_PIPELINE_POSTGRES_URL"]) as connection:
+        row = connection.execute("SELECT start_time FROM runs WHERE run_id = %s", (run_id,)).fetchone()
     if row is None:
-        raise BenchmarkError(f"Dagster keeps no run {run_id}")
+        raise BenchmarkError(f"Dagster has no run {run_id}")
     summary = httpx.get(f"{vendor}/simulator/counters").json()["summary"]
-    return _Backfilled(wall, round(row[0] - started, 1), summary["requests"], summary["rejected_429"])
+    return _FinishedBackfill(wall, round(row[0] - started, 1), summary["requests"], summary["rejected_429"])
 
 
-async def _requests_a_second(environment: dict[str, str]) -> float:
-    """Return how many requests the quota lets backfills send."""
+async def _granted_requests_per_second(environment: dict[str, str]) -> float:
+    """Return the requests per second that the quota grants the backfill lane."""
     settings = Settings(
         redis_url=SecretStr(environment["CACHE_PIPELINE_REDIS_URL"]),
         genesys=VendorAccount.model_validate_json(environment["CACHE_PIPELINE_GENESYS"]),

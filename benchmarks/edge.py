@@ -1,16 +1,16 @@
-"""`edge`: publishing a report's days to a static store, against rewriting the whole as one Parquet file.
+"""`edge`: publishing a report's days to a static store, compared with rewriting one Parquet file.
 
-Both are handed the same rows, 60 days by hour of 40 queues in 3 media, and write with the same Parquet settings through the
-same kind of store, a local folder. Four publishings follow each other: everything for the first time, the same once more,
-one day of them restated whose month is one file, and one of the month that is still open. All 60 days are handed over each time but the last, so that what is not uploaded was
-told apart by its content; the last hands over one restated day alone, as a pipeline does that knows what it fetched anew.
-The peer gets its rows in the narrower types that browsers read, which the tier itself must first make of them.
+Both get the same rows (60 days by hour of 40 queues in 3 media) and write with the same Parquet settings to the same kind of
+store, a local folder. There are four publications: everything for the first time, the same again, one restated day of a closed
+month (one file), and one restated day of the open month. The first three pass all 60 days, so an upload can only be avoided by
+comparing content; the last passes the restated day alone, as a pipeline does that knows what it refetched. The peer gets its
+rows in the narrower types that browsers read; the tier has to convert them itself.
 
-Uploads are Parquet files that are new or changed in the folder afterwards; bytes are those of every file that is, so that
-the manifest and the snapshots count against us. Seconds are the median of several runs, ours and the peer's in turn.
+Uploads are Parquet files that are new or changed afterwards. Bytes are those of every new or changed file, so that manifest and
+snapshots count against us. Seconds are the median of several runs, ours and the peer's in turns.
 
-Not measured: the network of a real object store, where a byte costs more than here and a request some tens of
-milliseconds, and what the CDN and the browsers save by files that never change.
+Not measured: the network of a real object store, where bytes cost more and each request takes tens of milliseconds; and what
+CDN and browsers save because files never change.
 """
 
 import io
@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.store import LocalStore
 
-from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, snake_case
@@ -37,9 +37,9 @@ from cache_pipeline.storage.published import EdgeTier
 
 _DAYS, _QUEUES, _MEDIA = 60, 40, ("callback", "chat", "voice")
 _FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
-#: February has just ended and may still be corrected, so that its days are files of their own; January is one file.
+#: February has just ended and may still be restated, so each of its days is a file. January is one file.
 _NOW = datetime(2026, 3, 2, tzinfo=UTC)
-#: The last day of January; the next is February's first.
+#: Number of the last day of January; the next day is the first of February.
 _RESTATED = 30
 _RUNS = 3
 _PEER = "one file, rewritten"
@@ -61,21 +61,21 @@ Days = Mapping[Interval, pa.Table]
 
 
 @dataclass(frozen=True)
-class _Step:
-    """What one publishing put into the folder."""
+class _Publication:
+    """What one publication wrote to the folder."""
 
     uploads: int
     kilobytes: float
     seconds: float
 
 
-def measure(tell: Tell) -> Result:
+def measure(progress: ProgressCallback) -> Result:
     """Run the benchmark.
 
     Raises:
-        BenchmarkError: What was published is not what was handed over.
+        BenchmarkError: The published rows differ from the rows passed.
     """
-    tell("making rows")
+    progress("making rows")
     days = {day: _rows(day, number) for number, day in enumerate(_day(number) for number in range(_DAYS))}
     restated_day = _day(_RESTATED)
     restated: Days = {**days, restated_day: _rows(restated_day, _DAYS)}
@@ -83,31 +83,29 @@ def measure(tell: Tell) -> Result:
         "first publish": days,
         "nothing changed": days,
         "a day of a closed month restated": restated,
-        "a day of the open month restated, handed over alone": {
-            _day(_RESTATED + 1): _rows(_day(_RESTATED + 1), _DAYS + 1)
-        },
+        "a day of the open month restated, passed alone": {_day(_RESTATED + 1): _rows(_day(_RESTATED + 1), _DAYS + 1)},
     }
-    final: Days = {**restated, **steps["a day of the open month restated, handed over alone"]}
-    ours: list[list[_Step]] = []
-    peers: list[list[_Step]] = []
+    final: Days = {**restated, **steps["a day of the open month restated, passed alone"]}
+    ours: list[list[_Publication]] = []
+    peers: list[list[_Publication]] = []
     for run in range(_RUNS):
-        tell(f"run {run + 1} of {_RUNS}")
+        progress(f"run {run + 1} of {_RUNS}")
         with tempfile.TemporaryDirectory() as folder:
             ours.append(_publish_ours(Path(folder), list(steps.values()), final))
         with tempfile.TemporaryDirectory() as folder:
-            peers.append(_rewrite_whole(Path(folder), list(steps.values()), final))
+            peers.append(_publish_peer(Path(folder), list(steps.values()), final))
     rows = [
         row
         for number, what in enumerate(steps)
-        for row in _told(what, [run[number] for run in ours], [run[number] for run in peers])
+        for row in _make_rows(what, [run[number] for run in ours], [run[number] for run in peers])
     ]
     return Result("edge", tuple(rows))
 
 
-def _told(what: str, ours: Sequence[_Step], peer: Sequence[_Step]) -> list[Row]:
+def _make_rows(what: str, ours: Sequence[_Publication], peer: Sequence[_Publication]) -> list[Row]:
     fewest = {"first publish": None, "nothing changed": 0}.get(what, 1)
     target = None if fewest is None else Target("ours", "=", fewest)
-    # Uploads and bytes are the same in every run; were they not, the worst would be told.
+    # Uploads and bytes should be equal in every run; report the worst in case they are not.
     uploads, kilobytes = max(step.uploads for step in ours), max(step.kilobytes for step in ours)
     seconds = statistics.median(step.seconds for step in ours)
     return [
@@ -117,32 +115,32 @@ def _told(what: str, ours: Sequence[_Step], peer: Sequence[_Step]) -> list[Row]:
     ]
 
 
-def _publish_ours(folder: Path, steps: Sequence[Days], final: Days) -> list[_Step]:
+def _publish_ours(folder: Path, steps: Sequence[Days], final: Days) -> list[_Publication]:
     tier = EdgeTier(f"file://{folder}", lambda: _NOW)
-    told = [_step(folder, lambda days=days: tier.publish(_REPORT, days, None)) for days in steps]
+    publications = [_measure(folder, lambda days=days: tier.publish(_REPORT, days, None)) for days in steps]
     _check(tier.read(_REPORT, Interval(_day(0).start, _day(_DAYS - 1).end)), final)
-    return told
+    return publications
 
 
-def _for_browsers(rows: pa.Table) -> pa.Table:
-    kinds: dict[pa.DataType, pa.DataType] = {
+def _narrow_types(rows: pa.Table) -> pa.Table:
+    narrower: dict[pa.DataType, pa.DataType] = {
         pa.int64(): pa.float64(),
         pa.timestamp("us", tz="UTC"): pa.timestamp("ms", tz="UTC"),
     }
     return rows.cast(
-        pa.schema([field.with_type(kinds[field.type]) if field.type in kinds else field for field in rows.schema])
+        pa.schema([field.with_type(narrower[field.type]) if field.type in narrower else field for field in rows.schema])
     )
 
 
-def _rewrite_whole(folder: Path, steps: Sequence[Days], final: Days) -> list[_Step]:
+def _publish_peer(folder: Path, steps: Sequence[Days], final: Days) -> list[_Publication]:
     store = LocalStore(folder)
-    held: dict[Interval, pa.Table] = {}
+    published: dict[Interval, pa.Table] = {}
 
     def publish(days: Days) -> None:
-        held.update(days)
+        published.update(days)
         buffer = io.BytesIO()
         pq.write_table(
-            pa.concat_tables(held.values()),
+            pa.concat_tables(published.values()),
             buffer,
             compression="zstd",
             compression_level=9,
@@ -151,26 +149,26 @@ def _rewrite_whole(folder: Path, steps: Sequence[Days], final: Days) -> list[_St
         )
         obstore.put(store, "queue_hour.parquet", buffer.getvalue())
 
-    narrow = [{day: _for_browsers(rows) for day, rows in days.items()} for days in steps]
-    told = [_step(folder, lambda days=days: publish(days)) for days in narrow]
+    narrow = [{day: _narrow_types(rows) for day, rows in days.items()} for days in steps]
+    publications = [_measure(folder, lambda days=days: publish(days)) for days in narrow]
     _check(pq.read_table(folder / "queue_hour.parquet"), final)
-    return told
+    return publications
 
 
-def _step(folder: Path, publish: Callable[[], object]) -> _Step:
-    before = _state(folder)
+def _measure(folder: Path, publish: Callable[[], object]) -> _Publication:
+    before = _file_states(folder)
     started = time.perf_counter()
     publish()
     seconds = time.perf_counter() - started
-    written = [path for path, state in _state(folder).items() if before.get(path) != state]
-    return _Step(
+    written = [path for path, state in _file_states(folder).items() if before.get(path) != state]
+    return _Publication(
         uploads=sum(path.suffix == ".parquet" for path in written),
         kilobytes=sum(path.stat().st_size for path in written) / 1000,
         seconds=seconds,
     )
 
 
-def _state(folder: Path) -> dict[Path, tuple[int, int]]:
+def _file_states(folder: Path) -> dict[Path, tuple[int, int]]:
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".parquet", ".json")]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
@@ -178,9 +176,9 @@ def _state(folder: Path) -> dict[Path, tuple[int, int]]:
 def _check(published: pa.Table, days: Days) -> None:
     for name in ("offered", "handle_ms"):
         found = _total([published], name)
-        wanted = _total(days.values(), name)
-        if found != wanted:
-            raise BenchmarkError(f"published {name} add up to {found}, and {wanted} were handed over")
+        expected = _total(days.values(), name)
+        if found != expected:
+            raise BenchmarkError(f"published {name} add up to {found}; expected {expected}")
 
 
 def _total(tables: Iterable[pa.Table], name: str) -> int:
@@ -193,7 +191,7 @@ def _day(number: int) -> Interval:
 
 
 def _rows(day: Interval, seed: int) -> pa.Table:
-    """Every queue and medium in every hour, in the order a tier keeps them in."""
+    """Return rows of every hour, medium and queue, in the order of the tier."""
     random = np.random.default_rng(seed)
     groups = [(medium, f"queue-{queue:02}") for medium in _MEDIA for queue in range(_QUEUES)]
     hours = [day.start + timedelta(hours=hour) for hour in range(24)]

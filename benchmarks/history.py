@@ -1,14 +1,12 @@
-"""`history`: loading a day of a million rows into PostgreSQL, against raw COPY of the same rows into the same table.
+"""`history`: loading a day of a million rows into PostgreSQL, compared with raw COPY of the same rows into the same table.
 
-Ours is what the pipeline does: under the series' lock, in one transaction, what is held for the day is deleted, the rows
-are streamed in from the file where the pipeline keeps what is larger than a few megabytes, and coverage is extended. The
-peer is COPY in PostgreSQL's binary format, in one transaction, of bytes that were made before the clock started: it
-deletes nothing, knows no coverage and checks no type.
+Ours does what the pipeline does: under the series' lock and in one transaction it deletes the stored rows of the day, streams the
+new rows from the temporary file that holds anything larger than a few megabytes, and extends coverage. The peer is COPY in
+PostgreSQL's binary format, in one transaction, of bytes prepared beforehand; it deletes nothing, keeps no coverage and checks no types.
 
-The table has the index that it always has, and a million rows of an earlier day. Before each load the day is emptied and
-the table vacuumed; then ours loads it, or the peer. After ours it is loaded once more, in place of the million rows that
-are there by now: COPY alone cannot do that, so the peer then deletes them first. Rows a second are those of the median of
-several runs, ours and the peer's in turn, on a server with the default settings.
+The table has its usual index and a million rows of an earlier day. Before each load the day is emptied and the table vacuumed.
+Each contender loads the day, then loads it again in place of the million rows now stored. COPY cannot replace rows, so the peer
+deletes them first. Rows per second are those of the median of several runs, ours and the peer's in turns, on a server with default settings.
 
 Not measured: a server across a network, and several writers.
 """
@@ -27,7 +25,7 @@ import psycopg
 import pyarrow as pa
 from psycopg.sql import SQL, Composed, Identifier
 
-from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
@@ -68,7 +66,7 @@ _SECOND_DAY = SQL("series = {} AND interval_start >= {}")
 
 @dataclass(frozen=True)
 class _Server:
-    """A database with the table, and the rows to be loaded into it."""
+    """A database with the table, and the rows to load."""
 
     url: str
     history: History
@@ -92,7 +90,7 @@ class _Server:
                 for start in range(0, len(self.body), 2**20):
                     copy.write(self.body[start : start + 2**20])
 
-    def emptied(self) -> None:
+    def empty_day(self) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(_delete_second_day())
             connection.execute(SQL("VACUUM ANALYZE {}").format(_TABLE))
@@ -108,7 +106,7 @@ class _Server:
         return seconds
 
 
-def measure(tell: Tell) -> Result:
+def measure(progress: ProgressCallback) -> Result:
     """Run the benchmark.
 
     Raises:
@@ -117,33 +115,33 @@ def measure(tell: Tell) -> Result:
     try:
         with (
             tempfile.TemporaryDirectory() as folder,
-            # No Redis is needed, and none is started where an address is given.
+            # Redis is not needed; with a URL given, none is started.
             embedded_servers(Path(folder) / "servers", redis_url="redis://none") as servers,
         ):
             migrate(servers.postgres_url, [(_REPORT, _COLUMNS)])
             with open_history(servers.postgres_url) as history:
-                tell("making rows")
-                history.replace(_replacement(_rows_of(_day(0)), _day(0)))
-                history.replace(_replacement(_rows_of(_day(1)), _day(1)))
-                server = _Server(servers.postgres_url, history, _rows_of(_day(1)), _copied_out(servers.postgres_url))
-                return Result("history", _measured(server, tell))
+                progress("making rows")
+                history.replace(_replacement(_make_rows(_day(0)), _day(0)))
+                history.replace(_replacement(_make_rows(_day(1)), _day(1)))
+                server = _Server(servers.postgres_url, history, _make_rows(_day(1)), _copy_out(servers.postgres_url))
+                return Result("history", _measure_loads(server, progress))
     except EmbeddedServerError as error:
         raise BenchmarkError(str(error)) from error
 
 
-def _measured(server: _Server, tell: Tell) -> tuple[Row, ...]:
+def _measure_loads(server: _Server, progress: ProgressCallback) -> tuple[Row, ...]:
     loads: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
         "ours": (server.ours, server.ours),
         _PEER: (server.copy, server.delete_and_copy),
     }
     into_empty: dict[str, list[float]] = {name: [] for name in loads}
-    in_place: dict[str, list[float]] = {name: [] for name in loads}
+    replacing: dict[str, list[float]] = {name: [] for name in loads}
     for run in range(_RUNS):
-        for name, (load, load_again) in loads.items():
-            tell(f"run {run + 1} of {_RUNS}, {name}")
-            server.emptied()
+        for name, (load, reload) in loads.items():
+            progress(f"run {run + 1} of {_RUNS}, {name}")
+            server.empty_day()
             into_empty[name].append(server.seconds(load))
-            in_place[name].append(server.seconds(load_again))
+            replacing[name].append(server.seconds(reload))
 
     def row(what: str, seconds: dict[str, list[float]], target: Target | None) -> Row:
         rates = {name: _ROWS / statistics.median(taken) for name, taken in seconds.items()}
@@ -152,7 +150,7 @@ def _measured(server: _Server, tell: Tell) -> tuple[Row, ...]:
     target = Target("ratio", ">=", 0.8)
     return (
         row(f"a new day of {_ROWS:,} rows", into_empty, target),
-        row("the same day once more, in place of what is held (the peer: DELETE, COPY)", in_place, target),
+        row("the same day again, replacing its rows (peer: DELETE, then COPY)", replacing, target),
     )
 
 
@@ -161,7 +159,7 @@ def _delete_second_day() -> Composed:
     return SQL("DELETE FROM {} WHERE {}").format(_TABLE, condition)
 
 
-def _copied_out(url: str) -> bytes:
+def _copy_out(url: str) -> bytes:
     condition = _SECOND_DAY.format(Series(_REPORT).id, _day(1).start)
     query = SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT (FORMAT binary)").format(_NAMES, _TABLE, condition)
     with psycopg.connect(url) as connection, connection.cursor() as cursor, cursor.copy(query) as copy:
@@ -169,21 +167,23 @@ def _copied_out(url: str) -> bytes:
 
 
 def _replacement(rows: Rows, day: Interval) -> Replacement:
-    whole = IntervalSet([day])
-    return Replacement(Series(_REPORT), whole, IntervalSet(), rows, day.end, (FetchTime(whole, datetime.now(UTC)),))
+    intervals = IntervalSet([day])
+    return Replacement(
+        Series(_REPORT), intervals, IntervalSet(), rows, day.end, (FetchTime(intervals, datetime.now(UTC)),)
+    )
 
 
 def _day(number: int) -> Interval:
     return Interval(_MONDAY + number * _DAY, _MONDAY + (number + 1) * _DAY)
 
 
-def _rows_of(day: Interval) -> Rows:
-    """Return rows with one conversation each, hour by hour."""
+def _make_rows(day: Interval) -> Rows:
+    """Return rows with one conversation each, in order of hours."""
     spool = Spool(arrow_schema(_COLUMNS))
-    an_hour = _ROWS // 24 + 1
+    rows_per_hour = _ROWS // 24 + 1
     random = np.random.default_rng(day.start.day)
     for number in range(24):
-        count = min(an_hour, _ROWS - number * an_hour)
+        count = min(rows_per_hour, _ROWS - number * rows_per_hour)
         start = day.start + number * timedelta(hours=1)
         columns: dict[str, Any] = {
             "interval_start": [start] * count,

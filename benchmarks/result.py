@@ -1,4 +1,4 @@
-"""What a benchmark says: rows of ours, the peers and the limit; ratio and verdict follow from what was measured."""
+"""Result of a benchmark: measured rows with the peers' figures and the limit, from which ratio and verdict are derived."""
 
 import json
 import operator
@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-Tell = Callable[[str], None]
-"""Hears what a benchmark is doing just now, for people who wait."""
+ProgressCallback = Callable[[str], None]
+"""Called with what the benchmark is doing at the moment, to show progress."""
 
 Relation = Literal[">=", "<=", "="]
 _HOLDS: Mapping[Relation, Callable[[float, float], bool]] = MappingProxyType(
@@ -20,7 +20,7 @@ _HOLDS: Mapping[Relation, Callable[[float, float], bool]] = MappingProxyType(
 
 
 class BenchmarkError(RuntimeError):
-    """A benchmark could not be run, or its figures contradict each other; nothing of it is reported."""
+    """A benchmark could not run, or its figures contradict each other. None of them is reported."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class Target:
         return f"{self.of} {self.relation} {self.value:g}"
 
     def is_met(self, row: "Row") -> bool:
-        """Whether the row keeps it; a ratio that there is not does not."""
+        """Return whether the row meets the target. A missing ratio does not."""
         measured = row.ours if self.of == "ours" else row.ratio
         return measured is not None and _HOLDS[self.relation](measured, self.value)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One thing measured.
+    """One measurement.
 
     Attributes:
-        what: The thing, in words.
+        what: What was measured.
         ours: This project's figure.
-        unit: Of `ours`, the peers' figures and the limit.
-        peers: Peer to its figure.
-        limit: The best there could be, if that is known.
-        target: What must hold, if anything must.
+        unit: Unit of `ours`, the peers' figures and the limit.
+        peers: Figure of each peer, by its name.
+        limit: The best possible figure, if known.
+        target: The target, if there is one.
     """
 
     what: str
@@ -62,14 +62,14 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """`ours` ÷ the limit or, where none is known, ÷ the figure of the only peer; None where that cannot be said."""
+        """Return `ours` ÷ the limit or, without a limit, ÷ the only peer's figure. None without either."""
         divisor = self.limit if self.limit is not None else next(iter(self.peers.values()), None)
         only = self.limit is not None or len(self.peers) == 1
         return self.ours / divisor if divisor and only else None
 
     @property
     def met(self) -> bool | None:
-        """Whether the target holds; None where there is none."""
+        """Return whether the target is met, or None without a target."""
         return None if self.target is None else self.target.is_met(self)
 
     def as_json(self) -> dict[str, Any]:
@@ -88,27 +88,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """What one benchmark measured."""
+    """The measurements of one benchmark."""
 
     name: str
     rows: tuple[Row, ...]
 
     @property
     def missed(self) -> bool:
-        """Whether a row's target does not hold."""
+        """Return whether any row misses its target."""
         return any(row.met is False for row in self.rows)
 
     def write(self, folder: Path) -> Path:
-        """Write `<name>.json` into the folder, and return its path."""
+        """Write `<name>.json` into the folder and return its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
-        body = {"name": self.name, "machine": machine(), "rows": [row.as_json() for row in self.rows]}
+        body = {"name": self.name, "machine": describe_machine(), "rows": [row.as_json() for row in self.rows]}
         path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
 
-def machine() -> dict[str, Any]:
-    """Return what figures depend on, and nothing that identifies one machine of its kind."""
+def describe_machine() -> dict[str, Any]:
+    """Return what the figures depend on, without anything that identifies this machine."""
     return {
         "cores": os.cpu_count(),
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""A result as a table for people."""
+"""Render a result as a table for the terminal."""
 
 from rich import box
 from rich.table import Table
@@ -6,8 +6,8 @@ from rich.table import Table
 from benchmarks.result import Result, Row
 
 
-def table_of(result: Result) -> Table:
-    """One line for each row; the peers have a column each."""
+def render_table(result: Result) -> Table:
+    """Return a table with a line per row and a column per peer."""
     peers = list(dict.fromkeys(peer for row in result.rows for peer in row.peers))
     table = Table(title=result.name, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("what", overflow="fold", ratio=1)
@@ -18,15 +18,15 @@ def table_of(result: Result) -> Table:
     table.add_column("met")
     for row in result.rows:
         figures = [row.ours, *(row.peers.get(peer) for peer in peers), row.limit, row.ratio]
-        table.add_row(row.what, row.unit, *map(_figure, figures), str(row.target or ""), _verdict(row))
+        table.add_row(row.what, row.unit, *map(_format, figures), str(row.target or ""), _format_verdict(row))
     return table
 
 
-def _figure(value: float | None) -> str:
+def _format(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _verdict(row: Row) -> str:
+def _format_verdict(row: Row) -> str:
     return {None: "", True: "[green]yes[/green]", False: "[bold red]NO[/bold red]"}[row.met]

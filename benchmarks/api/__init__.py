@@ -1,1 +1,1 @@
-"""Hot reads through the HTTP API beside a bare route, and a crowd that misses at once."""
+"""`api`: hot reads through the HTTP API beside a bare route, and many identical misses at once."""

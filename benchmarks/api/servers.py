@@ -1,4 +1,4 @@
-"""The processes of a run: stores, vendor, API, workers, the bare route, and an nginx that caches."""
+"""Server processes of a benchmark: a function in a child process, and an nginx that caches."""
 
 import multiprocessing
 import os
@@ -16,34 +16,45 @@ import httpx
 
 from benchmarks.result import BenchmarkError
 
-_PATIENCE = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 @contextmanager
-def process_of(target: Callable[..., None], *arguments: Any) -> Generator["Running"]:
-    """Run a function in a process of its own while the block lasts; it is given a pipe to tell what it has to tell."""
+def run_in_process(target: Callable[..., None], *arguments: Any) -> Generator["ChildProcess"]:
+    """Run a function in a child process while the block lasts.
+
+    The function gets a pipe as its last argument and sends one message when it is ready.
+
+    Raises:
+        BenchmarkError: The process ended or sent no message in time.
+    """
     spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=target, args=(*arguments, there), daemon=True)
+    receiver, child_end = spawn.Pipe()
+    process = spawn.Process(target=target, args=(*arguments, child_end), daemon=True)
     process.start()
-    there.close()
+    child_end.close()
     try:
-        yield Running(process.pid or 0, _heard(here, target.__name__))
+        yield ChildProcess(process.pid or 0, _receive(receiver, target.__name__))
     finally:
         process.terminate()
         process.join()
-        here.close()
+        receiver.close()
 
 
-class Running:
-    """A process that has told what it had to tell."""
+class ChildProcess:
+    """A child process that is ready.
 
-    def __init__(self, pid: int, told: str) -> None:
+    Attributes:
+        pid: Process id.
+        message: What it sent when it was ready, such as its URL.
+    """
+
+    def __init__(self, pid: int, message: str) -> None:
         self.pid = pid
-        self.told = told
+        self.message = message
 
     def cpu_seconds(self) -> float | None:
-        """Processor time that it has used; None where the system does not tell."""
+        """Return the CPU time used so far, or None if the system does not report it."""
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -51,13 +62,13 @@ class Running:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _heard(pipe: Connection, who: str) -> str:
+def _receive(pipe: Connection, name: str) -> str:
     try:
-        if pipe.poll(_PATIENCE):
+        if pipe.poll(_TIMEOUT_SECONDS):
             return pipe.recv()
     except (EOFError, OSError):
-        raise BenchmarkError(f"{who} ended before its time; what it printed says why") from None
-    raise BenchmarkError(f"{who} said nothing for {_PATIENCE:.0f} s; is the machine overloaded?")
+        raise BenchmarkError(f"{name} ended early; see its output above") from None
+    raise BenchmarkError(f"{name} sent nothing for {_TIMEOUT_SECONDS:.0f} s; is the machine overloaded?")
 
 
 def free_port() -> int:
@@ -108,7 +119,7 @@ def nginx_cache(folder: Path, upstream: str) -> Generator[str | None]:
 
 
 def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         try:
             if httpx.get(url).status_code == 200:

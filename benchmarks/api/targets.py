@@ -1,4 +1,4 @@
-"""What runs in the processes: the API, a worker, and the bare route."""
+"""Functions that run in child processes: the API, a worker, and the bare route."""
 
 import asyncio
 import threading
@@ -17,18 +17,18 @@ from cache_pipeline.settings import Settings
 BARE_KEY = "benchmark-bare"
 
 
-def api(settings: Settings, told: Connection) -> None:
+def api(settings: Settings, parent: Connection) -> None:
     """Serve the HTTP API."""
-    serve_api(settings, "127.0.0.1", 0, told.send)
+    serve_api(settings, "127.0.0.1", 0, parent.send)
 
 
-def worker(settings: Settings, told: Connection) -> None:
-    """Run a worker, which ends with its process."""
-    asyncio.run(run_worker(settings, asyncio.Event(), told.send))
+def worker(settings: Settings, parent: Connection) -> None:
+    """Run a worker until its process ends."""
+    asyncio.run(run_worker(settings, asyncio.Event(), parent.send))
 
 
-def bare(redis_url: str, port: int, told: Connection) -> None:
-    """Serve the least that a route can do: the same Redis client, the same GET, the bytes out."""
+def bare(redis_url: str, port: int, parent: Connection) -> None:
+    """Serve the least a route can do: GET from Redis with the same client and return the bytes."""
     redis = Redis.from_pool(BlockingConnectionPool.from_url(redis_url, max_connections=32, timeout=20))
 
     async def answer(_request: Request) -> Response:
@@ -41,7 +41,7 @@ def bare(redis_url: str, port: int, told: Connection) -> None:
     def announce() -> None:
         while not server.started:
             threading.Event().wait(0.01)
-        told.send(f"http://127.0.0.1:{port}")
+        parent.send(f"http://127.0.0.1:{port}")
 
     threading.Thread(target=announce, daemon=True).start()
     server.run()

@@ -1,1 +1,1 @@
-"""`dashboard`: the executives' page on a narrow line, beside the same figures read by duckdb-wasm."""
+"""`dashboard`: the executives' page on a slow network, beside the same figures read by duckdb-wasm."""

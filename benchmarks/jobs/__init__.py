@@ -1,1 +1,1 @@
-"""A thousand jobs through RabbitMQ, with a worker killed in the middle."""
+"""`jobs`: a thousand jobs through RabbitMQ, with a worker killed half way."""

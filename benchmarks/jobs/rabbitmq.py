@@ -1,4 +1,4 @@
-"""A RabbitMQ node of the benchmark's own, on loopback, gone when the benchmark is."""
+"""A temporary RabbitMQ node on loopback for the benchmark."""
 
 import os
 import shutil
@@ -13,17 +13,17 @@ from pathlib import Path
 from benchmarks.api.servers import free_port
 from benchmarks.result import BenchmarkError
 
-_PATIENCE = 90.0
-# Past the distribution's wrapper, which would become another user.
+_TIMEOUT_SECONDS = 90.0
+# Bypass the distribution's wrapper, which would switch to another user.
 _PROGRAMS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
 
 
 @contextmanager
 def rabbitmq(folder: Path) -> Generator[str]:
-    """Run a node while the block lasts, and yield its URL.
+    """Run a node while the block lasts and yield its URL.
 
     Raises:
-        BenchmarkError: RabbitMQ is not installed, or does not start.
+        BenchmarkError: RabbitMQ is not installed or does not start.
     """
     program = next((found for name in _PROGRAMS if (found := shutil.which(name))), None)
     if program is None:
@@ -62,7 +62,7 @@ def rabbitmq(folder: Path) -> Generator[str]:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         deadline = time.monotonic() + 10
-        # It refuses for as long as it takes the killed node to be alive.
+        # epmd refuses to stop while it still believes that the killed node is alive.
         while subprocess.run(["epmd", "-kill"], env=environment, capture_output=True, check=False).returncode:  # noqa: S607
             if time.monotonic() > deadline:
                 break
@@ -70,7 +70,7 @@ def rabbitmq(folder: Path) -> Generator[str]:
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:

@@ -1,1 +1,1 @@
-"""`keys`: one key for every spelling of a question, and what a key costs."""
+"""`keys`: one cache key for every spelling of a query, and the cost of a key."""

@@ -1,8 +1,8 @@
-"""`keys`: 10,000 random spellings of 1,000 questions, and how many keys they come to.
+"""`keys`: the number of distinct cache keys for 10,000 random spellings of 1,000 queries.
 
-Ours reads each payload, finds the declared report, holds the question against it and hashes its meaning: everything that
-happens before a cache can be looked at. The guide's rule is run as printed, on the same payloads; it does not check them.
-Microseconds are of processor time, the median over several runs of the mean of a run, with garbage collection as it is.
+Ours parses each payload, finds the declared report, validates the query against it and hashes its canonical form: everything that
+precedes a cache lookup. The guide's rule runs as printed on the same payloads, without validation. Microseconds are CPU time: the
+median over several runs of a run's mean, with garbage collection enabled.
 """
 
 import random
@@ -13,19 +13,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.keys.guide import guide_key
-from benchmarks.keys.spellings import meanings, spelled
-from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from benchmarks.keys.spellings import random_queries, spell
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.report import Report
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 
-_MEANINGS, _SPELLINGS, _RUNS = 1_000, 10, 5
+_QUERIES, _SPELLINGS, _RUNS = 1_000, 10, 5
 _PEER = "the guide's printed rule"
 _REPORT = Report.model_validate(
     {
         "name": "queue_interval",
-        "description": "Every queue and medium by quarter of an hour",
+        "description": "Every queue and medium by quarter hour",
         "platform": "reportdata",
         "query_type": "queue-performance",
         "granularity": "PT15M",
@@ -41,40 +41,40 @@ _COLUMNS = ReportDataAdapter.columns(_REPORT)
 Key = Callable[[dict[str, Any]], str]
 
 
-def measure(tell: Tell) -> Result:
+def measure(progress: ProgressCallback) -> Result:
     """Run the benchmark.
 
     Raises:
-        BenchmarkError: Two different questions have one key of ours.
+        BenchmarkError: Two different queries have the same key of ours.
     """
-    chance = random.Random(20231001)  # noqa: S311 - the same spellings every time
-    tell("writing questions down")
-    asked = [
-        (number, spelled(meaning, chance))
-        for number, meaning in enumerate(meanings(_MEANINGS, chance))
+    rng = random.Random(20231001)  # noqa: S311 - reproducible, not secret
+    progress("generating payloads")
+    numbered_payloads = [
+        (number, spell(query, rng))
+        for number, query in enumerate(random_queries(_QUERIES, rng))
         for _ in range(_SPELLINGS)
     ]
-    chance.shuffle(asked)
-    of_ours: defaultdict[str, set[int]] = defaultdict(set)
-    for number, payload in asked:
-        of_ours[_our_key(payload)].add(number)
-    if any(len(numbers) > 1 for numbers in of_ours.values()):
-        raise BenchmarkError("two questions that mean different things have one key")
-    payloads = [payload for _, payload in asked]
-    tell("timing")
+    rng.shuffle(numbered_payloads)
+    queries_by_key: defaultdict[str, set[int]] = defaultdict(set)
+    for number, payload in numbered_payloads:
+        queries_by_key[_our_key(payload)].add(number)
+    if any(len(numbers) > 1 for numbers in queries_by_key.values()):
+        raise BenchmarkError("two different queries have the same key")
+    payloads = [payload for _, payload in numbered_payloads]
+    progress("timing")
     ours, peers = _microseconds(_our_key, payloads), _microseconds(_guide_key, payloads)
     return Result(
         "keys",
         (
             Row(
-                f"keys of {len(payloads):,} spellings of {_MEANINGS:,} questions",
-                len(of_ours),
+                f"distinct keys for {len(payloads):,} spellings of {_QUERIES:,} queries",
+                len(queries_by_key),
                 "keys",
                 {_PEER: len({_guide_key(payload) for payload in payloads})},
-                limit=_MEANINGS,
-                target=Target("ours", "=", _MEANINGS),
+                limit=_QUERIES,
+                target=Target("ours", "=", _QUERIES),
             ),
-            Row("a key", ours, "µs", {_PEER: peers}, target=Target("ours", "<=", 100)),
+            Row("CPU time per key", ours, "µs", {_PEER: peers}, target=Target("ours", "<=", 100)),
         ),
     )
 

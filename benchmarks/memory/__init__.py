@@ -1,1 +1,1 @@
-"""Peak memory of a large extract; see `benchmark`."""
+"""`memory` and `details`: peak memory of a large extract."""

@@ -1,23 +1,22 @@
-"""`memory`: peak resident memory of a large extract, against gathering its rows in a list.
+"""`memory`: peak resident memory of a large extract, compared with collecting its rows in a list.
 
-One day of a quarter of a million and of a million rows, a conversation each, is asked for, judged, staged as Parquet,
-checked and loaded into PostgreSQL, each time in a fresh process; the peer sends the same requests and reads pages with
-the same code, gathers the rows in a list, and writes the same Parquet and the same table, without any check.
+One day of 250,000 and of 1,000,000 rows (one conversation each) is fetched, verified, staged as Parquet, checked and loaded into
+PostgreSQL, each time in a new process. The peer sends the same requests and reads pages with the same code, but collects the rows
+in a list, and writes the same Parquet file and table without any check.
 
-The vendor is a small HTTP server in the guide's contract, in a process of its own (`benchmarks.memory.vendor`), with pages of a
-thousand rows: the simulator would be busy for longer than what is measured. Memory is what the operating system says was the
-most that the process ever had resident (`getrusage`), Python and libraries included; temporary files are not memory, and
-the page cache that holds them is the system's.
+The vendor is a small HTTP server with the guide's contract in its own process (`benchmarks.memory.vendor`), with pages of a thousand
+rows, because the simulator would take longer than what is measured. Memory is the peak resident set size of the process
+(`getrusage`), including Python and libraries. Temporary files do not count; the page cache that holds them is the system's.
 
-Not measured: several large extracts at a time. Each holds four megabytes of rows before it goes to disk, and some more on the way.
+Not measured: several large extracts at once. Each holds four megabytes of rows before it spills to disk, and some more in transit.
 """
 
 import tempfile
 from pathlib import Path
 
-from benchmarks.memory.extract import CONTENDERS, Measured, Setup, measured
+from benchmarks.memory.extract import CONTENDERS, Measured, Setup, run_contender
 from benchmarks.memory.vendor import vendor_process
-from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 
@@ -25,7 +24,7 @@ _FEW, _MANY = 250_000, 1_000_000
 _OURS, _PEER = CONTENDERS
 
 
-def measure(tell: Tell) -> Result:
+def measure(progress: ProgressCallback) -> Result:
     """Run the benchmark.
 
     Raises:
@@ -40,43 +39,43 @@ def measure(tell: Tell) -> Result:
         ):
             for contender in CONTENDERS:
                 for rows in (_FEW, _MANY):
-                    tell(f"{contender}, {rows:,} rows")
+                    progress(f"{contender}, {rows:,} rows")
                     data = Path(folder) / f"data-{len(found)}"
                     data.mkdir()
                     setup = Setup(
                         vendor_url, servers.redis_url, servers.postgres_url, data, rows, f"tenant{len(found)}"
                     )
                     migrate_history(setup.settings, {setup.report.name: setup.report})
-                    found[contender, rows] = _checked(measured(contender, setup), rows)
+                    found[contender, rows] = _check_rows(run_contender(contender, setup), rows)
     except EmbeddedServerError as error:
         raise BenchmarkError(str(error)) from error
     return Result("memory", _rows(found))
 
 
-def _checked(measured: Measured, rows: int) -> Measured:
-    if measured.kept != rows:
-        raise BenchmarkError(f"history has {measured.kept:,} rows of {rows:,}")
+def _check_rows(measured: Measured, rows: int) -> Measured:
+    if measured.stored != rows:
+        raise BenchmarkError(f"history has {measured.stored:,} rows of {rows:,}")
     return measured
 
 
 def _rows(found: dict[tuple[str, int], Measured]) -> tuple[Row, ...]:
-    def peaks(rows: int, target: Target | None = None) -> Row:
+    def peak_row(rows: int, target: Target | None = None) -> Row:
         peer = {_PEER: found[_PEER, rows].megabytes}
-        return Row(f"peak, {rows:,} rows", found[_OURS, rows].megabytes, "MB", peer, target=target)
+        return Row(f"peak memory, {rows:,} rows", found[_OURS, rows].megabytes, "MB", peer, target=target)
 
     def growth(contender: str) -> float:
         return found[contender, _MANY].megabytes / found[contender, _FEW].megabytes
 
     return (
-        peaks(_FEW),
-        peaks(_MANY, Target("ours", "<=", 400)),
+        peak_row(_FEW),
+        peak_row(_MANY, Target("ours", "<=", 400)),
         Row(
-            f"peak of {_MANY:,} rows, of that of {_FEW:,}",
+            f"peak with {_MANY:,} rows ÷ peak with {_FEW:,}",
             growth(_OURS),
             "times",
             {_PEER: growth(_PEER)},
             target=Target("ours", "<=", 1.1),
         ),
-        Row("before the first request", found[_OURS, _MANY].before, "MB", {_PEER: found[_PEER, _MANY].before}),
-        Row(f"{_MANY:,} rows took", found[_OURS, _MANY].seconds, "s", {_PEER: found[_PEER, _MANY].seconds}),
+        Row("memory before the first request", found[_OURS, _MANY].before, "MB", {_PEER: found[_PEER, _MANY].before}),
+        Row(f"time for {_MANY:,} rows", found[_OURS, _MANY].seconds, "s", {_PEER: found[_PEER, _MANY].seconds}),
     )

@@ -1,12 +1,12 @@
-"""`details`: peak resident memory of a day of conversation details, read from the vendor's own shape into history.
+"""`details`: peak resident memory of a day of conversation details, from the vendor's format to history and edge.
 
-Unlike `memory`, whose vendor makes up flat rows, this one answers as Genesys does: a details job, pages of a thousand
-conversations with participants, sessions, segments and metrics, flattened to a row each, staged as Parquet, checked, loaded into
-PostgreSQL, and counted by queue and medium for the edge, each time in a fresh process; the peer publishes nothing. The vendor tells a page of the simulator's conversations again and again
-(`benchmarks.memory.details_vendor`).
+Unlike in `memory`, whose vendor sends flat rows, this vendor answers as Genesys does: a details job, and pages of a thousand
+conversations with participants, sessions, segments and metrics. Each conversation is flattened to a row; rows are staged as
+Parquet, checked, loaded into PostgreSQL, and counted by queue and medium for the edge, each time in a new process. The peer
+publishes nothing. The vendor repeats one page of the simulator's conversations (`benchmarks.memory.details_vendor`).
 
-`details` is of fifty and of two hundred thousand conversations. `details-full`, run only by its name, is of a quarter, a half and a
-whole million; the list of rows is not tried on more than the first, for it would need gigabytes.
+`details` uses 50,000 and 200,000 conversations. `details-full`, which runs only by its name, uses 250,000, 500,000 and 1,000,000;
+there the peer runs only with the first size, because its list would need gigabytes.
 """
 
 import tempfile
@@ -18,10 +18,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from benchmarks.memory.details_vendor import DetailsVendor, simulated_page
-from benchmarks.memory.extract import CONTENDERS, Measured, Setup, measured
+from benchmarks.memory.details_vendor import DetailsVendor, fetch_template
+from benchmarks.memory.extract import CONTENDERS, Measured, Setup, run_contender
 from benchmarks.memory.vendor import DAY, vendor_process
-from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 from cache_pipeline.query.report import Report
@@ -35,11 +35,11 @@ _OURS, _PEER = CONTENDERS
 
 @dataclass(frozen=True)
 class DetailsSetup(Setup):
-    """Where everything is, and how many conversations the day has."""
+    """Addresses of the servers, and the number of conversations of the day."""
 
     @property
     def report(self) -> Report:
-        """One row for each conversation, by hour."""
+        """Return the report: one row per conversation, by hour."""
         return Report.model_validate(
             {
                 "name": "conversations",
@@ -58,7 +58,7 @@ class DetailsSetup(Setup):
 
     @property
     def settings(self) -> Settings:
-        """Those of the process that fetches."""
+        """Return the settings of the process that fetches."""
         account: dict[str, Any] = {
             "base_url": self.vendor_url,
             "login_url": f"{self.vendor_url}/oauth/token",
@@ -74,43 +74,43 @@ class DetailsSetup(Setup):
         )
 
 
-def measure(tell: Tell) -> Result:
+def measure(progress: ProgressCallback) -> Result:
     """Run the benchmark.
 
     Raises:
         BenchmarkError: A process failed, or history does not have the rows.
     """
-    return _measured("details", _SIZES, _SIZES, tell)
+    return _measure_sizes("details", _SIZES, _SIZES, progress)
 
 
-def measure_full(tell: Tell) -> Result:
-    """Run it up to a million rows.
+def measure_full(progress: ProgressCallback) -> Result:
+    """Run the benchmark with up to a million rows.
 
     Raises:
-        BenchmarkError: As `measure` does.
+        BenchmarkError: As in `measure`.
     """
-    return _measured("details-full", _FULL_SIZES, _FULL_SIZES[:1], tell)
+    return _measure_sizes("details-full", _FULL_SIZES, _FULL_SIZES[:1], progress)
 
 
-def _measured(name: str, sizes: Sequence[int], peer_sizes: Sequence[int], tell: Tell) -> Result:
+def _measure_sizes(name: str, sizes: Sequence[int], peer_sizes: Sequence[int], progress: ProgressCallback) -> Result:
     found: dict[tuple[str, int], Measured] = {}
     runs = [(_OURS, rows) for rows in sizes] + [(_PEER, rows) for rows in peer_sizes]
     try:
-        page = simulated_page()
+        template = fetch_template()
         with (
             tempfile.TemporaryDirectory() as folder,
             embedded_servers(Path(folder) / "servers") as servers,
-            vendor_process(partial(DetailsVendor, page)) as url,
+            vendor_process(partial(DetailsVendor, template)) as url,
         ):
             for contender, rows in runs:
-                tell(f"{contender}, {rows:,} conversations")
+                progress(f"{contender}, {rows:,} conversations")
                 data = Path(folder) / f"data-{len(found)}"
                 data.mkdir()
                 setup = DetailsSetup(url, servers.redis_url, servers.postgres_url, data, rows, f"tenant{len(found)}")
                 migrate_history(setup.settings, {setup.report.name: setup.report})
-                run = measured(contender, setup)
-                if run.kept != rows:
-                    raise BenchmarkError(f"history has {run.kept:,} rows of {rows:,}")
+                run = run_contender(contender, setup)
+                if run.stored != rows:
+                    raise BenchmarkError(f"history has {run.stored:,} rows of {rows:,}")
                 found[contender, rows] = run
     except (EmbeddedServerError, SimulatorError) as error:
         raise BenchmarkError(str(error)) from error
@@ -120,29 +120,34 @@ def _measured(name: str, sizes: Sequence[int], peer_sizes: Sequence[int], tell: 
 def _rows(found: dict[tuple[str, int], Measured], sizes: Sequence[int]) -> tuple[Row, ...]:
     few, many = sizes[0], sizes[-1]
 
-    def of_peer(rows: int) -> Measured | None:
+    def peer_figures(rows: int) -> Measured | None:
         return found.get((_PEER, rows))
 
     def peak(rows: int) -> Row:
-        peer = of_peer(rows)
+        peer = peer_figures(rows)
         return Row(
-            f"peak, {rows:,} conversations",
+            f"peak memory, {rows:,} conversations",
             found[_OURS, rows].megabytes,
             "MB",
             {_PEER: peer.megabytes} if peer else {},
             target=Target("ours", "<=", 400),
         )
 
-    less, more = of_peer(few), of_peer(many)
+    peer_few, peer_many = peer_figures(few), peer_figures(many)
     return (
         *map(peak, sizes),
         Row(
-            f"peak of {many:,}, of that of {few:,}",
+            f"peak with {many:,} conversations ÷ peak with {few:,}",
             found[_OURS, many].megabytes / found[_OURS, few].megabytes,
             "times",
-            {_PEER: more.megabytes / less.megabytes} if more and less else {},
+            {_PEER: peer_many.megabytes / peer_few.megabytes} if peer_many and peer_few else {},
             target=Target("ours", "<=", 1.1),
         ),
-        Row("before the first request", found[_OURS, many].before, "MB"),
-        Row(f"{many:,} conversations took", found[_OURS, many].seconds, "s", {_PEER: more.seconds} if more else {}),
+        Row("memory before the first request", found[_OURS, many].before, "MB"),
+        Row(
+            f"time for {many:,} conversations",
+            found[_OURS, many].seconds,
+            "s",
+            {_PEER: peer_many.seconds} if peer_many else {},
+        ),
     )

@@ -1,7 +1,7 @@
-"""A vendor of conversation details that answers with as many as it is told to have, in the simulator's own shape.
+"""A vendor of conversation details with a configurable number of conversations, in the simulator's format.
 
-The simulator works every conversation out, and a million of them would take longer than what is measured. So it is asked for one
-page, whose conversations are told again and again, each time under other ids and in the hour they shall have begun in.
+The simulator computes every conversation, and a million of them would take longer than what is measured. So this vendor fetches one
+page from it and repeats that page's conversations with new ids, moved to the hour in which they must begin.
 """
 
 import json
@@ -19,52 +19,54 @@ from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.upstream.http import httpx
 
 _PATH = "/api/v2/analytics/conversations/details/jobs"
-_TOLD_HOUR = 10
+_TEMPLATE_HOUR = 10
 _PAGE = 1000
 _HOUR = timedelta(hours=1)
-_ODD = 0x9E3779B97F4A7C15F39CC0605CEDC835
+_ID_MULTIPLIER = 0x9E3779B97F4A7C15F39CC0605CEDC835
 _INSTANT = re.compile(r"2026-01-0\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 @dataclass(frozen=True)
-class Told:
-    """Conversations that began in one hour."""
+class TemplatePage:
+    """Conversations that began in one hour, from which all others are copied."""
 
     conversations: list[dict[str, Any]]
 
     def in_hour(self, hour: int) -> list[list[bytes]]:
-        """Each as if it had begun in another, cut where its id stands, but for the four letters before."""
+        """Return each conversation moved to another hour, as bytes split at its id (except for the id's first four digits)."""
 
-        def moved(found: re.Match[str]) -> str:
-            at = datetime.fromisoformat(found[0]) + (hour - _TOLD_HOUR) * _HOUR
+        def move(found: re.Match[str]) -> str:
+            at = datetime.fromisoformat(found[0]) + (hour - _TEMPLATE_HOUR) * _HOUR
             return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
         return [
-            _INSTANT.sub(moved, json.dumps(each)).encode().split(each["conversationId"][4:].encode())
+            _INSTANT.sub(move, json.dumps(each)).encode().split(each["conversationId"][4:].encode())
             for each in self.conversations
         ]
 
     @cached_property
     def hours(self) -> list[list[list[bytes]]]:
-        """So for each hour of the day."""
+        """Return the moved conversations of each hour of the day."""
         return [self.in_hour(hour) for hour in range(24)]
 
     def conversation(self, number: int, rows: int) -> bytes:
         """Return one of a day's conversations by its number."""
-        told = self.hours[number * 24 // rows]
-        mixed = f"{(number + 1) * _ODD % 2**112:028x}"
-        parts = mixed[:4], mixed[4:8], mixed[8:12], mixed[12:16], mixed[16:]
-        return "-".join(parts).encode().join(told[number % len(told)])
+        templates = self.hours[number * 24 // rows]
+        digits = f"{(number + 1) * _ID_MULTIPLIER % 2**112:028x}"
+        parts = digits[:4], digits[4:8], digits[8:12], digits[12:16], digits[16:]
+        return "-".join(parts).encode().join(templates[number % len(templates)])
 
 
-def simulated_page() -> Told:
+def fetch_template() -> TemplatePage:
     """Return a thousand conversations that began in one hour of the day.
 
     Raises:
-        BenchmarkError: the simulator does not give them.
+        BenchmarkError: The simulator returned none.
     """
     settings = SimulatorSettings(conversations_per_working_day=24_000, genesys_rate_limit=1_000_000)
-    hour = f"{(DAY.start + _TOLD_HOUR * _HOUR).isoformat()}/{(DAY.start + (_TOLD_HOUR + 1) * _HOUR).isoformat()}"
+    hour = (
+        f"{(DAY.start + _TEMPLATE_HOUR * _HOUR).isoformat()}/{(DAY.start + (_TEMPLATE_HOUR + 1) * _HOUR).isoformat()}"
+    )
     body = {"interval": hour, "startOfDayIntervalMatching": True}
     with simulator_process(settings) as url, httpx.Client(base_url=url, trust_env=False) as client:
         form = {"grant_type": "client_credentials"}
@@ -73,32 +75,34 @@ def simulated_page() -> Told:
         job = f"{_PATH}/{client.post(_PATH, json=body).json()['jobId']}"
         while client.get(job).json()["state"] in ("QUEUED", "PENDING"):
             pass
-        told: list[dict[str, Any]] = client.get(f"{job}/results", params={"pageSize": _PAGE}).json()["conversations"]
-    first = (DAY.start + _TOLD_HOUR * _HOUR).isoformat()[:13]
-    page = [each for each in told if each["conversationStart"].startswith(first) and "conversationEnd" in each]
+        conversations: list[dict[str, Any]] = client.get(f"{job}/results", params={"pageSize": _PAGE}).json()[
+            "conversations"
+        ]
+    first = (DAY.start + _TEMPLATE_HOUR * _HOUR).isoformat()[:13]
+    page = [each for each in conversations if each["conversationStart"].startswith(first) and "conversationEnd" in each]
     if not page:
-        raise BenchmarkError(f"the simulator gave no conversation of {hour}")
-    return Told(page)
+        raise BenchmarkError(f"the simulator returned no conversation of {hour}")
+    return TemplatePage(page)
 
 
 class DetailsVendor(Vendor):
-    """Details jobs of conversations, told after a page of the simulator's."""
+    """A vendor with details jobs whose conversations are copies of a page of the simulator's."""
 
-    def __init__(self, told: Told, *connection: Any) -> None:
-        self._told = told
+    def __init__(self, template: TemplatePage, *connection: Any) -> None:
+        self._template = template
         super().__init__(*connection)
 
-    def taken(self, job: str) -> Mapping[str, object]:
-        """Its id and no more."""
+    def submit_answer(self, job: str) -> Mapping[str, object]:
+        """Return the id only, as Genesys does."""
         return {"jobId": job}
 
-    def done(self, job: str) -> Mapping[str, object]:
-        """No percent, no address."""
+    def status_answer(self, job: str) -> Mapping[str, object]:
+        """Return the state only, without percentage or URL, as Genesys does."""
         return {"state": "FULFILLED"}
 
-    def page(self, told: Slice, first: int, end: int, cursor: str | None) -> bytes:
-        """Without a cursor where it is the last."""
+    def page(self, page_slice: Slice, first: int, end: int, cursor: str | None) -> bytes:
+        """Return conversations as JSON, without a cursor on the last page."""
         more = {} if cursor is None else {"cursor": cursor}
         head = json.dumps({"dataAvailabilityDate": "2026-01-06T06:00:00Z", **more}).encode()
-        conversations = b", ".join(self._told.conversation(number, told.rows) for number in range(first, end))
+        conversations = b", ".join(self._template.conversation(number, page_slice.rows) for number in range(first, end))
         return head[:-1] + b', "conversations": [' + conversations + b"]}"

@@ -1,4 +1,4 @@
-"""The contenders: each brings one day of many rows from the vendor to Parquet and to PostgreSQL, in a fresh process."""
+"""The contenders of `memory` and `details`: each loads one day of many rows from the vendor into Parquet and PostgreSQL, in a new process."""
 
 import asyncio
 import multiprocessing
@@ -36,15 +36,15 @@ from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 from cache_pipeline.vendors.base import VendorJobStatus
 
 _NOW = datetime(2026, 1, 6, 12, tzinfo=UTC)
-_MINUTES_AT_MOST = 9
-#: On a machine that is busy with other things.
-_ROWS_A_MINUTE = 40_000
+_MIN_TIMEOUT_MINUTES = 9
+#: A low rate, for machines that are busy with other things.
+_MIN_ROWS_PER_MINUTE = 40_000
 _KEY = "2026-01-05"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Where everything is, and how many rows the day has."""
+    """Addresses of the servers, and the number of rows of the day."""
 
     vendor_url: str
     redis_url: str
@@ -55,7 +55,7 @@ class Setup:
 
     @property
     def report(self) -> Report:
-        """One row for each conversation, by hour."""
+        """Return the report: one row per conversation, by hour."""
         return Report.model_validate(
             {
                 "name": "conversation_details",
@@ -74,7 +74,7 @@ class Setup:
 
     @property
     def settings(self) -> Settings:
-        """Those of the process that fetches."""
+        """Return the settings of the process that fetches."""
         account: dict[str, Any] = {
             "base_url": self.vendor_url,
             "login_url": f"{self.vendor_url}/oauth/token",
@@ -92,22 +92,23 @@ class Setup:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one process took.
+    """Measurements of one process.
 
     Attributes:
-        megabytes: its peak of resident memory, and ``before`` the first request.
-        seconds: from then to the end.
-        kept: rows that history has.
+        megabytes: Peak of resident memory.
+        before: Peak of resident memory before the first request, in megabytes.
+        seconds: Time from then to the end.
+        stored: Rows in history.
     """
 
     megabytes: float
     before: float
     seconds: float
-    kept: int
+    stored: int
 
 
 async def ours(setup: Setup, service: ReportService) -> None:
-    """Ask, judge, stage, check, keep and, where the report says so, publish; each step reads what is on disk before it."""
+    """Fetch, verify, stage, check, store and, if the report has the edge tier, publish. Each step reads its input from disk."""
     report, staging = setup.report, Staging(setup.folder / "staged")
     series = service.series(report)
     async for partition in service.fetch(report, {_KEY: DAY}, Lane.backfill):
@@ -120,18 +121,18 @@ async def ours(setup: Setup, service: ReportService) -> None:
     await asyncio.to_thread(check_rows, staged.rows, report, DAY)
     await service.store(report, [staged])
     if Tier.edge in report.publish.tiers:
-        await asyncio.to_thread(_published, setup, staged.rows)
+        await asyncio.to_thread(_publish, setup, staged.rows)
 
 
-def _published(setup: Setup, rows: Rows) -> None:
+def _publish(setup: Setup, rows: Rows) -> None:
     counted = publishable_rows(setup.report, rows)
     if (total := pc.sum(counted[setup.report.rows or ""]).as_py()) != setup.rows:
-        raise BenchmarkError(f"the edge would count {total:,} rows of {setup.rows:,}")
+        raise BenchmarkError(f"the edge counts {total:,} rows of {setup.rows:,}")
     edge_tier(setup.settings).publish(setup.report, {DAY: counted}, None)
 
 
-async def gathered(setup: Setup, service: ReportService) -> None:
-    """Fetch the same pages, gather the rows in a list, and then make one Arrow table of them."""
+async def collect_in_list(setup: Setup, service: ReportService) -> None:
+    """Fetch the same pages, collect the rows in a list and convert it to one Arrow table."""
     report, platform = setup.report, service.platform(setup.report)
     job = await platform.submit(report, DAY, Lane.backfill)
     status = VendorJobStatus(done=False)
@@ -141,42 +142,42 @@ async def gathered(setup: Setup, service: ReportService) -> None:
     async for page in platform.pages(job, report):
         rows.extend(page.rows.to_pylist())
     table = rows_to_table(rows, arrow_schema(platform.columns(report)))
-    whole = IntervalSet([DAY])
-    kept = Replacement(
+    intervals = IntervalSet([DAY])
+    stored = Replacement(
         service.series(report),
-        whole,
+        intervals,
         IntervalSet(),
         Rows.from_table(table),
         DAY.end,
-        (FetchTime(whole, service.clock()),),
+        (FetchTime(intervals, service.clock()),),
     )
-    await asyncio.to_thread(pq.write_table, table, setup.folder / "gathered.parquet", compression="zstd")
-    await asyncio.to_thread(service.history.replace, kept)
+    await asyncio.to_thread(pq.write_table, table, setup.folder / "collected.parquet", compression="zstd")
+    await asyncio.to_thread(service.history.replace, stored)
 
 
 CONTENDERS: Mapping[str, Callable[[Setup, ReportService], Awaitable[None]]] = MappingProxyType(
-    {"ours": ours, "a list of rows": gathered}
+    {"ours": ours, "a list of rows": collect_in_list}
 )
 
 
-def measured(contender: str, setup: Setup) -> Measured:
-    """One contender's run, in a process that has done nothing else.
+def run_contender(contender: str, setup: Setup) -> Measured:
+    """Run one contender in a new process and return its measurements.
 
     Raises:
-        BenchmarkError: it failed, or does not end.
+        BenchmarkError: It failed or did not end in time.
     """
     spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=_run, args=(contender, setup, there), daemon=True)
+    receiver, child_end = spawn.Pipe()
+    process = spawn.Process(target=_run, args=(contender, setup, child_end), daemon=True)
     process.start()
-    there.close()
+    child_end.close()
     try:
-        minutes = max(_MINUTES_AT_MOST, setup.rows // _ROWS_A_MINUTE)
-        if not here.poll(60 * minutes):
+        minutes = max(_MIN_TIMEOUT_MINUTES, setup.rows // _MIN_ROWS_PER_MINUTE)
+        if not receiver.poll(60 * minutes):
             raise BenchmarkError(f"{contender} with {setup.rows:,} rows did not end in {minutes} minutes")
-        return here.recv()
+        return receiver.recv()
     except EOFError:
-        raise BenchmarkError(f"{contender} with {setup.rows:,} rows failed; what it printed says why") from None
+        raise BenchmarkError(f"{contender} with {setup.rows:,} rows failed; see its output above") from None
     finally:
         process.terminate()
         process.join()
@@ -184,18 +185,18 @@ def measured(contender: str, setup: Setup) -> Measured:
 
 def _run(contender: str, setup: Setup, parent: Connection) -> None:
     async def run() -> Measured:
-        async with open_service(setup.settings) as opened:
-            service = replace(opened, clock=lambda: _NOW)
-            before, started = _megabytes(), time.perf_counter()
+        async with open_service(setup.settings) as opened_service:
+            service = replace(opened_service, clock=lambda: _NOW)
+            before, started = _peak_megabytes(), time.perf_counter()
             await CONTENDERS[contender](setup, service)
-            peak, seconds = _megabytes(), time.perf_counter() - started
+            peak, seconds = _peak_megabytes(), time.perf_counter() - started
             groups = service.history.groups_by_bucket(service.series(setup.report), DAY)
         return Measured(peak, before, seconds, sum(groups.values()))
 
     parent.send(asyncio.run(run()))
 
 
-def _megabytes() -> float:
+def _peak_megabytes() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Kilobytes on Linux, bytes on macOS.
     return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,6 +1,6 @@
-"""A vendor in the guide's contract that answers with as many rows as it is told to have, made up page by page.
+"""A vendor with the guide's contract and a configurable number of rows, generated page by page.
 
-The simulator works out every call of a day, and a million rows of it would take longer than what is measured.
+The simulator computes every call of a day, and a million rows would take it longer than what is measured.
 """
 
 import base64
@@ -20,27 +20,29 @@ from cache_pipeline.query.interval import Interval
 
 DAY = Interval(datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, 6, tzinfo=UTC))
 _HOUR = timedelta(hours=1)
-_PATIENCE = 30.0
+_TIMEOUT_SECONDS = 30.0
 _QUEUES = [f"{queue:08x}-5d1c-4a3e-9f60-2b7c8d9e0f1a" for queue in range(40)]
 
 
 @contextmanager
 def vendor_process(vendor: "Callable[..., Vendor] | None" = None) -> Generator[str]:
-    """Run a vendor, by default that of flat rows, in its own process while the block lasts, and yield its URL.
+    """Run a vendor (by default one of flat rows) in its own process while the block lasts and yield its URL.
 
-    The id of an OAuth client says how many rows its answers have.
+    The id of an OAuth client is the number of rows of the day.
     """
     spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(vendor or _FlatRows, there), daemon=True)
+    receiver, child_end = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(vendor or _FlatRows, child_end), daemon=True)
     process.start()
-    there.close()
+    child_end.close()
     try:
-        if not here.poll(_PATIENCE):
-            raise BenchmarkError(f"the vendor said nothing for {_PATIENCE:.0f} s; is the machine overloaded?")
-        yield here.recv()
+        if not receiver.poll(_TIMEOUT_SECONDS):
+            raise BenchmarkError(
+                f"the vendor did not start within {_TIMEOUT_SECONDS:.0f} s; is the machine overloaded?"
+            )
+        yield receiver.recv()
     finally:
-        here.close()
+        receiver.close()
         process.terminate()
         process.join()
 
@@ -49,11 +51,11 @@ def _serve(vendor: "Callable[..., Vendor]", parent: Connection) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), vendor)
     server.daemon_threads = True
     parent.send(f"http://127.0.0.1:{server.server_address[1]}")
-    threading.Thread(target=_end_with, args=(parent, server), daemon=True).start()
+    threading.Thread(target=_stop_with_parent, args=(parent, server), daemon=True).start()
     server.serve_forever()
 
 
-def _end_with(parent: Connection, server: ThreadingHTTPServer) -> None:
+def _stop_with_parent(parent: Connection, server: ThreadingHTTPServer) -> None:
     try:
         parent.recv()
     except (EOFError, OSError):
@@ -62,7 +64,7 @@ def _end_with(parent: Connection, server: ThreadingHTTPServer) -> None:
 
 @dataclass(frozen=True)
 class Slice:
-    """Which rows of a day a job is about: of so many, those from ``begin`` up to ``end``; its id says so."""
+    """The rows that a job covers: from ``begin`` up to ``end`` of the day's ``rows``. The job's id encodes it."""
 
     rows: int
     begin: int
@@ -72,30 +74,30 @@ class Slice:
         return f"{self.rows}-{self.begin}-{self.end}"
 
     @classmethod
-    def read(cls, job: str) -> "Slice":
-        """Return the query that a job's id names."""
+    def parse(cls, job: str) -> "Slice":
+        """Parse a job's id."""
         return cls(*map(int, job.split("-")))
 
 
 class Vendor(BaseHTTPRequestHandler):
-    """What every vendor here does: a token that names its client, jobs that are done at once, pages by cursor.
+    """Base class of the vendors: a token that names its client, jobs that complete at once, pages by cursor.
 
     The cursor is the number of the next row.
     """
 
     protocol_version = "HTTP/1.1"
-    # Head and body leave together, or each answer waits for an acknowledgement of the first.
+    # Buffer head and body, or each answer waits for the acknowledgement of its head.
     wbufsize = -1
 
-    def taken(self, job: str) -> Mapping[str, object]:
-        """Answer a submit."""
+    def submit_answer(self, job: str) -> Mapping[str, object]:
+        """Return the body of the answer to a submit."""
         raise NotImplementedError
 
-    def done(self, job: str) -> Mapping[str, object]:
-        """Answer with the status of a job."""
+    def status_answer(self, job: str) -> Mapping[str, object]:
+        """Return the body of a job's status."""
         raise NotImplementedError
 
-    def page(self, told: Slice, first: int, end: int, cursor: str | None) -> bytes:
+    def page(self, page_slice: Slice, first: int, end: int, cursor: str | None) -> bytes:
         """Return the rows from ``first`` up to ``end``, as JSON."""
         raise NotImplementedError
 
@@ -105,24 +107,24 @@ class Vendor(BaseHTTPRequestHandler):
         if self.path == "/oauth/token":
             self._answer({"access_token": self._client(), "token_type": "bearer", "expires_in": 86_400})
             return
-        asked = Interval.parse(json.loads(body)["interval"])
+        requested = Interval.parse(json.loads(body)["interval"])
         rows = int(self.headers["Authorization"].removeprefix("Bearer "))
-        first, end = (-(-((instant - DAY.start) // _HOUR) * rows // 24) for instant in (asked.start, asked.end))
-        self._answer(self.taken(str(Slice(rows, first, end))), status=202)
+        first, end = (-(-((instant - DAY.start) // _HOUR) * rows // 24) for instant in (requested.start, requested.end))
+        self._answer(self.submit_answer(str(Slice(rows, first, end))), status=202)
 
     def do_GET(self) -> None:
-        """Answer with a status, which is always completed, or a page."""
+        """Answer with a status (always completed) or a page."""
         url = urlsplit(self.path)
         if not url.path.endswith("/results"):
-            self._answer(self.done(url.path.rpartition("/")[2]))
+            self._answer(self.status_answer(url.path.rpartition("/")[2]))
             return
-        told, query = Slice.read(url.path.split("/")[-2]), parse_qs(url.query)
-        first = int(query.get("cursor", [str(told.begin)])[0])
-        end = min(first + int(query["pageSize"][0]), told.end)
-        self._send(self.page(told, first, end, str(end) if end < told.end else None))
+        page_slice, query = Slice.parse(url.path.split("/")[-2]), parse_qs(url.query)
+        first = int(query.get("cursor", [str(page_slice.begin)])[0])
+        end = min(first + int(query["pageSize"][0]), page_slice.end)
+        self._send(self.page(page_slice, first, end, str(end) if end < page_slice.end else None))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
-        """Says nothing."""
+        """Suppress the log."""
 
     def _client(self) -> str:
         return base64.b64decode(self.headers["Authorization"].removeprefix("Basic ")).decode().partition(":")[0]
@@ -140,20 +142,20 @@ class Vendor(BaseHTTPRequestHandler):
 
 
 class _FlatRows(Vendor):
-    """The guide's contract (G1, G2)."""
+    """Flat rows with the guide's contract (G1, G2)."""
 
-    def taken(self, job: str) -> Mapping[str, object]:
+    def submit_answer(self, job: str) -> Mapping[str, object]:
         return {"id": job, "status": "queued", "percentComplete": 0, "createdTime": "2026-01-06T12:00:00Z"}
 
-    def done(self, job: str) -> Mapping[str, object]:
+    def status_answer(self, job: str) -> Mapping[str, object]:
         results = f"{urlsplit(self.path).path}/results"
         return {"id": job, "status": "completed", "percentComplete": 100, "resultUrl": results}
 
-    def page(self, told: Slice, first: int, end: int, cursor: str | None) -> bytes:
+    def page(self, page_slice: Slice, first: int, end: int, cursor: str | None) -> bytes:
         page: dict[str, object] = {"dataAvailabilityDate": "2026-01-06T06:00:00Z"}
         if cursor is not None:
             page["cursor"] = cursor
-        return json.dumps({**page, "rows": [_row(number, told.rows) for number in range(first, end)]}).encode()
+        return json.dumps({**page, "rows": [_row(number, page_slice.rows) for number in range(first, end)]}).encode()
 
 
 def _row(number: int, rows: int) -> dict[str, object]:

@@ -1,1 +1,1 @@
-"""`polling`: how often a job is asked for, and how long its end goes unnoticed."""
+"""`polling`: number of polls per job, and the lag until its end is noticed."""

@@ -1,4 +1,4 @@
-"""The jobs that are waited for, and the peers' ways of waiting for them."""
+"""The jobs of the benchmark, and the peers' polling schedules."""
 
 import math
 import random
@@ -8,72 +8,72 @@ from dataclasses import dataclass
 SHORTEST, LONGEST = 2.0, 720.0
 _QUEUED_SHARE = 0.2
 
-Vary = Callable[[random.Random], float]
-"""A factor by which one job takes longer, or less long, than is usual for its kind."""
+Variation = Callable[[random.Random], float]
+"""Returns the factor between a job's duration and the usual duration of its kind."""
 
 
 @dataclass(frozen=True)
-class WaitedFor:
-    """One job: its kind, how many of its kind came before it, and the seconds it takes."""
+class Job:
+    """One job: its kind, its number among the jobs of that kind, and its duration in seconds."""
 
     kind: str
     number: int
     seconds: float
 
     def percent(self, age: float) -> float:
-        """Whole percent as the simulator tells it: 0 in the queue, then the share of its time that has passed."""
+        """Return the percentage as the simulator reports it: 0 while queued, then the elapsed share of its time."""
         share = age / self.seconds
         return 0.0 if share < _QUEUED_SHARE else min(100.0, math.floor(100 * share))
 
 
 @dataclass(frozen=True)
-class Waited:
-    """What waiting for one job came to: polls, and seconds from its end to the poll that found it done."""
+class WaitResult:
+    """Cost of waiting for one job: polls, and seconds from its end to the poll that noticed it."""
 
-    job: WaitedFor
+    job: Job
     polls: int
     lag: float
 
 
-def by_a_fifth(dice: random.Random) -> float:
-    """Evenly within 20 %, as the simulator's jobs."""
-    return dice.uniform(0.8, 1.2)
+def vary_uniformly(rng: random.Random) -> float:
+    """Return a factor uniform within 20 %, as for the simulator's jobs."""
+    return rng.uniform(0.8, 1.2)
 
 
-def widely(dice: random.Random) -> float:
-    """Log-normally: one in six takes 35 % longer or more, one in forty 80 %."""
-    return math.exp(dice.gauss(0.0, 0.3))
+def vary_log_normally(rng: random.Random) -> float:
+    """Return a log-normal factor: one job in six takes 35 % longer or more, one in forty 80 %."""
+    return math.exp(rng.gauss(0.0, 0.3))
 
 
-def jobs_of(kinds: int, each: int, vary: Vary) -> list[WaitedFor]:
-    """Jobs of kinds whose usual durations lie evenly, by ratio, between the shortest and the longest; the same at every call."""
-    dice = random.Random(7)  # noqa: S311 - no secret, and to be the same at every run
-    found: list[WaitedFor] = []
+def make_jobs(kinds: int, each: int, vary: Variation) -> list[Job]:
+    """Return the same jobs at every call; usual durations of the kinds are evenly spaced on a logarithmic scale."""
+    rng = random.Random(7)  # noqa: S311 - reproducible, not secret
+    found: list[Job] = []
     for kind in range(kinds):
         usual = SHORTEST * (LONGEST / SHORTEST) ** ((kind + 0.5) / kinds)
         for number in range(each):
-            seconds = min(max(usual * vary(dice), SHORTEST), LONGEST)
-            found.append(WaitedFor(f"kind-{kind}", number, seconds))
+            seconds = min(max(usual * vary(rng), SHORTEST), LONGEST)
+            found.append(Job(f"kind-{kind}", number, seconds))
     return found
 
 
-def guides_waits() -> Iterator[float]:
-    """1, 2, 4, 8, then 15 seconds again and again (G3)."""
+def guide_intervals() -> Iterator[float]:
+    """Yield 1, 2, 4, 8, then always 15 seconds (G3)."""
     wait = 1.0
     while True:
         yield wait
         wait = min(2 * wait, 15.0)
 
 
-def every(seconds: float) -> Iterator[float]:
-    """Return always the same wait."""
+def fixed_intervals(seconds: float) -> Iterator[float]:
+    """Yield the same interval each time."""
     while True:
         yield seconds
 
 
-def waited(job: WaitedFor, waits: Iterator[float]) -> Waited:
-    """Return what a schedule without any information makes of a job."""
+def wait_by_schedule(job: Job, intervals: Iterator[float]) -> WaitResult:
+    """Return the cost of waiting for a job with a fixed schedule of intervals."""
     age, polls = 0.0, 0
     while age < job.seconds:
-        age, polls = age + next(waits), polls + 1
-    return Waited(job, polls, age - job.seconds)
+        age, polls = age + next(intervals), polls + 1
+    return WaitResult(job, polls, age - job.seconds)

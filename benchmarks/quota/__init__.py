@@ -1,1 +1,1 @@
-"""`quota`: several processes and OAuth clients against one vendor that enforces its sliding window."""
+"""`quota`: several processes and OAuth clients under a vendor that enforces a sliding window."""

@@ -1,4 +1,4 @@
-"""The contender of this project: its HTTP client, whose quota all processes share."""
+"""This project's contender: its HTTP client, whose quota all processes share."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,8 +13,8 @@ from cache_pipeline.upstream.quota import QuotaPolicy
 
 
 @asynccontextmanager
-async def ours(setup: Setup, wire: httpx.AsyncBaseTransport) -> AsyncGenerator[Send]:
-    """As the product builds it; only what is told in seconds of a window is scaled with the window."""
+async def ours(setup: Setup, transport: httpx.AsyncBaseTransport) -> AsyncGenerator[Send]:
+    """Open the upstream client as the product does. Only settings relative to the window are scaled with it."""
     config = UpstreamConfig(
         platform="bench",
         base_url=setup.vendor_url,
@@ -29,7 +29,7 @@ async def ours(setup: Setup, wire: httpx.AsyncBaseTransport) -> AsyncGenerator[S
     )
     async with (
         redis.asyncio.Redis.from_url(setup.redis_url.get_secret_value()) as shared,
-        create_upstream_client(config, shared, transport=wire) as client,
+        create_upstream_client(config, shared, transport=transport) as client,
     ):
 
         async def send(_: int) -> None:

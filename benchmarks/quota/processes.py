@@ -1,4 +1,4 @@
-"""The processes of a run: the simulated vendor, and the workers that send as fast as their contender lets them."""
+"""Processes of the benchmark: the simulated vendor, and workers that send as fast as their contender allows."""
 
 import asyncio
 import multiprocessing
@@ -18,33 +18,33 @@ from benchmarks.result import BenchmarkError
 from cache_pipeline.simulator import SimulatorSettings, serve
 from cache_pipeline.upstream.http import httpx
 
-_PATIENCE = 30.0
-# Time for every worker to hear when to begin.
+_TIMEOUT_SECONDS = 30.0
+# Time for every worker to receive the start time.
 _HEAD_START = 0.3
 _MAX_CONNECTIONS = 20
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of the vendor: seconds since the run began, and the status."""
+    """One answer of the vendor: seconds since the start, and the status."""
 
     at: float
     status: int
 
 
-class _Wire(httpx.AsyncBaseTransport):
-    """Sends, and notes when each answer came; logins are not counted."""
+class _RecordingTransport(httpx.AsyncBaseTransport):
+    """A transport that records when each answer came. Logins are not recorded."""
 
-    def __init__(self, counted_path: str) -> None:
+    def __init__(self, recorded_path: str) -> None:
         limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
         self._inner = httpx.AsyncHTTPTransport(limits=limits)
-        self._counted_path = counted_path
+        self._recorded_path = recorded_path
         self.answers: list[tuple[float, int]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Pass the request on."""
+        """Send the request and record its answer."""
         response = await self._inner.handle_async_request(request)
-        if request.url.path == self._counted_path:
+        if request.url.path == self._recorded_path:
             self.answers.append((time.monotonic(), response.status_code))
         return response
 
@@ -55,16 +55,16 @@ class _Wire(httpx.AsyncBaseTransport):
 
 @contextmanager
 def simulator_process(settings: SimulatorSettings) -> Generator[str]:
-    """Run the simulator in its own process while the block lasts, and yield its URL."""
+    """Run the simulator in its own process while the block lasts and yield its URL."""
     spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=_simulate, args=(settings, there), daemon=True)
+    receiver, child_end = spawn.Pipe()
+    process = spawn.Process(target=_simulate, args=(settings, child_end), daemon=True)
     process.start()
-    there.close()
+    child_end.close()
     try:
-        yield _heard(here, "the simulator")
+        yield _receive(receiver, "the simulator")
     finally:
-        here.close()
+        receiver.close()
         process.join()
 
 
@@ -85,66 +85,68 @@ def _simulate(settings: SimulatorSettings, parent: Connection) -> None:
 
 @contextmanager
 def worker_processes(setup: Setup, contender: Contender, count: int, seconds: float) -> Generator["Workers"]:
-    """Start workers, logged in and ready; they begin together on a signal and end after a number of seconds."""
+    """Start workers and yield them logged in and ready. They start together and end after `seconds`."""
     spawn = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
     processes: list[SpawnProcess] = []
     try:
         for _ in range(count):
-            here, there = spawn.Pipe()
-            process = spawn.Process(target=_work, args=(setup, contender, seconds, there), daemon=True)
+            receiver, child_end = spawn.Pipe()
+            process = spawn.Process(target=_run_worker, args=(setup, contender, seconds, child_end), daemon=True)
             process.start()
-            there.close()
-            pipes.append(here)
+            child_end.close()
+            pipes.append(receiver)
             processes.append(process)
         for pipe in pipes:
-            _heard(pipe, "a worker")
+            _receive(pipe, "a worker")
         yield Workers(pipes, seconds)
     finally:
         for pipe in pipes:
             pipe.close()
         for process in processes:
-            # One that has told its answers ends anyway; after a failure or Ctrl-C there is nothing to wait for.
+            # A worker ends after sending its answers; after a failure or Ctrl-C there is nothing to wait for.
             process.terminate()
             process.join()
 
 
 class Workers:
-    """Workers that are ready."""
+    """Workers that are logged in and ready to start."""
 
     def __init__(self, pipes: list[Connection], seconds: float) -> None:
         self._pipes = pipes
         self._seconds = seconds
 
-    def begin(self) -> float:
-        """Lets all begin; gives the instant, on the monotonic clock, at which they do."""
+    def start(self) -> float:
+        """Start all workers and return their start time on the monotonic clock."""
         start = time.monotonic() + _HEAD_START
         for pipe in self._pipes:
             pipe.send(start)
         return start
 
     def answers(self) -> list[Answer]:
-        """Every answer that the vendor gave them, once they have ended.
+        """Wait for the workers to end and return all answers of the vendor.
 
         Raises:
-            BenchmarkError: A worker ended before its time.
+            BenchmarkError: A worker ended early.
         """
         return [
             Answer(at, status)
             for pipe in self._pipes
-            for at, status in _heard(pipe, "a worker", self._seconds + _PATIENCE)
+            for at, status in _receive(pipe, "a worker", self._seconds + _TIMEOUT_SECONDS)
         ]
 
 
-def _work(setup: Setup, contender: Contender, seconds: float, parent: Connection) -> None:
-    # Ctrl-C reaches the whole terminal; the parent ends what it started.
+def _run_worker(setup: Setup, contender: Contender, seconds: float, parent: Connection) -> None:
+    # Ctrl-C reaches every process of the terminal; the parent terminates its children itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent.send(asyncio.run(_send(setup, contender, seconds, parent)))
+    parent.send(asyncio.run(_send_until_timeout(setup, contender, seconds, parent)))
 
 
-async def _send(setup: Setup, contender: Contender, seconds: float, parent: Connection) -> list[tuple[float, int]]:
-    wire = _Wire(setup.path)
-    async with contender(setup, wire) as send:
+async def _send_until_timeout(
+    setup: Setup, contender: Contender, seconds: float, parent: Connection
+) -> list[tuple[float, int]]:
+    transport = _RecordingTransport(setup.path)
+    async with contender(setup, transport) as send:
 
         async def keep_sending(sender: int) -> None:
             while True:
@@ -159,18 +161,18 @@ async def _send(setup: Setup, contender: Contender, seconds: float, parent: Conn
                     group.create_task(keep_sending(sender))
         except TimeoutError:
             pass
-    return [(at - start, status) for at, status in wire.answers]
+    return [(at - start, status) for at, status in transport.answers]
 
 
-def _heard(pipe: Connection, who: str, seconds: float = _PATIENCE) -> Any:
+def _receive(pipe: Connection, name: str, seconds: float = _TIMEOUT_SECONDS) -> Any:
     """Return the next message of a pipe.
 
     Raises:
-        BenchmarkError: Nothing does.
+        BenchmarkError: The process ended or sent nothing in time.
     """
     try:
         if pipe.poll(seconds):
             return pipe.recv()
     except (EOFError, OSError):
-        raise BenchmarkError(f"{who} ended before its time; what it printed says why") from None
-    raise BenchmarkError(f"{who} said nothing for {seconds:.0f} s; is the machine overloaded?")
+        raise BenchmarkError(f"{name} ended early; see its output above") from None
+    raise BenchmarkError(f"{name} sent nothing for {seconds:.0f} s; is the machine overloaded?")

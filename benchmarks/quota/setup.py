@@ -1,4 +1,4 @@
-"""What every contender is given, and what it must be able to do."""
+"""Interface of the contenders, and the setup they get."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from cache_pipeline.upstream.http import httpx
 
 Send = Callable[[int], Awaitable[None]]
-"""Sends one request to the end, through refusals and waits; the number tells the senders of a process apart."""
+"""Sends one request until it succeeds, including waits and retries. The argument is the number of the sender in its process."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,14 @@ class Setup:
     """The vendor, its limit and its clients.
 
     Attributes:
-        vendor_url: Where the simulator listens.
-        redis_url: An empty Redis that all processes of this contender share; holds a password.
-        path: What is asked for; answered 200 unless the limit forbids.
-        clients: OAuth client id to its secret.
-        limit: Requests the vendor takes of one client in any window (G17).
+        vendor_url: URL of the simulator.
+        redis_url: URL, with password, of an empty Redis that all processes of this contender share.
+        path: Path to request; the answer is 200, or 429 above the limit.
+        clients: Secrets by OAuth client id.
+        limit: Requests that the vendor accepts from one client in any window (G17).
         reserve: Requests of the limit that the guide's low-water rule leaves unused (G16).
-        window: Length of that window in seconds.
-        senders: Requests that each process has under way, or waiting, at any time.
+        window: Length of the window in seconds.
+        senders: Requests that each process keeps in flight or waiting.
     """
 
     vendor_url: str
@@ -38,12 +38,12 @@ class Setup:
 
     @property
     def usable(self) -> int:
-        """Requests of one client in one window that limit and reserve allow."""
+        """Return the requests per client and window that limit and reserve allow."""
         return self.limit - self.reserve
 
 
 Contender = Callable[[Setup, httpx.AsyncBaseTransport], AbstractAsyncContextManager[Send]]
-"""Opens one process's way of sending, over the wire it is given; that wire notes every answer."""
+"""Opens a process's way of sending over the given transport, which records every answer."""
 
 
 async def log_in(vendor: httpx.AsyncClient, client_id: str, secret: SecretStr) -> dict[str, str]:
@@ -58,6 +58,6 @@ async def log_in(vendor: httpx.AsyncClient, client_id: str, secret: SecretStr) -
 
 
 def retry_after(answer: httpx.Response) -> float | None:
-    """Seconds of Retry-After, where the answer has it."""
-    told = answer.headers.get("Retry-After")
-    return None if told is None else float(told)
+    """Return the seconds of Retry-After, or None without that header."""
+    seconds = answer.headers.get("Retry-After")
+    return None if seconds is None else float(seconds)

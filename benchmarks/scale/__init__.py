@@ -1,1 +1,1 @@
-"""What a report and a partition cost as there are more of them."""
+"""`scale`: cost of a report and of a partition as their number grows."""

@@ -1,10 +1,10 @@
-"""`scale`: what a report costs as there are 1 to 1,000 of them, and a partition as there are 100 to 100,000.
+"""`scale`: cost of a report among 1 to 1,000, and of a partition among 100 to 100,000.
 
-Reports: each number of declarations is loaded by a process of its own, on a fresh PostgreSQL and Valkey, as Dagster's code
-server loads it; then every sensor that watches all reports makes a tick there. Partitions: of one report by the hour,
-every second one held. Besides the figures, the curves are drawn into ``benchmarks/results/scale.svg``.
+Reports: a new process loads each number of declarations, with an empty PostgreSQL and Valkey, as Dagster's code server does; then
+every sensor over all reports ticks there. Partitions: one hourly report, of which history covers every second hour. The curves are
+also drawn into ``benchmarks/results/scale.svg``.
 
-Not measured: the Dagster UI drawing a thousand reports, and its daemon's own round over a thousand sensors.
+Not measured: the Dagster UI with a thousand reports, and its daemon's own loop over a thousand sensors.
 """
 
 import json
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from benchmarks.scale import partitions, reports
-from benchmarks.scale.curve import Chart, write
+from benchmarks.scale.curve import Chart, write_svg
 from cache_pipeline.embedded import EmbeddedServerError, EmbeddedServers, embedded_servers
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.postgres.migrate import migrate
@@ -27,7 +27,7 @@ from cache_pipeline.storage.postgres.migrate import migrate
 _REPORTS = (1, 10, 100, 1000)
 _PARTITIONS = (100, 1000, 10_000, 100_000)
 _ROOT = Path(__file__).parents[2]
-_PATIENCE = 900
+_TIMEOUT_SECONDS = 900
 _LOAD_SECONDS, _TICK_SECONDS = 10.0, 5.0
 _DAGSTER = {
     "storage": {"postgres": {"postgres_url": {"env": "CACHE_PIPELINE_POSTGRES_URL"}}},
@@ -36,19 +36,19 @@ _DAGSTER = {
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def measure(tell: Tell) -> Result:
+def measure(progress: ProgressCallback) -> Result:
     """Run the benchmark.
 
     Raises:
-        BenchmarkError: a process that loads the reports failed.
+        BenchmarkError: A process failed to load the reports.
     """
     try:
-        of_reports = {number: _of_reports(number, tell) for number in _REPORTS}
-        of_partitions = _of_partitions(tell)
+        of_reports = {number: _measure_reports(number, progress) for number in _REPORTS}
+        of_partitions = _measure_partitions(progress)
     except EmbeddedServerError as error:
         raise BenchmarkError(str(error)) from error
     by_reports, by_partitions = _curves(of_reports), _curves(of_partitions)
-    write(
+    write_svg(
         [
             Chart("Loading the code location", "reports", {"load": by_reports[reports.LOAD]}, _LOAD_SECONDS),
             Chart(
@@ -57,7 +57,7 @@ def measure(tell: Tell) -> Result:
                 {name: curve for name, curve in by_reports.items() if name != reports.LOAD},
                 _TICK_SECONDS,
             ),
-            Chart("One report, every second hour held", "partitions", by_partitions),
+            Chart("One report, every second hour stored", "partitions", by_partitions),
         ],
         Path(__file__).parents[1] / "results" / "scale.svg",
     )
@@ -66,17 +66,17 @@ def measure(tell: Tell) -> Result:
 
 def _report_rows(found: Mapping[int, Mapping[str, float]]) -> list[Row]:
     few, many = _REPORTS[-2], _REPORTS[-1]
-    bounds = {reports.LOAD: _LOAD_SECONDS, **dict.fromkeys(reports.SENSORS, _TICK_SECONDS)}
+    limits = {reports.LOAD: _LOAD_SECONDS, **dict.fromkeys(reports.SENSORS, _TICK_SECONDS)}
     rows: list[Row] = []
-    for name, bound in bounds.items():
-        what = "loading the code location" if name == reports.LOAD else f"a tick of {name}"
-        target = Target("ours", "<=", bound)
+    for name, limit in limits.items():
+        what = "loading the code location" if name == reports.LOAD else f"one tick of {name}"
+        target = Target("ours", "<=", limit)
         rows.append(Row(f"{what}, {many:,} reports", found[many][name], "s", target=target))
     growth = found[many][reports.LOAD] / many / (found[few][reports.LOAD] / few)
     rows.append(
-        Row(f"loading one of {many:,} reports ÷ one of {few}", growth, "times", target=Target("ours", "<=", 1.5))
+        Row(f"load time per report with {many:,} ÷ with {few}", growth, "times", target=Target("ours", "<=", 1.5))
     )
-    rows.append(Row(f"{reports.STALE}: all {many:,}", found[many][reports.STALE], "s"))
+    rows.append(Row(f"{reports.STALE}, {many:,} reports", found[many][reports.STALE], "s"))
     return rows
 
 
@@ -84,7 +84,7 @@ def _partition_rows(found: Mapping[int, Mapping[str, float]]) -> list[Row]:
     few, many = _PARTITIONS[-2], _PARTITIONS[-1]
     rows = [
         Row(
-            f"{name}, {many:,} partitions: each of them ÷ each of {few:,}",
+            f"{name}: time per partition with {many:,} ÷ with {few:,}",
             found[many][name] / many / (found[few][name] / few),
             "times",
             target=Target("ours", "<=", 1.5),
@@ -103,21 +103,21 @@ def _curves(found: Mapping[int, Mapping[str, float]]) -> Curves:
     return {name: [(float(size), seconds[name]) for size, seconds in found.items()] for name in names}
 
 
-def _of_reports(number: int, tell: Tell) -> dict[str, float]:
-    tell(f"{number:,} reports")
+def _measure_reports(number: int, progress: ProgressCallback) -> dict[str, float]:
+    progress(f"{number:,} reports")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         reports.declare(folder / "reports", number)
         (folder / "home").mkdir()
         (folder / "home" / "dagster.yaml").write_text(yaml.safe_dump(_DAGSTER))
         with embedded_servers(folder / "servers") as servers:
-            done = subprocess.run(  # noqa: S603 - this project by this interpreter
+            done = subprocess.run(  # noqa: S603 - runs this project with this interpreter
                 [sys.executable, "-m", "benchmarks.scale.reports", str(folder / "data")],
                 cwd=_ROOT,
                 env=_environment(folder, servers),
                 capture_output=True,
                 text=True,
-                timeout=_PATIENCE,
+                timeout=_TIMEOUT_SECONDS,
                 check=False,
             )
     if done.returncode:
@@ -126,9 +126,9 @@ def _of_reports(number: int, tell: Tell) -> dict[str, float]:
 
 
 def _environment(folder: Path, servers: EmbeddedServers) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
     return {
-        **ours,
+        **inherited,
         "CACHE_PIPELINE_POSTGRES_URL": servers.postgres_url,
         "CACHE_PIPELINE_REDIS_URL": servers.redis_url,
         "CACHE_PIPELINE_REPORTS_DIR": str(folder / "reports"),
@@ -137,8 +137,8 @@ def _environment(folder: Path, servers: EmbeddedServers) -> dict[str, str]:
     }
 
 
-def _of_partitions(tell: Tell) -> dict[int, dict[str, float]]:
-    declared = {number: partitions.report(number) for number in _PARTITIONS}
+def _measure_partitions(progress: ProgressCallback) -> dict[int, dict[str, float]]:
+    declared = {number: partitions.make_report(number) for number in _PARTITIONS}
     with (
         tempfile.TemporaryDirectory() as name,
         embedded_servers(Path(name) / "servers", redis_url="redis://none") as servers,
@@ -147,6 +147,6 @@ def _of_partitions(tell: Tell) -> dict[int, dict[str, float]]:
         with open_history(servers.postgres_url) as history:
             found: dict[int, dict[str, float]] = {}
             for number, each in declared.items():
-                tell(f"{number:,} partitions")
-                found[number] = partitions.measured(history, each, number)
+                progress(f"{number:,} partitions")
+                found[number] = partitions.measure(history, each, number)
             return found

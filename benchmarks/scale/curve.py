@@ -1,4 +1,4 @@
-"""Curves on two logarithmic axes as SVG: where the cost of one more is constant, they rise by as much as they go along."""
+"""Curves on two logarithmic axes, as SVG. A constant cost per item gives a slope of one."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _FOOT = 460, 300, 56, 16, 34, 40
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 300, 56, 16, 34, 40
 _COLOURS = ("#4f43dd", "#0a8f6a", "#c2541b", "#9a1f6a", "#5f6b7a")
 
 
@@ -15,22 +15,22 @@ class Chart:
     """Seconds by size.
 
     Attributes:
-        title: what is measured.
-        along: what there is more of.
-        curves: name to (size, seconds) points.
-        bound: seconds that must not be passed.
+        title: What is measured.
+        x_label: What grows along the x axis.
+        curves: Points (size, seconds) by name of the curve.
+        limit: Target in seconds, drawn as a dashed line.
     """
 
     title: str
-    along: str
+    x_label: str
     curves: Mapping[str, Sequence[tuple[float, float]]]
-    bound: float | None = None
+    limit: float | None = None
 
 
-def write(charts: Sequence[Chart], path: Path) -> Path:
-    """Draws the charts side by side."""
+def write_svg(charts: Sequence[Chart], path: Path) -> Path:
+    """Draw the charts side by side and return the path."""
     body = "".join(
-        f'<g transform="translate({number * _WIDTH},0)">{_drawn(chart)}</g>' for number, chart in enumerate(charts)
+        f'<g transform="translate({number * _WIDTH},0)">{_draw(chart)}</g>' for number, chart in enumerate(charts)
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
@@ -42,30 +42,30 @@ def write(charts: Sequence[Chart], path: Path) -> Path:
     return path
 
 
-def _drawn(chart: Chart) -> str:
+def _draw(chart: Chart) -> str:
     points = [point for curve in chart.curves.values() for point in curve]
     sizes, seconds = [size for size, _ in points], [max(second, 1e-5) for _, second in points]
-    across = _decades(sizes)
-    up = _decades([*seconds, *([chart.bound] if chart.bound else [])])
+    x_decades = _decades(sizes)
+    y_decades = _decades([*seconds, *([chart.limit] if chart.limit else [])])
 
     def x(size: float) -> float:
-        return _LEFT + _place(size, across) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + _position(size, x_decades) * (_WIDTH - _LEFT - _RIGHT)
 
     def y(second: float) -> float:
-        return _HEIGHT - _FOOT - _place(max(second, 1e-5), up) * (_HEIGHT - _FOOT - _TOP)
+        return _HEIGHT - _BOTTOM - _position(max(second, 1e-5), y_decades) * (_HEIGHT - _BOTTOM - _TOP)
 
     grid = "".join(
         f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(10.0**tick):.1f}" y2="{y(10.0**tick):.1f}" stroke="#e4e6ea"/>'
-        f'<text x="{_LEFT - 6}" y="{y(10.0**tick) + 4:.1f}" text-anchor="end" fill="#666">{_spoken(10.0**tick)}</text>'
-        for tick in range(up[0], up[1] + 1)
+        f'<text x="{_LEFT - 6}" y="{y(10.0**tick) + 4:.1f}" text-anchor="end" fill="#666">{_format_seconds(10.0**tick)}</text>'
+        for tick in range(y_decades[0], y_decades[1] + 1)
     ) + "".join(
-        f'<text x="{x(10.0**tick):.1f}" y="{_HEIGHT - _FOOT + 16}" text-anchor="middle" fill="#666">{10**tick:,}</text>'
-        for tick in range(across[0], across[1] + 1)
+        f'<text x="{x(10.0**tick):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle" fill="#666">{10**tick:,}</text>'
+        for tick in range(x_decades[0], x_decades[1] + 1)
     )
-    bound = (
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(chart.bound):.1f}" y2="{y(chart.bound):.1f}" '
+    limit = (
+        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(chart.limit):.1f}" y2="{y(chart.limit):.1f}" '
         'stroke="#c33" stroke-dasharray="4 3"/>'
-        if chart.bound
+        if chart.limit
         else ""
     )
     lines = "".join(
@@ -73,8 +73,8 @@ def _drawn(chart: Chart) -> str:
         for number, (name, curve) in enumerate(chart.curves.items())
     )
     return (
-        f'<text x="{_LEFT}" y="16" font-weight="bold" fill="#222">{escape(chart.title)}</text>{grid}{bound}{lines}'
-        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 6}" text-anchor="middle" fill="#444">{escape(chart.along)}</text>'
+        f'<text x="{_LEFT}" y="16" font-weight="bold" fill="#222">{escape(chart.title)}</text>{grid}{limit}{lines}'
+        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 6}" text-anchor="middle" fill="#444">{escape(chart.x_label)}</text>'
     )
 
 
@@ -92,11 +92,11 @@ def _decades(values: Sequence[float]) -> tuple[int, int]:
     return low, max(low + 1, math.ceil(math.log10(max(values))))
 
 
-def _place(value: float, decades: tuple[int, int]) -> float:
+def _position(value: float, decades: tuple[int, int]) -> float:
     return (math.log10(value) - decades[0]) / (decades[1] - decades[0])
 
 
-def _spoken(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:,.0f} s"
     return f"{seconds * 1e3:g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:g} µs"

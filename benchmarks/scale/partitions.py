@@ -1,6 +1,6 @@
-"""What many partitions of one report cost: its coverage, the plan over them, and what a sensor decides about them.
+"""Cost of many partitions of one report: coverage, planning, and a sensor's decision.
 
-Coverage is as torn as it can be: every second partition is held, so that as many intervals are kept as half of them.
+Coverage is as fragmented as possible: every second partition is stored, so it holds half as many intervals as there are partitions.
 """
 
 import timeit
@@ -20,20 +20,20 @@ from cache_pipeline.storage.postgres.history import History, Replacement
 
 COLUMNS = (Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer))
 READ, READ_DAY, PLAN, EXTEND, STALE, KEYS = (
-    "read coverage, all of it",
-    "read coverage around one day",
-    "plan a backfill of all of it",
+    "read all coverage",
+    "read coverage of one day",
+    "plan a backfill of all partitions",
     "extend coverage by one partition",
-    "what a sensor decides of two days",
-    "partition keys of all of it",
+    "a sensor's decision about two days",
+    "all partition keys",
 )
 _START = date(2014, 1, 1)
 _HOUR = timedelta(hours=1)
-_A_RUN = 500
+_PARTITIONS_PER_RUN = 500
 
 
-def report(number: int) -> Report:
-    """Return a report by hour, named after its number of partitions."""
+def make_report(number: int) -> Report:
+    """Return an hourly report named after its number of partitions."""
     return Report.model_validate(
         {
             "name": f"hours_{number}",
@@ -51,43 +51,45 @@ def report(number: int) -> Report:
     )
 
 
-def measured(history: History, of: Report, number: int) -> dict[str, float]:
-    """Seconds by name for so many partitions."""
-    series, start = Series(of), datetime(_START.year, _START.month, _START.day, tzinfo=UTC)
+def measure(history: History, report: Report, number: int) -> dict[str, float]:
+    """Return seconds by name of the measurement for a number of partitions."""
+    series, start = Series(report), datetime(_START.year, _START.month, _START.day, tzinfo=UTC)
     hours = [Interval(start + index * _HOUR, start + (index + 1) * _HOUR) for index in range(number)]
     every_second, end = hours[::2], hours[-1].end
-    # As runs bring it about: a few hundred partitions at a time.
-    for first in range(0, len(every_second), _A_RUN):
-        _hold(history, series, IntervalSet(every_second[first : first + _A_RUN]))
-    span = Interval(start, end)
+    # Store a few hundred partitions at a time, as runs do.
+    for first in range(0, len(every_second), _PARTITIONS_PER_RUN):
+        _store(history, series, IntervalSet(every_second[first : first + _PARTITIONS_PER_RUN]))
+    interval = Interval(start, end)
     last_day = Interval(max(start, end - timedelta(days=1)), end)
-    coverage = history.coverage(series, span)
-    partitions = report_partitions(of)
+    coverage = history.coverage(series, interval)
+    partitions = report_partitions(report)
     recent = partition_intervals(
         partitions, keys_within(partitions, Interval(max(start, end - timedelta(days=2)), end))
     )
     now = end + timedelta(days=1)
-    one = IntervalSet([hours[1]])
+    one_hour = IntervalSet([hours[1]])
     return {
-        READ: _seconds(lambda: history.coverage(series, span)),
+        READ: _seconds(lambda: history.coverage(series, interval)),
         READ_DAY: _seconds(lambda: history.coverage(series, last_day)),
-        PLAN: _seconds(lambda: make_plan(CanonicalQuery(series, span), StoredSeries(of, COLUMNS, coverage), (), now)),
-        EXTEND: _seconds(lambda: _hold(history, series, one), once=True),
+        PLAN: _seconds(
+            lambda: make_plan(CanonicalQuery(series, interval), StoredSeries(report, COLUMNS, coverage), (), now)
+        ),
+        EXTEND: _seconds(lambda: _store(history, series, one_hour), once=True),
         STALE: _seconds(lambda: find_stale_ranges(coverage, recent, now, _HOUR, at_most=3)),
-        # Dagster keeps what it has counted out once.
-        KEYS: _seconds(lambda: keys_within(report_partitions(of), span), once=True),
+        # Measured once, because Dagster caches the keys.
+        KEYS: _seconds(lambda: keys_within(report_partitions(report), interval), once=True),
     }
 
 
-def _hold(history: History, series: Series, held: IntervalSet) -> None:
+def _store(history: History, series: Series, stored: IntervalSet) -> None:
     now = datetime.now(UTC)
     rows = Rows.from_table(arrow_schema(COLUMNS).empty_table())
-    history.replace(Replacement(series, held, IntervalSet(), rows, now, (FetchTime(held, now),)))
+    history.replace(Replacement(series, stored, IntervalSet(), rows, now, (FetchTime(stored, now),)))
 
 
-def _seconds(done: Callable[[], object], *, once: bool = False) -> float:
-    """Return the shortest of a few runs, since repeating changes nothing; timeit suspends garbage collection meanwhile.
+def _seconds(function: Callable[[], object], *, once: bool = False) -> float:
+    """Return the shortest of a few runs. `timeit` disables garbage collection meanwhile.
 
-    A collection looks through all that the process holds, here what the benchmark has made as well.
+    A collection would also traverse the benchmark's own objects.
     """
-    return min(timeit.repeat(done, number=1, repeat=1 if once else 3))
+    return min(timeit.repeat(function, number=1, repeat=1 if once else 3))

@@ -1,7 +1,7 @@
-"""What many reports cost Dagster: loading the code location, and a tick of each sensor that watches all of them.
+"""Cost of many reports in Dagster: loading the code location, and one tick of each sensor over all reports.
 
-Run as ``python -m benchmarks.scale.reports FOLDER`` in a process of its own, whose environment names the servers and
-whose folder holds the declarations; prints seconds by name as JSON.
+Runs as ``python -m benchmarks.scale.reports FOLDER`` in a new process whose environment names the servers and the folder of
+declarations. Prints seconds by name as JSON.
 """
 
 import json
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import yaml
 
-_CADENCES = ("hour", "day", "week")
-#: Sensors that look at every report in one tick.
+_PARTITION_LENGTHS = ("hour", "day", "week")
+#: Sensors that check every report in one tick.
 SENSORS = ("incomplete_sensor", "unpublished_sensor", "prefetch_sensor")
-STALE = "stale sensors, one tick of each report's"
+STALE = "one tick of every report's stale sensor"
 LOAD = "load"
 
 
 def declare(folder: Path, count: int) -> None:
-    """Write declarations of a number of different reports: a third of each cadence, in three zones."""
+    """Write declarations of `count` different reports, evenly over three partition lengths and three time zones."""
     folder.mkdir(parents=True)
     for number in range(count):
         declaration = {
@@ -32,7 +32,7 @@ def declare(folder: Path, count: int) -> None:
             "time_zone": ("UTC", "Europe/Berlin", "America/New_York")[number % 3],
             "group_by": ["queueId", "mediaType"],
             "metrics": ["offered", "answered", "abandoned"],
-            "partition": _CADENCES[number % 3],
+            "partition": _PARTITION_LENGTHS[number % 3],
             "start": date(2024, 1, 1).isoformat(),
             "fetch": {"expected_groups": 8},
             "freshness": {"prefetch_after_misses": 10},
@@ -41,21 +41,21 @@ def declare(folder: Path, count: int) -> None:
 
 
 def main(data: Path) -> None:
-    """Load the declarations of the environment's folder, then run every sensor's tick."""
+    """Load the declarations named by the environment, then measure one tick of every sensor."""
     import dagster as dg
 
     from cache_pipeline.bootstrap import load_reports, migrate_history
     from cache_pipeline.orchestration.resources import EngineResource
     from cache_pipeline.settings import read_settings
 
-    told: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     started = time.perf_counter()
-    # As Dagster's code server does it: the declarations are read, everything is built, and each job is resolved.
+    # Load as Dagster's code server does: read the declarations, build everything, resolve each job.
     from cache_pipeline.definitions import defs
 
     repository = defs.get_repository_def()
     repository.load_all_definitions()
-    told[LOAD] = time.perf_counter() - started
+    seconds[LOAD] = time.perf_counter() - started
 
     settings = read_settings()
     reports = load_reports(settings)
@@ -83,17 +83,17 @@ def main(data: Path) -> None:
                 )
             )
         for name in SENSORS:
-            # The first one imports and connects, and looks at every report.
+            # The first tick also imports, connects and checks every report for the first time.
             tick(name)
             started = time.perf_counter()
             tick(name)
-            told[name] = time.perf_counter() - started
-        some = list(reports)[:10]
+            seconds[name] = time.perf_counter() - started
+        sample = list(reports)[:10]
         started = time.perf_counter()
-        for name in some:
+        for name in sample:
             tick(f"{name}_stale_sensor")
-        told[STALE] = (time.perf_counter() - started) / len(some) * len(reports)
-    print(json.dumps(told))
+        seconds[STALE] = (time.perf_counter() - started) / len(sample) * len(reports)
+    print(json.dumps(seconds))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The benchmark `stampede`."""
+"""`stampede`: many identical requests for data that no cache holds."""

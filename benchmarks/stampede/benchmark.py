@@ -1,19 +1,17 @@
-"""`stampede`: what a crowd that asks for one thing nobody has yet costs the vendor, and the crowd.
+"""`stampede`: cost, for the vendor and for the callers, of many identical requests for data that no cache holds.
 
-Four processes with 500 identical callers each ask at one instant for a day that no cache holds. All contenders stand on one
-Valkey and before one simulated vendor, whose query takes about two seconds; they take turns, a crowd each, so that what
-else the machine does falls on all of them alike. A library guards a plain query with its own protection against
-stampedes; ours is the whole engine: it also proves the answer, writes it to PostgreSQL and notes it in the job ledger before
-anybody gets it.
+In four processes, 500 callers each request the same uncached day at the same moment. All contenders use one Valkey and one
+simulated vendor, whose query takes about two seconds. They take turns, one round each, so that other load on the machine affects
+all of them. A library guards a plain query with its own stampede protection. Ours is the whole service, which also verifies the
+answer, writes it to PostgreSQL and records it in the ledger before returning it.
 
-Measured, over several rounds with a day of its own each: queries that the vendor took (the worst round), how long after
-the first caller of all had its answer the 99th of a hundred callers had it (the median round), so that neither the
-vendor's time nor the engine's checks count, but only how the answer reaches those who wait; and the processor time that the
-four processes took for the whole round, most of which is waiting.
+Measured over several rounds, each with its own day: queries that the vendor accepted (worst round); the time from the first
+answer to the 99th percentile of all callers (median round), which excludes the vendor's time and our checks and shows how the
+answer reaches those who wait; and the CPU time of the four processes for the whole round, most of which is waiting.
 
-aiocache is asked in one round alone: its lock knows only callers of its own process, and the others all fall upon the vendor.
+aiocache runs in one round only: its lock covers only the callers of one process, so most callers query the vendor.
 
-Not measured: a Redis far away, several machines, and what happens when the one who asks dies (the tests kill it).
+Not measured: a remote Redis, several machines, and a fetching process that dies (the tests kill it).
 """
 
 import asyncio
@@ -34,38 +32,38 @@ from typing import Any
 from pydantic import SecretStr
 
 from benchmarks.quota.processes import simulator_process
-from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from benchmarks.stampede.libraries import with_aiocache, with_cashews, with_dogpile
-from benchmarks.stampede.ours import ours, prepare
+from benchmarks.stampede.ours import create_tables, ours
 from benchmarks.stampede.setup import Contender, Setup
 from cache_pipeline.embedded import EmbeddedServerError, EmbeddedServers, embedded_servers
 from cache_pipeline.simulator import SimulatorError, SimulatorSettings
 from cache_pipeline.upstream.http import httpx
 
 _PROCESSES, _CALLERS, _ROUNDS = 4, 500, 7
-_QUERY_SECONDS, _SLOWEST = 2.0, 20
+_QUERY_SECONDS, _MAX_QUERY_SECONDS = 2.0, 20
 _FIRST_DAY = datetime(2024, 3, 4, tzinfo=UTC)
-_PATIENCE = 300.0
+_TIMEOUT_SECONDS = 300.0
 _HEAD_START = 0.5
-_OURS, _ONCE = "ours", "aiocache"
+_OURS, _RUN_ONCE = "ours", "aiocache"
 
 
 @dataclass(frozen=True)
 class _Round:
-    """What one crowd cost.
+    """Measurements of one round.
 
     Attributes:
-        queries: That the vendor took.
-        p99: Seconds from the first answer to that of the 99th of a hundred callers.
-        processor: Seconds of processor time that all processes took together.
+        queries: Queries that the vendor accepted.
+        p99: Seconds from the first answer to the 99th percentile of all callers.
+        cpu: CPU time of all processes together, in seconds.
     """
 
     queries: int
     p99: float
-    processor: float
+    cpu: float
 
 
-def measure(tell: Tell) -> Result:
+def measure(progress: ProgressCallback) -> Result:
     """Run the benchmark.
 
     Raises:
@@ -75,11 +73,11 @@ def measure(tell: Tell) -> Result:
         _OURS: ours,
         "cashews": with_cashews,
         "dogpile.cache": with_dogpile,
-        _ONCE: with_aiocache,
+        _RUN_ONCE: with_aiocache,
     }
     try:
         with tempfile.TemporaryDirectory() as folder, embedded_servers(Path(folder) / "servers") as servers:
-            found = _rounds(contenders, servers, tell)
+            found = _run_rounds(contenders, servers, progress)
     except (EmbeddedServerError, SimulatorError) as error:
         raise BenchmarkError(str(error)) from error
 
@@ -87,35 +85,37 @@ def measure(tell: Tell) -> Result:
         figures = {name: figure(rounds) for name, rounds in found.items()}
         return Row(what, figures.pop(_OURS), unit, figures, target=target)
 
-    crowd = f"{_PROCESSES} x {_CALLERS} callers on one cold key"
-    lowest = min(statistics.median(each.p99 for each in rounds) for name, rounds in found.items() if name != _OURS)
+    scenario = f"{_PROCESSES} x {_CALLERS} callers on one cold key"
+    best_peer = min(statistics.median(each.p99 for each in rounds) for name, rounds in found.items() if name != _OURS)
     return Result(
         "stampede",
         (
             row(
-                f"{crowd}: queries that the vendor took (worst of {_ROUNDS})",
+                f"{scenario}: vendor queries (worst of {_ROUNDS})",
                 "queries",
                 lambda rounds: max(each.queries for each in rounds),
                 Target("ours", "=", 1),
             ),
             row(
-                f"{crowd}: from the first answer to the 99th percentile (median of {_ROUNDS})",
+                f"{scenario}: first answer to 99th percentile (median of {_ROUNDS})",
                 "ms",
                 lambda rounds: 1000 * statistics.median(each.p99 for each in rounds),
-                Target("ours", "<=", 1000 * lowest),
+                Target("ours", "<=", 1000 * best_peer),
             ),
             row(
-                f"{crowd}: processor time of the callers' processes (median of {_ROUNDS})",
+                f"{scenario}: CPU time of the callers' processes (median of {_ROUNDS})",
                 "s",
-                lambda rounds: statistics.median(each.processor for each in rounds),
+                lambda rounds: statistics.median(each.cpu for each in rounds),
                 None,
             ),
         ),
     )
 
 
-def _rounds(contenders: dict[str, Contender], servers: EmbeddedServers, tell: Tell) -> dict[str, list[_Round]]:
-    tell("getting ready")
+def _run_rounds(
+    contenders: dict[str, Contender], servers: EmbeddedServers, progress: ProgressCallback
+) -> dict[str, list[_Round]]:
+    progress("starting")
     settings = SimulatorSettings(
         reportdata_rate_limit=1_000_000, job_seconds_base=_QUERY_SECONDS, job_seconds_per_1000_cells=0
     )
@@ -124,47 +124,47 @@ def _rounds(contenders: dict[str, Contender], servers: EmbeddedServers, tell: Te
         httpx.Client(base_url=url, trust_env=False, timeout=60) as vendor,
         ExitStack() as stack,
     ):
-        setup = Setup(url, SecretStr(servers.redis_url), SecretStr(servers.postgres_url), _CALLERS, _SLOWEST)
-        prepare(setup)
-        pipes = {name: stack.enter_context(_workers(setup, each)) for name, each in contenders.items()}
+        setup = Setup(url, SecretStr(servers.redis_url), SecretStr(servers.postgres_url), _CALLERS, _MAX_QUERY_SECONDS)
+        create_tables(setup)
+        pipes = {name: stack.enter_context(_start_workers(setup, each)) for name, each in contenders.items()}
         found: dict[str, list[_Round]] = {name: [] for name in contenders}
         for number in range(_ROUNDS):
             for name in contenders:
-                if name != _ONCE or number == _ROUNDS - 1:
-                    tell(f"round {number + 1} of {_ROUNDS}, {name}")
-                    found[name].append(_round(pipes[name], vendor, number))
+                if name != _RUN_ONCE or number == _ROUNDS - 1:
+                    progress(f"round {number + 1} of {_ROUNDS}, {name}")
+                    found[name].append(_run_round(pipes[name], vendor, number))
         return found
 
 
-def _round(pipes: Sequence[Connection], vendor: httpx.Client, number: int) -> _Round:
+def _run_round(pipes: Sequence[Connection], vendor: httpx.Client, number: int) -> _Round:
     vendor.delete("/simulator/counters").raise_for_status()
     day = _FIRST_DAY + timedelta(days=7 * number)
     interval = f"{day:%Y-%m-%dT00:00:00Z}/{day + timedelta(days=1):%Y-%m-%dT00:00:00Z}"
     start = time.monotonic() + _HEAD_START
     for pipe in pipes:
         pipe.send((start, interval))
-    heard = [_heard(pipe) for pipe in pipes]
-    answered = sorted(at for instants, _ in heard for at in instants)
+    messages = [_receive(pipe) for pipe in pipes]
+    answered = sorted(at for instants, _ in messages for at in instants)
     queries = vendor.get("/simulator/counters").raise_for_status().json()["summary"]["submits"]
     p99 = answered[len(answered) * 99 // 100] - answered[0]
-    return _Round(queries, p99, sum(processor for _, processor in heard))
+    return _Round(queries, p99, sum(cpu for _, cpu in messages))
 
 
 @contextmanager
-def _workers(setup: Setup, contender: Contender) -> Generator[list[Connection]]:
+def _start_workers(setup: Setup, contender: Contender) -> Generator[list[Connection]]:
     spawn = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
     processes: list[SpawnProcess] = []
     try:
         for _ in range(_PROCESSES):
-            here, there = spawn.Pipe()
-            process = spawn.Process(target=_work, args=(setup, contender, there), daemon=True)
+            receiver, child_end = spawn.Pipe()
+            process = spawn.Process(target=_run_worker, args=(setup, contender, child_end), daemon=True)
             process.start()
-            there.close()
-            pipes.append(here)
+            child_end.close()
+            pipes.append(receiver)
             processes.append(process)
         for pipe in pipes:
-            _heard(pipe)
+            _receive(pipe)
         yield pipes
     finally:
         for pipe in pipes:
@@ -175,17 +175,17 @@ def _workers(setup: Setup, contender: Contender) -> Generator[list[Connection]]:
             process.join()
 
 
-def _work(setup: Setup, contender: Contender, parent: Connection) -> None:
-    # Ctrl-C reaches the whole terminal; the parent ends what it started.
+def _run_worker(setup: Setup, contender: Contender, parent: Connection) -> None:
+    # Ctrl-C reaches every process of the terminal; the parent terminates its children itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_ask(setup, contender, parent))
+    asyncio.run(_serve_rounds(setup, contender, parent))
 
 
-async def _ask(setup: Setup, contender: Contender, parent: Connection) -> None:
-    async with contender(setup) as ask:
+async def _serve_rounds(setup: Setup, contender: Contender, parent: Connection) -> None:
+    async with contender(setup) as fetch:
 
         async def call(interval: str) -> float:
-            answer = await ask(interval)
+            answer = await fetch(interval)
             at = time.monotonic()
             if not answer:
                 raise BenchmarkError("a caller got an empty answer")
@@ -203,15 +203,15 @@ async def _ask(setup: Setup, contender: Contender, parent: Connection) -> None:
             parent.send((instants, time.process_time() - before))
 
 
-def _heard(pipe: Connection) -> Any:
+def _receive(pipe: Connection) -> Any:
     """Return the next message of a pipe.
 
     Raises:
-        BenchmarkError: Nothing does.
+        BenchmarkError: The worker ended or sent nothing in time.
     """
     try:
-        if pipe.poll(_PATIENCE):
+        if pipe.poll(_TIMEOUT_SECONDS):
             return pipe.recv()
     except (EOFError, OSError):
-        raise BenchmarkError("a worker ended before its time; what it printed says why") from None
-    raise BenchmarkError(f"a worker said nothing for {_PATIENCE:.0f} s; is the machine overloaded?")
+        raise BenchmarkError("a worker ended early; see its output above") from None
+    raise BenchmarkError(f"a worker sent nothing for {_TIMEOUT_SECONDS:.0f} s; is the machine overloaded?")

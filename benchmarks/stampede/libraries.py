@@ -1,4 +1,4 @@
-"""The libraries, each with its own protection against stampedes, configured as its documentation says."""
+"""Caching libraries with stampede protection, each configured as documented."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -7,17 +7,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.stampede.setup import Ask, Setup, vendor_query
+from benchmarks.stampede.setup import Fetch, Setup, vendor_query
 
 _TTL = 60
-#: Of a process that serves blocking code beside an event loop; anyio's, and so Starlette's, own default.
+#: Threads for blocking code beside an event loop; the default of anyio, and so of Starlette.
 _THREADS = 40
-_CONNECTIONS, _PATIENCE_SECONDS = 32, 60
+_CONNECTIONS, _POOL_TIMEOUT_SECONDS = 32, 60
 
 
 @asynccontextmanager
-async def with_cashews(setup: Setup) -> AsyncGenerator[Ask]:
-    """`@cache(ttl=..., lock=True)` on the Redis back end: one task a process, and a lock that the processes spin on."""
+async def with_cashews(setup: Setup) -> AsyncGenerator[Fetch]:
+    """Open cashews: `@cache(ttl=..., lock=True)` on Redis. One task per process fetches; processes spin on a lock."""
     from cashews import Cache
 
     cache: Any = Cache()
@@ -25,16 +25,16 @@ async def with_cashews(setup: Setup) -> AsyncGenerator[Ask]:
     async with vendor_query(setup) as query:
 
         @cache(ttl=_TTL, key="cashews:{interval}", lock=True)
-        async def ask(interval: str) -> bytes:
+        async def fetch(interval: str) -> bytes:
             return await query(interval)
 
-        yield ask
+        yield fetch
     await cache.close()
 
 
 @asynccontextmanager
-async def with_dogpile(setup: Setup) -> AsyncGenerator[Ask]:
-    """`get_or_create` with a distributed lock: for threads, of which an asynchronous server has a few, and each polls."""
+async def with_dogpile(setup: Setup) -> AsyncGenerator[Fetch]:
+    """Open dogpile.cache: `get_or_create` with a distributed lock. It needs threads, of which an async server has few; each polls."""
     from dogpile.cache import make_region
 
     region: Any = make_region().configure(
@@ -44,31 +44,31 @@ async def with_dogpile(setup: Setup) -> AsyncGenerator[Ask]:
             "url": setup.redis_url.get_secret_value(),
             "distributed_lock": True,
             "thread_local_lock": False,
-            "lock_timeout": setup.slowest,
+            "lock_timeout": setup.max_query_seconds,
         },
     )
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(_THREADS) as threads:
         async with vendor_query(setup) as query:
 
-            def ask_in_thread(interval: str) -> bytes:
-                async def asked() -> bytes:
+            def fetch_in_thread(interval: str) -> bytes:
+                async def run_query() -> bytes:
                     return await query(interval)
 
                 def create() -> bytes:
-                    return asyncio.run_coroutine_threadsafe(asked(), loop).result()
+                    return asyncio.run_coroutine_threadsafe(run_query(), loop).result()
 
                 return region.get_or_create(f"dogpile:{interval}", create)
 
-            async def ask(interval: str) -> bytes:
-                return await loop.run_in_executor(threads, ask_in_thread, interval)
+            async def fetch(interval: str) -> bytes:
+                return await loop.run_in_executor(threads, fetch_in_thread, interval)
 
-            yield ask
+            yield fetch
 
 
 @asynccontextmanager
-async def with_aiocache(setup: Setup) -> AsyncGenerator[Ask]:
-    """`@cached_stampede(lease=...)` on the Redis back end, whose lock is waited for by events of the process alone."""
+async def with_aiocache(setup: Setup) -> AsyncGenerator[Fetch]:
+    """Open aiocache: `@cached_stampede(lease=...)` on Redis. Its lock is awaited with events of one process only."""
     from aiocache import Cache, cached_stampede
     from aiocache.serializers import PickleSerializer
     from redis.asyncio import BlockingConnectionPool
@@ -79,24 +79,24 @@ async def with_aiocache(setup: Setup) -> AsyncGenerator[Ask]:
         def key(_function: object, interval: str) -> str:
             return f"aiocache:{interval}"
 
-        decorated: Any = cached_stampede(
-            lease=setup.slowest,
+        decorate: Any = cached_stampede(
+            lease=setup.max_query_seconds,
             ttl=_TTL,
             key_builder=key,
             cache=Cache.REDIS,
             endpoint=redis.hostname,
             port=redis.port,
             password=redis.password,
-            # Its own pool refuses whoever finds no connection free.
+            # aiocache's own pool raises an error if no connection is free.
             connection_pool_class=BlockingConnectionPool,
             pool_max_size=_CONNECTIONS,
-            timeout=_PATIENCE_SECONDS,
+            timeout=_POOL_TIMEOUT_SECONDS,
             serializer=PickleSerializer(),
         )
 
-        @decorated
-        async def ask(interval: str) -> bytes:
+        @decorate
+        async def fetch(interval: str) -> bytes:
             return await query(interval)
 
-        yield ask
-        await ask.cache.close()
+        yield fetch
+        await fetch.cache.close()

@@ -1,4 +1,4 @@
-"""The contender of this project: the engine, whole, with its history and its ledger behind the hot tier."""
+"""This project's contender: the whole report service, with history and ledger behind the hot tier."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pydantic import SecretStr
 
-from benchmarks.stampede.setup import CLIENT, FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, SECRET, Ask, Setup
+from benchmarks.stampede.setup import CLIENT, FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, SECRET, Fetch, Setup
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
@@ -41,20 +41,20 @@ def _settings(setup: Setup) -> Settings:
     )
 
 
-def prepare(setup: Setup) -> None:
+def create_tables(setup: Setup) -> None:
     """Create the tables of history."""
     migrate_history(_settings(setup), {_REPORT.name: _REPORT})
 
 
 @asynccontextmanager
-async def ours(setup: Setup) -> AsyncGenerator[Ask]:
-    """Open the service."""
+async def ours(setup: Setup) -> AsyncGenerator[Fetch]:
+    """Open the report service."""
     async with open_service(_settings(setup)) as service:
-        # As often as the peers ask, so that the length of a wait between two polls decides nothing.
-        every = JobPoller(PollPolicy.guide, guide=GuideSchedule(FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS))
-        service = replace(service, job_pollers={"reportdata": every})
+        # Poll as often as the peers, so that the polling schedule makes no difference.
+        poller = JobPoller(PollPolicy.guide, guide=GuideSchedule(FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS))
+        service = replace(service, job_pollers={"reportdata": poller})
 
-        async def ask(interval: str) -> bytes:
+        async def fetch(interval: str) -> bytes:
             return (await service.answer(_REPORT, interval)).body
 
-        yield ask
+        yield fetch

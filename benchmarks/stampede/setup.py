@@ -1,4 +1,4 @@
-"""What every contender is given, and the vendor's query that all of them guard."""
+"""Interface of the contenders, their setup, and the vendor query that the libraries guard."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -13,36 +13,36 @@ CLIENT, SECRET = "demo-client", "demo-secret"
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.1, 1.0
 _QUERY = "/api/v2/analytics/reportdata/query"
 
-Ask = Callable[[str], Awaitable[bytes]]
-"""Gives the answer for a day (`2024-03-04T00:00:00Z/2024-03-05T00:00:00Z`), as one caller of many."""
+Fetch = Callable[[str], Awaitable[bytes]]
+"""Returns the answer for an interval (`2024-03-04T00:00:00Z/2024-03-05T00:00:00Z`) to one of many callers."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Where everything is.
+    """Addresses of the servers, and parameters.
 
     Attributes:
-        vendor_url: Where the simulator listens.
-        redis_url: The Redis that all processes of a contender share, empty when it begins; holds a password.
-        postgres_url: An empty history, for the contender that has one.
+        vendor_url: URL of the simulator.
+        redis_url: URL, with password, of the Redis that all processes of a contender share; empty at the start.
+        postgres_url: URL of an empty PostgreSQL, for the contender with history.
         callers: Identical callers in each process.
-        slowest: No query of the vendor takes longer than so many seconds; leases of locks are to outlast it.
+        max_query_seconds: Upper bound for a vendor query in seconds. Locks must be leased for longer.
     """
 
     vendor_url: str
     redis_url: SecretStr
     postgres_url: SecretStr
     callers: int
-    slowest: int
+    max_query_seconds: int
 
 
-Contender = Callable[[Setup], AbstractAsyncContextManager[Ask]]
-"""Opens one process's way of asking."""
+Contender = Callable[[Setup], AbstractAsyncContextManager[Fetch]]
+"""Opens the contender in one process."""
 
 
 @asynccontextmanager
-async def vendor_query(setup: Setup) -> AsyncGenerator[Ask]:
-    """Send the plain query that the library guards: submit, poll, read all pages; no cache, no quota."""
+async def vendor_query(setup: Setup) -> AsyncGenerator[Fetch]:
+    """Yield the plain query that a library guards: submit, poll and read all pages, without cache or quota."""
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
     async with httpx.AsyncClient(base_url=setup.vendor_url, limits=limits, timeout=120, trust_env=False) as vendor:
         login = await vendor.post(

@@ -1,1 +1,1 @@
-"""`trace`: what a day of fifty dashboards costs the vendor."""
+"""`trace`: vendor queries for a day of fifty dashboards."""

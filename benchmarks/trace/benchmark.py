@@ -1,16 +1,16 @@
-"""`trace`: upstream calls for a day of fifty dashboards, on a virtual clock.
+"""`trace`: vendor queries for a day of fifty dashboards, on a simulated clock.
 
-Ours runs the reading of payloads, the keys and the planning of the service, over coverage in memory in the place of PostgreSQL;
-nothing is held when the day begins. The guide's cache has its printed key and its lifetime by the length of the interval (G11);
-the URL cache has the same lifetime, and the payload as it came for a key. `limit` is the least possible, by a program of its
-own that knows the whole day in advance. Not measured: answers that are cut and proven by their parts, which cost ours more, and
-the peers' too long answers, which the vendor would cut without a word.
+Ours runs the service's payload parsing, keys and planning, with coverage in memory instead of PostgreSQL. All caches start empty.
+The guide's cache uses the printed key and a lifetime by length of the interval (G11); the URL cache has the same lifetime and uses
+the payload as sent for its key. `limit` is the least possible, computed separately with knowledge of the whole day. Not measured:
+truncated answers, which are verified by their parts and cost ours more; and the peers' long answers, which the vendor would silently
+truncate.
 """
 
 from datetime import timedelta
 
-from benchmarks.result import BenchmarkError, Result, Row, Target, Tell
-from benchmarks.trace.caches import LAG, REPORT, ByKey, Cache, Ours
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
+from benchmarks.trace.caches import LAG, REPORT, Cache, KeyedCache, Ours
 from benchmarks.trace.least import Rules, least_queries
 from benchmarks.trace.trace import requests
 from cache_pipeline.storage.ttl import report_freshness
@@ -19,24 +19,24 @@ _SEED = 20260329
 _GUIDE, _URL = "the guide: normalised key + TTL", "URL cache"
 
 
-def measure(tell: Tell) -> Result:
+def measure(progress: ProgressCallback) -> Result:
     """Run the benchmark.
 
     Raises:
-        BenchmarkError: Ours asked for less than the least possible, so that one of the two is wrong.
+        BenchmarkError: Ours sent fewer queries than the least possible, so one of the two is wrong.
     """
-    tell("making the day up")
+    progress("generating the day")
     day = requests(_SEED)
     ours = Ours()
-    peers: dict[str, Cache] = {_GUIDE: ByKey(by_url=False), _URL: ByKey(by_url=True)}
+    peers: dict[str, Cache] = {_GUIDE: KeyedCache(by_url=False), _URL: KeyedCache(by_url=True)}
     for name, cache in {"ours": ours, **peers}.items():
-        tell(f"{name}: {len(day):,} requests")
+        progress(f"{name}: {len(day):,} requests")
         for request in day:
             cache.answer(request)
-    tell("the least possible")
+    progress("computing the least possible")
     least = least_queries(day, Rules(REPORT.zone, LAG, report_freshness(REPORT)))
-    if ours.bill.queries < least:
-        raise BenchmarkError(f"ours asked {ours.bill.queries} queries, and {least} are the least possible")
+    if ours.cost.queries < least:
+        raise BenchmarkError(f"ours sent {ours.cost.queries} queries, but {least} are the least possible")
     what = f"{len(day):,} requests of 50 dashboards"
     minute = timedelta(minutes=1)
     return Result(
@@ -44,29 +44,29 @@ def measure(tell: Tell) -> Result:
         (
             Row(
                 f"{what}: upstream queries",
-                ours.bill.queries,
+                ours.cost.queries,
                 "queries",
-                {name: cache.bill.queries for name, cache in peers.items()},
+                {name: cache.cost.queries for name, cache in peers.items()},
                 limit=least,
                 target=Target("ratio", "<=", 1.2),
             ),
             Row(
-                f"{what}: requests of the quota",
-                ours.bill.requests,
+                f"{what}: requests counted by the quota",
+                ours.cost.requests,
                 "requests",
-                {name: cache.bill.requests for name, cache in peers.items()},
+                {name: cache.cost.requests for name, cache in peers.items()},
             ),
             Row(
-                "upstream queries of the guide for each of ours",
-                peers[_GUIDE].bill.queries / ours.bill.queries,
+                "upstream queries of the guide ÷ ours",
+                peers[_GUIDE].cost.queries / ours.cost.queries,
                 "times",
                 target=Target("ours", ">=", 10),
             ),
             Row(
-                "oldest figures shown that could still change",
-                ours.bill.oldest / minute,
+                "age of the oldest provisional figures shown",
+                ours.cost.oldest / minute,
                 "minutes",
-                {name: cache.bill.oldest / minute for name, cache in peers.items()},
+                {name: cache.cost.oldest / minute for name, cache in peers.items()},
             ),
         ),
     )

@@ -1,8 +1,8 @@
-"""Four caches on one trace: ours, the guide's, one by URL, and what each of their misses costs the vendor.
+"""The caches that replay the trace (ours, the guide's, one by URL), and the cost of their misses for the vendor.
 
-The vendor is a clock: its watermark is two minutes behind, to the whole minute, and it answers at once. A query costs a submit,
-a poll that finds it done, and a page for each thousand rows; its rows are those of the groups that were asked for. The peers are
-let off the vendor's limits: they get any interval in one query, and their answers are never cut.
+The vendor is modelled by a clock: its watermark is two minutes behind, rounded down to the minute, and it answers at once. A query
+costs a submit, a poll that finds it done, and a page per thousand rows. The vendor's limits do not apply to the peers: they get any
+interval in one query, and their answers are never truncated.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _TENANT = "default"
 REPORT = Report.model_validate(
     {
         "name": "queue_interval",
-        "description": "Every queue and medium by quarter of an hour",
+        "description": "Every queue and medium by quarter hour",
         "platform": "reportdata",
         "query_type": "queue-performance",
         "granularity": "PT15M",
@@ -46,13 +46,13 @@ REPORT = Report.model_validate(
 
 
 @dataclass
-class Bill:
-    """What the vendor was asked.
+class VendorCost:
+    """What a cache cost the vendor, and the age of what it showed.
 
     Attributes:
-        queries: upstream queries.
-        requests: what the quota counts: submits, polls and pages.
-        oldest: how old the oldest figures were that could still change when they were shown.
+        queries: Upstream queries.
+        requests: Requests counted by the quota: submits, polls and pages.
+        oldest: Greatest age of provisional figures when they were shown.
     """
 
     queries: int = 0
@@ -60,23 +60,23 @@ class Bill:
     oldest: timedelta = timedelta(0)
 
     def add(self, rows: int) -> None:
-        """One query of so many rows."""
+        """Add a query with a number of rows."""
         self.queries += 1
         self.requests += 2 + max(1, ceil(rows / _PAGE))
 
 
 class Cache(Protocol):
-    """One way to answer requests."""
+    """A cache that answers requests."""
 
-    bill: Bill
+    cost: VendorCost
 
     def answer(self, request: Request) -> None:
-        """Answer one, asking the vendor for what is not held."""
+        """Answer a request and count the queries for what is missing."""
         ...
 
 
 def watermark(now: datetime) -> datetime:
-    """Until when the vendor's data is complete."""
+    """Return the instant up to which the vendor's data is complete."""
     return (now - LAG).replace(second=0, microsecond=0)
 
 
@@ -86,77 +86,79 @@ def _rows(interval: Interval, bucket: timedelta, groups: int) -> int:
 
 @dataclass
 class Ours:
-    """The planning of this project, over coverage in memory."""
+    """This project's planning, with coverage in memory."""
 
-    bill: Bill = field(default_factory=Bill)
+    cost: VendorCost = field(default_factory=VendorCost)
     _coverage: Coverage = field(default_factory=Coverage)
     _hot: dict[str, datetime] = field(default_factory=dict[str, datetime])
 
     def answer(self, request: Request) -> None:
-        """As ReportService does: hot, else what history holds, else the chunks of the plan."""
-        wanted = find_report_for(read_guide(request.payload), {REPORT.name: REPORT}, ReportDataAdapter.columns)
-        key, now = wanted.cache_key(_TENANT, "5s"), request.at
+        """Answer as ReportService does: from hot, else from history, else fetch the chunks of the plan."""
+        requested = find_report_for(read_guide(request.payload), {REPORT.name: REPORT}, ReportDataAdapter.columns)
+        key, now = requested.cache_key(_TENANT, "5s"), request.at
         if self._hot.get(key, now) > now:
             return
-        begun = clip_to_now(wanted.interval, wanted.declared, now)
-        if begun is None:
-            raise RuntimeError(f"{wanted.interval} has not begun")
-        query = replace(wanted.canonical_query(_TENANT), elapsed=begun)
-        found = make_plan(query, StoredSeries(REPORT, ReportDataAdapter.columns(REPORT), self._coverage), (), now)
-        for chunk in found.chunks:
-            self._ask(chunk, now)
-        held = self._coverage.completeness_of(query.available_interval)
-        if held is None or self._coverage.gaps(IntervalSet([query.available_interval]), now, report_freshness(REPORT)):
-            raise RuntimeError(f"{query.available_interval} is answered from figures that are missing or too old")
-        if held.provisional_from is not None and held.fetched_at is not None:
-            self.bill.oldest = max(self.bill.oldest, now - held.fetched_at)
+        elapsed = clip_to_now(requested.interval, requested.declared, now)
+        if elapsed is None:
+            raise RuntimeError(f"{requested.interval} has not begun")
+        query = replace(requested.canonical_query(_TENANT), elapsed=elapsed)
+        plan = make_plan(query, StoredSeries(REPORT, ReportDataAdapter.columns(REPORT), self._coverage), (), now)
+        for chunk in plan.chunks:
+            self._fetch(chunk, now)
+        stored = self._coverage.completeness_of(query.available_interval)
+        if stored is None or self._coverage.gaps(
+            IntervalSet([query.available_interval]), now, report_freshness(REPORT)
+        ):
+            raise RuntimeError(f"{query.available_interval} would be answered with missing or outdated figures")
+        if stored.provisional_from is not None and stored.fetched_at is not None:
+            self.cost.oldest = max(self.cost.oldest, now - stored.fetched_at)
         self._hot[key] = now + HOT_TTL
 
-    def _ask(self, chunk: Interval, now: datetime) -> None:
-        self.bill.add(_rows(chunk, timedelta(minutes=15), len(QUEUES) * len(MEDIA)))
+    def _fetch(self, chunk: Interval, now: datetime) -> None:
+        self.cost.add(_rows(chunk, timedelta(minutes=15), len(QUEUES) * len(MEDIA)))
         cut = watermark(now) - (watermark(now) - chunk.start) % timedelta(minutes=15)
-        asked, held = IntervalSet([chunk]), self._coverage
+        fetched_part, stored = IntervalSet([chunk]), self._coverage
         final = IntervalSet([Interval(chunk.start, min(cut, chunk.end))]) if cut > chunk.start else IntervalSet()
-        rest = [FetchTime(left, each.at) for each in held.fetch_times if (left := each.intervals - asked)]
+        rest = [FetchTime(left, each.at) for each in stored.fetch_times if (left := each.intervals - fetched_part)]
         self._coverage = Coverage(
-            held.final | final,
-            (held.provisional - asked) | (asked - final),
+            stored.final | final,
+            (stored.provisional - fetched_part) | (fetched_part - final),
             watermark(now),
-            (*rest, FetchTime(asked - final, now)) if asked - final else tuple(rest),
+            (*rest, FetchTime(fetched_part - final, now)) if fetched_part - final else tuple(rest),
         )
 
 
 @dataclass
-class ByKey:
-    """A key and a lifetime: whatever has the key of a request may answer it until its time is up.
+class KeyedCache:
+    """A cache with a key and a lifetime.
 
     Attributes:
-        by_url: whether the key is the payload as it came, or the guide's normalised one (G6, G7).
+        by_url: Whether the key is the payload as sent, instead of the guide's normalised key (G6, G7).
     """
 
     by_url: bool
-    bill: Bill = field(default_factory=Bill)
-    _held: dict[str, tuple[datetime, datetime]] = field(default_factory=dict[str, tuple[datetime, datetime]])
+    cost: VendorCost = field(default_factory=VendorCost)
+    _entries: dict[str, tuple[datetime, datetime]] = field(default_factory=dict[str, tuple[datetime, datetime]])
 
     def answer(self, request: Request) -> None:
-        """Ask for the whole interval on a miss."""
+        """Answer a request; a miss queries the whole interval."""
         start, end = request.window.bounds(request.at)
         interval = Interval(start, end)
         text = json.dumps(request.payload)
         key = hashlib.sha256(text.encode()).hexdigest() if self.by_url else guide_key(request.payload, "ttl")
-        fetched, until = self._held.get(key, (request.at, request.at))
+        fetched, until = self._entries.get(key, (request.at, request.at))
         if until > request.at:
-            # Each window reaches to now, so that its last bucket could still change.
-            self.bill.oldest = max(self.bill.oldest, request.at - fetched)
+            # Each window reaches to now, so its last bucket is provisional.
+            self.cost.oldest = max(self.cost.oldest, request.at - fetched)
             return
-        self.bill.add(_rows(interval, _bucket(request.window), _groups(request.window)))
-        self._held[key] = (request.at, request.at + freshness_ttl(interval.length))
+        self.cost.add(_rows(interval, _bucket(request.window), _group_count(request.window)))
+        self._entries[key] = (request.at, request.at + freshness_ttl(interval.length))
 
 
 def _bucket(window: Window) -> timedelta:
     return {"by15Minutes": timedelta(minutes=15), "byHour": timedelta(hours=1)}.get(window.grouping, timedelta(days=1))
 
 
-def _groups(window: Window) -> int:
+def _group_count(window: Window) -> int:
     queues = len(window.queues or QUEUES) if "queueId" in window.group_by else 1
     return queues * (len(MEDIA) if "mediaType" in window.group_by else 1)

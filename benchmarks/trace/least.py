@@ -1,11 +1,11 @@
-"""The least that any cache could ask, which may know the whole day in advance: a program of its own, on whole minutes and days.
+"""The least number of upstream queries for a trace that is known in advance. Shares no code with the caches.
 
-One upstream query asks for one interval within one local day, the longest that the vendor answers, and says what is known when it
-is sent: of a bucket that ended before the watermark that is final, of a later one it may be served for the freshness only. So a
-request at ``t`` needs, for each day its window touches, a query of that day that was sent after its last bucket there began, and
-either after that bucket was final or less than the freshness before ``t``; such a query also serves its earlier buckets. That is a
-span of time which must hold a query; the fewest points that stab all spans of a day are found from the left, each at the end of
-the first span not stabbed yet. Every cache must send as many queries, and each of them is a submit, a poll and a page at least.
+An upstream query covers an interval within one local day (the longest that the vendor answers) and returns what is known when it is
+sent. A bucket that ended before the watermark is final; a later bucket may be served only for the freshness TTL. So a request at ``t``
+needs, for each day of its window, a query that was sent after the last bucket of that day began, and either after that bucket was
+final or less than the freshness TTL before ``t``. Such a query also serves earlier buckets. Each request thus gives, per day, a span
+of time that must contain a query. The fewest points that hit all spans of a day are found greedily: take the end of the first span
+not hit yet, and repeat. Any cache must send at least so many queries, each with at least a submit, a poll and a page.
 """
 
 from collections import defaultdict
@@ -21,12 +21,12 @@ _BUCKET = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds for everybody.
+    """Rules that apply to every cache.
 
     Attributes:
-        zone: whose local days bound a query.
-        lag: how far the watermark is behind.
-        freshness: how old figures that are not final may be when they are shown.
+        zone: Time zone of the local days that bound a query.
+        lag: Delay of the watermark.
+        freshness: Greatest age of provisional figures when they are shown.
     """
 
     zone: ZoneInfo
@@ -35,23 +35,23 @@ class Rules:
 
 
 def least_queries(requests: Iterable[Request], rules: Rules) -> int:
-    """Upstream queries without which some request would be answered with missing or older figures."""
+    """Return the least number of upstream queries that answers every request with all figures, fresh enough."""
     spans: defaultdict[date, list[tuple[datetime, datetime]]] = defaultdict(list)
     for request in requests:
         start, end = request.window.bounds(request.at)
-        # Of the bucket that is going on, the quarters that have begun are wanted.
-        begun = request.at - (request.at - start) % _BUCKET + _BUCKET
-        for day, last in _days(start, min(end, begun), rules.zone):
+        # Of the current bucket, only the quarter hours that have begun are needed.
+        elapsed_end = request.at - (request.at - start) % _BUCKET + _BUCKET
+        for day, last in _days(start, min(end, elapsed_end), rules.zone):
             final_at = last + _BUCKET + rules.lag
-            # Figures of exactly that age are too old.
+            # Figures whose age equals the freshness TTL are already too old.
             fresh = request.at - rules.freshness + timedelta(microseconds=1)
             since = max(last, min(final_at, fresh))
             spans[day].append((request.at, since))
-    return sum(_stabs(each) for each in spans.values())
+    return sum(_least_points(each) for each in spans.values())
 
 
 def _days(start: datetime, end: datetime, zone: ZoneInfo) -> Iterable[tuple[date, datetime]]:
-    """Return the local days that an interval touches, each with the start of its last quarter of an hour there."""
+    """Return the local days that an interval touches, each with the start of its last quarter hour there."""
     while start < end:
         day = start.astimezone(zone).date()
         midnight = datetime.combine(day + timedelta(days=1), datetime.min.time(), zone).astimezone(start.tzinfo)
@@ -59,7 +59,7 @@ def _days(start: datetime, end: datetime, zone: ZoneInfo) -> Iterable[tuple[date
         start = midnight
 
 
-def _stabs(spans: list[tuple[datetime, datetime]]) -> int:
+def _least_points(spans: list[tuple[datetime, datetime]]) -> int:
     count, latest = 0, None
     for until, since in sorted(spans):
         if latest is None or latest < since:

@@ -1,12 +1,11 @@
-"""A day of fifty dashboards, made up from a fixed seed; nothing of it depends on the machine or its date.
+"""The requests of fifty dashboards during one day, generated from a fixed seed.
 
-The day is Sunday 29 March 2026, when the clocks of Berlin and London are set forward. The contact centre has 8 queues and 3
-media. Each dashboard looks at one sliding window: the buckets of its granularity from so many days ago up to the one that is
-going on, by queue, by medium, by both or in total, maybe of some queues only. Half of them look at thirty days by quarters or
-hours, the rest at a week or a day by quarters, or at thirty local days. Each is open on one to five screens, which refresh every
-five minutes (a quarter of the dashboards: every minute), from some second of their own on. A screen writes its payload in its
-own order, with its own offset and under its own name for its zone, and puts a new request id into each. Zones are Berlin, London,
-Kolkata and UTC.
+The day is Sunday 29 March 2026, when clocks in Berlin and London are set forward. The contact centre has 8 queues and 3 media. Each
+dashboard shows a sliding window: the buckets of its granularity from some days ago up to the current one, by queue, by medium, by
+both or in total, and possibly for some queues only. Half of them show thirty days by quarter hour or hour; the rest show a week or a
+day by quarter hour, or thirty local days. Each dashboard is open on one to five screens, which refresh every five minutes (for a
+quarter of the dashboards: every minute), each starting at its own second. Each screen has its own order of fields, UTC offset and name
+of its time zone, and sends a new request id every time. Time zones are Berlin, London, Kolkata and UTC.
 """
 
 import random
@@ -27,7 +26,7 @@ _ZONES = {
     "Asia/Kolkata": ("Asia/Kolkata", "Asia/Calcutta"),
     "UTC": ("UTC", "Etc/UTC"),
 }
-#: Days back and grouping; how many of each.
+#: Days back and time grouping. The dashboards cycle through them.
 _WINDOWS = ((30, "by15Minutes"), (30, "byHour"), (30, "byHour"), (7, "by15Minutes"), (1, "by15Minutes"), (30, "byDay"))
 _MINUTES = {"by15Minutes": 15, "byHour": 60}
 Json = dict[str, Any]
@@ -38,12 +37,12 @@ class Window:
     """What a dashboard shows.
 
     Attributes:
-        days: how far back.
-        grouping: the guide's word.
-        zone: whose hours and days.
-        group_by: dimensions.
-        columns: metrics.
-        queues: the only ones shown; empty for all.
+        days: Length of the window in days.
+        grouping: Time grouping, in the guide's words.
+        zone: Time zone of its hours and days.
+        group_by: Dimensions.
+        columns: Metrics.
+        queues: Queues shown; empty for all.
     """
 
     days: int
@@ -54,7 +53,7 @@ class Window:
     queues: tuple[str, ...]
 
     def bounds(self, now: datetime) -> tuple[datetime, datetime]:
-        """First bucket's start and current bucket's end."""
+        """Return the start of the first bucket and the end of the current one."""
         zone = ZoneInfo(self.zone)
         today = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
         if self.grouping == "byDay":
@@ -71,9 +70,9 @@ class Request:
     """One refresh of one screen.
 
     Attributes:
-        at: when.
-        window: what its dashboard shows.
-        payload: as it is sent.
+        at: Time of the request.
+        window: Window of its dashboard.
+        payload: Payload as sent.
     """
 
     at: datetime
@@ -84,7 +83,7 @@ class Request:
 @dataclass(frozen=True)
 class _Screen:
     window: Window
-    every: timedelta
+    interval: timedelta
     phase: timedelta
     offset: timezone
     zone_name: str
@@ -93,45 +92,45 @@ class _Screen:
 
 def requests(seed: int) -> list[Request]:
     """Return the day's requests, in order of time."""
-    chance = random.Random(seed)  # noqa: S311 - a trace, not a secret
-    found = [request for screen in _screens(chance) for request in _refreshes(screen)]
+    rng = random.Random(seed)  # noqa: S311 - a trace, not a secret
+    found = [request for screen in _screens(rng) for request in _refreshes(screen)]
     return sorted(found, key=lambda request: (request.at, request.payload["requestId"]))
 
 
-def _screens(chance: random.Random) -> Iterator[_Screen]:
+def _screens(rng: random.Random) -> Iterator[_Screen]:
     for number in range(_DASHBOARDS):
-        window = _window(number, chance)
-        every = timedelta(minutes=1 if number % 4 == 0 else 5)
-        for _ in range(chance.randint(1, 5)):
+        window = _window(number, rng)
+        interval = timedelta(minutes=1 if number % 4 == 0 else 5)
+        for _ in range(rng.randint(1, 5)):
             yield _Screen(
                 window,
-                every,
-                timedelta(seconds=chance.randrange(int(every.total_seconds()))),
-                timezone(timedelta(minutes=chance.choice((0, 60, 330, -300)))),
-                chance.choice(_ZONES[window.zone]),
-                chance.getrandbits(32),
+                interval,
+                timedelta(seconds=rng.randrange(int(interval.total_seconds()))),
+                timezone(timedelta(minutes=rng.choice((0, 60, 330, -300)))),
+                rng.choice(_ZONES[window.zone]),
+                rng.getrandbits(32),
             )
 
 
-def _window(number: int, chance: random.Random) -> Window:
+def _window(number: int, rng: random.Random) -> Window:
     days, grouping = _WINDOWS[number % len(_WINDOWS)]
-    # An hour of Kolkata begins half past everybody else's.
-    zone = chance.choice(tuple(_ZONES))
+    # Hours in Kolkata begin half past those of the other zones.
+    zone = rng.choice(tuple(_ZONES))
     return Window(
         days,
         grouping,
         zone,
-        chance.choice(((), ("queueId",), ("mediaType",), ("mediaType", "queueId"))),
-        tuple(sorted(chance.sample(("abandoned", "answered", "handleMs", "offered"), chance.randint(1, 4)))),
-        tuple(sorted(chance.sample(QUEUES, 3))) if chance.random() < 0.4 else (),
+        rng.choice(((), ("queueId",), ("mediaType",), ("mediaType", "queueId"))),
+        tuple(sorted(rng.sample(("abandoned", "answered", "handleMs", "offered"), rng.randint(1, 4)))),
+        tuple(sorted(rng.sample(QUEUES, 3))) if rng.random() < 0.4 else (),
     )
 
 
 def _refreshes(screen: _Screen) -> Iterator[Request]:
-    chance = random.Random(screen.seed)  # noqa: S311
-    order = chance.sample(range(7), 7)
-    groups, columns = (chance.sample(names, len(names)) for names in (screen.window.group_by, screen.window.columns))
-    queues = chance.sample(screen.window.queues, len(screen.window.queues))
+    rng = random.Random(screen.seed)  # noqa: S311
+    order = rng.sample(range(7), 7)
+    groups, columns = (rng.sample(names, len(names)) for names in (screen.window.group_by, screen.window.columns))
+    queues = rng.sample(screen.window.queues, len(screen.window.queues))
     at = DAY_START + screen.phase
     while at < DAY_END:
         start, end = (bound.astimezone(screen.offset).isoformat() for bound in screen.window.bounds(at))
@@ -142,11 +141,11 @@ def _refreshes(screen: _Screen) -> Iterator[Request]:
             ("groupBy", groups),
             ("columns", columns),
             ("timeZone", screen.zone_name),
-            ("requestId", f"{chance.getrandbits(64):016x}"),
+            ("requestId", f"{rng.getrandbits(64):016x}"),
         ]
-        payload = dict(fields[place] for place in order)
+        payload = dict(fields[index] for index in order)
         if queues:
-            one = {"dimension": "queueId", "operator": "in", "values": queues}
-            payload["filters"] = {"type": "and", "predicates": [one]}
+            predicate = {"dimension": "queueId", "operator": "in", "values": queues}
+            payload["filters"] = {"type": "and", "predicates": [predicate]}
         yield Request(at, screen.window, payload)
-        at += screen.every
+        at += screen.interval

@@ -13,7 +13,7 @@ FRESHNESS = report_freshness(REPORT)
 
 
 def day_of(window: Window, every: timedelta) -> list[Request]:
-    """Return its refreshes on the day when clocks in Berlin go forward."""
+    """Return the refreshes of a dashboard on the day when clocks in Berlin go forward."""
     found: list[Request] = []
     at = DAY_START + timedelta(seconds=7)
     while at < DAY_END:
@@ -39,10 +39,10 @@ def test_dashboard_fetches_once_per_freshness_period(grouping: str, zone: str):
     for request in day:
         ours.answer(request)
     first = 31 + 1
-    assert ours.bill.queries <= first + (DAY_END - DAY_START) / FRESHNESS + 2
-    assert ours.bill.oldest < FRESHNESS
+    assert ours.cost.queries <= first + (DAY_END - DAY_START) / FRESHNESS + 2
+    assert ours.cost.oldest < FRESHNESS
     least = least_queries(day, Rules(REPORT.zone, LAG, FRESHNESS))
-    assert least <= ours.bill.queries <= 1.1 * least
+    assert least <= ours.cost.queries <= 1.1 * least
 
 
 def test_polling_dashboard_costs_no_more():
@@ -51,5 +51,5 @@ def test_polling_dashboard_costs_no_more():
     ours = Ours()
     for request in day:
         ours.answer(request)
-    # Each new quarter needs one query, and so does each of the twelve freshness periods of an hour.
-    assert ours.bill.queries <= 31 + 2 * (12 + 4)
+    # Each new quarter hour needs one query, and so does each of the twelve freshness periods of an hour.
+    assert ours.cost.queries <= 31 + 2 * (12 + 4)

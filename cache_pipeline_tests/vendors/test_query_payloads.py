@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.keys.spellings import meanings, spelled
+from benchmarks.keys.spellings import random_queries, spell
 from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError, UnknownReport
 from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.query_request import QueryRequest
@@ -59,8 +59,8 @@ def test_interval_offset_does_not_change_the_key():
 def test_spellings_share_a_key_and_meanings_do_not(seed: int):
     chance = random.Random(seed)
     reports = {"quarters": QUARTERS}
-    one, other = meanings(2, chance)
-    keys = [{find_report_for(read_guide(spelled(m, chance)), reports, columns).cache_key("t", "5s") for _ in range(5)}
+    one, other = random_queries(2, chance)
+    keys = [{find_report_for(read_guide(spell(m, chance)), reports, columns).cache_key("t", "5s") for _ in range(5)}
             for m in (one, other)]  # fmt: skip
     assert [len(each) for each in keys] == [1, 1]
     assert keys[0] != keys[1]
