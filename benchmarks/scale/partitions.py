@@ -16,6 +16,7 @@ from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.planner import StoredSeries, make_plan
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.postgres.history import History, Replacement
 
 COLUMNS = (Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer))
@@ -75,7 +76,7 @@ def measure(history: History, report: Report, number: int) -> dict[str, float]:
             lambda: make_plan(CanonicalQuery(series, interval), StoredSeries(report, COLUMNS, coverage), (), now)
         ),
         EXTEND: _seconds(lambda: _store(history, series, one_hour), once=True),
-        STALE: _seconds(lambda: find_stale_ranges(coverage, recent, now, _HOUR, at_most=3)),
+        STALE: _seconds(lambda: find_stale_ranges(coverage, recent, now, FreshnessRule.of(report), at_most=3)),
         # Measured once, because Dagster caches the keys.
         KEYS: _seconds(lambda: keys_within(report_partitions(report), interval), once=True),
     }

@@ -20,7 +20,8 @@ from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.planner import StoredSeries, make_plan
 from cache_pipeline.storage.coverage import Coverage, FetchTime
-from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl, report_freshness
+from cache_pipeline.storage.freshness import FreshnessRule
+from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 
@@ -43,6 +44,7 @@ REPORT = Report.model_validate(
         "freshness": {"ttl": "PT5M"},
     }
 )
+RULE = FreshnessRule.of(REPORT)
 
 
 @dataclass
@@ -106,9 +108,7 @@ class Ours:
         for chunk in plan.chunks:
             self._fetch(chunk, now)
         stored = self._coverage.completeness_of(query.available_interval)
-        if stored is None or self._coverage.gaps(
-            IntervalSet([query.available_interval]), now, report_freshness(REPORT)
-        ):
+        if stored is None or RULE.gaps(self._coverage, IntervalSet([query.available_interval]), now):
             raise RuntimeError(f"{query.available_interval} would be answered with missing or outdated figures")
         if stored.provisional_from is not None and stored.fetched_at is not None:
             self.cost.oldest = max(self.cost.oldest, now - stored.fetched_at)

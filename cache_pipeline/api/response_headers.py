@@ -51,7 +51,8 @@ def answer_age(answer: Answer, report: Report, now: datetime) -> AnswerAge:
     if completeness.provisional_from is None or completeness.fetched_at is None:
         return AnswerAge(0, None)
     age = max(timedelta(0), now - completeness.fetched_at)
-    return AnswerAge(int(age.total_seconds()), math.floor((report_freshness(report) - age).total_seconds()))
+    fresh_until = completeness.fresh_until or completeness.fetched_at + report_freshness(report)
+    return AnswerAge(int(age.total_seconds()), math.floor((fresh_until - now).total_seconds()))
 
 
 def format_etag(media_format: MediaFormat, etag: str) -> str:

@@ -79,8 +79,8 @@ def _overview(statuses: Sequence[ReportStatus], now: datetime) -> Table:
 def _age(each: ReportStatus, now: datetime) -> Text:
     if each.fetched_at is None:
         return Text("none")
-    told = f"{_short(now - each.fetched_at)} old, at most {_short(each.freshness)}"
-    return Text(told, "red" if each.is_stale(now) else "")
+    age = f"{_short(now - each.fetched_at)} old"
+    return Text(f"{age}, due to be fetched again", "red") if each.is_stale else Text(age)
 
 
 def _short(length: timedelta) -> str:
@@ -107,7 +107,7 @@ def _document(each: ReportStatus, now: datetime) -> dict[str, object]:
         "completeThrough": format_instant(each.complete_through) if each.complete_through else None,
         "fetchedAt": format_instant(each.fetched_at) if each.fetched_at else None,
         "freshnessSeconds": each.freshness.total_seconds(),
-        "stale": each.is_stale(now),
+        "stale": each.is_stale,
         "gaps": [str(gap) for gap in each.gaps],
         "days": {day.isoformat(): state for day, state in each.days},
     }

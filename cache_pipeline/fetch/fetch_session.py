@@ -30,10 +30,10 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import Knowledge
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.postgres.ledger import Ledger
 from cache_pipeline.storage.redis.single_flight import SingleFlight
-from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter
 
@@ -95,13 +95,13 @@ class FetchSession:
             refetch: Whether to fetch everything, whatever history holds.
         """
         report, series, now = self.report, self.series, self.clock()
-        freshness = report_freshness(report)
+        rule = FreshnessRule.of(report)
         for key in [key for key, span in partitions.items() if clip_to_now(span, report, now) is None]:
             yield FailedPartition(key, partitions[key], future_interval_error(partitions[key]))
         partitions = {key: span for key, span in partitions.items() if clip_to_now(span, report, now) is not None}
         spans = IntervalSet(partitions.values())
         coverage = await asyncio.to_thread(self.history.coverage, series)
-        stored_intervals = IntervalSet() if refetch else spans - coverage.intervals_to_fetch(spans, now, freshness)
+        stored_intervals = IntervalSet() if refetch else spans - rule.intervals_to_fetch(coverage, spans, now)
         gaps = IntervalSet(part for gap in spans - stored_intervals if (part := clip_to_now(gap, report, now)))
         for key, span in partitions.items():
             if (refused := retention_error(report, gaps & IntervalSet([span]), self.retained_since)) is not None:
@@ -120,12 +120,11 @@ class FetchSession:
             return (
                 IntervalSet([chunk]) - stored.fetched_after(now)
                 if refetch
-                else stored.intervals_to_fetch(IntervalSet([chunk]), now, freshness)
+                else rule.intervals_to_fetch(stored, IntervalSet([chunk]), now)
             )
 
         def not_before(interval: Interval) -> datetime:
-            # An answer that was entirely final when it was requested is as good as one from now.
-            return now if refetch else min(interval.end + report.freshness.finality_delay, now - freshness)
+            return now if refetch else rule.not_before(interval, now)
 
         verdicts: list[ChunkResult] = []
 

@@ -1,4 +1,4 @@
-"""Pure decisions on what sensors fetch next: stale, final, corrected, unpublished, incomplete or often missed partitions.
+"""Pure decisions on what sensors fetch next: stale, corrected, unpublished, incomplete or often missed partitions.
 
 No function here reads a clock, a database or Dagster: callers pass the state in, and turn the answer into run requests.
 Three kinds of decisions, in this order:
@@ -19,6 +19,7 @@ from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.redis.demand import Demand
 
 #: Chunks that retries use, each smaller than the one before.
@@ -45,44 +46,21 @@ class PartitionRange:
 
 
 def find_stale_ranges(
-    coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, freshness: timedelta, *, at_most: int
+    coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, rule: FreshnessRule, *, at_most: int
 ) -> list[PartitionRange]:
-    """Find the partitions that history lacks or holds provisionally and too old (G11), newest first.
+    """Find the partitions that history lacks, or whose provisional figures are due (G11), newest first.
 
     Args:
         coverage: Coverage of the series.
         partitions: Interval by key, in order; all of them have ended.
         now: The current time.
-        freshness: Age up to which provisional figures are fresh.
+        rule: Decides which provisional figures are due.
         at_most: Maximum number of ranges.
     """
-    gaps = coverage.gaps(IntervalSet(partitions.values()), now, freshness)
+    gaps = rule.gaps(coverage, IntervalSet(partitions.values()), now)
     stale = [key for key, interval in partitions.items() if gaps & IntervalSet([interval])]
     fetched = coverage.provisional_fetched_at.isoformat() if coverage.provisional_fetched_at else "never"
     return _newest_ranges(stale, list(partitions), f"{fetched}@{now:%Y-%m-%dT%H}", at_most)
-
-
-def find_finalizable_ranges(
-    coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, finality_delay: timedelta, *, at_most: int
-) -> list[PartitionRange]:
-    """Find the provisional partitions that one more fetch makes final, newest first.
-
-    They end before the latest watermark seen, or longer ago than the finality delay. How fresh they are does not matter.
-
-    Args:
-        coverage: Coverage of the series.
-        partitions: Interval by key, in order.
-        now: The current time.
-        finality_delay: Age from which a bucket counts as final where the vendor gives no watermark.
-        at_most: Maximum number of ranges.
-    """
-    watermark = max(coverage.watermark or now - finality_delay, now - finality_delay)
-    finalizable = [
-        key
-        for key, interval in partitions.items()
-        if interval.end <= watermark and coverage.provisional & IntervalSet([interval])
-    ]
-    return _newest_ranges(finalizable, list(partitions), f"{watermark:%Y-%m-%dT%H}", at_most)
 
 
 def find_refetch_ranges(

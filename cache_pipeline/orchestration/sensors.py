@@ -8,7 +8,7 @@ See https://docs.dagster.io/guides/automate/sensors
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,6 @@ from cache_pipeline.orchestration.decisions import (
     PrefetchCandidate,
     RetryDecision,
     decide_retries,
-    find_finalizable_ranges,
     find_incomplete_partitions,
     find_prefetch_candidates,
     find_refetch_ranges,
@@ -42,8 +41,8 @@ from cache_pipeline.orchestration.run_tags import LANE_TAG, LAUNCHED_BY_TAG, MIS
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
+from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.redis.demand import Demand
-from cache_pipeline.storage.ttl import report_freshness
 
 INCOMPLETE_SENSOR, UNPUBLISHED_SENSOR, PREFETCH_SENSOR = "incomplete_sensor", "unpublished_sensor", "prefetch_sensor"
 
@@ -83,7 +82,7 @@ def _stale_sensor(
         name=name,
         job=job,
         minimum_interval_seconds=60,
-        description="Fetches recent partitions that are missing, out of date, or provisional and can be final by now",
+        description="Fetches recent partitions that are missing, or whose provisional figures are due to be fetched again",
     )
     def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> SensorTick:
         now = utc_now()
@@ -91,12 +90,7 @@ def _stale_sensor(
         recent = partition_intervals(partitions, keys_within(partitions, window))
         with engine.history() as history:
             coverage = history.coverage(engine.tenant_series(report))
-        found = find_stale_ranges(coverage, recent, now, report_freshness(report), at_most=_MAX_RUNS_PER_TICK)
-        # Partitions of a stale range are fetched with it.
-        rest = {key: span for key, span in recent.items() if not _is_in_ranges(found, key, list(recent))}
-        found += find_finalizable_ranges(
-            coverage, rest, now, report.freshness.finality_delay, at_most=_MAX_RUNS_PER_TICK - len(found)
-        )
+        found = find_stale_ranges(coverage, recent, now, FreshnessRule.of(report), at_most=_MAX_RUNS_PER_TICK)
         past = {each.first: read_past_attempts(context.instance, name, job_name(report), each.first) for each in found}
         due = [each for each in found if is_due(past[each.first], now)]
         if not due:
@@ -107,11 +101,6 @@ def _stale_sensor(
             yield _run_request(report, name, (each.first, each.last), key)
 
     return sensor
-
-
-def _is_in_ranges(ranges: Iterable[PartitionRange], key: str, order: Sequence[str]) -> bool:
-    position = order.index(key)
-    return any(order.index(each.first) <= position <= order.index(each.last) for each in ranges)
 
 
 def _refetch_sensor(

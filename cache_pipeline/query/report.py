@@ -131,7 +131,8 @@ class FreshnessOptions(BaseModel, frozen=True):
     ttl: timedelta | None = Field(
         default=None,
         gt=timedelta(0),
-        description="Maximum age of provisional figures; default: derived from the length of a partition",
+        description="Maximum age of provisional figures of a bucket younger than finality_delay; it grows with the bucket's age, up "
+        "to a day. Default: derived from the length of a partition",
     )
     finality_delay: timedelta = Field(
         default=timedelta(minutes=15),

@@ -14,9 +14,10 @@ from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.planner import Plan, Planner
 from cache_pipeline.storage.answer import Answer, render, roll_up_completeness
 from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.redis.hot import HotTier
-from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
+from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.telemetry import spans
 
 #: What a caller hears while it waits for an answer: a verdict, or an interval with the vendor's progress in percent.
@@ -52,7 +53,8 @@ class CachedAnswers:
 
     async def final_only(self, query: CanonicalQuery) -> Answer | None:
         """Return the answer if history holds all of it and none of it can change any more, else None."""
-        return await self.from_history(query, self.clock() + report_freshness(query.source_series.report))
+        plan = await self.planner.plan(query, self.clock(), final_only=True)
+        return None if plan.to_fetch else await self.render_and_cache(plan)
 
     async def from_hot(self, query: CanonicalQuery) -> Answer | None:
         """Return the answer if the hot tier holds it; refresh it in the background if the tier picks this reader for that."""
@@ -84,7 +86,8 @@ class CachedAnswers:
             RuntimeError: History does not hold all of the plan's interval.
         """
         started = time.monotonic()
-        query, completeness = plan.query, plan.coverage.completeness_of(plan.query.available_interval)
+        query, rule = plan.query, FreshnessRule.of(plan.query.source_series.report)
+        completeness = rule.completeness_of(plan.coverage, query.available_interval)
         if completeness is None:
             raise RuntimeError(
                 f"history does not hold all of {query.source_series.report.name} {query.available_interval}, "
@@ -104,11 +107,11 @@ class CachedAnswers:
             Interval(min(each.start for each in requested), max(each.end for each in requested)) if requested else None
         )
         coverage = await asyncio.to_thread(self.history.coverage, series, around)
-        stored = requested & (coverage.final | coverage.provisional)
+        stored, rule = requested & (coverage.final | coverage.provisional), FreshnessRule.of(series.report)
         rows = await asyncio.to_thread(self.history.rows, series, stored, self.planner.columns(series.report))
         return [
             (query, render(query, rows.within(interval).to_table(), completeness))
             for interval in intervals
-            if (completeness := coverage.completeness_of(interval)) is not None
+            if (completeness := rule.completeness_of(coverage, interval)) is not None
             and (query := CanonicalQuery(series, interval))
         ]

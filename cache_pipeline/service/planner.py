@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 import pyarrow as pa
@@ -27,8 +27,8 @@ from cache_pipeline.query.rollup import check_bucket_alignment, find_rollup_prob
 from cache_pipeline.query.schema import Column, arrow_schema, sort_rows
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.postgres.history import History
-from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.telemetry.spans import annotate, span
 from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
 
@@ -204,6 +204,8 @@ def make_plan(
     now: datetime,
     cost: Cost | None = None,
     headroom: QuotaHeadroom | None = None,
+    *,
+    final_only: bool = False,
 ) -> Plan:
     """Decide where each part of an answer comes from.
 
@@ -214,11 +216,12 @@ def make_plan(
         now: The time as of which figures must be fresh.
         cost: The cost of one upstream query; assumed if not given.
         headroom: What the quota has left; without it the plan has no waiting time.
+        final_only: Whether provisional figures are fetched again, however fresh they are.
     """
     report, own_intervals = own.report, IntervalSet([query.available_interval])
-    freshness = report_freshness(report)
-    to_fetch = own.coverage.gaps(own_intervals, now, freshness)
-    rolled_up = tuple(_roll_up_from_others(own, others, to_fetch, now))
+    rule = FreshnessRule.of(report)
+    to_fetch = own_intervals - own.coverage.final if final_only else rule.gaps(own.coverage, own_intervals, now)
+    rolled_up = tuple(_roll_up_from_others(own, others, to_fetch, now, final_only=final_only))
     for each in rolled_up:
         to_fetch -= each.intervals
         own_intervals -= each.intervals
@@ -232,9 +235,9 @@ def make_plan(
     chunks = tuple(split_into_chunks(to_fetch, report))
     cost = cost or Cost.assumed(report)
     steps = (
-        *_history_steps(report, own.coverage, own_intervals - to_fetch, freshness),
+        *_history_steps(report, own.coverage, own_intervals - to_fetch, rule),
         *_roll_up_steps(rolled_up),
-        *_vendor_steps(report, own.coverage, chunks, cost, freshness),
+        *_vendor_steps(report, own.coverage, chunks, cost),
     )
     return Plan(
         query=query,
@@ -254,24 +257,27 @@ def can_roll_up(target: Report, source: Report, columns: Sequence[Column]) -> bo
 
 
 def _roll_up_from_others(
-    own: StoredSeries, others: Iterable[StoredSeries], missing: IntervalSet, now: datetime
+    own: StoredSeries, others: Iterable[StoredSeries], missing: IntervalSet, now: datetime, *, final_only: bool
 ) -> Iterable[RolledUpPart]:
     # Longest buckets first: they have the fewest rows to read.
     for other in sorted(others, key=lambda each: (-each.report.step.nominal_length, each.report.name)):
         if not missing:
             return
         usable = can_roll_up(own.report, other.report, other.columns)
-        part = _roll_up_from(own, other, missing, now) if usable else None
+        part = _roll_up_from(own, other, missing, now, final_only=final_only) if usable else None
         if part is not None:
             yield part
             missing -= part.intervals
 
 
-def _roll_up_from(own: StoredSeries, other: StoredSeries, missing: IntervalSet, now: datetime) -> RolledUpPart | None:
+def _roll_up_from(
+    own: StoredSeries, other: StoredSeries, missing: IntervalSet, now: datetime, *, final_only: bool
+) -> RolledUpPart | None:
     """Return the missing buckets that the other series holds completely, final or fresh enough for the own series."""
     target, source = own.report, other.report
     wanted = IntervalSet(part for each in missing if (part := clip_to_now(each, source, now)))
-    usable = wanted - other.coverage.gaps(wanted, now, report_freshness(target))
+    rule = FreshnessRule.of(source).with_ttl(FreshnessRule.of(target).ttl)
+    usable = wanted & other.coverage.final if final_only else wanted - rule.gaps(other.coverage, wanted, now)
     if not usable:
         return None
     final: list[Interval] = []
@@ -312,13 +318,15 @@ def _add_rolled_up(coverage: Coverage, rolled_up: Sequence[RolledUpPart]) -> Cov
     return coverage
 
 
-def _history_steps(report: Report, coverage: Coverage, stored: IntervalSet, freshness: timedelta) -> Iterable[PlanStep]:
+def _history_steps(report: Report, coverage: Coverage, stored: IntervalSet, rule: FreshnessRule) -> Iterable[PlanStep]:
     for part in stored & coverage.final:
         yield PlanStep(AnswerSource.history, report.name, part, "stored and final: never fetched again")
     for each in coverage.fetch_times:
         for part in stored & coverage.provisional & each.intervals:
-            until = format_instant((each.at + freshness).replace(microsecond=0))
-            yield PlanStep(AnswerSource.history, report.name, part, f"provisional, and fresh enough until {until}")
+            completeness = rule.completeness_of(coverage, part)
+            until = completeness.fresh_until if completeness else None
+            text = f" until {format_instant(until.replace(microsecond=0))}" if until else ""
+            yield PlanStep(AnswerSource.history, report.name, part, f"provisional, and fresh enough{text}")
 
 
 def _roll_up_steps(rolled_up: Sequence[RolledUpPart]) -> Iterable[PlanStep]:
@@ -329,26 +337,18 @@ def _roll_up_steps(rolled_up: Sequence[RolledUpPart]) -> Iterable[PlanStep]:
             yield PlanStep(AnswerSource.roll_up, source.name, part, f"rolled up from rows by {by}")
 
 
-def _vendor_steps(
-    report: Report, coverage: Coverage, chunks: Iterable[Interval], cost: Cost, freshness: timedelta
-) -> Iterable[PlanStep]:
+def _vendor_steps(report: Report, coverage: Coverage, chunks: Iterable[Interval], cost: Cost) -> Iterable[PlanStep]:
     for chunk in chunks:
-        reason = _fetch_reason(chunk, coverage, freshness)
+        reason = _fetch_reason(chunk, coverage)
         yield PlanStep(AnswerSource.vendor, report.name, chunk, reason, cost.calls, cost.seconds)
 
 
-def _fetch_reason(chunk: Interval, coverage: Coverage, freshness: timedelta) -> str:
+def _fetch_reason(chunk: Interval, coverage: Coverage) -> str:
     within = IntervalSet([chunk])
     missing = within - coverage.final - coverage.provisional
     if missing == within:
         return "not stored"
-    stale = f"provisional, and in part older than {_format_duration(freshness)}"
-    return "partly not stored, partly provisional" if missing else stale
-
-
-def _format_duration(duration: timedelta) -> str:
-    minutes, seconds = divmod(int(duration.total_seconds()), 60)
-    return f"{minutes} min" if not seconds else f"{int(duration.total_seconds())} s"
+    return "partly not stored, partly provisional" if missing else "provisional, and due to be fetched again"
 
 
 # --- Planning over the stores ----------------------------------------------------------------------------------------------
@@ -372,7 +372,9 @@ class Planner:
     tenant: str
     retained_since: Callable[[Report], datetime | None]
 
-    async def plan(self, query: CanonicalQuery, now: datetime, headroom: QuotaHeadroom | None = None) -> Plan:
+    async def plan(
+        self, query: CanonicalQuery, now: datetime, headroom: QuotaHeadroom | None = None, *, final_only: bool = False
+    ) -> Plan:
         """Plan how to answer a query as of now.
 
         Other series are read only if the query's own series lacks something.
@@ -382,9 +384,10 @@ class Planner:
         """
         with span("plan", report=query.source_series.report.name, interval=str(query.available_interval)) as current:
             own = await self._read_coverage(query.source_series, query.available_interval)
-            plan = make_plan(query, own, (), now, headroom=headroom)
+            plan = make_plan(query, own, (), now, headroom=headroom, final_only=final_only)
             if plan.to_fetch:
-                plan = make_plan(query, own, await self._read_other_coverages(query), now, headroom=headroom)
+                others = await self._read_other_coverages(query)
+                plan = make_plan(query, own, others, now, headroom=headroom, final_only=final_only)
             annotate(current, due=bool(plan.to_fetch))
             return self._check_retention(plan)
 

@@ -33,7 +33,7 @@ from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.postgres.ledger import Ledger, LedgerClaim
 from cache_pipeline.storage.redis.hot import HotTier
 from cache_pipeline.storage.redis.single_flight import SingleFlight
-from cache_pipeline.storage.ttl import HOT_TTL_TIER, report_freshness
+from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter
 
@@ -254,9 +254,7 @@ class ReportService:
 
         async def refresh(notify: _Notify) -> Answer | None:
             requested_at = self.clock()
-            # As of that later time, no stored figure that can still change is fresh.
-            as_of = requested_at + report_freshness(query.source_series.report)
-            plan = await self._planner.plan(query, as_of)
+            plan = await self._planner.plan(query, requested_at, final_only=True)
             await self._fetch_and_store(plan, lane, notify, refetch=True)
             return await self.cached_answers.from_history(query, requested_at)
 

@@ -11,7 +11,7 @@ from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.storage.ttl import report_freshness
+from cache_pipeline.storage.freshness import FreshnessRule
 
 
 class DayState(StrEnum):
@@ -40,7 +40,8 @@ class ReportStatus:
         days: The state of each local day in the period, in order.
         complete_through: The end of the last final bucket stored, or None.
         fetched_at: When the oldest provisional figure was fetched; None if there is none.
-        freshness: How old provisional figures may become.
+        freshness: How old figures may become that are younger than the finality delay.
+        is_stale: Whether provisional figures are due to be fetched again.
         gaps: Intervals of the period that have begun and are not stored.
     """
 
@@ -50,16 +51,13 @@ class ReportStatus:
     complete_through: datetime | None
     fetched_at: datetime | None
     freshness: timedelta
+    is_stale: bool
     gaps: tuple[Interval, ...]
-
-    def is_stale(self, now: datetime) -> bool:
-        """Return whether provisional figures are older than the report allows."""
-        return self.fetched_at is not None and now - self.fetched_at > self.freshness
 
 
 def report_status(report: Report, coverage: Coverage, now: datetime, days: int) -> ReportStatus:
     """Return the status of a report over its last ``days`` local days including today, without days before its start."""
-    stored = coverage.final | coverage.provisional
+    stored, rule = coverage.final | coverage.provisional, FreshnessRule.of(report)
     spans = list(_begun_days(report, now, days))
     period = IntervalSet(span for _, span in spans)
     ends = [part.end for part in coverage.final]
@@ -69,7 +67,8 @@ def report_status(report: Report, coverage: Coverage, now: datetime, days: int) 
         days=tuple((day, _state(coverage, span)) for day, span in spans),
         complete_through=max(ends, default=None),
         fetched_at=coverage.provisional_fetched_at,
-        freshness=report_freshness(report),
+        freshness=rule.ttl,
+        is_stale=bool(rule.gaps(coverage, coverage.provisional, now)),
         gaps=tuple(period - stored),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -23,11 +23,13 @@ class Completeness:
         provisional_from: Start of the first stored bucket that is not final, or None.
         fetched_at: When the oldest provisional part was fetched or, if all parts are final, the oldest part. None if that
             is unknown.
+        fresh_until: When the first provisional part must be fetched again; None if all are final or that is unknown.
     """
 
     complete_through: datetime
     provisional_from: datetime | None
     fetched_at: datetime | None
+    fresh_until: datetime | None = None
 
 
 def roll_up_completeness(completeness: Completeness, query: CanonicalQuery) -> Completeness:
@@ -36,7 +38,8 @@ def roll_up_completeness(completeness: Completeness, query: CanonicalQuery) -> C
     through = completeness.complete_through
     if through < query.interval.end:
         through = max(floor_to_step(through, report.step, report.zone), query.interval.start)
-    return Completeness(through, through if through < query.interval.end else None, completeness.fetched_at)
+    provisional_from = through if through < query.interval.end else None
+    return replace(completeness, complete_through=through, provisional_from=provisional_from)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which intervals of a series history holds, and which of them must be fetched again."""
+"""Which intervals of a series history holds, final or provisional. What must be fetched again is decided in `freshness`."""
 
 from __future__ import annotations
 
@@ -49,30 +49,10 @@ class Coverage:
         old = (part for each in self.fetch_times if now - each.at >= self.recheck_delay for part in each.intervals)
         return self.awaits_second_look & IntervalSet(old)
 
-    def _awaiting(self, now: datetime) -> IntervalSet:
-        """Return what waits for a second look that is not due yet: to fetch it sooner would prove nothing."""
-        recent = (part for each in self.fetch_times if now - each.at < self.recheck_delay for part in each.intervals)
-        return self.awaits_second_look & IntervalSet(recent)
-
     @property
     def provisional_fetched_at(self) -> datetime | None:
         """When the oldest provisional interval was fetched, or None."""
         return self._oldest_fetch(self.provisional)
-
-    def gaps(self, requested: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
-        """Return what is neither final nor provisional and fresh enough."""
-        not_final = requested - self.final
-        fresh = (part for each in self.fetch_times if now - each.at < freshness for part in each.intervals)
-        kept = (self.provisional & IntervalSet(fresh)) | self._awaiting(now)
-        return not_final - (kept - self.second_look_due(now))
-
-    def intervals_to_fetch(self, requested: IntervalSet, now: datetime, freshness: timedelta) -> IntervalSet:
-        """Return the gaps and the provisional intervals next to them.
-
-        One query fetches both, and they then have the same age. If they were fetched separately, each bucket would keep
-        costing a query of its own in every freshness period.
-        """
-        return self.widen_gaps(self.gaps(requested, now, freshness), requested)
 
     def widen_gaps(self, gaps: IntervalSet, requested: IntervalSet) -> IntervalSet:
         """Return the unbroken stretches of requested, non-final time that contain a gap."""

@@ -40,19 +40,18 @@ def report_freshness(report: Report) -> timedelta:
     return report.freshness.ttl or freshness_ttl(report.partition.step.nominal_length)
 
 
-def hot_ttl(fetched_at: datetime | None, freshness: timedelta, now: datetime) -> timedelta:
-    """Return how long the hot tier may hold an answer: at most until its oldest provisional part is no longer fresh.
+def hot_ttl(fresh_until: datetime | None, now: datetime) -> timedelta:
+    """Return how long the hot tier may hold an answer: at most until a provisional part of it must be fetched again.
 
     Args:
-        fetched_at: When that part was fetched. None if all parts are final, because final rows do not age.
-        freshness: How old that part may get.
+        fresh_until: When that is. None if all parts are final, because final rows do not age.
         now: The current time.
 
     Returns:
         At least a second, because other processes wait for the answer to appear there. An answer that is too old already
         was the best available (the vendor is slow, or the declaration says so), and is held for the full time.
     """
-    remaining = HOT_TTL if fetched_at is None else fetched_at + freshness - now
+    remaining = HOT_TTL if fresh_until is None else fresh_until - now
     return min(HOT_TTL, max(remaining, _MIN_HOT_TTL)) if remaining > timedelta(0) else HOT_TTL
 
 

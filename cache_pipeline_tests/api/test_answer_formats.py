@@ -95,7 +95,13 @@ async def test_body_and_url_mean_same_query(open_api):
 
 
 async def test_stale_figures_are_served_while_revalidating(open_api):
-    report = with_changes(REPORT, ttl=timedelta(seconds=1), stale_while_revalidate=timedelta(days=1000))
+    # The buckets are younger than the finality delay, or their figures might become older.
+    report = with_changes(
+        REPORT,
+        ttl=timedelta(seconds=1),
+        stale_while_revalidate=timedelta(days=1000),
+        finality_delay=timedelta(days=4000),
+    )
     today = "/v1/reports/queue_hour?interval=2026-01-06T10:00Z/2026-01-06T12:00Z"
     async with open_api(report, vendor={"watermark_lag_seconds": 7200.0}) as api:
         api.start_worker()

@@ -2,23 +2,27 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.orchestration.decisions import (
     PartitionRange,
-    find_finalizable_ranges,
     find_refetch_ranges,
     find_stale_ranges,
     find_unpublished_ranges,
 )
+from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.freshness import FreshnessRule
 
 FIRST = datetime(2025, 6, 1, tzinfo=UTC)
 NOW = datetime(2025, 7, 1, tzinfo=UTC)
 FRESHNESS = timedelta(hours=1)
+# Daily buckets, all of which were younger than the finality delay when they were fetched.
+RULE = FreshnessRule(FRESHNESS, timedelta(days=400), Step(days=1), ZoneInfo("UTC"))
 MISSING, COMPLETE, PROVISIONAL = "missing", "complete", "provisional"
 STATES = st.lists(st.sampled_from([MISSING, COMPLETE, PROVISIONAL]), min_size=1, max_size=25)
 
@@ -35,11 +39,11 @@ def _coverage(states: list[str], age: timedelta) -> Coverage:
         return IntervalSet(interval for interval, each in zip(intervals, states, strict=True) if each == state)
 
     fetched = (FetchTime(of(PROVISIONAL), NOW - age),) if PROVISIONAL in states else ()
-    return Coverage(of(COMPLETE), of(PROVISIONAL), NOW, fetched)
+    return Coverage(of(COMPLETE), of(PROVISIONAL), FIRST, fetched)
 
 
 def _found(states: list[str], age: timedelta = timedelta(0), at_most: int = 100) -> list[PartitionRange]:
-    return find_stale_ranges(_coverage(states, age), _partitions(len(states)), NOW, FRESHNESS, at_most=at_most)
+    return find_stale_ranges(_coverage(states, age), _partitions(len(states)), NOW, RULE, at_most=at_most)
 
 
 def _keys(found: PartitionRange, count: int) -> list[str]:
@@ -64,7 +68,7 @@ def test_provisional_partition_is_stale_beyond_its_freshness() -> None:
 
 def test_partly_covered_partition_is_stale() -> None:
     half = Interval(FIRST, FIRST + timedelta(hours=12))
-    found = find_stale_ranges(Coverage(IntervalSet([half])), _partitions(2), NOW, FRESHNESS, at_most=9)
+    found = find_stale_ranges(Coverage(IntervalSet([half])), _partitions(2), NOW, RULE, at_most=9)
     assert [(part.first, part.last) for part in found] == [("2025-06-01", "2025-06-02")]
 
 
@@ -73,7 +77,7 @@ def test_empty_history_is_one_range() -> None:
 
 
 def test_no_partitions_give_no_ranges() -> None:
-    assert find_stale_ranges(Coverage(), {}, NOW, FRESHNESS, at_most=3) == []
+    assert find_stale_ranges(Coverage(), {}, NOW, RULE, at_most=3) == []
 
 
 def test_refetched_figures_change_the_range_state() -> None:
@@ -112,26 +116,23 @@ def test_remaining_gap_changes_state_once_an_hour() -> None:
     """Check that a failed run is repeated after an hour, and not by ticks in between."""
 
     def state(after: timedelta) -> str:
-        return find_stale_ranges(Coverage(), _partitions(1), NOW + after, FRESHNESS, at_most=1)[0].state
+        return find_stale_ranges(Coverage(), _partitions(1), NOW + after, RULE, at_most=1)[0].state
 
     assert state(timedelta(0)) == state(timedelta(minutes=59))
     assert state(timedelta(0)) != state(timedelta(hours=1))
 
 
-def test_provisional_partitions_before_watermark_are_finalizable() -> None:
+def test_provisional_partitions_that_may_be_final_are_stale() -> None:
     hours = _hours(4)
-    coverage = Coverage(
-        final=IntervalSet([hours["h0"]]),
-        provisional=IntervalSet([hours["h1"], hours["h2"], hours["h3"]]),
-        watermark=hours["h2"].end,
-    )
-    day = timedelta(days=1)
-    (found,) = find_finalizable_ranges(coverage, hours, hours["h3"].end, day, at_most=3)
+    provisional = IntervalSet([hours["h1"], hours["h2"], hours["h3"]])
+    fetched = FetchTime(provisional, hours["h1"].end + timedelta(minutes=1))
+    coverage = Coverage(IntervalSet([hours["h0"]]), provisional, hours["h2"].end, (fetched,))
+    rule = FreshnessRule(timedelta(days=1), timedelta(hours=1), Step(minutes=60), ZoneInfo("UTC"))
+    (found,) = find_stale_ranges(coverage, hours, hours["h3"].end, rule, at_most=3)
     assert (found.first, found.last) == ("h1", "h2")
     later = hours["h3"].end + timedelta(hours=2)
-    (all_final,) = find_finalizable_ranges(coverage, hours, later, timedelta(hours=1), at_most=3)
+    (all_final,) = find_stale_ranges(coverage, hours, later, rule, at_most=3)
     assert (all_final.first, all_final.last) == ("h1", "h3")
-    assert find_finalizable_ranges(Coverage(final=coverage.final), hours, later, day, at_most=3) == []
 
 
 def test_refetch_window_is_due_once_per_period() -> None:

@@ -23,8 +23,9 @@ from cache_pipeline.service.planner import (
     make_plan,
 )
 from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
-from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.query.declared import declared, with_changes
 
 NOW = datetime(2026, 1, 6, 12, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -89,7 +90,7 @@ def test_stale_bucket_is_fetched_with_its_provisional_neighbours():
         ("history", "queue_hour", "2026-01-05T00:00:00Z/2026-01-06T11:00:00Z"),
         ("vendor", "queue_hour", "2026-01-06T11:00:00Z/2026-01-06T13:00:00Z"),
     ]
-    assert found.steps[-1].reason == "provisional, and in part older than 10 min"
+    assert found.steps[-1].reason == "provisional, and due to be fetched again"
 
 
 def test_gaps_are_split_into_declared_chunks():
@@ -111,7 +112,7 @@ def test_finer_series_is_rolled_up_before_fetching():
     [part] = found.rolled_up
     assert part.final == IntervalSet([span("05T00:00", "06T00:00")])
     assert part.provisional == IntervalSet([span("06T00:00", "06T13:00")])
-    assert not found.coverage.gaps(IntervalSet([found.query.available_interval]), NOW, timedelta(minutes=10))
+    assert not FreshnessRule.of(REPORT).gaps(found.coverage, IntervalSet([found.query.available_interval]), NOW)
 
 
 def test_partly_stored_finer_bucket_is_fetched():
@@ -200,23 +201,40 @@ def test_steps_cover_the_interval_exactly_once(complete, provisional, finer, min
     assert IntervalSet(parts) == IntervalSet([found.query.available_interval])
     assert sum((part.length for part in parts), timedelta()) == found.query.available_interval.length
     assert not found.to_fetch & own.coverage.final
-    assert all(own.coverage.gaps(IntervalSet([part]), NOW, timedelta(minutes=10)) for part in found.to_fetch)
-    assert not found.coverage.gaps(
-        IntervalSet([found.query.available_interval]) - found.to_fetch, NOW, timedelta(minutes=10)
-    )
+    rule = FreshnessRule.of(REPORT)
+    assert all(rule.gaps(own.coverage, IntervalSet([part]), NOW) for part in found.to_fetch)
+    assert not rule.gaps(found.coverage, IntervalSet([found.query.available_interval]) - found.to_fetch, NOW)
 
 
 def test_mixed_answer_is_as_old_as_its_oldest_part():
     """G11: each part has its own age; the freshness of the finer report does not matter."""
+    report, quarters = (with_changes(each, finality_delay=timedelta(days=1)) for each in (REPORT, QUARTERS))
     today = span("06T00:00", "06T12:00")
     first, second, third = span("06T00:00", "06T04:00"), span("06T04:00", "06T08:00"), span("06T08:00", "06T12:00")
     at = {first: NOW - timedelta(minutes=3), second: NOW - timedelta(minutes=7), third: NOW - timedelta(minutes=5)}
-    own = series_with(provisional=[(first, at[first]), (third, at[third])])
-    lent = series_with(QUARTERS, provisional=[(second, at[second])])
+    own = series_with(report, provisional=[(first, at[first]), (third, at[third])])
+    lent = series_with(quarters, provisional=[(second, at[second])])
     for minutes in (0, 2.9):
-        found = make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=minutes))
+        found = make_plan(query(report, today), own, [lent], NOW + timedelta(minutes=minutes))
         assert not found.to_fetch
         known = found.coverage.completeness_of(today)
         assert known is not None
         assert (known.fetched_at, known.provisional_from) == (at[second], today.start)
-    assert make_plan(query(interval=today), own, [lent], NOW + timedelta(minutes=3)).to_fetch & IntervalSet([second])
+    assert make_plan(query(report, today), own, [lent], NOW + timedelta(minutes=3)).to_fetch & IntervalSet([second])
+
+
+def test_bucket_that_may_be_final_is_fetched_for_every_caller():
+    """The lifetime is not over yet, but the query that makes the bucket final costs no more now than later."""
+    just_ended = (span("06T11:00", "06T12:00"), NOW - timedelta(minutes=1))
+    stored = series_with(complete=[span("05T00:00", "06T11:00")], provisional=[just_ended])
+    until_noon = query(interval=span("05T00:00", "06T12:00"))
+    assert not make_plan(until_noon, stored, [], NOW + timedelta(minutes=8)).to_fetch
+    patient = replace(stored, report=with_changes(REPORT, ttl=timedelta(hours=4)))
+    assert not make_plan(until_noon, patient, [], NOW + timedelta(minutes=9)).to_fetch
+    assert make_plan(until_noon, patient, [], NOW + timedelta(minutes=10)).to_fetch == IntervalSet([just_ended[0]])
+
+
+def test_plan_for_final_figures_fetches_everything_provisional():
+    stored = stored_until_now(minutes=1)
+    assert not make_plan(query(), stored, [], NOW).to_fetch
+    assert make_plan(query(), stored, [], NOW, final_only=True).to_fetch == IntervalSet([span("06T11:00", "06T13:00")])

@@ -39,14 +39,15 @@ def test_each_local_day_has_its_state():
         fetch_times=(FetchTime(held("2026-03-30T09:00/2026-03-30T11:00"), NOW - timedelta(minutes=10)),),
     )
     status = report_status(REPORT, coverage, NOW, days=30)
+    later = report_status(REPORT, coverage, NOW + timedelta(minutes=21), days=30)
     assert status.days == (
         (date(2026, 3, 27), DayState.final),
         (date(2026, 3, 28), DayState.partial),
         (date(2026, 3, 29), DayState.missing),
         (date(2026, 3, 30), DayState.provisional),
     )
-    assert not status.is_stale(NOW)
-    assert status.is_stale(NOW + timedelta(minutes=21))
+    assert not status.is_stale
+    assert later.is_stale
 
 
 def test_dst_day_is_one_hour_shorter_in_the_gaps():

@@ -1,14 +1,17 @@
 import random
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.storage.answer import Completeness
 from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl, jitter_ttl, report_freshness
 from cache_pipeline_tests.query.declared import declared
 
@@ -26,6 +29,11 @@ def minute(number: int) -> datetime:
     return EPOCH + timedelta(minutes=number)
 
 
+def rule(ttl: timedelta = FRESHNESS) -> FreshnessRule:
+    """Return a rule for buckets of a minute, none of which is old enough to be final."""
+    return FreshnessRule(ttl, timedelta(days=400), Step(minutes=1), ZoneInfo("UTC"))
+
+
 def interval_set(minutes: set[int]) -> IntervalSet:
     return IntervalSet(Interval(minute(each), minute(each + 1)) for each in minutes)
 
@@ -40,11 +48,11 @@ def test_gaps_exclude_final_and_fresh_provisional_intervals(final_spans, provisi
     coverage = Coverage(
         interval_set(final),
         interval_set(provisional),
-        minute(LIMIT),
+        EPOCH,
         (FetchTime(interval_set(provisional), NOW - timedelta(minutes=age)),),
     )
     fresh = final | provisional if provisional and age < 15 else final
-    assert coverage.gaps(interval_set(model(requested)), NOW, FRESHNESS) == interval_set(model(requested) - fresh)
+    assert rule().gaps(coverage, interval_set(model(requested)), NOW) == interval_set(model(requested) - fresh)
 
 
 @given(sets_of_spans, sets_of_spans, spans)
@@ -84,7 +92,7 @@ def test_answer_is_refetched_when_its_oldest_part_is_stale(ages, final_spans, sp
         )
         for age in sorted(set(provisional_ages.values()))
     ]
-    coverage = Coverage(interval_set(final), interval_set(set(provisional_ages)), minute(LIMIT), tuple(parts))
+    coverage = Coverage(interval_set(final), interval_set(set(provisional_ages)), EPOCH, tuple(parts))
     requested = model([span]) & (final | set(provisional_ages))
     for part in interval_set(requested):
         known = coverage.completeness_of(part)
@@ -92,11 +100,11 @@ def test_answer_is_refetched_when_its_oldest_part_is_stale(ages, final_spans, sp
         inside = [age for each, age in provisional_ages.items() if part.contains_instant(minute(each))]
         if not inside:
             assert known.provisional_from is None
-            assert not coverage.gaps(IntervalSet([part]), NOW + timedelta(days=365), FRESHNESS)
+            assert not rule().gaps(coverage, IntervalSet([part]), NOW + timedelta(days=365))
             continue
         assert known.fetched_at == NOW - timedelta(minutes=max(inside))
         now = NOW + timedelta(minutes=later)
-        assert bool(coverage.gaps(IntervalSet([part]), now, FRESHNESS)) == (now - known.fetched_at >= FRESHNESS)
+        assert bool(rule().gaps(coverage, IntervalSet([part]), now)) == (now - known.fetched_at >= FRESHNESS)
 
 
 @pytest.mark.parametrize(
@@ -157,5 +165,5 @@ def test_second_look_is_fetched_once_its_delay_is_over():
         recheck_delay=delay,
     )
     for freshness in (timedelta(seconds=5), timedelta(hours=4)):
-        assert not coverage.gaps(waiting, NOW + delay - timedelta(seconds=1), freshness)
-        assert coverage.gaps(waiting, NOW + delay, freshness) == waiting
+        assert not rule(freshness).gaps(coverage, waiting, NOW + delay - timedelta(seconds=1))
+        assert rule(freshness).gaps(coverage, waiting, NOW + delay) == waiting

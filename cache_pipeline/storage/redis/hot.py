@@ -20,7 +20,7 @@ from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.answer import Answer, Completeness
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.redis.link import RedisLink
-from cache_pipeline.storage.ttl import HOT_TTL_TIER, hot_ttl, is_refresh_due, jitter_ttl, report_freshness
+from cache_pipeline.storage.ttl import HOT_TTL_TIER, hot_ttl, is_refresh_due, jitter_ttl
 
 _SEPARATOR = b"\n"
 
@@ -106,8 +106,7 @@ class HotTier:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for query, answer in answers:
                     completeness = answer.completeness
-                    oldest = completeness.fetched_at if completeness.provisional_from else None
-                    ttl = hot_ttl(oldest, report_freshness(query.source_series.report), as_of)
+                    ttl = hot_ttl(completeness.fresh_until if completeness.provisional_from else None, as_of)
                     life = jitter_ttl(ttl, self._uniform).total_seconds()
                     value = _serialize(answer, self._now(), life, cost)
                     pipeline.set(query.cache_key(HOT_TTL_TIER), value, px=int(life * 1000))
@@ -123,6 +122,7 @@ def _serialize(answer: Answer, written_at: float, life: float, cost: float) -> b
         "complete_through": completeness.complete_through.isoformat(),
         "provisional_from": completeness.provisional_from.isoformat() if completeness.provisional_from else None,
         "fetched_at": completeness.fetched_at.isoformat() if completeness.fetched_at else None,
+        "fresh_until": completeness.fresh_until.isoformat() if completeness.fresh_until else None,
         "written_at": written_at,
         "life": life,
         "cost": cost,
@@ -138,6 +138,8 @@ def _parse_header(line: bytes) -> _Header:
         datetime.fromisoformat(header["complete_through"]),
         _optional_instant(header["provisional_from"]),
         _optional_instant(header["fetched_at"]),
+        # An answer that an older version wrote lacks it.
+        _optional_instant(header.get("fresh_until")),
     )
     return _Header(header["etag"], completeness, header["written_at"], header["life"], header["cost"])
 

@@ -17,7 +17,7 @@ from cache_pipeline_tests.storage.sample_rows import NOW, SERIES, hours, table
 
 QUERY = CanonicalQuery(SERIES, hours(0, 6))
 FRESHNESS = report_freshness(SERIES.report)
-ANSWER = Answer(b'{"rows":[]}', '"abc"', Completeness(NOW, NOW, NOW))
+ANSWER = Answer(b'{"rows":[]}', '"abc"', Completeness(NOW, NOW, NOW, NOW + FRESHNESS))
 
 
 @pytest.mark.parametrize(
