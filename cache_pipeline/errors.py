@@ -13,7 +13,7 @@ CachePipelineError
 │   └── CommandError
 ├── SchemaMismatch                an answer that is not what the declaration says
 │   └── MalformedBody             (vendors/json_body.py)
-├── IncompleteAnswer              (fetch/verifier.py)
+├── IncompleteAnswer              (fetch/chunk_states.py)
 ├── UpstreamError                 the vendor, its login or the shared quota
 │   ├── UpstreamUnreachable
 │   ├── UpstreamRefused           4xx

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from cache_pipeline import bootstrap
 from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
@@ -43,6 +44,13 @@ class SteppedClock:
     def move(self, **by: float) -> None:
         """Advance the clock."""
         self.at += timedelta(**by)
+
+
+async def partitions_of(events: AsyncIterator[Any]) -> AsyncIterator[FetchedPartition | FailedPartition]:
+    """Return only the partitions of what a fetch yields."""
+    async for event in events:
+        if isinstance(event, FetchedPartition | FailedPartition):
+            yield event
 
 
 @dataclass

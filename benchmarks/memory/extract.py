@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from benchmarks.memory.vendor import DAY
 from benchmarks.result import BenchmarkError
 from cache_pipeline.bootstrap import edge_tier, open_service
-from cache_pipeline.fetch.partition_fetch import FailedPartition
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.lane import Lane
@@ -111,10 +111,11 @@ async def ours(setup: Setup, service: ReportService) -> None:
     """Fetch, verify, stage, check, store and, if the report has the edge tier, publish. Each step reads its input from disk."""
     report, staging = setup.report, Staging(setup.folder / "staged")
     series = service.series(report)
-    async for partition in service.fetch(report, {_KEY: DAY}, Lane.backfill):
-        if isinstance(partition, FailedPartition):
-            raise BenchmarkError(f"the fetch failed: {partition.error}") from partition.error
-        await asyncio.to_thread(staging.write, series, partition)
+    async for event in service.fetch(report, {_KEY: DAY}, Lane.backfill):
+        if isinstance(event, FailedPartition):
+            raise BenchmarkError(f"the fetch failed: {event.error}") from event.error
+        if isinstance(event, FetchedPartition):
+            await asyncio.to_thread(staging.write, series, event)
     staged = await asyncio.to_thread(staging.read, series, _KEY)
     if staged is None:
         raise BenchmarkError("nothing was staged")

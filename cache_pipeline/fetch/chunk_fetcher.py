@@ -1,222 +1,299 @@
-"""Fetches each missing chunk once over all processes.
+"""Takes one chunk from missing to stored, once over all processes.
 
-Before a chunk is fetched, its process acquires the single flight of the series and the missing interval, reads coverage again, and
-fetches only what is still missing. Overlapping requests wait, so no gap is fetched twice; hours of one day that different callers
-lack are fetched concurrently. Jobs that the vendor has already (of a process that died, or waiting to be stored) are found in the
-ledger and read instead of submitted again.
+`ChunkFetcher.fetch` is the loop; the states and what follows from them are in `chunk_states`. Overlapping requests wait for
+each other's lock, so no gap is fetched twice; hours of one day that different callers lack are fetched side by side. Jobs that
+the vendor already has (of a process that died, or waiting to be stored) are found in the ledger and read instead of submitted
+again.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 
-from cache_pipeline.aio import gather_or_cancel, run_in_thread
-from cache_pipeline.errors import ClientUnknown, SchemaMismatch, UpstreamJobGone
-from cache_pipeline.fetch.upstream_jobs import AlreadyStored, UpstreamJobs
+from cache_pipeline.aio import gather_or_cancel
+from cache_pipeline.errors import ClientUnknown, SchemaMismatch, UpstreamError, UpstreamJobGone
+from cache_pipeline.fetch.chunk_states import (
+    ChunkOutcome,
+    ChunkState,
+    EarlierRows,
+    Failed,
+    IncompleteAnswer,
+    Locked,
+    Missing,
+    Received,
+    RetryLater,
+    Split,
+    Stored,
+    Submitted,
+    Verified,
+    refusal_result,
+)
+from cache_pipeline.fetch.partition_fetch import partition_of
+from cache_pipeline.fetch.persist import store_partitions
+from cache_pipeline.fetch.series_knowledge import SeriesKnowledge
+from cache_pipeline.fetch.upstream_jobs import AlreadyStored, CurrentLane, UpstreamJobs
 from cache_pipeline.fetch.vendor_response import VendorResponse, read_response
-from cache_pipeline.fetch.verifier import EarlierRows, IncompleteAnswer, VerifiedRows, Verifier, merge_second_looks
+from cache_pipeline.fetch.verified_rows import VerifiedRows
+from cache_pipeline.fetch.write_events import OnStored
 from cache_pipeline.query.calendar import Step, floor_to_step, next_boundary
+from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.lane import Lane, most_urgent
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.coverage import Coverage, FetchTime
-from cache_pipeline.storage.postgres.ledger import LeaseLost, LedgerClaim, OpenJob, QueryInFlight
-from cache_pipeline.storage.redis.single_flight import SingleFlight
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.freshness import FreshnessRule
+from cache_pipeline.storage.postgres.history import History
+from cache_pipeline.storage.postgres.ledger import LeaseLost, OpenJob, QueryInFlight
+from cache_pipeline.storage.redis.single_flight import Flight, SingleFlight
 from cache_pipeline.telemetry.spans import span
-
-StoreRows = Callable[[VerifiedRows, Sequence[LedgerClaim]], Awaitable[None]]
-#: Returns the part of an interval that must be fetched from the vendor, given what history holds.
-Missing = Callable[[Interval, Coverage], IntervalSet]
+from cache_pipeline.vendors.base import VendorAdapter
 
 
-async def fetch_response(jobs: UpstreamJobs, interval: Interval, missing: IntervalSet) -> VendorResponse:
-    """Fetch an interval; if the vendor has lost the job that was resumed, submit it again once.
+@dataclass(frozen=True)
+class GapRule:
+    """What of a series must be fetched.
 
-    Raises:
-        UpstreamError, SchemaMismatch, DiskUnwritable: As in ``read_response``.
+    Attributes:
+        report: The declaration.
+        now: When the session began.
+        refetch: Whether everything is fetched that was not fetched since, whatever history holds.
     """
-    try:
-        return await read_response(jobs, interval, missing)
-    except (UpstreamJobGone, ClientUnknown):
-        return await read_response(jobs, interval, missing)
 
+    report: Report
+    now: datetime
+    refetch: bool = False
 
-def plan_queries(
-    missing: IntervalSet, open_jobs: Iterable[OpenJob], is_usable: Callable[[OpenJob], bool]
-) -> list[Interval]:
-    """Return the queries that fetch what is missing of a cell, resuming the vendor's jobs where they can be used.
+    def missing(self, interval: Interval, coverage: Coverage) -> IntervalSet:
+        """Return the part of an interval that must be fetched, given what history holds."""
+        wanted = IntervalSet([interval])
+        if self.refetch:
+            return wanted - coverage.fetched_after(self.now)
+        return FreshnessRule.of(self.report).intervals_to_fetch(coverage, wanted, self.now)
 
-    Args:
-        missing: The missing part of one cell of the grid of declared chunks.
-        open_jobs: The jobs within that cell, the longest first.
-        is_usable: Whether the answer to a job would still be fresh enough.
-
-    Raises:
-        QueryInFlight: Another process is working on one of these jobs.
-    """
-    queries: list[Interval] = []
-    for job in open_jobs:
-        if not IntervalSet([job.interval]) & missing:
-            continue
-        if job.is_alive:
-            raise QueryInFlight(f"another process is fetching {job.interval}; wait for its answer")
-        if is_usable(job):
-            queries.append(job.interval)
-            missing = missing - IntervalSet([job.interval])
-    return [*queries, *missing]
+    def min_requested_at(self, interval: Interval) -> datetime:
+        """Return the earliest time at which a query may have been sent for its answer to be fresh enough."""
+        return self.now if self.refetch else FreshnessRule.of(self.report).not_before(interval, self.now)
 
 
 @dataclass(frozen=True)
 class ChunkFetcher:
-    """Fetches and verifies the chunks of one fetch session.
+    """Fetches the chunks of one session.
 
     Attributes:
-        jobs: Sends the queries.
-        verifier: Verifies the answers.
+        series: The series.
+        adapter: The vendor's adapter.
+        history: The tier that holds rows and coverage.
         single_flight: Lets one process at a time fetch a gap.
-        coverage: Reads what history holds around an interval.
-        stored_rows: Reads history's rows of some intervals.
-        missing: Returns the part of an interval that must be fetched.
-        store: Writes verified rows to history while the single flight is held; None if the caller stores them later.
+        jobs: Sends the queries.
+        knowledge: What the session knows of the series.
+        gaps: What must be fetched.
+        lane: Returns the lane of the session.
+        on_result: Called with every verdict as soon as it is known.
+        on_stored: Called with what was written to history; None if the session's caller stores the rows later.
     """
 
-    jobs: UpstreamJobs
-    verifier: Verifier
+    series: Series
+    adapter: VendorAdapter
+    history: History
     single_flight: SingleFlight
-    coverage: Callable[[Interval], Awaitable[Coverage]]
-    stored_rows: Callable[[IntervalSet], Awaitable[Rows]]
-    missing: Missing
-    store: StoreRows | None
+    jobs: UpstreamJobs
+    knowledge: SeriesKnowledge
+    gaps: GapRule
+    lane: CurrentLane
+    on_result: Callable[[ChunkResult], None]
+    on_stored: OnStored | None
 
-    async def verify(self, chunk: Interval) -> VerifiedRows:
-        """Return the verified rows of a chunk within one cell, from the vendor, or from history if others were faster.
+    async def fetch(self, chunk: Interval) -> ChunkOutcome:
+        """Take a chunk to the end of its states. Errors of the vendor and the stores are outcomes too."""
+        with span("chunk", report=self.series.report.name, interval=str(chunk)):
+            async with AsyncExitStack() as held:
+                work = _ChunkWork(self, chunk, held)
+                try:
+                    return await work.run()
+                except Exception as error:  # noqa: BLE001 - reported with its partitions; the other chunks continue
+                    return Failed(chunk, error)
 
-        Raises:
-            IncompleteAnswer: The answer lacks rows and cannot be split further.
-            UpstreamError: The vendor refused or failed the query, or cannot be reached.
-            SchemaMismatch: The rows are not what the report declares.
-        """
-        with span("chunk", report=self.jobs.report.name, interval=str(chunk)):
-            return await self._verify(chunk)
-
-    async def _verify(self, chunk: Interval) -> VerifiedRows:
-        name, within = self.jobs.series.id, chunk
-
-        async def is_stored() -> bool:
-            return not self.missing(chunk, await self.coverage(chunk))
-
-        while True:
-            async with self.single_flight.acquire(name, is_stored, within) as is_holder:
-                outcome = await self._try_fetch(chunk, within, may_fetch=is_holder)
-                while outcome is None:
-                    # Wait while holding the flight, so that only one of the processes that lack this keeps looking.
-                    await self.single_flight.wait_for_release(name, within)
-                    outcome = await self._try_fetch(chunk, within, may_fetch=is_holder)
-            if isinstance(outcome, VerifiedRows):
-                return outcome
-            within = outcome
-
-    async def _try_fetch(self, chunk: Interval, within: Interval, *, may_fetch: bool) -> VerifiedRows | Interval | None:
-        """Return the rows, or the wider interval whose flight is needed, or None if another process is fetching them.
-
-        The ledger knows of a fetch even if its flight was lost with Redis, or if the news of its holder was slow to arrive.
-        """
-        coverage = await self.coverage(chunk)
-        missing = self.missing(chunk, coverage)
-        if missing and not may_fetch:
-            return within
-        try:
-            queries = await self._plan_queries(chunk, missing) if missing else []
-            # A resumed job may be longer than the chunk. Processes that lack another part of it must wait for it too.
-            needed = Interval(
-                min(each.start for each in [within, *queries]), max(each.end for each in [within, *queries])
+    async def read_stored(self, intervals: IntervalSet) -> tuple[VerifiedRows, ...]:
+        """Read rows that others have stored meanwhile."""
+        found: list[VerifiedRows] = []
+        for interval in intervals:
+            part = IntervalSet([interval])
+            coverage = await self.read_coverage(interval)
+            fetched = [each.at for each in coverage.fetch_times if each.intervals & part]
+            found.append(
+                VerifiedRows(
+                    interval,
+                    await self.read_rows(part),
+                    coverage.watermark or interval.start,
+                    min(fetched, default=interval.end),
+                    from_history=part,
+                    provisional_from_history=part & coverage.provisional,
+                )
             )
-            if needed != within:
-                return needed
-            answers = await gather_or_cancel(self._fetch(each, missing, coverage) for each in queries)
-        except (QueryInFlight, LeaseLost):
-            return None
-        return await self._merge(chunk, missing, coverage, answers)
+        return tuple(found)
 
-    async def _plan_queries(self, chunk: Interval, missing: IntervalSet) -> list[Interval]:
-        cell = self._cell(chunk)
-        ledger = self.jobs.ledger
-        open_jobs = await run_in_thread(lambda: ledger.open_jobs(self.jobs.series, cell), ledger.threads)
-        within = [job for job in open_jobs if cell.contains(job.interval)]
+    async def read_coverage(self, around: Interval) -> Coverage:
+        """Read what history holds around an interval."""
+        return await asyncio.to_thread(self.history.coverage, self.series, around)
 
-        def is_usable(job: OpenJob) -> bool:
-            # A job whose answer would be truncated is not read: all its parts would be fetched, even stored ones.
-            is_fresh = job.requested_at >= self.jobs.not_before(job.interval)
-            return is_fresh and not self.verifier.knowledge.is_too_large(job.interval)
+    async def read_rows(self, intervals: IntervalSet) -> Rows:
+        """Read history's rows of some intervals."""
+        columns = self.adapter.columns(self.series.report)
+        return await asyncio.to_thread(self.history.rows, self.series, intervals, columns)
 
-        return plan_queries(missing, within, is_usable)
 
-    def _cell(self, chunk: Interval) -> Interval:
+class _ChunkWork:
+    """The work on one chunk: what each state needs from the stores and the vendor."""
+
+    def __init__(self, fetcher: ChunkFetcher, chunk: Interval, held: AsyncExitStack) -> None:
+        self._fetcher, self._chunk, self._held = fetcher, chunk, held
+        self._jobs, self._knowledge, self._gaps = fetcher.jobs, fetcher.knowledge, fetcher.gaps
+        self._flight: Flight | None = None
+        self._missing = IntervalSet()
+        self._reported: set[tuple[Interval, Verdict]] = set()
+
+    async def run(self) -> ChunkOutcome:
+        state: ChunkState = Missing(self._chunk)
+        try:
+            while not isinstance(state, Stored | Split | Failed):
+                state = await self._advance(state)
+        except BaseException as error:
+            await self._give_up(error)
+            raise
+        if isinstance(state, Failed):
+            await self._give_up(state.error)
+        return state
+
+    async def _advance(self, state: Missing | Locked | RetryLater | Submitted | Received | Verified) -> ChunkState:
+        match state:
+            case Missing():
+                return await self._lock()
+            case Locked():
+                return state.choose(self._knowledge.current, self._is_fresh)
+            case RetryLater():
+                # The lock is held meanwhile, so that only one of the processes that lack this keeps looking.
+                await self._fetcher.single_flight.wait_for_release(self._fetcher.series.id, self._chunk)
+                return await self._look()
+            case Submitted():
+                return await self._send(state)
+            case Received():
+                following, results = state.judge(self._knowledge.current)
+                self._report(results)
+                return following
+            case Verified():
+                return await self._store(state)
+
+    async def _lock(self) -> ChunkState:
+        async def is_stored() -> bool:
+            return not self._gaps.missing(self._chunk, await self._fetcher.read_coverage(self._chunk))
+
+        lane = await self._fetcher.lane()
+        acquiring = self._fetcher.single_flight.acquire(self._fetcher.series.id, is_stored, self._chunk, lane=lane)
+        self._flight = await self._held.enter_async_context(acquiring)
+        if self._flight is None:
+            return Stored(await self._fetcher.read_stored(IntervalSet([self._chunk])))
+        return await self._look()
+
+    async def _look(self) -> Locked | Stored:
+        """Read what history and the ledger hold now, under the lock."""
+        coverage = await self._fetcher.read_coverage(self._chunk)
+        self._missing = self._gaps.missing(self._chunk, coverage)
+        if not self._missing:
+            return Stored(await self._fetcher.read_stored(IntervalSet([self._chunk])))
+        due = coverage.second_look_due(self._jobs.clock()) & IntervalSet([self._chunk])
+        earlier = EarlierRows(due, (await self._fetcher.read_rows(due)).tallies) if due else EarlierRows()
+        return Locked(self._chunk, self._missing, tuple(await self._jobs.open_jobs(self._cell())), earlier)
+
+    def _cell(self) -> Interval:
         """Return the cell of the grid of declared chunks: a job within it may have been submitted for the same fetch."""
-        report = self.jobs.report
+        report = self._fetcher.series.report
         step = Step.parse(report.fetch.max_query_interval)
-        start = floor_to_step(chunk.start, step, report.zone)
+        start = floor_to_step(self._chunk.start, step, report.zone)
         return Interval(start, next_boundary(start, step, report.zone))
 
-    async def _fetch(self, interval: Interval, missing: IntervalSet, coverage: Coverage) -> VerifiedRows:
-        async def ask(part: Interval) -> VendorResponse:
-            return await fetch_response(self.jobs, part, missing)
+    def _is_fresh(self, job: OpenJob) -> bool:
+        return job.requested_at >= self._gaps.min_requested_at(job.interval)
 
-        earlier = await self._read_earlier_rows(interval, coverage)
-        async with self._record_outcome(interval):
-            verified = await self.verifier.verify(interval, ask, earlier)
-            if self.store is not None:
-                await self.store(verified, self.jobs.claims(interval))
-                self.jobs.mark_stored(interval)
-        if self.store is None:
-            await self.jobs.mark_verified(interval)
-        return verified
-
-    async def _read_earlier_rows(self, interval: Interval, coverage: Coverage) -> EarlierRows:
-        due = coverage.second_look_due(self.jobs.clock()) & IntervalSet([interval])
-        return EarlierRows(due, (await self.stored_rows(due)).tallies) if due else EarlierRows()
-
-    @asynccontextmanager
-    async def _record_outcome(self, interval: Interval) -> AsyncGenerator[None]:
+    async def _send(self, state: Submitted) -> Received | RetryLater | Locked | Stored:
         try:
-            yield
-        except (IncompleteAnswer, SchemaMismatch, AlreadyStored) as error:
-            # If others stored a part, the whole query is not needed any more. Left open, its job would be resumed.
-            await self.jobs.mark_unusable(interval, error)
-            raise
-        except BaseException:
-            await self.jobs.release(interval)
-            raise
+            return state.receive(await gather_or_cancel(self._ask(query) for query in state.queries))
+        except AlreadyStored as error:
+            # The whole query is not needed any more. Left open, its job would be resumed.
+            await self._jobs.mark_unusable(self._chunk, error)
+            return await self._look()
+        except (QueryInFlight, LeaseLost):
+            await self._jobs.release(self._chunk)
+            return RetryLater(self._chunk)
 
-    async def _merge(
-        self, chunk: Interval, missing: IntervalSet, coverage: Coverage, answers: Sequence[VerifiedRows]
-    ) -> VerifiedRows:
-        from_history = IntervalSet([chunk]) - missing
-        rows = [await self.stored_rows(from_history)]
-        remaining = missing
-        for each in answers:
-            # Resumed jobs may overlap each other, and may be longer than the chunk.
-            rows.extend(each.rows.within(part) for part in remaining & IntervalSet([each.interval]))
-            remaining -= IntervalSet([each.interval])
-        watermarks = [each.watermark for each in answers]
-        fetched = [each.fetched_at for each in answers]
-        if from_history:
-            watermarks.append(coverage.watermark or chunk.start)
-            fetched.extend(each.at for each in coverage.fetch_times if each.intervals & from_history)
-        return VerifiedRows(
-            chunk,
-            Rows.concat(rows[0].schema, rows),
-            min(watermarks),
-            min(fetched, default=chunk.end),
-            tuple(verdict for each in answers for verdict in each.chunks),
-            from_history,
-            from_history & coverage.provisional,
-            merge_second_looks(answers, missing),
-            tuple(
-                FetchTime(part, each.at)
-                for answer in answers
-                for each in answer.fetch_times
-                if (part := each.intervals & missing)
-            ),
-        )
+    async def _ask(self, query: Interval) -> VendorResponse | UpstreamError:
+        """Send one query; a refusal for its size is an outcome, any other error is raised."""
+        try:
+            try:
+                return await self._fetch(query)
+            except (UpstreamJobGone, ClientUnknown):
+                # The vendor has lost the job that was resumed.
+                return await self._fetch(query)
+        except UpstreamError as error:
+            if not error.is_too_large:
+                raise
+            self._report((refusal_result(query),))
+            return error
+
+    async def _fetch(self, query: Interval) -> VendorResponse:
+        lane = await self._current_lane()
+        async with self._jobs.claim(query, self._gaps.min_requested_at(query), lane) as claim:
+            # Checked only after the claim: rows that others stored before it are seen here, and later they see the claim.
+            if claim.handle is None and not await self._is_still_missing(query):
+                raise AlreadyStored(
+                    f"{self._fetcher.series.report.name} {query} was stored by another process meanwhile; read it from history"
+                )
+            finished = await self._jobs.finish(claim, self._current_lane)
+            return await read_response(self._fetcher.adapter, self._fetcher.series.report, query, finished)
+
+    async def _is_still_missing(self, query: Interval) -> bool:
+        """Return whether history still lacks what it lacked of an interval when the chunk was locked.
+
+        What was stored before is fetched on purpose, as part of a larger query.
+        """
+        needed = self._missing & IntervalSet([query])
+        return not needed or bool(self._gaps.missing(query, await self._fetcher.read_coverage(query)) & needed)
+
+    async def _current_lane(self) -> Lane:
+        own = await self._fetcher.lane()
+        return own if self._flight is None else most_urgent(own, await self._flight.lane())
+
+    def _report(self, results: tuple[ChunkResult, ...]) -> None:
+        """Report the verdicts that are new, and learn from them."""
+        fresh = [each for each in results if (each.interval, each.verdict) not in self._reported]
+        self._reported.update((each.interval, each.verdict) for each in fresh)
+        self._knowledge.learn_results(fresh)
+        for each in fresh:
+            self._fetcher.on_result(each)
+
+    async def _store(self, state: Verified) -> Stored | RetryLater:
+        self._knowledge.learn_rows(state)
+        if self._fetcher.on_stored is None:
+            await self._jobs.mark_verified(self._chunk)
+        else:
+            partition, claims = partition_of(state.rows), self._jobs.claims(self._chunk)
+            try:
+                await store_partitions(
+                    self._fetcher.history, self._fetcher.series, [partition], claims, self._fetcher.on_stored
+                )
+            except LeaseLost:
+                await self._jobs.release(self._chunk)
+                return RetryLater(self._chunk)
+            self._jobs.mark_stored(self._chunk)
+        return Stored((state.rows,))
+
+    async def _give_up(self, error: BaseException) -> None:
+        if isinstance(error, IncompleteAnswer | SchemaMismatch):
+            await self._jobs.mark_unusable(self._chunk, error)
+        else:
+            await self._jobs.release(self._chunk)

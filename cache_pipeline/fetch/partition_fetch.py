@@ -1,17 +1,14 @@
-"""Fetches many partitions of one report concurrently; each is yielded as soon as its last chunk is verified."""
+"""Assembles partitions from verified chunks and from what history holds; each is finished with its last chunk."""
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
-from typing import Protocol
 
-from cache_pipeline.aio import finish
-from cache_pipeline.fetch.verifier import VerifiedRows, merge_second_looks
+from cache_pipeline.fetch.verified_rows import VerifiedRows, merge_second_looks
 from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, list_buckets, next_boundary
 from cache_pipeline.query.completeness import ChunkResult, final_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -115,27 +112,66 @@ def clip_to_now(interval: Interval, report: Report, now: datetime) -> Interval |
     return Interval(interval.start, min(begun, interval.end)) if interval.start < begun else None
 
 
-class _FetchProgress:
-    """Which chunks each partition still waits for.
+class PartitionProgress:
+    """Which chunks each partition still waits for, and the rows that it has already.
 
     Partitions are found by binary search: scanning a hundred thousand partitions for every finished chunk would take hours.
+
+    Args:
+        partitions: The interval of each partition key.
+        missing: What is fetched.
+        stored: What history holds, which need not be fetched.
     """
 
-    def __init__(self, partitions: Mapping[str, Interval], chunks: Sequence[Interval]) -> None:
-        missing = IntervalSet(chunks)
-        self.waiting = {key: missing & IntervalSet([span]) for key, span in partitions.items()}
-        self.verified: dict[str, list[VerifiedRows]] = {}
+    def __init__(self, partitions: Mapping[str, Interval], missing: IntervalSet, stored: StoredRows) -> None:
+        self._partitions, self._stored = partitions, stored
+        self._waiting = {key: missing & IntervalSet([span]) for key, span in partitions.items()}
+        self._verified: dict[str, list[VerifiedRows]] = {}
+        self._failed = IntervalSet()
         ordered = sorted(partitions.items(), key=lambda item: item[1])
         self._keys = [key for key, _ in ordered]
         self._starts = [span.start for _, span in ordered]
         # The latest end so far, because the ends of overlapping intervals are not sorted.
         self._ends = list(accumulate((span.end for _, span in ordered), max))
 
-    def overlapping(self, chunk: Interval) -> list[str]:
+    def finish_stored(self) -> list[FetchedPartition]:
+        """Return the partitions of which nothing is missing."""
+        return [self._finish(key) for key in [key for key, waiting in self._waiting.items() if not waiting]]
+
+    def add(self, rows: VerifiedRows) -> list[FetchedPartition]:
+        """Add verified rows, and return the partitions that they complete."""
+        finished: list[FetchedPartition] = []
+        for key in self._overlapping(rows.interval):
+            self._verified.setdefault(key, []).append(rows)
+            self._waiting[key] -= IntervalSet([rows.interval])
+            if not self._waiting[key]:
+                finished.append(self._finish(key))
+        return finished
+
+    def fail(self, chunk: Interval, error: Exception) -> tuple[list[FailedPartition], list[VerifiedRows]]:
+        """Fail the partitions that wait for a chunk; return them and the verified rows that they leave."""
+        failed: list[FailedPartition] = []
+        left: dict[Interval, VerifiedRows] = {}
+        for key in self._overlapping(chunk):
+            del self._waiting[key]
+            left |= {rows.interval: rows for rows in self._verified.pop(key, [])}
+            failed.append(FailedPartition(key, self._partitions[key], error))
+            self._failed |= IntervalSet([self._partitions[key]])
+        return failed, list(left.values())
+
+    def is_of_failed(self, rows: VerifiedRows) -> bool:
+        """Return whether rows belong to a partition that failed, so that nobody stores them with it."""
+        return bool(self._failed & IntervalSet([rows.interval]))
+
+    def _finish(self, key: str) -> FetchedPartition:
+        del self._waiting[key]
+        return _assemble(key, self._partitions[key], self._stored, self._verified.pop(key, []))
+
+    def _overlapping(self, chunk: Interval) -> list[str]:
         """Return the keys of partitions that wait for a part of the chunk."""
         first, last = bisect_right(self._ends, chunk.start), bisect_left(self._starts, chunk.end)
-        finished = IntervalSet([chunk])
-        return [key for key in self._keys[first:last] if key in self.waiting and self.waiting[key] & finished]
+        part = IntervalSet([chunk])
+        return [key for key in self._keys[first:last] if key in self._waiting and self._waiting[key] & part]
 
 
 def partition_of(verified: VerifiedRows) -> FetchedPartition:
@@ -150,86 +186,6 @@ def partition_of(verified: VerifiedRows) -> FetchedPartition:
         second_looks=verified.second_looks,
         fetch_times=verified.fetch_times,
     )
-
-
-class ChunkVerifier(Protocol):
-    """Fetches a chunk until its rows are verified as complete."""
-
-    async def verify(self, interval: Interval, /) -> VerifiedRows:
-        """Return the verified rows of a chunk."""
-        ...
-
-
-async def fetch_partitions(
-    fetcher: ChunkVerifier,
-    partitions: Mapping[str, Interval],
-    stored: StoredRows,
-    chunks: Sequence[Interval],
-    *,
-    concurrency: int = 16,
-) -> AsyncGenerator[FetchedPartition | FailedPartition]:
-    """Fetch what is missing of some partitions.
-
-    A failed chunk fails the partitions that overlap it and no others.
-
-    Args:
-        fetcher: Fetches and verifies chunks.
-        partitions: The interval of each partition key.
-        stored: What history holds, which need not be fetched.
-        chunks: The upstream queries; together they are exactly what is missing.
-        concurrency: The number of upstream queries that run at the same time.
-
-    Yields:
-        Every partition once, as soon as it is finished.
-    """
-    progress = _FetchProgress(partitions, chunks)
-    for key in [key for key, waiting in progress.waiting.items() if not waiting]:
-        yield _assemble(key, partitions[key], stored, progress.verified.get(key, []))
-        del progress.waiting[key]
-
-    slots = asyncio.Semaphore(concurrency)
-
-    async def fetch(chunk: Interval) -> VerifiedRows | tuple[Interval, Exception]:
-        async with slots:
-            try:
-                return await fetcher.verify(chunk)
-            except Exception as error:  # noqa: BLE001 - reported with its partition; the other chunks continue
-                return chunk, error
-
-    # The first answer shows how many rows a bucket has. The others are checked against it instead of being split needlessly.
-    first, rest = list(chunks[:1]), list(chunks[1:])
-    for wave in (first, rest):
-        tasks = [asyncio.create_task(fetch(chunk)) for chunk in wave]
-        try:
-            for outcome in asyncio.as_completed(tasks):
-                for partition in _apply(await outcome, partitions, stored, progress):
-                    yield partition
-        finally:
-            for task in tasks:
-                task.cancel()
-            await finish(asyncio.gather(*tasks, return_exceptions=True))
-
-
-def _apply(
-    outcome: VerifiedRows | tuple[Interval, Exception],
-    partitions: Mapping[str, Interval],
-    stored: StoredRows,
-    progress: _FetchProgress,
-) -> list[FetchedPartition | FailedPartition]:
-    """Record one chunk, and return the partitions that it finished or failed."""
-    chunk = outcome.interval if isinstance(outcome, VerifiedRows) else outcome[0]
-    ended: list[FetchedPartition | FailedPartition] = []
-    for key in progress.overlapping(chunk):
-        if not isinstance(outcome, VerifiedRows):
-            ended.append(FailedPartition(key, partitions[key], outcome[1]))
-            del progress.waiting[key]
-            continue
-        progress.verified.setdefault(key, []).append(outcome)
-        progress.waiting[key] -= IntervalSet([chunk])
-        if not progress.waiting[key]:
-            ended.append(_assemble(key, partitions[key], stored, progress.verified.pop(key)))
-            del progress.waiting[key]
-    return ended
 
 
 def _assemble(key: str, interval: Interval, stored: StoredRows, verified: Sequence[VerifiedRows]) -> FetchedPartition:

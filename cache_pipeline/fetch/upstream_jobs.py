@@ -25,7 +25,7 @@ from cache_pipeline.errors import (
     UpstreamJobGone,
     UpstreamJobOverdue,
 )
-from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
@@ -36,6 +36,7 @@ from cache_pipeline.storage.postgres.ledger import (
     LedgerClaim,
     LedgerRequest,
     LedgerState,
+    OpenJob,
     QueryInFlight,
 )
 from cache_pipeline.telemetry.spans import span
@@ -67,8 +68,21 @@ class FinishedJob:
     started: float
 
 
-OnPercent = Callable[[Interval, float | None], None]
+@dataclass(frozen=True)
+class QueryProgress:
+    """The vendor's progress on one query.
 
+    Attributes:
+        interval: The interval of the query.
+        percent: From 0 to 100, or None if the vendor does not report it.
+    """
+
+    interval: Interval
+    percent: float | None
+
+
+#: Returns the lane of the next request; a caller that waits for its result may have raised it.
+CurrentLane = Callable[[], Awaitable[Lane]]
 
 #: Returns whether a cancelled fetch is still wanted by another process.
 HasOtherRequesters = Callable[[], bool]
@@ -79,12 +93,8 @@ def no_other_requesters() -> bool:
     return False
 
 
-def _ignore_percent(_interval: Interval, _percent: float | None) -> None:
-    return
-
-
-async def _always_missing(_interval: Interval, _missed: IntervalSet) -> bool:
-    return True
+def ignore_progress(_progress: QueryProgress) -> None:
+    """Drop the vendor's progress."""
 
 
 class AlreadyStored(QueryInFlight):
@@ -101,27 +111,21 @@ class UpstreamJobs:
     """The upstream queries of one fetch session; an async context manager, because it holds leases.
 
     Attributes:
-        platform: The vendor's adapter.
+        adapter: The vendor's adapter.
         series: The series of the rows.
-        lane: The priority of upstream requests.
         clock: The current time, in UTC.
         ledger: The record of every query.
-        not_before: Returns the earliest time at which a query may have been sent for its answer to be fresh enough.
         poller: Decides when to poll a job.
-        on_percent: Called at every poll with an interval and the vendor's progress, which is None if the vendor does not report it.
-        is_missing: Returns whether history still lacks what it lacked of an interval when the query was planned.
+        on_progress: Called at every poll.
         has_other_requesters: Whether a cancelled query's job is left for another process to resume; otherwise it is cancelled.
     """
 
-    platform: VendorAdapter
+    adapter: VendorAdapter
     series: Series
-    lane: Lane
     clock: Callable[[], datetime]
     ledger: Ledger
-    not_before: Callable[[Interval], datetime]
     poller: JobPoller = field(default_factory=JobPoller)
-    on_percent: OnPercent = _ignore_percent
-    is_missing: Callable[[Interval, IntervalSet], Awaitable[bool]] = _always_missing
+    on_progress: Callable[[QueryProgress], None] = ignore_progress
     has_other_requesters: HasOtherRequesters = no_other_requesters
     _held_claims: dict[int, LedgerClaim] = field(default_factory=dict[int, LedgerClaim])
     _lease_task: asyncio.Task[None] | None = None
@@ -140,39 +144,60 @@ class UpstreamJobs:
             await cancel_and_wait([self._lease_task])
         await self._release(list(self._held_claims.values()))
 
-    @asynccontextmanager
-    async def run(self, interval: Interval, missing: IntervalSet) -> AsyncGenerator[FinishedJob]:
-        """Submit a query, or resume one that a dead process left, and poll it until it is done (G1 to G3).
+    async def open_jobs(self, interval: Interval) -> list[OpenJob]:
+        """Return the jobs within an interval that the vendor has, or that are being submitted now, longest first."""
+        found = await run_in_thread(lambda: self.ledger.open_jobs(self.series, interval), self.ledger.threads)
+        return [job for job in found if interval.contains(job.interval)]
 
-        The caller reads the pages inside the block; an exception there means that the answer cannot be used, and ends the job.
-        After the block the job stays claimed until ``mark_stored``, ``mark_verified``, ``mark_unusable`` or ``release`` is called.
+    @asynccontextmanager
+    async def claim(self, interval: Interval, min_requested_at: datetime, lane: Lane) -> AsyncGenerator[LedgerClaim]:
+        """Claim a query in the ledger, new or left by a dead process; an exception in the block ends or releases it.
+
+        After the block the query stays claimed until ``mark_stored``, ``mark_verified``, ``mark_unusable`` or ``release`` is
+        called.
+
+        Args:
+            interval: The interval of the query.
+            min_requested_at: The earliest time at which it may have been sent for its answer to be fresh enough.
+            lane: The lane to record.
 
         Raises:
             QueryInFlight: Another process is working on the same query.
-            AlreadyStored: Another process has stored the answer.
+        """
+        request = LedgerRequest(self.series, interval, lane, self.clock(), min_requested_at)
+
+        def claim() -> LedgerClaim:
+            claimed = self.ledger.claim(request)
+            # Set in the thread, because a caller that is cancelled meanwhile would never release the claim.
+            self._held_claims[claimed.id] = claimed
+            return claimed
+
+        claimed = await run_in_thread(claim, self.ledger.threads)
+        try:
+            if claimed.superseded_job is not None:
+                await self._cancel(claimed.superseded_job)
+            yield claimed
+        except BaseException as error:
+            await finish(self._record_failure(claimed.id, error))
+            raise
+
+    async def finish(self, claim: LedgerClaim, current_lane: CurrentLane) -> FinishedJob:
+        """Submit a claimed query, or resume the job it already has, and poll it until it is done (G1 to G3).
+
+        Raises:
             LeaseLost: Another process has taken over this query.
-            UpstreamJobGone, ClientUnknown: The vendor no longer has the resumed job; the next call submits it again.
+            UpstreamJobGone, ClientUnknown: The vendor no longer has the resumed job; it must be claimed again.
             UpstreamError: The vendor refused or failed the job, or cannot be reached.
         """
         started = time.monotonic()
-        claim = await self._claim(interval)
-        try:
-            if claim.handle is not None:
-                job, calls = self._job(claim.handle), 0
-                logger.info("%s %s: resuming job %s", self.report.name, interval, job.id)
-            else:
-                # Checked only after the claim: rows that others stored before it are seen here, and later they see the claim.
-                if not await self.is_missing(interval, missing):
-                    raise AlreadyStored(
-                        f"{self.report.name} {interval} was stored by another process meanwhile; read it from history"
-                    )
-                job, calls = await self._submit(claim), 1
-            if job.answer is None:
-                calls += await self._poll(job, claim)
-            yield FinishedJob(job, claim.requested_at, calls, started)
-        except BaseException as error:
-            await finish(self._record_failure(claim.id, error))
-            raise
+        if claim.handle is not None:
+            job, calls = self._job(claim.handle, await current_lane()), 0
+            logger.info("%s %s: resuming job %s", self.report.name, claim.interval, job.id)
+        else:
+            job, calls = await self._submit(claim, await current_lane()), 1
+        if job.answer is None:
+            calls += await self._poll(job, claim, current_lane)
+        return FinishedJob(replace(job, lane=await current_lane()), claim.requested_at, calls, started)
 
     def claims(self, interval: Interval) -> tuple[LedgerClaim, ...]:
         """Return the claims on an interval and its parts, under which its rows are stored."""
@@ -201,23 +226,9 @@ class UpstreamJobs:
     def _pop_claims(self, interval: Interval) -> Iterator[LedgerClaim]:
         return iter([self._held_claims.pop(claim.id) for claim in self.claims(interval)])
 
-    async def _claim(self, interval: Interval) -> LedgerClaim:
-        request = LedgerRequest(self.series, interval, self.lane, self.clock(), self.not_before(interval))
-
-        def claim() -> LedgerClaim:
-            claimed = self.ledger.claim(request)
-            # Set in the thread, because a caller that is cancelled meanwhile would never release the claim.
-            self._held_claims[claimed.id] = claimed
-            return claimed
-
-        claimed = await run_in_thread(claim, self.ledger.threads)
-        if claimed.superseded_job is not None:
-            await self._cancel(claimed.superseded_job)
-        return claimed
-
-    async def _submit(self, claim: LedgerClaim) -> VendorJob:
-        with span("submit", platform=self.platform.name, interval=str(claim.interval)):
-            submitting = asyncio.create_task(self.platform.submit(self.report, claim.interval, self.lane))
+    async def _submit(self, claim: LedgerClaim, lane: Lane) -> VendorJob:
+        with span("submit", platform=self.adapter.name, interval=str(claim.interval)):
+            submitting = asyncio.create_task(self.adapter.submit(self.report, claim.interval, lane))
             try:
                 job = await asyncio.shield(submitting)
             except asyncio.CancelledError:
@@ -260,27 +271,27 @@ class UpstreamJobs:
             await self._cancel(handle)
             raise
 
-    def _job(self, handle: JobHandle) -> VendorJob:
-        return VendorJob(handle.id, handle.oauth_client, self.lane)
+    def _job(self, handle: JobHandle, lane: Lane) -> VendorJob:
+        return VendorJob(handle.id, handle.oauth_client, lane)
 
-    async def _poll(self, job: VendorJob, claim: LedgerClaim) -> int:
+    async def _poll(self, job: VendorJob, claim: LedgerClaim, current_lane: CurrentLane) -> int:
         polls = 0
 
         async def check() -> VendorJobStatus:
             nonlocal polls
             polls += 1
-            return await self.platform.status(job)
+            return await self.adapter.status(replace(job, lane=await current_lane()))
 
         resumed = claim.handle is not None
         age = max(0.0, (self.clock() - claim.requested_at).total_seconds()) if resumed else 0.0
-        with span("poll", platform=self.platform.name, resumed=resumed):
+        with span("poll", platform=self.adapter.name, resumed=resumed):
             await self.poller.wait_until_done(
                 _duration_kind(self.report, claim.interval),
                 check,
                 # Counted from the submit. Otherwise every process that resumes a hanging job would wait the full time again.
                 deadline_seconds=max(0.0, self.poller.deadline_seconds - age),
                 age_seconds=age,
-                on_progress=lambda percent: self.on_percent(claim.interval, percent),
+                on_progress=lambda percent: self.on_progress(QueryProgress(claim.interval, percent)),
             )
         return polls
 
@@ -311,7 +322,7 @@ class UpstreamJobs:
             await self._update_ledger(lambda: self.ledger.end(claim, LedgerState.failed, str(error)))
 
     async def _abandon(self, claim: LedgerClaim) -> None:
-        if claim.handle is not None and (self.has_other_requesters() or not self.platform.capabilities.has_cancel):
+        if claim.handle is not None and (self.has_other_requesters() or not self.adapter.capabilities.has_cancel):
             # A job that cannot be cancelled keeps running. It is released, so that a later request can use it.
             await self._release([claim])
             return
@@ -321,10 +332,10 @@ class UpstreamJobs:
 
     async def _cancel(self, handle: JobHandle) -> None:
         """Cancel the vendor's job; ignore a failing cancel, because the error before it matters more."""
-        if self.platform.capabilities.has_cancel:
+        if self.adapter.capabilities.has_cancel:
             with suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_CANCEL_TIMEOUT_SECONDS):
-                    await self.platform.cancel(self._job(handle))
+                    await self.adapter.cancel(self._job(handle, Lane.scheduled))
 
     async def _release(self, claims: Iterable[LedgerClaim]) -> None:
         claims = list(claims)

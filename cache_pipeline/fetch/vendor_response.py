@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cache_pipeline.errors import SchemaMismatch
-from cache_pipeline.fetch.upstream_jobs import UpstreamJobs
-from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.fetch.upstream_jobs import FinishedJob
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.query.tallies import RowTally
+from cache_pipeline.query.verification import AnsweredQuery
 from cache_pipeline.rows.digest import tally_by_bucket
 from cache_pipeline.rows.row_checks import RowCheck, check_groups
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
+from cache_pipeline.vendors.base import VendorAdapter
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class VendorResponse:
     Attributes:
         interval: The interval of the query.
         rows: Its rows in the report's schema, in the vendor's order.
-        watermark: until when they are complete, by the vendor's word or the report's settle time.
+        watermark: The instant up to which they are complete, by the vendor's word or the report's finality delay.
         fetched_at: When the query was sent.
         calls: The number of requests it took.
         seconds: Time from submit to the last page.
@@ -37,37 +40,44 @@ class VendorResponse:
     calls: int
     seconds: float
 
+    def without_rows(self) -> AnsweredQuery:
+        """Return what the completeness rules need of it."""
+        return AnsweredQuery(
+            self.interval, self.rows.tallies, self.watermark, self.rows.num_rows, self.calls, self.seconds
+        )
 
-async def read_response(jobs: UpstreamJobs, interval: Interval, missing: IntervalSet) -> VendorResponse:
-    """Fetch one interval from the vendor (G1 to G3, G12), with at most one page and one block of rows in memory.
+
+async def read_response(
+    adapter: VendorAdapter, report: Report, interval: Interval, finished: FinishedJob
+) -> VendorResponse:
+    """Read the answer to a query (G12), with at most one page and one block of rows in memory.
 
     Args:
-        jobs: Sends the query.
+        adapter: The vendor's adapter.
+        report: The declaration.
         interval: The interval of the query.
-        missing: What history lacked when the query was planned.
+        finished: The vendor's job.
 
     Raises:
         UpstreamError: The vendor refused or failed the job, or cannot be reached.
         SchemaMismatch: The rows are not what the report declares, or a page or a group comes twice.
         DiskUnwritable: There are too many rows for memory, and the disk has no space for them.
     """
-    platform, report = jobs.platform, jobs.report
-    check, spool = RowCheck(report, interval), Spool(arrow_schema(platform.columns(report)))
+    check, spool = RowCheck(report, interval), Spool(arrow_schema(adapter.columns(report)))
     seen: dict[tuple[tuple[datetime, RowTally], ...], int] = {}
     watermarks: list[datetime] = []
     pages = 0
-    async with jobs.run(interval, missing) as finished:
-        async for page in platform.pages(finished.job, report):
-            pages += 1
-            check(page.rows)
-            content = tuple(tally_by_bucket(page.rows).items())
-            if content and seen.setdefault(content, pages) != pages:
-                raise SchemaMismatch(f"page {pages} of {report.name} {interval} repeats page {seen[content]}")
-            spool.append(page.rows)
-            if page.watermark is not None:
-                watermarks.append(page.watermark)
-        rows = spool.rows()
-        check_groups(rows, report)
+    async for page in adapter.pages(finished.job, report):
+        pages += 1
+        check(page.rows)
+        content = tuple(tally_by_bucket(page.rows).items())
+        if content and seen.setdefault(content, pages) != pages:
+            raise SchemaMismatch(f"page {pages} of {report.name} {interval} repeats page {seen[content]}")
+        spool.append(page.rows)
+        if page.watermark is not None:
+            watermarks.append(page.watermark)
+    rows = spool.rows()
+    check_groups(rows, report)
     return VendorResponse(
         interval,
         rows,

@@ -15,9 +15,10 @@ from redis.exceptions import RedisError
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.errors import QueryError
+from cache_pipeline.fetch.chunk_states import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.staging import Staging
-from cache_pipeline.fetch.verifier import IncompleteAnswer
+from cache_pipeline.fetch.upstream_jobs import QueryProgress
 from cache_pipeline.orchestration.backfill_estimate import describe_estimate, estimate_backfill, estimate_metadata
 from cache_pipeline.orchestration.check_events import CheckFinding, event_logger, partition_evaluation
 from cache_pipeline.orchestration.dagster_compat import cache_signature, run_interruptibly
@@ -212,9 +213,13 @@ async def _fetch_and_stage(
             await asyncio.to_thread(engine.ensure_history_table, report)
             lane = lane_of_run(context.run.tags)
             estimate = await _log_estimate(context, service, engine, report, missing, lane, refetch=refetch)
-            fetched = service.fetch(report, missing, lane, on_chunk=log_chunk, refetch=refetch)
-            async with aclosing(fetched) as partitions:
-                async for partition in partitions:
+            async with aclosing(service.fetch(report, missing, lane, refetch=refetch)) as events:
+                async for partition in events:
+                    if isinstance(partition, QueryProgress):
+                        continue
+                    if isinstance(partition, ChunkResult):
+                        log_chunk(partition)
+                        continue
                     if isinstance(partition, FailedPartition):
                         failed.append(partition)
                         context.log.error(f"{partition.key}: {partition.error}")

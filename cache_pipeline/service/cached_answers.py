@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cache_pipeline.fetch.upstream_jobs import QueryProgress
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import CanonicalQuery, Series
@@ -20,8 +21,8 @@ from cache_pipeline.storage.redis.hot import HotTier
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.telemetry import spans
 
-#: What a caller hears while it waits for an answer: a verdict, or an interval with the vendor's progress in percent.
-ProgressEvent = ChunkResult | tuple[Interval, float | None]
+#: What a caller hears while it waits for an answer: a verdict, or the vendor's progress on a query.
+ProgressEvent = ChunkResult | QueryProgress
 
 
 @dataclass(frozen=True)

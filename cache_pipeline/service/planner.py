@@ -17,6 +17,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from cache_pipeline.errors import QueryError
+from cache_pipeline.fetch.chunk_pool import CONCURRENCY
 from cache_pipeline.fetch.partition_fetch import clip_to_now, split_into_chunks
 from cache_pipeline.query.calendar import cut_at_boundaries
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
@@ -34,8 +35,6 @@ from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
 
 # --- What a plan is made of ------------------------------------------------------------------------------------------------
 
-#: Upstream queries of one report that run at the same time.
-_CONCURRENCY = 16
 _DEFAULT_QUERY_SECONDS = 5.0
 
 
@@ -182,7 +181,7 @@ class Plan:
         if not self.chunks or self.cost is None:
             return 0.0
         # The first query is sent alone, because the others are checked by the row counts it shows.
-        waves = 1 + math.ceil((len(self.chunks) - 1) / _CONCURRENCY)
+        waves = 1 + math.ceil((len(self.chunks) - 1) / CONCURRENCY)
         return max(self.wait_seconds, waves * self.cost.seconds)
 
 

@@ -11,13 +11,11 @@ from typing import Any
 from redis.asyncio import Redis
 
 from cache_pipeline.errors import PlatformNotConfigured
-from cache_pipeline.fetch.fetch_session import FetchSession
-from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clip_to_now, partition_of
+from cache_pipeline.fetch.fetch_session import FetchEvent, FetchSession
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clip_to_now
 from cache_pipeline.fetch.persist import store_partitions
-from cache_pipeline.fetch.upstream_jobs import HasOtherRequesters, OnPercent, no_other_requesters
-from cache_pipeline.fetch.verifier import VerifiedRows
+from cache_pipeline.fetch.upstream_jobs import CurrentLane, HasOtherRequesters, no_other_requesters
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
-from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, QueryRequest, resolve_request
@@ -46,11 +44,7 @@ _Notify = Callable[[ProgressEvent], None]
 _FindAnswer = Callable[[_Notify], Coroutine[Any, Any, Answer | None]]
 
 
-def _ignore_chunk(_chunk: ChunkResult) -> None:
-    return
-
-
-def _ignore_percent(_interval: Interval, _percent: float | None) -> None:
+def _ignore_progress(_event: ProgressEvent) -> None:
     return
 
 
@@ -182,8 +176,7 @@ class ReportService:
         lane: Lane = Lane.interactive,
         *,
         overrides: QueryOverrides = NO_OVERRIDES,
-        on_chunk: Callable[[ChunkResult], None] = _ignore_chunk,
-        on_percent: OnPercent = _ignore_percent,
+        on_progress: Callable[[ProgressEvent], None] = _ignore_progress,
     ) -> Answer:
         """Answer a query of a report from hot, else from history, else from the vendor.
 
@@ -192,8 +185,7 @@ class ReportService:
             interval: The interval of the query.
             lane: The priority of upstream requests.
             overrides: What the query asks for other than the report declares.
-            on_chunk: Called with the verdict on each of the vendor's answers.
-            on_percent: Called at every poll with an interval and the vendor's progress on it.
+            on_progress: Called with the verdict on each of the vendor's answers, and with its progress on queries.
 
         Raises:
             QueryError: The query is invalid, as in ``query``.
@@ -201,17 +193,14 @@ class ReportService:
             UpstreamError: The vendor refused or failed the query, or cannot be reached.
             SchemaMismatch: The vendor's rows are not what the report declares.
         """
-        return await self.answer_query(
-            self.query(report, interval, overrides), lane, on_chunk=on_chunk, on_percent=on_percent
-        )
+        return await self.answer_query(self.query(report, interval, overrides), lane, on_progress=on_progress)
 
     async def answer_query(
         self,
         query: CanonicalQuery,
         lane: Lane = Lane.interactive,
         *,
-        on_chunk: Callable[[ChunkResult], None] = _ignore_chunk,
-        on_percent: OnPercent = _ignore_percent,
+        on_progress: Callable[[ProgressEvent], None] = _ignore_progress,
         refresh: bool = False,
     ) -> Answer:
         """Answer a query whose interval has begun.
@@ -222,26 +211,19 @@ class ReportService:
         Args:
             query: The query.
             lane: The priority of upstream requests.
-            on_chunk: As in ``answer``.
-            on_percent: As in ``answer``.
+            on_progress: As in ``answer``.
             refresh: Whether to fetch provisional figures again, however fresh they are. Final figures are never refetched.
 
         Raises:
             QueryError, IncompleteAnswer, UpstreamError, SchemaMismatch: As in ``answer``.
             RuntimeError: The answer was stored, but history does not hold it.
         """
-
-        def notify(event: ProgressEvent) -> None:
-            if isinstance(event, ChunkResult):
-                on_chunk(event)
-            else:
-                on_percent(*event)
-
-        key = query.cache_key(HOT_TTL_TIER)
+        # Callers of another lane meet at the single flight, where the more urgent one raises the other's lane.
+        key = f"{query.cache_key(HOT_TTL_TIER)} {lane}"
         if refresh:
-            running = self.coalescer.run(f"{key} refresh", self._refresh_answer(query, lane), notify)
+            running = self.coalescer.run(f"{key} refresh", self._refresh_answer(query, lane), on_progress)
         else:
-            running = self.coalescer.run(key, self._find_answer(query, lane), notify)
+            running = self.coalescer.run(key, self._find_answer(query, lane), on_progress)
         # Release the query before waiting: many callers are woken one after another, and none should spend time on freeing it.
         del query
         answer = await running
@@ -255,7 +237,7 @@ class ReportService:
         async def refresh(notify: _Notify) -> Answer | None:
             requested_at = self.clock()
             plan = await self._planner.plan(query, requested_at, final_only=True)
-            await self._fetch_and_store(plan, lane, notify, refetch=True)
+            await self._fetch_and_store(plan, _always(lane), notify, refetch=True)
             return await self.cached_answers.from_history(query, requested_at)
 
         return refresh
@@ -277,11 +259,11 @@ class ReportService:
                 return answer is not None
 
             # Other processes wait for the finished answer, not for its chunks one by one.
-            async with self.single_flight.acquire(query.cache_key(HOT_TTL_TIER), is_answered) as is_holder:
-                if not is_holder:
+            async with self.single_flight.acquire(query.cache_key(HOT_TTL_TIER), is_answered, lane=lane) as flight:
+                if flight is None:
                     return answer
                 for _ in range(_MAX_FETCHES):
-                    await self._fetch_and_store(plan, lane, notify)
+                    await self._fetch_and_store(plan, flight.lane, notify)
                     # Freshness counts from the request: a slow vendor's answer may be older than that when it arrives.
                     plan = await self._planner.plan(query, requested_at)
                     if not plan.to_fetch:
@@ -293,34 +275,26 @@ class ReportService:
     # --- Fetching and storing ----------------------------------------------------------------------------------------------
 
     async def fetch(
-        self,
-        report: Report,
-        partitions: Mapping[str, Interval],
-        lane: Lane,
-        *,
-        on_chunk: Callable[[ChunkResult], None] = _ignore_chunk,
-        on_percent: OnPercent = _ignore_percent,
-        refetch: bool = False,
-    ) -> AsyncGenerator[FetchedPartition | FailedPartition]:
+        self, report: Report, partitions: Mapping[str, Interval], lane: Lane, *, refetch: bool = False
+    ) -> AsyncGenerator[FetchEvent]:
         """Collect the rows of some partitions, and fetch from the vendor what history lacks.
 
-        Nothing is stored yet: the caller may check the rows first, and then calls ``store``.
+        Nothing of a finished partition is stored yet: the caller may check the rows first, and then calls ``store``.
 
         Args:
             report: The report.
             partitions: Interval by partition key; its ends must be boundaries of the granularity.
             lane: The priority of upstream requests.
-            on_chunk: Called with the verdict on each of the vendor's answers.
-            on_percent: Called at every poll with an interval and the vendor's progress on it.
             refetch: Whether to fetch everything, whatever history holds.
 
         Yields:
-            Every partition once, as soon as it is finished; a partition that has not begun yet counts as failed.
+            Every partition once, as soon as it is finished (a partition that has not begun yet counts as failed); before that,
+            the verdict on each of the vendor's answers, and its progress on queries.
         """
-        session = self._fetch_session(report)
-        async with aclosing(session.fetch(partitions, lane, on_chunk, on_percent, refetch=refetch)) as fetched:
-            async for partition in fetched:
-                yield partition
+        session = self._fetch_session(report, _always(lane), refetch=refetch)
+        async with aclosing(session.fetch(partitions)) as events:
+            async for event in events:
+                yield event
 
     async def store(
         self, report: Report, partitions: Sequence[FetchedPartition], claims: Sequence[LedgerClaim] = ()
@@ -334,35 +308,40 @@ class ReportService:
         """
         await store_partitions(self.history, self.series(report), partitions, claims, self.on_stored)
 
-    def _fetch_session(self, report: Report) -> FetchSession:
+    def _fetch_session(
+        self, report: Report, lane: CurrentLane, *, refetch: bool, stores_chunks: bool = False
+    ) -> FetchSession:
         return FetchSession(
             series=self.series(report),
-            platform=self.platform(report),
+            adapter=self.platform(report),
             history=self.history,
             ledger=self.ledger,
             single_flight=self.single_flight,
             clock=self.clock,
             poller=self.job_pollers.get(report.platform) or JobPoller(),
+            lane=lane,
             retained_since=self.retained_since(report),
+            refetch=refetch,
+            stores_chunks=stores_chunks,
+            on_stored=self.on_stored,
             has_other_requesters=self.has_other_requesters,
         )
 
-    async def _fetch_and_store(self, plan: Plan, lane: Lane, notify: _Notify, *, refetch: bool = False) -> None:
+    async def _fetch_and_store(self, plan: Plan, lane: CurrentLane, notify: _Notify, *, refetch: bool = False) -> None:
         """Fetch what a plan lacks, and store each chunk in history as soon as it is verified."""
-        report = plan.query.source_series.report
+        session = self._fetch_session(plan.query.source_series.report, lane, refetch=refetch, stores_chunks=True)
+        async with aclosing(session.fetch({str(chunk): chunk for chunk in plan.chunks})) as events:
+            async for event in events:
+                if isinstance(event, FailedPartition):
+                    raise event.error
+                if not isinstance(event, FetchedPartition):
+                    notify(event)
 
-        async def store(verified: VerifiedRows, claims: Sequence[LedgerClaim]) -> None:
-            await self.store(report, [partition_of(verified)], claims)
 
-        fetched = self._fetch_session(report).fetch(
-            {str(chunk): chunk for chunk in plan.chunks},
-            lane,
-            notify,
-            lambda part, percent: notify((part, percent)),
-            store=store,
-            refetch=refetch,
-        )
-        async with aclosing(fetched) as partitions:
-            async for partition in partitions:
-                if isinstance(partition, FailedPartition):
-                    raise partition.error
+def _always(lane: Lane) -> CurrentLane:
+    """Return a lane that does not change."""
+
+    async def current() -> Lane:
+        return lane
+
+    return current

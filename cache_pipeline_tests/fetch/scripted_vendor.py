@@ -1,17 +1,21 @@
 """A scripted vendor that answers from known rows and silently truncates long answers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
+from cache_pipeline.aio import gather_or_cancel
+from cache_pipeline.errors import UpstreamError
+from cache_pipeline.fetch.chunk_states import EarlierRows, Failed, Locked, Submitted, Verified, refusal_result
+from cache_pipeline.fetch.series_knowledge import SeriesKnowledge
 from cache_pipeline.fetch.vendor_response import VendorResponse
-from cache_pipeline.fetch.verifier import EarlierRows, VerifiedRows, Verifier
+from cache_pipeline.fetch.verified_rows import VerifiedRows
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, RowDensity, TruncationStats, Verdict
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, sort_rows
 from cache_pipeline.query.verification import Knowledge
@@ -93,23 +97,49 @@ class ScriptedVendor:
 
 @dataclass
 class CheckedVendor:
-    """A vendor whose answers are verified.
+    """A vendor whose answers are verified, without any store.
 
     Attributes:
         vendor: The vendor.
-        verifier: The verifier of its answers.
+        knowledge: What is known of the series.
         results: The verdicts, in the order in which they were reported.
         ask: Sends a query; by default to the vendor.
     """
 
     vendor: ScriptedVendor
-    verifier: Verifier
+    knowledge: SeriesKnowledge
     results: list[ChunkResult]
     ask: Callable[[Interval], Awaitable[VendorResponse]]
 
     async def verify(self, interval: Interval, earlier: EarlierRows | None = None) -> VerifiedRows:
         """Verify one interval."""
-        return await self.verifier.verify(interval, self.ask, earlier or EarlierRows())
+        locked = Locked(interval, IntervalSet([interval]), earlier=earlier or EarlierRows())
+        state = locked.choose(self.knowledge.current, lambda _job: True)
+        reported: set[tuple[Interval, Verdict]] = set()
+        while isinstance(state, Submitted):
+            received = state.receive(await gather_or_cancel(self._try(query) for query in state.queries))
+            state, results = received.judge(self.knowledge.current)
+            self._report(each for each in results if (each.interval, each.verdict) not in reported)
+            reported.update((each.interval, each.verdict) for each in results)
+        if isinstance(state, Failed):
+            raise state.error
+        assert isinstance(state, Verified)
+        self.knowledge.learn_rows(state)
+        return state.rows
+
+    async def _try(self, interval: Interval) -> VendorResponse | UpstreamError:
+        try:
+            return await self.ask(interval)
+        except UpstreamError as error:
+            if not error.is_too_large:
+                raise
+            self._report([refusal_result(interval)])
+            return error
+
+    def _report(self, results: Iterable[ChunkResult]) -> None:
+        fresh = list(results)
+        self.knowledge.learn_results(fresh)
+        self.results.extend(fresh)
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -119,25 +149,20 @@ class CheckedVendor:
     @property
     def stats(self) -> TruncationStats:
         """What was learned of the lengths of answers."""
-        return self.verifier.stats
+        return self.knowledge.stats
 
     @stats.setter
     def stats(self, stats: TruncationStats) -> None:
-        self.verifier.knowledge = replace(self.verifier.knowledge, stats=stats)
-
-
-def verifier_of(report: Report, on_result: Callable[[ChunkResult], None], min_truncation_rows: int) -> Verifier:
-    """A verifier that knows only the declaration."""
-    density = RowDensity(report.zone, report.expected_groups_per_bucket())
-    return Verifier(Knowledge(report, density, shortest_limit=min_truncation_rows), on_result)
+        self.knowledge.current = replace(self.knowledge.current, stats=stats)
 
 
 def check_answers_of(
     vendor: ScriptedVendor, report: Report = REPORT, min_truncation_rows: int = MIN_TRUNCATION_ROWS
 ) -> CheckedVendor:
     """Verify a vendor's answers, knowing only the declaration."""
-    results: list[ChunkResult] = []
-    return CheckedVendor(vendor, verifier_of(report, results.append, min_truncation_rows), results, vendor.ask)
+    density = RowDensity(report.zone, report.expected_groups_per_bucket())
+    known = SeriesKnowledge(Knowledge(report, density, shortest_limit=min_truncation_rows))
+    return CheckedVendor(vendor, known, [], vendor.ask)
 
 
 def flat(groups: int, last: int = 24) -> dict[int, int]:

@@ -12,8 +12,9 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.storage.postgres.ledger import JobHandle, LedgerRequest
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
+from cache_pipeline.vendors.base import VendorJob, VendorJobStatus
 from cache_pipeline_tests.query.declared import with_changes
-from cache_pipeline_tests.world import REPORT, OpenWorld, World
+from cache_pipeline_tests.world import REPORT, OpenWorld, World, partitions_of
 
 MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 #: No answer is doubted, so that none is split.
@@ -91,7 +92,8 @@ async def test_doubtful_answer_stored_elsewhere_is_not_split(open_world: OpenWor
     async with open_world() as world:
         service, platform = world.service, world.service.platforms["reportdata"]
         # Like a Dagster run, this stores verified rows later; until then its jobs may be read by others.
-        verified = [each async for each in service.fetch(DOUBTING, {"monday": MONDAY}, Lane.scheduled)]
+        fetching = service.fetch(DOUBTING, {"monday": MONDAY}, Lane.scheduled)
+        verified = [each async for each in partitions_of(fetching)]
         submits, read = await world.submits(), platform.pages
         assert submits > 1
 
@@ -162,3 +164,33 @@ async def test_hanging_job_is_cancelled_and_submitted_again(open_world: OpenWorl
         await check_answers(world, MONDAY)
         assert await world.submits() == 2
         assert not world.service.ledger.open_by_state()
+
+
+@pytest.mark.parametrize("is_same_question", [True, False])
+async def test_waiting_dashboard_raises_the_lane_of_a_backfill(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, *, is_same_question: bool
+):
+    lanes: list[Lane] = []
+    async with open_world(job_seconds_base=20.0) as world:
+        adapter = world.service.platforms["reportdata"]
+        read_status = adapter.status
+
+        async def status(job: VendorJob) -> VendorJobStatus:
+            lanes.append(job.lane)
+            return await read_status(job)
+
+        monkeypatch.setattr(adapter, "status", status)
+        backfill = asyncio.create_task(world.service.answer(TRUSTING, MONDAY, Lane.backfill))
+        async with asyncio.timeout(30):
+            while not lanes:  # noqa: ASYNC110 - another task changes it
+                await asyncio.sleep(0.01)
+        asked = MONDAY if is_same_question else hours(8, 10)
+        dashboard = asyncio.create_task(world.service.answer(TRUSTING, asked, Lane.interactive))
+        async with asyncio.timeout(30):
+            while Lane.interactive not in lanes:  # noqa: ASYNC110 - another task changes it
+                await asyncio.sleep(0.05)
+        world.clock.move(seconds=60)
+        await asyncio.wait_for(asyncio.gather(backfill, dashboard), 60)
+        assert lanes[0] is Lane.backfill
+        assert lanes[-1] is Lane.interactive
+        assert await world.submits() == 1

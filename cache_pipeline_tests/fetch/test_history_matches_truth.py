@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.fetch import fetch_session
-from cache_pipeline.fetch.verifier import IncompleteAnswer
+from cache_pipeline.fetch.chunk_states import IncompleteAnswer
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cache_pipeline.errors import InvalidInterval, PlatformNotConfigured, SchemaMismatch, UpstreamJobFailed
+from cache_pipeline.fetch.chunk_states import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
-from cache_pipeline.fetch.verifier import IncompleteAnswer
 from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
@@ -18,7 +18,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.query.declared import declared
-from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World
+from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World, partitions_of
 
 HOUR = timedelta(hours=1)
 #: Monday the fifth, final at noon on Tuesday.
@@ -76,8 +76,8 @@ async def test_longer_interval_fetches_only_the_new_part(open_world: OpenWorld):
     async with open_world() as world:
         await rows_of(world, MORNING)
         wider = Interval(MORNING.start - 2 * HOUR, MORNING.end + 3 * HOUR)
-        async for _ in world.service.fetch(REPORT, {"wider": wider}, Lane.interactive, on_chunk=heard.append):
-            pass
+        async for event in world.service.fetch(REPORT, {"wider": wider}, Lane.interactive):
+            heard += [event] if isinstance(event, ChunkResult) else []
         assert sorted(chunk.interval for chunk in heard) == [
             Interval(wider.start, MORNING.start),
             Interval(MORNING.end, wider.end),
@@ -128,7 +128,7 @@ async def test_rows_of_another_schema_are_refused(open_world: OpenWorld):
 
 
 async def fetch_morning(service: Any):
-    async for partition in service.fetch(REPORT, {"morning": MORNING}, Lane.interactive, refetch=True):
+    async for partition in partitions_of(service.fetch(REPORT, {"morning": MORNING}, Lane.interactive, refetch=True)):
         assert isinstance(partition, FailedPartition)
         raise partition.error
         yield
@@ -141,7 +141,9 @@ async def test_future_interval_is_refused(open_world: OpenWorld, refetch: bool):
         with pytest.raises(InvalidInterval, match="has not started yet"):
             await world.service.answer(REPORT, future)
         wanted = {"future": future, "morning": MORNING}
-        found = {p.key: p async for p in world.service.fetch(REPORT, wanted, Lane.scheduled, refetch=refetch)}
+        found = {
+            p.key: p async for p in partitions_of(world.service.fetch(REPORT, wanted, Lane.scheduled, refetch=refetch))
+        }
         assert isinstance(found["future"], FailedPartition)
         assert isinstance(found["future"].error, InvalidInterval)
         assert isinstance(found["morning"], FetchedPartition)
@@ -166,7 +168,9 @@ async def test_interval_beyond_retention_is_refused_unless_stored(open_world: Op
                 await refused
             assert str(error.value) == message
         wanted = {"old": longer, "held": MORNING, "new": Interval(MORNING.end, MORNING.end + HOUR)}
-        found = {p.key: p async for p in forgetful.fetch(REPORT, wanted, Lane.scheduled, refetch=refetch)}
+        found = {
+            p.key: p async for p in partitions_of(forgetful.fetch(REPORT, wanted, Lane.scheduled, refetch=refetch))
+        }
         kinds = {key: type(each) for key, each in found.items()}
         held = FailedPartition if refetch else FetchedPartition
         assert kinds == {"old": FailedPartition, "held": held, "new": FetchedPartition}
@@ -189,10 +193,13 @@ async def test_missing_account_error_names_its_settings(open_world: OpenWorld):
 
 async def fetch_and_store(world: World, interval: Interval, report: Report = REPORT) -> list[ChunkResult]:
     heard: list[ChunkResult] = []
-    async for partition in world.service.fetch(report, {"it": interval}, Lane.interactive, on_chunk=heard.append):
-        if isinstance(partition, FailedPartition):
-            raise partition.error
-        await world.service.store(report, [partition])
+    async for event in world.service.fetch(report, {"it": interval}, Lane.interactive):
+        if isinstance(event, ChunkResult):
+            heard.append(event)
+        if isinstance(event, FailedPartition):
+            raise event.error
+        if isinstance(event, FetchedPartition):
+            await world.service.store(report, [event])
     return heard
 
 
@@ -282,7 +289,9 @@ async def test_refetch_brings_the_vendors_corrections(open_world: OpenWorld):
     async with open_world() as world:
         await fetch_and_store(world, MORNING)
         before = await world.submits()
-        async for partition in world.service.fetch(REPORT, {"it": MORNING}, Lane.scheduled, refetch=True):
+        async for partition in partitions_of(
+            world.service.fetch(REPORT, {"it": MORNING}, Lane.scheduled, refetch=True)
+        ):
             assert isinstance(partition, FetchedPartition)
             assert partition.final(REPORT) == IntervalSet([MORNING])
         assert await world.submits() == before + 1
@@ -292,7 +301,7 @@ async def test_partitions_stored_together_keep_their_own_ages(open_world: OpenWo
     async with open_world() as world:
         await fetch_and_store(world, MONDAY)
         wanted = {"monday": MONDAY, "today": TODAY}
-        partitions = [part async for part in world.service.fetch(REPORT, wanted, Lane.scheduled)]
+        partitions = [part async for part in partitions_of(world.service.fetch(REPORT, wanted, Lane.scheduled))]
         await world.service.store(REPORT, [part for part in partitions if isinstance(part, FetchedPartition)])
         coverage = world.service.history.coverage(world.service.series(REPORT))
         assert coverage.provisional_fetched_at == NOON
@@ -325,11 +334,14 @@ async def test_rows_from_history_never_overwrite_newer_rows(open_world: OpenWorl
     async with open_world() as world:
         await world.service.answer(REPORT, MORNING)
         wanted = {"monday": MONDAY}
-        [monday] = [part async for part in world.service.fetch(REPORT, wanted, Lane.scheduled)]
+        [monday] = [part async for part in partitions_of(world.service.fetch(REPORT, wanted, Lane.scheduled))]
         assert isinstance(monday, FetchedPartition)
         assert monday.from_history == IntervalSet([MORNING])
 
-        [restated] = [part async for part in world.service.fetch(REPORT, {"m": MORNING}, Lane.scheduled, refetch=True)]
+        [restated] = [
+            part
+            async for part in partitions_of(world.service.fetch(REPORT, {"m": MORNING}, Lane.scheduled, refetch=True))
+        ]
         assert isinstance(restated, FetchedPartition)
         nothing_happened = Rows.from_table(restated.rows.schema.empty_table())
         await world.service.store(REPORT, [replace(restated, rows=nothing_happened)])
@@ -345,7 +357,7 @@ async def test_rows_from_history_never_overwrite_newer_rows(open_world: OpenWorl
 async def test_late_store_keeps_newer_figures(open_world: OpenWorld):
     """Another process may fetch fresher figures while the fetched rows are being checked."""
     async with open_world() as world:
-        [early] = [part async for part in world.service.fetch(REPORT, {"today": TODAY}, Lane.scheduled)]
+        [early] = [part async for part in partitions_of(world.service.fetch(REPORT, {"today": TODAY}, Lane.scheduled))]
         assert isinstance(early, FetchedPartition)
         world.clock.move(hours=5)
         await world.service.redis.flushall()

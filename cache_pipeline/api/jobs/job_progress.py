@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from cache_pipeline.fetch.partition_fetch import split_into_chunks
+from cache_pipeline.fetch.upstream_jobs import QueryProgress
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
@@ -35,14 +36,15 @@ class JobProgress:
             seconds += sum(part.length.total_seconds() for part in unverified) * percent / 100
         return min(99.0, 100.0 * seconds / self._interval.length.total_seconds())
 
-    def record_percent(self, chunk: Interval, percent: float | None) -> None:
-        """Record the progress that the vendor reports for one query."""
-        if percent is not None and percent != self._percent_by_chunk.get(chunk):
-            self._percent_by_chunk[chunk] = percent
+    def record(self, event: ChunkResult | QueryProgress) -> None:
+        """Record the verdict on an answer, or the progress that the vendor reports for a query."""
+        if isinstance(event, ChunkResult):
+            self._record_chunk(event)
+        elif event.percent is not None and event.percent != self._percent_by_chunk.get(event.interval):
+            self._percent_by_chunk[event.interval] = event.percent
             self._changed.set()
 
-    def record_chunk(self, chunk: ChunkResult) -> None:
-        """Record one answer."""
+    def _record_chunk(self, chunk: ChunkResult) -> None:
         self.chunks_done += 1
         self.chunks_total = max(self.chunks_total, self.chunks_done)
         if not chunk.is_superseded:

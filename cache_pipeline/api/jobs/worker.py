@@ -249,8 +249,7 @@ class Worker:
             await service.answer_query(
                 query,
                 job.lane,
-                on_chunk=progress.record_chunk,
-                on_percent=progress.record_percent,
+                on_progress=progress.record,
                 refresh=REFRESH in job.request,
             )
         finally:

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 
 from cache_pipeline.aio import cancel_and_wait, finish
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane, most_urgent
 from cache_pipeline.storage.redis.link import REDIS_ERRORS, RedisLink
 
 #: Lease of a lock. The lock of a dead holder lapses after this long; a live holder extends it.
@@ -36,24 +37,30 @@ _RESUBSCRIBE_SECONDS = 1.0
 #: The largest integer that is exact in the doubles of Redis scripts.
 _MAX_EXACT = 2**53 - 1
 
-# KEYS: the locks of one name, a hash by token. ARGV: token, start, end, lease in milliseconds.
+# KEYS: the locks of one name, a hash by token. ARGV: token, start, end, lease in milliseconds, rank of the lane.
 # Extending is acquiring once more: a lock that was lost in a flush is restored, unless another caller has acquired it.
+# A caller that has to wait raises the lane of the locks that it waits for.
 _ACQUIRE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local locks = redis.call('HGETALL', KEYS[1])
+local rank, is_free = tonumber(ARGV[5]), 1
 for at = 1, #locks, 2 do
-    if locks[at] ~= ARGV[1] then
-        local from, to, lapses = string.match(locks[at + 1], '^(%S+) (%S+) (%S+)$')
-        if tonumber(lapses) <= now then
-            redis.call('HDEL', KEYS[1], locks[at])
-        elseif tonumber(from) < tonumber(ARGV[3]) and tonumber(ARGV[2]) < tonumber(to) then
-            return 0
+    local from, to, lapses, held = string.match(locks[at + 1], '^(%S+) (%S+) (%S+) (%S+)$')
+    if locks[at] == ARGV[1] then
+        rank = math.min(rank, tonumber(held))
+    elseif tonumber(lapses) <= now then
+        redis.call('HDEL', KEYS[1], locks[at])
+    elseif tonumber(from) < tonumber(ARGV[3]) and tonumber(ARGV[2]) < tonumber(to) then
+        is_free = 0
+        if rank < tonumber(held) then
+            redis.call('HSET', KEYS[1], locks[at], table.concat({from, to, lapses, rank}, ' '))
         end
     end
 end
+if is_free == 0 then return 0 end
 local lapses = string.format('%.0f', now + tonumber(ARGV[4]))
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. lapses)
+redis.call('HSET', KEYS[1], ARGV[1], table.concat({ARGV[2], ARGV[3], lapses, rank}, ' '))
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 return 1
 """
@@ -113,6 +120,25 @@ def _ignore_wait(seconds: float, *, is_whole: bool) -> None:
     del seconds, is_whole
 
 
+@dataclass
+class _HeldLock:
+    """A lock that this process holds, and the most urgent lane that a caller of this process wants it in."""
+
+    key: FlightKey
+    lane: Lane
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A lock that a caller holds.
+
+    Attributes:
+        lane: Returns the most urgent lane in which the holder or a waiter wants the result. Read it before each request.
+    """
+
+    lane: Callable[[], Awaitable[Lane]]
+
+
 class SingleFlight:
     """Lets one caller at a time fetch a name or an interval of it, over all processes.
 
@@ -136,7 +162,7 @@ class SingleFlight:
         self._notifier = ReleaseNotifier(redis)
         self._link = RedisLink("each query is fetched once per process instead of once in all")
         self._lease_seconds, self._look_seconds = lease_seconds, look_seconds
-        self._held: dict[str, dict[str, FlightKey]] = {}
+        self._held: dict[str, dict[str, _HeldLock]] = {}
         self.on_wait: OnWait = _ignore_wait
 
     async def __aenter__(self) -> Self:
@@ -147,35 +173,42 @@ class SingleFlight:
 
     @asynccontextmanager
     async def acquire(
-        self, name: str, is_done: Callable[[], Awaitable[bool]], interval: Interval | None = None
-    ) -> AsyncGenerator[bool]:
+        self,
+        name: str,
+        is_done: Callable[[], Awaitable[bool]],
+        interval: Interval | None = None,
+        *,
+        lane: Lane = Lane.interactive,
+    ) -> AsyncGenerator[Flight | None]:
         """Acquire the lock of a name, or wait until another caller has done the work.
 
         Args:
             name: What is fetched: a short text without secrets.
             is_done: Checks whether the result is available. Called after each release, and every few seconds.
             interval: The part of the name that is fetched. Without it the whole name is locked, which excludes every part.
+            lane: The caller's lane; if the caller has to wait, the lock's holder goes on in it or in a more urgent one.
 
         Yields:
-            True if this caller holds the lock; it should check for the result once more before it fetches. False if
+            The lock if this caller holds it; it should check for the result once more before it fetches. None if
             `is_done` returned True, so that there is nothing to wait for.
         """
         key, token = FlightKey.of(name, interval), uuid4().hex
         started, has_waited = time.monotonic(), False
-        is_acquired = await self._acquire_or_wait(key, token)
+        is_acquired = await self._acquire_or_wait(key, token, lane)
         while not is_acquired:
             has_waited = True
             if await is_done():
                 break
-            is_acquired = await self._acquire_or_wait(key, token)
+            is_acquired = await self._acquire_or_wait(key, token, lane)
         if has_waited:
             self.on_wait(time.monotonic() - started, is_whole=interval is None)
         if not is_acquired:
-            yield False
+            yield None
             return
-        extending = asyncio.create_task(self._extend(key, token))
+        held = self._held[name][token]
+        extending = asyncio.create_task(self._extend(held, token))
         try:
-            yield True
+            yield Flight(lambda: self._lane_of(held, token))
         finally:
             await cancel_and_wait([extending])
             await self._release(key, token)
@@ -186,16 +219,16 @@ class SingleFlight:
             await self._notifier.start(self._look_seconds)
             await self._wait(released)
 
-    async def _acquire_or_wait(self, key: FlightKey, token: str) -> bool:
+    async def _acquire_or_wait(self, key: FlightKey, token: str, lane: Lane) -> bool:
         """Return True if the lock is ours; False once it has been released or it is time to look again."""
         with self._notifier.subscribe(key) as released:
-            if await self._try_acquire(key, token):
+            if await self._try_acquire(key, token, lane):
                 return True
             # Only announced releases can wake us, and one before the subscription began was not received.
             if (
-                not self._holds_any(key)
+                not self._locks_over(key)
                 and await self._notifier.start(self._look_seconds)
-                and await self._try_acquire(key, token)
+                and await self._try_acquire(key, token, lane)
             ):
                 return True
             await self._wait(released)
@@ -206,25 +239,31 @@ class SingleFlight:
             async with asyncio.timeout(self._look_seconds):
                 await released.wait()
 
-    def _holds_any(self, key: FlightKey) -> bool:
-        """Return whether this process holds a lock that overlaps a key."""
-        return any(key.overlaps(held) for held in self._held.get(key.name, {}).values())
+    def _locks_over(self, key: FlightKey) -> list[_HeldLock]:
+        """Return the locks of this process that overlap a key."""
+        return [held for held in self._held.get(key.name, {}).values() if key.overlaps(held.key)]
 
-    async def _try_acquire(self, key: FlightKey, token: str) -> bool:
-        if self._holds_any(key):
+    async def _lane_of(self, held: _HeldLock, token: str) -> Lane:
+        shared = await self._link.execute(lambda: self._lock.read_lane(held.key, token), fallback=None)
+        return held.lane if shared is None else most_urgent(held.lane, shared)
+
+    async def _try_acquire(self, key: FlightKey, token: str, lane: Lane) -> bool:
+        if locks := self._locks_over(key):
+            for held in locks:
+                held.lane = most_urgent(held.lane, lane)
             return False
         try:
-            is_acquired = await finish(self._link.execute(lambda: self._lock.acquire(key, token), fallback=True))
+            is_acquired = await finish(self._link.execute(lambda: self._lock.acquire(key, token, lane), fallback=True))
         except asyncio.CancelledError:
             await self._release(key, token)
             raise
         if not is_acquired:
             return False
-        if self._holds_any(key):
+        if self._locks_over(key):
             # While Redis is unavailable every caller is let through here; the first one to register holds the lock.
             await finish(self._link.execute(lambda: self._lock.release(key, token), fallback=None))
             return False
-        self._held.setdefault(key.name, {})[token] = key
+        self._held.setdefault(key.name, {})[token] = _HeldLock(key, lane)
         return True
 
     async def _release(self, key: FlightKey, token: str) -> None:
@@ -236,17 +275,18 @@ class SingleFlight:
         # If Redis cannot be reached now, the lock lapses with its lease.
         await finish(self._link.execute(lambda: self._lock.release(key, token), fallback=None))
 
-    async def _extend(self, key: FlightKey, token: str) -> None:
+    async def _extend(self, held: _HeldLock, token: str) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             # Finish it even if cancelled: a command that arrived after the release would lock the key for a whole lease.
-            await finish(self._link.execute(lambda: self._lock.acquire(key, token), fallback=False))
+            await finish(self._link.execute(lambda: self._lock.acquire(held.key, token, held.lane), fallback=False))
 
 
 class SingleFlightLock:
     """The lock in Redis. Every script touches one key, so that it also runs on a cluster."""
 
     def __init__(self, redis: Redis, lease_seconds: float) -> None:
+        self._redis = redis
         self._lease_milliseconds = round(lease_seconds * 1000)
         self._acquire_script = redis.register_script(_ACQUIRE)
         self._release_script = redis.register_script(_RELEASE)
@@ -255,10 +295,15 @@ class SingleFlightLock:
     def _redis_key(key: FlightKey) -> str:
         return f"cache_pipeline:single_flight:{key.name}"
 
-    async def acquire(self, key: FlightKey, token: str) -> bool:
+    async def acquire(self, key: FlightKey, token: str, lane: Lane) -> bool:
         """Lock a key for a lease from now, or extend the token's lock; return False if another token holds any of it."""
-        args = [token, key.start, key.end, self._lease_milliseconds]
+        args = [token, key.start, key.end, self._lease_milliseconds, lane.rank]
         return bool(cast("int", await self._acquire_script(keys=[self._redis_key(key)], args=args)))
+
+    async def read_lane(self, key: FlightKey, token: str) -> Lane | None:
+        """Return the lane of a token's lock, to which waiters may have raised it; None if the lock is lost."""
+        value = await self._redis.hget(self._redis_key(key), token)
+        return None if value is None else list(Lane)[int(value.split()[-1])]
 
     async def release(self, key: FlightKey, token: str) -> None:
         """Release a key, and announce that to all processes."""

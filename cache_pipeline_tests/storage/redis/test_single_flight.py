@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.storage.redis.single_flight import FlightKey, SingleFlight
+from cache_pipeline.query.lane import Lane
+from cache_pipeline.storage.redis.single_flight import Flight, FlightKey, SingleFlight
 
 
 class Cache:
@@ -27,8 +28,8 @@ class Cache:
         return bool(await self.redis.exists(f"cache:{self.name}"))
 
     async def call(self, seconds: float = 0.05) -> bool:
-        async with self.flights.acquire(self.name, self.is_done) as is_acquired:
-            fetches = is_acquired and not await self.is_done()
+        async with self.flights.acquire(self.name, self.is_done) as flight:
+            fetches = flight is not None and not await self.is_done()
             if fetches:
                 await self.redis.incr(f"fetched:{self.name}")
                 await asyncio.sleep(seconds)
@@ -239,14 +240,14 @@ async def test_late_extension_does_not_lock_again(redis: Redis, monkeypatch: pyt
     async with SingleFlight(redis, lease_seconds=60.0) as one, SingleFlight(redis, lease_seconds=60.0) as other:
         acquire, sent = one._lock.acquire, asyncio.Event()
 
-        async def late(key: FlightKey, token: str) -> bool:
+        async def late(key: FlightKey, token: str, lane: Lane) -> bool:
             sent.set()
             await asyncio.sleep(0.3)
-            return await acquire(key, token)
+            return await acquire(key, token, lane)
 
-        async def on_the_wire(key: FlightKey, token: str) -> bool:
+        async def on_the_wire(key: FlightKey, token: str, lane: Lane) -> bool:
             # A command that was sent arrives even if its sender is cancelled.
-            return await asyncio.shield(asyncio.ensure_future(late(key, token)))
+            return await asyncio.shield(asyncio.ensure_future(late(key, token, lane)))
 
         monkeypatch.setattr(one, "_lease_seconds", 0.05)
         async with one.acquire("thing", never):
@@ -296,8 +297,8 @@ async def test_release_wakes_only_overlapping_waiters(redis: Redis):
             looked.append(name)
             return name != "none of it"
 
-        async with flights.acquire("thing", is_done, part) as is_acquired:
-            assert is_acquired is (name == "none of it")
+        async with flights.acquire("thing", is_done, part) as flight:
+            assert (flight is not None) is (name == "none of it")
 
     async with two_processes(redis, look_seconds=60) as (one, other), AsyncExitStack() as others:
         await others.enter_async_context(one.acquire("thing", never, hours(10, 11)))
@@ -351,3 +352,54 @@ async def test_two_processes_fetch_every_hour_exactly_once(redis_database: str, 
         assert set(fetched.values()) == {1}
         assert set(fetched) == {hour for first, last, _ in parts for hour in range(first, last)}
         assert await redis.keys("cache_pipeline:single_flight:*") == []
+
+
+async def wait_for_lane(flight: Flight | None, lane: Lane) -> None:
+    """Return when the lock has a lane."""
+    assert flight is not None
+    async with asyncio.timeout(20):
+        while await flight.lane() is not lane:  # noqa: ASYNC110 - another task changes it
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+async def test_waiter_raises_the_lane_of_every_lock_it_waits_for(redis: Redis, *, is_same_process: bool):
+    async with two_processes(redis, look_seconds=0.05) as (one, other), AsyncExitStack() as holding:
+        held = [
+            await holding.enter_async_context(one.acquire("thing", never, hours(first, first + 2), lane=Lane.backfill))
+            for first in (0, 2, 4)
+        ]
+        waiter = one if is_same_process else other
+
+        async def wait(lane: Lane) -> None:
+            async with waiter.acquire("thing", never, hours(1, 4), lane=lane):
+                pass
+
+        waiting = [asyncio.create_task(wait(Lane.interactive))]
+        await asyncio.gather(*(wait_for_lane(flight, Lane.interactive) for flight in held[:2]))
+        waiting.append(asyncio.create_task(wait(Lane.scheduled)))
+        await asyncio.sleep(0.2)
+        lanes = [await flight.lane() for flight in held if flight is not None]
+        assert lanes == [Lane.interactive, Lane.interactive, Lane.backfill]
+        await holding.aclose()
+        await asyncio.wait_for(asyncio.gather(*waiting), 20)
+
+
+async def test_raised_lane_survives_the_extension_of_the_lease(redis: Redis):
+    async with (
+        SingleFlight(redis, lease_seconds=0.3) as one,
+        SingleFlight(redis, look_seconds=0.05) as other,
+        one.acquire("thing", never, lane=Lane.backfill) as flight,
+    ):
+
+        async def wait() -> None:
+            async with other.acquire("thing", never, lane=Lane.scheduled):
+                pass
+
+        waiting = asyncio.create_task(wait())
+        await wait_for_lane(flight, Lane.scheduled)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.sleep(0.5)
+        assert flight is not None
+        assert await flight.lane() is Lane.scheduled

@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cache_pipeline.errors import SchemaMismatch
+from cache_pipeline.fetch.chunk_states import EarlierRows, IncompleteAnswer
 from cache_pipeline.fetch.vendor_response import VendorResponse
-from cache_pipeline.fetch.verifier import EarlierRows, IncompleteAnswer
 from cache_pipeline.query.calendar import split
 from cache_pipeline.query.completeness import ExpectationSource, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -398,7 +398,7 @@ async def test_tail_that_is_a_part_is_fetched_once():
     vendor = ScriptedVendor(dict.fromkeys(range(12), 10) | {12: 10}, cap=129)
     report = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=None)
     checked = check_answers_of(vendor, report, min_truncation_rows=121)
-    checked.verifier.knowledge.density.learn({bucket: vendor.groups.get(n, 0) for n, bucket in enumerate(HOURS)})
+    checked.knowledge.current.density.learn({bucket: vendor.groups.get(n, 0) for n, bucket in enumerate(HOURS)})
     proven = await checked.verify(DAY)
     assert vendor.asked == [DAY, hours(12, 24), hours(0, 1), hours(0, 12)]
     assert sum(chunk.calls for chunk in checked.results) == 12

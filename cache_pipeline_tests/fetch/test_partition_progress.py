@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pyarrow as pa
@@ -7,12 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache_pipeline.aio import cancel_and_wait
+from cache_pipeline.fetch.chunk_pool import fetch_chunks
+from cache_pipeline.fetch.chunk_states import ChunkOutcome, Failed, Stored
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
+    PartitionProgress,
     StoredRows,
     clip_to_now,
-    fetch_partitions,
     split_into_chunks,
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -23,6 +27,7 @@ from cache_pipeline_tests.fetch.scripted_vendor import (
     MONDAY,
     REPORT,
     SCHEMA,
+    CheckedVendor,
     ScriptedVendor,
     check_answers_of,
     flat,
@@ -32,6 +37,45 @@ from cache_pipeline_tests.fetch.scripted_vendor import (
 from cache_pipeline_tests.query.declared import declared
 
 NOTHING = StoredRows(IntervalSet(), IntervalSet(), Rows.from_table(SCHEMA.empty_table()), None, None)
+
+
+@dataclass
+class VerifyingFetcher:
+    """Fetches chunks from a scripted vendor, without locks and stores."""
+
+    checked: CheckedVendor
+
+    async def fetch(self, chunk: Interval) -> ChunkOutcome:
+        try:
+            return Stored((await self.checked.verify(chunk),))
+        except Exception as error:  # noqa: BLE001 - an outcome here, as in the real fetcher
+            return Failed(chunk, error)
+
+
+async def fetch_partitions(
+    checked: CheckedVendor,
+    partitions: Mapping[str, Interval],
+    stored: StoredRows,
+    chunks: Sequence[Interval],
+    concurrency: int = 16,
+) -> AsyncGenerator[FetchedPartition | FailedPartition]:
+    """Yield every partition as soon as its chunks have ended."""
+    progress = PartitionProgress(partitions, IntervalSet(chunks), stored)
+    for partition in progress.finish_stored():
+        yield partition
+    events: asyncio.Queue[ChunkOutcome | None] = asyncio.Queue()
+    pool = asyncio.create_task(fetch_chunks(VerifyingFetcher(checked), chunks, events, concurrency))
+    try:
+        while (event := await events.get()) is not None:
+            ended = (
+                progress.fail(event.chunk, event.error)[0]
+                if isinstance(event, Failed)
+                else [partition for rows in event.rows for partition in progress.add(rows)]
+            )
+            for partition in ended:
+                yield partition
+    finally:
+        await cancel_and_wait([pool])
 
 
 async def fetched(
