@@ -172,7 +172,7 @@ class Probe(Query):
 
 
 @dataclass(frozen=True)
-class Split(Query):
+class AskParts(Query):
     """Send these queries in place of one that is suspect or too large."""
 
 
@@ -193,7 +193,7 @@ class Reject:
     results: tuple[ChunkResult, ...] = ()
 
 
-VerificationStep = Query | Probe | Split | Accept | Reject
+VerificationStep = Query | Probe | AskParts | Accept | Reject
 
 
 def next_step(evidence: Evidence, knowledge: Knowledge) -> VerificationStep:
@@ -255,7 +255,7 @@ class _Verification:
         """Compare an answer with its parts, and verify the parts if they differ."""
         wanted = [part for part in node.parts if not self.evidence.has(part) and not self.knowledge.is_too_large(part)]
         if wanted:
-            return _Outcome(Split(tuple(wanted)))
+            return _Outcome(AskParts(tuple(wanted)))
         answers = [self.evidence.answers[part] for part in node.parts if part in self.evidence.answers]
         if len(answers) < len(node.parts):
             outcome = self._verify_parts(node.parts)
@@ -284,7 +284,7 @@ class _Verification:
             return _Outcome(rejected)
         asked = tuple(dict.fromkeys(each for step in steps if isinstance(step, Query) for each in step.intervals))
         if asked:
-            return _Outcome(Split(asked))
+            return _Outcome(AskParts(asked))
         return _Outcome(parts=tuple(part for outcome in outcomes for part in outcome.parts))
 
     def _verify_bucket(self, node: _Node) -> _Outcome:

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.errors import UpstreamUnreachable
-from cache_pipeline.fetch import fetch_session
+from cache_pipeline.fetch import series_knowledge
 from cache_pipeline.fetch.chunk_states import IncompleteAnswer
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -242,7 +242,7 @@ def test_history_is_always_true_and_finally_complete(
     broken: dict[int, float],
     steps: list[Any],
 ):
-    monkeypatch.setattr(fetch_session, "Knowledge", partial(Knowledge, shortest_limit=1))
+    monkeypatch.setattr(series_knowledge, "Knowledge", partial(Knowledge, shortest_limit=1))
     alone = config.model_copy(update={"tenant": f"truth{next(_tenants)}"})
     vendor = Vendor(groups, cap, broken, Clock())
     asyncio.run(asyncio.wait_for(live(alone, vendor, steps), 60))
