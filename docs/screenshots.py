@@ -1,4 +1,7 @@
-"""Take the pictures of docs/images anew: ``python -m docs.screenshots``, from the repository's folder; needs Chromium."""
+"""Take the screenshots docs/images/dashboard-*.png of the published page.
+
+Run it as ``python -m docs.screenshots`` in the repository's folder; it needs Chromium.
+"""
 
 import shutil
 import sys
@@ -16,7 +19,7 @@ from cache_pipeline.storage.published import EdgeTier
 _IMAGES = Path(__file__).parent / "images"
 _NOW = datetime(2026, 11, 24, 9, 40, tzinfo=UTC)
 _TODAY = _NOW.astimezone(ZoneInfo("Europe/Berlin")).date()
-_PICTURES = {
+_SCREENSHOTS = {
     "dashboard-light": ("dataset=queue_hour&days=28", "light", 1180, 1400),
     "dashboard-dark": ("dataset=queue_hour&days=28", "dark", 1180, 1400),
     "dashboard-phone": ("dataset=queue_hour", "light", 390, 1180),
@@ -24,7 +27,7 @@ _PICTURES = {
 
 
 def main() -> None:
-    """Publish a made-up centre, and look at it."""
+    """Publish a fictional contact centre and take the screenshots."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         sys.exit("Chromium is not installed")
@@ -33,12 +36,12 @@ def main() -> None:
         publish_centre(EdgeTier(f"file://{folder}", lambda: _NOW), _TODAY, days=70, queues=12, hourly_days=60)
         with serving_edge(Path(folder)) as url, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            for name, (choice, scheme, width, height) in _PICTURES.items():
+            for name, (fragment, scheme, width, height) in _SCREENSHOTS.items():
                 page = browser.new_page(
                     viewport={"width": width, "height": height}, color_scheme=scheme, locale="en-GB"
                 )
                 page.clock.set_fixed_time(_NOW)
-                page.goto(f"{url}/v1/default/#{choice}")
+                page.goto(f"{url}/v1/default/#{fragment}")
                 page.wait_for_selector("html[data-ready] .plot svg")
                 page.screenshot(path=str(_IMAGES / f"{name}.png"))
                 page.close()

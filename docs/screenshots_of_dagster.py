@@ -1,7 +1,7 @@
-"""Takes the screenshots docs/images/dagster-*.png of the system that ``make dev`` starts.
+"""Take the screenshots docs/images/dagster-*.png of the system that ``make dev`` starts.
 
 Run it as ``python -m docs.screenshots_of_dagster``; it needs Chromium and takes a few minutes. The system runs in a temporary
-folder. If the address of a running UI is given, the screenshots are taken of that.
+folder. With the URL of a running UI as argument, the screenshots are taken of that UI.
 """
 
 import os
@@ -125,7 +125,7 @@ def _take(page: Page, base: str, name: str, screenshot: _Screenshot) -> None:
 
 
 def main(base: str | None) -> None:
-    """Take every screenshot, of a new system or of the one that runs at ``base``."""
+    """Take every screenshot, of a new system or of the UI at ``base``."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         sys.exit("Chromium is not installed")

@@ -1,4 +1,4 @@
-"""The site's tables of settings and of report fields, made from the code while the site is built (a hook of MkDocs)."""
+"""MkDocs hook that generates the tables of settings and report fields from the code."""
 
 import json
 import re
@@ -14,12 +14,12 @@ from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings,
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the tables in the place of their markers, ``<!-- table: settings -->``."""
+    """Replace markers such as ``<!-- table: settings -->`` by their tables."""
     return re.sub(r"<!-- table: (\w+) -->", lambda marker: _TABLES[marker[1]](), markdown)
 
 
 def report_fields() -> str:
-    """Return a table of every field of a report's declaration, and one of each group's fields."""
+    """Return a table of the top-level fields of a declaration, and a table per group of fields."""
     schema = Report.model_json_schema()
     groups = {name: schema["$defs"][field["$ref"].rsplit("/", 1)[-1]] for name, field in _groups(schema)}
     tables = [_field_table(schema, schema)]
@@ -28,22 +28,22 @@ def report_fields() -> str:
 
 
 def settings() -> str:
-    """Every environment variable of the process's own settings."""
+    """Return a table of the environment variables for general settings."""
     return _model_table(Settings, "CACHE_PIPELINE_", ("api", "jobs", "reportdata", "genesys", "cxone"))
 
 
 def api_settings() -> str:
-    """Every environment variable of the HTTP API."""
+    """Return a table of the environment variables of the HTTP API."""
     return _model_table(ApiSettings, "CACHE_PIPELINE_API__")
 
 
 def job_settings() -> str:
-    """Every environment variable of the job queue."""
+    """Return a table of the environment variables of the job queue."""
     return _model_table(JobSettings, "CACHE_PIPELINE_JOBS__")
 
 
 def account_fields() -> str:
-    """Every field of a vendor account's JSON."""
+    """Return tables of the fields of a vendor account and of its clients."""
     return _model_table(VendorAccount, "") + "\n\nEach of `clients`:\n\n" + _model_table(ClientCredentials, "")
 
 
@@ -53,12 +53,12 @@ _TABLES: dict[str, Callable[[], str]] = {
 
 
 def _model_table(model: type[BaseModel], prefix: str, without: tuple[str, ...] = ()) -> str:
-    told = dict(_attributes(model))
+    descriptions = dict(_attributes(model))
     rows = [
         (
             f"`{prefix}{name.upper() if prefix else name}`",
-            _shown(field.get_default(call_default_factory=False)),
-            told[name],
+            _format_default(field.get_default(call_default_factory=False)),
+            descriptions[name],
         )
         for name, field in model.model_fields.items()
         if name not in without
@@ -79,10 +79,15 @@ def _groups(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, field
 
 
-def _field_table(part: dict[str, Any], schema: dict[str, Any]) -> str:
+def _field_table(definition: dict[str, Any], schema: dict[str, Any]) -> str:
     rows = [
-        (f"`{name}`", _type(field, schema), _default(field, name in part.get("required", ())), field["description"])
-        for name, field in part["properties"].items()
+        (
+            f"`{name}`",
+            _type(field, schema),
+            _default(field, name in definition.get("required", ())),
+            field["description"],
+        )
+        for name, field in definition["properties"].items()
     ]
     return _table(("field", "type", "default", ""), rows)
 
@@ -100,10 +105,10 @@ def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:
 
 
 def _default(field: dict[str, Any], required: bool) -> str:  # noqa: FBT001
-    return "required" if required else _shown(field.get("default"))
+    return "required" if required else _format_default(field.get("default"))
 
 
-def _shown(default: Any) -> str:
+def _format_default(default: Any) -> str:
     if default is PydanticUndefined:
         return "required"
     if default is None or default == () or default == []:

@@ -41,7 +41,7 @@ def run_backfills(scenario: DemoEnvironment, reports: Iterable[Report], console:
 def _command(scenario: DemoEnvironment, report: Report) -> list[str]:
     module = "cache_pipeline.orchestration.backfill"
     days = [day.isoformat() for day in scenario.days(report)]
-    # On servers of our own nobody else can have a run, so one that still counts as started was killed.
+    # On embedded servers no other process can have a run, so a run still marked as started was killed.
     return [sys.executable, "-m", module, report.name, *days, *(["--exclusive"] if scenario.embedded else [])]
 
 
@@ -58,18 +58,18 @@ def _follow(
             outcome = message["outcome"]
         else:
             staged = message["done"] == message["total"]
-            told = f"{name}: checking, publishing" if staged else name
-            bars.update(bar, description=told, completed=message["done"], total=message["total"])
+            text = f"{name}: checking, publishing" if staged else name
+            bars.update(bar, description=text, completed=message["done"], total=message["total"])
     process.wait()
     drain.join()
     if outcome is None:
-        told = [line.strip() for line in errors if line.strip() and not line.startswith((" ", "Traceback"))]
+        text = [line.strip() for line in errors if line.strip() and not line.startswith((" ", "Traceback"))]
         outcome = BackfillOutcome(
             report=name,
             run_id="",
             success=False,
             partitions=0,
-            error=told[-1] if told else f"its process ended with code {process.returncode}",
+            error=text[-1] if text else f"its process ended with code {process.returncode}",
             checks=[],
         )
     outcomes[name] = outcome

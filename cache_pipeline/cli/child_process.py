@@ -1,4 +1,4 @@
-"""Runs a command that ends when whoever started it ends, however that came about.
+"""Run a command that ends when its parent process ends, for whatever reason.
 
 The starter holds the other end of this process's standard input; when that closes, even by kill -9 of the starter, the
 command's whole process group is interrupted, and killed if it does not end by itself.

@@ -152,7 +152,7 @@ def print_report(report: DemoReport, console: Console) -> None:
     counts = report.upstream
     console.print(
         f"Upstream: {counts['requests']} requests ({counts['submits']} submits, {counts['polls']} polls, "
-        f"{counts['results']} result pages, {counts['sync_queries']} sync queries, {counts['logins']} logins besides), "
+        f"{counts['results']} result pages, {counts['sync_queries']} sync queries), {counts['logins']} logins, "
         f"[bold]{counts['rejected_429']}[/] answered 429; {report.seconds:.0f} s",
         highlight=False,
     )

@@ -54,7 +54,7 @@ class DemoRequest:
         if self.arrivals is not None and (self.first_day is None or self.end_day is None):
             raise CommandError("past volumes need both ends: FROM=1999-01-04 TO=1999-01-18, say")
         if self.end_day is not None and self.end_day > (now + _EASTMOST).date():
-            raise CommandError(f"TO={self.end_day} lies in the future: TO is the day after the last, today at most")
+            raise CommandError(f"TO={self.end_day} is in the future: TO is the day after the last day, at most today")
         first, end = self.days(now, ZoneInfo("UTC"))
         if first >= end:
             raise CommandError(f"FROM={first} does not lie before TO={end}: the interval is half-open, FROM/TO")
@@ -76,7 +76,7 @@ class DemoEnvironment:
         simulator_url: base URL of the simulated vendor.
         wish: what was asked for.
         now: when it was started.
-        embedded: whether the servers are this process's own, so that nobody else can have a run on them.
+        embedded: Whether the servers are embedded in this process, so that no other process can have a run on them.
     """
 
     environment: Mapping[str, str]

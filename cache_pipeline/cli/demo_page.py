@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache_pipeline.bootstrap import edge_tier
-from cache_pipeline.cli.edge import edge_folder, write_carried
+from cache_pipeline.cli.edge import edge_folder, write_atomically
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.dashboard.single_file import single_file_page
 from cache_pipeline.settings import Settings
@@ -47,7 +47,7 @@ def write_page(settings: Settings) -> Path | None:
     if not edge.manifest().datasets:
         return None
     publish_page(edge.store, write_demo_labels())
-    return write_carried(settings.data_dir / "executives.html", single_file_page(bundle_files(edge)))
+    return write_atomically(settings.data_dir / "executives.html", single_file_page(bundle_files(edge)))
 
 
 @contextmanager

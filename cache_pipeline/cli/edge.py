@@ -1,4 +1,4 @@
-"""``cache-pipeline edge``: publish from history, look after what is published, and look at the page."""
+"""``cache-pipeline edge``: publish from history, maintain the published files, and open the page."""
 
 import json
 import re
@@ -44,46 +44,48 @@ def edge() -> None:
 @edge.command()
 @click.argument("reports", nargs=-1)
 @click.option(
-    "--interval", help="start/end (ends without an offset are in the report's zone); by default the last 35 days."
+    "--interval", help="start/end; times without an offset are in the report's time zone (default: the last 35 days)."
 )
-@click.option("--all", "everything", is_flag=True, help="Everything that history holds.")
+@click.option("--all", "everything", is_flag=True, help="Publish everything in history.")
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
-    help="YAML: column, then id: name; by default CACHE_PIPELINE_EDGE_LABELS.",
+    help="YAML file with names by column and id (default: CACHE_PIPELINE_EDGE_LABELS).",
 )
-@click.option("--page-only", is_flag=True, help="Only the page and its names.")
+@click.option("--page-only", is_flag=True, help="Publish only the page and the names.")
 def publish(
     reports: tuple[str, ...], interval: str | None, labels: Path | None, *, everything: bool, page_only: bool
 ) -> None:
-    """Publish the page, and REPORTS (by default all) from history; what has not changed is not uploaded again."""
+    """Publish the page, and REPORTS (default: all) from history. Unchanged files are not uploaded again."""
     if interval and everything:
-        raise click.UsageError("--interval and --all say different things: leave one out")
+        raise click.UsageError("--interval and --all exclude each other; leave one out")
     settings = read_settings()
     declared = load_reports(settings)
-    wanted = [find_report(declared, name) for name in reports] if reports else list(declared.values())
-    spans = {each.name: Interval.parse(interval, each.zone) if interval else None for each in wanted}
+    selected = [find_report(declared, name) for name in reports] if reports else list(declared.values())
+    intervals = {each.name: Interval.parse(interval, each.zone) if interval else None for each in selected}
     named = labels or settings.edge_labels
     tier, names = edge_tier(settings), read_labels(named) if named else None
     if not page_only:
         with open_history(settings.required_postgres_url()) as history:
-            for report in (each for each in wanted if Tier.edge in each.publish.tiers):
-                span = None if everything else spans[report.name] or trailing_window(report, utc_now())
-                done = republish(history, tier, Series(report, settings.tenant), report_columns(report), span)
-                click.echo(_published(report.name, done))
-    put = publish_page(tier.store, names)
-    click.echo(f"page: {put} objects put; read it at {page_address(settings)}")
+            for report in (each for each in selected if Tier.edge in each.publish.tiers):
+                window = None if everything else intervals[report.name] or trailing_window(report, utc_now())
+                result = republish(history, tier, Series(report, settings.tenant), report_columns(report), window)
+                click.echo(_describe_result(report.name, result))
+    uploaded = publish_page(tier.store, names)
+    click.echo(f"page: {uploaded} objects uploaded; open {page_address(settings)}")
 
 
-def _published(name: str, done: RepublishResult) -> str:
-    if done.snapshot is None:
-        return f"{name}: history holds nothing of it; run its backfill first"
-    return f"{name}: {done.rows:,} rows in {done.files} files, {done.uploaded} uploaded; snapshot {done.snapshot}"
+def _describe_result(name: str, result: RepublishResult) -> str:
+    if result.snapshot is None:
+        return f"{name}: history holds no rows; run a backfill first"
+    return (
+        f"{name}: {result.rows:,} rows in {result.files} files, {result.uploaded} uploaded; snapshot {result.snapshot}"
+    )
 
 
 @edge.command("verify")
 def verify_command() -> None:
-    """Hold every published file against the manifest; exit code 1 says that something is wrong."""
+    """Compare every published file with the manifest. Exit with 1 if a file is missing or differs."""
     tier = edge_tier(read_settings())
     problems = verify(tier)
     for problem in problems:
@@ -92,21 +94,21 @@ def verify_command() -> None:
         sys.exit(1)
     files = [file for dataset in tier.manifest().datasets.values() for file in dataset.files]
     size = sum(file.bytes for file in files)
-    click.echo(f"all {len(files)} files are as published, {size:,} bytes")
+    click.echo(f"all {len(files)} files match the manifest, {size:,} bytes")
 
 
 @edge.command("rollback")
 @click.argument("snapshot")
 def rollback_command(snapshot: str) -> None:
-    """Make SNAPSHOT (of `edge ls --snapshots`) the manifest again."""
-    put = rollback(edge_tier(read_settings()), snapshot)
-    click.echo(f"the manifest is that of {snapshot} again; it is snapshot {put} now")
+    """Restore the manifest of SNAPSHOT (see `edge ls --snapshots`)."""
+    uploaded = rollback(edge_tier(read_settings()), snapshot)
+    click.echo(f"rolled back to snapshot {snapshot}; the manifest is now snapshot {uploaded}")
 
 
 def _days(_context: click.Context, _parameter: click.Parameter, text: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,5})([dh])", text)
     if not found:
-        raise click.BadParameter(f"{text!r} is no length of time: write 7d or 36h")
+        raise click.BadParameter(f"{text!r} is not a duration; write 7d or 36h")
     return timedelta(**{{"d": "days", "h": "hours"}[found[2]]: int(found[1])})
 
 
@@ -116,32 +118,34 @@ def _days(_context: click.Context, _parameter: click.Parameter, text: str) -> ti
     default=f"{DEFAULT_RETENTION.days}d",
     show_default=True,
     callback=_days,
-    help="Younger things stay: 7d, 36h.",
+    help="Keep what is younger than this, such as 7d or 36h.",
 )
 @click.option(
     "--keep-snapshots",
     default=DEFAULT_SNAPSHOT_COUNT,
     show_default=True,
     type=click.IntRange(1),
-    help="As many stay, however old.",
+    help="Keep at least this many snapshots.",
 )
-@click.option("--forget", is_flag=True, help="At once, all that the manifest does not name: for figures that must go.")
+@click.option(
+    "--forget", is_flag=True, help="Delete everything not in the manifest at once, for figures that must be erased."
+)
 def gc(keep_for: timedelta, keep_snapshots: int, *, forget: bool) -> None:
-    """Delete old snapshots, and files that no kept snapshot names."""
-    done = collect_garbage(edge_tier(read_settings()), keep_for, keep_snapshots, forget=forget)
+    """Delete old snapshots, and files that no remaining snapshot uses."""
+    result = collect_garbage(edge_tier(read_settings()), keep_for, keep_snapshots, forget=forget)
     click.echo(
-        f"{len(done.files)} files ({done.bytes:,} bytes) and {len(done.snapshots)} snapshots deleted; "
-        f"{done.remaining_snapshots} snapshots can be gone back to"
+        f"{len(result.files)} files ({result.bytes:,} bytes) and {len(result.snapshots)} snapshots deleted; "
+        f"{result.remaining_snapshots} snapshots remain for rollback"
     )
-    if forget and done.files:
-        click.echo("purge the CDN too: copies of deleted files may stay in its caches for a year")
+    if forget and result.files:
+        click.echo("purge the CDN too; its caches may keep deleted files for a year")
 
 
 @edge.command()
-@click.option("--snapshots", "list_snapshots", is_flag=True, help="Snapshots instead of data sets.")
-@click.option("--json", "as_json", is_flag=True, help="The manifest as it is.")
+@click.option("--snapshots", "list_snapshots", is_flag=True, help="List snapshots instead of data sets.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def ls(*, list_snapshots: bool, as_json: bool) -> None:
-    """List data sets, or the snapshots that can be gone back to."""
+    """List data sets, or the snapshots available for rollback."""
     tier, console = edge_tier(read_settings()), Console()
     if as_json:
         click.echo(json.dumps(tier.manifest().model_dump(mode="json"), indent=1))
@@ -172,13 +176,13 @@ def _table(tier: EdgeTier) -> Table:
 
 @edge.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--port", default=8080, show_default=True, help="Port on 127.0.0.1; 0 for any free one.")
+@click.option("--port", default=8080, show_default=True, help="Port on 127.0.0.1; 0 picks a free one.")
 def serve(folder: Path | None, port: int) -> None:
-    """Serve FOLDER (by default the edge store's) with the headers that a CDN would send, until Ctrl-C."""
+    """Serve FOLDER (default: the edge store's) with a CDN's headers until Ctrl-C."""
     root = folder or edge_folder(read_settings())
     if root is None or not any(root.glob("v1/*/manifest.json")):
         raise CommandError(
-            f"{root or 'the edge store'} is no folder with v1/<tenant>/manifest.json in it: publish there, or give another"
+            f"{root or 'the edge store'} is not a folder with v1/<tenant>/manifest.json; publish there, or give another folder"
         )
     with serving_edge(root, port) as url:
         click.echo(f"{url}/ serves {root}; Ctrl-C stops it", err=True)
@@ -188,18 +192,20 @@ def serve(folder: Path | None, port: int) -> None:
 
 @edge.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--newest", default="60d", show_default=True, callback=_days, help="How much of each data set: 60d.")
+@click.option(
+    "--newest", default="60d", show_default=True, callback=_days, help="How many of the latest days of each data set."
+)
 def save(file: Path, newest: timedelta) -> None:
-    """Write the page with its data as one HTML FILE, to open from a disk or to send."""
-    write_carried(file, single_file_page(bundle_files(edge_tier(read_settings()), newest)))
+    """Write the page with its data as one HTML FILE, to open locally or to send."""
+    write_atomically(file, single_file_page(bundle_files(edge_tier(read_settings()), newest)))
     click.echo(f"{file.resolve().as_uri()} ({file.stat().st_size:,} bytes)")
 
 
-def write_carried(path: Path, body: bytes) -> Path:
-    """Write a file that a reader sees whole or not at all.
+def write_atomically(path: Path, body: bytes) -> Path:
+    """Write a file atomically.
 
     Raises:
-        CommandError: it cannot be written.
+        CommandError: The file cannot be written.
     """
     partial = path.with_name(f".{path.name}.part")
     try:
@@ -217,5 +223,5 @@ def edge_folder(settings: Settings) -> Path | None:
 
 
 def page_address(settings: Settings) -> str:
-    """Where the page is, in the store."""
+    """Return the address of the page in the store."""
     return f"{settings.edge_store_url.rstrip('/')}/v1/{settings.tenant}/index.html"

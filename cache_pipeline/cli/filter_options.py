@@ -1,4 +1,4 @@
-"""The options by which a command narrows what it asks of a report."""
+"""Options of `plan` and `query` that select part of a report."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.query_request import QueryOverrides
 
 _OPTIONS = (
-    click.option("--group-by", metavar="NAMES", help="Fewer dimensions, by comma; '' for totals."),
-    click.option("--metrics", metavar="NAMES", help="Fewer metrics, by comma."),
-    click.option("--granularity", metavar="PERIOD", help="Longer buckets: PT1H, P1D, P1W, P1M."),
-    click.option("--time-zone", metavar="ZONE", help="Days and hours of another zone."),
+    click.option("--group-by", metavar="NAMES", help="Comma-separated dimensions; '' for totals."),
+    click.option("--metrics", metavar="NAMES", help="Comma-separated metrics."),
+    click.option("--granularity", metavar="PERIOD", help="Length of the buckets: PT1H, P1D, P1W or P1M."),
+    click.option("--time-zone", metavar="ZONE", help="Time zone of the days and hours."),
     click.option(
         "--filter",
         "filters",
         multiple=True,
         metavar="CONDITION",
-        help="queueId=a,b or queueId!=a; several must all hold. Or a filter as JSON.",
+        help="queueId=a,b or queueId!=a, or a filter as JSON. Repeated conditions must all hold.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="As JSON, also on a terminal."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON, also on a terminal."),
 )
 
 
 def query_overrides(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that narrow a report; it gets them as ``narrowed``, and ``as_json``."""
+    """Add the options to a command, which gets them as ``overrides`` and ``as_json``."""
 
     @wraps(command)
     def read(
@@ -43,8 +43,8 @@ def query_overrides(command: Callable[..., None]) -> Callable[..., None]:
         filters: Sequence[str],
         **rest: Any,
     ) -> None:
-        narrowed = QueryOverrides(_names(group_by), _names(metrics), granularity, time_zone, _filter(list(filters)))
-        command(narrowed=narrowed, **rest)
+        overrides = QueryOverrides(_names(group_by), _names(metrics), granularity, time_zone, _filter(list(filters)))
+        command(overrides=overrides, **rest)
 
     for option in reversed(_OPTIONS):
         read = option(read)
@@ -59,12 +59,12 @@ def _filter(conditions: list[str]) -> Filter | None:
     if not conditions:
         return None
     parts = [_condition(text) for text in conditions]
-    said = {
+    document = {
         "predicates": [part for part in parts if "dimension" in part],
         "clauses": [part for part in parts if "dimension" not in part],
     }
     try:
-        return Filter.parse(said)
+        return Filter.parse(document)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]["msg"].removeprefix("Value error, ")
         raise CommandError(f"--filter {' '.join(conditions)[:200]}: {problem}") from error
@@ -79,6 +79,6 @@ def _condition(text: str) -> dict[str, Any]:
         return found
     name, equals, values = text.partition("=")
     if not equals or not name.rstrip("!").strip():
-        raise CommandError(f"--filter {text[:80]!r} is no condition: write queueId=a,b or queueId!=a")
+        raise CommandError(f"--filter {text[:80]!r} is not a condition; write queueId=a,b or queueId!=a")
     operator = "notIn" if name.endswith("!") else "in"
     return {"dimension": name.rstrip("!").strip(), "operator": operator, "values": values.split(",")}

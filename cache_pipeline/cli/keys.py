@@ -1,4 +1,4 @@
-"""``cache-pipeline keys``: make, list and revoke the keys of the HTTP API."""
+"""``cache-pipeline keys``: create, list and revoke the keys of the HTTP API."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,26 +20,37 @@ T = TypeVar("T")
 
 
 def _with_keys(settings: Settings, use: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
-    async def used() -> T:
+    async def run() -> T:
         async with connection_pool(settings.required_postgres_url(), 1) as pool:
             return await use(ApiKeyStore(pool))
 
     migrate_history(settings, load_reports(settings))
-    return asyncio.run(used())
+    return asyncio.run(run())
 
 
 @click.group()
 def keys() -> None:
-    """Keys of the HTTP API."""
+    """Manage the keys of the HTTP API."""
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--tenant", help="Whose data the key sees; by default the deployment's own.")
-@click.option("--report", "reports", multiple=True, help="A report it may ask for; may be given again. By default all.")
-@click.option("--lane", type=click.Choice([str(lane) for lane in Lane]), default="interactive", show_default=True)
-@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Its limit; by default the API's.")
-@click.option("--may-refresh", is_flag=True, help="Let it have the vendor asked again, by Cache-Control: no-cache.")
+@click.option("--tenant", help="Tenant whose data the key may read (default: the deployment's).")
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    help="Report that the key may read; repeat the option for more (default: all).",
+)
+@click.option(
+    "--lane",
+    type=click.Choice([str(lane) for lane in Lane]),
+    default="interactive",
+    show_default=True,
+    help="Priority lane of its requests.",
+)
+@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Rate limit of the key (default: the API's).")
+@click.option("--may-refresh", is_flag=True, help="Allow Cache-Control: no-cache, which refetches from the vendor.")
 def create(
     name: str,
     tenant: str | None,
@@ -48,7 +59,7 @@ def create(
     requests_per_minute: int | None,
     may_refresh: bool,  # noqa: FBT001 - click passes flags by name
 ) -> None:
-    """Make a key and print it, once: only a hash of it is kept."""
+    """Create a key and print it. It cannot be shown again: only its hash is stored."""
     settings = read_settings()
     declared = load_reports(settings)
     for report in reports:
@@ -66,9 +77,9 @@ def create(
 
 @keys.command("list")
 def list_keys() -> None:
-    """List the keys; the keys themselves cannot be shown."""
+    """List the keys, without the keys themselves."""
     table = Table(title="API keys")
-    for heading in ("id", "name", "tenant", "reports", "lane", "a minute", "refresh", "made", "revoked"):
+    for heading in ("id", "name", "tenant", "reports", "lane", "per minute", "refresh", "created", "revoked"):
         table.add_column(heading)
     for key in _with_keys(read_settings(), lambda store: store.all()):
         table.add_row(*_cells(key))
@@ -83,7 +94,7 @@ def _cells(key: ApiKeyInfo) -> tuple[str, ...]:
         ", ".join(key.reports) if key.reports is not None else "all",
         key.lane,
         str(key.requests_per_minute or "default"),
-        "may" if key.may_refresh else "",
+        "yes" if key.may_refresh else "no",
         f"{key.created_at:%Y-%m-%d %H:%M}",
         f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
     )
@@ -92,7 +103,7 @@ def _cells(key: ApiKeyInfo) -> tuple[str, ...]:
 @keys.command()
 @click.argument("key_id", metavar="ID")
 def revoke(key_id: str) -> None:
-    """End the key with this ID, within five seconds everywhere."""
+    """Revoke the key with this ID. It takes effect everywhere within five seconds."""
     if not _with_keys(read_settings(), lambda store: store.revoke(key_id)):
-        raise CommandError(f"there is no key {key_id} that works: `cache-pipeline keys list` shows them")
-    click.echo(f"key {key_id} is revoked")
+        raise CommandError(f"no active key {key_id}; `cache-pipeline keys list` shows the keys")
+    click.echo(f"key {key_id} revoked")

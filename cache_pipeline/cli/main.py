@@ -77,8 +77,8 @@ _DEMO_OPTIONS = (
         help="Replay the volumes of a CSV file with the columns start and calls.",
     ),
     click.option("--arrivals-zone", default="UTC", show_default=True, help="Time zone of that file."),
-    click.option("--from", "first", type=_DAY, help="First day; by default seven days before TO."),
-    click.option("--to", "end", type=_DAY, help="Day after the last; by default today."),
+    click.option("--from", "first", type=_DAY, help="First day (default: seven days before TO)."),
+    click.option("--to", "end", type=_DAY, help="Day after the last day (default: today)."),
 )
 
 
@@ -92,12 +92,13 @@ def _with_demo_options(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @_with_demo_options
 def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
-    """Run the main job on embedded servers and a simulated vendor, and compare the tiers."""
+    """Backfill the reports on embedded servers and a simulated vendor, and compare the tiers."""
     request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
     with _terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as scenario:
         succeeded = _run_demo(scenario, request, console)
     console.print(
-        "Next: [bold]make dev[/] for the same with the Dagster UI; reports/ to change what is fetched", highlight=False
+        "Next: [bold]make dev[/] for the same with the Dagster UI; edit reports/ to change what is fetched",
+        highlight=False,
     )
     if not succeeded:
         sys.exit(1)
@@ -110,7 +111,7 @@ def _run_demo(scenario: DemoEnvironment, request: DemoRequest, console: Console)
     console.print(f"Written to {path}; published Parquet in {scenario.settings.data_dir / 'edge'}", highlight=False)
     page = write_page(scenario.settings)
     if page:
-        console.print(f"The executives' page, in one file to open or send: [bold]{page.as_uri()}[/]", highlight=False)
+        console.print(f"The executives' page as one file, to open or send: [bold]{page.as_uri()}[/]", highlight=False)
     return report.succeeded
 
 
@@ -126,13 +127,13 @@ def dev(
     first: datetime | None,
     end: datetime | None,
 ) -> None:
-    """Run the demo, then keep the Dagster UI and the HTTP API running until Ctrl-C."""
+    """Run the demo, then serve the Dagster UI and the HTTP API until Ctrl-C."""
     request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
     for each in (port, api_port):
         _free_port(each)
     with _terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as scenario:
         _run_demo(scenario, request, console)
-        console.print(f"\nDagster UI: http://127.0.0.1:{port} (takes some twenty seconds); Ctrl-C stops everything")
+        console.print(f"\nDagster UI: http://127.0.0.1:{port} (ready in about twenty seconds); Ctrl-C stops everything")
         console.print(f"Simulated vendor: {scenario.simulator_url}/simulator/counters", highlight=False)
         # `dg dev`, which Dagster recommends, makes its own workspace and ignores workspace.yaml.
         quiet = ["-W", "ignore:Function `dev_command` is superseded"]
@@ -147,7 +148,7 @@ def dev(
                 console.print(f"The executives' page: {page}", highlight=False)
             code = process.wait()
     if code:
-        raise CommandError(f"dagster dev ended with code {code}: its output above says why")
+        raise CommandError(f"dagster dev ended with code {code}; see its output above")
 
 
 def _free_port(port: int) -> None:
@@ -157,7 +158,7 @@ def _free_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             raise CommandError(
-                f"port {port} cannot be used ({error}): free it, or choose another with --port and --api-port"
+                f"port {port} cannot be used ({error}); free it, or choose another with --port and --api-port"
             ) from error
 
 
@@ -169,27 +170,27 @@ def _free_port(port: int) -> None:
     type=click.Path(path_type=Path),
     help="YAML or JSON file with the settings of docs/simulator.md.",
 )
-@click.option("--seed", type=int, help="The seed of all figures.")
+@click.option("--seed", type=int, help="Seed of the random figures.")
 @click.option(
     "--arrivals",
     type=click.Path(path_type=Path),
     help="Replay the volumes of a CSV file with the columns start and calls.",
 )
-@click.option("--arrivals-zone", help="Time zone of that file; UTC by default.")
+@click.option("--arrivals-zone", help="Time zone of that file (default: UTC).")
 def simulator(port: int, file: Path | None, seed: int | None, arrivals: Path | None, arrivals_zone: str | None) -> None:
     """Run the simulated vendor. Log in as demo-client with the secret demo-secret, unless the settings name others."""
     settings = simulator_settings(file, {"seed": seed, "arrivals": arrivals, "arrivals_zone": arrivals_zone})
 
     def announce(url: str) -> None:
-        click.echo(f"Simulated vendor on {url}; its state is at {url}/simulator; Ctrl-C stops it", err=True)
+        click.echo(f"Simulated vendor on {url} (state: {url}/simulator); Ctrl-C stops it", err=True)
 
     serve(settings, port, announce=announce)
 
 
 @cli.command()
-@click.option("--json-schema", is_flag=True, help="Print the JSON Schema of a declaration instead, for editors.")
+@click.option("--json-schema", is_flag=True, help="Print the JSON Schema of a declaration, for editors.")
 def reports(json_schema: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Check every report declaration, and list the reports."""
+    """Check all report declarations and list the reports."""
     if json_schema:
         click.echo(report_schema_text(), nl=False)
         return
@@ -205,7 +206,7 @@ cli.add_command(query_command)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON once.")
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 def quota(as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Show the state of each OAuth client, and how many requests each lane may send now."""
+    """Show the state of each OAuth client and how many requests each lane may send now."""
     show_quota(read_settings(), Console(), as_json=as_json, watch=watch)
 
 
@@ -247,7 +248,7 @@ def _servers(settings: Settings) -> Generator[dict[str, str]]:
 
 
 def main() -> None:
-    """Run the command line: bad input is one line and exit code 2, Ctrl-C exit code 130."""
+    """Run the command line. Bad input gives one line and exit code 2, Ctrl-C gives exit code 130."""
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as ended:

@@ -1,4 +1,4 @@
-"""``cache-pipeline plan`` tells what a query will take before anything is sent; ``cache-pipeline query`` asks it."""
+"""``cache-pipeline plan`` shows what a query will cost before anything is sent; ``cache-pipeline query`` runs it."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ _COLOURS = {
 @click.argument("report")
 @click.argument("interval")
 @query_overrides
-def plan_command(*, report: str, interval: str, narrowed: QueryOverrides, as_json: bool) -> None:
-    """Tell what answering REPORT over INTERVAL will take, and why; nothing is sent to the vendor."""
+def plan_command(*, report: str, interval: str, overrides: QueryOverrides, as_json: bool) -> None:
+    """Show how REPORT over INTERVAL would be answered, and why. Nothing is sent to the vendor."""
     settings = read_settings()
     declared = load_reports(settings)
-    wanted = _wanted(declared, report, interval, narrowed)
+    request = _resolve(declared, report, interval, overrides)
     migrate_history(settings, declared)
-    made = asyncio.run(_planned(settings, declared, wanted))
+    plan = asyncio.run(_make_plan(settings, declared, request))
     if as_json or not sys.stdout.isatty():
-        click.echo(json.dumps(plan_document(made), indent=1))
+        click.echo(json.dumps(plan_document(plan), indent=1))
     else:
-        heading = f"{made.query.source_series.report.name} {made.query.interval}"
-        Console().print(heading, _plan_table(made), _summary(made), sep="\n", highlight=False)
+        heading = f"{plan.query.source_series.report.name} {plan.query.interval}"
+        Console().print(heading, _plan_table(plan), _summary(plan), sep="\n", highlight=False)
 
 
-def _wanted(declared: dict[str, Report], name: str, interval: str, narrowed: QueryOverrides) -> QueryRequest:
+def _resolve(declared: dict[str, Report], name: str, interval: str, overrides: QueryOverrides) -> QueryRequest:
     report = find_report(declared, name)
-    return resolve_request(report, interval, narrowed, report_columns(report))
+    return resolve_request(report, interval, overrides, report_columns(report))
 
 
-async def _planned(settings: Settings, declared: Mapping[str, Report], wanted: QueryRequest) -> Plan:
-    room = await quota_headroom(settings, wanted.declared, Lane.interactive)
+async def _make_plan(settings: Settings, declared: Mapping[str, Report], request: QueryRequest) -> Plan:
+    headroom = await quota_headroom(settings, request.declared, Lane.interactive)
     async with open_service(settings, declared=tuple(declared.values())) as service:
-        return await service.plan(service.clip_to_now(wanted), room)
+        return await service.plan(service.clip_to_now(request), headroom)
 
 
-def plan_document(made: Plan) -> dict[str, Any]:
+def plan_document(plan: Plan) -> dict[str, Any]:
     """Return a plan as JSON."""
-    query, cost = made.query, made.cost
+    query, cost = plan.query, plan.cost
     return {
         "report": query.source_series.report.name,
         "interval": str(query.interval),
@@ -75,58 +75,62 @@ def plan_document(made: Plan) -> dict[str, Any]:
                 "source": step.source,
                 "report": step.report,
                 "interval": str(step.interval),
-                "why": step.reason,
+                "reason": step.reason,
                 "calls": round(step.calls, 1),
                 "seconds": round(step.seconds, 1),
             }
-            for step in made.steps
+            for step in plan.steps
         ],
-        "upstreamQueries": len(made.chunks),
-        "calls": round(made.calls, 1),
-        "seconds": round(made.seconds, 1),
-        "waitSeconds": round(made.wait_seconds, 1),
+        "upstreamQueries": len(plan.chunks),
+        "calls": round(plan.calls, 1),
+        "seconds": round(plan.seconds, 1),
+        "waitSeconds": round(plan.wait_seconds, 1),
         "learned": bool(cost and cost.is_measured),
     }
 
 
-def _plan_table(made: Plan) -> Table:
+def _plan_table(plan: Plan) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("from", "report", "interval", "why"):
+    for heading in ("source", "report", "interval", "reason"):
         table.add_column(heading, overflow="fold")
     for heading in ("calls", "seconds"):
         table.add_column(heading, justify="right")
-    for step in made.steps:
+    for step in plan.steps:
         figures = (f"{step.calls:.1f}", f"{step.seconds:.1f}") if step.source is AnswerSource.vendor else ("", "")
         colour = _COLOURS[step.source]
         table.add_row(f"[{colour}]{step.source}[/]", step.report, str(step.interval), step.reason, *figures)
     return table
 
 
-def _summary(made: Plan) -> str:
-    if not made.chunks or made.cost is None:
-        return "Nothing is asked of the vendor."
-    queries = "1 upstream query" if len(made.chunks) == 1 else f"{len(made.chunks)} upstream queries"
-    basis = "as the latest ones of this report took" if made.cost.is_measured else "assumed: none was sent yet"
-    waiting = f", of which {made.wait_seconds:.0f} s for the quota" if made.wait_seconds else ""
-    return f"{queries}, about {made.calls:.0f} requests and {made.seconds:.0f} s{waiting} ({basis})."
+def _summary(plan: Plan) -> str:
+    if not plan.chunks or plan.cost is None:
+        return "Nothing is fetched from the vendor."
+    queries = "1 upstream query" if len(plan.chunks) == 1 else f"{len(plan.chunks)} upstream queries"
+    basis = (
+        "estimated from this report's latest queries"
+        if plan.cost.is_measured
+        else "default estimate: this report has sent no query yet"
+    )
+    waiting = f", of which {plan.wait_seconds:.0f} s for the quota" if plan.wait_seconds else ""
+    return f"{queries}, about {plan.calls:.0f} requests and {plan.seconds:.0f} s{waiting} ({basis})."
 
 
 @click.command("query")
 @click.argument("report")
 @click.argument("interval")
 @query_overrides
-def query_command(*, report: str, interval: str, narrowed: QueryOverrides, as_json: bool) -> None:
-    """Answer REPORT over INTERVAL (start/end or start/P1D; ends without an offset are in the report's zone)."""
+def query_command(*, report: str, interval: str, overrides: QueryOverrides, as_json: bool) -> None:
+    """Print REPORT over INTERVAL (start/end or start/P1D; times without an offset are in the report's time zone)."""
     settings = read_settings()
     declared = load_reports(settings)
-    wanted = _wanted(declared, report, interval, narrowed)
+    request = _resolve(declared, report, interval, overrides)
 
-    async def answered() -> Answer:
+    async def fetch_answer() -> Answer:
         async with open_service(settings, declared=tuple(declared.values())) as service:
-            return await service.answer_query(service.clip_to_now(wanted))
+            return await service.answer_query(service.clip_to_now(request))
 
     migrate_history(settings, declared)
-    document = json.loads(asyncio.run(answered()).body)
+    document = json.loads(asyncio.run(fetch_answer()).body)
     if as_json or not sys.stdout.isatty():
         click.echo(json.dumps(document, indent=1))
     else:
@@ -144,12 +148,12 @@ def _show_answer(document: Mapping[str, Any], console: Console) -> None:
 
 def _answer_table(document: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    shown = [place for place, name in enumerate(document["columns"]) if name != "interval_end"]
-    numbers = {place for row in document["rows"] for place in shown if isinstance(row[place], int | float)}
-    for place in shown:
-        table.add_column(document["columns"][place], justify="right" if place in numbers else "left")
+    shown = [index for index, name in enumerate(document["columns"]) if name != "interval_end"]
+    numbers = {index for row in document["rows"] for index in shown if isinstance(row[index], int | float)}
+    for index in shown:
+        table.add_column(document["columns"][index], justify="right" if index in numbers else "left")
     for row in document["rows"]:
-        table.add_row(*(_cell(row[place]) for place in shown))
+        table.add_row(*(_cell(row[index]) for index in shown))
     return table
 
 

@@ -85,7 +85,7 @@ def _document(snapshot: Snapshot) -> str:
 
 
 def show_quota(settings: Settings, console: Console, *, as_json: bool, watch: bool) -> None:
-    """Print the quota once, or go on showing it until Ctrl-C.
+    """Print the quota once, or refresh it until Ctrl-C.
 
     Raises:
         SettingsError: no Redis URL is set.

@@ -26,8 +26,8 @@ def simulator_settings(file: Path | None, said: Mapping[str, Any]) -> SimulatorS
     except ValidationError as error:
         # Without the input: it may be a secret.
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        told = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in problems)
-        raise CommandError(f"{where}{'; '.join(told)}") from None
+        problems_by_field = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in problems)
+        raise CommandError(f"{where}{'; '.join(problems_by_field)}") from None
 
 
 def _read(file: Path) -> dict[str, Any]:

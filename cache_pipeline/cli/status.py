@@ -1,4 +1,4 @@
-"""``cache-pipeline status``: what is kept of each report, as a calendar, and what is being done."""
+"""``cache-pipeline status``: the stored days of each report, open queries and jobs, and quota."""
 
 import asyncio
 import itertools
@@ -34,28 +34,30 @@ _LEGEND = Text.assemble(
 
 @click.command()
 @click.argument("report", required=False)
-@click.option("--days", default=35, show_default=True, type=click.IntRange(1, 3660), help="How far to look back.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--days", default=35, show_default=True, type=click.IntRange(1, 3660), help="Number of days to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(report: str | None, days: int, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Show what history holds of every report, what is being asked and what quota is left; or REPORT as a calendar."""
+    """Show the stored days of every report, open queries and jobs, and quota; or the calendar of one REPORT."""
     settings, now = read_settings(), utc_now()
     declared = load_reports(settings)
-    wanted = [find_report(declared, report)] if report else list(declared.values())
+    selected = [find_report(declared, report)] if report else list(declared.values())
     with open_history(settings.required_postgres_url()) as history:
-        found = [report_status(each, history.coverage(Series(each, settings.tenant)), now, days) for each in wanted]
+        statuses = [
+            report_status(each, history.coverage(Series(each, settings.tenant)), now, days) for each in selected
+        ]
     work = asyncio.run(read_activity(settings))
     if as_json:
-        reports = [_document(each, now) for each in found]
+        reports = [_document(each, now) for each in statuses]
         click.echo(json.dumps({"reports": reports, **asdict(work)}, indent=1))
         return
     console = Console()
     if report:
-        console.print(_calendar(found[0].days))
-        for gap in found[0].gaps[:20]:
-            console.print(f"not held: {gap}", highlight=False)
+        console.print(_calendar(statuses[0].days))
+        for gap in statuses[0].gaps[:20]:
+            console.print(f"missing: {gap}", highlight=False)
         console.print(_LEGEND)
     else:
-        console.print(_overview(found, now))
+        console.print(_overview(statuses, now))
         console.print(_LEGEND)
         for line in describe_activity(work):
             console.print(line, highlight=False)
@@ -79,17 +81,17 @@ def _overview(statuses: Sequence[ReportStatus], now: datetime) -> Table:
 def _age(each: ReportStatus, now: datetime) -> Text:
     if each.fetched_at is None:
         return Text("none")
-    age = f"{_short(now - each.fetched_at)} old"
-    return Text(f"{age}, due to be fetched again", "red") if each.is_stale else Text(age)
+    age = f"{_format_age(now - each.fetched_at)} old"
+    return Text(f"{age}, due for a refetch", "red") if each.is_stale else Text(age)
 
 
-def _short(length: timedelta) -> str:
+def _format_age(length: timedelta) -> str:
     minutes = round(length.total_seconds() / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
 def _calendar(days: Sequence[tuple[date, DayState]]) -> Table:
-    """Weeks as rows from Monday, as on a wall."""
+    """Return a calendar with a row per week, from Monday."""
     table = Table(box=None, pad_edge=False)
     for heading in ("", *("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")):
         table.add_column(heading)

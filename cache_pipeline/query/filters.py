@@ -73,7 +73,7 @@ def _to_texts(values: object) -> object:
 
 
 class Predicate(BaseModel, frozen=True):
-    """One condition on a dimension: its value is, or is not, one of ``values``; null stands for a missing value.
+    """One condition on a dimension: its value is, or is not, one of ``values``; null means a missing value.
 
     ``exists`` and ``notExists`` are accepted too, and become ``notIn`` and ``in`` with null.
     """

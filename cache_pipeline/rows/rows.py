@@ -1,4 +1,4 @@
-"""`Rows`: a value that stands for any number of rows, in memory or on disk, and reads them batch by batch."""
+"""`Rows`: any number of rows, in memory or on disk, read in batches."""
 
 from __future__ import annotations
 

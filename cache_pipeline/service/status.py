@@ -74,7 +74,7 @@ def report_status(report: Report, coverage: Coverage, now: datetime, days: int) 
 
 
 def _begun_days(report: Report, now: datetime, days: int) -> Iterator[tuple[date, Interval]]:
-    """Yield each local day with the part of it that lies in the past."""
+    """Yield each local day with the part of it that has passed."""
     today = now.astimezone(report.zone).date()
     first = max(today - timedelta(days=days - 1), report.start)
     for number in range((today - first).days + 1):

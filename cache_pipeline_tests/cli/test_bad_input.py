@@ -1,4 +1,4 @@
-"""Bad input at the command line: one clear line, exit code 2, nothing written."""
+"""Tests of bad input at the command line: one clear line, exit code 2, nothing written."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ SECRET = "planted-secret-value"
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project folder of its own, with the repository's reports."""
+    """Create a project folder with the repository's reports."""
     repository = Path(__file__).parents[2]
     folder = tmp_path / "project"
     (folder / "reports").mkdir(parents=True)
@@ -30,24 +30,24 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(project, monkeypatch, capsys):
-    """Runs a command line; returns its exit code and what it said on standard error."""
+    """Return a function that runs a command line and returns its exit code and standard error."""
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["cache-pipeline", *arguments])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exited:
             main()
-        return ended.value.code, capsys.readouterr().err
+        return exited.value.code, capsys.readouterr().err
 
     return command
 
 
 def assert_one_line(outcome, *parts):
-    code, said = outcome
+    code, stderr = outcome
     assert code == 2
-    assert said.startswith("cache-pipeline: ")
-    assert said.count("\n") == 1
+    assert stderr.startswith("cache-pipeline: ")
+    assert stderr.count("\n") == 1
     for part in parts:
-        assert part in said
+        assert part in stderr
 
 
 def files_of(folder):
@@ -55,7 +55,7 @@ def files_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("field", "line", "written", "told"),
+    ("field", "line", "written", "message"),
     [
         ("granularity", 7, "granularity: PT17M", "'PT17M' is not a calendar step"),
         ("metrics", 9, "metrics: []", "at least 1 item"),
@@ -65,18 +65,18 @@ def files_of(folder):
     ],
 )
 @pytest.mark.parametrize("command", ["reports", "demo"])
-def test_a_mistake_in_a_report_is_named_by_file_line_and_field(run, project, field, line, written, told, command):
+def test_declaration_error_names_file_line_and_field(run, project, field, line, written, message, command):
     path = project / "reports" / "queue_interval.yaml"
     replaced = written.split(":")[0]
     path.write_text(
         "\n".join(written if text.startswith(f"{replaced}:") else text for text in path.read_text().splitlines())
     )
     before = files_of(project)
-    assert_one_line(run(command), f"reports/queue_interval.yaml:{line}: {field}: ", told)
+    assert_one_line(run(command), f"reports/queue_interval.yaml:{line}: {field}: ", message)
     assert files_of(project) == before
 
 
-def test_every_mistake_of_every_file_is_told_at_once(run, project):
+def test_errors_of_all_files_are_reported_together(run, project):
     for name in ("queue_interval", "queue_day"):
         path = project / "reports" / f"{name}.yaml"
         path.write_text(path.read_text().replace("Europe/Berlin", "Europe/Berlim"))
@@ -84,7 +84,7 @@ def test_every_mistake_of_every_file_is_told_at_once(run, project):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["query", "no_such_report", "2026-01-01/2026-01-02"], "declared reports: conversation_day"),
         (["query", "queue_day", "2026-01-02/2026-01-01"], "is reversed"),
@@ -104,57 +104,57 @@ def test_every_mistake_of_every_file_is_told_at_once(run, project):
         (["query", "queue_day"], "Missing argument"),
     ],
 )
-def test_bad_input_gets_one_line_and_writes_nothing(run, project, arguments, told):
+def test_bad_input_gets_one_line_and_writes_nothing(run, project, arguments, message):
     (project / "calls.csv").write_text("start,calls\n1999-01-01T00:00:00,1\n")
     before = files_of(project)
-    assert_one_line(run(*arguments), told)
+    assert_one_line(run(*arguments), message)
     assert files_of(project) == before
 
 
-def test_an_arrivals_file_that_is_none_is_named_with_its_line(run, project):
+def test_invalid_arrivals_file_is_named_with_line(run, project):
     (project / "calls.csv").write_text("start,calls\n1999-01-01T00:00:00,1\n1999-01-01T00:06:00,many\n")
     outcome = run("demo", "--arrivals", "calls.csv", "--from", "1999-01-01", "--to", "1999-01-02")
     assert_one_line(outcome, "calls.csv", "line 3")
 
 
 @pytest.mark.parametrize("command", [["demo"], ["dev"]])
-def test_outside_the_project_folder_the_commands_that_start_dagster_say_so(run, tmp_path, monkeypatch, command):
+def test_dagster_commands_require_the_project_folder(run, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     assert_one_line(run(*command), "has no dagster.yaml")
 
 
-def test_a_port_in_use_is_named(run):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
+def test_port_in_use_is_named(run):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
         assert_one_line(run("dev", "--port", port), f"port {port} cannot be used", "--port")
         assert_one_line(run("simulator", "--port", port), port)
 
 
-def test_an_unwritable_data_folder_is_named(run, project, monkeypatch):
-    (project / "taken").write_text("a file where a folder is wanted")
+def test_unwritable_data_folder_is_named(run, project, monkeypatch):
+    (project / "taken").write_text("a file instead of a folder")
     monkeypatch.setenv("CACHE_PIPELINE_DATA_DIR", str(project / "taken"))
     assert_one_line(run("demo"), "taken")
 
 
-def test_settings_are_named_by_their_variable_and_never_by_their_value(run, monkeypatch):
+def test_invalid_setting_names_variable_but_not_value(run, monkeypatch):
     account = {"base_url": "nowhere", "clients": [{"client_id": "a", "client_secret": SECRET}]}
     monkeypatch.setenv("CACHE_PIPELINE_GENESYS", json.dumps(account))
-    code, said = run("reports")
-    assert_one_line((code, said), "CACHE_PIPELINE_GENESYS__BASE_URL")
-    assert SECRET not in said
+    code, stderr = run("reports")
+    assert_one_line((code, stderr), "CACHE_PIPELINE_GENESYS__BASE_URL")
+    assert SECRET not in stderr
 
 
-def test_an_unreachable_server_is_named_without_its_password(run, monkeypatch):
+def test_unreachable_server_is_named_without_password(run, monkeypatch):
     monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", f"postgresql://user:{SECRET}@127.0.0.1:9/none")
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:9/0")
-    code, said = run("query", "queue_day", "2026-01-01/2026-01-02")
-    assert_one_line((code, said), "PostgreSQL cannot be reached", "CACHE_PIPELINE_POSTGRES_URL")
-    assert SECRET not in said
+    code, stderr = run("query", "queue_day", "2026-01-01/2026-01-02")
+    assert_one_line((code, stderr), "PostgreSQL cannot be reached", "CACHE_PIPELINE_POSTGRES_URL")
+    assert SECRET not in stderr
 
 
-def test_redis_away_is_said_and_the_query_goes_on_without_it(run, monkeypatch, postgres_database, caplog):
+def test_query_continues_without_redis_and_warns(run, monkeypatch, postgres_database, caplog):
     monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", postgres_database)
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:9/0")
     monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account("http://127.0.0.1:9"))
@@ -162,23 +162,23 @@ def test_redis_away_is_said_and_the_query_goes_on_without_it(run, monkeypatch, p
     assert "CACHE_PIPELINE_REDIS_URL" in caplog.text
 
 
-def test_a_report_without_an_account_says_which_settings_it_wants(run, servers):
+def test_report_without_account_names_the_settings(run, servers):
     outcome = run("query", "queue_day", "2026-01-01/2026-01-02")
     assert_one_line(outcome, "CACHE_PIPELINE_REPORTDATA__BASE_URL")
 
 
-def test_an_unreachable_vendor_is_named(run, servers, monkeypatch):
+def test_unreachable_vendor_is_named(run, servers, monkeypatch):
     monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account("http://127.0.0.1:9"))
-    code, said = run("query", "queue_day", "2026-01-01/2026-01-02")
-    assert_one_line((code, said), "cannot reach 127.0.0.1")
-    assert SECRET not in said
+    code, stderr = run("query", "queue_day", "2026-01-01/2026-01-02")
+    assert_one_line((code, stderr), "cannot reach 127.0.0.1")
+    assert SECRET not in stderr
 
 
-def test_a_refused_login_is_named_by_client_and_never_by_secret(run, servers, monkeypatch, simulator_url):
+def test_refused_login_names_client_but_not_secret(run, servers, monkeypatch, simulator_url):
     monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account(simulator_url))
-    code, said = run("query", "queue_day", "2026-01-01/2026-01-02")
-    assert_one_line((code, said), "login refused for OAuth client example-client")
-    assert SECRET not in said
+    code, stderr = run("query", "queue_day", "2026-01-01/2026-01-02")
+    assert_one_line((code, stderr), "login refused for OAuth client example-client")
+    assert SECRET not in stderr
 
 
 def _account(base_url):
@@ -187,13 +187,13 @@ def _account(base_url):
 
 
 def test_full_temporary_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def full(*_args: object, **_options: object) -> None:
+    def fail_with_full_disk(*_args: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/nowhere")
 
-    monkeypatch.setattr("cache_pipeline.cli.main.cli.main", full)
-    with pytest.raises(SystemExit) as ended:
+    monkeypatch.setattr("cache_pipeline.cli.main.cli.main", fail_with_full_disk)
+    with pytest.raises(SystemExit) as exited:
         main()
-    assert ended.value.code == 2
+    assert exited.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "the folder /nowhere cannot be written" in lines[0]

@@ -1,4 +1,4 @@
-"""``cache-pipeline edge`` from the command line: what it prints, its exit codes, and what it leaves in the folder."""
+"""Tests of `cache-pipeline edge`: output, exit codes, and the files it writes."""
 
 import http.client
 import json
@@ -49,8 +49,8 @@ def run(project, monkeypatch, capsys):
         code = 0
         try:
             main()
-        except SystemExit as ended:
-            code = ended.code or 0
+        except SystemExit as exited:
+            code = exited.code or 0
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -61,104 +61,104 @@ def run(project, monkeypatch, capsys):
 def published(project) -> Path:
     edge = EdgeTier(f"file://{project}/data/edge", lambda: datetime.now(UTC))
     for offered in (100, 110):
-        edge.publish(DAILY, {day(back): rows(DAILY, day(back), offered) for back in (1, 2)}, None)
+        edge.publish(DAILY, {day(days_ago): rows(DAILY, day(days_ago), offered) for days_ago in (1, 2)}, None)
     return project / "data/edge/v1/default"
 
 
-def test_what_history_holds_is_published_with_the_page(run, project, postgres_database, monkeypatch):
+def test_publish_writes_stored_days_and_the_page(run, project, postgres_database, monkeypatch):
     monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", postgres_database)
     settings = read_settings()
     reports = load_reports(settings)
     migrate_history(settings, reports)
-    code, said, _ = run("publish")
-    assert (code, said.splitlines()[0]) == (0, "queue_day: history holds nothing of it; run its backfill first")
+    code, output, _ = run("publish")
+    assert (code, output.splitlines()[0]) == (0, "queue_day: history holds no rows; run a backfill first")
     report = reports["queue_day"]
-    spans = [day(back) for back in (3, 2, 1)]
+    days = [day(days_ago) for days_ago in (3, 2, 1)]
     with open_history(postgres_database) as history:
-        for span in spans:
-            history.replace(replacement(span, series=Series(report), rows=rows(report, span, 100)))
-    code, said, _ = run("publish", "queue_day", "--interval", "2026-11-21/2026-11-23")
-    assert code == 0, said
-    assert said.startswith("queue_day: 6 rows in 2 files, 2 uploaded; snapshot ")
-    assert "index.html" in said
-    code, said, _ = run("publish", "--all")
-    assert said.startswith("queue_day: 9 rows in 3 files, 1 uploaded; snapshot ")
-    assert run("verify")[1].startswith("all 3 files are as published, ")
+        for interval in days:
+            history.replace(replacement(interval, series=Series(report), rows=rows(report, interval, 100)))
+    code, output, _ = run("publish", "queue_day", "--interval", "2026-11-21/2026-11-23")
+    assert code == 0, output
+    assert output.startswith("queue_day: 6 rows in 2 files, 2 uploaded; snapshot ")
+    assert "index.html" in output
+    code, output, _ = run("publish", "--all")
+    assert output.startswith("queue_day: 9 rows in 3 files, 1 uploaded; snapshot ")
+    assert run("verify")[1].startswith("all 3 files match the manifest, ")
     edge = EdgeTier(f"file://{project}/data/edge", lambda: datetime.now(UTC))
-    assert edge.read(report, next(iter(IntervalSet(spans)))).num_rows == 9
+    assert edge.read(report, next(iter(IntervalSet(days)))).num_rows == 9
 
 
-def test_data_sets_and_snapshots_are_listed_and_gone_back_to(run, published):
-    code, said, _ = run("ls")
+def test_ls_lists_snapshots_and_rollback_restores_one(run, published):
+    code, output, _ = run("ls")
     assert code == 0
-    assert "queue_day" in said
-    assert "2026-11-24T00:00:00Z" in said
+    assert "queue_day" in output
+    assert "2026-11-24T00:00:00Z" in output
     assert json.loads(run("ls", "--json")[1])["datasets"]["queue_day"]["time_zone"] == "UTC"
     lines = run("ls", "--snapshots")[1].splitlines()
     assert len(lines) == 2
     assert lines[0].endswith("current")
     old = lines[1].split()[0]
-    assert run("rollback", old)[1].startswith(f"the manifest is that of {old} again")
+    assert run("rollback", old)[1].startswith(f"rolled back to snapshot {old}")
     assert run("rollback", "0123")[::2] == (
         2,
         "cache-pipeline: no snapshot 0123: choose one from cache-pipeline edge ls --snapshots\n",
     )
 
 
-def test_what_is_wrong_is_listed_with_exit_code_1(run, published):
+def test_verify_lists_problems_and_exits_with_1(run, published):
     next(published.glob("data/*/*/*.parquet")).unlink()
     run("gc", "--forget")
     for file in published.glob("data/*/*/*.parquet"):
         file.write_bytes(b"other")
-    code, said, _ = run("verify")
+    code, output, _ = run("verify")
     assert code == 1
-    assert all("with cache-pipeline edge publish" in line for line in said.splitlines())
+    assert all("with cache-pipeline edge publish" in line for line in output.splitlines())
 
 
-def test_garbage_is_collected_and_told(run, published):
-    assert run("gc")[1] == "0 files (0 bytes) and 0 snapshots deleted; 2 snapshots can be gone back to\n"
-    code, said, _ = run("gc", "--forget")
+def test_gc_deletes_unreferenced_files_and_reports_them(run, published):
+    assert run("gc")[1] == "0 files (0 bytes) and 0 snapshots deleted; 2 snapshots remain for rollback\n"
+    code, output, _ = run("gc", "--forget")
     assert code == 0
-    assert said.startswith("2 files (")
-    assert "purge the CDN too" in said
-    code, _, said = run("gc", "--keep-for", "soon")
+    assert output.startswith("2 files (")
+    assert "purge the CDN too" in output
+    code, _, output = run("gc", "--keep-for", "soon")
     assert code == 2
-    assert "write 7d or 36h" in said
+    assert "write 7d or 36h" in output
 
 
-def test_the_page_is_saved_as_one_file(run, published, project):
-    code, said, _ = run("save", "page.html")
+def test_save_writes_the_page_as_one_file(run, published, project):
+    code, output, _ = run("save", "page.html")
     assert code == 0
-    assert said.startswith((project / "page.html").as_uri())
+    assert output.startswith((project / "page.html").as_uri())
     assert b'id="embedded"' in (project / "page.html").read_bytes()
     assert run("save", "no/such/folder/page.html")[0] == 2
 
 
 @pytest.mark.parametrize("content", ["- a list", "queue_id: Billing", "{", "queue_id: {1: 2"])
-def test_names_of_another_shape_are_told(run, published, content):
+def test_labels_of_wrong_shape_are_refused(run, published, content):
     Path("labels.yaml").write_text(content)
-    code, _, said = run("publish", "--page-only", "--labels", "labels.yaml")
+    code, _, output = run("publish", "--page-only", "--labels", "labels.yaml")
     assert code == 2
-    assert said.startswith("cache-pipeline: labels.yaml")
-    assert said.count("\n") == 1
+    assert output.startswith("cache-pipeline: labels.yaml")
+    assert output.count("\n") == 1
 
 
-def test_an_empty_store_is_told(run, project):
+def test_commands_on_empty_store_fail_with_one_line(run, project):
     for arguments in (("save", "page.html"), ("serve",)):
-        code, _, said = run(*arguments)
+        code, _, output = run(*arguments)
         assert code == 2
-        assert said.count("\n") == 1
+        assert output.count("\n") == 1
     assert run("verify")[0] == 1
 
 
-def test_the_static_server_sends_a_cdns_headers_and_nothing_that_is_not_published(published, project):
+def test_static_server_serves_only_published_files(published, project):
     (project / "data/edge/secret.json").write_text("{}")
     (project / "data/secret.json").write_text("{}")
     with serving_edge(project / "data/edge") as url, httpx.Client(base_url=url) as client:
         manifest = client.get("/v1/default/manifest.json")
         assert manifest.headers["cache-control"].startswith("public, max-age=60")
-        known = {"If-None-Match": manifest.headers["etag"]}
-        assert client.get("/v1/default/manifest.json", headers=known).status_code == 304
+        conditional = {"If-None-Match": manifest.headers["etag"]}
+        assert client.get("/v1/default/manifest.json", headers=conditional).status_code == 304
         path = manifest.json()["datasets"]["queue_day"]["files"][0]["path"]
         data = client.get(f"/v1/default/{path}", headers={"Range": "bytes=-4"})
         assert (data.status_code, data.content) == (206, b"PAR1")
@@ -171,7 +171,7 @@ def test_the_static_server_sends_a_cdns_headers_and_nothing_that_is_not_publishe
             "/v1/..%2f..%2fsecret.json",
         ]
         for target in wrong:
-            # As it stands: a client would tidy the path up before it asks.
+            # Send the path unchanged; httpx would normalise it.
             connection = http.client.HTTPConnection(url.removeprefix("http://"))
             connection.request("GET", target)
             answer = connection.getresponse()

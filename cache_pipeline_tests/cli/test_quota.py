@@ -1,4 +1,4 @@
-"""``cache-pipeline quota``: what every process shares, for people and for programs."""
+"""Tests of `cache-pipeline quota`: the shared quota as a table and as JSON."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def account(servers, monkeypatch):
 
 
 @pytest.fixture
-def said(monkeypatch, capsys):
+def run_quota(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["cache-pipeline", "quota", *arguments])
         main()
@@ -39,27 +39,27 @@ async def take_one(redis_url):
         await quota.settle(grant, remaining=59, retry_after=None, rejected=False)
 
 
-def test_what_another_process_sent_is_seen(account, said, redis_database):
+def test_quota_counts_requests_of_other_processes(account, run_quota, redis_database):
     asyncio.run(take_one(redis_database))
-    clients = json.loads(said("--json"))["reportdata"]
+    clients = json.loads(run_quota("--json"))["reportdata"]
     assert sorted(client["used"] for client in clients) == [0, 1]
     used = next(client for client in clients if client["used"])
     # 60 less the reserve of 3; the lanes' shares are of those 57.
     assert used["room"] == {"interactive": 56, "scheduled": 50, "backfill": 44}
 
 
-def test_people_see_every_client_and_no_secret(account, said):
-    shown = said()
-    assert "example-1" in shown
-    assert "example-2" in shown
-    assert "available" in shown
-    assert "token age" in shown
-    assert SECRET not in shown
+def test_quota_table_shows_clients_but_no_secret(account, run_quota):
+    table = run_quota()
+    assert "example-1" in table
+    assert "example-2" in table
+    assert "available" in table
+    assert "token age" in table
+    assert SECRET not in table
 
 
-def test_without_an_account_it_says_which_setting_is_missing(servers, monkeypatch, capsys):
+def test_quota_without_account_names_missing_setting(servers, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cache-pipeline", "quota"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exited:
         main()
-    assert ended.value.code == 2
+    assert exited.value.code == 2
     assert "CACHE_PIPELINE_GENESYS" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The simulated vendor as a tool of its own: settings from a file, and one line for each mistake in it."""
+"""Tests of the simulator's settings file: values, precedence, and one line per error."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from cache_pipeline.cli.simulator_options import simulator_settings
 from cache_pipeline.errors import CommandError
 
 
-def test_settings_come_from_a_file_and_the_command_line_goes_over_them(tmp_path: Path) -> None:
+def test_command_line_overrides_settings_file(tmp_path: Path) -> None:
     file = tmp_path / "vendor.yaml"
     file.write_text("seed: 5\nqueues: 20\nclients: {mine: hush}\nclient_divisions: {mine: [0]}\n")
     settings = simulator_settings(file, {"seed": 7, "arrivals": None})
@@ -18,7 +18,7 @@ def test_settings_come_from_a_file_and_the_command_line_goes_over_them(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("queues: many\n", "queues: Input should be a valid integer"),
         ("colour: red\n", "colour: Extra inputs are not permitted"),
@@ -27,15 +27,15 @@ def test_settings_come_from_a_file_and_the_command_line_goes_over_them(tmp_path:
         ("{", "neither YAML nor JSON"),
     ],
 )
-def test_a_mistake_is_named_with_its_file_and_no_value(tmp_path: Path, text: str, words: str) -> None:
+def test_settings_error_names_file_but_no_value(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "vendor.yaml"
     file.write_text(text)
-    with pytest.raises(CommandError, match=words) as told:
+    with pytest.raises(CommandError, match=message) as raised:
         simulator_settings(file, {})
-    assert str(file) in str(told.value)
-    assert "hush" not in str(told.value)
+    assert str(file) in str(raised.value)
+    assert "hush" not in str(raised.value)
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_settings_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="cannot be read: No such file"):
         simulator_settings(tmp_path / "none.yaml", {})

@@ -1,4 +1,4 @@
-"""``cache-pipeline status``: beside what is kept it says what is being done, and what quota is left."""
+"""Tests of `cache-pipeline status`: stored data, open queries and jobs, and quota."""
 
 import json
 import sys
@@ -20,8 +20,8 @@ DAY = Interval(datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, 6, tzinfo=UTC
 
 
 @pytest.fixture
-def said(servers, monkeypatch, capsys):
-    """Runs a command on servers that are migrated; returns what it printed."""
+def run_cli(servers, monkeypatch, capsys):
+    """Return a function that runs a command on migrated servers and returns its output."""
     monkeypatch.setenv("CACHE_PIPELINE_GENESYS", ACCOUNT)
     for name in ("REPORTDATA", "CXONE"):
         monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
@@ -35,11 +35,11 @@ def said(servers, monkeypatch, capsys):
     return run
 
 
-def test_open_queries_jobs_and_quota_are_told_beside_the_reports(said, postgres_database):
-    nothing = said("status")
-    assert "upstream queries: none" in nothing
-    assert "jobs of the HTTP API: none" in nothing
-    assert "quota of one (genesys): available, 0 of 300 used" in nothing
+def test_status_shows_reports_queries_jobs_and_quota(run_cli, postgres_database):
+    empty_status = run_cli("status")
+    assert "upstream queries: none" in empty_status
+    assert "jobs of the HTTP API: none" in empty_status
+    assert "quota of one (genesys): available, 0 of 300 used" in empty_status
     report = next(iter(load_reports(read_settings()).values()))
     with open_ledger(postgres_database) as ledger:
         claim = ledger.claim(LedgerRequest(Series(report), DAY, Lane.backfill, DAY.end, DAY.end))
@@ -49,15 +49,15 @@ def test_open_queries_jobs_and_quota_are_told_beside_the_reports(said, postgres_
             "INSERT INTO cache_pipeline_state.job (id, key, tenant, report, request, lane, requested_by)"
             " VALUES (gen_random_uuid(), 'k', 'default', 'r', '{}', 'interactive', ARRAY['a'])"
         )
-    told = json.loads(said("status", "--json"))
-    assert {each["report"] for each in told["reports"]} == set(load_reports(read_settings()))
-    assert told["queries"] == {"submitted": 1}
-    assert told["jobs"]["queued"] == 1
-    assert told["quota"][0]["remaining"] == 300
+    status = json.loads(run_cli("status", "--json"))
+    assert {each["report"] for each in status["reports"]} == set(load_reports(read_settings()))
+    assert status["queries"] == {"submitted": 1}
+    assert status["jobs"]["queued"] == 1
+    assert status["quota"][0]["remaining"] == 300
 
 
-def test_a_redis_that_is_away_hides_nothing_else(said, monkeypatch):
+def test_status_works_without_redis(run_cli, monkeypatch):
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:9/0")
-    told = said("status")
-    assert "upstream queries: none" in told
-    assert "quota" in told
+    status = run_cli("status")
+    assert "upstream queries: none" in status
+    assert "quota" in status

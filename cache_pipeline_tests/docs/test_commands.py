@@ -1,4 +1,4 @@
-"""Every command that the documentation tells people to type exists, with the options and arguments shown."""
+"""Tests that every command in the documentation exists, with the options and arguments shown."""
 
 import re
 import shlex
@@ -11,26 +11,26 @@ from cache_pipeline.cli.main import cli
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md")])
-#: What a machine has, or a shell knows: nothing of it is ours to promise.
-ANYBODYS = {"cat", "celery", "curl", "export", "pip", "set", "source"}
+#: Shell builtins and programs of the system, which are not checked.
+SYSTEM_COMMANDS = {"cat", "celery", "curl", "export", "pip", "set", "source"}
 
 
-def blocks(page):
+def shell_blocks(page):
     return [
         re.sub(r"(?m)^ +", "", block) if block.startswith(" ") else block
         for block in re.findall(r"(?ms)^ *```sh\n(.*?)^ *```", page.read_text())
     ]
 
 
-def typed(block):
-    """The commands of a block: continued lines joined, comments and what is fed to a command left out."""
+def commands_of(block):
+    """Return the commands of a block, with continued lines joined and without comments and here-documents."""
     line = ""
     for part in re.sub(r"(?ms)<<'(\w+)'\n.*?^\1$", "", block.replace("\\\n", " ")).splitlines():
         line = f"{line} {part}"
         try:
             words = shlex.split(line, comments=True)
         except ValueError:
-            continue  # a quotation goes on in the next line
+            continue  # a quoted string continues in the next line
         line = ""
         if words:
             yield words
@@ -59,8 +59,8 @@ def dagster_commands():
     }
 
 
-def understood(program, words, command):
-    """Parse as the program would, down to the last subcommand; nothing is run."""
+def parse(program, words, command):
+    """Parse a command as the program would, down to the last subcommand, without running it."""
     context = command.make_context(program, list(words))
     while isinstance(command, click.Group):
         rest = [*context._protected_args, *context.args]
@@ -69,29 +69,29 @@ def understood(program, words, command):
     return context
 
 
-def check(words):
+def check_command(words):
     words = without_assignments(words)
-    if not words or words[0] in ANYBODYS or words[0].startswith("$"):
+    if not words or words[0] in SYSTEM_COMMANDS or words[0].startswith("$"):
         return
     program, *rest = words
     if program == "make":
         targets = [word for word in rest if "=" not in word]
         assert set(targets) <= make_targets(), targets
     elif program == "cache-pipeline":
-        context = understood(program, rest, cli)
+        context = parse(program, rest, cli)
         if context.command.name == "with-servers":
-            check(list(context.params["command"]))
+            check_command(list(context.params["command"]))
     elif program == "dg":
         assert rest[:1] in (["check"], ["list"], ["scaffold"], ["launch"]), rest
     else:
-        understood(program, rest, dagster_commands()[program])
+        parse(program, rest, dagster_commands()[program])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_every_command_of_a_page_is_one_that_can_be_typed(page):
-    for words in (words for block in blocks(page) for words in typed(block)):
+def test_commands_of_a_page_exist(page):
+    for words in (words for block in shell_blocks(page) for words in commands_of(block)):
         try:
-            check(words)
+            check_command(words)
         except (click.ClickException, KeyError) as error:
             pytest.fail(f"{shlex.join(words)}: {error}")
 
@@ -105,12 +105,12 @@ def test_every_command_of_a_page_is_one_that_can_be_typed(page):
         "no-such-program",
     ],
 )
-def test_a_command_that_cannot_be_typed_is_found(line):
+def test_wrong_command_is_detected(line):
     with pytest.raises((click.ClickException, KeyError, AssertionError)):
-        check(shlex.split(line))
+        check_command(shlex.split(line))
 
 
-def test_commands_stand_in_blocks_that_are_checked():
+def test_commands_are_in_sh_blocks():
     for page in PAGES:
         indented = re.findall(r"(?m)\n\n {4}(?:cache-pipeline|make|dagster|dg|celery) .*", page.read_text())
         assert indented == [], page

@@ -1,4 +1,4 @@
-"""The files for maintainers agree with each other and with the project."""
+"""Tests that the maintainers' files agree with each other and with the project."""
 
 import re
 import stat
@@ -14,12 +14,12 @@ STEPS = WORKFLOW["jobs"]["test"]["steps"]
 
 
 def make_commands(text: str) -> list[str]:
-    """The make commands of a script, in order."""
+    """Return the make commands of a script, in order."""
     return re.findall(r"^make [a-z]+$", text, re.MULTILINE)
 
 
 def apt_packages(text: str) -> set[str]:
-    """The Debian packages that a script installs."""
+    """Return the Debian packages that a script installs."""
     found = re.search(r"apt-get install ([^>\n]+)", text)
     assert found
     return {word for word in found.group(1).split() if not word.startswith("-")}
@@ -70,7 +70,7 @@ def test_readme_stays_short() -> None:
 
 @pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").rglob("*.md")), ids=lambda page: page.name)
 def test_table_cells_stay_short(page: Path) -> None:
-    """A cell holds a sentence or two; more belongs into prose."""
+    """A cell holds a sentence or two; longer text belongs in prose."""
     cells = [
         cell.strip()
         for line in page.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A small project folder of its own, and the command line as a process in it."""
+"""Fixtures: a small project folder, and the command line as a process in it."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ REPORTS = ("queue_interval", "conversation_day")
 
 @pytest.fixture
 def project(tmp_path):
-    """The repository's declarations of two reports, and its Dagster files."""
+    """Create a folder with two of the repository's declarations and its Dagster files."""
     folder = tmp_path / "project"
     (folder / "reports").mkdir(parents=True)
     for name in REPORTS:
@@ -27,7 +27,7 @@ def project(tmp_path):
 
 
 class CommandLine:
-    """``cache-pipeline`` in a process group of its own, as a terminal would start it."""
+    """``cache-pipeline`` in its own process group, as a terminal starts it."""
 
     def __init__(self, folder, *arguments):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
@@ -43,19 +43,19 @@ class CommandLine:
                 start_new_session=True,
             )
 
-    def ended(self, seconds):
-        """The exit code, within so many seconds."""
+    def wait(self, seconds):
+        """Wait for the exit code, at most so many seconds."""
         return self.process.wait(seconds)
 
-    def said(self):
+    def output(self):
         return self.log.read_text()
 
     def interrupt(self):
-        """Ctrl-C in a terminal: everybody in the foreground process group."""
+        """Send SIGINT to the process group, as Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def kill(self):
-        """kill -9, of the process alone."""
+        """Kill the process alone, with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
@@ -74,11 +74,11 @@ def command_line(project):
         if command.process.poll() is None:
             os.killpg(command.process.pid, signal.SIGTERM)
             command.process.wait(60)
-    assert leftovers_are_gone(project)
+    assert wait_until_no_processes(project)
 
 
 def processes_of(folder):
-    """Processes whose command line or working folder names the project's folder; none where there is no /proc."""
+    """Return the processes whose command line or working folder is in the project's folder; none without /proc."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -90,8 +90,8 @@ def processes_of(folder):
     return found
 
 
-def leftovers_are_gone(folder, seconds=40):
-    """Whether nothing that was started for the folder runs on, after a while."""
+def wait_until_no_processes(folder, seconds=40):
+    """Wait until no process of the folder runs any more; return False if some still do."""
     deadline = time.monotonic() + seconds
     while processes_of(folder):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""``make dev``'s command: the Dagster UI over the demo, a partition materialised by hand in it, and Ctrl-C."""
+"""Tests of `cache-pipeline dev`: the Dagster UI after the demo, a partition materialised in it, and Ctrl-C."""
 
 import socket
 import time
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from cache_pipeline_tests.end_to_end.conftest import leftovers_are_gone
+from cache_pipeline_tests.end_to_end.conftest import wait_until_no_processes
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.serial]
 
@@ -25,23 +25,23 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def asked(client, query, **variables):
+def run_query(client, query, **variables):
     answer = client.post("/graphql", json={"query": query, "variables": variables}).json()
     assert "errors" not in answer, answer
     return answer["data"]
 
 
-def wait_for(question, seconds, what):
+def wait_for(condition, seconds, what):
     deadline = time.monotonic() + seconds
     while True:
-        found = question()
+        found = condition()
         if found:
             return found
         assert time.monotonic() < deadline, what()
         time.sleep(0.5)
 
 
-def test_the_ui_shows_the_assets_and_materialises_a_partition_by_hand(project, command_line):
+def test_dev_ui_shows_assets_and_materialises_a_partition(project, command_line):
     (project / "reports" / "queue_interval.yaml").unlink()
     today = datetime.now(UTC).date()
     port, api_port = free_port(), free_port()
@@ -56,8 +56,8 @@ def test_the_ui_shows_the_assets_and_materialises_a_partition_by_hand(project, c
             except httpx.TransportError:
                 return False
 
-        wait_for(is_up, 150, dev.said)
-        nodes = {tuple(node["assetKey"]["path"]): node for node in asked(client, ASSETS)["assetNodes"]}
+        wait_for(is_up, 150, dev.output)
+        nodes = {tuple(node["assetKey"]["path"]): node for node in run_query(client, ASSETS)["assetNodes"]}
         assert set(nodes) == {(layer, "conversation_day") for layer in ("staged", "history", "hot", "edge")}
         checks = nodes["staged", "conversation_day"]["assetChecksOrError"]["checks"]
         assert {(check["name"], check["blocking"]) for check in checks} == {
@@ -66,7 +66,7 @@ def test_the_ui_shows_the_assets_and_materialises_a_partition_by_hand(project, c
             ("watermark", True),
         }
 
-        run = asked(
+        run = run_query(
             client,
             LAUNCH_RUN,
             params={
@@ -81,11 +81,13 @@ def test_the_ui_shows_the_assets_and_materialises_a_partition_by_hand(project, c
         )["launchRun"]
         assert run["__typename"] == "LaunchRunSuccess", run
         status = wait_for(
-            lambda: ended(asked(client, RUN, id=run["run"]["runId"])["runOrError"]["status"]), 120, dev.said
+            lambda: final_status(run_query(client, RUN, id=run["run"]["runId"])["runOrError"]["status"]),
+            120,
+            dev.output,
         )
-        assert status == "SUCCESS", dev.said()
+        assert status == "SUCCESS", dev.output()
 
-    # A day that nobody has fetched yet: the API puts a job on the queue, and the worker answers it.
+    # This day is not stored yet: the API enqueues a job, and the worker fetches it.
     day = f"{today - timedelta(days=4)}/{today - timedelta(days=3)}"
     url = f"http://127.0.0.1:{api_port}/v1/reports/conversation_day?interval={day}"
     answer = httpx.get(url, headers={"Prefer": "wait=30"}, timeout=40)
@@ -93,9 +95,9 @@ def test_the_ui_shows_the_assets_and_materialises_a_partition_by_hand(project, c
     assert answer.json()["rows"]
 
     dev.interrupt()
-    assert dev.ended(40) == 130
-    assert leftovers_are_gone(project, seconds=10)
+    assert dev.wait(40) == 130
+    assert wait_until_no_processes(project, seconds=10)
 
 
-def ended(status):
+def final_status(status):
     return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None

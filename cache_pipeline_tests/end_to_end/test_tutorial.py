@@ -1,4 +1,4 @@
-"""The tutorial, typed into a shell as it stands, in a folder as a clone has it."""
+"""Test that runs the tutorial's commands in a shell, in a folder like a clone of the repository."""
 
 import os
 import re
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline_tests.docs.test_commands import blocks
+from cache_pipeline_tests.docs.test_commands import shell_blocks
 from cache_pipeline_tests.end_to_end.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.serial]
-#: Commands that stay up: the first is started here, and the UI's has a test of its own, `test_dev`.
-STAYING_UP = re.compile(r"^cache-pipeline (simulator|with-servers -- dagster dev)")
+#: Commands that keep running: this test starts the first; `test_dev` covers the UI's.
+KEEPS_RUNNING = re.compile(r"^cache-pipeline (simulator|with-servers -- dagster dev)")
 
 
 def free_port():
@@ -24,20 +24,20 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_the_tutorial_ends_with_a_report_that_is_kept(project, command_line):
+def test_tutorial_ends_with_a_stored_report(project, command_line):
     port = free_port()
     command_line("simulator", "--port", str(port))
     folder = Path(sys.executable).parent
-    # The page's days would pass out of what a vendor still has.
+    # The page's fixed days would fall out of the vendor's retention, so shift them.
     first, second = (datetime.now(UTC).date() - timedelta(days=ago) for ago in (5, 4))
-    steps = [
+    commands = [
         block.replace("8090", str(port)).replace("2026-11-16", str(first)).replace("2026-11-17", str(second))
-        for block in blocks(REPOSITORY / "docs" / "tutorial.md")
-        if not STAYING_UP.match(block) and ".venv" not in block
+        for block in shell_blocks(REPOSITORY / "docs" / "tutorial.md")
+        if not KEEPS_RUNNING.match(block) and ".venv" not in block
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
-    done = subprocess.run(
-        ["bash", "-ex", "-c", "".join(steps)],
+    result = subprocess.run(
+        ["bash", "-ex", "-c", "".join(commands)],
         cwd=project,
         env={**environment, "PATH": f"{folder}:{environment['PATH']}", "PYTHONPATH": str(REPOSITORY), "COLUMNS": "160"},
         stdin=subprocess.DEVNULL,
@@ -45,7 +45,7 @@ def test_the_tutorial_ends_with_a_report_that_is_kept(project, command_line):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    # Hours add up to days: once the hours are kept, the day's totals cost nothing.
-    assert re.findall(r'"upstreamQueries": (\d+)', done.stdout) == ["1", "0"], done.stdout
-    assert done.stdout.count('"completeThrough"') == 3, done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    # The day's totals are rolled up from the stored hours and cost no query.
+    assert re.findall(r'"upstreamQueries": (\d+)', result.stdout) == ["1", "0"], result.stdout
+    assert result.stdout.count('"completeThrough"') == 3, result.stdout

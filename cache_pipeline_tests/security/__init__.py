@@ -1,1 +1,1 @@
-"""What an attacker, or a careless reader of logs, must not find."""
+"""Tests of security: secrets, tenants, TLS, hostile input; and the scans of the repository."""

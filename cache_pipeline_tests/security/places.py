@@ -1,4 +1,4 @@
-"""Every place that something may have been written to, as one stream of bytes with a name to each."""
+"""Readers of every place where a secret could have been written: tables, Redis, files."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ _TABLES = """
 
 
 def in_tables(postgres_url: str) -> Iterator[tuple[str, bytes]]:
-    """Every row of every table, Dagster's too, with all its columns as text."""
+    """Yield every row of every table (Dagster's too) as text, with the table's name."""
     with psycopg.connect(postgres_url) as connection:
         for schema, table in connection.execute(_TABLES).fetchall():
             rows = connection.execute(SQL("SELECT t::text FROM {} AS t").format(Identifier(schema, table)))
@@ -26,7 +26,7 @@ def in_tables(postgres_url: str) -> Iterator[tuple[str, bytes]]:
 
 
 def in_redis(redis_url: str) -> Iterator[tuple[str, bytes]]:
-    """Every key with its value, of whatever type."""
+    """Yield every key with its value, for all types of values."""
     with redis.Redis.from_url(redis_url) as client:
         readers: Mapping[bytes, Any] = {
             b"string": client.get,
@@ -41,7 +41,7 @@ def in_redis(redis_url: str) -> Iterator[tuple[str, bytes]]:
 
 
 def in_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file's name and bytes; of Parquet also what is compressed in it."""
+    """Yield every file's name and bytes, and the decompressed contents of Parquet files."""
     for path in folder.rglob("*"):
         if not path.is_file():
             continue
@@ -51,19 +51,19 @@ def in_files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path), repr((table.schema.metadata, table.to_pylist())).encode()
 
 
-def forms(secret: str) -> set[bytes]:
-    """A secret as it may have been written: plain, in a URL, in hexadecimal."""
+def encodings(secret: str) -> set[bytes]:
+    """Return the encodings in which a secret may have been written: plain, URL-encoded, hexadecimal."""
     return {secret.encode(), quote(secret, safe="").encode(), secret.encode().hex().encode()}
 
 
-def found(secrets: Mapping[str, str], places: Iterator[tuple[str, bytes]]) -> list[str]:
-    """Where which secret lies; each place is told once, and never the secret."""
-    searched = {name: forms(secret) for name, secret in secrets.items()}
+def find_leaks(secrets: Mapping[str, str], places: Iterator[tuple[str, bytes]]) -> list[str]:
+    """Return which secret was found where, each place once, without the secret itself."""
+    searched = {name: encodings(secret) for name, secret in secrets.items()}
     return sorted(
         {
             f"{name} in {where}"
             for where, content in places
-            for name, written in searched.items()
-            if any(form in content for form in written)
+            for name, encoded in searched.items()
+            if any(encoding in content for encoding in encoded)
         }
     )

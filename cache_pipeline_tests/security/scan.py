@@ -1,7 +1,7 @@
-"""``python -m cache_pipeline_tests.security.scan``: no file that git knows may hold what looks like a secret.
+"""Scan all files tracked by git for secrets: ``python -m cache_pipeline_tests.security.scan``.
 
-What is allowed all the same stands in ``allowed.yaml``, each with why. In the tests every password and key is made up, so there
-only what has the form of a real one counts: private keys, and the keys of known services.
+``allowed.yaml`` lists exceptions, each with its reason. Passwords and keys in the tests are fictional, so there the scan reports only
+strings with the format of a real key: private keys, and keys of known services.
 """
 
 import hashlib
@@ -16,53 +16,64 @@ from detect_secrets.core.scan import scan_file
 from detect_secrets.settings import default_settings
 
 _ALLOWED = Path(__file__).with_name("allowed.yaml")
-#: Locked requirements are long lists of hashes; pictures are no text.
-_LEFT_OUT = ("requirements.txt", "requirements-dev.txt")
-_NO_TEXT = {".png", ".woff2", ".parquet", ".gz"}
-#: What goes by the look of a word, not by the form of a key.
-_GUESSING = {"Secret Keyword", "Basic Auth Credentials", "Base64 High Entropy String", "Hex High Entropy String"}
-#: As a Content-Security-Policy or an integrity attribute writes it.
+#: Skipped: locked requirements are long lists of hashes, and images are not text.
+_SKIPPED_FILES = ("requirements.txt", "requirements-dev.txt")
+_SKIPPED_SUFFIXES = {".png", ".woff2", ".parquet", ".gz"}
+#: Detectors that guess from names or entropy instead of a key's format.
+_HEURISTIC_DETECTORS = {
+    "Secret Keyword",
+    "Basic Auth Credentials",
+    "Base64 High Entropy String",
+    "Hex High Entropy String",
+}
+#: A checksum as in a Content-Security-Policy or an integrity attribute.
 _CHECKSUM = re.compile(r"sha(256|384|512)-")
 
 
-def known_files() -> list[str]:
-    """Every file that git tracks."""
+def scanned_files() -> list[str]:
+    """Return the files tracked by git that the scan reads."""
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True)
-    return [name for name in listed.stdout.splitlines() if name not in _LEFT_OUT and Path(name).suffix not in _NO_TEXT]
+    return [
+        name
+        for name in listed.stdout.splitlines()
+        if name not in _SKIPPED_FILES and Path(name).suffix not in _SKIPPED_SUFFIXES
+    ]
 
 
-def suspects(names: Iterable[str]) -> list[tuple[str, int, str, str]]:
-    """What looks like a secret: file, line, kind, and the SHA-1 by which it may be allowed."""
+def find_suspects(names: Iterable[str]) -> list[tuple[str, int, str, str]]:
+    """Return strings that look like secrets: file, line, kind, and SHA-1 for ``allowed.yaml``."""
     found = []
     with default_settings():
         for name in names:
             lines = Path(name).read_text(encoding="utf-8", errors="replace").splitlines()
             for secret in scan_file(name):
-                if name.startswith("cache_pipeline_tests/") and secret.type in _GUESSING:
+                if name.startswith("cache_pipeline_tests/") and secret.type in _HEURISTIC_DETECTORS:
                     continue
-                if secret.type in _GUESSING and _CHECKSUM.search(lines[secret.line_number - 1]):
+                if secret.type in _HEURISTIC_DETECTORS and _CHECKSUM.search(lines[secret.line_number - 1]):
                     continue
                 found.append((name, secret.line_number, secret.type, secret.secret_hash))
     return sorted(found)
 
 
-def allowed() -> set[tuple[str, str]]:
-    """What may stand where."""
+def read_allowed() -> set[tuple[str, str]]:
+    """Return the exceptions as pairs of file and SHA-1."""
     entries = yaml.safe_load(_ALLOWED.read_text())
     return {(entry["file"], entry["sha1"]) for entry in entries}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Say what is there that should not be; exit code 1 where there is something."""
-    found = suspects(arguments or known_files())
-    leaks = [each for each in found if (each[0], each[3]) not in allowed()]
+    """Print strings that look like secrets and are not allowed. Return 1 if there are any, else 0."""
+    found = find_suspects(arguments or scanned_files())
+    leaks = [each for each in found if (each[0], each[3]) not in read_allowed()]
     for name, line, kind, sha1 in leaks:
-        print(f"{name}:{line}: looks like a secret ({kind}); if it is none, say why in {_ALLOWED.name}: sha1 {sha1}")
+        print(
+            f"{name}:{line}: looks like a secret ({kind}); if it is not one, add it to {_ALLOWED.name} with the reason: sha1 {sha1}"
+        )
     return 1 if leaks else 0
 
 
 def sha1_of(secret: str) -> str:
-    """As it stands in the list of what is allowed."""
+    """Return the SHA-1 of a secret, as in ``allowed.yaml``."""
     return hashlib.sha1(secret.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Names and values that would be SQL if they could: through declarations to PostgreSQL and back, or refused."""
+"""Tests with names and values that contain SQL: each survives the way to PostgreSQL and back, or is refused."""
 
 import json
 from datetime import UTC, datetime
@@ -57,8 +57,8 @@ def database(postgres_database):
     return postgres_database
 
 
-def declared_as(**changes):
-    """A declaration read from a file, as an engineer would write it; None where it is refused."""
+def read_declaration(**changes):
+    """Write a declaration to a file and read it. Return None if it is refused."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "report.yaml"
         fields = {**FIELDS, "time_zone": "UTC", "volume_metric": None, **changes}
@@ -76,8 +76,8 @@ def declared_as(**changes):
 @example(dimension=":bound", metric="a\\", values=["\\"])
 @example(dimension="oid", metric="select", values=["'"])
 @example(dimension="ctid", metric="xmin", values=["'"])
-def test_names_and_values_are_kept_as_they_are_or_refused(database, dimension, metric, values):
-    report = declared_as(group_by=[dimension], metrics=[metric])
+def test_hostile_names_are_stored_unchanged_or_refused(database, dimension, metric, values):
+    report = read_declaration(group_by=[dimension], metrics=[metric])
     if report is None:
         return
     values = [value for value in values if value is None or "\x00" not in value]
@@ -115,13 +115,13 @@ def test_names_and_values_are_kept_as_they_are_or_refused(database, dimension, m
 
 
 @given(name=NAMES)
-def test_a_report_s_name_is_a_plain_word_or_refused(name):
-    report = declared_as(name=name)
+def test_report_name_must_be_a_plain_word(name):
+    report = read_declaration(name=name)
     assert report is None or (report.name == name and name.isascii() and name.replace("_", "").isalnum())
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"group_by": ["queueId", "queue_id"]}, "second column"),
         ({"metrics": ["series"]}, "second column"),
@@ -131,8 +131,8 @@ def test_a_report_s_name_is_a_plain_word_or_refused(name):
         ({"metrics": [""]}, "empty"),
     ],
 )
-def test_a_column_that_no_table_can_have_is_named(tmp_path, changes, told):
+def test_impossible_column_name_is_refused(tmp_path, changes, message):
     path = tmp_path / "report.yaml"
     path.write_text(json.dumps(grouped({**FIELDS, **changes, "volume_metric": None})))
-    with pytest.raises(DeclarationError, match=told):
+    with pytest.raises(DeclarationError, match=message):
         read_report(path, review_declaration)

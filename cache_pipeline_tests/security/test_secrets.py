@@ -1,4 +1,4 @@
-"""Secrets are planted in a real run, through success and failure, and looked for wherever something is written."""
+"""Test that plants secrets in a real deployment and searches for them wherever anything is written."""
 
 import base64
 import contextlib
@@ -24,7 +24,7 @@ from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.simulator.oauth import TokenIssuer
 from cache_pipeline_tests.chaos.stores import free_port
-from cache_pipeline_tests.security.places import found, in_files, in_redis, in_tables
+from cache_pipeline_tests.security.places import find_leaks, in_files, in_redis, in_tables
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.serial]
 
@@ -36,7 +36,7 @@ BROKER_PASSWORD, WRONG_PASSWORD = "broker-password-c81f", "database-password-wro
 
 
 class Deployment:
-    """Commands in a project folder; what each prints lies in a file of it."""
+    """Commands in a project folder, each with its output in a file there."""
 
     def __init__(self, folder, postgres_url, redis_url, vendor, bucket, s3):
         self.folder, self.postgres_url, self.redis_url = folder, postgres_url, redis_url
@@ -64,12 +64,12 @@ class Deployment:
         }
 
     def account(self, clients):
-        """A vendor account's setting."""
+        """Return the setting of a vendor account."""
         named = [{"client_id": name, "client_secret": secret} for name, secret in clients.items()]
         return json.dumps({"base_url": self.vendor, "login_url": f"{self.vendor}/oauth/token", "clients": named})
 
     def start(self, log, *command, **changes):
-        """Begin a command whose output goes to a file."""
+        """Start Python with arguments and write its output to a file."""
         with (self.folder / log).open("wb") as output:
             return subprocess.Popen(
                 [sys.executable, *command],
@@ -81,27 +81,27 @@ class Deployment:
             )
 
     def command_line(self, log, *arguments, **changes):
-        """Begin ``cache-pipeline``."""
+        """Start ``cache-pipeline``."""
         return self.start(log, "-c", "from cache_pipeline.cli.main import main; main()", *arguments, **changes)
 
     def backfill(self, log, report, first, end, **changes):
-        """Begin a Dagster run."""
+        """Start a backfill, which is a Dagster run."""
         return self.start(log, "-m", "cache_pipeline.orchestration.backfill", report, first, end, **changes)
 
 
 @pytest.fixture
 def tokens(monkeypatch):
-    """The text of every access token that the simulated vendor gives out."""
-    given = []
+    """Record the text of every access token that the simulated vendor issues."""
+    issued = []
     login = TokenIssuer.login
 
-    def noted(self, *arguments):
+    def login_and_record(self, *arguments):
         token = login(self, *arguments)
-        given.append(token.text)
+        issued.append(token.text)
         return token
 
-    monkeypatch.setattr(TokenIssuer, "login", noted)
-    return given
+    monkeypatch.setattr(TokenIssuer, "login", login_and_record)
+    return issued
 
 
 @pytest.fixture
@@ -141,58 +141,58 @@ def in_bucket(client):
         yield f"edge object {item['Key']}", client.get_object(Bucket="planted", Key=item["Key"])["Body"].read()
 
 
-def asked(url, key, told):
-    """Questions that are answered well and ill; what is answered is told."""
+def send_requests(url, key, answers):
+    """Send requests that succeed and requests that fail, and append their answers to `answers`."""
     day = (datetime.now(UTC) - timedelta(days=4)).date()
-    good = f"/v1/reports/queue_day?interval={day}/{day + timedelta(days=1)}"
+    valid = f"/v1/reports/queue_day?interval={day}/{day + timedelta(days=1)}"
     with httpx.Client(base_url=url, timeout=40) as http:
 
-        def ask(path, use=key, **headers):
-            answer = http.get(path, headers={"X-API-Key": use, **headers})
-            told.append((f"answer to {path}", str(answer.headers).encode() + answer.content))
+        def get(path, api_key=key, **headers):
+            answer = http.get(path, headers={"X-API-Key": api_key, **headers})
+            answers.append((f"answer to {path}", str(answer.headers).encode() + answer.content))
             return answer
 
-        assert ask(good, Prefer="wait=30").status_code == 200
-        assert ask("/v1/quota").status_code == 200
-        assert ask("/metrics", use="").status_code == 200
-        assert ask(good, use=f"{key}x").status_code == 401
-        assert ask("/v1/reports/queue_day?interval=nonsense").status_code == 422
-        assert ask("/v1/reports/unknown?interval=2026-01-01/2026-01-02").status_code == 404
-        return ask("/v1/reports/conversation_hour?interval=2026-01-05/2026-01-06", Prefer="wait=30")
+        assert get(valid, Prefer="wait=30").status_code == 200
+        assert get("/v1/quota").status_code == 200
+        assert get("/metrics", api_key="").status_code == 200
+        assert get(valid, api_key=f"{key}x").status_code == 401
+        assert get("/v1/reports/queue_day?interval=nonsense").status_code == 422
+        assert get("/v1/reports/unknown?interval=2026-01-01/2026-01-02").status_code == 404
+        return get("/v1/reports/conversation_hour?interval=2026-01-05/2026-01-06", Prefer="wait=30")
 
 
-def until(condition, seconds=90):
+def wait_until(condition, seconds=90):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def test_planted_secrets_are_found_nowhere(deployment, tokens, s3, tmp_path):
+def test_planted_secrets_are_written_nowhere(deployment, tokens, s3, tmp_path):
     today = datetime.now(UTC).date()
     first, end = str(today - timedelta(days=3)), str(today - timedelta(days=1))
     port = free_port()
     unreachable = f"redis://:{WRONG_PASSWORD}@127.0.0.1:{free_port()}/0"
     broker = f"amqp://guest:{BROKER_PASSWORD}@127.0.0.1:{free_port()}"
     wrong = with_password(deployment.postgres_url, WRONG_PASSWORD)
-    told = []
+    answers = []
 
-    made = deployment.command_line("keys-create.out", "keys", "create", "a dashboard")
-    assert made.wait() == 0
+    created = deployment.command_line("keys-create.out", "keys", "create", "a dashboard")
+    assert created.wait() == 0
     key_file = deployment.folder / "keys-create.out"
     key = key_file.read_text().strip()
-    key_file.unlink()  # the one place that a key is told
+    key_file.unlink()  # the only output that may contain the key
 
     refused = deployment.account({"planted-1": WRONG_SECRET})
-    # One after the other: the first makes Dagster's tables.
-    ending = [deployment.backfill("backfill.log", "queue_day", first, end)]
+    # Run one after the other: the first creates Dagster's tables.
+    backfills = [deployment.backfill("backfill.log", "queue_day", first, end)]
     servers = []
     try:
-        codes = [ending[0].wait(240)]
-        ending.append(
+        codes = [backfills[0].wait(240)]
+        backfills.append(
             deployment.backfill("backfill-refused.log", "conversation_hour", first, end, CACHE_PIPELINE_GENESYS=refused)
         )
-        codes.append(ending[1].wait(240))
+        codes.append(backfills[1].wait(240))
         assert codes == [0, 1], [(deployment.folder / "backfill.log").read_text()[-2000:], codes]
         servers = [
             deployment.command_line("api.log", "api", "--port", str(port)),
@@ -200,10 +200,10 @@ def test_planted_secrets_are_found_nowhere(deployment, tokens, s3, tmp_path):
         ]
         for log, arguments, changes in (
             ("keys-list.log", ["keys", "list"], {}),
-            ("broker-away.log", ["doctor", "--json"], {"CACHE_PIPELINE_JOBS__QUEUE_URL": broker}),
+            ("broker-down.log", ["doctor", "--json"], {"CACHE_PIPELINE_JOBS__QUEUE_URL": broker}),
             ("wrong-password.log", ["query", "queue_day", f"{first}/{end}"], {"CACHE_PIPELINE_POSTGRES_URL": wrong}),
             ("unreadable.log", ["migrate"], {"CACHE_PIPELINE_POSTGRES_URL": f"postgresql://u:{WRONG_PASSWORD} x@[h/p"}),
-            ("redis-away.log", ["quota"], {"CACHE_PIPELINE_REDIS_URL": unreachable}),
+            ("redis-down.log", ["quota"], {"CACHE_PIPELINE_REDIS_URL": unreachable}),
             ("redis-unreadable.log", ["quota"], {"CACHE_PIPELINE_REDIS_URL": f"redis://:{WRONG_PASSWORD}@h:port/0"}),
             ("settings.log", ["reports"], {"CACHE_PIPELINE_GENESYS": f"{refused}}}"}),
         ):
@@ -214,9 +214,9 @@ def test_planted_secrets_are_found_nowhere(deployment, tokens, s3, tmp_path):
             with contextlib.suppress(httpx.TransportError):
                 return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
 
-        until(is_up)
-        asked(f"http://127.0.0.1:{port}", key, told)
-        # What the worker asks next fails, however often it is repeated.
+        wait_until(is_up)
+        send_requests(f"http://127.0.0.1:{port}", key, answers)
+        # The worker's next query fails, however often it is retried.
         httpx.post(f"{deployment.vendor}/simulator/faults", json={"fail_jobs": 100, "revoke_tokens": 3})
         failed = httpx.get(
             f"http://127.0.0.1:{port}/v1/reports/queue_day?interval=2026-02-02/2026-02-03",
@@ -224,13 +224,13 @@ def test_planted_secrets_are_found_nowhere(deployment, tokens, s3, tmp_path):
             timeout=40,
         )
         assert failed.status_code == 502
-        told.append(("answer about a job that failed", failed.content))
-        # A worker that is killed leaves whatever it had written.
+        answers.append(("answer of a failed job", failed.content))
+        # A killed worker leaves behind whatever it had written.
         servers[1].kill()
     finally:
-        for process in [*servers, *ending]:
+        for process in [*servers, *backfills]:
             process.terminate()
-        for process in [*servers, *ending]:
+        for process in [*servers, *backfills]:
             process.wait(60)
 
     secrets = {
@@ -251,25 +251,25 @@ def test_planted_secrets_are_found_nowhere(deployment, tokens, s3, tmp_path):
     }
     assert len(tokens) > 3
 
-    def everywhere():
+    def all_places():
         return chain(
             in_files(deployment.folder),
             ((str(log), log.read_bytes()) for log in (tmp_path / "servers").glob("*.log")),
             in_tables(deployment.postgres_url),
             in_redis(deployment.redis_url),
             in_bucket(s3[0]),
-            told,
+            answers,
         )
 
-    assert found(secrets, everywhere()) == []
-    # What is looked for is found where it is: in each kind of place.
+    assert find_leaks(secrets, all_places()) == []
+    # The search itself works: a leak planted in each kind of place is found.
     with psycopg.connect(deployment.postgres_url) as connection:
         connection.execute("CREATE TABLE public.leak AS SELECT %s::bytea AS raw", [S3_SECRET.encode()])
     with redis.Redis.from_url(deployment.redis_url) as client:
         client.hset("leak", "field", tokens[-1])
     (deployment.folder / "leak.log").write_text(f"postgresql://u:{WRONG_PASSWORD}@h")
     s3[0].put_object(Bucket="planted", Key="leak", Body=CLIENTS["planted-1"].encode())
-    leaks = found(secrets, everywhere())
+    leaks = find_leaks(secrets, all_places())
     assert [leak.split(" in ")[0] for leak in leaks] == sorted(
         ["S3 secret", "secret of planted-1", f"token {len(tokens) - 1}", "wrong password"]
     )

@@ -1,4 +1,4 @@
-"""From API key to row: what one tenant has is never seen by another, in any tier and at any step."""
+"""Tests that a tenant never sees another tenant's rows, in any tier and through any route."""
 
 import psycopg
 from redis import Redis
@@ -10,7 +10,7 @@ from cache_pipeline_tests.api.test_auth import create_key
 __all__ = ["open_api"]
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
-#: A figure that no call centre has.
+#: A figure that no real answer contains.
 MARK = 424242
 WAIT = {"Prefer": "wait=30"}
 _SERIES = "SELECT tenant, series FROM cache_pipeline_state.coverage"
@@ -22,7 +22,7 @@ def forget_hot(redis_url):
             client.delete(key)
 
 
-async def test_another_tenants_rows_are_in_no_answer(open_api, postgres_database, redis_database):
+async def test_answers_contain_no_rows_of_other_tenants(open_api, postgres_database, redis_database):
     async with open_api(api=ApiSettings(auth="keys")) as api:
         api.start_worker()
         ours, theirs = await create_key(api, tenant="ours"), await create_key(api, tenant="theirs")
@@ -33,7 +33,7 @@ async def test_another_tenants_rows_are_in_no_answer(open_api, postgres_database
         marked = await api.http.get(URL, headers=ours)
         assert str(MARK) in marked.text
         submits = await api.submits()
-        # From the hot tier, by the ETag, from history: none of it is theirs.
+        # Neither the hot tier nor the ETag nor history gives them our rows.
         with_tag = {**theirs, "If-None-Match": marked.headers["ETag"]}
         assert (await api.http.get(URL, headers=with_tag)).status_code == 202
         answer = await api.http.get(URL, headers={**theirs, **WAIT})
@@ -50,5 +50,5 @@ async def test_another_tenants_rows_are_in_no_answer(open_api, postgres_database
     with psycopg.connect(postgres_database) as connection:
         series = dict(connection.execute(_SERIES).fetchall())
         assert set(series) == {"ours", "theirs"}
-        held = dict(connection.execute("SELECT series, max(offered) FROM history.queue_hour GROUP BY 1").fetchall())
-    assert held[series["ours"]] == MARK > held[series["theirs"]]
+        maxima = dict(connection.execute("SELECT series, max(offered) FROM history.queue_hour GROUP BY 1").fetchall())
+    assert maxima[series["ours"]] == MARK > maxima[series["theirs"]]

@@ -1,4 +1,4 @@
-"""A server that cannot prove who it is gets neither a login nor a request."""
+"""Test that a server with an untrusted certificate gets neither a login nor a request."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, UpstreamCon
 from cache_pipeline.upstream.quota import QuotaPolicy
 
 
-def certified_by_itself(folder):
+def write_self_signed_certificate(folder):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -38,8 +38,8 @@ def certified_by_itself(folder):
     return path
 
 
-async def test_a_vendor_without_a_trusted_certificate_gets_no_secret(tmp_path, redis_database, monkeypatch):
-    # What switches verification off elsewhere does not here.
+async def test_untrusted_vendor_gets_no_secret(tmp_path, redis_database, monkeypatch):
+    # Environment variables that disable verification in other clients have no effect here.
     monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
     monkeypatch.setenv("CURL_CA_BUNDLE", "")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")
@@ -50,7 +50,7 @@ async def test_a_vendor_without_a_trusted_certificate_gets_no_secret(tmp_path, r
         writer.close()
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certified_by_itself(tmp_path))
+    context.load_cert_chain(write_self_signed_certificate(tmp_path))
     server = await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context)
     url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
     config = UpstreamConfig(

@@ -104,7 +104,7 @@ class FlightKey:
 
 
 def _microseconds(instant: datetime) -> int:
-    # Whole microseconds are exact in a double until the year 2255, and no bucket lies beyond.
+    # Whole microseconds are exact in a double until the year 2255, and no bucket is later.
     return round(instant.timestamp() * 1_000_000)
 
 
