@@ -94,6 +94,7 @@ def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
     Raises:
         SettingsError: No URL is set.
         DeclarationConflict: A column would have to change its type.
+        UnknownSchemaVersion: Another version of this package migrated the database.
     """
     # Imported here, because Alembic and SQLAlchemy take a third of a second to import and only migrations need them.
     from cache_pipeline.storage.postgres.migrate import migrate
@@ -107,6 +108,7 @@ def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> lis
     Raises:
         SettingsError: No URL is set.
         DeclarationConflict: A column would have to change its type.
+        UnknownSchemaVersion: Another version of this package migrated the database.
         HistoryUnavailable: PostgreSQL cannot be reached.
     """
     from cache_pipeline.storage.postgres.migrate import pending_changes
@@ -304,6 +306,7 @@ def migrate_when_available(
         HistoryUnavailable: PostgreSQL could not be reached in time.
         SettingsError: No URL is set; raised at once.
         DeclarationConflict: A column would have to change its type; raised at once.
+        UnknownSchemaVersion: Another version of this package migrated the database; raised at once.
     """
     deadline, pause, attempts = clock() + settings.startup_seconds, _FIRST_RETRY_SECONDS, 0
     while True:

@@ -30,6 +30,7 @@ CachePipelineError
 ├── StoreUnavailable              a server or disk that this deployment needs
 │   ├── HistoryUnavailable        PostgreSQL
 │   │   └── HistoryRefused
+│   ├── UnknownSchemaVersion
 │   ├── RedisUnavailable
 │   ├── QueueUnavailable
 │   ├── EdgeStoreError
@@ -248,14 +249,14 @@ class ClientUnknown(UpstreamError):
 
 
 class QuotaUnavailable(UpstreamError):
-    """Redis is unavailable, so the shared quota cannot be asked, and this lane does not run on a local share."""
+    """Redis is unavailable, so the shared quota is too, and this lane does not run on a local share."""
 
     retryable = True
 
     def __init__(self, *, platform: str, lane: str, reason: str) -> None:
         self.platform, self.lane, self.reason = platform, lane, one_line(reason)
         super().__init__(
-            f"the shared quota of {platform} cannot be asked ({self.reason}) and lane {lane} stops without it",
+            f"the shared quota of {platform} is unavailable ({self.reason}), and lane {lane} stops without it",
             remedy="restore Redis, then run it again",
         )
 
@@ -368,6 +369,19 @@ class HistoryRefused(HistoryUnavailable):
     """PostgreSQL is running and refuses this URL's login: waiting does not help."""
 
     retryable = False
+
+
+class UnknownSchemaVersion(StoreUnavailable):
+    """The database was migrated by another version of this package, usually a newer one."""
+
+    retryable = False
+
+    def __init__(self, *, schema: str, revisions: Sequence[str]) -> None:
+        self.schema, self.revisions = schema, tuple(revisions)
+        super().__init__(
+            f"schema {schema} is at migration {', '.join(revisions)}, which this version of cache_pipeline does not know",
+            remedy="install the version of cache_pipeline that migrated the database, or a newer one",
+        )
 
 
 class RedisUnavailable(StoreUnavailable):

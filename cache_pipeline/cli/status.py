@@ -82,7 +82,7 @@ def _age(each: ReportStatus, now: datetime) -> Text:
     if each.fetched_at is None:
         return Text("none")
     age = f"{_format_age(now - each.fetched_at)} old"
-    return Text(f"{age}, due for a refetch", "red") if each.is_stale else Text(age)
+    return Text(f"{age}, due to be fetched again", "red") if each.is_stale else Text(age)
 
 
 def _format_age(length: timedelta) -> str:

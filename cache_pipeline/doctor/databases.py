@@ -12,7 +12,9 @@ from redis.asyncio import Redis
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
+from cache_pipeline.errors import DeclarationConflict, UnknownSchemaVersion
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.storage.postgres.migrate import pending_changes
 
@@ -64,13 +66,17 @@ async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callabl
         CheckResult("PostgreSQL", CheckStatus.ok, f"version {major}"),
         *_check_encryption("PostgreSQL", host, verified=verified, remedy="add sslmode=verify-full to its URL"),
         compare_clocks("PostgreSQL's clock", here, there),
-        _check_tables(await asyncio.to_thread(pending_changes, url, declared), len(reports)),
+        await asyncio.to_thread(_check_tables, url, declared),
     ]
 
 
-def _check_tables(pending: Sequence[str], reports: int) -> CheckResult:
+def _check_tables(url: str, declared: Sequence[tuple[Report, tuple[Column, ...]]]) -> CheckResult:
+    try:
+        pending = pending_changes(url, declared)
+    except (DeclarationConflict, UnknownSchemaVersion) as error:
+        return CheckResult("tables", CheckStatus.failed, error.message, error.remedy)
     if not pending:
-        return CheckResult("tables", CheckStatus.ok, f"up to date for {reports} reports")
+        return CheckResult("tables", CheckStatus.ok, f"up to date for {len(declared)} reports")
     more = f", and {len(pending) - 1} more" if len(pending) > 1 else ""
     return CheckResult("tables", CheckStatus.failed, f"{pending[0]}{more}", "run `cache-pipeline migrate`")
 

@@ -6,14 +6,10 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 import redis.asyncio
-import redis.exceptions
 
 from cache_pipeline.aio import finish
 
 T = TypeVar("T")
-
-REDIS_ERRORS = (redis.exceptions.RedisError, OSError, TimeoutError)
-"""Exceptions of a command that mean Redis is unavailable."""
 
 
 def load_scripts(client: redis.asyncio.Redis, package: str) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import socket
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from cache_pipeline.cli.main import main
+from cache_pipeline.storage.postgres.migrate import migrate
 
 SECRET = "planted-secret-value"
 
@@ -95,7 +97,7 @@ def test_errors_of_all_files_are_reported_together(run, project):
         (["query", "queue_day", "2026-01-01/2026-01-02"], "CACHE_PIPELINE_POSTGRES_URL is not set"),
         (["migrate"], "CACHE_PIPELINE_POSTGRES_URL is not set"),
         (["demo", "--from", "2026-01-03", "--to", "2026-01-01"], "does not lie before"),
-        (["demo", "--from", "2026-01-01", "--to", "2126-01-01"], "lies in the future"),
+        (["demo", "--from", "2026-01-01", "--to", "2126-01-01"], "is in the future"),
         (["demo", "--from", "tomorrow"], "does not match the format"),
         (["demo", "--arrivals", "none.csv", "--from", "1999-01-01", "--to", "1999-01-02"], "none.csv cannot be read"),
         (["demo", "--arrivals", "calls.csv"], "FROM=1999-01-04 TO=1999-01-18"),
@@ -152,6 +154,13 @@ def test_unreachable_server_is_named_without_password(run, monkeypatch):
     code, stderr = run("query", "queue_day", "2026-01-01/2026-01-02")
     assert_one_line((code, stderr), "PostgreSQL cannot be reached", "CACHE_PIPELINE_POSTGRES_URL")
     assert SECRET not in stderr
+
+
+def test_database_of_a_newer_version_is_named(run, servers, postgres_database):
+    migrate(postgres_database, [])
+    with psycopg.connect(postgres_database) as connection:
+        connection.execute("UPDATE cache_pipeline_state.alembic_version SET version_num = '9999_future'")
+    assert_one_line(run("migrate"), "migration 9999_future", "install the version of cache_pipeline")
 
 
 def test_query_continues_without_redis_and_warns(run, monkeypatch, postgres_database, caplog):

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import psycopg
 import pytest
 import redis
 
@@ -29,6 +30,27 @@ def test_missing_tables_are_fixed_by_migrate(servers, accounts, doctor, monkeypa
     assert found["tables"]["status"] == "ok"
     assert found["PostgreSQL's clock"]["status"] == "ok"
     assert found["Redis"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE cache_pipeline_state.alembic_version SET version_num = '0006'", "install the version"),
+        ("ALTER TABLE history.queue_day ALTER offered TYPE text", "under a new name"),
+    ],
+)
+def test_tables_of_another_version_fail_with_remedy(
+    servers, accounts, doctor, monkeypatch, capsys, postgres_database, statement, message
+):
+    monkeypatch.setattr(sys, "argv", ["cache-pipeline", "migrate"])
+    main()
+    capsys.readouterr()
+    with psycopg.connect(postgres_database) as connection:
+        connection.execute(statement)
+    code, found = doctor()
+    assert code == 1
+    assert found["PostgreSQL"]["status"] == "ok"
+    assert message in found["tables"]["detail"] + found["tables"]["remedy"]
 
 
 def test_unreachable_servers_are_named_by_setting_without_password(accounts, doctor, monkeypatch):

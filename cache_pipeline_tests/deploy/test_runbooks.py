@@ -107,7 +107,7 @@ def test_named_settings_exist():
     assert named <= {name.upper() for name in Settings.model_fields}
 
 
-@pytest.mark.parametrize("words", ["waits until a worker sweeps", "cannot be asked", "login refused", "dead-lettered"])
+@pytest.mark.parametrize("words", ["waits until a worker sweeps", "is unavailable", "login refused", "dead-lettered"])
 def test_quoted_log_messages_exist(words):
     assert any(words in page for page in PAGES.values())
     sources = (path.read_text() for path in Path(REPOSITORY, "cache_pipeline").rglob("*.py"))

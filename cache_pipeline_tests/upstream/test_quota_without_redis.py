@@ -143,7 +143,7 @@ async def test_answer_during_outage_ends_its_time_in_flight(own_valkey: Valkey, 
 async def test_backfill_stops_without_redis(own_valkey: Valkey, own_redis: redis.asyncio.Redis):
     quota = create_quota(own_redis, "closed", {"a": 1}, replace(POLICY, window_seconds=0.2))
     own_valkey.stop()
-    with pytest.raises(QuotaUnavailable, match=r"shared quota of closed cannot be asked .* lane backfill stops"):
+    with pytest.raises(QuotaUnavailable, match=r"shared quota of closed is unavailable .* lane backfill stops"):
         await quota.acquire(Lane.backfill)
     assert await quota.acquire(Lane.scheduled)
 

@@ -16,7 +16,7 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import OperationalError
 
-from cache_pipeline.errors import DeclarationConflict, HistoryRefused, HistoryUnavailable
+from cache_pipeline.errors import DeclarationConflict, HistoryRefused, HistoryUnavailable, UnknownSchemaVersion
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, UNREACHABLE
@@ -68,12 +68,14 @@ def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...
 
     Raises:
         DeclarationConflict: A column's type would have to change; the message names it.
+        UnknownSchemaVersion: Another version of this package migrated the database.
         HistoryUnavailable: The server cannot be reached.
     """
     with _transaction(postgres_url) as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
         for schema in (OWN_SCHEMA, HISTORY_SCHEMA):
             connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+        _current_revision(connection)
         command.upgrade(_config(connection), "head")
         _add_report_tables(connection, reports)
 
@@ -83,18 +85,33 @@ def pending_changes(postgres_url: str, reports: Iterable[tuple[Report, tuple[Col
 
     Raises:
         DeclarationConflict: A column's type would have to change; the message names it.
+        UnknownSchemaVersion: Another version of this package migrated the database.
         HistoryUnavailable: The server cannot be reached.
     """
     with _transaction(postgres_url) as connection:
         head = ScriptDirectory.from_config(_config(connection)).get_current_head()
-        context = MigrationContext.configure(connection, opts={"version_table_schema": OWN_SCHEMA})
-        current = context.get_current_revision()
+        current = _current_revision(connection)
         outdated = [] if current == head else [f"{OWN_SCHEMA} is at migration {current or 'none'} of {head}"]
         missing = [
             f"{kind.removeprefix('add_')} {getattr(change[-1], 'name', change[-1])} is missing"
             for kind, *change in _additions(_differences(connection, reports)[1])
         ]
     return outdated + missing
+
+
+def _current_revision(connection: sa.Connection) -> str | None:
+    """Return the migration that the database is at, or None before the first.
+
+    Raises:
+        UnknownSchemaVersion: This version of the package does not have that migration.
+    """
+    context = MigrationContext.configure(connection, opts={"version_table_schema": OWN_SCHEMA})
+    current = context.get_current_heads()
+    known = {script.revision for script in ScriptDirectory.from_config(_config(connection)).walk_revisions()}
+    unknown = sorted(set(current) - known)
+    if unknown:
+        raise UnknownSchemaVersion(schema=OWN_SCHEMA, revisions=unknown)
+    return current[0] if current else None
 
 
 @contextmanager

@@ -7,10 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from redis.exceptions import RedisError
+from cache_pipeline.redis_errors import REDIS_ERRORS
 
-#: Failures of Redis itself, of the network, or a timeout.
-REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 #: After a failure Redis is not called for this long, so that many callers do not wait for it one by one.
 _PAUSE_SECONDS = 1.0
 

@@ -23,7 +23,8 @@ from redis.asyncio import Redis
 from cache_pipeline.aio import cancel_and_wait, finish
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane, most_urgent
-from cache_pipeline.storage.redis.link import REDIS_ERRORS, RedisLink
+from cache_pipeline.redis_errors import REDIS_ERRORS
+from cache_pipeline.storage.redis.link import RedisLink
 
 #: Lease of a lock. The lock of a dead holder lapses after this long; a live holder extends it.
 LEASE_SECONDS = 15.0

@@ -8,11 +8,12 @@ from typing import Any
 
 import redis.asyncio
 
+from cache_pipeline.redis_errors import REDIS_ERRORS
 from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.oauth.sealing import Seal
 from cache_pipeline.upstream.oauth.token_store import LOGIN_LEASE_SECONDS, RENEWAL_AGE, LoginClaim, StoredToken
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
-from cache_pipeline.upstream.redis_scripts import REDIS_ERRORS, decode_text, load_scripts, run_command
+from cache_pipeline.upstream.redis_scripts import decode_text, load_scripts, run_command
 
 logger = logging.getLogger(__name__)
 

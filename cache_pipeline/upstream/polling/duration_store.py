@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import redis.asyncio
 
+from cache_pipeline.redis_errors import REDIS_ERRORS
 from cache_pipeline.upstream.polling.duration_estimates import DurationEstimates
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
-from cache_pipeline.upstream.redis_scripts import REDIS_ERRORS, run_command
+from cache_pipeline.upstream.redis_scripts import run_command
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import redis.asyncio
 
+from cache_pipeline.redis_errors import REDIS_ERRORS
 from cache_pipeline.upstream.quota.local_share import RecentGrant
 from cache_pipeline.upstream.quota.model import (
     MAX_IN_FLIGHT_SECONDS,
@@ -16,7 +17,7 @@ from cache_pipeline.upstream.quota.model import (
     QuotaPolicy,
 )
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
-from cache_pipeline.upstream.redis_scripts import REDIS_ERRORS, decode_text, load_scripts, run_command
+from cache_pipeline.upstream.redis_scripts import decode_text, load_scripts, run_command
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from alembic.util import CommandError
 
-from cache_pipeline.errors import DeclarationConflict
+from cache_pipeline.errors import DeclarationConflict, UnknownSchemaVersion
 from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import History, open_history
@@ -70,13 +69,25 @@ def test_own_tables_are_migrated_to_one_baseline(history_url: str):
     }
 
 
-def test_unknown_revision_is_refused_without_changes(history_url: str, history: History):
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE cache_pipeline_state.alembic_version SET version_num = '0006'",
+        "INSERT INTO cache_pipeline_state.alembic_version VALUES ('0006')",
+    ],
+)
+def test_unknown_revision_is_refused_without_changes(history_url: str, history: History, statement: str):
     history.replace(replacement(hours(0, 6)))
     with psycopg.connect(history_url) as connection:
-        connection.execute("UPDATE cache_pipeline_state.alembic_version SET version_num = '0006'")
+        connection.execute(statement)
     before = tables(history_url)
-    with pytest.raises(CommandError, match="0006"):
+    with pytest.raises(
+        UnknownSchemaVersion, match=r"migration 0006.*; install the version of cache_pipeline"
+    ) as refused:
         migrate(history_url, [(REPORT, COLUMNS)])
+    assert not refused.value.retryable
+    with pytest.raises(UnknownSchemaVersion, match="0006"):
+        pending_changes(history_url, [(REPORT, COLUMNS)])
     assert tables(history_url) == before
     assert history.read(Series(REPORT), hours(0, 6), COLUMNS).num_rows == 12
 
