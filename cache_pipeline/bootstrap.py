@@ -17,7 +17,7 @@ from cache_pipeline.query.declarations import read_reports
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
-from cache_pipeline.query.schema import Column, find_invalid_names
+from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
 from cache_pipeline.service.planner import QuotaHeadroom
 from cache_pipeline.service.report_service import ProgressEvent, ReportService
@@ -65,8 +65,8 @@ def review_declaration(report: Report) -> Iterable[tuple[str, str]]:
     problems = list(ADAPTERS[report.platform].check_declaration(report))
     yield from problems
     if not problems:
-        for problem in find_invalid_names(report_columns(report)):
-            yield "group_by, metrics", problem
+        for column, problem in find_invalid_names(report_columns(report)):
+            yield "group_by" if column.kind is ColumnKind.dimension else "metrics", problem
 
 
 def report_schema_text() -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
 from cache_pipeline.errors import InvalidInterval, QueryError
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.zones import midnight
 
 _MINUTES_PER_DAY = 24 * 60
 _PERIOD = re.compile(r"P(?:(?P<months>\d+)M|(?P<weeks>\d+)W|(?P<days>\d+)D|T(?:(?P<hours>\d+)H|(?P<minutes>\d+)M))")
@@ -75,14 +76,21 @@ class Step:
         return timedelta(days=self.days + 30 * self.months, minutes=self.minutes)
 
 
-def midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Return the first instant of a local day, in UTC, even if the clocks skip or repeat midnight."""
-    return datetime.combine(day, time.min, zone).astimezone(UTC)
+def _calendar_day(instant: datetime, zone: ZoneInfo) -> date:
+    """Return the local day whose boundaries enclose an instant.
+
+    It is the wall clock's date, except where the clocks are set back across midnight: the day has begun, and the repeated
+    end of the day before belongs to it.
+    """
+    day = instant.astimezone(zone).date()
+    while midnight(tomorrow := day + timedelta(days=1), zone) <= instant:
+        day = tomorrow
+    return day
 
 
 def floor_to_step(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
     """Return the last boundary of ``step`` at or before ``instant``."""
-    day = instant.astimezone(zone).date()
+    day = _calendar_day(instant, zone)
     if step.months:
         return midnight(day.replace(day=1), zone)
     if step.days:
@@ -93,7 +101,7 @@ def floor_to_step(instant: datetime, step: Step, zone: ZoneInfo) -> datetime:
 
 def next_boundary(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
     """Return the boundary of ``step`` that follows a given boundary."""
-    day = boundary.astimezone(zone).date()
+    day = _calendar_day(boundary, zone)
     if step.months:
         return midnight((day.replace(day=28) + timedelta(days=4)).replace(day=1), zone)
     if step.days:

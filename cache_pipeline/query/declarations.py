@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +19,11 @@ Location = tuple[str | int, ...]
 
 # Use libyaml where available: without it, a thousand declarations take seconds.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
+_PLAIN_TAGS = frozenset(f"{_TAG}{name}" for name in ("null", "bool", "int", "float"))
+#: Texts as far as declarations are concerned; whether a text is a date is for the field to say. `=` and `<<` are texts too.
+_TEXT_TAGS = frozenset(f"{_TAG}{name}" for name in ("str", "timestamp", "value", "merge"))
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def _line_of(node: yaml.Node | None, location: Location) -> int:
     line = _line(node)
     for step in location:
         if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
+            found = next(((key, value) for key, value in reversed(node.value) if key.value == str(step)), None)
             if found is None:
                 return line
             line, node = _line(found[0]), found[1]
@@ -95,15 +102,98 @@ def _problem(error: ErrorDetails) -> str:
             return "is missing"
         case "model_type":
             return "must be a mapping of fields"
+        case "tuple_type" | "frozen_set_type" | "list_type":
+            return "must be a list, for example [first, second]"
+        case "string_type":
+            return f"must be a text, and {_as_yaml(error['input'])} is none; write it in quotes if it is a name"
         case _:
             return error["msg"].removeprefix("Value error, ")
 
 
-def read_report(path: Path, review: Review = _no_review) -> Report:
-    """Read one declaration.
+def _as_yaml(value: object) -> str:
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "a mapping"
+    return json.dumps(value, default=str)[:80]
+
+
+@dataclass
+class _Content:
+    """Converts the nodes of one file to plain values, and collects what is wrong with the YAML itself.
+
+    Dates stay texts: the field that expects a date reports an impossible one like any other mistake.
+    """
+
+    path: Path
+    loader: Any
+    mistakes: list[Mistake] = field(default_factory=list[Mistake])
+    places: set[Location] = field(default_factory=set[Location])
+    _open: list[yaml.Node] = field(default_factory=list[yaml.Node])
+
+    def value(self, node: yaml.Node, location: Location = ()) -> object:
+        """Return the value of a node at a location."""
+        if node in self._open:
+            return self._report(node, location, "contains itself: write its content out")
+        self._open.append(node)
+        try:
+            match node:
+                case yaml.MappingNode(tag=tag) if tag == f"{_TAG}map":
+                    return self._mapping(node, location)
+                case yaml.SequenceNode(tag=tag) if tag == f"{_TAG}seq":
+                    return [self.value(each, (*location, number)) for number, each in enumerate(node.value)]
+                case yaml.ScalarNode():
+                    return self._scalar(node, location)
+                case _:
+                    raise self._unsupported(node, location)
+        finally:
+            self._open.pop()
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, object]:
+        first_lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._report(key, location, "a key must be the name of a field")
+            elif key.value in first_lines and key.tag != _MERGE:
+                place = (*location, key.value)
+                self._report(key, place, f"is given twice, first on line {first_lines[key.value]}: take one out")
+            else:
+                first_lines[key.value] = _line(key)
+        if any(key.tag == _MERGE for key, _ in node.value):
+            try:
+                self.loader.flatten_mapping(node)
+            except yaml.MarkedYAMLError as error:
+                self._report(node, location, f"is not YAML: {error.problem}")
+        named = [(key.value, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+        return {key: self.value(value, (*location, key)) for key, value in named}
+
+    def _scalar(self, node: yaml.ScalarNode, location: Location) -> object:
+        try:
+            if node.tag in _TEXT_TAGS:
+                node.value.encode()
+                return node.value
+            if node.tag in _PLAIN_TAGS:
+                return self.loader.construct_object(node)
+        except (ValueError, LookupError, OverflowError):
+            return self._report(node, location, f"{node.value[:80]!r} is no {node.tag.removeprefix(_TAG)}")
+        raise self._unsupported(node, location)
+
+    def _unsupported(self, node: yaml.Node, location: Location) -> DeclarationError:
+        problem = f"is not YAML that a declaration may hold: {node.tag} is not supported, write a plain value"
+        return DeclarationError([Mistake(self.path, _line(node), ".".join(map(str, location)), problem)])
+
+    def _report(self, node: yaml.Node, location: Location, problem: str) -> None:
+        self.places.add(location)
+        self.mistakes.append(Mistake(self.path, _line(node), ".".join(map(str, location)), problem))
+
+    def is_reported(self, location: Location) -> bool:
+        """Return whether a mistake was reported at a location or above it."""
+        return any(location[:length] in self.places for length in range(len(location) + 1))
+
+
+def _parse(path: Path) -> tuple[yaml.Node, dict[str, object], _Content]:
+    """Read a file, and return its root node, its fields, and what is wrong with it so far.
 
     Raises:
-        DeclarationError: The declaration is invalid; the error carries every mistake in the file.
+        DeclarationError: The file is not a mapping of fields.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -113,22 +203,38 @@ def read_report(path: Path, review: Review = _no_review) -> Report:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        data = loader.construct_document(node) if node else None
+        content = _Content(path, loader)
+        data = content.value(node) if node else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise DeclarationError([Mistake(path, line, "", f"is not YAML: {error.problem}")]) from error
     except yaml.YAMLError as error:
         raise DeclarationError([Mistake(path, 0, "", f"is not YAML: {error}")]) from error
+    except RecursionError as error:
+        raise DeclarationError([Mistake(path, 0, "", "is nested too deep")]) from error
     if not isinstance(data, dict):
         raise DeclarationError([Mistake(path, 1, "", "must be a mapping of fields, for example `name: queue_hour`")])
+    return node, cast("dict[str, object]", data), content
+
+
+def read_report(path: Path, review: Review = _no_review) -> Report:
+    """Read one declaration.
+
+    Raises:
+        DeclarationError: The declaration is invalid; the error carries every mistake in the file.
+    """
+    node, data, content = _parse(path)
+    mistakes = content.mistakes
     try:
         report = Report.model_validate(data)
     except ValidationError as error:
-        raise DeclarationError(
+        mistakes += [
             Mistake(path, _line_of(node, part["loc"]), ".".join(map(str, part["loc"])), _problem(part))
             for part in error.errors(include_url=False, include_context=False)
-        ) from error
-    mistakes = [
+            if not content.is_reported(part["loc"])
+        ]
+        raise DeclarationError(mistakes) from error
+    mistakes += [
         Mistake(path, _line_of(node, tuple(field.split("."))), field, problem) for field, problem in review(report)
     ]
     if mistakes:
@@ -157,7 +263,8 @@ def read_reports(folder: Path, review: Review = _no_review) -> dict[str, Report]
             continue
         if report.name in reports:
             first = declared_in[report.name]
-            mistakes.append(Mistake(path, 1, "name", f"{report.name!r} is already declared in {first}"))
+            line = _line_of(_parse(path)[0], ("name",))
+            mistakes.append(Mistake(path, line, "name", f"{report.name!r} is already declared in {first}"))
         reports[report.name] = report
         declared_in[report.name] = path
     if mistakes:

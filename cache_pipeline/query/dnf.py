@@ -150,7 +150,8 @@ def _consensus(name: str, one: Conjunction, other: Conjunction) -> Conjunction |
     return rest if union.is_everything else {**rest, name: union}
 
 
-def _is_absorbed_by(one: Conjunction, other: Conjunction) -> bool:
+def is_absorbed_by(one: Conjunction, other: Conjunction) -> bool:
+    """Return whether the other conjunction allows everything that this one allows."""
     return all(name in one and one[name].is_subset_of(values) for name, values in other.items())
 
 
@@ -161,9 +162,9 @@ def _remove_absorbed(conjunctions: Iterable[Conjunction]) -> Conjunctions:
         return given
     remaining: list[Conjunction] = []
     for each in given:
-        if any(_is_absorbed_by(each, other) for other in remaining):
+        if any(is_absorbed_by(each, other) for other in remaining):
             continue
-        remaining = [other for other in remaining if not _is_absorbed_by(other, each)]
+        remaining = [other for other in remaining if not is_absorbed_by(other, each)]
         remaining.append(each)
         if len(remaining) > _MAX_CONJUNCTIONS:
             raise QueryError(

@@ -13,6 +13,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cache_pipeline.errors import InvalidInterval
+from cache_pipeline.query.zones import midnight
 
 _DURATION = re.compile(
     r"P(?=.)(?:(?P<years>\d{1,4})Y)?(?:(?P<months>\d{1,5})M)?(?:(?P<weeks>\d{1,6})W)?(?:(?P<days>\d{1,7})D)?"
@@ -73,7 +74,7 @@ class Duration:
                 # Shift the wall clock, not the instant. A local time that the clocks skip gets the offset before the change.
                 wall = _wall_clock(instant, zone)
                 naive = _add_months(wall.replace(tzinfo=None), sign * self.months) + timedelta(days=sign * self.days)
-                instant = naive.replace(tzinfo=zone, fold=wall.fold).astimezone(UTC)
+                instant = _to_instant(naive.replace(tzinfo=zone, fold=wall.fold), zone)
             return instant + self.exact if sign > 0 else instant
         except (OverflowError, ValueError) as error:
             raise InvalidInterval(
@@ -89,8 +90,12 @@ class Duration:
 def _wall_clock(instant: datetime, zone: ZoneInfo) -> datetime:
     wall = instant.astimezone(zone)
     # If the clocks skip midnight, the first instant of the day takes its place.
-    start = datetime.combine(wall.date(), time.min, zone)
-    return start if start.astimezone(UTC) == instant else wall
+    return datetime.combine(wall.date(), time.min, zone) if midnight(wall.date(), zone) == instant else wall
+
+
+def _to_instant(wall: datetime, zone: ZoneInfo) -> datetime:
+    is_midnight = wall.time() == time.min
+    return midnight(wall.date(), zone) if is_midnight else wall.astimezone(UTC)
 
 
 def _add_months(day: datetime, months: int) -> datetime:

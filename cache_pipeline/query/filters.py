@@ -32,6 +32,7 @@ from cache_pipeline.query.dnf import (
     ValueSet,
     all_of,
     any_of,
+    is_absorbed_by,
     make_condition,
     negate,
     prime_implicants,
@@ -237,6 +238,11 @@ class Filter:
         if not other or not self:
             return self if self else other
         return Filter.from_conjunctions(all_of((self.conjunctions, other.conjunctions)))
+
+    def is_subset_of(self, other: Filter) -> bool:
+        """Return whether every row that this filter matches is matched by the other one too."""
+        # A conjunction within a filter lies within one of the filter's prime implicants, because these are as wide as can be.
+        return all(any(is_absorbed_by(each, wider) for wider in other.conjunctions) for each in self.conjunctions)
 
     def rename_dimensions(self, names: Mapping[str, str]) -> Filter:
         """Return the same filter with some dimensions renamed.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -23,7 +24,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from cache_pipeline.errors import QueryError
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.filters import Filter
-from cache_pipeline.query.zones import time_zone
+from cache_pipeline.query.zones import clock_change_granularity, time_zone
 
 #: Dimensions that identify a single person. They are never published.
 _PERSONAL_DIMENSIONS = frozenset(
@@ -59,6 +60,17 @@ EDGE_DIMENSIONS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_UNITS = ("weeks", "days", "hours", "minutes", "seconds")
+_LENGTH = re.compile(
+    r"(?P<sign>-)?P(?=.)(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?=\d)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?",
+    re.ASCII,
+)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+#: What Dagster accepts as the owner of an asset.
+_EMAIL, _TEAM = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}"), re.compile(r"team:.+")
+
+
 class Cadence(StrEnum):
     """The length of one partition of a report, in the report's time zone."""
 
@@ -80,8 +92,39 @@ class Tier(StrEnum):
     edge = "edge"
 
 
-def _sort_names(value: object) -> object:
-    return tuple(sorted({str(name) for name in value})) if isinstance(value, list | tuple | set) else value
+def _sort_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
+
+
+def _parse_length(value: object) -> object:
+    """Read an ISO 8601 duration of fixed length; a bare number would leave its unit to be guessed."""
+    if isinstance(value, timedelta):
+        return value
+    match = _LENGTH.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not any(match[unit] for unit in _UNITS):
+        shown = "a duration" if value is None else f"{str(value)[:80]!r}"
+        raise QueryError(
+            f"{shown} must be an ISO 8601 duration of weeks, days, hours, minutes or seconds: write, for example, "
+            "PT15M, PT36H or P3D"
+        )
+    try:
+        length = timedelta(**{unit: float(match[unit] or 0) for unit in _UNITS})
+    except OverflowError as error:
+        raise QueryError(f"{value!r} is too long") from error
+    return -length if match["sign"] else length
+
+
+def _require_iso_date(value: object) -> object:
+    is_date = isinstance(value, date) and not isinstance(value, datetime)
+    if not is_date and not (isinstance(value, str) and _DATE.fullmatch(value)):
+        raise QueryError("must be a date: write, for example, 2026-01-31")
+    return value
+
+
+def _check_owner(owner: str) -> str:
+    if not (_EMAIL.fullmatch(owner) or _TEAM.fullmatch(owner)):
+        raise QueryError(f"{owner[:80]!r} is neither an e-mail address nor team:name")
+    return owner
 
 
 def _normalize_period(value: str) -> str:
@@ -92,8 +135,15 @@ def _normalize_zone(value: str) -> str:
     return time_zone(value).key
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_sort_names)]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_sort_names)]
 Period = Annotated[str, AfterValidator(_normalize_period)]
+#: A duration whose length does not depend on the calendar.
+Length = Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_parse_length)]
+PositiveLength = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_parse_length)]
+#: Whole numbers and numbers as they are written: neither `true` nor `"5"` is one.
+Count = Annotated[int, Field(strict=True, ge=1)]
+CellCount = Annotated[int, Field(strict=True, ge=2)]
+Share = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 
 
 class FetchOptions(BaseModel, frozen=True):
@@ -106,19 +156,16 @@ class FetchOptions(BaseModel, frozen=True):
         description="Fetch by asynchronous job, or in one synchronous request where the vendor supports it",
     )
     max_query_interval: Period = Field(default="P1D", description="Longest interval of one upstream query")
-    expected_groups: int | None = Field(
+    expected_groups: Count | None = Field(
         default=None,
-        ge=1,
         description="Number of groups in a busy bucket; completeness is checked against it until history knows better",
     )
-    refetch_window: timedelta | None = Field(
+    refetch_window: PositiveLength | None = Field(
         default=None,
-        gt=timedelta(0),
         description="Final figures up to this age are fetched again once a day, because vendors correct them; default: never",
     )
-    open_row_timeout: timedelta = Field(
+    open_row_timeout: PositiveLength = Field(
         default=timedelta(days=2),
-        gt=timedelta(0),
         description="A row without an end keeps its bucket provisional for this long",
     )
 
@@ -128,38 +175,32 @@ class FreshnessOptions(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="forbid")
 
-    ttl: timedelta | None = Field(
+    ttl: PositiveLength | None = Field(
         default=None,
-        gt=timedelta(0),
         description="Maximum age of provisional figures of a bucket younger than finality_delay; it grows with the bucket's age, up "
         "to a day. Default: derived from the length of a partition",
     )
-    finality_delay: timedelta = Field(
+    finality_delay: Length = Field(
         default=timedelta(minutes=15),
-        ge=timedelta(0),
         description="Age after which a bucket counts as final if the vendor reports no watermark",
     )
-    recheck_delay: timedelta = Field(
+    recheck_delay: PositiveLength = Field(
         default=timedelta(minutes=15),
-        gt=timedelta(0),
         description="Figures that history contradicts, or that could not be verified, stay provisional until they are fetched "
         "again after this long and agree; it must outlast a short failure of the vendor",
     )
-    stale_while_revalidate: timedelta | None = Field(
+    stale_while_revalidate: PositiveLength | None = Field(
         default=None,
-        gt=timedelta(0),
         description="The HTTP API may serve provisional figures that exceed their maximum age by this much, with their age "
         "stated, while a job fetches them again; by default the caller has to wait for the job",
     )
-    drift_tolerance: float | None = Field(
+    drift_tolerance: Share | None = Field(
         default=0.5,
-        gt=0,
         description="Share by which an hour or day may differ from comparable ones before a check warns; null disables the "
         "check, and reports with `rows` have none",
     )
-    prefetch_after_misses: int | None = Field(
+    prefetch_after_misses: Count | None = Field(
         default=None,
-        ge=1,
         description="Requests within an hour that the stored data could not answer, after which the partitions they touch "
         "are fetched in advance; by default they are only suggested in the log",
     )
@@ -181,9 +222,8 @@ class PublishOptions(BaseModel, frozen=True):
     edge_columns: Names | None = Field(
         default=None, description="Metric columns that may be published; default: all. Dimensions are always published"
     )
-    min_cell_count: int | None = Field(
+    min_cell_count: CellCount | None = Field(
         default=None,
-        ge=2,
         description="Figures of published rows with fewer events (by `volume_metric`, or counted rows) are withheld; "
         "default: 5 for reports with `rows`",
     )
@@ -221,8 +261,10 @@ class Report(BaseModel, frozen=True):
     time_zone: Annotated[str, AfterValidator(_normalize_zone)] = Field(
         "UTC", description="IANA time zone of buckets and days"
     )
+    start: Annotated[date, BeforeValidator(_require_iso_date)] = Field(
+        description="First day that has partitions, in the report's time zone"
+    )
     partition: Cadence = Field(description="Length of one Dagster partition")
-    start: date = Field(description="First day that has partitions, in the report's time zone")
     # The defaults are validated too: the default interval may not suit the granularity.
     fetch: FetchOptions = Field(
         default_factory=FetchOptions, validate_default=True, description="How the figures are fetched"
@@ -233,7 +275,9 @@ class Report(BaseModel, frozen=True):
     publish: PublishOptions = Field(
         default_factory=PublishOptions, validate_default=True, description="Where answers are stored and published"
     )
-    owners: tuple[str, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
+    owners: tuple[Annotated[str, AfterValidator(_check_owner)], ...] = Field(
+        (), description="team:name or an e-mail address, shown in Dagster"
+    )
 
     # Each validator sees only those earlier fields that are valid. An invalid field is reported on its own.
     @field_validator("group_by")
@@ -259,6 +303,14 @@ class Report(BaseModel, frozen=True):
         granularity = info.data.get("granularity")
         if granularity and not Step.parse(granularity).divides(partition.step):
             raise QueryError(f"granularity {granularity} does not divide a partition of one {partition}")
+        zone, start = info.data.get("time_zone"), info.data.get("start")
+        if partition is Cadence.hour and granularity and zone and start:
+            change = clock_change_granularity(zone, start)
+            if change % Step.parse(granularity).minutes:
+                raise QueryError(
+                    f"the clocks of {zone} change by {change} minutes, so hourly partitions would cut buckets of "
+                    f"{granularity}: write partition: day, or granularity: PT{change}M"
+                )
         return partition
 
     @field_validator("fetch")

@@ -111,7 +111,7 @@ def _remaining_filter(source: Report, requested: Report) -> Filter | None:
         return Filter()
     if not source.filters:
         return requested.filters if requested.filters.dimensions.issubset(source.group_by) else None
-    if source.filters.intersect(requested.filters) != requested.filters:
+    if not requested.filters.is_subset_of(source.filters):
         return None
     applied = source.filters.conjunctions
     # If the source has a single conjunction, the conditions that it implies need no second check.

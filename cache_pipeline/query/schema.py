@@ -84,17 +84,17 @@ _RESERVED_NAMES = frozenset(
 _MAX_NAME_BYTES = 63
 
 
-def find_invalid_names(columns: Iterable[Column]) -> Iterator[str]:
-    """Find columns whose names a table cannot have, and yield a description of each problem."""
+def find_invalid_names(columns: Iterable[Column]) -> Iterator[tuple[Column, str]]:
+    """Find columns whose names a table cannot have, and yield each with a description of the problem."""
     seen: set[str] = set(_RESERVED_NAMES)
     for column in columns:
         name = column.name
         if not name or not name.isprintable():
-            yield f"{name!r} cannot be a column name: it is empty or has unprintable characters"
+            yield column, f"{name!r} cannot be a column name: it is empty or has unprintable characters"
         elif len(name.encode()) > _MAX_NAME_BYTES:
-            yield f"{name!r} is longer than the {_MAX_NAME_BYTES} bytes that a column name may have"
+            yield column, f"{name!r} is longer than the {_MAX_NAME_BYTES} bytes that a column name may have"
         elif name in seen:
-            yield f"{column.source or name!r} would be a second column {name!r}"
+            yield column, f"{column.source or name!r} would be a second column {name!r}"
         seen.add(name)
 
 

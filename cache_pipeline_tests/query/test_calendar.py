@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -10,6 +11,7 @@ from cache_pipeline.errors import InvalidInterval, QueryError
 from cache_pipeline.query.calendar import (
     Step,
     cut_at_boundaries,
+    expand_to_steps,
     floor_to_step,
     is_aligned,
     list_buckets,
@@ -17,8 +19,9 @@ from cache_pipeline.query.calendar import (
     next_boundary,
     split,
 )
+from cache_pipeline.query.durations import Duration
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.zones import time_zone
+from cache_pipeline.query.zones import canonical_zone, time_zone, zone_names
 
 BERLIN, KOLKATA = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kolkata")
 ZONES = [
@@ -216,3 +219,99 @@ def test_step_division_follows_the_calendar(short, long, divides):
 def test_unknown_time_zone_is_refused(name):
     with pytest.raises(QueryError, match="IANA"):
         time_zone(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["localtime", "posixrules", "Factory", "right/UTC", "right/Europe/Berlin", "posix/UTC", "build/etc/localtime"]
+)
+def test_zone_outside_the_database_is_refused_though_the_machine_has_it(name):
+    with pytest.raises(QueryError, match="IANA"):
+        time_zone(name)
+
+
+@pytest.mark.parametrize("name", ["UTC", "Z", "Etc/GMT+5", "US/Eastern", "EST5EDT", "Asia/Calcutta", "Europe/Kyiv"])
+def test_every_name_of_the_database_is_accepted(name):
+    assert time_zone(name).utcoffset(datetime(2026, 1, 1)) is not None
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        # The clocks of St. John's changed one minute after midnight until November 2011.
+        ("America/St_Johns", date(2010, 11, 6), 24),
+        ("America/St_Johns", date(2010, 11, 7), 25),
+        ("America/St_Johns", date(2010, 3, 14), 23),
+        # Casey Station moved by hours, across midnight in both directions.
+        ("Antarctica/Casey", date(2010, 3, 5), 27),
+        ("Antarctica/Casey", date(2020, 10, 4), 21),
+        # The clocks of Samoa skipped a day.
+        ("Pacific/Apia", date(2011, 12, 29), 24),
+        ("Pacific/Apia", date(2011, 12, 30), 0),
+    ],
+)
+def test_local_day_has_its_hours_where_clocks_change_across_midnight(zone, day, hours):
+    start, end = (midnight(each, ZoneInfo(zone)) for each in (day, day + timedelta(days=1)))
+    assert end - start == timedelta(hours=hours)
+
+
+def test_repeated_end_of_a_day_belongs_to_the_next_day():
+    zone = ZoneInfo("America/St_Johns")
+    repeated = datetime(2010, 11, 6, 23, 30, tzinfo=zone, fold=1).astimezone(UTC)
+    assert floor_to_step(repeated, Step.parse("P1D"), zone) == midnight(date(2010, 11, 7), zone)
+    assert next_boundary(floor_to_step(repeated, Step.parse("PT1H"), zone), Step.parse("PT1H"), zone) > repeated
+
+
+#: One name for every clock, and years in which clocks changed at odd hours or by odd amounts.
+CLOCKS = sorted({canonical_zone(name) for name in zone_names()})
+YEARS = [1993, 1994, 1995, 2006, 2010, 2011, 2014, 2018, 2020, 2023, 2026]
+
+
+def days_around_clock_changes(zone: ZoneInfo, year: int) -> Iterator[date]:
+    """Yield the days of a year on which the offset is another than a day later."""
+    noon = datetime(year, 1, 1, 12, tzinfo=UTC)
+    for number in range(366):
+        instant = noon + timedelta(days=number)
+        if instant.astimezone(zone).utcoffset() != (instant + timedelta(days=1)).astimezone(zone).utcoffset():
+            yield instant.date()
+
+
+@pytest.mark.parametrize("year", YEARS)
+def test_every_clock_change_of_every_zone_keeps_boundaries_in_order(year):
+    problems: list[str] = []
+    for name in CLOCKS:
+        zone = ZoneInfo(name)
+        for day in days_around_clock_changes(zone, year):
+            around = Interval(midnight(day - timedelta(days=1), zone), midnight(day + timedelta(days=3), zone))
+            for period in ("PT15M", "PT1H", "P1D"):
+                step = Step.parse(period)
+                buckets = list_buckets(around, step, zone)
+                ends = [bucket.end for bucket in buckets]
+                if [bucket.start for bucket in buckets] != [around.start, *ends[:-1]] or ends[-1] != around.end:
+                    problems.append(f"{name}: buckets of {period} around {day} have gaps")
+                for bucket in buckets:
+                    last = bucket.end - timedelta(microseconds=1)
+                    if (floor_to_step(bucket.start, step, zone), floor_to_step(last, step, zone)) != (bucket.start,) * 2:
+                        problems.append(f"{name}: {bucket} is no bucket of {period}")
+            for period in ("P1W", "P1M"):
+                whole = expand_to_steps(around, Step.parse(period), zone)
+                if not is_aligned(whole, Step.parse(period), zone) or not whole.contains(around):
+                    problems.append(f"{name}: {whole} is no interval of whole {period}")
+    assert not problems
+
+
+@given(
+    st.integers(0, 40 * 366 * 24 * 60).map(lambda minutes: datetime(1990, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)),
+    st.sampled_from(CLOCKS).map(ZoneInfo),
+    periods,
+)
+def test_every_instant_lies_between_its_boundaries_in_every_zone(instant, zone, period):
+    step = Step.parse(period)
+    boundary = floor_to_step(instant, step, zone)
+    assert boundary <= instant < next_boundary(boundary, step, zone)
+
+
+@given(st.sampled_from(CLOCKS).map(ZoneInfo), st.dates(date(1990, 1, 1), date(2030, 1, 1)), st.integers(1, 40))
+def test_days_added_to_a_midnight_end_at_a_midnight(zone, day, days):
+    later = Duration.parse(f"P{days}D").add_to(midnight(day, zone), zone)
+    start = midnight(day, zone).astimezone(zone).date()
+    assert later == midnight(start + timedelta(days=days), zone)

@@ -153,3 +153,12 @@ def nested(levels: int) -> dict[str, Any]:
 def test_invalid_filter_is_refused(invalid, message):
     with pytest.raises((ValidationError, QueryError), match=message):
         Filter.parse(invalid)
+
+
+@given(filters, filters)
+def test_subset_matches_no_row_that_the_other_leaves_out(one, other):
+    narrow, wide = parse(one), parse(other)
+    if narrow is None or wide is None:
+        return
+    rows = zip(matching_rows(one), matching_rows(other), strict=True)
+    assert narrow.is_subset_of(wide) == all(in_other for in_one, in_other in rows if in_one)

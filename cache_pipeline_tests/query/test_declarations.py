@@ -57,7 +57,7 @@ def test_project_reports_are_valid_and_sorted():
         ("name", "Queue Hour", "pattern"),
         ("name", "a" * 48, "pattern"),
         ("metrics", [], "at least 1"),
-        ("metrics", "offered", "tuple"),
+        ("metrics", "offered", "must be a list"),
         ("expected_groups", 0, "greater than or equal to 1"),
         ("max_query_interval", "PT30M", "granularity PT1H does not divide a query interval of PT30M"),
         ("max_query_interval", "P1Y", "not a calendar step"),
@@ -183,6 +183,185 @@ def test_file_that_is_no_declaration_is_refused(tmp_path, content, line, problem
     [mistake] = refused.value.mistakes
     assert (mistake.file, mistake.line) == (path, line)
     assert problem in mistake.problem
+
+
+#: Values of the wrong kind as YAML spells them, by the kind that a field expects.
+NO_TEXTS = ["null", "true", "no", "5", "1.5", "[a]", "{a: b}"]
+NO_NUMBERS = ["true", "yes", '"5"', "soon", "[5]", "{a: 5}", "2026-01-01", ".nan", "0", "-3"]
+NO_LENGTHS = ["15", "1.5", "0", "-15", "1:30", "true", '"15"', "15m", "00:15:00", "1 day", "P1M", "P1Y", "P", "PT", "[PT15M]"]
+NO_DATES = [
+    "null",
+    "2026-02-30",
+    "2026-13-01",
+    "2026-00-10",
+    "2026-1-5",
+    "0000-01-01",
+    "20260101",
+    "2026",
+    "1767225600",
+    "2026-01-01T00:00:00",
+    "2026-01-01 12:00:00Z",
+    "true",
+    "[2026-01-01]",
+    "!!timestamp 2026-02-30",
+]
+NO_NAMES = ["queueId", "null", "5", "[queueId, null]", "[null]", "[queueId, 5]", "[true]", "[[queueId]]", "[{a: b}]", '[""]']
+WRONG_VALUES = {
+    **dict.fromkeys(("name", "description", "platform", "query_type", "volume_metric", "time_zone"), NO_TEXTS),
+    **dict.fromkeys(("granularity", "fetch.max_query_interval"), [*NO_TEXTS, "15", "PT0M"]),
+    **dict.fromkeys(("fetch.expected_groups", "freshness.prefetch_after_misses"), [*NO_NUMBERS, "5.5"]),
+    "freshness.drift_tolerance": [*NO_NUMBERS, ".inf"],
+    **dict.fromkeys(
+        (
+            "fetch.refetch_window",
+            "fetch.open_row_timeout",
+            "freshness.ttl",
+            "freshness.finality_delay",
+            "freshness.recheck_delay",
+            "freshness.stale_while_revalidate",
+        ),
+        NO_LENGTHS,
+    ),
+    "start": NO_DATES,
+    **dict.fromkeys(("group_by", "metrics"), NO_NAMES),
+    "partition": ["null", "5", "true", "month", "[day]"],
+    "rows": ["5", "true", "calls", "[conversations]"],
+    "owners": ["team:a", "null", "[null]", "[5]", "[workforce]", "['team:']"],
+    "filters": ["null", "5", "[]", "voice", "{type: nor}", "{predicates: {}}", "{predicates: [{values: [a]}]}"],
+    "publish.tiers": ["history", "null", "[history, 5]", "[history, null]", "[]"],
+    "publish.min_cell_count": ["1", "true", '"5"'],
+    **dict.fromkeys(("fetch", "freshness", "publish"), ["null", "5", "PT5M", "[]"]),
+}
+
+
+def with_line(folder: Path, field: str, value: str) -> tuple[Path, int]:
+    """Write a declaration in which one field, at the end of the file, has a value in YAML; return the field's line."""
+    group, _, name = field.rpartition(".")
+    lines = [line for line in write(folder, expected_groups=None).read_text().splitlines() if name != line.split(":")[0]]
+    lines += [f"{group}:", f"  {name}: {value}"] if group else [f"{name}: {value}"]
+    (folder / "queue_hour.yaml").write_text("\n".join(lines))
+    return folder / "queue_hour.yaml", len(lines)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (field, value)
+        for field, values in WRONG_VALUES.items()
+        for value in values
+        if (field, value) not in {("volume_metric", "null")}
+    ],
+)
+def test_value_of_the_wrong_kind_is_refused_at_its_field(tmp_path, field, value):
+    path, line = with_line(tmp_path, field, value)
+    with pytest.raises(DeclarationError) as refused:
+        read_report(path)
+    assert {(mistake.file, mistake.line) for mistake in refused.value.mistakes} == {(path, line)}
+    assert {f"{mistake.field}."[: len(field) + 1] for mistake in refused.value.mistakes} == {f"{field}."}
+    assert all(mistake.problem for mistake in refused.value.mistakes)
+
+
+@pytest.mark.parametrize("value", ["PT15M", "P1W", "P2DT12H", "PT90S"])
+def test_duration_of_fixed_length_is_read(tmp_path, value):
+    path, _ = with_line(tmp_path, "freshness.ttl", value)
+    assert read_report(path).freshness.ttl
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field", "first"),
+    [
+        ("granularity: PT30M\n", 14, "granularity", 5),
+        ("'granularity': PT1H\n", 14, "granularity", 5),
+        ("fetch:\n  delivery: sync\n", 14, "fetch", 12),
+        ("publish:\n  tiers: [history]\n  tiers: [history, hot]\n", 16, "publish.tiers", 15),
+        (
+            "filters:\n  predicates:\n  - dimension: a\n    values: [b]\n    dimension: c\n",
+            18,
+            "filters.predicates.0.dimension",
+            16,
+        ),
+    ],
+)
+def test_key_given_twice_is_refused_at_its_second_place(tmp_path, text, line, field, first):
+    path = write(tmp_path)
+    path.write_text(path.read_text() + text)
+    with pytest.raises(DeclarationError) as refused:
+        read_report(path)
+    [mistake] = refused.value.mistakes
+    assert (mistake.line, mistake.field) == (line, field)
+    assert mistake.problem == f"is given twice, first on line {first}: take one out"
+
+
+def test_all_mistakes_of_a_file_are_reported_at_once(tmp_path):
+    path = write(tmp_path, start="2026-02-30", group_by=["queueId", None], colour="blue", ttl=15)
+    path.write_text(path.read_text() + "name: other\nplatform: !!int soon\n")
+    with pytest.raises(DeclarationError) as refused:
+        read_report(path)
+    found = {mistake.field for mistake in refused.value.mistakes}
+    assert found == {"start", "group_by.1", "colour", "freshness.ttl", "name", "platform"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("owners: &all [*all]\n", "contains itself"),
+        ("? [a]\n: b\n", "a key must be the name of a field"),
+        ("owners: " + "[" * 5000 + "]" * 5000, "nested too deep"),
+        ("rows: *unknown\n", "is not YAML"),
+        ("<<: 5\n", "is not YAML"),
+        ("owners: !!binary 5\n", "is not supported"),
+        ("---\nname: other\n", "is not YAML"),
+    ],
+)
+def test_unusual_yaml_is_refused_without_a_traceback(tmp_path, text, problem):
+    path = write(tmp_path)
+    path.write_text(path.read_text() + text)
+    with pytest.raises(DeclarationError, match=problem):
+        read_report(path)
+
+
+def test_shared_content_is_read_as_if_written_out(tmp_path):
+    path = write(tmp_path, metrics=None)
+    path.write_text(path.read_text() + "metrics: &names [offered, answered]\nowners: []\nfilters: {<<: {type: or}}\n")
+    assert read_report(path).metrics == ("answered", "offered")
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "granularity", "change"),
+    [
+        ("Australia/Lord_Howe", "2026-01-01", "PT1H", 30),
+        ("Australia/LHI", "2026-01-01", "PT1H", 30),
+        ("America/Caracas", "2015-01-01", "PT1H", 30),
+        ("Asia/Pyongyang", "2016-01-01", "PT1H", 30),
+    ],
+)
+def test_hourly_partitions_need_clocks_that_change_by_whole_buckets(tmp_path, zone, start, granularity, change):
+    path = write(tmp_path, time_zone=zone, start=start, granularity=granularity, partition="hour")
+    with pytest.raises(DeclarationError, match=f"change by {change} minutes") as refused:
+        read_report(path)
+    assert [mistake.field for mistake in refused.value.mistakes] == ["partition"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "granularity", "partition"),
+    [
+        ("Australia/Lord_Howe", "2026-01-01", "PT30M", "hour"),
+        ("Australia/Lord_Howe", "2026-01-01", "PT1H", "day"),
+        ("Asia/Kolkata", "2026-01-01", "PT1H", "hour"),
+        ("America/St_Johns", "2026-01-01", "PT1H", "hour"),
+        ("America/Caracas", "2017-01-01", "PT1H", "hour"),
+    ],
+)
+def test_hourly_partitions_follow_clocks_that_change_by_whole_buckets(tmp_path, zone, start, granularity, partition):
+    path = write(tmp_path, time_zone=zone, start=start, granularity=granularity, partition=partition)
+    assert read_report(path).time_zone == zone
+
+
+@pytest.mark.parametrize("zone", ["localtime", "posixrules", "Factory", "right/UTC", "posix/Europe/Berlin", "../UTC", "europe/berlin"])
+def test_zone_that_is_no_place_of_the_database_is_refused(tmp_path, zone):
+    with pytest.raises(DeclarationError, match="is not in the IANA database") as refused:
+        read_report(write(tmp_path, time_zone=zone))
+    assert [mistake.field for mistake in refused.value.mistakes] == ["time_zone"]
 
 
 def test_empty_or_missing_folder_is_refused(tmp_path):

@@ -19,6 +19,7 @@ from cache_pipeline.service.planner import (
     Plan,
     QuotaHeadroom,
     StoredSeries,
+    can_roll_up,
     make_hot_plan,
     make_plan,
 )
@@ -138,6 +139,24 @@ def test_partly_stored_finer_bucket_is_fetched():
 def test_incompatible_series_is_not_rolled_up(changes: dict[str, Any]):
     other = series_with(declared(name="other", time_zone="UTC", **changes), [TWO_DAYS])
     assert make_plan(query(), series_with(), [other], NOW).rolled_up == ()
+
+
+MEDIA = {medium: {"predicates": [{"dimension": "mediaType", "values": [medium]}]} for medium in ("voice", "chat")}
+#: Filters that no row can match together with voice.
+DISJOINT = [
+    MEDIA["chat"],
+    {"predicates": [{"dimension": "mediaType", "operator": "notIn", "values": ["voice"]}]},
+    {"predicates": [{"dimension": "mediaType", "operator": "notExists"}]},
+]
+
+
+@pytest.mark.parametrize("filters", DISJOINT)
+def test_disjoint_filters_roll_nothing_up(filters: dict[str, Any]):
+    voice = declared(name="voice", time_zone="UTC", filters=MEDIA["voice"])
+    other = declared(name="other", time_zone="UTC", filters=filters)
+    for own, source in ((voice, other), (other, voice)):
+        assert make_plan(query(own), series_with(own), [series_with(source, [TWO_DAYS])], NOW).rolled_up == ()
+        assert not can_roll_up(own, source, ReportDataAdapter.columns(source))
 
 
 def test_longest_buckets_are_rolled_up_first():
