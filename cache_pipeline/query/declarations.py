@@ -212,7 +212,7 @@ def _parse(path: Path) -> tuple[yaml.Node, dict[str, object], _Content]:
         raise DeclarationError([Mistake(path, 0, "", f"is not YAML: {error}")]) from error
     except RecursionError as error:
         raise DeclarationError([Mistake(path, 0, "", "is nested too deep")]) from error
-    if not isinstance(data, dict):
+    if node is None or not isinstance(data, dict):
         raise DeclarationError([Mistake(path, 1, "", "must be a mapping of fields, for example `name: queue_hour`")])
     return node, cast("dict[str, object]", data), content
 

@@ -222,7 +222,8 @@ def test_unknown_time_zone_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["localtime", "posixrules", "Factory", "right/UTC", "right/Europe/Berlin", "posix/UTC", "build/etc/localtime"]
+    "name",
+    ["localtime", "posixrules", "Factory", "right/UTC", "right/Europe/Berlin", "posix/UTC", "build/etc/localtime"],
 )
 def test_zone_outside_the_database_is_refused_though_the_machine_has_it(name):
     with pytest.raises(QueryError, match="IANA"):
@@ -231,7 +232,7 @@ def test_zone_outside_the_database_is_refused_though_the_machine_has_it(name):
 
 @pytest.mark.parametrize("name", ["UTC", "Z", "Etc/GMT+5", "US/Eastern", "EST5EDT", "Asia/Calcutta", "Europe/Kyiv"])
 def test_every_name_of_the_database_is_accepted(name):
-    assert time_zone(name).utcoffset(datetime(2026, 1, 1)) is not None
+    assert datetime(2026, 1, 1, tzinfo=time_zone(name)).utcoffset() is not None
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,9 @@ def test_every_clock_change_of_every_zone_keeps_boundaries_in_order(year):
                     problems.append(f"{name}: buckets of {period} around {day} have gaps")
                 for bucket in buckets:
                     last = bucket.end - timedelta(microseconds=1)
-                    if (floor_to_step(bucket.start, step, zone), floor_to_step(last, step, zone)) != (bucket.start,) * 2:
+                    if (floor_to_step(bucket.start, step, zone), floor_to_step(last, step, zone)) != (
+                        bucket.start,
+                    ) * 2:
                         problems.append(f"{name}: {bucket} is no bucket of {period}")
             for period in ("P1W", "P1M"):
                 whole = expand_to_steps(around, Step.parse(period), zone)
@@ -300,7 +303,9 @@ def test_every_clock_change_of_every_zone_keeps_boundaries_in_order(year):
 
 
 @given(
-    st.integers(0, 40 * 366 * 24 * 60).map(lambda minutes: datetime(1990, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)),
+    st.integers(0, 40 * 366 * 24 * 60).map(
+        lambda minutes: datetime(1990, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+    ),
     st.sampled_from(CLOCKS).map(ZoneInfo),
     periods,
 )

@@ -188,7 +188,23 @@ def test_file_that_is_no_declaration_is_refused(tmp_path, content, line, problem
 #: Values of the wrong kind as YAML spells them, by the kind that a field expects.
 NO_TEXTS = ["null", "true", "no", "5", "1.5", "[a]", "{a: b}"]
 NO_NUMBERS = ["true", "yes", '"5"', "soon", "[5]", "{a: 5}", "2026-01-01", ".nan", "0", "-3"]
-NO_LENGTHS = ["15", "1.5", "0", "-15", "1:30", "true", '"15"', "15m", "00:15:00", "1 day", "P1M", "P1Y", "P", "PT", "[PT15M]"]
+NO_LENGTHS = [
+    "15",
+    "1.5",
+    "0",
+    "-15",
+    "1:30",
+    "true",
+    '"15"',
+    "15m",
+    "00:15:00",
+    "1 day",
+    "P1M",
+    "P1Y",
+    "P",
+    "PT",
+    "[PT15M]",
+]
 NO_DATES = [
     "null",
     "2026-02-30",
@@ -205,11 +221,22 @@ NO_DATES = [
     "[2026-01-01]",
     "!!timestamp 2026-02-30",
 ]
-NO_NAMES = ["queueId", "null", "5", "[queueId, null]", "[null]", "[queueId, 5]", "[true]", "[[queueId]]", "[{a: b}]", '[""]']
+NO_NAMES = [
+    "queueId",
+    "null",
+    "5",
+    "[queueId, null]",
+    "[null]",
+    "[queueId, 5]",
+    "[true]",
+    "[[queueId]]",
+    "[{a: b}]",
+    '[""]',
+]
 WRONG_VALUES = {
     **dict.fromkeys(("name", "description", "platform", "query_type", "volume_metric", "time_zone"), NO_TEXTS),
-    **dict.fromkeys(("granularity", "fetch.max_query_interval"), [*NO_TEXTS, "15", "PT0M"]),
-    **dict.fromkeys(("fetch.expected_groups", "freshness.prefetch_after_misses"), [*NO_NUMBERS, "5.5"]),
+    **{field: [*NO_TEXTS, "15", "PT0M"] for field in ("granularity", "fetch.max_query_interval")},
+    **{field: [*NO_NUMBERS, "5.5"] for field in ("fetch.expected_groups", "freshness.prefetch_after_misses")},
     "freshness.drift_tolerance": [*NO_NUMBERS, ".inf"],
     **dict.fromkeys(
         (
@@ -230,14 +257,16 @@ WRONG_VALUES = {
     "filters": ["null", "5", "[]", "voice", "{type: nor}", "{predicates: {}}", "{predicates: [{values: [a]}]}"],
     "publish.tiers": ["history", "null", "[history, 5]", "[history, null]", "[]"],
     "publish.min_cell_count": ["1", "true", '"5"'],
-    **dict.fromkeys(("fetch", "freshness", "publish"), ["null", "5", "PT5M", "[]"]),
+    **{field: ["null", "5", "PT5M", "[]"] for field in ("fetch", "freshness", "publish")},
 }
 
 
 def with_line(folder: Path, field: str, value: str) -> tuple[Path, int]:
     """Write a declaration in which one field, at the end of the file, has a value in YAML; return the field's line."""
     group, _, name = field.rpartition(".")
-    lines = [line for line in write(folder, expected_groups=None).read_text().splitlines() if name != line.split(":")[0]]
+    lines = [
+        line for line in write(folder, expected_groups=None).read_text().splitlines() if name != line.split(":")[0]
+    ]
     lines += [f"{group}:", f"  {name}: {value}"] if group else [f"{name}: {value}"]
     (folder / "queue_hour.yaml").write_text("\n".join(lines))
     return folder / "queue_hour.yaml", len(lines)
@@ -357,7 +386,9 @@ def test_hourly_partitions_follow_clocks_that_change_by_whole_buckets(tmp_path, 
     assert read_report(path).time_zone == zone
 
 
-@pytest.mark.parametrize("zone", ["localtime", "posixrules", "Factory", "right/UTC", "posix/Europe/Berlin", "../UTC", "europe/berlin"])
+@pytest.mark.parametrize(
+    "zone", ["localtime", "posixrules", "Factory", "right/UTC", "posix/Europe/Berlin", "../UTC", "europe/berlin"]
+)
 def test_zone_that_is_no_place_of_the_database_is_refused(tmp_path, zone):
     with pytest.raises(DeclarationError, match="is not in the IANA database") as refused:
         read_report(write(tmp_path, time_zone=zone))
