@@ -207,7 +207,7 @@ class Received:
             final = final_buckets(knowledge.buckets(part.interval), response.watermark)
             if part.second_look is None:
                 # Only what is final teaches: a moment of empty answers must not lower what is expected.
-                learned |= {bucket: response.rows.count([bucket]) for bucket in final}
+                learned |= {bucket: response.count_sent(bucket) for bucket in final}
             else:
                 known = second_looks.get(part.second_look, IntervalSet())
                 second_looks[part.second_look] = known | IntervalSet(final)
@@ -230,7 +230,7 @@ class Verified:
     Attributes:
         chunk: The chunk.
         rows: Its rows.
-        row_counts: The number of rows of each final bucket, from which the session learns what to expect of others.
+        row_counts: The number of rows that the vendor sent of each final bucket, from which the session learns what to expect of others.
     """
 
     chunk: Interval

@@ -146,7 +146,9 @@ class Staging:
 
 
 def _chunk_to_json(chunk: ChunkResult) -> dict[str, object]:
-    return {**asdict(chunk), "interval": str(chunk.interval), "watermark": chunk.watermark.isoformat()}
+    # `sent` is in history, and only there needed.
+    known = {name: value for name, value in asdict(chunk).items() if name != "sent"}
+    return {**known, "interval": str(chunk.interval), "watermark": chunk.watermark.isoformat()}
 
 
 def _chunk_from_json(data: dict[str, object]) -> ChunkResult:

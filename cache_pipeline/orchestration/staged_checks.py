@@ -44,7 +44,7 @@ def check_completeness(partition: FetchedPartition, report: Report) -> CheckFind
         if not chunk.is_superseded
         and partition.interval.contains(chunk.interval)
         and partition.rows.count(final_buckets(list_buckets(chunk.interval, report.step, report.zone), chunk.watermark))
-        < chunk.got
+        < chunk.kept
     ]
     return CheckFinding(
         f"{len(short)} of {len(partition.chunks)} chunks have fewer rows staged than the vendor returned, "

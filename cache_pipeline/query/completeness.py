@@ -75,6 +75,9 @@ class ChunkResult:
         watermark: The instant up to which the vendor called its data complete.
         length: The number of all its rows, including provisional ones.
         parts: The number of parts in which it was fetched again; 0 if it was not split.
+        folded: The number of final rows that were folded into others, because the vendor split their groups unasked.
+        sent: The number of rows as the vendor sent them in each final bucket, by its start, if it split any group; else
+            empty.
     """
 
     interval: Interval
@@ -87,6 +90,13 @@ class ChunkResult:
     watermark: datetime
     length: int = 0
     parts: int = 0
+    folded: int = 0
+    sent: Mapping[datetime, int] = field(default_factory=dict[datetime, int], compare=False, repr=False)
+
+    @property
+    def kept(self) -> int:
+        """The number of final rows after folding."""
+        return self.got - self.folded
 
     @property
     def is_superseded(self) -> bool:

@@ -17,6 +17,7 @@ How an answer is verified:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -68,6 +69,8 @@ class AnsweredQuery:
         length: The number of rows as the vendor counts them.
         calls: The number of requests it took.
         seconds: The time from submit to the last page.
+        sent: The number of rows as the vendor sent them in each bucket, by its start, if it split the groups further than
+            asked; empty if it did not.
     """
 
     interval: Interval
@@ -76,9 +79,16 @@ class AnsweredQuery:
     length: int
     calls: int = 0
     seconds: float = 0.0
+    sent: Mapping[datetime, int] = field(default_factory=dict[datetime, int])
 
     def count(self, buckets: Iterable[Interval]) -> int:
-        """Return the number of rows in some buckets."""
+        """Return the number of rows that the vendor sent of some buckets."""
+        if self.sent:
+            return sum(self.sent.get(bucket.start, 0) for bucket in buckets)
+        return self.count_groups(buckets)
+
+    def count_groups(self, buckets: Iterable[Interval]) -> int:
+        """Return the number of rows of some buckets after folding."""
         return sum(self.tallies[bucket.start].rows for bucket in buckets if bucket.start in self.tallies)
 
 
@@ -352,6 +362,8 @@ class _Verification:
             watermark=answer.watermark,
             length=answer.length,
             parts=parts,
+            folded=node.found - answer.count_groups(node.final),
+            sent={bucket.start: answer.count([bucket]) for bucket in node.final} if answer.sent else {},
         )
         self.results[answer.interval] = result
         self.knowledge = replace(self.knowledge, stats=self.knowledge.stats.with_results([result]))
@@ -374,9 +386,20 @@ class _Verification:
             merge_tallies(answer.tallies for answer in answers),
             min(answer.watermark for answer in answers),
             sum(answer.length for answer in answers),
+            sent=_merge_sent(answers),
         )
         reason = _Node(self, whole, []).second_look
         return tuple(replace(part, second_look=part.second_look or reason) for part in parts)
+
+
+def _merge_sent(answers: Sequence[AnsweredQuery]) -> dict[datetime, int]:
+    """Add up the rows that the vendor sent by bucket start; empty if it split no groups."""
+    if not any(answer.sent for answer in answers):
+        return {}
+    total: Counter[datetime] = Counter()
+    for answer in answers:
+        total.update(answer.sent or {start: tally.rows for start, tally in answer.tallies.items()})
+    return dict(total)
 
 
 @dataclass(frozen=True)

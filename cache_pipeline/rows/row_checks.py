@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import numpy as np
@@ -82,7 +82,7 @@ def check_groups(rows: Rows, report: Report) -> None:
         DiskUnwritable: There are many rows, and the disk has no space to compare them.
     """
     keys = ["interval_start", *dimension_names(report)]
-    suspects = _find_repeated_hashes(rows, keys)
+    suspects = find_repeated_hashes(rows, keys)
     if not len(suspects):
         return
     # Different groups may have equal hashes, so compare the rows themselves.
@@ -98,7 +98,12 @@ def check_groups(rows: Rows, report: Report) -> None:
         raise SchemaMismatch(f"{extra} rows repeat a group within their bucket, {group} first")
 
 
-def _find_repeated_hashes(rows: Rows, keys: list[str]) -> Hashes:
+def find_repeated_hashes(rows: Rows, keys: Sequence[str]) -> Hashes:
+    """Return the hashes of the keys that two or more rows may share.
+
+    Raises:
+        DiskUnwritable: There are many rows, and the disk has no space to compare them.
+    """
     passes = -(-rows.num_rows // _MAX_HASHES_IN_MEMORY)
     repeated = [np.empty(0, np.uint64)]
     with tempfile.SpooledTemporaryFile(max_size=_MAX_HASHES_IN_MEMORY * _HASH_BYTES) as file:

@@ -1,6 +1,6 @@
 """Aggregate queries: strict parsing of the body, and the answer in the vendor's shape.
 
-`views`, `alternateTimeDimension`, `sortMetric`, `limit` and any `queryType` but `groupBy`, which the vendor supports, are refused
+`views`, `sortMetric`, `limit` and any `queryType` but `groupBy`, which the vendor supports, are refused
 here with a 400 that names them. Unknown fields are refused too; the vendor does not document how it treats them. A metric or
 dimension that the vendor knows and the simulator has no data for is absent from the answer.
 """
@@ -23,7 +23,8 @@ from cache_pipeline.simulator.organisation import Organisation
 from cache_pipeline.simulator.pages import json_length, most_that_fit
 from cache_pipeline.simulator.settings import SimulatorSettings
 
-_UNIMPLEMENTED_FIELDS = ("views", "alternate_time_dimension", "sort_metric", "limit")
+_UNIMPLEMENTED_FIELDS = ("views", "sort_metric", "limit")
+_EVENT_TIME_FAMILIES = ("evaluations", "surveys")
 
 
 class AggregationBody(BaseModel):
@@ -60,6 +61,7 @@ class Family:
         permissions: Permissions of which any one is sufficient.
         facts: The fact of each metric that the simulator has figures for.
         generated_dimensions: The dimensions whose values are generated, because calls do not have them.
+        is_split_by_medium: Whether every group has a `mediaType`, even if the query does not group by it.
     """
 
     name: str
@@ -68,12 +70,25 @@ class Family:
     permissions: tuple[str, ...]
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
     generated_dimensions: tuple[str, ...] = ()
+    is_split_by_medium: bool = False
 
 
 CONVERSATIONS = Family(
-    "conversations", words.METRICS, words.DIMENSIONS, ("analytics:conversationAggregate:view",), words.CALL_FACTS
+    "conversations",
+    words.METRICS,
+    words.DIMENSIONS,
+    ("analytics:conversationAggregate:view",),
+    words.CALL_FACTS,
+    is_split_by_medium=True,
 )
-FLOWS = Family("flows", words.FLOW_METRICS, words.FLOW_DIMENSIONS, ("analytics:flowAggregate:view",), words.FLOW_FACTS)
+FLOWS = Family(
+    "flows",
+    words.FLOW_METRICS,
+    words.FLOW_DIMENSIONS,
+    ("analytics:flowAggregate:view",),
+    words.FLOW_FACTS,
+    is_split_by_medium=True,
+)
 USERS = Family("users", words.USER_METRICS, words.USER_DIMENSIONS, ("analytics:userAggregate:view",))
 
 
@@ -84,6 +99,10 @@ def check_names(body: AggregationBody, family: Family) -> None:
     for name in _UNIMPLEMENTED_FIELDS:
         if getattr(body, name):
             raise unimplemented(AggregationBody.model_fields[name].alias or name)
+    if body.alternate_time_dimension not in (None, "eventTime"):
+        raise invalid_value(body.alternate_time_dimension, "alternateTimeDimension", "eventTime")
+    if body.alternate_time_dimension and family.name not in _EVENT_TIME_FAMILIES:
+        raise unimplemented(f"alternateTimeDimension of {family.name}")
     if body.query_type not in (None, "groupBy"):
         raise unimplemented(f"queryType {body.query_type}")
     for names, known, field_name in (
@@ -149,9 +168,10 @@ def build_query(
         ApiError: 400, with the vendor's message.
     """
     check_names(body, family)
+    unasked = ("mediaType",) if family.is_split_by_medium and settings.split_by_medium else ()
     return AggregateQuery(
         edges=bucket_edges(body, settings.max_buckets),
-        group_by=tuple(name for name in dict.fromkeys(body.group_by or ()) if organisation.size(name)),
+        group_by=tuple(name for name in dict.fromkeys((*(body.group_by or ()), *unasked)) if organisation.size(name)),
         facts=_facts(body.metrics, family),
         condition=all_of(accessible, build_condition(body.filter, organisation, family.dimensions)),
         generated_dimensions=family.generated_dimensions,
@@ -181,7 +201,7 @@ def _service_level_stats(in_target: Column, resolved: Column, target: float) -> 
 
 
 def _service_target_stats(resolved: Column, target: float) -> Stats:
-    return [{"target": target} if count else None for count in resolved.count.tolist()]
+    return [{"current": target} if count else None for count in resolved.count.tolist()]
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ SERVICE_LEVELS = frozenset(("oServiceLevel", "oWorkitemsServiceLevel", "oCasesSe
 """Metrics with a ratio, its parts and its target."""
 
 SERVICE_TARGET = "oServiceTarget"
-"""A metric with only a target, according to third parties."""
+"""A metric with only a target, which captured answers have under the name `current`."""
 
 CALL_FACTS = {
     "nOffered": "offered",

@@ -61,6 +61,8 @@ class SimulatorSettings(BaseModel):
         job_seconds_variation: Share by which a duration may vary; equal requests vary equally (invented default).
         job_lifetime_seconds: Time after submission until a job's results expire (invented default).
         reportdata_max_rows: A longer reportdata result is silently truncated, in time order (invented default).
+        split_by_medium: Whether aggregates of conversations and flows have a group for each `mediaType` even if the query
+            does not group by it, as captured answers of real organisations have.
         genesys_max_cells: A synchronous aggregate with more group-buckets is silently truncated, in time order
             (invented default).
         genesys_default_page_size: Groups on a page of job results when the query names no `pageSize`
@@ -123,6 +125,7 @@ class SimulatorSettings(BaseModel):
     job_lifetime_seconds: Seconds = 86_400.0
 
     reportdata_max_rows: Annotated[int, Field(ge=1)] = 2000
+    split_by_medium: bool = True
     genesys_max_cells: Annotated[int, Field(ge=1)] = 100_000
     genesys_default_page_size: Annotated[int, Field(ge=1)] = 1000
     genesys_max_page_size: Annotated[int, Field(ge=1)] = 1000

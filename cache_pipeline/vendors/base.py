@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import ClassVar, Protocol
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 
@@ -69,10 +69,15 @@ class ResultPage:
     Attributes:
         rows: The rows, in the report's schema.
         watermark: The instant up to which the vendor says its data is complete, or None if the page carries none.
+        delay: The least age from which the figures are final if the page carries no watermark.
+        split: For each row the group keys that the vendor added without being asked, as ``name=value`` lines; null for a
+            row without any. None if no row has any. Rows that differ in nothing else belong to one group, and are folded.
     """
 
     rows: pa.Table
     watermark: datetime | None
+    delay: timedelta = timedelta(0)
+    split: pa.Array[Any] | None = None
 
 
 class VendorAdapter(Protocol):

@@ -70,7 +70,7 @@ def _check_stats(metric: str, stats: Json) -> None:
 
 def test_figures_of_a_day_are_consistent(shared_vendor: Vendor) -> None:
     results = shared_vendor.aggregate(metrics=METRICS, granularity=None, groupBy=None)
-    assert [result["group"] for result in results] == [{}]
+    assert sorted(result["group"]["mediaType"] for result in results) == ["chat", "email", "voice"]
     assert results[0]["data"][0]["interval"] == "2024-06-10T00:00:00.000Z/2024-06-11T00:00:00.000Z"
 
     def total(metric: str, figure: str) -> float:
@@ -80,20 +80,30 @@ def test_figures_of_a_day_are_consistent(shared_vendor: Vendor) -> None:
     assert total("nConnected", "count") == total("tAnswered", "count")
     assert total("oServiceLevel", "denominator") == total("tAnswered", "count") + total("tAbandon", "count")
     assert total("oServiceLevel", "numerator") == total("tAnswered", "count") - total("nOverSla", "count")
-    assert total("oServiceLevel", "target") == 0.8
+    assert total("oServiceLevel", "target") == pytest.approx(3 * 0.8)
     assert 0 < total("tHeld", "count") < total("tTalk", "count")
     assert total("tAbandon", "count") < 0.2 * total("nOffered", "count")
 
 
 def test_only_answered_calls_have_a_user(shared_vendor: Vendor) -> None:
     results = shared_vendor.aggregate(metrics=["nOffered", "tAnswered", "tAbandon", "tHandle"], groupBy=["userId"])
-    with_user = [result for result in results if result["group"]]
-    without_user = [result for result in results if not result["group"]]
-    assert len(with_user) == 30
-    assert len(without_user) == 1
+    with_user = [result for result in results if "userId" in result["group"]]
+    without_user = [result for result in results if "userId" not in result["group"]]
+    assert len({result["group"]["userId"] for result in with_user}) == 30
+    assert [set(result["group"]) for result in without_user] == [{"mediaType"}] * 3
     assert _total(with_user, "nOffered", "count") == _total(with_user, "tAbandon", "count") == 0
     assert _total(without_user, "tAnswered", "count") == _total(without_user, "tHandle", "count") == 0
     assert _total(with_user, "tAnswered", "count") > 0 < _total(without_user, "nOffered", "count")
+
+
+def test_groups_are_split_by_medium_unless_told_otherwise(shared_vendor: Vendor) -> None:
+    split = shared_vendor.aggregate(groupBy=["queueId"])
+    assert {frozenset(result["group"]) for result in split} == {frozenset({"queueId", "mediaType"})}
+    with open_vendor(SimulatorSettings(split_by_medium=False)) as vendor:
+        whole = vendor.aggregate(groupBy=["queueId"])
+    assert {frozenset(result["group"]) for result in whole} == {frozenset({"queueId"})}
+    assert len(whole) == 8
+    assert offered(split) == offered(whole)
 
 
 def test_filters_combine_clauses_and_predicates(shared_vendor: Vendor) -> None:
@@ -268,6 +278,7 @@ def test_availability_returns_the_watermark(shared_vendor: Vendor) -> None:
         ({"queryType": "topN"}, "bad.request", "not implemented"),
         ({"limit": 3}, "bad.request", "not implemented"),
         ({"alternateTimeDimension": "eventTime"}, "bad.request", "not implemented"),
+        ({"alternateTimeDimension": "creation"}, "invalid.value", "alternateTimeDimension"),
         ({"pageSize": 10}, "invalid.property", "pageSize"),
         ({"surprise": True}, "bad.request", "surprise"),
         ({"filter": {"predicates": []}}, "bad.request", "filter.type"),

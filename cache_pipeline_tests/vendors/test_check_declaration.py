@@ -215,9 +215,10 @@ def test_service_target_never_adds_up() -> None:
 
 @pytest.mark.parametrize(("family", "metrics"), OBSERVATIONS.items())
 def test_every_known_observation_can_be_declared(family: str, metrics: tuple[str, ...]) -> None:
-    report = genesys_report(query_type=family, group_by=[], metrics=list(metrics))
+    group_by = ["mediaType"] if family in ("conversations", "flows") else []
+    report = genesys_report(query_type=family, group_by=group_by, metrics=list(metrics))
     assert list(GenesysAdapter.check_declaration(report)) == []
-    assert {column.source for column in GenesysAdapter.columns(report)} == set(metrics)
+    assert {column.source for column in GenesysAdapter.columns(report)} == {*metrics, *group_by}
     assert len({column.name for column in GenesysAdapter.columns(report)}) == len(GenesysAdapter.columns(report))
 
 
@@ -225,3 +226,31 @@ def test_every_known_observation_can_be_declared(family: str, metrics: tuple[str
 def test_distinct_counts_do_not_add_up(metric: str) -> None:
     (column,) = GenesysAdapter.columns(genesys_report(group_by=[], metrics=[metric]))
     assert column.fold is Fold.none
+
+
+@pytest.mark.parametrize(
+    ("family", "metric"),
+    [
+        ("conversations", "nConversations"),
+        ("conversations", "oServiceTarget"),
+        ("conversations", "oMessageTurn"),
+        ("flows", "oFlowMilestone"),
+    ],
+)
+def test_metric_that_cannot_be_folded_needs_the_medium(family: str, metric: str) -> None:
+    dimension = "flowId" if family == "flows" else "queueId"
+    report = genesys_report(query_type=family, group_by=[dimension], metrics=[metric])
+    ((field, problem),) = GenesysAdapter.check_declaration(report)
+    assert field == "metrics"
+    assert problem.startswith(metric)
+    assert "add mediaType to group_by" in problem
+    by_medium = genesys_report(query_type=family, group_by=[dimension, "mediaType"], metrics=[metric])
+    assert list(GenesysAdapter.check_declaration(by_medium)) == []
+    voice = {"type": "and", "predicates": [{"dimension": "mediaType", "operator": "in", "values": ["voice"]}]}
+    of_one = genesys_report(query_type=family, group_by=[dimension], metrics=[metric], filters=voice)
+    assert list(GenesysAdapter.check_declaration(of_one)) == []
+
+
+def test_foldable_metrics_need_no_medium() -> None:
+    report = genesys_report(group_by=["userId"], metrics=["nOffered", "tHandle", "oServiceLevel"])
+    assert list(GenesysAdapter.check_declaration(report)) == []

@@ -1,6 +1,6 @@
 """Helpers for adapter tests: declarations, a simulated vendor over HTTP, and a client with mocked responses."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
+from cache_pipeline.rows.merge import CollectedRows
 from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
@@ -134,7 +135,15 @@ async def fetch_rows(platform: VendorAdapter, report: Report, interval: Interval
     """Return the rows of one query whose job finishes at once."""
     job = await platform.submit(report, interval, Lane.scheduled)
     assert (await platform.status(job)).done
-    return pa.concat_tables([page.rows for page in await read_pages(platform, job, report)])
+    return merge_pages(await read_pages(platform, job, report), platform, report)
+
+
+def merge_pages(pages: Iterable[ResultPage], platform: VendorAdapter, report: Report) -> pa.Table:
+    """Return the rows of an answer as they are stored."""
+    collected = CollectedRows(report, platform.columns(report))
+    for page in pages:
+        collected.append(page.rows, page.split)
+    return collected.merge().rows.to_table()
 
 
 def by_group(rows: pa.Table, value: str) -> dict[tuple[str, ...], int]:

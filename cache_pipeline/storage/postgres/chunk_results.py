@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 from psycopg.sql import SQL, Literal
 
 from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats, Verdict
+from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 
 #: Vendors change their limits. One that was not met for this long is forgotten, so that long queries are tried again.
@@ -35,15 +37,34 @@ def record_chunks(cursor: Any, series: Series, chunks: Sequence[ChunkResult], no
             "fetched_at": pa.array([now] * count, _INSTANT),
             "total_rows": pa.array([chunk.length for chunk in chunks], pa.int64()),
             "parts": pa.array([chunk.parts for chunk in chunks], pa.int64()),
+            "sent_rows": pa.array([_sent_rows(chunk) for chunk in chunks], pa.string()),
         }
     )
     cursor.executemany(
         "INSERT INTO cache_pipeline_state.chunk_result (series, interval, expected_rows, expectation_source,"
-        " final_rows, verdict, requests, duration_seconds, watermark, fetched_at, total_rows, parts)"
-        " VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        " final_rows, verdict, requests, duration_seconds, watermark, fetched_at, total_rows, parts, sent_rows)"
+        " VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb)",
         table,
     )
     _update_truncation_stats(cursor, series, chunks, now)
+
+
+def _sent_rows(chunk: ChunkResult) -> str | None:
+    if not chunk.sent or chunk.is_superseded:
+        return None
+    return json.dumps({start.isoformat(): rows for start, rows in chunk.sent.items()})
+
+
+def read_sent_rows(cursor: Any, series: Series, interval: Interval) -> dict[datetime, int]:
+    """Read how many rows the vendor sent of each final bucket of an interval, where it split groups further than asked."""
+    query = SQL(
+        "SELECT sent.key::timestamptz, sent.value::int8 FROM cache_pipeline_state.chunk_result AS c,"
+        " jsonb_each_text(c.sent_rows) AS sent"
+        " WHERE c.series = {series} AND c.sent_rows IS NOT NULL AND c.interval && tstzrange({start}, {end})"
+        " ORDER BY c.fetched_at, c.id"
+    ).format(series=Literal(series.id), start=Literal(interval.start), end=Literal(interval.end))
+    cursor.execute(query.as_string())
+    return dict(cursor.fetchall())
 
 
 def read_truncation_stats(cursor: Any, series: Series, now: datetime, *, lock: bool = False) -> TruncationStats:

@@ -27,7 +27,7 @@ from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 from cache_pipeline.storage.coverage import Coverage, FetchTime
-from cache_pipeline.storage.postgres.chunk_results import read_truncation_stats, record_chunks
+from cache_pipeline.storage.postgres.chunk_results import read_sent_rows, read_truncation_stats, record_chunks
 from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.fetch_times import fetch_time_column, parse_fetch_times, record_fetch_times
 from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS, LeaseLost, LedgerClaim
@@ -270,8 +270,10 @@ class History:
         return None if requests is None else (requests, seconds)
 
     def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
-        """Count the groups in each bucket of an interval; buckets without rows are omitted."""
-        return self._by_bucket(SQL("count(*)"), series, interval)
+        """Count the groups in each bucket of an interval, as the vendor sent them; buckets without rows are omitted."""
+        groups = self._by_bucket(SQL("count(*)"), series, interval)
+        with self._transaction() as cursor:
+            return groups | read_sent_rows(cursor, series, interval)
 
     def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
         """Sum a column in each bucket of an interval, or count rows without one; buckets without rows are omitted."""

@@ -21,7 +21,7 @@ from cache_pipeline.vendors.genesys.aggregates import (
     AGGREGATES_PAGE_SIZE,
     aggregate_body,
     aggregate_columns,
-    aggregate_table,
+    aggregate_page,
     aggregates_path,
     check_aggregates,
 )
@@ -115,12 +115,12 @@ class GenesysAdapter:
     async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         """Follow the cursor; the last page has none."""
         if job.answer is not None:
-            yield ResultPage(aggregate_table(job.answer, report), watermark=None)
+            yield aggregate_page(job.answer, report)
             return
         results = f"{_path(job)}/results"
         if report.rows is None:
             async for answer in cursor_pages(self._client, job, results, {}):
-                yield ResultPage(aggregate_table(answer, report), watermark=None)
+                yield aggregate_page(answer, report)
             return
         kind, reader = row_kind(report), RowReader(report, Interval.parse(job.id.partition(_INTERVAL_MARK)[2]))
         watermark: datetime | None = None

@@ -1,18 +1,22 @@
 """Aggregate queries of Genesys Cloud: the request body, and the answer as rows; the same for every family.
 
-The vendor omits empty groups, buckets and metrics. A figure belongs to the bucket in which it is emitted.
+The vendor omits empty groups, buckets and metrics. A figure belongs to the bucket in which it is emitted. Conversations and flows
+come split by medium even if the query does not group by it; such rows carry the keys that were not asked for, and are folded
+when the whole answer is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 import pyarrow as pa
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.vendors.base import ResultPage
 from cache_pipeline.vendors.genesys.metrics import (
     METRIC_STATES,
     BucketStats,
@@ -26,6 +30,13 @@ from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_
 from cache_pipeline.vendors.json_body import read_interval, read_mapping, read_mappings, read_optional_text, read_text
 
 AGGREGATES_PAGE_SIZE = 1000
+#: Families that count by the day of creation unless told otherwise: a score of today would change a day of weeks ago.
+EVENT_TIME_FAMILIES = frozenset({"evaluations", "surveys"})
+#: The age from which we call their figures final. People release and correct them for hours.
+_EVENT_TIME_DELAY = timedelta(days=1)
+SPLIT_DIMENSION = "mediaType"
+#: Families whose groups the vendor was seen to split by medium unasked.
+_SPLIT_FAMILIES = frozenset({"conversations", "flows"})
 _MAX_USER_PREDICATES = 100
 
 #: A conversation event has at most one value of each of these dimensions. Of the others (skills, divisions, groups) it
@@ -52,6 +63,23 @@ def check_aggregates(report: Report) -> Iterable[tuple[str, str]]:
     if report.query_type == "users":
         yield from _check_users(report)
     yield from check_metrics(report)
+    yield from _check_split(report)
+
+
+def _check_split(report: Report) -> Iterable[tuple[str, str]]:
+    """Yield the metrics that cannot be folded over a dimension by which the vendor splits the groups unasked."""
+    dimension = SPLIT_DIMENSION
+    is_one_group = len(report.filters.named_values(dimension) or ()) == 1
+    if report.query_type not in _SPLIT_FAMILIES or dimension in report.group_by or is_one_group:
+        return
+    known = [name for name in report.metrics if name[:1] in ("n", "t", "o")]
+    fixed = dict.fromkeys(column.source for column in metric_columns(known) if column.fold is Fold.none)
+    if fixed:
+        yield (
+            "metrics",
+            f"{', '.join(fixed)} cannot be added up over media, and Genesys splits every group by {dimension}: add "
+            f"{dimension} to group_by, or filter by one {dimension}",
+        )
 
 
 def _check_users(report: Report) -> Iterable[tuple[str, str]]:
@@ -91,20 +119,43 @@ def aggregate_body(report: Report, interval: Interval) -> dict[str, object]:
         "groupBy": list(report.group_by),
         "metrics": list(report.metrics),
     }
+    if report.query_type in EVENT_TIME_FAMILIES:
+        body["alternateTimeDimension"] = "eventTime"
     if report.filters:
         body["filter"] = vendor_filter(report.filters)
     return body
 
 
-def aggregate_table(page: Mapping[str, object], report: Report) -> pa.Table:
-    """Return the rows of a page.
+def aggregate_page(page: Mapping[str, object], report: Report) -> ResultPage:
+    """Return the rows of a page; the vendor says no watermark.
 
     Raises:
         SchemaMismatch: The page does not match the query.
     """
     metrics = MetricReader(report.metrics)
-    rows = [row for result in read_mappings(page, "results") for row in _rows(result, report, metrics)]
-    return rows_to_table(rows, arrow_schema(aggregate_columns(report)))
+    rows: list[Mapping[str, object]] = []
+    split: list[str | None] = []
+    for result in read_mappings(page, "results"):
+        read = list(_rows(result, report, metrics))
+        rows += read
+        split += [_unasked_keys(read_mapping(result, "group"), report)] * len(read)
+    return ResultPage(
+        rows_to_table(rows, arrow_schema(aggregate_columns(report))),
+        watermark=None,
+        delay=_EVENT_TIME_DELAY if report.query_type in EVENT_TIME_FAMILIES else timedelta(0),
+        split=pa.array(split, pa.string()) if any(split) else None,
+    )
+
+
+def _unasked_keys(group: Mapping[str, object], report: Report) -> str | None:
+    """Return the keys of a group that the query did not ask for; None if there are none."""
+    unasked = {name: value for name, value in sorted(group.items()) if name not in report.group_by}
+    if multivalued := sorted(unasked.keys() - _SINGLE_VALUED):
+        raise SchemaMismatch(
+            f"the vendor split the groups by {', '.join(multivalued)}, of which an event may have several values, so "
+            f"they cannot be folded: add {', '.join(multivalued)} to group_by"
+        )
+    return "\n".join(f"{name}={value}" for name, value in unasked.items()) or None
 
 
 def _rows(result: Mapping[str, object], report: Report, metrics: MetricReader) -> Iterable[Mapping[str, object]]:

@@ -17,10 +17,18 @@ import pyarrow as pa
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.calendar import list_buckets
+from cache_pipeline.query.dnf import ValueSet
+from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
-from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_filter
+from cache_pipeline.vendors.genesys.vendor_filter import (
+    CONVERSATION_DIMENSIONS,
+    all_predicates,
+    check_detail_filters,
+    split_by_level,
+    vendor_filter,
+)
 from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_optional_text, read_text
 
 Source = Mapping[str, object]
@@ -41,7 +49,8 @@ class RowKind:
         columns: Columns other than the keys and the metrics.
         read: Returns an entry's rows, with the instants of their start and end under ``_start`` and ``_end``.
         metrics: Metrics that a report may declare; empty if it may declare any metric of a session.
-        filter_list: List of the request body that the filters belong in.
+        filter_list: List of the request body that filters belong in, but for those on whole conversations.
+        is_held_to_filter: Whether each row must match the filter itself, because the vendor's filter selects conversations.
     """
 
     path: str
@@ -51,6 +60,7 @@ class RowKind:
     read: Callable[[Source, Report], Iterator[Row]]
     metrics: tuple[str, ...] = ()
     filter_list: str = "segmentFilters"
+    is_held_to_filter: bool = False
 
 
 def _optional_instant(source: Source, name: str) -> datetime | None:
@@ -113,6 +123,8 @@ def _segments(source: Source, report: Report) -> Iterator[Row]:
     for participant in read_mappings(source, "participants"):
         for session in read_mappings(participant, "sessions"):
             for number, segment in enumerate(read_mappings(session, "segments")):
+                if not _matches_filter({**participant, **session, **segment}, report.filters):
+                    continue
                 start, end = read_instant(segment, "segmentStart"), _optional_instant(segment, "segmentEnd")
                 yield {
                     "_start": start,
@@ -135,6 +147,22 @@ def _segments(source: Source, report: Report) -> Iterator[Row]:
                 }
 
 
+def _matches_filter(source: Source, filters: Filter) -> bool:
+    """Return whether a segment matches the conditions on segments; the vendor's filter has checked those on conversations."""
+    return any(
+        all(
+            _allows(values, source.get(dimension))
+            for dimension, values in conjunction.items()
+            if dimension not in CONVERSATION_DIMENSIONS
+        )
+        for conjunction in filters.conjunctions
+    )
+
+
+def _allows(values: ValueSet, value: object) -> bool:
+    return (value in values.values) is not values.is_exclusion
+
+
 def _milliseconds(start: datetime, end: datetime | None) -> int | None:
     return None if end is None else round((end - start).total_seconds() * 1000)
 
@@ -143,6 +171,9 @@ def _state_reader(list_name: str, state: str, optional: tuple[str, ...]) -> Call
     def read(source: Source, report: Report) -> Iterator[Row]:
         for record in read_mappings(source, list_name):
             start, end = read_instant(record, "startTime"), _optional_instant(record, "endTime")
+            if start == end:
+                # It lasts for no time, and the next one may begin at the same instant, which is its key.
+                continue
             yield {
                 "_start": start,
                 "_end": end,
@@ -203,6 +234,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
         ),
         read=_segments,
         metrics=("tSegmentDuration",),
+        is_held_to_filter=True,
     ),
     "presence": RowKind(
         path="/api/v2/analytics/users/details",
@@ -246,6 +278,8 @@ def check_rows(report: Report) -> Iterable[tuple[str, str]]:
         yield "metrics", "unknown metrics; a conversation has counts (n) and durations (t)"
     if report.fetch.delivery != "async":
         yield "fetch.delivery", "rows are extracted by job only; remove the field or set async"
+    if kind.filter_list != "userFilters":
+        yield from check_detail_filters(report.filters, is_held_to_filter=kind.is_held_to_filter)
     is_by_user = all(predicate.dimension == "userId" for predicate in all_predicates(report.filters))
     if kind.filter_list == "userFilters" and not is_by_user:
         yield "filters", "users can only be filtered by userId; remove the other dimensions"
@@ -268,8 +302,14 @@ def row_columns(report: Report) -> tuple[Column, ...]:
 def row_body(report: Report, interval: Interval) -> dict[str, object]:
     """Return the request body of a job."""
     body: dict[str, object] = {"interval": str(interval), "order": "asc"}
-    if report.filters:
-        body[row_kind(report).filter_list] = [vendor_filter(report.filters)]
+    kind = row_kind(report)
+    if kind.filter_list == "userFilters":
+        return body | ({kind.filter_list: [vendor_filter(report.filters)]} if report.filters else {})
+    of_conversations, of_segments = split_by_level(report.filters)
+    if of_conversations:
+        body["conversationFilters"] = [vendor_filter(of_conversations)]
+    if of_segments:
+        body["segmentFilters"] = [vendor_filter(of_segments)]
     return body
 
 

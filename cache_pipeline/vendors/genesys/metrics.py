@@ -30,6 +30,7 @@ class _Statistic:
         fold: How it rolls up, if at all.
         is_required: Whether every reported metric has it.
         default: Its value if the vendor omits the metric.
+        other_name: Another name under which the vendor reports it.
     """
 
     name: str
@@ -37,6 +38,12 @@ class _Statistic:
     fold: Fold
     is_required: bool = True
     default: int | None = 0
+    other_name: str = ""
+
+    def read(self, stats: Mapping[str, object]) -> object:
+        """Return its value in the statistics of a metric, or None."""
+        value = stats.get(self.name)
+        return stats.get(self.other_name) if value is None else value
 
 
 _COUNT = _Statistic("count", ColumnKind.integer, Fold.sum)
@@ -48,7 +55,8 @@ _TIMED = (
     _Statistic("max", ColumnKind.number, Fold.max, is_required=False, default=None),
 )
 _SHARE = (_Statistic("numerator", ColumnKind.number, Fold.sum), _Statistic("denominator", ColumnKind.number, Fold.sum))
-_TARGET = (_Statistic("target", ColumnKind.number, Fold.none, default=None),)
+#: Seen as ``current`` in a captured answer; a third party has it as ``target``.
+_TARGET = (_Statistic("target", ColumnKind.number, Fold.none, default=None, other_name="current"),)
 #: The vendor does not document which of these an observation has, nor that they add up.
 _OBSERVED = tuple(
     _Statistic(name, kind, Fold.none, is_required=False, default=None)
@@ -174,10 +182,10 @@ class MetricReader:
 
     def __init__(self, metrics: Iterable[str]) -> None:
         self._figures = [figure for metric in metrics for figure in _figures(metric)]
-        self._statistics: dict[str, dict[str | None, list[str]]] = {}
+        self._statistics: dict[str, dict[str | None, list[_Statistic]]] = {}
         for figure in self._figures:
             metric, state = figure.key
-            self._statistics.setdefault(metric, {}).setdefault(state, []).append(figure.statistic.name)
+            self._statistics.setdefault(metric, {}).setdefault(state, []).append(figure.statistic)
 
     def values(self, bucket: BucketStats) -> Mapping[str, object]:
         """Return the figures of one bucket, by column name.
@@ -195,19 +203,19 @@ class MetricReader:
         if unknown := {metric for metric, _ in bucket} - self._statistics.keys():
             raise SchemaMismatch(f"metrics {sorted(unknown)} were not requested")
         for (metric, state), stats in bucket.items():
-            names = self._statistics[metric].get(state)
-            if names is None:
+            statistics = self._statistics[metric].get(state)
+            if statistics is None:
                 expected = ", ".join(METRIC_STATES.get(metric, ())) or "no qualifier"
                 raise SchemaMismatch(f"{metric} has unknown qualifier {state!r}; expected {expected}")
-            if all(stats.get(name) is None for name in names):
-                raise _missing_statistic(metric, names, stats)
+            if all(statistic.read(stats) is None for statistic in statistics):
+                raise _missing_statistic(metric, [statistic.name for statistic in statistics], stats)
 
 
 def _value(figure: _Figure, stats: Mapping[str, object] | None) -> object:
     # The vendor omits a metric without events; for a statistic that adds up, that means zero.
     if stats is None:
         return figure.statistic.default
-    value = stats.get(figure.statistic.name)
+    value = figure.statistic.read(stats)
     if value is None and figure.statistic.is_required:
         raise _missing_statistic(figure.key[0], [figure.statistic.name], stats)
     return value

@@ -354,7 +354,7 @@ async def test_report_of_another_family_has_figures(shared_redis: redis.asyncio.
 
 
 async def test_observation_has_its_own_columns(shared_redis: redis.asyncio.Redis) -> None:
-    report = genesys_report(group_by=[], metrics=["oMediaCount", "oServiceTarget", "tTalk"])
+    report = genesys_report(group_by=["mediaType"], metrics=["oMediaCount", "oServiceTarget", "tTalk"])
     async with simulated_vendor(shared_redis) as vendor:
         rows = (await fetch_rows(vendor.genesys, report)).to_pylist()
     busy = [row for row in rows if row["t_talk_count"]]

@@ -81,7 +81,9 @@ def _create_chunk_tables() -> None:
         sa.Column("fetched_at", _INSTANT, nullable=False),
         sa.Column("total_rows", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("parts", sa.Integer, nullable=False, server_default="0", comment="0 if the interval was not split"),
+        sa.Column("sent_rows", postgresql.JSONB, comment="rows by bucket start, if the vendor split groups unasked"),
         sa.Index("chunk_result_series_fetched_at", "series", "fetched_at"),
+        sa.Index("chunk_result_series_sent", "series", postgresql_where=sa.text("sent_rows IS NOT NULL")),
         schema=_SCHEMA,
     )
     op.create_table(
