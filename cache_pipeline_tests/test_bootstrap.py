@@ -41,7 +41,7 @@ def closed_port():
         return probe.getsockname()[1]
 
 
-def test_missing_server_is_awaited_for_startup_seconds_with_logged_attempts(closed_port, caplog):
+def test_startup_waits_for_server_and_logs_attempts(closed_port, caplog):
     time = FakeTime()
     url = f"postgresql://user:planted-secret@127.0.0.1:{closed_port}/database"
     with pytest.raises(HistoryUnavailable, match=r"cannot be reached.*tried 8 times in 30 s"):

@@ -52,7 +52,7 @@ cli.add_command(worker)
 
 @contextmanager
 def _terminated_like_interrupted() -> Generator[None]:
-    """Treat SIGTERM like Ctrl-C, so that servers are stopped in order."""
+    """Treat SIGTERM like Ctrl-C, so that servers are stopped cleanly."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

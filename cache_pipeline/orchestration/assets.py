@@ -64,7 +64,7 @@ class FetchConfig(dg.Config):
     """Run config of ``staged``.
 
     Attributes:
-        refetch: Fetch everything from the vendor, whatever history holds; for figures that the vendor has corrected.
+        refetch: Fetch everything from the vendor, even what history has; for figures that the vendor has corrected.
         max_query_interval: Longest interval of one upstream query, instead of the declared one.
         retry_attempt: Number of the retry after a failed completeness check; 0 for a first fetch.
     """

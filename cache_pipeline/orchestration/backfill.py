@@ -55,7 +55,7 @@ def run_backfill(
         report_progress: Receives ``{"done": partitions, "total": partitions}``.
         exclusive: No other process runs this report, so a run that still has the status "started" was killed; mark it
             as failed first.
-        refetch: Fetch everything from the vendor, whatever history holds; for figures that the vendor has corrected.
+        refetch: Fetch everything from the vendor, even what history has; for figures that the vendor has corrected.
 
     Raises:
         UnknownReport: No report has this name.

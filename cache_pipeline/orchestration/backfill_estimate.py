@@ -35,21 +35,21 @@ class EstimateConfig(dg.Config):
         report: The report's name.
         first: Key of the first partition; by default the report's first.
         last: Key of the last partition; by default the last that has ended.
-        refetch: Estimate a refetch of everything, whatever history holds.
+        refetch: Estimate a refetch of everything, even what history has.
         lane: Lane whose share of the quota the backfill would use.
     """
 
     report: str = Field(description="Name of the report")
-    first: str | None = Field(None, description="First partition; by default the report's first")
-    last: str | None = Field(None, description="Last partition; by default the last that has ended")
-    refetch: bool = Field(default=False, description="Estimate a refetch of everything, whatever history holds")
+    first: str | None = Field(None, description="First partition (default: the report's first)")
+    last: str | None = Field(None, description="Last partition (default: the last that has ended)")
+    refetch: bool = Field(default=False, description="Estimate a refetch of everything, even what history has")
     lane: str = Field(Lane.backfill.value, description=f"Lane of the requests: one of {', '.join(Lane)}")
 
 
 def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
     """Return the job that estimates a backfill of any report."""
 
-    @dg.op(description="Plan the backfill and estimate its queries, calls and minutes at the present quota")
+    @dg.op(description="Plan the backfill and estimate its queries, calls and minutes at the current quota")
     async def estimate(context: dg.OpExecutionContext, config: EstimateConfig, engine: EngineResource) -> None:
         with reported_failures():
             report = find_report(dict(reports), config.report)
@@ -103,7 +103,7 @@ async def estimate_backfill(
         report: The report.
         intervals: Interval by key of the partitions.
         lane: Lane whose share of the quota the backfill uses.
-        refetch: Fetch everything, whatever history holds.
+        refetch: Fetch everything, even what history has.
     """
     staged_keys = engine.staging().final_partitions(engine.tenant_series(report), intervals)
     span = Interval(min(each.start for each in intervals.values()), max(each.end for each in intervals.values()))
@@ -113,7 +113,7 @@ async def estimate_backfill(
 
 
 def describe_estimate(plan: Plan, partitions: int) -> str:
-    """Describe a plan as ``100 partitions: 100 queries, about 320 calls and 12 min at the present quota``.
+    """Describe a plan as ``100 partitions: 100 queries, about 320 calls and 12 min at the current quota``.
 
     Truncated answers, which cannot be foreseen, add to it.
     """
@@ -125,7 +125,7 @@ def describe_estimate(plan: Plan, partitions: int) -> str:
     )
     return (
         f"{partitions} partitions: {len(plan.chunks)} queries, about {plan.calls:.0f} calls and "
-        f"{format_duration(plan.seconds)} at the present quota ({basis})"
+        f"{format_duration(plan.seconds)} at the current quota ({basis})"
     )
 
 

@@ -44,7 +44,7 @@ def documented(open_api):
         async with open_api(QUEUE_DAY, api=keys) as api, served(api.app) as url:
             api.start_worker()
             key = (await create_key(api))["Authorization"].split()[1]
-            # The page's day lies in the future of the tests' vendor.
+            # The page's day is in the future for the tests' vendor.
             changes = {
                 "http://127.0.0.1:8080": url,
                 "2026-11-16": "2026-01-05",

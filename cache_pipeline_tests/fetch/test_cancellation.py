@@ -42,7 +42,7 @@ async def another_process(world: World) -> AsyncIterator[ReportService]:
 
 
 async def start_submit(world: World, seconds: float) -> "asyncio.Task[object]":
-    """Start a query whose submit the vendor has accepted, and whose response takes so many seconds."""
+    """Start a query whose submit the vendor has accepted, and whose response takes `seconds`."""
     await world.faults(slow_bodies=1, slow_seconds=seconds)
     query = asyncio.create_task(world.service.answer(REPORT, MONDAY))
     async with asyncio.timeout(20):

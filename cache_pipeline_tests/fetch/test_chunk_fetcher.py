@@ -41,7 +41,7 @@ async def wait_for_submits(world: World, submits: int) -> None:
 async def test_separate_hours_of_one_day_are_fetched_concurrently(open_world: OpenWorld):
     async with open_world(job_seconds_base=20.0) as world:
         query = asyncio.create_task(check_answers(world, *(hours(each, each + 1) for each in range(8))))
-        # Time stands still, so none of them is finished before all have been sent.
+        # The clock is stopped, so none of them finishes before all have been sent.
         await asyncio.wait_for(wait_for_submits(world, 8), 30)
         world.clock.move(seconds=60)
         await query

@@ -83,7 +83,7 @@ async def test_truncated_parts_are_split_again():
     proven = await checked.verify(DAY)
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
     assert checked.verdicts.count(Verdict.truncated) == 3
-    # The quarters of the day are as long as what was just truncated, so they are not asked.
+    # The quarters of the day are as long as what was just truncated, so they are not fetched.
     assert len(vendor.asked) == 1 + 2 + 8
 
 
@@ -140,7 +140,7 @@ async def test_truncated_single_bucket_fails_with_a_remedy():
 
 
 async def test_later_chunk_of_truncated_buckets_fails_too():
-    """It is split beforehand, to single buckets, of which none was seen cut within a larger query of its own."""
+    """The chunk is split to single buckets beforehand, so no bucket was ever part of a truncated larger query."""
     vendor = ScriptedVendor(flat(10, 48), cap=5)
     checked = check_answers_of(vendor)
     for day in (DAY, hours(24, 48)):
@@ -156,7 +156,7 @@ async def test_bucket_at_a_known_limit_fails_above_the_threshold():
 
 @dataclass
 class BrokenOffOnce(ScriptedVendor):
-    """Its first answer ends after so many rows; it has no limit."""
+    """A vendor without a limit whose first answer ends early, after some rows."""
 
     after: int = 1
 
@@ -274,7 +274,7 @@ async def test_failing_part_cancels_the_other_queries(error: Exception):
 
 
 def nodes(interval: Interval) -> int:
-    """How many queries there are between an interval and its single buckets, all told."""
+    """Return the total number of queries between an interval and its single buckets."""
     return 1 + sum(nodes(part) for part in split(interval, REPORT.step, REPORT.zone))
 
 

@@ -1,4 +1,4 @@
-"""History is never wrong and finally complete, whatever the vendor truncates, delays or breaks off.
+"""Tests that history is never wrong and eventually complete, even if the vendor truncates, delays or aborts answers.
 
 The test uses a real PostgreSQL and Redis and a scripted vendor whose true rows are known: nights without a call, rows that arrive
 until the watermark has passed, a limit on every answer, some answers truncated at random, and callers that die at any of their

@@ -26,7 +26,7 @@ def refusal(status: int) -> UpstreamRefused:
 def fault(
     monkeypatch: pytest.MonkeyPatch, world: World, error: Callable[[Interval], Exception | None]
 ) -> list[Interval]:
-    """Let the vendor answer some intervals with an error; return all intervals that are asked for."""
+    """Let the vendor answer some intervals with an error; return all intervals that are requested."""
     adapter, asked = world.service.platforms["reportdata"], list[Interval]()
     submit = adapter.submit
 
@@ -71,7 +71,7 @@ async def test_chunks_in_flight_are_kept_after_a_permanent_refusal(
 
 
 @pytest.mark.parametrize("stores_chunks", [True, False])
-async def test_verified_siblings_of_a_failed_chunk_are_not_asked_again(
+async def test_verified_siblings_of_failed_chunk_are_not_refetched(
     open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, *, stores_chunks: bool
 ):
     noon = Interval(MONDAY.start + 2 * DAY / 4, MONDAY.start + 3 * DAY / 4)

@@ -123,7 +123,7 @@ def test_answer_with_enough_rows_takes_one_query() -> None:
 
 @pytest.mark.parametrize("below", [1, 2, 3])
 def test_answer_cut_inside_its_last_bucket_ends(below: int) -> None:
-    """The tail of the answer is the last part's tail too, and is asked once."""
+    """The tail of the answer is the last part's tail too, and is fetched once."""
     rows = [row for row in full(96, 76) if 32 <= row[0] < 72]
     vendor = Vendor(rows, 15, limit=len(rows) - below)
     step, evidence = verify(vendor, knowledge_of(report_of(15)), Evidence(day()))

@@ -1,4 +1,4 @@
-"""Which provisional buckets are due: the rule against a model that looks at one bucket at a time."""
+"""Tests of the rule for due provisional buckets, against a model that checks one bucket at a time."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Runs as a process of its own: sends requests to the simulated vendor as fast as the shared quota allows, until killed."""
+"""Program of a test: send requests to the simulated vendor as fast as the shared quota allows, until killed."""
 
 import asyncio
 import sys

@@ -84,7 +84,7 @@ async def test_scrape_reports_work_of_api_and_worker(open_api):
         assert samples["quota_paused_seconds_total"][labels(**CLIENT)] == 0
         assert 0 <= samples["token_age_seconds"][labels(**CLIENT)] < 60
         lag = samples["watermark_lag_seconds"][labels(report="queue_hour")]
-        # The watermark lies between the end of the requested day and the vendor's noon.
+        # The watermark is between the end of the requested day and the vendor's noon.
         assert _since("2026-01-06T12:05") < lag < _since("2026-01-06T00:00")
 
 

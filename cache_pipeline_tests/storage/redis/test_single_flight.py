@@ -161,8 +161,8 @@ async def test_many_waiters_share_one_subscription(redis: Redis):
         assert sum(await asyncio.wait_for(asyncio.gather(*waiting), 30)) == 10
 
 
-async def test_waiters_look_again_while_the_lock_is_held(redis: Redis):
-    """Waiters look at least every three seconds (G20); here every fifth of a second."""
+async def test_waiters_poll_while_the_lock_is_held(redis: Redis):
+    """Waiters poll at least every three seconds (G20); here every fifth of a second."""
     async with two_processes(redis, look_seconds=0.2) as (one, other):
         cache = Cache(redis, other)
         async with one.acquire(cache.name, never):
