@@ -38,7 +38,7 @@ from cache_pipeline.upstream.polling import DurationStore, GuideSchedule, JobPol
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 from cache_pipeline.vendors.base import Capabilities, VendorAdapter
 from cache_pipeline.vendors.genesys.regions import region_address
-from cache_pipeline.vendors.registry import ADAPTERS, DISCOVERIES, LOGINS, AdapterType
+from cache_pipeline.vendors.registry import ADAPTERS, DISCOVERIES, LOGINS, AdapterType, create_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ async def open_service(
                     "%s: allow_insecure_http is set, so client secrets and access tokens go unencrypted", name
                 )
             client = await stack.enter_async_context(connect_vendor(settings, name).open_client(redis))
-            platforms[name] = ADAPTERS[name](client)
+            platforms[name] = create_adapter(name, client, account.columns)
             job_pollers[name] = JobPoller(
                 PollPolicy(account.poll_policy),
                 DurationStore(redis, name),

@@ -52,8 +52,11 @@ class VendorAccount(BaseModel, frozen=True):
             CXone has no such rule: set it, unless NICE's own ``issuer`` is used together with a ``tenant_id``.
         clients: The pool of OAuth clients. For CXone, the id and secret of the one access key: its limit applies to the whole
             tenant.
+        columns: CXone only: the names of columns in this account's files, where they differ from the known ones, for example
+            ``{"userId": "Agent No", "contact": "Master Contact"}``.
         rate_limit: Requests per window and client; overrides the vendor's documented limit.
-        window_seconds: Length of the rate limit's window; overrides the vendor's documented one.
+        window_seconds: Length of the rate limit's window; overrides the vendor's documented one. For CXone it is the time
+            between two calls, polls included.
         retention_days: How long the vendor keeps figures, if the organisation has set a limit (Genesys reports its own under
             ``analytics/dataretention/settings``). Older gaps are refused instead of queried. By default no limit is assumed.
         poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds. ``adaptive`` never polls more often, and skips
@@ -70,6 +73,7 @@ class VendorAccount(BaseModel, frozen=True):
     tenant_id: str | None = Field(default=None, min_length=1)
     login_url: HttpUrl | None = None
     clients: tuple[ClientCredentials, ...] = Field(min_length=1)
+    columns: dict[str, str] = Field(default_factory=dict)
     rate_limit: int | None = Field(None, ge=4)
     window_seconds: float | None = Field(None, gt=0)
     retention_days: int | None = Field(default=None, ge=1)

@@ -4,7 +4,8 @@ The vendor documents: the login by access key, discovery, the paths, a job id th
 with a byte order mark, results kept for a day behind a URL that is valid for 30 s and takes no token, one call every 30 s for a
 tenant, no percentage, no watermark, no cursor, no cancel. The simulator's own choices:
 - the response to a call that comes too early (`cxone_busy_status`; a third party reports 403), and that it is an ErrorBody;
-- the columns except Segment ID, Start Date, ANI, DNIS and Disposition; dates are UTC;
+- the columns Direction, Skill ID, Talk Time and Handle Time; the others are documented or were seen; dates are UTC;
+- a transferred call has two lines, of the same agent, because the simulated calls have only one;
 - whether `endDate` is included (`cxone_end_date_included`).
 The URL has another host, `localhost`, so that a client can see that it must not send its token there.
 """
@@ -58,8 +59,8 @@ _STATE = {
     JobState.EXPIRED: "EXPIRED",
 }
 _COLUMNS = (
-    *("Segment ID", "Start Date", "End Date", "Media Type", "Direction", "Skill ID", "Agent ID", "ANI", "DNIS"),
-    *("Disposition", "Talk Time", "Handle Time"),
+    *("ACD Call ID", "Segment ID", "Start Date", "End Date", "Direction", "Channel Type", "Skill ID", "Agent 1 ACD ID"),
+    *("ANI", "DNIS", "Disposition", "Talk Time", "Handle Time"),
 )
 
 
@@ -94,23 +95,30 @@ def _write_day(
     selected = (calls.start_ms >= first) & (calls.start_ms < last) & calls.visible(calls.ended_ms, visibility)
     for row in np.flatnonzero(selected).tolist():
         talk_ms, is_abandoned = int(calls.talk_ms[row]), bool(calls.abandoned[row])
+        handle_ms = talk_ms + int(calls.held_ms[row]) + int(calls.acw_ms[row])
         is_voice = MEDIA[calls.media[row]] == "voice"
-        writer.writerow(
-            [
-                calls.conversation_id(row),
-                _time(int(calls.start_ms[row])),
-                _time(int(calls.ended_ms[row])),
-                MEDIA[calls.media[row]],
-                "inbound",
-                values["queueId"][int(calls.queue[row])],
-                "" if is_abandoned else values["userId"][int(calls.agent[row])],
-                f"+4930{int(calls.id_words[row][0]) % 10_000_000:07}" if is_voice else "",
-                "+49305550100" if is_voice else "",
-                "Abandoned" if is_abandoned else "Handled, by an agent",
-                talk_ms / 1000,
-                (talk_ms + int(calls.held_ms[row]) + int(calls.acw_ms[row])) / 1000,
-            ]
-        )
+        start, end, identity = int(calls.start_ms[row]), int(calls.ended_ms[row]), calls.conversation_id(row)
+        # The first segment ends before the last one begins; their durations add up.
+        middle = (start + end) // 2
+        parts = [(start, middle, 0, 0), (middle, end, talk_ms, handle_ms)] if calls.transferred[row] else None
+        for number, (begin, finish, talk, handle) in enumerate(parts or [(start, end, talk_ms, handle_ms)], start=1):
+            writer.writerow(
+                [
+                    identity,
+                    f"{identity}-{number}",
+                    _time(begin),
+                    _time(finish),
+                    "inbound",
+                    MEDIA[calls.media[row]],
+                    values["queueId"][int(calls.queue[row])],
+                    "" if is_abandoned else values["userId"][int(calls.agent[row])],
+                    f"\\+4930{int(calls.id_words[row][0]) % 10_000_000:07}" if is_voice else "",
+                    "\\+49305550100" if is_voice else "",
+                    "Abandoned" if is_abandoned else "Handled, by an agent",
+                    talk / 1000,
+                    handle / 1000,
+                ]
+            )
 
 
 def _csv(simulator: Simulator, body: ExtractionBody, visibility: Visibility, max_rows: int | None) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.fetch.partition_fetch import FailedPartition
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
@@ -90,10 +90,13 @@ async def test_figures_are_true_although_the_vendor_splits(
 
 async def _fetch(world: World, report: Report, interval: Interval) -> list[ChunkResult]:
     heard: list[ChunkResult] = []
-    async for partition in world.service.fetch(report, {"it": interval}, Lane.interactive, on_chunk=heard.append):
-        if isinstance(partition, FailedPartition):
-            raise partition.error
-        await world.service.store(report, [partition])
+    async for event in world.service.fetch(report, {"it": interval}, Lane.interactive):
+        if isinstance(event, ChunkResult):
+            heard.append(event)
+        if isinstance(event, FailedPartition):
+            raise event.error
+        if isinstance(event, FetchedPartition):
+            await world.service.store(report, [event])
     return heard
 
 

@@ -4,7 +4,7 @@ There is no filter except the dates, no watermark, no cursor and no cancel, and 
 and columns have the same names as those of Genesys, so that changing a report's ``platform`` moves it to the other vendor.
 
 The vendor does not document the following, so we assume it: a 403 to a submit means that the tenant is busy (known from a third
-party); the column names except Segment ID, Start Date, ANI, DNIS and Disposition; that dates are UTC.
+party); that dates are UTC. Which column has what is in `extract.KNOWN_COLUMNS`, and the account's `columns` replace them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import IO, ClassVar
 
-from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable
+from cache_pipeline.errors import SchemaMismatch, SettingsError, UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.lane import Lane
@@ -25,7 +25,7 @@ from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
-from cache_pipeline.vendors.cxone.extract import check_extract, cxone_columns, read_extract
+from cache_pipeline.vendors.cxone.extract import KNOWN_COLUMNS, check_extract, cxone_columns, read_extract
 from cache_pipeline.vendors.http_jobs import get_object
 from cache_pipeline.vendors.json_body import (
     read_json,
@@ -76,8 +76,14 @@ class CxoneAdapter:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
+        columns: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
+        self._columns = dict(columns or {})
+        if unknown := sorted(self._columns.keys() - KNOWN_COLUMNS.keys()):
+            raise SettingsError(
+                f"columns of {self.name}: unknown {', '.join(unknown)}; expected some of {', '.join(KNOWN_COLUMNS)}"
+            )
         self._now = now
         self._clock = clock
         self._urls: dict[str, tuple[str, float]] = {}
@@ -147,7 +153,7 @@ class CxoneAdapter:
         with tempfile.SpooledTemporaryFile(max_size=_MAX_BYTES_IN_MEMORY) as file:
             await self._download(job, file)
             file.seek(0)
-            for rows in read_extract(file, report, interval):
+            for rows in read_extract(file, report, interval, self._columns):
                 yield ResultPage(rows, complete_until)
 
     async def cancel(self, job: VendorJob) -> None:
@@ -167,7 +173,10 @@ class CxoneAdapter:
         """Return the signed URL of a finished job, or None while the job runs."""
         job_id = _id(job)
         answer = read_mapping(await get_object(self._client, job, f"{_JOBS_PATH}/{job_id}"), "jobStatus")
-        state, result = read_text(answer, "status"), read_mapping(answer, "result")
+        state, result = read_optional_text(answer, "status"), read_mapping(answer, "result")
+        if state is None:
+            # A job that was just accepted may have no status yet.
+            return None
         if state in _FAILED_STATES:
             raise _FAILED_STATES[state](job_id, read_optional_text(result, "errorMessage") or f"its state is {state}")
         if state == "RUNNING":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import IO
 
@@ -22,19 +22,32 @@ from cache_pipeline.vendors.genesys.details import row_columns
 CsvLine = Mapping[str, str]
 Row = dict[str, object]
 _ROWS_PER_PAGE = 5000
-_ID, _START = "Segment ID", "Start Date"
-#: Column of each dimension; assumed, except for ANI and DNIS.
-_DIMENSIONS = {
-    "ani": "ANI",
-    "direction": "Direction",
-    "dnis": "DNIS",
-    "mediaType": "Media Type",
-    "queueId": "Skill ID",
-    "userId": "Agent ID",
+_CONTACT, _SEGMENT, _START, _END = "contact", "segment", "start", "end"
+
+#: The columns that we read, each with its known spellings, the preferred one first. Those of the durations are assumed, as is
+#: Skill ID; the others were seen in files that working programs read, or are documented.
+KNOWN_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    _CONTACT: ("ACD Call ID",),
+    _SEGMENT: ("Segment ID",),
+    _START: ("Start Date",),
+    _END: ("End Date",),
+    "ani": ("ANI",),
+    "direction": ("Direction",),
+    "dnis": ("DNIS",),
+    "mediaType": ("Channel Type", "Media Type"),
+    "queueId": ("Skill ID",),
+    "userId": ("Agent 1 ACD ID", "Agent ID"),
+    "tHandle": ("Handle Time",),
+    "tTalk": ("Talk Time",),
 }
-#: Column of each duration, in seconds; assumed.
-_DURATIONS = {"tHandle": "Handle Time", "tTalk": "Talk Time"}
+_DIMENSIONS = ("ani", "direction", "dnis", "mediaType", "queueId", "userId")
+#: A contact has a line for each agent and skill, so it may be counted under several of them.
+_MULTIVALUED = frozenset({"queueId", "userId"})
+#: Durations, in seconds.
+_DURATIONS = ("tHandle", "tTalk")
 _COUNTS = ("nConnected", "nOffered")
+#: Characters that the vendor hides from spreadsheets behind a backslash: a cell that begins with one would be a formula.
+_ESCAPED = ("\\+", "\\-", "\\=", "\\@")
 
 
 def check_extract(report: Report) -> Iterable[tuple[str, str]]:
@@ -50,90 +63,194 @@ def check_extract(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def cxone_columns(report: Report) -> tuple[Column, ...]:
-    """Return the columns that the same report has on Genesys."""
-    return aggregate_columns(report) if report.rows is None else row_columns(report)
+    """Return the columns that the same report has on Genesys; a contact may have several agents and skills."""
+    if report.rows is not None:
+        return row_columns(report)
+    return tuple(
+        replace(column, is_multivalued=True) if column.source in _MULTIVALUED else column
+        for column in aggregate_columns(report)
+    )
 
 
-def read_extract(file: IO[bytes], report: Report, interval: Interval) -> Iterator[pa.Table]:
+def read_extract(
+    file: IO[bytes], report: Report, interval: Interval, columns: Mapping[str, str] | None = None
+) -> Iterator[pa.Table]:
     """Yield the rows of a file that begin in the interval, page by page; there is at least one page, possibly empty.
 
+    A file has one line for each segment, and a contact may have several; a contact begins when its first segment does.
+
+    Args:
+        file: The CSV; it is read twice.
+        report: The report's declaration.
+        interval: The interval of the query.
+        columns: The names of columns in this account's files that differ from `KNOWN_COLUMNS`.
+
     Raises:
-        SchemaMismatch: The file is not such a CSV, or lacks a column that the report needs.
+        SchemaMismatch: The file is not such a CSV, lacks a column that the report needs, or has two different lines of one
+            segment.
     """
-    lines = _lines(file, report)
-    selected = ((start, line) for line in lines if interval.start <= (start := _instant(line, _START)) < interval.end)
+    contacts = (
+        contact for contact in _contacts(file, report, columns or {}) if interval.start <= contact.start < interval.end
+    )
     if report.rows is None:
-        yield _aggregate(selected, report)
+        yield _aggregate(contacts, report)
         return
     schema = arrow_schema(cxone_columns(report))
     rows: list[Row] = []
-    for start, line in selected:
-        rows.append(_conversation(start, line, report))
+    for contact in contacts:
+        rows.append(contact.row(report))
         if len(rows) == _ROWS_PER_PAGE:
             yield rows_to_table(rows, schema)
             rows = []
     yield rows_to_table(rows, schema)
 
 
-def _lines(file: IO[bytes], report: Report) -> Iterator[CsvLine]:
+def _needed(report: Report) -> list[str]:
+    """Return the columns without which a figure of the report would be silently wrong."""
+    needed = [_CONTACT, _SEGMENT, _START, *(name for name in report.metrics if name in _DURATIONS)]
+    if report.rows is None:
+        needed += report.group_by
+    if report.rows is not None or "nConnected" in report.metrics:
+        needed.append("userId")
+    return list(dict.fromkeys(needed))
+
+
+def _lines(file: IO[bytes], report: Report, columns: Mapping[str, str]) -> Iterator[CsvLine]:
+    """Yield the lines by our names of the columns; a column that the file lacks and the report does not need is absent."""
     try:
         reader = csv.DictReader(codecs.iterdecode(file, "utf-8-sig"), strict=True)
-        needed = [_ID, _START, *(_DURATIONS[name] for name in report.metrics if name in _DURATIONS)]
-        if report.rows is None:
-            needed += [_DIMENSIONS[name] for name in report.group_by]
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
-        if missing:
-            raise SchemaMismatch(f"the extract lacks the columns {', '.join(missing)}")
+        headers = list(reader.fieldnames or ())
+        found = {name: header for name in KNOWN_COLUMNS if (header := _find_header(name, headers, columns)) is not None}
+        if missing := [name for name in _needed(report) if name not in found]:
+            described = ", ".join(f"{' or '.join(_spellings(name, columns))} ({name})" for name in missing)
+            raise SchemaMismatch(
+                f"the extract lacks the columns {described}; it has {', '.join(headers)}. If they have other names in this "
+                "account, set its columns"
+            )
         for line in reader:
             if None in line or None in line.values():
                 raise SchemaMismatch(
                     f"line {reader.line_num} of the extract has a different number of cells than the header"
                 )
-            yield line
+            yield {name: _unescape(line[header]) for name, header in found.items()}
     except (csv.Error, UnicodeDecodeError) as error:
         raise SchemaMismatch(f"the extract is not CSV in UTF-8: {error}") from error
+
+
+def _spellings(name: str, columns: Mapping[str, str]) -> tuple[str, ...]:
+    return (columns[name],) if name in columns else KNOWN_COLUMNS[name]
+
+
+def _find_header(name: str, headers: list[str], columns: Mapping[str, str]) -> str | None:
+    """Return the header of a column; it may have blanks around it, and more text in brackets."""
+    for spelling in _spellings(name, columns):
+        for header in headers:
+            if header.strip() == spelling or header.strip().partition(" (")[0] == spelling:
+                return header
+    return None
+
+
+def _unescape(cell: str) -> str:
+    return cell[1:] if cell.startswith(_ESCAPED) else cell
+
+
+def _contacts(file: IO[bytes], report: Report, columns: Mapping[str, str]) -> Iterator[_Contact]:
+    """Yield each contact with its lines. Only those that have several are held in memory, because others may follow."""
+    seen: set[int] = set()
+    several: set[int] = set()
+    for line in _lines(file, report, columns):
+        number = hash(_contact_id(line))
+        (several if number in seen else seen).add(number)
+    del seen
+    file.seek(0)
+    held: dict[str, dict[str, CsvLine]] = {}
+    for line in _lines(file, report, columns):
+        identity = _contact_id(line)
+        if hash(identity) not in several:
+            yield _Contact.of(identity, [line])
+            continue
+        segments = held.setdefault(identity, {})
+        earlier = segments.setdefault(line[_SEGMENT], line)
+        if earlier != line:
+            name = next(name for name, cell in line.items() if earlier[name] != cell)
+            raise SchemaMismatch(
+                f"two different lines of segment {line[_SEGMENT]}: {name} is {earlier[name]!r} in one and {line[name]!r} in "
+                "the other"
+            )
+    for identity, segments in held.items():
+        yield _Contact.of(identity, segments.values())
+
+
+def _contact_id(line: CsvLine) -> str:
+    # A segment without a contact stands for itself.
+    return line[_CONTACT] or line[_SEGMENT]
+
+
+@dataclass(frozen=True)
+class _Contact:
+    """One contact, with its segments in the order in which they begin."""
+
+    id: str
+    start: datetime
+    lines: tuple[CsvLine, ...]
+
+    @classmethod
+    def of(cls, identity: str, lines: Iterable[CsvLine]) -> _Contact:
+        by_start = sorted(((_instant(line, _START), line) for line in lines), key=lambda pair: pair[0])
+        return cls(identity, by_start[0][0], tuple(line for _, line in by_start))
+
+    @property
+    def end(self) -> datetime | None:
+        """The latest end of a segment; None if one has no end."""
+        ends = [_instant(line, _END) if line.get(_END) else None for line in self.lines]
+        return None if None in ends else max(end for end in ends if end is not None)
+
+    def values(self, column: str) -> list[str]:
+        """Return the cells of a column that are not empty."""
+        return [cell for line in self.lines if (cell := line.get(column))]
+
+    def row(self, report: Report) -> Row:
+        bucket = floor_to_step(self.start, report.step, report.zone)
+        users = self.values("userId")
+        first = {name: next(iter(self.values(name)), None) for name in _DIMENSIONS}
+        return {
+            "interval_start": bucket,
+            "interval_end": next_boundary(bucket, report.step, report.zone),
+            "conversation_id": self.id,
+            "conversation_start": self.start,
+            "conversation_end": self.end,
+            "originating_direction": first["direction"],
+            "division_id": None,
+            "media_type": first["mediaType"],
+            "first_queue_id": first["queueId"],
+            "last_user_id": users[-1] if users else None,
+            "ani": first["ani"],
+            "dnis": first["dnis"],
+            "agents": len(set(users)),
+            **{snake_case(metric): _measure(self.lines, metric) for metric in report.metrics},
+        }
 
 
 def _instant(line: CsvLine, name: str) -> datetime:
     try:
         return parse_instant(line[name])
     except InvalidInterval as error:
-        raise SchemaMismatch(f"{name}: {error}") from error
+        raise SchemaMismatch(f"{KNOWN_COLUMNS[name][0]}: {error}") from error
 
 
 def _milliseconds(line: CsvLine, metric: str) -> int:
-    text = line[_DURATIONS[metric]]
+    text = line[metric]
     try:
         return round(float(text or 0) * 1000)
     except (ValueError, OverflowError) as error:
-        raise SchemaMismatch(f"{_DURATIONS[metric]} is {text!r} where seconds were expected") from error
+        raise SchemaMismatch(f"{KNOWN_COLUMNS[metric][0]} is {text!r} where seconds were expected") from error
 
 
-def _measure(line: CsvLine, metric: str) -> int:
+def _measure(lines: Iterable[CsvLine], metric: str) -> int:
+    """Return a metric of some segments of one contact."""
     if metric in _DURATIONS:
-        return _milliseconds(line, metric)
-    return 1 if metric == "nOffered" else int(bool(line.get("Agent ID")))
-
-
-def _conversation(start: datetime, line: CsvLine, report: Report) -> Row:
-    bucket = floor_to_step(start, report.step, report.zone)
-    agent = line.get("Agent ID") or None
-    return {
-        "interval_start": bucket,
-        "interval_end": next_boundary(bucket, report.step, report.zone),
-        "conversation_id": line[_ID],
-        "conversation_start": start,
-        "conversation_end": _instant(line, "End Date") if line.get("End Date") else None,
-        "originating_direction": line.get("Direction") or None,
-        "division_id": None,
-        "media_type": line.get("Media Type") or None,
-        "first_queue_id": line.get("Skill ID") or None,
-        "last_user_id": agent,
-        "ani": line.get("ANI") or None,
-        "dnis": line.get("DNIS") or None,
-        "agents": int(agent is not None),
-        **{snake_case(metric): _measure(line, metric) for metric in report.metrics},
-    }
+        return sum(_milliseconds(line, metric) for line in lines)
+    return 1 if metric == "nOffered" else int(any(line["userId"] for line in lines))
 
 
 @dataclass
@@ -152,19 +269,17 @@ class _Accumulator:
         self.max = value if self.max is None else max(self.max, value)
 
 
-def _aggregate(lines: Iterable[tuple[datetime, CsvLine]], report: Report) -> pa.Table:
-    """Return counts and sums by bucket and group. Memory grows with the groups, not with the lines."""
+def _aggregate(contacts: Iterable[_Contact], report: Report) -> pa.Table:
+    """Return counts and sums by bucket and group. A contact counts once in each group that a segment of it belongs to."""
     groups: dict[tuple[datetime, *tuple[str | None, ...]], dict[str, _Accumulator]] = {}
-    for start, line in lines:
-        group = (line[_DIMENSIONS[name]] or None for name in report.group_by)
-        totals = groups.setdefault(
-            (floor_to_step(start, report.step, report.zone), *group),
-            {metric: _Accumulator() for metric in report.metrics},
-        )
-        for metric, total in totals.items():
-            # As with Genesys, a duration of zero is not an event.
-            if value := _measure(line, metric):
-                total.add(value)
+    for contact in contacts:
+        bucket = floor_to_step(contact.start, report.step, report.zone)
+        for group, lines in _by_group(contact, report).items():
+            totals = groups.setdefault((bucket, *group), {metric: _Accumulator() for metric in report.metrics})
+            for metric, total in totals.items():
+                # As with Genesys, a duration of zero is not an event.
+                if value := _measure(lines, metric):
+                    total.add(value)
     rows: list[Row] = []
     for (bucket, *group), totals in groups.items():
         row: Row = {"interval_start": bucket, "interval_end": next_boundary(bucket, report.step, report.zone)}
@@ -178,3 +293,10 @@ def _aggregate(lines: Iterable[tuple[datetime, CsvLine]], report: Report) -> pa.
                 row |= {f"{name}_{statistic}": value for statistic, value in statistics.items()}
         rows.append(row)
     return rows_to_table(rows, arrow_schema(cxone_columns(report)))
+
+
+def _by_group(contact: _Contact, report: Report) -> dict[tuple[str | None, ...], list[CsvLine]]:
+    groups: dict[tuple[str | None, ...], list[CsvLine]] = {}
+    for line in contact.lines:
+        groups.setdefault(tuple(line[name] or None for name in report.group_by), []).append(line)
+    return groups

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import redis.asyncio
 
-from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed, UpstreamJobGone, UpstreamRefused
+from cache_pipeline.errors import SchemaMismatch, SettingsError, UpstreamJobFailed, UpstreamJobGone, UpstreamRefused
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
@@ -114,7 +114,9 @@ async def test_grouped_report_counts_and_sums_the_extract(shared_redis: redis.as
     assert sum(rows["n_offered"].to_pylist()) == sums["offered"] > 300
     assert sum(rows["t_talk_sum"].to_pylist()) == sums["talk"]
     assert sum(rows["n_connected"].to_pylist()) == sum(rows["t_talk_count"].to_pylist())
-    assert CxoneAdapter.columns(report) == GenesysAdapter.columns(report)
+    assert [column.name for column in CxoneAdapter.columns(report)] == [
+        column.name for column in GenesysAdapter.columns(report)
+    ]
 
 
 async def test_only_the_file_is_fetched_without_our_token(shared_redis: redis.asyncio.Redis) -> None:
@@ -193,10 +195,10 @@ async def test_failed_or_lost_job_raises_with_a_reason(
 
 
 SUBMITTED = VendorJob(f"job-1?interval={DAY}&at={NOW.isoformat()}", "alpha", Lane.scheduled)
-HEADER = "Segment ID,Start Date,Talk Time,Handle Time\r\n"
+HEADER = "ACD Call ID,Segment ID,Agent ID,Start Date,Talk Time,Handle Time\r\n"
 
 
-async def _read(body: bytes, report: Report) -> list[ResultPage]:
+async def _read(body: bytes, report: Report, columns: dict[str, str] | None = None) -> list[ResultPage]:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/file"):
             return httpx.Response(200, content=body)
@@ -204,18 +206,24 @@ async def _read(body: bytes, report: Report) -> list[ResultPage]:
         return httpx.Response(200, json={"jobStatus": {"id": "job-1", "status": "SUCCEEDED", "result": result}})
 
     async with mock_client(answer) as client:
-        return [page async for page in CxoneAdapter(client).pages(SUBMITTED, report)]
+        return [page async for page in CxoneAdapter(client, columns=columns).pages(SUBMITTED, report)]
 
 
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        (b"", "lacks the columns Segment ID, Start Date, Handle Time, Talk Time"),
-        (b"Segment ID,Start Date\r\n", "lacks the columns Handle Time, Talk Time"),
-        (f"{HEADER}s-1,2024-06-10T08:00:00Z,5\r\n".encode(), "line 2 of the extract has a different number of cells"),
-        (f"{HEADER}s-1,yesterday,5,9\r\n".encode(), "Start Date"),
-        (f"{HEADER}s-1,2024-06-10T08:00:00Z,long,9\r\n".encode(), "Talk Time is 'long'"),
-        (f'{HEADER}"s-1,2024-06-10T08:00:00Z,5,9\r\n'.encode(), "not CSV"),
+        (b"", "Segment ID .segment., Start Date .start., Handle Time .tHandle., Talk Time .tTalk."),
+        (
+            b"ACD Call ID,Segment ID,Agent ID,Start Date\r\n",
+            "lacks the columns Handle Time .tHandle., Talk Time .tTalk.",
+        ),
+        (
+            f"{HEADER}c-1,s-1,,2024-06-10T08:00:00Z,5\r\n".encode(),
+            "line 2 of the extract has a different number of cells",
+        ),
+        (f"{HEADER}c-1,s-1,,yesterday,5,9\r\n".encode(), "Start Date"),
+        (f"{HEADER}c-1,s-1,,2024-06-10T08:00:00Z,long,9\r\n".encode(), "Talk Time is 'long'"),
+        (f'{HEADER}"c-1,s-1,,2024-06-10T08:00:00Z,5,9\r\n'.encode(), "not CSV"),
         (f"{HEADER}\xff".encode("latin-1"), "not CSV in UTF-8"),
     ],
 )
@@ -225,7 +233,7 @@ async def test_malformed_extract_error_names_the_problem(body: bytes, problem: s
 
 
 async def test_csv_quotes_line_breaks_and_byte_order_mark() -> None:
-    body = f'{HEADER}"a, ""b""\nc",2024-06-10T08:00:00Z,1.5,2\r\n'.encode("utf-8-sig")
+    body = f'{HEADER}"a, ""b""\nc",s-1,,2024-06-10T08:00:00Z,1.5,2\r\n'.encode("utf-8-sig")
     (page,) = await _read(body, extract(metrics=["tTalk", "tHandle"]))
     (row,) = page.rows.to_pylist()
     assert (row["conversation_id"], row["t_talk"], row["t_handle"]) == ('a, "b"\nc', 1500, 2000)
@@ -244,3 +252,99 @@ async def test_csv_quotes_line_breaks_and_byte_order_mark() -> None:
 )
 def test_unsupported_declaration_is_reported_by_field(changes: dict[str, Any], field: str) -> None:
     assert [name for name, _ in CxoneAdapter.check_declaration(extract(**changes))] == [field]
+
+
+SEEN_HEADER = (
+    "ACD Call ID,Segment ID,Start Date,End Date,Direction,Channel Type,Agent 1 Name,Agent 1 ACD ID,Agent 1 Skills,ANI,DNIS,"
+    "Disposition\r\n"
+)
+SEEN_LINES = (
+    '71,g1,2024-06-10T08:00:00Z,2024-06-10T08:02:00Z,Inbound,Voice,"Doe, Jo",5,Sales,\\+15550123,\\+15550199,\r\n',
+    '71,g2,2024-06-10T08:02:00Z,2024-06-10T08:05:00Z,Inbound,Voice,Roe,6,"Sales, Care",\\+15550123,\\+15550199,Done\r\n',
+    "72,g3,2024-06-10T08:30:00Z,2024-06-10T08:31:00Z,Inbound,Voice,,,Sales,\\+15550124,\\+15550199,Abandoned\r\n",
+)
+TOTALS = {"rows": None, "group_by": [], "metrics": ["nOffered", "nConnected"]}
+
+
+def _file(*lines: str, header: str = SEEN_HEADER) -> bytes:
+    return (header + "".join(lines)).encode("utf-8-sig")
+
+
+async def _rows(body: bytes, columns: dict[str, str] | None = None, **changes: Any) -> list[dict[str, Any]]:
+    pages = await _read(body, extract(**changes), columns)
+    return [row for page in pages for row in page.rows.to_pylist()]
+
+
+async def test_contact_with_several_lines_counts_once() -> None:
+    (row,) = await _rows(_file(*SEEN_LINES), **TOTALS)
+    assert (row["n_offered"], row["n_connected"]) == (2, 1)
+
+
+async def test_contact_counts_for_each_of_its_agents() -> None:
+    rows = await _rows(_file(*SEEN_LINES), **(TOTALS | {"group_by": ["userId"]}))
+    counted = {row["user_id"]: (row["n_offered"], row["n_connected"]) for row in rows}
+    assert counted == {"5": (1, 1), "6": (1, 1), None: (1, 0)}
+    columns = CxoneAdapter.columns(extract(**(TOTALS | {"group_by": ["userId"]})))
+    assert columns[0].is_multivalued, "sums over agents would count a contact several times"
+
+
+async def test_repeated_line_counts_once() -> None:
+    (row,) = await _rows(_file(*SEEN_LINES, SEEN_LINES[2]), **TOTALS)
+    assert row["n_offered"] == 2
+    changed = SEEN_LINES[2].replace("Abandoned", "Done").replace("08:31", "08:32")
+    with pytest.raises(SchemaMismatch, match="two different lines of segment g3: end is"):
+        await _rows(_file(*SEEN_LINES, changed), **TOTALS)
+
+
+async def test_row_of_a_contact_joins_its_segments() -> None:
+    # The lines of a contact need not be neighbours, nor in order.
+    first, second = await _rows(_file(SEEN_LINES[1], SEEN_LINES[2], SEEN_LINES[0]), metrics=["nOffered", "nConnected"])
+    row, other = (first, second) if first["conversation_id"] == "71" else (second, first)
+    assert (row["ani"], row["dnis"], row["media_type"]) == ("+15550123", "+15550199", "Voice")
+    assert (row["agents"], row["last_user_id"], row["n_offered"]) == (2, "6", 1)
+    assert (row["conversation_start"].minute, row["conversation_end"].minute) == (0, 5)
+    assert (other["agents"], other["last_user_id"], other["n_connected"]) == (0, None, 0)
+
+
+async def test_headers_may_have_blanks_and_more_text() -> None:
+    header = SEEN_HEADER.replace("ACD Call ID", "ACD Call ID (Master Contact ID)").replace(
+        ",Segment ID", ", Segment ID"
+    )
+    (row,) = await _rows(_file(*SEEN_LINES, header=header), **TOTALS)
+    assert row["n_offered"] == 2
+
+
+async def test_column_names_are_account_settings() -> None:
+    header = SEEN_HEADER.replace("ACD Call ID", "Master Contact").replace("Agent 1 ACD ID", "Agent No")
+    with pytest.raises(
+        SchemaMismatch, match=r"ACD Call ID .contact., Agent 1 ACD ID or Agent ID .userId.; it has Master"
+    ):
+        await _rows(_file(*SEEN_LINES, header=header), **TOTALS)
+    (row,) = await _rows(
+        _file(*SEEN_LINES, header=header), {"contact": "Master Contact", "userId": "Agent No"}, **TOTALS
+    )
+    assert (row["n_offered"], row["n_connected"]) == (2, 1)
+
+
+async def test_unknown_column_setting_is_refused() -> None:
+    async with mock_client(lambda _: httpx.Response(200)) as client:
+        with pytest.raises(SettingsError, match="unknown agent; expected some of contact"):
+            CxoneAdapter(client, columns={"agent": "Agent No"})
+
+
+async def test_us_dates_are_refused_by_name() -> None:
+    with pytest.raises(SchemaMismatch, match="Start Date"):
+        await _rows(_file(SEEN_LINES[0].replace("2024-06-10T08:00:00Z", "06/10/2024 8:00:00 AM")), **TOTALS)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_done"),
+    [
+        ({"id": "job-1", "status": "RUNNING", "result": {}}, False),
+        ({"id": "job-1"}, False),
+        ({"id": "job-1", "status": "SUCCEEDED", "result": {"url": "https://elsewhere.invalid/file"}}, True),
+    ],
+)
+async def test_job_without_status_is_asked_again(status: dict[str, Any], is_done: bool) -> None:
+    async with mock_client(lambda _: httpx.Response(200, json={"jobStatus": status})) as client:
+        assert (await CxoneAdapter(client).status(SUBMITTED)).done is is_done
