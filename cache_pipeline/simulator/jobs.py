@@ -1,4 +1,4 @@
-"""Asynchronous jobs: their duration, their state by the clock, and their results.
+"""Asynchronous jobs of the simulated vendor: their duration, their state at an instant, and their results.
 
 A job sees the data of the instant at which it was submitted. A worker thread computes its result from then on, while the job
 is reported as queued and then as running. The state follows the clock and not the machine's speed, unless the machine is

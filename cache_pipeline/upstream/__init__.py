@@ -1,1 +1,1 @@
-"""Sends requests to vendors: shared quota, access tokens, retries and poll schedule."""
+"""Send requests to vendors: shared quota, access tokens, retries and polling schedules."""

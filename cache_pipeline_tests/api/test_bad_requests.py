@@ -1,4 +1,4 @@
-"""Bad requests: problem details with the right status, and no job is queued."""
+"""Tests of bad requests: each gets problem details with the right status, and queues no job."""
 
 import json
 from datetime import date

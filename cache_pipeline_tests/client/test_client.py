@@ -1,4 +1,4 @@
-"""The steps of a client without a network: following jobs, retrying, and its timeout."""
+"""Tests of the client's decisions, without a network: following jobs, retries and timeouts."""
 
 import io
 from dataclasses import dataclass, field

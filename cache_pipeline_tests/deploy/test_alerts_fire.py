@@ -1,4 +1,4 @@
-"""Every alert fires when its cause really occurs, and every panel of the dashboard shows data."""
+"""Tests that every alert fires when its cause occurs, and that every Grafana panel shows data."""
 
 import asyncio
 import json

@@ -1,3 +1,5 @@
+"""Tests of one chunk's way from query to verdict: splitting, second looks and failures."""
+
 import asyncio
 from dataclasses import dataclass, replace
 

@@ -1,3 +1,5 @@
+"""Tests of how fetched chunks complete partitions, one after another."""
+
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass

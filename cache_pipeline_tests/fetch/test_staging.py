@@ -1,3 +1,5 @@
+"""Tests of staged partition files: atomic writes, reuse, and unwritable folders."""
+
 import os
 from dataclasses import replace
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Test of the event that reports each write to history."""
+
 from dataclasses import replace
 from datetime import timedelta
 

@@ -1,3 +1,5 @@
+"""Tests of calendar steps: local days across clock changes, boundaries and splitting."""
+
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise

@@ -1,3 +1,5 @@
+"""Tests of the completeness rules: expected rows, thresholds and chance."""
+
 import math
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo

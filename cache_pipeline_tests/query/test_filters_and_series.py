@@ -1,3 +1,5 @@
+"""Tests that equal queries share a key and a series, however their filters are written."""
+
 import random
 import re
 from typing import Any

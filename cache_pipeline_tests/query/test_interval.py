@@ -1,3 +1,5 @@
+"""Tests of intervals and interval sets: set operations, parsing and formatting."""
+
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from zoneinfo import ZoneInfo

@@ -1,3 +1,5 @@
+"""Tests of the conversion of rows to Arrow tables, and of column names."""
+
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

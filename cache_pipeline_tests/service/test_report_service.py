@@ -1,3 +1,5 @@
+"""Tests of the report service from query to answer, with real stores and the simulated vendor."""
+
 import asyncio
 import json
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Tests that identical callers in one process share one task."""
+
 import asyncio
 
 import pytest

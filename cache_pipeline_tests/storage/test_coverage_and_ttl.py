@@ -1,3 +1,5 @@
+"""Tests of coverage, freshness TTLs and hot TTLs."""
+
 import random
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo

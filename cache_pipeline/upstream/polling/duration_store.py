@@ -1,4 +1,4 @@
-"""Stores how long jobs take in Redis, where every process contributes to it."""
+"""Keep the durations of vendor jobs in Redis, where all processes share them."""
 
 import json
 import logging

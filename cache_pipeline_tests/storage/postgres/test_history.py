@@ -1,3 +1,5 @@
+"""Tests of history: rows and coverage change together, in one transaction."""
+
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

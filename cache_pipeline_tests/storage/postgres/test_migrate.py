@@ -1,3 +1,5 @@
+"""Tests of migrations: our own tables, and one table per declared report."""
+
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor

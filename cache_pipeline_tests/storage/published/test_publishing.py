@@ -1,3 +1,5 @@
+"""Tests of publishing: files, manifests, snapshots and what is uploaded again."""
+
 import hashlib
 import json
 from collections.abc import Iterator

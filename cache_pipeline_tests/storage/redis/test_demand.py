@@ -1,3 +1,5 @@
+"""Tests of the counters of requested and missed intervals."""
+
 from dataclasses import replace
 from datetime import timedelta
 

@@ -1,3 +1,5 @@
+"""Tests of the hot tier: stored answers, lifetimes and replacement."""
+
 import json
 import random
 import statistics

@@ -1,3 +1,5 @@
+"""Tests that one of many callers fetches, across processes and through failures."""
+
 import asyncio
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Run the migrations on the connection that the caller holds, inside its transaction."""
+"""Alembic environment: run the migrations on the caller's connection, inside its transaction."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Property tests: for any request body the response is a documented one."""
+"""Property tests of the simulator: every request body gets a documented response."""
 
 from typing import Any
 
