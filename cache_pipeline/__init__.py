@@ -1,1 +1,1 @@
-"""Semantic cache and pipeline between a contact centre's Analytics API and everybody who reads its figures."""
+"""Semantic cache and pipeline between a contact centre's Analytics API and everyone who reads its figures."""

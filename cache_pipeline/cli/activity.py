@@ -1,4 +1,4 @@
-"""What a deployment is busy with: upstream queries, jobs of the HTTP API, and the quota that is left for more."""
+"""Current activity of a deployment: open upstream queries, jobs of the HTTP API, and the remaining quota."""
 
 from __future__ import annotations
 

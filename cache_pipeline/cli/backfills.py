@@ -1,4 +1,4 @@
-"""Backfills of all reports side by side, each a Dagster run in a process of its own, with one bar each."""
+"""Backfill all reports at the same time, each as a Dagster run in its own process, with a progress bar each."""
 
 import json
 import subprocess

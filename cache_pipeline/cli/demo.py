@@ -1,4 +1,4 @@
-"""``cache-pipeline demo``: the main job from end to end, and a report of what it came to."""
+"""``cache-pipeline demo``: backfill all reports, publish them, and report the result."""
 
 import asyncio
 import json

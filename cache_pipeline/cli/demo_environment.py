@@ -1,4 +1,4 @@
-"""What ``demo`` and ``dev`` run on: embedded servers where no URL is given, a simulated vendor, and its accounts."""
+"""The environment of ``demo`` and ``dev``: embedded servers where no URL is set, a simulated vendor, and its accounts."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The page of a demo: published beside its data with names for the simulated queues, and written as one file."""
+"""The executives' page of a demo: published with names for the simulated queues, and written as one file."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

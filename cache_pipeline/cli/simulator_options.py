@@ -1,4 +1,4 @@
-"""The settings of a simulator that runs on its own: a file, and on top of it what the command line says."""
+"""Settings of ``cache-pipeline simulator``: a file, overridden by the options of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that are killed, frozen or raced: no query is sent twice, and history has all rows once (issue's own words)."""
+"""Processes that are killed, frozen or raced: no query is sent twice, and history has all rows once."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Shapes of Genesys answers that were seen at real organisations, and how each is read. The values are made up."""
+"""Tests of answer shapes seen at real Genesys organisations, with fictional values."""
 
 import json
 from dataclasses import dataclass, field
