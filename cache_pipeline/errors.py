@@ -36,6 +36,7 @@ CachePipelineError
 │   ├── EdgeStoreError
 │   └── DiskUnwritable
 ├── StagingReplaced               a staged partition changed while it was read
+├── SeriesMismatch                rows that were fetched under another declaration
 ├── NewerDataPresent              (storage/postgres/fetch_times.py)
 ├── QueryInFlight                 another process works on the same query (storage/postgres/ledger.py)
 │   └── AlreadyStored             (fetch/upstream_jobs.py)
@@ -426,6 +427,15 @@ class StagingReplaced(CachePipelineError):
     """A staged partition was replaced or removed while its rows were being read."""
 
     retryable = True
+
+
+class SeriesMismatch(CachePipelineError):
+    """Rows were fetched with a declaration of another meaning than the one they are to be stored under."""
+
+    def __init__(self, report: str, key: str) -> None:
+        super().__init__(
+            f"{report}: partition {key} was fetched with another declaration than the present one: materialise staged again"
+        )
 
 
 def _count(attempts: int) -> str:

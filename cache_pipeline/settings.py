@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
@@ -221,6 +221,7 @@ class Settings(BaseSettings):
         traces: ``otlp`` sends spans to the collector at ``OTEL_EXPORTER_OTLP_ENDPOINT``; requires the extra ``otel``.
         startup_seconds: How long the API and its workers wait at startup for PostgreSQL to become reachable before they exit with
             code 2. A URL that the server refuses is reported immediately.
+        staged_retention: How long staged files are kept, as an ISO 8601 duration (``P14D``); older ones are deleted once a day.
         partitions_from: Overrides every report's first day, for replaying past volumes.
         partitions_to: Ends every report's partitions before this day, likewise.
     """
@@ -261,6 +262,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     traces: Literal["off", "otlp"] = "off"
     startup_seconds: float = Field(default=120.0, ge=0)
+    staged_retention: timedelta = Field(default=timedelta(days=14), gt=timedelta(0))
     partitions_from: date | None = None
     partitions_to: date | None = None
 

@@ -116,7 +116,7 @@ async def ours(setup: Setup, service: ReportService) -> None:
             raise BenchmarkError(f"the fetch failed: {event.error}") from event.error
         if isinstance(event, FetchedPartition):
             await asyncio.to_thread(staging.write, series, event)
-    staged = await asyncio.to_thread(staging.read, series, _KEY)
+    staged = await asyncio.to_thread(staging.read, series, _KEY, DAY)
     if staged is None:
         raise BenchmarkError("nothing was staged")
     await asyncio.to_thread(check_rows, staged.rows, report, DAY)

@@ -67,7 +67,7 @@ def main(data: Path) -> None:
         def tick(name: str) -> None:
             with dg.build_sensor_context(
                 instance=instance,
-                resources={"engine": EngineResource()},
+                resources={"cache_pipeline__engine": EngineResource()},
                 repository_def=repository,
                 cursor=cursors.get(name),
             ) as context:

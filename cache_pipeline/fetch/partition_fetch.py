@@ -34,6 +34,7 @@ class FetchedPartition:
             not make it final.
         second_looks: The intervals that stay provisional until a later query agrees, by reason.
         fetch_times: When each part that came from the vendor was requested.
+        series_id: The series that the rows belong to; None for a partition that has not been staged.
     """
 
     key: str
@@ -46,6 +47,7 @@ class FetchedPartition:
     provisional_from_history: IntervalSet = field(default_factory=IntervalSet)
     second_looks: Mapping[SecondLook, IntervalSet] = field(default_factory=dict[SecondLook, IntervalSet])
     fetch_times: tuple[FetchTime, ...] = ()
+    series_id: str | None = None
 
     @property
     def from_vendor(self) -> IntervalSet:

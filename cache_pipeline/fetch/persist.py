@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from cache_pipeline.errors import SeriesMismatch
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.fetch.write_events import OnStored, RowsStored
 from cache_pipeline.query.interval import IntervalSet
@@ -37,7 +38,11 @@ async def store_partitions(
 
     Raises:
         LeaseLost: Another process has taken over one of the claims.
+        SeriesMismatch: A partition was fetched for another series; nothing is written.
     """
+    for partition in partitions:
+        if partition.series_id not in (None, series.id):
+            raise SeriesMismatch(series.report.name, partition.key)
     fetched = [partition for partition in partitions if partition.from_vendor]
     if not fetched:
         return

@@ -1,33 +1,44 @@
 """Keeps fetched partitions as Parquet files on disk: verified, but not yet checked and stored.
 
-The files outlive a killed run, so what was fetched is not fetched again.
+The files outlive a killed run, so what was fetched is not fetched again. Each carries its series and its interval, in its
+path and within, and is read only for these: what was staged under a declaration of another meaning counts as absent.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache_pipeline.errors import DiskUnwritable, StagingReplaced
+from cache_pipeline.errors import DiskUnwritable, SeriesMismatch, StagingReplaced
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Series
+from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows, RowSource
+from cache_pipeline.storage.coverage import FetchTime
+
+logger = logging.getLogger(__name__)
 
 _META = b"cache_pipeline"
 _BATCH_ROWS = 16 * 1024
 #: Limits the page and the dictionary of each column in memory while a file is written; the library's default is a megabyte.
 _PAGE_BYTES = 128 * 1024
 _READ_BYTES = 64 * 1024
+_PARTIAL = ".part"
+#: Its time is that of the last cleaning.
+_MARKER = ".cleaned"
+_CLEANING_INTERVAL = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,12 @@ class _StagedRows(RowSource):
             raise StagingReplaced(
                 f"{self.path} was removed while it was being read: materialise staged again"
             ) from error
+        except (OSError, pa.ArrowException) as error:
+            # Otherwise every later run would find the file, and fail at the same place.
+            self.path.unlink(missing_ok=True)
+            raise StagingReplaced(
+                f"{self.path} could not be read ({error}) and was deleted: materialise staged again"
+            ) from error
 
 
 class Staging:
@@ -68,29 +85,30 @@ class Staging:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def path(self, series: Series, key: str) -> Path:
-        """Return the path of a partition's file, which may not exist."""
+    def path(self, series: Series, key: str, interval: Interval) -> Path:
+        """Return the path of a partition's file, which may not exist.
+
+        A key alone does not tell partitions apart: ``2026-01-05`` is a day or a week, in one time zone or another.
+        """
         # Some file systems do not allow colons in file names.
-        return self._folder / series.report.name / series.id / f"{key.replace(':', '')}.parquet"
+        name = f"{key}_{interval.start:%Y%m%dT%H%MZ}_{interval.end:%Y%m%dT%H%MZ}".replace(":", "")
+        return self._folder_of(series) / f"{name}.parquet"
+
+    def _folder_of(self, series: Series) -> Path:
+        return self._folder / series.report.name / series.id
 
     def write(self, series: Series, partition: FetchedPartition) -> Path:
-        """Keep a partition; a reader sees all of it or none.
+        """Keep a partition; a reader sees all of it or none, also after a power failure.
 
         Raises:
             DiskUnwritable: naming the folder.
+            SeriesMismatch: The partition was fetched for another series.
         """
-        path = self.path(series, partition.key)
-        meta = {
-            "key": partition.key,
-            "interval": str(partition.interval),
-            "watermark": partition.watermark.isoformat(),
-            "fetched_at": partition.fetched_at.isoformat(),
-            "from_history": [str(part) for part in partition.from_history],
-            "provisional_from_history": [str(part) for part in partition.provisional_from_history],
-            "chunks": [_chunk_to_json(chunk) for chunk in partition.chunks],
-        }
-        schema = partition.rows.schema.with_metadata({_META: json.dumps(meta).encode()})
-        partial = path.with_suffix(f".{os.getpid()}.part")
+        if partition.series_id not in (None, series.id):
+            raise SeriesMismatch(series.report.name, partition.key)
+        path = self.path(series, partition.key, partition.interval)
+        schema = partition.rows.schema.with_metadata({_META: json.dumps(_to_json(series, partition)).encode()})
+        partial = path.with_suffix(f".{os.getpid()}{_PARTIAL}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with pq.ParquetWriter(
@@ -98,7 +116,9 @@ class Staging:
             ) as writer:
                 for batch in partition.rows.batches():
                     writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+            _sync(partial)
             partial.replace(path)
+            _sync(path.parent)
         except OSError as error:
             with suppress(OSError):
                 partial.unlink()
@@ -106,43 +126,131 @@ class Staging:
             raise DiskUnwritable(str(path.parent), reason, setting="CACHE_PIPELINE_DATA_DIR") from error
         return path
 
-    def read(self, series: Series, key: str) -> FetchedPartition | None:
-        """Return a staged partition, or None; its rows stay on disk until they are read."""
-        path = self.path(series, key)
-        if not path.exists():
+    def read(self, series: Series, key: str, interval: Interval) -> FetchedPartition | None:
+        """Return a staged partition, or None if none of this series and interval is staged.
+
+        Its rows stay on disk until they are read. A file that cannot be read counts as absent; the next fetch replaces it.
+        """
+        path = self.path(series, key, interval)
+        try:
+            with pq.ParquetFile(path) as file:
+                schema, count = file.schema_arrow, file.metadata.num_rows
+            partition = _from_json(json.loads((schema.metadata or {})[_META]))
+        except FileNotFoundError:
             return None
-        with pq.ParquetFile(path) as file:
-            schema, count = file.schema_arrow, file.metadata.num_rows
-        meta = json.loads((schema.metadata or {})[_META])
-        plain = schema.remove_metadata()
-        return FetchedPartition(
-            key=meta["key"],
-            interval=Interval.parse(meta["interval"]),
-            rows=Rows.from_source(plain, _StagedRows(path, schema, count)),
-            watermark=datetime.fromisoformat(meta["watermark"]),
-            fetched_at=datetime.fromisoformat(meta["fetched_at"]),
-            chunks=tuple(_chunk_from_json(chunk) for chunk in meta["chunks"]),
-            from_history=IntervalSet(Interval.parse(part) for part in meta["from_history"]),
-            provisional_from_history=IntervalSet(Interval.parse(part) for part in meta["provisional_from_history"]),
-        )
+        except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
+            logger.warning("%s cannot be read and counts as absent: %s", path, error)
+            return None
+        if (partition.series_id, partition.key, partition.interval) != (series.id, key, interval):
+            logger.warning("%s holds another partition than its name says and counts as absent", path)
+            return None
+        return replace(partition, rows=Rows.from_source(schema.remove_metadata(), _StagedRows(path, schema, count)))
 
     def has_any(self, series: Series) -> bool:
         """Return whether any partition of the series is staged."""
-        return any(self.path(series, "any").parent.glob("*.parquet"))
+        return any(self._folder_of(series).glob("*.parquet"))
 
-    def stored_keys(self, series: Series, keys: Iterable[str]) -> list[str]:
+    def stored_keys(self, series: Series, intervals: Mapping[str, Interval]) -> list[str]:
         """Return those keys whose partitions are staged, in the order given, without opening a file."""
-        names = {path.name for path in self.path(series, "any").parent.glob("*.parquet")}
-        return [key for key in keys if self.path(series, key).name in names] if names else []
+        names = {path.name for path in self._folder_of(series).glob("*.parquet")}
+        if not names:
+            return []
+        return [key for key, interval in intervals.items() if self.path(series, key, interval).name in names]
 
-    def final_partitions(self, series: Series, keys: Iterable[str]) -> dict[str, FetchedPartition]:
+    def final_partitions(self, series: Series, intervals: Mapping[str, Interval]) -> dict[str, FetchedPartition]:
         """Return the staged partitions that came entirely from the vendor and can no longer change."""
-        staged = {key: partition for key in keys if (partition := self.read(series, key)) is not None}
+        staged = {
+            key: partition
+            for key, interval in intervals.items()
+            if (partition := self.read(series, key, interval)) is not None
+        }
         return {
             key: partition
             for key, partition in staged.items()
             if not partition.provisional(series.report) and not partition.from_history
         }
+
+    def delete_old(self, retention: timedelta, now: datetime) -> int:
+        """Delete files that were written longer ago than the retention, of every series, also of removed reports.
+
+        It looks at most once a day, so that every run may call it.
+
+        Returns:
+            The number of files deleted.
+        """
+        marker = self._folder / _MARKER
+        if _modified_at(marker) > (now - _CLEANING_INTERVAL).timestamp():
+            return 0
+        deleted = 0
+        with suppress(OSError):
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+            os.utime(marker, (now.timestamp(), now.timestamp()))
+            for pattern in ("*/*/*.parquet", f"*/*/*{_PARTIAL}"):
+                for path in self._folder.glob(pattern):
+                    if _modified_at(path) < (now - retention).timestamp():
+                        path.unlink(missing_ok=True)
+                        deleted += 1
+        return deleted
+
+
+def _modified_at(path: Path) -> float:
+    """Return when a file was last written, in seconds since 1970; 0 if there is none."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _sync(path: Path) -> None:
+    """Have the file system write a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _to_json(series: Series, partition: FetchedPartition) -> dict[str, Any]:
+    return {
+        "series": series.id,
+        "key": partition.key,
+        "interval": str(partition.interval),
+        "watermark": partition.watermark.isoformat(),
+        "fetched_at": partition.fetched_at.isoformat(),
+        "from_history": _texts(partition.from_history),
+        "provisional_from_history": _texts(partition.provisional_from_history),
+        "second_looks": {str(reason): _texts(parts) for reason, parts in partition.second_looks.items()},
+        "fetch_times": [[_texts(each.intervals), each.at.isoformat()] for each in partition.fetch_times],
+        "chunks": [_chunk_to_json(chunk) for chunk in partition.chunks],
+    }
+
+
+def _from_json(meta: dict[str, Any]) -> FetchedPartition:
+    """Return a partition without its rows."""
+    return FetchedPartition(
+        key=meta["key"],
+        interval=Interval.parse(meta["interval"]),
+        rows=Rows.from_table(pa.table({})),
+        watermark=datetime.fromisoformat(meta["watermark"]),
+        fetched_at=datetime.fromisoformat(meta["fetched_at"]),
+        chunks=tuple(_chunk_from_json(chunk) for chunk in meta["chunks"]),
+        from_history=_intervals(meta["from_history"]),
+        provisional_from_history=_intervals(meta["provisional_from_history"]),
+        second_looks={SecondLook(reason): _intervals(parts) for reason, parts in meta["second_looks"].items()},
+        fetch_times=tuple(
+            FetchTime(_intervals(parts), datetime.fromisoformat(at)) for parts, at in meta["fetch_times"]
+        ),
+        series_id=meta["series"],
+    )
+
+
+def _texts(intervals: IntervalSet) -> list[str]:
+    return [str(part) for part in intervals]
+
+
+def _intervals(texts: list[str]) -> IntervalSet:
+    return IntervalSet(Interval.parse(part) for part in texts)
 
 
 def _chunk_to_json(chunk: ChunkResult) -> dict[str, object]:

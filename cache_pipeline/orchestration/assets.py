@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 from redis.exceptions import RedisError
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap import report_columns, utc_now
 from cache_pipeline.errors import QueryError
 from cache_pipeline.fetch.chunk_states import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
@@ -22,7 +22,7 @@ from cache_pipeline.fetch.upstream_jobs import QueryProgress
 from cache_pipeline.orchestration.backfill_estimate import describe_estimate, estimate_backfill, estimate_metadata
 from cache_pipeline.orchestration.check_events import CheckFinding, event_logger, partition_evaluation
 from cache_pipeline.orchestration.dagster_compat import cache_signature, run_interruptibly
-from cache_pipeline.orchestration.io_managers import REPORT_METADATA
+from cache_pipeline.orchestration.io_managers import REPORT_METADATA, report_metadata
 from cache_pipeline.orchestration.metadata import (
     chunk_table,
     column_schema,
@@ -44,14 +44,12 @@ from cache_pipeline.orchestration.resources import EngineResource, reported_fail
 from cache_pipeline.orchestration.run_tags import PROGRESS_TAG, lane_of_run
 from cache_pipeline.orchestration.staged_checks import check_partitions, log_staged_checks, select_passing
 from cache_pipeline.query.completeness import ChunkResult, Verdict
-from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
-from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.known_errors import known_error
-from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 from cache_pipeline.storage.ttl import report_freshness
 
 EstimateMetadata = Mapping[str, float]
@@ -109,7 +107,7 @@ def _asset_spec(
         partitions_def=partitions,
         freshness_policy=freshness_policy(report) if layer == "history" else None,
         metadata={
-            REPORT_METADATA: report.name,
+            REPORT_METADATA: report_metadata(report),
             "dagster/column_schema": column_schema(report, report_columns(report)),
         },
     )
@@ -126,7 +124,7 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
     )
     @cache_signature
     async def staged(
-        context: dg.AssetExecutionContext, config: FetchConfig, engine: EngineResource
+        context: dg.AssetExecutionContext, config: FetchConfig, cache_pipeline__engine: EngineResource
     ) -> dg.MaterializeResult[Any]:
         intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
         # The chunk size does not change what the figures mean, so the series stays the same.
@@ -135,12 +133,12 @@ def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) 
         )
         started = time.monotonic()
         done, failed, estimate = await run_interruptibly(
-            _fetch_and_stage(context, fetched_report, intervals, engine, refetch=config.refetch)
+            _fetch_and_stage(context, fetched_report, intervals, cache_pipeline__engine, refetch=config.refetch)
         )
         _log_incomplete(context, report, failed, config)
         if failed:
             # This step fails. Partitions that succeeded must not wait for it, nor for the next run.
-            await run_interruptibly(_publish_passing(context, report, list(done.values()), engine))
+            await run_interruptibly(_publish_passing(context, report, list(done.values()), cache_pipeline__engine))
             raise _step_failure(report, failed, len(intervals)) from failed[0].error
         for partition in done.values():
             context.add_asset_metadata(partition_metadata(partition), partition_key=partition.key)
@@ -193,6 +191,7 @@ async def _fetch_and_stage(
     refetch: bool,
 ) -> tuple[dict[str, FetchedPartition], list[FailedPartition], EstimateMetadata]:
     staging, series = engine.staging(), engine.tenant_series(report)
+    staging.delete_old(engine.settings.staged_retention, utc_now())
     done = {} if refetch else staging.final_partitions(series, intervals)
     missing = {key: interval for key, interval in intervals.items() if key not in done}
     already_staged = len(done)
@@ -226,7 +225,7 @@ async def _fetch_and_stage(
                         continue
                     staging.write(series, partition)
                     # Refer to the file on disk, so that rows are not held in memory until the last partition is fetched.
-                    done[partition.key] = staging.read(series, partition.key) or partition
+                    done[partition.key] = staging.read(series, partition.key, partition.interval) or partition
                     # Log it now, so that a run that is killed later has recorded what it had done.
                     _log_staged(context, report, done[partition.key])
                     progress_logger.info(
@@ -326,13 +325,17 @@ def history_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
 
     @dg.multi_asset(
         name=f"history__{report.name}",
-        specs=[spec.with_io_manager_key("history_io_manager")],
+        specs=[spec.with_io_manager_key("cache_pipeline__history_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     @cache_signature
-    def history(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult[Any]:
+    def history(context: dg.AssetExecutionContext, cache_pipeline__engine: EngineResource) -> dg.MaterializeResult[Any]:
         keys = keys_of_run(partitions, context.run.tags)
-        staged = _read_staged(engine.staging(), engine.tenant_series(report), keys)
+        staged = _read_staged(
+            cache_pipeline__engine.staging(),
+            cache_pipeline__engine.tenant_series(report),
+            partition_intervals(partitions, keys),
+        )
         for partition in staged:
             context.add_asset_metadata(
                 {"dagster/partition_row_count": partition.rows.num_rows}, partition_key=partition.key
@@ -342,8 +345,8 @@ def history_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
     return history
 
 
-def _read_staged(staging: Staging, series: Series, keys: list[str]) -> list[FetchedPartition]:
-    staged = {key: staging.read(series, key) for key in keys}
+def _read_staged(staging: Staging, series: Series, intervals: Mapping[str, Interval]) -> list[FetchedPartition]:
+    staged = {key: staging.read(series, key, interval) for key, interval in intervals.items()}
     missing = [key for key, partition in staged.items() if partition is None]
     if missing:
         raise dg.Failure(
@@ -354,42 +357,34 @@ def _read_staged(staging: Staging, series: Series, keys: list[str]) -> list[Fetc
 
 
 def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    """Return the asset that renders the partitions' answers for Redis."""
+    """Return the asset whose partitions' answers are rendered for Redis."""
     spec = _asset_spec("hot", report, partitions, "Hot: rendered answers in Redis, for a few seconds.")
 
     @dg.multi_asset(
         name=f"hot__{report.name}",
-        specs=[spec.with_io_manager_key("hot_io_manager")],
+        specs=[spec.with_io_manager_key("cache_pipeline__hot_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     @cache_signature
-    async def hot(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult[Any]:
+    def hot(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
-        async with engine.service() as service:
-            return dg.MaterializeResult(
-                value=await service.cached_answers.render_many(service.series(report), list(intervals.values()))
-            )
+        return dg.MaterializeResult(value=list(intervals.values()))
 
     return hot
 
 
 def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    """Return the asset that reads the partitions' rows from history for publishing."""
+    """Return the asset that is published from history."""
     spec = _asset_spec("edge", report, partitions, "Edge: Parquet files for everyone who has the URL.")
 
     @dg.multi_asset(
         name=f"edge__{report.name}",
-        ins={"rows": dg.AssetIn(asset_key("history", report))},
-        specs=[spec.with_io_manager_key("edge_io_manager")],
+        specs=[spec.with_io_manager_key("cache_pipeline__edge_io_manager")],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     @cache_signature
-    def edge(context: dg.AssetExecutionContext, engine: EngineResource, rows: Rows) -> dg.MaterializeResult[Any]:
-        intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags)).values()
-        with engine.history() as history:
-            coverage = history.coverage(engine.tenant_series(report))
-        provisional = coverage.provisional & IntervalSet(intervals)
-        rows_by_interval = {interval: publishable_rows(report, rows.within(interval)) for interval in intervals}
-        return dg.MaterializeResult(value=(rows_by_interval, next((part.start for part in provisional), None)))
+    def edge(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
+        return dg.MaterializeResult(value=list(intervals.values()))
 
     return edge

@@ -50,15 +50,17 @@ def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
     """Return the job that estimates a backfill of any report."""
 
     @dg.op(description="Plan the backfill and estimate its queries, calls and minutes at the current quota")
-    async def estimate(context: dg.OpExecutionContext, config: EstimateConfig, engine: EngineResource) -> None:
+    async def estimate(
+        context: dg.OpExecutionContext, config: EstimateConfig, cache_pipeline__engine: EngineResource
+    ) -> None:
         with reported_failures():
             report = find_report(dict(reports), config.report)
-            settings = engine.settings
+            settings = cache_pipeline__engine.settings
             partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
             intervals = _select_intervals(partitions, config)
-            async with engine.service() as service:
+            async with cache_pipeline__engine.service() as service:
                 plan = await estimate_backfill(
-                    service, engine, report, intervals, _parse_lane(config), refetch=config.refetch
+                    service, cache_pipeline__engine, report, intervals, _parse_lane(config), refetch=config.refetch
                 )
         description = describe_estimate(plan, len(intervals))
         context.log.info(f"{report.name}: {description}")

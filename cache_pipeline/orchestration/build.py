@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from dagster._core.execution.build_resources import wrap_resources_for_execution
 from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.orchestration.assets import report_assets
 from cache_pipeline.orchestration.backfill_estimate import estimate_definitions
+from cache_pipeline.orchestration.dagster_compat import over_named_jobs
 from cache_pipeline.orchestration.edge_maintenance import edge_maintenance
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
@@ -34,18 +36,23 @@ from cache_pipeline.settings import Settings, read_settings
 _EXECUTOR = dg.in_process_executor
 
 
-def default_resources() -> dict[str, Any]:
-    """Return the engine and the three IO managers; they read their settings when they run."""
+@cache
+def default_resources() -> Mapping[str, Any]:
+    """Return the engine and the three IO managers; they read their settings when they run.
+
+    Their keys have a prefix, because a project may have an ``engine`` of its own. They are the same objects for every caller,
+    because Dagster merges definitions only if resources of one key are identical.
+    """
     engine = EngineResource()
     return {
-        "engine": engine,
-        "history_io_manager": HistoryIOManager(engine=engine),
-        "hot_io_manager": HotIOManager(engine=engine),
-        "edge_io_manager": EdgeIOManager(engine=engine),
+        "cache_pipeline__engine": engine,
+        "cache_pipeline__history_io_manager": HistoryIOManager(engine=engine),
+        "cache_pipeline__hot_io_manager": HotIOManager(engine=engine),
+        "cache_pipeline__edge_io_manager": EdgeIOManager(engine=engine),
     }
 
 
-def report_definitions(report: Report, settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
+def _report_definitions(report: Report, settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
     """Return the definitions of one report: assets, checks, job, schedule and sensors."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     assets = report_assets(report, partitions)
@@ -101,7 +108,7 @@ def build_defs(
     reports: Mapping[str, Report] | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
-    """Build the code location.
+    """Build the whole code location of this project.
 
     Args:
         reports: Reports by name, instead of those declared in the settings' folder.
@@ -113,26 +120,52 @@ def build_defs(
     """
     settings = read_settings()
     declared = reports if reports is not None else load_reports(settings)
+    return dg.Definitions.merge(
+        build_folder_defs(declared, resource_overrides),
+        build_upkeep_defs(declared, resource_overrides),
+        dg.Definitions(executor=_EXECUTOR),
+    )
+
+
+def build_folder_defs(
+    reports: Mapping[str, Report], resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Build what belongs to single reports: assets, checks, jobs, schedules and sensors.
+
+    The result may be merged with others of its kind and with any project's own definitions.
+
+    Raises:
+        SettingsError: A setting is invalid.
+    """
+    settings, resources = read_settings(), {**default_resources(), **(resource_overrides or {})}
     with _garbage_collection_disabled():
-        return _assemble(declared, settings, {**default_resources(), **(resource_overrides or {})})
+        return dg.Definitions.merge(
+            *(_report_definitions(report, settings, resources) for report in reports.values()),
+            dg.Definitions(resources=resources),
+        )
 
 
-def _assemble(declared: Mapping[str, Report], settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
-    by_report = [report_definitions(report, settings, resources) for report in declared.values()]
+def build_upkeep_defs(
+    reports: Mapping[str, Report], resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Build what a deployment has once: the sensors over all reports, the estimate of backfills, and edge maintenance.
+
+    Args:
+        reports: All reports of the deployment, by name.
+        resource_overrides: As in ``build_defs``.
+
+    Raises:
+        SettingsError: A setting is invalid.
+    """
+    settings, resources = read_settings(), {**default_resources(), **(resource_overrides or {})}
     with_partitions = {
         name: (report, report_partitions(report, settings.partitions_from, settings.partitions_to))
-        for name, report in declared.items()
+        for name, report in reports.items()
     }
+    jobs = [job_name(report) for report in reports.values()]
+    launching = [over_named_jobs(sensor, jobs) for sensor in shared_sensors(with_partitions, ())]
     return dg.Definitions.merge(
-        *by_report,
-        edge_maintenance(declared),
-        estimate_definitions(declared),
-        dg.Definitions(
-            sensors=[
-                *shared_sensors(with_partitions, [job for each in by_report for job in each.jobs or []]),
-                open_partitions_sensor(with_partitions),
-            ],
-            resources=resources,
-            executor=_EXECUTOR,
-        ),
+        edge_maintenance(reports),
+        estimate_definitions(reports),
+        dg.Definitions(sensors=[*launching, open_partitions_sensor(with_partitions)], resources=resources),
     )

@@ -1,6 +1,7 @@
-"""Integration with ``dg``: a component that loads a folder of declared reports, and a scaffolder for new ones.
+"""Integration with ``dg``: components that load folders of declared reports, and a scaffolder for new ones.
 
-Another Dagster project includes the whole pipeline with four lines of ``defs.yaml``. In this project
+Another Dagster project includes a folder of reports with four lines of ``defs.yaml``, as often as it has folders, and once
+for the whole deployment the sensors and jobs that look after all of them. In this project
 ``dg scaffold defs cache_pipeline.orchestration.component.DeclaredReport NAME`` writes ``reports/NAME.yaml``.
 
 See https://docs.dagster.io/guides/build/components
@@ -13,8 +14,9 @@ from typing import Any
 import dagster as dg
 
 from cache_pipeline.bootstrap import review_declaration
-from cache_pipeline.orchestration.build import build_defs
-from cache_pipeline.query.declarations import read_report, read_reports
+from cache_pipeline.orchestration.build import build_folder_defs, build_upkeep_defs
+from cache_pipeline.query.declarations import DeclarationError, Mistake, read_report, read_reports
+from cache_pipeline.query.report import Report
 from cache_pipeline.settings import read_settings
 
 _TEMPLATE = """\
@@ -52,9 +54,38 @@ class ReportFolder(dg.Component, dg.Model, dg.Resolvable):
     folder: str | None = None
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Build the definitions, as this project's own entry point does."""
-        folder = context.path / self.folder if self.folder else read_settings().reports_dir
-        return build_defs(reports=read_reports(folder, review_declaration))
+        """Build the definitions of the folder's reports, without an executor and without what a deployment has once."""
+        return build_folder_defs(_read_folder(context, self.folder))
+
+
+class ReportUpkeep(dg.Component, dg.Model, dg.Resolvable):
+    """Loads what a deployment has once for all its reports: retries, prefetching, open partitions, estimates, edge upkeep.
+
+    Attributes:
+        folders: The folders of all ``ReportFolder`` components, relative to ``defs.yaml``; by default that of
+            CACHE_PIPELINE_REPORTS_DIR.
+    """
+
+    folders: list[str] | None = None
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Build the definitions of the deployment.
+
+        Raises:
+            DeclarationError: A declaration is invalid, or two folders declare a report of the same name.
+        """
+        reports: dict[str, Report] = {}
+        for folder in self.folders or [None]:
+            found = _read_folder(context, folder)
+            if repeated := sorted(reports.keys() & found.keys()):
+                problem = f"{', '.join(repeated)}: another folder declares a report of this name"
+                raise DeclarationError([Mistake(context.path / (folder or ""), 0, "name", problem)])
+            reports |= found
+        return build_upkeep_defs(reports)
+
+
+def _read_folder(context: dg.ComponentLoadContext, folder: str | None) -> dict[str, Report]:
+    return read_reports(context.path / folder if folder else read_settings().reports_dir, review_declaration)
 
 
 class NewReport(dg.Model):

@@ -1,4 +1,4 @@
-"""Workarounds for Dagster: interrupts in asyncio steps, signatures inspected once, batched events, reused connections.
+"""Workarounds for Dagster: interrupts in asyncio steps, signatures, batched events, reused connections, jobs by name.
 
 Each function adapts one behaviour of Dagster and says which. Nothing here knows of reports.
 """
@@ -7,10 +7,11 @@ import asyncio
 import inspect
 import signal
 import threading
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable, MutableMapping
 from typing import Any, TypeVar
 
 import dagster as dg
+from dagster._core.definitions.target import AutomationTarget
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -78,3 +79,22 @@ def reuse_connections(instance: dg.DagsterInstance) -> None:
     connections are closed with the process, or when the instance is garbage-collected.
     """
     instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_REUSE_SECONDS, max_overflow=-1)
+
+
+class _SensorOverNamedJobs(dg.SensorDefinition):
+    """A sensor that refers to its jobs by name."""
+
+    def with_attributes(self, *, jobs: Any = None, metadata: Any = None) -> dg.SensorDefinition:
+        """Return the sensor itself: Dagster would copy it without its jobs, to add where it was defined."""
+        return self
+
+
+def over_named_jobs(sensor: dg.SensorDefinition, names: Iterable[str]) -> dg.SensorDefinition:
+    """Let a sensor launch jobs that other definitions contain.
+
+    Dagster takes one job by name but several only as objects, and it refuses two objects of one name: components copy the
+    jobs that they load.
+    """
+    sensor.__class__ = _SensorOverNamedJobs
+    vars(sensor)["_targets"] = [AutomationTarget(name) for name in names]
+    return sensor

@@ -28,9 +28,9 @@ def edge_maintenance(reports: Mapping[str, Report]) -> dg.Definitions:
         return dg.Definitions()
 
     @dg.op(description="Republish recent days, which the vendor may have corrected, and the page; delete unused files")
-    def refresh_edge(context: dg.OpExecutionContext, engine: EngineResource) -> None:
+    def refresh_edge(context: dg.OpExecutionContext, cache_pipeline__engine: EngineResource) -> None:
         with reported_failures():
-            for name, value in _refresh_edge(engine, published):
+            for name, value in _refresh_edge(cache_pipeline__engine, published):
                 context.log.info("%s: %s", name, value)
 
     @dg.job(
@@ -44,9 +44,13 @@ def edge_maintenance(reports: Mapping[str, Report]) -> dg.Definitions:
         minimum_interval_seconds=300,
         description="Reads CACHE_PIPELINE_EDGE_PUBLIC_URL, and fails while readers get another snapshot than the published one",
     )
-    def readback(engine: EngineResource) -> dg.SkipReason:
+    def readback(cache_pipeline__engine: EngineResource) -> dg.SkipReason:
         with reported_failures():
-            result = read_back(engine.edge(), require_public_url(engine.settings.edge_public_url), utc_now())
+            result = read_back(
+                cache_pipeline__engine.edge(),
+                require_public_url(cache_pipeline__engine.settings.edge_public_url),
+                utc_now(),
+            )
         if result.problem:
             raise dg.Failure(result.problem)
         served = (

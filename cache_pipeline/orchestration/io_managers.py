@@ -1,28 +1,34 @@
 """IO managers of the three tiers: each writes what an asset returns, and loads it for downstream assets (C4).
 
+The declaration travels with the asset: it is read from the asset's definition, never from the folder of declarations, which
+may have been edited since the run began or belong to another deployment.
+
 See https://docs.dagster.io/guides/build/io-managers
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
 
-from cache_pipeline.bootstrap import load_reports, report_columns
+from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.partitions import partition_intervals
-from cache_pipeline.orchestration.resources import EngineResource, reported_failures
-from cache_pipeline.query.declarations import find_report
+from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.report import Report
-from cache_pipeline.query.series import CanonicalQuery
+from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.answer import Answer
+from cache_pipeline.service.publish import Published, publish
 
+#: Metadata of an asset: the report's declaration.
 REPORT_METADATA = "cache_pipeline/report"
+
+
+def report_metadata(report: Report) -> dg.JsonMetadataValue:
+    """Return a declaration as metadata of the report's assets."""
+    return dg.MetadataValue.json(report.model_dump(mode="json"))
 
 
 class _TierIOManager(dg.ConfigurableIOManager):
@@ -34,8 +40,19 @@ class _TierIOManager(dg.ConfigurableIOManager):
         metadata = context.definition_metadata or {}
         if isinstance(context, dg.InputContext):
             metadata = (context.upstream_output.definition_metadata if context.upstream_output else None) or {}
-        name = str(getattr(metadata.get(REPORT_METADATA), "value", metadata.get(REPORT_METADATA, "")))
-        return find_report(load_reports(self.engine.settings), name)
+        declaration = metadata.get(REPORT_METADATA)
+        if not isinstance(declaration, dg.JsonMetadataValue):
+            raise dg.Failure(
+                f"{context.asset_key.to_user_string()} is no asset of a declared report: use another IO manager",
+                allow_retries=False,
+            )
+        return Report.model_validate(declaration.value)
+
+    async def _publish(
+        self, context: dg.OutputContext, partitions: Sequence[FetchedPartition | Interval], tier: Tier
+    ) -> Published:
+        async with self.engine.service() as service:
+            return await publish(service, self.engine.edge, self._report(context), partitions, {tier})
 
     def _intervals(self, context: dg.OutputContext | dg.InputContext) -> list[Interval]:
         partitions = context.asset_partitions_def
@@ -51,15 +68,8 @@ class HistoryIOManager(_TierIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Sequence[FetchedPartition]) -> None:
         """Replace the partitions' rows and extend coverage in one transaction."""
-        report = self._report(context)
-
-        async def store() -> None:
-            async with self.engine.service() as service:
-                await service.store(report, obj)
-
-        asyncio.run(store())
-        rows = sum(partition.rows.num_rows for partition in obj)
-        context.add_output_metadata({"run total": f"{rows:,} rows", "table": f"history.{report.name}"})
+        published = asyncio.run(self._publish(context, obj, Tier.history))
+        context.add_output_metadata({"run total": f"{published.rows:,} rows"})
 
     def load_input(self, context: dg.InputContext) -> Rows | pa.Table | pd.DataFrame:
         """Load the rows of the requested partitions, as the input is annotated.
@@ -86,15 +96,10 @@ def _convert(context: dg.InputContext, rows: Rows) -> Rows | pa.Table | pd.DataF
 class HotIOManager(_TierIOManager):
     """Stores rendered answers in Redis for a few seconds; loads them as JSON bytes by interval."""
 
-    def handle_output(self, context: dg.OutputContext, obj: Sequence[tuple[CanonicalQuery, Answer]]) -> None:
-        """Store the answers in one round trip."""
-
-        async def put() -> None:
-            async with self.engine.service() as service:
-                await service.hot.put(obj, service.clock())
-
-        asyncio.run(put())
-        context.add_output_metadata({"answers": len(obj), "bytes": sum(len(answer.body) for _, answer in obj)})
+    def handle_output(self, context: dg.OutputContext, obj: Sequence[Interval]) -> None:
+        """Render the answers of those intervals that history holds, and store them in one round trip."""
+        published = asyncio.run(self._publish(context, obj, Tier.hot))
+        context.add_output_metadata({"answers": published.answers, "bytes": published.bytes})
 
     def load_input(self, context: dg.InputContext) -> dict[Interval, bytes]:
         """Load the answers of the requested partitions from Redis, or from history if they have expired."""
@@ -108,23 +113,33 @@ class HotIOManager(_TierIOManager):
 
 
 class EdgeIOManager(_TierIOManager):
-    """Publishes rows by interval as immutable Parquet; loads them through the manifest and verifies checksums."""
+    """Publishes intervals as immutable Parquet; loads them through the manifest and verifies checksums."""
 
-    def handle_output(
-        self, context: dg.OutputContext, obj: tuple[Mapping[Interval, pa.Table], datetime | None]
-    ) -> None:
-        """Publish the rows; unchanged days are not uploaded."""
-        rows_by_interval, provisional_from = obj
-        with reported_failures(), self.engine.telemetry():
-            publication = self.engine.edge().publish(self._report(context), rows_by_interval, provisional_from)
+    def handle_output(self, context: dg.OutputContext, obj: Sequence[Interval]) -> None:
+        """Publish what history holds of the intervals; unchanged days are not uploaded.
+
+        Raises:
+            Failure: History lacks a part. What it holds is published, and the rest is not marked as complete.
+        """
+        published = asyncio.run(self._publish(context, obj, Tier.edge))
         context.add_output_metadata(
             {
-                "run total": f"{sum(rows.num_rows for rows in rows_by_interval.values()):,} rows",
-                "snapshot": publication.snapshot,
-                "files uploaded": publication.uploaded,
+                "run total": f"{published.rows:,} rows",
                 "dagster/uri": self.engine.settings.edge_store_url,
+                **(
+                    {"snapshot": published.edge.snapshot, "files uploaded": published.edge.uploaded}
+                    if published.edge
+                    else {}
+                ),
             }
         )
+        if published.absent:
+            name = self._report(context).name
+            raise dg.Failure(
+                f"history lacks {len(published.absent)} parts of what edge/{name} should publish, "
+                f"{next(iter(published.absent))} first: materialise staged/{name} and history/{name} before",
+                allow_retries=False,
+            )
 
     def load_input(self, context: dg.InputContext) -> pa.Table | pd.DataFrame:
         """Load the published rows of the requested partitions, as a ``pd.DataFrame`` if so annotated, else ``pa.Table``."""

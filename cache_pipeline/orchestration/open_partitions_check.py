@@ -89,12 +89,12 @@ def open_partitions_sensor(declared: DeclaredReports) -> dg.SensorDefinition:
         description=f"Updates the check {OPEN_PARTITIONS_CHECK}, which lists failed, incomplete, unpublished and "
         "provisional partitions; launches no runs",
     )
-    def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult:
+    def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> dg.SensorResult:
         cursor, now = OpenPartitionsCursor.parse(context.cursor), utc_now()
         changed: list[dg.AssetCheckEvaluation] = []
         for name in cursor.next_reports(list(declared), _MAX_REPORTS_PER_TICK):
             report, partitions = declared[name]
-            found = load_open_partitions(context.instance, engine, report, partitions, now)
+            found = load_open_partitions(context.instance, cache_pipeline__engine, report, partitions, now)
             if cursor.digests.get(name, _EMPTY_DIGEST) != compute_digest(found):
                 changed.append(build_evaluation(asset_key("history", report), OPEN_PARTITIONS_CHECK, found))
             cursor = cursor.advance(name, compute_digest(found))

@@ -28,11 +28,13 @@ def published_checks(report: Report, partitions: dg.TimeWindowPartitionsDefiniti
         name=f"published_checks__{report.name}", specs=[spec for spec in specs if spec], can_subset=True
     )
     @cache_signature
-    def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
+    def check(
+        context: dg.AssetCheckExecutionContext, cache_pipeline__engine: EngineResource
+    ) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}
         for name, evaluate in _EVALUATORS.items():
             if name in selected:
-                yield evaluate(context, engine, report, partitions)
+                yield evaluate(context, cache_pipeline__engine, report, partitions)
 
     return check
 

@@ -84,12 +84,12 @@ def _stale_sensor(
         minimum_interval_seconds=60,
         description="Fetches recent partitions that are missing, or whose provisional figures are due to be fetched again",
     )
-    def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> SensorTick:
+    def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
         now = utc_now()
         window = Interval(now - max(_STALE_LOOKBACK, 2 * report.partition.step.nominal_length), now)
         recent = partition_intervals(partitions, keys_within(partitions, window))
-        with engine.history() as history:
-            coverage = history.coverage(engine.tenant_series(report))
+        with cache_pipeline__engine.history() as history:
+            coverage = history.coverage(cache_pipeline__engine.tenant_series(report))
         found = find_stale_ranges(coverage, recent, now, FreshnessRule.of(report), at_most=_MAX_RUNS_PER_TICK)
         past = {each.first: read_past_attempts(context.instance, name, job_name(report), each.first) for each in found}
         due = [each for each in found if is_due(past[each.first], now)]
@@ -187,9 +187,9 @@ def _unpublished_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.Se
         minimum_interval_seconds=60,
         description="Publishes partitions that a killed run staged but did not write to history; sends no queries",
     )
-    def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> SensorTick:
+    def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
         now, requested = utc_now(), 0
-        for report, ranges in _find_unpublished(context.instance, declared, engine):
+        for report, ranges in _find_unpublished(context.instance, declared, cache_pipeline__engine):
             for found in ranges:
                 past = read_past_attempts(context.instance, UNPUBLISHED_SENSOR, job_name(report), found.first)
                 if requested < _MAX_RUNS_PER_TICK and is_due(past, now):
@@ -214,9 +214,9 @@ def _find_unpublished(
             if not staging.has_any(series) or has_unfinished_run(instance, report):
                 continue
             order = keys_within(partitions, Interval(now - _LOOKBACK, now))
-            staged_keys = staging.stored_keys(series, order)
-            if staged_keys:
-                staged = partition_intervals(partitions, staged_keys)
+            intervals = partition_intervals(partitions, order)
+            if staged_keys := staging.stored_keys(series, intervals):
+                staged = {key: intervals[key] for key in staged_keys}
                 coverage = history.coverage(series)
                 ranges = find_unpublished_ranges(coverage, staged, order, at_most=_MAX_RUNS_PER_TICK)
                 found.append((report, ranges))
@@ -233,13 +233,13 @@ def _prefetch_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.Senso
         description="Prefetches partitions that API callers repeatedly miss (reports with prefetch_after_misses); logs a "
         "suggestion for others",
     )
-    def sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> SensorTick:
+    def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
         now, requested = utc_now(), 0
-        demands = asyncio.run(engine.recent_demand())
+        demands = asyncio.run(cache_pipeline__engine.recent_demand())
         suggestions = [str(suggestion) for suggestion in suggest_prefetch(reports, demands)]
         for suggestion in suggestions:
             context.log.info(suggestion)
-        for candidate in _find_candidates(declared, demands, engine, now):
+        for candidate in _find_candidates(declared, demands, cache_pipeline__engine, now):
             report = reports[candidate.report]
             past = read_past_attempts(context.instance, PREFETCH_SENSOR, job_name(report), candidate.key)
             if requested < _MAX_RUNS_PER_TICK and is_due(past, now):

@@ -19,7 +19,7 @@ from cache_pipeline.orchestration.dagster_compat import cache_signature
 from cache_pipeline.orchestration.metadata import chunk_table
 from cache_pipeline.orchestration.naming import COMPLETENESS_CHECK, SCHEMA_CHECK, WATERMARK_CHECK, asset_key
 from cache_pipeline.orchestration.partial_publish import publish_partitions
-from cache_pipeline.orchestration.partitions import keys_of_run
+from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.completeness import ChunkResult, Verdict, final_buckets
@@ -100,16 +100,19 @@ def staged_checks(report: Report, partitions: dg.TimeWindowPartitionsDefinition)
         ],
     )
     @cache_signature
-    def check(context: dg.AssetCheckExecutionContext, engine: EngineResource) -> Iterator[dg.AssetCheckResult]:
-        staging, series = engine.staging(), engine.tenant_series(report)
-        by_key = {name: staging.read(series, name) for name in keys_of_run(partitions, context.run.tags)}
+    def check(
+        context: dg.AssetCheckExecutionContext, cache_pipeline__engine: EngineResource
+    ) -> Iterator[dg.AssetCheckResult]:
+        staging, series = cache_pipeline__engine.staging(), cache_pipeline__engine.tenant_series(report)
+        intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
+        by_key = {name: staging.read(series, name, interval) for name, interval in intervals.items()}
         findings_by_check = check_partitions(report, by_key)
         staged = [partition for partition in by_key.values() if partition]
         logged = _logged_results(context.instance, context.run.run_id, key)
         passing = select_passing(findings_by_check, staged)
         if len(passing) < len(by_key):
             # This check fails the run. Partitions that pass must not wait for those that fail.
-            asyncio.run(_publish_passing(context, engine, report, passing))
+            asyncio.run(_publish_passing(context, cache_pipeline__engine, report, passing))
         for check_name, findings in findings_by_check.items():
             new = {
                 name: finding

@@ -11,9 +11,9 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Series
+from cache_pipeline.service.publish import Availability, publish_edge
 from cache_pipeline.storage.postgres.history import History
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 
 _DAY, _MONTH = Step(days=1), Step(months=1)
 #: Vendors correct figures for about this long. Publishing all of it again uploads only the files that changed.
@@ -61,21 +61,19 @@ def republish(
         HistoryUnavailable: PostgreSQL cannot be used.
     """
     coverage = history.coverage(series)
-    stored = coverage.final | coverage.provisional
-    if interval is not None:
-        stored &= IntervalSet([interval])
+    wanted = [interval] if interval is not None else [*(coverage.final | coverage.provisional)]
+    stored = Availability.of(coverage, wanted).stored
     result = RepublishResult(intervals=stored)
     for month in _group_by_month(series.report, stored):
-        rows = {part: publishable_rows(series.report, history.rows(series, [part], columns)) for part in month}
-        provisional = coverage.provisional & IntervalSet(month)
-        publication = edge.publish(series.report, rows, next((part.start for part in provisional), None))
-        result = RepublishResult(
-            stored,
-            result.rows + sum(table.num_rows for table in rows.values()),
-            result.files + len(publication.files),
-            result.uploaded + publication.uploaded,
-            publication.snapshot,
-        )
+        published = publish_edge(history, edge, series, columns, month)
+        if published.edge is not None:
+            result = RepublishResult(
+                stored,
+                result.rows + published.rows,
+                result.files + len(published.edge.files),
+                result.uploaded + published.edge.uploaded,
+                published.edge.snapshot,
+            )
     return result
 
 

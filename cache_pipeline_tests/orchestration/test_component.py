@@ -8,7 +8,7 @@ import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from cache_pipeline.orchestration.build import build_defs
-from cache_pipeline.orchestration.component import NewReport, ReportFolder, ReportScaffolder
+from cache_pipeline.orchestration.component import NewReport, ReportFolder, ReportScaffolder, ReportUpkeep
 from cache_pipeline.query.declarations import DeclarationError, read_report
 from cache_pipeline_tests.orchestration.workbench import Bench, declaration, materialized, step_failures, write_reports
 
@@ -28,6 +28,56 @@ def test_component_loads_a_folder_into_another_project(tmp_path: Path) -> None:
             assert {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()} == {
                 f"{layer}/calls_hour" for layer in ("staged", "history", "hot", "edge")
             }
+
+
+# Both warnings come from the way Dagster reads defs.yaml.
+@pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated", "ignore:.*is currently in beta")
+@pytest.mark.usefixtures("environment")
+def test_folders_and_upkeep_compose_with_a_project_of_its_own() -> None:
+    @dg.asset
+    def own(engine: dg.ResourceParam[str]) -> None:
+        assert engine
+
+    project = dg.Definitions(assets=[own], resources={"engine": "the project's"}, executor=dg.multiprocess_executor)
+    with create_defs_folder_sandbox() as sandbox:
+        for name in ("calls", "chats"):
+            folder = sandbox.scaffold_component(
+                component_cls=ReportFolder, defs_yaml_contents=_yaml({"folder": "declared"}), defs_path=name
+            )
+            write_reports(folder / "declared", [declaration(name=f"{name}_hour")])
+        upkeep = {
+            "type": "cache_pipeline.orchestration.component.ReportUpkeep",
+            "attributes": {"folders": ["../calls/declared", "../chats/declared"]},
+        }
+        sandbox.scaffold_component(component_cls=ReportUpkeep, defs_yaml_contents=upkeep, defs_path="upkeep")
+        with sandbox.build_all_defs() as defs:
+            merged = dg.Definitions.merge(defs, project)
+            dg.Definitions.validate_loadable(merged)
+            keys = {spec.key.to_user_string() for spec in merged.resolve_all_asset_specs()}
+            assert {"own", "history/calls_hour", "history/chats_hour"} <= keys
+            repository = merged.get_repository_def()
+            assert {"calls_hour_job", "chats_hour_job", "edge_maintenance_job"} <= set(repository.job_names)
+            assert merged.executor is dg.multiprocess_executor
+            assert repository.get_job("calls_hour_job").executor_def is dg.in_process_executor
+            assert repository.has_sensor_def("open_partitions_sensor")
+
+
+# Both warnings come from the way Dagster reads defs.yaml.
+@pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated", "ignore:.*is currently in beta")
+@pytest.mark.usefixtures("environment")
+def test_upkeep_refuses_a_name_that_two_folders_declare() -> None:
+    with create_defs_folder_sandbox() as sandbox:
+        upkeep = {
+            "type": "cache_pipeline.orchestration.component.ReportUpkeep",
+            "attributes": {"folders": ["one", "two"]},
+        }
+        folder = sandbox.scaffold_component(component_cls=ReportUpkeep, defs_yaml_contents=upkeep, defs_path="upkeep")
+        for name in ("one", "two"):
+            write_reports(folder / name, [declaration()])
+        with pytest.raises(Exception, match="Error while building definitions") as refused, sandbox.build_all_defs():
+            pass
+        assert isinstance(refused.value.__cause__, DeclarationError)
+        assert "calls_hour: another folder declares a report of this name" in str(refused.value.__cause__)
 
 
 def _yaml(attributes: dict[str, Any]) -> dict[str, Any]:

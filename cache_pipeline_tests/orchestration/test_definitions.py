@@ -215,4 +215,6 @@ def test_default_resource_can_be_replaced(environment: pytest.MonkeyPatch) -> No
         pass
 
     other = OtherEngine()
-    assert (build_defs(resource_overrides={"engine": other}).resources or {})["engine"] is other
+    assert (build_defs(resource_overrides={"cache_pipeline__engine": other}).resources or {})[
+        "cache_pipeline__engine"
+    ] is other

@@ -25,7 +25,7 @@ def run_maintenance(bench: Bench, instance: dg.DagsterInstance) -> bool:
 
 def tick(bench: Bench, instance: dg.DagsterInstance):
     sensor = bench.definitions().resolve_sensor_def(READBACK_SENSOR)
-    with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+    with dg.build_sensor_context(instance=instance, resources={"cache_pipeline__engine": EngineResource()}) as context:
         return sensor.evaluate_tick(context)
 
 

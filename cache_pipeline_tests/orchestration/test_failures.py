@@ -195,7 +195,7 @@ def staged(bench: Bench, instance: dg.DagsterInstance) -> tuple[Bench, Staging]:
 
 def test_day_failing_a_check_does_not_block_others(staged: tuple[Bench, Staging], instance: dg.DagsterInstance) -> None:
     bench, staging = staged
-    partition = staging.read(bench.series, DAYS[0])
+    partition = staging.read(bench.series, DAYS[0], bench.interval(DAYS[0]))
     assert partition is not None
     ahead = tuple(replace(chunk, watermark=partition.fetched_at + timedelta(hours=1)) for chunk in partition.chunks)
     staging.write(bench.series, replace(partition, chunks=ahead))
@@ -212,7 +212,7 @@ def test_staged_day_failing_a_check_is_never_published(
     staged: tuple[Bench, Staging], instance: dg.DagsterInstance
 ) -> None:
     bench, staging = staged
-    partition = staging.read(bench.series, DAYS[0])
+    partition = staging.read(bench.series, DAYS[0], bench.interval(DAYS[0]))
     assert partition is not None
     short = partition.rows.to_table().slice(0, partition.rows.num_rows - 5)
     staging.write(bench.series, replace(partition, rows=Rows.from_table(short)))
@@ -231,7 +231,7 @@ def test_staged_day_failing_a_check_is_never_published(
 
 def test_watermark_in_the_future_blocks_publishing(staged: tuple[Bench, Staging], instance: dg.DagsterInstance) -> None:
     bench, staging = staged
-    partition = staging.read(bench.series, DAYS[0])
+    partition = staging.read(bench.series, DAYS[0], bench.interval(DAYS[0]))
     assert partition is not None
     ahead = tuple(replace(chunk, watermark=partition.fetched_at + timedelta(hours=1)) for chunk in partition.chunks)
     staging.write(bench.series, replace(partition, chunks=ahead))

@@ -96,7 +96,7 @@ DAYS = ["2024-06-10", "2024-06-11", "2024-06-12"]
 
 def _tick(bench: Bench, instance: dg.DagsterInstance, cursor: str | None = None) -> SensorExecutionData:
     sensor = bench.definitions().resolve_sensor_def("open_partitions_sensor")
-    resources = {"engine": EngineResource()}
+    resources = {"cache_pipeline__engine": EngineResource()}
     with dg.build_sensor_context(instance=instance, resources=resources, cursor=cursor) as context:
         return sensor.evaluate_tick(context)
 

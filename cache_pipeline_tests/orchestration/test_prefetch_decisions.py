@@ -74,7 +74,9 @@ def test_sensor_prefetches_missed_partitions_once_an_hour(
 
     def tick() -> list[dg.RunRequest]:
         sensor = prefetching_bench.definitions().resolve_sensor_def("prefetch_sensor")
-        with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+        with dg.build_sensor_context(
+            instance=instance, resources={"cache_pipeline__engine": EngineResource()}
+        ) as context:
             return list(sensor.evaluate_tick(context).run_requests or [])
 
     asyncio.run(record_misses(2))
@@ -109,7 +111,9 @@ def test_partition_missed_by_api_is_prefetched_and_served(
 
     def tick() -> list[dg.RunRequest]:
         sensor = prefetching_bench.definitions().resolve_sensor_def("prefetch_sensor")
-        with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+        with dg.build_sensor_context(
+            instance=instance, resources={"cache_pipeline__engine": EngineResource()}
+        ) as context:
             return list(sensor.evaluate_tick(context).run_requests or [])
 
     assert asyncio.run(send_requests(2)) == {202}

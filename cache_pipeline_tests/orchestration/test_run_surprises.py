@@ -128,5 +128,5 @@ def test_celery_profile_launches_whole_runs_with_readable_state(
 def test_stale_sensor_ignores_the_freshness_badge(bench: Bench, instance: dg.DagsterInstance) -> None:
     assert bench.run(instance, DATES[0]).success
     sensor = bench.definitions().resolve_sensor_def("calls_hour_stale_sensor")
-    with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+    with dg.build_sensor_context(instance=instance, resources={"cache_pipeline__engine": EngineResource()}) as context:
         assert sensor.evaluate_tick(context).run_requests

@@ -97,7 +97,7 @@ class _RowRemover(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.__dict__["done"] == record.__dict__["total"]:
-            partition = self._staging.read(self._bench.series, self._key)
+            partition = self._staging.read(self._bench.series, self._key, self._bench.interval(self._key))
             assert partition is not None
             rows = Rows.from_table(partition.rows.to_table().slice(1))
             self._staging.write(self._bench.series, replace(partition, rows=rows))

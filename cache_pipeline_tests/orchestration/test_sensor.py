@@ -21,7 +21,7 @@ from cache_pipeline_tests.orchestration.workbench import Bench, declaration, ope
 
 def _tick(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
     sensor = bench.definitions().resolve_sensor_def(f"{bench.report.name}_stale_sensor")
-    with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+    with dg.build_sensor_context(instance=instance, resources={"cache_pipeline__engine": EngineResource()}) as context:
         return sensor.evaluate_tick(context)
 
 
@@ -135,7 +135,7 @@ def test_report_without_refetch_window_has_no_refetch_sensor(bench: Bench) -> No
 
 def _unpublished(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
     sensor = bench.definitions().resolve_sensor_def("unpublished_sensor")
-    with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+    with dg.build_sensor_context(instance=instance, resources={"cache_pipeline__engine": EngineResource()}) as context:
         return sensor.evaluate_tick(context)
 
 

@@ -167,7 +167,7 @@ class Bench:
         return edge_tier(read_settings())
 
     def staged_files(self) -> set[str]:
-        return {path.stem for path in (self.data / "staged").rglob("*.parquet")}
+        return {path.stem.split("_")[0] for path in (self.data / "staged").rglob("*.parquet")}
 
 
 def materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:

@@ -46,11 +46,16 @@ export function sumRows(files, { zone, columns, first, last, groupBy, keep }) {
 /** The days of a data set: which are published, which are provisional, and the last one that is completely final. */
 export function publishedDays(dataset, clock) {
   const published = new Set()
-  for (const file of dataset.files) {
-    for (const part of file.covered) {
+  const open = new Set()
+  const addDays = (days, parts) => {
+    for (const part of parts) {
       const [start, end] = part.split('/').map(Date.parse)
-      for (let day = clock(start).day; day <= clock(end - 1).day; day++) published.add(day)
+      for (let day = clock(start).day; day <= clock(end - 1).day; day++) days.add(day)
     }
+  }
+  for (const file of dataset.files) {
+    addDays(published, file.covered)
+    addDays(open, file.provisional ?? [])
   }
   const ordered = [...published].sort((a, b) => a - b)
   const completeThrough = dataset.complete_through ? Date.parse(dataset.complete_through) : null
@@ -62,7 +67,7 @@ export function publishedDays(dataset, clock) {
     first: ordered[0] ?? null,
     newest: ordered.at(-1) ?? null,
     last,
-    isProvisional: day => (provisional !== null && day >= provisional) || (lastFinal !== null && day > lastFinal),
+    isProvisional: day => open.has(day) || (provisional !== null && day >= provisional) || (lastFinal !== null && day > lastFinal),
   }
 }
 

@@ -109,20 +109,23 @@ class EdgeTier:
         return rows_within(pa.concat_tables(tables), interval)
 
     @span("store edge")
-    def publish(self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None) -> Publication:
+    def publish(
+        self, report: Report, rows_by_interval: Rows, provisional: IntervalSet | datetime | None
+    ) -> Publication:
         """Publish the rows of some intervals in place of those published before.
 
         Args:
             report: The report, whose name is that of the data set.
             rows_by_interval: The rows of each interval as `publishable_rows` returns them; a table may be empty.
-            provisional_from: Start of the first bucket that is not final, or None.
+            provisional: The buckets that are not final, or the start of the first of them if nothing after it is; None if all
+                are final.
 
         Raises:
             EdgeStoreError: The store refused; the manifest then still names the former files.
         """
         with self.store.translated_errors(f"publishing {report.name}"), self.store.publisher_lock():
             for _ in range(MAX_SWAP_ATTEMPTS):
-                publication = self._try_publish(report, rows_by_interval, provisional_from)
+                publication = self._try_publish(report, rows_by_interval, provisional)
                 if publication is not None:
                     return publication
         raise EdgeStoreError(
@@ -130,7 +133,7 @@ class EdgeTier:
         )
 
     def _try_publish(
-        self, report: Report, rows_by_interval: Rows, provisional_from: datetime | None
+        self, report: Report, rows_by_interval: Rows, not_final: IntervalSet | datetime | None
     ) -> Publication | None:
         manifest, version = self.read_manifest()
         dataset, published = self._describe(report, rows_by_interval), published_report(report)
@@ -138,7 +141,7 @@ class EdgeTier:
         if current is not None and not current.has_same_shape(dataset):
             # Rows of another series, or columns that are no longer allowed, must not be served next to the new ones.
             current = None
-        now, provisional = self.clock(), _provisional_parts(rows_by_interval, provisional_from)
+        now, provisional = self.clock(), _provisional_parts(rows_by_interval, not_final)
         files: list[DataFile] = []
         uploaded = 0
         absorbed: set[str] = set()
@@ -224,14 +227,12 @@ class EdgeTier:
             ) from error
 
 
-def _provisional_parts(rows_by_interval: Rows, provisional_from: datetime | None) -> IntervalSet:
-    if provisional_from is None:
-        return IntervalSet()
-    return IntervalSet(
-        Interval(max(part.start, provisional_from), part.end)
-        for part in rows_by_interval
-        if part.end > provisional_from
-    )
+def _provisional_parts(rows_by_interval: Rows, not_final: IntervalSet | datetime | None) -> IntervalSet:
+    if isinstance(not_final, datetime):
+        not_final = IntervalSet(
+            Interval(max(part.start, not_final), part.end) for part in rows_by_interval if part.end > not_final
+        )
+    return (not_final or IntervalSet()) & IntervalSet(rows_by_interval)
 
 
 def _absorbed_partitions(target: PartitionFile) -> set[str]:

@@ -68,7 +68,10 @@ class DataSet(BaseModel, frozen=True):
         description="With complete_through, the latest unbroken run of final buckets; both null if there is none"
     )
     complete_through: datetime | None
-    provisional_from: datetime | None = Field(description="Start of the first bucket that may still change, or null")
+    provisional_from: datetime | None = Field(
+        description="Start of the first bucket after complete_through that may still change, or null; earlier ones are listed "
+        "by their file"
+    )
     files: tuple[DataFile, ...]
 
     def has_same_shape(self, other: DataSet) -> bool:
@@ -130,8 +133,10 @@ class Manifest(BaseModel, frozen=True):
             by_partition.pop(partition, None)
         by_partition.update({file.partition: file for file in files})
         ordered = tuple(by_partition[partition] for partition in sorted(by_partition))
-        provisional_from = min((file.provisional_from for file in ordered if file.provisional_from), default=None)
-        run = _latest_run(ordered, provisional_from)
+        provisional = IntervalSet(part for file in ordered for part in file.provisional_intervals())
+        run = _latest_run(ordered, provisional)
+        # An old bucket that may still change does not call the later ones in question: its file lists it.
+        provisional_from = next((part.start for part in provisional if run is None or part.start >= run.end), None)
         updated = dataset.model_copy(
             update={
                 "files": ordered,
@@ -143,9 +148,7 @@ class Manifest(BaseModel, frozen=True):
         return self.model_copy(update={"generated_at": now, "datasets": {**self.datasets, name: updated}})
 
 
-def _latest_run(files: Iterable[DataFile], provisional_from: datetime | None) -> Interval | None:
+def _latest_run(files: Iterable[DataFile], provisional: IntervalSet) -> Interval | None:
     covered = IntervalSet(part for file in files for part in file.covered_intervals())
-    final = [part for part in covered if provisional_from is None or part.start < provisional_from]
-    if not final:
-        return None
-    return Interval(final[-1].start, min(final[-1].end, provisional_from or final[-1].end))
+    final = [*(covered - provisional)]
+    return final[-1] if final else None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.maintenance import DEFAULT_RETENTION, collect_garbage, rollback, snapshots, verify
 from cache_pipeline.storage.published.manifest import Manifest
@@ -220,4 +221,6 @@ def test_older_manifest_format_is_still_read(folder_edge: EdgeTier, root: Path):
             del file[name]
     (root / "manifest.json").write_text(Manifest.model_validate(old).model_dump_json(exclude_unset=True))
     folder_edge.publish(REPORT, {hours(23, 24): table(hours(23, 24))}, None)
-    assert folder_edge.manifest().datasets["queue_hour"].provisional_from == hours(22, 23).start
+    dataset = folder_edge.manifest().datasets["queue_hour"]
+    assert dataset.files[0].provisional_intervals() == IntervalSet([hours(22, 23)])
+    assert (dataset.complete_from, dataset.complete_through) == (hours(23, 24).start, hours(23, 24).end)

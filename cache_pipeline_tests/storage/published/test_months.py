@@ -94,9 +94,11 @@ def test_provisional_day_leaves_rest_of_month_final(edge: EdgeTier, clock: Clock
     clock.now = datetime(2026, 3, 1, tzinfo=UTC)
     publish(edge, *JANUARY)
     publish(edge, "2026-01-10", provisional_from=day_of("2026-01-10").start)
-    assert edge.manifest().datasets["queue_hour"].complete_through == day_of("2026-01-10").start
+    dataset = edge.manifest().datasets["queue_hour"]
+    assert (dataset.complete_from, dataset.complete_through) == (day_of("2026-01-10").end, day_of("2026-01-31").end)
     publish(edge, "2026-01-10")
-    assert edge.manifest().datasets["queue_hour"].complete_through == day_of("2026-01-31").end
+    dataset = edge.manifest().datasets["queue_hour"]
+    assert (dataset.complete_from, dataset.complete_through) == (day_of("2026-01-01").start, day_of("2026-01-31").end)
 
 
 def test_slow_clock_writes_into_a_merged_month(edge: EdgeTier, clock: Clock):

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.filters import Filter
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.storage.published import EdgeTier, Publication
 from cache_pipeline.storage.published.manifest import Manifest
 from cache_pipeline_tests.query.declared import declared
@@ -149,10 +149,23 @@ def test_gap_starts_a_new_run(edge: EdgeTier):
     assert completeness(edge) == (at(0), at(80), at(80))
 
 
-def test_buckets_after_a_provisional_one_are_not_complete(edge: EdgeTier):
+def test_old_provisional_bucket_starts_a_new_run_as_a_gap_does(edge: EdgeTier):
     publish(edge, hours(0, 24), provisional_from=at(20))
-    publish(edge, hours(24, 48))
     assert completeness(edge) == (at(0), at(20), at(20))
+    publish(edge, hours(24, 48))
+    assert completeness(edge) == (at(24), at(48), None)
+    publish(edge, hours(48, 72), provisional_from=at(70))
+    assert completeness(edge) == (at(24), at(70), at(70))
+    publish(edge, hours(20, 24))
+    assert completeness(edge) == (at(0), at(70), at(70))
+
+
+def test_one_provisional_bucket_is_published_as_the_only_one(edge: EdgeTier):
+    whole = hours(0, 24)
+    edge.publish(REPORT, {whole: table(whole)}, IntervalSet([hours(3, 4)]))
+    [file] = edge.manifest().datasets["queue_hour"].files
+    assert file.provisional_intervals() == IntervalSet([hours(3, 4)])
+    assert completeness(edge) == (at(4), at(24), None)
 
 
 def test_hours_become_final_one_by_one(edge: EdgeTier):
@@ -167,7 +180,7 @@ def test_hours_become_final_one_by_one(edge: EdgeTier):
 def test_hours_may_become_final_out_of_order(edge: EdgeTier):
     publish(edge, hours(0, 12), provisional_from=at(9))
     publish(edge, hours(10, 12))
-    assert completeness(edge) == (at(0), at(9), at(9))
+    assert completeness(edge) == (at(10), at(12), None)
     publish(edge, hours(9, 12))
     assert completeness(edge) == (at(0), at(12), None)
 
@@ -175,7 +188,7 @@ def test_hours_may_become_final_out_of_order(edge: EdgeTier):
 def test_final_rows_may_become_provisional_again(edge: EdgeTier):
     publish(edge, hours(0, 12))
     publish(edge, hours(3, 6), provisional_from=at(4))
-    assert completeness(edge) == (at(0), at(4), at(4))
+    assert completeness(edge) == (at(6), at(12), None)
 
 
 def test_altered_file_is_never_served(edge: EdgeTier, root: Path):
