@@ -36,6 +36,24 @@ def parse_error_body(response: httpx.Response) -> tuple[str | None, str | None, 
     return code, message, first("contextId") or vendor_request_id(response)
 
 
+def organisation_limit(response: httpx.Response) -> int | None:
+    """Return the limit of the whole organisation, if the body of a 429 names it as the one that was reached.
+
+    Genesys names it in `limit`, for example `{"key": "org.app.user.rate.per.minute", "value": 300}`. The keys of a token's or a
+    client's own limit do not begin with `org`.
+    """
+    try:
+        body: object = response.json()
+    except (ValueError, httpx.ResponseNotRead):
+        return None
+    limit = cast("Mapping[str, object]", body).get("limit") if isinstance(body, dict) else None
+    if not isinstance(limit, dict):
+        return None
+    key, value = (cast("Mapping[str, object]", limit).get(name) for name in ("key", "value"))
+    is_named = isinstance(key, str) and key.startswith(("org.", "organization.", "organisation."))
+    return value if is_named and isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
 def raise_for_refusal(response: httpx.Response) -> None:
     """Raise an error unless the answer is a 2xx. Redirects are not followed, so a 3xx is a refusal too.
 

@@ -24,6 +24,16 @@ class UpstreamKeys:
         """Since when earlier requests are not known, and whether data was certainly lost; exists for one window."""
         return self._quota("cold_start")
 
+    @property
+    def organisation_log(self) -> str:
+        """The requests of all clients that still count against the organisation's limit."""
+        return self._quota("organisation:log")
+
+    @property
+    def organisation_state(self) -> str:
+        """The organisation's limit, once a refusal has named it, and until when it is reached."""
+        return self._quota("organisation:state")
+
     def log(self, client_id: str) -> str:
         """Return the key of a client's requests that still count."""
         return self._quota(f"log:{client_id}")

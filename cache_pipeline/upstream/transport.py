@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,6 +20,7 @@ from cache_pipeline.errors import (
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.call_log import log_call
 from cache_pipeline.upstream.config import RetryPolicy
+from cache_pipeline.upstream.error_bodies import organisation_limit
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
 from cache_pipeline.upstream.quota import Grant, Quota
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 #: Statuses of a request that the vendor certainly did not accept: it waits for a slot or a token.
 _NOT_ACCEPTED = frozenset({401, 429})
+_REFUSAL_BODY_SECONDS = 2.0
 _IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
@@ -209,7 +212,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             return response
 
     async def _exchange(self, pending: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
-        """Send the request and read the answer; leave the body of a 401 or 429 unread."""
+        """Send the request and read the answer; leave the body of a 401 unread."""
         with log_call(self._platform, grant.client_id, pending.lane, pending.request) as call:
             response = call.response = await self._send_and_settle(pending, grant, token)
         return response if response.status_code in _NOT_ACCEPTED else await self._read_response(response, pending)
@@ -256,12 +259,14 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             raise
         try:
             hints = parse_rate_headers(response.headers, self._now())
+            is_rejected = response.status_code == 429
             await self._quota.settle(
                 grant,
                 remaining=hints.remaining,
                 retry_after=hints.retry_after,
-                rejected=response.status_code == 429,
+                rejected=is_rejected,
                 status=response.status_code,
+                organisation_limit=await _read_organisation_limit(response) if is_rejected else None,
             )
         except BaseException:
             await response.aclose()
@@ -291,6 +296,15 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         if first_429_at is None:
             return None
         return max(0.0, first_429_at + self._retries.rate_limit_timeout_seconds - self._clock())
+
+
+async def _read_organisation_limit(response: httpx.Response) -> int | None:
+    """Return the organisation's limit if a 429 names it; a body that does not come is no reason to fail."""
+    with suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(_REFUSAL_BODY_SECONDS):
+            await response.aread()
+        return organisation_limit(response)
+    return None
 
 
 def _origin_of(url: httpx.URL) -> tuple[str, str, int | None]:

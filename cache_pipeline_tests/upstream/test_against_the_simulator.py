@@ -10,7 +10,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
-from cache_pipeline.upstream.error_bodies import raise_for_refusal
+from cache_pipeline.upstream.error_bodies import organisation_limit, raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import QuotaPolicy
 
@@ -106,3 +106,71 @@ async def test_transport_hides_the_vendors_faults(shared_redis: redis.asyncio.Re
             counters = (await admin.get("/simulator/counters")).json()
     assert counters["summary"]["rejected_429"] == 2
     assert counters["summary"]["submits"] == 2
+
+
+AVAILABILITY = "/api/v2/analytics/conversations/details/jobs/availability"
+
+
+async def test_organisation_limit_is_learned_from_the_first_refusal(shared_redis: redis.asyncio.Redis) -> None:
+    """Two clients of 40 in a window, and an organisation of 50."""
+    window = 1.0
+    vendor = SimulatorSettings(
+        clients=SECRETS,
+        rate_limit_scope="client",
+        rate_window_seconds=window,
+        genesys_rate_limit=40,
+        genesys_org_rate_limit=50,
+        report_limit_in_429=True,
+    )
+    with running_simulator(vendor) as url:
+        config = settings(url).model_copy(
+            update={"policy": QuotaPolicy(limit=40, window_seconds=window, reserve=0, default_pause_seconds=window)}
+        )
+        async with (
+            create_upstream_client(config, shared_redis) as client,
+            httpx.AsyncClient(base_url=url) as admin,
+        ):
+
+            async def send(until: float) -> int:
+                sent = 0
+                while asyncio.get_running_loop().time() < until:
+                    raise_for_refusal(await client.get(AVAILABILITY))
+                    sent += 1
+                return sent
+
+            async def run(seconds: float) -> tuple[int, int]:
+                await admin.delete("/simulator/counters")
+                until = asyncio.get_running_loop().time() + seconds
+                sent = sum(await asyncio.gather(*(send(until) for _ in range(12))))
+                return sent, (await admin.get("/simulator/counters")).json()["summary"]["rejected_429"]
+
+            _, learning = await run(2.5 * window)
+            sent, refused = await run(4 * window)
+    assert learning > 0
+    assert refused == 0
+    assert sent > 0.8 * 4 * 50
+
+
+@pytest.mark.parametrize(
+    ("limit", "learned"),
+    [
+        ({"key": "org.app.user.rate.per.minute", "namespace": "platform.api", "value": 90}, 90),
+        ({"key": "organization.rate.per.minute", "value": 90}, 90),
+        ({"key": "client.credentials.token.rate.per.minute", "namespace": "platform.api", "value": 300}, None),
+        ({"key": "details.jobs.concurrent.access.max", "namespace": "analytics", "value": 10}, None),
+        ({"key": "org.app.user.rate.per.minute", "value": "90"}, None),
+        ({"key": "org.app.user.rate.per.minute", "value": True}, None),
+        ({"key": "org.app.user.rate.per.minute", "value": 0}, None),
+        ({"key": 7, "value": 90}, None),
+        ("org", None),
+        (None, None),
+    ],
+)
+def test_only_a_named_organisation_limit_is_read(limit: object, learned: int | None) -> None:
+    body = {"code": "too.many.requests.retry.after", "limit": limit}
+    assert organisation_limit(httpx.Response(429, json=body)) == learned
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"null", b'"limit"'])
+def test_refusal_with_another_body_names_no_limit(body: bytes) -> None:
+    assert organisation_limit(httpx.Response(429, content=body)) is None

@@ -218,7 +218,7 @@ async def test_all_keys_share_a_cluster_slot_and_expire(shared_redis: Redis):
     for _ in range(2):
         await settle_answered(quota, await quota.acquire(Lane.interactive), remaining=1)
     keys = [key.decode() for key in await shared_redis.keys("*")]
-    assert len(keys) == 7
+    assert len(keys) == 8
     assert all(key.startswith("cache_pipeline:quota:{genesys}:") for key in keys)
     assert all([await shared_redis.pttl(key) > 0 for key in keys])
 
@@ -398,3 +398,45 @@ def test_invalid_policy_is_rejected(invalid: dict[str, float], message: str):
 def test_window_counter_detects_an_overrun():
     assert most_in_window([0.0, 0.1, 0.2, 1.05], 1.0) == 3
     assert most_in_window([0.0, 1.0], 1.0) == 1
+
+
+async def test_named_organisation_limit_is_shared_by_all_clients(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "organisation", {"a": 1, "b": 1}, LONG)
+    for _ in range(4):
+        await settle_answered(quota, await quota.acquire(Lane.interactive))
+    grant = await quota.acquire(Lane.interactive, "a")
+    await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True, status=429, organisation_limit=10)
+    await asyncio.sleep(1.1)
+    assert await count_grants(quota, Lane.interactive) == 10 - 5
+    states = {client.client_id: client for client in await quota.snapshot()}
+    assert states["a"].rejected_total == 1
+    assert states["a"].throttled_total_s == 0, "its own limit was not reached"
+
+
+async def test_organisation_limit_leaves_room_for_interactive_requests(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "organisation", {"a": 1, "b": 1}, LONG)
+    grant = await quota.acquire(Lane.interactive, "a")
+    await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True, status=429, organisation_limit=20)
+    await asyncio.sleep(1.1)
+    assert await count_grants(quota, Lane.backfill) == 16 - 1
+    assert await count_grants(quota, Lane.interactive) == 4
+
+
+async def test_released_grant_frees_the_organisations_slot(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "organisation", {"a": 1, "b": 1}, LONG)
+    grant = await quota.acquire(Lane.interactive, "a")
+    await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True, status=429, organisation_limit=2)
+    await asyncio.sleep(1.1)
+    held = await quota.acquire(Lane.interactive, "b")
+    assert await acquire_now(quota) is None
+    await quota.release(held)
+    assert await acquire_now(quota) is not None
+
+
+async def test_refusal_without_a_named_limit_pauses_the_client_alone(shared_redis: Redis):
+    quota = await warm_quota(shared_redis, "organisation", {"a": 1, "b": 1}, LONG)
+    await quota.settle(
+        await quota.acquire(Lane.interactive, "a"), remaining=None, retry_after=30, rejected=True, status=429
+    )
+    assert await acquire_now(quota, client_id="a") is None
+    assert await count_grants(quota, Lane.interactive) == 20

@@ -1,8 +1,9 @@
 -- Grants one request to one client, or returns how long to wait.
 --
--- KEYS     round_robin, generation, cold_start, then log and state of each candidate client
+-- KEYS     round_robin, generation, cold_start, log and state of the organisation, then log and state of each candidate client
 -- ARGV     grant id, generation the caller knows ('' at first), window, longest time in flight, slots of the lane, time to live
---          of idle state, then the weight of each candidate; all times in microseconds
+--          of idle state, thousandths of the organisation's limit that the lane may fill, then the weight of each candidate; all
+--          times in microseconds
 -- Returns  {'granted', candidate number, generation}, {'wait', microseconds, generation} or {'restore', generation}. The last
 --          means that Redis has lost its data since the caller last asked, so the caller must first run restore.lua.
 --
@@ -10,13 +11,15 @@
 -- at which it can still arrive at the vendor. So the request of a dead sender is counted for as long as it may matter, and no
 -- longer. A caller asks again with the same grant id, so that a later version may keep its place in a queue.
 --
+-- The requests of all clients are counted in the log of the organisation too. Its limit is known once a refusal has named it.
+--
 -- An empty Redis may have lost its data, and the vendor's window may be full of requests sent before. So for the length of one
 -- window a client has one request in flight at a time, until the vendor itself has reported what remains. A caller that knows
 -- another generation proves that data was lost: see restore.lua.
 
 local grant, known_generation = ARGV[1], ARGV[2]
 local window, max_in_flight, slots = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local idle = tonumber(ARGV[6])
+local idle, organisation_share = tonumber(ARGV[6]), tonumber(ARGV[7]) / 1000
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
@@ -44,10 +47,24 @@ if known_generation ~= '' and known_generation ~= generation then
   return {'restore', generation}
 end
 
+local organisation_log, organisation_state = KEYS[4], KEYS[5]
+redis.call('ZREMRANGEBYSCORE', organisation_log, '-inf', integer(now - window - max_in_flight))
+local organisation = redis.call('HMGET', organisation_state, 'limit', 'throttled_until')
+local organisation_free_at = tonumber(organisation[2] or 0)
+if organisation[1] then
+  local counted_from = '(' .. integer(now - window)
+  local organisation_slots = math.max(1, math.floor(tonumber(organisation[1]) * organisation_share))
+  local excess = redis.call('ZCOUNT', organisation_log, counted_from, '+inf') - organisation_slots
+  if excess >= 0 then
+    local blocking = redis.call('ZRANGEBYSCORE', organisation_log, counted_from, '+inf', 'WITHSCORES', 'LIMIT', excess, 1)[2]
+    organisation_free_at = math.max(organisation_free_at, math.min(tonumber(blocking), now) + window)
+  end
+end
+
 local cold_since = tonumber(redis.call('HGET', KEYS[3], 'since') or nil)
 local open, wait = {}, nil
-for candidate = 1, (#KEYS - 3) / 2 do
-  local log, state = KEYS[candidate * 2 + 2], KEYS[candidate * 2 + 3]
+for candidate = 1, (#KEYS - 5) / 2 do
+  local log, state = KEYS[candidate * 2 + 4], KEYS[candidate * 2 + 5]
   redis.call('ZREMRANGEBYSCORE', log, '-inf', integer(now - window - max_in_flight))
   local stored = redis.call('HMGET', state, 'throttled_until', 'foreign', 'foreign_until', 'remaining_reported_at')
   local throttled_until = tonumber(stored[1] or 0)
@@ -69,7 +86,7 @@ for candidate = 1, (#KEYS - 3) / 2 do
       free_at = math.min(free_at, foreign_until)
     end
   end
-  free_at = math.max(free_at, throttled_until)
+  free_at = math.max(free_at, throttled_until, organisation_free_at)
   if cold_since and tonumber(stored[4] or 0) < cold_since and redis.call('ZCOUNT', log, '(' .. integer(now), '+inf') > 0 then
     -- A request is in flight, and it is not known when its answer comes.
     free_at = math.max(free_at, now + RECHECK)
@@ -90,19 +107,21 @@ end
 -- gains. A client that is the only candidate gains and pays the same, so it leaves the round-robin as it was.
 local gained, chosen, most_credit = 0, nil, nil
 for _, candidate in ipairs(open) do
-  local weight = tonumber(ARGV[6 + candidate])
-  local credit = redis.call('HINCRBY', KEYS[1], KEYS[candidate * 2 + 2], weight)
+  local weight = tonumber(ARGV[7 + candidate])
+  local credit = redis.call('HINCRBY', KEYS[1], KEYS[candidate * 2 + 4], weight)
   gained = gained + weight
   if not most_credit or credit > most_credit then
     chosen, most_credit = candidate, credit
   end
 end
-redis.call('HINCRBY', KEYS[1], KEYS[chosen * 2 + 2], -gained)
+redis.call('HINCRBY', KEYS[1], KEYS[chosen * 2 + 4], -gained)
 redis.call('PEXPIRE', KEYS[1], idle_ms)
 
-local log, state = KEYS[chosen * 2 + 2], KEYS[chosen * 2 + 3]
-redis.call('ZADD', log, integer(now + max_in_flight), grant)
-redis.call('PEXPIRE', log, integer(math.ceil((window + max_in_flight) / 500)))
+local log, state = KEYS[chosen * 2 + 4], KEYS[chosen * 2 + 5]
+for _, counted in ipairs({log, organisation_log}) do
+  redis.call('ZADD', counted, integer(now + max_in_flight), grant)
+  redis.call('PEXPIRE', counted, integer(math.ceil((window + max_in_flight) / 500)))
+end
 redis.call('HINCRBY', state, 'granted', 1)
 redis.call('PEXPIRE', state, idle_ms)
 return {'granted', chosen, generation}

@@ -77,7 +77,7 @@ class QuotaPolicy:
 
     def slots(self, lane: Lane) -> int:
         """Return how many of a client's slots may be filled, by all lanes together, for `lane` still to get one."""
-        return max(1, math.floor(self.usable_slots * _LANE_SHARES[lane] + 1e-9))
+        return max(1, math.floor(self.usable_slots * lane_share(lane) + 1e-9))
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,11 @@ class ClientQuota:
     token_age_s: float | None = None
     token_life_s: float | None = None
     login_refused: bool = False
+
+
+def lane_share(lane: Lane) -> float:
+    """Return the share of a limit that may be full when a lane still gets a slot."""
+    return _LANE_SHARES[lane]
 
 
 def bounded_pause(retry_after: float) -> float:

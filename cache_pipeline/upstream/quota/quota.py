@@ -133,6 +133,7 @@ class Quota:
         retry_after: float | None,
         rejected: bool,
         status: int | None = None,
+        organisation_limit: int | None = None,
     ) -> None:
         """Record the answer to a granted request. The request counts for one window from now on.
 
@@ -143,6 +144,8 @@ class Quota:
                 `MAX_PAUSE_SECONDS`, or the policy's default if None.
             rejected: The answer was a 429: the client pauses, and the request stays counted.
             status: HTTP status of the answer, for the counters; None if no answer came.
+            organisation_limit: The limit of all clients together, if a 429 named it as the one that was reached. All clients
+                then pause, and from then on they share that limit; that of the client stays as it is.
         """
         is_low = remaining is not None and remaining < MIN_REMAINING
         retry_after = None if retry_after is None else bounded_pause(retry_after)
@@ -150,8 +153,22 @@ class Quota:
         pause = (default_pause if retry_after is None else retry_after) if rejected or is_low else None
         answer = answer_class(status)
         self._local.settle(grant, pause_seconds=pause, rejected=rejected, answer=answer)
-        await self._store.settle(grant, remaining=remaining, retry_after=retry_after, rejected=rejected, answer=answer)
-        if pause is not None:
+        await self._store.settle(
+            grant,
+            remaining=remaining,
+            retry_after=retry_after,
+            rejected=rejected,
+            answer=answer,
+            organisation_limit=organisation_limit,
+        )
+        if pause is not None and organisation_limit is not None:
+            logger.warning(
+                "%s: the organisation's limit of %d requests per window was reached, all clients pause for %.1f s and share it",
+                self._platform,
+                organisation_limit,
+                pause,
+            )
+        elif pause is not None:
             reason = "was answered 429" if rejected else f"has {remaining} requests remaining"
             logger.warning("%s: OAuth client %s %s, paused for %.1f s", self._platform, grant.client_id, reason, pause)
 
@@ -165,7 +182,7 @@ class Quota:
         return self._local.snapshot() if shared is None else shared
 
     async def _try_acquire(self, lane: Lane, candidates: Sequence[str], grant_id: str) -> Grant | float:
-        answer = await self._store.try_acquire(candidates, self._policy.slots(lane), grant_id)
+        answer = await self._store.try_acquire(candidates, lane, grant_id)
         if isinstance(answer, Grant):
             self._local.record(answer)
         if answer is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import redis.asyncio
 
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.redis_errors import REDIS_ERRORS
 from cache_pipeline.upstream.quota.local_share import RecentGrant
 from cache_pipeline.upstream.quota.model import (
@@ -15,6 +16,7 @@ from cache_pipeline.upstream.quota.model import (
     ClientState,
     Grant,
     QuotaPolicy,
+    lane_share,
 )
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline.upstream.redis_scripts import decode_text, load_scripts, run_command
@@ -83,16 +85,18 @@ class QuotaStore:
         """Why Redis is unavailable; None while it is available."""
         return self._outage_reason
 
-    async def try_acquire(self, candidates: Sequence[str], slots: int, grant_id: str) -> Grant | float | None:
+    async def try_acquire(self, candidates: Sequence[str], lane: Lane, grant_id: str) -> Grant | float | None:
         """Return a grant of one of the candidates, or the seconds until the next one may be possible."""
         keys = [self._keys.round_robin, self._keys.generation, self._keys.cold_start]
+        keys += [self._keys.organisation_log, self._keys.organisation_state]
         for client_id in candidates:
             keys += [self._keys.log(client_id), self._keys.state(client_id)]
         fixed = [
             _micros(self._policy.guarded_window_seconds),
             _micros(self._max_in_flight_seconds),
-            slots,
+            self._policy.slots(lane),
             _micros(_IDLE_SECONDS),
+            round(1000 * lane_share(lane)),
             *(self._clients[client_id] for client_id in candidates),
         ]
         while True:
@@ -108,7 +112,14 @@ class QuotaStore:
                 self._generation = generation
 
     async def settle(
-        self, grant: Grant, *, remaining: int | None, retry_after: float | None, rejected: bool, answer: str
+        self,
+        grant: Grant,
+        *,
+        remaining: int | None,
+        retry_after: float | None,
+        rejected: bool,
+        answer: str,
+        organisation_limit: int | None = None,
     ) -> None:
         """Record the answer to a granted request, and count it under the class `answer`."""
         policy = self._policy
@@ -124,8 +135,10 @@ class QuotaStore:
             int(rejected),
             _micros(_IDLE_SECONDS),
             _ANSWERED + answer,
+            "" if organisation_limit is None else organisation_limit,
         ]
         keys = [self._keys.log(grant.client_id), self._keys.state(grant.client_id), self._keys.cold_start]
+        keys += [self._keys.organisation_log, self._keys.organisation_state]
         await self._call("settle", keys, arguments)
 
     async def discard(self, grant_id: str, candidates: Sequence[str]) -> None:
@@ -134,6 +147,7 @@ class QuotaStore:
         async def remove() -> None:
             for client_id in candidates:
                 await self._redis.zrem(self._keys.log(client_id), grant_id)
+            await self._redis.zrem(self._keys.organisation_log, grant_id)
 
         await self._run_best_effort(remove)
 

@@ -1,10 +1,10 @@
 -- Records the answer to a granted request.
 --
--- KEYS     log and state of the client, cold_start
+-- KEYS     log and state of the client, cold_start, log and state of the organisation
 -- ARGV     grant id, window, longest time in flight, limit, least remaining, remaining as the vendor reported it ('' if it did
 --          not), Retry-After ('' if none), pause where there is none, '1' if the answer was a 429, time to live of idle state,
---          name of the counter of such answers; all times in microseconds
--- Returns  the microseconds for which this answer throttles the client, 0 if it does not
+--          name of the counter of such answers, the organisation's limit if a 429 named it (else ''); all times in microseconds
+-- Returns  the microseconds for which this answer throttles the client, or the organisation; 0 if it does not
 
 local grant = ARGV[1]
 local window, max_in_flight, limit, min_remaining = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -20,12 +20,24 @@ end
 
 -- The vendor counted the request some time before now. Counting it from now on is the safe side.
 local in_flight_until = tonumber(redis.call('ZSCORE', log, grant) or nil)
-redis.call('ZADD', log, integer(now), grant)
-redis.call('PEXPIRE', log, integer(math.ceil((window + max_in_flight) / 500)))
+for _, counted in ipairs({log, KEYS[4]}) do
+  redis.call('ZADD', counted, integer(now), grant)
+  redis.call('PEXPIRE', counted, integer(math.ceil((window + max_in_flight) / 500)))
+end
 redis.call('HINCRBY', state, ARGV[11], 1)
 redis.call('PEXPIRE', state, integer(math.ceil(idle / 1000)))
 if rejected then
   redis.call('HINCRBY', state, 'rejected', 1)
+end
+
+if rejected and ARGV[12] ~= '' then
+  -- The client itself is below its limit, so only the organisation's is corrected. It is forgotten after a day, because a
+  -- vendor may raise it.
+  local pause = retry_after or default_pause
+  local current = tonumber(redis.call('HGET', KEYS[5], 'throttled_until') or 0)
+  redis.call('HSET', KEYS[5], 'limit', ARGV[12], 'throttled_until', integer(math.max(current, now + pause)))
+  redis.call('PEXPIRE', KEYS[5], integer(math.ceil(idle / 1000)))
+  return integer(pause)
 end
 
 if rejected or (remaining and remaining < min_remaining) then
