@@ -50,7 +50,8 @@ class SimulatorSettings(BaseModel):
         genesys_concurrent_jobs: Jobs of the organisation that may run at once; null for no limit (invented default; the
             vendor has such a limit and publishes no figure).
         genesys_submits_per_second: Jobs that may be submitted each second; null for no limit (invented default; likewise).
-        report_limit_in_429: Whether a 429 names the limit that was reached; the vendor may do so, but does not promise it.
+        report_limit_in_429: Whether a 429 names the limit that was reached, as captured answers do; the vendor does not
+            promise it.
         max_body_bytes: A larger request body is refused with 413.
         watermark_lag_seconds: Delay after which data is complete, to the whole minute (invented default).
         details_lag_seconds: The same for the data lake that details jobs read; null for `watermark_lag_seconds`
@@ -112,7 +113,7 @@ class SimulatorSettings(BaseModel):
     genesys_org_rate_limit: Annotated[int | None, Field(ge=1)] = None
     genesys_concurrent_jobs: Annotated[int | None, Field(ge=1)] = None
     genesys_submits_per_second: Annotated[int | None, Field(ge=1)] = None
-    report_limit_in_429: bool = False
+    report_limit_in_429: bool = True
     max_body_bytes: Annotated[int, Field(ge=1)] = 512_000
 
     watermark_lag_seconds: Delay = 120.0

@@ -96,6 +96,7 @@ def test_genesys_429_is_as_documented_without_quota_headers() -> None:
         "contextId": answer.headers["ININ-Correlation-Id"],
         "details": [],
         "errors": [],
+        "limit": {"key": "client.credentials.token.rate.per.minute", "namespace": "platform.api", "value": 2},
     }
     assert not [name for name in answer.headers if "ratelimit" in name.lower()]
 

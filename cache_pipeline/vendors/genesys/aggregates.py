@@ -13,6 +13,8 @@ from datetime import timedelta
 import pyarrow as pa
 
 from cache_pipeline.errors import SchemaMismatch
+from cache_pipeline.query.dnf import ValueSet
+from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, Fold, arrow_schema, rows_to_table, snake_case
@@ -89,8 +91,6 @@ def _check_users(report: Report) -> Iterable[tuple[str, str]]:
         yield "group_by", "users can only be grouped by userId; remove the other dimensions"
     if any(predicate.dimension != "userId" for predicate in all_predicates(report.filters)):
         yield "filters", "users can only be filtered by userId; remove the other dimensions"
-    if sum(len(predicate.values) for predicate in all_predicates(report.filters)) > _MAX_USER_PREDICATES:
-        yield "filters", f"more than {_MAX_USER_PREDICATES} users; remove the filter to fetch all users"
 
 
 def aggregate_columns(report: Report) -> tuple[Column, ...]:
@@ -110,6 +110,23 @@ def aggregate_columns(report: Report) -> tuple[Column, ...]:
     )
 
 
+def split_by_users(report: Report) -> tuple[Report, ...]:
+    """Return the report as one for each hundred users that it names, because a query may name no more."""
+    users = report.filters.named_values("userId") if report.query_type == "users" else None
+    if users is None or len(users) <= _MAX_USER_PREDICATES:
+        return (report,)
+    return tuple(
+        report.model_copy(
+            update={
+                "filters": Filter.from_conjunctions(
+                    ({"userId": ValueSet(frozenset(users[first : first + _MAX_USER_PREDICATES]))},)
+                )
+            }
+        )
+        for first in range(0, len(users), _MAX_USER_PREDICATES)
+    )
+
+
 def aggregate_body(report: Report, interval: Interval) -> dict[str, object]:
     """Return the request body of a query; a job also needs its page size."""
     body: dict[str, object] = {
@@ -126,8 +143,13 @@ def aggregate_body(report: Report, interval: Interval) -> dict[str, object]:
     return body
 
 
-def aggregate_page(page: Mapping[str, object], report: Report) -> ResultPage:
+def aggregate_page(page: Mapping[str, object], report: Report, part: int | None = None) -> ResultPage:
     """Return the rows of a page; the vendor says no watermark.
+
+    Args:
+        page: The page.
+        report: The report's declaration.
+        part: The number of the query, if there were several for different users; their figures are then added up.
 
     Raises:
         SchemaMismatch: The page does not match the query.
@@ -138,7 +160,8 @@ def aggregate_page(page: Mapping[str, object], report: Report) -> ResultPage:
     for result in read_mappings(page, "results"):
         read = list(_rows(result, report, metrics))
         rows += read
-        split += [_unasked_keys(read_mapping(result, "group"), report)] * len(read)
+        unasked = _unasked_keys(read_mapping(result, "group"), report)
+        split += [unasked if part is None or "userId" in report.group_by else f"userId={part}"] * len(read)
     return ResultPage(
         rows_to_table(rows, arrow_schema(aggregate_columns(report))),
         watermark=None,

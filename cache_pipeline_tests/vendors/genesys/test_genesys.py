@@ -361,3 +361,43 @@ async def test_observation_has_its_own_columns(shared_redis: redis.asyncio.Redis
     assert busy
     assert all(row["o_media_count_count"] == row["o_media_count_sum"] == row["t_talk_count"] for row in busy)
     assert {row["o_service_target"] for row in rows} <= {0.8, None}
+
+
+@pytest.mark.parametrize("group_by", [["userId"], []])
+@pytest.mark.parametrize("delivery", ["sync", "async"])
+async def test_more_than_a_hundred_users_are_asked_in_several_queries(group_by: list[str], delivery: str) -> None:
+    users = [f"u{number:03}" for number in range(250)]
+    asked: list[list[str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path.endswith("/query")
+        body = json.loads(request.content)
+        named = [predicate["value"] for clause in body["filter"]["clauses"] for predicate in clause["predicates"]]
+        asked.append(named)
+        bucket = {
+            "interval": "2024-06-10T00:00:00.000Z/2024-06-11T00:00:00.000Z",
+            "metrics": [{"metric": "tSystemPresence", "qualifier": "ON_QUEUE", "stats": {"sum": 10.0}}],
+        }
+        if body["groupBy"]:
+            groups = [{"group": {"userId": name}, "data": [bucket]} for name in named]
+        else:
+            total = {**bucket, "metrics": [{**bucket["metrics"][0], "stats": {"sum": 10.0 * len(named)}}]}
+            groups = [{"group": {}, "data": [total]}]
+        return httpx.Response(200, json={"results": groups})
+
+    report = genesys_report(
+        query_type="users",
+        group_by=group_by,
+        metrics=["tSystemPresence"],
+        granularity="P1D",
+        delivery=delivery,
+        tiers=["history"],
+        filters={"type": "and", "predicates": [{"dimension": "userId", "operator": "in", "values": users}]},
+    )
+    assert list(GenesysAdapter.check_declaration(report)) == []
+    async with mock_client(answer) as client:
+        rows = await fetch_rows(GenesysAdapter(client), report)
+    assert sorted(name for named in asked for name in named) == users
+    assert [len(named) for named in asked] == [100, 100, 50]
+    assert sum(rows["t_system_presence_on_queue"].to_pylist()) == 2500.0
+    assert rows.num_rows == (250 if group_by else 1)
