@@ -254,7 +254,18 @@ class _ChunkWork:
                     f"{self._fetcher.series.report.name} {query} was stored by another process meanwhile; read it from history"
                 )
             finished = await self._jobs.finish(claim, self._current_lane)
-            return await read_response(self._fetcher.adapter, self._fetcher.series.report, query, finished)
+            response = await read_response(self._fetcher.adapter, self._fetcher.series.report, query, finished)
+        await self._reopen(response)
+        return response
+
+    async def _reopen(self, response: VendorResponse) -> None:
+        """Fetch the earlier buckets again of which history holds a row without the end that it now has."""
+        fetcher = self._fetcher
+        end_column = fetcher.adapter.end_column(fetcher.series.report)
+        if end_column is None or not response.ended:
+            return
+        rows = [(row.bucket, row.key) for row in response.ended]
+        await asyncio.to_thread(fetcher.history.reopen, fetcher.series, rows, end_column)
 
     async def _is_still_missing(self, query: Interval) -> bool:
         """Return whether history still lacks what it lacked of an interval when the chunk was locked.

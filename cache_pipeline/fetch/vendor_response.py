@@ -17,7 +17,7 @@ from cache_pipeline.rows.digest import tally_by_bucket
 from cache_pipeline.rows.merge import CollectedRows
 from cache_pipeline.rows.row_checks import RowCheck
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.vendors.base import VendorAdapter
+from cache_pipeline.vendors.base import EndedRow, VendorAdapter
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class VendorResponse:
         sent: The number of rows as the vendor sent them in each bucket, by its start, if it split the groups further than
             asked; empty if it did not.
         repeats: The number of rows that the vendor sent more than once.
+        ended: The rows of earlier buckets that have ended.
     """
 
     interval: Interval
@@ -44,6 +45,7 @@ class VendorResponse:
     seconds: float
     sent: Mapping[datetime, int] = field(default_factory=dict[datetime, int])
     repeats: int = 0
+    ended: frozenset[EndedRow] = frozenset()
 
     @property
     def length(self) -> int:
@@ -80,6 +82,7 @@ async def read_response(
     check, collected = RowCheck(report, interval), CollectedRows(report, adapter.columns(report))
     seen: dict[tuple[tuple[datetime, RowTally], ...], int] = {}
     watermarks: list[datetime] = []
+    ended: set[EndedRow] = set()
     pages, delay = 0, report.freshness.finality_delay
     async for page in adapter.pages(finished.job, report):
         pages += 1
@@ -89,6 +92,7 @@ async def read_response(
             raise SchemaMismatch(f"page {pages} of {report.name} {interval} repeats page {seen[content]}")
         collected.append(page.rows, page.split)
         delay = max(delay, page.delay)
+        ended.update(page.ended)
         if page.watermark is not None:
             watermarks.append(page.watermark)
     merged = collected.merge()
@@ -102,4 +106,5 @@ async def read_response(
         time.monotonic() - finished.started,
         merged.sent,
         merged.repeats,
+        frozenset(ended),
     )

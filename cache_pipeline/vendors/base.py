@@ -63,6 +63,19 @@ class VendorJobStatus:
 
 
 @dataclass(frozen=True)
+class EndedRow:
+    """A row that began before the interval of a query, and has ended.
+
+    Attributes:
+        bucket: The bucket in which it began.
+        key: The value of its first dimension.
+    """
+
+    bucket: Interval
+    key: str
+
+
+@dataclass(frozen=True)
 class ResultPage:
     """One page of a result.
 
@@ -72,12 +85,14 @@ class ResultPage:
         delay: The least age from which the figures are final if the page carries no watermark.
         split: For each row the group keys that the vendor added without being asked, as ``name=value`` lines; null for a
             row without any. None if no row has any. Rows that differ in nothing else belong to one group, and are folded.
+        ended: The rows of earlier buckets that have ended, with which history may have to catch up.
     """
 
     rows: pa.Table
     watermark: datetime | None
     delay: timedelta = timedelta(0)
     split: pa.Array[Any] | None = None
+    ended: tuple[EndedRow, ...] = ()
 
 
 class VendorAdapter(Protocol):
@@ -94,6 +109,11 @@ class VendorAdapter(Protocol):
     @staticmethod
     def check_declaration(report: Report) -> Iterable[tuple[str, str]]:
         """Yield the mistakes that only this vendor can detect, as (field, problem)."""
+        ...
+
+    @staticmethod
+    def end_column(report: Report) -> str | None:
+        """Return the column with the end of a row; None if the rows of the report have none."""
         ...
 
     @staticmethod

@@ -6,6 +6,7 @@ Every method is one short transaction and blocks the calling thread; the report 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import Column, arrow_schema
+from cache_pipeline.query.schema import Column, arrow_schema, snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
@@ -33,6 +34,8 @@ from cache_pipeline.storage.postgres.fetch_times import fetch_time_column, parse
 from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS, LeaseLost, LedgerClaim
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE
+
+logger = logging.getLogger(__name__)
 
 _UNDEFINED_TABLE = "42P01"
 #: As many rows as a socket takes at once, so that the server stores some while the driver serialises the next.
@@ -268,6 +271,45 @@ class History:
             cursor.execute(query.as_string())
             requests, seconds = cursor.fetchone()
         return None if requests is None else (requests, seconds)
+
+    def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:
+        """Make the final buckets provisional that hold a row without an end, of those rows that have ended since.
+
+        The vendor tells the end in the answer to a later interval. The bucket is then fetched again like any other
+        provisional one, and so gets the row with its end.
+
+        Args:
+            series: The series.
+            ended: The bucket and the first dimension of each row that has ended.
+            end_column: The column with the end of a row.
+
+        Returns:
+            The buckets.
+        """
+        key = snake_case(series.report.group_by[0])
+        find = SQL(
+            "SELECT DISTINCT interval_start, interval_end FROM {table} WHERE series = {series} AND {end} IS NULL"
+            " AND interval_start = ANY ({starts}::timestamptz[]) AND {key} = ANY ({keys}::text[])"
+        ).format(
+            table=_table(series),
+            series=Literal(series.id),
+            end=Identifier(end_column),
+            starts=Literal([bucket.start for bucket, _ in ended]),
+            key=Identifier(key),
+            keys=Literal([name for _, name in ended]),
+        )
+        with self._transaction() as cursor:
+            cursor.execute(find.as_string())
+            buckets = IntervalSet(Interval(start, end) for start, end in cursor.fetchall())
+            if buckets:
+                update = SQL(
+                    "UPDATE cache_pipeline_state.coverage SET provisional = provisional + final * {buckets},"
+                    " final = final - {buckets} WHERE series = {series}"
+                ).format(buckets=multirange(buckets), series=Literal(series.id))
+                cursor.execute(update.as_string())
+        if buckets:
+            logger.info("%s: rows of %s have ended since; they are fetched again", series.report.name, buckets)
+        return buckets
 
     def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
         """Count the groups in each bucket of an interval, as the vendor sent them; buckets without rows are omitted."""

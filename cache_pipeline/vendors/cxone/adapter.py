@@ -106,6 +106,11 @@ class CxoneAdapter:
         """Return the columns that the same report has on Genesys."""
         return cxone_columns(report)
 
+    @staticmethod
+    def end_column(report: Report) -> str | None:
+        """Return None: no row is open when it is sent."""
+        return None
+
     async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         """Request an extraction of the days that an interval touches.
 

@@ -76,6 +76,11 @@ class GenesysAdapter:
         """Return the columns, dimensions or keys first; durations are in milliseconds."""
         return aggregate_columns(report) if report.rows is None else row_columns(report)
 
+    @staticmethod
+    def end_column(report: Report) -> str | None:
+        """Return the column with the end of a row; None for aggregates."""
+        return None if report.rows is None else row_kind(report).end
+
     async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         """Send the query; a synchronous one returns with its answer.
 
@@ -140,7 +145,7 @@ class GenesysAdapter:
 
         async for page in cursor_pages(self._client, job, results, {"pageSize": str(kind.page_size)}, read):
             watermark = await self._watermark(page, job, report, watermark)
-            yield ResultPage(reader.table(watermark), reader.complete_until(watermark))
+            yield ResultPage(reader.table(watermark), reader.complete_until(watermark), ended=reader.ended())
 
     async def cancel(self, job: VendorJob) -> None:
         """Delete the job, which frees its slot among the vendor's concurrent jobs."""

@@ -3,7 +3,8 @@
 A job returns everything that overlaps its interval, so two neighbouring intervals both return a long conversation. Each row
 therefore belongs only to the bucket in which it begins, and rows that began before the interval are skipped. A row without an
 end may still change, so its bucket and all later ones are provisional until it ends, or until it is so old
-(`open_row_timeout`) that it will never end.
+(`open_row_timeout`) that it will never end. When it ends after all, the job of a later interval contains it with its end: it is passed
+on as ended, and its bucket is fetched again.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from datetime import datetime
 import pyarrow as pa
 
 from cache_pipeline.errors import SchemaMismatch
-from cache_pipeline.query.calendar import list_buckets
+from cache_pipeline.query.calendar import floor_to_step, list_buckets, next_boundary
 from cache_pipeline.query.dnf import ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.vendors.base import EndedRow
 from cache_pipeline.vendors.genesys.vendor_filter import (
     CONVERSATION_DIMENSIONS,
     all_predicates,
@@ -48,6 +50,7 @@ class RowKind:
         page_size: Entries on a page.
         columns: Columns other than the keys and the metrics.
         read: Returns an entry's rows, with the instants of their start and end under ``_start`` and ``_end``.
+        end: The column with the end of a row.
         metrics: Metrics that a report may declare; empty if it may declare any metric of a session.
         filter_list: List of the request body that filters belong in, but for those on whole conversations.
         is_held_to_filter: Whether each row must match the filter itself, because the vendor's filter selects conversations.
@@ -58,6 +61,7 @@ class RowKind:
     page_size: int
     columns: tuple[Column, ...]
     read: Callable[[Source, Report], Iterator[Row]]
+    end: str
     metrics: tuple[str, ...] = ()
     filter_list: str = "segmentFilters"
     is_held_to_filter: bool = False
@@ -214,6 +218,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
             Column("agents", ColumnKind.integer, description="number of users who took part"),
         ),
         read=_conversation,
+        end="conversation_end",
     ),
     "segments": RowKind(
         path="/api/v2/analytics/conversations/details",
@@ -233,6 +238,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
             _dimension("wrap_up_code"),
         ),
         read=_segments,
+        end="segment_end",
         metrics=("tSegmentDuration",),
         is_held_to_filter=True,
     ),
@@ -246,6 +252,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
             _dimension("organization_presence_id"),
         ),
         read=_state_reader("primaryPresence", "systemPresence", ("organizationPresenceId",)),
+        end="end_time",
         metrics=("tSystemPresence",),
         filter_list="userFilters",
     ),
@@ -255,6 +262,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
         page_size=_USERS_PAGE_SIZE,
         columns=(_instant("end_time", "null while it lasts"), _dimension("routing_status")),
         read=_state_reader("routingStatus", "routingStatus", ()),
+        end="end_time",
         metrics=("tAgentRoutingStatus",),
         filter_list="userFilters",
     ),
@@ -329,6 +337,7 @@ class RowReader:
     _buckets: list[Interval] = field(init=False)
     _starts: list[datetime] = field(init=False)
     _rows: list[Row] = field(default_factory=list[Row])
+    _ended: set[EndedRow] = field(default_factory=set[EndedRow])
 
     def __post_init__(self) -> None:
         self._buckets = list_buckets(self.interval, self.report.step, self.report.zone)
@@ -340,7 +349,11 @@ class RowReader:
         Raises:
             SchemaMismatch: The entry does not have the documented shape.
         """
-        self._rows.extend(row for row in row_kind(self.report).read(entry, self.report) if self._begins_inside(row))
+        for row in row_kind(self.report).read(entry, self.report):
+            if self._begins_inside(row):
+                self._rows.append(row)
+            elif (start := row["_start"]) is not None and row["_end"] is not None:
+                self._add_ended(start, row)
 
     def table(self, watermark: datetime) -> pa.Table:
         """Return the rows that begin in the interval, of the entries added since the last call.
@@ -350,6 +363,18 @@ class RowReader:
         """
         rows, self._rows = [self._assign_bucket(row, watermark) for row in self._rows], []
         return rows_to_table(rows, arrow_schema(row_columns(self.report)))
+
+    def ended(self) -> tuple[EndedRow, ...]:
+        """Return the rows that began before the interval and have ended, of the entries added since the last call."""
+        ended, self._ended = tuple(self._ended), set()
+        return ended
+
+    def _add_ended(self, start: object, row: Row) -> None:
+        assert isinstance(start, datetime)  # noqa: S101 - from read_instant
+        if start < self.interval.start:
+            bucket = floor_to_step(start, self.report.step, self.report.zone)
+            interval = Interval(bucket, next_boundary(bucket, self.report.step, self.report.zone))
+            self._ended.add(EndedRow(interval, str(row[snake_case(self.report.group_by[0])])))
 
     def complete_until(self, watermark: datetime) -> datetime:
         """Return the vendor's watermark or the start of the first bucket with an open row, whichever is earlier."""

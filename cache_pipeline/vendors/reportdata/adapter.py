@@ -65,6 +65,11 @@ class ReportDataAdapter:
             *(Column(snake_case(name), ColumnKind.integer, source=name, fold=Fold.sum) for name in report.metrics),
         )
 
+    @staticmethod
+    def end_column(report: Report) -> str | None:
+        """Return None: no row is open when it is sent."""
+        return None
+
     async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
         """Send the query (G1)."""
         body: dict[str, object] = {
