@@ -195,3 +195,17 @@ def _decode_items(text: str, position: int, consume: Callable[[object], None]) -
         consume(value)
         position = _skip_separator(text, position, "]")
     return position + 1
+
+
+def read_texts(source: Mapping[str, object], name: str) -> list[str]:
+    """Return the list of texts under ``name``, or an empty one if it is absent or null.
+
+    Raises:
+        SchemaMismatch: The value is not a list of texts.
+    """
+    values = source.get(name)
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):  # pyright: ignore[reportUnknownVariableType]
+        raise SchemaMismatch(f"{name} is not a list of texts")
+    return values  # pyright: ignore[reportUnknownVariableType]

@@ -21,6 +21,7 @@ from cache_pipeline.query.schema import Column, ColumnKind, Fold, arrow_schema, 
 from cache_pipeline.vendors.base import ResultPage
 from cache_pipeline.vendors.genesys.metrics import (
     METRIC_STATES,
+    ORGANIZATION_PRESENCE,
     BucketStats,
     MetricKey,
     MetricReader,
@@ -29,9 +30,18 @@ from cache_pipeline.vendors.genesys.metrics import (
 )
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.vendor_filter import all_predicates, vendor_filter
-from cache_pipeline.vendors.json_body import read_interval, read_mapping, read_mappings, read_optional_text, read_text
+from cache_pipeline.vendors.json_body import (
+    read_interval,
+    read_mapping,
+    read_mappings,
+    read_optional_text,
+    read_text,
+    read_texts,
+)
 
 AGGREGATES_PAGE_SIZE = 1000
+#: Dimensions that the vendor gives as a metric's qualifier, and by its mapping of presences.
+_PRESENCE_ID, _SYSTEM_PRESENCE = "organizationPresenceId", "systemPresence"
 #: Families that count by the day of creation unless told otherwise: a score of today would change a day of weeks ago.
 EVENT_TIME_FAMILIES = frozenset({"evaluations", "surveys"})
 #: The age from which we call their figures final. People release and correct them for hours.
@@ -46,7 +56,7 @@ _MAX_USER_PREDICATES = 100
 _SINGLE_VALUED = frozenset(
     {
         *("direction", "flowId", "flowType", "mediaType", "messageType", "originatingDirection", "provider", "purpose"),
-        *("queueId", "userId"),
+        *("queueId", "userId", "organizationPresenceId", "systemPresence"),
     }
 )
 
@@ -85,10 +95,22 @@ def _check_split(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def _check_users(report: Report) -> Iterable[tuple[str, str]]:
-    if unknown := [name for name in report.metrics if name not in METRIC_STATES and name[:1] in ("n", "t")]:
-        yield "metrics", f"unknown metrics of users {', '.join(unknown)}; expected {', '.join(METRIC_STATES)}"
-    if set(report.group_by) - {"userId"}:
-        yield "group_by", "users can only be grouped by userId; remove the other dimensions"
+    known = (*METRIC_STATES, ORGANIZATION_PRESENCE)
+    if unknown := [name for name in report.metrics if name not in known and name[:1] in ("n", "t")]:
+        yield "metrics", f"unknown metrics of users {', '.join(unknown)}; expected {', '.join(known)}"
+    if ORGANIZATION_PRESENCE not in report.metrics:
+        if set(report.group_by) - {"userId"}:
+            yield "group_by", "users can only be grouped by userId; remove the other dimensions"
+    elif report.metrics != (ORGANIZATION_PRESENCE,):
+        yield (
+            "metrics",
+            f"{ORGANIZATION_PRESENCE} has a row for each presence, the others have one for each user: declare them in another report",
+        )
+    elif _PRESENCE_ID not in report.group_by or set(report.group_by) - {"userId", _PRESENCE_ID, _SYSTEM_PRESENCE}:
+        yield (
+            "group_by",
+            f"{ORGANIZATION_PRESENCE} is grouped by {_PRESENCE_ID} and, if you like, by {_SYSTEM_PRESENCE} and userId",
+        )
     if any(predicate.dimension != "userId" for predicate in all_predicates(report.filters)):
         yield "filters", "users can only be filtered by userId; remove the other dimensions"
 
@@ -133,7 +155,7 @@ def aggregate_body(report: Report, interval: Interval) -> dict[str, object]:
         "interval": str(interval),
         "granularity": report.granularity,
         "timeZone": report.time_zone,
-        "groupBy": list(report.group_by),
+        "groupBy": [name for name in report.group_by if name not in (_PRESENCE_ID, _SYSTEM_PRESENCE)],
         "metrics": list(report.metrics),
     }
     if report.query_type in EVENT_TIME_FAMILIES:
@@ -158,7 +180,11 @@ def aggregate_page(page: Mapping[str, object], report: Report, part: int | None 
     rows: list[Mapping[str, object]] = []
     split: list[str | None] = []
     for result in read_mappings(page, "results"):
-        read = list(_rows(result, report, metrics))
+        read = list(
+            _presence_rows(result, report, _system_presences(page))
+            if ORGANIZATION_PRESENCE in report.metrics
+            else _rows(result, report, metrics)
+        )
         rows += read
         unasked = _unasked_keys(read_mapping(result, "group"), report)
         split += [unasked if part is None or "userId" in report.group_by else f"userId={part}"] * len(read)
@@ -192,6 +218,34 @@ def _rows(result: Mapping[str, object], report: Report, metrics: MetricReader) -
             **dimensions,
             **metrics.values(_bucket_stats(bucket)),
         }
+
+
+def _system_presences(page: Mapping[str, object]) -> dict[str, str]:
+    """Return the system presence of each of the organisation's presences, from the mapping that the page carries."""
+    mapping = read_mapping(page, "systemToOrganizationMappings")
+    return {presence: system for system in mapping for presence in read_texts(mapping, system)}
+
+
+def _presence_rows(
+    result: Mapping[str, object], report: Report, system_presences: Mapping[str, str]
+) -> Iterable[Mapping[str, object]]:
+    group = read_mapping(result, "group")
+    for bucket in read_mappings(result, "data"):
+        interval = read_interval(bucket, "interval")
+        for (metric, presence), stats in _bucket_stats(bucket).items():
+            if metric != ORGANIZATION_PRESENCE or presence is None:
+                raise SchemaMismatch(f"metric {metric} with qualifier {presence!r} was not requested")
+            values = {
+                "userId": group.get("userId"),
+                _PRESENCE_ID: presence,
+                _SYSTEM_PRESENCE: system_presences.get(presence),
+            }
+            yield {
+                "interval_start": interval.start,
+                "interval_end": interval.end,
+                **{snake_case(name): values[name] for name in report.group_by},
+                snake_case(ORGANIZATION_PRESENCE): stats.get("sum"),
+            }
 
 
 def _bucket_stats(bucket: Mapping[str, object]) -> BucketStats:

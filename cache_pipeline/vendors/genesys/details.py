@@ -31,7 +31,7 @@ from cache_pipeline.vendors.genesys.vendor_filter import (
     split_by_level,
     vendor_filter,
 )
-from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_optional_text, read_text
+from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_optional_text, read_text, read_texts
 
 Source = Mapping[str, object]
 Row = dict[str, object]
@@ -87,7 +87,7 @@ def _conversation(source: Source, report: Report) -> Iterator[Row]:
         "conversation_start": read_instant(source, "conversationStart"),
         "conversation_end": end,
         "originating_direction": read_optional_text(source, "originatingDirection"),
-        "division_id": _first(_texts(source, "divisionIds")),
+        "division_id": _first(read_texts(source, "divisionIds")),
         "media_type": _first(read_optional_text(session, "mediaType") for session in sessions),
         "first_queue_id": _first(read_optional_text(segment, "queueId") for segment in segments),
         "last_user_id": users[-1] if users else None,
@@ -112,15 +112,6 @@ def _whole_number(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         raise SchemaMismatch(f"{name} is {value!r} where a whole number was expected")
     return int(value)
-
-
-def _texts(source: Source, name: str) -> list[str]:
-    values = source.get(name)
-    if values is None:
-        return []
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):  # pyright: ignore[reportUnknownVariableType]
-        raise SchemaMismatch(f"{name} is not a list of texts")
-    return values  # pyright: ignore[reportUnknownVariableType]
 
 
 def _segments(source: Source, report: Report) -> Iterator[Row]:

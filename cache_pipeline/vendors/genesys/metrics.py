@@ -108,6 +108,10 @@ METRIC_STATES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+#: Time by the organisation's own presences. They are not known beforehand, so each is a row of its own.
+ORGANIZATION_PRESENCE = "tOrganizationPresence"
+
+
 def check_metrics(report: Report) -> Iterable[tuple[str, str]]:
     """Yield unknown metrics, and a volume metric that counts no events, as (field, problem with remedy)."""
     if misnamed := [name for name in report.metrics if name[:1] not in ("n", "t", "o")]:
@@ -115,7 +119,9 @@ def check_metrics(report: Report) -> Iterable[tuple[str, str]]:
             "metrics",
             f"unknown metrics {', '.join(misnamed)}; Genesys metrics start with n (count), t (duration) or o (observation)",
         )
-    if (volume := report.volume_metric) and (volume.startswith("o") or volume in METRIC_STATES):
+    if (volume := report.volume_metric) and (
+        volume.startswith("o") or volume in METRIC_STATES or volume == ORGANIZATION_PRESENCE
+    ):
         yield "volume_metric", f"{volume} counts no events; use a count (n), or a duration (t), which includes a count"
     known = OBSERVATIONS.get(report.query_type, ())
     if unknown := [name for name in report.metrics if name.startswith("o") and name not in known]:
@@ -129,7 +135,7 @@ def check_metrics(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def _statistics(metric: str) -> tuple[_Statistic, ...]:
-    if metric in METRIC_STATES:
+    if metric in METRIC_STATES or metric == ORGANIZATION_PRESENCE:
         return _STATE
     if metric in _SERVICE_LEVELS:
         return _SHARE

@@ -384,6 +384,44 @@ AGGREGATES: dict[str, Shape] = {
             }
         ],
     ),
+    "the organisation's own presences": Shape(
+        [
+            _results(
+                _group(
+                    {"userId": "u1"},
+                    _day_of({"tOrganizationPresence/p1": {"sum": 5000}, "tOrganizationPresence/p9": {"sum": 70}}),
+                ),
+                systemToOrganizationMappings={"MEAL": ["p1", "p2"], "BUSY": ["p3"]},
+            )
+        ],
+        {
+            "query_type": "users",
+            "group_by": ["userId", "organizationPresenceId", "systemPresence"],
+            "granularity": "P1D",
+            "metrics": ["tOrganizationPresence"],
+            "delivery": "sync",
+        },
+        [
+            {
+                "user_id": "u1",
+                "organization_presence_id": "p1",
+                "system_presence": "MEAL",
+                "t_organization_presence": 5000.0,
+            },
+            {"organization_presence_id": "p9", "system_presence": None, "t_organization_presence": 70.0},
+        ],
+        sent={"groupBy": ["userId"]},
+    ),
+    "the organisation's presences beside others": Shape(
+        [],
+        {
+            "query_type": "users",
+            "group_by": ["userId"],
+            "granularity": "P1D",
+            "metrics": ["tSystemPresence", "tOrganizationPresence"],
+        },
+        refused="tOrganizationPresence has a row for each presence",
+    ),
     "state that no list has": Shape(
         [_results(_group({"userId": "u1"}, _day_of({"tSystemPresence/AT_THE_DENTIST": {"sum": 5000}})))],
         {

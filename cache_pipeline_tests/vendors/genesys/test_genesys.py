@@ -401,3 +401,20 @@ async def test_more_than_a_hundred_users_are_asked_in_several_queries(group_by: 
     assert [len(named) for named in asked] == [100, 100, 50]
     assert sum(rows["t_system_presence_on_queue"].to_pylist()) == 2500.0
     assert rows.num_rows == (250 if group_by else 1)
+
+
+async def test_time_by_organisation_presence_agrees_with_system_presence(shared_redis: redis.asyncio.Redis) -> None:
+    common: dict[str, Any] = {"query_type": "users", "granularity": "P1D", "delivery": "sync", "tiers": ["history"]}
+    by_presence = genesys_report(
+        **common, group_by=["userId", "organizationPresenceId", "systemPresence"], metrics=["tOrganizationPresence"]
+    )
+    by_state = genesys_report(**common, group_by=["userId"], metrics=["tSystemPresence"])
+    assert list(GenesysAdapter.check_declaration(by_presence)) == []
+    async with simulated_vendor(shared_redis) as vendor:
+        presences = (await fetch_rows(vendor.genesys, by_presence)).to_pylist()
+        states = (await fetch_rows(vendor.genesys, by_state)).to_pylist()
+    assert len(presences) > len(states) > 0
+    found = Counter({(row["user_id"], row["system_presence"]): row["t_organization_presence"] for row in presences})
+    for row in states:
+        for state in ("OFFLINE", "ON_QUEUE", "MEAL"):
+            assert found[row["user_id"], state] == row[f"t_system_presence_{state.lower()}"]
