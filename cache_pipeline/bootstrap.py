@@ -38,7 +38,14 @@ from cache_pipeline.upstream.polling import DurationStore, GuideSchedule, JobPol
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 from cache_pipeline.vendors.base import Capabilities, VendorAdapter
 from cache_pipeline.vendors.genesys.regions import region_address
-from cache_pipeline.vendors.registry import ADAPTERS, DISCOVERIES, LOGINS, AdapterType, create_adapter
+from cache_pipeline.vendors.registry import (
+    ADAPTERS,
+    DISCOVERIES,
+    LOGINS,
+    REFETCH_WINDOWS,
+    AdapterType,
+    create_adapter,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +93,17 @@ def load_reports(settings: Settings) -> dict[str, Report]:
 def report_columns(report: Report) -> tuple[Column, ...]:
     """Return the columns of a report's answers; this needs no vendor account."""
     return ADAPTERS[report.platform].columns(report)
+
+
+def refetch_window(report: Report) -> timedelta | None:
+    """Return the declared refetch window or, without one, the vendor's: at least one partition. None means never.
+
+    A declaration of `refetch_window: null` switches it off.
+    """
+    if "refetch_window" in report.fetch.model_fields_set:
+        return report.fetch.refetch_window
+    window = REFETCH_WINDOWS.get(report.platform)
+    return max(window, report.partition.step.nominal_length) if window else None
 
 
 def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:

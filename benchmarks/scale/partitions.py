@@ -4,18 +4,19 @@ Coverage is as fragmented as possible: every second partition is stored, so it h
 """
 
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 
-from cache_pipeline.orchestration.decisions import find_stale_ranges
+from cache_pipeline.orchestration.decisions import PartitionRange, find_stale_ranges, find_stale_time
 from cache_pipeline.orchestration.partitions import keys_within, partition_intervals, report_partitions
+from cache_pipeline.orchestration.sensors import MAX_STALE_PARTITIONS
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.planner import StoredSeries, make_plan
-from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.postgres.history import History, Replacement
 
@@ -63,10 +64,9 @@ def measure(history: History, report: Report, number: int) -> dict[str, float]:
     interval = Interval(start, end)
     last_day = Interval(max(start, end - timedelta(days=1)), end)
     coverage = history.coverage(series, interval)
-    partitions = report_partitions(report)
-    recent = partition_intervals(
-        partitions, keys_within(partitions, Interval(max(start, end - timedelta(days=2)), end))
-    )
+    partitions, rule = report_partitions(report), FreshnessRule.of(report)
+    recent = Interval(max(start, end - MAX_STALE_PARTITIONS * _HOUR), end)
+    recent_hours = partition_intervals(partitions, keys_within(partitions, recent))
     now = end + timedelta(days=1)
     one_hour = IntervalSet([hours[1]])
     return {
@@ -76,10 +76,24 @@ def measure(history: History, report: Report, number: int) -> dict[str, float]:
             lambda: make_plan(CanonicalQuery(series, interval), StoredSeries(report, COLUMNS, coverage), (), now)
         ),
         EXTEND: _seconds(lambda: _store(history, series, one_hour), once=True),
-        STALE: _seconds(lambda: find_stale_ranges(coverage, recent, now, FreshnessRule.of(report), at_most=3)),
+        STALE: _seconds(lambda: _decide(coverage, interval, recent, recent_hours, now, rule)),
         # Measured once, because Dagster caches the keys.
         KEYS: _seconds(lambda: keys_within(report_partitions(report), interval), once=True),
     }
+
+
+def _decide(
+    coverage: Coverage,
+    whole: Interval,
+    recent: Interval,
+    recent_hours: Mapping[str, Interval],
+    now: datetime,
+    rule: FreshnessRule,
+) -> list[PartitionRange]:
+    """Decide as the stale sensor of the report does."""
+    stale_time = find_stale_time(coverage, whole, recent, now, rule)
+    stale = {key: hour for key, hour in recent_hours.items() if stale_time & IntervalSet([hour])}
+    return find_stale_ranges(coverage, stale, now, at_most=3)
 
 
 def _store(history: History, series: Series, stored: IntervalSet) -> None:

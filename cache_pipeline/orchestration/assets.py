@@ -201,7 +201,7 @@ async def _fetch_and_stage(
 
     def log_chunk(chunk: ChunkResult) -> None:
         if chunk.verdict is Verdict.truncated:
-            _log_truncation(context, report, chunk)
+            _log_truncation(context, report, chunk, intervals)
         else:
             context.log.info(describe_chunk(chunk))
 
@@ -273,20 +273,20 @@ def _log_staged(context: dg.AssetExecutionContext, report: Report, partition: Fe
     log_staged_checks(report, partition, event_logger(context.op_execution_context))
 
 
-def _log_truncation(context: dg.AssetExecutionContext, report: Report, chunk: ChunkResult) -> None:
-    """Fail the completeness check as soon as a truncated answer is found; it passes once the parts are fetched."""
+def _log_truncation(
+    context: dg.AssetExecutionContext, report: Report, chunk: ChunkResult, intervals: Mapping[str, Interval]
+) -> None:
+    """Let the completeness check of the partitions concerned warn; it passes once the parts are fetched, or fails then."""
     description = describe_chunk(chunk)
     context.log.warning(description)
-    context.instance.report_runless_asset_event(
-        dg.AssetCheckEvaluation(
-            asset_key=asset_key("staged", report),
-            check_name=COMPLETENESS_CHECK,
-            passed=False,
-            description=description,
-            blocking=True,
-            metadata={"chunks": chunk_table([chunk])},
-        )
+    log, finding = (
+        event_logger(context.op_execution_context),
+        CheckFinding(description, {"chunks": chunk_table([chunk])}),
     )
+    for key, interval in intervals.items():
+        if interval.intersection(chunk.interval):
+            event = partition_evaluation(asset_key("staged", report), COMPLETENESS_CHECK, key, finding, blocking=False)
+            log(event)
 
 
 def _log_incomplete(

@@ -1,7 +1,8 @@
-"""Backoff of sensors: never beside a run of the same partitions, and twice as long after each failure."""
+"""Backoff of sensors: never beside a run of the same partitions, and twice as long after each failure, up to a day."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,7 @@ import dagster as dg
 
 from cache_pipeline.orchestration.partitions import starts_at_tag
 from cache_pipeline.orchestration.run_tags import LAUNCHED_BY_TAG
+from cache_pipeline.query.interval import Interval
 
 UNFINISHED_STATUSES = (
     dg.DagsterRunStatus.QUEUED,
@@ -17,13 +19,14 @@ UNFINISHED_STATUSES = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-_FIRST_DELAY = timedelta(hours=1)
-_MAX_FAILURES = 8
+_FIRST_DELAY, _MAX_DELAY = timedelta(hours=1), timedelta(days=1)
+#: The delay does not grow any more after so many failures.
+_MAX_FAILURES = 6
 
 
 @dataclass(frozen=True)
 class PastAttempts:
-    """Earlier runs that a sensor requested for the same partitions.
+    """Earlier runs of the same partitions.
 
     Attributes:
         is_running: Whether one of them has not finished yet.
@@ -37,13 +40,58 @@ class PastAttempts:
 def is_due(past: PastAttempts, now: datetime) -> bool:
     """Return whether to request a run now.
 
-    The delay is one hour after the first failure, then two, four and so on. After eight failures no more runs are
-    requested: a person has to look at the cause.
+    The delay is one hour after the first failure, then two, four and so on, up to a day. It has no end, so that a gap is
+    filled once its cause is gone, however long that took.
     """
-    failures = len(past.failed_at)
-    if past.is_running or failures >= _MAX_FAILURES:
-        return False
-    return not failures or now - max(past.failed_at) >= _FIRST_DELAY * 2 ** (failures - 1)
+    if past.is_running or not past.failed_at:
+        return not past.is_running
+    failures = min(len(past.failed_at), _MAX_FAILURES)
+    return now - max(past.failed_at) >= min(_FIRST_DELAY * 2 ** (failures - 1), _MAX_DELAY)
+
+
+@dataclass(frozen=True)
+class PartitionRun:
+    """One run of a report.
+
+    Attributes:
+        interval: From the start of its first partition to the end of its last.
+        status: Its status.
+        updated_at: When its status changed last.
+        launched_by: The sensor that requested it, or "".
+    """
+
+    interval: Interval
+    status: dg.DagsterRunStatus
+    updated_at: datetime
+    launched_by: str = ""
+
+
+def past_attempts(runs: Iterable[PartitionRun], partitions: Mapping[str, Interval]) -> dict[str, PastAttempts]:
+    """Return for each partition whether it is being run, and its failures since it last succeeded.
+
+    A range whose first partition always fails must not hold up its other partitions, hence one result for each.
+
+    Args:
+        runs: The latest runs of the report, newest first, whatever launched them.
+        partitions: Interval by key.
+    """
+    ordered = list(runs)
+    return {
+        key: _past_attempts([run for run in ordered if run.interval.intersection(span)])
+        for key, span in partitions.items()
+    }
+
+
+def _past_attempts(runs: Iterable[PartitionRun]) -> PastAttempts:
+    is_running, failed_at = False, list[datetime]()
+    for run in runs:
+        if run.status is dg.DagsterRunStatus.SUCCESS:
+            break
+        if run.status in UNFINISHED_STATUSES:
+            is_running = True
+        else:
+            failed_at.append(run.updated_at)
+    return PastAttempts(is_running, tuple(failed_at))
 
 
 def read_past_attempts(instance: dg.DagsterInstance, sensor: str, job: str, first: str) -> PastAttempts:

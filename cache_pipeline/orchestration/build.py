@@ -28,6 +28,7 @@ from cache_pipeline.orchestration.published_checks import published_checks
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.schedules import report_schedule
 from cache_pipeline.orchestration.sensors import report_sensors, shared_sensors
+from cache_pipeline.orchestration.shared_coverage import SharedCoverage
 from cache_pipeline.orchestration.staged_checks import staged_checks
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings, read_settings
@@ -52,7 +53,9 @@ def default_resources() -> Mapping[str, Any]:
     }
 
 
-def _report_definitions(report: Report, settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
+def _report_definitions(
+    report: Report, settings: Settings, resources: Mapping[str, Any], coverage: SharedCoverage
+) -> dg.Definitions:
     """Return the definitions of one report: assets, checks, job, schedule and sensors."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     assets = report_assets(report, partitions)
@@ -62,8 +65,8 @@ def _report_definitions(report: Report, settings: Settings, resources: Mapping[s
         assets=assets,
         asset_checks=checks,
         jobs=[job],
-        schedules=[report_schedule(report, job)],
-        sensors=report_sensors(report, partitions, job),
+        schedules=[report_schedule(report, partitions, job)],
+        sensors=report_sensors(report, partitions, job, coverage),
     )
 
 
@@ -138,9 +141,10 @@ def build_folder_defs(
         SettingsError: A setting is invalid.
     """
     settings, resources = read_settings(), {**default_resources(), **(resource_overrides or {})}
+    coverage = SharedCoverage(reports.values())
     with _garbage_collection_disabled():
         return dg.Definitions.merge(
-            *(_report_definitions(report, settings, resources) for report in reports.values()),
+            *(_report_definitions(report, settings, resources, coverage) for report in reports.values()),
             dg.Definitions(resources=resources),
         )
 

@@ -45,39 +45,67 @@ class PartitionRange:
     state: str
 
 
-def find_stale_ranges(
-    coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, rule: FreshnessRule, *, at_most: int
-) -> list[PartitionRange]:
-    """Find the partitions that history lacks, or whose provisional figures are due (G11), newest first.
+def find_stale_time(
+    coverage: Coverage, whole: Interval, recent: Interval, now: datetime, rule: FreshnessRule
+) -> IntervalSet:
+    """Find what must be fetched: what is missing or due of the recent partitions, and what is due of older ones.
+
+    Older gaps are left to a backfill, which a person starts; the check of open partitions reports them.
 
     Args:
         coverage: Coverage of the series.
-        partitions: Interval by key, in order; all of them have ended.
+        whole: All partitions that can be final by now.
+        recent: The newest of them.
         now: The current time.
         rule: Decides which provisional figures are due.
-        at_most: Maximum number of ranges.
     """
-    gaps = rule.gaps(coverage, IntervalSet(partitions.values()), now)
-    stale = [key for key, interval in partitions.items() if gaps & IntervalSet([interval])]
-    fetched = coverage.provisional_fetched_at.isoformat() if coverage.provisional_fetched_at else "never"
-    return _newest_ranges(stale, list(partitions), f"{fetched}@{now:%Y-%m-%dT%H}", at_most)
+    older = coverage.provisional & IntervalSet([whole])
+    return rule.gaps(coverage, older | IntervalSet([recent]), now)
 
 
-def find_refetch_ranges(
-    partitions: Mapping[str, Interval], now: datetime, window: timedelta, period: timedelta, *, at_most: int
+def find_stale_ranges(
+    coverage: Coverage, stale: Mapping[str, Interval], now: datetime, *, at_most: int
 ) -> list[PartitionRange]:
-    """Find the partitions of the trailing window that the vendor may have corrected; each is due once a period.
+    """Return ranges of stale partitions, newest first.
 
     Args:
-        partitions: Interval by key, in order; all of them have ended.
+        coverage: Coverage of the series.
+        stale: Interval by key of the partitions to fetch, in order.
         now: The current time.
-        window: How far back the vendor corrects figures.
-        period: How often the window is refetched.
         at_most: Maximum number of ranges.
     """
-    state = str(int(now.timestamp() // period.total_seconds()))
-    corrected = [key for key, interval in partitions.items() if interval.start >= now - window]
-    return _newest_ranges(corrected, list(partitions), state, at_most)
+    runs: list[list[str]] = []
+    for key, interval in stale.items():
+        if runs and stale[runs[-1][-1]].end == interval.start:
+            runs[-1].append(key)
+        else:
+            runs.append([key])
+    return [
+        PartitionRange(run[0], run[-1], _fetch_state(coverage, (stale[key] for key in run), now))
+        for run in reversed(runs)
+    ][:at_most]
+
+
+def _fetch_state(coverage: Coverage, intervals: Iterable[Interval], now: datetime) -> str:
+    provisional = coverage.provisional & IntervalSet(intervals)
+    latest = max((each.at for each in coverage.fetch_times if each.intervals & provisional), default=None)
+    return f"{latest.isoformat() if latest else 'never'}@{now:%Y-%m-%dT%H}"
+
+
+def find_correctable_partitions(
+    coverage: Coverage, partitions: Mapping[str, Interval], midnight: datetime
+) -> dict[str, Interval]:
+    """Find the partitions to fetch again because the vendor may have corrected them.
+
+    Each is due once a local day: if history holds it, and not from a fetch of this day.
+
+    Args:
+        coverage: Coverage of the series, with the fetch times of these partitions.
+        partitions: Interval by key of the partitions that the refetch window touches, in order.
+        midnight: When the local day began.
+    """
+    stored, today = coverage.final | coverage.provisional, coverage.fetched_after(midnight)
+    return {key: span for key, span in partitions.items() if stored.covers(span) and IntervalSet([span]) - today}
 
 
 def find_unpublished_ranges(
@@ -96,11 +124,6 @@ def find_unpublished_ranges(
     stored = coverage.final | coverage.provisional
     unpublished = [key for key in order if key in staged and IntervalSet([staged[key]]) - stored]
     return [PartitionRange(run[0], run[-1], "staged") for run in _adjacent_runs(unpublished, order)][:at_most]
-
-
-def _newest_ranges(keys: Iterable[str], order: list[str], state: str, at_most: int) -> list[PartitionRange]:
-    runs = reversed(_adjacent_runs(keys, order))
-    return [PartitionRange(run[0], run[-1], state) for run in runs][:at_most]
 
 
 def _adjacent_runs(keys: Iterable[str], order: list[str]) -> list[list[str]]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from cache_pipeline.orchestration.backoff import UNFINISHED_STATUSES
+from cache_pipeline.orchestration.backoff import UNFINISHED_STATUSES, PartitionRun
 from cache_pipeline.orchestration.decisions import CompletenessEvaluation
 from cache_pipeline.orchestration.naming import (
     COMPLETENESS_CHECK,
@@ -15,22 +15,23 @@ from cache_pipeline.orchestration.naming import (
     job_name,
 )
 from cache_pipeline.orchestration.open_partitions import PartitionProblem
-from cache_pipeline.orchestration.partitions import keys_of_run
+from cache_pipeline.orchestration.partitions import interval_of_run, keys_of_run
+from cache_pipeline.orchestration.run_tags import LAUNCHED_BY_TAG
 from cache_pipeline.query.report import Report
 
 _MAX_EVALUATIONS = 500
-_MAX_RUNS = 50
+_MAX_RUNS = 100
 #: The job of runs that the UI launches from assets, or as a backfill, is Dagster's own.
 _ASSETS_JOB = "__ASSET_JOB"
 
 
 def completeness_evaluations(instance: dg.DagsterInstance, report: Report) -> Iterator[CompletenessEvaluation]:
-    """Yield the latest evaluations of single partitions, newest first."""
+    """Yield the latest evaluations of single partitions, newest first, without warnings while parts are being fetched."""
     check = dg.AssetCheckKey(asset_key("staged", report), COMPLETENESS_CHECK)
     history = instance.event_log_storage.get_asset_check_execution_history(check, limit=_MAX_EVALUATIONS)
     for record in history:
         evaluation = record.event.asset_check_evaluation if record.event else None
-        if record.event and evaluation and evaluation.partition:
+        if record.event and evaluation and evaluation.partition and not _is_warning(evaluation):
             attempt = evaluation.metadata.get(RETRY_ATTEMPT_METADATA)
             yield CompletenessEvaluation(
                 evaluation.partition,
@@ -39,6 +40,10 @@ def completeness_evaluations(instance: dg.DagsterInstance, report: Report) -> It
                 int(str(attempt.value)) if attempt else 0,
                 evaluation.description or "",
             )
+
+
+def _is_warning(evaluation: dg.AssetCheckEvaluation) -> bool:
+    return not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.WARN
 
 
 def latest_completeness_ids(instance: dg.DagsterInstance, reports: Iterable[Report]) -> dict[str, str]:
@@ -55,15 +60,40 @@ def find_runs(
     instance: dg.DagsterInstance, report: Report, statuses: Collection[dg.DagsterRunStatus]
 ) -> list[dg.DagsterRun]:
     """Find the report's latest runs with the given statuses, newest first, whether of its job or of its assets."""
+    return [record.dagster_run for record in _find_run_records(instance, report, statuses)]
+
+
+def _find_run_records(
+    instance: dg.DagsterInstance, report: Report, statuses: Collection[dg.DagsterRunStatus]
+) -> list[dg.RunRecord]:
     key = asset_key("staged", report)
-    found: dict[str, tuple[datetime, dg.DagsterRun]] = {}
+    found: dict[str, dg.RunRecord] = {}
     for name in (job_name(report), _ASSETS_JOB):
-        filters = dg.RunsFilter(job_name=name, statuses=list(statuses))
+        filters = dg.RunsFilter(job_name=name, statuses=list(statuses) or None)
         for record in instance.get_run_records(filters, limit=_MAX_RUNS):
             run = record.dagster_run
             if name != _ASSETS_JOB or key in (run.asset_selection or ()):
-                found[run.run_id] = (record.create_timestamp, run)
-    return [run for _, run in sorted(found.values(), key=lambda each: each[0], reverse=True)]
+                found[run.run_id] = record
+    return sorted(found.values(), key=lambda each: each.create_timestamp, reverse=True)
+
+
+def find_partition_runs(
+    instance: dg.DagsterInstance,
+    report: Report,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    statuses: Collection[dg.DagsterRunStatus] = (),
+) -> list[PartitionRun]:
+    """Find the report's latest runs, of any status or the given ones, newest first, with the partitions they cover."""
+    return [
+        PartitionRun(
+            interval,
+            record.dagster_run.status,
+            record.update_timestamp.replace(tzinfo=UTC),
+            record.dagster_run.tags.get(LAUNCHED_BY_TAG, ""),
+        )
+        for record in _find_run_records(instance, report, statuses)
+        if (interval := interval_of_run(partitions, record.dagster_run.tags)) is not None
+    ]
 
 
 def has_unfinished_run(instance: dg.DagsterInstance, report: Report) -> bool:

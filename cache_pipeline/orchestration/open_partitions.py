@@ -1,4 +1,4 @@
-"""Open partitions of a report: failed, incomplete, unpublished or provisional, each with its reason and attempts.
+"""Open partitions of a report: incomplete, failed, unpublished, missing or provisional, each with its reason and attempts.
 
 Pure apart from the events it builds. Sensors stop retrying after a bounded number of attempts; the check built here
 keeps showing what is still open.
@@ -14,7 +14,8 @@ from enum import StrEnum
 
 import dagster as dg
 
-_MAX_ROWS = 200
+#: Entries that the check lists.
+MAX_ROWS = 200
 
 
 class PartitionState(StrEnum):
@@ -23,6 +24,7 @@ class PartitionState(StrEnum):
     incomplete = "incomplete"
     failed = "failed"
     unpublished = "unpublished"
+    missing = "missing"
     provisional = "provisional"
 
 
@@ -36,12 +38,21 @@ class PartitionProblem:
 
 @dataclass(frozen=True)
 class OpenPartition:
-    """One partition that is not finished."""
+    """One partition that is not finished, or a stretch of adjacent missing ones.
+
+    Attributes:
+        key: Key of the partition, or the first and the last key of a stretch.
+        state: Why it is open.
+        reason: The same in words.
+        attempts: How many attempts failed.
+        count: Number of partitions.
+    """
 
     key: str
     state: PartitionState
     reason: str
     attempts: int
+    count: int = 1
 
 
 def find_open_partitions(
@@ -51,8 +62,11 @@ def find_open_partitions(
     failed: Mapping[str, PartitionProblem],
     unpublished: Iterable[str],
     provisional: Iterable[str],
+    missing: Iterable[OpenPartition] = (),
 ) -> list[OpenPartition]:
     """Return one entry for each open partition, by its most severe state, in order of the partitions.
+
+    Missing partitions come first: they are stretches of any length, and most of them are older than the others.
 
     Args:
         order: All partitions to examine, in order.
@@ -60,6 +74,7 @@ def find_open_partitions(
         failed: Partitions whose last run failed.
         unpublished: Partitions that are staged but not in history.
         provisional: Partitions whose figures are not final.
+        missing: Stretches of partitions that history does not hold.
     """
     found = {
         key: OpenPartition(key, PartitionState.provisional, "the vendor may still change the figures", 0)
@@ -70,7 +85,15 @@ def find_open_partitions(
     }
     for state, problems in ((PartitionState.failed, failed), (PartitionState.incomplete, incomplete)):
         found |= {key: OpenPartition(key, state, each.reason, each.attempts) for key, each in problems.items()}
-    return [found[key] for key in order if key in found]
+    return [*missing, *(found[key] for key in order if key in found)]
+
+
+def missing_entry(first: str, last: str, count: int) -> OpenPartition:
+    """Return the entry for a stretch of adjacent partitions that history does not hold, or only in part."""
+    key = first if first == last else f"{first} to {last}"
+    return OpenPartition(
+        key, PartitionState.missing, "history does not hold all of it, and no run is fetching it", 0, count
+    )
 
 
 def compute_digest(partitions: Iterable[OpenPartition]) -> str:
@@ -112,7 +135,7 @@ class OpenPartitionsCursor:
 
 def build_evaluation(key: dg.AssetKey, check_name: str, partitions: Sequence[OpenPartition]) -> dg.AssetCheckEvaluation:
     """Build the check's result; it passes if nothing but provisional figures is open."""
-    counts = {state: sum(each.state is state for each in partitions) for state in PartitionState}
+    counts = {state: sum(each.count for each in partitions if each.state is state) for state in PartitionState}
     problems = [each for each in partitions if each.state is not PartitionState.provisional]
     summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     first = f"; {problems[0].key}: {problems[0].reason}" if problems else ""
@@ -138,7 +161,7 @@ def _table(partitions: Sequence[OpenPartition]) -> dg.TableMetadataValue:
                     "attempts": each.attempts,
                 }
             )
-            for each in most_severe_first[:_MAX_ROWS]
+            for each in most_severe_first[:MAX_ROWS]
         ],
         schema=dg.TableSchema(
             columns=[

@@ -1,28 +1,44 @@
 """The check ``no_open_partitions`` on ``history``: evaluated by every run, and by a sensor for runs that fail."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import utc_now
+from cache_pipeline.orchestration.backoff import UNFINISHED_STATUSES
 from cache_pipeline.orchestration.decisions import find_incomplete_partitions
-from cache_pipeline.orchestration.instance_queries import completeness_evaluations, find_failed_partitions
+from cache_pipeline.orchestration.instance_queries import (
+    completeness_evaluations,
+    find_failed_partitions,
+    find_partition_runs,
+)
 from cache_pipeline.orchestration.naming import OPEN_PARTITIONS_CHECK, asset_key
 from cache_pipeline.orchestration.open_partitions import (
+    MAX_ROWS,
     OpenPartition,
     OpenPartitionsCursor,
     PartitionProblem,
     build_evaluation,
     compute_digest,
     find_open_partitions,
+    missing_entry,
 )
-from cache_pipeline.orchestration.partitions import DeclaredReports, keys_within, partition_intervals
+from cache_pipeline.orchestration.partitions import (
+    DeclaredReports,
+    final_span,
+    keys_overlapping,
+    keys_within,
+    partition_intervals,
+)
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
+from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.ttl import report_freshness
 
 OPEN_PARTITIONS_SENSOR = "open_partitions_sensor"
-_LOOKBACK = timedelta(days=400)
+#: The newest partitions, whose runs and checks are looked at.
+_MAX_PARTITIONS = 400
+_INSTANT = timedelta(microseconds=1)
 _MAX_REPORTS_PER_TICK = 50
 _EMPTY_DIGEST = compute_digest([])
 
@@ -32,31 +48,60 @@ def load_open_partitions(
     engine: EngineResource,
     report: Report,
     partitions: dg.TimeWindowPartitionsDefinition,
-    now: datetime,
+    coverage: Coverage,
 ) -> list[OpenPartition]:
-    """Find the open partitions of the last 400 days among those that were ever requested."""
-    spans = partition_intervals(partitions, keys_within(partitions, Interval(now - _LOOKBACK, now)))
+    """Find the open partitions: the missing ones since the first partition, and the others among the newest.
+
+    A partition is missing if it could have been final for as long as its figures may be old, so that there was time to fetch it.
+    """
+    now = engine.now()
+    newest = final_span(report, partitions, now, at_most=_MAX_PARTITIONS)
+    spans = partition_intervals(partitions, keys_within(partitions, Interval(newest.start, now))) if newest else {}
     series = engine.tenant_series(report)
-    with engine.history() as history:
-        coverage = history.coverage(series)
     stored = coverage.final | coverage.provisional
     evaluations = list(completeness_evaluations(instance, report))
     reasons = {each.key: each.reason for each in reversed(evaluations) if not each.passed}
+    incomplete = {
+        each.key: PartitionProblem(reasons[each.key], each.attempts + 1)
+        for each in find_incomplete_partitions(evaluations)
+    }
+    failed = find_failed_partitions(instance, report, partitions, spans)
+    unpublished = [key for key in engine.staging().stored_keys(series, spans) if IntervalSet([spans[key]]) - stored]
+    due = final_span(report, partitions, now - report_freshness(report))
+    known = {*incomplete, *failed, *unpublished} & set(spans)
+    explained = IntervalSet(
+        [
+            *(run.interval for run in find_partition_runs(instance, report, partitions, UNFINISHED_STATUSES)),
+            *(spans[key] for key in known),
+        ]
+    )
     return find_open_partitions(
         list(spans),
-        incomplete={
-            each.key: PartitionProblem(reasons[each.key], each.attempts + 1)
-            for each in find_incomplete_partitions(evaluations)
-        },
-        failed=find_failed_partitions(instance, report, partitions, spans),
-        unpublished=[key for key in engine.staging().stored_keys(series, spans) if IntervalSet([spans[key]]) - stored],
+        incomplete=incomplete,
+        failed=failed,
+        unpublished=unpublished,
         provisional=[key for key, span in spans.items() if coverage.provisional & IntervalSet([span])],
+        missing=_missing_stretches(report, partitions, IntervalSet([due] if due else []) - stored - explained),
     )
+
+
+def _missing_stretches(
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, missing: IntervalSet
+) -> list[OpenPartition]:
+    """Return the newest stretches, in order; only their ends are looked up, because years may be missing."""
+    stretches: list[OpenPartition] = []
+    for part in list(missing)[-MAX_ROWS:]:
+        ends = [Interval(part.start, part.start + _INSTANT), Interval(part.end - _INSTANT, part.end)]
+        first, last = (keys_overlapping(partitions, end)[0] for end in ends)
+        spans = partition_intervals(partitions, [first, last])
+        count = round((spans[last].end - spans[first].start) / report.partition.step.nominal_length)
+        stretches.append(missing_entry(first, last, count))
+    return stretches
 
 
 def open_partitions_spec(report: Report) -> dg.AssetCheckSpec:
     """Return the spec of the check, which blocks nothing."""
-    text = "No partition is failed, incomplete or unpublished; lists those that are, with reasons and attempts"
+    text = "No partition is failed, incomplete, unpublished or missing; lists those that are, with reasons and attempts"
     return dg.AssetCheckSpec(OPEN_PARTITIONS_CHECK, asset=asset_key("history", report), description=text)
 
 
@@ -68,7 +113,9 @@ def evaluate_open_partitions(
 ) -> dg.AssetCheckResult:
     """Evaluate the check over all partitions of the report, not only those of the run."""
     key = asset_key("history", report)
-    found = load_open_partitions(context.instance, engine, report, partitions, utc_now())
+    with engine.history() as history:
+        coverage = history.coverage(engine.tenant_series(report))
+    found = load_open_partitions(context.instance, engine, report, partitions, coverage)
     evaluation = build_evaluation(key, OPEN_PARTITIONS_CHECK, found)
     return dg.AssetCheckResult(
         asset_key=key,
@@ -86,15 +133,21 @@ def open_partitions_sensor(declared: DeclaredReports) -> dg.SensorDefinition:
     @dg.sensor(
         name=OPEN_PARTITIONS_SENSOR,
         minimum_interval_seconds=300,
-        description=f"Updates the check {OPEN_PARTITIONS_CHECK}, which lists failed, incomplete, unpublished and "
-        "provisional partitions; launches no runs",
+        description=f"Updates the check {OPEN_PARTITIONS_CHECK}, which lists failed, incomplete, unpublished, "
+        "missing and provisional partitions; launches no runs",
     )
     def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> dg.SensorResult:
-        cursor, now = OpenPartitionsCursor.parse(context.cursor), utc_now()
+        cursor = OpenPartitionsCursor.parse(context.cursor)
         changed: list[dg.AssetCheckEvaluation] = []
-        for name in cursor.next_reports(list(declared), _MAX_REPORTS_PER_TICK):
+        names = cursor.next_reports(list(declared), _MAX_REPORTS_PER_TICK)
+        series = {name: cache_pipeline__engine.tenant_series(declared[name][0]) for name in names}
+        with cache_pipeline__engine.history() as history:
+            coverages = history.coverages(list(series.values()))
+        for name in names:
             report, partitions = declared[name]
-            found = load_open_partitions(context.instance, cache_pipeline__engine, report, partitions, now)
+            found = load_open_partitions(
+                context.instance, cache_pipeline__engine, report, partitions, coverages[series[name].id]
+            )
             if cursor.digests.get(name, _EMPTY_DIGEST) != compute_digest(found):
                 changed.append(build_evaluation(asset_key("history", report), OPEN_PARTITIONS_CHECK, found))
             cursor = cursor.advance(name, compute_digest(found))

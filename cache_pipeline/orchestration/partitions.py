@@ -6,11 +6,11 @@ See https://docs.dagster.io/guides/build/partitions-and-backfills
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from cache_pipeline.query.calendar import midnight
+from cache_pipeline.query.calendar import floor_to_step, midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Cadence, Report
 
@@ -93,6 +93,36 @@ def keys_overlapping(partitions: dg.TimeWindowPartitionsDefinition, interval: In
     return [key for key, span in partition_intervals(partitions, keys).items() if span.intersection(existing)]
 
 
+def final_span(
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, now: datetime, *, at_most: int | None = None
+) -> Interval | None:
+    """Return the interval of the partitions that can be final by now: the finality delay after their end has passed.
+
+    Computed without listing the partitions, because a thousand sensors do so every minute.
+
+    Args:
+        report: The report.
+        partitions: Its partitions.
+        now: The current time.
+        at_most: How many of the newest partitions, approximately; by default all.
+    """
+    first, last = partitions.get_first_partition_window(), partitions.get_last_partition_window()
+    if first is None or last is None:
+        return None
+    step = report.partition.step
+    end = min(floor_to_step(now - report.freshness.finality_delay, step, report.zone), last.end.astimezone(UTC))
+    start = first.start.astimezone(UTC)
+    if at_most is not None:
+        start = max(start, floor_to_step(end - at_most * step.nominal_length, step, report.zone))
+    return Interval(start, end) if start < end else None
+
+
+def keys_ending_between(partitions: dg.TimeWindowPartitionsDefinition, after: datetime, until: datetime) -> list[str]:
+    """Return the keys of the partitions that end later than `after` and not later than `until`, in order."""
+    keys = keys_overlapping(partitions, Interval(after, until))
+    return [key for key, span in partition_intervals(partitions, keys).items() if after < span.end <= until]
+
+
 def range_tags(first: str, last: str) -> dict[str, str]:
     """Return the run tags that make one run cover a range of partitions."""
     return {_RANGE_START_TAG: first, _RANGE_END_TAG: last}
@@ -101,6 +131,20 @@ def range_tags(first: str, last: str) -> dict[str, str]:
 def starts_at_tag(first: str) -> dict[str, str]:
     """Return the run tag that every range starting at this partition has."""
     return {_RANGE_START_TAG: first}
+
+
+def interval_of_run(partitions: dg.TimeWindowPartitionsDefinition, tags: Mapping[str, str]) -> Interval | None:
+    """Return the interval that a run covers, or None if its tags name no partition of this definition."""
+    first = tags.get(_PARTITION_TAG) or tags.get(_RANGE_START_TAG)
+    last = tags.get(_PARTITION_TAG) or tags.get(_RANGE_END_TAG)
+    if first is None or last is None:
+        return None
+    try:
+        start, end = (partitions.time_window_for_partition_key(key) for key in (first, last))
+        return Interval(start.start, end.end)
+    except (dg.DagsterError, ValueError):
+        # The report had another cadence when the run was launched.
+        return None
 
 
 def keys_of_run(partitions: dg.TimeWindowPartitionsDefinition, tags: Mapping[str, str]) -> list[str]:

@@ -5,6 +5,7 @@ See https://docs.dagster.io/guides/build/external-resources
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -63,6 +64,10 @@ class EngineResource(dg.ConfigurableResource[None]):
         if self._settings is None:
             self._settings = read_settings()
         return self._settings
+
+    def now(self) -> datetime:
+        """Return the current time, as of which sensors and checks decide."""
+        return utc_now()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Remember the run's id, for log lines and spans, and forget the settings so that they are read again."""

@@ -11,34 +11,46 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import utc_now
-from cache_pipeline.orchestration.backoff import is_due, read_past_attempts
+from cache_pipeline.bootstrap import refetch_window
+from cache_pipeline.orchestration.backoff import UNFINISHED_STATUSES, is_due, past_attempts, read_past_attempts
 from cache_pipeline.orchestration.cursors import AllPassedCursor
 from cache_pipeline.orchestration.decisions import (
     PartitionRange,
     PrefetchCandidate,
     RetryDecision,
     decide_retries,
+    find_correctable_partitions,
     find_incomplete_partitions,
     find_prefetch_candidates,
-    find_refetch_ranges,
     find_stale_ranges,
+    find_stale_time,
     find_unpublished_ranges,
     suggest_prefetch,
 )
 from cache_pipeline.orchestration.instance_queries import (
     completeness_evaluations,
+    find_partition_runs,
     has_unfinished_run,
     latest_completeness_ids,
 )
 from cache_pipeline.orchestration.naming import job_name, staged_op_name
-from cache_pipeline.orchestration.partitions import DeclaredReports, keys_within, partition_intervals, range_tags
+from cache_pipeline.orchestration.partitions import (
+    DeclaredReports,
+    final_span,
+    keys_overlapping,
+    keys_within,
+    partition_intervals,
+    range_tags,
+)
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.run_tags import LANE_TAG, LAUNCHED_BY_TAG, MISSED_REQUESTS_TAG, RETRY_ATTEMPT_TAG
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.orchestration.shared_coverage import SharedCoverage
+from cache_pipeline.query.calendar import midnight
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.freshness import FreshnessRule
@@ -50,21 +62,22 @@ SensorTick = Iterator[dg.RunRequest | dg.SkipReason]
 
 _NO_TAGS: Mapping[str, str] = {}
 _MAX_RUNS_PER_TICK = 3
-#: How far back the stale sensor looks. Older gaps need a backfill, which a person starts.
-_STALE_LOOKBACK = timedelta(days=2)
+#: How many of the newest partitions the stale sensor fills. Older gaps need a backfill, which a person starts.
+MAX_STALE_PARTITIONS = 100
 _LOOKBACK = timedelta(days=400)
-#: Vendors correct figures at night.
-_REFETCH_PERIOD = timedelta(days=1)
 _FIRST_RETRY_DELAY = timedelta(minutes=5)
 
 
 def report_sensors(
-    report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: dg.JobDefinition
+    report: Report,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    job: dg.JobDefinition,
+    coverage: SharedCoverage,
 ) -> list[dg.SensorDefinition]:
-    """Return the sensors of one report: stale partitions and, if it declares a refetch window, corrected ones."""
-    sensors = [_stale_sensor(report, partitions, job)]
-    if report.fetch.refetch_window:
-        sensors.append(_refetch_sensor(report, partitions, job, report.fetch.refetch_window))
+    """Return the sensors of one report: stale partitions and, if it has a refetch window, corrected ones."""
+    sensors = [_stale_sensor(report, partitions, job, coverage)]
+    if window := refetch_window(report):
+        sensors.append(_refetch_sensor(report, partitions, job, window))
     return sensors
 
 
@@ -74,9 +87,9 @@ def shared_sensors(declared: DeclaredReports, jobs: Sequence[Any]) -> list[dg.Se
 
 
 def _stale_sensor(
-    report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: dg.JobDefinition
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: dg.JobDefinition, shared: SharedCoverage
 ) -> dg.SensorDefinition:
-    name = f"{report.name}_stale_sensor"
+    name, rule = f"{report.name}_stale_sensor", FreshnessRule.of(report)
 
     @dg.sensor(
         name=name,
@@ -85,22 +98,33 @@ def _stale_sensor(
         description="Fetches recent partitions that are missing, or whose provisional figures are due to be fetched again",
     )
     def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
-        now = utc_now()
-        window = Interval(now - max(_STALE_LOOKBACK, 2 * report.partition.step.nominal_length), now)
-        recent = partition_intervals(partitions, keys_within(partitions, window))
-        with cache_pipeline__engine.history() as history:
-            coverage = history.coverage(cache_pipeline__engine.tenant_series(report))
-        found = find_stale_ranges(coverage, recent, now, FreshnessRule.of(report), at_most=_MAX_RUNS_PER_TICK)
-        past = {each.first: read_past_attempts(context.instance, name, job_name(report), each.first) for each in found}
-        due = [each for each in found if is_due(past[each.first], now)]
+        now = cache_pipeline__engine.now()
+        whole = final_span(report, partitions, now)
+        recent = final_span(report, partitions, now, at_most=MAX_STALE_PARTITIONS)
+        if whole is None or recent is None:
+            yield dg.SkipReason("no partition can be final yet")
+            return
+        coverage = shared.of(report, cache_pipeline__engine, now)
+        stale = _partitions_overlapping(partitions, find_stale_time(coverage, whole, recent, now, rule))
+        if not stale:
+            yield dg.SkipReason("all partitions are complete or fresh")
+            return
+        past = past_attempts(find_partition_runs(context.instance, report, partitions), stale)
+        due = {key: span for key, span in stale.items() if is_due(past[key], now)}
         if not due:
-            waiting = f"{len(found)} ranges are being fetched, or wait after a failure"
-            yield dg.SkipReason(waiting if found else f"all {len(recent)} recent partitions are fresh")
-        for each in due:
+            yield dg.SkipReason(f"{len(stale)} partitions are being fetched, or wait after a failure")
+        for each in find_stale_ranges(coverage, due, now, at_most=_MAX_RUNS_PER_TICK):
             key = f"{report.name}:{each.first}:{each.last}:{each.state}"
             yield _run_request(report, name, (each.first, each.last), key)
 
     return sensor
+
+
+def _partitions_overlapping(
+    partitions: dg.TimeWindowPartitionsDefinition, intervals: IntervalSet
+) -> dict[str, Interval]:
+    keys = dict.fromkeys(key for part in intervals for key in keys_overlapping(partitions, part))
+    return partition_intervals(partitions, keys)
 
 
 def _refetch_sensor(
@@ -112,17 +136,60 @@ def _refetch_sensor(
         name=name,
         job=job,
         minimum_interval_seconds=600,
-        description=f"Refetches the partitions of the last {window} once a day, because the vendor may have corrected them",
+        description=f"Refetches the partitions of the last {window} once a local day, because the vendor may have corrected them",
     )
-    def sensor() -> Iterator[dg.RunRequest]:
-        now = utc_now()
-        recent = partition_intervals(partitions, keys_within(partitions, Interval(now - window, now)))
-        for found in find_refetch_ranges(recent, now, window, _REFETCH_PERIOD, at_most=_MAX_RUNS_PER_TICK):
-            key = f"{report.name}:refetch:{found.first}:{found.last}:{found.state}"
-            span = (found.first, found.last)
-            yield _run_request(report, name, span, key, lane=Lane.backfill, config={"refetch": True})
+    def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
+        now = cache_pipeline__engine.now()
+        today = now.astimezone(report.zone).date().isoformat()
+        if context.cursor == today:
+            yield dg.SkipReason("the partitions of the window have been fetched again today")
+            return
+        due, attempts = _find_corrected(context.instance, cache_pipeline__engine, report, partitions, window, name)
+        if due is None:
+            context.update_cursor(today)
+            yield dg.SkipReason("no partition of the window needs to be fetched again today")
+        elif not due:
+            yield dg.SkipReason("the window is being fetched, or waits after a failure")
+        else:
+            key = f"{report.name}:refetch:{due[0]}:{due[-1]}:{today}:{attempts}"
+            yield _run_request(report, name, (due[0], due[-1]), key, lane=Lane.backfill, config={"refetch": True})
 
     return sensor
+
+
+def local_days(now: datetime, window: timedelta, zone: ZoneInfo) -> Interval:
+    """Return the window that ends with the last midnight; its days may have 23 or 25 hours."""
+    today = now.astimezone(zone).date()
+    days, rest = divmod(window, timedelta(days=1))
+    return Interval(midnight(today - timedelta(days=days), zone) - rest, midnight(today, zone))
+
+
+def _find_corrected(
+    instance: dg.DagsterInstance,
+    engine: EngineResource,
+    report: Report,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    window: timedelta,
+    sensor: str,
+) -> tuple[list[str] | None, int]:
+    """Return the partitions to refetch now, and how often that failed; None if none has to be fetched again today."""
+    now = engine.now()
+    whole, in_days = final_span(report, partitions, now), local_days(now, window, report.zone)
+    touched = whole.intersection(in_days) if whole else None
+    if touched is None:
+        return None, 0
+    in_window = _partitions_overlapping(partitions, IntervalSet([touched]))
+    with engine.history() as history:
+        around = Interval(min(each.start for each in in_window.values()), max(each.end for each in in_window.values()))
+        coverage = history.coverage(engine.tenant_series(report), around)
+    corrected = find_correctable_partitions(coverage, in_window, in_days.end)
+    if not corrected:
+        return None, 0
+    runs = find_partition_runs(instance, report, partitions)
+    relevant = [run for run in runs if run.launched_by == sensor or run.status in UNFINISHED_STATUSES]
+    past = past_attempts(relevant, corrected)
+    due = [key for key in corrected if is_due(past[key], now)]
+    return due, max(len(past[key].failed_at) for key in corrected)
 
 
 def _incomplete_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.SensorDefinition:
@@ -132,8 +199,8 @@ def _incomplete_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.Sen
         minimum_interval_seconds=60,
         description="Fetches partitions whose completeness check failed again, in smaller chunks",
     )
-    def sensor(context: dg.SensorEvaluationContext) -> SensorTick:
-        now, requested = utc_now(), 0
+    def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
+        now, requested = cache_pipeline__engine.now(), 0
         latest = latest_completeness_ids(context.instance, [report for report, _ in declared.values()])
         cursor = AllPassedCursor.parse(context.cursor)
         for report, _ in cursor.reports_to_examine(declared, latest, now):
@@ -188,7 +255,7 @@ def _unpublished_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.Se
         description="Publishes partitions that a killed run staged but did not write to history; sends no queries",
     )
     def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
-        now, requested = utc_now(), 0
+        now, requested = cache_pipeline__engine.now(), 0
         for report, ranges in _find_unpublished(context.instance, declared, cache_pipeline__engine):
             for found in ranges:
                 past = read_past_attempts(context.instance, UNPUBLISHED_SENSOR, job_name(report), found.first)
@@ -205,7 +272,7 @@ def _unpublished_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.Se
 def _find_unpublished(
     instance: dg.DagsterInstance, declared: DeclaredReports, engine: EngineResource
 ) -> list[tuple[Report, list[PartitionRange]]]:
-    staging, now = engine.staging(), utc_now()
+    staging, now = engine.staging(), engine.now()
     found: list[tuple[Report, list[PartitionRange]]] = []
     with engine.history() as history:
         for report, partitions in declared.values():
@@ -234,7 +301,7 @@ def _prefetch_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.Senso
         "suggestion for others",
     )
     def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
-        now, requested = utc_now(), 0
+        now, requested = cache_pipeline__engine.now(), 0
         demands = asyncio.run(cache_pipeline__engine.recent_demand())
         suggestions = [str(suggestion) for suggestion in suggest_prefetch(reports, demands)]
         for suggestion in suggestions:

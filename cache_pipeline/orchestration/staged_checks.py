@@ -7,7 +7,7 @@ See https://docs.dagster.io/guides/test/asset-checks
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -23,7 +23,7 @@ from cache_pipeline.orchestration.partitions import keys_of_run, partition_inter
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.completeness import ChunkResult, Verdict, final_buckets
-from cache_pipeline.query.interval import format_instant
+from cache_pipeline.query.interval import IntervalSet, format_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.rows.row_checks import check_rows
@@ -72,14 +72,23 @@ def check_schema(partition: FetchedPartition, report: Report) -> CheckFinding:
 
 
 def check_watermark(partition: FetchedPartition, report: Report) -> CheckFinding:
-    """Check that the vendor's watermark is plausible: it is never later than the fetch."""
-    ahead = [chunk for chunk in partition.chunks if chunk.watermark > partition.fetched_at + _MAX_CLOCK_SKEW]
-    if ahead:
-        return CheckFinding(
-            f"{report.platform} claims {ahead[0].interval} is complete until {ahead[0].watermark}, which is later than "
-            f"the fetch at {partition.fetched_at}: check this machine's clock"
-        )
+    """Check that the vendor's watermarks are plausible: none is later than the answer that named it."""
+    for chunk in partition.chunks:
+        answered_at = _answered_at(partition, chunk)
+        if chunk.watermark > answered_at + _MAX_CLOCK_SKEW:
+            return CheckFinding(
+                f"{report.platform} claims {chunk.interval} is complete until {chunk.watermark}, which is later than its "
+                f"answer at {answered_at}: check this machine's clock"
+            )
     return CheckFinding("", {"watermark": format_instant(partition.watermark)})
+
+
+def _answered_at(partition: FetchedPartition, chunk: ChunkResult) -> datetime:
+    """Return when a chunk's answer had been read; its partition may have been fetched over hours."""
+    requested = [each.at for each in partition.fetch_times if each.intervals & IntervalSet([chunk.interval])]
+    # Without a time of its own, as for a chunk that was fetched again in parts, it is not younger than the youngest.
+    latest = max(requested or [each.at for each in partition.fetch_times], default=partition.fetched_at)
+    return latest + timedelta(seconds=chunk.seconds)
 
 
 _CHECKS: Mapping[str, Callable[[FetchedPartition, Report], CheckFinding]] = {

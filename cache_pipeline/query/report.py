@@ -162,7 +162,8 @@ class FetchOptions(BaseModel, frozen=True):
     )
     refetch_window: PositiveLength | None = Field(
         default=None,
-        description="Final figures up to this age are fetched again once a day, because vendors correct them; default: never",
+        description="Figures of the last so many days, rounded out to whole partitions, are fetched again once a local day, because "
+        "vendors correct them; null: never. Default: three days or one partition for genesys, never for others",
     )
     open_row_timeout: PositiveLength = Field(
         default=timedelta(days=2),
@@ -317,9 +318,16 @@ class Report(BaseModel, frozen=True):
     @classmethod
     def _check_fetch(cls, fetch: FetchOptions, info: ValidationInfo) -> FetchOptions:
         granularity, longest = info.data.get("granularity"), fetch.max_query_interval
+        partition, window = info.data.get("partition"), fetch.refetch_window
+        problems: dict[str, str] = {}
         if granularity and not Step.parse(granularity).divides(Step.parse(longest)):
-            problem = f"granularity {granularity} does not divide a query interval of {longest}"
-            raise _field_errors({"max_query_interval": problem})
+            problems["max_query_interval"] = f"granularity {granularity} does not divide a query interval of {longest}"
+        if partition and window is not None and window < partition.step.nominal_length:
+            problems["refetch_window"] = (
+                f"is shorter than a partition, which is fetched as a whole: declare {partition.step} or more, or null"
+            )
+        if problems:
+            raise _field_errors(problems)
         return fetch
 
     @field_validator("publish")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.upstream.discovery import DiscoverAddresses
@@ -21,6 +22,8 @@ ADAPTERS: Mapping[str, AdapterType] = {
 }
 #: Vendors with their own login; the others use OAuth client credentials.
 LOGINS: Mapping[str, LoginRequest] = {CxoneAdapter.name: access_key_login}
+#: How far back vendors correct figures that were final. Genesys Cloud rewrites settled figures after 48 hours.
+REFETCH_WINDOWS: Mapping[str, timedelta] = {GenesysAdapter.name: timedelta(days=3)}
 #: Vendors whose API address is discovered before the first request.
 DISCOVERIES: Mapping[str, DiscoverAddresses] = {CxoneAdapter.name: discover_cxone}
 

@@ -40,6 +40,14 @@ PARTITION = FetchedPartition(
         PARTITION,
         replace(PARTITION, rows=Rows.from_table(TABLE.slice(0, 0)), chunks=(), provisional_from_history=IntervalSet()),
         replace(PARTITION, key="2026-01-05T00:00+0100"),
+        replace(PARTITION, second_looks={SecondLook.unexpected: IntervalSet([hours(0, 6), hours(20, 24)])}),
+        replace(
+            PARTITION,
+            fetch_times=(
+                FetchTime(IntervalSet([hours(0, 12)]), MONDAY + 25 * HOUR),
+                FetchTime(IntervalSet([hours(12, 24)]), MONDAY + 27 * HOUR),
+            ),
+        ),
         replace(PARTITION, watermark=PARTITION.watermark.replace(microsecond=1)),
         replace(
             PARTITION,

@@ -1,4 +1,4 @@
-"""Tests of backoff: delays double, unfinished runs are respected, and attempts end."""
+"""Tests of backoff: delays double up to a day, and unfinished runs are respected."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,8 +6,16 @@ import dagster as dg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.orchestration.backoff import LAUNCHED_BY_TAG, PastAttempts, is_due, read_past_attempts
+from cache_pipeline.orchestration.backoff import (
+    LAUNCHED_BY_TAG,
+    PartitionRun,
+    PastAttempts,
+    is_due,
+    past_attempts,
+    read_past_attempts,
+)
 from cache_pipeline.orchestration.partitions import range_tags
+from cache_pipeline.query.interval import Interval
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -17,20 +25,45 @@ def test_new_range_is_due_and_running_one_is_not() -> None:
     assert not is_due(PastAttempts(is_running=True), NOW)
 
 
-@given(st.integers(1, 7), st.integers(0, 200))
-def test_delay_doubles_after_each_failure(failures: int, hours: int) -> None:
+@given(st.integers(1, 9), st.integers(0, 200))
+def test_delay_doubles_after_each_failure_up_to_a_day(failures: int, hours: int) -> None:
     failed = tuple(NOW - timedelta(hours=hours + 500 * number) for number in range(failures))
-    assert is_due(PastAttempts(failed_at=failed), NOW) is (hours >= 2 ** (failures - 1))
+    assert is_due(PastAttempts(failed_at=failed), NOW) is (hours >= min(2 ** (failures - 1), 24))
 
 
-def test_failing_range_is_run_eight_times_at_most() -> None:
+def test_failing_partition_is_tried_daily_without_end() -> None:
+    """A gap is filled once its cause is gone, however long that takes."""
     failed: list[datetime] = []
-    for minute in range(0, 365 * 24 * 60, 15):
+    for minute in range(0, 30 * 24 * 60, 15):
         now = NOW + timedelta(minutes=minute)
         if is_due(PastAttempts(failed_at=tuple(failed)), now):
             failed.append(now)
-    assert len(failed) == 8
-    assert failed[-1] - failed[0] < timedelta(days=6)
+    assert len(failed) == 34
+    assert failed[-1] - failed[-2] == timedelta(days=1)
+
+
+HOURS = {
+    f"h{number}": Interval(NOW + timedelta(hours=number), NOW + timedelta(hours=number + 1)) for number in range(4)
+}
+
+
+def _run(first: str, last: str, status: dg.DagsterRunStatus, hours_ago: int) -> PartitionRun:
+    return PartitionRun(Interval(HOURS[first].start, HOURS[last].end), status, NOW - timedelta(hours=hours_ago))
+
+
+def test_each_partition_has_its_own_attempts() -> None:
+    """A partition that always fails does not hold up those that were once in a range with it."""
+    found = past_attempts(
+        [
+            _run("h3", "h3", dg.DagsterRunStatus.STARTED, 0),
+            _run("h0", "h1", dg.DagsterRunStatus.FAILURE, 1),
+            _run("h1", "h3", dg.DagsterRunStatus.SUCCESS, 2),
+            _run("h0", "h2", dg.DagsterRunStatus.CANCELED, 3),
+        ],
+        HOURS,
+    )
+    assert {key: len(past.failed_at) for key, past in found.items()} == {"h0": 2, "h1": 1, "h2": 0, "h3": 0}
+    assert [key for key, past in found.items() if past.is_running] == ["h3"]
 
 
 def test_past_attempts_are_kept_apart_by_sensor_and_range(instance: dg.DagsterInstance) -> None:

@@ -11,10 +11,11 @@ from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.metadata import chunk_table, describe_chunk, partition_metadata
 from cache_pipeline.orchestration.staged_checks import check_completeness, check_schema, check_watermark
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema, rows_to_table
 from cache_pipeline.rows.rows import Rows
+from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline_tests.orchestration.workbench import declaration
 
 REPORT = Report.model_validate(declaration(time_zone="UTC"))
@@ -119,6 +120,21 @@ def test_watermark_after_the_fetch_fails_beyond_clock_skew() -> None:
 
     assert problem_if_ahead(timedelta(minutes=4)) == ""
     assert "check this machine's clock" in problem_if_ahead(timedelta(minutes=6))
+
+
+def test_chunks_fetched_hours_apart_have_watermarks_of_their_own() -> None:
+    noon = DAY.start + timedelta(hours=12)
+    morning, evening = Interval(DAY.start, noon), Interval(noon, DAY.end)
+    later = FETCHED_AT + timedelta(hours=3)
+    fetch_times = (FetchTime(IntervalSet([morning]), FETCHED_AT), FetchTime(IntervalSet([evening]), later))
+
+    def problem(of_morning: datetime, of_evening: datetime) -> str:
+        chunks = _chunk(interval=morning, watermark=of_morning), _chunk(interval=evening, watermark=of_evening)
+        return check_watermark(replace(_partition(None, *chunks), fetch_times=fetch_times), REPORT).problem
+
+    assert problem(FETCHED_AT, later) == ""
+    assert f"claims {morning} is complete until" in problem(later, later)
+    assert f"claims {evening} is complete until" in problem(FETCHED_AT, later + timedelta(minutes=6))
 
 
 def test_partition_metadata_holds_figures_to_plot() -> None:

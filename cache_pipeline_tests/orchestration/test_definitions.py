@@ -1,15 +1,20 @@
 """Tests of the code location: the definitions that each declared report becomes, without any server."""
 
 import runpy
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.orchestration.build import build_defs
+from cache_pipeline.orchestration.partitions import report_partitions
 from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.orchestration.schedules import finality_cron, keys_final_since_last_tick
 from cache_pipeline.query.declarations import DeclarationError
+from cache_pipeline.query.report import Report
 from cache_pipeline_tests.orchestration.workbench import LAYERS, STAGED_CHECKS, declaration, write_reports
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -124,6 +129,46 @@ def test_schedule_waits_for_finality_delay_in_report_zone(
     assert (schedule.cron_schedule, schedule.execution_timezone, schedule.job_name) == (cron, zone, f"{name}_job")
 
 
+@pytest.mark.parametrize(
+    ("partition", "delay", "cron"),
+    [
+        ("hour", "PT90S", "2 * * * *"),
+        ("hour", "PT2H10M", "10 * * * *"),
+        ("day", "PT0S", "0 0 * * *"),
+        ("day", "P2DT5H", "0 5 * * *"),
+        ("week", "P1DT1H", "0 1 * * 2"),
+        ("week", "P6D", "0 0 * * 0"),
+    ],
+)
+def test_schedule_ticks_when_a_partition_becomes_final(partition: str, delay: str, cron: str) -> None:
+    fields = declaration(partition=partition, finality_delay=delay, max_query_interval="P1D")
+    assert finality_cron(Report.model_validate(fields)) == cron
+
+
+@pytest.mark.parametrize(
+    ("delay", "at", "keys"),
+    [
+        ("PT15M", "2026-03-27T00:15+01:00", ["2026-03-26"]),
+        ("P3D", "2026-03-27T00:00+01:00", ["2026-03-23"]),
+        # The clocks go forward on the 29th, five hours after whose midnight it is six o'clock.
+        ("PT5H", "2026-03-29T05:00+02:00", []),
+        ("PT5H", "2026-03-30T05:00+02:00", ["2026-03-28", "2026-03-29"]),
+        ("PT5H", "2026-03-31T05:00+02:00", ["2026-03-30"]),
+    ],
+)
+def test_schedule_fetches_what_has_become_final(delay: str, at: str, keys: list[str]) -> None:
+    report = Report.model_validate(declaration(finality_delay=delay))
+    assert keys_final_since_last_tick(report, report_partitions(report), datetime.fromisoformat(at)) == keys
+
+
+def test_schedule_requests_one_run_of_its_partition(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    defs = _build(environment, tmp_path)
+    at = datetime(2026, 3, 27, 0, 15, tzinfo=ZoneInfo("Europe/Berlin"))
+    context = dg.build_schedule_context(scheduled_execution_time=at, repository_def=defs.get_repository_def())
+    (request,) = defs.resolve_schedule_def("calls_hour_schedule").evaluate_tick(context).run_requests or []
+    assert (request.partition_key, request.run_key) == ("2026-03-26", "2026-03-26")
+
+
 def test_each_report_has_a_stale_sensor(defs: dg.Definitions) -> None:
     for name in NAMES:
         sensor = defs.resolve_sensor_def(f"{name}_stale_sensor")
@@ -177,7 +222,7 @@ def test_other_kinds_of_reports_load(
     [
         ("PT2H30M", "day", "30 2 * * *"),
         ("PT1H", "day", "0 1 * * *"),
-        ("P3D", "day", "59 23 * * *"),
+        ("P3D", "day", "0 0 * * *"),
         ("PT1H", "week", "0 1 * * 1"),
         ("PT0S", "hour", "0 * * * *"),
     ],

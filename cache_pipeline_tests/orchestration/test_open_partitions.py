@@ -1,7 +1,6 @@
 """Tests of the check that lists open partitions, and of the sensor that updates it."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -92,6 +91,7 @@ def test_every_report_is_examined_once_per_round(names: set[str], at_most: int) 
 
 
 DAYS = ["2024-06-10", "2024-06-11", "2024-06-12"]
+MISSING = "history does not hold all of it, and no run is fetching it"
 
 
 def _tick(bench: Bench, instance: dg.DagsterInstance, cursor: str | None = None) -> SensorExecutionData:
@@ -116,16 +116,19 @@ def _rows(evaluation: dg.AssetCheckEvaluation) -> Sequence[tuple[object, ...]]:
 @pytest.fixture
 def unlimited_lookback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the sensor look back far enough for the days of these tests."""
-    monkeypatch.setattr(open_partitions_check, "_LOOKBACK", timedelta(days=36500))
+    monkeypatch.setattr(open_partitions_check, "_MAX_PARTITIONS", 100_000)
 
 
 @pytest.mark.usefixtures("unlimited_lookback")
 def test_failed_partition_is_reported_until_it_succeeds(
     servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    with open_bench(servers, tmp_path, job_declaration(expected_groups=1)) as bench:
+    servers.setenv("CACHE_PIPELINE_PARTITIONS_TO", "2024-06-13")
+    with open_bench(servers, tmp_path, job_declaration(expected_groups=1, start=DAYS[0])) as bench:
         unchanged = _tick(bench, instance)
-        assert (unchanged.asset_events, unchanged.skip_message) == ([], "nothing has changed")
+        assert _rows(_updated(unchanged)) == [("2024-06-10 to 2024-06-12", "missing", MISSING, 0)]
+        assert _updated(unchanged).metadata["missing"].value == 3
+        assert not _updated(unchanged).passed
 
         bench.inject_faults(fail_jobs=1)
         assert not bench.run(instance, DAYS[0], DAYS[-1]).success
@@ -165,7 +168,10 @@ def test_incomplete_killed_and_staged_days_are_distinguished(bench: Bench, insta
 
     earlier_run = instance.create_run_for_job(earlier_job, status=dg.DagsterRunStatus.STARTED, tags=hours)
     instance.report_run_failed(earlier_run, "the report had hourly partitions then")
-    rows = {row[0]: row[1:] for row in _rows(_updated(_tick(bench, instance)))}
+    rows = {str(row[0]): row[1:] for row in _rows(_updated(_tick(bench, instance)))}
+    stretches = [key for key, row in rows.items() if row[0] == "missing"]
+    assert stretches[0] == "2024-01-01 to 2024-06-09", "missing since the first day"
+    assert stretches[1].startswith("2024-06-13 to ")
     assert rows[DAYS[0]] == ("unpublished", "staged, but not in history", 0)
     state, reason, attempts = rows[DAYS[1]]
     assert (state, attempts) == ("incomplete", 1)

@@ -3,15 +3,21 @@
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from cache_pipeline.bootstrap import report_columns
-from cache_pipeline.orchestration.partitions import keys_of_run, keys_within, partition_intervals
+from cache_pipeline.bootstrap import refetch_window, report_columns
+from cache_pipeline.orchestration import resources
+from cache_pipeline.orchestration.build import build_defs
+from cache_pipeline.orchestration.partitions import final_span, keys_of_run, keys_within, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.orchestration.sensors import MAX_STALE_PARTITIONS, local_days
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import FetchTime
@@ -23,6 +29,13 @@ def _tick(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
     sensor = bench.definitions().resolve_sensor_def(f"{bench.report.name}_stale_sensor")
     with dg.build_sensor_context(instance=instance, resources={"cache_pipeline__engine": EngineResource()}) as context:
         return sensor.evaluate_tick(context)
+
+
+def _newest(bench: Bench, count: int) -> list[str]:
+    """Return the newest partitions that can be final by now."""
+    span = final_span(bench.report, bench.partitions, datetime.now(UTC))
+    assert span is not None
+    return keys_within(bench.partitions, span)[-count:]
 
 
 def _requests(bench: Bench, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
@@ -45,13 +58,12 @@ def _store_coverage(bench: Bench, *, final: list[str], provisional: list[str] | 
 
 @pytest.fixture
 def hourly_bench(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
-    with open_bench(servers, tmp_path, declaration(partition="hour", finality_delay="P3D")) as bench:
+    with open_bench(servers, tmp_path, declaration(partition="hour", start="2026-01-01")) as bench:
         yield bench
 
 
 def _recent(bench: Bench) -> list[str]:
-    now = datetime.now(UTC)
-    return keys_within(bench.partitions, Interval(now - timedelta(days=2), now))
+    return _newest(bench, MAX_STALE_PARTITIONS)
 
 
 def test_missing_partitions_are_one_scheduled_range(hourly_bench: Bench, instance: dg.DagsterInstance) -> None:
@@ -92,44 +104,151 @@ def test_stale_provisional_figures_get_new_run_keys(hourly_bench: Bench, instanc
 
 def test_fresh_figures_skip_the_tick(hourly_bench: Bench, instance: dg.DagsterInstance) -> None:
     *rest, last = _recent(hourly_bench)
-    _store_coverage(hourly_bench, final=rest, provisional=[last], age=timedelta(minutes=1))
+    _store_coverage(hourly_bench, final=rest, provisional=[last], age=timedelta(0))
     result = _tick(hourly_bench, instance)
     assert not result.run_requests
-    assert result.skip_message == f"all {len(rest) + 1} recent partitions are fresh"
+    assert result.skip_message == "all partitions are complete or fresh"
 
 
-def test_fetched_partition_is_not_requested_again(bench: Bench, instance: dg.DagsterInstance) -> None:
-    (request,) = _requests(bench, instance)
-    (key,) = keys_of_run(bench.partitions, request.tags)
-    assert bench.run(instance, key, tags=dict(request.tags)).success
-    assert bench.count_queries() >= 1
-    assert _requests(bench, instance) == []
+@pytest.fixture
+def recent_bench(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
+    """Open a bench whose first day is three days ago, with the vendor's refetch window."""
+    first = (datetime.now(UTC) - timedelta(days=3)).date().isoformat()
+    with open_bench(servers, tmp_path, declaration(start=first)) as bench:
+        yield bench
 
 
-def test_refetch_window_is_refetched_once_a_day(
+def test_fetched_days_are_not_requested_again(recent_bench: Bench, instance: dg.DagsterInstance) -> None:
+    (request,) = _requests(recent_bench, instance)
+    keys = keys_of_run(recent_bench.partitions, request.tags)
+    assert 2 <= len(keys) <= 3
+    assert recent_bench.run(instance, keys[0], keys[-1], tags=dict(request.tags)).success
+    assert recent_bench.count_queries() == len(keys)
+    assert _requests(recent_bench, instance) == []
+
+
+@pytest.mark.parametrize("days_ago", [3, 40])
+def test_gap_that_a_stopped_daemon_left_is_requested(
+    servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance, days_ago: int
+) -> None:
+    """What counts is the number of partitions, not the hours since they ended."""
+    with open_bench(servers, tmp_path, declaration(start="2026-01-01")) as bench:
+        days = _newest(bench, MAX_STALE_PARTITIONS)
+        _store_coverage(bench, final=days[:-days_ago], age=timedelta(minutes=1))
+        (request,) = _requests(bench, instance)
+        assert keys_of_run(bench.partitions, request.tags) == days[-days_ago:]
+
+
+def test_partition_is_requested_when_it_can_be_final(
     servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    with open_bench(servers, tmp_path, declaration(refetch_window="P3D")) as bench:
-        name = bench.report.name
-        sensor = bench.definitions().resolve_sensor_def(f"{name}_refetch_sensor")
-        with dg.build_sensor_context(instance=instance) as context:
-            (request,) = list(sensor.evaluate_tick(context).run_requests or [])
-            (repeated,) = list(sensor.evaluate_tick(context).run_requests or [])
-        keys = keys_of_run(bench.partitions, request.tags)
-        assert 2 <= len(keys) <= 3
-        assert request.run_key == repeated.run_key, "once a day"
-        assert request.tags["cache_pipeline/lane"] == "backfill"
-        assert bench.run(instance, keys[0], keys[-1]).success
-        bench.count_queries()
-        assert bench.run(instance, keys[0], keys[-1]).success
-        assert bench.count_queries() == 0, "history holds the figures"
-        job = bench.definitions().resolve_job_def(f"{name}_job")
-        assert job.execute_in_process(instance=instance, run_config=request.run_config, tags=request.tags).success
-        assert bench.count_queries() >= len(keys)
+    """A minute after its end it would be provisional, and have to be fetched a second time."""
+    with open_bench(servers, tmp_path, declaration(start="2026-06-01", finality_delay="PT3H")) as bench:
+        days = keys_within(bench.partitions, Interval.parse("2026-06-01/2026-06-11", bench.report.zone))
+        _store_coverage(bench, final=days[:-1], age=timedelta(minutes=1))
+        ended = bench.interval(days[-1]).end
+        for at, expected in ((timedelta(hours=3, seconds=-1), []), (timedelta(hours=3), [days[-1]])):
+            sensor = bench.definitions().resolve_sensor_def(f"{bench.report.name}_stale_sensor")
+            engine = _engine_at(ended + at)
+            with dg.build_sensor_context(instance=instance, resources={"engine": engine}) as context:
+                requests = sensor.evaluate_tick(context).run_requests or []
+            assert [keys_of_run(bench.partitions, each.tags) for each in requests] == ([expected] if expected else [])
 
 
-def test_report_without_refetch_window_has_no_refetch_sensor(bench: Bench) -> None:
-    names = [sensor.name for sensor in bench.definitions().sensors or []]
+def _engine_at(instant: datetime) -> EngineResource:
+    class EngineAtInstant(EngineResource):
+        def now(self) -> datetime:
+            return instant
+
+    return EngineAtInstant()
+
+
+def test_ticks_of_many_reports_read_coverage_once(
+    servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_bench(servers, tmp_path, declaration(start="2026-06-01")) as bench:
+        names = [f"calls_{number}" for number in range(5)]
+        defs = build_defs(reports={name: bench.report.model_copy(update={"name": name}) for name in names})
+        opened: list[str] = []
+        monkeypatch.setattr(resources, "open_history", lambda url: opened.append(url) or open_history(url))
+        for name in names:
+            sensor = defs.resolve_sensor_def(f"{name}_stale_sensor")
+            with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+                assert sensor.evaluate_tick(context).run_requests
+        assert len(opened) == 1
+
+
+def test_refetch_window_is_refetched_once_a_local_day(recent_bench: Bench, instance: dg.DagsterInstance) -> None:
+    bench, name = recent_bench, recent_bench.report.name
+    sensor = bench.definitions().resolve_sensor_def(f"{name}_refetch_sensor")
+
+    def tick(cursor: str | None = None) -> SensorExecutionData:
+        resource = {"engine": EngineResource()}
+        with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resource) as context:
+            return sensor.evaluate_tick(context)
+
+    days = _newest(bench, 3)
+    assert bench.run(instance, days[0], days[-1]).success
+    assert not tick().run_requests, "what was fetched today is not fetched again today"
+    _store_age(bench, timedelta(days=1))
+    (request,) = list(tick().run_requests or [])
+    (repeated,) = list(tick().run_requests or [])
+    assert request.run_key == repeated.run_key
+    assert keys_of_run(bench.partitions, request.tags) == days, "the window in one run"
+    assert request.tags["cache_pipeline/lane"] == "backfill"
+    bench.count_queries()
+    job = bench.definitions().resolve_job_def(f"{name}_job")
+    assert job.execute_in_process(instance=instance, run_config=request.run_config, tags=request.tags).success
+    assert bench.count_queries() == len(days)
+    done = tick()
+    assert not done.run_requests
+    assert tick(done.cursor).skip_message == "the partitions of the window have been fetched again today"
+
+
+def _store_age(bench: Bench, age: timedelta) -> None:
+    """Let all that history holds have been fetched so long ago."""
+    with psycopg.connect(read_settings().required_postgres_url()) as connection:
+        connection.execute(
+            "UPDATE cache_pipeline_state.fetch_time SET fetched_at = fetched_at - %s WHERE series = %s",
+            (age, bench.series.id),
+        )
+
+
+@pytest.mark.parametrize(
+    ("partition", "window", "expected"),
+    [
+        ("hour", "P1D", ("2026-03-28T23:00Z", "2026-03-29T22:00Z")),
+        ("day", "P1D", ("2026-03-28T23:00Z", "2026-03-29T22:00Z")),
+        ("day", "P3D", ("2026-03-26T23:00Z", "2026-03-29T22:00Z")),
+        ("day", "PT30H", ("2026-03-28T17:00Z", "2026-03-29T22:00Z")),
+    ],
+)
+def test_refetch_window_counts_local_days(partition: str, window: str, expected: tuple[str, str]) -> None:
+    """The day before has 23 hours."""
+    report = Report.model_validate(declaration(partition=partition, refetch_window=window))
+    assert refetch_window(report) is not None
+    at = datetime(2026, 3, 30, 9, tzinfo=UTC)
+    assert local_days(at, refetch_window(report) or timedelta(0), report.zone) == Interval.parse("/".join(expected))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, timedelta(days=3)),
+        ({"partition": "week", "max_query_interval": "P1D"}, timedelta(days=7)),
+        ({"refetch_window": "P5D"}, timedelta(days=5)),
+        ({"platform": "reportdata", "query_type": "queue-performance", "delivery": None}, None),
+    ],
+)
+def test_default_refetch_window_is_the_vendors(changes: dict[str, Any], expected: timedelta | None) -> None:
+    assert refetch_window(Report.model_validate(declaration(**changes))) == expected
+
+
+def test_report_without_refetch_window_has_no_refetch_sensor(servers: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fields = declaration()
+    fields["fetch"]["refetch_window"] = None
+    with open_bench(servers, tmp_path, fields) as bench:
+        names = [sensor.name for sensor in bench.definitions().sensors or []]
     assert not [name for name in names if name.endswith("_refetch_sensor")]
 
 
@@ -187,13 +306,15 @@ def test_failed_publishing_backs_off(bench: Bench, instance: dg.DagsterInstance,
     assert not _unpublished(bench, instance).run_requests
 
 
-def test_stale_days_wait_for_running_and_failed_runs(bench: Bench, instance: dg.DagsterInstance) -> None:
+def test_stale_days_wait_for_running_and_failed_runs(recent_bench: Bench, instance: dg.DagsterInstance) -> None:
+    bench = recent_bench
     (request,) = _requests(bench, instance)
+    days = len(keys_of_run(bench.partitions, request.tags))
     job = bench.definitions().resolve_job_def("calls_hour_job")
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=dict(request.tags))
     tick = _tick(bench, instance)
     assert (tick.run_requests or []) == []
-    assert tick.skip_message == "1 ranges are being fetched, or wait after a failure"
+    assert tick.skip_message == f"{days} partitions are being fetched, or wait after a failure"
     instance.report_run_failed(run, "its process was killed")
     assert _requests(bench, instance) == []
 

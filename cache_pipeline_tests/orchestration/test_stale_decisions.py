@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from cache_pipeline.orchestration.decisions import (
     PartitionRange,
-    find_refetch_ranges,
+    find_correctable_partitions,
     find_stale_ranges,
+    find_stale_time,
     find_unpublished_ranges,
 )
 from cache_pipeline.query.calendar import Step
@@ -43,7 +44,21 @@ def _coverage(states: list[str], age: timedelta) -> Coverage:
 
 
 def _found(states: list[str], age: timedelta = timedelta(0), at_most: int = 100) -> list[PartitionRange]:
-    return find_stale_ranges(_coverage(states, age), _partitions(len(states)), NOW, RULE, at_most=at_most)
+    return _ranges(_coverage(states, age), _partitions(len(states)), at_most=at_most)
+
+
+def _ranges(
+    coverage: Coverage,
+    partitions: dict[str, Interval],
+    now: datetime = NOW,
+    rule: FreshnessRule = RULE,
+    at_most: int = 9,
+) -> list[PartitionRange]:
+    """Return the ranges of those partitions that are missing or due."""
+    whole = Interval(next(iter(partitions.values())).start, list(partitions.values())[-1].end)
+    time = find_stale_time(coverage, whole, whole, now, rule)
+    stale = {key: span for key, span in partitions.items() if time & IntervalSet([span])}
+    return find_stale_ranges(coverage, stale, now, at_most=at_most)
 
 
 def _keys(found: PartitionRange, count: int) -> list[str]:
@@ -68,7 +83,7 @@ def test_provisional_partition_is_stale_beyond_its_freshness() -> None:
 
 def test_partly_covered_partition_is_stale() -> None:
     half = Interval(FIRST, FIRST + timedelta(hours=12))
-    found = find_stale_ranges(Coverage(IntervalSet([half])), _partitions(2), NOW, RULE, at_most=9)
+    found = _ranges(Coverage(IntervalSet([half])), _partitions(2))
     assert [(part.first, part.last) for part in found] == [("2025-06-01", "2025-06-02")]
 
 
@@ -77,7 +92,7 @@ def test_empty_history_is_one_range() -> None:
 
 
 def test_no_partitions_give_no_ranges() -> None:
-    assert find_stale_ranges(Coverage(), {}, NOW, RULE, at_most=3) == []
+    assert find_stale_ranges(Coverage(), {}, NOW, at_most=3) == []
 
 
 def test_refetched_figures_change_the_range_state() -> None:
@@ -116,7 +131,7 @@ def test_remaining_gap_changes_state_once_an_hour() -> None:
     """Check that a failed run is repeated after an hour, and not by ticks in between."""
 
     def state(after: timedelta) -> str:
-        return find_stale_ranges(Coverage(), _partitions(1), NOW + after, RULE, at_most=1)[0].state
+        return _ranges(Coverage(), _partitions(1), NOW + after)[0].state
 
     assert state(timedelta(0)) == state(timedelta(minutes=59))
     assert state(timedelta(0)) != state(timedelta(hours=1))
@@ -128,21 +143,36 @@ def test_provisional_partitions_that_may_be_final_are_stale() -> None:
     fetched = FetchTime(provisional, hours["h1"].end + timedelta(minutes=1))
     coverage = Coverage(IntervalSet([hours["h0"]]), provisional, hours["h2"].end, (fetched,))
     rule = FreshnessRule(timedelta(days=1), timedelta(hours=1), Step(minutes=60), ZoneInfo("UTC"))
-    (found,) = find_stale_ranges(coverage, hours, hours["h3"].end, rule, at_most=3)
+    (found,) = _ranges(coverage, hours, hours["h3"].end, rule)
     assert (found.first, found.last) == ("h1", "h2")
     later = hours["h3"].end + timedelta(hours=2)
-    (all_final,) = find_stale_ranges(coverage, hours, later, rule, at_most=3)
+    (all_final,) = _ranges(coverage, hours, later, rule)
     assert (all_final.first, all_final.last) == ("h1", "h3")
 
 
-def test_refetch_window_is_due_once_per_period() -> None:
-    hours = _hours(6)
-    now, window, period = hours["h5"].end, timedelta(hours=3), timedelta(hours=12)
-    (found,) = find_refetch_ranges(hours, now, window, period, at_most=3)
-    assert (found.first, found.last) == ("h3", "h5")
-    soon = find_refetch_ranges(hours, now + timedelta(minutes=1), window, period, at_most=3)
-    assert soon[0].state == found.state
-    assert find_refetch_ranges(hours, now + period, window + period, period, at_most=3)[0].state != found.state
+def test_recent_gaps_and_all_due_figures_are_stale() -> None:
+    """Older gaps need a backfill; figures that a run left provisional do not, however old they are."""
+    days = _partitions(20)
+    whole = Interval(FIRST, FIRST + timedelta(days=20))
+    recent = Interval(FIRST + timedelta(days=15), whole.end)
+    held = IntervalSet(days[key] for key in ("2025-06-03", "2025-06-18"))
+    coverage = Coverage(provisional=held, fetch_times=(FetchTime(held, FIRST + timedelta(days=3)),))
+    found = find_stale_time(coverage, whole, recent, NOW, RULE)
+    assert found == IntervalSet([days["2025-06-03"], recent])
+
+
+def test_corrected_partitions_are_due_once_a_local_day() -> None:
+    hours, midnight = _hours(6), datetime(2026, 1, 6, tzinfo=UTC)
+    yesterday, today = midnight - timedelta(hours=2), midnight + timedelta(minutes=20)
+    stored = Coverage(
+        final=IntervalSet([hours[key] for key in ("h0", "h1", "h2", "h4")]),
+        fetch_times=(
+            FetchTime(IntervalSet([hours["h0"], hours["h1"], hours["h4"]]), yesterday),
+            FetchTime(IntervalSet([hours["h2"]]), today),
+        ),
+    )
+    assert list(find_correctable_partitions(stored, hours, midnight)) == ["h0", "h1", "h4"]
+    assert find_correctable_partitions(stored, hours, yesterday - timedelta(days=1)) == {}
 
 
 def test_unpublished_ranges_are_oldest_first_and_bounded() -> None:
