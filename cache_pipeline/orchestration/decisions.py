@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
-from cache_pipeline.query.calendar import Step
+from cache_pipeline.query.calendar import Step, midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.coverage import Coverage
@@ -93,19 +94,29 @@ def _fetch_state(coverage: Coverage, intervals: Iterable[Interval], now: datetim
 
 
 def find_correctable_partitions(
-    coverage: Coverage, partitions: Mapping[str, Interval], midnight: datetime
+    coverage: Coverage, partitions: Mapping[str, Interval], now: datetime, window: timedelta, zone: ZoneInfo
 ) -> dict[str, Interval]:
     """Find the partitions to fetch again because the vendor may have corrected them.
 
-    Each is due once a local day: if history holds it, and not from a fetch of this day.
+    Each is due once a local day while the window touches it: if history holds it, and not from a fetch of this day. One whose
+    last such day has passed without a fetch is due until it has been fetched once more.
 
     Args:
         coverage: Coverage of the series, with the fetch times of these partitions.
-        partitions: Interval by key of the partitions that the refetch window touches, in order.
-        midnight: When the local day began.
+        partitions: Interval by key of the partitions that the window touches today or has touched, in order.
+        now: The current time.
+        window: How far back the vendor corrects figures.
+        zone: The time zone of the report's days.
     """
-    stored, today = coverage.final | coverage.provisional, coverage.fetched_after(midnight)
-    return {key: span for key, span in partitions.items() if stored.covers(span) and IntervalSet([span]) - today}
+    stored, today = coverage.final | coverage.provisional, now.astimezone(zone).date()
+    days = timedelta(days=-(-window // timedelta(days=1)))
+    due: dict[str, Interval] = {}
+    for key, span in partitions.items():
+        last_day = (span.end - timedelta(microseconds=1)).astimezone(zone).date() + days
+        since = midnight(min(today, last_day), zone)
+        if stored.covers(span) and IntervalSet([span]) - coverage.fetched_since(since):
+            due[key] = span
+    return due
 
 
 def find_unpublished_ranges(

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import refetch_window
+from cache_pipeline.bootstrap import refetch_window, utc_now
 from cache_pipeline.orchestration.backoff import UNFINISHED_STATUSES, is_due, past_attempts, read_past_attempts
 from cache_pipeline.orchestration.cursors import AllPassedCursor
 from cache_pipeline.orchestration.decisions import (
@@ -174,15 +174,16 @@ def _find_corrected(
 ) -> tuple[list[str] | None, int]:
     """Return the partitions to refetch now, and how often that failed; None if none has to be fetched again today."""
     now = engine.now()
-    whole, in_days = final_span(report, partitions, now), local_days(now, window, report.zone)
-    touched = whole.intersection(in_days) if whole else None
+    whole, touched = final_span(report, partitions, now), local_days(now, window, report.zone)
+    recent = final_span(report, partitions, touched.start, at_most=MAX_STALE_PARTITIONS) or touched
+    touched = whole.intersection(Interval(recent.start, touched.end)) if whole else None
     if touched is None:
         return None, 0
     in_window = _partitions_overlapping(partitions, IntervalSet([touched]))
     with engine.history() as history:
         around = Interval(min(each.start for each in in_window.values()), max(each.end for each in in_window.values()))
         coverage = history.coverage(engine.tenant_series(report), around)
-    corrected = find_correctable_partitions(coverage, in_window, in_days.end)
+    corrected = find_correctable_partitions(coverage, in_window, now, window, report.zone)
     if not corrected:
         return None, 0
     runs = find_partition_runs(instance, report, partitions)
@@ -199,8 +200,8 @@ def _incomplete_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.Sen
         minimum_interval_seconds=60,
         description="Fetches partitions whose completeness check failed again, in smaller chunks",
     )
-    def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
-        now, requested = cache_pipeline__engine.now(), 0
+    def sensor(context: dg.SensorEvaluationContext) -> SensorTick:
+        now, requested = utc_now(), 0
         latest = latest_completeness_ids(context.instance, [report for report, _ in declared.values()])
         cursor = AllPassedCursor.parse(context.cursor)
         for report, _ in cursor.reports_to_examine(declared, latest, now):

@@ -1,4 +1,4 @@
-"""Summarises, day by day, what history holds of each report and how fresh it is."""
+"""Summarises what history holds of each report, day by day, what it lacks, and how fresh it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from cache_pipeline.query.calendar import midnight
+from cache_pipeline.query.calendar import expand_to_steps, floor_to_step, midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.coverage import Coverage
@@ -71,6 +71,29 @@ def report_status(report: Report, coverage: Coverage, now: datetime, days: int) 
         is_stale=bool(rule.gaps(coverage, coverage.provisional, now)),
         gaps=tuple(period - stored),
     )
+
+
+def missing_partitions(report: Report, coverage: Coverage, now: datetime) -> int:
+    """Return how many partitions since the report's start history lacks, or holds only in part.
+
+    A partition counts once it could have been final for as long as its figures may be old, so that there was time to fetch it.
+    """
+    step, zone = report.partition.step, report.zone
+    start = floor_to_step(midnight(report.start, zone), step, zone)
+    end = floor_to_step(now - report.freshness.finality_delay - FreshnessRule.of(report).ttl, step, zone)
+    if start >= end:
+        return 0
+    missing = IntervalSet([Interval(start, end)]) - coverage.final - coverage.provisional
+    # A stretch that begins and ends inside partitions concerns all of these.
+    partitions = IntervalSet(expand_to_steps(part, step, zone) for part in missing)
+    return sum(round(part.length / step.nominal_length) for part in partitions)
+
+
+def overdue_since(report: Report, coverage: Coverage, now: datetime) -> datetime | None:
+    """Return since when provisional figures have been due to be fetched again, or None if none are due."""
+    rule = FreshnessRule.of(report)
+    found = [rule.completeness_of(coverage, part) for part in rule.gaps(coverage, coverage.provisional, now)]
+    return min((each.fresh_until for each in found if each and each.fresh_until), default=None)
 
 
 def _begun_days(report: Report, now: datetime, days: int) -> Iterator[tuple[date, Interval]]:

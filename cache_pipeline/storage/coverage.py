@@ -58,6 +58,10 @@ class Coverage:
         """Return the unbroken stretches of requested, non-final time that contain a gap."""
         return IntervalSet(part for part in requested - self.final if IntervalSet([part]) & gaps)
 
+    def fetched_since(self, instant: datetime) -> IntervalSet:
+        """Return the parts of the named interval that were fetched at an instant or after it."""
+        return IntervalSet(part for each in self.fetch_times if each.at >= instant for part in each.intervals)
+
     def fetched_after(self, instant: datetime) -> IntervalSet:
         """Return the parts of the named interval that were fetched after an instant."""
         return IntervalSet(part for each in self.fetch_times if each.at > instant for part in each.intervals)

@@ -60,6 +60,15 @@ def let_provisional_figures_age(deployment):
     assert "provisional-from" in answer.headers
 
 
+def lose_partitions(deployment):
+    """Remove a day of last week from what history holds of a report."""
+    deployment.sql(
+        "UPDATE cache_pipeline_state.coverage"
+        " SET final = final - tstzmultirange(tstzrange(now() - interval '4 days', now() - interval '3 days'))"
+        " WHERE report = 'answered_hour'"
+    )
+
+
 def stop_new_figures(deployment):
     """Move the stored watermark back by ten days."""
     deployment.sql(
@@ -147,6 +156,7 @@ def age_queued_jobs(deployment):
 CAUSES_WITH_WORKER = {
     delay_publishing: ["EdgeBehind"],
     let_provisional_figures_age: ["ReportStale"],
+    lose_partitions: ["ReportMissing"],
     stop_new_figures: ["ReportBehind"],
     truncate_vendor_answers: ["ReportIncomplete"],
     use_wrong_secret: ["LoginRefused", "JobsFailing"],

@@ -22,7 +22,8 @@ EXCLUSION = '{report!~"queue_day|agent_month"}'
 #: Values of metrics with which an alert fires.
 VALUES = {
     "cache_pipeline_watermark_lag_seconds": 1_000_000,
-    "cache_pipeline_report_age_seconds": 1_000_000,
+    "cache_pipeline_report_overdue_seconds": 1_000_000,
+    "cache_pipeline_report_missing_partitions": 3,
     "cache_pipeline_report_partition_seconds": 86_400,
     "cache_pipeline_report_freshness_seconds": 3_600,
 }
@@ -66,7 +67,11 @@ def test_expressions_are_valid_promql(tmp_path):
 
 
 def test_alerts_on_reports_show_how_to_exclude_one():
-    assert set(EXCLUDING) == {"CachePipelineReportBehind", "CachePipelineReportStale"}
+    assert set(EXCLUDING) == {
+        "CachePipelineReportBehind",
+        "CachePipelineReportMissing",
+        "CachePipelineReportStale",
+    }
 
 
 @pytest.mark.parametrize("alert", EXCLUDING)

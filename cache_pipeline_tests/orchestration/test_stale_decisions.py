@@ -161,18 +161,33 @@ def test_recent_gaps_and_all_due_figures_are_stale() -> None:
     assert found == IntervalSet([days["2025-06-03"], recent])
 
 
-def test_corrected_partitions_are_due_once_a_local_day() -> None:
-    hours, midnight = _hours(6), datetime(2026, 1, 6, tzinfo=UTC)
-    yesterday, today = midnight - timedelta(hours=2), midnight + timedelta(minutes=20)
-    stored = Coverage(
-        final=IntervalSet([hours[key] for key in ("h0", "h1", "h2", "h4")]),
-        fetch_times=(
-            FetchTime(IntervalSet([hours["h0"], hours["h1"], hours["h4"]]), yesterday),
-            FetchTime(IntervalSet([hours["h2"]]), today),
+def _correctable(fetched: dict[str, str], today: str, *, final: bool = True) -> list[str]:
+    """Return which of ten days in June are refetched at noon, given when each was fetched; the window is three days."""
+    days = _partitions(10)
+    held = IntervalSet(days[key] for key in fetched)
+    coverage = Coverage(
+        final=held if final else IntervalSet(),
+        fetch_times=tuple(
+            FetchTime(IntervalSet([days[key]]), datetime.fromisoformat(f"{at}+00:00")) for key, at in fetched.items()
         ),
     )
-    assert list(find_correctable_partitions(stored, hours, midnight)) == ["h0", "h1", "h4"]
-    assert find_correctable_partitions(stored, hours, yesterday - timedelta(days=1)) == {}
+    now = datetime.fromisoformat(f"{today}T12:00+00:00")
+    return list(find_correctable_partitions(coverage, days, now, timedelta(days=3), ZoneInfo("UTC")))
+
+
+def test_corrected_partitions_are_due_once_a_local_day() -> None:
+    fetched = {"2025-06-06": "2025-06-08T00:15", "2025-06-07": "2025-06-08T23:59", "2025-06-08": "2025-06-09T00:15"}
+    assert _correctable(fetched, "2025-06-09") == ["2025-06-06", "2025-06-07"]
+    assert _correctable(fetched, "2025-06-09", final=False) == [], "what is missing is not refetched but fetched"
+    assert _correctable(dict.fromkeys(fetched, "2025-06-09T00:00"), "2025-06-09") == []
+
+
+def test_missed_correction_is_made_up_for_once() -> None:
+    """The daemon was away on the last day of the window of the 3rd, and was not on that of the 2nd."""
+    fetched = {"2025-06-02": "2025-06-05T00:20", "2025-06-03": "2025-06-05T00:20"}
+    assert _correctable(fetched, "2025-06-08") == ["2025-06-03"]
+    assert _correctable({**fetched, "2025-06-03": "2025-06-08T12:00"}, "2025-06-09") == []
+    assert _correctable({"2025-06-02": "2025-06-30T12:00"}, "2025-06-30") == [], "a backfill long after"
 
 
 def test_unpublished_ranges_are_oldest_first_and_bounded() -> None:

@@ -21,7 +21,7 @@ def test_truncated_day_fails_then_passes_its_check(bench: Bench, instance: dg.Da
     result = bench.run(instance, DAY)
     assert result.success, step_failures(result)
 
-    failed, *passed = recorded_evaluations(instance, bench.check("completeness"))
+    failed, *passed = evaluations(result, bench.check("completeness"))
     assert (failed.partition, failed.passed, failed.blocking) == (DAY, False, False)
     assert failed.severity is dg.AssetCheckSeverity.WARN, "its parts are being fetched"
     assert failed.description is not None

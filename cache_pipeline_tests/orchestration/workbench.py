@@ -26,6 +26,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.settings import read_settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.simulator.server import Clock
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier
@@ -223,14 +224,18 @@ def write_reports(folder: Path, declarations: Iterable[dict[str, Any]]) -> None:
 
 @contextmanager
 def open_bench(
-    patch: pytest.MonkeyPatch, folder: Path, declaration: dict[str, Any], vendor: SimulatorSettings = SMALL_VENDOR
+    patch: pytest.MonkeyPatch,
+    folder: Path,
+    declaration: dict[str, Any],
+    vendor: SimulatorSettings = SMALL_VENDOR,
+    clock: Clock | None = None,
 ) -> Generator[Bench]:
     """Open a bench for one report; the URLs of the servers are in the environment already."""
     write_reports(folder / "reports", [declaration])
     patch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(folder / "reports"))
     patch.setenv("CACHE_PIPELINE_DATA_DIR", str(folder / "data"))
     report = Report.model_validate(declaration)
-    with running_simulator(vendor) as url, httpx.Client(base_url=url) as admin:
+    with running_simulator(vendor, clock=clock) as url, httpx.Client(base_url=url) as admin:
         for platform in ("reportdata", "genesys"):
             set_account(patch, platform, url)
         migrate_history(read_settings(), {report.name: report})

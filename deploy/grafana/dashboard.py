@@ -215,15 +215,21 @@ ROWS: dict[str, list[PanelSpec]] = {
     ],
     "Reports": [
         PanelSpec(
-            "Age of provisional figures, relative to freshness",
-            "At 1 they are as old as the declaration allows; an alert fires at 2.",
+            "Provisional figures overdue, relative to freshness",
+            "How long they have been due to be fetched again; an alert fires at 1.",
             [
                 (
-                    "max by (report) (cache_pipeline_report_age_seconds)"
+                    "max by (report) (cache_pipeline_report_overdue_seconds)"
                     " / max by (report) (cache_pipeline_report_freshness_seconds)",
                     "{{report}}",
                 )
             ],
+            "none",
+        ),
+        PanelSpec(
+            "Missing partitions",
+            "Partitions since a report's start that history lacks, though they could have been fetched.",
+            [("max by (report) (cache_pipeline_report_missing_partitions)", "{{report}}")],
             "none",
         ),
         PanelSpec(

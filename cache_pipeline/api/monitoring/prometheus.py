@@ -25,6 +25,7 @@ from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Tier
+from cache_pipeline.service.status import missing_partitions, overdue_since
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import ClientState
 
@@ -61,6 +62,7 @@ async def render_metrics(query_service: QueryService, accept: str | None) -> tup
         _worker_metrics,
         _quota_metrics,
         _report_metrics,
+        _coverage_metrics,
         _edge_metrics,
         _dependency_metrics,
     )
@@ -199,6 +201,30 @@ async def _report_metrics(query_service: QueryService) -> list[Metric]:
             {name: report.partition.step.nominal_length.total_seconds() for name, report in reports.items()},
         ),
         verdicts,
+    ]
+
+
+async def _coverage_metrics(query_service: QueryService) -> list[Metric]:
+    now, service = query_service.clock(), query_service.report_service
+    series = {name: service.series(report) for name, report in query_service.reports.items()}
+    coverages = await asyncio.to_thread(service.history.coverages, list(series.values()))
+    by_report = {name: (query_service.reports[name], coverages[each.id]) for name, each in series.items()}
+    return [
+        _gauge_by(
+            "report",
+            "report_overdue_seconds",
+            "How long a report's provisional figures have been due to be fetched again; 0 if none are",
+            {
+                name: _since(overdue_since(report, coverage, now) or now, now)
+                for name, (report, coverage) in by_report.items()
+            },
+        ),
+        _gauge_by(
+            "report",
+            "report_missing_partitions",
+            "Partitions since a report's start that history lacks, though they could have been fetched",
+            {name: missing_partitions(report, coverage, now) for name, (report, coverage) in by_report.items()},
+        ),
     ]
 
 
