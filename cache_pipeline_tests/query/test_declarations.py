@@ -61,6 +61,7 @@ def test_project_reports_are_valid_and_sorted():
         ("expected_groups", 0, "greater than or equal to 1"),
         ("max_query_interval", "PT30M", "granularity PT1H does not divide a query interval of PT30M"),
         ("max_query_interval", "P1Y", "not a calendar step"),
+        ("refetch_window", "PT12H", "is shorter than a partition, which is fetched as a whole: declare P1D or more"),
         ("tiers", ["hot", "edge"], "must contain history"),
         ("tiers", ["hot", "tape"], "'hot', 'history' or 'edge'"),
         ("ttl", "PT0S", "greater than 0"),
@@ -126,6 +127,21 @@ def test_granularity_must_divide_the_default_query_interval(tmp_path):
     problem = r"fetch\.max_query_interval: granularity P1W does not divide a query interval of P1D"
     with pytest.raises(DeclarationError, match=problem):
         read_report(write(tmp_path, granularity="P1W", partition="week"))
+
+
+@pytest.mark.parametrize(
+    ("partition", "window", "is_refused"),
+    [("hour", "PT59M", True), ("hour", "PT1H", False), ("day", "PT23H", True), ("day", "P1D", False),
+     ("week", "P6D", True), ("week", "P7D", False)],
+)  # fmt: skip
+def test_refetch_window_holds_a_whole_partition(tmp_path, partition, window, is_refused):
+    path = write(tmp_path, partition=partition, refetch_window=window)
+    if not is_refused:
+        read_report(path)
+        return
+    with pytest.raises(DeclarationError, match=r"fetch\.refetch_window: is shorter than a partition") as refused:
+        read_report(path)
+    assert refused.value.mistakes[0].line == line_of(path, "refetch_window")
 
 
 @pytest.mark.parametrize("field", ["name", "description", "platform", "query_type", "granularity", "group_by",
