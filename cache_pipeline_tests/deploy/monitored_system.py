@@ -118,7 +118,15 @@ class Deployment:
             ("queue_hour", "reportdata", "queue-performance", "offered", "day", "2026-01-01", ""),
             ("queue_now", "reportdata", "queue-performance", "offered", "hour", "2026-01-01", "freshness: {ttl: PT1S}"),
             ("calls_hour", "genesys", "conversations", "nOffered", "day", "2026-01-01", ""),
-            ("answered_hour", "reportdata", "queue-performance", "answered", "day", last_week, ""),
+            (
+                "answered_hour",
+                "reportdata",
+                "queue-performance",
+                "answered",
+                "day",
+                last_week,
+                "publish: {tiers: [history]}",
+            ),
         ):
             (reports / f"{name}.yaml").write_text(
                 _REPORT.format(
