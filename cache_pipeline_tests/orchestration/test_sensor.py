@@ -150,7 +150,7 @@ def test_partition_is_requested_when_it_can_be_final(
         for at, expected in ((timedelta(hours=3, seconds=-1), []), (timedelta(hours=3), [days[-1]])):
             sensor = bench.definitions().resolve_sensor_def(f"{bench.report.name}_stale_sensor")
             engine = _engine_at(ended + at)
-            with dg.build_sensor_context(instance=instance, resources={"engine": engine}) as context:
+            with dg.build_sensor_context(instance=instance, resources={"cache_pipeline__engine": engine}) as context:
                 requests = sensor.evaluate_tick(context).run_requests or []
             assert [keys_of_run(bench.partitions, each.tags) for each in requests] == ([expected] if expected else [])
 
@@ -173,7 +173,9 @@ def test_ticks_of_many_reports_read_coverage_once(
         monkeypatch.setattr(resources, "open_history", lambda url: opened.append(url) or open_history(url))
         for name in names:
             sensor = defs.resolve_sensor_def(f"{name}_stale_sensor")
-            with dg.build_sensor_context(instance=instance, resources={"engine": EngineResource()}) as context:
+            with dg.build_sensor_context(
+                instance=instance, resources={"cache_pipeline__engine": EngineResource()}
+            ) as context:
                 assert sensor.evaluate_tick(context).run_requests
         assert len(opened) == 1
 
@@ -183,7 +185,7 @@ def test_refetch_window_is_refetched_once_a_local_day(recent_bench: Bench, insta
     sensor = bench.definitions().resolve_sensor_def(f"{name}_refetch_sensor")
 
     def tick(cursor: str | None = None) -> SensorExecutionData:
-        resource = {"engine": EngineResource()}
+        resource = {"cache_pipeline__engine": EngineResource()}
         with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resource) as context:
             return sensor.evaluate_tick(context)
 
