@@ -33,8 +33,9 @@ from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, snake_
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
+from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
-from cache_pipeline.storage.postgres.history import History, Replacement, open_history
+from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
 
 _ROWS, _RUNS = 1_000_000, 3
@@ -69,7 +70,7 @@ class _Server:
     """A database with the table, and the rows to load."""
 
     url: str
-    history: History
+    history: PostgresHistory
     rows: Rows
     body: bytes
 

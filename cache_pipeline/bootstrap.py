@@ -27,8 +27,8 @@ from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.postgres.ledger import open_ledger
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.redis.hot import HotTier
-from cache_pipeline.storage.redis.single_flight import SingleFlight
+from cache_pipeline.storage.redis.hot import RedisHotTier
+from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
 from cache_pipeline.upstream.client import create_upstream_client, create_upstream_quota
 from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.discovery import DiscoverAddresses
@@ -286,9 +286,9 @@ async def open_service(
         yield ReportService(
             platforms=platforms,
             history=stack.enter_context(open_history(settings.required_postgres_url())),
-            hot=HotTier(redis),
+            hot=RedisHotTier(redis),
             ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
-            single_flight=await stack.enter_async_context(SingleFlight(redis)),
+            single_flight=await stack.enter_async_context(RedisSingleFlight(redis)),
             coalescer=await stack.enter_async_context(Coalescer[Answer | None, ProgressEvent]()),
             redis=redis,
             clock=utc_now,

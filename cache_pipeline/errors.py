@@ -37,10 +37,10 @@ CachePipelineError
 │   └── DiskUnwritable
 ├── StagingReplaced               a staged partition changed while it was read
 ├── SeriesMismatch                rows that were fetched under another declaration
-├── NewerDataPresent              (storage/postgres/fetch_times.py)
-├── QueryInFlight                 another process works on the same query (storage/postgres/ledger.py)
+├── NewerDataPresent              (storage/base.py)
+├── QueryInFlight                 another process works on the same query (storage/base.py)
 │   └── AlreadyStored             (fetch/upstream_jobs.py)
-└── LeaseLost                     (storage/postgres/ledger.py)
+└── LeaseLost                     (storage/base.py)
 
 The class attributes say how each entry point reports an error. The command line, the HTTP API, its workers and Dagster read
 them; nothing keeps a list of classes. Errors that never leave one package are defined there and derive from this root too.

@@ -16,9 +16,10 @@ from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.planner import StoredSeries, make_plan
+from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.freshness import FreshnessRule
-from cache_pipeline.storage.postgres.history import History, Replacement
+from cache_pipeline.storage.postgres.history import PostgresHistory
 
 COLUMNS = (Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer))
 READ, READ_DAY, PLAN, EXTEND, STALE, KEYS = (
@@ -53,7 +54,7 @@ def make_report(number: int) -> Report:
     )
 
 
-def measure(history: History, report: Report, number: int) -> dict[str, float]:
+def measure(history: PostgresHistory, report: Report, number: int) -> dict[str, float]:
     """Return seconds by name of the measurement for a number of partitions."""
     series, start = Series(report), datetime(_START.year, _START.month, _START.day, tzinfo=UTC)
     hours = [Interval(start + index * _HOUR, start + (index + 1) * _HOUR) for index in range(number)]
@@ -96,7 +97,7 @@ def _decide(
     return find_stale_ranges(coverage, stale, now, at_most=3)
 
 
-def _store(history: History, series: Series, stored: IntervalSet) -> None:
+def _store(history: PostgresHistory, series: Series, stored: IntervalSet) -> None:
     now = datetime.now(UTC)
     rows = Rows.from_table(arrow_schema(COLUMNS).empty_table())
     history.replace(Replacement(series, stored, IntervalSet(), rows, now, (FetchTime(stored, now),)))

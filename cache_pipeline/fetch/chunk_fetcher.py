@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cache_pipeline.aio import gather_or_cancel
 from cache_pipeline.errors import ClientUnknown, SchemaMismatch, UpstreamError, UpstreamJobGone
@@ -46,13 +46,13 @@ from cache_pipeline.query.lane import Lane, most_urgent
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
+from cache_pipeline.storage.base import Flight, History, LeaseLost, OpenJob, QueryInFlight, SingleFlight
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.freshness import FreshnessRule
-from cache_pipeline.storage.postgres.history import History
-from cache_pipeline.storage.postgres.ledger import LeaseLost, OpenJob, QueryInFlight
-from cache_pipeline.storage.redis.single_flight import Flight, SingleFlight
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.vendors.base import VendorAdapter
+
+_INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,19 @@ class GapRule:
             return wanted - coverage.fetched_after(self.now)
         return FreshnessRule.of(self.report).intervals_to_fetch(coverage, wanted, self.now)
 
-    def min_requested_at(self, interval: Interval) -> datetime:
-        """Return the earliest time at which a query may have been sent for its answer to be fresh enough."""
-        return self.now if self.refetch else FreshnessRule.of(self.report).not_before(interval, self.now)
+    def min_requested_at(self, interval: Interval, missing: IntervalSet, coverage: Coverage) -> datetime:
+        """Return the earliest time at which a query may have been sent for its answer to be fresh enough.
+
+        Args:
+            interval: The interval of the query.
+            missing: What must be fetched.
+            coverage: What history holds. A query that is not newer than the rows to be fetched again would bring them again.
+        """
+        if self.refetch:
+            return self.now
+        again = missing & IntervalSet([interval])
+        stored = [each.at + _INSTANT for each in coverage.fetch_times if each.intervals & again]
+        return max([FreshnessRule.of(self.report).not_before(interval, self.now), *stored])
 
 
 @dataclass(frozen=True)
@@ -109,15 +119,15 @@ class ChunkFetcher:
     on_result: Callable[[ChunkResult], None]
     on_stored: OnStored | None
 
-    async def fetch(self, chunk: Interval) -> ChunkOutcome:
+    async def fetch(self, missing: Missing) -> ChunkOutcome:
         """Take a chunk to the end of its states. Errors of the vendor and the stores are outcomes too."""
-        with span("chunk", report=self.series.report.name, interval=str(chunk)):
+        with span("chunk", report=self.series.report.name, interval=str(missing.chunk)):
             async with AsyncExitStack() as held:
-                work = _ChunkWork(self, chunk, held)
+                work = _ChunkWork(self, missing, held)
                 try:
                     return await work.run()
                 except Exception as error:  # noqa: BLE001 - reported with its partitions; the other chunks continue
-                    return Failed(chunk, error)
+                    return Failed(missing.chunk, error)
 
     async def read_stored(self, intervals: IntervalSet) -> tuple[VerifiedRows, ...]:
         """Read rows that others have stored meanwhile."""
@@ -151,15 +161,15 @@ class ChunkFetcher:
 class _ChunkWork:
     """The work on one chunk: what each state needs from the stores and the vendor."""
 
-    def __init__(self, fetcher: ChunkFetcher, chunk: Interval, held: AsyncExitStack) -> None:
-        self._fetcher, self._chunk, self._held = fetcher, chunk, held
+    def __init__(self, fetcher: ChunkFetcher, missing: Missing, held: AsyncExitStack) -> None:
+        self._fetcher, self._first, self._chunk, self._held = fetcher, missing, missing.chunk, held
         self._jobs, self._knowledge, self._gaps = fetcher.jobs, fetcher.knowledge, fetcher.gaps
         self._flight: Flight | None = None
-        self._missing = IntervalSet()
+        self._coverage, self._missing = Coverage(), IntervalSet()
         self._reported: set[tuple[Interval, Verdict]] = set()
 
     async def run(self) -> ChunkOutcome:
-        state: ChunkState = Missing(self._chunk)
+        state: ChunkState = self._first
         try:
             while not isinstance(state, Stored | Split | Failed):
                 state = await self._advance(state)
@@ -202,13 +212,14 @@ class _ChunkWork:
 
     async def _look(self) -> Locked | Stored:
         """Read what history and the ledger hold now, under the lock."""
-        coverage = await self._fetcher.read_coverage(self._chunk)
+        self._coverage = coverage = await self._fetcher.read_coverage(self._chunk)
         self._missing = self._gaps.missing(self._chunk, coverage)
         if not self._missing:
             return Stored(await self._fetcher.read_stored(IntervalSet([self._chunk])))
         due = coverage.second_look_due(self._jobs.clock()) & IntervalSet([self._chunk])
         earlier = EarlierRows(due, (await self._fetcher.read_rows(due)).tallies) if due else EarlierRows()
-        return Locked(self._chunk, self._missing, tuple(await self._jobs.open_jobs(self._cell())), earlier)
+        jobs = await self._jobs.open_jobs(self._cell())
+        return Locked(self._chunk, self._missing, tuple(jobs), earlier, self._first.is_part)
 
     def _cell(self) -> Interval:
         """Return the cell of the grid of declared chunks: a job within it may have been submitted for the same fetch."""
@@ -218,7 +229,10 @@ class _ChunkWork:
         return Interval(start, next_boundary(start, step, report.zone))
 
     def _is_fresh(self, job: OpenJob) -> bool:
-        return job.requested_at >= self._gaps.min_requested_at(job.interval)
+        return job.requested_at >= self._min_requested_at(job.interval)
+
+    def _min_requested_at(self, query: Interval) -> datetime:
+        return self._gaps.min_requested_at(query, self._missing, self._coverage)
 
     async def _send(self, state: Submitted) -> Received | RetryLater | Locked | Stored:
         try:
@@ -247,7 +261,7 @@ class _ChunkWork:
 
     async def _fetch(self, query: Interval) -> VendorResponse:
         lane = await self._current_lane()
-        async with self._jobs.claim(query, self._gaps.min_requested_at(query), lane) as claim:
+        async with self._jobs.claim(query, self._min_requested_at(query), lane) as claim:
             # Checked only after the claim: rows that others stored before it are seen here, and later they see the claim.
             if claim.handle is None and not await self._is_still_missing(query):
                 raise AlreadyStored(
@@ -273,7 +287,9 @@ class _ChunkWork:
         What was stored before is fetched on purpose, as part of a larger query.
         """
         needed = self._missing & IntervalSet([query])
-        return not needed or bool(self._gaps.missing(query, await self._fetcher.read_coverage(query)) & needed)
+        # Looked at for the whole chunk: a part that is fresh by itself may be fetched only because of its neighbours.
+        missing = self._gaps.missing(self._chunk, await self._fetcher.read_coverage(self._chunk))
+        return not needed or bool(missing & needed)
 
     async def _current_lane(self) -> Lane:
         own = await self._fetcher.lane()

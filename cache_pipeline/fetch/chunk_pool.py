@@ -10,7 +10,7 @@ from typing import Protocol
 
 from cache_pipeline.aio import finish
 from cache_pipeline.errors import ClientUnknown, UpstreamError
-from cache_pipeline.fetch.chunk_states import ChunkOutcome, Failed, Split
+from cache_pipeline.fetch.chunk_states import ChunkOutcome, Failed, Missing, Split
 from cache_pipeline.fetch.upstream_jobs import QueryProgress
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval
@@ -25,7 +25,7 @@ ChunkEvent = ChunkResult | QueryProgress | ChunkOutcome
 class FetchesChunks(Protocol):
     """Takes one chunk to the end of its states."""
 
-    async def fetch(self, chunk: Interval, /) -> ChunkOutcome:
+    async def fetch(self, missing: Missing, /) -> ChunkOutcome:
         """Return what became of the chunk; never raise an error of the vendor or of a store."""
         ...
 
@@ -36,22 +36,30 @@ class _WorkList:
 
     Attributes:
         waiting: Chunks that have not begun.
-        known: All chunks that were ever added; none is fetched twice.
+        known: The chunks that wait, are in work or have ended; none is fetched twice.
         refusal: The error that every further query would meet; None while there is none.
         has_ended_one: Whether the first chunk has ended.
     """
 
-    waiting: deque[Interval]
+    waiting: deque[Missing]
     known: set[Interval] = field(default_factory=set[Interval])
     refusal: Exception | None = None
     has_ended_one: bool = False
 
-    def apply(self, outcome: ChunkOutcome) -> None:
+    @classmethod
+    def of(cls, chunks: Iterable[Interval]) -> _WorkList:
+        """Return the chunks of a session that begins."""
+        waiting = deque(Missing(chunk) for chunk in chunks)
+        return cls(waiting, {each.chunk for each in waiting})
+
+    def apply(self, chunk: Interval, outcome: ChunkOutcome) -> None:
         """Take note of what became of a chunk."""
         if isinstance(outcome, Split):
+            # It is not in work any more; a longer job that replaces it may be split into it again.
+            self.known.discard(chunk)
             parts = [part for part in outcome.chunks if part not in self.known]
             self.known.update(parts)
-            self.waiting.extendleft(reversed(parts))
+            self.waiting.extendleft(Missing(part, is_part=True) for part in reversed(parts))
         else:
             self.has_ended_one = True
         if isinstance(outcome, Failed) and is_permanent(outcome.error):
@@ -85,22 +93,21 @@ async def fetch_chunks(
         events: The queue.
         concurrency: The number of chunks that are fetched at the same time.
     """
-    work = _WorkList(deque(chunks))
-    work.known.update(work.waiting)
-    running: set[asyncio.Task[ChunkOutcome]] = set()
+    work = _WorkList.of(chunks)
+    running: dict[asyncio.Task[ChunkOutcome], Interval] = {}
     try:
         while work.waiting or running:
             while work.waiting and len(running) < (concurrency if work.has_ended_one else 1):
-                chunk = work.waiting.popleft()
+                missing = work.waiting.popleft()
                 if work.refusal is not None:
-                    events.put_nowait(Failed(chunk, work.refusal))
+                    events.put_nowait(Failed(missing.chunk, work.refusal))
                 else:
-                    running.add(asyncio.create_task(fetcher.fetch(chunk)))
+                    running[asyncio.create_task(fetcher.fetch(missing))] = missing.chunk
             if not running:
                 continue
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                work.apply(outcome := task.result())
+                work.apply(running.pop(task), outcome := task.result())
                 events.put_nowait(outcome)
     finally:
         for task in running:

@@ -34,8 +34,8 @@ from cache_pipeline.query.verification import (
     next_step,
 )
 from cache_pipeline.rows.rows import Rows
+from cache_pipeline.storage.base import OpenJob
 from cache_pipeline.storage.coverage import FetchTime
-from cache_pipeline.storage.postgres.ledger import OpenJob
 
 
 class IncompleteAnswer(CachePipelineError):
@@ -55,9 +55,15 @@ class IncompleteAnswer(CachePipelineError):
 
 @dataclass(frozen=True)
 class Missing:
-    """History lacks some of the chunk."""
+    """History lacks some of the chunk.
+
+    Attributes:
+        chunk: The chunk.
+        is_part: Whether it comes from a split. Then only jobs within it are resumed, so that every split has less left to do.
+    """
 
     chunk: Interval
+    is_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,12 +118,14 @@ class Locked:
         missing: The part that must be fetched; others may have stored the rest since the chunk was planned.
         open_jobs: The vendor's jobs near the chunk that are not stored yet, the longest first.
         earlier: What history holds of the chunk from an earlier look.
+        is_part: As in `Missing`.
     """
 
     chunk: Interval
     missing: IntervalSet
     open_jobs: tuple[OpenJob, ...] = ()
     earlier: EarlierRows = field(default_factory=EarlierRows)
+    is_part: bool = False
 
     def choose(self, knowledge: Knowledge, is_fresh: Callable[[OpenJob], bool]) -> Submitted | Split | RetryLater:
         """Decide how to fetch what is missing: by jobs that the vendor already has, else by new queries.
@@ -134,7 +142,8 @@ class Locked:
                 continue
             if job.is_alive:
                 return RetryLater(self.chunk)
-            if is_fresh(job) and not knowledge.is_too_large(job.interval):
+            is_resumable = self.chunk.contains(job.interval) or not self.is_part
+            if is_resumable and is_fresh(job) and not knowledge.is_too_large(job.interval):
                 chunks.append(job.interval)
                 missing -= IntervalSet([job.interval])
         chunks += missing

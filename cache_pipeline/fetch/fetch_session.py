@@ -37,10 +37,8 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import future_interval_error, retention_error
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
+from cache_pipeline.storage.base import History, Ledger, SingleFlight
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.storage.postgres.history import History
-from cache_pipeline.storage.postgres.ledger import Ledger
-from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter
 

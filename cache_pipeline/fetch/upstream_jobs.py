@@ -29,7 +29,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.postgres.ledger import (
+from cache_pipeline.storage.base import (
     JobHandle,
     LeaseLost,
     Ledger,

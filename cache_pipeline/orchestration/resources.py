@@ -18,8 +18,9 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings, read_settings
+from cache_pipeline.storage.base import History
 from cache_pipeline.storage.known_errors import known_error
-from cache_pipeline.storage.postgres.history import History, open_history
+from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.redis.demand import Demand, DemandCounter
 from cache_pipeline.telemetry.logs import set_up_logs

@@ -9,7 +9,7 @@ from cache_pipeline.query.drift import LOOKBACK, Comparison, compare_with_earlie
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, snake_case
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.postgres.history import History
+from cache_pipeline.storage.base import History
 
 
 def volume_column(series: Series, columns: Sequence[Column]) -> str | None:

@@ -26,11 +26,8 @@ from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.cached_answers import CachedAnswers, ProgressEvent
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
+from cache_pipeline.storage.base import History, HotTier, Ledger, LedgerClaim, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
-from cache_pipeline.storage.postgres.history import History
-from cache_pipeline.storage.postgres.ledger import Ledger, LedgerClaim
-from cache_pipeline.storage.redis.hot import HotTier
-from cache_pipeline.storage.redis.single_flight import SingleFlight
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter

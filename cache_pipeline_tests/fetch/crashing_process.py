@@ -21,9 +21,9 @@ from cache_pipeline.bootstrap import open_service
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
-from cache_pipeline.storage.postgres.history import History
-from cache_pipeline.storage.postgres.ledger import Ledger, open_ledger
-from cache_pipeline.storage.redis.single_flight import SingleFlight
+from cache_pipeline.storage.postgres.history import PostgresHistory
+from cache_pipeline.storage.postgres.ledger import PostgresLedger, open_ledger
+from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller
 from cache_pipeline.vendors.reportdata import adapter as reportdata
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
@@ -80,22 +80,22 @@ def _after_a_page(end: Callable[[], None]) -> None:
 
 
 def _before_the_commit(end: Callable[[], None]) -> None:
-    original, replaced = History._transaction, History.replace
+    original, replaced = PostgresHistory._transaction, PostgresHistory.replace
     storing = False
 
     @contextmanager
-    def transaction(self: History) -> Any:
+    def transaction(self: PostgresHistory) -> Any:
         with original(self) as cursor:
             yield cursor
             if storing:
                 end()
 
-    def replacing(self: History, *args: Any) -> None:
+    def replacing(self: PostgresHistory, *args: Any) -> None:
         nonlocal storing
         storing = True
         replaced(self, *args)
 
-    History._transaction, History.replace = transaction, replacing
+    PostgresHistory._transaction, PostgresHistory.replace = transaction, replacing
 
 
 def _arm(step: str, number: int, with_signal: int) -> None:
@@ -110,12 +110,12 @@ def _arm(step: str, number: int, with_signal: int) -> None:
     {
         "intended": lambda: _after(ReportDataAdapter, "submit", end, before=True),
         "sent": lambda: _after(ReportDataAdapter, "submit", end),
-        "recorded": lambda: _after(Ledger, "mark_submitted", end),
+        "recorded": lambda: _after(PostgresLedger, "mark_submitted", end),
         "polled": lambda: _after(ReportDataAdapter, "status", end),
         "paged": lambda: _after_a_page(end),
-        "verified": lambda: _after(History, "replace", end, before=True),
+        "verified": lambda: _after(PostgresHistory, "replace", end, before=True),
         "storing": lambda: _before_the_commit(end),
-        "stored": lambda: _after(History, "replace", end),
+        "stored": lambda: _after(PostgresHistory, "replace", end),
     }[step]()
 
 
@@ -130,7 +130,10 @@ async def _answer(order: dict[str, Any], run: dict[str, Any]) -> None:
         datetime.fromisoformat(order["now"]),
         order["lease"],
     )
-    async with open_service(settings) as service, SingleFlight(service.redis, lease_seconds=lease) as single_flight:
+    async with (
+        open_service(settings) as service,
+        RedisSingleFlight(service.redis, lease_seconds=lease) as single_flight,
+    ):
         with open_ledger(order["postgres"], timedelta(seconds=lease)) as ledger:
             crashing = replace(
                 service,

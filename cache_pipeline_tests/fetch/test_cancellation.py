@@ -13,7 +13,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Coalescer
-from cache_pipeline.storage.redis.single_flight import SingleFlight
+from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
 from cache_pipeline_tests.fetch.test_crashes import entries
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.world import REPORT, OpenWorld, World
@@ -36,7 +36,7 @@ MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 async def another_process(world: World) -> AsyncIterator[ReportService]:
     """Open a service that shares only the servers with the other, as another process would."""
     async with AsyncExitStack() as stack:
-        single_flight = await stack.enter_async_context(SingleFlight(world.service.redis, look_seconds=0.2))
+        single_flight = await stack.enter_async_context(RedisSingleFlight(world.service.redis, look_seconds=0.2))
         coalescer = await stack.enter_async_context(Coalescer())
         yield replace(world.service, single_flight=single_flight, coalescer=coalescer)
 

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cache_pipeline.errors import SchemaMismatch
-from cache_pipeline.fetch.chunk_states import EarlierRows, IncompleteAnswer
+from cache_pipeline.fetch.chunk_fetcher import GapRule
+from cache_pipeline.fetch.chunk_states import EarlierRows, IncompleteAnswer, Locked, RetryLater, Split, Submitted
 from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import split
 from cache_pipeline.query.completeness import ExpectationSource, TruncationStats, Verdict
@@ -17,6 +18,8 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
+from cache_pipeline.storage.base import OpenJob
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline_tests.fetch.scripted_vendor import (
     HOUR,
     REPORT,
@@ -29,6 +32,7 @@ from cache_pipeline_tests.fetch.scripted_vendor import (
 from cache_pipeline_tests.query.declared import declared
 
 DAY = hours(0, 24)
+NOW = DAY.end + HOUR
 HOURS = [hours(n, n + 1) for n in range(24)]
 
 
@@ -436,3 +440,47 @@ async def test_restated_parts_replace_the_answer():
     assert checked.verdicts[0] is Verdict.restated
     assert checked.stats.shortest_truncated is None
     assert sorted_table(proven.rows).equals(sort_rows(vendor.rows(DAY)))
+
+
+def job(interval: Interval, *, is_alive: bool = False) -> OpenJob:
+    return OpenJob(interval, NOW, is_alive)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "is_part", "jobs", "expected"),
+    [
+        (DAY, False, [], (DAY,)),
+        (DAY, False, [hours(0, 12)], Split((hours(0, 12), hours(12, 24)), IntervalSet())),
+        (hours(0, 12), False, [DAY], Split((DAY,), IntervalSet())),
+        # A longer job was given up when the chunk was split, so it is not taken up again.
+        (hours(0, 12), True, [DAY], (hours(0, 12),)),
+        (hours(0, 12), True, [DAY, hours(0, 6)], Split((hours(0, 6), hours(6, 12)), IntervalSet())),
+    ],
+)
+def test_locked_chunk_uses_the_jobs_that_the_vendor_has(
+    chunk: Interval, *, is_part: bool, jobs: list[Interval], expected: object
+):
+    locked = Locked(chunk, IntervalSet([chunk]), tuple(job(each) for each in jobs), is_part=is_part)
+    chosen = locked.choose(check_answers_of(ScriptedVendor({})).knowledge.current, lambda _job: True)
+    assert (chosen.queries if isinstance(chosen, Submitted) else chosen) == expected
+
+
+def test_locked_chunk_waits_for_a_live_job_of_another_process():
+    locked = Locked(DAY, IntervalSet([DAY]), (job(hours(6, 8), is_alive=True),))
+    chosen = locked.choose(check_answers_of(ScriptedVendor({})).knowledge.current, lambda _job: True)
+    assert chosen == RetryLater(DAY)
+
+
+def test_part_that_others_stored_is_read_from_history():
+    locked = Locked(DAY, IntervalSet([hours(0, 6)]))
+    chosen = locked.choose(check_answers_of(ScriptedVendor({})).knowledge.current, lambda _job: True)
+    assert chosen == Split((hours(0, 6),), IntervalSet([hours(6, 24)]))
+
+
+def test_answer_that_history_holds_is_not_read_again():
+    """A job may stay with the vendor after its rows were stored; its answer would never get newer."""
+    rule = GapRule(REPORT, NOW)
+    stored = FetchTime(IntervalSet([hours(20, 24)]), NOW)
+    coverage = Coverage(final=IntervalSet([hours(0, 20)]), provisional=stored.intervals, fetch_times=(stored,))
+    assert rule.min_requested_at(DAY, stored.intervals, coverage) > NOW
+    assert rule.min_requested_at(DAY, stored.intervals, Coverage()) <= NOW

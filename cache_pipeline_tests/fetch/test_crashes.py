@@ -15,7 +15,7 @@ import pytest
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.storage.redis.single_flight import SingleFlight
+from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
 from cache_pipeline_tests.fetch.crashing_process import STEPS
 from cache_pipeline_tests.query.declared import with_changes
 from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World
@@ -75,7 +75,7 @@ def processes(fork_server: "subprocess.Popen[str]", postgres_database: str, redi
 
 async def answer_after_restart(world: World, interval: Interval = MONDAY) -> list[Any]:
     """Return the rows that another process answers, with the same short lease as the dead processes had."""
-    async with SingleFlight(world.service.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
+    async with RedisSingleFlight(world.service.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
         service = replace(world.service, single_flight=flights)
         return sorted(json.loads((await service.answer(REPORT, interval)).body)["rows"])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.fetch.chunk_pool import fetch_chunks
-from cache_pipeline.fetch.chunk_states import ChunkOutcome, Failed, Stored
+from cache_pipeline.fetch.chunk_states import ChunkOutcome, Failed, Missing, Stored
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
@@ -47,11 +47,11 @@ class VerifyingFetcher:
 
     checked: CheckedVendor
 
-    async def fetch(self, chunk: Interval) -> ChunkOutcome:
+    async def fetch(self, missing: Missing) -> ChunkOutcome:
         try:
-            return Stored((await self.checked.verify(chunk),))
+            return Stored((await self.checked.verify(missing.chunk),))
         except Exception as error:  # noqa: BLE001 - an outcome here, as in the real fetcher
-            return Failed(chunk, error)
+            return Failed(missing.chunk, error)
 
 
 async def fetch_partitions(

@@ -20,8 +20,9 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import arrow_schema
 from cache_pipeline.settings import read_settings
+from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
-from cache_pipeline.storage.postgres.history import Replacement, open_history
+from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.orchestration.workbench import Bench, declaration, open_bench
 
 

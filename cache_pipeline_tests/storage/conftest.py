@@ -10,7 +10,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from redis.asyncio import Redis
 
-from cache_pipeline.storage.postgres.history import History, open_history
+from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of
 
@@ -48,7 +48,7 @@ def history_url(postgres_url: str, migrated: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def history(history_url: str) -> Iterator[History]:
+def history(history_url: str) -> Iterator[PostgresHistory]:
     """History on that database."""
     with open_history(history_url) as opened:
         yield opened

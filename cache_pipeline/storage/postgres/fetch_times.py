@@ -8,20 +8,11 @@ from typing import Any
 
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from cache_pipeline.errors import CachePipelineError
-from cache_pipeline.query.interval import Interval, IntervalSet, parse_instant
+from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.series import Series
+from cache_pipeline.storage.base import NewerDataPresent
 from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, instant_as_text, intervals_of, multirange
-
-
-class NewerDataPresent(CachePipelineError):
-    """History holds rows that were requested later than those that were to replace them; nothing was written."""
-
-    def __init__(self, intervals: IntervalSet) -> None:
-        self.intervals = intervals
-        super().__init__(f"history holds newer rows of {', '.join(map(str, intervals))}")
-
 
 _SELECT_NEWER = SQL(
     """

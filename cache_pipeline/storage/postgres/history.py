@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -27,11 +26,12 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
-from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.base import LeaseLost, LedgerClaim, Replacement
+from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.chunk_results import read_sent_rows, read_truncation_stats, record_chunks
 from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.fetch_times import fetch_time_column, parse_fetch_times, record_fetch_times
-from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS, LeaseLost, LedgerClaim
+from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE
 
@@ -67,38 +67,8 @@ _EXTEND_COVERAGE = SQL(
 )
 
 
-@dataclass(frozen=True)
-class Replacement:
-    """New rows for some intervals of a series; they replace whatever is stored for these intervals.
-
-    Attributes:
-        series: The series of the rows.
-        final: Intervals whose buckets lie before the watermark.
-        provisional: Intervals that are stored but not final.
-        rows: Exactly the rows of both, in the report's schema.
-        watermark: The vendor's watermark, or that of the report's finality delay; None if there are no intervals.
-        fetch_times: When they were fetched; together exactly the intervals.
-        claims: The ledger entries that the rows come from, while this process holds them.
-        second_looks: The provisional intervals that wait for a second look, by reason.
-    """
-
-    series: Series
-    final: IntervalSet
-    provisional: IntervalSet
-    rows: Rows
-    watermark: datetime | None
-    fetch_times: tuple[FetchTime, ...]
-    claims: tuple[LedgerClaim, ...] = ()
-    second_looks: Mapping[SecondLook, IntervalSet] = field(default_factory=dict[SecondLook, IntervalSet])
-
-    @property
-    def covered(self) -> IntervalSet:
-        """All intervals that the rows replace."""
-        return self.final | self.provisional
-
-
 @contextmanager
-def open_history(postgres_url: str) -> Generator[History]:
+def open_history(postgres_url: str) -> Generator[PostgresHistory]:
     """Connect to the history of a server; close its connections at the end.
 
     Raises:
@@ -110,10 +80,10 @@ def open_history(postgres_url: str) -> Generator[History]:
         # The driver's message quotes a URL that it cannot parse, password included.
         raise HistoryUnavailable(f"{_server_name(postgres_url)} {UNREACHABLE}") from None
     with connection, closing(ConnectionPool(connection)) as connections:
-        yield History(connections)
+        yield PostgresHistory(connections)
 
 
-class History:
+class PostgresHistory:
     """Rows of every report in ``history.<report>``, and the coverage of each series."""
 
     def __init__(self, connections: ConnectionPool) -> None:

@@ -20,9 +20,7 @@ import socket
 from collections.abc import Generator, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import timedelta
 
 import psycopg
 from psycopg import Connection
@@ -31,9 +29,18 @@ from psycopg.rows import TupleRow
 from psycopg.types.range import TimestamptzRange
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from cache_pipeline.errors import CachePipelineError, HistoryUnavailable
+from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
+from cache_pipeline.storage.base import (
+    JobHandle,
+    LeaseLost,
+    LedgerClaim,
+    LedgerRequest,
+    LedgerState,
+    OpenJob,
+    QueryInFlight,
+)
 from cache_pipeline.storage.postgres.schemas import UNREACHABLE
 
 #: How long a dead or frozen process keeps its entries.
@@ -44,110 +51,7 @@ _CONNECTIONS = 2
 _TABLE = "cache_pipeline_state.upstream_query"
 
 
-class LedgerState(StrEnum):
-    """State of an entry. The first four are open, the others have ended.
-
-    Attributes:
-        intent: About to be sent.
-        ambiguous: It is unknown whether the vendor accepted it.
-        submitted: The vendor has a job for it.
-        ready: The answer is verified and can be read at the vendor.
-        stored: Its rows are in history.
-        answered: It was answered without a job, and the answer is not in history.
-        superseded: Its answer would be too old.
-        lost: Its owner ended before it recorded a handle.
-        expired: The vendor no longer has the job.
-        failed: The vendor refused it, or its answer is unusable.
-        abandoned: Its caller no longer needs it.
-    """
-
-    intent = "intent"
-    ambiguous = "ambiguous"
-    submitted = "submitted"
-    ready = "ready"
-    stored = "stored"
-    answered = "answered"
-    superseded = "superseded"
-    lost = "lost"
-    expired = "expired"
-    failed = "failed"
-    abandoned = "abandoned"
-
-
 _OPEN_STATES = (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.ready)
-
-
-class QueryInFlight(CachePipelineError):
-    """Another process is working on the same query; retry when its lease has lapsed."""
-
-    retryable = True
-
-
-class LeaseLost(CachePipelineError):
-    """Another process has taken an entry over, because its owner did not renew the lease."""
-
-
-@dataclass(frozen=True)
-class JobHandle:
-    """The vendor's id of a job, and the OAuth client that may read it."""
-
-    id: str
-    oauth_client: str
-
-
-@dataclass(frozen=True)
-class LedgerRequest:
-    """A query that is to be sent to a vendor.
-
-    Attributes:
-        series: The series of its rows.
-        interval: The interval of the upstream query.
-        lane: The request's priority lane.
-        requested_at: The current time.
-        min_requested_at: An open entry that was requested earlier would give an answer that is too old.
-    """
-
-    series: Series
-    interval: Interval
-    lane: str
-    requested_at: datetime
-    min_requested_at: datetime
-
-
-@dataclass(frozen=True)
-class LedgerClaim:
-    """An entry that this process holds.
-
-    Attributes:
-        id: The entry's id.
-        fence: The fencing token, which increases with every owner; a change with an older one is refused.
-        interval: The interval of the query.
-        requested_at: The time that the rows reflect.
-        handle: The vendor's job, to be resumed. None if it must still be submitted.
-        superseded_job: An earlier job that may still run and whose answer would be too old.
-    """
-
-    id: int
-    fence: int
-    interval: Interval
-    requested_at: datetime
-    handle: JobHandle | None = None
-    superseded_job: JobHandle | None = None
-
-
-@dataclass(frozen=True)
-class OpenJob:
-    """An open entry as other processes see it.
-
-    Attributes:
-        interval: The interval of the query.
-        requested_at: The time that the rows reflect.
-        is_alive: Whether a process is working on it.
-    """
-
-    interval: Interval
-    requested_at: datetime
-    is_alive: bool
 
 
 _CLAIM = f"""
@@ -215,7 +119,7 @@ CLOSE_STORED = f"""
 
 
 @contextmanager
-def open_ledger(postgres_url: str, lease: timedelta = LEASE) -> Generator[Ledger]:
+def open_ledger(postgres_url: str, lease: timedelta = LEASE) -> Generator[PostgresLedger]:
     """Open the ledger of a server; connect on first use, and close the connections at the end."""
     pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
         postgres_url,
@@ -229,10 +133,10 @@ def open_ledger(postgres_url: str, lease: timedelta = LEASE) -> Generator[Ledger
         open=False,
     )
     with pool, ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="ledger") as threads:
-        yield Ledger(pool, threads, lease)
+        yield PostgresLedger(pool, threads, lease)
 
 
-class Ledger:
+class PostgresLedger:
     """Entries of all series, shared by all processes and machines.
 
     Attributes:

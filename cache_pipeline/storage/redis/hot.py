@@ -18,24 +18,12 @@ from redis.asyncio import Redis
 
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.answer import Answer, Completeness
+from cache_pipeline.storage.base import HotEntry
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.redis.link import RedisLink
 from cache_pipeline.storage.ttl import HOT_TTL_TIER, hot_ttl, is_refresh_due, jitter_ttl
 
 _SEPARATOR = b"\n"
-
-
-@dataclass(frozen=True)
-class HotEntry:
-    """A stored answer.
-
-    Attributes:
-        answer: The answer as it is sent out.
-        is_refresh_due: Whether this reader should have it recomputed, so that it never expires under load.
-    """
-
-    answer: Answer
-    is_refresh_due: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,7 @@ class _Header:
     cost: float
 
 
-class HotTier:
+class RedisHotTier:
     """Answers by the key of their canonical query (G7). A line of JSON precedes the body: never a pickle.
 
     Args:

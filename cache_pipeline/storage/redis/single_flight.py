@@ -4,7 +4,7 @@ A caller locks the name in Redis under a lease that it extends while it works. W
 fact on one channel, which wakes the waiters of every process. Waiters also look again every few seconds (G20), so that a
 lost message only delays them. Locks of one name exclude each other only where their intervals overlap.
 
-`SingleFlight` is the interface; `SingleFlightLock` holds the Redis scripts and `ReleaseNotifier` the subscription.
+`RedisSingleFlight` is the interface; `SingleFlightLock` holds the Redis scripts and `ReleaseNotifier` the subscription.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, Self, cast
+from typing import Self, cast
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -24,6 +24,7 @@ from cache_pipeline.aio import cancel_and_wait, finish
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane, most_urgent
 from cache_pipeline.redis_errors import REDIS_ERRORS
+from cache_pipeline.storage.base import Flight, OnWait
 from cache_pipeline.storage.redis.link import RedisLink
 
 #: Lease of a lock. The lock of a dead holder lapses after this long; a live holder extends it.
@@ -109,14 +110,6 @@ def _microseconds(instant: datetime) -> int:
     return round(instant.timestamp() * 1_000_000)
 
 
-class OnWait(Protocol):
-    """A callback that receives every wait."""
-
-    def __call__(self, seconds: float, *, is_whole: bool) -> None:
-        """Record one wait."""
-        ...
-
-
 def _ignore_wait(seconds: float, *, is_whole: bool) -> None:
     del seconds, is_whole
 
@@ -129,18 +122,7 @@ class _HeldLock:
     lane: Lane
 
 
-@dataclass(frozen=True)
-class Flight:
-    """A lock that a caller holds.
-
-    Attributes:
-        lane: Returns the most urgent lane in which the holder or a waiter wants the result. Read it before each request.
-    """
-
-    lane: Callable[[], Awaitable[Lane]]
-
-
-class SingleFlight:
+class RedisSingleFlight:
     """Lets one caller at a time fetch a name or an interval of it, over all processes.
 
     Use it as an async context manager, because it subscribes to the releases of other processes. While Redis is unavailable

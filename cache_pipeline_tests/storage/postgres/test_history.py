@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import psycopg
 import pyarrow as pa
@@ -17,9 +17,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows, RowSource
-from cache_pipeline.storage.coverage import Coverage, FetchTime
-from cache_pipeline.storage.postgres.fetch_times import NewerDataPresent
-from cache_pipeline.storage.postgres.history import History, open_history
+from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import (
     DAY,
@@ -37,117 +35,11 @@ COLUMNS = columns_of(REPORT)
 WHOLE_DAY = hours(0, 24)
 
 
-def read(history: History, interval: Interval = WHOLE_DAY, series: Series = SERIES) -> pa.Table:
+def read(history: PostgresHistory, interval: Interval = WHOLE_DAY, series: Series = SERIES) -> pa.Table:
     return history.read(series, interval, columns_of(series.report))
 
 
-def test_unstored_series_has_no_coverage_and_no_rows(history: History):
-    assert history.coverage(SERIES) == Coverage()
-    assert read(history).num_rows == 0
-    assert read(history).schema == table(WHOLE_DAY).schema
-
-
-def test_stored_rows_are_read_back_with_their_coverage(history: History):
-    stored = replacement(hours(0, 6), hours(6, 8))
-    history.replace(stored)
-    assert read(history).equals(sort_rows(stored.rows.to_table()))
-    assert history.coverage(SERIES) == Coverage(
-        stored.final, stored.provisional, hours(0, 6).end, (FetchTime(IntervalSet([hours(0, 8)]), NOW),)
-    )
-
-
-def test_interval_without_rows_is_covered(history: History):
-    history.replace(replacement(hours(0, 6), rows=table(WHOLE_DAY).slice(0, 0)))
-    assert history.coverage(SERIES).final == IntervalSet([hours(0, 6)])
-    assert read(history).num_rows == 0
-
-
-def test_replacing_a_part_keeps_the_rest(history: History):
-    history.replace(replacement(WHOLE_DAY, offered=1))
-    history.replace(replacement(hours(6, 8), offered=2))
-    offered = [value for number in range(24) for value in [2 if 6 <= number < 8 else 1] * 2]
-    assert read(history)["offered"].to_pylist() == offered
-    assert history.coverage(SERIES).final == IntervalSet([WHOLE_DAY])
-
-
-def test_storing_the_same_rows_twice_changes_nothing(history: History):
-    stored = replacement(hours(0, 6), hours(6, 8))
-    history.replace(stored)
-    before = read(history), history.coverage(SERIES)
-    history.replace(stored)
-    assert read(history).equals(before[0])
-    assert history.coverage(SERIES) == before[1]
-
-
-def test_rows_that_the_vendor_dropped_are_deleted(history: History):
-    history.replace(replacement(hours(0, 6)))
-    history.replace(replacement(hours(0, 6), rows=table(hours(0, 6), queues=["q1"])))
-    assert set(read(history)["queue_id"].to_pylist()) == {"q1"}
-
-
-def test_provisional_becomes_final_without_overlap(history: History):
-    history.replace(replacement(hours(0, 6), hours(6, 12), offered=1))
-    history.replace(replacement(hours(6, 9), hours(9, 12), offered=2, fetched_at=NOW + HOUR))
-    assert history.coverage(SERIES) == Coverage(
-        IntervalSet([hours(0, 9)]),
-        IntervalSet([hours(9, 12)]),
-        hours(0, 9).end,
-        (FetchTime(IntervalSet([hours(6, 12)]), NOW + HOUR),),
-    )
-    history.replace(replacement(hours(9, 12), offered=3, fetched_at=NOW + 2 * HOUR))
-    assert history.coverage(SERIES) == Coverage(IntervalSet([hours(0, 12)]), IntervalSet(), hours(0, 12).end)
-
-
-def test_remaining_provisional_part_keeps_its_age(history: History):
-    history.replace(replacement(None, hours(0, 6), fetched_at=NOW))
-    history.replace(replacement(None, hours(6, 12), fetched_at=NOW + HOUR))
-    assert history.coverage(SERIES).provisional_fetched_at == NOW
-    history.replace(replacement(hours(0, 6), fetched_at=NOW + 2 * HOUR))
-    assert history.coverage(SERIES).provisional_fetched_at == NOW + HOUR
-
-
-def test_restatement_can_make_final_rows_provisional(history: History):
-    history.replace(replacement(hours(0, 12)))
-    history.replace(replacement(None, hours(3, 6)))
-    coverage = history.coverage(SERIES)
-    assert (coverage.final, coverage.provisional) == (
-        IntervalSet([hours(0, 3), hours(6, 12)]),
-        IntervalSet([hours(3, 6)]),
-    )
-
-
-def test_fetch_times_are_kept_part_by_part(history: History):
-    history.replace(replacement(hours(0, 6), fetched_at=NOW))
-    history.replace(replacement(hours(6, 12), fetched_at=NOW + HOUR))
-    history.replace(replacement(hours(3, 4), fetched_at=NOW + 2 * HOUR))
-
-    def fetched_at(interval: Interval) -> datetime | None:
-        known = history.coverage(SERIES, interval).completeness_of(interval)
-        return known.fetched_at if known else None
-
-    assert fetched_at(hours(0, 12)) == NOW
-    assert fetched_at(hours(6, 12)) == NOW + HOUR
-    assert fetched_at(hours(3, 4)) == NOW + 2 * HOUR
-    assert fetched_at(hours(3, 12)) == NOW
-
-
-def test_older_rows_never_replace_newer_ones(history: History):
-    history.replace(replacement(hours(3, 6), offered=2, fetched_at=NOW))
-    before = read(history), history.coverage(SERIES, WHOLE_DAY)
-    with pytest.raises(NewerDataPresent) as refused:
-        history.replace(replacement(hours(0, 12), offered=1, fetched_at=NOW - HOUR))
-    assert refused.value.intervals == IntervalSet([hours(3, 6)])
-    assert read(history).equals(before[0])
-    assert history.coverage(SERIES, WHOLE_DAY) == before[1]
-
-
-def test_watermark_never_goes_back(history: History):
-    history.replace(replacement(hours(0, 12)))
-    history.replace(replacement(hours(0, 3)))
-    assert history.coverage(SERIES).watermark == hours(0, 12).end
-
-
-def test_failed_load_rolls_back_rows_and_coverage(history: History, history_url: str):
+def test_failed_load_rolls_back_rows_and_coverage(history: PostgresHistory, history_url: str):
     """The old rows are deleted first; then the table refuses a new row."""
     history.replace(replacement(hours(0, 6)))
     before = read(history), history.coverage(SERIES)
@@ -159,7 +51,7 @@ def test_failed_load_rolls_back_rows_and_coverage(history: History, history_url:
     assert history.coverage(SERIES) == before[1]
 
 
-def test_broken_row_stream_rolls_everything_back(history: History):
+def test_broken_row_stream_rolls_everything_back(history: PostgresHistory):
     history.replace(replacement(hours(0, 6)))
     before = read(history), history.coverage(SERIES)
     with pytest.raises(OSError, match="the disk is gone"):
@@ -177,7 +69,7 @@ class _BrokenSource(RowSource):
 
 
 @pytest.mark.parametrize("kind", ["double precision", "integer", "text", "boolean"])
-def test_integers_are_never_loaded_into_another_type(history: History, history_url: str, kind: str):
+def test_integers_are_never_loaded_into_another_type(history: PostgresHistory, history_url: str, kind: str):
     """The driver would copy their bytes unchanged."""
     history.replace(replacement(hours(0, 6)))
     with psycopg.connect(history_url) as connection:
@@ -187,7 +79,7 @@ def test_integers_are_never_loaded_into_another_type(history: History, history_u
     assert history.coverage(SERIES).final == IntervalSet([hours(0, 6)])
 
 
-def test_many_rows_can_be_streamed_and_copied(history: History):
+def test_many_rows_can_be_streamed_and_copied(history: PostgresHistory):
     stored = table(hours(0, 24), queues=[f"q{number:05}" for number in range(2_000)])
     history.replace(replacement(WHOLE_DAY, rows=stored))
     with history.stream(SERIES, WHOLE_DAY, COLUMNS) as reader:
@@ -200,7 +92,7 @@ def test_many_rows_can_be_streamed_and_copied(history: History):
     assert sum(batch.num_rows for batch in copied.batches()) == 48_000
 
 
-def test_failed_coverage_update_rolls_rows_back(history: History, history_url: str):
+def test_failed_coverage_update_rolls_rows_back(history: PostgresHistory, history_url: str):
     history.replace(replacement(hours(0, 6)))
     before = read(history)
     with psycopg.connect(history_url) as connection:
@@ -210,7 +102,7 @@ def test_failed_coverage_update_rolls_rows_back(history: History, history_url: s
     assert read(history).equals(before)
 
 
-def test_series_of_one_report_do_not_mix(history: History):
+def test_series_of_one_report_do_not_mix(history: PostgresHistory):
     filtered = Series(REPORT.model_copy(update={"filters": declared(filters={"predicates": [
         {"dimension": "queueId", "values": ["q1"]}]}).filters}))  # fmt: skip
     other_tenant = replace(SERIES, tenant="other")
@@ -227,7 +119,7 @@ HOSTILE = ["'; DROP TABLE history.queue_hour; --", '"quoted"', "back\\slash", "\
            "naïve 日本語 🎧", "", "\x01", "NULL", None, "x" * 400]  # fmt: skip
 
 
-def test_hostile_dimension_values_are_read_back_unchanged(history: History):
+def test_hostile_dimension_values_are_read_back_unchanged(history: PostgresHistory):
     stored = sort_rows(table(hours(0, 1), queues=HOSTILE))
     history.replace(replacement(hours(0, 1), rows=stored))
     assert sorted(read(history)["queue_id"].to_pylist(), key=str) == sorted(HOSTILE, key=str)
@@ -235,7 +127,7 @@ def test_hostile_dimension_values_are_read_back_unchanged(history: History):
     assert history.groups_by_bucket(SERIES, WHOLE_DAY) == {DAY: len(HOSTILE)}
 
 
-def test_hostile_series_definition_is_stored_as_text(history: History, history_url: str):
+def test_hostile_series_definition_is_stored_as_text(history: PostgresHistory, history_url: str):
     predicates = [{"dimension": "queueId", "values": [value for value in HOSTILE if value and len(value) <= 512]}]
     hostile = Series(declared(time_zone="UTC", group_by=["queueId"], filters={"predicates": predicates}), "o'tenant")
     history.replace(replacement(hours(0, 1), series=hostile))
@@ -247,7 +139,7 @@ def test_hostile_series_definition_is_stored_as_text(history: History, history_u
     assert (definition, tenant) == (hostile.canonical_form, "o'tenant")
 
 
-def test_numbers_keep_their_last_bit(history: History):
+def test_numbers_keep_their_last_bit(history: PostgresHistory):
     stored = table(hours(0, 1), offered=2**63 - 1)
     stored = stored.set_column(
         stored.schema.get_field_index("longest"), stored.schema.field("longest"), pa.array([0.1, 5e-324])
@@ -256,7 +148,7 @@ def test_numbers_keep_their_last_bit(history: History):
     assert read(history).equals(stored)
 
 
-def test_writers_of_one_series_take_turns(history: History):
+def test_writers_of_one_series_take_turns(history: PostgresHistory):
     def put(offered: int) -> None:
         history.replace(replacement(hours(0, 12), offered=offered))
 
@@ -268,14 +160,14 @@ def test_writers_of_one_series_take_turns(history: History):
     assert history.coverage(SERIES).final == IntervalSet([hours(0, 12)])
 
 
-def test_writers_of_adjacent_hours_lose_nothing(history: History):
+def test_writers_of_adjacent_hours_lose_nothing(history: PostgresHistory):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: history.replace(replacement(hours(n, n + 1), offered=n)), range(24)))
     assert history.coverage(SERIES).final == IntervalSet([WHOLE_DAY])
     assert read(history)["offered"].to_pylist() == [number for number in range(24) for _ in range(2)]
 
 
-def test_reader_sees_only_old_or_only_new_rows(history: History):
+def test_reader_sees_only_old_or_only_new_rows(history: PostgresHistory):
     history.replace(replacement(WHOLE_DAY, offered=0))
     with ThreadPoolExecutor(2) as pool:
         writing = pool.submit(lambda: [history.replace(replacement(WHOLE_DAY, offered=n)) for n in range(1, 15)])
@@ -289,12 +181,12 @@ def test_reader_sees_only_old_or_only_new_rows(history: History):
     assert all(len(values) == 1 for values in seen)
 
 
-def test_groups_are_counted_by_bucket(history: History):
+def test_groups_are_counted_by_bucket(history: PostgresHistory):
     history.replace(replacement(hours(0, 3)))
     assert history.groups_by_bucket(SERIES, hours(1, 24)) == {DAY + HOUR: 2, DAY + 2 * HOUR: 2}
 
 
-def test_every_chunk_result_is_recorded(history: History, history_url: str):
+def test_every_chunk_result_is_recorded(history: PostgresHistory, history_url: str):
     chunk = ChunkResult(
         hours(0, 6), 12.5, ExpectationSource.history, 12, Verdict.complete, 3, 1.25, DAY + 6 * HOUR, 14, 2
     )
@@ -311,7 +203,7 @@ def test_every_chunk_result_is_recorded(history: History, history_url: str):
     assert rows == [first, (*first[:4], "declaration", 12, "truncated", *first[7:])]
 
 
-def test_truncation_stats_persist_until_a_limit_expires(history: History):
+def test_truncation_stats_persist_until_a_limit_expires(history: PostgresHistory):
     complete = ChunkResult(
         hours(0, 6), 12.5, ExpectationSource.history, 1900, Verdict.complete, 3, 1.25, DAY + 6 * HOUR, 1900
     )
@@ -329,7 +221,7 @@ def test_truncation_stats_persist_until_a_limit_expires(history: History):
     assert history.truncation_stats(SERIES, NOW + timedelta(days=51)) == TruncationStats(1900, None)
 
 
-def test_concurrent_writers_update_truncation_stats(history: History):
+def test_concurrent_writers_update_truncation_stats(history: PostgresHistory):
     complete = ChunkResult(hours(0, 6), 12.5, ExpectationSource.history, 0, Verdict.complete, 3, 1.25, DAY + 6 * HOUR)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: history.record_chunks(SERIES, [replace(complete, got=n)], NOW), range(1, 25)))
@@ -353,7 +245,7 @@ def test_unreachable_server_error_hides_the_password(url: str, named: str):
     assert "hunter2" not in repr(failed.value) + "".join(traceback.format_exception(failed.value))
 
 
-def test_lost_server_is_reported_as_unavailable(history: History, history_url: str):
+def test_lost_server_is_reported_as_unavailable(history: PostgresHistory, history_url: str):
     name = history_url.rsplit("/", 1)[1]
     with psycopg.connect(history_url.rsplit("/", 1)[0] + "/postgres", autocommit=True) as connection:
         connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
@@ -361,7 +253,7 @@ def test_lost_server_is_reported_as_unavailable(history: History, history_url: s
         history.coverage(SERIES)
 
 
-def test_ten_thousand_groups_are_replaced_in_seconds(history: History):
+def test_ten_thousand_groups_are_replaced_in_seconds(history: PostgresHistory):
     stored = table(hours(0, 5), queues=[f"q{number:05}" for number in range(10_000)])
     started = NOW.now(NOW.tzinfo)
     history.replace(replacement(hours(0, 5), rows=stored))

@@ -11,7 +11,7 @@ import pytest
 from cache_pipeline.errors import DeclarationConflict, UnknownSchemaVersion
 from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.postgres.history import History, open_history
+from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate, pending_changes
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of, hours, replacement
@@ -44,7 +44,7 @@ def test_report_gets_a_table_with_typed_columns(postgres_database: str):
     }
 
 
-def test_migrating_twice_changes_nothing_and_keeps_rows(history_url: str, history: History):
+def test_migrating_twice_changes_nothing_and_keeps_rows(history_url: str, history: PostgresHistory):
     history.replace(replacement(hours(0, 6)))
     before = tables(history_url)
     migrate(history_url, [(REPORT, COLUMNS)])
@@ -78,7 +78,7 @@ def test_own_tables_are_migrated_to_one_baseline(history_url: str):
         "INSERT INTO cache_pipeline_state.alembic_version VALUES ('0006')",
     ],
 )
-def test_unknown_revision_is_refused_without_changes(history_url: str, history: History, statement: str):
+def test_unknown_revision_is_refused_without_changes(history_url: str, history: PostgresHistory, statement: str):
     history.replace(replacement(hours(0, 6)))
     with psycopg.connect(history_url) as connection:
         connection.execute(statement)

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.answer import Answer, Completeness, render
-from cache_pipeline.storage.redis.hot import HotTier
+from cache_pipeline.storage.redis.hot import RedisHotTier
 from cache_pipeline.storage.ttl import is_refresh_due, report_freshness
 from cache_pipeline_tests.storage.sample_rows import NOW, SERIES, hours, table
 
@@ -35,13 +35,13 @@ ANSWER = Answer(b'{"rows":[]}', '"abc"', Completeness(NOW, NOW, NOW, NOW + FRESH
     ],
 )
 async def test_answer_survives_byte_for_byte(redis: Redis, answer: Answer):
-    tier = HotTier(redis)
+    tier = RedisHotTier(redis)
     await tier.put([(QUERY, answer)], NOW)
     assert await tier.get(QUERY) == answer
 
 
 async def test_unstored_queries_have_no_answer(redis: Redis):
-    tier = HotTier(redis)
+    tier = RedisHotTier(redis)
     await tier.put([(QUERY, ANSWER)], NOW)
     assert await tier.get(CanonicalQuery(SERIES, hours(0, 7))) is None
     assert await tier.get(CanonicalQuery(replace(SERIES, tenant="other"), hours(0, 6))) is None
@@ -50,7 +50,7 @@ async def test_unstored_queries_have_no_answer(redis: Redis):
 @pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 4800, 4900), (0.999999, 4300, 4411)])
 async def test_ttl_is_below_five_seconds_with_jitter(redis: Redis, chance: float, least: int, most: int):
     """G8 and G21."""
-    await HotTier(redis, lambda: chance).put([(QUERY, ANSWER)], NOW)
+    await RedisHotTier(redis, lambda: chance).put([(QUERY, ANSWER)], NOW)
     [key] = await redis.keys("*")
     assert key.decode() == QUERY.cache_key("5s")
     assert least <= await redis.pttl(key) <= most
@@ -64,26 +64,26 @@ async def test_ttl_is_below_five_seconds_with_jitter(redis: Redis, chance: float
 )  # fmt: skip
 async def test_ttl_never_exceeds_the_remaining_freshness(redis: Redis, age: timedelta, most: int):
     """G11."""
-    await HotTier(redis, lambda: 0.0).put([(QUERY, ANSWER)], NOW + age)
+    await RedisHotTier(redis, lambda: 0.0).put([(QUERY, ANSWER)], NOW + age)
     assert most - 100 <= await redis.pttl(QUERY.cache_key("5s")) <= most
 
 
 async def test_final_answers_do_not_age(redis: Redis):
     final = replace(ANSWER, completeness=Completeness(NOW, None, NOW))
-    await HotTier(redis, lambda: 0.0).put([(QUERY, final)], NOW + FRESHNESS - timedelta(seconds=2))
+    await RedisHotTier(redis, lambda: 0.0).put([(QUERY, final)], NOW + FRESHNESS - timedelta(seconds=2))
     assert await redis.pttl(QUERY.cache_key("5s")) > 4000
 
 
 async def test_each_answer_has_its_own_jitter(redis: Redis):
     chances = iter([0.0, 0.9])
     other = CanonicalQuery(SERIES, hours(0, 7))
-    await HotTier(redis, lambda: next(chances)).put([(QUERY, ANSWER), (other, ANSWER)], NOW)
+    await RedisHotTier(redis, lambda: next(chances)).put([(QUERY, ANSWER), (other, ANSWER)], NOW)
     lives = [await redis.pttl(each.cache_key("5s")) for each in (QUERY, other)]
     assert 400 <= lives[0] - lives[1] <= 480
 
 
 async def test_newer_answer_replaces_the_old(redis: Redis):
-    tier = HotTier(redis)
+    tier = RedisHotTier(redis)
     await tier.put([(QUERY, ANSWER)], NOW)
     await tier.put([(QUERY, replace(ANSWER, body=b"new"))], NOW)
     answer = await tier.get(QUERY)
@@ -92,7 +92,7 @@ async def test_newer_answer_replaces_the_old(redis: Redis):
 
 
 async def test_putting_nothing_is_allowed(redis: Redis):
-    await HotTier(redis).put([], NOW)
+    await RedisHotTier(redis).put([], NOW)
     assert await redis.dbsize() == 0
 
 
@@ -141,9 +141,9 @@ class Clock:
 
 async def is_due_after(redis: Redis, age: float, chance: float, cost: float = 0.0) -> bool:
     clock = Clock()
-    await HotTier(redis, lambda: 0.0, clock).put([(QUERY, ANSWER)], NOW, cost)
+    await RedisHotTier(redis, lambda: 0.0, clock).put([(QUERY, ANSWER)], NOW, cost)
     clock.at += age
-    entry = await HotTier(redis, lambda: chance, clock).get_entry(QUERY)
+    entry = await RedisHotTier(redis, lambda: chance, clock).get_entry(QUERY)
     assert entry
     assert entry.answer == ANSWER
     return entry.is_refresh_due
@@ -185,7 +185,7 @@ def test_one_of_many_readers_refreshes_in_time(cost: float, every: float):
 
 async def test_unreachable_redis_holds_nothing_and_warns_once(caplog: pytest.LogCaptureFixture):
     async with Redis.from_url("redis://127.0.0.1:9") as unreachable:
-        tier = HotTier(unreachable)
+        tier = RedisHotTier(unreachable)
         for _ in range(3):
             await tier.put([(QUERY, ANSWER)], NOW)
             assert await tier.get(QUERY) is None

@@ -16,13 +16,14 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.storage.redis.single_flight import Flight, FlightKey, SingleFlight
+from cache_pipeline.storage.base import Flight
+from cache_pipeline.storage.redis.single_flight import FlightKey, RedisSingleFlight
 
 
 class Cache:
     """A cache that callers share; it counts the fetches of all processes."""
 
-    def __init__(self, redis: Redis, flights: SingleFlight, name: str = "thing") -> None:
+    def __init__(self, redis: Redis, flights: RedisSingleFlight, name: str = "thing") -> None:
         self.redis, self.flights, self.name, self.looks = redis, flights, name, 0
 
     async def is_done(self) -> bool:
@@ -50,8 +51,8 @@ async def redis(redis_database: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def flights(redis: Redis) -> AsyncIterator[SingleFlight]:
-    async with SingleFlight(redis) as opened:
+async def flights(redis: Redis) -> AsyncIterator[RedisSingleFlight]:
+    async with RedisSingleFlight(redis) as opened:
         yield opened
 
 
@@ -59,7 +60,7 @@ async def never() -> bool:
     return False
 
 
-async def test_one_of_fifty_callers_fetches(redis: Redis, flights: SingleFlight):
+async def test_one_of_fifty_callers_fetches(redis: Redis, flights: RedisSingleFlight):
     """G20."""
     cache = Cache(redis, flights)
     assert sum(await asyncio.gather(*(cache.call() for _ in range(50)))) == 1
@@ -69,11 +70,11 @@ async def test_one_of_fifty_callers_fetches(redis: Redis, flights: SingleFlight)
 PROGRAM = """
 import asyncio, sys
 from redis.asyncio import Redis
-from cache_pipeline.storage.redis.single_flight import SingleFlight
+from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
 from cache_pipeline_tests.storage.redis.test_single_flight import Cache
 
 async def main():
-    async with Redis.from_url(sys.argv[1]) as redis, SingleFlight(redis, lease_seconds=float(sys.argv[2])) as flights:
+    async with Redis.from_url(sys.argv[1]) as redis, RedisSingleFlight(redis, lease_seconds=float(sys.argv[2])) as flights:
         await redis.ping()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
@@ -102,7 +103,7 @@ def go(process: "subprocess.Popen[str]") -> None:
     process.stdin.flush()
 
 
-async def test_one_of_several_processes_fetches(redis: Redis, redis_database: str, flights: SingleFlight):
+async def test_one_of_several_processes_fetches(redis: Redis, redis_database: str, flights: RedisSingleFlight):
     processes = [process_of(redis_database, 15, 0.2) for _ in range(2)]
     for process in processes:
         go(process)
@@ -117,7 +118,7 @@ async def test_lock_of_a_dead_process_lapses_with_its_lease(redis: Redis, redis_
     go(holder)
     assert holder.stdout
     assert await asyncio.to_thread(holder.stdout.readline) == "fetching\n"
-    async with SingleFlight(redis, lease_seconds=1.0, look_seconds=0.1) as flights:
+    async with RedisSingleFlight(redis, lease_seconds=1.0, look_seconds=0.1) as flights:
         waiting = asyncio.create_task(Cache(redis, flights).call(0))
         await asyncio.sleep(1.6)
         still_waits = not waiting.done()
@@ -128,11 +129,13 @@ async def test_lock_of_a_dead_process_lapses_with_its_lease(redis: Redis, redis_
 
 
 @asynccontextmanager
-async def two_processes(redis: Redis, look_seconds: float) -> AsyncIterator[tuple[SingleFlight, SingleFlight]]:
+async def two_processes(
+    redis: Redis, look_seconds: float
+) -> AsyncIterator[tuple[RedisSingleFlight, RedisSingleFlight]]:
     """Yield two single flights that act like two processes: each has its own subscription."""
     async with (
-        SingleFlight(redis, look_seconds=look_seconds) as one,
-        SingleFlight(redis, look_seconds=look_seconds) as other,
+        RedisSingleFlight(redis, look_seconds=look_seconds) as one,
+        RedisSingleFlight(redis, look_seconds=look_seconds) as other,
     ):
         yield one, other
 
@@ -175,7 +178,7 @@ async def test_waiters_poll_while_the_lock_is_held(redis: Redis):
             assert await asyncio.wait_for(waiting, 10) is False
 
 
-async def test_different_names_do_not_wait_for_each_other(redis: Redis, flights: SingleFlight):
+async def test_different_names_do_not_wait_for_each_other(redis: Redis, flights: RedisSingleFlight):
     started = time.monotonic()
     assert all(await asyncio.gather(*(Cache(redis, flights, f"thing-{n}").call(0.5) for n in range(20))))
     assert time.monotonic() - started < 8
@@ -215,7 +218,7 @@ async def test_cancelled_waiter_leaves_nothing_behind(redis: Redis):
 
 
 async def test_lock_is_restored_after_a_flush(redis: Redis):
-    async with SingleFlight(redis, lease_seconds=2.0) as one, SingleFlight(redis, look_seconds=0.1) as other:
+    async with RedisSingleFlight(redis, lease_seconds=2.0) as one, RedisSingleFlight(redis, look_seconds=0.1) as other:
         async with one.acquire("thing", never):
             await redis.flushall()
             while not await redis.exists("cache_pipeline:single_flight:thing"):  # noqa: ASYNC110 - Redis has no event for it
@@ -239,7 +242,10 @@ async def test_overtaken_holder_does_not_release_its_successor(redis: Redis):
 
 
 async def test_late_extension_does_not_lock_again(redis: Redis, monkeypatch: pytest.MonkeyPatch):
-    async with SingleFlight(redis, lease_seconds=60.0) as one, SingleFlight(redis, lease_seconds=60.0) as other:
+    async with (
+        RedisSingleFlight(redis, lease_seconds=60.0) as one,
+        RedisSingleFlight(redis, lease_seconds=60.0) as other,
+    ):
         acquire, sent = one._lock.acquire, asyncio.Event()
 
         async def late(key: FlightKey, token: str, lane: Lane) -> bool:
@@ -261,14 +267,14 @@ async def test_late_extension_does_not_lock_again(redis: Redis, monkeypatch: pyt
 
 
 async def test_unreachable_redis_leaves_one_fetch_per_process(caplog: pytest.LogCaptureFixture, redis: Redis):
-    async with Redis.from_url("redis://127.0.0.1:9") as unreachable, SingleFlight(unreachable) as flights:
+    async with Redis.from_url("redis://127.0.0.1:9") as unreachable, RedisSingleFlight(unreachable) as flights:
         cache = Cache(redis, flights)
         assert sum(await asyncio.gather(*(cache.call() for _ in range(20)))) == 1
         assert await Cache(redis, flights, "another thing").call() is True
     assert caplog.text.count("each query is fetched once per process instead of once in all") == 1
 
 
-async def test_release_deletes_the_lock(redis: Redis, flights: SingleFlight):
+async def test_release_deletes_the_lock(redis: Redis, flights: RedisSingleFlight):
     await Cache(redis, flights).call(0)
     assert await redis.keys("cache_pipeline:single_flight:*") == []
 
@@ -294,7 +300,7 @@ async def test_only_overlapping_intervals_exclude_each_other(redis: Redis):
 async def test_release_wakes_only_overlapping_waiters(redis: Redis):
     looked: list[str] = []
 
-    async def wait(flights: SingleFlight, name: str, part: Interval) -> None:
+    async def wait(flights: RedisSingleFlight, name: str, part: Interval) -> None:
         async def is_done() -> bool:
             looked.append(name)
             return name != "none of it"
@@ -389,8 +395,8 @@ async def test_waiter_raises_the_lane_of_every_lock_it_waits_for(redis: Redis, *
 
 async def test_raised_lane_survives_the_extension_of_the_lease(redis: Redis):
     async with (
-        SingleFlight(redis, lease_seconds=0.3) as one,
-        SingleFlight(redis, look_seconds=0.05) as other,
+        RedisSingleFlight(redis, lease_seconds=0.3) as one,
+        RedisSingleFlight(redis, look_seconds=0.05) as other,
         one.acquire("thing", never, lane=Lane.backfill) as flight,
     ):
 

@@ -1,0 +1,405 @@
+"""What the rest of the package needs of its stores: the ports, and the values that cross them.
+
+PostgreSQL implements `History` and `Ledger`, Redis `HotTier` and `SingleFlight`. The tests have a second implementation of each in
+memory, which passes the same tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+import pyarrow as pa
+
+from cache_pipeline.errors import CachePipelineError
+from cache_pipeline.query.completeness import ChunkResult, TruncationStats
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.schema import Column
+from cache_pipeline.query.series import CanonicalQuery, Series
+from cache_pipeline.query.verification import SecondLook
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.storage.answer import Answer
+from cache_pipeline.storage.coverage import Coverage, FetchTime
+
+# --- The ledger of upstream queries ------------------------------------------------------------------------------------------
+
+
+class LedgerState(StrEnum):
+    """State of an entry. The first four are open, the others have ended.
+
+    Attributes:
+        intent: About to be sent.
+        ambiguous: It is unknown whether the vendor accepted it.
+        submitted: The vendor has a job for it.
+        ready: The answer is verified and can be read at the vendor.
+        stored: Its rows are in history.
+        answered: It was answered without a job, and the answer is not in history.
+        superseded: Its answer would be too old.
+        lost: Its owner ended before it recorded a handle.
+        expired: The vendor no longer has the job.
+        failed: The vendor refused it, or its answer is unusable.
+        abandoned: Its caller no longer needs it.
+    """
+
+    intent = "intent"
+    ambiguous = "ambiguous"
+    submitted = "submitted"
+    ready = "ready"
+    stored = "stored"
+    answered = "answered"
+    superseded = "superseded"
+    lost = "lost"
+    expired = "expired"
+    failed = "failed"
+    abandoned = "abandoned"
+
+
+class QueryInFlight(CachePipelineError):
+    """Another process is working on the same query; retry when its lease has lapsed."""
+
+    retryable = True
+
+
+class LeaseLost(CachePipelineError):
+    """Another process has taken an entry over, because its owner did not renew the lease."""
+
+
+@dataclass(frozen=True)
+class JobHandle:
+    """The vendor's id of a job, and the OAuth client that may read it."""
+
+    id: str
+    oauth_client: str
+
+
+@dataclass(frozen=True)
+class LedgerRequest:
+    """A query that is to be sent to a vendor.
+
+    Attributes:
+        series: The series of its rows.
+        interval: The interval of the upstream query.
+        lane: The request's priority lane.
+        requested_at: The current time.
+        min_requested_at: An open entry that was requested earlier would give an answer that is too old.
+    """
+
+    series: Series
+    interval: Interval
+    lane: str
+    requested_at: datetime
+    min_requested_at: datetime
+
+
+@dataclass(frozen=True)
+class LedgerClaim:
+    """An entry that this process holds.
+
+    Attributes:
+        id: The entry's id.
+        fence: The fencing token, which increases with every owner; a change with an older one is refused.
+        interval: The interval of the query.
+        requested_at: The time that the rows reflect.
+        handle: The vendor's job, to be resumed. None if it must still be submitted.
+        superseded_job: An earlier job that may still run and whose answer would be too old.
+    """
+
+    id: int
+    fence: int
+    interval: Interval
+    requested_at: datetime
+    handle: JobHandle | None = None
+    superseded_job: JobHandle | None = None
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """An open entry as other processes see it.
+
+    Attributes:
+        interval: The interval of the query.
+        requested_at: The time that the rows reflect.
+        is_alive: Whether a process is working on it.
+    """
+
+    interval: Interval
+    requested_at: datetime
+    is_alive: bool
+
+
+class Ledger(Protocol):
+    """The record of every upstream query, shared by all processes and machines. Every method blocks."""
+
+    @property
+    def threads(self) -> Executor | None:
+        """The threads to call it in; None if it does not block."""
+        ...
+
+    @property
+    def lease(self) -> timedelta:
+        """How long an entry is held unless it is renewed."""
+        ...
+
+    def claim(self, request: LedgerRequest) -> LedgerClaim:
+        """Record the intent to send a query, or take over the entry that a dead process has left.
+
+        Raises:
+            QueryInFlight: A live process holds the entry.
+            HistoryUnavailable: The store cannot be reached.
+        """
+        ...
+
+    def mark_submitted(self, claim: LedgerClaim, handle: JobHandle) -> None:
+        """Record the vendor's handle.
+
+        Raises:
+            LeaseLost: Another process has taken the entry over.
+        """
+        ...
+
+    def mark_ready(self, claim: LedgerClaim) -> None:
+        """Record that the answer is verified and ready at the vendor, and release the entry, so that any process may read it.
+
+        An answer that came with the response to the submit cannot be read again, so its entry ends.
+        """
+        ...
+
+    def mark_ambiguous(self, claim: LedgerClaim, detail: str) -> None:
+        """Record that it is unknown whether the vendor accepted the query; the entry stays open until it is sent again."""
+        ...
+
+    def end(self, claim: LedgerClaim, state: LedgerState, detail: str | None = None) -> None:
+        """End an entry, unless another process has taken it over."""
+        ...
+
+    def renew(self, claims: Iterable[LedgerClaim]) -> None:
+        """Hold entries for another lease, except those that another process has taken over."""
+        ...
+
+    def release(self, claims: Iterable[LedgerClaim]) -> None:
+        """Release entries but leave them open, so that the next process that needs them resumes them."""
+        ...
+
+    def open_jobs(self, series: Series, interval: Interval) -> list[OpenJob]:
+        """Return the jobs on an interval that the vendor has, or that are being submitted now, longest first."""
+        ...
+
+    def open_by_state(self) -> dict[LedgerState, int]:
+        """Count the open queries of all series by state."""
+        ...
+
+
+# --- History: rows and coverage ----------------------------------------------------------------------------------------------
+
+
+class NewerDataPresent(CachePipelineError):
+    """History holds rows that were requested later than those that were to replace them; nothing was written."""
+
+    def __init__(self, intervals: IntervalSet) -> None:
+        self.intervals = intervals
+        super().__init__(f"history holds newer rows of {', '.join(map(str, intervals))}")
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """New rows for some intervals of a series; they replace whatever is stored for these intervals.
+
+    Attributes:
+        series: The series of the rows.
+        final: Intervals whose buckets lie before the watermark.
+        provisional: Intervals that are stored but not final.
+        rows: Exactly the rows of both, in the report's schema.
+        watermark: The vendor's watermark, or that of the report's finality delay; None if there are no intervals.
+        fetch_times: When they were fetched; together exactly the intervals.
+        claims: The ledger entries that the rows come from, while this process holds them.
+        second_looks: The provisional intervals that wait for a second look, by reason.
+    """
+
+    series: Series
+    final: IntervalSet
+    provisional: IntervalSet
+    rows: Rows
+    watermark: datetime | None
+    fetch_times: tuple[FetchTime, ...]
+    claims: tuple[LedgerClaim, ...] = ()
+    second_looks: Mapping[SecondLook, IntervalSet] = field(default_factory=dict[SecondLook, IntervalSet])
+
+    @property
+    def covered(self) -> IntervalSet:
+        """All intervals that the rows replace."""
+        return self.final | self.provisional
+
+
+class History(Protocol):
+    """Rows of every report, and the coverage of each series. Every method is one transaction, and blocks."""
+
+    def coverage(self, series: Series, interval: Interval | None = None) -> Coverage:
+        """Read the coverage of a series, including the fetch times of the final parts of `interval`."""
+        ...
+
+    def coverages(self, series: Sequence[Series], interval: Interval | None = None) -> dict[str, Coverage]:
+        """Read the same for several series; return it by the series' ids."""
+        ...
+
+    def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
+        """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group."""
+        ...
+
+    def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
+        """Copy the rows of some intervals out of the store. However many there are, few of them are in memory."""
+        ...
+
+    def stream(
+        self, series: Series, interval: Interval, columns: Sequence[Column]
+    ) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream the rows of an interval in the report's schema, ordered by bucket and group."""
+        ...
+
+    def replace(self, replacement: Replacement) -> None:
+        """Replace rows, extend coverage and close the ledger entries they answer: one unit of work, all of it or nothing.
+
+        Raises:
+            NewerDataPresent: Part of what is stored was requested later than these rows.
+            LeaseLost: Another process has taken over an entry that the rows come from.
+            DeclarationConflict: A column of the table has another type than the rows.
+        """
+        ...
+
+    def record_chunks(self, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
+        """Store the results of some chunks, and what their lengths say about the vendor's row limit."""
+        ...
+
+    def truncation_stats(self, series: Series, now: datetime) -> TruncationStats:
+        """Read what is known about the lengths of a series' answers."""
+        ...
+
+    def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
+        """Return the mean requests and seconds of a series' latest upstream queries, or None if there are none."""
+        ...
+
+    def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:
+        """Make the final buckets provisional that hold a row without an end, of those rows that have ended since.
+
+        The vendor tells the end in the answer to a later interval. The bucket is then fetched again like any other
+        provisional one, and so gets the row with its end.
+
+        Args:
+            series: The series.
+            ended: The bucket and the first dimension of each row that has ended.
+            end_column: The column with the end of a row.
+
+        Returns:
+            The buckets.
+        """
+        ...
+
+    def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
+        """Count the groups in each bucket of an interval, as the vendor sent them; buckets without rows are omitted."""
+        ...
+
+    def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
+        """Sum a column in each bucket of an interval, or count rows without one; buckets without rows are omitted."""
+        ...
+
+
+# --- The hot tier and single flight ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HotEntry:
+    """A stored answer.
+
+    Attributes:
+        answer: The answer as it is sent out.
+        is_refresh_due: Whether this reader should have it recomputed, so that it never expires under load.
+    """
+
+    answer: Answer
+    is_refresh_due: bool = False
+
+
+class HotTier(Protocol):
+    """Finished answers for a few seconds. While its store is unavailable it holds nothing, and history answers."""
+
+    async def get(self, query: CanonicalQuery) -> Answer | None:
+        """Return a query's answer, or None if none is stored."""
+        ...
+
+    async def get_entry(self, query: CanonicalQuery) -> HotEntry | None:
+        """Return a query's answer and whether to refresh it, or None if none is stored."""
+        ...
+
+    async def get_entry_by_key(self, key: str) -> HotEntry | None:
+        """Return the same as `get_entry` for a key that the caller has computed already."""
+        ...
+
+    async def put(self, answers: Iterable[tuple[CanonicalQuery, Answer]], as_of: datetime, cost: float = 0.0) -> None:
+        """Store answers for less than five seconds each (G8, G21) and not beyond their freshness (G11).
+
+        Args:
+            answers: Pairs of a query and its answer.
+            as_of: The time from which the age of their rows is counted.
+            cost: Seconds that computing one of them takes.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A lock that a caller holds.
+
+    Attributes:
+        lane: Returns the most urgent lane in which the holder or a waiter wants the result. Read it before each request.
+    """
+
+    lane: Callable[[], Awaitable[Lane]]
+
+
+class OnWait(Protocol):
+    """A callback that receives every wait."""
+
+    def __call__(self, seconds: float, *, is_whole: bool) -> None:
+        """Record one wait."""
+        ...
+
+
+class SingleFlight(Protocol):
+    """Lets one caller at a time fetch a name or an interval of it, over all processes.
+
+    Attributes:
+        on_wait: Called after every wait for another caller: with its seconds, and whether the whole name was waited for.
+    """
+
+    on_wait: OnWait
+
+    def acquire(
+        self,
+        name: str,
+        is_done: Callable[[], Awaitable[bool]],
+        interval: Interval | None = None,
+        *,
+        lane: Lane = Lane.interactive,
+    ) -> AbstractAsyncContextManager[Flight | None]:
+        """Acquire the lock of a name, or wait until another caller has done the work.
+
+        Args:
+            name: What is fetched: a short text without secrets.
+            is_done: Checks whether the result is available. Called after each release, and every few seconds.
+            interval: The part of the name that is fetched. Without it the whole name is locked, which excludes every part.
+            lane: The caller's lane; if the caller has to wait, the lock's holder goes on in it or in a more urgent one.
+
+        Returns:
+            A context manager that yields the lock if this caller holds it; it should check for the result once more before it
+            fetches. It yields None if `is_done` returned True, so that there is nothing to wait for.
+        """
+        ...
+
+    async def wait_for_release(self, name: str, interval: Interval | None = None) -> None:
+        """Wait until a lock of any part of it is released, but only for a few seconds."""
+        ...

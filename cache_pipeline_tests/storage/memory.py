@@ -1,0 +1,420 @@
+"""The stores in memory: a second implementation of the ports, for tests that need many runs and no server.
+
+One `MemoryServer` stands for the servers that several processes share. Its clock counts leases, so a test can let them lapse.
+"""
+
+import asyncio
+import functools
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.lane import Lane, most_urgent
+from cache_pipeline.query.schema import Column, arrow_schema, snake_case, sort_rows
+from cache_pipeline.query.series import CanonicalQuery, Series
+from cache_pipeline.query.verification import SecondLook
+from cache_pipeline.rows.rows import Rows
+from cache_pipeline.storage.answer import Answer
+from cache_pipeline.storage.base import (
+    Flight,
+    HotEntry,
+    JobHandle,
+    LeaseLost,
+    LedgerClaim,
+    LedgerRequest,
+    LedgerState,
+    NewerDataPresent,
+    OnWait,
+    OpenJob,
+    QueryInFlight,
+    Replacement,
+)
+from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.ttl import HOT_TTL_TIER
+
+_OPEN = (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.ready)
+
+
+@dataclass
+class _Entry:
+    id: int
+    request: LedgerRequest
+    state: LedgerState
+    fence: int
+    lease_until: datetime
+    handle: JobHandle | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in _OPEN
+
+
+@dataclass
+class _StoredSeries:
+    rows: pa.Table | None = None
+    coverage: Coverage = field(default_factory=Coverage)
+    fetch_times: list[FetchTime] = field(default_factory=list[FetchTime])
+    chunks: list[ChunkResult] = field(default_factory=list[ChunkResult])
+    stats: TruncationStats = field(default_factory=TruncationStats)
+
+
+@dataclass
+class MemoryServer:
+    """What the processes share.
+
+    Attributes:
+        now: The clock of the leases.
+    """
+
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    series: dict[str, _StoredSeries] = field(default_factory=dict[str, _StoredSeries])
+    entries: list[_Entry] = field(default_factory=list[_Entry])
+    locks: dict[str, list["_Lock"]] = field(default_factory=dict[str, list["_Lock"]])
+    answers: dict[str, Answer] = field(default_factory=dict[str, Answer])
+    #: The session calls the stores in threads, and each call is one transaction.
+    transaction: threading.RLock = field(default_factory=threading.RLock)
+
+    def of(self, series: Series) -> _StoredSeries:
+        """Return what is stored of a series."""
+        return self.series.setdefault(series.id, _StoredSeries())
+
+    def states(self) -> list[str]:
+        """Return the state of every ledger entry, the oldest first."""
+        return [entry.state.value for entry in self.entries]
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def transaction(method: Method) -> Method:
+    """Let a method of a store run alone."""
+
+    @functools.wraps(method)
+    def alone(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._server.transaction:
+            return method(self, *args, **kwargs)
+
+    return cast("Method", alone)
+
+
+class MemoryHistory:
+    """Rows and coverage of one server."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+
+    @transaction
+    def coverage(self, series: Series, interval: Interval | None = None) -> Coverage:
+        stored = self._server.of(series)
+        wanted = stored.coverage.provisional | IntervalSet([interval] if interval else [])
+        times = sorted((each for each in stored.fetch_times if each.intervals & wanted), key=lambda each: each.at)
+        return replace(stored.coverage, fetch_times=tuple(times), recheck_delay=series.report.freshness.recheck_delay)
+
+    @transaction
+    def coverages(self, series: Sequence[Series], interval: Interval | None = None) -> dict[str, Coverage]:
+        return {each.id: self.coverage(each, interval) for each in series}
+
+    @transaction
+    def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
+        rows = self._server.of(series).rows
+        return sort_rows(_within(rows, interval)) if rows is not None else arrow_schema(columns).empty_table()
+
+    @transaction
+    def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
+        parts = [self.read(series, each, columns) for each in intervals]
+        return Rows.from_table(pa.concat_tables([arrow_schema(columns).empty_table(), *parts]))
+
+    @contextmanager
+    def stream(self, series: Series, interval: Interval, columns: Sequence[Column]) -> Iterator[pa.RecordBatchReader]:
+        yield self.read(series, interval, columns).to_reader()
+
+    @transaction
+    def replace(self, replacement: Replacement) -> None:
+        stored = self._server.of(replacement.series)
+        entries = {entry.id: entry for entry in self._server.entries}
+        for claim in replacement.claims:
+            if entries[claim.id].fence != claim.fence or not entries[claim.id].is_open:
+                raise LeaseLost("another process has taken over the query that these rows answer")
+        for each in replacement.fetch_times:
+            if newer := IntervalSet(
+                part for known in stored.fetch_times if known.at > each.at for part in known.intervals & each.intervals
+            ):
+                raise NewerDataPresent(newer)
+        covered, new = replacement.covered, replacement.rows.to_table()
+        kept = [new] if stored.rows is None else [_without(stored.rows, covered), new]
+        coverage, looks = stored.coverage, replacement.second_looks
+        stored.rows = pa.concat_tables(kept)
+        stored.coverage = Coverage(
+            coverage.final - replacement.provisional | replacement.final,
+            coverage.provisional - replacement.final | replacement.provisional,
+            max((each for each in (coverage.watermark, replacement.watermark) if each is not None), default=None),
+            second_looks={
+                reason: left
+                for reason in SecondLook
+                if (
+                    left := coverage.second_looks.get(reason, IntervalSet()) - covered
+                    | looks.get(reason, IntervalSet())
+                )
+            },
+        )
+        times = [FetchTime(each.intervals - covered, each.at) for each in stored.fetch_times]
+        stored.fetch_times = _merged([each for each in [*times, *replacement.fetch_times] if each.intervals])
+        held = {claim.id for claim in replacement.claims}
+        for entry in self._server.entries:
+            is_answered = entry.request.series.id == replacement.series.id and covered.covers(entry.request.interval)
+            if entry.is_open and is_answered and (entry.id in held or entry.lease_until <= self._server.now):
+                entry.state, entry.lease_until = LedgerState.stored, self._server.now
+
+    @transaction
+    def record_chunks(self, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
+        del now
+        stored = self._server.of(series)
+        stored.chunks.extend(chunks)
+        stored.stats = stored.stats.with_results(
+            [each for each in chunks if not each.is_truncated or each.length >= MIN_TRUNCATION_ROWS]
+        )
+
+    @transaction
+    def truncation_stats(self, series: Series, now: datetime) -> TruncationStats:
+        del now
+        return self._server.of(series).stats
+
+    @transaction
+    def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
+        chunks = self._server.of(series).chunks[-latest:]
+        if not chunks:
+            return None
+        return sum(each.calls for each in chunks) / len(chunks), sum(each.seconds for each in chunks) / len(chunks)
+
+    @transaction
+    def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:
+        stored, key = self._server.of(series), snake_case(series.report.group_by[0])
+        wanted = {(bucket.start, name) for bucket, name in ended}
+        rows = [] if stored.rows is None else stored.rows.to_pylist()
+        buckets = IntervalSet(
+            Interval(row["interval_start"], row["interval_end"])
+            for row in rows
+            if row[end_column] is None and (row["interval_start"], row[key]) in wanted
+        )
+        coverage = stored.coverage
+        stored.coverage = replace(
+            coverage,
+            final=coverage.final - buckets,
+            provisional=coverage.provisional | (coverage.final & buckets),
+        )
+        return buckets
+
+    @transaction
+    def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
+        return {start: int(count) for start, count in self.totals_by_bucket(series, interval, None).items()}
+
+    @transaction
+    def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
+        rows = self._server.of(series).rows
+        totals: Counter[datetime] = Counter()
+        for row in [] if rows is None else _within(rows, interval).to_pylist():
+            totals[row["interval_start"]] += (row[column] or 0) if column else 1
+        return dict(totals)
+
+
+def _within(rows: pa.Table, interval: Interval) -> pa.Table:
+    starts = rows["interval_start"]
+    return rows.filter(pc.and_(pc.greater_equal(starts, interval.start), pc.less(starts, interval.end)))
+
+
+def _without(rows: pa.Table, intervals: IntervalSet) -> pa.Table:
+    for each in intervals:
+        starts = rows["interval_start"]
+        rows = rows.filter(pc.or_(pc.less(starts, each.start), pc.greater_equal(starts, each.end)))
+    return rows
+
+
+def _merged(times: list[FetchTime]) -> list[FetchTime]:
+    by_time: dict[datetime, IntervalSet] = {}
+    for each in times:
+        by_time[each.at] = by_time.get(each.at, IntervalSet()) | each.intervals
+    return [FetchTime(intervals, at) for at, intervals in by_time.items()]
+
+
+class MemoryLedger:
+    """The ledger as one process sees it."""
+
+    threads = None
+
+    def __init__(self, server: MemoryServer, lease: timedelta = timedelta(seconds=15)) -> None:
+        self._server, self.lease = server, lease
+
+    @transaction
+    def claim(self, request: LedgerRequest) -> LedgerClaim:
+        superseded: JobHandle | None = None
+        found = next(
+            (
+                entry
+                for entry in self._server.entries
+                if entry.is_open and entry.request.series.id == request.series.id
+                and entry.request.interval == request.interval
+            ),
+            None,
+        )  # fmt: skip
+        if found is not None:
+            if found.lease_until > self._server.now:
+                raise QueryInFlight(f"{request.interval} is being queried by another process")
+            found.fence += 1
+            found.lease_until = self._server.now + self.lease
+            if found.handle is not None and found.request.requested_at >= request.min_requested_at:
+                return LedgerClaim(found.id, found.fence, request.interval, found.request.requested_at, found.handle)
+            superseded = found.handle if found.state is LedgerState.submitted else None
+            found.state = LedgerState.superseded if found.handle is not None else LedgerState.lost
+        entry = _Entry(len(self._server.entries) + 1, request, LedgerState.intent, 1, self._server.now + self.lease)
+        self._server.entries.append(entry)
+        return LedgerClaim(entry.id, 1, request.interval, request.requested_at, superseded_job=superseded)
+
+    @transaction
+    def mark_submitted(self, claim: LedgerClaim, handle: JobHandle) -> None:
+        entry = self._held(claim)
+        if entry is None:
+            raise LeaseLost(f"another process took over {claim.interval} before its handle was recorded")
+        entry.state, entry.handle, entry.lease_until = LedgerState.submitted, handle, self._server.now + self.lease
+
+    @transaction
+    def mark_ready(self, claim: LedgerClaim) -> None:
+        self._mark(claim, LedgerState.ready if claim.handle else LedgerState.answered)
+
+    @transaction
+    def mark_ambiguous(self, claim: LedgerClaim, detail: str) -> None:
+        del detail
+        self._mark(claim, LedgerState.ambiguous)
+
+    @transaction
+    def end(self, claim: LedgerClaim, state: LedgerState, detail: str | None = None) -> None:
+        del detail
+        self._mark(claim, state)
+
+    @transaction
+    def renew(self, claims: Iterable[LedgerClaim]) -> None:
+        for claim in claims:
+            if entry := self._held(claim):
+                entry.lease_until = self._server.now + self.lease
+
+    @transaction
+    def release(self, claims: Iterable[LedgerClaim]) -> None:
+        for claim in claims:
+            if entry := self._held(claim):
+                entry.lease_until = self._server.now
+
+    @transaction
+    def open_jobs(self, series: Series, interval: Interval) -> list[OpenJob]:
+        found = [
+            OpenJob(entry.request.interval, entry.request.requested_at, is_alive)
+            for entry in self._server.entries
+            if entry.is_open and entry.request.series.id == series.id and entry.request.interval.intersection(interval)
+            and ((is_alive := entry.lease_until > self._server.now) or entry.handle is not None)
+        ]  # fmt: skip
+        return sorted(found, key=lambda job: (-job.interval.length, job.interval.start))
+
+    @transaction
+    def open_by_state(self) -> dict[LedgerState, int]:
+        return dict(Counter(entry.state for entry in self._server.entries if entry.is_open))
+
+    @transaction
+    def _held(self, claim: LedgerClaim) -> _Entry | None:
+        entry = self._server.entries[claim.id - 1]
+        return entry if entry.fence == claim.fence and entry.is_open else None
+
+    @transaction
+    def _mark(self, claim: LedgerClaim, state: LedgerState) -> None:
+        if entry := self._held(claim):
+            entry.state, entry.lease_until = state, self._server.now
+
+
+@dataclass(eq=False)
+class _Lock:
+    interval: Interval | None
+    lane: Lane
+
+    def overlaps(self, interval: Interval | None) -> bool:
+        return self.interval is None or interval is None or self.interval.intersection(interval) is not None
+
+
+class MemorySingleFlight:
+    """Locks of one server; a waiter looks again whenever a lock is released, and after `look_seconds`."""
+
+    def __init__(self, server: MemoryServer, look_seconds: float = 0.01) -> None:
+        self._server, self._look_seconds = server, look_seconds
+        self._released = asyncio.Event()
+        self.on_wait: OnWait = _ignore_wait
+
+    @asynccontextmanager
+    async def acquire(
+        self,
+        name: str,
+        is_done: Callable[[], Awaitable[bool]],
+        interval: Interval | None = None,
+        *,
+        lane: Lane = Lane.interactive,
+    ) -> AsyncIterator[Flight | None]:
+        locks = self._server.locks.setdefault(name, [])
+        while blocking := [lock for lock in locks if lock.overlaps(interval)]:
+            for lock in blocking:
+                lock.lane = most_urgent(lock.lane, lane)
+            await self._wait()
+            if await is_done():
+                yield None
+                return
+        own = _Lock(interval, lane)
+        locks.append(own)
+
+        async def current_lane() -> Lane:
+            return own.lane
+
+        try:
+            yield Flight(current_lane)
+        finally:
+            locks.remove(own)
+            self._released.set()
+
+    async def wait_for_release(self, name: str, interval: Interval | None = None) -> None:
+        del name, interval
+        await self._wait()
+
+    async def _wait(self) -> None:
+        self._released.clear()
+        try:
+            async with asyncio.timeout(self._look_seconds):
+                await self._released.wait()
+        except TimeoutError:
+            return
+
+
+def _ignore_wait(seconds: float, *, is_whole: bool) -> None:
+    del seconds, is_whole
+
+
+class MemoryHotTier:
+    """Answers that never expire."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+
+    async def get(self, query: CanonicalQuery) -> Answer | None:
+        return self._server.answers.get(query.cache_key(HOT_TTL_TIER))
+
+    async def get_entry(self, query: CanonicalQuery) -> HotEntry | None:
+        return await self.get_entry_by_key(query.cache_key(HOT_TTL_TIER))
+
+    async def get_entry_by_key(self, key: str) -> HotEntry | None:
+        answer = self._server.answers.get(key)
+        return HotEntry(answer) if answer else None
+
+    async def put(self, answers: Iterable[tuple[CanonicalQuery, Answer]], as_of: datetime, cost: float = 0.0) -> None:
+        del as_of, cost
+        self._server.answers |= {query.cache_key(HOT_TTL_TIER): answer for query, answer in answers}

@@ -1,0 +1,264 @@
+"""What every implementation of history and ledger does, in PostgreSQL and in memory alike."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import psycopg
+import pyarrow as pa
+import pytest
+
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.schema import sort_rows
+from cache_pipeline.query.series import Series
+from cache_pipeline.storage.base import (
+    History,
+    JobHandle,
+    LeaseLost,
+    Ledger,
+    LedgerClaim,
+    LedgerRequest,
+    LedgerState,
+    NewerDataPresent,
+    OpenJob,
+    QueryInFlight,
+)
+from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.storage.postgres.ledger import open_ledger
+from cache_pipeline_tests.storage.memory import MemoryHistory, MemoryLedger, MemoryServer
+from cache_pipeline_tests.storage.sample_rows import HOUR, NOW, SERIES, columns_of, hours, replacement, table
+
+HANDLE = JobHandle("job-1", "client-1")
+WHOLE_DAY = DAY = hours(0, 24)
+
+
+@dataclass
+class Stores:
+    """One implementation.
+
+    Attributes:
+        history: The history.
+        ledger: The ledger.
+        brief: A ledger whose leases lapse at once, as those of a dead process do after a while.
+        states: Returns the state of every entry of the ledger, the oldest first.
+    """
+
+    history: History
+    ledger: Ledger
+    brief: Ledger
+    states: Callable[[], list[str]]
+
+
+@pytest.fixture(params=["postgres", "memory"])
+def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
+    if request.param == "memory":
+        server = MemoryServer()
+        yield Stores(MemoryHistory(server), MemoryLedger(server), MemoryLedger(server, timedelta(0)), server.states)
+        return
+    url: str = request.getfixturevalue("history_url")
+
+    def states() -> list[str]:
+        with psycopg.connect(url) as connection:
+            rows = connection.execute("SELECT state FROM cache_pipeline_state.upstream_query ORDER BY id").fetchall()
+        return [row[0] for row in rows]
+
+    with open_history(url) as history, open_ledger(url) as ledger, open_ledger(url, timedelta(0)) as brief:
+        yield Stores(history, ledger, brief, states)
+
+
+def read(stores: Stores, interval: Interval = WHOLE_DAY, series: Series = SERIES) -> pa.Table:
+    return stores.history.read(series, interval, columns_of(series.report))
+
+
+def query(interval: Interval = DAY, series: Series = SERIES, age: timedelta = timedelta(0)) -> LedgerRequest:
+    return LedgerRequest(series, interval, "interactive", NOW - age, NOW - HOUR)
+
+
+def submit(ledger: Ledger, request: LedgerRequest, handle: JobHandle = HANDLE) -> LedgerClaim:
+    claim = ledger.claim(request)
+    ledger.mark_submitted(claim, handle)
+    return replace(claim, handle=handle)
+
+
+def test_unstored_series_has_no_coverage_and_no_rows(stores: Stores):
+    assert stores.history.coverage(SERIES) == Coverage()
+    assert read(stores).num_rows == 0
+    assert read(stores).schema == table(WHOLE_DAY).schema
+
+
+def test_stored_rows_are_read_back_with_their_coverage(stores: Stores):
+    stored = replacement(hours(0, 6), hours(6, 8))
+    stores.history.replace(stored)
+    assert read(stores).equals(sort_rows(stored.rows.to_table()))
+    assert stores.history.coverage(SERIES) == Coverage(
+        stored.final, stored.provisional, hours(0, 6).end, (FetchTime(IntervalSet([hours(0, 8)]), NOW),)
+    )
+
+
+def test_interval_without_rows_is_covered(stores: Stores):
+    stores.history.replace(replacement(hours(0, 6), rows=table(WHOLE_DAY).slice(0, 0)))
+    assert stores.history.coverage(SERIES).final == IntervalSet([hours(0, 6)])
+    assert read(stores).num_rows == 0
+
+
+def test_replacing_a_part_keeps_the_rest(stores: Stores):
+    stores.history.replace(replacement(WHOLE_DAY, offered=1))
+    stores.history.replace(replacement(hours(6, 8), offered=2))
+    offered = [value for number in range(24) for value in [2 if 6 <= number < 8 else 1] * 2]
+    assert read(stores)["offered"].to_pylist() == offered
+    assert stores.history.coverage(SERIES).final == IntervalSet([WHOLE_DAY])
+
+
+def test_storing_the_same_rows_twice_changes_nothing(stores: Stores):
+    stored = replacement(hours(0, 6), hours(6, 8))
+    stores.history.replace(stored)
+    before = read(stores), stores.history.coverage(SERIES)
+    stores.history.replace(stored)
+    assert read(stores).equals(before[0])
+    assert stores.history.coverage(SERIES) == before[1]
+
+
+def test_rows_that_the_vendor_dropped_are_deleted(stores: Stores):
+    stores.history.replace(replacement(hours(0, 6)))
+    stores.history.replace(replacement(hours(0, 6), rows=table(hours(0, 6), queues=["q1"])))
+    assert set(read(stores)["queue_id"].to_pylist()) == {"q1"}
+
+
+def test_provisional_becomes_final_without_overlap(stores: Stores):
+    stores.history.replace(replacement(hours(0, 6), hours(6, 12), offered=1))
+    stores.history.replace(replacement(hours(6, 9), hours(9, 12), offered=2, fetched_at=NOW + HOUR))
+    assert stores.history.coverage(SERIES) == Coverage(
+        IntervalSet([hours(0, 9)]),
+        IntervalSet([hours(9, 12)]),
+        hours(0, 9).end,
+        (FetchTime(IntervalSet([hours(6, 12)]), NOW + HOUR),),
+    )
+    stores.history.replace(replacement(hours(9, 12), offered=3, fetched_at=NOW + 2 * HOUR))
+    assert stores.history.coverage(SERIES) == Coverage(IntervalSet([hours(0, 12)]), IntervalSet(), hours(0, 12).end)
+
+
+def test_remaining_provisional_part_keeps_its_age(stores: Stores):
+    stores.history.replace(replacement(None, hours(0, 6), fetched_at=NOW))
+    stores.history.replace(replacement(None, hours(6, 12), fetched_at=NOW + HOUR))
+    assert stores.history.coverage(SERIES).provisional_fetched_at == NOW
+    stores.history.replace(replacement(hours(0, 6), fetched_at=NOW + 2 * HOUR))
+    assert stores.history.coverage(SERIES).provisional_fetched_at == NOW + HOUR
+
+
+def test_restatement_can_make_final_rows_provisional(stores: Stores):
+    stores.history.replace(replacement(hours(0, 12)))
+    stores.history.replace(replacement(None, hours(3, 6)))
+    coverage = stores.history.coverage(SERIES)
+    assert (coverage.final, coverage.provisional) == (
+        IntervalSet([hours(0, 3), hours(6, 12)]),
+        IntervalSet([hours(3, 6)]),
+    )
+
+
+def test_fetch_times_are_kept_part_by_part(stores: Stores):
+    stores.history.replace(replacement(hours(0, 6), fetched_at=NOW))
+    stores.history.replace(replacement(hours(6, 12), fetched_at=NOW + HOUR))
+    stores.history.replace(replacement(hours(3, 4), fetched_at=NOW + 2 * HOUR))
+
+    def fetched_at(interval: Interval) -> datetime | None:
+        known = stores.history.coverage(SERIES, interval).completeness_of(interval)
+        return known.fetched_at if known else None
+
+    assert fetched_at(hours(0, 12)) == NOW
+    assert fetched_at(hours(6, 12)) == NOW + HOUR
+    assert fetched_at(hours(3, 4)) == NOW + 2 * HOUR
+    assert fetched_at(hours(3, 12)) == NOW
+
+
+def test_older_rows_never_replace_newer_ones(stores: Stores):
+    stores.history.replace(replacement(hours(3, 6), offered=2, fetched_at=NOW))
+    before = read(stores), stores.history.coverage(SERIES, WHOLE_DAY)
+    with pytest.raises(NewerDataPresent) as refused:
+        stores.history.replace(replacement(hours(0, 12), offered=1, fetched_at=NOW - HOUR))
+    assert refused.value.intervals == IntervalSet([hours(3, 6)])
+    assert read(stores).equals(before[0])
+    assert stores.history.coverage(SERIES, WHOLE_DAY) == before[1]
+
+
+def test_watermark_never_goes_back(stores: Stores):
+    stores.history.replace(replacement(hours(0, 12)))
+    stores.history.replace(replacement(hours(0, 3)))
+    assert stores.history.coverage(SERIES).watermark == hours(0, 12).end
+
+
+def test_live_owner_excludes_other_claims(stores: Stores):
+    submit(stores.ledger, query())
+    with pytest.raises(QueryInFlight):
+        stores.ledger.claim(query())
+    stores.ledger.claim(query(hours(0, 12)))
+    stores.ledger.claim(query(series=replace(SERIES, tenant="other")))
+
+
+def test_dead_owners_job_is_resumed_with_higher_fence(stores: Stores):
+    before = submit(stores.brief, query(age=HOUR / 2))
+    taken = stores.ledger.claim(query())
+    assert (taken.id, taken.handle, taken.requested_at) == (before.id, HANDLE, NOW - HOUR / 2)
+    assert taken.fence > before.fence
+
+
+def test_intent_without_handle_is_lost_with_its_owner(stores: Stores):
+    before = stores.brief.claim(query())
+    taken = stores.ledger.claim(query())
+    assert taken.id != before.id
+    assert taken.handle is None
+    assert stores.states() == ["lost", "intent"]
+
+
+def test_stale_job_is_superseded_and_returned_for_cancelling(stores: Stores):
+    submit(stores.brief, query(age=2 * HOUR))
+    taken = stores.ledger.claim(query())
+    assert (taken.handle, taken.superseded_job) == (None, HANDLE)
+    assert stores.states() == ["superseded", "intent"]
+
+
+def test_lost_lease_allows_no_change(stores: Stores):
+    old = submit(stores.brief, query())
+    new = stores.ledger.claim(query())
+    stores.brief.end(old, LedgerState.failed, "too late")
+    stores.brief.release([old])
+    stores.brief.mark_ready(old)
+    with pytest.raises(QueryInFlight):
+        stores.brief.claim(query())
+    with pytest.raises(LeaseLost):
+        stores.brief.mark_submitted(old, JobHandle("job-2", "client-1"))
+    assert stores.states() == ["submitted"]
+    assert stores.ledger.open_jobs(SERIES, DAY) == [OpenJob(DAY, new.requested_at, is_alive=True)]
+
+
+def test_lost_lease_allows_no_rows(stores: Stores):
+    old = submit(stores.brief, query())
+    stores.ledger.claim(query())
+    with pytest.raises(LeaseLost):
+        stores.history.replace(replacement(DAY, claims=(old,)))
+    assert not stores.history.coverage(SERIES).final
+
+
+def test_rows_and_ledger_entries_close_in_one_transaction(stores: Stores):
+    claims = tuple(submit(stores.ledger, query(each)) for each in (DAY, hours(0, 12), hours(12, 24)))
+    beyond = submit(stores.ledger, query(hours(12, 36)))
+    stores.history.replace(replacement(DAY, claims=claims))
+    assert stores.states() == ["stored", "stored", "stored", "submitted"]
+    with pytest.raises(LeaseLost):
+        stores.history.replace(replacement(DAY, claims=claims))
+    assert [job.interval for job in stores.ledger.open_jobs(SERIES, hours(0, 48))] == [beyond.interval]
+
+
+def test_storing_rows_closes_only_released_entries(stores: Stores):
+    """As Dagster does it: rows are fetched in one step, and checked and stored in another."""
+    stores.ledger.mark_ready(submit(stores.ledger, query(hours(0, 12))))
+    submit(stores.ledger, query(hours(12, 24)))
+    stores.history.replace(replacement(DAY))
+    assert stores.states() == ["stored", "submitted"]
+
+
+def test_ambiguous_entry_stays_until_the_next_claim(stores: Stores):
+    stores.ledger.mark_ambiguous(stores.ledger.claim(query()), "it timed out")
+    assert stores.states() == ["ambiguous"]
+    assert stores.ledger.claim(query()).handle is None
+    assert stores.states() == ["lost", "intent"]
