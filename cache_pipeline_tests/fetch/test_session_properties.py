@@ -36,8 +36,8 @@ DAYS = 3
 WEEK = hours(0, 24 * DAYS)
 COLUMNS = (Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer))
 SCHEMA = arrow_schema(COLUMNS)
-#: A name of a queue is about this long in an answer that is limited by bytes.
-ROW_BYTES = 40
+#: A limit in bytes leaves room for at least as many rows as the same limit in rows.
+LONGEST_ROW_BYTES = 60
 #: A scenario that needs more rounds than this does not end.
 MAX_ROUNDS = 20
 
@@ -62,6 +62,7 @@ class Vendor:
         groups: The number of groups of each hour since Monday.
         limit: The number of rows of its longest answer, or None.
         order: What a truncated answer keeps: the first hours, the first groups, or as many bytes as fit.
+        row_bytes: The size of a row, for a limit in bytes.
         refuses_longer_than: The longest interval that it accepts, or None.
         late_by: How long after its end an hour is complete.
         empty: The numbers of the queries that it answers with nothing, though there are rows: a moment, not several.
@@ -74,6 +75,7 @@ class Vendor:
     groups: list[int]
     limit: int | None = None
     order: str = "time"
+    row_bytes: int = LONGEST_ROW_BYTES
     refuses_longer_than: timedelta | None = None
     late_by: timedelta = timedelta(0)
     empty: frozenset[int] = frozenset()
@@ -152,14 +154,7 @@ class Vendor:
         if self.order == "group":
             rows = rows.sort_by([("queue_id", "ascending"), ("interval_start", "ascending")])
         if self.order == "bytes":
-            # Longer names take more room, so the number of rows is not the same each time.
-            sizes = [ROW_BYTES + len(str(value)) * 5 for value in rows["offered"].to_pylist()]
-            # At least as many rows as the limit says, for no limit below a page is known.
-            kept, room = 0, self.limit * (ROW_BYTES + 15)
-            while kept < len(sizes) and room >= sizes[kept]:
-                room -= sizes[kept]
-                kept += 1
-            return rows.slice(0, kept)
+            return rows.slice(0, self.limit * LONGEST_ROW_BYTES // self.row_bytes)
         return rows.slice(0, self.limit)
 
 
@@ -192,6 +187,7 @@ def scenario(dice: random.Random, order: str, *, is_declared: bool) -> Vendor:
         groups,
         limit=dice.choice([None, 1000, 1000, 1500, 2000]),
         order=order,
+        row_bytes=dice.randint(45, LONGEST_ROW_BYTES),
         refuses_longer_than=dice.choice([None, None, None, timedelta(hours=12), timedelta(hours=5)]),
         late_by=dice.choice([timedelta(0), timedelta(minutes=10), timedelta(hours=2)]),
         empty=empty,
