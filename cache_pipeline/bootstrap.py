@@ -64,7 +64,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def review_declaration(report: Report) -> Iterable[tuple[str, str]]:
+def find_declaration_problems(report: Report) -> Iterable[tuple[str, str]]:
     """Yield the problems that a report's vendor finds in its declaration, as (field, problem)."""
     if report.platform not in ADAPTERS:
         yield "platform", f"unknown platform {report.platform!r}; expected one of {', '.join(ADAPTERS)}"
@@ -87,7 +87,7 @@ def load_reports(settings: Settings) -> dict[str, Report]:
     Raises:
         DeclarationError: Some are invalid; the error lists every mistake.
     """
-    return read_reports(settings.reports_dir, review_declaration)
+    return read_reports(settings.reports_dir, find_declaration_problems)
 
 
 def report_columns(report: Report) -> tuple[Column, ...]:
@@ -136,7 +136,7 @@ def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> lis
     )
 
 
-def edge_tier(settings: Settings) -> EdgeTier:
+def open_edge_tier(settings: Settings) -> EdgeTier:
     """Return the edge tier that the settings name."""
     return EdgeTier(settings.edge_store_url, utc_now, settings.tenant)
 

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from benchmarks.memory.vendor import DAY
 from benchmarks.result import BenchmarkError
-from cache_pipeline.bootstrap import edge_tier, open_service
+from cache_pipeline.bootstrap import open_edge_tier, open_service
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.query.interval import IntervalSet
@@ -129,7 +129,7 @@ def _publish(setup: Setup, rows: Rows) -> None:
     counted = publishable_rows(setup.report, rows)
     if (total := pc.sum(counted[setup.report.rows or ""]).as_py()) != setup.rows:
         raise BenchmarkError(f"the edge counts {total:,} rows of {setup.rows:,}")
-    edge_tier(setup.settings).publish(setup.report, {DAY: counted}, None)
+    open_edge_tier(setup.settings).publish(setup.report, {DAY: counted}, None)
 
 
 async def collect_in_list(setup: Setup, service: ReportService) -> None:

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import edge_tier, load_reports, migrate_history, open_service
+from cache_pipeline.bootstrap import load_reports, migrate_history, open_edge_tier, open_service
 from cache_pipeline.cli.backfills import run_backfills
 from cache_pipeline.cli.day_totals import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
 from cache_pipeline.cli.demo_environment import DemoEnvironment, DemoRequest
@@ -80,7 +80,7 @@ def run_demo(scenario: DemoEnvironment, wish: DemoRequest, console: Console) -> 
     settings = scenario.settings
     reports = load_reports(settings)
     migrate_history(settings, reports)
-    edge_tier(settings)
+    open_edge_tier(settings)
     first_day, end_day = scenario.days(next(iter(reports.values())))
     console.print(
         f"Backfilling {len(reports)} reports, {first_day} to {end_day} (exclusive), "
@@ -104,7 +104,7 @@ def run_demo(scenario: DemoEnvironment, wish: DemoRequest, console: Console) -> 
 async def _compare(
     scenario: DemoEnvironment, reports: Mapping[str, Report], volumes: Mapping[str, Volume]
 ) -> dict[str, list[DayTotals]]:
-    edge = edge_tier(scenario.settings)
+    edge = open_edge_tier(scenario.settings)
     async with open_service(scenario.settings) as service:
         return {
             name: await day_totals(service, edge, report, scenario.days(report), volumes.items())

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache_pipeline.bootstrap import edge_tier
+from cache_pipeline.bootstrap import open_edge_tier
 from cache_pipeline.cli.edge import edge_folder, write_atomically
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.dashboard.single_file import single_file_page
@@ -43,7 +43,7 @@ def write_page(settings: Settings) -> Path | None:
         CommandError: the folder cannot be written.
         EdgeStoreError: the store refused.
     """
-    edge = edge_tier(settings)
+    edge = open_edge_tier(settings)
     if not edge.manifest().datasets:
         return None
     publish_page(edge.store, write_demo_labels())

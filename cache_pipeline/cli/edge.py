@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import edge_tier, load_reports, report_columns, utc_now
+from cache_pipeline.bootstrap import load_reports, open_edge_tier, report_columns, utc_now
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.dashboard.single_file import single_file_page
 from cache_pipeline.errors import CommandError
@@ -64,7 +64,7 @@ def publish(
     selected = [find_report(declared, name) for name in reports] if reports else list(declared.values())
     intervals = {each.name: Interval.parse(interval, each.zone) if interval else None for each in selected}
     named = labels or settings.edge_labels
-    tier, names = edge_tier(settings), read_labels(named) if named else None
+    tier, names = open_edge_tier(settings), read_labels(named) if named else None
     if not page_only:
         with open_history(settings.required_postgres_url()) as history:
             for report in (each for each in selected if Tier.edge in each.publish.tiers):
@@ -86,7 +86,7 @@ def _describe_result(name: str, result: RepublishResult) -> str:
 @edge.command("verify")
 def verify_command() -> None:
     """Compare every published file with the manifest. Exit with 1 if a file is missing or differs."""
-    tier = edge_tier(read_settings())
+    tier = open_edge_tier(read_settings())
     problems = verify(tier)
     for problem in problems:
         click.echo(problem)
@@ -101,7 +101,7 @@ def verify_command() -> None:
 @click.argument("snapshot")
 def rollback_command(snapshot: str) -> None:
     """Restore the manifest of SNAPSHOT (see `edge ls --snapshots`)."""
-    uploaded = rollback(edge_tier(read_settings()), snapshot)
+    uploaded = rollback(open_edge_tier(read_settings()), snapshot)
     click.echo(f"rolled back to snapshot {snapshot}; the manifest is now snapshot {uploaded}")
 
 
@@ -132,7 +132,7 @@ def _days(_context: click.Context, _parameter: click.Parameter, text: str) -> ti
 )
 def gc(keep_for: timedelta, keep_snapshots: int, *, forget: bool) -> None:
     """Delete old snapshots, and files that no remaining snapshot uses."""
-    result = collect_garbage(edge_tier(read_settings()), keep_for, keep_snapshots, forget=forget)
+    result = collect_garbage(open_edge_tier(read_settings()), keep_for, keep_snapshots, forget=forget)
     click.echo(
         f"{len(result.files)} files ({result.bytes:,} bytes) and {len(result.snapshots)} snapshots deleted; "
         f"{result.remaining_snapshots} snapshots remain for rollback"
@@ -146,7 +146,7 @@ def gc(keep_for: timedelta, keep_snapshots: int, *, forget: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def ls(*, list_snapshots: bool, as_json: bool) -> None:
     """List data sets, or the snapshots available for rollback."""
-    tier, console = edge_tier(read_settings()), Console()
+    tier, console = open_edge_tier(read_settings()), Console()
     if as_json:
         click.echo(json.dumps(tier.manifest().model_dump(mode="json"), indent=1))
     elif list_snapshots:
@@ -197,7 +197,7 @@ def serve(folder: Path | None, port: int) -> None:
 )
 def save(file: Path, newest: timedelta) -> None:
     """Write the page with its data as one HTML FILE, to open locally or to send."""
-    write_atomically(file, single_file_page(bundle_files(edge_tier(read_settings()), newest)))
+    write_atomically(file, single_file_page(bundle_files(open_edge_tier(read_settings()), newest)))
     click.echo(f"{file.resolve().as_uri()} ({file.stat().st_size:,} bytes)")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 
-from cache_pipeline.bootstrap import edge_tier
+from cache_pipeline.bootstrap import open_edge_tier
 from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.settings import Settings
@@ -69,7 +69,7 @@ async def check_public_url(settings: Settings, clock: Callable[[], datetime]) ->
     url = settings.edge_public_url
     if not url:
         return []
-    edge = edge_tier(settings)
+    edge = open_edge_tier(settings)
     if await asyncio.to_thread(edge.store.get, MANIFEST) is None:
         return [CheckResult("edge readers", CheckStatus.ok, "nothing is published yet")]
     found = await asyncio.to_thread(read_back, edge, url, clock())

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import review_declaration
+from cache_pipeline.bootstrap import find_declaration_problems
 from cache_pipeline.orchestration.build import build_folder_defs, build_upkeep_defs
 from cache_pipeline.query.declarations import DeclarationError, Mistake, read_report, read_reports
 from cache_pipeline.query.report import Report
@@ -85,7 +85,7 @@ class ReportUpkeep(dg.Component, dg.Model, dg.Resolvable):
 
 
 def _read_folder(context: dg.ComponentLoadContext, folder: str | None) -> dict[str, Report]:
-    return read_reports(context.path / folder if folder else read_settings().reports_dir, review_declaration)
+    return read_reports(context.path / folder if folder else read_settings().reports_dir, find_declaration_problems)
 
 
 class NewReport(dg.Model):
@@ -132,7 +132,7 @@ class ReportScaffolder(dg.Scaffolder[NewReport]):
         partial = path.with_suffix(".part")
         partial.write_text(_TEMPLATE.format(name=name, **options.model_dump(), **example), encoding="utf-8")
         try:
-            read_report(partial, review_declaration)
+            read_report(partial, find_declaration_problems)
             partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 from redis.asyncio import Redis
 
-from cache_pipeline.bootstrap import edge_tier, migrate_history, open_service, pending_migrations, utc_now
+from cache_pipeline.bootstrap import migrate_history, open_edge_tier, open_service, pending_migrations, utc_now
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.dagster_compat import reuse_connections
 from cache_pipeline.query.report import Report
@@ -126,7 +126,7 @@ class EngineResource(dg.ConfigurableResource[None]):
 
     def edge(self) -> EdgeTier:
         """Return the edge tier."""
-        return edge_tier(self.settings)
+        return open_edge_tier(self.settings)
 
     async def recent_demand(self) -> list[Demand]:
         """Return what was requested through the API in this hour and the last.

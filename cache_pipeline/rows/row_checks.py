@@ -17,7 +17,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names
 from cache_pipeline.rows.digest import Hashes, microseconds, row_hashes
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.rows.spool import unwritable
+from cache_pipeline.rows.spool import temporary_folder_error
 
 #: Hashes of eight bytes that are compared in memory at a time. Beyond this number they are spooled to disk.
 _MAX_HASHES_IN_MEMORY = 2**18
@@ -111,7 +111,7 @@ def find_repeated_hashes(rows: Rows, keys: Sequence[str]) -> Hashes:
             for batch in rows.batches():
                 file.write(row_hashes(batch, keys).tobytes())
         except OSError as error:
-            raise unwritable(error) from error
+            raise temporary_folder_error(error) from error
         for part in range(passes):
             file.seek(0)
             found = [each[each % np.uint64(passes) == part] for each in _read_hashes(file)]

@@ -31,7 +31,7 @@ _BLOCK_ROWS = 16 * 1024
 _OPTIONS = ipc.IpcWriteOptions(compression="lz4")
 
 
-def unwritable(error: OSError) -> DiskUnwritable:
+def temporary_folder_error(error: OSError) -> DiskUnwritable:
     """Return the error of a temporary folder that cannot be written."""
     return DiskUnwritable(tempfile.gettempdir(), error.strerror or type(error).__name__, setting="TMPDIR")
 
@@ -155,7 +155,7 @@ class Spool:
                 if isinstance(block, _MemoryBlock):
                     self._blocks[index] = _FileBlock(self._file, *self._file.append(_serialize(block)), block.tallies)
         except OSError as error:
-            raise unwritable(error) from error
+            raise temporary_folder_error(error) from error
 
 
 def _serialize(block: _MemoryBlock) -> pa.Buffer:

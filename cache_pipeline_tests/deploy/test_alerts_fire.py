@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from cache_pipeline.api.jobs.queue import open_queue
-from cache_pipeline.bootstrap import edge_tier, load_reports, report_columns
+from cache_pipeline.bootstrap import load_reports, open_edge_tier, report_columns
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.republish import republish
@@ -47,7 +47,7 @@ def delay_publishing(deployment):
     report = load_reports(settings)["queue_hour"]
     with open_history(deployment.servers.postgres_url) as history:
         day = Interval.parse(interval(DAYS[0], 24))
-        republish(history, edge_tier(settings), Series(report, settings.tenant), report_columns(report), day)
+        republish(history, open_edge_tier(settings), Series(report, settings.tenant), report_columns(report), day)
     for day in DAYS[1:4]:
         assert deployment.ask("queue_hour", interval(day, 24)).status_code == 200
 

@@ -11,7 +11,7 @@ import dagster as dg
 import httpx
 import pytest
 
-from cache_pipeline.bootstrap import edge_tier, migrate_history, report_columns, review_declaration
+from cache_pipeline.bootstrap import find_declaration_problems, migrate_history, open_edge_tier, report_columns
 from cache_pipeline.query.declarations import read_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
@@ -61,7 +61,7 @@ def _vendors(patch: pytest.MonkeyPatch, folder: Path) -> Generator[httpx.Client]
 
 def _backfill(folder: Path, admin: httpx.Client, declaration: dict[str, Any]) -> Report:
     write_reports(folder / "reports", [declaration])
-    report = read_report(folder / "reports" / f"{declaration['name']}.yaml", review_declaration)
+    report = read_report(folder / "reports" / f"{declaration['name']}.yaml", find_declaration_problems)
     migrate_history(read_settings(), {report.name: report})
     with dg.DagsterInstance.ephemeral() as instance:
         bench = Bench(report, admin, folder / "data")
@@ -95,7 +95,7 @@ def test_report_can_move_from_genesys_to_cxone(
     assert sum(row["n_offered"] for row in cxone_rows) == pytest.approx(offered, rel=0.02)
     assert sum(row["n_offered"] for row in genesys_rows) == pytest.approx(offered, rel=0.02)
     if genesys.rows:
-        published = edge_tier(read_settings()).read(cxone, days).to_pylist()
+        published = open_edge_tier(read_settings()).read(cxone, days).to_pylist()
         counted = Counter((row["interval_start"], row["media_type"]) for row in cxone_rows)
         assert {(row["interval_start"], row["media_type"]): row["conversations"] for row in published} == counted
         names = ("conversation_id", "conversation_start", "conversation_end", "first_queue_id", "t_talk", "n_offered")

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from cache_pipeline.bootstrap import edge_tier, migrate_history
+from cache_pipeline.bootstrap import migrate_history, open_edge_tier
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import range_tags, report_partitions
@@ -167,7 +167,7 @@ class Bench:
             return history.coverage(self.series)
 
     def edge(self) -> EdgeTier:
-        return edge_tier(read_settings())
+        return open_edge_tier(read_settings())
 
     def staged_files(self) -> set[str]:
         return {path.stem.split("_")[0] for path in (self.data / "staged").rglob("*.parquet")}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cache_pipeline.bootstrap import edge_tier
+from cache_pipeline.bootstrap import open_edge_tier
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.published.manifest import Manifest
 
@@ -115,6 +115,6 @@ def open_manifest_cache(settings: Settings) -> ManifestCache:
         path = Path(urlsplit(settings.edge_store_url).path, "v1", settings.tenant)
         if settings.edge_url is None and not path.exists():
             return None
-        return edge_tier(settings).manifest()
+        return open_edge_tier(settings).manifest()
 
     return ManifestCache(read)
