@@ -195,10 +195,10 @@ class Staging:
 
 
 def _modified_at(path: Path) -> float:
-    """Return when a file was last written, in seconds since 1970; 0 if there is none."""
+    """Return when a file was last written, in seconds since 1970; 0 if that cannot be known."""
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return 0.0
 
 
