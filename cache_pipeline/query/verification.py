@@ -7,8 +7,9 @@ so a verification ends whatever the vendor answers.
 How an answer is verified:
 
 1. It is compared with the rows that its buckets should have. Too few, in all or in a part, make it suspect.
-2. An answer with enough rows that may still have met a limit is probed. A cut in time order loses the end, and a cut in
-   group order loses the last groups of every bucket, so the end and the fullest bucket are asked for again by themselves.
+2. An answer with enough rows that may still have met a limit is compared with its two halves. A cut in time order loses the
+   end, and a cut in group order loses the last groups; either way one of the halves says more. An answer whose end has too
+   few rows is compared with that end.
 3. A suspect answer is split. If the parts say the same, it was sparse. If they say more, it was truncated, and the parts are
    verified in its place.
 4. Answers of one moment can share a cause, such as a vendor that answers nothing for a second. So an answer that has far
@@ -482,17 +483,16 @@ class _Node:
 
     @cached_property
     def probes(self) -> list[Interval]:
-        """The queries to compare it with: its end, and its fullest bucket."""
+        """The queries to compare it with: its halves if it may be at a limit, or its end if that has too few rows."""
         if not self.parts or not self.final:
             return []
-        tail = self._tail()
-        probes: list[Interval] = []
         if self._is_of_a_suspect_length():
-            fullest = max(self.final, key=lambda bucket: self.answer.count([bucket]))
-            probes = [Interval(tail[0].start, tail[-1].end), fullest]
-        elif tail_falls_short(self.answer.count(tail), self.expect(tail).rows):
-            probes = [Interval(tail[0].start, tail[-1].end)]
-        return list(dict.fromkeys(probes))
+            middle = self.parts[len(self.parts) // 2].start
+            return [Interval(self.answer.interval.start, middle), Interval(middle, self.answer.interval.end)]
+        tail = self._tail()
+        if tail_falls_short(self.answer.count(tail), self.expect(tail).rows):
+            return [Interval(tail[0].start, tail[-1].end)]
+        return []
 
     def _tail(self) -> list[Interval]:
         """Return the last final bucket that has rows, and the empty ones after it."""

@@ -75,7 +75,8 @@ def test_backfill_outcome_shows_error_and_earlier_failures(
     checks = {check["check"]: (check["passed"], check["failed_before"]) for check in repaired["checks"]}
     name = "staged/calls_hour:completeness"
     assert checks[name][0]
-    assert checks[name][1] > 1
+    # Truncations that parts make up for are warnings; only the first run's failure counts.
+    assert checks[name][1] == 1
     assert checks == {**dict.fromkeys(CHECKS, (True, 0)), name: checks[name]}
 
 

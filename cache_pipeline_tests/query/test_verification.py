@@ -268,6 +268,7 @@ def scenarios(draw: st.DrawFn) -> tuple[Vendor, Knowledge]:
     return vendor, knowledge
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=500)
 @given(scenarios())
 def test_every_verification_ends_and_asks_nothing_twice(scenario: tuple[Vendor, Knowledge]) -> None:

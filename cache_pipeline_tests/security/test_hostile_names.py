@@ -129,7 +129,7 @@ def test_report_name_must_be_a_plain_word(name):
         ({"metrics": ["ctid"]}, "second column"),
         ({"metrics": ["x" * 64]}, "63 bytes"),
         ({"metrics": ["a\x07b"]}, "unprintable"),
-        ({"metrics": [""]}, "empty"),
+        ({"metrics": [""]}, "at least 1 character"),
     ],
 )
 def test_impossible_column_name_is_refused(tmp_path, changes, message):
