@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,14 @@ class System:
         for name, command in commands.items():
             self._processes[name] = SupervisedProcess(name, command, self.environment, self.folder)
             self._processes[name].start()
+        # Dagster cannot finish creating its tables if it is killed while it does so for the first time.
+        await asyncio.to_thread(self._create_dagster_tables)
         await self.wait_until_ready()
         await asyncio.to_thread(self.truth.load)
+
+    def _create_dagster_tables(self) -> None:
+        command = [sys.executable, "-m", "dagster", "instance", "migrate"]
+        subprocess.run(command, env=self.environment, cwd=self.folder, check=True, capture_output=True)
 
     async def wait_until_ready(self, seconds: float = 120) -> None:
         """Wait until the vendor answers and the API and its dependencies are ready."""
