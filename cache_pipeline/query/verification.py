@@ -555,7 +555,8 @@ class _Node:
             return SecondLook.unverified
         expected = self.knowledge.density.expect(self.final)
         is_unexpected = expected.source is ExpectationSource.history and falls_short(self.found, expected.rows)
-        is_empty = not self.found and self.expectation.rows > 0
+        # Below one expected row, an empty answer is what most such intervals have.
+        is_empty = not self.found and self.expectation.rows >= 1
         return SecondLook.unexpected if is_unexpected or is_empty else None
 
     @cached_property

@@ -178,8 +178,8 @@ def scenario(dice: random.Random, order: str, *, is_declared: bool) -> Vendor:
     )  # fmt: skip
     is_hurt = dice.random() < 0.5
     numbers = [frozenset(dice.sample(range(1, 30), dice.randint(0, 3))) if is_hurt else frozenset() for _ in range(2)]
-    # Where history expects nothing, an empty answer cannot be told from a moment of empty answers.
-    first_empty = dice.randint(1, 12) if dice.random() < 0.4 and shape in ("flat", "noise") else None
+    # Where history expects less than a row, a moment of empty answers cannot be told from a quiet hour.
+    first_empty = dice.randint(1, 12) if dice.random() < 0.4 and shape == "flat" else None
     empty = frozenset(range(first_empty, first_empty + dice.randint(1, 8))) if first_empty else frozenset()
     return Vendor(
         report,
