@@ -116,7 +116,9 @@ def test_two_celery_workers_share_backfill_and_quota_despite_kill(
             if _in_every_tier(bench, instance) != set(DAYS):
                 _launch()
             wait_until("every day is in every tier", lambda: _in_every_tier(bench, instance) == set(DAYS))
-        assert bench.coverage().final == IntervalSet([bench.interval(DAYS[0], DAYS[-1])])
+        # Quiet hours that were asked for by themselves may still need a second look.
+        coverage = bench.coverage()
+        assert coverage.final | coverage.provisional == IntervalSet([bench.interval(DAYS[0], DAYS[-1])])
         counters = bench.admin.get("/simulator/counters").json()
         assert counters["summary"]["rejected_429"] == 0
         assert counters["summary"]["sync_queries"] >= len(DAYS) * REQUESTS_A_DAY
