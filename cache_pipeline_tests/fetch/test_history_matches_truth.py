@@ -188,7 +188,8 @@ async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
                 interval = hours(first, min(first + length, 48))
                 if interval.start < vendor.clock():
                     await step(service, vendor, interval, dies)
-            vendor.clock.hour = 48 + _LATEST + 1
+            # Never back: figures from a later time would not be old enough for a second look.
+            vendor.clock.hour = max(vendor.clock.hour, 48 + _LATEST) + 1
             vendor.broken = {}
             await service.answer(REPORT, SPAN)
             # What history contradicts becomes final when a second look agrees, an hour later.
