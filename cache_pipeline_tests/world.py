@@ -15,7 +15,9 @@ from pydantic import SecretStr
 from cache_pipeline import bootstrap
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
+from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
@@ -60,6 +62,18 @@ class World:
     service: ReportService
     admin: httpx.AsyncClient
     clock: SteppedClock
+
+    async def fetch_and_store(self, interval: Interval, report: Report = REPORT) -> list[ChunkResult]:
+        """Fetch and store one interval as a run of Dagster does; return the verdicts on the vendor's answers."""
+        verdicts: list[ChunkResult] = []
+        async for event in self.service.fetch(report, {"it": interval}, Lane.interactive):
+            if isinstance(event, ChunkResult):
+                verdicts.append(event)
+            if isinstance(event, FailedPartition):
+                raise event.error
+            if isinstance(event, FetchedPartition):
+                await self.service.store(report, [event])
+        return verdicts
 
     async def submits(self) -> int:
         """Return how many queries the vendor has accepted."""

@@ -156,7 +156,7 @@ async def test_interval_beyond_retention_is_refused_unless_stored(open_world: Op
     """Its empty answer would look like a quiet day and overwrite stored rows."""
     longer = Interval(MORNING.start - 2 * HOUR, MORNING.end)
     async with open_world() as world:
-        await fetch_and_store(world, MORNING)
+        await world.fetch_and_store(MORNING)
         asked = await world.submits()
         forgetful = replace(world.service, retention={"reportdata": NOON - MORNING.start - timedelta(minutes=90)})
         assert (await forgetful.answer(REPORT, MORNING)).completeness.complete_through == MORNING.end
@@ -193,28 +193,16 @@ async def test_missing_account_error_names_its_settings(open_world: OpenWorld):
             await world.service.answer(REPORT.model_copy(update={"platform": "genesys"}), MORNING)
 
 
-async def fetch_and_store(world: World, interval: Interval, report: Report = REPORT) -> list[ChunkResult]:
-    heard: list[ChunkResult] = []
-    async for event in world.service.fetch(report, {"it": interval}, Lane.interactive):
-        if isinstance(event, ChunkResult):
-            heard.append(event)
-        if isinstance(event, FailedPartition):
-            raise event.error
-        if isinstance(event, FetchedPartition):
-            await world.service.store(report, [event])
-    return heard
-
-
 async def test_sparse_night_is_verified_only_once(open_world: OpenWorld):
     """The declaration expects too many rows of a Sunday; the next Sunday is compared with it."""
     night = Interval.parse("2025-12-28T00:00:00Z/2025-12-28T06:00:00Z")
     async with open_world() as world:
-        [chunk] = await fetch_and_store(world, night)
+        [chunk] = await world.fetch_and_store(night)
         assert chunk.verdict is Verdict.sparse
         assert chunk.got < 0.8 * chunk.expected
         before = await world.submits()
         next_week = Interval(night.start + timedelta(days=7), night.end + timedelta(days=7))
-        heard = await fetch_and_store(world, next_week)
+        heard = await world.fetch_and_store(next_week)
         assert {each.source for each in heard} == {"history"}
         assert await world.submits() - before <= 3
         for interval in (night, next_week):
@@ -224,7 +212,7 @@ async def test_sparse_night_is_verified_only_once(open_world: OpenWorld):
 async def test_silently_truncated_answer_is_assembled_from_parts(open_world: OpenWorld):
     """G13 and G22, for a lost tail."""
     async with open_world(reportdata_max_rows=90) as world:
-        heard = await fetch_and_store(world, MONDAY)
+        heard = await world.fetch_and_store(MONDAY)
         assert heard[0].verdict is Verdict.truncated
         assert await rows_of(world, MONDAY) == await world.truth(REPORT, MONDAY)
 
@@ -289,7 +277,7 @@ async def test_vendor_slower_than_the_freshness_is_answered_once(open_world: Ope
 
 async def test_refetch_brings_the_vendors_corrections(open_world: OpenWorld):
     async with open_world() as world:
-        await fetch_and_store(world, MORNING)
+        await world.fetch_and_store(MORNING)
         before = await world.submits()
         async for partition in partitions_of(
             world.service.fetch(REPORT, {"it": MORNING}, Lane.scheduled, refetch=True)
@@ -301,7 +289,7 @@ async def test_refetch_brings_the_vendors_corrections(open_world: OpenWorld):
 
 async def test_partitions_stored_together_keep_their_own_ages(open_world: OpenWorld):
     async with open_world() as world:
-        await fetch_and_store(world, MONDAY)
+        await world.fetch_and_store(MONDAY)
         wanted = {"monday": MONDAY, "today": TODAY}
         partitions = [part async for part in partitions_of(world.service.fetch(REPORT, wanted, Lane.scheduled))]
         await world.service.store(REPORT, [part for part in partitions if isinstance(part, FetchedPartition)])
@@ -312,7 +300,7 @@ async def test_partitions_stored_together_keep_their_own_ages(open_world: OpenWo
 
 async def test_render_many_returns_only_stored_intervals(open_world: OpenWorld):
     async with open_world() as world:
-        await fetch_and_store(world, MORNING)
+        await world.fetch_and_store(MORNING)
         later = Interval(MORNING.end, MORNING.end + HOUR)
         [(query, answer)] = await world.service.cached_answers.render_many(
             world.service.series(REPORT), [MORNING, later]

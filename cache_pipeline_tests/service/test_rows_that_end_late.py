@@ -3,10 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.lane import Lane
-from cache_pipeline.query.report import Report
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.world import OpenWorld, World
 
@@ -26,14 +23,6 @@ REPORT = declared(
 )
 
 
-async def _fetch(world: World, report: Report, interval: Interval) -> None:
-    async for event in world.service.fetch(report, {"it": interval}, Lane.scheduled):
-        if isinstance(event, FailedPartition):
-            raise event.error
-        if isinstance(event, FetchedPartition):
-            await world.service.store(report, [event])
-
-
 def _stored(world: World, interval: Interval) -> list[dict[str, Any]]:
     service = world.service
     rows = service.history.rows(service.series(REPORT), IntervalSet([interval]), service.columns(REPORT))
@@ -45,7 +34,7 @@ async def test_row_gets_the_end_that_a_later_answer_tells(open_world: OpenWorld)
     async with open_world(REPORT, organisation_zone="America/New_York", conversations_per_working_day=2000) as world:
         series = world.service.series(REPORT)
         world.clock.at = MONDAY.end + timedelta(minutes=10)
-        await _fetch(world, REPORT, MONDAY)
+        await world.fetch_and_store(MONDAY, REPORT)
         before = _stored(world, MONDAY)
         final_at_first = world.service.history.coverage(series).final
         open_rows = [row for row in before if row["conversation_end"] is None]
@@ -55,7 +44,7 @@ async def test_row_gets_the_end_that_a_later_answer_tells(open_world: OpenWorld)
         assert reopened, "some buckets are final although rows of theirs have no end"
 
         world.clock.at = TUESDAY.end + timedelta(hours=1)
-        await _fetch(world, REPORT, TUESDAY)
+        await world.fetch_and_store(TUESDAY, REPORT)
         coverage = world.service.history.coverage(series)
         assert (
             IntervalSet(Interval(row["interval_start"], row["interval_end"]) for row in reopened) & coverage.final
@@ -63,7 +52,7 @@ async def test_row_gets_the_end_that_a_later_answer_tells(open_world: OpenWorld)
         )
 
         world.clock.move(hours=24)
-        await _fetch(world, REPORT, MONDAY)
+        await world.fetch_and_store(MONDAY, REPORT)
         after = _stored(world, MONDAY)
         assert not [row for row in after if row["conversation_end"] is None]
         assert [row["conversation_id"] for row in after] == [row["conversation_id"] for row in before]
@@ -72,7 +61,7 @@ async def test_row_gets_the_end_that_a_later_answer_tells(open_world: OpenWorld)
 
         # What has its end is left alone.
         submitted = await world.submits()
-        await _fetch(world, REPORT, MONDAY)
+        await world.fetch_and_store(MONDAY, REPORT)
         assert await world.submits() == submitted
 
 

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
-from cache_pipeline.query.completeness import ChunkResult, Verdict
+from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import QueryOverrides
 from cache_pipeline.query.report import Report
 from cache_pipeline.vendors.genesys import adapter
@@ -88,24 +86,12 @@ async def test_figures_are_true_although_the_vendor_splits(
         assert await world.submits() == before
 
 
-async def _fetch(world: World, report: Report, interval: Interval) -> list[ChunkResult]:
-    heard: list[ChunkResult] = []
-    async for event in world.service.fetch(report, {"it": interval}, Lane.interactive):
-        if isinstance(event, ChunkResult):
-            heard.append(event)
-        if isinstance(event, FailedPartition):
-            raise event.error
-        if isinstance(event, FetchedPartition):
-            await world.service.store(report, [event])
-    return heard
-
-
 async def test_rows_are_counted_as_the_vendor_sends_them(open_world: OpenWorld):
     report = _report(delivery="sync", expected_groups=8)
     first, second = Interval(MONDAY.start - timedelta(days=7), MONDAY.end - timedelta(days=7)), MONDAY
     async with open_world(report) as world:
-        (learned,) = await _fetch(world, report, first)
-        (judged,) = await _fetch(world, report, second)
+        (learned,) = await world.fetch_and_store(first, report)
+        (judged,) = await world.fetch_and_store(second, report)
         stored = world.service.history.rows(
             world.service.series(report), IntervalSet([first]), world.service.columns(report)
         )
