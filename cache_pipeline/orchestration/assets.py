@@ -213,21 +213,21 @@ async def _fetch_and_stage(
             lane = lane_of_run(context.run.tags)
             estimate = await _log_estimate(context, service, engine, report, missing, lane, refetch=refetch)
             async with aclosing(service.fetch(report, missing, lane, refetch=refetch)) as events:
-                async for partition in events:
-                    if isinstance(partition, QueryProgress):
-                        continue
-                    if isinstance(partition, ChunkResult):
-                        log_chunk(partition)
-                        continue
-                    if isinstance(partition, FailedPartition):
-                        failed.append(partition)
-                        context.log.error(f"{partition.key}: {partition.error}")
-                        continue
-                    staging.write(series, partition)
-                    # Refer to the file on disk, so that rows are not held in memory until the last partition is fetched.
-                    done[partition.key] = staging.read(series, partition.key, partition.interval) or partition
+                async for event in events:
+                    match event:
+                        case QueryProgress():
+                            continue
+                        case ChunkResult():
+                            log_chunk(event)
+                            continue
+                        case FailedPartition():
+                            failed.append(event)
+                            context.log.error(f"{event.key}: {event.error}")
+                            continue
+                        case FetchedPartition():
+                            done[event.key] = _stage(staging, series, event)
                     # Log it now, so that a run that is killed later has recorded what it had done.
-                    _log_staged(context, report, done[partition.key])
+                    _log_staged(context, report, done[event.key])
                     progress_logger.info(
                         "%s: %d of %d partitions staged",
                         report.name,
@@ -240,6 +240,12 @@ async def _fetch_and_stage(
                         # The list of runs shows tags, so the progress can be seen without opening the log.
                         context.instance.add_run_tags(context.run.run_id, {PROGRESS_TAG: line})
     return done, failed, estimate
+
+
+def _stage(staging: Staging, series: Series, partition: FetchedPartition) -> FetchedPartition:
+    """Write a partition to disk, and return it as the file holds it, so that its rows do not stay in memory."""
+    staging.write(series, partition)
+    return staging.read(series, partition.key, partition.interval) or partition
 
 
 async def _log_estimate(

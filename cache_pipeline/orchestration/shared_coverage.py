@@ -34,7 +34,7 @@ class SharedCoverage:
             Failure: PostgreSQL cannot be reached.
         """
         with self._lock:
-            # Not only if it is too old: a clock that was set back must not make it last for ever.
+            # Not only if it is too old: a clock that was set back must not keep it alive without end.
             if self._read_at is None or not timedelta(0) <= now - self._read_at < _MAX_AGE:
                 self._coverages = self._read(engine)
                 self._read_at = now
