@@ -1,7 +1,7 @@
 """What the rest of the package needs of its stores: the ports, and the values that cross them.
 
-PostgreSQL implements `History` and `Ledger`, Redis `HotTier` and `SingleFlight`. The tests have a second implementation of each in
-memory, which passes the same tests.
+PostgreSQL implements `History` and `Ledger`, Redis `HotTier` and `SingleFlight`. The tests have `History`, `Ledger` and
+`SingleFlight` in memory too; those of history and ledger pass the same tests as PostgreSQL.
 """
 
 from __future__ import annotations
@@ -392,7 +392,7 @@ class SingleFlight(Protocol):
             name: What is fetched: a short text without secrets.
             is_done: Checks whether the result is available. Called after each release, and every few seconds.
             interval: The part of the name that is fetched. Without it the whole name is locked, which excludes every part.
-            lane: The caller's lane; if the caller has to wait, the lock's holder goes on in it or in a more urgent one.
+            lane: The caller's lane; if the caller has to wait, the lock's holder continues in it or in a more urgent one.
 
         Returns:
             A context manager that yields the lock if this caller holds it; it should check for the result once more before it

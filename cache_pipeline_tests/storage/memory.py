@@ -20,13 +20,11 @@ from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane, most_urgent
 from cache_pipeline.query.schema import Column, arrow_schema, snake_case, sort_rows
-from cache_pipeline.query.series import CanonicalQuery, Series
+from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.base import (
     Flight,
-    HotEntry,
     JobHandle,
     LeaseLost,
     LedgerClaim,
@@ -39,7 +37,6 @@ from cache_pipeline.storage.base import (
     Replacement,
 )
 from cache_pipeline.storage.coverage import Coverage, FetchTime
-from cache_pipeline.storage.ttl import HOT_TTL_TIER
 
 _OPEN = (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.ready)
 
@@ -79,7 +76,6 @@ class MemoryServer:
     series: dict[str, _StoredSeries] = field(default_factory=dict[str, _StoredSeries])
     entries: list[_Entry] = field(default_factory=list[_Entry])
     locks: dict[str, list["_Lock"]] = field(default_factory=dict[str, list["_Lock"]])
-    answers: dict[str, Answer] = field(default_factory=dict[str, Answer])
     #: The session calls the stores in threads, and each call is one transaction.
     transaction: threading.RLock = field(default_factory=threading.RLock)
 
@@ -397,24 +393,3 @@ class MemorySingleFlight:
 
 def _ignore_wait(seconds: float, *, is_whole: bool) -> None:
     del seconds, is_whole
-
-
-class MemoryHotTier:
-    """Answers that never expire."""
-
-    def __init__(self, server: MemoryServer) -> None:
-        self._server = server
-
-    async def get(self, query: CanonicalQuery) -> Answer | None:
-        return self._server.answers.get(query.cache_key(HOT_TTL_TIER))
-
-    async def get_entry(self, query: CanonicalQuery) -> HotEntry | None:
-        return await self.get_entry_by_key(query.cache_key(HOT_TTL_TIER))
-
-    async def get_entry_by_key(self, key: str) -> HotEntry | None:
-        answer = self._server.answers.get(key)
-        return HotEntry(answer) if answer else None
-
-    async def put(self, answers: Iterable[tuple[CanonicalQuery, Answer]], as_of: datetime, cost: float = 0.0) -> None:
-        del as_of, cost
-        self._server.answers |= {query.cache_key(HOT_TTL_TIER): answer for query, answer in answers}

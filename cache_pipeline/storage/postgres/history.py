@@ -245,16 +245,7 @@ class PostgresHistory:
     def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:
         """Make the final buckets provisional that hold a row without an end, of those rows that have ended since.
 
-        The vendor tells the end in the answer to a later interval. The bucket is then fetched again like any other
-        provisional one, and so gets the row with its end.
-
-        Args:
-            series: The series.
-            ended: The bucket and the first dimension of each row that has ended.
-            end_column: The column with the end of a row.
-
-        Returns:
-            The buckets.
+        See the port for the arguments.
         """
         key = snake_case(series.report.group_by[0])
         find = SQL(

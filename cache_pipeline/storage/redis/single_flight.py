@@ -163,18 +163,7 @@ class RedisSingleFlight:
         *,
         lane: Lane = Lane.interactive,
     ) -> AsyncGenerator[Flight | None]:
-        """Acquire the lock of a name, or wait until another caller has done the work.
-
-        Args:
-            name: What is fetched: a short text without secrets.
-            is_done: Checks whether the result is available. Called after each release, and every few seconds.
-            interval: The part of the name that is fetched. Without it the whole name is locked, which excludes every part.
-            lane: The caller's lane; if the caller has to wait, the lock's holder goes on in it or in a more urgent one.
-
-        Yields:
-            The lock if this caller holds it; it should check for the result once more before it fetches. None if
-            `is_done` returned True, so that there is nothing to wait for.
-        """
+        """Acquire the lock of a name, or wait until another caller has done the work; see the port for the arguments."""
         key, token = FlightKey.of(name, interval), uuid4().hex
         started, has_waited = time.monotonic(), False
         is_acquired = await self._acquire_or_wait(key, token, lane)
