@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from cache_pipeline.aio import gather_or_cancel
 from cache_pipeline.errors import ClientUnknown, SchemaMismatch, UpstreamError, UpstreamJobGone
@@ -32,8 +32,8 @@ from cache_pipeline.fetch.chunk_states import (
     Verified,
     refusal_result,
 )
-from cache_pipeline.fetch.partition_fetch import partition_of
-from cache_pipeline.fetch.persist import store_partitions
+from cache_pipeline.fetch.gap_rule import GapRule
+from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.series_knowledge import SeriesKnowledge
 from cache_pipeline.fetch.upstream_jobs import AlreadyStored, CurrentLane, UpstreamJobs
 from cache_pipeline.fetch.vendor_response import VendorResponse, read_response
@@ -43,52 +43,12 @@ from cache_pipeline.query.calendar import Step, floor_to_step, next_boundary
 from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane, most_urgent
-from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.base import Flight, History, LeaseLost, OpenJob, QueryInFlight, SingleFlight
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.vendors.base import VendorAdapter
-
-_INSTANT = timedelta(microseconds=1)
-
-
-@dataclass(frozen=True)
-class GapRule:
-    """What of a series must be fetched.
-
-    Attributes:
-        report: The declaration.
-        now: When the session began.
-        refetch: Whether everything is fetched that was not fetched since, whatever history holds.
-    """
-
-    report: Report
-    now: datetime
-    refetch: bool = False
-
-    def missing(self, interval: Interval, coverage: Coverage) -> IntervalSet:
-        """Return the part of an interval that must be fetched, given what history holds."""
-        wanted = IntervalSet([interval])
-        if self.refetch:
-            return wanted - coverage.fetched_after(self.now)
-        return FreshnessRule.of(self.report).intervals_to_fetch(coverage, wanted, self.now)
-
-    def min_requested_at(self, interval: Interval, missing: IntervalSet, coverage: Coverage) -> datetime:
-        """Return the earliest time at which a query may have been sent for its answer to be fresh enough.
-
-        Args:
-            interval: The interval of the query.
-            missing: What must be fetched.
-            coverage: What history holds. A query that is not newer than the rows to be fetched again would bring them again.
-        """
-        if self.refetch:
-            return self.now
-        again = missing & IntervalSet([interval])
-        stored = [each.at + _INSTANT for each in coverage.fetch_times if each.intervals & again]
-        return max([FreshnessRule.of(self.report).not_before(interval, self.now), *stored])
 
 
 @dataclass(frozen=True)
@@ -129,24 +89,18 @@ class ChunkFetcher:
                 except Exception as error:  # noqa: BLE001 - reported with its partitions; the other chunks continue
                     return Failed(missing.chunk, error)
 
-    async def read_stored(self, intervals: IntervalSet) -> tuple[VerifiedRows, ...]:
-        """Read rows that others have stored meanwhile."""
-        found: list[VerifiedRows] = []
-        for interval in intervals:
-            part = IntervalSet([interval])
-            coverage = await self.read_coverage(interval)
-            fetched = [each.at for each in coverage.fetch_times if each.intervals & part]
-            found.append(
-                VerifiedRows(
-                    interval,
-                    await self.read_rows(part),
-                    coverage.watermark or interval.start,
-                    min(fetched, default=interval.end),
-                    from_history=part,
-                    provisional_from_history=part & coverage.provisional,
-                )
-            )
-        return tuple(found)
+    async def read_stored(self, interval: Interval, coverage: Coverage) -> VerifiedRows:
+        """Read the rows of an interval that others have stored meanwhile."""
+        part = IntervalSet([interval])
+        fetched = [each.at for each in coverage.fetch_times if each.intervals & part]
+        return VerifiedRows(
+            interval,
+            await self.read_rows(part),
+            coverage.watermark or interval.start,
+            min(fetched, default=interval.end),
+            from_history=part,
+            provisional_from_history=part & coverage.provisional,
+        )
 
     async def read_coverage(self, around: Interval) -> Coverage:
         """Read what history holds around an interval."""
@@ -201,13 +155,14 @@ class _ChunkWork:
 
     async def _lock(self) -> ChunkState:
         async def is_stored() -> bool:
-            return not self._gaps.missing(self._chunk, await self._fetcher.read_coverage(self._chunk))
+            self._coverage = await self._fetcher.read_coverage(self._chunk)
+            return not self._gaps.missing(self._chunk, self._coverage)
 
         lane = await self._fetcher.lane()
         acquiring = self._fetcher.single_flight.acquire(self._fetcher.series.id, is_stored, self._chunk, lane=lane)
         self._flight = await self._held.enter_async_context(acquiring)
         if self._flight is None:
-            return Stored(await self._fetcher.read_stored(IntervalSet([self._chunk])))
+            return Stored(await self._fetcher.read_stored(self._chunk, self._coverage))
         return await self._look()
 
     async def _look(self) -> Locked | Stored:
@@ -215,7 +170,7 @@ class _ChunkWork:
         self._coverage = coverage = await self._fetcher.read_coverage(self._chunk)
         self._missing = self._gaps.missing(self._chunk, coverage)
         if not self._missing:
-            return Stored(await self._fetcher.read_stored(IntervalSet([self._chunk])))
+            return Stored(await self._fetcher.read_stored(self._chunk, coverage))
         due = coverage.second_look_due(self._jobs.clock()) & IntervalSet([self._chunk])
         earlier = EarlierRows(due, (await self._fetcher.read_rows(due)).tallies) if due else EarlierRows()
         jobs = await self._jobs.open_jobs(self._cell())
@@ -308,16 +263,16 @@ class _ChunkWork:
         if self._fetcher.on_stored is None:
             await self._jobs.mark_verified(self._chunk)
         else:
-            partition, claims = partition_of(state.rows), self._jobs.claims(self._chunk)
+            claims = self._jobs.claims(self._chunk)
             try:
-                await store_partitions(
-                    self._fetcher.history, self._fetcher.series, [partition], claims, self._fetcher.on_stored
+                await store_verified(
+                    self._fetcher.history, self._fetcher.series, [state.rows], claims, self._fetcher.on_stored
                 )
             except LeaseLost:
                 await self._jobs.release(self._chunk)
                 return RetryLater(self._chunk)
             self._jobs.mark_stored(self._chunk)
-        return Stored((state.rows,))
+        return Stored(state.rows)
 
     async def _give_up(self, error: BaseException) -> None:
         if isinstance(error, IncompleteAnswer | SchemaMismatch):

@@ -77,7 +77,7 @@ class RetryLater:
 class Stored:
     """The rows are in history, or ready to be stored by the session's caller."""
 
-    rows: tuple[VerifiedRows, ...]
+    rows: VerifiedRows
 
 
 @dataclass(frozen=True)

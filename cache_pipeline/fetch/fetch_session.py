@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cache_pipeline.aio import cancel_and_wait
-from cache_pipeline.fetch.chunk_fetcher import ChunkFetcher, GapRule
+from cache_pipeline.fetch.chunk_fetcher import ChunkFetcher
 from cache_pipeline.fetch.chunk_pool import ChunkEvent, fetch_chunks
 from cache_pipeline.fetch.chunk_states import ChunkOutcome, Failed, Stored
+from cache_pipeline.fetch.gap_rule import GapRule
 from cache_pipeline.fetch.partition_fetch import (
     FailedPartition,
     FetchedPartition,
     PartitionProgress,
     StoredRows,
     clip_to_now,
-    partition_of,
     split_into_chunks,
 )
-from cache_pipeline.fetch.persist import store_partitions
+from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.series_knowledge import load_knowledge
 from cache_pipeline.fetch.upstream_jobs import (
     CurrentLane,
@@ -120,16 +120,16 @@ class FetchSession:
             self.has_other_requesters,
         ) as jobs:
             fetcher = ChunkFetcher(
-                self.series,
-                self.adapter,
-                self.history,
-                self.single_flight,
-                jobs,
-                knowledge,
-                GapRule(self.report, now, self.refetch),
-                self.lane,
-                events.put_nowait,
-                self.on_stored if self.stores_chunks else None,
+                series=self.series,
+                adapter=self.adapter,
+                history=self.history,
+                single_flight=self.single_flight,
+                jobs=jobs,
+                knowledge=knowledge,
+                gaps=GapRule(self.report, now, self.refetch),
+                lane=self.lane,
+                on_result=events.put_nowait,
+                on_stored=self.on_stored if self.stores_chunks else None,
             )
             working = asyncio.create_task(fetch_chunks(fetcher, plan.chunks, events))
             try:
@@ -191,15 +191,17 @@ class FetchSession:
             failed, left = progress.fail(outcome.chunk, outcome.error)
             await self._keep(left)
             return failed
-        rows = outcome.rows if isinstance(outcome, Stored) else await fetcher.read_stored(outcome.stored)
+        if isinstance(outcome, Stored):
+            rows = [outcome.rows]
+        else:
+            rows = [await fetcher.read_stored(part, await fetcher.read_coverage(part)) for part in outcome.stored]
         await self._keep(each for each in rows if progress.is_of_failed(each))
         return [partition for each in rows for partition in progress.add(each)]
 
     async def _keep(self, verified: Iterable[VerifiedRows]) -> None:
         """Write the verified rows of a failed partition to history, so that they are not fetched again."""
-        rows = [partition_of(each) for each in verified if not each.from_history]
-        if rows and not self.stores_chunks:
-            await store_partitions(self.history, self.series, rows, (), self.on_stored)
+        if not self.stores_chunks:
+            await store_verified(self.history, self.series, list(verified), (), self.on_stored)
 
 
 @dataclass(frozen=True)

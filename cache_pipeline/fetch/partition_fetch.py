@@ -4,74 +4,29 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 
 from cache_pipeline.fetch.verified_rows import VerifiedRows, merge_second_looks
-from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, list_buckets, next_boundary
-from cache_pipeline.query.completeness import ChunkResult, final_buckets
+from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import FetchTime
 
 
-@dataclass(frozen=True)
-class FetchedPartition:
+@dataclass(frozen=True, kw_only=True)
+class FetchedPartition(VerifiedRows):
     """One partition that is ready to be stored.
 
     Attributes:
         key: The partition's key.
-        interval: The partition's interval.
-        rows: All its rows, in the report's schema.
-        watermark: The instant up to which they are complete.
-        fetched_at: When the oldest of them was requested.
-        chunks: The verdicts on the vendor's answers; empty if history held everything.
-        from_history: The part that was not fetched, because history held it.
-        provisional_from_history: The provisional part of ``from_history``, still fresh enough. A watermark learned since then does
-            not make it final.
-        second_looks: The intervals that stay provisional until a later query agrees, by reason.
-        fetch_times: When each part that came from the vendor was requested.
         series_id: The series that the rows belong to; None for a partition that has not been staged.
     """
 
     key: str
-    interval: Interval
-    rows: Rows
-    watermark: datetime
-    fetched_at: datetime
-    chunks: tuple[ChunkResult, ...] = ()
-    from_history: IntervalSet = field(default_factory=IntervalSet)
-    provisional_from_history: IntervalSet = field(default_factory=IntervalSet)
-    second_looks: Mapping[SecondLook, IntervalSet] = field(default_factory=dict[SecondLook, IntervalSet])
-    fetch_times: tuple[FetchTime, ...] = ()
     series_id: str | None = None
-
-    @property
-    def from_vendor(self) -> IntervalSet:
-        """The part that was fetched from the vendor."""
-        return IntervalSet([self.interval]) - self.from_history
-
-    def final(self, report: Report) -> IntervalSet:
-        """Return the part whose buckets end before the watermark."""
-        final = IntervalSet(final_buckets(list_buckets(self.interval, report.step, report.zone), self.watermark))
-        waiting = IntervalSet(part for each in self.second_looks.values() for part in each)
-        return final - self.provisional_from_history - waiting
-
-    def fetch_times_of(self, intervals: IntervalSet) -> tuple[FetchTime, ...]:
-        """Return when some of the parts that came from the vendor were requested."""
-        known = IntervalSet(part for each in self.fetch_times for part in each.intervals)
-        latest = max((each.at for each in self.fetch_times), default=self.fetched_at)
-        # What had not begun when the rest was requested counts as requested with it.
-        times = (*self.fetch_times, FetchTime(self.from_vendor - known, latest))
-        parts = (FetchTime(each.intervals & intervals, each.at) for each in times)
-        return tuple(part for part in parts if part.intervals)
-
-    def provisional(self, report: Report) -> IntervalSet:
-        """Return the part that is not final."""
-        return IntervalSet([self.interval]) - self.final(report)
 
 
 @dataclass(frozen=True)
@@ -162,7 +117,7 @@ class PartitionProgress:
         return failed, list(left.values())
 
     def is_of_failed(self, rows: VerifiedRows) -> bool:
-        """Return whether rows belong to a partition that failed, so that nobody stores them with it."""
+        """Return whether rows belong to a partition that failed, with which they will not be stored."""
         return bool(self._failed & IntervalSet([rows.interval]))
 
     def _finish(self, key: str) -> FetchedPartition:
@@ -176,38 +131,21 @@ class PartitionProgress:
         return [key for key in self._keys[first:last] if key in self._waiting and self._waiting[key] & part]
 
 
-def partition_of(verified: VerifiedRows) -> FetchedPartition:
-    """Return verified rows as one partition."""
-    return FetchedPartition(
-        str(verified.interval),
-        verified.interval,
-        verified.rows,
-        verified.watermark,
-        verified.fetched_at,
-        verified.chunks,
-        second_looks=verified.second_looks,
-        fetch_times=verified.fetch_times,
-    )
-
-
 def _assemble(key: str, interval: Interval, stored: StoredRows, verified: Sequence[VerifiedRows]) -> FetchedPartition:
     within = IntervalSet([interval])
     at_first = stored.intervals & within
-    meanwhile = IntervalSet(each for part in verified for each in part.from_history) & IntervalSet([interval])
+    meanwhile = IntervalSet(each for part in verified for each in part.from_history) & within
     old = [stored.rows.within(part) for part in at_first]
     new = [part.rows.within(interval) for part in verified]
     watermarks = [part.watermark for part in verified]
     fetched = [part.fetched_at for part in verified]
-    still_fresh = stored.provisional & IntervalSet([interval])
-    fresh_meanwhile = IntervalSet(each for part in verified for each in part.provisional_from_history) & IntervalSet(
-        [interval]
-    )
+    still_fresh = stored.provisional & within
+    fresh_meanwhile = IntervalSet(each for part in verified for each in part.provisional_from_history) & within
     if still_fresh and stored.fetched_at is not None:
         fetched.append(stored.fetched_at)
     if old and stored.watermark is not None and not verified:
         watermarks.append(stored.watermark)
     return FetchedPartition(
-        key,
         interval,
         Rows.concat(stored.rows.schema, [*old, *new]),
         min(watermarks, default=interval.end),
@@ -222,4 +160,5 @@ def _assemble(key: str, interval: Interval, stored: StoredRows, verified: Sequen
             for each in part.fetch_times
             if (intervals := (each.intervals & within) - at_first - meanwhile)
         ),
+        key=key,
     )

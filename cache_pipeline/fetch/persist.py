@@ -1,4 +1,4 @@
-"""Writes fetched partitions to history, without overwriting newer figures that it may hold by then."""
+"""Writes verified rows to history, without overwriting newer figures that it may hold by then."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from cache_pipeline.errors import SeriesMismatch
-from cache_pipeline.fetch.partition_fetch import FetchedPartition
+from cache_pipeline.fetch.verified_rows import VerifiedRows
 from cache_pipeline.fetch.write_events import OnStored, RowsStored
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
@@ -18,10 +17,10 @@ from cache_pipeline.storage.base import History, LedgerClaim, NewerDataPresent, 
 from cache_pipeline.telemetry.spans import span
 
 
-async def store_partitions(
+async def store_verified(
     history: History,
     series: Series,
-    partitions: Sequence[FetchedPartition],
+    verified: Sequence[VerifiedRows],
     claims: Sequence[LedgerClaim],
     on_stored: OnStored,
 ) -> None:
@@ -30,18 +29,14 @@ async def store_partitions(
     Args:
         history: The tier to write to.
         series: The series of the rows.
-        partitions: The fetched partitions. Rows that came from history are not written again, and newer rows are kept.
+        verified: The rows, interval by interval. Those that came from history are not written again, and newer rows are kept.
         claims: The ledger entries that the rows come from.
         on_stored: Called after the write.
 
     Raises:
         LeaseLost: Another process has taken over one of the claims.
-        SeriesMismatch: A partition was fetched for another series; nothing is written.
     """
-    for partition in partitions:
-        if partition.series_id not in (None, series.id):
-            raise SeriesMismatch(series.report.name, partition.key)
-    fetched = [partition for partition in partitions if partition.from_vendor]
+    fetched = [each for each in verified if each.from_vendor]
     if not fetched:
         return
     newer = IntervalSet()
@@ -56,16 +51,16 @@ async def store_partitions(
         except NewerDataPresent as error:
             newer |= error.intervals
     if parts:
-        await asyncio.to_thread(on_stored, series.report, [_event(partition) for partition, _ in parts])
+        await asyncio.to_thread(on_stored, series.report, [_event(each) for each, _ in parts])
 
 
 def _build_replacement(
     series: Series,
     schema: pa.Schema,
-    parts: Sequence[tuple[FetchedPartition, IntervalSet]],
+    parts: Sequence[tuple[VerifiedRows, IntervalSet]],
     claims: Sequence[LedgerClaim],
 ) -> Replacement:
-    """Return what to write: some intervals of each partition.
+    """Return what to write: some intervals of each of the rows.
 
     It is empty if history holds newer rows of everything; the claims must be closed all the same.
     """
@@ -89,11 +84,11 @@ def _build_replacement(
     )
 
 
-def _event(partition: FetchedPartition) -> RowsStored:
+def _event(verified: VerifiedRows) -> RowsStored:
     return RowsStored(
-        partition.interval,
-        partition.rows.num_rows,
-        sum(chunk.calls for chunk in partition.chunks),
-        partition.watermark,
-        partition.fetched_at,
+        verified.interval,
+        verified.rows.num_rows,
+        sum(chunk.calls for chunk in verified.chunks),
+        verified.watermark,
+        verified.fetched_at,
     )

@@ -10,10 +10,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from cache_pipeline.errors import PlatformNotConfigured
+from cache_pipeline.errors import PlatformNotConfigured, SeriesMismatch
 from cache_pipeline.fetch.fetch_session import FetchEvent, FetchSession
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clip_to_now
-from cache_pipeline.fetch.persist import store_partitions
+from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.upstream_jobs import CurrentLane, HasOtherRequesters, no_other_requesters
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.interval import Interval
@@ -302,8 +302,13 @@ class ReportService:
 
         Raises:
             LeaseLost: Another process has taken over one of the claims that the rows come from.
+            SeriesMismatch: A partition was fetched for another series; nothing is written.
         """
-        await store_partitions(self.history, self.series(report), partitions, claims, self.on_stored)
+        series = self.series(report)
+        for partition in partitions:
+            if partition.series_id not in (None, series.id):
+                raise SeriesMismatch(report.name, partition.key)
+        await store_verified(self.history, series, partitions, claims, self.on_stored)
 
     def _fetch_session(
         self, report: Report, lane: CurrentLane, *, refetch: bool, stores_chunks: bool = False

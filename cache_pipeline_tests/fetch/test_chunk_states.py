@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cache_pipeline.errors import SchemaMismatch
-from cache_pipeline.fetch.chunk_fetcher import GapRule
 from cache_pipeline.fetch.chunk_states import EarlierRows, IncompleteAnswer, Locked, RetryLater, Split, Submitted
+from cache_pipeline.fetch.gap_rule import GapRule
 from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import split
 from cache_pipeline.query.completeness import ExpectationSource, TruncationStats, Verdict

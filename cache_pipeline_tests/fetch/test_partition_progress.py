@@ -49,7 +49,7 @@ class VerifyingFetcher:
 
     async def fetch(self, missing: Missing) -> ChunkOutcome:
         try:
-            return Stored((await self.checked.verify(missing.chunk),))
+            return Stored(await self.checked.verify(missing.chunk))
         except Exception as error:  # noqa: BLE001 - an outcome here, as in the real fetcher
             return Failed(missing.chunk, error)
 
@@ -70,9 +70,7 @@ async def fetch_partitions(
     try:
         while (event := await events.get()) is not None:
             ended = (
-                progress.fail(event.chunk, event.error)[0]
-                if isinstance(event, Failed)
-                else [partition for rows in event.rows for partition in progress.add(rows)]
+                progress.fail(event.chunk, event.error)[0] if isinstance(event, Failed) else progress.add(event.rows)
             )
             for partition in ended:
                 yield partition

@@ -18,7 +18,7 @@ import pytest
 from cache_pipeline.errors import CachePipelineError, UpstreamFaulted, UpstreamJobGone, UpstreamRefused
 from cache_pipeline.fetch.fetch_session import FetchSession
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
-from cache_pipeline.fetch.persist import store_partitions
+from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.write_events import ignore_stored
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -223,7 +223,7 @@ async def run_round(vendor: Vendor, server: MemoryServer, partitions: dict[str, 
             if isinstance(event, FailedPartition):
                 assert isinstance(event.error, CachePipelineError), event.error
             if isinstance(event, FetchedPartition) and not stores_chunks:
-                await store_partitions(history, series, [event], (), ignore_stored)
+                await store_verified(history, series, [event], (), ignore_stored)
             if isinstance(event, FetchedPartition | FailedPartition):
                 assert event.key not in ended
                 ended.add(event.key)

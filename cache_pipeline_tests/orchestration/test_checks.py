@@ -53,12 +53,12 @@ def _partition(
     rows: pa.Table | None = None, *chunks: ChunkResult, watermark: datetime = FETCHED_AT
 ) -> FetchedPartition:
     return FetchedPartition(
-        "2024-06-10",
         DAY,
         Rows.from_table(_rows() if rows is None else rows),
         watermark,
         FETCHED_AT,
         chunks or (_chunk(),),
+        key="2024-06-10",
     )
 
 
