@@ -6,7 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from cache_pipeline.edge import read
+from cache_pipeline.edge import read, read_manifest
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline_tests.end_to_end.conftest import wait_until_no_processes
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.serial]
@@ -60,9 +61,13 @@ def test_demo_of_real_volumes_agrees_in_every_tier(project, command_line):
     (edge,) = (project / "data").glob("arrivals-*/edge/v1/default")
     closed_day = read(f"file://{edge}", "queue_interval", ["offered"], "2026-03-30/2026-03-31")
     assert sum(closed_day["offered"].to_pylist()) == totals[date(2026, 3, 30)] == 0
-    # The empty answer of the closed day needs a second look, and only a final month becomes one file.
+    # The empty answer of the closed day, and of nothing else, needs a second look; only a final month becomes one file.
     published = sorted(path.parent.name for path in edge.glob("data/queue_interval/*/*.parquet"))
     assert published == [f"day={day}" for day in days]
+    files = read_manifest(f"file://{edge}").datasets["queue_interval"].files
+    provisional = IntervalSet(part for file in files for part in file.provisional_intervals())
+    assert provisional
+    assert not provisional - IntervalSet([Interval.parse("2026-03-29T22:00:00Z/2026-03-30T22:00:00Z")])
     assert (edge / "index.html").exists()
     assert "executives.html" in demo.output()
 
