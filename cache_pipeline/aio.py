@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+#: Time after which a task that has not ended is cancelled again.
 _RECANCEL_SECONDS = 0.5
 
 
@@ -26,8 +27,7 @@ async def finish(work: Awaitable[T]) -> T:
         while not running.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({running})
-        if not running.cancelled():
-            running.exception()
+        retrieve_exception(running)
         raise
 
 
@@ -43,11 +43,15 @@ async def run_in_thread(work: Callable[[], T], threads: Executor | None = None) 
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks repeatedly until they have ended.
+    """Cancel tasks repeatedly until they have ended, even if the caller is cancelled meanwhile.
 
-    Asyncio and the Redis client may swallow a cancellation that arrives just as an operation finishes.
+    Asyncio (before Python 3.12) and the Redis client may swallow a cancellation that arrives just as an operation finishes.
     """
-    pending = {task for task in tasks if not task.done()}
+    if pending := {task for task in tasks if not task.done()}:
+        await finish(_cancel_until_done(pending))
+
+
+async def _cancel_until_done(pending: set[asyncio.Task[Any]]) -> None:
     while pending:
         for task in pending:
             task.cancel()
@@ -58,11 +62,23 @@ async def gather_or_cancel(work: Iterable[Awaitable[T]]) -> list[T]:
     """Return all results. If one fails, cancel the others, because their results would not be used."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
-        return await asyncio.gather(*tasks)
+        # Not `asyncio.gather`, which waits without end for a task that swallows the cancellation.
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for failed in tasks:
+            if failed.done():
+                failed.result()
+        return [task.result() for task in tasks]
     finally:
+        await cancel_and_wait(tasks)
         for task in tasks:
-            task.cancel()
-        await finish(asyncio.gather(*tasks, return_exceptions=True))
+            retrieve_exception(task)
+
+
+def retrieve_exception(done: asyncio.Future[Any]) -> None:
+    """Mark the exception of a task that has ended as retrieved, so that asyncio does not log it."""
+    if not done.cancelled():
+        done.exception()
 
 
 @asynccontextmanager

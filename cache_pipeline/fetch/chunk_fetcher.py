@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 
-from cache_pipeline.aio import gather_or_cancel
+from cache_pipeline.aio import finish, gather_or_cancel
 from cache_pipeline.errors import ClientUnknown, SchemaMismatch, UpstreamError, UpstreamJobGone
 from cache_pipeline.fetch.chunk_states import (
     ChunkOutcome,
@@ -128,7 +128,7 @@ class _ChunkWork:
             while not isinstance(state, Stored | Split | Failed):
                 state = await self._advance(state)
         except BaseException as error:
-            await self._give_up(error)
+            await finish(self._give_up(error))
             raise
         if isinstance(state, Failed):
             await self._give_up(state.error)

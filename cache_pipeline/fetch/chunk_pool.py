@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cache_pipeline.aio import finish
+from cache_pipeline.aio import cancel_and_wait, retrieve_exception
 from cache_pipeline.errors import ClientUnknown, UpstreamError
 from cache_pipeline.fetch.chunk_states import ChunkOutcome, Failed, Missing, Split
 from cache_pipeline.fetch.upstream_jobs import QueryProgress
@@ -110,7 +110,7 @@ async def fetch_chunks(
                 work.apply(running.pop(task), outcome := task.result())
                 events.put_nowait(outcome)
     finally:
+        await cancel_and_wait(running)
         for task in running:
-            task.cancel()
-        await finish(asyncio.gather(*running, return_exceptions=True))
+            retrieve_exception(task)
         events.put_nowait(None)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
-from cache_pipeline.aio import finish
+from cache_pipeline.aio import cancel_and_wait, retrieve_exception
 
 T = TypeVar("T")
 Event = TypeVar("Event")
@@ -51,9 +51,7 @@ class Coalescer(Generic[T, Event]):
 
     async def __aexit__(self, *_: object) -> None:
         tasks = [*(shared.task for shared in self._running.values()), *self._background.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(tasks)
 
     async def run(
         self, key: str, work: Callable[[Notify[Event]], Coroutine[Any, Any, T]], listener: Notify[Event] | None = None
@@ -84,8 +82,7 @@ class Coalescer(Generic[T, Event]):
                 if not shared.callers:
                     # Remove the key first, so that no new caller joins a task that is being cancelled.
                     self._running.pop(key, None)
-                    task.cancel()
-                    await finish(asyncio.wait({task}))
+                    await cancel_and_wait([task])
 
     def run_in_background(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         """Start work that no caller waits for, unless that key already runs in the background; its errors are dropped."""
@@ -109,15 +106,9 @@ class Coalescer(Generic[T, Event]):
     def _finish(self, key: str, shared: _SharedTask[T, Event], done: asyncio.Task[T]) -> None:
         if self._running.get(key) is shared:
             del self._running[key]
-        _retrieve_exception(done)
+        retrieve_exception(done)
         shared.resolve_callers()
 
     def _forget_background(self, key: str, done: asyncio.Task[T]) -> None:
         del self._background[key]
-        _retrieve_exception(done)
-
-
-def _retrieve_exception(done: asyncio.Task[Any]) -> None:
-    """Mark a task's exception as retrieved, so that asyncio does not log it."""
-    if not done.cancelled():
-        done.exception()
+        retrieve_exception(done)

@@ -34,6 +34,8 @@ from cache_pipeline.telemetry.spans import span
 logger = logging.getLogger(__name__)
 _POSTGRES_RETRY_SECONDS = 1.0
 _SWEEP_SECONDS = 2.0
+#: Pause between two looks at the slots of a worker that stops.
+_DRAIN_LOOK_SECONDS = 1.0
 #: The pause before a job is retried; doubled with each attempt, up to the maximum.
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 2.0, 60.0
 #: Missed leases before a job is dead-lettered. Reassigning a live job is cheap; dead-lettering one loses it.
@@ -110,9 +112,10 @@ class Worker:
         if self._slot_tasks:
             await asyncio.wait(self._slot_tasks, timeout=self.settings.drain_seconds)
         self._is_requeueing = True
-        for task in self._query_tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._slot_tasks, return_exceptions=True)
+        while self._slot_tasks:
+            await cancel_and_wait(self._query_tasks.values())
+            # A slot may have claimed one more job meanwhile, whose query is then cancelled too.
+            await asyncio.wait(self._slot_tasks, timeout=_DRAIN_LOOK_SECONDS)
 
     async def _consume(self, deliveries: AsyncGenerator[Delivery]) -> None:
         async for delivery in deliveries:

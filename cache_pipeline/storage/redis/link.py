@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from cache_pipeline.aio import finish
 from cache_pipeline.redis_errors import REDIS_ERRORS
 
 #: After a failure Redis is not called for this long, so that many callers do not wait for it one by one.
@@ -34,7 +35,8 @@ class RedisLink:
         if self._paused_until is not None and self._clock() < self._paused_until:
             return fallback
         try:
-            result = await command()
+            # A cancellation inside redis-py may be swallowed, or break a connection that others share.
+            result = await finish(command())
         except REDIS_ERRORS as error:
             if self._paused_until is None:
                 logger.warning(

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from cache_pipeline.aio import cancel_and_wait, finish
+from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane, most_urgent
 from cache_pipeline.redis_errors import REDIS_ERRORS
@@ -225,7 +225,7 @@ class RedisSingleFlight:
                 held.lane = most_urgent(held.lane, lane)
             return False
         try:
-            is_acquired = await finish(self._link.execute(lambda: self._lock.acquire(key, token, lane), fallback=True))
+            is_acquired = await self._link.execute(lambda: self._lock.acquire(key, token, lane), fallback=True)
         except asyncio.CancelledError:
             await self._release(key, token)
             raise
@@ -233,7 +233,7 @@ class RedisSingleFlight:
             return False
         if self._locks_over(key):
             # While Redis is unavailable every caller is let through here; the first one to register holds the lock.
-            await finish(self._link.execute(lambda: self._lock.release(key, token), fallback=None))
+            await self._link.execute(lambda: self._lock.release(key, token), fallback=None)
             return False
         self._held.setdefault(key.name, {})[token] = _HeldLock(key, lane)
         return True
@@ -245,13 +245,12 @@ class RedisSingleFlight:
             self._held.pop(key.name, None)
         self._notifier.notify(key)
         # If Redis cannot be reached now, the lock lapses with its lease.
-        await finish(self._link.execute(lambda: self._lock.release(key, token), fallback=None))
+        await self._link.execute(lambda: self._lock.release(key, token), fallback=None)
 
     async def _extend(self, held: _HeldLock, token: str) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            # Finish it even if cancelled: a command that arrived after the release would lock the key for a whole lease.
-            await finish(self._link.execute(lambda: self._lock.acquire(held.key, token, held.lane), fallback=False))
+            await self._link.execute(lambda: self._lock.acquire(held.key, token, held.lane), fallback=False)
 
 
 class SingleFlightLock:
