@@ -32,7 +32,7 @@ from obstore.store import LocalStore
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, to_arrow_schema, to_snake_case
 from cache_pipeline.storage.published import EdgeTier
 
 _DAYS, _QUEUES, _MEDIA = 60, 40, ("callback", "chat", "voice")
@@ -208,10 +208,10 @@ def _rows(day: Interval, seed: int) -> pa.Table:
         "abandoned": offered - answered,
         "handle_ms": answered * random.integers(120_000, 420_000, count),
     }
-    schema = arrow_schema(
+    schema = to_arrow_schema(
         (
-            *(Column(snake_case(name), ColumnKind.dimension, nullable=True) for name in _REPORT.group_by),
-            *(Column(snake_case(name), ColumnKind.integer) for name in _REPORT.metrics),
+            *(Column(to_snake_case(name), ColumnKind.dimension, nullable=True) for name in _REPORT.group_by),
+            *(Column(to_snake_case(name), ColumnKind.integer) for name in _REPORT.metrics),
         )
     )
     return pa.Table.from_arrays([pa.array(columns[field.name], type=field.type) for field in schema], schema=schema)

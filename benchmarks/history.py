@@ -29,7 +29,7 @@ from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Tar
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
@@ -57,10 +57,10 @@ _REPORT = Report.model_validate(
     }
 )
 _COLUMNS = (
-    *(Column(snake_case(name), ColumnKind.dimension, nullable=True) for name in _REPORT.group_by),
-    *(Column(snake_case(name), ColumnKind.integer) for name in _REPORT.metrics),
+    *(Column(to_snake_case(name), ColumnKind.dimension, nullable=True) for name in _REPORT.group_by),
+    *(Column(to_snake_case(name), ColumnKind.integer) for name in _REPORT.metrics),
 )
-_NAMES = SQL(", ").join(Identifier(name) for name in ("series", *arrow_schema(_COLUMNS).names))
+_NAMES = SQL(", ").join(Identifier(name) for name in ("series", *to_arrow_schema(_COLUMNS).names))
 _TABLE = SQL("history.conversation_details")
 _SECOND_DAY = SQL("series = {} AND interval_start >= {}")
 
@@ -180,7 +180,7 @@ def _day(number: int) -> Interval:
 
 def _make_rows(day: Interval) -> Rows:
     """Return rows with one conversation each, in order of hours."""
-    spool = Spool(arrow_schema(_COLUMNS))
+    spool = Spool(to_arrow_schema(_COLUMNS))
     rows_per_hour = _ROWS // 24 + 1
     random = np.random.default_rng(day.start.day)
     for number in range(24):
@@ -196,6 +196,6 @@ def _make_rows(day: Interval) -> Rows:
             "wait_ms": random.integers(0, 180_000, count),
             "handle_ms": random.integers(0, 900_000, count),
         }
-        schema = arrow_schema(_COLUMNS)
+        schema = to_arrow_schema(_COLUMNS)
         spool.append(pa.Table.from_arrays([pa.array(columns[each.name], each.type) for each in schema], schema=schema))
     return spool.rows()

@@ -10,7 +10,7 @@ import pyarrow as pa
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, to_arrow_schema, to_snake_case
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.page import publish_page
 
@@ -86,10 +86,10 @@ def _day(report: Report, day: date, queues: int, random: np.random.Generator) ->
             for name, value in _random_figures(random, 60 / (queue + 1) ** 0.75 * level * share, stress, queue).items():
                 columns.setdefault(name, []).append(value)
             _append_keys(columns, start, end, queue)
-    schema = arrow_schema(
+    schema = to_arrow_schema(
         (
             Column("queue_id", ColumnKind.dimension, nullable=True),
-            *(Column(snake_case(name), ColumnKind.integer) for name in _METRICS),
+            *(Column(to_snake_case(name), ColumnKind.integer) for name in _METRICS),
         )
     )
     return interval, pa.Table.from_arrays(

@@ -25,7 +25,7 @@ from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.query.schema import arrow_schema, rows_to_table
+from cache_pipeline.query.schema import rows_to_table, to_arrow_schema
 from cache_pipeline.rows.row_checks import check_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import ReportService
@@ -136,13 +136,13 @@ async def collect_in_list(setup: Setup, service: ReportService) -> None:
     """Fetch the same pages, collect the rows in a list and convert it to one Arrow table."""
     report, platform = setup.report, service.platform(setup.report)
     job = await platform.submit(report, DAY, Lane.backfill)
-    status = VendorJobStatus(done=False)
-    while not status.done:
+    status = VendorJobStatus(is_done=False)
+    while not status.is_done:
         status = await platform.status(job)
     rows: list[dict[str, Any]] = []
     async for page in platform.pages(job, report):
         rows.extend(page.rows.to_pylist())
-    table = rows_to_table(rows, arrow_schema(platform.columns(report)))
+    table = rows_to_table(rows, to_arrow_schema(platform.columns(report)))
     intervals = IntervalSet([DAY])
     stored = Replacement(
         service.series(report),

@@ -146,7 +146,7 @@ async def _poll_with_ours(case: _Case, jobs: Sequence[Job], redis_url: str) -> l
 
 @dataclass(frozen=True)
 class _Status:
-    done: bool
+    is_done: bool
     percent: float | None
 
 

@@ -12,7 +12,7 @@ from cache_pipeline.orchestration.partitions import keys_within, partition_inter
 from cache_pipeline.orchestration.sensors import MAX_STALE_PARTITIONS
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema
+from cache_pipeline.query.schema import Column, ColumnKind, to_arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.planner import StoredSeries, make_plan
@@ -99,7 +99,7 @@ def _decide(
 
 def _store(history: PostgresHistory, series: Series, stored: IntervalSet) -> None:
     now = datetime.now(UTC)
-    rows = Rows.from_table(arrow_schema(COLUMNS).empty_table())
+    rows = Rows.from_table(to_arrow_schema(COLUMNS).empty_table())
     history.replace(Replacement(series, stored, IntervalSet(), rows, now, (FetchTime(stored, now),)))
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache_pipeline.api.problems import Problem
-from cache_pipeline.query.schema import Column, arrow_schema
+from cache_pipeline.query.schema import Column, to_arrow_schema
 
 #: The longest time that a request waits for an answer.
 MAX_WAIT_SECONDS = 60.0
@@ -133,7 +133,7 @@ def render_body(media_format: MediaFormat, body: bytes, columns: Sequence[Column
 
 
 def _table(document: dict[str, Any], columns: Sequence[Column]) -> pa.Table:
-    schema = arrow_schema([column for column in columns if column.name in document["columns"]])
+    schema = to_arrow_schema([column for column in columns if column.name in document["columns"]])
     by_column = list(zip(*document["rows"], strict=True)) or [()] * len(document["columns"])
     arrays: dict[str, pa.Array[Any]] = {}
     for name, values in zip(document["columns"], by_column, strict=True):

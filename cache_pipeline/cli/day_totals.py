@@ -13,7 +13,7 @@ import pyarrow as pa
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import snake_case
+from cache_pipeline.query.schema import to_snake_case
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeTier
@@ -60,7 +60,7 @@ async def day_totals(
         days: first local day, and the one after the last.
         volumes: what else to count an interval's arrivals by, by name.
     """
-    column = snake_case(report.volume_metric or report.metrics[0])
+    column = to_snake_case(report.volume_metric or report.metrics[0])
     found: list[DayTotals] = []
     day, end_day = days
     while day < end_day:

@@ -12,7 +12,7 @@ from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, to_snake_case
 
 _MAX_ROWS = 200
 _DATA_TYPES = {
@@ -38,7 +38,7 @@ _MAX_BARS = 200
 
 def column_schema(report: Report, columns: Iterable[Column]) -> dg.TableSchema:
     """Return the columns of a report as Dagster shows them, with the vendor's names as descriptions."""
-    vendor_names = {snake_case(name): f"{name} of {report.platform}" for name in (*report.group_by, *report.metrics)}
+    vendor_names = {to_snake_case(name): f"{name} of {report.platform}" for name in (*report.group_by, *report.metrics)}
     return dg.TableSchema(
         columns=[
             dg.TableColumn("interval_start", "timestamp (UTC)", "start of the bucket"),

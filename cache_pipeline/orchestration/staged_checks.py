@@ -25,7 +25,7 @@ from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.completeness import ChunkResult, Verdict, final_buckets
 from cache_pipeline.query.interval import IntervalSet, format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import arrow_schema
+from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.rows.row_checks import check_rows
 
 _MAX_CLOCK_SKEW = timedelta(minutes=5)
@@ -61,7 +61,7 @@ def check_completeness(partition: FetchedPartition, report: Report) -> CheckFind
 
 def check_schema(partition: FetchedPartition, report: Report) -> CheckFinding:
     """Check that the rows have exactly the declared columns, lie inside the partition, and contain each group once (G12)."""
-    expected = arrow_schema(report_columns(report))
+    expected = to_arrow_schema(report_columns(report))
     if not partition.rows.schema.equals(expected):
         return CheckFinding(f"columns are {partition.rows.schema.names}, declared are {expected.names}")
     try:

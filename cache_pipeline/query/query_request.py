@@ -14,7 +14,7 @@ from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import check_bucket_alignment, find_rollup_problems
-from cache_pipeline.query.schema import Column, snake_case
+from cache_pipeline.query.schema import Column, to_snake_case
 from cache_pipeline.query.series import CanonicalQuery, make_series
 from cache_pipeline.query.zones import canonical_zone, has_same_buckets, time_zone
 
@@ -153,7 +153,7 @@ def _resolve_names(
         return declared
     found: set[str] = set()
     for name in requested:
-        match = name if name in declared else next((each for each in declared if snake_case(each) == name), None)
+        match = name if name in declared else next((each for each in declared if to_snake_case(each) == name), None)
         if match is None:
             raise InvalidQuery(
                 field,
@@ -204,7 +204,7 @@ def _combine_filters(report: Report, filters: Filter) -> Filter:
     known = report.filters.dimensions.union(report.group_by)
     names: dict[str, str] = {}
     for name in sorted(filters.dimensions - known):
-        match = next((each for each in known if snake_case(each) == name), None)
+        match = next((each for each in known if to_snake_case(each) == name), None)
         if match is None:
             raise InvalidQuery(
                 "filters",

@@ -20,7 +20,7 @@ from cache_pipeline.query.dnf import Conjunction, ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Fold, arrow_schema, snake_case, sort_rows
+from cache_pipeline.query.schema import Column, Fold, sort_rows, to_arrow_schema, to_snake_case
 from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
 #: The most bucket boundaries that are checked one by one.
@@ -182,12 +182,12 @@ def roll_up(
     selection = _remaining_filter(source, requested)
     if selection is None:
         raise InvalidQuery("filters", _describe_filter_problem(source, requested))
-    schema = arrow_schema(columns)
+    schema = to_arrow_schema(columns)
     selected = _apply_filter(rows, selection)
     if requested.granularity == source.granularity and not _dropped_dimensions(source, requested, selection):
         return sort_rows(selected.select(schema.names).cast(schema))
     selected = _assign_buckets(selected, requested, interval)
-    keys = ["interval_start", "interval_end", *(snake_case(name) for name in requested.group_by)]
+    keys = ["interval_start", "interval_end", *(to_snake_case(name) for name in requested.group_by)]
     folds = {column.name: _AGGREGATIONS[column.fold] for column in _measures(columns)}
     grouped = selected.group_by(keys, use_threads=False).aggregate(list(folds.items()))  # pyright: ignore[reportArgumentType]
     arrays = [grouped[f"{name}_{folds[name]}" if name in folds else name] for name in schema.names]
@@ -214,7 +214,7 @@ def _apply_filter(rows: pa.Table, selection: Filter) -> pa.Table:
     for conjunction in selection.conjunctions:
         all_match = pa.array(np.ones(rows.num_rows, dtype=np.bool_))
         for name, values in conjunction.items():
-            all_match = pc.and_(all_match, _is_in(rows[snake_case(name)].combine_chunks(), values))
+            all_match = pc.and_(all_match, _is_in(rows[to_snake_case(name)].combine_chunks(), values))
         matches = pc.or_(matches, all_match)
     return rows.filter(matches)
 

@@ -71,7 +71,7 @@ _ARROW_TYPES: Mapping[ColumnKind, pa.DataType] = {
 }
 
 
-def snake_case(name: str) -> str:
+def to_snake_case(name: str) -> str:
     """Convert a name to snake_case: ``tHandle`` → ``t_handle``, ``queueId`` → ``queue_id``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
@@ -98,7 +98,7 @@ def find_invalid_names(columns: Iterable[Column]) -> Iterator[tuple[Column, str]
         seen.add(name)
 
 
-def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
+def to_arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     """Return the Arrow schema: ``interval_start``, ``interval_end`` (UTC, microseconds), then the columns in order."""
     return pa.schema(
         [
@@ -154,7 +154,7 @@ def rows_to_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa
 
 def dimension_names(report: Report) -> list[str]:
     """Return the names of a report's dimension columns."""
-    return [snake_case(dimension) for dimension in report.group_by]
+    return [to_snake_case(dimension) for dimension in report.group_by]
 
 
 def rows_within(rows: _TableOrBatch, interval: Interval) -> _TableOrBatch:

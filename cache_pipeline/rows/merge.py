@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, arrow_schema, dimension_names
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, dimension_names, to_arrow_schema
 from cache_pipeline.rows.digest import row_hashes
 from cache_pipeline.rows.row_checks import find_repeated_hashes
 from cache_pipeline.rows.rows import Rows
@@ -54,7 +54,7 @@ class CollectedRows:
 
     def __init__(self, report: Report, columns: Sequence[Column]) -> None:
         self._report, self._columns = report, columns
-        self._schema = arrow_schema(columns)
+        self._schema = to_arrow_schema(columns)
         self._spool = Spool(self._schema)
         self._is_split = False
 

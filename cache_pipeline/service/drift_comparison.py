@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from cache_pipeline.query.drift import LOOKBACK, Comparison, compare_with_earlier, comparison_step, sum_by_step
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import Column, snake_case
+from cache_pipeline.query.schema import Column, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.base import History
 
 
 def volume_column(series: Series, columns: Sequence[Column]) -> str | None:
     """Return the column of the declared volume metric, or None if rows are counted instead."""
-    metric = snake_case(series.report.volume_metric or "")
+    metric = to_snake_case(series.report.volume_metric or "")
     names = {column.name for column in columns}
     return next((name for name in (metric, f"{metric}_count") if metric and name in names), None)
 

@@ -25,7 +25,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import retention_error
 from cache_pipeline.query.rollup import check_bucket_alignment, find_rollup_problems, roll_up
-from cache_pipeline.query.schema import Column, arrow_schema, sort_rows
+from cache_pipeline.query.schema import Column, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.storage.base import History
 from cache_pipeline.storage.coverage import Coverage, FetchTime
@@ -429,7 +429,7 @@ class Planner:
         return [
             roll_up(await self._read(series, interval), source, target, columns, interval)
             for interval in part.intervals
-        ] or [arrow_schema(columns).empty_table()]
+        ] or [to_arrow_schema(columns).empty_table()]
 
     async def _read(self, series: Series, interval: Interval) -> pa.Table:
         return await asyncio.to_thread(self.history.read, series, interval, self.columns(series.report))

@@ -54,11 +54,11 @@ class VendorJobStatus:
     """Progress of a job.
 
     Attributes:
-        done: Whether the job has finished.
+        is_done: Whether the job has finished.
         percent: Progress from 0 to 100, or None if the vendor does not report it.
     """
 
-    done: bool
+    is_done: bool
     percent: float | None = None
 
 

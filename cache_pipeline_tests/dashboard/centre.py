@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.query.declared import declared
@@ -67,15 +67,15 @@ def rows(report: Report, span: Interval, offered: int) -> pa.Table:
                 {
                     "interval_start": start,
                     "interval_end": start + step,
-                    **{snake_case(name): dimensions[snake_case(name)] for name in report.group_by},
+                    **{to_snake_case(name): dimensions[to_snake_case(name)] for name in report.group_by},
                     **figures(offered * number),
                 }
             )
     columns = (
-        *(Column(snake_case(name), ColumnKind.dimension, nullable=True) for name in report.group_by),
-        *(Column(snake_case(name), ColumnKind.integer) for name in report.metrics),
+        *(Column(to_snake_case(name), ColumnKind.dimension, nullable=True) for name in report.group_by),
+        *(Column(to_snake_case(name), ColumnKind.integer) for name in report.metrics),
     )
-    return rows_to_table(found, arrow_schema(columns))
+    return rows_to_table(found, to_arrow_schema(columns))
 
 
 def conversations(span: Interval) -> pa.Table:
@@ -90,7 +90,7 @@ def conversations(span: Interval) -> pa.Table:
             }
             for medium in ("voice", "chat")
         ],
-        arrow_schema(GenesysAdapter.columns(CONVERSATIONS)),
+        to_arrow_schema(GenesysAdapter.columns(CONVERSATIONS)),
     )
 
 

@@ -20,7 +20,7 @@ import yaml
 from cache_pipeline.bootstrap import load_reports, report_columns
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import arrow_schema
+from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.settings import Settings
@@ -147,7 +147,7 @@ class Deployment:
         report = load_reports(settings)[name]
         now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
         whole = IntervalSet([Interval(now - timedelta(days=30), now + timedelta(days=30))])
-        rows = Rows.from_table(arrow_schema(report_columns(report)).empty_table())
+        rows = Rows.from_table(to_arrow_schema(report_columns(report)).empty_table())
         with open_history(self.servers.postgres_url) as history:
             history.replace(Replacement(Series(report), whole, IntervalSet(), rows, now, (FetchTime(whole, now),)))
 

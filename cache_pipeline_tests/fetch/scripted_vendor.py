@@ -17,7 +17,7 @@ from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, RowDensity, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, sort_rows
+from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, sort_rows, to_arrow_schema
 from cache_pipeline.query.verification import Knowledge
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.query.declared import declared
@@ -25,7 +25,9 @@ from cache_pipeline_tests.query.declared import declared
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 REPORT = declared(time_zone="UTC", group_by=["queueId"], metrics=["offered"], expected_groups=10)
-SCHEMA = arrow_schema((Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer)))
+SCHEMA = to_arrow_schema(
+    (Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer))
+)
 
 
 def hours(first: float, last: float) -> Interval:

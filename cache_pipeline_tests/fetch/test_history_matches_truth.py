@@ -107,7 +107,7 @@ class Vendor(ReportDataAdapter):
 
     async def status(self, job: VendorJob) -> VendorJobStatus:
         await self._requested()
-        return VendorJobStatus(done=True)
+        return VendorJobStatus(is_done=True)
 
     async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         rows, watermark = self._jobs[job.id]

@@ -24,7 +24,7 @@ from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, sort_rows
+from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
@@ -35,7 +35,7 @@ from cache_pipeline_tests.storage.memory import MemoryHistory, MemoryLedger, Mem
 DAYS = 3
 WEEK = hours(0, 24 * DAYS)
 COLUMNS = (Column("queue_id", ColumnKind.dimension, nullable=True), Column("offered", ColumnKind.integer))
-SCHEMA = arrow_schema(COLUMNS)
+SCHEMA = to_arrow_schema(COLUMNS)
 #: A limit in bytes leaves room for at least as many rows as the same limit in rows.
 LONGEST_ROW_BYTES = 60
 #: A scenario that needs more rounds than this does not end.
@@ -117,7 +117,7 @@ class Vendor:
         await asyncio.sleep(0)
         if job.id not in self.jobs:
             raise UpstreamJobGone(job.id, "unknown job")
-        return VendorJobStatus(done=True)
+        return VendorJobStatus(is_done=True)
 
     async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         interval, asked_at, is_empty = self.jobs[job.id]

@@ -13,7 +13,7 @@ from cache_pipeline.orchestration.staged_checks import check_completeness, check
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import arrow_schema, rows_to_table
+from cache_pipeline.query.schema import rows_to_table, to_arrow_schema
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline_tests.orchestration.workbench import declaration
@@ -21,7 +21,7 @@ from cache_pipeline_tests.orchestration.workbench import declaration
 REPORT = Report.model_validate(declaration(time_zone="UTC"))
 DAY = Interval.parse("2024-06-10T00:00:00Z/2024-06-11T00:00:00Z")
 FETCHED_AT = datetime(2024, 6, 12, tzinfo=UTC)
-SCHEMA = arrow_schema(report_columns(REPORT))
+SCHEMA = to_arrow_schema(report_columns(REPORT))
 
 
 def _rows(hours: int = 24, groups: int = 3) -> pa.Table:

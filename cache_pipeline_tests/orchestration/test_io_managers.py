@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from cache_pipeline.bootstrap import report_columns
-from cache_pipeline.query.schema import arrow_schema
+from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.orchestration.workbench import Bench, step_failures
 
@@ -45,7 +45,7 @@ def test_every_tier_loads_what_was_written(bench: Bench, instance: dg.DagsterIns
     rows = _load(bench, instance, "history", *DAYS)
     assert isinstance(rows, Rows)
     history = rows.to_table()
-    assert history.schema == arrow_schema(report_columns(bench.report))
+    assert history.schema == to_arrow_schema(report_columns(bench.report))
     assert sum(row["n_offered"] for row in history.to_pylist()) == expected
 
     edge = _load(bench, instance, "edge", *DAYS)

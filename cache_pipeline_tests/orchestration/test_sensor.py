@@ -18,7 +18,7 @@ from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.sensors import MAX_STALE_PARTITIONS, local_days
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import arrow_schema
+from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
@@ -49,7 +49,7 @@ def _store_coverage(bench: Bench, *, final: list[str], provisional: list[str] | 
 
     fetched_at = datetime.now(UTC) - age
     with open_history(read_settings().required_postgres_url()) as history:
-        rows = arrow_schema(report_columns(bench.report)).empty_table()
+        rows = to_arrow_schema(report_columns(bench.report)).empty_table()
         fetched = FetchTime(of(final) | of(provisional or []), fetched_at)
         # The vendor's watermark is the start of the provisional figures.
         watermark = next((part.start for part in of(provisional or [])), fetched_at)

@@ -15,7 +15,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.query_request import QueryOverrides, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import roll_up
-from cache_pipeline.query.schema import arrow_schema, rows_to_table, rows_within, sort_rows
+from cache_pipeline.query.schema import rows_to_table, rows_within, sort_rows, to_arrow_schema
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.query.declared import declared
 
@@ -30,7 +30,7 @@ REPORT = declared(
 #: Two days in Berlin; the clock change makes the second 23 hours long.
 INTERVAL = Interval.parse("2026-03-28/2026-03-30", REPORT.zone)
 BUCKETS = cut_at_boundaries(INTERVAL, REPORT.step, REPORT.zone)
-SCHEMA = arrow_schema(GenesysAdapter.columns(REPORT))
+SCHEMA = to_arrow_schema(GenesysAdapter.columns(REPORT))
 
 values = st.integers(0, 1000)
 groups = st.tuples(st.sampled_from(["q1", "q2", None]), st.sampled_from(["voice", "chat", None]))
@@ -87,7 +87,7 @@ def expected_rollup(rows: pa.Table, interval: Interval, overrides: dict[str, Any
     requested = resolve_request(REPORT, interval, QueryOverrides(**overrides), GenesysAdapter.columns(REPORT)).requested
     figures = [
         name
-        for name in arrow_schema(GenesysAdapter.columns(requested)).names[2:]
+        for name in to_arrow_schema(GenesysAdapter.columns(requested)).names[2:]
         if name not in ("queue_id", "media_type")
     ]
     found: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
@@ -165,7 +165,7 @@ def test_local_day_sums_all_its_quarter_hours(zone: str, first: str, hours: int)
     )  # fmt: skip
     day = Interval.parse(f"{first}/P1D", report.zone)
     around = Interval(day.start - timedelta(days=1), day.end + timedelta(days=1))
-    schema = arrow_schema(GenesysAdapter.columns(report))
+    schema = to_arrow_schema(GenesysAdapter.columns(report))
     rows = rows_to_table(
         [
             {"interval_start": bucket.start, "interval_end": bucket.end, "n_offered": 1}

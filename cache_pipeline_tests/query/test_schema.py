@@ -11,11 +11,11 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import (
     Column,
     ColumnKind,
-    arrow_schema,
     rows_to_table,
     rows_within,
-    snake_case,
     sort_rows,
+    to_arrow_schema,
+    to_snake_case,
 )
 
 COLUMNS = (
@@ -25,7 +25,7 @@ COLUMNS = (
     Column("share", ColumnKind.number),
     Column("longest", ColumnKind.number, nullable=True),
 )
-SCHEMA = arrow_schema(COLUMNS)
+SCHEMA = to_arrow_schema(COLUMNS)
 START = datetime(2026, 1, 5, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
@@ -123,5 +123,5 @@ def test_sorted_tables_do_not_depend_on_row_order():
     ],
 )
 def test_names_become_snake_case(name, snake):
-    assert snake_case(name) == snake
-    assert snake_case(snake) == snake
+    assert to_snake_case(name) == snake
+    assert to_snake_case(snake) == snake

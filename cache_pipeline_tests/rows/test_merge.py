@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from cache_pipeline.errors import SchemaMismatch
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, arrow_schema, rows_to_table
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, rows_to_table, to_arrow_schema
 from cache_pipeline.rows import merge
 from cache_pipeline.rows.merge import SPLIT_COLUMN, SPLIT_FIELD, drop_repeats, fold_groups
 from cache_pipeline.rows.rows import Rows
@@ -38,7 +38,7 @@ def _row(queue: str | None, offered: int = 1, *, hour: int = 0, handle: float | 
 
 
 def _rows(*rows: dict[str, Any], split: list[str | None] | None = None) -> Rows:
-    table = rows_to_table(rows, arrow_schema(COLUMNS))
+    table = rows_to_table(rows, to_arrow_schema(COLUMNS))
     if split is not None:
         table = table.append_column(SPLIT_FIELD, pa.array(split, SPLIT_FIELD.type))
     return Rows.from_table(table)
@@ -78,7 +78,7 @@ def test_split_groups_are_folded() -> None:
         split=["mediaType=voice", "mediaType=chat", "mediaType=voice", "mediaType=voice", None, "mediaType=voice"],
     )
     folded = fold_groups(rows, KEYS, COLUMNS, ["queueId"])
-    assert folded.schema == arrow_schema(COLUMNS)
+    assert folded.schema == to_arrow_schema(COLUMNS)
     assert _plain(folded) == [
         ("a", 14, 460.5, 58.5, 402.0),
         ("a", 4, 0.0, None, None),
@@ -110,7 +110,7 @@ def test_figure_that_cannot_be_folded_names_the_dimension(is_split: bool) -> Non
     columns = (*COLUMNS[:1], DISTINCT)
     rows = [{**_row(queue), "n_conversations": 3} for queue in ("a", "a" if is_split else "b")]
     table = rows_to_table(
-        [{name: row[name] for name in arrow_schema(columns).names} for row in rows], arrow_schema(columns)
+        [{name: row[name] for name in to_arrow_schema(columns).names} for row in rows], to_arrow_schema(columns)
     )
     table = table.append_column(SPLIT_FIELD, pa.array(["mediaType=voice", "mediaType=chat"]))
     if is_split:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cache_pipeline.bootstrap import find_declaration_problems, report_columns
 from cache_pipeline.query.declarations import DeclarationError, read_report
 from cache_pipeline.query.interval import IntervalSet
-from cache_pipeline.query.schema import arrow_schema, rows_to_table, sort_rows
+from cache_pipeline.query.schema import rows_to_table, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.base import Replacement
@@ -97,7 +97,7 @@ def test_hostile_names_are_stored_unchanged_or_refused(database, dimension, metr
                 for number, value in enumerate(values)
                 for start in (INTERVAL.start, INTERVAL.start + HOUR)
             ],
-            arrow_schema(columns),
+            to_arrow_schema(columns),
         )
         with open_history(database) as history:
             history.replace(

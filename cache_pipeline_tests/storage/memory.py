@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane, most_urgent
-from cache_pipeline.query.schema import Column, arrow_schema, snake_case, sort_rows
+from cache_pipeline.query.schema import Column, sort_rows, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
@@ -122,12 +122,12 @@ class MemoryHistory:
     @transaction
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
         rows = self._server.of(series).rows
-        return sort_rows(_within(rows, interval)) if rows is not None else arrow_schema(columns).empty_table()
+        return sort_rows(_within(rows, interval)) if rows is not None else to_arrow_schema(columns).empty_table()
 
     @transaction
     def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
         parts = [self.read(series, each, columns) for each in intervals]
-        return Rows.from_table(pa.concat_tables([arrow_schema(columns).empty_table(), *parts]))
+        return Rows.from_table(pa.concat_tables([to_arrow_schema(columns).empty_table(), *parts]))
 
     @contextmanager
     def stream(self, series: Series, interval: Interval, columns: Sequence[Column]) -> Iterator[pa.RecordBatchReader]:
@@ -193,7 +193,7 @@ class MemoryHistory:
 
     @transaction
     def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:
-        stored, key = self._server.of(series), snake_case(series.report.group_by[0])
+        stored, key = self._server.of(series), to_snake_case(series.report.group_by[0])
         wanted = {(bucket.start, name) for bucket, name in ended}
         rows = [] if stored.rows is None else stored.rows.to_pylist()
         buckets = IntervalSet(

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.base import Replacement
@@ -25,8 +25,8 @@ SERIES = Series(REPORT)
 def columns_of(report: Report) -> tuple[Column, ...]:
     """Return dimensions, integer metrics, and one number that may be null."""
     return (
-        *(Column(snake_case(name), ColumnKind.dimension, nullable=True) for name in report.group_by),
-        *(Column(snake_case(name), ColumnKind.integer) for name in report.metrics),
+        *(Column(to_snake_case(name), ColumnKind.dimension, nullable=True) for name in report.group_by),
+        *(Column(to_snake_case(name), ColumnKind.integer) for name in report.metrics),
         Column("longest", ColumnKind.number, nullable=True),
     )
 
@@ -40,14 +40,14 @@ def table(
     interval: Interval, offered: int = 1, queues: Iterable[Any] = ("q1", "q2"), report: Report = REPORT
 ) -> pa.Table:
     """Return one row for each queue and hour of the interval."""
-    schema = arrow_schema(columns_of(report))
+    schema = to_arrow_schema(columns_of(report))
     count = int(interval.length / HOUR)
     rows = [
         {
             "interval_start": interval.start + number * HOUR,
             "interval_end": interval.start + (number + 1) * HOUR,
-            **{snake_case(name): queue for name in report.group_by},
-            **dict.fromkeys((snake_case(name) for name in report.metrics), offered),
+            **{to_snake_case(name): queue for name in report.group_by},
+            **dict.fromkeys((to_snake_case(name) for name in report.metrics), offered),
             "longest": None if number % 2 else 0.1 * number,
         }
         for number in range(count)

@@ -51,7 +51,7 @@ async def _rows(vendor: Vendor, kind: str, step: str = "", faults: dict[str, Any
     await inject("submit")
     job = await vendor.genesys.submit(report, DAY, Lane.scheduled)
     await inject("poll")
-    assert (await vendor.genesys.status(job)).done
+    assert (await vendor.genesys.status(job)).is_done
     await inject("page")
     pages = await read_pages(vendor.genesys, job, report)
     remaining = (await vendor.admin.get("/simulator/faults")).json()

@@ -134,7 +134,7 @@ async def read_pages(platform: VendorAdapter, job: VendorJob, report: Report) ->
 async def fetch_rows(platform: VendorAdapter, report: Report, interval: Interval = DAY) -> pa.Table:
     """Return the rows of one query whose job finishes at once."""
     job = await platform.submit(report, interval, Lane.scheduled)
-    assert (await platform.status(job)).done
+    assert (await platform.status(job)).is_done
     return merge_pages(await read_pages(platform, job, report), platform, report)
 
 

@@ -21,7 +21,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import Column, arrow_schema, snake_case
+from cache_pipeline.query.schema import Column, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
@@ -138,7 +138,7 @@ class PostgresHistory:
 
     def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
         """Copy the rows of some intervals out of the database. However many there are, few of them are in memory."""
-        spool = Spool(arrow_schema(columns))
+        spool = Spool(to_arrow_schema(columns))
         for interval in intervals:
             with self.stream(series, interval, columns) as rows:
                 for batch in rows:
@@ -148,7 +148,7 @@ class PostgresHistory:
     @contextmanager
     def stream(self, series: Series, interval: Interval, columns: Sequence[Column]) -> Generator[pa.RecordBatchReader]:
         """Stream the rows of an interval in the report's schema, ordered by bucket and group."""
-        schema = arrow_schema(columns)
+        schema = to_arrow_schema(columns)
         dimensions = [field.name for field in schema if pa.types.is_string(field.type)]
         query = SQL(
             "SELECT {columns} FROM {table} WHERE series = {series}"
@@ -247,7 +247,7 @@ class PostgresHistory:
 
         See the port for the arguments.
         """
-        key = snake_case(series.report.group_by[0])
+        key = to_snake_case(series.report.group_by[0])
         find = SQL(
             "SELECT DISTINCT interval_start, interval_end FROM {table} WHERE series = {series} AND {end} IS NULL"
             " AND interval_start = ANY ({starts}::timestamptz[]) AND {key} = ANY ({keys}::text[])"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import dimension_names, snake_case
+from cache_pipeline.query.schema import dimension_names, to_snake_case
 from cache_pipeline.rows.rows import Rows
 
 #: The default of `min_cell_count` for row-level reports: smaller counts could identify people.
@@ -42,7 +42,7 @@ def publishable_rows(report: Report, rows: Rows) -> pa.Table:
     if report.rows is None:
         return rows.to_table()
     published = published_report(report)
-    measures = [snake_case(metric) for metric in published.metrics]
+    measures = [to_snake_case(metric) for metric in published.metrics]
     schema = pa.schema(
         [
             *(rows.schema.field(name) for name in (*_TIMES, *dimension_names(published))),

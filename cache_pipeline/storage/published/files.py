@@ -16,7 +16,7 @@ from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import dimension_names, rows_within, snake_case, sort_rows
+from cache_pipeline.query.schema import dimension_names, rows_within, sort_rows, to_snake_case
 from cache_pipeline.storage.published.manifest import DataFile, DataSet
 
 #: A browser reads a row group of this size in one request. Smaller ones mean more requests; larger ones do not mean fewer.
@@ -35,7 +35,7 @@ def volume_column(report: Report, names: Iterable[str]) -> str:
     Raises:
         EdgeStoreError: The declaration names no metric that counts.
     """
-    metric = snake_case(report.volume_metric or "")
+    metric = to_snake_case(report.volume_metric or "")
     found = next((name for name in (metric, f"{metric}_count") if metric and name in set(names)), None)
     if found is None:
         raise EdgeStoreError(f"{report.name}: min_cell_count needs a volume_metric that counts events")
@@ -61,7 +61,7 @@ def restrict_rows(report: Report, rows: pa.Table) -> pa.Table:
                 rows = rows.set_column(place, field.with_nullable(nullable=True), withheld)
     if report.publish.edge_columns is None:
         return rows
-    allowed = {snake_case(name) for name in report.publish.edge_columns}
+    allowed = {to_snake_case(name) for name in report.publish.edge_columns}
     unknown = sorted(allowed - set(rows.schema.names))
     if unknown:
         raise EdgeStoreError(

@@ -23,7 +23,7 @@ class ReportsProgress(Protocol):
     """The result of one poll."""
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the job is finished."""
         ...
 
@@ -114,7 +114,7 @@ class JobPoller:
             progress = await check()
             answered = self._clock()
             on_progress(progress.percent)
-            if progress.done:
+            if progress.is_done:
                 # What another process observed of the job is not known, so a first poll does not show the job's duration.
                 if self._memory and (sightings or age_seconds == 0):
                     await self._memory.record(kind, after=unfinished_at, by=age_seconds + answered - started)

@@ -148,7 +148,7 @@ class CxoneAdapter:
 
     async def status(self, job: VendorJob) -> VendorJobStatus:
         """Poll the job. SUCCEEDED is done; FAILED, CANCELLED and EXPIRED are failures; the vendor reports no percentage."""
-        return VendorJobStatus(done=await self._result_url(job) is not None)
+        return VendorJobStatus(is_done=await self._result_url(job) is not None)
 
     async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         """Download the file completely, without our token, then read it page by page."""

@@ -15,7 +15,7 @@ from cache_pipeline.errors import InvalidInterval, SchemaMismatch
 from cache_pipeline.query.calendar import floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.vendors.genesys.aggregates import aggregate_columns
 from cache_pipeline.vendors.genesys.details import row_columns
 
@@ -95,7 +95,7 @@ def read_extract(
     if report.rows is None:
         yield _aggregate(contacts, report)
         return
-    schema = arrow_schema(cxone_columns(report))
+    schema = to_arrow_schema(cxone_columns(report))
     rows: list[Row] = []
     for contact in contacts:
         rows.append(contact.row(report))
@@ -227,7 +227,7 @@ class _Contact:
             "ani": first["ani"],
             "dnis": first["dnis"],
             "agents": len(set(users)),
-            **{snake_case(metric): _measure(self.lines, metric) for metric in report.metrics},
+            **{to_snake_case(metric): _measure(self.lines, metric) for metric in report.metrics},
         }
 
 
@@ -283,16 +283,16 @@ def _aggregate(contacts: Iterable[_Contact], report: Report) -> pa.Table:
     rows: list[Row] = []
     for (bucket, *group), totals in groups.items():
         row: Row = {"interval_start": bucket, "interval_end": next_boundary(bucket, report.step, report.zone)}
-        row |= {snake_case(name): value for name, value in zip(report.group_by, group, strict=True)}
+        row |= {to_snake_case(name): value for name, value in zip(report.group_by, group, strict=True)}
         for metric, total in totals.items():
-            name = snake_case(metric)
+            name = to_snake_case(metric)
             if metric in _COUNTS:
                 row[name] = total.count
             else:
                 statistics = {"count": total.count, "sum": total.sum, "min": total.min, "max": total.max}
                 row |= {f"{name}_{statistic}": value for statistic, value in statistics.items()}
         rows.append(row)
-    return rows_to_table(rows, arrow_schema(cxone_columns(report)))
+    return rows_to_table(rows, to_arrow_schema(cxone_columns(report)))
 
 
 def _by_group(contact: _Contact, report: Report) -> dict[tuple[str | None, ...], list[CsvLine]]:

@@ -110,7 +110,7 @@ class GenesysAdapter:
     async def status(self, job: VendorJob) -> VendorJobStatus:
         """Poll the job. FULFILLED is done; FAILED, CANCELLED and EXPIRED are failures; the vendor reports no percentage."""
         if job.answer is not None:
-            return VendorJobStatus(done=True)
+            return VendorJobStatus(is_done=True)
         answer = await get_object(self._client, job, _path(job))
         state = read_text(answer, "state")
         if state in _FAILED_STATES:
@@ -121,7 +121,7 @@ class GenesysAdapter:
             raise SchemaMismatch(
                 f"job {_name(job)} has unknown state {state!r}; expected one of {', '.join(_LIVE_STATES)}"
             )
-        return VendorJobStatus(done=state == "FULFILLED")
+        return VendorJobStatus(is_done=state == "FULFILLED")
 
     async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         """Follow the cursor; the last page has none."""

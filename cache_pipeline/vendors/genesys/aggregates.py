@@ -17,7 +17,7 @@ from cache_pipeline.query.dnf import ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.vendors.base import ResultPage
 from cache_pipeline.vendors.genesys.metrics import (
     METRIC_STATES,
@@ -120,7 +120,7 @@ def aggregate_columns(report: Report) -> tuple[Column, ...]:
     return (
         *(
             Column(
-                snake_case(name),
+                to_snake_case(name),
                 ColumnKind.dimension,
                 nullable=True,
                 source=name,
@@ -189,7 +189,7 @@ def aggregate_page(page: Mapping[str, object], report: Report, part: int | None 
         unasked = _unasked_keys(read_mapping(result, "group"), report)
         split += [unasked if part is None or "userId" in report.group_by else f"userId={part}"] * len(read)
     return ResultPage(
-        rows_to_table(rows, arrow_schema(aggregate_columns(report))),
+        rows_to_table(rows, to_arrow_schema(aggregate_columns(report))),
         watermark=None,
         delay=_EVENT_TIME_DELAY if report.query_type in EVENT_TIME_FAMILIES else timedelta(0),
         split=pa.array(split, pa.string()) if any(split) else None,
@@ -209,7 +209,7 @@ def _unasked_keys(group: Mapping[str, object], report: Report) -> str | None:
 
 def _rows(result: Mapping[str, object], report: Report, metrics: MetricReader) -> Iterable[Mapping[str, object]]:
     group = read_mapping(result, "group")
-    dimensions = {snake_case(name): group.get(name) for name in report.group_by}
+    dimensions = {to_snake_case(name): group.get(name) for name in report.group_by}
     for bucket in read_mappings(result, "data"):
         interval = read_interval(bucket, "interval")
         yield {
@@ -243,8 +243,8 @@ def _presence_rows(
             yield {
                 "interval_start": interval.start,
                 "interval_end": interval.end,
-                **{snake_case(name): values[name] for name in report.group_by},
-                snake_case(ORGANIZATION_PRESENCE): stats.get("sum"),
+                **{to_snake_case(name): values[name] for name in report.group_by},
+                to_snake_case(ORGANIZATION_PRESENCE): stats.get("sum"),
             }
 
 

@@ -22,7 +22,7 @@ from cache_pipeline.query.dnf import ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.vendors.base import EndedRow
 from cache_pipeline.vendors.genesys.vendor_filter import (
     CONVERSATION_DIMENSIONS,
@@ -105,7 +105,7 @@ def _session_metrics(sessions: Iterable[Source], report: Report) -> Row:
             name = read_text(metric, "name")
             if name in sums:
                 sums[name] += _whole_number(metric.get("value"), name)
-    return {snake_case(name): total for name, total in sums.items()}
+    return {to_snake_case(name): total for name, total in sums.items()}
 
 
 def _whole_number(value: object, name: str) -> int:
@@ -138,7 +138,7 @@ def _segments(source: Source, report: Report) -> Iterator[Row]:
                     "queue_id": read_optional_text(segment, "queueId"),
                     "disconnect_type": read_optional_text(segment, "disconnectType"),
                     "wrap_up_code": read_optional_text(segment, "wrapUpCode"),
-                    **{snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
+                    **{to_snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
                 }
 
 
@@ -175,9 +175,9 @@ def _state_reader(list_name: str, state: str, optional: tuple[str, ...]) -> Call
                 "user_id": read_text(source, "userId"),
                 "start_time": read_text(record, "startTime"),
                 "end_time": end,
-                snake_case(state): read_text(record, state),
-                **{snake_case(name): read_optional_text(record, name) for name in optional},
-                **{snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
+                to_snake_case(state): read_text(record, state),
+                **{to_snake_case(name): read_optional_text(record, name) for name in optional},
+                **{to_snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
             }
 
     return read
@@ -288,11 +288,11 @@ def row_columns(report: Report) -> tuple[Column, ...]:
     """Return the keys, then the columns of the kind, then the metrics: whole numbers, durations in milliseconds."""
     kind = row_kind(report)
     return (
-        *(Column(snake_case(name), ColumnKind.dimension, nullable=True, source=name) for name in report.group_by),
+        *(Column(to_snake_case(name), ColumnKind.dimension, nullable=True, source=name) for name in report.group_by),
         *kind.columns,
         # An open row has no duration yet. A conversation's sums include everything so far.
         *(
-            Column(snake_case(name), ColumnKind.integer, nullable=bool(kind.metrics), source=name)
+            Column(to_snake_case(name), ColumnKind.integer, nullable=bool(kind.metrics), source=name)
             for name in report.metrics
         ),
     )
@@ -353,7 +353,7 @@ class RowReader:
             SchemaMismatch: The rows do not have the documented shape.
         """
         rows, self._rows = [self._assign_bucket(row, watermark) for row in self._rows], []
-        return rows_to_table(rows, arrow_schema(row_columns(self.report)))
+        return rows_to_table(rows, to_arrow_schema(row_columns(self.report)))
 
     def ended(self) -> tuple[EndedRow, ...]:
         """Return the rows that began before the interval and have ended, of the entries added since the last call."""
@@ -365,7 +365,7 @@ class RowReader:
         if start < self.interval.start:
             bucket = floor_to_step(start, self.report.step, self.report.zone)
             interval = Interval(bucket, next_boundary(bucket, self.report.step, self.report.zone))
-            self._ended.add(EndedRow(interval, str(row[snake_case(self.report.group_by[0])])))
+            self._ended.add(EndedRow(interval, str(row[to_snake_case(self.report.group_by[0])])))
 
     def complete_until(self, watermark: datetime) -> datetime:
         """Return the vendor's watermark or the start of the first bucket with an open row, whichever is earlier."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, to_snake_case
 
 #: A metric and, if it is reported once for each state, the state.
 MetricKey = tuple[str, str | None]
@@ -155,7 +155,7 @@ class _Figure:
 
 def _figures(metric: str) -> Iterator[_Figure]:
     is_additive = metric not in _DISTINCT and not metric.startswith("nDistinct")
-    statistics, stem = _statistics(metric), snake_case(metric)
+    statistics, stem = _statistics(metric), to_snake_case(metric)
     for statistic in statistics:
         for state in METRIC_STATES.get(metric, (None,)):
             if state is not None:

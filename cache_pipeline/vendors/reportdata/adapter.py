@@ -10,7 +10,7 @@ from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, arrow_schema, rows_to_table, snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
@@ -61,8 +61,11 @@ class ReportDataAdapter:
     def columns(report: Report) -> tuple[Column, ...]:
         """Return the dimensions, then one integer column for each metric; all are counts or sums, so they add up."""
         return (
-            *(Column(snake_case(name), ColumnKind.dimension, nullable=True, source=name) for name in report.group_by),
-            *(Column(snake_case(name), ColumnKind.integer, source=name, fold=Fold.sum) for name in report.metrics),
+            *(
+                Column(to_snake_case(name), ColumnKind.dimension, nullable=True, source=name)
+                for name in report.group_by
+            ),
+            *(Column(to_snake_case(name), ColumnKind.integer, source=name, fold=Fold.sum) for name in report.metrics),
         )
 
     @staticmethod
@@ -100,7 +103,7 @@ class ReportDataAdapter:
 
     async def pages(self, job: VendorJob, report: Report) -> AsyncIterator[ResultPage]:
         """Follow the cursor; the last page has none."""
-        schema = arrow_schema(self.columns(report))
+        schema = to_arrow_schema(self.columns(report))
         results = cursor_pages(self._client, job, f"{_QUERY}/{job.id}/results", {"pageSize": str(_PAGE_SIZE)})
         async for answer in results:
             rows = [self._row(row, report) for row in read_mappings(answer, "rows")]
@@ -117,8 +120,8 @@ class ReportDataAdapter:
             "interval_end": read_instant(row, "intervalEnd"),
         }
         rest = {name: value for name, value in row.items() if name not in ("intervalStart", "intervalEnd")}
-        values.update({snake_case(name): rest.pop(name, None) for name in report.group_by})
-        values.update({snake_case(name): value for name, value in rest.items()})
+        values.update({to_snake_case(name): rest.pop(name, None) for name in report.group_by})
+        values.update({to_snake_case(name): value for name, value in rest.items()})
         return values
 
 

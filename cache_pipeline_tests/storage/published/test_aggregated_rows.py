@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import arrow_schema, rows_to_table
+from cache_pipeline.query.schema import rows_to_table, to_arrow_schema
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import publishable_rows, published_report
@@ -40,13 +40,13 @@ def _report(**changes: Any) -> Report:
 
 def _row(report: Report, number: int, hour: int, media: str | None, queue: str | None, talk: int) -> dict[str, Any]:
     start = DAY.start + hour * timedelta(hours=1)
-    row: dict[str, Any] = dict.fromkeys(arrow_schema(report_columns(report)).names)
+    row: dict[str, Any] = dict.fromkeys(to_arrow_schema(report_columns(report)).names)
     identity = {"interval_start": start, "interval_end": start + timedelta(hours=1), "conversation_id": str(number)}
     return row | identity | {"media_type": media, "first_queue_id": queue, "agents": 1, "n_offered": 1, "t_talk": talk}
 
 
 def _rows(report: Report, cells: list[tuple[int, str | None, str | None, int]]) -> Rows:
-    schema = arrow_schema(report_columns(report))
+    schema = to_arrow_schema(report_columns(report))
     rows = [_row(report, number, *cell) for number, cell in enumerate(cells)]
     # In small parts, as they are read from disk.
     parts = [Rows.from_table(rows_to_table(rows[at : at + 3], schema)) for at in range(0, len(rows), 3)]

@@ -16,7 +16,7 @@ Redis = redis.asyncio.Redis
 
 @dataclass
 class Status:
-    done: bool
+    is_done: bool
     percent: float | None = None
 
 
@@ -43,7 +43,7 @@ def create_poller(
 
 async def test_guide_policy_follows_the_guide_schedule(clock: Clock):
     job = Job(clock, 40)
-    assert (await create_poller(clock).wait_until_done("kind", job.check, deadline_seconds=600)).done
+    assert (await create_poller(clock).wait_until_done("kind", job.check, deadline_seconds=600)).is_done
     assert clock.slept == [1, 2, 4, 8, 15, 15]
 
 

@@ -133,7 +133,7 @@ async def test_only_the_file_is_fetched_without_our_token(shared_redis: redis.as
 async def test_expired_url_is_requested_again(shared_redis: redis.asyncio.Redis) -> None:
     async with extraction(shared_redis) as vendor:
         job = await vendor.cxone.submit(extract(), DAY, Lane.backfill)
-        assert (await vendor.cxone.status(job)).done
+        assert (await vendor.cxone.status(job)).is_done
         vendor.clock.seconds += 40
         pages = [page async for page in vendor.cxone.pages(job, extract())]
         files = await vendor.files()
@@ -156,7 +156,7 @@ async def test_end_date_never_loses_or_duplicates_rows(shared_redis: redis.async
 async def test_watermark_is_half_an_hour_behind(shared_redis: redis.asyncio.Redis) -> None:
     async with extraction(shared_redis) as vendor:
         job = await vendor.cxone.submit(extract(), DAY, Lane.backfill)
-        assert (await vendor.cxone.status(job)).done
+        assert (await vendor.cxone.status(job)).is_done
         watermarks = {page.watermark async for page in vendor.cxone.pages(job, extract())}
     assert watermarks == {NOW - timedelta(minutes=30)}
 
@@ -347,4 +347,4 @@ async def test_us_dates_are_refused_by_name() -> None:
 )
 async def test_job_without_status_is_asked_again(status: dict[str, Any], is_done: bool) -> None:
     async with mock_client(lambda _: httpx.Response(200, json={"jobStatus": status})) as client:
-        assert (await CxoneAdapter(client).status(SUBMITTED)).done is is_done
+        assert (await CxoneAdapter(client).status(SUBMITTED)).is_done is is_done

@@ -44,7 +44,7 @@ async def _rows(vendor: Extraction, step: str = "", faults: dict[str, Any] | Non
     await inject("submit")
     job = await vendor.cxone.submit(extract(), DAY, Lane.scheduled)
     await inject("poll")
-    assert (await vendor.cxone.status(job)).done
+    assert (await vendor.cxone.status(job)).is_done
     await inject("file")
     pages = await read_pages(vendor.cxone, job, extract())
     remaining = (await vendor.admin.get("/simulator/faults")).json()

@@ -952,7 +952,7 @@ async def _read(shape: Shape, sent: list[Json]) -> tuple[list[Json], Any]:
     async with mock_client(answer) as client:
         adapter = GenesysAdapter(client)
         job = await adapter.submit(report, interval, Lane.scheduled)
-        if not (await adapter.status(job)).done:
+        if not (await adapter.status(job)).is_done:
             raise _Refusal("not done")
         read = await read_pages(adapter, job, report)
     assert next(pages, None) is None

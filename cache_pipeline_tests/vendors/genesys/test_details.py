@@ -14,7 +14,7 @@ from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import arrow_schema
+from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.vendors.base import VendorJob
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.query.declared import with_changes
@@ -151,7 +151,7 @@ async def test_row_that_never_ends_eventually_becomes_final(shared_redis: redis.
 
 async def _complete_until(platform: GenesysAdapter, report: Report) -> datetime:
     job = await platform.submit(report, DAY, Lane.scheduled)
-    assert (await platform.status(job)).done
+    assert (await platform.status(job)).is_done
     watermarks = [page.watermark for page in await read_pages(platform, job, report)]
     assert None not in watermarks
     return min(watermark for watermark in watermarks if watermark is not None)
@@ -211,6 +211,6 @@ def test_row_report_is_grouped_by_its_keys() -> None:
 
 
 def test_instants_and_durations_are_typed() -> None:
-    schema = arrow_schema(GenesysAdapter.columns(rows_report("conversations")))
+    schema = to_arrow_schema(GenesysAdapter.columns(rows_report("conversations")))
     assert schema.field("conversation_end").type == pa.timestamp("us", tz="UTC")
     assert schema.field("t_talk").type == pa.int64()

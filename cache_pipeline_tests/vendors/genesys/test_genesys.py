@@ -72,7 +72,7 @@ async def test_both_deliveries_return_equal_rows(shared_redis: redis.asyncio.Red
 async def test_synchronous_answer_needs_one_request(shared_redis: redis.asyncio.Redis) -> None:
     async with simulated_vendor(shared_redis) as vendor:
         job = await vendor.genesys.submit(genesys_report(delivery="sync"), DAY, Lane.interactive)
-        assert (await vendor.genesys.status(job)).done
+        assert (await vendor.genesys.status(job)).is_done
         (page,) = await read_pages(vendor.genesys, job, genesys_report(delivery="sync"))
         await vendor.genesys.cancel(job)
         summary = (await vendor.admin.get("/simulator/counters")).json()["summary"]
@@ -110,7 +110,7 @@ async def test_running_job_reports_no_percent(shared_redis: redis.asyncio.Redis)
         for _ in range(3):
             statuses.append(await vendor.genesys.status(job))
             clock.seconds += 50
-    assert [(status.done, status.percent) for status in statuses] == [(False, None), (False, None), (True, None)]
+    assert [(status.is_done, status.percent) for status in statuses] == [(False, None), (False, None), (True, None)]
 
 
 async def test_cancel_deletes_the_job_as_its_own_client(shared_redis: redis.asyncio.Redis) -> None:
@@ -140,7 +140,7 @@ async def test_expired_job_raises(shared_redis: redis.asyncio.Redis) -> None:
     async with simulated_vendor(shared_redis, INSTANT, clock) as vendor:
         job = await vendor.genesys.submit(genesys_report(), DAY, Lane.interactive)
         clock.seconds += INSTANT.job_lifetime_seconds - 1
-        assert (await vendor.genesys.status(job)).done
+        assert (await vendor.genesys.status(job)).is_done
         clock.seconds += 2
         with pytest.raises(UpstreamJobFailed, match="its state is EXPIRED"):
             await vendor.genesys.status(job)
@@ -156,7 +156,7 @@ async def test_each_terminal_state_but_fulfilled_raises(state: str) -> None:
 @pytest.mark.parametrize("state", ["QUEUED", "PENDING"])
 async def test_live_state_is_not_done(state: str) -> None:
     async with mock_client(lambda _: httpx.Response(200, json={"state": state})) as client:
-        assert not (await GenesysAdapter(client).status(_job())).done
+        assert not (await GenesysAdapter(client).status(_job())).is_done
 
 
 async def test_polls_and_pages_use_the_submitting_client(shared_redis: redis.asyncio.Redis) -> None:

@@ -70,7 +70,7 @@ async def test_poll_reports_percent_until_completed(shared_redis: redis.asyncio.
         for _ in range(3):
             statuses.append(await vendor.reportdata.status(job))
             clock.seconds += 50
-    assert [(status.done, status.percent) for status in statuses] == [(False, 0.0), (False, 50.0), (True, 100.0)]
+    assert [(status.is_done, status.percent) for status in statuses] == [(False, 0.0), (False, 50.0), (True, 100.0)]
 
 
 async def test_page_has_the_vendors_watermark(shared_redis: redis.asyncio.Redis) -> None:
@@ -245,7 +245,7 @@ async def test_failed_job_without_a_reason_raises() -> None:
 async def test_poll_without_a_percentage_is_accepted() -> None:
     async with mock_client(lambda _: httpx.Response(200, json={"status": "processing"})) as client:
         status = await ReportDataAdapter(client).status(submitted_job())
-    assert (status.done, status.percent) == (False, None)
+    assert (status.is_done, status.percent) == (False, None)
 
 
 async def test_cancel_sends_nothing() -> None:
