@@ -1,7 +1,7 @@
 """Adapter for NICE CXone Data Extraction: an export of one entity by date range, as one CSV behind a signed URL.
 
 There is no filter except the dates, no watermark, no cursor and no cancel, and a tenant may make one call in 30 seconds. Rows
-and columns have the same names as those of Genesys, so that changing a report's ``platform`` moves it to the other vendor.
+and columns have the same names as those of other vendors, so that changing a report's ``platform`` moves it here.
 
 The vendor does not document the following, so we assume it: a 403 to a submit means that the tenant is busy (known from a third
 party); that dates are UTC. Which column has what is in `extract.KNOWN_COLUMNS`, and the account's `columns` replace them.
@@ -103,7 +103,7 @@ class CxoneAdapter:
 
     @staticmethod
     def columns(report: Report) -> tuple[Column, ...]:
-        """Return the columns that the same report has on Genesys."""
+        """Return the columns that the same report has on another vendor."""
         return cxone_columns(report)
 
     @staticmethod

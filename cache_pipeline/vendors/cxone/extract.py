@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import IO
 
@@ -15,9 +15,8 @@ from cache_pipeline.errors import InvalidInterval, SchemaMismatch
 from cache_pipeline.query.calendar import floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, rows_to_table, to_arrow_schema, to_snake_case
-from cache_pipeline.vendors.genesys.aggregates import aggregate_columns
-from cache_pipeline.vendors.genesys.details import row_columns
+from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
+from cache_pipeline.vendors.columns import CONVERSATION_COLUMNS, count_column, duration_columns, key_column
 
 CsvLine = Mapping[str, str]
 Row = dict[str, object]
@@ -41,8 +40,9 @@ KNOWN_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "tTalk": ("Talk Time",),
 }
 _DIMENSIONS = ("ani", "direction", "dnis", "mediaType", "queueId", "userId")
-#: A contact has a line for each agent and skill, so it may be counted under several of them.
-_MULTIVALUED = frozenset({"queueId", "userId"})
+#: A contact has one value of each of these dimensions. It has a line for each agent and skill, so it may have several of the
+#: others, and is counted under each.
+_SINGLE_VALUED = frozenset({"direction", "mediaType"})
 #: Durations, in seconds.
 _DURATIONS = ("tHandle", "tTalk")
 _COUNTS = ("nConnected", "nOffered")
@@ -63,13 +63,18 @@ def check_extract(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def cxone_columns(report: Report) -> tuple[Column, ...]:
-    """Return the columns that the same report has on Genesys; a contact may have several agents and skills."""
+    """Return the columns, dimensions or keys first; they are those that other vendors' reports have."""
     if report.rows is not None:
-        return row_columns(report)
-    return tuple(
-        replace(column, is_multivalued=True) if column.source in _MULTIVALUED else column
-        for column in aggregate_columns(report)
+        measures = (Column(to_snake_case(name), ColumnKind.integer, source=name) for name in report.metrics)
+        return (*map(key_column, report.group_by), *CONVERSATION_COLUMNS, *measures)
+    return (
+        *(key_column(name, is_multivalued=name not in _SINGLE_VALUED) for name in report.group_by),
+        *(column for name in report.metrics for column in _metric_columns(name)),
     )
+
+
+def _metric_columns(metric: str) -> tuple[Column, ...]:
+    return (count_column(metric),) if metric in _COUNTS else duration_columns(metric)
 
 
 def read_extract(
@@ -277,7 +282,7 @@ def _aggregate(contacts: Iterable[_Contact], report: Report) -> pa.Table:
         for group, lines in _by_group(contact, report).items():
             totals = groups.setdefault((bucket, *group), {metric: _Accumulator() for metric in report.metrics})
             for metric, total in totals.items():
-                # As with Genesys, a duration of zero is not an event.
+                # A duration of zero is not an event.
                 if value := _measure(lines, metric):
                     total.add(value)
     rows: list[Row] = []

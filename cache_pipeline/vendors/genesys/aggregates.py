@@ -17,8 +17,9 @@ from cache_pipeline.query.dnf import ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, rows_to_table, to_arrow_schema, to_snake_case
+from cache_pipeline.query.schema import Column, Fold, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.vendors.base import ResultPage
+from cache_pipeline.vendors.columns import key_column
 from cache_pipeline.vendors.genesys.metrics import (
     METRIC_STATES,
     ORGANIZATION_PRESENCE,
@@ -118,16 +119,7 @@ def _check_users(report: Report) -> Iterable[tuple[str, str]]:
 def aggregate_columns(report: Report) -> tuple[Column, ...]:
     """Return the dimensions, then the statistics of each metric; durations are in milliseconds."""
     return (
-        *(
-            Column(
-                to_snake_case(name),
-                ColumnKind.dimension,
-                nullable=True,
-                source=name,
-                is_multivalued=name not in _SINGLE_VALUED,
-            )
-            for name in report.group_by
-        ),
+        *(key_column(name, is_multivalued=name not in _SINGLE_VALUED) for name in report.group_by),
         *metric_columns(report.metrics),
     )
 

@@ -24,6 +24,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.vendors.base import EndedRow
+from cache_pipeline.vendors.columns import CONVERSATION_COLUMNS, dimension_column, instant_column, key_column
 from cache_pipeline.vendors.genesys.vendor_filter import (
     CONVERSATION_DIMENSIONS,
     all_predicates,
@@ -183,31 +184,12 @@ def _state_reader(list_name: str, state: str, optional: tuple[str, ...]) -> Call
     return read
 
 
-def _dimension(name: str, description: str = "") -> Column:
-    return Column(name, ColumnKind.dimension, nullable=True, description=description)
-
-
-def _instant(name: str, description: str = "") -> Column:
-    return Column(name, ColumnKind.instant, nullable=True, description=description)
-
-
 ROW_KINDS: Mapping[str, RowKind] = {
     "conversations": RowKind(
         path="/api/v2/analytics/conversations/details",
         entries="conversations",
         page_size=DETAILS_PAGE_SIZE,
-        columns=(
-            _instant("conversation_start"),
-            _instant("conversation_end", "null while the conversation is open"),
-            _dimension("originating_direction"),
-            _dimension("division_id", "the first division of the conversation"),
-            _dimension("media_type", "media type of the first session"),
-            _dimension("first_queue_id"),
-            _dimension("last_user_id"),
-            _dimension("ani"),
-            _dimension("dnis"),
-            Column("agents", ColumnKind.integer, description="number of users who took part"),
-        ),
+        columns=CONVERSATION_COLUMNS,
         read=_conversation,
         end="conversation_end",
     ),
@@ -216,17 +198,17 @@ ROW_KINDS: Mapping[str, RowKind] = {
         entries="conversations",
         page_size=DETAILS_PAGE_SIZE,
         columns=(
-            _dimension("segment_type"),
-            _instant("segment_start"),
-            _instant("segment_end", "null while it lasts"),
-            _dimension("participant_id"),
-            _dimension("purpose"),
-            _dimension("user_id"),
-            _dimension("media_type"),
-            _dimension("direction"),
-            _dimension("queue_id"),
-            _dimension("disconnect_type"),
-            _dimension("wrap_up_code"),
+            dimension_column("segment_type"),
+            instant_column("segment_start"),
+            instant_column("segment_end", "null while it lasts"),
+            dimension_column("participant_id"),
+            dimension_column("purpose"),
+            dimension_column("user_id"),
+            dimension_column("media_type"),
+            dimension_column("direction"),
+            dimension_column("queue_id"),
+            dimension_column("disconnect_type"),
+            dimension_column("wrap_up_code"),
         ),
         read=_segments,
         end="segment_end",
@@ -238,9 +220,9 @@ ROW_KINDS: Mapping[str, RowKind] = {
         entries="userDetails",
         page_size=_USERS_PAGE_SIZE,
         columns=(
-            _instant("end_time", "null while it lasts"),
-            _dimension("system_presence"),
-            _dimension("organization_presence_id"),
+            instant_column("end_time", "null while it lasts"),
+            dimension_column("system_presence"),
+            dimension_column("organization_presence_id"),
         ),
         read=_state_reader("primaryPresence", "systemPresence", ("organizationPresenceId",)),
         end="end_time",
@@ -251,7 +233,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
         path="/api/v2/analytics/users/details",
         entries="userDetails",
         page_size=_USERS_PAGE_SIZE,
-        columns=(_instant("end_time", "null while it lasts"), _dimension("routing_status")),
+        columns=(instant_column("end_time", "null while it lasts"), dimension_column("routing_status")),
         read=_state_reader("routingStatus", "routingStatus", ()),
         end="end_time",
         metrics=("tAgentRoutingStatus",),
@@ -288,7 +270,7 @@ def row_columns(report: Report) -> tuple[Column, ...]:
     """Return the keys, then the columns of the kind, then the metrics: whole numbers, durations in milliseconds."""
     kind = row_kind(report)
     return (
-        *(Column(to_snake_case(name), ColumnKind.dimension, nullable=True, source=name) for name in report.group_by),
+        *map(key_column, report.group_by),
         *kind.columns,
         # An open row has no duration yet. A conversation's sums include everything so far.
         *(

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -114,9 +114,17 @@ async def test_grouped_report_counts_and_sums_the_extract(shared_redis: redis.as
     assert sum(rows["n_offered"].to_pylist()) == sums["offered"] > 300
     assert sum(rows["t_talk_sum"].to_pylist()) == sums["talk"]
     assert sum(rows["n_connected"].to_pylist()) == sum(rows["t_talk_count"].to_pylist())
-    assert [column.name for column in CxoneAdapter.columns(report)] == [
-        column.name for column in GenesysAdapter.columns(report)
-    ]
+
+
+@pytest.mark.parametrize("changes", [{"rows": None, "group_by": ["queueId", "mediaType"]}, {"rows": "conversations"}])
+def test_report_has_the_columns_of_another_vendor(changes: dict[str, Any]) -> None:
+    report = extract(metrics=["nConnected", "nOffered", "tHandle", "tTalk"], **changes)
+    # Whether a contact may have several values of a dimension is for each vendor to say.
+    ours, theirs = (
+        [replace(column, is_multivalued=False) for column in adapter.columns(report)]
+        for adapter in (CxoneAdapter, GenesysAdapter)
+    )
+    assert ours == theirs
 
 
 async def test_only_the_file_is_fetched_without_our_token(shared_redis: redis.asyncio.Redis) -> None:
