@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from cache_pipeline.api.jobs import job_statements as job_sql
 from cache_pipeline.api.jobs.job import JOB_RETENTION, ApiJob, JobState, NewJob
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 
@@ -35,7 +36,7 @@ def connection_pool(postgres_url: str, size: int, timeout_seconds: float = _CONN
     return AsyncConnectionPool(
         postgres_url,
         connection_class=AsyncConnection[DictRow],
-        kwargs={"autocommit": True, "row_factory": dict_row},
+        kwargs={"autocommit": True, "row_factory": dict_row, **WITHOUT_PREPARED_STATEMENTS},
         min_size=0,
         max_size=size,
         timeout=timeout_seconds,

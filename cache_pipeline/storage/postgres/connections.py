@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from adbc_driver_postgresql import dbapi
 
 from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.storage.postgres.schemas import UNREACHABLE
 
+#: For every connection of psycopg. A pooler in transaction mode gives each transaction another session of the server, and a
+#: statement that was prepared in one session does not exist in the next.
+WITHOUT_PREPARED_STATEMENTS: Mapping[str, Any] = {"prepare_threshold": None}
 #: A server allows a hundred by default, shared by an API process, four workers and Dagster. Further threads wait their turn.
 MAX_CONNECTIONS = 6
 _WAIT_SECONDS = 20.0

@@ -41,6 +41,7 @@ from cache_pipeline.storage.base import (
     OpenJob,
     QueryInFlight,
 )
+from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 from cache_pipeline.storage.postgres.schemas import UNREACHABLE
 
 #: How long a dead or frozen process keeps its entries.
@@ -123,7 +124,7 @@ def open_ledger(postgres_url: str, lease: timedelta = LEASE) -> Generator[Postgr
     """Open the ledger of a server; connect on first use, and close the connections at the end."""
     pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
         postgres_url,
-        kwargs={"autocommit": True},
+        kwargs={"autocommit": True, **WITHOUT_PREPARED_STATEMENTS},
         min_size=0,
         max_size=_CONNECTIONS,
         num_workers=1,

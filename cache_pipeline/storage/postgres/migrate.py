@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from cache_pipeline.errors import DeclarationConflict, HistoryRefused, HistoryUnavailable, UnknownSchemaVersion
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind
+from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, UNREACHABLE
 
 _LOCK = "cache_pipeline.migrations"
@@ -119,7 +120,7 @@ def _transaction(postgres_url: str) -> Generator[sa.Connection]:
     """Yield a connection in a transaction that is committed at the end."""
     url = _sqlalchemy_url(postgres_url)
     timeout = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=timeout)
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={**timeout, **WITHOUT_PREPARED_STATEMENTS})
     try:
         with engine.connect():
             pass
