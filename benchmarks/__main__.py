@@ -137,6 +137,7 @@ def main(only: str | None) -> None:
     if only is not None and only not in _ALL:
         click.echo(f"unknown benchmark {only!r}; expected one of {', '.join(_ALL)}", err=True)
         sys.exit(2)
+    click.echo("Servers, stores and accounts of their own; settings in the environment and .env are not used", err=True)
     met = [_run(name) for name in ([only] if only else _BENCHMARKS)]
     sys.exit(0 if all(met) else 1)
 

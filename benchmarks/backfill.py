@@ -21,7 +21,7 @@ from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Tar
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.settings import Settings, VendorAccount
+from cache_pipeline.settings import StandaloneSettings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
 
 _PARTITIONS = 100
@@ -155,7 +155,7 @@ def _run_backfill(folder: Path, environment: dict[str, str], vendor: str, first:
 
 async def _granted_requests_per_second(environment: dict[str, str]) -> float:
     """Return the requests per second that the quota grants the backfill lane."""
-    settings = Settings(
+    settings = StandaloneSettings(
         redis_url=SecretStr(environment["CACHE_PIPELINE_REDIS_URL"]),
         genesys=VendorAccount.model_validate_json(environment["CACHE_PIPELINE_GENESYS"]),
     )

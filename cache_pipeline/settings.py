@@ -316,6 +316,25 @@ class Settings(BaseSettings):
         return _require_url(self.redis_url, "REDIS_URL")
 
 
+class StandaloneSettings(Settings):
+    """Settings from arguments only: neither the environment nor ``.env`` is read.
+
+    Demo and benchmarks use them, so that they cannot touch a real deployment.
+    """
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the arguments as the only source."""
+        return (init_settings,)
+
+
 def _require_url(url: SecretStr | None, name: str) -> str:
     if url is None:
         raise SettingsError(

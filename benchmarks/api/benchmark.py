@@ -21,7 +21,7 @@ from cache_pipeline.api.jobs.job_store import connection_pool
 from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.settings import ApiSettings, ClientCredentials, Settings, VendorAccount
+from cache_pipeline.settings import ApiSettings, ClientCredentials, Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
 
 _CONNECTIONS = 32
@@ -89,7 +89,7 @@ def measure(progress: ProgressCallback) -> Result:
 
 def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> Settings:
     """Return settings for these servers, with a quota that is never the limit."""
-    return Settings(
+    return StandaloneSettings(
         postgres_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
         reports_dir=folder / "reports",

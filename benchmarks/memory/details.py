@@ -25,7 +25,7 @@ from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Tar
 from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 from cache_pipeline.query.report import Report
-from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
+from cache_pipeline.settings import ClientCredentials, Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator import SimulatorError
 
 _SIZES = (50_000, 200_000)
@@ -65,7 +65,7 @@ class DetailsSetup(Setup):
             "clients": (ClientCredentials(client_id=str(self.rows), client_secret=SecretStr("secret"), weight=1),),
             "rate_limit": 1_000_000,
         }
-        return Settings(
+        return StandaloneSettings(
             postgres_url=SecretStr(self.postgres_url),
             redis_url=SecretStr(self.redis_url),
             data_dir=self.folder,

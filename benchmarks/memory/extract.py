@@ -29,7 +29,7 @@ from cache_pipeline.query.schema import rows_to_table, to_arrow_schema
 from cache_pipeline.rows.row_checks import check_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
+from cache_pipeline.settings import ClientCredentials, Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.published.aggregated_rows import publishable_rows
@@ -81,7 +81,7 @@ class Setup:
             "clients": (ClientCredentials(client_id=str(self.rows), client_secret=SecretStr("secret"), weight=1),),
             "rate_limit": 1_000_000,
         }
-        return Settings(
+        return StandaloneSettings(
             postgres_url=SecretStr(self.postgres_url),
             redis_url=SecretStr(self.redis_url),
             data_dir=self.folder,

@@ -113,7 +113,8 @@ def _measure_reports(number: int, progress: ProgressCallback) -> dict[str, float
         with embedded_servers(folder / "servers") as servers:
             done = subprocess.run(  # noqa: S603 - runs this project with this interpreter
                 [sys.executable, "-m", "benchmarks.scale.reports", str(folder / "data")],
-                cwd=_ROOT,
+                # Not the checkout, whose .env may name a real deployment.
+                cwd=folder,
                 env=_environment(folder, servers),
                 capture_output=True,
                 text=True,
@@ -129,6 +130,7 @@ def _environment(folder: Path, servers: EmbeddedServers) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
     return {
         **inherited,
+        "PYTHONPATH": str(_ROOT),
         "CACHE_PIPELINE_POSTGRES_URL": servers.postgres_url,
         "CACHE_PIPELINE_REDIS_URL": servers.redis_url,
         "CACHE_PIPELINE_REPORTS_DIR": str(folder / "reports"),

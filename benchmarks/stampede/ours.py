@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from benchmarks.stampede.setup import CLIENT, FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, SECRET, Fetch, Setup
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.query.report import Report
-from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
+from cache_pipeline.settings import ClientCredentials, Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 
 _REPORT = Report.model_validate(
@@ -34,7 +34,7 @@ def _settings(setup: Setup) -> Settings:
         "rate_limit": 100_000,
     }
     client = ClientCredentials(client_id=CLIENT, client_secret=SecretStr(SECRET), weight=1)
-    return Settings(
+    return StandaloneSettings(
         postgres_url=setup.postgres_url,
         redis_url=setup.redis_url,
         reportdata=VendorAccount.model_validate(account | {"clients": [client]}),

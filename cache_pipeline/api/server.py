@@ -19,6 +19,7 @@ from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.api.jobs.worker import Worker
+from cache_pipeline.api.local_only import LocalOnly
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.startup import StoppedDuringStartup, serve_until_ready
 from cache_pipeline.bootstrap import load_reports, open_service
@@ -74,8 +75,9 @@ def serve_api(
             return
         url_host = f"[{host}]" if ":" in host else host
         announce(f"http://{url_host}:{listener.getsockname()[1]}")
+        app = create_app(settings)
         config = uvicorn.Config(
-            create_app(settings),
+            LocalOnly(app, settings.api.cors_origins) if settings.api.auth == "off" else app,
             log_level="warning",
             # uvicorn's log lines go to the same handlers as ours.
             log_config=None,

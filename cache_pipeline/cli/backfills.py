@@ -25,7 +25,9 @@ def run_backfills(scenario: DemoEnvironment, reports: Iterable[Report], console:
         for report in reports:
             name = report.name
             process = stack.enter_context(
-                start_bound_child(_command(scenario, report), scenario.environment, capture=True)
+                start_bound_child(
+                    _command(scenario, report), scenario.environment, folder=scenario.folder, capture=True
+                )
             )
             bar = bars.add_task(name, total=None)
             thread = threading.Thread(target=_follow, args=(process, name, bars, bar, outcomes), daemon=True)
@@ -41,8 +43,8 @@ def run_backfills(scenario: DemoEnvironment, reports: Iterable[Report], console:
 def _command(scenario: DemoEnvironment, report: Report) -> list[str]:
     module = "cache_pipeline.orchestration.backfill"
     days = [day.isoformat() for day in scenario.days(report)]
-    # On embedded servers no other process can have a run, so a run still marked as started was killed.
-    return [sys.executable, "-m", module, report.name, *days, *(["--exclusive"] if scenario.embedded else [])]
+    # No other process can have a run on the demo's own servers, so a run still marked as started was killed.
+    return [sys.executable, "-m", module, report.name, *days, "--exclusive"]
 
 
 def _follow(

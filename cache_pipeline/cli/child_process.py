@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 _GRACE_SECONDS = 5.0
 
@@ -63,14 +64,15 @@ if __name__ == "__main__":
 
 @contextmanager
 def start_bound_child(
-    command: Sequence[str], environment: Mapping[str, str], *, capture: bool = False
+    command: Sequence[str], environment: Mapping[str, str], *, folder: Path | None = None, capture: bool = False
 ) -> Generator["subprocess.Popen[str]"]:
     """Run a command while the block lasts.
 
     Args:
-        command: program and arguments.
-        environment: all of it.
-        capture: whether its standard output can be read from the process yielded; its errors stay on the terminal's.
+        command: The program and its arguments.
+        environment: All of its environment variables.
+        folder: Its working folder; ours by default.
+        capture: Whether its standard output and errors can be read from the process yielded, instead of the terminal.
     """
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "cache_pipeline.cli.child_process", *command],
@@ -79,6 +81,7 @@ def start_bound_child(
         stderr=subprocess.PIPE if capture else None,
         text=True,
         env=dict(environment),
+        cwd=folder,
         start_new_session=True,
     )
     with process:

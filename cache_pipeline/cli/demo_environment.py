@@ -1,4 +1,8 @@
-"""The environment of ``demo`` and ``dev``: embedded servers where no URL is set, a simulated vendor, and its accounts."""
+"""The environment of ``demo`` and ``dev``: embedded servers, a simulated vendor, and stores and accounts of their own.
+
+Nothing of a real deployment is used, whatever the environment and ``.env`` say: its history would receive simulated figures.
+The processes run in a folder without ``.env``, because Dagster and the settings read that file from their working folder.
+"""
 
 import hashlib
 import json
@@ -11,16 +15,22 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cache_pipeline.bootstrap import load_reports
+from cache_pipeline.cli.project_files import read_project_file
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.report import Report
-from cache_pipeline.settings import Settings, VendorAccount, read_settings
+from cache_pipeline.settings import Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator.server import running_simulator
 from cache_pipeline.simulator.settings import SimulatorSettings
 
+_PREFIX = "CACHE_PIPELINE_"
+#: Variables of the test suite, which no program reads.
+_TEST_PREFIX = "CACHE_PIPELINE_TEST_"
 _CLIENTS = 4
 _EASTMOST = timedelta(hours=14)
 #: Longer than the simulated vendor's watermark lags and the reports' settle time: by then a day's figures are final.
@@ -71,51 +81,67 @@ class DemoEnvironment:
     """A running set of servers.
 
     Attributes:
-        environment: for the processes that are to use them.
-        settings: the same, read.
-        simulator_url: base URL of the simulated vendor.
-        wish: what was asked for.
-        now: when it was started.
-        embedded: Whether the servers are embedded in this process, so that no other process can have a run on them.
+        environment: The environment variables of the processes that use them.
+        folder: The working folder of these processes.
+        project: The project's folder.
+        settings: The same settings, read.
+        ignored: The names of the settings that the environment and ``.env`` have, and that are not used.
+        simulator_url: The base URL of the simulated vendor.
+        wish: What the user asked for.
+        now: When it was started.
     """
 
     environment: Mapping[str, str]
+    folder: Path
+    project: Path
     settings: Settings
+    ignored: tuple[str, ...]
     simulator_url: str
     wish: DemoRequest
     now: datetime
-    embedded: bool
 
     def days(self, report: Report) -> tuple[date, date]:
         """First local day of a report's backfill, and the one after the last."""
         return self.wish.days(self.now, report.zone)
 
 
+class _ProjectFolders(BaseSettings):
+    """The only settings of a project that a demo uses: where its declarations are, and where it may write."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore")
+
+    reports_dir: Path = Path("reports")
+    data_dir: Path = Path("data")
+
+
 def project_folder() -> Path:
     """Return the folder with ``dagster.yaml``, in which the commands that start Dagster run.
 
     Raises:
-        CommandError: this is another folder.
+        CommandError: This is another folder.
     """
     folder = Path.cwd()
     if not (folder / "dagster.yaml").exists():
-        raise CommandError(f"{folder} has no dagster.yaml: change to the project's folder first")
+        raise CommandError(
+            f"{folder} has no dagster.yaml: change to the project's folder, or make one with `cache-pipeline init DIR`"
+        )
     return folder
 
 
 @contextmanager
 def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvironment]:
-    """Start everything, and stop it at the end. What can be seen to be wrong is said before anything is written.
+    """Start everything, and stop it at the end. Mistakes that can be seen are reported before anything is written.
 
     Raises:
         CommandError, DeclarationError, EmbeddedServerError, SimulatorError, SettingsError: one line each.
     """
-    folder = project_folder()
+    project = project_folder()
     wish.check(now)
-    given = read_settings()
-    load_reports(given)
-    # Another vendor's figures must not be taken for this one's, so each set of volumes has a folder of its own.
-    data_dir = given.data_dir / _name(wish)
+    folders = _ProjectFolders()
+    # The figures of one vendor must not be taken for another's, so each set of volumes has its own folder.
+    data_dir = (folders.data_dir / _name(wish)).resolve()
+    reports_dir = folders.reports_dir.resolve()
+    load_reports(StandaloneSettings(reports_dir=reports_dir))
     credentials = {f"demo-client-{number + 1}": SecretStr(secrets.token_urlsafe(24)) for number in range(_CLIENTS)}
     try:
         simulated = SimulatorSettings(
@@ -126,15 +152,10 @@ def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvi
         )
     except ValidationError as error:
         raise CommandError("; ".join(problem["msg"] for problem in error.errors())) from None
-    postgres_url, redis_url = given.postgres_url, given.redis_url
-    with (
-        embedded_servers(
-            data_dir / "servers",
-            postgres_url=postgres_url.get_secret_value() if postgres_url else None,
-            redis_url=redis_url.get_secret_value() if redis_url else None,
-        ) as servers,
-        running_simulator(simulated) as simulator_url,
-    ):
+    with embedded_servers(data_dir / "servers") as servers, running_simulator(simulated) as simulator_url:
+        home = data_dir / "dagster_home"
+        home.mkdir(exist_ok=True)
+        (home / "dagster.yaml").write_text(read_project_file("dagster.yaml"))
         account = json.dumps(
             {
                 "base_url": simulator_url,
@@ -148,26 +169,44 @@ def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvi
         added = {
             "CACHE_PIPELINE_POSTGRES_URL": servers.postgres_url,
             "CACHE_PIPELINE_REDIS_URL": servers.redis_url,
-            "CACHE_PIPELINE_DATA_DIR": str(data_dir.resolve()),
+            "CACHE_PIPELINE_DATA_DIR": str(data_dir),
+            "CACHE_PIPELINE_REPORTS_DIR": str(reports_dir),
             "CACHE_PIPELINE_REPORTDATA": account,
             "CACHE_PIPELINE_GENESYS": account,
-            "DAGSTER_HOME": str(folder),
+            "DAGSTER_HOME": str(home),
         }
         if wish.arrivals is not None and wish.first_day is not None and wish.end_day is not None:
             added["CACHE_PIPELINE_PARTITIONS_FROM"] = wish.first_day.isoformat()
             added["CACHE_PIPELINE_PARTITIONS_TO"] = wish.end_day.isoformat()
         vendor = VendorAccount.model_validate_json(account)
-        settings = given.model_copy(
-            update={
-                "postgres_url": SecretStr(servers.postgres_url),
-                "redis_url": SecretStr(servers.redis_url),
-                "data_dir": data_dir.resolve(),
-                "reportdata": vendor,
-                "genesys": vendor,
-            }
+        settings = StandaloneSettings(
+            data_dir=data_dir,
+            reports_dir=reports_dir,
+            postgres_url=SecretStr(servers.postgres_url),
+            redis_url=SecretStr(servers.redis_url),
+            reportdata=vendor,
+            genesys=vendor,
         )
-        environment = {**os.environ, **added}
-        yield DemoEnvironment(environment, settings, simulator_url, wish, now, embedded=postgres_url is None)
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(_PREFIX)}
+        yield DemoEnvironment(
+            environment={**inherited, **added},
+            folder=home,
+            project=project,
+            settings=settings,
+            ignored=_ignored_settings(project),
+            simulator_url=simulator_url,
+            wish=wish,
+            now=now,
+        )
+
+
+def _ignored_settings(project: Path) -> tuple[str, ...]:
+    """Return the names of the settings in the environment and ``.env`` that a demo does not use."""
+    given = {name.upper() for name in (*os.environ, *dotenv_values(project / ".env"))}
+    used = {f"{_PREFIX}{name.upper()}" for name in _ProjectFolders.model_fields}
+    return tuple(
+        sorted(name for name in given - used if name.startswith(_PREFIX) and not name.startswith(_TEST_PREFIX))
+    )
 
 
 def _name(wish: DemoRequest) -> str:

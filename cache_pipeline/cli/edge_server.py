@@ -1,6 +1,7 @@
-"""A small static server for a published folder, with the headers that a CDN would send.
+"""A small static server for a published folder, with the caching headers that a CDN would send.
 
-For looking at the page on one's own machine; in production a CDN or web server does this (``deploy/cdn/``).
+For looking at the page on one's own machine; in production a CDN or web server does this (``deploy/cdn/``). Unlike a CDN it lets
+no page of another origin read the figures.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ from starlette.responses import FileResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from cache_pipeline.api.local_only import LocalOnly
 from cache_pipeline.dashboard import script_policy
 from cache_pipeline.errors import CommandError
 from cache_pipeline.storage.published.object_store import CONTENT_TYPES, cache_control, content_type
 
-_COMMON = {"X-Content-Type-Options": "nosniff", "Access-Control-Allow-Origin": "*"}
-#: Readers on another host need these to read ranges.
-_EXPOSED = {"Access-Control-Expose-Headers": "ETag, Content-Range, Accept-Ranges, Content-Length"}
+_COMMON = {"X-Content-Type-Options": "nosniff"}
 
 
 @cache
@@ -72,7 +72,7 @@ def _missing(text: str) -> Response:
 
 
 def _answer(request: Request, target: Path, name: str) -> Response:
-    headers = {**_COMMON, **_EXPOSED, "Cache-Control": cache_control(name)}
+    headers = {**_COMMON, "Cache-Control": cache_control(name)}
     if target.suffix == ".html":
         headers["Content-Security-Policy"] = content_security_policy()
     if target.suffix == ".parquet" and "Range" in request.headers:
@@ -113,7 +113,7 @@ def serving_edge(folder: Path, port: int = 0) -> Generator[str]:
     Raises:
         CommandError: the port cannot be used.
     """
-    with serving(edge_app(folder), port) as url:
+    with serving(LocalOnly(edge_app(folder)), port) as url:
         yield url
 
 

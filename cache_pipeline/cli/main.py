@@ -105,14 +105,29 @@ def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end:
 
 
 def _run_demo(scenario: DemoEnvironment, request: DemoRequest, console: Console) -> bool:
+    _announce_isolation(scenario, console)
     report = run_demo(scenario, request, console)
     print_report(report, console)
-    path = write_report(report, read_settings().data_dir)
+    path = write_report(report, scenario.settings.data_dir.parent)
     console.print(f"Written to {path}; published Parquet in {scenario.settings.data_dir / 'edge'}", highlight=False)
     page = write_page(scenario.settings)
     if page:
         console.print(f"The executives' page as one file, to open or send: [bold]{page.as_uri()}[/]", highlight=False)
     return report.succeeded
+
+
+def _announce_isolation(scenario: DemoEnvironment, console: Console) -> None:
+    console.print(
+        f"Servers, stores and accounts of its own, in {scenario.settings.data_dir}; the vendor is simulated",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if scenario.ignored:
+        console.print(
+            f"Not used, though the environment or .env sets them: {', '.join(scenario.ignored)}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @cli.command()
@@ -137,12 +152,23 @@ def dev(
         console.print(f"Simulated vendor: {scenario.simulator_url}/simulator/counters", highlight=False)
         # `dg dev`, which Dagster recommends, makes its own workspace and ignores workspace.yaml.
         quiet = ["-W", "ignore:Function `dev_command` is superseded"]
-        dagster = [*quiet, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+        dagster = [
+            *quiet,
+            "-m",
+            "dagster",
+            "dev",
+            "-w",
+            str(scenario.project / "workspace.yaml"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+        ]
         command = [sys.executable, *dagster]
         with (
             serving_page(scenario.settings) as page,
-            run_local_api(scenario.environment, api_port, console),
-            start_bound_child(command, scenario.environment) as process,
+            run_local_api(scenario.environment, scenario.folder, api_port, console),
+            start_bound_child(command, scenario.environment, folder=scenario.folder) as process,
         ):
             if page:
                 console.print(f"The executives' page: {page}", highlight=False)

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -57,14 +58,21 @@ def worker() -> None:
 
 
 @contextmanager
-def run_local_api(environment: Mapping[str, str], port: int, console: Console) -> Generator[None]:
-    """Run an API process and a worker on loopback, without API keys, while the block lasts."""
+def run_local_api(environment: Mapping[str, str], folder: Path, port: int, console: Console) -> Generator[None]:
+    """Run an API process and a worker on loopback, without API keys, while the block lasts.
+
+    Args:
+        environment: The environment variables of both.
+        folder: Their working folder.
+        port: The API's port.
+        console: Where the API's address is printed.
+    """
     command = [sys.executable, "-c", "from cache_pipeline.cli.main import main; main()"]
     # The API listens on loopback only and serves a simulator's figures, so a first look needs no key.
-    added = {**environment, "CACHE_PIPELINE_API__AUTH": "off", "CACHE_PIPELINE_API__CORS_ORIGINS": '["*"]'}
+    added = {**environment, "CACHE_PIPELINE_API__AUTH": "off"}
     with (
-        start_bound_child([*command, "api", "--port", str(port)], added),
-        start_bound_child([*command, "worker"], added),
+        start_bound_child([*command, "api", "--port", str(port)], added, folder=folder),
+        start_bound_child([*command, "worker"], added, folder=folder),
     ):
         url = f"http://127.0.0.1:{port}"
         console.print(f"HTTP API: {url}/docs (no API key needed, this machine only); for example", highlight=False)

@@ -65,6 +65,7 @@ def main() -> int:
         for fault in faults:
             console.print(str(fault), highlight=False)
         return 0
+    console.print("Servers, stores and accounts of its own; settings in the environment and .env are not used")
     console.print(f"{len(faults)} faults in {options.seconds:.0f} s; repeat them with SEED={seed}", highlight=False)
     if not any(map(shutil.which, BROKERS)):
         console.print("RabbitMQ is not installed: .ci/run shows what to install")

@@ -26,6 +26,22 @@ def project(tmp_path):
     return folder
 
 
+@pytest.fixture
+def production_settings(project):
+    """Name a real deployment in `.env`, of which nothing may be used; return the folder of its edge store."""
+    edge = project / "production-edge"
+    (project / ".env").write_text(
+        f"""CACHE_PIPELINE_POSTGRES_URL=postgresql://user:password@127.0.0.1:1/production
+CACHE_PIPELINE_REDIS_URL=redis://127.0.0.1:1/0
+CACHE_PIPELINE_EDGE_URL=file://{edge}
+CACHE_PIPELINE_TENANT=acme
+CACHE_PIPELINE_API__CORS_ORIGINS=["*"]
+CACHE_PIPELINE_GENESYS={{"base_url": "https://127.0.0.1:1", "clients": [{{"client_id": "a", "client_secret": "b"}}]}}
+"""
+    )
+    return edge
+
+
 class CommandLine:
     """``cache-pipeline`` in its own process group, as a terminal starts it."""
 

@@ -27,7 +27,7 @@ def write_arrivals(path, days):
     return totals
 
 
-def test_demo_of_real_volumes_agrees_in_every_tier(project, command_line):
+def test_demo_of_real_volumes_agrees_in_every_tier(project, production_settings, command_line):
     days = [date(2026, 3, 28) + timedelta(days=number) for number in range(4)]
     totals = write_arrivals(project / "calls.csv", days)
     options = [
@@ -42,6 +42,8 @@ def test_demo_of_real_volumes_agrees_in_every_tier(project, command_line):
     ]
     demo = command_line("demo", *options)
     assert demo.wait(240) == 0, demo.output()
+    assert not production_settings.exists()
+    assert "CACHE_PIPELINE_POSTGRES_URL" in demo.output(), "it says what it does not use"
 
     report = json.loads((project / "data" / "demo-report.json").read_text())
     assert report["succeeded"] is True

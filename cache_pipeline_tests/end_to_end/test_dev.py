@@ -41,7 +41,7 @@ def wait_for(condition, seconds, what):
         time.sleep(0.5)
 
 
-def test_dev_ui_shows_assets_and_materialises_a_partition(project, command_line):
+def test_dev_ui_shows_assets_and_materialises_a_partition(project, production_settings, command_line):
     (project / "reports" / "queue_interval.yaml").unlink()
     today = datetime.now(UTC).date()
     port, api_port = free_port(), free_port()
@@ -93,6 +93,10 @@ def test_dev_ui_shows_assets_and_materialises_a_partition(project, command_line)
     answer = httpx.get(url, headers={"Prefer": "wait=30"}, timeout=40)
     assert answer.status_code == 200, answer.text
     assert answer.json()["rows"]
+
+    for headers in ({"Host": "attacker.example"}, {"Origin": "https://attacker.example"}):
+        assert httpx.get(url, headers=headers).status_code == 403
+    assert not production_settings.exists()
 
     dev.interrupt()
     assert dev.wait(40) == 130
