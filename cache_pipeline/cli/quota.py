@@ -13,7 +13,7 @@ from rich.table import Table
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.settings import Settings
+from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
 
 _STATE_COLOURS = {"available": "green", "throttled": "red", "refreshing": "yellow", "refused": "bold red"}
@@ -111,3 +111,11 @@ def show_quota(settings: Settings, console: Console, *, as_json: bool, watch: bo
                     await asyncio.sleep(1)
 
     asyncio.run(follow())
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON once.")
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
+def quota(as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes flags by name
+    """Show the state of each OAuth client and how many requests each lane may send now."""
+    show_quota(read_settings(), Console(), as_json=as_json, watch=watch)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline.cli.simulator_options import simulator_settings
+from cache_pipeline.cli.simulator import simulator_settings
 from cache_pipeline.errors import CommandError
 
 

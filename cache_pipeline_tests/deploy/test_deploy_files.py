@@ -49,7 +49,7 @@ def test_compose_names_existing_settings_commands_and_files():
             assert (folder / source).exists() if source.startswith(".") else source in composed["volumes"]
     commands = [service.get("command", [""]) for service in composed["services"].values()]
     ours = [command for command in commands if command[0] == "cache-pipeline"]
-    assert {command[1] for command in ours} == {"api", "worker"} <= set(cli.commands)
+    assert {command[1] for command in ours} == {"api", "worker"} <= set(cli.short_helps())
     image = (folder / "Dockerfile").read_text()
     for source in re.findall(r"^COPY (.+) \S+$", image, re.MULTILINE):
         assert all((REPOSITORY / each).exists() for each in source.split()), source

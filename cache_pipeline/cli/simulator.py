@@ -1,4 +1,4 @@
-"""Settings of ``cache-pipeline simulator``: a file, overridden by the options of the command line."""
+"""The command ``cache-pipeline simulator``, and its settings: a file, overridden by the options of the command line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import click
 import yaml
 from pydantic import ValidationError
 
 from cache_pipeline.errors import CommandError
+from cache_pipeline.simulator.server import serve
 from cache_pipeline.simulator.settings import SimulatorSettings
+
+
+@click.command()
+@click.option("--port", default=8090, show_default=True, help="Port on 127.0.0.1.")
+@click.option(
+    "--settings",
+    "file",
+    type=click.Path(path_type=Path),
+    help="YAML or JSON file with the settings of docs/simulator.md.",
+)
+@click.option("--seed", type=int, help="Seed of the random figures.")
+@click.option(
+    "--arrivals",
+    type=click.Path(path_type=Path),
+    help="Replay the volumes of a CSV file with the columns start and calls.",
+)
+@click.option("--arrivals-zone", help="Time zone of that file (default: UTC).")
+def simulator(port: int, file: Path | None, seed: int | None, arrivals: Path | None, arrivals_zone: str | None) -> None:
+    """Run the simulated vendor. Log in as demo-client with the secret demo-secret, unless the settings name others."""
+    settings = simulator_settings(file, {"seed": seed, "arrivals": arrivals, "arrivals_zone": arrivals_zone})
+
+    def announce(url: str) -> None:
+        click.echo(f"Simulated vendor on {url} (state: {url}/simulator); Ctrl-C stops it", err=True)
+
+    serve(settings, port, announce=announce)
 
 
 def simulator_settings(file: Path | None, said: Mapping[str, Any]) -> SimulatorSettings:

@@ -1,0 +1,144 @@
+"""The commands ``cache-pipeline demo`` and ``cache-pipeline dev``."""
+
+import socket
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from cache_pipeline.cli.child_process import start_bound_child
+from cache_pipeline.cli.demo import print_report, run_demo, write_report
+from cache_pipeline.cli.demo_environment import DemoEnvironment, DemoRequest, run_demo_environment
+from cache_pipeline.cli.demo_page import serving_page, write_page
+from cache_pipeline.cli.serve import run_local_api
+from cache_pipeline.cli.signals import terminated_like_interrupted
+from cache_pipeline.errors import CommandError
+
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+def _demo_request(
+    arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None
+) -> DemoRequest:
+    return DemoRequest(arrivals, arrivals_zone, first.date() if first else None, end.date() if end else None)
+
+
+_DEMO_OPTIONS = (
+    click.option(
+        "--arrivals",
+        type=click.Path(path_type=Path),
+        help="Replay the volumes of a CSV file with the columns start and calls.",
+    ),
+    click.option("--arrivals-zone", default="UTC", show_default=True, help="Time zone of that file."),
+    click.option("--from", "first", type=_DAY, help="First day (default: seven days before TO)."),
+    click.option("--to", "end", type=_DAY, help="Day after the last day (default: today)."),
+)
+
+
+def _with_demo_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a demo."""
+    for option in reversed(_DEMO_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_with_demo_options
+def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
+    """Backfill the reports on embedded servers and a simulated vendor, and compare the tiers."""
+    request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
+    with terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as scenario:
+        succeeded = _run_demo(scenario, request, console)
+    console.print(
+        "Next: [bold]make dev[/] for the same with the Dagster UI; edit reports/ to change what is fetched",
+        highlight=False,
+    )
+    if not succeeded:
+        sys.exit(1)
+
+
+def _run_demo(scenario: DemoEnvironment, request: DemoRequest, console: Console) -> bool:
+    _announce_isolation(scenario, console)
+    report = run_demo(scenario, request, console)
+    print_report(report, console)
+    path = write_report(report, scenario.settings.data_dir.parent)
+    console.print(f"Written to {path}; published Parquet in {scenario.settings.data_dir / 'edge'}", highlight=False)
+    page = write_page(scenario.settings)
+    if page:
+        console.print(f"The executives' page as one file, to open or send: [bold]{page.as_uri()}[/]", highlight=False)
+    return report.succeeded
+
+
+def _announce_isolation(scenario: DemoEnvironment, console: Console) -> None:
+    console.print(
+        f"Servers, stores and accounts of its own, in {scenario.settings.data_dir}; the vendor is simulated",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if scenario.ignored:
+        console.print(
+            f"Not used, though the environment or .env sets them: {', '.join(scenario.ignored)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@click.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI on 127.0.0.1.")
+@click.option("--api-port", default=8080, show_default=True, help="Port of the HTTP API on 127.0.0.1.")
+@_with_demo_options
+def dev(
+    port: int,
+    api_port: int,
+    arrivals: Path | None,
+    arrivals_zone: str,
+    first: datetime | None,
+    end: datetime | None,
+) -> None:
+    """Run the demo, then serve the Dagster UI and the HTTP API until Ctrl-C."""
+    request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
+    for each in (port, api_port):
+        _free_port(each)
+    with terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as scenario:
+        _run_demo(scenario, request, console)
+        console.print(f"\nDagster UI: http://127.0.0.1:{port} (ready in about twenty seconds); Ctrl-C stops everything")
+        console.print(f"Simulated vendor: {scenario.simulator_url}/simulator/counters", highlight=False)
+        # `dg dev`, which Dagster recommends, makes its own workspace and ignores workspace.yaml.
+        quiet = ["-W", "ignore:Function `dev_command` is superseded"]
+        dagster = [
+            *quiet,
+            "-m",
+            "dagster",
+            "dev",
+            "-w",
+            str(scenario.project / "workspace.yaml"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+        ]
+        command = [sys.executable, *dagster]
+        with (
+            serving_page(scenario.settings) as page,
+            run_local_api(scenario.environment, scenario.folder, api_port, console),
+            start_bound_child(command, scenario.environment, folder=scenario.folder) as process,
+        ):
+            if page:
+                console.print(f"The executives' page: {page}", highlight=False)
+            code = process.wait()
+    if code:
+        raise CommandError(f"dagster dev ended with code {code}; see its output above")
+
+
+def _free_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise CommandError(
+                f"port {port} cannot be used ({error}); free it, or choose another with --port and --api-port"
+            ) from error

@@ -1,0 +1,26 @@
+"""The commands ``cache-pipeline reports`` and ``cache-pipeline migrate``."""
+
+import click
+
+from cache_pipeline.bootstrap import load_reports, migrate_history, report_schema_text
+from cache_pipeline.settings import read_settings
+
+
+@click.command()
+@click.option("--json-schema", is_flag=True, help="Print the JSON Schema of a declaration, for editors.")
+def reports(json_schema: bool) -> None:  # noqa: FBT001 - click passes flags by name
+    """Check all report declarations and list the reports."""
+    if json_schema:
+        click.echo(report_schema_text(), nl=False)
+        return
+    for name, report in load_reports(read_settings()).items():
+        click.echo(f"{name:<24} {report.platform}/{report.query_type}, {report.granularity} by {report.partition}")
+
+
+@click.command()
+def migrate() -> None:
+    """Create or update the PostgreSQL tables of the declared reports."""
+    settings = read_settings()
+    declared = load_reports(settings)
+    migrate_history(settings, declared)
+    click.echo(f"history is up to date for {len(declared)} reports")

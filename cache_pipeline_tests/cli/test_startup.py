@@ -1,0 +1,69 @@
+"""Tests that a command imports only what it needs, and that what `--help` shows without imports is true."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cache_pipeline.cli.main import cli
+
+REPOSITORY = Path(__file__).parents[2]
+#: Packages that take long to import, or that only some commands need.
+HEAVY = {
+    "adbc_driver_postgresql",
+    "alembic",
+    "cryptography",
+    "dagster",
+    "fastapi",
+    "httpx",
+    "numpy",
+    "obstore",
+    "pandas",
+    "prometheus_client",
+    "psycopg",
+    "pyarrow",
+    "pydantic",
+    "redis",
+    "rich",
+    "sqlalchemy",
+    "starlette",
+    "taskiq",
+    "uvicorn",
+    "yaml",
+}
+
+
+def imported_by(code):
+    """Return the top-level modules that a new process has after the code."""
+    probe = f"{code}\nimport json, sys\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+RUN = "import sys; from cache_pipeline.cli.main import main; sys.argv = ['cache-pipeline', {}]\ntry: main()\nexcept SystemExit: pass"
+
+
+@pytest.mark.parametrize("arguments", ["'--help'", "'--version'", "'no-such-command'"])
+def test_help_imports_nothing_heavy(arguments):
+    assert imported_by(RUN.format(arguments)) & HEAVY == set()
+
+
+def test_help_of_every_command_is_true():
+    context = click.Context(cli)
+    for name, short_help in cli.short_helps().items():
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert command.get_short_help_str(limit=200) == short_help
+    assert cli.list_commands(context) == sorted(cli.short_helps())
+
+
+def test_help_lists_every_command():
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=200).output
+    for name, short_help in cli.short_helps().items():
+        assert f"  {name} " in shown
+        assert " ".join(short_help.split()) in " ".join(shown.split())
