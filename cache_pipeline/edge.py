@@ -143,4 +143,11 @@ def _fetch(url: str, store: ObjectStore, path: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (BaseError, OSError) as error:
-        raise describe_error(url, f"reading {path}", error) from error
+        raise describe_error(url, f"reading {path}", error, remedy=_remedy(error)) from error
+
+
+def _remedy(error: Exception) -> str:
+    """Return what a reader, who may have no access to the store, can do."""
+    if "Content-Length" in str(error):
+        return "let the server that answers there send Content-Length, for example by not compressing its answers"
+    return "check the URL and its credentials, and that it can be reached from here"

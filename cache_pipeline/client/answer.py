@@ -5,10 +5,10 @@ This module does no network access.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +33,24 @@ class ApiError(CachePipelineError):
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status, self.problem = status, problem
         super().__init__(str(problem.get("detail") or f"the API returned status {status}"))
+
+
+class KeyRefused(ApiError):
+    """The API requires a key, or this key does not permit the request (401, 403)."""
+
+
+class QueryRefused(ApiError):
+    """The query or its report is not one that the API can answer (any other 4xx)."""
+
+
+class ApiUnavailable(ApiError):
+    """The API or what it needs cannot answer now (429, 5xx); the same query may succeed later."""
+
+    retryable = True
+
+
+class UnexpectedResponse(ApiError):
+    """The response does not come from the API, or is damaged, for example a proxy's or a login's page."""
 
 
 class ClientJobFailed(ApiError):
@@ -101,15 +119,17 @@ def auth_headers(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def query_headers(wait: float) -> dict[str, str]:
+def query_headers(wait: float, idempotency_key: str | None = None) -> dict[str, str]:
     """Return the headers of a query.
 
     Args:
         wait: Seconds that the server may hold the request instead of answering 202.
+        idempotency_key: Makes a repeated POST follow the job of the first.
     """
     return {
         "Accept": f"{_ARROW}, application/problem+json;q=0.1",
         **({"Prefer": f"wait={wait:.0f}"} if wait >= 1 else {}),
+        **({"Idempotency-Key": f'"{idempotency_key}"'} if idempotency_key else {}),
     }
 
 
@@ -135,7 +155,26 @@ def query_body(
 
 def api_error(response: httpx.Response) -> ApiError:
     """Return the error of an error response."""
-    return ApiError(response.status_code, _document(response))
+    status = response.status_code
+    if status < 400:
+        return _unexpected(response)
+    kind = KeyRefused if status in (401, 403) else ApiUnavailable if status == 429 or status >= 500 else QueryRefused
+    return kind(status, _document(response) if _is_json(response) else {})
+
+
+def parse_reports(response: httpx.Response) -> list[dict[str, Any]]:
+    """Parse the list of reports.
+
+    Raises:
+        ApiError: The response is an error.
+        UnexpectedResponse: The response is not the API's.
+    """
+    if response.status_code != 200:
+        raise api_error(response)
+    try:
+        return _document(response)["reports"]
+    except (KeyError, ValueError) as error:
+        raise _unexpected(response) from error
 
 
 def parse_response(response: httpx.Response) -> ClientAnswer | ProgressReport:
@@ -143,19 +182,23 @@ def parse_response(response: httpx.Response) -> ClientAnswer | ProgressReport:
 
     Raises:
         ApiError: The response is an error.
+        UnexpectedResponse: The response is not the API's, or is damaged.
     """
     if response.status_code == 202:
         return parse_job(response)
     if response.status_code != 200:
         raise api_error(response)
     provisional = response.headers.get("Provisional-From")
-    return ClientAnswer(
-        table=pa.ipc.open_stream(response.content).read_all(),
-        complete_through=datetime.fromisoformat(response.headers["Complete-Through"]),
-        provisional_from=datetime.fromisoformat(provisional) if provisional else None,
-        cache_status=response.headers.get("Cache-Status", ""),
-        etag=response.headers["ETag"],
-    )
+    try:
+        return ClientAnswer(
+            table=pa.ipc.open_stream(response.content).read_all(),
+            complete_through=datetime.fromisoformat(response.headers["Complete-Through"]),
+            provisional_from=datetime.fromisoformat(provisional) if provisional else None,
+            cache_status=response.headers.get("Cache-Status", ""),
+            etag=response.headers["ETag"],
+        )
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise _unexpected(response) from error
 
 
 def parse_job(response: httpx.Response) -> ProgressReport:
@@ -163,18 +206,42 @@ def parse_job(response: httpx.Response) -> ProgressReport:
 
     Raises:
         ApiError: The response is an error.
+        UnexpectedResponse: The response is not the API's.
     """
     if response.status_code not in (200, 202):
         raise api_error(response)
-    job = _document(response)
-    return ProgressReport(
-        job_id=UUID(job["id"]),
-        state=job["state"],
-        percent=job["percent"],
-        retry_after=max(_MIN_RETRY_SECONDS, float(response.headers.get("Retry-After", 1))),
-        result=job["links"]["result"],
-        problem=job["problem"],
-    )
+    try:
+        job = _document(response)
+        return ProgressReport(
+            job_id=UUID(job["id"]),
+            state=job["state"],
+            percent=job["percent"],
+            retry_after=max(_MIN_RETRY_SECONDS, retry_after(response) or 1.0),
+            result=job["links"]["result"],
+            problem=job["problem"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unexpected(response) from error
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Return the seconds that a response asks to wait, from either form of Retry-After (RFC 9110, 10.2.3).
+
+    A date counts from the Date of the same response, so that the clocks of both machines may differ. Without the header, or with one
+    that cannot be parsed, return None.
+    """
+    value = response.headers.get("Retry-After", "")
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, (_parse_date(value) - _parse_date(response.headers["Date"])).total_seconds())
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _parse_date(value: str) -> datetime:
+    date = parsedate_to_datetime(value)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def result_path(progress: ProgressReport) -> str:
@@ -189,9 +256,29 @@ def result_path(progress: ProgressReport) -> str:
     return progress.result
 
 
-def _document(response: httpx.Response) -> dict[str, Any]:
+def _unexpected(response: httpx.Response) -> UnexpectedResponse:
+    media_type = response.headers.get("Content-Type", "no media type")
+    detail = (
+        f"the server answered {response.status_code} with {media_type}, which the API does not, or the body is damaged: check the "
+        "base URL, and whether a proxy or a login page answers in place of the API"
+    )
+    return UnexpectedResponse(response.status_code, {"detail": detail})
+
+
+def _is_json(response: httpx.Response) -> bool:
     try:
-        found: object = response.json()
-    except json.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+        return isinstance(response.json(), dict)
+    except ValueError:
+        return False
+
+
+def _document(response: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object in a response.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found: object = response.json()
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return found  # pyright: ignore[reportUnknownVariableType]

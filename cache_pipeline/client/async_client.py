@@ -83,7 +83,7 @@ class AsyncClient:
                 continue
             try:
                 response = await self._http.request(step.method, step.path, json=step.body, headers=step.headers)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 resume = partial(steps.throw, error)
             else:
                 resume = partial(steps.send, response)

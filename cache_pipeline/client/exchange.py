@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import httpx
 
@@ -13,9 +14,11 @@ from cache_pipeline.client.answer import (
     ProgressReport,
     api_error,
     parse_job,
+    parse_reports,
     parse_response,
     query_headers,
     result_path,
+    retry_after,
 )
 
 #: How long the server is asked to hold a request, and how long its response may then take in all.
@@ -24,7 +27,10 @@ RESPONSE_TIMEOUT_SECONDS = _WAIT_SECONDS + 15.0
 #: The server's estimate may be far too long.
 _MAX_PAUSE_SECONDS = 15.0
 _RECONNECT_SECONDS = 1.0
-_RETRYABLE_STATUSES = (429, 503)
+#: The API says to try again later, if there is Retry-After.
+_BUSY_STATUSES = (429, 503)
+#: A proxy's own answers while the API restarts or takes long; the request is idempotent, so it is sent again.
+_PROXY_STATUSES = (502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,7 @@ Steps = Generator[SendRequest | Pause, httpx.Response | None, T]
 
 def list_reports() -> Steps[list[dict[str, Any]]]:
     """Return the reports that the key may query."""
-    response = yield from _send(SendRequest("GET", "/v1/reports"))
-    if response.status_code != 200:
-        raise api_error(response)
-    return response.json()["reports"]
+    return parse_reports((yield from _send(SendRequest("GET", "/v1/reports"))))
 
 
 @dataclass
@@ -78,6 +81,8 @@ class QueryExchange:
     def __post_init__(self) -> None:
         """Start the timeout."""
         self._deadline = self.now() + self.timeout
+        # Sent with each repetition of this query, so that all of them follow one job.
+        self._idempotency_key = str(uuid4())
 
     def steps(self) -> Steps[ClientAnswer]:
         """Send the query, and follow its job if there is one.
@@ -103,7 +108,7 @@ class QueryExchange:
                     return parse_response((yield from self._request("GET", result_path(job), subject)))
                 yield from self._pause(job.retry_after, subject)
                 job = parse_job((yield from self._request("GET", f"/v1/jobs/{job.job_id}", subject)))
-            except httpx.TransportError:
+            except httpx.RequestError:
                 # The job continues on the server, whatever happened to the connection.
                 yield from self._pause(_RECONNECT_SECONDS, subject)
 
@@ -111,14 +116,27 @@ class QueryExchange:
         self, method: str, path: str, subject: str, body: Mapping[str, Any] | None = None
     ) -> Steps[httpx.Response]:
         """Return the response, after repeating the request as often as the API says to try again later."""
+        key = self._idempotency_key if method == "POST" else None
         while True:
             wait = min(_WAIT_SECONDS, self._deadline - self.now())
-            response = yield from _send(SendRequest(method, path, body, query_headers(wait)))
-            if response.status_code not in _RETRYABLE_STATUSES or "Retry-After" not in response.headers:
+            try:
+                response = yield from _send(SendRequest(method, path, body, query_headers(wait, key)))
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                # Most likely the URL is wrong. A caller that follows a job catches this, because the URL was right before.
+                raise
+            except httpx.RequestError:
+                if self.now() >= self._deadline:
+                    raise
+                yield from self._pause(_RECONNECT_SECONDS, subject)
+                continue
+            pause = retry_after(response)
+            if response.status_code in _PROXY_STATUSES:
+                pause = pause or _RECONNECT_SECONDS
+            elif response.status_code not in _BUSY_STATUSES or pause is None:
                 return response
             if self.now() >= self._deadline:
                 raise api_error(response)
-            yield from self._pause(float(response.headers["Retry-After"]), subject)
+            yield from self._pause(pause, subject)
 
     def _pause(self, seconds: float, subject: str) -> Steps[None]:
         remaining = self._deadline - self.now()

@@ -82,12 +82,14 @@ class Client:
             on_progress: Called with the progress of the job, if there is one.
 
         Raises:
-            ApiError: The API returned an error. If it says when to try again (429, 503), the client does so within the
-                timeout.
+            KeyRefused: The key is missing, wrong, or not for this report.
+            QueryRefused: The query cannot be answered; the message says what to change.
+            ApiUnavailable: The API was overloaded or unavailable until the timeout; before that, the client tries again.
+            UnexpectedResponse: Something else than the API answered.
             ClientJobFailed: The job ended without an answer.
             TimeoutError: The answer took too long. The job continues on the server, and the same query finds it.
-            httpx.TransportError: The API cannot be reached. Once there is a job, the client reconnects within the
-                timeout.
+            httpx.TransportError: The API cannot be reached. A connection that breaks later is opened again within the
+                timeout; all repetitions of a query follow one job.
         """
         body = query_body(interval, group_by, metrics, granularity, time_zone, filters)
         return self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
@@ -105,7 +107,7 @@ class Client:
                 continue
             try:
                 response = self._http.request(step.method, step.path, json=step.body, headers=step.headers)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 resume = partial(steps.throw, error)
             else:
                 resume = partial(steps.send, response)

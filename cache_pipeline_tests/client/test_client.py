@@ -8,7 +8,17 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from cache_pipeline.client import ApiError, Client, ClientJobFailed
+from cache_pipeline.client import (
+    ApiError,
+    ApiUnavailable,
+    AsyncClient,
+    Client,
+    ClientJobFailed,
+    KeyRefused,
+    QueryRefused,
+    UnexpectedResponse,
+)
+from cache_pipeline.client.answer import retry_after
 from cache_pipeline.client.exchange import Pause, QueryExchange, SendRequest
 
 TABLE = pa.table({"offered": [3]})
@@ -34,14 +44,19 @@ def unavailable(seconds: int) -> httpx.Response:
     return httpx.Response(503, json={"detail": "PostgreSQL is unavailable"}, headers={"Retry-After": str(seconds)})
 
 
+def proxy_page(status: int) -> httpx.Response:
+    return httpx.Response(status, html="<html>The server is busy</html>")
+
+
 @dataclass
 class ScriptedApi:
     """An API with scripted responses, and a clock that advances only with pauses."""
 
-    answers: list[httpx.Response | httpx.TransportError]
+    answers: list[httpx.Response | httpx.RequestError]
     timeout: float = 600.0
     at: float = 0.0
     sent: list[str] = field(default_factory=list)
+    idempotency_keys: set[str | None] = field(default_factory=set)
 
     def run(self) -> pa.Table:
         steps = QueryExchange("queue_hour", {"interval": "x"}, None, self.timeout, lambda: self.at).steps()
@@ -54,8 +69,10 @@ class ScriptedApi:
                     continue
                 assert isinstance(step, SendRequest)
                 self.sent.append(f"{step.method} {step.path.partition('?')[0]}")
+                if step.method == "POST":
+                    self.idempotency_keys.add(step.headers.get("Idempotency-Key"))
                 reply = self.answers.pop(0)
-                step = steps.throw(reply) if isinstance(reply, httpx.TransportError) else steps.send(reply)
+                step = steps.throw(reply) if isinstance(reply, httpx.RequestError) else steps.send(reply)
             except StopIteration as finished:
                 return finished.value.table
 
@@ -87,6 +104,106 @@ def test_job_survives_broken_connections():
 def test_unreachable_api_raises_at_once():
     with pytest.raises(httpx.ConnectError):
         ScriptedApi([httpx.ConnectError("refused")]).run()
+
+
+@pytest.mark.parametrize(
+    "failure", [httpx.ReadError("reset"), httpx.ReadTimeout("slow"), httpx.DecodingError("not gzip"), proxy_page(504)]
+)
+def test_broken_query_is_sent_again_under_one_idempotency_key(failure: httpx.Response | httpx.RequestError):
+    api = ScriptedApi([failure, answer()])
+    assert api.run() == TABLE
+    assert api.sent == ["POST /v1/reports/queue_hour"] * 2
+    (key,) = api.idempotency_keys
+    assert key is not None
+    assert key.strip('"')
+
+
+def test_queries_have_different_idempotency_keys():
+    apis = [ScriptedApi([answer()]) for _ in range(2)]
+    for api in apis:
+        api.run()
+    assert apis[0].idempotency_keys.isdisjoint(apis[1].idempotency_keys)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_job_survives_errors_of_a_proxy(status: int):
+    api = ScriptedApi([job("queued"), proxy_page(status), job("done"), proxy_page(status), answer()])
+    assert api.run() == TABLE
+
+
+def test_lasting_error_of_a_proxy_is_raised_after_timeout():
+    with pytest.raises(ApiUnavailable, match="status 504"):
+        ScriptedApi([proxy_page(504) for _ in range(40)], timeout=12).run()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        ("Tue, 06 Jan 2026 12:00:09 GMT", 9),
+        ("Tuesday, 06-Jan-26 12:00:09 GMT", 9),
+        ("Tue, 06 Jan 2026 11:00:00 GMT", 0),
+        ("soon", None),
+        ("-3", None),
+        ("7.5", None),
+    ],
+)
+def test_both_forms_of_retry_after_are_read(value: str, seconds: float | None):
+    headers = {"Retry-After": value, "Date": "Tue, 06 Jan 2026 12:00:00 GMT"}
+    assert retry_after(httpx.Response(503, headers=headers)) == seconds
+
+
+def test_date_in_retry_after_of_a_job_is_obeyed():
+    queued = job("queued")
+    queued.headers.update({"Retry-After": "Tue, 06 Jan 2026 12:00:09 GMT", "Date": "Tue, 06 Jan 2026 12:00:00 GMT"})
+    api = ScriptedApi([queued, job("done"), answer()])
+    assert api.run() == TABLE
+    assert api.at == 9
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(200, html="<html>Sign in</html>"),
+        httpx.Response(200, content=answer().content[:-40], headers=answer().headers),
+        httpx.Response(200, content=answer().content),
+        httpx.Response(200, json=[]),
+        httpx.Response(202, html="<html>Please wait</html>"),
+        httpx.Response(202, json={"id": "not a job"}),
+        httpx.Response(202, json=[]),
+        httpx.Response(302, headers={"Location": "https://login.example.com"}),
+        httpx.Response(204),
+    ],
+)
+def test_answer_of_something_else_is_one_typed_error(response: httpx.Response):
+    with pytest.raises(UnexpectedResponse, match="check the base URL"):
+        ScriptedApi([response]).run()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, KeyRefused),
+        (403, KeyRefused),
+        (404, QueryRefused),
+        (422, QueryRefused),
+        (429, ApiUnavailable),
+        (500, ApiUnavailable),
+    ],
+)
+def test_errors_are_typed_by_what_the_caller_can_do(status: int, kind: type[ApiError]):
+    with pytest.raises(kind, match="the reason") as raised:
+        ScriptedApi([httpx.Response(status, json={"detail": "the reason"})]).run()
+    assert raised.value.retryable == (kind is ApiUnavailable)
+
+
+async def test_both_clients_refuse_a_list_of_reports_from_something_else():
+    transport = httpx.MockTransport(lambda _request: httpx.Response(200, html="<html>Sign in</html>"))
+    with Client("http://api.example.com", transport=transport) as client, pytest.raises(UnexpectedResponse):
+        client.reports()
+    async with AsyncClient("http://api.example.com", transport=transport) as client:
+        with pytest.raises(UnexpectedResponse):
+            await client.reports()
 
 
 def test_retry_after_is_obeyed():

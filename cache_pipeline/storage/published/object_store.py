@@ -79,9 +79,12 @@ def _remedy(url: str, error: Exception) -> str:
     return "check CACHE_PIPELINE_EDGE_URL and that the store can be reached, then publish again"
 
 
-def describe_error(url: str, action: str, error: Exception) -> EdgeStoreError:
-    """Return a store's error as ours: the store, the action, the cause and the remedy in one line."""
-    return EdgeStoreError(f"edge store {url}: {action}: {first_line(error)}: {_remedy(url, error)}")
+def describe_error(url: str, action: str, error: Exception, remedy: str | None = None) -> EdgeStoreError:
+    """Return a store's error as ours: the store, the action, the cause and the remedy in one line.
+
+    Without a remedy, it is that for a publisher.
+    """
+    return EdgeStoreError(f"edge store {url}: {action}: {first_line(error)}: {remedy or _remedy(url, error)}")
 
 
 def first_line(error: Exception) -> str:
