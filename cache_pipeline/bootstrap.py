@@ -19,10 +19,10 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
+from cache_pipeline.service.cached_answers import Hit, Miss, ProgressEvent
 from cache_pipeline.service.planner import QuotaHeadroom
-from cache_pipeline.service.report_service import ProgressEvent, ReportService
+from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings, VendorAccount
-from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.postgres.ledger import open_ledger
@@ -289,7 +289,7 @@ async def open_service(
             hot=RedisHotTier(redis),
             ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
             single_flight=await stack.enter_async_context(RedisSingleFlight(redis)),
-            coalescer=await stack.enter_async_context(Coalescer[Answer | None, ProgressEvent]()),
+            coalescer=await stack.enter_async_context(Coalescer[Hit | Miss, ProgressEvent]()),
             redis=redis,
             clock=utc_now,
             tenant=settings.tenant,

@@ -65,11 +65,10 @@ class HotReads:
         parsed = query_service.parse_cache.get(caller.tenant, scope) if caller is not None else None
         if caller is None or parsed is None or not caller.may_query(parsed.report.name):
             return 0
-        entry = await query_service.report_service.hot.get_entry_by_key(parsed.key)
-        if entry is None:
+        answers = query_service.report_service_for(caller.tenant).cached_answers
+        hit = await answers.from_hot(parsed.query, parsed.key)
+        if hit is None:
             return 0
-        if entry.is_refresh_due:
-            query_service.report_service_for(caller.tenant).cached_answers.refresh_in_background(parsed.query)
         try:
             rate = query_service.rate_limiter.take(caller).headers()
         except Problem as problem:
@@ -78,7 +77,7 @@ class HotReads:
             await refusal(scope, _receive_disconnect, send)
             return problem.status
         query_service.demand.record(parsed.key, parsed.query, is_hit=True)
-        answer = entry.answer
+        answer = hit.answer
         age = answer_age(answer, parsed.report, query_service.clock())
         raw = [
             *_encoded_headers(answer.etag, answer.completeness, age, query_service.cache_policy),

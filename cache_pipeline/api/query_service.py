@@ -16,7 +16,7 @@ from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
 from cache_pipeline.api.jobs.idempotency import IdempotencyStore
 from cache_pipeline.api.jobs.job import ApiJob, JobState, NewJob
 from cache_pipeline.api.jobs.job_events import JobEvents
-from cache_pipeline.api.jobs.job_store import JobStore
+from cache_pipeline.api.jobs.job_store import Admission, JobOutlook, JobStore
 from cache_pipeline.api.jobs.queue import JobQueue
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
@@ -27,9 +27,9 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.rate_limit import RateLimiter
 from cache_pipeline.api.response_headers import CachePolicy, CacheStatusSource, build_cache_policy
 from cache_pipeline.errors import QueueUnavailable
-from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.planner import QuotaHeadroom
+from cache_pipeline.service.cached_answers import Hit, Miss
+from cache_pipeline.service.planner import AnswerSource, Plan, QuotaHeadroom
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
@@ -134,15 +134,6 @@ class QueryService:
         service = self.report_service
         return service if tenant == service.tenant else replace(service, tenant=tenant)
 
-    async def lookup(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | None:
-        """Return the answer if stored data is fresh enough, or None."""
-        cached_answers = self.report_service_for(caller.tenant).cached_answers
-        answer = await cached_answers.from_hot(query.query)
-        if answer is not None:
-            return ServedAnswer(answer, CacheStatusSource.hot)
-        answer = await cached_answers.lookup(query.query)
-        return ServedAnswer(answer, CacheStatusSource.history) if answer else None
-
     async def serve(
         self, query: ParsedQuery, caller: Principal, *, refresh: bool = False
     ) -> ServedAnswer | AcceptedJob:
@@ -157,101 +148,106 @@ class QueryService:
         Raises:
             Problem: The same query failed for good a moment ago.
         """
+        answers = self.report_service_for(caller.tenant).cached_answers
         if refresh and caller.may_refresh:
-            return await self._serve_refreshed(query, caller)
-        served = await self.lookup(query, caller)
-        self.demand.record(query.hot_key, query.query, is_hit=served is not None)
-        return served or await self._serve_miss(query, caller)
+            found = await answers.from_history(query.query, self.clock(), final_only=True)
+            if isinstance(found, Hit):
+                return _served(found)
+            return await self.enqueue(replace(query, refresh=True), found.plan, caller)
+        found = await answers.lookup(query.query)
+        self.demand.record(query.hot_key, query.query, is_hit=isinstance(found, Hit))
+        return _served(found) if isinstance(found, Hit) else await self._serve_miss(query, found, caller)
 
     async def serve_after_job(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
         """Answer a query whose job has finished, as `serve` does, but without recording demand again."""
-        return await self.lookup(query, caller) or await self._serve_miss(query, caller)
+        found = await self.report_service_for(caller.tenant).lookup(query.query)
+        return _served(found) if isinstance(found, Hit) else await self._serve_miss(query, found, caller)
 
-    async def _serve_refreshed(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
-        final = await self.report_service_for(caller.tenant).cached_answers.final_only(query.query)
-        if final is not None:
-            return ServedAnswer(final, CacheStatusSource.history)
-        return await self.enqueue(replace(query, refresh=True), caller)
-
-    async def _serve_miss(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
+    async def _serve_miss(self, query: ParsedQuery, miss: Miss, caller: Principal) -> ServedAnswer | AcceptedJob:
         outcome = await self.coalescer.run(
-            f"miss {caller.id} {query.key}", lambda _notify: self._resolve_miss(query, caller)
+            f"miss {caller.id} {query.key}", lambda _notify: self._resolve_miss(query, miss, caller)
         )
         if isinstance(outcome, AcceptedJob) and outcome.is_joined:
             self.counters.count_joined_request()
         return outcome
 
-    async def _resolve_miss(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
-        recent = await self.jobs.recent_outcome(query.key, _RECENT_OUTCOME)
-        if recent is not None and recent.problem is not None:
-            raise job_problem(recent.problem)
-        if recent is not None:
+    async def _resolve_miss(self, query: ParsedQuery, miss: Miss, caller: Principal) -> ServedAnswer | AcceptedJob:
+        answers = self.report_service_for(caller.tenant).cached_answers
+        admission = await self.jobs.admit(self._new_job(query, caller), _RECENT_OUTCOME)
+        if admission.recent is not None:
+            if admission.recent.problem is not None:
+                raise job_problem(admission.recent.problem)
             # The age does not matter: the figures were fetched for the callers that ask now.
-            answer = await self.report_service_for(caller.tenant).cached_answers.lookup(query.query, stale=_ANY_AGE)
-            if answer is not None:
-                return ServedAnswer(answer, CacheStatusSource.history)
-        stale = await self._lookup_stale(query, caller)
-        accepted = await self.enqueue(query, caller)
-        return ServedAnswer(stale, CacheStatusSource.history) if stale is not None else accepted
+            if (hit := await answers.stale(miss, _ANY_AGE)) is not None:
+                return _served(hit)
+            admission = await self.jobs.admit(self._new_job(query, caller))
+        accepted = await self._accept(admission, miss.plan, caller)
+        # The report may allow figures that are too old to be served while they are fetched again.
+        allowance = query.report.freshness.stale_while_revalidate
+        hit = await answers.stale(miss, allowance) if allowance is not None else None
+        return _served(hit) if hit is not None else accepted
 
-    async def _lookup_stale(self, query: ParsedQuery, caller: Principal) -> Answer | None:
-        """Return figures that are too old, but that the report allows to be served while they are refetched."""
-        allowed = query.report.freshness.stale_while_revalidate
-        if allowed is None:
-            return None
-        return await self.report_service_for(caller.tenant).cached_answers.lookup(query.query, stale=allowed)
-
-    async def enqueue(self, query: ParsedQuery, caller: Principal, lane: Lane | None = None) -> AcceptedJob:
+    async def enqueue(self, query: ParsedQuery, plan: Plan, caller: Principal) -> AcceptedJob:
         """Queue the one job for the query's meaning, or join it if it is already open."""
-        new = NewJob(
+        return await self._accept(await self.jobs.admit(self._new_job(query, caller)), plan, caller)
+
+    def _new_job(self, query: ParsedQuery, caller: Principal) -> NewJob:
+        return NewJob(
             key=query.key,
             tenant=caller.tenant,
             report=query.report.name,
             request=query.job_request,
-            lane=lane or caller.lane,
+            lane=caller.lane,
             requested_by=caller.id,
             context=current_context(),
         )
-        job, is_created = await self.jobs.enqueue(new)
-        logger.info("%s job %s", "queued" if is_created else "joined", job.id, extra={"report": job.report})
-        if is_created:
+
+    async def _accept(self, admission: Admission, plan: Plan, caller: Principal) -> AcceptedJob:
+        """Announce a job that was queued, and estimate from the plan when it is done."""
+        job = admission.job
+        if job is None:
+            raise RuntimeError("a job was neither queued nor joined; this is a bug in the job table's statement")
+        logger.info("%s job %s", "queued" if admission.is_created else "joined", job.id, extra={"report": job.report})
+        if admission.is_created:
             try:
                 await self.queue.publish(str(job.id))
             except QueueUnavailable as error:
                 # The row exists, and workers sweep the table for jobs whose message was lost.
                 logger.warning("job %s waits until a worker sweeps the job table: %s", job.id, error)
-        expected = await self._expected_seconds(query, caller)
-        return await self.describe_job(job, is_joined=not is_created, expected_seconds=expected)
+        expected = await self._expected_seconds(plan, caller)
+        return self._describe(job, admission.outlook, is_joined=not admission.is_created, expected_seconds=expected)
 
-    async def _expected_seconds(self, query: ParsedQuery, caller: Principal) -> float | None:
+    async def _expected_seconds(self, plan: Plan, caller: Principal) -> float | None:
         """Return the planned duration in seconds, or None if the plan does not know what the report's queries take."""
-        policy, quota = self.quotas.get(query.report.platform, (None, None))
+        policy, quota = self.quotas.get(plan.query.source_series.report.platform, (None, None))
         headroom = QuotaHeadroom.of(policy, await quota.snapshot(), caller.lane) if policy and quota else None
-        plan = await self.report_service_for(caller.tenant).plan(query.query, headroom)
-        return plan.seconds if plan.cost is not None and plan.cost.is_measured else plan.wait_seconds or None
+        priced = plan.with_headroom(headroom)
+        return priced.seconds if priced.cost is not None and priced.cost.is_measured else priced.wait_seconds or None
 
-    async def describe_job(
-        self, job: ApiJob, *, is_joined: bool = False, expected_seconds: float | None = None
+    async def describe_job(self, job: ApiJob, *, is_joined: bool = False) -> AcceptedJob:
+        """Return a job with its queue position and an estimate of when it is done."""
+        if job.state.is_finished:
+            return AcceptedJob(job, None, None, is_joined)
+        return self._describe(job, await self.jobs.outlook(job), is_joined=is_joined)
+
+    def _describe(
+        self, job: ApiJob, outlook: JobOutlook, *, is_joined: bool, expected_seconds: float | None = None
     ) -> AcceptedJob:
-        """Return a job with its queue position and an estimate of when it is done.
+        """Return an open job with its position and estimate.
 
         Args:
             job: The job.
+            outlook: What the job table says about it.
             is_joined: Whether the job was already open for an equivalent request.
             expected_seconds: How long it takes once begun, if known; by default as long as recent jobs of its report.
         """
-        if job.state.is_finished:
-            return AcceptedJob(job, None, None, is_joined)
-        throughput = await self.jobs.throughput(job.report)
-        duration = expected_seconds or throughput.seconds or _DEFAULT_JOB_SECONDS
+        duration = expected_seconds or outlook.seconds or _DEFAULT_JOB_SECONDS
         if job.state is JobState.queued:
-            position = await self.jobs.queue_position(job)
-            jobs_before = position - 1
-            if throughput.jobs_per_second:
-                wait = jobs_before / throughput.jobs_per_second
+            if outlook.jobs_per_second:
+                wait = outlook.jobs_before / outlook.jobs_per_second
             else:
-                wait = jobs_before * duration / self.settings.jobs.concurrency
-            return AcceptedJob(job, position, _retry_after(wait + duration), is_joined)
+                wait = outlook.jobs_before * duration / self.settings.jobs.concurrency
+            return AcceptedJob(job, outlook.jobs_before + 1, _retry_after(wait + duration), is_joined)
         elapsed = (self.clock() - job.started_at).total_seconds() if job.started_at else 0.0
         remaining = elapsed * (100 - job.percent) / job.percent if job.percent else duration - elapsed
         return AcceptedJob(job, None, _retry_after(remaining), is_joined)
@@ -269,6 +265,13 @@ class QueryService:
         """Return a job as its row is now; concurrent callers share one read."""
         found = await self.coalescer.run(f"job {tenant} {job.id}", lambda _notify: self.jobs.get(job.id, tenant))
         return found or job
+
+
+_SOURCES = {AnswerSource.hot: CacheStatusSource.hot, AnswerSource.history: CacheStatusSource.history}
+
+
+def _served(hit: Hit) -> ServedAnswer:
+    return ServedAnswer(hit.answer, _SOURCES[hit.source])
 
 
 def job_problem(problem: Mapping[str, object]) -> Problem:

@@ -12,7 +12,7 @@ from cache_pipeline.fetch.upstream_jobs import QueryProgress
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import CanonicalQuery, Series
-from cache_pipeline.service.planner import Plan, Planner
+from cache_pipeline.service.planner import AnswerSource, Plan, Planner, StoredParts
 from cache_pipeline.storage.answer import Answer, render, roll_up_completeness
 from cache_pipeline.storage.base import History, HotTier
 from cache_pipeline.storage.coalescer import Coalescer
@@ -22,6 +22,32 @@ from cache_pipeline.telemetry import spans
 
 #: What a caller hears while it waits for an answer: a verdict, or the vendor's progress on a query.
 ProgressEvent = ChunkResult | QueryProgress
+
+
+@dataclass(frozen=True)
+class Hit:
+    """The stores hold the answer.
+
+    Attributes:
+        answer: The answer.
+        source: The tier that it came from: hot, or history.
+    """
+
+    answer: Answer
+    source: AnswerSource
+
+
+@dataclass(frozen=True)
+class Miss:
+    """Something must be fetched from the vendor.
+
+    Attributes:
+        plan: What is fetched, and how. It is the plan that is queued, priced and executed.
+        stored: What history held when the plan was made.
+    """
+
+    plan: Plan
+    stored: StoredParts
 
 
 @dataclass(frozen=True)
@@ -39,45 +65,58 @@ class CachedAnswers:
     history: History
     hot: HotTier
     planner: Planner
-    coalescer: Coalescer[Answer | None, ProgressEvent]
+    coalescer: Coalescer[Hit | Miss, ProgressEvent]
     clock: Callable[[], datetime]
 
-    async def lookup(self, query: CanonicalQuery, *, stale: timedelta = timedelta(0)) -> Answer | None:
-        """Return the answer if hot or history holds it; None if something must be fetched from the vendor.
+    async def lookup(self, query: CanonicalQuery) -> Hit | Miss:
+        """Return the answer if hot or history holds it; otherwise the plan to fetch what is missing.
+
+        Raises:
+            InvalidInterval: Something must be fetched that the vendor no longer keeps.
+        """
+        key = query.cache_key(HOT_TTL_TIER)
+        if (hit := await self.from_hot(query, key)) is not None:
+            return hit
+        # Callers that miss the same answer in the hot tier share one read of history.
+        now = self.clock()
+        return await self.coalescer.run(
+            f"{now.isoformat(timespec='seconds')} {key}", lambda _notify: self.from_history(query, now)
+        )
+
+    async def from_hot(self, query: CanonicalQuery, key: str) -> Hit | None:
+        """Return the answer if the hot tier holds it; refresh it in the background if the tier picks this reader for that.
 
         Args:
             query: The query.
-            stale: By how much provisional figures may be older than the report's freshness.
+            key: Its key in the hot tier, which the caller has computed already.
         """
-        return await self.from_hot(query) or await self._from_history_once(query, self.clock() - stale)
-
-    async def final_only(self, query: CanonicalQuery) -> Answer | None:
-        """Return the answer if history holds all of it and none of it can change any more, else None."""
-        plan = await self.planner.plan(query, self.clock(), final_only=True)
-        return None if plan.to_fetch else await self.render_and_cache(plan)
-
-    async def from_hot(self, query: CanonicalQuery) -> Answer | None:
-        """Return the answer if the hot tier holds it; refresh it in the background if the tier picks this reader for that."""
-        held = await self.hot.get_entry(query)
-        if held is None:
+        entry = await self.hot.get_entry(key)
+        if entry is None:
             return None
-        if held.is_refresh_due:
-            self.refresh_in_background(query)
-        return held.answer
+        if entry.is_refresh_due:
+            self.coalescer.run_in_background(key, lambda: self.from_history(query, self.clock()))
+        return Hit(entry.answer, AnswerSource.hot)
 
-    def refresh_in_background(self, query: CanonicalQuery) -> None:
-        """Start a task that renders the answer from history again and writes it to the hot tier."""
-        self.coalescer.run_in_background(query.cache_key(HOT_TTL_TIER), lambda: self.from_history(query, self.clock()))
+    async def from_history(self, query: CanonicalQuery, as_of: datetime, *, final_only: bool = False) -> Hit | Miss:
+        """Render and cache the answer if history holds all of it; otherwise return the plan to fetch what is missing.
 
-    async def _from_history_once(self, query: CanonicalQuery, as_of: datetime) -> Answer | None:
-        """Read history once for all callers that miss the same answer in the hot tier."""
-        key = f"{as_of.isoformat(timespec='seconds')} {query.cache_key(HOT_TTL_TIER)}"
-        return await self.coalescer.run(key, lambda _notify: self.from_history(query, as_of))
+        Args:
+            query: The query.
+            as_of: The time as of which figures must be fresh.
+            final_only: Whether provisional figures count as missing, however fresh they are.
 
-    async def from_history(self, query: CanonicalQuery, as_of: datetime) -> Answer | None:
-        """Render and cache the answer if history holds all of it, fresh enough at an instant; else return None."""
-        plan = await self.planner.plan(query, as_of)
-        return None if plan.to_fetch else await self.render_and_cache(plan)
+        Raises:
+            InvalidInterval: Something must be fetched that the vendor no longer keeps.
+        """
+        plan, stored = await self.planner.plan_with_stored(query, as_of, final_only=final_only)
+        if plan.to_fetch:
+            return Miss(plan, stored)
+        return Hit(await self.render_and_cache(plan), AnswerSource.history)
+
+    async def stale(self, miss: Miss, allowance: timedelta) -> Hit | None:
+        """Return an answer with figures that are older than they may be by at most an allowance; None if there is none."""
+        plan = miss.stored.plan(self.clock() - allowance)
+        return None if plan.to_fetch else Hit(await self.render_and_cache(plan), AnswerSource.history)
 
     async def render_and_cache(self, plan: Plan) -> Answer:
         """Render the answer of a plan that needs no fetch, and write it to the hot tier.

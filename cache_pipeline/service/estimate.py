@@ -36,11 +36,12 @@ async def plan_backfill(
         InvalidInterval: No part of the interval has begun.
     """
     query, series = service.query(report, span), service.series(report)
-    coverage = (
-        Coverage() if refetch else await asyncio.to_thread(service.history.coverage, series, query.available_interval)
+    coverages, measured = await asyncio.to_thread(
+        service.history.coverages_with_cost, [series], query.available_interval, cost_of=series
     )
+    coverage = Coverage() if refetch else coverages[series.id]
     final = IntervalSet() if refetch or staged is None else staged
     stored = Coverage(coverage.final | final, coverage.provisional - final, coverage.watermark, coverage.fetch_times)
-    measured = await asyncio.to_thread(service.history.chunk_cost, series)
     cost = Cost(*measured) if measured else None
-    return make_plan(query, StoredSeries(report, service.columns(report), stored), (), service.clock(), cost, headroom)
+    plan = make_plan(query, StoredSeries(report, service.columns(report), stored), (), service.clock(), cost)
+    return plan.with_headroom(headroom)

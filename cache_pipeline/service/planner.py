@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -170,6 +170,12 @@ class Plan:
     cost: Cost | None = None
     wait_seconds: float = 0.0
 
+    def with_headroom(self, headroom: QuotaHeadroom | None) -> Plan:
+        """Return the plan with the time that the quota takes to grant its requests; without headroom it is unchanged."""
+        if headroom is None or self.cost is None:
+            return self
+        return replace(self, wait_seconds=headroom.wait_seconds(self.cost.calls * len(self.chunks)))
+
     @property
     def calls(self) -> float:
         """Requests that the plan is expected to send to the vendor."""
@@ -202,7 +208,6 @@ def make_plan(
     others: Sequence[StoredSeries],
     now: datetime,
     cost: Cost | None = None,
-    headroom: QuotaHeadroom | None = None,
     *,
     final_only: bool = False,
 ) -> Plan:
@@ -214,7 +219,6 @@ def make_plan(
         others: Other declared series, whose rows may be rolled up to what that series lacks.
         now: The time as of which figures must be fresh.
         cost: The cost of one upstream query; assumed if not given.
-        headroom: What the quota has left; without it the plan has no waiting time.
         final_only: Whether provisional figures are fetched again, however fresh they are.
     """
     report, own_intervals = own.report, IntervalSet([query.available_interval])
@@ -246,8 +250,28 @@ def make_plan(
         to_fetch=to_fetch,
         chunks=chunks,
         cost=cost,
-        wait_seconds=headroom.wait_seconds(cost.calls * len(chunks)) if headroom else 0.0,
     )
+
+
+@dataclass(frozen=True)
+class StoredParts:
+    """What history holds that may answer a query, as read at one moment.
+
+    Attributes:
+        query: The query.
+        own: The series that answers it.
+        others: Other series, read only if the own series lacks something.
+        cost: The measured cost of one upstream query; None if it was not read, or there were none.
+    """
+
+    query: CanonicalQuery
+    own: StoredSeries
+    others: tuple[StoredSeries, ...] = ()
+    cost: Cost | None = None
+
+    def plan(self, now: datetime, *, final_only: bool = False) -> Plan:
+        """Decide where each part of the answer comes from, if figures must be fresh as of now."""
+        return make_plan(self.query, self.own, self.others, now, self.cost, final_only=final_only)
 
 
 def can_roll_up(target: Report, source: Report, columns: Sequence[Column]) -> bool:
@@ -371,36 +395,30 @@ class Planner:
     tenant: str
     retained_since: Callable[[Report], datetime | None]
 
-    async def plan(
-        self, query: CanonicalQuery, now: datetime, headroom: QuotaHeadroom | None = None, *, final_only: bool = False
-    ) -> Plan:
+    async def plan(self, query: CanonicalQuery, now: datetime, *, final_only: bool = False) -> Plan:
         """Plan how to answer a query as of now.
 
-        Other series are read only if the query's own series lacks something.
+        Raises:
+            InvalidInterval: Something must be fetched that the vendor no longer keeps.
+        """
+        return (await self.plan_with_stored(query, now, final_only=final_only))[0]
+
+    async def plan_with_stored(
+        self, query: CanonicalQuery, now: datetime, *, final_only: bool = False
+    ) -> tuple[Plan, StoredParts]:
+        """Plan like ``plan``, and return also what was read for it: one query, and a second one if something is missing.
 
         Raises:
             InvalidInterval: Something must be fetched that the vendor no longer keeps.
         """
         with span("plan", report=query.source_series.report.name, interval=str(query.available_interval)) as current:
-            own = await self._read_coverage(query.source_series, query.available_interval)
-            plan = make_plan(query, own, (), now, headroom=headroom, final_only=final_only)
+            stored = StoredParts(query, await self._read_coverage(query.source_series, query.available_interval))
+            plan = stored.plan(now, final_only=final_only)
             if plan.to_fetch:
-                others = await self._read_other_coverages(query)
-                plan = make_plan(query, own, others, now, headroom=headroom, final_only=final_only)
+                stored = await self._add_other_series(stored)
+                plan = stored.plan(now, final_only=final_only)
             annotate(current, due=bool(plan.to_fetch))
-            return self._check_retention(plan)
-
-    async def plan_with_cost(self, query: CanonicalQuery, now: datetime, headroom: QuotaHeadroom | None) -> Plan:
-        """Plan like ``plan``, with the cost that earlier upstream queries of the series had.
-
-        Raises:
-            InvalidInterval: Something must be fetched that the vendor no longer keeps.
-        """
-        own = await self._read_coverage(query.source_series, query.available_interval)
-        others = await self._read_other_coverages(query)
-        measured = await asyncio.to_thread(self.history.chunk_cost, query.source_series)
-        cost = Cost(*measured) if measured else None
-        return self._check_retention(make_plan(query, own, others, now, cost, headroom))
+            return self._check_retention(plan), stored
 
     def _check_retention(self, plan: Plan) -> Plan:
         report = plan.query.source_series.report
@@ -438,8 +456,9 @@ class Planner:
         coverage = await asyncio.to_thread(self.history.coverage, series, interval)
         return StoredSeries(series.report, self.columns(series.report), coverage)
 
-    async def _read_other_coverages(self, query: CanonicalQuery) -> list[StoredSeries]:
-        target = query.source_series.report
+    async def _add_other_series(self, stored: StoredParts) -> StoredParts:
+        """Read, in one query, the other series that may be rolled up, and the cost of an upstream query."""
+        query, target = stored.query, stored.query.source_series.report
         usable = {
             Series(report, self.tenant): columns
             for report in self.declared
@@ -447,7 +466,8 @@ class Planner:
             if (report.platform, report.query_type) == (target.platform, target.query_type)
             and can_roll_up(target, report, columns := self.columns(report))
         }
-        if not usable:
-            return []
-        coverages = await asyncio.to_thread(self.history.coverages, list(usable), query.available_interval)
-        return [StoredSeries(each.report, columns, coverages[each.id]) for each, columns in usable.items()]
+        coverages, measured = await asyncio.to_thread(
+            self.history.coverages_with_cost, list(usable), query.available_interval, cost_of=query.source_series
+        )
+        others = tuple(StoredSeries(each.report, columns, coverages[each.id]) for each, columns in usable.items())
+        return replace(stored, others=others, cost=Cost(*measured) if measured else None)

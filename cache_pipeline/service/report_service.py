@@ -23,7 +23,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import future_interval_error
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
-from cache_pipeline.service.cached_answers import CachedAnswers, ProgressEvent
+from cache_pipeline.service.cached_answers import CachedAnswers, Hit, Miss, ProgressEvent
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.base import History, HotTier, Ledger, LedgerClaim, SingleFlight
@@ -38,7 +38,7 @@ _MAX_FETCHES = 3
 
 _Notify = Callable[[ProgressEvent], None]
 #: Finds an answer, and reports its progress on the way.
-_FindAnswer = Callable[[_Notify], Coroutine[Any, Any, Answer | None]]
+_FindAnswer = Callable[[_Notify], Coroutine[Any, Any, Hit | Miss]]
 
 
 def _ignore_progress(_event: ProgressEvent) -> None:
@@ -71,7 +71,7 @@ class ReportService:
     hot: HotTier
     ledger: Ledger
     single_flight: SingleFlight
-    coalescer: Coalescer[Answer | None, ProgressEvent]
+    coalescer: Coalescer[Hit | Miss, ProgressEvent]
     redis: Redis
     clock: Callable[[], datetime]
     tenant: str
@@ -152,8 +152,16 @@ class ReportService:
     def _planner(self) -> Planner:
         return Planner(self.history, self.columns, self.declared, self.tenant, self.retained_since)
 
+    async def lookup(self, query: CanonicalQuery) -> Hit | Miss:
+        """Return the answer if the stores hold it; otherwise the plan to fetch what is missing. Nothing is sent.
+
+        Raises:
+            InvalidInterval: Something must be fetched that the vendor no longer keeps.
+        """
+        return await self.cached_answers.lookup(query)
+
     async def plan(self, query: CanonicalQuery, headroom: QuotaHeadroom | None = None) -> Plan:
-        """Return what answering a query now would take, without sending anything.
+        """Return what answering a query now would take, without sending or rendering anything.
 
         Args:
             query: The query.
@@ -162,9 +170,9 @@ class ReportService:
         Raises:
             InvalidInterval: Something must be fetched that the vendor no longer keeps.
         """
-        if await self.hot.get(query) is not None:
+        if await self.hot.get_entry(query.cache_key(HOT_TTL_TIER)) is not None:
             return make_hot_plan(query)
-        return await self._planner.plan_with_cost(query, self.clock(), headroom)
+        return (await self._planner.plan(query, self.clock())).with_headroom(headroom)
 
     async def answer(
         self,
@@ -223,15 +231,15 @@ class ReportService:
             running = self.coalescer.run(key, self._find_answer(query, lane), on_progress)
         # Release the query before waiting: many callers are woken one after another, and none should spend time on freeing it.
         del query
-        answer = await running
-        if answer is None:
+        found = await running
+        if isinstance(found, Miss):
             raise RuntimeError(f"history does not hold {key} after it was stored; check for concurrent deletions")
-        return answer
+        return found.answer
 
     def _refresh_answer(self, query: CanonicalQuery, lane: Lane) -> _FindAnswer:
         """Return the work that fetches the provisional part of an answer again, for all callers of this process."""
 
-        async def refresh(notify: _Notify) -> Answer | None:
+        async def refresh(notify: _Notify) -> Hit | Miss:
             requested_at = self.clock()
             plan = await self._planner.plan(query, requested_at, final_only=True)
             await self._fetch_and_store(plan, _always(lane), notify, refetch=True)
@@ -242,30 +250,29 @@ class ReportService:
     def _find_answer(self, query: CanonicalQuery, lane: Lane) -> _FindAnswer:
         """Return the work that finds an answer, for all identical callers of this process."""
 
-        async def find(notify: _Notify) -> Answer | None:
-            requested_at, cached = self.clock(), self.cached_answers
-            if (answer := await cached.from_hot(query)) is not None:
-                return answer
-            plan = await self._planner.plan(query, requested_at)
-            if not plan.to_fetch:
-                return await cached.render_and_cache(plan)
+        async def find(notify: _Notify) -> Hit | Miss:
+            requested_at, cached, key = self.clock(), self.cached_answers, query.cache_key(HOT_TTL_TIER)
+            found = await cached.from_hot(query, key) or await cached.from_history(query, requested_at)
+            if isinstance(found, Hit):
+                return found
+            ready: Hit | None = None
 
             async def is_answered() -> bool:
-                nonlocal answer
-                answer = await cached.from_hot(query)
-                return answer is not None
+                nonlocal ready
+                ready = await cached.from_hot(query, key)
+                return ready is not None
 
             # Other processes wait for the finished answer, not for its chunks one by one.
-            async with self.single_flight.acquire(query.cache_key(HOT_TTL_TIER), is_answered, lane=lane) as flight:
+            async with self.single_flight.acquire(key, is_answered, lane=lane) as flight:
                 if flight is None:
-                    return answer
+                    return ready or found
                 for _ in range(_MAX_FETCHES):
-                    await self._fetch_and_store(plan, flight.lane, notify)
+                    await self._fetch_and_store(found.plan, flight.lane, notify)
                     # Freshness counts from the request: a slow vendor's answer may be older than that when it arrives.
-                    plan = await self._planner.plan(query, requested_at)
-                    if not plan.to_fetch:
-                        return await cached.render_and_cache(plan)
-                return None
+                    found = await cached.from_history(query, requested_at)
+                    if isinstance(found, Hit):
+                        break
+                return found
 
         return find
 

@@ -247,6 +247,16 @@ class History(Protocol):
         """Read the same for several series; return it by the series' ids."""
         ...
 
+    def coverages_with_cost(
+        self, series: Sequence[Series], interval: Interval | None = None, *, cost_of: Series
+    ) -> tuple[dict[str, Coverage], tuple[float, float] | None]:
+        """Read the same for several series, and what the latest upstream queries of one series cost.
+
+        Returns:
+            The coverages by the series' ids, and the mean requests and seconds of an upstream query, or None if there was none.
+        """
+        ...
+
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
         """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group."""
         ...
@@ -277,10 +287,6 @@ class History(Protocol):
 
     def truncation_stats(self, series: Series, now: datetime) -> TruncationStats:
         """Read what is known about the lengths of a series' answers."""
-        ...
-
-    def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
-        """Return the mean requests and seconds of a series' latest upstream queries, or None if there are none."""
         ...
 
     def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:
@@ -331,12 +337,8 @@ class HotTier(Protocol):
         """Return a query's answer, or None if none is stored."""
         ...
 
-    async def get_entry(self, query: CanonicalQuery) -> HotEntry | None:
-        """Return a query's answer and whether to refresh it, or None if none is stored."""
-        ...
-
-    async def get_entry_by_key(self, key: str) -> HotEntry | None:
-        """Return the same as `get_entry` for a key that the caller has computed already."""
+    async def get_entry(self, key: str) -> HotEntry | None:
+        """Return the answer with a key and whether to refresh it, or None if none is stored."""
         ...
 
     async def put(self, answers: Iterable[tuple[CanonicalQuery, Answer]], as_of: datetime, cost: float = 0.0) -> None:

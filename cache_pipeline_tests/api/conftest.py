@@ -106,10 +106,10 @@ class Api:
 
 
 class OpenApi(Protocol):
-    """Opens an API; `changes` are changes of its settings."""
+    """Opens an API; `changes` are changes of its settings, and `postgres` is another way to the same database."""
 
     def __call__(
-        self, *reports: Report, vendor: dict[str, Any] | None = None, **changes: Any
+        self, *reports: Report, vendor: dict[str, Any] | None = None, postgres: str | None = None, **changes: Any
     ) -> AbstractAsyncContextManager[Api]: ...
 
 
@@ -140,12 +140,14 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(bootstrap, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
 
     @asynccontextmanager
-    async def open_with(*reports: Report, vendor: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Api]:
+    async def open_with(
+        *reports: Report, vendor: dict[str, Any] | None = None, postgres: str | None = None, **changes: Any
+    ) -> AsyncIterator[Api]:
         declared_reports = {each.name: each for each in reports or (REPORT,)}
         with running_simulator(SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=VendorClock()) as url:
             if any(report.platform == "genesys" for report in reports):
                 changes["genesys"] = account(url)
-            settings = settings_for(postgres_database, redis_database, url, **changes)
+            settings = settings_for(postgres or postgres_database, redis_database, url, **changes)
             await asyncio.to_thread(migrate_history, settings, declared_reports)
             async with AsyncExitStack() as stack:
                 app = create_app(settings, reports=declared_reports)

@@ -102,7 +102,7 @@ async def test_internal_error_reveals_no_details(open_api, monkeypatch, caplog):
         async def broken(*_args, **_more):
             raise RuntimeError("the password is demo-secret")
 
-        monkeypatch.setattr(type(api.query_service.jobs), "enqueue", broken)
+        monkeypatch.setattr(type(api.query_service.jobs), "admit", broken)
         answer = await api.http.get(f"{BASE}?interval={DAY}")
         assert answer.status_code == 500
         assert answer.headers["Content-Type"] == "application/problem+json"
@@ -125,7 +125,7 @@ async def test_unavailable_store_is_reported_as_503(open_api, store, monkeypatch
             from psycopg import OperationalError
 
             monkeypatch.setattr(
-                type(api.query_service.jobs), "enqueue", _raising(OperationalError("postgresql://u:secret@h"))
+                type(api.query_service.jobs), "admit", _raising(OperationalError("postgresql://u:secret@h"))
             )
         answer = await api.http.get(f"{BASE}?interval={DAY}")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

@@ -120,6 +120,14 @@ class MemoryHistory:
         return {each.id: self.coverage(each, interval) for each in series}
 
     @transaction
+    def coverages_with_cost(
+        self, series: Sequence[Series], interval: Interval | None = None, *, cost_of: Series
+    ) -> tuple[dict[str, Coverage], tuple[float, float] | None]:
+        chunks = self._server.of(cost_of).chunks[-50:]
+        calls, seconds = sum(each.calls for each in chunks), sum(each.seconds for each in chunks)
+        return self.coverages(series, interval), (calls / len(chunks), seconds / len(chunks)) if chunks else None
+
+    @transaction
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
         rows = self._server.of(series).rows
         return sort_rows(_within(rows, interval)) if rows is not None else to_arrow_schema(columns).empty_table()
@@ -183,13 +191,6 @@ class MemoryHistory:
     def truncation_stats(self, series: Series, now: datetime) -> TruncationStats:
         del now
         return self._server.of(series).stats
-
-    @transaction
-    def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
-        chunks = self._server.of(series).chunks[-latest:]
-        if not chunks:
-            return None
-        return sum(each.calls for each in chunks) / len(chunks), sum(each.seconds for each in chunks) / len(chunks)
 
     @transaction
     def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:

@@ -4,24 +4,43 @@
 COLUMNS = """id, tenant, report, request, lane, requested_by, state, created_at, started_at, finished_at, attempts, owner,
     percent, chunks_done, chunks_total, problem, context"""
 
-ENQUEUE = f"""
-    INSERT INTO cache_pipeline_state.job AS j (id, key, tenant, report, request, lane, requested_by, context)
-    VALUES (%(id)s, %(key)s, %(tenant)s, %(report)s, %(request)s, %(lane)s, ARRAY[%(requested_by)s], %(context)s)
-    ON CONFLICT (key) WHERE state IN ('queued', 'running') DO UPDATE SET
-        requested_by = array_remove(j.requested_by, %(requested_by)s) || ARRAY[%(requested_by)s],
-        -- A user waiting in front of a screen raises the priority of the job for all its callers.
-        lane = CASE WHEN array_position(%(lanes)s::text[], excluded.lane) < array_position(%(lanes)s::text[], j.lane)
-                    THEN excluded.lane ELSE j.lane END
-    RETURNING {COLUMNS}
+_JOBS_BEFORE = """(
+            SELECT count(*) FROM cache_pipeline_state.job AS other WHERE other.state = 'queued' AND other.id <> {job}.id
+            AND (array_position(%(lanes)s::text[], other.lane), other.created_at)
+              < (array_position(%(lanes)s::text[], {job}.lane), {job}.created_at))"""
+_THROUGHPUT = """
+        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at))
+         FROM (SELECT finished_at, started_at FROM cache_pipeline_state.job
+               WHERE report = %(report)s AND state = 'done' ORDER BY finished_at DESC LIMIT 20) AS latest
+        )::float8 AS seconds,
+        (SELECT count(*) / 60.0 FROM cache_pipeline_state.job
+         WHERE finished_at > now() - interval '60 seconds')::float8 AS jobs_per_second"""
+
+# The one statement of a miss: it looks at how the same query ended lately, queues or joins the job unless that decides, and
+# returns everything that the estimate in the response needs.
+ADMIT = f"""
+    WITH recent AS MATERIALIZED (
+        SELECT state, problem FROM cache_pipeline_state.job
+        WHERE key = %(key)s AND state IN ('done', 'failed') AND finished_at > now() - %(within)s::interval
+        ORDER BY finished_at DESC LIMIT 1
+    ), admitted AS (
+        INSERT INTO cache_pipeline_state.job AS j (id, key, tenant, report, request, lane, requested_by, context)
+        SELECT %(id)s, %(key)s, %(tenant)s, %(report)s, %(request)s, %(lane)s, ARRAY[%(requested_by)s], %(context)s
+        WHERE NOT EXISTS (SELECT FROM recent)
+        ON CONFLICT (key) WHERE state IN ('queued', 'running') DO UPDATE SET
+            requested_by = array_remove(j.requested_by, %(requested_by)s) || ARRAY[%(requested_by)s],
+            -- A user waiting in front of a screen raises the priority of the job for all its callers.
+            lane = CASE WHEN array_position(%(lanes)s::text[], excluded.lane) < array_position(%(lanes)s::text[], j.lane)
+                        THEN excluded.lane ELSE j.lane END
+        RETURNING {COLUMNS}
+    )
+    SELECT {", ".join(f"admitted.{name.strip()}" for name in COLUMNS.split(","))},
+        recent.state AS recent_state, recent.problem AS recent_problem,
+        {_JOBS_BEFORE.format(job="admitted")} AS jobs_before, {_THROUGHPUT}
+    FROM (SELECT) AS one LEFT JOIN recent ON true LEFT JOIN admitted ON true
 """
 
 GET = f"SELECT {COLUMNS} FROM cache_pipeline_state.job WHERE id = %(id)s AND tenant = %(tenant)s"
-
-RECENT_OUTCOME = """
-    SELECT state, problem FROM cache_pipeline_state.job
-    WHERE key = %(key)s AND state IN ('done', 'failed') AND finished_at > now() - %(within)s::interval
-    ORDER BY finished_at DESC LIMIT 1
-"""
 
 # Interactive jobs first, then the tenant with the fewest running jobs, then the oldest job.
 CLAIM = f"""
@@ -80,19 +99,9 @@ CANCEL = f"""
     WHERE id = %(id)s AND tenant = %(tenant)s AND state IN ('queued', 'running') RETURNING {COLUMNS}
 """
 
-QUEUE_POSITION = """
-    SELECT count(*) AS jobs_before FROM cache_pipeline_state.job WHERE state = 'queued' AND id <> %(id)s
-    AND (array_position(%(lanes)s::text[], lane), created_at)
-      < (array_position(%(lanes)s::text[], %(lane)s), %(created_at)s)
-"""
-
-THROUGHPUT = """
-    SELECT (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at))
-            FROM (SELECT finished_at, started_at FROM cache_pipeline_state.job
-                  WHERE report = %(report)s AND state = 'done' ORDER BY finished_at DESC LIMIT 20) AS recent
-           )::float8 AS seconds,
-           (SELECT count(*) / 60.0 FROM cache_pipeline_state.job
-            WHERE finished_at > now() - interval '60 seconds')::float8 AS jobs_per_second
+OUTLOOK = f"""
+    SELECT {_JOBS_BEFORE.format(job="j")} AS jobs_before, {_THROUGHPUT}
+    FROM cache_pipeline_state.job AS j WHERE id = %(id)s
 """
 
 DEAD_LETTER = """

@@ -45,14 +45,16 @@ def connection_pool(postgres_url: str, size: int, timeout_seconds: float = _CONN
 
 
 @dataclass(frozen=True)
-class Throughput:
-    """What recent jobs suggest about the next one.
+class JobOutlook:
+    """What the job table suggests about when a job will be done.
 
     Attributes:
+        jobs_before: Queued jobs that run before it.
         seconds: Median duration of the report's recent jobs, or None if there were none.
         jobs_per_second: Jobs of all reports that finished per second, over the last minute.
     """
 
+    jobs_before: int
     seconds: float | None
     jobs_per_second: float
 
@@ -63,6 +65,23 @@ class JobOutcome:
 
     state: JobState
     problem: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What became of a query that was to be queued.
+
+    Attributes:
+        job: The open job, or None because the same query ended a moment ago.
+        is_created: Whether the job is new, and not that of an equivalent request.
+        recent: How the same query ended, if it ended within the time given.
+        outlook: When the job will be done.
+    """
+
+    job: ApiJob | None
+    is_created: bool
+    recent: JobOutcome | None
+    outlook: JobOutlook
 
 
 @dataclass(frozen=True)
@@ -84,8 +103,8 @@ class JobStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def enqueue(self, new: NewJob) -> tuple[ApiJob, bool]:
-        """Return the open job with the same key, creating it if there is none, and whether it was created."""
+    async def admit(self, new: NewJob, within: timedelta = timedelta(0)) -> Admission:
+        """Queue a job, or join the open job with the same key, unless a job with this key ended within a given time."""
         values = {
             "id": uuid4(),
             "key": new.key,
@@ -96,19 +115,22 @@ class JobStore:
             "lanes": list(Lane),
             "requested_by": new.requested_by,
             "context": Jsonb(new.context),
+            "within": within,
         }
-        (row,) = await self._fetch_all(job_sql.ENQUEUE, values)
-        return _job(row), row["id"] == values["id"]
+        (row,) = await self._fetch_all(job_sql.ADMIT, values)
+        recent_state, recent_problem = row.pop("recent_state"), row.pop("recent_problem")
+        outlook = _take_outlook(row)
+        return Admission(
+            job=_job(row) if row["id"] else None,
+            is_created=row["id"] == values["id"],
+            recent=JobOutcome(JobState(recent_state), recent_problem) if recent_state else None,
+            outlook=outlook,
+        )
 
     async def get(self, job_id: UUID, tenant: str) -> ApiJob | None:
         """Return a tenant's job, or None if there is none or it belongs to another tenant."""
         row = await self._fetch_one(job_sql.GET, {"id": job_id, "tenant": tenant})
         return _job(row) if row else None
-
-    async def recent_outcome(self, key: str, within: timedelta) -> JobOutcome | None:
-        """Return how the last job with this key ended, if it ended within the given time."""
-        row = await self._fetch_one(job_sql.RECENT_OUTCOME, {"key": key, "within": within})
-        return JobOutcome(JobState(row["state"]), row["problem"]) if row else None
 
     async def claim(
         self, owner: str, lease: timedelta, max_attempts: int, lost_after: timedelta | None = None
@@ -173,16 +195,10 @@ class JobStore:
         row = await self._fetch_one(job_sql.CANCEL, {"id": job_id, "tenant": tenant, "by": requested_by})
         return _job(row) if row else await self.get(job_id, tenant)
 
-    async def queue_position(self, job: ApiJob) -> int:
-        """Return the job's position in the queue by lane and age; 1 is next."""
-        values = {"id": job.id, "lanes": list(Lane), "lane": job.lane, "created_at": job.created_at}
-        row = await self._fetch_one(job_sql.QUEUE_POSITION, values)
-        return 1 + (row["jobs_before"] if row else 0)
-
-    async def throughput(self, report: str) -> Throughput:
-        """Return how long jobs of a report take, and how fast jobs finish."""
-        row = await self._fetch_one(job_sql.THROUGHPUT, {"report": report})
-        return Throughput(row["seconds"], row["jobs_per_second"]) if row else Throughput(None, 0.0)
+    async def outlook(self, job: ApiJob) -> JobOutlook:
+        """Return what the job table suggests about when a job will be done."""
+        row = await self._fetch_one(job_sql.OUTLOOK, {"id": job.id, "lanes": list(Lane), "report": job.report})
+        return _take_outlook(row) if row else JobOutlook(0, None, 0.0)
 
     async def dead_letter_stale(self, max_attempts: int, problem: dict[str, Any], grace: timedelta) -> list[UUID]:
         """Fail the jobs whose workers died too often, and return their ids. Delete expired jobs as well.
@@ -220,6 +236,10 @@ class JobStore:
 
     async def _fetch_one(self, query: str, values: Mapping[str, Any]) -> DictRow | None:
         return next(iter(await self._fetch_all(query, values)), None)
+
+
+def _take_outlook(row: DictRow) -> JobOutlook:
+    return JobOutlook(row.pop("jobs_before"), row.pop("seconds"), row.pop("jobs_per_second"))
 
 
 def _job(row: Mapping[str, Any]) -> ApiJob:

@@ -43,13 +43,24 @@ _ROWS_PER_BATCH = 1024
 #: Read a megabyte at a time; the driver's default is sixteen.
 _READ_OPTIONS = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
 
+_COVERAGE_COLUMNS = """
+    c.series, {final}::text, {provisional}::text, {unverified}::text, {unexpected}::text, c.watermark, {fetch_times}
+"""
 _SELECT_COVERAGE = SQL(
-    """
-    SELECT c.series, {final}::text, {provisional}::text, {unverified}::text, {unexpected}::text,
-        c.watermark, {fetch_times}
-    FROM cache_pipeline_state.coverage AS c WHERE c.series = ANY ({series})
-    """
+    f"SELECT {_COVERAGE_COLUMNS} FROM cache_pipeline_state.coverage AS c WHERE c.series = ANY ({{series}})"  # noqa: S608 - a constant of this module
 )
+#: The join returns a row with the cost even if there is no coverage.
+_SELECT_COVERAGE_AND_COST = SQL(
+    f"""
+    SELECT {_COVERAGE_COLUMNS}, cost.requests, cost.seconds
+    FROM (SELECT avg(requests)::float8 AS requests, avg(duration_seconds)::float8 AS seconds FROM (
+              SELECT requests, duration_seconds FROM cache_pipeline_state.chunk_result
+              WHERE series = {{cost_of}} ORDER BY fetched_at DESC, id DESC LIMIT {{latest}}) AS latest) AS cost
+    LEFT JOIN cache_pipeline_state.coverage AS c ON c.series = ANY ({{series}})
+    """  # noqa: S608 - a constant of this module
+)
+#: The upstream queries whose mean is the cost of the next one.
+_LATEST_QUERIES = 50
 _EXTEND_COVERAGE = SQL(
     """
     INSERT INTO cache_pipeline_state.coverage AS c
@@ -107,29 +118,23 @@ class PostgresHistory:
 
     def coverages(self, series: Sequence[Series], interval: Interval | None = None) -> dict[str, Coverage]:
         """Read the same for several series in one query; return it by the series' ids."""
-        query = _SELECT_COVERAGE.format(
-            final=bounds_as_json(Identifier("c", "final")),
-            provisional=bounds_as_json(Identifier("c", "provisional")),
-            unverified=bounds_as_json(Identifier("c", "unverified")),
-            unexpected=bounds_as_json(Identifier("c", "unexpected")),
-            fetch_times=fetch_time_column(interval),
-            series=Literal([each.id for each in series]),
+        with self._transaction() as cursor:
+            cursor.execute(_SELECT_COVERAGE.format(**_coverage_columns(series, interval)).as_string())
+            return _parse_coverages(series, cursor.fetchall())
+
+    def coverages_with_cost(
+        self, series: Sequence[Series], interval: Interval | None = None, *, cost_of: Series
+    ) -> tuple[dict[str, Coverage], tuple[float, float] | None]:
+        """Read the same for several series, and what the latest upstream queries of one series cost, in one query."""
+        query = _SELECT_COVERAGE_AND_COST.format(
+            cost_of=Literal(cost_of.id), latest=Literal(_LATEST_QUERIES), **_coverage_columns(series, interval)
         )
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
             rows = cursor.fetchall()
-        delays = {each.id: each.report.freshness.recheck_delay for each in series}
-        return {each.id: Coverage() for each in series} | {
-            series_id: Coverage(
-                intervals_of(final),
-                intervals_of(provisional),
-                watermark,
-                parse_fetch_times(fetch_times),
-                _second_looks(unverified, unexpected),
-                delays[series_id],
-            )
-            for series_id, final, provisional, unverified, unexpected, watermark, fetch_times in rows
-        }
+        requests, seconds = rows[0][-2:]
+        coverages = _parse_coverages(series, [row[:-2] for row in rows if row[0] is not None])
+        return coverages, None if requests is None else (requests, seconds)
 
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
         """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group."""
@@ -230,17 +235,6 @@ class PostgresHistory:
         """Read what is known about the lengths of a series' answers."""
         with self._transaction() as cursor:
             return read_truncation_stats(cursor, series, now)
-
-    def chunk_cost(self, series: Series, latest: int = 50) -> tuple[float, float] | None:
-        """Return the mean requests and seconds of a series' latest upstream queries, or None if there are none."""
-        query = SQL(
-            "SELECT avg(requests)::float8, avg(duration_seconds)::float8 FROM (SELECT requests, duration_seconds FROM cache_pipeline_state.chunk_result"
-            " WHERE series = {series} ORDER BY fetched_at DESC, id DESC LIMIT {latest}) AS latest"
-        ).format(series=Literal(series.id), latest=Literal(latest))
-        with self._transaction() as cursor:
-            cursor.execute(query.as_string())
-            requests, seconds = cursor.fetchone()
-        return None if requests is None else (requests, seconds)
 
     def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:
         """Make the final buckets provisional that hold a row without an end, of those rows that have ended since.
@@ -344,6 +338,30 @@ def _insert(cursor: Any, rows: Rows, series: Series) -> None:
     except dbapi.Error as error:
         # The driver wraps an error of the stream in a message of its own, so raise the original.
         raise stream_errors[0] if stream_errors else error from None
+
+
+def _coverage_columns(series: Sequence[Series], interval: Interval | None) -> dict[str, Composable]:
+    """Return the parts of a query for the coverage of some series."""
+    bounds = {
+        name: bounds_as_json(Identifier("c", name)) for name in ("final", "provisional", "unverified", "unexpected")
+    }
+    return {**bounds, "fetch_times": fetch_time_column(interval), "series": Literal([each.id for each in series])}
+
+
+def _parse_coverages(series: Sequence[Series], rows: Iterable[Sequence[Any]]) -> dict[str, Coverage]:
+    """Return the coverage of each series, empty where there is no row of it."""
+    delays = {each.id: each.report.freshness.recheck_delay for each in series}
+    return {each.id: Coverage() for each in series} | {
+        series_id: Coverage(
+            intervals_of(final),
+            intervals_of(provisional),
+            watermark,
+            parse_fetch_times(fetch_times),
+            _second_looks(unverified, unexpected),
+            delays[series_id],
+        )
+        for series_id, final, provisional, unverified, unexpected, watermark, fetch_times in rows
+    }
 
 
 def _second_looks(unverified: str, unexpected: str) -> dict[SecondLook, IntervalSet]:

@@ -60,15 +60,11 @@ class RedisHotTier:
 
     async def get(self, query: CanonicalQuery) -> Answer | None:
         """Return a query's answer, or None if none is stored."""
-        entry = await self.get_entry(query)
+        entry = await self.get_entry(query.cache_key(HOT_TTL_TIER))
         return entry.answer if entry else None
 
-    async def get_entry(self, query: CanonicalQuery) -> HotEntry | None:
-        """Return a query's answer and whether to refresh it, or None if none is stored."""
-        return await self.get_entry_by_key(query.cache_key(HOT_TTL_TIER))
-
-    async def get_entry_by_key(self, key: str) -> HotEntry | None:
-        """Return the same as `get_entry` for a key that the caller has computed already."""
+    async def get_entry(self, key: str) -> HotEntry | None:
+        """Return the answer with a key and whether to refresh it, or None if none is stored."""
         value = await self._reads.run(key, lambda _: self._read(key))
         if not value:
             return None

@@ -41,10 +41,10 @@ async def test_interactive_jobs_come_first_and_tenants_alternate(open_api):
     async with open_api() as api:
         jobs = api.query_service.jobs
         for number in range(3):
-            await jobs.enqueue(new(f"backfill {number}", "large", Lane.backfill))
+            await jobs.admit(new(f"backfill {number}", "large", Lane.backfill))
         for number in range(3):
-            await jobs.enqueue(new(f"large {number}", "large"))
-        await jobs.enqueue(new("small", "small"))
+            await jobs.admit(new(f"large {number}", "large"))
+        await jobs.admit(new("small", "small"))
         order = [await jobs.claim("worker", LEASE, 3) for _ in range(7)]
         assert [job.lane for job in order] == [Lane.interactive] * 4 + [Lane.backfill] * 3
         assert [job.tenant for job in order[:2]] == ["large", "small"]
@@ -54,17 +54,32 @@ async def test_interactive_jobs_come_first_and_tenants_alternate(open_api):
 async def test_interactive_caller_raises_priority_of_queued_backfill(open_api):
     async with open_api() as api:
         jobs = api.query_service.jobs
-        first, is_created = await jobs.enqueue(new("same", lane=Lane.backfill))
-        second, is_second_created = await jobs.enqueue(new("same", lane=Lane.interactive))
-        assert (first.id, is_created, is_second_created) == (second.id, True, False)
-        assert second.lane is Lane.interactive
-        assert (await jobs.enqueue(new("same", lane=Lane.backfill)))[0].lane is Lane.interactive
+        first = await jobs.admit(new("same", lane=Lane.backfill))
+        second = await jobs.admit(new("same", lane=Lane.interactive))
+        assert (first.job.id, first.is_created, second.is_created) == (second.job.id, True, False)
+        assert second.job.lane is Lane.interactive
+        assert (await jobs.admit(new("same", lane=Lane.backfill))).job.lane is Lane.interactive
+
+
+async def test_admission_reports_recent_outcome_and_position(open_api):
+    async with open_api() as api:
+        jobs = api.query_service.jobs
+        await jobs.admit(new("first"))
+        await jobs.finish(await jobs.claim("worker", LEASE, 3), {"type": "failed"})
+        refused = await jobs.admit(new("first"), LEASE)
+        assert (refused.job, refused.recent.problem) == (None, {"type": "failed"})
+        again = await jobs.admit(new("first"))
+        assert (again.is_created, again.recent, again.outlook.jobs_before) == (True, None, 0)
+        assert again.outlook.jobs_per_second > 0
+        urgent, later = await jobs.admit(new("urgent")), await jobs.admit(new("later", lane=Lane.backfill))
+        assert (urgent.outlook.jobs_before, later.outlook.jobs_before) == (1, 2)
+        assert await jobs.outlook(later.job) == later.outlook
 
 
 async def test_dead_workers_job_is_claimed_and_fenced(open_api):
     async with open_api() as api:
         jobs = api.query_service.jobs
-        await jobs.enqueue(new("job"))
+        await jobs.admit(new("job"))
         dead = await jobs.claim("dead", NOW, 3)
         alive = await jobs.claim("alive", LEASE, 3)
         assert (alive.id, alive.attempts) == (dead.id, 2)
@@ -90,7 +105,7 @@ async def test_job_that_kills_workers_is_dead_lettered(open_api):
 async def test_job_of_slow_worker_is_not_dead_lettered_early(open_api):
     async with open_api() as api:
         jobs, problem = api.query_service.jobs, {"type": "dead-lettered"}
-        await jobs.enqueue(new("job"))
+        await jobs.admit(new("job"))
         for _ in range(3):
             job = await jobs.claim("slow", NOW, 3)
         # Its lease has expired and no worker may claim it again, but the slow worker is still running it.
@@ -98,7 +113,7 @@ async def test_job_of_slow_worker_is_not_dead_lettered_early(open_api):
         assert await jobs.dead_letter_stale(3, problem, LEASE) == []
         assert await jobs.renew_leases("slow", [job.id], LEASE) == {job.id}
         assert await jobs.finish(job)
-        await jobs.enqueue(new("second"))
+        await jobs.admit(new("second"))
         for _ in range(3):
             await jobs.claim("dead", NOW, 3)
         assert len(await jobs.dead_letter_stale(3, problem, NOW)) == 1
@@ -284,7 +299,7 @@ async def test_finished_job_is_answered_even_if_stale(open_api):
 async def test_retry_after_follows_recent_job_durations(open_api):
     async with open_api() as api:
         jobs = api.query_service.jobs
-        await jobs.enqueue(new("first"))
+        await jobs.admit(new("first"))
         job = await jobs.claim("worker", LEASE, 3)
         async with jobs._pool.connection() as connection:
             await connection.execute("UPDATE cache_pipeline_state.job SET started_at = now() - interval '40 seconds'")

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.answer import Answer, Completeness, render
 from cache_pipeline.storage.redis.hot import RedisHotTier
-from cache_pipeline.storage.ttl import is_refresh_due, report_freshness
+from cache_pipeline.storage.ttl import HOT_TTL_TIER, is_refresh_due, report_freshness
 from cache_pipeline_tests.storage.sample_rows import NOW, SERIES, hours, table
 
 QUERY = CanonicalQuery(SERIES, hours(0, 6))
@@ -143,7 +143,7 @@ async def is_due_after(redis: Redis, age: float, chance: float, cost: float = 0.
     clock = Clock()
     await RedisHotTier(redis, lambda: 0.0, clock).put([(QUERY, ANSWER)], NOW, cost)
     clock.at += age
-    entry = await RedisHotTier(redis, lambda: chance, clock).get_entry(QUERY)
+    entry = await RedisHotTier(redis, lambda: chance, clock).get_entry(QUERY.cache_key(HOT_TTL_TIER))
     assert entry
     assert entry.answer == ANSWER
     return entry.is_refresh_due
