@@ -22,13 +22,18 @@ from starlette.routing import Match
 from cache_pipeline.aio import run_in_background
 from cache_pipeline.api import schemas
 from cache_pipeline.api.auth import ApiKeyCache, ApiKeyStore
-from cache_pipeline.api.hot_reads import HotReads
 from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
 from cache_pipeline.api.jobs.idempotency import IdempotencyStore
 from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.api.jobs.queue import JobQueue, open_queue
-from cache_pipeline.api.middleware import BodyLimitMiddleware, CorrelationMiddleware, HeadRequests, allowed_methods
+from cache_pipeline.api.middleware import (
+    BodyLimitMiddleware,
+    CorrelationMiddleware,
+    HeadRequests,
+    RequestCounter,
+    allowed_methods,
+)
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import open_manifest_cache
@@ -137,7 +142,7 @@ def create_app(
     # The middleware added last is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(CorrelationMiddleware)
-    app.add_middleware(HotReads)
+    app.add_middleware(RequestCounter)
     app.add_middleware(HeadRequests)
     if settings.api.cors_origins:
         app.add_middleware(

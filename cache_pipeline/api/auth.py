@@ -164,11 +164,6 @@ class ApiKeyCache:
         self._now = now
         self._entries: OrderedDict[str, tuple[Principal | None, float]] = OrderedDict()
 
-    def get_cached(self, key: str) -> Principal | None:
-        """Return the principal of a key from the cache, or None if it is not cached."""
-        entry = self._entries.get(key)
-        return entry[0] if entry is not None and entry[1] > self._now() else None
-
     async def find(self, key: str) -> Principal | None:
         """Return the principal of a key, or None if the key is unknown or revoked; both outcomes are cached."""
         entry = self._entries.get(key)

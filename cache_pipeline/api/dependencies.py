@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
 
 from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.problems import Problem
@@ -41,23 +42,43 @@ def unauthorized() -> Problem:
     )
 
 
-async def _authenticate(
-    query_service: QueryServiceDependency,
-    request: Request,
-    response: Response,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    header: Annotated[str | None, Security(_header)],
-) -> Principal:
+async def authenticate(query_service: QueryService, request: Request) -> Principal:
+    """Return the caller of a request, and count the request against the caller's rate limit, once.
+
+    Raises:
+        Problem: 401 if no valid key was sent, or 429 if the key has reached its limit.
+    """
+    state = request.state
+    if (known := getattr(state, "caller", None)) is not None:
+        return known
     if query_service.settings.api.auth == "off":
         principal: Principal | None = anonymous(query_service)
     else:
-        key = bearer.credentials if bearer else header
+        key = _read_key(request.headers)
         principal = await query_service.api_keys.find(key) if key else None
     if principal is None:
         raise unauthorized()
-    request.state.rate_limit_headers = query_service.rate_limiter.take(principal).headers()
+    state.rate_limit_headers = query_service.rate_limiter.take(principal).headers()
+    state.caller = principal
+    return principal
+
+
+def _read_key(headers: Headers) -> str | None:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
+
+
+async def _caller(
+    query_service: QueryServiceDependency,
+    request: Request,
+    response: Response,
+    # The schemes are declared for the documentation; `authenticate` reads the headers.
+    _bearer_key: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    _header_key: Annotated[str | None, Security(_header)],
+) -> Principal:
+    principal = await authenticate(query_service, request)
     response.headers.update(request.state.rate_limit_headers)
     return principal
 
 
-Caller = Annotated[Principal, Depends(_authenticate)]
+Caller = Annotated[Principal, Depends(_caller)]

@@ -1,16 +1,19 @@
-"""ASGI middleware: HEAD requests, the size limit of bodies, and correlation ids."""
+"""ASGI middleware: HEAD requests, the size limit of bodies, counts of requests, and correlation ids."""
 
 from __future__ import annotations
 
 import logging
+import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.problems import Problem, problem_for
 from cache_pipeline.telemetry.correlation import accept_correlation_id, correlation_scope
 
 logger = logging.getLogger(__name__)
 REQUEST_ID, TRACE_PARENT = _CORRELATION_HEADERS = (b"x-request-id", b"traceparent")
+_RESULTS = {200: "hit", 202: "accepted", 304: "not_modified"}
 #: An event stream has no end, and no headers worth a HEAD request.
 _EVENT_STREAM_SUFFIX = "/events"
 
@@ -84,6 +87,34 @@ class BodyLimitMiddleware:
                 return None
             more = message.get("more_body", False)
         return bytes(body)
+
+
+class RequestCounter:
+    """Counts every request by the tier that answered it, with its duration."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request and count it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def send_and_note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note_status)
+        finally:
+            tier = str(scope.get("state", {}).get("tier", "none"))
+            result = _RESULTS.get(status) or f"{status // 100}xx"
+            counters: ProcessCounters = scope["app"].state.query_service.counters
+            counters.count_request(tier, result, time.perf_counter() - started)
 
 
 class CorrelationMiddleware:

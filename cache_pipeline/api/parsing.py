@@ -30,7 +30,7 @@ from cache_pipeline.vendors.reportdata.query_payload import read_guide
 _JOB_TTL_TIER = "job"
 #: A field of a job's request: fetch provisional figures from the vendor again, however fresh they are.
 REFRESH = "refresh"
-_MAX_CACHED_URLS = 10_000
+_MAX_CACHED_URLS, _MAX_CACHED_URL_BYTES = 4_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -175,53 +175,33 @@ def answer_url(report: str, request: Mapping[str, Any]) -> str:
     return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
 
 
-@dataclass(frozen=True)
-class CachedParse:
-    """The parsed form of a URL that was answered before.
-
-    Attributes:
-        key: Key of the answer in the hot tier.
-        report: The declared report.
-        query: The query.
-        valid_until: When more of the interval will have begun, so that the URL means another query; None for never.
-    """
-
-    key: str
-    report: Report
-    query: CanonicalQuery
-    valid_until: datetime | None
-
-
 class ParseCache:
-    """Remembers the parsed form of URLs by tenant, because parsing a query costs more than answering it."""
+    """Remembers the parsed form of URLs by tenant, because parsing a query costs more than answering it.
+
+    Long URLs are parsed each time, so that what is remembered is bounded in bytes too.
+    """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._entries: OrderedDict[tuple[str, str, bytes], CachedParse] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str, bytes], tuple[ParsedQuery, datetime | None]] = OrderedDict()
 
-    def store(self, tenant: str, scope: Scope, report: Report, query: CanonicalQuery, *, has_begun: bool) -> None:
-        """Remember the parsed form of a URL.
-
-        Args:
-            tenant: The tenant whose data was requested.
-            scope: The scope of the request.
-            report: The declared report.
-            query: The query.
-            has_begun: Whether all of the interval in the URL has begun.
-        """
-        valid_until = None if has_begun else query.available_interval.end
+    def store(self, tenant: str, scope: Scope, parsed: ParsedQuery) -> None:
+        """Remember the parsed form of a tenant's request."""
         url = (tenant, scope["path"], scope["query_string"])
-        self._entries[url] = CachedParse(query.cache_key(HOT_TTL_TIER), report, query, valid_until)
+        if len(scope["path"]) + len(scope["query_string"]) > _MAX_CACHED_URL_BYTES:
+            return
+        # Until more of its interval has begun, when the URL means another query.
+        query = parsed.query
+        has_begun = query.interval == parsed.resolved.interval and query.available_interval == query.interval
+        self._entries[url] = (parsed, None if has_begun else query.available_interval.end)
         self._entries.move_to_end(url)
         while len(self._entries) > _MAX_CACHED_URLS:
             self._entries.popitem(last=False)
 
-    def get(self, tenant: str, scope: Scope) -> CachedParse | None:
-        """Return the parsed form of a URL, or None if it is unknown or no longer valid."""
-        found = self._entries.get((tenant, scope["path"], scope["query_string"]))
-        if found is None or (found.valid_until is not None and self._clock() >= found.valid_until):
-            return None
-        return found
+    def get(self, tenant: str, scope: Scope) -> ParsedQuery | None:
+        """Return the parsed form of a request, or None if it is unknown or no longer valid."""
+        parsed, valid_until = self._entries.get((tenant, scope["path"], scope["query_string"]), (None, None))
+        return parsed if valid_until is None or self._clock() < valid_until else None
 
 
 def _check_limits(service: ReportService, resolved: QueryRequest, max_buckets: int) -> ParsedQuery:

@@ -99,5 +99,8 @@ class CanonicalQuery:
 
         It also includes the report, because an answer contains its name and has its freshness.
         """
-        digest = _digest(f'{{"interval":"{self.interval}","series":{self.series.canonical_json}}}')
-        return f"analytics:{self.series.report.query_type}:{digest}:{ttl_tier}"
+        return f"analytics:{self.series.report.query_type}:{self._digest}:{ttl_tier}"
+
+    @cached_property
+    def _digest(self) -> str:
+        return _digest(f'{{"interval":"{self.interval}","series":{self.series.canonical_json}}}')

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 
 from cache_pipeline.api import schemas
 from cache_pipeline.api.auth import Principal
-from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
+from cache_pipeline.api.dependencies import Caller, QueryServiceDependency, authenticate, get_query_service
 from cache_pipeline.api.jobs.idempotency import parse_idempotency_key
 from cache_pipeline.api.jobs.job import JobState
 from cache_pipeline.api.negotiation import (
@@ -67,6 +69,35 @@ class RequestPreferences:
 
 
 _Preferences = Annotated[RequestPreferences, Depends()]
+
+
+class ReportRoute(APIRoute):
+    """A route that parses each URL once. The same URL of the same tenant then goes straight to its answer."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of a request."""
+        parse_and_respond = super().get_route_handler()
+
+        async def respond_to_known_url(request: Request) -> Response:
+            query_service = get_query_service(request)
+            caller = await authenticate(query_service, request)
+            parsed = query_service.parse_cache.get(caller.tenant, request.scope)
+            if parsed is None or not caller.may_query(parsed.report.name):
+                return await parse_and_respond(request)
+            headers = request.headers
+            preferences = RequestPreferences(
+                request,
+                accept=headers.get("accept"),
+                prefer=headers.get("prefer"),
+                if_none_match=headers.get("if-none-match"),
+                cache_control=headers.get("cache-control"),
+            )
+            return await respond(query_service, parsed, caller, preferences)
+
+        return respond_to_known_url
+
+
+_reads = APIRouter(route_class=ReportRoute)
 ReportName = Annotated[str, Path(description="Name of a declared report", examples=["queue_interval"], max_length=47)]
 IdempotencyKey = Annotated[
     str | None,
@@ -145,7 +176,7 @@ def _query_from_url(
     }
 
 
-@router.get(
+@_reads.get(
     "/v1/reports/{report}",
     response_model=None,
     responses=ANSWERS,
@@ -164,11 +195,11 @@ async def read_report(
 ) -> Response:
     """Return 200 with the finished answer if it is stored, or 202 with the job that fetches it."""
     parsed = _parse(query_service, report, url_query, caller)
-    has_begun = (
-        parsed.query.interval == parsed.resolved.interval and parsed.query.available_interval == parsed.query.interval
-    )
-    query_service.parse_cache.store(caller.tenant, request.scope, parsed.report, parsed.query, has_begun=has_begun)
+    query_service.parse_cache.store(caller.tenant, request.scope, parsed)
     return await respond(query_service, parsed, caller, preferences)
+
+
+router.include_router(_reads)
 
 
 @router.post(
@@ -311,8 +342,10 @@ async def answer_response(
     if etag_matches(preferences.if_none_match, format_etag(preferences.media_format, served.answer.etag)):
         del headers["Content-Type"]
         return Response(status_code=304, headers=headers)
-    columns = query_service.report_service.columns(query.resolved.requested)
-    body = await asyncio.to_thread(render_body, preferences.media_format, served.answer.body, columns)
+    body = served.answer.body
+    if preferences.media_format is not MediaFormat.json:
+        columns = query_service.report_service.columns(query.resolved.requested)
+        body = await asyncio.to_thread(render_body, preferences.media_format, body, columns)
     return Response(body, headers=headers)
 
 

@@ -1,5 +1,6 @@
-"""The fast path of hot reads answers exactly as the application does, and to the same callers."""
+"""Reads of stored answers: a URL that was parsed before is answered alike, and to the same callers."""
 
+from cache_pipeline.api.routes import reports
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.test_auth import create_key
@@ -14,26 +15,39 @@ async def fill(api, headers=None):
     return answer
 
 
-async def test_fast_path_answers_like_application(open_api, monkeypatch):
+async def test_known_url_is_not_parsed_again(open_api, monkeypatch):
     async with open_api() as api:
         first = await fill(api)
-        full = await api.http.get(URL, headers={"Prefer": "handling=strict"})
+        other_spelling = await api.http.get(f"{URL}&metrics=offered")
 
-        async def never(*_args, **_more):
-            raise AssertionError("the application was called")
+        def never(*_args, **_more):
+            raise AssertionError("the URL was parsed again")
 
-        monkeypatch.setattr(type(api.query_service), "serve", never)
-        fast_answer = await api.http.get(URL)
-        assert fast_answer.content == full.content == first.content
+        monkeypatch.setattr(reports, "parse_query", never)
+        known = await api.http.get(URL)
+        assert known.content == other_spelling.content == first.content
         # The rate limit and the id differ for each request.
         varying = ("ratelimit", "x-request-id")
-        fast = {name: value for name, value in fast_answer.headers.items() if not name.startswith(varying)}
-        assert fast == {name: value for name, value in full.headers.items() if not name.startswith(varying)}
+        headers, others = (
+            {name: value for name, value in each.headers.items() if not name.startswith(varying)}
+            for each in (known, other_spelling)
+        )
+        assert headers == others
         unchanged = await api.http.get(URL, headers={"If-None-Match": f'W/{first.headers["ETag"]}, "x"'})
         assert (unchanged.status_code, unchanged.content) == (304, b"")
+        assert (await api.http.get(URL, headers={"Accept": "text/csv"})).headers["Content-Type"].startswith("text/csv")
 
 
-async def test_fast_path_enforces_keys_and_limits(open_api):
+async def test_requests_are_counted_once(open_api):
+    async with open_api(api=ApiSettings(auth="keys")) as api:
+        key = await create_key(api)
+        await fill(api, key)
+        remaining = [(await api.http.get(URL, headers=key)).headers["RateLimit"] for _ in range(2)]
+        counts = [int(each.partition("r=")[2].partition(";")[0]) for each in remaining]
+        assert counts[0] - counts[1] == 1
+
+
+async def test_known_url_enforces_keys_and_limits(open_api):
     async with open_api(api=ApiSettings(auth="keys")) as api:
         ours = await create_key(api)
         other, narrow = await create_key(api, tenant="other"), await create_key(api, requests_per_minute=1)
