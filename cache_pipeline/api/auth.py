@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -15,9 +16,11 @@ from cache_pipeline.api.jobs.job_store import Pool
 from cache_pipeline.query.lane import Lane
 
 _PREFIX = "cp"
+#: Six random bytes in hexadecimal, and 32 in URL-safe base 64.
+_KEY_FORM = re.compile(rf"{_PREFIX}_[0-9a-f]{{12}}_[A-Za-z0-9_-]{{43}}")
 #: How long a key is cached, and so how long a revoked key may still work.
 _CACHE_SECONDS = 5.0
-_MAX_CACHED_KEYS = 10_000
+_MAX_CACHED_KEYS, _MAX_CACHED_REFUSALS = 10_000, 256
 #: Compared with the hash of a key that does not exist.
 _NO_HASH = b"\0" * 32
 
@@ -110,10 +113,9 @@ class ApiKeyStore:
 
     async def find(self, key: str) -> Principal | None:
         """Return the principal of a key, or None if the key is unknown or revoked."""
-        prefix, _, rest = key.partition("_")
-        key_id, _, secret = rest.partition("_")
-        if prefix != _PREFIX or not key_id.isalnum() or not secret or "\0" in key:
+        if not _KEY_FORM.fullmatch(key):
             return None
+        _, key_id, secret = key.split("_", 2)
         async with self._pool.connection() as connection:
             row = await (await connection.execute(_FIND.encode(), {"id": key_id})).fetchone()
         # Compare in every case and in constant time, so that the response time reveals nothing.
@@ -157,21 +159,35 @@ class ApiKeyStore:
 
 
 class ApiKeyCache:
-    """Caches the principals of keys for a few seconds, so that a hot read needs no query to PostgreSQL."""
+    """Caches the principals of keys for a few seconds, so that a hot read needs no query to PostgreSQL.
+
+    Credentials that do not have the form of a key are refused and forgotten. The others are remembered by their digest, and
+    refused ones apart, so that a caller without a key can neither fill memory nor displace the keys that work.
+    """
 
     def __init__(self, store: ApiKeyStore, now: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._now = now
-        self._entries: OrderedDict[str, tuple[Principal | None, float]] = OrderedDict()
+        self._valid: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
 
     async def find(self, key: str) -> Principal | None:
         """Return the principal of a key, or None if the key is unknown or revoked; both outcomes are cached."""
-        entry = self._entries.get(key)
-        if entry is not None and entry[1] > self._now():
-            return entry[0]
+        if not _KEY_FORM.fullmatch(key):
+            return None
+        digest, now = _hash(key), self._now()
+        principal, valid_until = self._valid.get(digest, (None, 0.0))
+        if valid_until > now or self._refused.get(digest, 0.0) > now:
+            return principal if valid_until > now else None
         principal = await self._store.find(key)
-        self._entries[key] = (principal, self._now() + _CACHE_SECONDS)
-        self._entries.move_to_end(key)
-        while len(self._entries) > _MAX_CACHED_KEYS:
-            self._entries.popitem(last=False)
+        self._valid.pop(digest, None)
+        self._refused.pop(digest, None)
+        if principal is not None:
+            self._valid[digest] = (principal, now + _CACHE_SECONDS)
+            while len(self._valid) > _MAX_CACHED_KEYS:
+                self._valid.popitem(last=False)
+        else:
+            self._refused[digest] = now + _CACHE_SECONDS
+            while len(self._refused) > _MAX_CACHED_REFUSALS:
+                self._refused.popitem(last=False)
         return principal

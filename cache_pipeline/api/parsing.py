@@ -98,7 +98,7 @@ def parse_query(service: ReportService, report: Report, request: Mapping[str, An
         InvalidQuery: The report's rows cannot answer the query; the error names the field.
     """
     columns = service.columns(report)
-    resolved = resolve_request(report, request["interval"], read_overrides(request), columns)
+    resolved = resolve_request(report, request["interval"], read_overrides(request, report), columns)
     return _check_limits(service, resolved, max_buckets)
 
 
@@ -127,8 +127,8 @@ def check_permission(reports: Mapping[str, Report], name: str, caller: Principal
     return found
 
 
-def read_overrides(request: Mapping[str, Any]) -> QueryOverrides:
-    """Read what a request changes in the report's declaration.
+def read_overrides(request: Mapping[str, Any], report: Report) -> QueryOverrides:
+    """Read what a request changes in a report's declaration.
 
     Raises:
         InvalidQuery: The filter is invalid.
@@ -142,7 +142,7 @@ def read_overrides(request: Mapping[str, Any]) -> QueryOverrides:
         metrics=names("metrics"),
         granularity=request.get("granularity"),
         time_zone=request.get("time_zone"),
-        filters=read_filter(request.get("filters"), "filters"),
+        filters=read_filter(request.get("filters"), "filters", report),
     )
 
 

@@ -16,6 +16,29 @@ from cache_pipeline.errors import QueryError
 
 #: More conjunctions than anyone writes by hand. Beyond it, finding the prime implicants would take long.
 _MAX_CONJUNCTIONS = 64
+#: Comparisons of two conjunctions, about a microsecond each. Filters that people write need some hundred.
+_MAX_STEPS = 50_000
+#: So many values are compared in the time of one step.
+_VALUES_PER_STEP = 32
+
+
+class StepBudget:
+    """Bounds the work on one filter, which an untrusted caller may have written."""
+
+    def __init__(self, steps: int = _MAX_STEPS) -> None:
+        self._remaining = steps
+
+    def spend(self, steps: int = 1) -> None:
+        """Count some steps.
+
+        Raises:
+            QueryError: The budget is used up.
+        """
+        self._remaining -= steps
+        if self._remaining < 0:
+            raise QueryError(
+                "the filter is too complex: split the query, or list the values of one dimension with the operator in"
+            )
 
 
 class ValueSet(NamedTuple):
@@ -69,20 +92,27 @@ def make_condition(dimension: str, values: ValueSet) -> Conjunctions:
     return MATCH_ALL if values.is_exclusion else MATCH_NONE
 
 
-def all_of(parts: Iterable[Conjunctions]) -> Conjunctions:
-    """Return the disjunction that allows what every part allows."""
-    result = MATCH_ALL
+def all_of(parts: Iterable[Conjunctions], budget: StepBudget | None = None) -> Conjunctions:
+    """Return the disjunction that allows what every part allows.
+
+    Raises:
+        QueryError: There are too many alternatives, or the budget is used up. This and all other functions have a budget of
+            their own unless they get one.
+    """
+    result, budget = MATCH_ALL, budget or StepBudget()
     for part in parts:
         if result is MATCH_ALL:
             result = part
             continue
+        budget.spend(len(result) * len(part))
         products = [_intersect(one, other) for one in result for other in part]
-        result = _remove_absorbed([each for each in products if each is not None])
+        result = _remove_absorbed([each for each in products if each is not None], budget)
     return result
 
 
-def any_of(parts: Iterable[Conjunctions]) -> Conjunctions:
+def any_of(parts: Iterable[Conjunctions], budget: StepBudget | None = None) -> Conjunctions:
     """Return the disjunction that allows what at least one part allows."""
+    budget = budget or StepBudget()
     conjunctions = [each for part in parts for each in part]
     if len(conjunctions) <= 1:
         return tuple(conjunctions)
@@ -94,24 +124,33 @@ def any_of(parts: Iterable[Conjunctions]) -> Conjunctions:
             multiple.append(each)
             continue
         for name, values in each.items():
-            single[name] = single[name] | values if name in single else values
+            if name in single:
+                budget.spend(_steps(single[name], values))
+                values = single[name] | values
+            single[name] = values
     merged = [make_condition(name, values) for name, values in single.items()]
-    return _remove_absorbed([*(each for part in merged for each in part), *multiple])
+    return _remove_absorbed([*(each for part in merged for each in part), *multiple], budget)
 
 
-def negate(conjunctions: Conjunctions) -> Conjunctions:
+def negate(conjunctions: Conjunctions, budget: StepBudget | None = None) -> Conjunctions:
     """Return the disjunction that allows what the given one does not."""
-    return all_of(any_of(make_condition(name, ~values) for name, values in each.items()) for each in conjunctions)
+    budget = budget or StepBudget()
+    return all_of(
+        (any_of((make_condition(name, ~values) for name, values in each.items()), budget) for each in conjunctions),
+        budget,
+    )
 
 
-def prime_implicants(conjunctions: Conjunctions) -> Conjunctions:
+def prime_implicants(conjunctions: Conjunctions, budget: StepBudget | None = None) -> Conjunctions:
     """Return all prime implicants of a disjunction in a canonical order, equal for equivalent disjunctions.
 
     Raises:
-        QueryError: There are too many of them.
+        QueryError: There are too many of them, or the budget is used up.
     """
-    implicants = _remove_absorbed(conjunctions)
+    budget = budget or StepBudget()
+    implicants = _remove_absorbed(conjunctions, budget)
     while len(implicants) > 1:
+        budget.spend(len(implicants) * len(implicants))
         consensuses = [
             consensus
             for one, other in combinations(implicants, 2)
@@ -120,7 +159,7 @@ def prime_implicants(conjunctions: Conjunctions) -> Conjunctions:
         ]
         if not consensuses:
             break
-        extended = _remove_absorbed([*implicants, *consensuses])
+        extended = _remove_absorbed([*implicants, *consensuses], budget)
         # The implicants that remain come first and keep their order, so equality means that nothing was added.
         if extended == implicants:
             break
@@ -155,13 +194,19 @@ def is_absorbed_by(one: Conjunction, other: Conjunction) -> bool:
     return all(name in one and one[name].is_subset_of(values) for name, values in other.items())
 
 
-def _remove_absorbed(conjunctions: Iterable[Conjunction]) -> Conjunctions:
+def _steps(one: ValueSet, other: ValueSet) -> int:
+    return 1 + (len(one.values) + len(other.values)) // _VALUES_PER_STEP
+
+
+def _remove_absorbed(conjunctions: Iterable[Conjunction], budget: StepBudget) -> Conjunctions:
     """Remove the conjunctions that another one implies."""
     given = tuple(conjunctions)
     if len(given) <= 1:
         return given
     remaining: list[Conjunction] = []
     for each in given:
+        values = sum(len(allowed.values) for allowed in each.values())
+        budget.spend(2 * len(remaining) * (1 + values // _VALUES_PER_STEP))
         if any(is_absorbed_by(each, other) for other in remaining):
             continue
         remaining = [other for other in remaining if not is_absorbed_by(other, each)]

@@ -7,6 +7,7 @@ Validation turns the declaration into a `Filter`, and serialization turns the fi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from cache_pipeline.query.dnf import (
     MATCH_ALL,
     Conjunction,
     Conjunctions,
+    StepBudget,
     ValueSet,
     all_of,
     any_of,
@@ -42,11 +44,14 @@ from cache_pipeline.query.dnf import (
 _MAX_LEVELS = 8
 _MAX_VALUES = 1000
 _MAX_TEXT_LENGTH = 512
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _check_text(text: str) -> str:
     if "\0" in text:
         raise QueryError("contains a NUL character, which no dimension can have: leave it out")
+    if _SURROGATE.search(text):
+        raise QueryError("contains half of a surrogate pair, which is no character: leave it out")
     if len(text) > _MAX_TEXT_LENGTH:
         raise QueryError(f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}")
     return text
@@ -108,24 +113,31 @@ class FilterDeclaration(BaseModel, frozen=True):
     clauses: Annotated[tuple[Clause, ...], Field(max_length=_MAX_VALUES, description="Nested conditions")] = ()
     type: Literal["and", "or", "not"] = "and"
 
-    def to_conjunctions(self, level: int = 1) -> Conjunctions:
+    @property
+    def dimensions(self) -> frozenset[str]:
+        """The dimensions that it names."""
+        return frozenset(each.dimension for each in self.predicates).union(*(each.dimensions for each in self.clauses))
+
+    def to_conjunctions(self, level: int = 1, budget: StepBudget | None = None) -> Conjunctions:
         """Return the rows that match, in disjunctive normal form.
 
         Args:
             level: The depth of this clause within others.
+            budget: The steps that the whole filter may take; the usual number by default.
 
         Raises:
-            QueryError: There are too many alternatives, or clauses are nested too deep.
+            QueryError: There are too many alternatives, clauses are nested too deep, or the budget is used up.
         """
+        budget = budget or StepBudget()
         if level > _MAX_LEVELS:
             raise QueryError(f"clauses are nested more than {_MAX_LEVELS} deep: flatten them")
         if not (self.predicates or self.clauses):
             return MATCH_ALL
         parts = [make_condition(each.dimension, each.allowed_values) for each in self.predicates]
-        parts += [each.to_conjunctions(level + 1) for each in self.clauses]
+        parts += [each.to_conjunctions(level + 1, budget) for each in self.clauses]
         if self.type == "and":
-            return all_of(parts)
-        return any_of(parts) if self.type == "or" else negate(any_of(parts))
+            return all_of(parts, budget)
+        return any_of(parts, budget) if self.type == "or" else negate(any_of(parts, budget), budget)
 
 
 class Clause(FilterDeclaration, frozen=True):

@@ -9,8 +9,8 @@ from typing import cast
 from pydantic import ValidationError
 
 from cache_pipeline.errors import InvalidQuery, QueryError, UnknownReport
-from cache_pipeline.query.filters import Filter
-from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
+from cache_pipeline.query.filters import Filter, FilterDeclaration
+from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, filter_dimensions, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 
@@ -106,6 +106,8 @@ def check_text(text: str, field: str) -> str:
         raise InvalidQuery(field, f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}")
     if "\0" in text:
         raise InvalidQuery(field, "contains a NUL character: leave it out")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidQuery(field, "contains half of a surrogate pair, which is no character: leave it out")
     return text
 
 
@@ -119,8 +121,13 @@ def reject_unknown_fields(source: Mapping[str, object], known: Set[str]) -> None
         raise InvalidQuery(str(field)[:80], f"is not a field of a query: use {', '.join(sorted(known))}")
 
 
-def read_filter(value: object, field: str) -> Filter | None:
+def read_filter(value: object, field: str, report: Report | None = None) -> Filter | None:
     """Return a filter in canonical form, or None if it matches every row.
+
+    Args:
+        value: The declaration, as JSON.
+        field: Its name in the payload.
+        report: The report that it filters, if that is known: names are then checked before anything is computed.
 
     Raises:
         InvalidQuery: A predicate is invalid; the error names it.
@@ -128,11 +135,18 @@ def read_filter(value: object, field: str) -> Filter | None:
     if value is None:
         return None
     try:
-        return Filter.parse(read_object(value, field)) or None
+        declaration = FilterDeclaration.model_validate(read_object(value, field))
+        if report is not None:
+            filter_dimensions(report, declaration.dimensions)
+        return Filter.from_conjunctions(declaration.to_conjunctions()) or None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join([field, *(str(part) for part in first["loc"])])
         raise InvalidQuery(place, first["msg"].removeprefix("Value error, ")) from error
+    except InvalidQuery:
+        raise
+    except QueryError as error:
+        raise InvalidQuery(field, str(error)) from error
 
 
 _KINDS: Mapping[type[object], str] = {

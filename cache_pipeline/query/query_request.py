@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -200,10 +200,15 @@ def _different_zone(report: Report, step: Step, name: str | None) -> str | None:
     return None if has_same_buckets(step.minutes, name, report.time_zone) else canonical_zone(name)
 
 
-def _combine_filters(report: Report, filters: Filter) -> Filter:
+def filter_dimensions(report: Report, names: Iterable[str]) -> dict[str, str]:
+    """Return those names of dimensions in a filter that the report declares differently, each with its declared name.
+
+    Raises:
+        InvalidQuery: The report's rows cannot be filtered by one of them.
+    """
     known = report.filters.dimensions.union(report.group_by)
-    names: dict[str, str] = {}
-    for name in sorted(filters.dimensions - known):
+    found: dict[str, str] = {}
+    for name in sorted(set(names) - known):
         match = next((each for each in known if to_snake_case(each) == name), None)
         if match is None:
             raise InvalidQuery(
@@ -211,7 +216,12 @@ def _combine_filters(report: Report, filters: Filter) -> Filter:
                 f"{_describe_unknown(name, sorted(known))}: rows of {report.name} can be filtered by "
                 f"{', '.join(report.group_by) or 'no dimension'}",
             )
-        names[name] = match
+        found[name] = match
+    return found
+
+
+def _combine_filters(report: Report, filters: Filter) -> Filter:
+    names = filter_dimensions(report, filters.dimensions)
     try:
         return report.filters.intersect(filters.rename_dimensions(names) if names else filters)
     except QueryError as error:

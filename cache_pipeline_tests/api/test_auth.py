@@ -111,6 +111,31 @@ async def test_revoked_key_is_refused_within_seconds(open_api):
         assert principal is not None
         assert await api.query_service.api_keys._store.revoke(principal.id)
         now = 6.0
-        assert cache.get_cached(key) is None
         assert await cache.find(key) is None
         assert not await api.query_service.api_keys._store.revoke(principal.id)
+
+
+async def test_refused_keys_fill_no_memory(open_api):
+    async with open_api(api=KEYS) as api:
+        good, cache = await create_key(api), api.query_service.api_keys
+        assert (await api.http.get("/v1/reports", headers=good)).status_code == 200
+        for number in range(20):
+            bogus = f"Bearer cp_{number:012x}_{'x' * 250_000}"
+            assert (await api.http.get("/v1/reports", headers={"Authorization": bogus})).status_code == 401
+        assert len(cache._refused) == 0
+        for number in range(300):
+            assert await cache.find(f"cp_{number:012x}_{'x' * 43}") is None
+        assert len(cache._refused) == 256
+        assert len(cache._valid) == 1
+        assert all(len(each) == 32 for each in [*cache._refused, *cache._valid])
+
+
+async def test_long_urls_are_not_remembered(open_api):
+    async with open_api() as api:
+        values = ",".join(f'"q{number}"' for number in range(500))
+        filters = f'{{"predicates":[{{"dimension":"queueId","values":[{values}]}}]}}'
+        assert (
+            await api.http.get("/v1/reports/queue_hour", params={"interval": DAY, "filters": filters})
+        ).status_code == 202
+        assert (await api.http.get(URL)).status_code == 202
+        assert [len(url[2]) < 1000 for url in api.query_service.parse_cache._entries] == [True]

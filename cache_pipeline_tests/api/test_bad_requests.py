@@ -152,3 +152,27 @@ async def test_huge_body_is_not_read_to_end(open_api):
         answer = await api.http.post(BASE, content=body(), headers=JSON)
         assert answer.status_code == 413
         assert sent < 10
+
+
+async def test_names_in_a_filter_are_checked_before_it_is_simplified(open_api):
+    alternatives = [{"predicates": [{"dimension": f"{name}{n}", "values": ["x"]} for name in "ab"]} for n in range(60)]
+    filters = {"clauses": [{"type": "or", "clauses": alternatives}] * 8}
+    async with open_api() as api:
+        answer = await api.http.post("/v1/reports/queue_hour", json={"interval": DAY, "filters": filters})
+        assert answer.status_code == 422
+        assert "unknown name 'a0'" in answer.json()["errors"][0]["detail"]
+
+
+async def test_lone_surrogates_in_a_filter_are_refused(open_api):
+    async with open_api() as api:
+        for dimension, value in (("queueId", "\ud800"), ("\udfff", "q-1")):
+            filters = json.dumps({"predicates": [{"dimension": dimension, "values": [value]}]})
+            answer = await api.http.get("/v1/reports/queue_hour", params={"interval": DAY, "filters": filters})
+            assert answer.status_code == 422, dimension
+            body = f'{{"interval": "{DAY}", "filters": {filters}}}'
+            headers = {"Content-Type": "application/json"}
+            posted = await api.http.post("/v1/reports/queue_hour", content=body, headers=headers)
+            assert posted.status_code == 422, dimension
+            payload = {"reportId": "queue-performance", "timeGrouping": "byHour", "interval": DAY, "filters": 0}
+            guide = json.dumps(payload).replace('"filters": 0', f'"filters": {filters}')
+            assert (await api.http.post("/v1/queries", content=guide, headers=headers)).status_code == 422

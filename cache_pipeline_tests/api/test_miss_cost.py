@@ -25,7 +25,7 @@ async def test_miss_needs_four_statements_and_two_reads_of_redis(open_api, postg
             # The first request of a process loads scripts and opens connections.
             warm = await api.http.get("/v1/reports/queue_hour?interval=2026-01-03/2026-01-04", headers=headers)
             assert warm.status_code == 202
-            api.query_service.api_keys._entries.clear()
+            api.query_service.api_keys._valid.clear()
             postgres.statements.clear()
             async with watched_redis(redis_database) as commands:
                 missed = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}", headers=headers)

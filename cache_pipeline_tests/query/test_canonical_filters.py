@@ -132,6 +132,15 @@ def nested(levels: int) -> dict[str, Any]:
     return {"predicates": [predicate("q", "a")]} if levels == 0 else {"clauses": [nested(levels - 1)]}
 
 
+def sixty_alternatives():
+    alternatives = [{"predicates": [predicate(f"a{n}", "x"), predicate(f"b{n}", "x")]} for n in range(60)]
+    return {"type": "or", "clauses": alternatives}
+
+
+def test_sixty_alternatives_are_allowed():
+    assert len(parse(sixty_alternatives()).conjunctions) == 60
+
+
 @pytest.mark.parametrize(
     ("invalid", "message"),
     [
@@ -148,6 +157,8 @@ def nested(levels: int) -> dict[str, Any]:
             {"type": "and", "clauses": [{"type": "or", "predicates": [predicate(f"a{n}", "x"), predicate(f"b{n}", "x")]} for n in range(12)]},
             "more than 64 alternatives",
         ),
+        # Its result is small, but getting there takes a product of sixty by sixty alternatives for each clause.
+        ({"type": "and", "clauses": [sixty_alternatives()] * 8}, "too complex"),
     ],
 )  # fmt: skip
 def test_invalid_filter_is_refused(invalid, message):

@@ -169,24 +169,12 @@ def test_longest_buckets_are_rolled_up_first():
 
 def test_plan_estimates_calls_and_time():
     wanted = query(interval=span("01T00:00", "05T00:00"))
-    found = make_plan(
-        wanted,
-        series_with(),
-        [],
-        NOW,
-        Cost(calls=4, seconds=7),
-        QuotaHeadroom(now=10, per_window=10, window_seconds=60),
-    )
+    unpriced = make_plan(wanted, series_with(), [], NOW, Cost(calls=4, seconds=7))
+    found = unpriced.with_headroom(QuotaHeadroom(now=10, per_window=10, window_seconds=60))
     assert (found.calls, found.seconds) == (16, 60)
-    ample = make_plan(
-        wanted,
-        series_with(),
-        [],
-        NOW,
-        Cost(calls=4, seconds=7),
-        QuotaHeadroom(now=100, per_window=100, window_seconds=60),
-    )
+    ample = unpriced.with_headroom(QuotaHeadroom(now=100, per_window=100, window_seconds=60))
     assert (ample.wait_seconds, ample.seconds) == (0, 14)
+    assert unpriced.with_headroom(None) == unpriced
     assert make_plan(wanted, series_with(), [], NOW).cost == Cost.assumed(REPORT)
 
 

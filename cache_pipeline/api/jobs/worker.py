@@ -245,7 +245,7 @@ class Worker:
         service = replace(
             self.service, tenant=job.tenant, has_other_requesters=lambda: job.id not in self._cancelled_jobs
         )
-        query = service.query(report, job.request["interval"], read_overrides(job.request))
+        query = service.query(report, job.request["interval"], read_overrides(job.request, report))
         progress = JobProgress(query.source_series.report, query.available_interval)
         reporting = asyncio.create_task(self._report_progress(job, progress))
         try:

@@ -39,8 +39,6 @@ from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.ttl import report_freshness
 
-router = APIRouter(tags=["reports"])
-
 
 class RequestPreferences:
     """The preferences in a request's headers: format, waiting, revalidation and refresh."""
@@ -77,6 +75,8 @@ class ReportRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of a request."""
         parse_and_respond = super().get_route_handler()
+        if "GET" not in (self.methods or ()):
+            return parse_and_respond
 
         async def respond_to_known_url(request: Request) -> Response:
             query_service = get_query_service(request)
@@ -97,7 +97,7 @@ class ReportRoute(APIRoute):
         return respond_to_known_url
 
 
-_reads = APIRouter(route_class=ReportRoute)
+router = APIRouter(tags=["reports"], route_class=ReportRoute)
 ReportName = Annotated[str, Path(description="Name of a declared report", examples=["queue_interval"], max_length=47)]
 IdempotencyKey = Annotated[
     str | None,
@@ -176,7 +176,7 @@ def _query_from_url(
     }
 
 
-@_reads.get(
+@router.get(
     "/v1/reports/{report}",
     response_model=None,
     responses=ANSWERS,
@@ -197,9 +197,6 @@ async def read_report(
     parsed = _parse(query_service, report, url_query, caller)
     query_service.parse_cache.store(caller.tenant, request.scope, parsed)
     return await respond(query_service, parsed, caller, preferences)
-
-
-router.include_router(_reads)
 
 
 @router.post(
