@@ -159,7 +159,7 @@ def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabi
         else None
     )
     return UpstreamConfig(
-        platform=platform,
+        account=platform,
         base_url=base_url,
         login_url=None if account.discovers_login and not account.login_url else account.token_endpoint(base_url),
         issuer=issuer,

@@ -241,10 +241,10 @@ class DiscoveryFailed(UpstreamError):
 class ClientUnknown(UpstreamError):
     """A request is pinned to an OAuth client that the settings no longer hold."""
 
-    def __init__(self, *, client_id: str, platform: str, known: Sequence[str]) -> None:
-        self.client_id, self.platform, self.known = client_id, platform, tuple(known)
+    def __init__(self, *, client_id: str, account: str, known: Sequence[str]) -> None:
+        self.client_id, self.account, self.known = client_id, account, tuple(known)
         super().__init__(
-            f"OAuth client {client_id} is not configured for {platform} (configured: {', '.join(known)})",
+            f"OAuth client {client_id} is not configured for {account} (configured: {', '.join(known)})",
             remedy="put it back into the settings or submit the query again",
         )
 
@@ -254,10 +254,10 @@ class QuotaUnavailable(UpstreamError):
 
     retryable = True
 
-    def __init__(self, *, platform: str, lane: str, reason: str) -> None:
-        self.platform, self.lane, self.reason = platform, lane, one_line(reason)
+    def __init__(self, *, account: str, lane: str, reason: str) -> None:
+        self.account, self.lane, self.reason = account, lane, one_line(reason)
         super().__init__(
-            f"the shared quota of {platform} is unavailable ({self.reason}), and lane {lane} stops without it",
+            f"the shared quota of {account} is unavailable ({self.reason}), and lane {lane} stops without it",
             remedy="restore Redis, then run it again",
         )
 

@@ -16,7 +16,7 @@ from cache_pipeline.upstream.quota import QuotaPolicy
 async def ours(setup: Setup, transport: httpx.AsyncBaseTransport) -> AsyncGenerator[Send]:
     """Open the upstream client as the product does. Only settings relative to the window are scaled with it."""
     config = UpstreamConfig(
-        platform="bench",
+        account="bench",
         base_url=setup.vendor_url,
         login_url=f"{setup.vendor_url}/oauth/token",
         clients=tuple(OAuthClient(client_id=each, client_secret=secret) for each, secret in setup.clients.items()),

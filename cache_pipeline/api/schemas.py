@@ -219,7 +219,7 @@ class ReportList(_Schema):
 class ClientQuotaView(_Schema):
     """The quota of one OAuth client, shared by all processes and machines."""
 
-    platform: str
+    account: str
     client: str
     state: ClientState
     limit: int = Field(description="Requests that the vendor accepts per window")

@@ -19,7 +19,7 @@ from cache_pipeline.upstream.quota import ClientState
 class ClientHeadroom:
     """One OAuth client: its state, requests that count in its window, and how many more an interactive caller may send."""
 
-    platform: str
+    account: str
     client: str
     state: ClientState
     used: int
@@ -70,8 +70,8 @@ async def read_activity(settings: Settings) -> Activity:
 async def _quota(settings: Settings) -> list[ClientHeadroom]:
     async with open_quotas(settings) as quotas:
         return [
-            ClientHeadroom(platform, each.client_id, each.state, each.used, policy.limit, each.remaining)
-            for platform, (policy, quota) in quotas.items()
+            ClientHeadroom(account, each.client_id, each.state, each.used, policy.limit, each.remaining)
+            for account, (policy, quota) in quotas.items()
             for each in await quota.snapshot()
         ]
 
@@ -83,7 +83,7 @@ def describe_activity(work: Activity) -> Iterator[str]:
     if work.quota_problem:
         yield f"quota: {work.quota_problem}"
     for each in work.quota:
-        yield f"quota of {each.client} ({each.platform}): {each.state}, {each.used} of {each.limit} used"
+        yield f"quota of {each.client} ({each.account}): {each.state}, {each.used} of {each.limit} used"
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -39,7 +39,7 @@ def _token_age(client: ClientQuota) -> str:
 
 def _table(snapshot: Snapshot) -> Table:
     table = Table(title="Shared quota")
-    table.add_column("platform")
+    table.add_column("account")
     table.add_column("OAuth client")
     table.add_column("state")
     for heading in (
@@ -54,11 +54,11 @@ def _table(snapshot: Snapshot) -> Table:
         "token age",
     ):
         table.add_column(heading, justify="right")
-    for platform, (policy, clients) in snapshot.items():
+    for account, (policy, clients) in snapshot.items():
         for client in clients:
             colour = _STATE_COLOURS[client.state]
             table.add_row(
-                platform,
+                account,
                 client.client_id,
                 f"[{colour}]{client.state}[/]",
                 f"{client.used} of {policy.limit}",
@@ -75,10 +75,10 @@ def _table(snapshot: Snapshot) -> Table:
 def _document(snapshot: Snapshot) -> str:
     return json.dumps(
         {
-            platform: [
+            account: [
                 {**asdict(client), "room": {lane: _room(policy, client, lane) for lane in Lane}} for client in clients
             ]
-            for platform, (policy, clients) in snapshot.items()
+            for account, (policy, clients) in snapshot.items()
         },
         indent=1,
     )

@@ -34,7 +34,7 @@ async def check_logins(connection: VendorConnection) -> list[CheckResult]:
 
         async def check_login(client: OAuthClient) -> list[CheckResult]:
             login = Login(client, addresses.login_url, send, _NO_RETRIES, build_request=connection.login_request)
-            subject = f"login of {client.client_id} ({connection.config.platform})"
+            subject = f"login of {client.client_id} ({connection.config.account})"
             try:
                 token = await login()
             except UpstreamError as error:
@@ -49,14 +49,14 @@ async def check_logins(connection: VendorConnection) -> list[CheckResult]:
         try:
             addresses = await resolve_addresses(config, connection.discover, send)
         except UpstreamError as error:
-            return [_failed(f"address of {connection.config.platform}", connection, error)]
+            return [_failed(f"address of {connection.config.account}", connection, error)]
         found = await asyncio.gather(*map(check_login, connection.config.clients))
     return [*_check_addresses(connection, addresses), *(result for results in found for result in results)]
 
 
 def _check_addresses(connection: VendorConnection, addresses: VendorAddresses) -> Iterator[CheckResult]:
     """Report the discovered address, and fail addresses to which secrets would go unencrypted."""
-    subject = f"address of {connection.config.platform}"
+    subject = f"address of {connection.config.account}"
     if connection.config.issuer is not None:
         yield CheckResult(
             subject, CheckStatus.ok, f"{addresses.base_url}, found through {connection.config.issuer.url}"
@@ -70,7 +70,7 @@ def _check_addresses(connection: VendorConnection, addresses: VendorAddresses) -
 
 
 def _failed(subject: str, connection: VendorConnection, error: UpstreamError) -> CheckResult:
-    setting = f"CACHE_PIPELINE_{connection.config.platform.upper()}"
+    setting = f"CACHE_PIPELINE_{connection.config.account.upper()}"
     detail = str(error).partition("; ")[0]
     if isinstance(error, DiscoveryFailed):
         remedy = f"check issuer and tenant_id in {setting}, or set base_url"

@@ -42,7 +42,7 @@ async def check_permissions(
     """
     kinds: dict[tuple[str, ...], list[Report]] = {}
     for report in reports.values():
-        if report.platform == connection.config.platform:
+        if report.platform == connection.config.account:
             kinds.setdefault(permissions_needed(report), []).append(report)
     if kinds and connection.platform is CxoneAdapter:
         return [await _check_extraction(connection, redis_url)]
@@ -74,7 +74,7 @@ def _redis(redis_url: str) -> Redis:
 
 async def _check_extraction(connection: VendorConnection, redis_url: str) -> CheckResult:
     """Check that the access key may use Data Extraction, by listing its jobs: the one call that a tenant has in 30 s."""
-    subject = f"extraction by {connection.config.clients[0].client_id} ({connection.config.platform})"
+    subject = f"extraction by {connection.config.clients[0].client_id} ({connection.config.account})"
     retry = "run doctor again in half a minute, while no extraction runs"
     async with _redis(redis_url) as redis:
         clients = await create_upstream_quota(connection.config, redis).snapshot()
@@ -137,7 +137,7 @@ async def check_quota(connection: VendorConnection, redis_url: str) -> list[Chec
     async with _redis(redis_url) as redis:
         await redis.ping()
         return [
-            _check_client_quota(connection.config.platform, each)
+            _check_client_quota(connection.config.account, each)
             for each in await create_upstream_quota(connection.config, redis).snapshot()
         ]
 

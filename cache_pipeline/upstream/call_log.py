@@ -24,12 +24,12 @@ class UpstreamCall:
 
 
 @contextmanager
-def log_call(platform: str, oauth_client: str, lane: Lane, request: httpx.Request) -> Generator[UpstreamCall]:
+def log_call(account: str, oauth_client: str, lane: Lane, request: httpx.Request) -> Generator[UpstreamCall]:
     """Log one request when the block ends, with or without an error. The query string is left out: it may hold secrets."""
     started, call = time.monotonic(), UpstreamCall()
     with span(
         "upstream call",
-        platform=platform,
+        account=account,
         oauth_client=oauth_client,
         lane=lane,
         method=request.method,
@@ -47,7 +47,7 @@ def log_call(platform: str, oauth_client: str, lane: Lane, request: httpx.Reques
                 request.url.path,
                 status or "no answer",
                 extra={
-                    "platform": platform,
+                    "account": account,
                     "oauth_client": oauth_client,
                     "lane": str(lane),
                     "status": status,

@@ -41,8 +41,8 @@ class _QueryStringFilter(logging.Filter):
 
 
 def create_upstream_quota(config: UpstreamConfig, redis: redis.asyncio.Redis) -> Quota:
-    """Create the platform's quota, for a client or for showing its state."""
-    return Quota(redis, config.platform, config.weights, config.policy)
+    """Create the account's quota, for a client or for showing its state."""
+    return Quota(redis, config.account, config.weights, config.policy)
 
 
 def create_upstream_client(
@@ -93,7 +93,7 @@ def create_upstream_client(
                 addresses.login_url,
                 send_without_quota,
                 retries=config.retries,
-                store=SharedTokens(redis, config.platform, client, addresses.login_url, clock=clock),
+                store=SharedTokens(redis, config.account, client, addresses.login_url, clock=clock),
                 clock=clock,
                 sleep=sleep,
                 login_request=login_request,
@@ -103,7 +103,7 @@ def create_upstream_client(
         return QuotaTransport(
             wire,
             origin=httpx.URL(addresses.base_url),
-            platform=config.platform,
+            account=config.account,
             quota=shared_quota,
             tokens=tokens,
             retries=config.retries,

@@ -65,7 +65,7 @@ class Issuer(BaseModel):
 
 
 class UpstreamConfig(BaseModel):
-    """One platform's address, its pool of OAuth clients and its limits.
+    """One account's address, its pool of OAuth clients and its limits.
 
     With an `issuer` the addresses are discovered before the first request. Then `base_url` is the issuer's own address, a
     placeholder for the API's, and `login_url` may be omitted.
@@ -73,7 +73,7 @@ class UpstreamConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    platform: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    account: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]+$")]
     base_url: str
     login_url: str | None
     issuer: Issuer | None = None

@@ -38,7 +38,7 @@ def configured_addresses(config: UpstreamConfig) -> VendorAddresses:
         ValueError: The settings have no login URL.
     """
     if config.login_url is None:
-        raise ValueError(f"{config.platform} has no login_url and no issuer to discover it from; set login_url")
+        raise ValueError(f"{config.account} has no login_url and no issuer to discover it from; set login_url")
     return VendorAddresses(config.base_url, config.login_url)
 
 

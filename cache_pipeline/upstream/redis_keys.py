@@ -1,13 +1,13 @@
-"""Names of a platform's Redis keys. All are in one slot of a Redis Cluster, so that one script may use several of them."""
+"""Names of an account's Redis keys. All are in one slot of a Redis Cluster, so that one script may use several of them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class UpstreamKeys:
-    """Keys of the quota, the access tokens and the polls of one platform."""
+    """Keys of the quota, the access tokens and the polls of one account."""
 
-    platform: str
+    account: str
 
     @property
     def round_robin(self) -> str:
@@ -56,10 +56,10 @@ class UpstreamKeys:
 
     def durations(self, kind: str) -> str:
         """Return the key of how long jobs of one kind took."""
-        return f"cache_pipeline:polling:{{{self.platform}}}:{kind}"
+        return f"cache_pipeline:polling:{{{self.account}}}:{kind}"
 
     def _quota(self, name: str) -> str:
-        return f"cache_pipeline:quota:{{{self.platform}}}:{name}"
+        return f"cache_pipeline:quota:{{{self.account}}}:{name}"
 
     def _oauth(self, name: str) -> str:
-        return f"cache_pipeline:oauth:{{{self.platform}}}:{name}"
+        return f"cache_pipeline:oauth:{{{self.account}}}:{name}"

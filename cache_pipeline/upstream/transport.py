@@ -90,7 +90,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
     Args:
         inner: Sends the requests.
         origin: The vendor's address; scheme, host and port decide whether a request is to the vendor.
-        platform: Name of the vendor, for messages.
+        account: Vendor and name of the account, for messages.
         quota: The shared quota.
         tokens: Client id to its token source; the same ids as the quota's.
         retries: How often, and for how long, to retry.
@@ -104,7 +104,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         inner: httpx.AsyncBaseTransport,
         *,
         origin: httpx.URL,
-        platform: str,
+        account: str,
         quota: Quota,
         tokens: Mapping[str, TokenSource],
         retries: RetryPolicy,
@@ -114,7 +114,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._inner = inner
         self._origin = _origin_of(origin)
-        self._platform = platform
+        self._account = account
         self._quota = quota
         self._tokens = dict(tokens)
         self._retries = retries
@@ -150,7 +150,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
     async def _prepare(self, request: httpx.Request) -> _PendingRequest:
         pinned_client = request.extensions.get("oauth_client")
         if pinned_client is not None and pinned_client not in self._tokens:
-            raise ClientUnknown(client_id=str(pinned_client), platform=self._platform, known=sorted(self._tokens))
+            raise ClientUnknown(client_id=str(pinned_client), account=self._account, known=sorted(self._tokens))
         return _PendingRequest(
             request=request,
             body=await request.aread(),
@@ -213,7 +213,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
 
     async def _exchange(self, pending: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
         """Send the request and read the answer; leave the body of a 401 unread."""
-        with log_call(self._platform, grant.client_id, pending.lane, pending.request) as call:
+        with log_call(self._account, grant.client_id, pending.lane, pending.request) as call:
             response = call.response = await self._send_and_settle(pending, grant, token)
         return response if response.status_code in _NOT_ACCEPTED else await self._read_response(response, pending)
 
@@ -229,7 +229,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             try:
                 await source.get_token()
             except LoginRefused as error:
-                logger.error("%s: %s", self._platform, error)
+                logger.error("%s: %s", self._account, error)
 
     def _clients_without_login(self, client_id: str | None) -> frozenset[str]:
         """Return the clients that cannot log in.

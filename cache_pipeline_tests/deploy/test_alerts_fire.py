@@ -225,7 +225,7 @@ def test_one_id_and_trace_lead_from_api_to_vendor(watched):
     ]
     ours = [line for line in lines if line["correlation_id"] == trace]
     assert {line["process"] for line in ours} == {"api", "worker"}
-    assert all(line["vendor_correlation_id"] for line in ours if "platform" in line)
+    assert all(line["vendor_correlation_id"] for line in ours if "account" in line)
 
     def arrived():
         found = {each.span: each for each in deployment.collector.spans if each.trace == trace}

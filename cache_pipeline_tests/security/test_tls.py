@@ -54,7 +54,7 @@ async def test_untrusted_vendor_gets_no_secret(tmp_path, redis_database, monkeyp
     server = await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context)
     url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
     config = UpstreamConfig(
-        platform="reportdata",
+        account="reportdata",
         base_url=url,
         login_url=f"{url}/oauth/token",
         clients=(OAuthClient(client_id="one", client_secret=SecretStr("a-secret-9c41")),),

@@ -55,7 +55,7 @@ APIS = {
 
 def config(url: str, api: Api) -> UpstreamConfig:
     return UpstreamConfig(
-        platform="load",
+        account="load",
         base_url=url,
         login_url=f"{url}/oauth/token",
         clients=tuple(OAuthClient(client_id=each, client_secret=secret) for each, secret in CLIENTS.items()),
@@ -73,7 +73,7 @@ async def send_requests(vendor_url: str, redis_url: str, path: str, tasks: int, 
     settings = config(vendor_url, api)
     async with redis.asyncio.Redis.from_url(redis_url) as shared:
         # The requests of killed processes count for five seconds instead of two minutes.
-        quota = Quota(shared, settings.platform, settings.weights, settings.policy, max_in_flight_seconds=5.0)
+        quota = Quota(shared, settings.account, settings.weights, settings.policy, max_in_flight_seconds=5.0)
         async with create_upstream_client(settings, shared, quota=quota) as client:
             await _send_until_killed(client, path, tasks)
 

@@ -35,7 +35,7 @@ VENDOR = SimulatorSettings(
 
 def settings(url: str) -> UpstreamConfig:
     return UpstreamConfig(
-        platform="reportdata",
+        account="reportdata",
         base_url=url,
         login_url=f"{url}/oauth/token",
         clients=tuple(OAuthClient(client_id=each, client_secret=secret) for each, secret in SECRETS.items()),

@@ -47,7 +47,7 @@ def config(
     vendor: Vendor, *client_ids: str, policy: QuotaPolicy = POLICY, retries: RetryPolicy = QUICK
 ) -> UpstreamConfig:
     return UpstreamConfig(
-        platform="test",
+        account="test",
         base_url=vendor.url,
         login_url=f"{vendor.url}/login",
         clients=tuple(
@@ -66,7 +66,7 @@ async def connected(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Quota]]:
     quota = Quota(
         shared,
-        settings.platform,
+        settings.account,
         settings.weights,
         settings.policy,
         max_in_flight_seconds=max_in_flight_seconds,
@@ -605,7 +605,7 @@ async def test_no_secret_or_token_is_logged_at_debug(shared_redis: Redis, caplog
         UpstreamRefused(status=400, method="GET", path="/a", code="c", message="m\nn", correlation_id="i"),
         UpstreamFaulted(status=500, method="GET", path="/a", attempts=3, message=None, correlation_id=None),
         AmbiguousSubmit(method="POST", path="/a", reason="r"),
-        ClientUnknown(client_id="a", platform="p", known=["b"]),
+        ClientUnknown(client_id="a", account="p", known=["b"]),
     ],
 )
 def test_errors_are_one_line_and_can_be_pickled(error: UpstreamError):
@@ -641,12 +641,12 @@ async def test_client_sends_its_user_agent(shared_redis: Redis):
         ({"clients": []}, "at least 1 item"),
         ({"clients": [{"client_id": "a", "client_secret": "x"}] * 2}, "OAuth client a more than once"),
         ({"max_connections": 21}, "less than or equal to 20"),
-        ({"platform": "a{b}"}, "String should match pattern"),
+        ({"account": "a{b}"}, "String should match pattern"),
     ],
 )
 def test_invalid_settings_name_the_field_without_the_secret(change: dict[str, object], message: str):
     valid: dict[str, object] = {
-        "platform": "test",
+        "account": "test",
         "base_url": "https://api.example.com",
         "login_url": "https://login.example.com/oauth/token",
         "clients": [{"client_id": "a", "client_secret": "hunter2"}],

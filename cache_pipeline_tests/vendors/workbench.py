@@ -95,7 +95,7 @@ async def simulated_vendor(
 
         def config(platform: str) -> UpstreamConfig:
             return UpstreamConfig(
-                platform=platform,
+                account=platform,
                 base_url=url,
                 login_url=f"{url}/oauth/token",
                 clients=tuple(OAuthClient(client_id=name, client_secret=secret) for name, secret in SECRETS.items()),

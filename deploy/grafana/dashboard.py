@@ -172,8 +172,8 @@ ROWS: dict[str, list[PanelSpec]] = {
             "There should never be a 429.",
             [
                 (
-                    "60 * max by (platform, client, code) (rate(cache_pipeline_upstream_requests_total[$__rate_interval]))",
-                    "{{platform}} {{client}} {{code}}",
+                    "60 * max by (account, client, code) (rate(cache_pipeline_upstream_requests_total[$__rate_interval]))",
+                    "{{account}} {{client}} {{code}}",
                 )
             ],
             "cpm",
@@ -183,8 +183,8 @@ ROWS: dict[str, list[PanelSpec]] = {
             "Requests that each lane may send now, over all OAuth clients. At 0 for interactive, users wait.",
             [
                 (
-                    "sum by (platform, lane) (max by (platform, client, lane) (cache_pipeline_quota_remaining))",
-                    "{{platform}} {{lane}}",
+                    "sum by (account, lane) (max by (account, client, lane) (cache_pipeline_quota_remaining))",
+                    "{{account}} {{lane}}",
                 )
             ],
         ),
@@ -193,8 +193,8 @@ ROWS: dict[str, list[PanelSpec]] = {
             "Available, throttled, refreshing its token, or refused by the login.",
             [
                 (
-                    "max by (platform, client, state) (cache_pipeline_quota_state)",
-                    "{{platform}} {{client}} {{state}}",
+                    "max by (account, client, state) (cache_pipeline_quota_state)",
+                    "{{account}} {{client}} {{state}}",
                 )
             ],
             "none",
@@ -203,13 +203,13 @@ ROWS: dict[str, list[PanelSpec]] = {
         PanelSpec(
             "Age of the access tokens",
             "Tokens are renewed at four fifths of their lifetime (G23).",
-            [("max by (platform, client) (cache_pipeline_token_age_seconds)", "{{platform}} {{client}}")],
+            [("max by (account, client) (cache_pipeline_token_age_seconds)", "{{account}} {{client}}")],
             "s",
         ),
         PanelSpec(
             "Throttled for",
             "Time until an OAuth client may send again, as the vendor asked.",
-            [("max by (platform, client) (cache_pipeline_quota_throttled_seconds)", "{{platform}} {{client}}")],
+            [("max by (account, client) (cache_pipeline_quota_throttled_seconds)", "{{account}} {{client}}")],
             "s",
         ),
     ],

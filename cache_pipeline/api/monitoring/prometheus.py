@@ -256,7 +256,7 @@ async def _edge_metrics(query_service: QueryService) -> list[Metric]:
 
 async def _quota_metrics(query_service: QueryService) -> list[Metric]:
     quotas = {name: (policy, await quota.snapshot()) for name, (policy, quota) in query_service.quotas.items()}
-    client = ["platform", "client"]
+    client = ["account", "client"]
     requests = CounterMetricFamily(
         f"{_PREFIX}_upstream_requests", "Requests to the vendor, by the class of its answer", labels=[*client, "code"]
     )
@@ -273,9 +273,9 @@ async def _quota_metrics(query_service: QueryService) -> list[Metric]:
         f"{_PREFIX}_quota_paused_seconds", "Total time that the vendor's answers paused an OAuth client", labels=client
     )
     ages = GaugeMetricFamily(f"{_PREFIX}_token_age_seconds", "Age of the shared access token", labels=client)
-    for platform, (policy, clients) in quotas.items():
+    for account, (policy, clients) in quotas.items():
         for each in clients:
-            names = [platform, each.client_id]
+            names = [account, each.client_id]
             for code, count in {**_NO_ANSWERS, **each.answers_total}.items():
                 requests.add_metric([*names, code], count)
             paused.add_metric(names, each.throttled_total_s)

@@ -72,14 +72,14 @@ async def quota(query_service: QueryServiceDependency, _caller: Caller, response
     """Return the state of each OAuth client, and what each lane may send now."""
     response.headers["Cache-Control"] = "no-store"
     clients: list[schemas.ClientQuotaView] = []
-    for platform, (policy, shared) in query_service.quotas.items():
+    for account, (policy, shared) in query_service.quotas.items():
         for client in await shared.snapshot():
             remaining = {
                 str(lane): 0 if client.throttled_for_s else max(0, policy.slots(lane) - client.used) for lane in Lane
             }
             clients.append(
                 schemas.ClientQuotaView(
-                    platform=platform,
+                    account=account,
                     client=client.client_id,
                     state=client.state,
                     limit=policy.limit,

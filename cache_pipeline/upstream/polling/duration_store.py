@@ -18,18 +18,18 @@ _TIMEOUT_SECONDS = 1.0
 
 
 class DurationStore:
-    """The durations of a platform's jobs, by kind.
+    """The durations of an account's jobs, by kind.
 
     While Redis is unavailable, no durations are known. If two processes record at once, one job may be lost.
 
     Args:
         redis: An asyncio client; it may decode answers or not.
-        platform: Name of the vendor, for the keys.
+        account: Vendor and name of the account, for the keys.
     """
 
-    def __init__(self, redis: redis.asyncio.Redis, platform: str) -> None:
+    def __init__(self, redis: redis.asyncio.Redis, account: str) -> None:
         self._redis = redis
-        self._keys = UpstreamKeys(platform)
+        self._keys = UpstreamKeys(account)
 
     async def get(self, kind: str) -> DurationEstimates:
         """Return what is known about jobs of this kind."""

@@ -53,7 +53,7 @@ def _ignore(_percent: float | None) -> None:
 
 
 class JobPoller:
-    """Polls the jobs of one platform.
+    """Polls the jobs of one account.
 
     Args:
         policy: Whether to omit polls of the guide's schedule.

@@ -50,7 +50,7 @@ class Quota:
 
     Args:
         redis: An asyncio client of Redis 6.2 or newer, or Valkey; it may decode answers or not.
-        platform: Name of the vendor; it is part of the keys.
+        account: Vendor and name of the account; it is part of the keys.
         clients: OAuth client id to its weight in the round-robin (G18).
         policy: The vendor's limit.
         redis_timeout: Seconds without an answer after which Redis counts as unavailable.
@@ -62,7 +62,7 @@ class Quota:
     def __init__(
         self,
         redis: redis.asyncio.Redis,
-        platform: str,
+        account: str,
         clients: Mapping[str, int],
         policy: QuotaPolicy,
         *,
@@ -72,17 +72,17 @@ class Quota:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not clients or min(clients.values()) < 1:
-            raise ValueError(f"quota of {platform}: needs at least one OAuth client, each with a weight of 1 or more")
+            raise ValueError(f"quota of {account}: needs at least one OAuth client, each with a weight of 1 or more")
         self.max_in_flight_seconds = max_in_flight_seconds
         self._policy = policy
-        self._platform = platform
+        self._account = account
         # Sorted, so that all processes break a tie in the round-robin the same way.
         self._clients = dict(sorted(clients.items()))
         self._sleep = sleep
         self._local = LocalShare(self._clients, policy, clock, max_in_flight_seconds)
         self._store = QuotaStore(
             redis,
-            platform,
+            account,
             self._clients,
             policy,
             recent_grants=self._local.recent_grants,
@@ -108,10 +108,10 @@ class Quota:
             ValueError: `exclude` leaves no client.
         """
         if client_id is not None and client_id not in self._clients:
-            raise ClientUnknown(client_id=client_id, platform=self._platform, known=list(self._clients))
+            raise ClientUnknown(client_id=client_id, account=self._account, known=list(self._clients))
         candidates = [client_id] if client_id else [each for each in self._clients if each not in exclude]
         if not candidates:
-            raise ValueError(f"quota of {self._platform}: every OAuth client is excluded, so none can be chosen")
+            raise ValueError(f"quota of {self._account}: every OAuth client is excluded, so none can be chosen")
         grant_id = uuid.uuid4().hex
         try:
             async with self._turns[lane, client_id]:
@@ -164,13 +164,13 @@ class Quota:
         if pause is not None and organisation_limit is not None:
             logger.warning(
                 "%s: the organisation's limit of %d requests per window was reached, all clients pause for %.1f s and share it",
-                self._platform,
+                self._account,
                 organisation_limit,
                 pause,
             )
         elif pause is not None:
             reason = "was answered 429" if rejected else f"has {remaining} requests remaining"
-            logger.warning("%s: OAuth client %s %s, paused for %.1f s", self._platform, grant.client_id, reason, pause)
+            logger.warning("%s: OAuth client %s %s, paused for %.1f s", self._account, grant.client_id, reason, pause)
 
     async def release(self, grant: Grant) -> None:
         """Return a grant whose request was never sent."""
@@ -189,7 +189,7 @@ class Quota:
             return answer
         if lane is Lane.backfill:
             reason = self._store.outage_reason or "Redis is unavailable"
-            raise QuotaUnavailable(platform=self._platform, lane=lane, reason=reason)
+            raise QuotaUnavailable(account=self._account, lane=lane, reason=reason)
         local = self._local.try_acquire(candidates, grant_id)
         # Sleep in short steps: Redis may be back, with more to give, before the local window moves.
         return local if isinstance(local, Grant) else min(local, PROBE_INTERVAL_SECONDS)

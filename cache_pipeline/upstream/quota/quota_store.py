@@ -38,11 +38,11 @@ class QuotaStore:
     An outage is logged once as a warning. Before anything is granted again after an outage, or after Redis lost its data, the
     requests of this process that still count are restored in Redis.
 
-    Needs Redis 6.2 or newer, or Valkey. All keys of a platform are in one slot of a Redis Cluster, and they expire.
+    Needs Redis 6.2 or newer, or Valkey. All keys of an account are in one slot of a Redis Cluster, and they expire.
 
     Args:
         redis: An asyncio client; it may decode answers or not.
-        platform: Name of the vendor; all keys are `cache_pipeline:quota:{platform}:...`, including the braces.
+        account: Vendor and name of the account; all keys are `cache_pipeline:quota:{account}:...`, including the braces.
         clients: OAuth client id to its weight.
         policy: The vendor's limit.
         recent_grants: Returns the requests of this process that still count.
@@ -55,7 +55,7 @@ class QuotaStore:
     def __init__(
         self,
         redis: redis.asyncio.Redis,
-        platform: str,
+        account: str,
         clients: Mapping[str, int],
         policy: QuotaPolicy,
         *,
@@ -66,7 +66,7 @@ class QuotaStore:
         clock: Callable[[], float],
     ) -> None:
         self._redis = redis
-        self._platform = platform
+        self._account = account
         self._clients = dict(clients)
         self._policy = policy
         self._recent_grants = recent_grants
@@ -77,7 +77,7 @@ class QuotaStore:
         self._generation = ""
         self._outage_reason: str | None = None
         self._probe_at = 0.0
-        self._keys = UpstreamKeys(platform)
+        self._keys = UpstreamKeys(account)
         self._scripts = load_scripts(redis, "cache_pipeline.upstream.quota")
 
     @property
@@ -196,7 +196,7 @@ class QuotaStore:
             if not await self._restore_recent_grants():
                 return None
             self._outage_reason = None
-            logger.info("%s: the shared quota is available again", self._platform)
+            logger.info("%s: the shared quota is available again", self._account)
         return await self._run(script, keys, arguments)
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any | None:
@@ -218,7 +218,7 @@ class QuotaStore:
         logger.warning(
             "%s: the shared quota is unavailable (%s); this process sends nothing for %.0f s, then at most %d requests per %g s "
             "and client; backfill stops until Redis is back",
-            self._platform,
+            self._account,
             self._outage_reason,
             self._policy.guarded_window_seconds,
             self._policy.local_share,
@@ -232,7 +232,7 @@ class QuotaStore:
         try:
             await run_command(command(), self._timeout)
         except REDIS_ERRORS:
-            logger.debug("%s: Redis did not answer", self._platform, exc_info=True)
+            logger.debug("%s: Redis did not answer", self._account, exc_info=True)
 
 
 def _client_quota(client_id: str, row: Sequence[Any], policy: QuotaPolicy) -> ClientQuota:

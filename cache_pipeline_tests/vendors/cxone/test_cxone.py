@@ -73,7 +73,7 @@ async def extraction(
     sent: list[httpx.Request] = []
     with running_simulator(settings, clock=clock) as url:
         config = UpstreamConfig(
-            platform="cxone",
+            account="cxone",
             base_url=url,
             login_url=f"{url}/authentication/v1/token/access-key",
             clients=(OAuthClient(client_id="alpha", client_secret=SECRETS["alpha"]),),

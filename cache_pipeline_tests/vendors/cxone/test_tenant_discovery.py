@@ -35,7 +35,7 @@ JOBS = "/data-extraction/v1/jobs"
 
 def _config(url: str, tenant_id: str | None = TENANT_ID, **changes: Any) -> UpstreamConfig:
     base: dict[str, Any] = {
-        "platform": "cxone",
+        "account": "cxone",
         "base_url": url,
         "login_url": f"{url}{KEY}",
         "issuer": Issuer(url=url, tenant_id=tenant_id),
