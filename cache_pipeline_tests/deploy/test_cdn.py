@@ -1,5 +1,6 @@
 """The configurations of deploy/cdn in real servers: hits, ranges, 304, and stale answers while the origin is down."""
 
+import http.client
 import os
 import re
 import socket
@@ -7,9 +8,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -31,11 +33,19 @@ class Origin:
     def __init__(self, folder: Path) -> None:
         self.app = edge_app(folder)
         self.requests: list[str] = []
+        self.refused: list[str] = []
         self.delay = 0.0
         self.down = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.requests.append(scope["path"])
+        if _is_unusual(scope):
+            # A store answers such a request otherwise, and a cache must not keep that as the answer for everybody.
+            self.refused.append(f"{scope['method']} {scope['raw_path']!r}?{scope['query_string']!r} {scope['headers']}")
+            headers = [(b"cache-control", b"public, max-age=600"), (b"content-length", b"8")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"poisoned"})
+            return
         if self.delay:
             # Block the server's own thread, as a slow store would delay its answer.
             time.sleep(self.delay)  # noqa: ASYNC251
@@ -54,6 +64,18 @@ class Origin:
 
     def count(self, path: str) -> int:
         return self.requests.count(path)
+
+
+def _is_unusual(scope: Any) -> bool:
+    """Return whether a request asks a store for something else than the object of its plain path."""
+    names = {name.decode() for name, _ in scope["headers"]}
+    return (
+        scope["method"] not in ("GET", "HEAD")
+        or scope["query_string"] != b""
+        or re.fullmatch(rb"(/[A-Za-z0-9_.=-]+)+", scope["raw_path"]) is None
+        or b".." in scope["raw_path"]
+        or any(name.startswith(("x-amz", "authorization", "cookie", "x-http-method", "x-original")) for name in names)
+    )
 
 
 @pytest.fixture
@@ -204,6 +226,54 @@ def test_page_has_content_security_policy(edge: str):
     script = re.search(r'src="(assets/[^"]+)"', answer.text)
     assert script
     assert httpx.get(f"{edge}/v1/default/{script[1]}").headers["cache-control"].endswith("immutable")
+
+
+def send_raw(edge: str, method: str, path: str, headers: dict[str, str]) -> int:
+    """Send a request whose path is left as it is; return the status."""
+    connection = http.client.HTTPConnection(urlsplit(edge).netloc, timeout=20)
+    with closing(connection):
+        connection.putrequest(method, path, skip_host="Host" in headers)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        return connection.getresponse().status
+
+
+#: Requests that could make a store answer something else than the object of the plain path.
+UNUSUAL_REQUESTS: list[tuple[str, str, dict[str, str]]] = [
+    ("GET", f"{MANIFEST}?versionId=1", {}),
+    ("GET", f"{MANIFEST}?response-content-type=text/html", {}),
+    ("GET", f"{MANIFEST}?", {}),
+    ("GET", "//v1//default/manifest.json", {}),
+    ("GET", "/v1/other/../default/manifest.json", {}),
+    ("GET", "/v1/default/./manifest.json", {}),
+    ("GET", "/v1/default/%6danifest.json", {}),
+    ("GET", "/v1/default%2Fmanifest.json", {}),
+    ("GET", f"{MANIFEST}%3FversionId=1", {}),
+    ("GET", f"{MANIFEST}%0d%0aX-Injected:1", {}),
+    ("GET", MANIFEST, {"Authorization": "AWS4-HMAC-SHA256 Credential=example"}),
+    ("GET", MANIFEST, {"X-Amz-Security-Token": "example"}),
+    ("GET", MANIFEST, {"X-Original-URL": "/v1/other/manifest.json"}),
+    ("GET", MANIFEST, {"X-HTTP-Method-Override": "DELETE"}),
+    ("GET", MANIFEST, {"Cookie": "session=example"}),
+    ("GET", MANIFEST, {"Host": "attacker.example.com"}),
+    ("GET", MANIFEST, {"Range": "bytes=0-3"}),
+    ("GET", MANIFEST, {"If-Match": '"another"'}),
+    ("HEAD", MANIFEST, {}),
+    ("PUT", MANIFEST, {"Content-Length": "0"}),
+    ("POST", MANIFEST, {"Content-Length": "0"}),
+    ("DELETE", MANIFEST, {}),
+    ("PURGE", MANIFEST, {}),
+]
+
+
+def test_unusual_requests_neither_reach_the_store_nor_spoil_the_cache(edge: str, origin: Origin):
+    for method, path, headers in UNUSUAL_REQUESTS:
+        status = send_raw(edge, method, path, headers)
+        assert origin.refused == []
+        assert status < 500, (method, path, headers)
+        assert method in ("GET", "HEAD") or status == 405
+    assert httpx.get(f"{edge}{MANIFEST}").json()["format"] == 1
 
 
 def test_every_configuration_has_same_policy():

@@ -3,8 +3,27 @@
 
 sub vcl_recv {
   #FASTLY recv
-  unset req.http.Cookie;
+  if (req.method != "GET" && req.method != "HEAD") {
+    error 405;
+  }
   set req.url = querystring.remove(req.url);
+  # Only paths that the publisher writes. No reader can make the store answer something else that the cache keeps for everybody.
+  if (req.url !~ "^/v1(/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)+/?$") {
+    error 404;
+  }
+  unset req.http.Authorization;
+  unset req.http.Cookie;
+  unset req.http.X-Amz-Content-Sha256;
+  unset req.http.X-Amz-Date;
+  unset req.http.X-Amz-Expected-Bucket-Owner;
+  unset req.http.X-Amz-Request-Payer;
+  unset req.http.X-Amz-Security-Token;
+  unset req.http.X-Forwarded-Host;
+  unset req.http.X-HTTP-Method;
+  unset req.http.X-HTTP-Method-Override;
+  unset req.http.X-Method-Override;
+  unset req.http.X-Original-URL;
+  unset req.http.X-Rewrite-URL;
   set req.url = regsub(req.url, "^(/v1/[^/]+/)$", "\1index.html");
   set req.enable_range_on_pass = true;
   return(lookup);

@@ -18,14 +18,40 @@ backend origin {
 }
 
 sub vcl_recv {
-  unset req.http.Cookie;
+  if (req.method != "GET" && req.method != "HEAD") {
+    return (synth(405));
+  }
   set req.url = regsub(req.url, "\?.*$", "");
+  # Only paths that the publisher writes. No reader can make the store answer something else that the cache keeps for everybody.
+  if (req.url !~ "^/v1(/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)+/?$") {
+    return (synth(404));
+  }
+  # The host is part of the cache's key, so there is only one.
+  set req.http.Host = "edge";
+  unset req.http.Authorization;
+  unset req.http.Cookie;
+  unset req.http.X-Amz-Content-Sha256;
+  unset req.http.X-Amz-Date;
+  unset req.http.X-Amz-Expected-Bucket-Owner;
+  unset req.http.X-Amz-Request-Payer;
+  unset req.http.X-Amz-Security-Token;
+  unset req.http.X-Forwarded-Host;
+  unset req.http.X-HTTP-Method;
+  unset req.http.X-HTTP-Method-Override;
+  unset req.http.X-Method-Override;
+  unset req.http.X-Original-URL;
+  unset req.http.X-Rewrite-URL;
   # The page's links end in a slash, but S3 needs the object's name.
   set req.url = regsub(req.url, "^(/v1/[^/]+/)$", "\1index.html");
   # While the origin is healthy, no reader receives figures staler than stale-while-revalidate allows.
   if (std.healthy(req.backend_hint)) {
     set req.grace = 600s;
   }
+}
+
+sub vcl_backend_fetch {
+  # The store receives the name of the backend.
+  unset bereq.http.Host;
 }
 
 sub vcl_backend_response {
