@@ -48,7 +48,7 @@ def measure(progress: ProgressCallback) -> Result:
                 "queries",
                 {name: cache.cost.queries for name, cache in peers.items()},
                 limit=least,
-                target=Target("ratio", "<=", 1.2),
+                target=Target("ratio", "<=", 1.05),
             ),
             Row(
                 f"{what}: requests counted by the quota",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -27,6 +26,7 @@ from cache_pipeline.api.jobs.idempotency import IdempotencyStore
 from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.api.jobs.queue import JobQueue, open_queue
+from cache_pipeline.api.known_urls import KnownUrls
 from cache_pipeline.api.middleware import (
     BodyLimitMiddleware,
     CorrelationMiddleware,
@@ -39,7 +39,7 @@ from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import open_manifest_cache
 from cache_pipeline.api.monitoring.status_queries import StatusQueries
 from cache_pipeline.api.parsing import ParseCache
-from cache_pipeline.api.problems import Problem, problem_for
+from cache_pipeline.api.problems import Problem, error_response, problem_for
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.rate_limit import RateLimiter
 from cache_pipeline.api.routes import jobs as job_routes
@@ -53,7 +53,6 @@ from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.redis.demand import DemandCounter
 
-logger = logging.getLogger(__name__)
 _ROUTERS = (report_routes.router, job_routes.router, operation_routes.router)
 _POSTGRES_CONNECTIONS = 12
 _EXPOSED_HEADERS = [
@@ -140,6 +139,7 @@ def create_app(
     for router in _ROUTERS:
         app.include_router(router)
     # The middleware added last is the outermost.
+    app.add_middleware(KnownUrls)
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(CorrelationMiddleware)
     app.add_middleware(RequestCounter)
@@ -172,11 +172,7 @@ def _handle_errors(app: FastAPI) -> None:
     """Return every error as problem details."""
 
     async def render_error(_request: Request, error: Exception) -> Response:
-        return problem_for(error).response()
-
-    async def render_unavailable(_request: Request, error: Exception) -> Response:
-        logger.warning("a request could not be served: %s", type(error).__name__)
-        return problem_for(error).response()
+        return error_response(error)
 
     async def render_http_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -200,9 +196,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(RequestValidationError, render_invalid)
     app.add_exception_handler(HTTPException, render_http_error)
-    for kind in (RedisError, psycopg.OperationalError, PoolTimeout):
-        app.add_exception_handler(kind, render_unavailable)
-    for kind in (CachePipelineError, Exception):
+    for kind in (RedisError, psycopg.OperationalError, PoolTimeout, CachePipelineError, Exception):
         app.add_exception_handler(kind, render_error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from starlette.responses import JSONResponse
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.storage.known_errors import known_error
 
+logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 _TYPES = "urn:cache-pipeline:problem:"
 
@@ -55,6 +57,13 @@ class Problem(CachePipelineError):
         """Return the response, which no cache may store."""
         headers = {"Cache-Control": "no-store", **self.headers}
         return JSONResponse(self.document(), self.status, headers, MEDIA_TYPE)
+
+
+def error_response(error: BaseException) -> JSONResponse:
+    """Return the response to an error; log those of a store or driver, whose text the caller does not see."""
+    if not isinstance(error, CachePipelineError):
+        logger.warning("a request could not be served: %s", type(error).__name__)
+    return problem_for(error).response()
 
 
 def problem_for(error: BaseException) -> Problem:

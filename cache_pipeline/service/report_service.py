@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from redis.asyncio import Redis
@@ -143,12 +144,12 @@ class ReportService:
             return query
         return replace(query, elapsed=clip_to_now(elapsed, request.declared, now))
 
-    @property
+    @cached_property
     def cached_answers(self) -> CachedAnswers:
         """The answers that need no request to the vendor."""
         return CachedAnswers(self.history, self.hot, self._planner, self.coalescer, self.clock)
 
-    @property
+    @cached_property
     def _planner(self) -> Planner:
         return Planner(self.history, self.columns, self.declared, self.tenant, self.retained_since)
 

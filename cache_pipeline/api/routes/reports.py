@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 
 from cache_pipeline.api import schemas
 from cache_pipeline.api.auth import Principal
-from cache_pipeline.api.dependencies import Caller, QueryServiceDependency, authenticate, get_query_service
+from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
 from cache_pipeline.api.jobs.idempotency import parse_idempotency_key
 from cache_pipeline.api.jobs.job import JobState
 from cache_pipeline.api.negotiation import (
@@ -69,35 +67,7 @@ class RequestPreferences:
 _Preferences = Annotated[RequestPreferences, Depends()]
 
 
-class ReportRoute(APIRoute):
-    """A route that parses each URL once. The same URL of the same tenant then goes straight to its answer."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler of a request."""
-        parse_and_respond = super().get_route_handler()
-        if "GET" not in (self.methods or ()):
-            return parse_and_respond
-
-        async def respond_to_known_url(request: Request) -> Response:
-            query_service = get_query_service(request)
-            caller = await authenticate(query_service, request)
-            parsed = query_service.parse_cache.get(caller.tenant, request.scope)
-            if parsed is None or not caller.may_query(parsed.report.name):
-                return await parse_and_respond(request)
-            headers = request.headers
-            preferences = RequestPreferences(
-                request,
-                accept=headers.get("accept"),
-                prefer=headers.get("prefer"),
-                if_none_match=headers.get("if-none-match"),
-                cache_control=headers.get("cache-control"),
-            )
-            return await respond(query_service, parsed, caller, preferences)
-
-        return respond_to_known_url
-
-
-router = APIRouter(tags=["reports"], route_class=ReportRoute)
+router = APIRouter(tags=["reports"])
 ReportName = Annotated[str, Path(description="Name of a declared report", examples=["queue_interval"], max_length=47)]
 IdempotencyKey = Annotated[
     str | None,
