@@ -100,6 +100,12 @@ def _stampede(progress: ProgressCallback) -> Result:
     return measure(progress)
 
 
+def _startup(progress: ProgressCallback) -> Result:
+    from benchmarks.startup import measure
+
+    return measure(progress)
+
+
 def _trace(progress: ProgressCallback) -> Result:
     from benchmarks.trace.benchmark import measure
 
@@ -121,6 +127,7 @@ _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyTy
         "quota": _quota,
         "scale": _scale,
         "stampede": _stampede,
+        "startup": _startup,
         "trace": _trace,
     }
 )

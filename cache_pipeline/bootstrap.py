@@ -8,8 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-from redis.asyncio import BlockingConnectionPool, Redis
+from typing import TYPE_CHECKING
 
 from cache_pipeline.errors import HistoryRefused, HistoryUnavailable, SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
@@ -18,25 +17,8 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
-from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
-from cache_pipeline.service.cached_answers import Hit, Miss, ProgressEvent
-from cache_pipeline.service.planner import QuotaHeadroom
-from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings, VendorAccount
-from cache_pipeline.storage.coalescer import Coalescer
-from cache_pipeline.storage.postgres.history import open_history
-from cache_pipeline.storage.postgres.ledger import open_ledger
-from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.redis.hot import RedisHotTier
-from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
-from cache_pipeline.upstream.client import create_upstream_client, create_upstream_quota
-from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
-from cache_pipeline.upstream.discovery import DiscoverAddresses
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.oauth import LoginRequest, client_credentials_login
-from cache_pipeline.upstream.polling import DurationStore, GuideSchedule, JobPoller, PollPolicy
-from cache_pipeline.upstream.quota import Quota, QuotaPolicy
-from cache_pipeline.vendors.base import Capabilities, VendorAdapter
 from cache_pipeline.vendors.genesys.regions import region_address
 from cache_pipeline.vendors.registry import (
     ADAPTERS,
@@ -46,6 +28,20 @@ from cache_pipeline.vendors.registry import (
     AdapterType,
     create_adapter,
 )
+
+# The stores and the upstream client take most of a second to import, so each is imported by the function that opens it.
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from cache_pipeline.service.planner import QuotaHeadroom
+    from cache_pipeline.service.report_service import ReportService
+    from cache_pipeline.storage.base import HotTier
+    from cache_pipeline.storage.published import EdgeTier
+    from cache_pipeline.upstream.config import RetryPolicy, UpstreamConfig
+    from cache_pipeline.upstream.discovery import DiscoverAddresses
+    from cache_pipeline.upstream.oauth import LoginRequest
+    from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+    from cache_pipeline.vendors.base import Capabilities, VendorAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +134,8 @@ def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> lis
 
 def open_edge_tier(settings: Settings) -> EdgeTier:
     """Return the edge tier that the settings name."""
+    from cache_pipeline.storage.published import EdgeTier
+
     return EdgeTier(settings.edge_store_url, utc_now, settings.tenant)
 
 
@@ -152,6 +150,9 @@ def _base_url(platform: str, account: VendorAccount) -> str:
 
 
 def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabilities) -> UpstreamConfig:
+    from cache_pipeline.upstream.config import Issuer, OAuthClient, UpstreamConfig
+    from cache_pipeline.upstream.quota import QuotaPolicy
+
     base_url = _base_url(platform, account)
     issuer = (
         Issuer(url=str(account.issuer), tenant_id=account.tenant_id, allow_insecure_http=account.allow_insecure_http)
@@ -200,6 +201,8 @@ class VendorConnection:
             redis: The connection for quota and shared tokens.
             retries: How often to retry; the account's policy by default.
         """
+        from cache_pipeline.upstream.client import create_upstream_client
+
         config = self.config if retries is None else self.config.model_copy(update={"retries": retries})
         return create_upstream_client(config, redis, login_request=self.login_request, discover=self.discover)
 
@@ -210,6 +213,8 @@ def connect_vendor(settings: Settings, name: str) -> VendorConnection:
     Raises:
         SettingsError: The account's region is unknown.
     """
+    from cache_pipeline.upstream.oauth import client_credentials_login
+
     platform = ADAPTERS[name]
     config = _upstream_config(name, settings.accounts()[name], platform.capabilities)
     return VendorConnection(config, LOGINS.get(name, client_credentials_login), DISCOVERIES.get(name), platform)
@@ -222,6 +227,10 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[Quot
     Raises:
         SettingsError: No Redis URL is set.
     """
+    from redis.asyncio import Redis
+
+    from cache_pipeline.upstream.client import create_upstream_quota
+
     async with Redis.from_url(settings.required_redis_url()) as redis:
         configs = {
             name: _upstream_config(name, account, ADAPTERS[name].capabilities)
@@ -236,11 +245,40 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
     Raises:
         SettingsError: No Redis URL is set.
     """
+    from cache_pipeline.service.planner import QuotaHeadroom
+
     async with open_quotas(settings) as quotas:
         if report.platform not in quotas:
             return None
         policy, quota = quotas[report.platform]
         return QuotaHeadroom.of(policy, await quota.snapshot(), lane)
+
+
+def _open_redis(settings: Settings) -> Redis:
+    from redis.asyncio import BlockingConnectionPool, Redis
+
+    pool = BlockingConnectionPool.from_url(
+        settings.required_redis_url(),
+        max_connections=_MAX_REDIS_CONNECTIONS,
+        timeout=_REDIS_POOL_TIMEOUT_SECONDS,
+        # A Redis that accepts connections but does not respond must not delay an answer that history holds.
+        socket_connect_timeout=_REDIS_CONNECT_TIMEOUT_SECONDS,
+        socket_timeout=_REDIS_TIMEOUT_SECONDS,
+    )
+    return Redis.from_pool(pool)
+
+
+@asynccontextmanager
+async def open_hot_tier(settings: Settings) -> AsyncGenerator[HotTier]:
+    """Open the hot tier alone, which takes a fraction of the time of the whole service.
+
+    Raises:
+        SettingsError: No Redis URL is set.
+    """
+    from cache_pipeline.storage.redis.hot import RedisHotTier
+
+    async with _open_redis(settings) as redis:
+        yield RedisHotTier(redis)
 
 
 @asynccontextmanager
@@ -257,17 +295,19 @@ async def open_service(
     Raises:
         SettingsError: A URL is missing.
     """
+    from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
+    from cache_pipeline.service.cached_answers import Hit, Miss, ProgressEvent
+    from cache_pipeline.service.report_service import ReportService
+    from cache_pipeline.storage.coalescer import Coalescer
+    from cache_pipeline.storage.postgres.history import open_history
+    from cache_pipeline.storage.postgres.ledger import open_ledger
+    from cache_pipeline.storage.redis.hot import RedisHotTier
+    from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
+    from cache_pipeline.upstream.polling import DurationStore, GuideSchedule, JobPoller, PollPolicy
+
     use_low_memory_allocator()
     async with AsyncExitStack() as stack:
-        pool = BlockingConnectionPool.from_url(
-            settings.required_redis_url(),
-            max_connections=_MAX_REDIS_CONNECTIONS,
-            timeout=_REDIS_POOL_TIMEOUT_SECONDS,
-            # A Redis that accepts connections but does not respond must not delay an answer that history holds.
-            socket_connect_timeout=_REDIS_CONNECT_TIMEOUT_SECONDS,
-            socket_timeout=_REDIS_TIMEOUT_SECONDS,
-        )
-        redis = await stack.enter_async_context(Redis.from_pool(pool))
+        redis = await stack.enter_async_context(_open_redis(settings))
         platforms: dict[str, VendorAdapter] = {}
         job_pollers: dict[str, JobPoller] = {}
         for name, account in settings.accounts().items():

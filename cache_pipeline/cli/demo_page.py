@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache_pipeline.bootstrap import open_edge_tier
-from cache_pipeline.cli.edge import edge_folder, write_atomically
+from cache_pipeline.cli.edge import edge_folder
 from cache_pipeline.cli.edge_server import serving_edge
+from cache_pipeline.cli.files import write_atomically
 from cache_pipeline.dashboard.single_file import single_file_page
 from cache_pipeline.settings import Settings
 from cache_pipeline.simulator.organisation import create_organisation

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cache_pipeline.bootstrap import load_reports, open_edge_tier, report_columns, utc_now
 from cache_pipeline.cli.edge_server import serving_edge
+from cache_pipeline.cli.files import write_atomically
 from cache_pipeline.dashboard.single_file import single_file_page
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.declarations import find_report
@@ -199,21 +200,6 @@ def save(file: Path, newest: timedelta) -> None:
     """Write the page with its data as one HTML FILE, to open locally or to send."""
     write_atomically(file, single_file_page(bundle_files(open_edge_tier(read_settings()), newest)))
     click.echo(f"{file.resolve().as_uri()} ({file.stat().st_size:,} bytes)")
-
-
-def write_atomically(path: Path, body: bytes) -> Path:
-    """Write a file atomically.
-
-    Raises:
-        CommandError: The file cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_bytes(body)
-        partial.replace(path)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error.strerror}") from error
-    return path.resolve()
 
 
 def edge_folder(settings: Settings) -> Path | None:

@@ -26,12 +26,11 @@ _OPTIONS = (
         metavar="CONDITION",
         help="queueId=a,b or queueId!=a, or a filter as JSON. Repeated conditions must all hold.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON, also on a terminal."),
 )
 
 
 def query_overrides(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options to a command, which gets them as ``overrides`` and ``as_json``."""
+    """Add the options to a command, which gets them as ``overrides``."""
 
     @wraps(command)
     def read(

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +18,8 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings, read_settings
 
 T = TypeVar("T")
+
+_ID_LENGTH = 12
 
 
 def _with_keys(settings: Settings, use: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
@@ -78,9 +81,10 @@ def create(
 @keys.command("list")
 def list_keys() -> None:
     """List the keys, without the keys themselves."""
-    table = Table(title="API keys")
+    table = Table(title="API keys", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("id", "name", "tenant", "reports", "lane", "per minute", "refresh", "created", "revoked"):
-        table.add_column(heading)
+        # Never shortened, whatever the terminal's width: `revoke` takes the whole id.
+        table.add_column(heading, no_wrap=heading == "id", min_width=_ID_LENGTH if heading == "id" else None)
     for key in _with_keys(read_settings(), lambda store: store.all()):
         table.add_row(*_cells(key))
     Console().print(table)

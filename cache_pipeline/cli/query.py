@@ -6,35 +6,44 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from cache_pipeline.bootstrap import load_reports, migrate_history, open_service, quota_headroom, report_columns
+from cache_pipeline.bootstrap import (
+    load_reports,
+    migrate_history,
+    open_hot_tier,
+    open_service,
+    quota_headroom,
+    report_columns,
+    utc_now,
+)
+from cache_pipeline.cli.files import write_atomically
 from cache_pipeline.cli.filter_options import query_overrides
+from cache_pipeline.cli.output import CsvOptions, OutputFormat, choose_format, render_binary, render_text
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.planner import AnswerSource, Plan
+from cache_pipeline.service.clipping import clip_request
 from cache_pipeline.settings import Settings, read_settings
-from cache_pipeline.storage.answer import Answer
 
-_COLOURS = {
-    AnswerSource.hot: "green",
-    AnswerSource.history: "green",
-    AnswerSource.roll_up: "cyan",
-    AnswerSource.vendor: "yellow",
-}
+# A table, a plan and the whole service are imported where they are needed: a hot answer needs none of them.
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cache_pipeline.service.planner import Plan
+
+_COLOURS = {"hot": "green", "history": "green", "roll_up": "cyan", "vendor": "yellow"}
 
 
 @click.command("plan")
 @click.argument("report")
 @click.argument("interval")
 @query_overrides
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, also on a terminal.")
 def plan_command(*, report: str, interval: str, overrides: QueryOverrides, as_json: bool) -> None:
     """Show how REPORT over INTERVAL would be answered, and why. Nothing is sent to the vendor."""
     settings = read_settings()
@@ -45,6 +54,8 @@ def plan_command(*, report: str, interval: str, overrides: QueryOverrides, as_js
     if as_json or not sys.stdout.isatty():
         click.echo(json.dumps(plan_document(plan), indent=1))
     else:
+        from rich.console import Console
+
         heading = f"{plan.query.source_series.report.name} {plan.query.interval}"
         Console().print(heading, _plan_table(plan), _summary(plan), sep="\n", highlight=False)
 
@@ -90,6 +101,11 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def _plan_table(plan: Plan) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from cache_pipeline.service.planner import AnswerSource
+
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("source", "report", "interval", "reason"):
         table.add_column(heading, overflow="fold")
@@ -97,7 +113,7 @@ def _plan_table(plan: Plan) -> Table:
         table.add_column(heading, justify="right")
     for step in plan.steps:
         figures = (f"{step.calls:.1f}", f"{step.seconds:.1f}") if step.source is AnswerSource.vendor else ("", "")
-        colour = _COLOURS[step.source]
+        colour = _COLOURS[step.source.name]
         table.add_row(f"[{colour}]{step.source}[/]", step.report, str(step.interval), step.reason, *figures)
     return table
 
@@ -119,34 +135,85 @@ def _summary(plan: Plan) -> str:
 @click.argument("report")
 @click.argument("interval")
 @query_overrides
-def query_command(*, report: str, interval: str, overrides: QueryOverrides, as_json: bool) -> None:
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(list(OutputFormat)),
+    help="Format (default: by the suffix of FILE; else a table on a terminal, and JSON elsewhere).",
+)
+@click.option("--json", "format_name", flag_value="json", help="The same as --format json.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write to FILE.")
+@click.option("--local-time", is_flag=True, help="CSV: write times as the clock shows them in the report's time zone.")
+@click.option("--bom", is_flag=True, help="CSV: begin with a byte order mark, by which Excel recognises UTF-8.")
+@click.option("--whole-numbers", is_flag=True, help="CSV: write whole figures without a decimal point.")
+def query_command(
+    *,
+    report: str,
+    interval: str,
+    overrides: QueryOverrides,
+    format_name: str | None,
+    output: Path | None,
+    local_time: bool,
+    bom: bool,
+    whole_numbers: bool,
+) -> None:
     """Print REPORT over INTERVAL (start/end or start/P1D; times without an offset are in the report's time zone)."""
+    chosen, options = choose_format(format_name, output), CsvOptions(local_time, bom, whole_numbers)
+    if options != CsvOptions() and chosen is not OutputFormat.csv:
+        raise click.UsageError("--local-time, --bom and --whole-numbers are for CSV: add --format csv")
     settings = read_settings()
     declared = load_reports(settings)
     request = _resolve(declared, report, interval, overrides)
+    body = asyncio.run(_hot_answer(settings, request))
+    if body is None:
+        migrate_history(settings, declared)
+        body = asyncio.run(_answer(settings, declared, request))
+    _write(chosen, body, request, options, output)
 
-    async def fetch_answer() -> Answer:
-        async with open_service(settings, declared=tuple(declared.values())) as service:
-            return await service.answer_query(service.clip_to_now(request))
 
-    migrate_history(settings, declared)
-    document = json.loads(asyncio.run(fetch_answer()).body)
-    if as_json or not sys.stdout.isatty():
-        click.echo(json.dumps(document, indent=1))
+async def _hot_answer(settings: Settings, request: QueryRequest) -> bytes | None:
+    async with open_hot_tier(settings) as hot:
+        answer = await hot.get(clip_request(request, utc_now(), settings.tenant))
+    return None if answer is None else answer.body
+
+
+async def _answer(settings: Settings, declared: Mapping[str, Report], request: QueryRequest) -> bytes:
+    async with open_service(settings, declared=tuple(declared.values())) as service:
+        return (await service.answer_query(service.clip_to_now(request))).body
+
+
+def _write(chosen: OutputFormat, body: bytes, request: QueryRequest, options: CsvOptions, output: Path | None) -> None:
+    if chosen is OutputFormat.table:
+        rendered = _render_table(json.loads(body), coloured=sys.stdout.isatty() and output is None).encode()
+    elif chosen.is_binary:
+        rendered = render_binary(chosen, body, report_columns(request.declared))
     else:
-        _show_answer(document, Console())
+        indent = output is None and sys.stdout.isatty()
+        rendered = render_text(chosen, json.loads(body), options, indent=indent).encode()
+    if output is not None:
+        write_atomically(output, rendered)
+    else:
+        click.echo(rendered, nl=False)
 
 
-def _show_answer(document: Mapping[str, Any], console: Console) -> None:
+def _render_table(document: Mapping[str, Any], *, coloured: bool) -> str:
+    from rich.console import Console
+
     provisional = document["provisionalFrom"]
     heading = f"{document['report']} {document['interval']}, {document['granularity']} in {document['timeZone']}"
     known = f"provisional from {provisional}" if provisional else "final"
-    console.print(
-        heading, _answer_table(document), f"{known}, fetched {document['fetchedAt']}", sep="\n", highlight=False
-    )
+    console = Console(force_terminal=coloured)
+    with console.capture() as captured:
+        console.print(
+            heading, _answer_table(document), f"{known}, fetched {document['fetchedAt']}", sep="\n", highlight=False
+        )
+    return captured.get()
 
 
 def _answer_table(document: Mapping[str, Any]) -> Table:
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD)
     shown = [index for index, name in enumerate(document["columns"]) if name != "interval_end"]
     numbers = {index for row in document["rows"] for index in shown if isinstance(row[index], int | float)}

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pandas.util import hash_array
 
 from cache_pipeline.query.tallies import RowTally
 
@@ -61,6 +60,9 @@ def _value_hashes(values: pa.Array[Any]) -> Hashes:
     if pa.types.is_string(values.type):
         # Names repeat, so hash each distinct one once.
         encoded = values.dictionary_encode()
+        # Imported here because pandas takes longer than everything else that a process needs to serve stored answers.
+        from pandas.util import hash_array
+
         names = np.array(encoded.dictionary.to_pylist(), dtype=object)
         hashes = np.append(hash_array(names, categorize=False), _NULL)
         return hashes[np.asarray(encoded.indices.fill_null(len(names)), dtype=np.int64)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from cache_pipeline.errors import PlatformNotConfigured, SeriesMismatch
 from cache_pipeline.fetch.fetch_session import FetchEvent, FetchSession
-from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition, clip_to_now
+from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.upstream_jobs import CurrentLane, HasOtherRequesters, no_other_requesters
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
@@ -21,10 +21,10 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import future_interval_error
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.cached_answers import CachedAnswers, Hit, Miss, ProgressEvent
+from cache_pipeline.service.clipping import clip_request
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.base import History, HotTier, Ledger, LedgerClaim, SingleFlight
@@ -135,14 +135,7 @@ class ReportService:
         Raises:
             InvalidInterval: No bucket has begun.
         """
-        now = self.clock()
-        elapsed = clip_to_now(request.interval, request.requested, now)
-        if elapsed is None:
-            raise future_interval_error(request.interval)
-        query = replace(request, interval=elapsed).canonical_query(self.tenant)
-        if not request.is_rolled_up:
-            return query
-        return replace(query, elapsed=clip_to_now(elapsed, request.declared, now))
+        return clip_request(request, self.clock(), self.tenant)
 
     @cached_property
     def cached_answers(self) -> CachedAnswers:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -67,3 +68,23 @@ def test_help_lists_every_command():
     for name, short_help in cli.short_helps().items():
         assert f"  {name} " in shown
         assert " ".join(short_help.split()) in " ".join(shown.split())
+
+
+def test_hot_answer_imports_no_other_store(servers, simulator_url, tmp_path, monkeypatch):
+    """A hot answer needs Redis alone: neither history, nor migrations, nor what fetches from the vendor."""
+    monkeypatch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(REPOSITORY / "reports"))
+    # The answer expires within five seconds, so this process only makes sure that it is in the hot tier under our key.
+    code = f"""
+import asyncio, sys
+
+from cache_pipeline.bootstrap import load_reports, open_hot_tier
+from cache_pipeline.cli.query import _hot_answer
+from cache_pipeline.query.query_request import NO_OVERRIDES, resolve_request
+from cache_pipeline.settings import read_settings
+settings = read_settings()
+report = load_reports(settings)["queue_day"]
+request = resolve_request(report, "{(datetime.now(UTC) - timedelta(days=3)):%Y-%m-%d}/P1D", NO_OVERRIDES, ())
+assert asyncio.run(_hot_answer(settings, request)) is None
+"""
+    unneeded = HEAVY - {"httpx", "numpy", "pyarrow", "pydantic", "redis", "rich", "yaml", "cryptography"}
+    assert imported_by(code) & unneeded == set()
