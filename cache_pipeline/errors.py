@@ -194,8 +194,13 @@ class UpstreamError(CachePipelineError):
 
     @property
     def is_too_large(self) -> bool:
-        """Whether a query for a shorter interval may succeed where this one failed."""
+        """Whether the vendor says that a query for a shorter interval would succeed where this one failed."""
         return False
+
+    @property
+    def may_be_too_large(self) -> bool:
+        """Whether a query for a shorter interval may succeed where this one failed, though the vendor does not say so."""
+        return self.is_too_large
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -321,11 +326,21 @@ class UpstreamJobFailed(UpstreamError):
         self.job_id, self.vendor_message = job_id, one_line(message)
         super().__init__(f"upstream job {job_id} {self._outcome}: {self.vendor_message}")
 
+    @property
+    def may_be_too_large(self) -> bool:
+        """Always: a vendor that runs out of time or memory often gives no reason."""
+        return True
+
 
 class UpstreamJobGone(UpstreamJobFailed):
     """The vendor no longer knows the job, or no longer has its result: only a new submit can help."""
 
     _outcome = "is gone"
+
+    @property
+    def may_be_too_large(self) -> bool:
+        """Never: the job was accepted, and lost later."""
+        return False
 
 
 class UpstreamJobOverdue(UpstreamError):

@@ -79,7 +79,7 @@ class World:
         """Return how many queries the vendor has accepted."""
         return (await self.admin.get("/simulator/counters")).json()["summary"]["submits"]
 
-    async def faults(self, **faults: int) -> None:
+    async def faults(self, **faults: int | str) -> None:
         """Set the faults of the next requests."""
         assert (await self.admin.post("/simulator/faults", json=faults)).status_code == 200
 

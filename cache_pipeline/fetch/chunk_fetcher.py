@@ -149,6 +149,7 @@ class _ChunkWork:
             case Received():
                 following, results = state.judge(self._knowledge.current)
                 self._report(results)
+                self._knowledge.learn_failures(state.evidence, is_final=isinstance(following, Failed))
                 return following
             case Verified():
                 return await self._store(state)
@@ -201,7 +202,7 @@ class _ChunkWork:
             return RetryLater(self._chunk)
 
     async def _ask(self, query: Interval) -> VendorResponse | UpstreamError:
-        """Send one query; a refusal for its size is an outcome, any other error is raised."""
+        """Send one query; a refusal for its size and a failed job are outcomes, any other error is raised."""
         try:
             try:
                 return await self._fetch(query)
@@ -209,9 +210,10 @@ class _ChunkWork:
                 # The vendor has lost the job that was resumed.
                 return await self._fetch(query)
         except UpstreamError as error:
-            if not error.is_too_large:
+            if not error.may_be_too_large:
                 raise
-            self._report((refusal_result(query),))
+            if error.is_too_large:
+                self._report((refusal_result(query),))
             return error
 
     async def _fetch(self, query: Interval) -> VendorResponse:

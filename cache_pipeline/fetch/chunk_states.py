@@ -163,7 +163,7 @@ class Submitted:
         queries: Their intervals; none of them was answered before.
         evidence: The answers so far, without their rows.
         responses: The answers, by interval.
-        refusals: The refusals for size, by interval.
+        refusals: The refusals for size and the failures of jobs, by interval.
     """
 
     chunk: Interval
@@ -173,7 +173,7 @@ class Submitted:
     refusals: Mapping[Interval, UpstreamError] = field(default_factory=dict[Interval, UpstreamError])
 
     def receive(self, outcomes: Iterable[VendorResponse | UpstreamError]) -> Received:
-        """Add the outcomes of the queries, in their order: an answer, or a refusal for its size."""
+        """Add the outcomes of the queries, in their order: an answer, a refusal for its size, or a failed job."""
         evidence, responses, refusals = self.evidence, dict(self.responses), dict(self.refusals)
         for interval, outcome in zip(self.queries, outcomes, strict=True):
             if isinstance(outcome, VendorResponse):
@@ -181,7 +181,7 @@ class Submitted:
                 evidence = evidence.with_answer(outcome.without_rows())
             else:
                 refusals[interval] = outcome
-                evidence = evidence.with_refusal(interval)
+                evidence = evidence.with_refusal(interval) if outcome.is_too_large else evidence.with_failure(interval)
         return Received(self.chunk, evidence, responses, refusals)
 
 

@@ -12,7 +12,7 @@ from cache_pipeline.query.calendar import cut_at_boundaries, is_aligned
 from cache_pipeline.query.completeness import ChunkResult, RowDensity, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Series
-from cache_pipeline.query.verification import Knowledge
+from cache_pipeline.query.verification import Evidence, Knowledge
 from cache_pipeline.storage.base import History
 from cache_pipeline.storage.coverage import Coverage
 
@@ -38,6 +38,18 @@ class SeriesKnowledge:
     def learn_results(self, results: Iterable[ChunkResult]) -> None:
         """Learn the lengths of judged answers."""
         self.current = replace(self.current, stats=self.stats.with_results(list(results)))
+
+    def learn_failures(self, evidence: Evidence, *, is_final: bool) -> None:
+        """Learn whether the vendor fails every job, so that no smaller query helps, until it answers one.
+
+        Args:
+            evidence: The evidence of a verification.
+            is_final: Whether the verification has ended without rows.
+        """
+        if evidence.answers:
+            self.current = replace(self.current, is_failing=False)
+        elif is_final and evidence.failed:
+            self.current = replace(self.current, is_failing=True)
 
     def learn_rows(self, verified: Verified) -> None:
         """Learn how many rows the final buckets of a verified chunk have."""

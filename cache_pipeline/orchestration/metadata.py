@@ -28,6 +28,7 @@ _VERDICTS = {
     Verdict.restated: "restated while its parts were fetched; the parts count",
     Verdict.incomplete: "incomplete, and cannot be split further",
     Verdict.refused: "refused for its size; fetched again in smaller chunks",
+    Verdict.failed: "the vendor's job failed; fetched again in halves",
     Verdict.unverified: "unverified; there is nothing to compare it with yet",
 }
 _CHART_WIDTH, _CHART_HEIGHT, _CHART_FOOTER = 640, 120, 18

@@ -41,6 +41,7 @@ class Verdict(StrEnum):
         incomplete: It has too few rows and cannot be split further.
         unverified: No row count is expected yet, so it could not be checked.
         refused: The vendor refused the query for its size. Only the parts are kept.
+        failed: The vendor's job failed, and its halves did not. Only the halves are kept.
     """
 
     complete = "complete"
@@ -50,6 +51,7 @@ class Verdict(StrEnum):
     incomplete = "incomplete"
     unverified = "unverified"
     refused = "refused"
+    failed = "failed"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class ChunkResult:
     @property
     def is_superseded(self) -> bool:
         """Whether none of its rows are stored, because those of its parts are."""
-        return self.verdict in (Verdict.truncated, Verdict.restated, Verdict.refused)
+        return self.verdict in (Verdict.truncated, Verdict.restated, Verdict.refused, Verdict.failed)
 
     @property
     def is_truncated(self) -> bool:
@@ -119,16 +121,23 @@ class TruncationStats:
             declaration, because history from sparse days would accept anything, and its tail is fetched separately.
         shortest_truncated: The number of rows of the shortest answer found truncated, or None.
         shortest_refused: The shortest interval that the vendor refused as too large, or None.
+        failed_once: The lengths of intervals whose job failed once while its halves did not, with no answer to such a long
+            interval since. A second failure shows that it was no accident, and counts as a refusal.
     """
 
     longest_complete: int = -1
     shortest_truncated: int | None = None
     shortest_refused: timedelta | None = None
+    failed_once: frozenset[timedelta] = frozenset()
 
     def with_results(self, chunks: Iterable[ChunkResult]) -> TruncationStats:
         """Return the statistics after some more verdicts."""
         known = self
         for chunk in chunks:
+            if chunk.verdict not in (Verdict.refused, Verdict.failed):
+                known = replace(
+                    known, failed_once=frozenset(each for each in known.failed_once if each > chunk.interval.length)
+                )
             if chunk.is_truncated:
                 # The vendor may have lowered its limit, so longer complete answers from before no longer count.
                 least = min(chunk.length, known.shortest_truncated or chunk.length)
@@ -136,6 +145,8 @@ class TruncationStats:
                 known = replace(known, longest_complete=longest, shortest_truncated=least)
             elif chunk.verdict is Verdict.refused:
                 known = known.after_refusal(chunk.interval)
+            elif chunk.verdict is Verdict.failed:
+                known = known.after_failure(chunk.interval)
             elif chunk.verdict in (Verdict.complete, Verdict.sparse) and (chunk.got or chunk.expected):
                 # A longer complete answer shows that the vendor has raised its limit.
                 is_beyond = known.shortest_truncated is not None and chunk.got > known.shortest_truncated
@@ -150,6 +161,12 @@ class TruncationStats:
         """Return the statistics after the vendor has refused an interval as too large."""
         length = interval.end - interval.start
         return replace(self, shortest_refused=min(length, self.shortest_refused or length))
+
+    def after_failure(self, interval: Interval) -> TruncationStats:
+        """Return the statistics after a job has failed whose halves did not."""
+        if interval.length in self.failed_once:
+            return replace(self.after_refusal(interval), failed_once=self.failed_once - {interval.length})
+        return replace(self, failed_once=self.failed_once | {interval.length})
 
 
 @dataclass

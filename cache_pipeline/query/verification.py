@@ -12,7 +12,10 @@ How an answer is verified:
    few rows is compared with that end.
 3. A suspect answer is split. If the parts say the same, it was sparse. If they say more, it was truncated, and the parts are
    verified in its place.
-4. Answers of one moment can share a cause, such as a vendor that answers nothing for a second. So an answer that has far
+4. A query that the vendor refuses for its size is replaced by its parts. A failed job may have been too large as well, so it
+   is replaced by its halves. While nothing is answered, only one half is followed down to a single bucket, so that a vendor
+   that fails every job is not asked for all of them.
+5. Answers of one moment can share a cause, such as a vendor that answers nothing for a second. So an answer that has far
    fewer rows than history expects is final only when a second look agrees with it later.
 """
 
@@ -101,6 +104,7 @@ class Evidence:
         interval: The interval to verify.
         answers: The answered queries, by interval.
         refused: Intervals that the vendor refused as too large.
+        failed: Intervals whose job failed without a word about its size.
         earlier: The part of the interval that history holds from a query that is old enough for a second look.
         earlier_tallies: The tallies of those rows, by bucket start.
     """
@@ -108,6 +112,7 @@ class Evidence:
     interval: Interval
     answers: Mapping[Interval, AnsweredQuery] = field(default_factory=dict[Interval, AnsweredQuery])
     refused: frozenset[Interval] = frozenset()
+    failed: frozenset[Interval] = frozenset()
     earlier: IntervalSet = field(default_factory=IntervalSet)
     earlier_tallies: Mapping[datetime, RowTally] = field(default_factory=dict[datetime, RowTally])
 
@@ -119,9 +124,13 @@ class Evidence:
         """Return the evidence with one more interval that is too large for the vendor."""
         return replace(self, refused=self.refused | {interval})
 
+    def with_failure(self, interval: Interval) -> Evidence:
+        """Return the evidence with one more interval whose job failed."""
+        return replace(self, failed=self.failed | {interval})
+
     def has(self, interval: Interval) -> bool:
-        """Return whether the vendor has answered or refused this interval."""
-        return interval in self.answers or interval in self.refused
+        """Return whether the vendor has answered, refused or failed this interval."""
+        return interval in self.answers or interval in self.refused or interval in self.failed
 
 
 @dataclass(frozen=True)
@@ -133,12 +142,14 @@ class Knowledge:
         density: The number of groups that comparable buckets had.
         stats: The lengths at which answers were complete, truncated or refused.
         shortest_limit: Answers shorter than this are never cut by a limit of the vendor.
+        is_failing: Whether every job failed lately, even one of a single bucket, so that no size is the cause.
     """
 
     report: Report
     density: RowDensity
     stats: TruncationStats = field(default_factory=TruncationStats)
     shortest_limit: int = MIN_TRUNCATION_ROWS
+    is_failing: bool = False
 
     def buckets(self, interval: Interval) -> list[Interval]:
         """Return the buckets of an interval."""
@@ -147,6 +158,14 @@ class Knowledge:
     def parts(self, interval: Interval) -> list[Interval]:
         """Return the parts that an interval splits into; none if it is one bucket."""
         return split(interval, self.report.step, self.report.zone)
+
+    def halves(self, interval: Interval) -> list[Interval]:
+        """Return the two halves of an interval, divided where its parts are; none if it is one bucket."""
+        parts = self.parts(interval)
+        if not parts:
+            return []
+        middle = parts[len(parts) // 2].start
+        return [Interval(interval.start, middle), Interval(middle, interval.end)]
 
     def is_too_large(self, interval: Interval) -> bool:
         """Return whether a query like this one has been truncated or refused before."""
@@ -197,7 +216,7 @@ class Accept:
 
 @dataclass(frozen=True)
 class Reject:
-    """Rows are missing and no smaller query can be asked; `result` is None if the vendor refuses even one bucket."""
+    """Rows are missing and no smaller query can help; `result` is None if the vendor refuses or fails this very query."""
 
     interval: Interval
     result: ChunkResult | None
@@ -246,6 +265,8 @@ class _Verification:
         answer = self.evidence.answers.get(interval)
         parts = self.knowledge.parts(interval)
         if answer is None:
+            if interval in self.evidence.failed:
+                return self._verify_failed(interval)
             if interval not in self.evidence.refused and not (parts and self.knowledge.is_too_large(interval)):
                 return _Outcome(Query((interval,)))
             return self._verify_parts(parts) if parts else _Outcome(Reject(interval, None))
@@ -261,6 +282,23 @@ class _Verification:
             if not node.is_suspect:
                 return self._accept(node, node.plain_verdict)
         return self._verify_suspect(node) if parts else self._verify_bucket(node)
+
+    def _verify_failed(self, interval: Interval) -> _Outcome:
+        """Verify the halves of a failed query."""
+        halves = self.knowledge.halves(interval)
+        if not halves or self.knowledge.is_failing:
+            return _Outcome(Reject(interval, None))
+        if all(half in self.evidence.failed for half in halves):
+            first = self.verify(halves[0])
+            if first.step is not None:
+                return first
+        outcome = self._verify_parts(halves)
+        if outcome.step is None and all(half in self.evidence.answers for half in halves):
+            none = ExpectationSource.none
+            self.results[interval] = ChunkResult(
+                interval, 0.0, none, 0, Verdict.failed, 1, 0.0, interval.start, parts=len(halves)
+            )
+        return outcome
 
     def _verify_suspect(self, node: _Node) -> _Outcome:
         """Compare an answer with its parts, and verify the parts if they differ."""
@@ -306,7 +344,7 @@ class _Verification:
             return self._accept(node, Verdict.sparse)
         for interval in self._limit_probes():
             probe = self.evidence.answers.get(interval)
-            if probe is None and interval not in self.evidence.refused:
+            if not self.evidence.has(interval):
                 return _Outcome(Probe((interval,)))
             if probe is not None and self._refutes_limit(probe, node, limit):
                 return self._accept(node, Verdict.sparse, compared=self._limit_probes())
@@ -487,8 +525,7 @@ class _Node:
         if not self.parts or not self.final:
             return []
         if self._is_of_a_suspect_length():
-            middle = self.parts[len(self.parts) // 2].start
-            return [Interval(self.answer.interval.start, middle), Interval(middle, self.answer.interval.end)]
+            return self.knowledge.halves(self.answer.interval)
         tail = self._tail()
         if tail_falls_short(self.answer.count(tail), self.expect(tail).rows):
             return [Interval(tail[0].start, tail[-1].end)]

@@ -35,7 +35,7 @@ from cache_pipeline.simulator.broken_responses import apply_response_faults
 from cache_pipeline.simulator.calls import Calls, Visibility
 from cache_pipeline.simulator.cxone_login import login_routes
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
-from cache_pipeline.simulator.intervals import from_ms, midnight_ms
+from cache_pipeline.simulator.intervals import Interval, from_ms, midnight_ms
 from cache_pipeline.simulator.jobs import JobState
 from cache_pipeline.simulator.organisation import MEDIA
 from cache_pipeline.simulator.rate_limit import SlidingWindow
@@ -182,15 +182,13 @@ class Cxone:
             raise bad_request(f"endDate: must be from startDate to {_MAX_INTERVAL.days} days after it")
         now = simulator.clock.now()
         visibility, max_rows = simulator.visibility(now), simulator.max_rows()
+        interval = Interval(midnight_ms(body.first, _UTC), midnight_ms(body.last + _DAY, _UTC))
         job = self.store.submit(
-            simulator.start_job(
-                lambda: _csv(simulator, body, visibility, max_rows),
-                (body.last - body.first + _DAY) // timedelta(milliseconds=1),
-            ),
+            simulator.start_job(lambda: _csv(simulator, body, visibility, max_rows), interval),
             now,
             jobs.job_seconds(simulator.settings, 0, body.model_dump_json().encode()),
             0,
-            simulator.faults.take_job_fault(),
+            simulator.faults.take_job_fault(interval),
         )
         return JSONResponse(job.id, status_code=202)
 

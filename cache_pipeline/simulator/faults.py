@@ -2,10 +2,22 @@
 
 from enum import Enum
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from cache_pipeline.simulator.intervals import Interval, parse_interval
+
+_UTC = ZoneInfo("UTC")
 Times = Annotated[int, Field(ge=0, strict=True)]
+
+
+def _check_interval(text: str) -> str:
+    parse_interval(text, _UTC)
+    return text
+
+
+FaultyInterval = Annotated[str, AfterValidator(_check_interval)]
 
 
 class Faults(BaseModel):
@@ -27,6 +39,7 @@ class Faults(BaseModel):
         repeat_records: Number of entries at the end of each page of results that the next page begins with again; the last
             page repeats its own.
         fail_jobs: Number of the next submitted jobs that fail.
+        fail_jobs_touching: Every job whose interval overlaps this one (ISO 8601, `start/end`) fails; null for none.
         hang_jobs: Number of the next jobs that never finish.
         expire_jobs: Number of the next jobs that expire after one page of their results has been read.
         vanish_jobs: Number of the next jobs that are unknown as soon as they have been submitted.
@@ -55,6 +68,7 @@ class Faults(BaseModel):
     empty_seconds: Annotated[float, Field(ge=0, le=1e8)] = 0.0
     repeat_records: Times = 0
     fail_jobs: Times = 0
+    fail_jobs_touching: FaultyInterval | None = None
     hang_jobs: Times = 0
     expire_jobs: Times = 0
     vanish_jobs: Times = 0
@@ -97,10 +111,10 @@ class FaultInjector:
         self.current = faults
         self._set_at = now
 
-    def refuses_size(self, length_ms: int) -> bool:
-        """Return whether a query for an interval of this length is refused because of its size."""
+    def refuses_size(self, interval: Interval) -> bool:
+        """Return whether a query is refused because of the length of its interval."""
         longest = self.current.longest_interval_hours
-        return longest is not None and length_ms > longest * _HOUR_MS
+        return longest is not None and interval.length_ms > longest * _HOUR_MS
 
     def max_rows_at(self, now: float) -> int | None:
         """Return the most rows in the result of a query that starts at `now`; None for no limit."""
@@ -114,6 +128,9 @@ class FaultInjector:
             self.current = self.current.model_copy(update={name: remaining - 1})
         return remaining > 0
 
-    def take_job_fault(self) -> JobFault | None:
-        """Return the fault of the job that is being submitted, if any."""
+    def take_job_fault(self, interval: Interval) -> JobFault | None:
+        """Return the fault of the job that is being submitted for an interval, if any."""
+        failing = self.current.fail_jobs_touching
+        if failing is not None and interval.overlaps(parse_interval(failing, _UTC)):
+            return JobFault.FAILS
         return next((job_fault for job_fault in JobFault if self.take(job_fault.value)), None)

@@ -10,6 +10,7 @@ from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.errors import ApiError, invalid_value
 from cache_pipeline.simulator.genesys_jobs import JobRoutes, JobService, PreparedQuery
 from cache_pipeline.simulator.genesys_query import AggregationBody, Answer, Cut, Family, build_answer, build_query
+from cache_pipeline.simulator.intervals import whole_interval
 from cache_pipeline.simulator.request_gate import Gate, client_id_of
 from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.simulator.state import Simulator
@@ -61,7 +62,7 @@ class Aggregates:
         body = await read_json(request, AggregationBody, self._simulator.settings.max_body_bytes)
         reject_page_size(body)
         prepared = self._prepare_body(body, client_id_of(request), self._simulator.settings.genesys_max_cells, 0)
-        self._simulator.check_size(prepared.length_ms)
+        self._simulator.check_size(prepared.interval)
 
         def work() -> Response:
             answer = prepared.work()
@@ -95,7 +96,7 @@ class Aggregates:
                 simulator.organisation,
             )
 
-        length_ms = int(query.edges[-1] - query.edges[0])
+        interval = whole_interval(query.edges)
         return PreparedQuery(
-            work, simulator.possible_cells(query), body.model_dump_json().encode(), length_ms, page_size
+            work, simulator.possible_cells(query), body.model_dump_json().encode(), interval, page_size
         )

@@ -293,13 +293,12 @@ class ConversationDetails:
             limit=body.limit,
         )
         visibility = simulator.details_visibility(simulator.clock.now())
-        length_ms = query.interval.end_ms - query.interval.start_ms
         max_rows = simulator.max_rows()
         return PreparedQuery(
             lambda: find_conversations(simulator, query, visibility, max_rows, with_attributes=True),
-            length_ms // 3_600_000 * simulator.organisation.size("queueId"),
+            query.interval.length_ms // 3_600_000 * simulator.organisation.size("queueId"),
             body.model_dump_json().encode(),
-            length_ms,
+            query.interval,
         )
 
     async def _query(self, request: Request) -> Response:
@@ -310,7 +309,7 @@ class ConversationDetails:
         offset = body.paging.offset()
         days = settings.conversations_query_max_days
         query = _parse_query(body, simulator, client_id_of(request), days, start_of_day=True, limit=None)
-        simulator.check_size(query.interval.end_ms - query.interval.start_ms)
+        simulator.check_size(query.interval)
         visibility, max_rows = simulator.visibility(simulator.clock.now()), simulator.max_rows()
 
         def work() -> Response:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from cache_pipeline.simulator import jobs
 from cache_pipeline.simulator.errors import ApiError, too_many_requests
-from cache_pipeline.simulator.intervals import iso
+from cache_pipeline.simulator.intervals import Interval, iso
 from cache_pipeline.simulator.jobs import JobState
 from cache_pipeline.simulator.pages import PagedResult
 from cache_pipeline.simulator.rate_limit import SlidingWindow
@@ -43,14 +43,14 @@ class PreparedQuery:
         work: Computes the answer, in a worker thread.
         cells: Number of group-buckets, which determines the duration.
         fingerprint: Bytes that are equal for equal queries.
-        length_ms: Length of the interval.
+        interval: The interval.
         page_size: Entries on a page if the query has it; 0 if the results call has it.
     """
 
     work: Callable[[], PagedResult]
     cells: int
     fingerprint: bytes
-    length_ms: int
+    interval: Interval
     page_size: int = 0
 
 
@@ -120,11 +120,11 @@ class JobRoutes:
         now = simulator.clock.now()
         self.job_service.check_limits(now)
         job = self.job_service.store.submit(
-            simulator.start_job(prepared.work, prepared.length_ms),
+            simulator.start_job(prepared.work, prepared.interval),
             now,
             jobs.job_seconds(simulator.settings, prepared.cells, prepared.fingerprint),
             simulator.details_watermark_ms(now) if self.from_data_lake else simulator.watermark_ms(now),
-            simulator.faults.take_job_fault(),
+            simulator.faults.take_job_fault(prepared.interval),
             prepared.page_size,
             self.path,
         )

@@ -141,9 +141,9 @@ class UserSums:
         return len(self.agents) if self.is_by_user else min(1, len(self.agents))
 
     @property
-    def length_ms(self) -> int:
-        """Length of the interval."""
-        return int(self.edges[-1] - self.edges[0])
+    def interval(self) -> intervals.Interval:
+        """The interval."""
+        return intervals.whole_interval(self.edges)
 
     def page(self, offset: int, size: int) -> dict[str, Any]:
         """Return `results` and the mapping from system presences to the organisation's presences."""
@@ -251,9 +251,8 @@ class UserDetails:
         body = await read_json(request, UsersJobBody, settings.max_body_bytes)
         visible_until_ms = simulator.visible_until_ms(simulator.clock.now(), from_data_lake=True)
         users = self._users(body, settings.details_job_max_days, body.limit, visible_until_ms)
-        length_ms = users.interval.end_ms - users.interval.start_ms
-        cells = length_ms // 3_600_000 * len(users)
-        return PreparedQuery(lambda: users, cells, body.model_dump_json().encode(), length_ms)
+        cells = users.interval.length_ms // 3_600_000 * len(users)
+        return PreparedQuery(lambda: users, cells, body.model_dump_json().encode(), users.interval)
 
     async def _query(self, request: Request) -> Response:
         simulator = self._simulator
@@ -263,7 +262,7 @@ class UserDetails:
         offset = body.paging.offset()
         visible_until_ms = simulator.visible_until_ms(simulator.clock.now(), from_data_lake=False)
         users = self._users(body, _FILTERED_QUERY_DAYS if body.user_filters else _QUERY_DAYS, None, visible_until_ms)
-        simulator.check_size(users.interval.end_ms - users.interval.start_ms)
+        simulator.check_size(users.interval)
 
         def work() -> Response:
             return JSONResponse({**users.page(offset, body.paging.page_size), "totalHits": len(users)})
@@ -330,7 +329,7 @@ class UserAggregates:
         body = await read_json(request, AggregationBody, self._simulator.settings.max_body_bytes)
         reject_page_size(body)
         sums = self._sums(body)
-        self._simulator.check_size(sums.length_ms)
+        self._simulator.check_size(sums.interval)
         return await self._simulator.run(lambda: JSONResponse(sums.page(0, len(sums))))
 
     async def _prepare(self, request: Request) -> PreparedQuery:
@@ -339,4 +338,4 @@ class UserAggregates:
         sums = self._sums(body)
         cells = len(sums) * (len(sums.edges) - 1)
         page_size = job_page_size(body, settings)
-        return PreparedQuery(lambda: sums, cells, body.model_dump_json().encode(), sums.length_ms, page_size)
+        return PreparedQuery(lambda: sums, cells, body.model_dump_json().encode(), sums.interval, page_size)

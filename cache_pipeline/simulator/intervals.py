@@ -38,6 +38,15 @@ class Interval:
     start_ms: int
     end_ms: int
 
+    @property
+    def length_ms(self) -> int:
+        """Its length in milliseconds."""
+        return self.end_ms - self.start_ms
+
+    def overlaps(self, other: "Interval") -> bool:
+        """Return whether the two have an instant in common."""
+        return self.start_ms < other.end_ms and other.start_ms < self.end_ms
+
 
 @dataclass(frozen=True)
 class Period:
@@ -225,3 +234,8 @@ def _check_buckets(count: int, max_buckets: int) -> None:
 def single_bucket(interval: Interval) -> Milliseconds:
     """Return the edges of a single bucket that covers the interval."""
     return np.array([interval.start_ms, interval.end_ms], dtype=np.int64)
+
+
+def whole_interval(edges: Milliseconds) -> Interval:
+    """Return the interval of all buckets with these edges."""
+    return Interval(int(edges[0]), int(edges[-1]))

@@ -80,12 +80,13 @@ class ReportData:
             return replace(rows, cells=rows.cells[:count])
 
         cells = simulator.possible_cells(query.aggregate)
+        interval = intervals.whole_interval(query.aggregate.edges)
         job = self._jobs.submit(
-            simulator.start_job(work, int(query.aggregate.edges[-1] - query.aggregate.edges[0])),
+            simulator.start_job(work, interval),
             now,
             jobs.job_seconds(settings, cells, body.model_dump_json().encode()),
             simulator.watermark_ms(now),
-            simulator.faults.take_job_fault(),
+            simulator.faults.take_job_fault(interval),
         )
         answer = {"id": job.id, "status": "queued", "percentComplete": 0, "createdTime": simulator.vendor_time(now)}
         return JSONResponse(answer)

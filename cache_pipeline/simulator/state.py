@@ -13,7 +13,7 @@ from cache_pipeline.simulator.counters import Counters
 from cache_pipeline.simulator.errors import too_large
 from cache_pipeline.simulator.faults import FaultInjector
 from cache_pipeline.simulator.filters import Condition, is_one_of
-from cache_pipeline.simulator.intervals import iso
+from cache_pipeline.simulator.intervals import Interval, iso
 from cache_pipeline.simulator.jobs import JobTooLargeError
 from cache_pipeline.simulator.oauth import TokenIssuer
 from cache_pipeline.simulator.organisation import Organisation, create_organisation
@@ -97,13 +97,13 @@ class Simulator:
         """Start `work` in a worker thread."""
         return self.workers.submit(work)
 
-    def start_job(self, work: Callable[[], Result], length_ms: int) -> "Future[Result]":
-        """Start the query of a job for an interval of this length; it may fail because of its size.
+    def start_job(self, work: Callable[[], Result], interval: Interval) -> "Future[Result]":
+        """Start the query of a job for an interval; it may fail because of its size.
 
         Raises:
             ApiError: The query is refused because of its size.
         """
-        if not self.faults.refuses_size(length_ms):
+        if not self.faults.refuses_size(interval):
             return self.start(work)
         status = self.faults.current.size_refusal
         if status != "failed":
@@ -114,9 +114,9 @@ class Simulator:
 
         return self.start(fail)
 
-    def check_size(self, length_ms: int) -> None:
+    def check_size(self, interval: Interval) -> None:
         """Raise the refusal of a synchronous query because of its size."""
-        if self.faults.refuses_size(length_ms):
+        if self.faults.refuses_size(interval):
             status = self.faults.current.size_refusal
             raise too_large(504 if status == "failed" else status)
 

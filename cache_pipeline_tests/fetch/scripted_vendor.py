@@ -133,9 +133,10 @@ class CheckedVendor:
         try:
             return await self.ask(interval)
         except UpstreamError as error:
-            if not error.is_too_large:
+            if not error.may_be_too_large:
                 raise
-            self._report([refusal_result(interval)])
+            if error.is_too_large:
+                self._report([refusal_result(interval)])
             return error
 
     def _report(self, results: Iterable[ChunkResult]) -> None:

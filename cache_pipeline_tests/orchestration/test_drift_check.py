@@ -106,7 +106,7 @@ def test_partial_publish_evaluates_drift(
     servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     with open_bench(servers, tmp_path, job_declaration(expected_groups=1)) as bench:
-        bench.inject_faults(fail_jobs=1)
+        bench.fail_partitions(MONDAY)
         assert not bench.run(instance, MONDAY, "2024-06-11").success
         (compared,) = recorded_evaluations(instance, bench.check("drift", "history"))
         assert (compared.partition, compared.passed) == ("2024-06-11", True)

@@ -130,7 +130,7 @@ def test_failed_partition_is_reported_until_it_succeeds(
         assert _updated(unchanged).metadata["missing"].value == 3
         assert not _updated(unchanged).passed
 
-        bench.inject_faults(fail_jobs=1)
+        bench.fail_partitions(DAYS[0])
         assert not bench.run(instance, DAYS[0], DAYS[-1]).success
         first = _tick(bench, instance, unchanged.cursor)
         ((key, state, reason, attempts),) = _rows(_updated(first))
@@ -139,11 +139,11 @@ def test_failed_partition_is_reported_until_it_succeeds(
         assert "a fault on demand" in str(reason)
         assert _tick(bench, instance, first.cursor).asset_events == [], "the same state is reported once"
 
-        bench.inject_faults(fail_jobs=1)
         assert not bench.run(instance, DAYS[0]).success
         second = _tick(bench, instance, first.cursor)
         assert [row[3] for row in _rows(_updated(second))] == [2]
 
+        bench.clear_faults()
         repaired = bench.run(instance, DAYS[0])
         assert repaired.success, step_failures(repaired)
         (check,) = evaluations(repaired, bench.check("no_open_partitions", "history"))

@@ -144,6 +144,10 @@ class Bench:
     def inject_faults(self, **faults: Any) -> None:
         self.admin.post("/simulator/faults", json=faults).raise_for_status()
 
+    def fail_partitions(self, first: str, last: str | None = None) -> None:
+        """Let every job of some partitions fail until the faults are cleared or replaced."""
+        self.inject_faults(fail_jobs_touching=str(self.interval(first, last)))
+
     def clear_faults(self) -> None:
         self.admin.delete("/simulator/faults").raise_for_status()
 

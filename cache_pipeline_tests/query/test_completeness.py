@@ -1,6 +1,7 @@
 """Tests of the completeness rules: expected rows, thresholds and chance."""
 
 import math
+from dataclasses import replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -141,6 +142,26 @@ def result(verdict: Verdict, got: int, length: int | None = None) -> ChunkResult
     return ChunkResult(
         day, 10, ExpectationSource.history, got, verdict, 3, 0.5, day.end, got if length is None else length
     )
+
+
+def of_hours(verdict: Verdict, hours: int) -> ChunkResult:
+    day = result(verdict, 10).interval
+    return replace(result(verdict, 10), interval=Interval(day.start, day.start + timedelta(hours=hours)))
+
+
+def test_length_is_remembered_after_its_second_failed_job():
+    failed = of_hours(Verdict.failed, 12)
+    once = TruncationStats().with_results([failed])
+    assert once.shortest_refused is None
+    assert once.with_results([of_hours(Verdict.failed, 24)]).shortest_refused is None
+    assert once.with_results([failed]).shortest_refused == timedelta(hours=12)
+
+
+def test_answer_of_a_length_shows_that_its_failed_job_was_an_accident():
+    failed = of_hours(Verdict.failed, 12)
+    for length, limit in ((6, timedelta(hours=12)), (12, None), (24, None)):
+        known = TruncationStats().with_results([failed, of_hours(Verdict.unverified, length), failed])
+        assert known.shortest_refused == limit
 
 
 def test_truncation_stats_follow_lowered_and_raised_limits():

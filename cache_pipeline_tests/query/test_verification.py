@@ -52,6 +52,7 @@ class Vendor:
         limit: Rows of one answer; None for no limit.
         by_group: Whether answers come group by group, so that a cut removes whole groups.
         longest: Longer intervals are refused; None for no limit.
+        fails: Whether the job of an interval fails.
         is_silent: Whether every answer is empty.
     """
 
@@ -60,6 +61,7 @@ class Vendor:
     limit: int | None = None
     by_group: bool = False
     longest: timedelta | None = None
+    fails: Callable[[Interval], bool] = lambda _interval: False
     is_silent: bool = False
     asked: Counter[Interval] = field(default_factory=Counter)
 
@@ -92,7 +94,10 @@ def verify(vendor: Vendor, knowledge: Knowledge, evidence: Evidence) -> tuple[Ac
         assert step.intervals
         for interval in step.intervals:
             answer = vendor.answer(interval)
-            evidence = evidence.with_refusal(interval) if answer is None else evidence.with_answer(answer)
+            if vendor.fails(interval):
+                evidence = evidence.with_failure(interval)
+            else:
+                evidence = evidence.with_refusal(interval) if answer is None else evidence.with_answer(answer)
 
 
 def day(number: int = 0, days: int = 1) -> Interval:
@@ -170,6 +175,59 @@ def test_refused_single_bucket_is_rejected() -> None:
     step, _ = verify(Vendor([], longest=timedelta(0)), knowledge_of(report_of(expected_groups=8)), Evidence(day()))
     assert isinstance(step, Reject)
     assert step.result is None
+
+
+def hours(first: int, last: int) -> Interval:
+    return Interval(START + timedelta(hours=first), START + timedelta(hours=last))
+
+
+def test_failed_job_is_replaced_by_two_halves() -> None:
+    vendor = Vendor(full(24, 8), fails=lambda each: each == day())
+    step, evidence = verify(vendor, knowledge_of(report_of(expected_groups=8)), Evidence(day()))
+    assert isinstance(step, Accept)
+    assert is_true(step, evidence, vendor)
+    assert set(vendor.asked) == {day(), hours(0, 12), hours(12, 24)}
+    assert [(each.interval, each.verdict) for each in step.results if each.verdict is Verdict.failed] == [
+        (day(), Verdict.failed)
+    ]
+
+
+def test_failed_week_is_replaced_by_two_halves() -> None:
+    vendor = Vendor(full(24 * 7, 8), fails=lambda each: each == day(0, 7))
+    step, evidence = verify(vendor, knowledge_of(report_of(expected_groups=8)), Evidence(day(0, 7)))
+    assert isinstance(step, Accept)
+    assert is_true(step, evidence, vendor)
+    assert set(vendor.asked) == {day(0, 7), day(0, 3), day(3, 4)}
+
+
+def test_jobs_that_fail_for_their_size_are_split_until_they_succeed() -> None:
+    vendor = Vendor(full(24, 8), fails=lambda each: each.length > timedelta(hours=5))
+    step, evidence = verify(vendor, knowledge_of(report_of(expected_groups=8)), Evidence(day()))
+    assert isinstance(step, Accept)
+    assert is_true(step, evidence, vendor)
+    assert vendor.asked.total() == 1 + 2 + 4 + 8
+    failed = {each.interval.length for each in step.results if each.verdict is Verdict.failed}
+    assert failed == {timedelta(hours=6)}
+
+
+def test_failing_bucket_is_rejected_after_bounded_queries() -> None:
+    vendor = Vendor(full(24, 8), fails=lambda each: each.contains(hours(7, 8)))
+    step, _ = verify(vendor, knowledge_of(report_of(expected_groups=8)), Evidence(day()))
+    assert isinstance(step, Reject)
+    assert (step.interval, step.result) == (hours(7, 8), None)
+    assert vendor.asked.total() <= 11
+    assert not any(each.verdict is Verdict.failed for each in step.results)
+
+
+def test_vendor_that_fails_every_job_is_not_asked_for_every_bucket() -> None:
+    vendor = Vendor(full(96, 8), minutes=15, fails=lambda _interval: True)
+    knowledge = knowledge_of(report_of(15, expected_groups=8))
+    step, _ = verify(vendor, knowledge, Evidence(day()))
+    assert isinstance(step, Reject)
+    assert vendor.asked.total() <= 15
+    once = Vendor(full(96, 8), minutes=15, fails=lambda _interval: True)
+    assert isinstance(verify(once, replace(knowledge, is_failing=True), Evidence(day()))[0], Reject)
+    assert once.asked.total() == 1
 
 
 def taught(report: Report, groups: int, days: int = 14) -> Knowledge:
@@ -258,7 +316,17 @@ def scenarios(draw: st.DrawFn) -> tuple[Vendor, Knowledge]:
     ]
     limit = draw(st.one_of(st.none(), st.integers(1000, 6000), st.integers(max(1, len(rows) - 3), len(rows) + 3)))
     longest = draw(st.sampled_from([None, None, timedelta(hours=12), timedelta(hours=1)]))
-    vendor = Vendor(rows, minutes, limit, draw(st.booleans()), longest, draw(st.integers(0, 19)) == 0)
+    fails: Callable[[Interval], bool] = draw(
+        st.sampled_from(
+            [
+                *[lambda _interval: False] * 4,
+                lambda each: each.length > timedelta(hours=5),
+                lambda each: hash(each) % 5 == 0,
+                lambda _interval: True,
+            ]
+        )
+    )
+    vendor = Vendor(rows, minutes, limit, draw(st.booleans()), longest, fails, draw(st.integers(0, 19)) == 0)
     report = report_of(minutes, draw(st.sampled_from([None, groups, max(1, groups // 3), groups * 2])))
     knowledge = (
         taught(report, draw(st.sampled_from([groups, max(1, groups // 2)])), 7)

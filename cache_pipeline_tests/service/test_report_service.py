@@ -102,11 +102,12 @@ async def test_twenty_concurrent_callers_send_one_query(open_world: OpenWorld):
 
 async def test_failed_job_stores_nothing_and_can_be_retried(open_world: OpenWorld):
     async with open_world() as world:
-        await world.faults(fail_jobs=1)
+        await world.faults(fail_jobs_touching=str(MORNING))
         with pytest.raises(UpstreamJobFailed, match="fault on demand"):
             await world.service.answer(REPORT, MORNING)
         assert world.service.history.coverage(world.service.series(REPORT)) == Coverage()
         assert await world.service.redis.keys("analytics:queue-performance:*") == []
+        await world.faults()
         assert await rows_of(world, MORNING) == await world.truth(REPORT, MORNING)
 
 

@@ -48,6 +48,23 @@ def test_max_rows_truncates_every_query(shared_vendor: Vendor) -> None:
     assert shared_vendor.rows(interval=hour) == rows
 
 
+@pytest.mark.parametrize("wrong", ["2024-06-10", "tomorrow/yesterday", "2024-06-11T00:00Z/2024-06-10T00:00Z"])
+def test_interval_of_failing_jobs_is_checked(shared_vendor: Vendor, wrong: str) -> None:
+    assert shared_vendor.http.post(FAULTS, json={"fail_jobs_touching": wrong}).status_code == 400
+
+
+def test_every_job_touching_an_interval_fails(shared_vendor: Vendor) -> None:
+    morning, noon, evening = ("2024-06-10T{:02}:00:00Z/2024-06-10T{:02}:00:00Z".format(*each) for each in
+                              ((6, 12), (11, 13), (13, 20)))  # fmt: skip
+    faults = {"fail_jobs_touching": "2024-06-10T12:00:00Z/2024-06-10T13:00:00Z"}
+    assert shared_vendor.http.post(FAULTS, json=faults).json() == NONE | faults
+    jobs = [f"{REPORTDATA}/{shared_vendor.submit(interval=each)}" for each in (morning, noon, evening)]
+    job = shared_vendor.post(f"{AGGREGATES}/jobs", aggregate_body(interval=noon)).json()["jobId"]
+    shared_vendor.clock.seconds += 60
+    assert [shared_vendor.get(each).json()["status"] for each in jobs] == ["completed", "failed", "completed"]
+    assert shared_vendor.get(f"{AGGREGATES}/jobs/{job}").json()["state"] == "FAILED"
+
+
 def test_fail_jobs_applies_to_that_many_jobs(shared_vendor: Vendor) -> None:
     _set(shared_vendor, fail_jobs=2)
     first = f"{REPORTDATA}/{shared_vendor.submit()}"

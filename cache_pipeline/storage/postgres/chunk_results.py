@@ -71,7 +71,8 @@ def read_truncation_stats(cursor: Any, series: Series, now: datetime, *, lock: b
     """Read what is known about the lengths of a series' answers; with `lock` until the transaction ends."""
     query = SQL(
         "SELECT longest_complete, CASE WHEN truncated_at > {since} THEN shortest_truncated END,"
-        " CASE WHEN refused_at > {since} THEN extract(epoch FROM shortest_refused)::float8 END"
+        " CASE WHEN refused_at > {since} THEN extract(epoch FROM shortest_refused)::float8 END,"
+        " failed_once::text"
         " FROM cache_pipeline_state.truncation_stats WHERE series = {series} {lock}"
     ).format(
         since=Literal(now - _TRUNCATION_RETENTION), series=Literal(series.id), lock=SQL("FOR UPDATE" if lock else "")
@@ -80,8 +81,13 @@ def read_truncation_stats(cursor: Any, series: Series, now: datetime, *, lock: b
     row = cursor.fetchone()
     if row is None:
         return TruncationStats()
-    longest, truncated, refused_seconds = row
-    return TruncationStats(longest, truncated, None if refused_seconds is None else timedelta(seconds=refused_seconds))
+    longest, truncated, refused_seconds, failed = row
+    return TruncationStats(
+        longest,
+        truncated,
+        None if refused_seconds is None else timedelta(seconds=refused_seconds),
+        frozenset(timedelta(seconds=each) for each in json.loads(failed or "[]")),
+    )
 
 
 def _update_truncation_stats(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
@@ -94,19 +100,22 @@ def _update_truncation_stats(cursor: Any, series: Series, chunks: Sequence[Chunk
     evidence = [chunk for chunk in chunks if not chunk.is_truncated or chunk.length >= MIN_TRUNCATION_ROWS]
     after, is_truncated = before.with_results(evidence), any(chunk.is_truncated for chunk in evidence)
     is_refused = any(chunk.verdict is Verdict.refused for chunk in evidence)
+    is_refused |= after.shortest_refused != before.shortest_refused
     if after == before and not is_truncated and not is_refused:
         return
     update = SQL(
         "UPDATE cache_pipeline_state.truncation_stats SET longest_complete = {longest}, shortest_truncated = {shortest},"
         " truncated_at = CASE WHEN {is_truncated} THEN {now} ELSE truncated_at END,"
         " shortest_refused = {refused_seconds} * interval '1 second',"
-        " refused_at = CASE WHEN {is_refused} THEN {now} ELSE refused_at END WHERE series = {series}"
+        " refused_at = CASE WHEN {is_refused} THEN {now} ELSE refused_at END, failed_once = {failed}::jsonb"
+        " WHERE series = {series}"
     ).format(
         longest=Literal(after.longest_complete),
         shortest=Literal(after.shortest_truncated),
         is_truncated=Literal(is_truncated),
         refused_seconds=Literal(after.shortest_refused.total_seconds() if after.shortest_refused else None),
         is_refused=Literal(is_refused),
+        failed=Literal(json.dumps(sorted(each.total_seconds() for each in after.failed_once))),
         now=Literal(now),
         series=Literal(series.id),
     )

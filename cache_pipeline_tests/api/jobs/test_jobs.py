@@ -148,7 +148,8 @@ async def test_temporary_failure_is_retried_and_lasting_one_reported(open_api, m
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api() as api:
-        await api.vendor.post("/simulator/faults", json={"fail_jobs": 1})
+        # The day and its halves, down to one hour.
+        await api.vendor.post("/simulator/faults", json={"fail_jobs": 9})
         api.start_worker()
         assert (await api.http.get(URL, headers={"Prefer": "wait=20"})).status_code == 200
         await api.vendor.post("/simulator/faults", json={"fail_jobs": 100})

@@ -98,6 +98,11 @@ def _create_chunk_tables() -> None:
             "shortest_refused", sa.Interval, comment="the shortest interval that the vendor refused as too large"
         ),
         sa.Column("refused_at", _INSTANT),
+        sa.Column(
+            "failed_once",
+            postgresql.JSONB,
+            comment="lengths in seconds of intervals whose job failed, unlike its halves",
+        ),
         schema=_SCHEMA,
     )
 
