@@ -35,6 +35,7 @@ class VendorResponse:
             asked; empty if it did not.
         repeats: The number of rows that the vendor sent more than once.
         ended: The rows of earlier buckets that have ended.
+        size: The length of its pages in bytes; 0 if it is not known.
     """
 
     interval: Interval
@@ -46,6 +47,7 @@ class VendorResponse:
     sent: Mapping[datetime, int] = field(default_factory=dict[datetime, int])
     repeats: int = 0
     ended: frozenset[EndedRow] = frozenset()
+    size: int = 0
 
     @property
     def length(self) -> int:
@@ -59,7 +61,14 @@ class VendorResponse:
     def without_rows(self) -> AnsweredQuery:
         """Return what the completeness rules need of it."""
         return AnsweredQuery(
-            self.interval, self.rows.tallies, self.watermark, self.length, self.calls, self.seconds, self.sent
+            self.interval,
+            self.rows.tallies,
+            self.watermark,
+            self.length,
+            self.calls,
+            self.seconds,
+            self.sent,
+            self.size,
         )
 
 
@@ -83,9 +92,10 @@ async def read_response(
     seen: dict[tuple[tuple[datetime, RowTally], ...], int] = {}
     watermarks: list[datetime] = []
     ended: set[EndedRow] = set()
-    pages, delay = 0, report.freshness.finality_delay
+    pages, size, delay = 0, 0, report.freshness.finality_delay
     async for page in adapter.pages(finished.job, report):
         pages += 1
+        size += page.size
         check(page.rows)
         content = tuple(tally_by_bucket(page.rows).items())
         if page.rows.num_rows > 1 and seen.setdefault(content, pages) != pages:
@@ -107,4 +117,5 @@ async def read_response(
         merged.sent,
         merged.repeats,
         frozenset(ended),
+        size,
     )

@@ -78,6 +78,7 @@ class ChunkResult:
         length: The number of all its rows, including provisional ones.
         parts: The number of parts in which it was fetched again; 0 if it was not split.
         folded: The number of final rows that were folded into others, because the vendor split their groups unasked.
+        size: Its length in bytes; 0 if it is not known.
         sent: The number of rows as the vendor sent them in each final bucket, by its start, if it split any group; else
             empty.
     """
@@ -93,12 +94,18 @@ class ChunkResult:
     length: int = 0
     parts: int = 0
     folded: int = 0
+    size: int = 0
     sent: Mapping[datetime, int] = field(default_factory=dict[datetime, int], compare=False, repr=False)
 
     @property
     def kept(self) -> int:
         """The number of final rows after folding."""
         return self.got - self.folded
+
+    @property
+    def final_size(self) -> int:
+        """The bytes of its final rows, as a share of its size."""
+        return self.size * self.got // self.length if self.length else 0
 
     @property
     def is_superseded(self) -> bool:
@@ -119,7 +126,9 @@ class TruncationStats:
         longest_complete: The number of final rows of the longest answer found complete, or -1. A vendor that truncates at some
             length did not truncate a shorter answer, so history may judge shorter answers. A longer answer is compared with the
             declaration, because history from sparse days would accept anything, and its tail is fetched separately.
+        most_bytes_complete: The same in bytes, for vendors that limit those: an answer of long rows is cut at fewer of them.
         shortest_truncated: The number of rows of the shortest answer found truncated, or None.
+        fewest_bytes_truncated: The same in bytes, or None.
         shortest_refused: The shortest interval that the vendor refused as too large, or None.
         failed_once: The lengths of intervals whose job failed once while its halves did not, with no answer to such a long
             interval since. A second failure shows that it was no accident, and counts as a refusal.
@@ -129,6 +138,8 @@ class TruncationStats:
     shortest_truncated: int | None = None
     shortest_refused: timedelta | None = None
     failed_once: frozenset[timedelta] = frozenset()
+    most_bytes_complete: int = -1
+    fewest_bytes_truncated: int | None = None
 
     def with_results(self, chunks: Iterable[ChunkResult]) -> TruncationStats:
         """Return the statistics after some more verdicts."""
@@ -142,7 +153,7 @@ class TruncationStats:
                 # The vendor may have lowered its limit, so longer complete answers from before no longer count.
                 least = min(chunk.length, known.shortest_truncated or chunk.length)
                 longest = min(known.longest_complete, chunk.length - 1)
-                known = replace(known, longest_complete=longest, shortest_truncated=least)
+                known = replace(known, longest_complete=longest, shortest_truncated=least).after_cut_at(chunk.size)
             elif chunk.verdict is Verdict.refused:
                 known = known.after_refusal(chunk.interval)
             elif chunk.verdict is Verdict.failed:
@@ -154,13 +165,32 @@ class TruncationStats:
                     known,
                     longest_complete=max(known.longest_complete, chunk.got),
                     shortest_truncated=None if is_beyond else known.shortest_truncated,
-                )
+                ).after_complete(chunk.final_size)
         return known
 
     def after_refusal(self, interval: Interval) -> TruncationStats:
         """Return the statistics after the vendor has refused an interval as too large."""
         length = interval.end - interval.start
         return replace(self, shortest_refused=min(length, self.shortest_refused or length))
+
+    def after_cut_at(self, size: int) -> TruncationStats:
+        """Return the statistics after an answer was truncated at some size in bytes; 0 if that is not known."""
+        if not size:
+            return self
+        return replace(
+            self,
+            most_bytes_complete=min(self.most_bytes_complete, size - 1),
+            fewest_bytes_truncated=min(size, self.fewest_bytes_truncated or size),
+        )
+
+    def after_complete(self, size: int) -> TruncationStats:
+        """Return the statistics after an answer of some size in bytes was complete; 0 if that is not known."""
+        is_beyond = self.fewest_bytes_truncated is not None and size > self.fewest_bytes_truncated
+        return replace(
+            self,
+            most_bytes_complete=max(self.most_bytes_complete, size or -1),
+            fewest_bytes_truncated=None if is_beyond else self.fewest_bytes_truncated,
+        )
 
     def after_failure(self, interval: Interval) -> TruncationStats:
         """Return the statistics after a job has failed whose halves did not."""

@@ -75,6 +75,7 @@ class AnsweredQuery:
         seconds: The time from submit to the last page.
         sent: The number of rows as the vendor sent them in each bucket, by its start, if it split the groups further than
             asked; empty if it did not.
+        size: Its length in bytes; 0 if it is not known.
     """
 
     interval: Interval
@@ -84,6 +85,7 @@ class AnsweredQuery:
     calls: int = 0
     seconds: float = 0.0
     sent: Mapping[datetime, int] = field(default_factory=dict[datetime, int])
+    size: int = 0
 
     def count(self, buckets: Iterable[Interval]) -> int:
         """Return the number of rows that the vendor sent of some buckets."""
@@ -400,6 +402,7 @@ class _Verification:
             seconds=answer.seconds,
             watermark=answer.watermark,
             length=answer.length,
+            size=answer.size,
             parts=parts,
             folded=node.found - answer.count_groups(node.final),
             sent={bucket.start: answer.count([bucket]) for bucket in node.final} if answer.sent else {},
@@ -468,7 +471,7 @@ class _Node:
         if self.knowledge.report.rows is not None:
             # The number of conversations cannot be known beforehand: the watermark and the paging are the proof.
             return Expectation(0.0, ExpectationSource.none)
-        if self.answer.length > self.knowledge.stats.longest_complete:
+        if self.answer.length > self.knowledge.stats.longest_complete or self._is_largest():
             return self.knowledge.density.expect_as_declared(buckets)
         return self.knowledge.density.expect(buckets)
 
@@ -517,7 +520,8 @@ class _Node:
     @property
     def may_be_at_a_limit(self) -> bool:
         """Whether it is long enough to have met a limit of the vendor."""
-        return self.answer.length >= (self.knowledge.stats.shortest_truncated or self.knowledge.shortest_limit)
+        shortest = self.knowledge.stats.shortest_truncated or self.knowledge.shortest_limit
+        return self.answer.length >= shortest or self._is_nearly_as_large_as_a_truncated_one()
 
     @cached_property
     def probes(self) -> list[Interval]:
@@ -538,9 +542,21 @@ class _Node:
 
     def _is_of_a_suspect_length(self) -> bool:
         length, stats, limit = self.answer.length, self.knowledge.stats, self.knowledge.shortest_limit
-        if length >= limit and (length > stats.longest_complete or length % limit == 0):
+        if length >= limit and (length > stats.longest_complete or self._is_largest() or length % limit == 0):
             return True
-        return stats.shortest_truncated is not None and length >= _NEARLY * stats.shortest_truncated
+        if stats.shortest_truncated is not None and length >= _NEARLY * stats.shortest_truncated:
+            return True
+        return self._is_nearly_as_large_as_a_truncated_one()
+
+    def _is_largest(self) -> bool:
+        """Whether it has more bytes than every complete answer, and enough rows to have met a limit."""
+        is_long = self.answer.length >= self.knowledge.shortest_limit
+        return is_long and self.answer.size > max(0, self.knowledge.stats.most_bytes_complete)
+
+    def _is_nearly_as_large_as_a_truncated_one(self) -> bool:
+        fewest = self.knowledge.stats.fewest_bytes_truncated
+        is_long = self.answer.length >= self.knowledge.shortest_limit
+        return is_long and fewest is not None and self.answer.size >= _NEARLY * fewest
 
     @cached_property
     def missing_probes(self) -> tuple[Interval, ...]:

@@ -41,12 +41,14 @@ class VendorJob:
         oauth_client: The OAuth client that submitted it; polls and page reads are sent as the same client.
         lane: Priority lane of the request.
         answer: The answer itself, if it came with the response to the submit.
+        answer_size: The length of that answer in bytes.
     """
 
     id: str
     oauth_client: str
     lane: Lane
     answer: Mapping[str, object] | None = field(default=None, repr=False)
+    answer_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class ResultPage:
         split: For each row the group keys that the vendor added without being asked, as ``name=value`` lines; null for a
             row without any. None if no row has any. Rows that differ in nothing else belong to one group, and are folded.
         ended: The rows of earlier buckets that have ended, with which history may have to catch up.
+        size: The length of the page in bytes, as the vendor's limits may count it; 0 if it is not known.
     """
 
     rows: pa.Table
@@ -93,6 +96,7 @@ class ResultPage:
     delay: timedelta = timedelta(0)
     split: pa.Array[Any] | None = None
     ended: tuple[EndedRow, ...] = ()
+    size: int = 0
 
 
 class VendorAdapter(Protocol):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 from cache_pipeline.errors import SchemaMismatch, UpstreamJobGone
 from cache_pipeline.upstream.error_bodies import parse_error_body, raise_for_refusal
@@ -13,7 +15,21 @@ from cache_pipeline.vendors.json_body import read_object, read_optional_text
 #: Status codes for an unknown, deleted or expired job.
 _GONE = (404, 410)
 
+Body = TypeVar("Body")
 BodyReader = Callable[[httpx.Response], Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """One page of a job's results.
+
+    Attributes:
+        body: The JSON object.
+        size: Its length in bytes.
+    """
+
+    body: Mapping[str, object]
+    size: int
 
 
 def job_extensions(job: VendorJob) -> dict[str, object]:
@@ -26,16 +42,26 @@ async def get_object(
     job: VendorJob,
     path: str,
     query: Mapping[str, str] | None = None,
-    read: BodyReader = read_object,
 ) -> Mapping[str, object]:
-    """Fetch a JSON object about a job.
+    """Fetch a JSON object about a job; it raises what `_get` raises."""
+    return await _get(client, job, path, query or {}, read_object)
+
+
+async def _get(
+    client: httpx.AsyncClient,
+    job: VendorJob,
+    path: str,
+    query: Mapping[str, str],
+    read: Callable[[httpx.Response], Body],
+) -> Body:
+    """Fetch something about a job.
 
     Raises:
         UpstreamJobGone: The vendor does not know the job, or no longer keeps its result.
         UpstreamError: The request was refused, or the vendor could not be reached.
         SchemaMismatch: The body is not a JSON object, or not what ``read`` expects.
     """
-    response = await client.get(path, params=dict(query or {}), extensions=job_extensions(job))
+    response = await client.get(path, params=dict(query), extensions=job_extensions(job))
     # Response and stream refer to each other. Break the cycle, so that each page is freed at once and not only when the
     # garbage collector runs.
     response.stream = httpx.ByteStream(b"")
@@ -48,7 +74,7 @@ async def get_object(
 
 async def cursor_pages(
     client: httpx.AsyncClient, job: VendorJob, path: str, query: Mapping[str, str], read: BodyReader = read_object
-) -> AsyncIterator[Mapping[str, object]]:
+) -> AsyncIterator[JobPage]:
     """Follow an opaque cursor until a page has none. Callers drop each page before they ask for the next.
 
     Raises:
@@ -57,8 +83,8 @@ async def cursor_pages(
     seen: set[str] = set()
     params = query
     while True:
-        page = await get_object(client, job, path, params, read)
-        cursor = read_optional_text(page, "cursor")
+        page = await _get(client, job, path, params, lambda response: JobPage(read(response), len(response.content)))
+        cursor = read_optional_text(page.body, "cursor")
         yield page
         if cursor is None:
             return

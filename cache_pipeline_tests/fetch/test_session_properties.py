@@ -7,9 +7,11 @@ The vendor truncates, refuses, is late, answers nothing for a moment, and proces
 import asyncio
 import os
 import random
+from bisect import bisect_right
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -60,9 +62,9 @@ class Vendor:
         report: The declaration.
         clock: The current time.
         groups: The number of groups of each hour since Monday.
-        limit: The number of rows of its longest answer, or None.
+        limit: The number of rows, or in order `bytes` of bytes, of its longest answer; None if it truncates nothing.
         order: What a truncated answer keeps: the first hours, the first groups, or as many bytes as fit.
-        row_bytes: The size of a row, for a limit in bytes.
+        row_bytes: The size of a row on each day, for a limit in bytes.
         refuses_longer_than: The longest interval that it accepts, or None.
         late_by: How long after its end an hour is complete.
         empty: The numbers of the queries that it answers with nothing, though there are rows: a moment, not several.
@@ -75,7 +77,7 @@ class Vendor:
     groups: list[int]
     limit: int | None = None
     order: str = "time"
-    row_bytes: int = LONGEST_ROW_BYTES
+    row_bytes: tuple[int, ...] = (LONGEST_ROW_BYTES,) * DAYS
     refuses_longer_than: timedelta | None = None
     late_by: timedelta = timedelta(0)
     empty: frozenset[int] = frozenset()
@@ -124,7 +126,8 @@ class Vendor:
         self.answered.add(interval)
         rows = self.visible(interval, asked_at)
         watermark = asked_at - self.late_by
-        yield ResultPage(SCHEMA.empty_table() if is_empty else self.truncate(rows), watermark)
+        kept = SCHEMA.empty_table() if is_empty else self.truncate(rows)
+        yield ResultPage(kept, watermark, size=sum(self.sizes(kept)))
 
     async def cancel(self, job: VendorJob) -> None:
         self.jobs.pop(job.id, None)
@@ -154,8 +157,12 @@ class Vendor:
         if self.order == "group":
             rows = rows.sort_by([("queue_id", "ascending"), ("interval_start", "ascending")])
         if self.order == "bytes":
-            return rows.slice(0, self.limit * LONGEST_ROW_BYTES // self.row_bytes)
+            return rows.slice(0, bisect_right(list(accumulate(self.sizes(rows))), self.limit))
         return rows.slice(0, self.limit)
+
+    def sizes(self, rows: pa.Table) -> list[int]:
+        """Return the size of each row."""
+        return [self.row_bytes[(start - MONDAY).days] for start in rows["interval_start"].to_pylist()]
 
 
 def scenario(dice: random.Random, order: str, *, is_declared: bool) -> Vendor:
@@ -181,13 +188,20 @@ def scenario(dice: random.Random, order: str, *, is_declared: bool) -> Vendor:
     # Where history expects less than a row, a moment of empty answers cannot be told from a quiet hour.
     first_empty = dice.randint(1, 12) if dice.random() < 0.4 and shape == "flat" else None
     empty = frozenset(range(first_empty, first_empty + dice.randint(1, 8))) if first_empty else frozenset()
+    row_bytes = tuple(dice.randint(30, LONGEST_ROW_BYTES) for _ in range(DAYS))
+    limit = dice.choice([None, 1000, 1000, 1500, 2000])
+    if order == "bytes" and limit is not None:
+        limit *= LONGEST_ROW_BYTES
+        # Also limits that one day meets and no other.
+        days = [sum(groups[24 * n : 24 * n + 24]) * size for n, size in enumerate(row_bytes)]
+        limit = max(1000 * LONGEST_ROW_BYTES, dice.choice([limit, *(size - dice.randint(1, 600) for size in days)]))
     return Vendor(
         report,
         Clock(WEEK.end + timedelta(minutes=dice.choice([0, 10, 120]))),
         groups,
-        limit=dice.choice([None, 1000, 1000, 1500, 2000]),
+        limit=limit,
         order=order,
-        row_bytes=dice.randint(45, LONGEST_ROW_BYTES),
+        row_bytes=row_bytes,
         refuses_longer_than=dice.choice([None, None, None, timedelta(hours=12), timedelta(hours=5)]),
         late_by=dice.choice([timedelta(0), timedelta(minutes=10), timedelta(hours=2)]),
         empty=empty,

@@ -50,6 +50,8 @@ class Vendor:
         rows: The truth.
         minutes: Length of a bucket.
         limit: Rows of one answer; None for no limit.
+        limit_bytes: Bytes of one answer; None for no limit.
+        row_bytes: The size of a row.
         by_group: Whether answers come group by group, so that a cut removes whole groups.
         longest: Longer intervals are refused; None for no limit.
         fails: Whether the job of an interval fails.
@@ -63,6 +65,8 @@ class Vendor:
     longest: timedelta | None = None
     fails: Callable[[Interval], bool] = lambda _interval: False
     is_silent: bool = False
+    limit_bytes: int | None = None
+    row_bytes: int = 50
     asked: Counter[Interval] = field(default_factory=Counter)
 
     def truth(self, interval: Interval) -> list[Row]:
@@ -76,7 +80,10 @@ class Vendor:
             return None
         found = [] if self.is_silent else self.truth(interval)
         found.sort(key=(lambda row: (row[1], row[0])) if self.by_group else (lambda row: row))
-        return AnsweredQuery(interval, self.tallies(found[: self.limit]), LATER, len(found[: self.limit]))
+        kept = found[: self.limit]
+        if self.limit_bytes is not None:
+            kept = kept[: self.limit_bytes // self.row_bytes]
+        return AnsweredQuery(interval, self.tallies(kept), LATER, len(kept), size=len(kept) * self.row_bytes)
 
     def tallies(self, rows: Iterable[Row]) -> dict[datetime, RowTally]:
         return merge_tallies(
@@ -157,6 +164,30 @@ def test_cut_in_group_order_is_found(groups: int, days: int, limit: int, expecte
     step, evidence = verify(vendor, knowledge_of(report_of(15, expected)), Evidence(day(0, days)))
     assert isinstance(step, Accept)
     assert is_true(step, evidence, vendor)
+
+
+def test_limit_in_bytes_below_an_earlier_answer_is_found() -> None:
+    """An earlier answer of short rows was longer in rows, but not in bytes."""
+    earlier = Vendor(full(24, 46), row_bytes=45, limit_bytes=64_300)
+    knowledge = knowledge_of(report_of(expected_groups=46))
+    step, _ = verify(earlier, knowledge, Evidence(day()))
+    assert isinstance(step, Accept)
+    knowledge.density.learn(dict.fromkeys(knowledge.buckets(day()), 46))
+    learned = replace(knowledge, stats=knowledge.stats.with_results(step.results))
+    rows = [(24 + bucket, group) for bucket, group in full(24, 45)]
+    vendor = Vendor(rows, row_bytes=60, limit_bytes=64_300)
+    step, evidence = verify(vendor, learned, Evidence(day(1)))
+    assert isinstance(step, Accept)
+    assert is_true(step, evidence, vendor)
+
+
+def test_equal_days_are_not_probed_for_their_bytes() -> None:
+    knowledge = knowledge_of(report_of(expected_groups=46))
+    step, _ = verify(Vendor(full(24, 46)), knowledge, Evidence(day()))
+    learned = replace(knowledge, stats=knowledge.stats.with_results(step.results))
+    vendor = Vendor([(24 + bucket, group) for bucket, group in full(24, 46)])
+    verify(vendor, learned, Evidence(day(1)))
+    assert vendor.asked.total() == 1
 
 
 def test_refused_interval_is_split_and_the_length_is_remembered() -> None:

@@ -174,7 +174,12 @@ class MemoryHistory:
         stored.fetch_times = _merged([each for each in [*times, *replacement.fetch_times] if each.intervals])
         held = {claim.id for claim in replacement.claims}
         for entry in self._server.entries:
-            is_answered = entry.request.series.id == replacement.series.id and covered.covers(entry.request.interval)
+            if entry.request.series.id != replacement.series.id or not covered & IntervalSet([entry.request.interval]):
+                continue
+            since = IntervalSet(
+                part for each in stored.fetch_times if each.at >= entry.request.requested_at for part in each.intervals
+            )
+            is_answered = (covered | since).covers(entry.request.interval)
             if entry.is_open and is_answered and (entry.id in held or entry.lease_until <= self._server.now):
                 entry.state, entry.lease_until = LedgerState.stored, self._server.now
 

@@ -257,6 +257,22 @@ def test_storing_rows_closes_only_released_entries(stores: Stores):
     assert stores.states() == ["stored", "submitted"]
 
 
+def test_long_entry_closes_once_all_its_parts_are_stored(stores: Stores):
+    stores.ledger.mark_ready(submit(stores.ledger, query(hours(0, 24))))
+    stores.history.replace(replacement(hours(0, 8)))
+    stores.history.replace(replacement(hours(16, 24)))
+    assert stores.states() == ["ready"]
+    stores.history.replace(replacement(hours(8, 16)))
+    assert stores.states() == ["stored"]
+
+
+def test_long_entry_stays_open_beside_older_rows(stores: Stores):
+    stores.history.replace(replacement(hours(0, 12), fetched_at=NOW - HOUR))
+    stores.ledger.mark_ready(submit(stores.ledger, query(hours(0, 24))))
+    stores.history.replace(replacement(hours(12, 24)))
+    assert stores.states() == ["ready"]
+
+
 def test_ambiguous_entry_stays_until_the_next_claim(stores: Stores):
     stores.ledger.mark_ambiguous(stores.ledger.claim(query()), "it timed out")
     assert stores.states() == ["ambiguous"]

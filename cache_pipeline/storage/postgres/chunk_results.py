@@ -72,7 +72,7 @@ def read_truncation_stats(cursor: Any, series: Series, now: datetime, *, lock: b
     query = SQL(
         "SELECT longest_complete, CASE WHEN truncated_at > {since} THEN shortest_truncated END,"
         " CASE WHEN refused_at > {since} THEN extract(epoch FROM shortest_refused)::float8 END,"
-        " failed_once::text"
+        " failed_once::text, most_bytes_complete, CASE WHEN truncated_at > {since} THEN fewest_bytes_truncated END"
         " FROM cache_pipeline_state.truncation_stats WHERE series = {series} {lock}"
     ).format(
         since=Literal(now - _TRUNCATION_RETENTION), series=Literal(series.id), lock=SQL("FOR UPDATE" if lock else "")
@@ -81,12 +81,14 @@ def read_truncation_stats(cursor: Any, series: Series, now: datetime, *, lock: b
     row = cursor.fetchone()
     if row is None:
         return TruncationStats()
-    longest, truncated, refused_seconds, failed = row
+    longest, truncated, refused_seconds, failed, most_bytes, fewest_bytes = row
     return TruncationStats(
         longest,
         truncated,
         None if refused_seconds is None else timedelta(seconds=refused_seconds),
         frozenset(timedelta(seconds=each) for each in json.loads(failed or "[]")),
+        most_bytes,
+        fewest_bytes,
     )
 
 
@@ -105,6 +107,7 @@ def _update_truncation_stats(cursor: Any, series: Series, chunks: Sequence[Chunk
         return
     update = SQL(
         "UPDATE cache_pipeline_state.truncation_stats SET longest_complete = {longest}, shortest_truncated = {shortest},"
+        " most_bytes_complete = {most_bytes}, fewest_bytes_truncated = {fewest_bytes},"
         " truncated_at = CASE WHEN {is_truncated} THEN {now} ELSE truncated_at END,"
         " shortest_refused = {refused_seconds} * interval '1 second',"
         " refused_at = CASE WHEN {is_refused} THEN {now} ELSE refused_at END, failed_once = {failed}::jsonb"
@@ -112,6 +115,8 @@ def _update_truncation_stats(cursor: Any, series: Series, chunks: Sequence[Chunk
     ).format(
         longest=Literal(after.longest_complete),
         shortest=Literal(after.shortest_truncated),
+        most_bytes=Literal(after.most_bytes_complete),
+        fewest_bytes=Literal(after.fewest_bytes_truncated),
         is_truncated=Literal(is_truncated),
         refused_seconds=Literal(after.shortest_refused.total_seconds() if after.shortest_refused else None),
         is_refused=Literal(is_refused),

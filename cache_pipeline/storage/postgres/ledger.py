@@ -111,10 +111,15 @@ LOST_CLAIMS = f"""
         JOIN {_TABLE} AS q ON q.id = held.id FOR UPDATE OF q
     ) AS claimed WHERE held_fence <> fence OR ended_at IS NOT NULL
 """  # noqa: S608
-#: Within the same transaction: close the entries that those rows answer, except those another process is working on.
+#: Within the same transaction: close the entries that those rows answer, alone or with others that were requested no
+#: earlier than the entry, except those another process is working on.
 CLOSE_STORED = f"""
-    UPDATE {_TABLE} SET state = 'stored', ended_at = clock_timestamp(), lease_until = clock_timestamp()
-    WHERE series = {{series}} AND ended_at IS NULL AND interval <@ {{covered}}
+    UPDATE {_TABLE} AS q SET state = 'stored', ended_at = clock_timestamp(), lease_until = clock_timestamp()
+    WHERE series = {{series}} AND ended_at IS NULL AND interval && {{covered}}
+      AND (interval <@ {{covered}} OR interval <@ (
+        SELECT coalesce(range_agg(part), '{{{{}}}}')
+        FROM cache_pipeline_state.fetch_time AS f, unnest(f.intervals) AS part
+        WHERE f.series = q.series AND f.fetched_at >= q.requested_at AND f.intervals && q.interval))
       AND (lease_until <= clock_timestamp() OR id = ANY ({{ids}}::bigint[]))
 """  # noqa: S608
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -105,7 +106,8 @@ class GenesysAdapter:
         # A query changes nothing at the vendor, so a repeat costs quota but does no harm.
         response = await self._post(f"{base}/query", body, {"lane": lane, "idempotent": True})
         raise_for_permission(response)
-        return VendorJob("", response.extensions["oauth_client"], lane, answer=read_object(response))
+        client = response.extensions["oauth_client"]
+        return VendorJob("", client, lane, answer=read_object(response), answer_size=len(response.content))
 
     async def status(self, job: VendorJob) -> VendorJobStatus:
         """Poll the job. FULFILLED is done; FAILED, CANCELLED and EXPIRED are failures; the vendor reports no percentage."""
@@ -130,12 +132,12 @@ class GenesysAdapter:
                 yield aggregate_page(part, report, number)
             return
         if job.answer is not None:
-            yield aggregate_page(job.answer, report)
+            yield replace(aggregate_page(job.answer, report), size=job.answer_size)
             return
         results = f"{_path(job)}/results"
         if report.rows is None:
             async for answer in cursor_pages(self._client, job, results, {}):
-                yield aggregate_page(answer, report)
+                yield replace(aggregate_page(answer.body, report), size=answer.size)
             return
         kind, reader = row_kind(report), RowReader(report, Interval.parse(job.id.partition(_INTERVAL_MARK)[2]))
         watermark: datetime | None = None
@@ -144,8 +146,10 @@ class GenesysAdapter:
             return read_incrementally(response, kind.entries, reader.add)
 
         async for page in cursor_pages(self._client, job, results, {"pageSize": str(kind.page_size)}, read):
-            watermark = await self._watermark(page, job, report, watermark)
-            yield ResultPage(reader.table(watermark), reader.complete_until(watermark), ended=reader.ended())
+            watermark = await self._watermark(page.body, job, report, watermark)
+            yield ResultPage(
+                reader.table(watermark), reader.complete_until(watermark), ended=reader.ended(), size=page.size
+            )
 
     async def cancel(self, job: VendorJob) -> None:
         """Delete the job, which frees its slot among the vendor's concurrent jobs."""

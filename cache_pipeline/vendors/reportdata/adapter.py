@@ -106,8 +106,8 @@ class ReportDataAdapter:
         schema = to_arrow_schema(self.columns(report))
         results = cursor_pages(self._client, job, f"{_QUERY}/{job.id}/results", {"pageSize": str(_PAGE_SIZE)})
         async for answer in results:
-            rows = [self._row(row, report) for row in read_mappings(answer, "rows")]
-            page = ResultPage(rows_to_table(rows, schema), _watermark(answer))
+            rows = [self._row(row, report) for row in read_mappings(answer.body, "rows")]
+            page = ResultPage(rows_to_table(rows, schema), _watermark(answer.body), size=answer.size)
             del answer, rows
             yield page
 

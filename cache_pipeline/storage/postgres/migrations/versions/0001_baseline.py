@@ -93,6 +93,10 @@ def _create_chunk_tables() -> None:
             "longest_complete", sa.BigInteger, nullable=False, comment="final rows of the longest complete answer"
         ),
         sa.Column("shortest_truncated", sa.BigInteger, comment="rows of the shortest truncated answer"),
+        sa.Column(
+            "most_bytes_complete", sa.BigInteger, nullable=False, server_default="-1", comment="the same in bytes"
+        ),
+        sa.Column("fewest_bytes_truncated", sa.BigInteger, comment="the same in bytes"),
         sa.Column("truncated_at", _INSTANT),
         sa.Column(
             "shortest_refused", sa.Interval, comment="the shortest interval that the vendor refused as too large"
