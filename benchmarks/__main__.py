@@ -94,6 +94,12 @@ def _scale(progress: ProgressCallback) -> Result:
     return measure(progress)
 
 
+def _sparse(progress: ProgressCallback) -> Result:
+    from benchmarks.sparse import measure
+
+    return measure(progress)
+
+
 def _stampede(progress: ProgressCallback) -> Result:
     from benchmarks.stampede.benchmark import measure
 
@@ -126,6 +132,7 @@ _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyTy
         "polling": _polling,
         "quota": _quota,
         "scale": _scale,
+        "sparse": _sparse,
         "stampede": _stampede,
         "startup": _startup,
         "trace": _trace,
