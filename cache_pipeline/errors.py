@@ -18,7 +18,7 @@ CachePipelineError
 │   ├── UpstreamUnreachable
 │   ├── UpstreamRefused           4xx
 │   │   └── PermissionMissing     (vendors/genesys/permissions.py)
-│   ├── UpstreamFaulted           5xx
+│   ├── UpstreamFaulted           5xx, 408 and 425
 │   ├── LoginRefused
 │   ├── DiscoveryFailed
 │   ├── ClientUnknown
@@ -296,7 +296,7 @@ class UpstreamRefused(UpstreamError):
 
 
 class UpstreamFaulted(UpstreamError):
-    """A 5xx answer that remained after bounded retries, or one that may not be retried."""
+    """A 5xx, 408 or 425 answer that remained after bounded retries, or one that may not be retried."""
 
     retryable = True
 

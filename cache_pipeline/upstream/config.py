@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import QuotaPolicy
+from cache_pipeline.upstream.quota.model import MAX_PAUSE_SECONDS
 
 
 class OAuthClient(BaseModel):
@@ -37,14 +38,15 @@ class RetryPolicy:
         max_attempts: Sends of one request while the vendor fails or the connection breaks.
         first_wait_seconds: Wait before the second attempt; doubled each time, with jitter.
         max_wait_seconds: Upper bound of that wait.
-        rate_limit_timeout_seconds: How long a request waits, from its first 429 on, before it fails (G18).
+        rate_limit_timeout_seconds: How long a request waits, from its first refusal on, before it fails (G18). The default
+            outlasts the longest pause that the quota believes.
         refused_login_wait_seconds: How long a client whose login was refused is not tried again.
     """
 
     max_attempts: int = 5
     first_wait_seconds: float = 0.5
     max_wait_seconds: float = 10.0
-    rate_limit_timeout_seconds: float = 600.0
+    rate_limit_timeout_seconds: float = MAX_PAUSE_SECONDS + 60.0
     refused_login_wait_seconds: float = 300.0
 
 

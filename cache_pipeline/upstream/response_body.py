@@ -29,13 +29,29 @@ async def read_whole_body(response: httpx.Response, *, streamed: bool, host: str
     """Read the whole body, so that a broken body counts as a failed request; if `streamed`, leave it unread.
 
     Raises:
-        httpx.TransportError: The connection broke before the end of the body.
+        httpx.TransportError: The connection broke before the end of the body, or the body cannot be decompressed.
     """
     if not streamed:
         try:
             await response.aread()
+        except httpx.DecodingError as error:
+            raise httpx.RemoteProtocolError(f"the answer cannot be decompressed: {error}") from error
         finally:
             await response.aclose()
     elif isinstance(response.stream, httpx.AsyncByteStream):
         response.stream = _ErrorTranslatingStream(response.stream, host)
     return response
+
+
+async def iterate_body(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the decompressed body of a streamed answer.
+
+    Raises:
+        UpstreamUnreachable: The connection broke, or the body cannot be decompressed.
+    """
+    try:
+        async for chunk in response.aiter_bytes():
+            yield chunk
+    except httpx.DecodingError as error:
+        reason = f"the answer cannot be decompressed: {error}"
+        raise UpstreamUnreachable(host=response.request.url.host, reason=reason) from error

@@ -10,6 +10,7 @@ from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.error_bodies import parse_error_body
 from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.quota.model import MAX_PAUSE_SECONDS
 
 T = TypeVar("T")
 
@@ -22,8 +23,17 @@ NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx
 MAYBE_SENT = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 
 
+#: The vendor did not receive the whole request, or would not process it yet: it was certainly not accepted.
+NOT_RECEIVED = frozenset({408, 425})
+
+
+def is_transient(status: int) -> bool:
+    """Return whether the same request may succeed a little later."""
+    return status >= 500 or status in NOT_RECEIVED
+
+
 class TransientFailure(CachePipelineError):
-    """A 5xx answer, read and closed. Internal to this package: the transport converts it to a public error."""
+    """A 5xx, 408 or 425 answer, read and closed. Internal to this package: the transport converts it to a public error."""
 
     def __init__(self, response: httpx.Response, retry_after: float | None) -> None:
         self.status = response.status_code
@@ -49,32 +59,34 @@ async def retry_with_backoff(
 ) -> T:
     """Send until it succeeds, fails in a way that may not be retried, or has failed `policy.max_attempts` times.
 
-    If a failure's Retry-After is longer than the backoff, wait that long. If it is longer than
-    `policy.rate_limit_timeout_seconds`, do not retry at all.
+    If a failure's Retry-After is longer than the backoff, wait that long, but no longer than the quota would. Do not retry if
+    all waits together would exceed `policy.rate_limit_timeout_seconds`.
 
     Raises:
         RetriesExhausted: The last attempt failed at the vendor or on the way; other exceptions of `send` pass unchanged.
     """
     jitter = random.SystemRandom()
     attempts = timeouts = 0
+    waited = 0.0
 
     def wait(state: RetryCallState) -> float:
         backoff = min(policy.max_wait_seconds, policy.first_wait_seconds * 2 ** (state.attempt_number - 1))
         error = state.outcome.exception() if state.outcome else None
-        retry_after = error.retry_after if isinstance(error, TransientFailure) else None
-        return max(backoff * jitter.uniform(0.5, 1.0), retry_after or 0.0)
+        return max(backoff * jitter.uniform(0.5, 1.0), _demanded_pause(error))
 
     async def pause(seconds: float) -> None:
+        nonlocal waited
+        waited += seconds
         await sleep(seconds)
 
     def should_retry(error: BaseException) -> bool:
         nonlocal timeouts
-        retry_after = error.retry_after if isinstance(error, TransientFailure) else None
         if isinstance(error, TransientFailure) and error.status == 504:
             # A vendor that runs out of time twice will again: the caller asks for a shorter interval instead.
             timeouts += 1
         is_hopeless = timeouts > MAX_TIMEOUT_RETRIES
-        return may_retry(error) and not is_hopeless and (retry_after or 0.0) <= policy.rate_limit_timeout_seconds
+        is_in_time = waited + _demanded_pause(error) <= policy.rate_limit_timeout_seconds
+        return may_retry(error) and not is_hopeless and is_in_time
 
     async def send_once() -> T:
         nonlocal attempts
@@ -92,3 +104,9 @@ async def retry_with_backoff(
         return await retrying(send_once)
     except (TransientFailure, *NEVER_SENT, *MAYBE_SENT) as error:
         raise RetriesExhausted(error, attempts) from error
+
+
+def _demanded_pause(error: BaseException | None) -> float:
+    """Return the seconds of the vendor's Retry-After, as far as they are believed."""
+    retry_after = error.retry_after if isinstance(error, TransientFailure) else None
+    return min(retry_after or 0.0, MAX_PAUSE_SECONDS)

@@ -29,8 +29,10 @@ from cache_pipeline.upstream.response_body import read_whole_body
 from cache_pipeline.upstream.retry import (
     MAYBE_SENT,
     NEVER_SENT,
+    NOT_RECEIVED,
     RetriesExhausted,
     TransientFailure,
+    is_transient,
     retry_with_backoff,
 )
 
@@ -75,9 +77,9 @@ class QuotaTransport(httpx.AsyncBaseTransport):
 
     * a 429, as often as needed within `retries.rate_limit_timeout_seconds`, when the quota grants it (G18);
     * a 401 for a token that should still be valid: the token is renewed once and the request sent once more (G23);
-    * a 5xx, a timeout or a broken connection, with bounded backoff, if the request may be sent twice. Any other request, a submit,
-      is sent again only if it was certainly not accepted: it never left (no connection), or a 503 with Retry-After says that the
-      vendor refused it and when to return. A bare 503, a 502 or a 504 may come from a proxy that had already passed the request on,
+    * a 5xx, a timeout, a broken connection or a body that cannot be decompressed, with bounded backoff, if the request may be sent
+      twice. Any other request, a submit, is sent again only if it was certainly not accepted: it never left (no connection), or the
+      vendor says so (408, 425, or a 503 with Retry-After, which also says when to return). A bare 503, a 502 or a 504 may come from a proxy that had already passed the request on,
       so they are ambiguous, as is a timeout.
 
     If the caller is cancelled while its submit is being sent, the submit is completed and the caller still gets the answer, so that
@@ -284,8 +286,8 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             raise httpx.ReadTimeout(f"no answer within {seconds:g} s", request=request) from None
 
     async def _read_response(self, response: httpx.Response, pending: _PendingRequest) -> httpx.Response:
-        """Return the answer with its body, or raise `TransientFailure` for a 5xx."""
-        is_failure = response.status_code >= 500
+        """Return the answer with its body, or raise `TransientFailure` for a 5xx, 408 or 425."""
+        is_failure = is_transient(response.status_code)
         streamed = pending.is_streamed and not is_failure
         await read_whole_body(response, streamed=streamed, host=pending.request.url.host)
         if is_failure:
@@ -328,8 +330,8 @@ def _copy_request(pending: _PendingRequest, token: str | None) -> httpx.Request:
 
 
 def _is_refused_for_now(error: TransientFailure) -> bool:
-    """Return whether the vendor itself refused the request and said when to return."""
-    return error.status == 503 and error.retry_after is not None
+    """Return whether the vendor certainly did not accept the request, and may accept it later."""
+    return error.status in NOT_RECEIVED or (error.status == 503 and error.retry_after is not None)
 
 
 def _may_retry(error: BaseException, pending: _PendingRequest) -> bool:

@@ -147,6 +147,28 @@ async def test_failed_renewal_keeps_the_token_until_it_expires(wire: httpx.Async
         assert await tokens.get_token() != first
 
 
+async def test_refused_renewal_keeps_the_token_until_it_expires(wire: httpx.AsyncHTTPTransport, clock: Clock):
+    async def refuse(_: Request) -> Response:
+        return JSONResponse({"error": "temporarily_blocked"}, status_code=403)
+
+    async with running(Vendor(ok, expires_in=10_000)) as vendor:
+        tokens = create_source(vendor, wire, clock)
+        first = await tokens.get_token()
+        vendor.login = refuse
+        clock.now += 9000
+        assert await tokens.get_token() == first
+        assert tokens.refusal is None
+        assert tokens.fresh_token == first
+        logins = len(vendor.logins)
+        clock.now += 301
+        assert await tokens.get_token() == first
+        assert len(vendor.logins) == logins + 1, "the login is tried again"
+        clock.now += 1000
+        with pytest.raises(LoginRefused):
+            await tokens.get_token()
+        assert tokens.refusal is not None
+
+
 async def test_no_repr_shows_a_secret_or_token(wire: httpx.AsyncHTTPTransport, clock: Clock):
     async with running(Vendor(ok)) as vendor:
         tokens = create_source(vendor, wire, clock)

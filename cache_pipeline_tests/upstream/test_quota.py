@@ -440,3 +440,16 @@ async def test_refusal_without_a_named_limit_pauses_the_client_alone(shared_redi
     )
     assert await acquire_now(quota, client_id="a") is None
     assert await count_grants(quota, Lane.interactive) == 20
+
+
+async def test_quiet_day_is_not_taken_for_a_loss(shared_redis: Redis, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cache_pipeline.upstream.quota.quota_store._IDLE_SECONDS", 0.05)
+    policy = QuotaPolicy(limit=20, window_seconds=0.2)
+    quota = Quota(shared_redis, "quiet", {"a": 1}, policy, max_in_flight_seconds=0.2)
+    await settle_answered(quota, await quota.acquire(Lane.interactive))
+    keys = UpstreamKeys("quiet")
+    async with asyncio.timeout(30):
+        while await shared_redis.exists(keys.state("a"), keys.log("a"), keys.cold_start):  # noqa: ASYNC110 - Redis tells no event
+            await asyncio.sleep(0.02)
+    assert await acquire_now(quota) is not None
+    assert await acquire_now(quota) is not None, "two at a time: nothing was lost"

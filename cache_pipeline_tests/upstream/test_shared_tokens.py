@@ -207,6 +207,27 @@ async def test_refusal_is_shared_until_the_login_succeeds(wire: httpx.AsyncHTTPT
         assert (state.state, state.login_refused) == (ClientState.available, False)
 
 
+async def test_refusal_of_one_process_leaves_others_their_token(wire: httpx.AsyncHTTPTransport, shared_redis: Redis):
+    async def refuse(_: Request) -> Response:
+        return JSONResponse({"error": "invalid_client"}, status_code=401)
+
+    async with running(Vendor(ok, expires_in=1000)) as vendor:
+        one, other = (Process(vendor, wire, shared_redis) for _ in range(2))
+        first = await one.token()
+        assert await other.token() == first
+        vendor.login = refuse
+        one.clock_offset = other.clock_offset = 900
+        # As if 900 seconds had passed at the server too.
+        await shared_redis.pexpire(KEYS.token("alpha"), 100_000)
+        assert await one.token() == first
+        assert await other.token() == first
+        assert (one.source.refusal, other.source.refusal) == (None, None)
+        assert await Process(vendor, wire, shared_redis).token() == first
+        (state,) = await Quota(shared_redis, KEYS.platform, {"alpha": 1}, QuotaPolicy(60, 60)).snapshot()
+        assert state.login_refused
+        assert state.state is not ClientState.refused
+
+
 async def test_failed_login_is_retried_by_one_process(
     wire: httpx.AsyncHTTPTransport, shared_redis: Redis, caplog: pytest.LogCaptureFixture
 ):

@@ -33,6 +33,7 @@ from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS, MAX_PAUSE_SECONDS
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
+from cache_pipeline.upstream.response_body import iterate_body
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running
 
@@ -321,6 +322,58 @@ async def test_failed_idempotent_request_is_retried(shared_redis: Redis, method:
         assert (await client.request(method, "/a")).status_code == 200
         assert len(vendor.calls) == 3
         assert (await quota.snapshot())[0].used == 3, "every retry had a grant"
+
+
+@pytest.mark.parametrize("status", [408, 425])
+async def test_request_that_was_not_received_is_sent_again(shared_redis: Redis, status: int):
+    answer = in_turn(failure(status), JSONResponse({"ok": 1}))
+    async with running(Vendor(answer)) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        assert (await client.post("/jobs", json={})).json() == {"ok": 1}
+        assert len(vendor.calls) == 2
+    async with (
+        running(Vendor(in_turn(failure(status)))) as vendor,
+        connected(config(vendor), shared_redis) as (client, _),
+    ):
+        with pytest.raises(UpstreamFaulted, match=f"failed at the vendor with {status} after 3 attempts"):
+            await client.post("/jobs", json={})
+
+
+async def test_body_that_cannot_be_decompressed_is_retried_or_ambiguous(shared_redis: Redis):
+    broken = Response(b"not compressed", headers={"Content-Encoding": "gzip"})
+    async with (
+        running(Vendor(in_turn(broken, JSONResponse({"ok": 1})))) as vendor,
+        connected(config(vendor), shared_redis) as (client, _),
+    ):
+        assert (await client.get("/a")).json() == {"ok": 1}
+    async with running(Vendor(in_turn(broken))) as vendor, connected(config(vendor), shared_redis) as (client, _):
+        with pytest.raises(UpstreamUnreachable, match="cannot be decompressed"):
+            await client.get("/a")
+        with pytest.raises(AmbiguousSubmit, match="cannot be decompressed"):
+            await client.post("/jobs", json={})
+        with pytest.raises(UpstreamUnreachable, match="cannot be decompressed"):
+            async with client.stream("GET", "/a", extensions={"streamed": True}) as response:
+                assert [chunk async for chunk in iterate_body(response)] == []
+
+
+def test_patience_outlasts_the_longest_believed_pause():
+    assert RetryPolicy().rate_limit_timeout_seconds > MAX_PAUSE_SECONDS
+
+
+@pytest.mark.parametrize(("retry_after", "waits"), [("700", [700.0]), ("100000", [900.0])])
+async def test_retry_after_of_a_failure_is_waited_out_as_far_as_believed(
+    shared_redis: Redis, retry_after: str, waits: list[float]
+):
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    answer = in_turn(failure(503, Retry_After=retry_after), JSONResponse({"ok": 1}))
+    async with running(Vendor(answer)) as vendor:
+        settings = config(vendor, retries=RetryPolicy())
+        async with create_upstream_client(settings, shared_redis, sleep=sleep) as client:
+            assert (await client.get("/a")).json() == {"ok": 1}
+        assert slept == waits
 
 
 async def test_persistent_failure_raises_after_bounded_attempts(shared_redis: Redis):

@@ -19,6 +19,7 @@ from cache_pipeline.upstream.retry import (
     NEVER_SENT,
     RetriesExhausted,
     TransientFailure,
+    is_transient,
     retry_with_backoff,
 )
 
@@ -90,7 +91,7 @@ class Login:
 
     async def _send_once(self, request: httpx.Request) -> httpx.Response:
         response = await read_whole_body(await self.send(request), streamed=False, host=request.url.host)
-        if response.status_code >= 500 or response.status_code == 429:
+        if is_transient(response.status_code) or response.status_code == 429:
             raise TransientFailure(response, parse_rate_headers(response.headers, datetime.now(UTC)).retry_after)
         return response
 

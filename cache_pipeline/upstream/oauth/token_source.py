@@ -89,10 +89,10 @@ class TokenSource:
         """Return a token that is younger than 80 % of its lifetime, logging in first if needed (G23).
 
         During a login, of this process or another, other callers continue with the valid token or, if there is none, wait for the
-        new one. If a renewal cannot reach the login, the old token stays in use until it expires.
+        new one. If a renewal cannot reach the login or is refused, the old token stays in use until it expires.
 
         Raises:
-            LoginRefused: The login refused the client, in this process or recently in another.
+            LoginRefused: The login refused the client, in this process or recently in another, and there is no valid token.
             UpstreamUnreachable: The login could not be reached, and there is no valid token.
             UpstreamFaulted: The login failed, and there is no valid token.
         """
@@ -114,6 +114,12 @@ class TokenSource:
     def _valid_token(self) -> _Token | None:
         return self._token if self._token and self._clock() < self._token.expires_at else None
 
+    def _keep_valid_token(self, seconds: float) -> _Token | None:
+        """Return the token if it is still valid, and do not renew it for so many seconds."""
+        if valid := self._valid_token():
+            self._no_renewal_before = min(self._clock() + seconds, valid.expires_at)
+        return valid
+
     async def _renew(self) -> _Token:
         started = self._clock()
         while True:
@@ -126,12 +132,13 @@ class TokenSource:
             if claim.refusal is not None:
                 reason, seconds = claim.refusal
                 await self._store.release(claim, retry_after_seconds=0)
+                if valid := self._keep_valid_token(seconds):
+                    return valid
                 refused = LoginRefused(client_ids=[self._client_id], login_url=self._login_url, reason=reason)
                 raise self._remember_refusal(refused, seconds)
             if claim.may_log_in:
                 return await self._log_in(claim)
-            if valid := self._valid_token():
-                self._no_renewal_before = min(self._clock() + _CHECK_WITH_TOKEN_SECONDS, valid.expires_at)
+            if valid := self._keep_valid_token(_CHECK_WITH_TOKEN_SECONDS):
                 return valid
             if self._clock() - started > LOGIN_LEASE_SECONDS:
                 return await self._log_in(claim)
@@ -143,13 +150,15 @@ class TokenSource:
             new = await self._login()
         except LoginRefused as error:
             await self._store.record_refusal(claim, error.reason, self._refused_login_wait_seconds)
+            if valid := self._keep_valid_token(self._refused_login_wait_seconds):
+                logger.warning("OAuth client %s keeps its token until it expires: %s", self._client_id, error)
+                return valid
             self._remember_refusal(error, self._refused_login_wait_seconds)
             raise
         except (UpstreamUnreachable, UpstreamFaulted) as error:
             await self._store.release(claim, retry_after_seconds=_RENEWAL_RETRY_SECONDS)
-            if (valid := self._valid_token()) is None:
+            if (valid := self._keep_valid_token(_RENEWAL_RETRY_SECONDS)) is None:
                 raise
-            self._no_renewal_before = min(self._clock() + _RENEWAL_RETRY_SECONDS, valid.expires_at)
             logger.warning("OAuth client %s keeps its token for now: %s", self._client_id, error)
             return valid
         except BaseException:

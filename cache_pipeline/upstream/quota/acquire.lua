@@ -38,7 +38,8 @@ if not generation then
   redis.call('HSET', KEYS[3], 'since', integer(now), 'created_at', integer(now))
   redis.call('PEXPIRE', KEYS[3], integer(math.ceil(window / 1000)))
 end
-redis.call('PEXPIRE', KEYS[2], idle_ms)
+-- It never expires: without it, a quiet day would look like a loss of all data.
+redis.call('PERSIST', KEYS[2])
 if known_generation ~= '' and known_generation ~= generation then
   local created_at = redis.call('HGET', KEYS[3], 'created_at')
   if created_at then

@@ -38,7 +38,8 @@ class QuotaStore:
     An outage is logged once as a warning. Before anything is granted again after an outage, or after Redis lost its data, the
     requests of this process that still count are restored in Redis.
 
-    Needs Redis 6.2 or newer, or Valkey. All keys of an account are in one slot of a Redis Cluster, and they expire.
+    Needs Redis 6.2 or newer, or Valkey. All keys of an account are in one slot of a Redis Cluster. They expire, except one that
+    shows whether Redis has lost its data.
 
     Args:
         redis: An asyncio client; it may decode answers or not.

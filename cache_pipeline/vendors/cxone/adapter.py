@@ -24,6 +24,7 @@ from cache_pipeline.query.schema import Column
 from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.response_body import iterate_body
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.cxone.extract import KNOWN_COLUMNS, check_extract, cxone_columns, read_extract
 from cache_pipeline.vendors.http_jobs import get_object
@@ -214,7 +215,7 @@ class CxoneAdapter:
                         # The URL expired after we received it.
                         continue
                     raise_for_refusal(response)
-                    async for chunk in response.aiter_bytes():
+                    async for chunk in iterate_body(response):
                         file.write(chunk)
                 return
             except UpstreamUnreachable:
