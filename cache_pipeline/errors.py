@@ -25,6 +25,7 @@ CachePipelineError
 │   ├── QuotaUnavailable
 │   ├── UpstreamJobFailed
 │   │   └── UpstreamJobGone
+│   │       └── UpstreamJobUnreadable
 │   ├── UpstreamJobOverdue
 │   └── AmbiguousSubmit
 ├── StoreUnavailable              a server or disk that this deployment needs
@@ -341,6 +342,20 @@ class UpstreamJobGone(UpstreamJobFailed):
     def may_be_too_large(self) -> bool:
         """Never: the job was accepted, and lost later."""
         return False
+
+
+class UpstreamJobUnreadable(UpstreamJobGone):
+    """The vendor has the job, but the client that submitted it may not read it any more: it must be submitted again.
+
+    Attributes:
+        refusal: The error of the request that was refused.
+    """
+
+    _outcome = "cannot be read"
+
+    def __init__(self, job_id: str, refusal: UpstreamError) -> None:
+        self.refusal = refusal
+        super().__init__(job_id, str(refusal))
 
 
 class UpstreamJobOverdue(UpstreamError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cache_pipeline.aio import finish, gather_or_cancel
-from cache_pipeline.errors import ClientUnknown, SchemaMismatch, UpstreamError, UpstreamJobGone
+from cache_pipeline.errors import ClientUnknown, SchemaMismatch, UpstreamError, UpstreamJobGone, UpstreamJobUnreadable
 from cache_pipeline.fetch.chunk_states import (
     ChunkOutcome,
     ChunkState,
@@ -35,7 +35,7 @@ from cache_pipeline.fetch.chunk_states import (
 from cache_pipeline.fetch.gap_rule import GapRule
 from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.series_knowledge import SeriesKnowledge
-from cache_pipeline.fetch.upstream_jobs import AlreadyStored, CurrentLane, UpstreamJobs
+from cache_pipeline.fetch.upstream_jobs import AlreadyStored, CurrentLane, UpstreamJobs, readable_job
 from cache_pipeline.fetch.vendor_response import VendorResponse, read_response
 from cache_pipeline.fetch.verified_rows import VerifiedRows
 from cache_pipeline.fetch.write_events import OnStored
@@ -207,8 +207,10 @@ class _ChunkWork:
             try:
                 return await self._fetch(query)
             except (UpstreamJobGone, ClientUnknown):
-                # The vendor has lost the job that was resumed.
+                # The vendor has lost the job, or its client may not read it any more.
                 return await self._fetch(query)
+        except UpstreamJobUnreadable as error:
+            raise error.refusal from error
         except UpstreamError as error:
             if not error.may_be_too_large:
                 raise
@@ -225,7 +227,8 @@ class _ChunkWork:
                     f"{self._fetcher.series.report.name} {query} was stored by another process meanwhile; read it from history"
                 )
             finished = await self._jobs.finish(claim, self._current_lane)
-            response = await read_response(self._fetcher.adapter, self._fetcher.series.report, query, finished)
+            with readable_job(finished.job):
+                response = await read_response(self._fetcher.adapter, self._fetcher.series.report, query, finished)
         await self._reopen(response)
         return response
 

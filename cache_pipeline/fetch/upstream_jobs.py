@@ -9,8 +9,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Self
@@ -20,10 +20,13 @@ from cache_pipeline.errors import (
     AmbiguousSubmit,
     ClientUnknown,
     HistoryUnavailable,
+    LoginRefused,
     UpstreamError,
     UpstreamJobFailed,
     UpstreamJobGone,
     UpstreamJobOverdue,
+    UpstreamJobUnreadable,
+    UpstreamRefused,
 )
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
@@ -47,6 +50,7 @@ from cache_pipeline.vendors.base import VendorAdapter, VendorJob, VendorJobStatu
 _SUBMIT_TIMEOUT_SECONDS = 15.0
 #: A vendor that is slow to accept a cancel must not delay the caller.
 _CANCEL_TIMEOUT_SECONDS = 10.0
+_TOO_MANY_REQUESTS = 429
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +99,21 @@ def no_other_requesters() -> bool:
 
 def ignore_progress(_progress: QueryProgress) -> None:
     """Drop the vendor's progress."""
+
+
+@contextmanager
+def readable_job(job: VendorJob) -> Generator[None]:
+    """Raise `UpstreamJobUnreadable` if the client of a job is refused in the block, for its login or for the job itself.
+
+    Otherwise every process would resume the job for that client, and its interval would fail for good.
+    """
+    try:
+        yield
+    except (LoginRefused, UpstreamRefused) as error:
+        is_throttled = isinstance(error, UpstreamRefused) and error.status == _TOO_MANY_REQUESTS
+        if is_throttled or job.answer is not None:
+            raise
+        raise UpstreamJobUnreadable(job.id, error) from error
 
 
 class AlreadyStored(QueryInFlight):
@@ -196,7 +215,8 @@ class UpstreamJobs:
         else:
             job, calls = await self._submit(claim, await current_lane()), 1
         if job.answer is None:
-            calls += await self._poll(job, claim, current_lane)
+            with readable_job(job):
+                calls += await self._poll(job, claim, current_lane)
         return FinishedJob(replace(job, lane=await current_lane()), claim.requested_at, calls, started)
 
     def claims(self, interval: Interval) -> tuple[LedgerClaim, ...]:

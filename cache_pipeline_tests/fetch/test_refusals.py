@@ -10,6 +10,7 @@ from cache_pipeline.fetch.partition_fetch import FailedPartition
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
+from cache_pipeline.vendors.base import VendorJob
 from cache_pipeline_tests.query.declared import with_changes
 from cache_pipeline_tests.world import REPORT, OpenWorld, World, partitions_of
 
@@ -68,6 +69,60 @@ async def test_chunks_in_flight_are_kept_after_a_permanent_refusal(
         good = [each for each in ended if not isinstance(each, FailedPartition)]
         assert {each.interval for each in good} == set(asked) - {days["30"]}
         assert len(ended) == 60
+
+
+@pytest.mark.parametrize("method", ["status", "pages"])
+@pytest.mark.parametrize(
+    "error",
+    [refusal(403), refusal(400), LoginRefused(client_ids=["a"], login_url="http://vendor", reason="no")],
+    ids=["403", "400", "login"],
+)
+async def test_job_of_a_refused_client_is_submitted_again(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
+):
+    """Not only now: the next process does not resume the job either."""
+    async with open_world() as world:
+        asked = refuse_jobs(monkeypatch, world, method, error, jobs=1)
+        answer = await world.service.answer(TRUSTING, MONDAY)
+        assert answer.completeness.complete_through == MONDAY.end
+        assert await world.submits() == 2
+        assert len(set(asked)) == 2
+
+
+async def test_client_that_may_not_read_its_jobs_is_refused_for_good(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+):
+    async with open_world() as world:
+        refuse_jobs(monkeypatch, world, "status", refusal(403), jobs=99)
+        with pytest.raises(UpstreamRefused, match="403"):
+            await world.service.answer(TRUSTING, MONDAY)
+        assert await world.submits() == 2
+
+
+def refuse_jobs(
+    monkeypatch: pytest.MonkeyPatch, world: World, method: str, error: Exception, *, jobs: int
+) -> list[str]:
+    """Let the vendor refuse polls or pages of the first jobs; return the ids of the jobs that are asked about."""
+    adapter, asked = world.service.platforms["reportdata"], list[str]()
+    original = getattr(adapter, method)
+
+    def is_refused(job: VendorJob) -> bool:
+        asked.append(job.id)
+        return len(set(asked)) <= jobs
+
+    async def status(job: VendorJob):
+        if is_refused(job):
+            raise error
+        return await original(job)
+
+    async def pages(job: VendorJob, report: Report):
+        if is_refused(job):
+            raise error
+        async for page in original(job, report):
+            yield page
+
+    monkeypatch.setattr(adapter, method, status if method == "status" else pages)
+    return asked
 
 
 @pytest.mark.parametrize("stores_chunks", [True, False])

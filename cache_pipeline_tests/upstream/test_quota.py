@@ -213,14 +213,15 @@ async def test_own_requests_never_count_as_foreign(shared_redis: Redis):
     assert (await quota.snapshot())[0].remaining == 23 - 3 - 12
 
 
-async def test_all_keys_share_a_cluster_slot_and_expire(shared_redis: Redis):
+async def test_all_keys_share_a_cluster_slot_and_all_but_one_expire(shared_redis: Redis):
     quota = Quota(shared_redis, "genesys", {"a": 1, "b": 1}, LONG)
     for _ in range(2):
         await settle_answered(quota, await quota.acquire(Lane.interactive), remaining=1)
     keys = [key.decode() for key in await shared_redis.keys("*")]
     assert len(keys) == 8
     assert all(key.startswith("cache_pipeline:quota:{genesys}:") for key in keys)
-    assert all([await shared_redis.pttl(key) > 0 for key in keys])
+    # The one that shows whether Redis has lost its data outlasts a quiet day.
+    assert [key for key in keys if await shared_redis.pttl(key) <= 0] == [UpstreamKeys("genesys").generation]
 
 
 async def test_empty_redis_grants_one_request_at_a_time_first(
