@@ -14,23 +14,23 @@ from datetime import UTC, datetime, timedelta
 
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.fetch.chunk_pool import ChunkEvent, fetch_chunks
-from cache_pipeline.fetch.chunk_states import ChunkOutcome, Failed, Locked, Missing, Stored, Submitted
+from cache_pipeline.fetch.chunk_states import ChunkOutcome, Locked, Missing, Stored, Submitted, Verified
 from cache_pipeline.fetch.series_knowledge import SeriesKnowledge
 from cache_pipeline.fetch.vendor_response import VendorResponse
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.completeness import RowDensity
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, arrow_schema, rows_to_table
+from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema
 from cache_pipeline.query.verification import Knowledge
 from cache_pipeline.rows.rows import Rows
 
-_DAYS, _QUEUES, _RUNS = 90, 40, 1
+_DAYS, _QUEUES, _RUNS = 90, 40, 5
 _FIRST = datetime(2026, 1, 5, tzinfo=UTC)
 _DAY = timedelta(days=1)
 _NOW = _FIRST + (_DAYS + 10) * _DAY
 _COLUMNS = (Column("queue_id", ColumnKind.dimension), Column("offered", ColumnKind.integer))
-_SCHEMA = arrow_schema(_COLUMNS)
+_SCHEMA = to_arrow_schema(_COLUMNS)
 _CALLS_A_NIGHT = 3.0
 
 #: Number of calls by start of bucket and queue.
@@ -147,8 +147,8 @@ class _Fetcher:
             fresh = [each for each in results if (each.interval, each.verdict) not in self.reported]
             self.reported.update((each.interval, each.verdict) for each in fresh)
             self.knowledge.learn_results(fresh)
-        if isinstance(state, Failed):
-            raise BenchmarkError(f"{missing.chunk}: {state.error}") from state.error
+        if not isinstance(state, Verified):
+            raise BenchmarkError(f"{missing.chunk}: no rows, but {state}")
         self.knowledge.learn_rows(state)
         self.second_looks += bool(state.rows.second_looks)
         if state.rows.rows.num_rows != self._rows(missing.chunk).num_rows:
