@@ -54,13 +54,13 @@ def _screenshots(day: date) -> dict[str, _Screenshot]:
             "/locations/cache_pipeline/asset-groups/queue_interval/lineage", ("filled", "3 / 3 Passed"), 760
         ),
         "dagster-partition": _Screenshot(
-            f"/assets/staged/queue_day?view=partitions&partition={day}", ("watermark lag (s)", "Materialized ("), 1200
+            f"/assets/queue_day/staged?view=partitions&partition={day}", ("watermark lag (s)", "Materialized ("), 1200
         ),
         "dagster-plots": _Screenshot(
-            "/assets/staged/queue_interval", ("truncated chunks", "seconds"), 900, click="Plots", top="Metadata"
+            "/assets/queue_interval/staged", ("truncated chunks", "seconds"), 900, click="Plots", top="Metadata"
         ),
         "dagster-complete": _Screenshot(
-            "/assets/staged/queue_interval?view=checks&checkDetail=completeness", ("Latest execution", "truncated"), 900
+            "/assets/queue_interval/staged?view=checks&checkDetail=completeness", ("Latest execution", "truncated"), 900
         ),
     }
 

@@ -76,7 +76,7 @@ def main(data: Path) -> None:
         for name in reports:
             instance.report_runless_asset_event(
                 dg.AssetCheckEvaluation(
-                    asset_key=dg.AssetKey(["staged", name]),
+                    asset_key=dg.AssetKey([name, "staged"]),
                     check_name="completeness",
                     passed=True,
                     partition="2024-01-01",

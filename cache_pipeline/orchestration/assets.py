@@ -99,7 +99,6 @@ def _asset_spec(
     return dg.AssetSpec(
         asset_key(layer, report),
         deps=[asset_key(name, report) for name in _UPSTREAM_LAYERS[layer]],
-        # The graph shows the report's name and the first words of the description, which tell the four assets apart.
         description=f"{summary}\n\n{report.description}.",
         group_name=report.name,
         kinds={layer, _KINDS[layer]},
@@ -356,7 +355,7 @@ def _read_staged(staging: Staging, series: Series, intervals: Mapping[str, Inter
     missing = [key for key, partition in staged.items() if partition is None]
     if missing:
         raise dg.Failure(
-            f"{len(missing)} partitions are not staged, {missing[0]} first: materialise staged/{series.report.name}",
+            f"{len(missing)} partitions are not staged, {missing[0]} first: materialise {series.report.name}/staged",
             allow_retries=False,
         )
     return [partition for partition in staged.values() if partition is not None]

@@ -1,6 +1,6 @@
 """Estimates of a backfill: the job that makes one before it is launched, and the line in its log when it begins.
 
-``estimate_job`` sends nothing to the vendor. The estimate is recorded as an observation on ``staged/<report>``, beside the
+``estimate_job`` sends nothing to the vendor. The estimate is recorded as an observation on ``<report>/staged``, beside the
 calls and minutes that backfills took. The plan itself comes from ``service.estimate``.
 See https://docs.dagster.io/guides/build/jobs
 """

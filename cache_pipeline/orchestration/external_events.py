@@ -37,7 +37,7 @@ def record_external_events(settings: Settings) -> Generator[OnStored]:
 def record_in_dagster(
     instance: dg.DagsterInstance, settings: Settings, coverage: Callable[[Report], Coverage]
 ) -> OnStored:
-    """Return a hook that reports each write as a runless event of ``history/<report>``.
+    """Return a hook that reports each write as a runless event of ``<report>/history``.
 
     A partition that history now holds completely is materialised; one that it holds in part is observed. If the
     instance cannot be reached, the event is lost; the answer never is.

@@ -136,8 +136,8 @@ class EdgeIOManager(_TierIOManager):
         if published.absent:
             name = self._report(context).name
             raise dg.Failure(
-                f"history lacks {len(published.absent)} parts of what edge/{name} should publish, "
-                f"{next(iter(published.absent))} first: materialise staged/{name} and history/{name} before",
+                f"history lacks {len(published.absent)} parts of what {name}/edge should publish, "
+                f"{next(iter(published.absent))} first: materialise {name}/staged and {name}/history before",
                 allow_retries=False,
             )
 

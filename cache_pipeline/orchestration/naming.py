@@ -19,8 +19,11 @@ RETRY_ATTEMPT_METADATA = "retry attempt"
 
 
 def asset_key(layer: str, report: Report) -> dg.AssetKey:
-    """Return ``staged/<report>``, ``history/<report>``, ``hot/<report>`` or ``edge/<report>``."""
-    return dg.AssetKey([layer, report.name])
+    """Return ``<report>/staged``, ``<report>/history``, ``<report>/hot`` or ``<report>/edge``.
+
+    Dagster's graphs show only the last part, inside a box with the report's name.
+    """
+    return dg.AssetKey([report.name, layer])
 
 
 def job_name(report: Report) -> str:

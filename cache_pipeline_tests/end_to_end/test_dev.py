@@ -58,8 +58,8 @@ def test_dev_ui_shows_assets_and_materialises_a_partition(project, production_se
 
         wait_for(is_up, 150, dev.output)
         nodes = {tuple(node["assetKey"]["path"]): node for node in run_query(client, ASSETS)["assetNodes"]}
-        assert set(nodes) == {(layer, "conversation_day") for layer in ("staged", "history", "hot", "edge")}
-        checks = nodes["staged", "conversation_day"]["assetChecksOrError"]["checks"]
+        assert set(nodes) == {("conversation_day", layer) for layer in ("staged", "history", "hot", "edge")}
+        checks = nodes["conversation_day", "staged"]["assetChecksOrError"]["checks"]
         assert {(check["name"], check["blocking"]) for check in checks} == {
             ("completeness", True),
             ("schema", True),

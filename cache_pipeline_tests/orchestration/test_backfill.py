@@ -14,10 +14,10 @@ from cache_pipeline_tests.orchestration.workbench import Bench
 
 FIRST, END = date(2024, 6, 10), date(2024, 6, 12)
 CHECKS = {
-    *(f"staged/calls_hour:{name}" for name in ("completeness", "schema", "watermark")),
-    "history/calls_hour:drift",
-    "history/calls_hour:no_open_partitions",
-    "edge/calls_hour:tiers_agree",
+    *(f"calls_hour/staged:{name}" for name in ("completeness", "schema", "watermark")),
+    "calls_hour/history:drift",
+    "calls_hour/history:no_open_partitions",
+    "calls_hour/edge:tiers_agree",
 }
 
 
@@ -73,7 +73,7 @@ def test_backfill_outcome_shows_error_and_earlier_failures(
     repaired = lines[-1]["outcome"]
     assert repaired["success"]
     checks = {check["check"]: (check["passed"], check["failed_before"]) for check in repaired["checks"]}
-    name = "staged/calls_hour:completeness"
+    name = "calls_hour/staged:completeness"
     assert checks[name][0]
     # Truncations that parts make up for are warnings; only the first run's failure counts.
     assert checks[name][1] == 1

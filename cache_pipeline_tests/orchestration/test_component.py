@@ -26,7 +26,7 @@ def test_component_loads_a_folder_into_another_project(tmp_path: Path) -> None:
             assert isinstance(component, ReportFolder)
             dg.Definitions.validate_loadable(defs)
             assert {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()} == {
-                f"{layer}/calls_hour" for layer in ("staged", "history", "hot", "edge")
+                f"calls_hour/{layer}" for layer in ("staged", "history", "hot", "edge")
             }
 
 
@@ -54,7 +54,7 @@ def test_folders_and_upkeep_compose_with_a_project_of_its_own() -> None:
             merged = dg.Definitions.merge(defs, project)
             dg.Definitions.validate_loadable(merged)
             keys = {spec.key.to_user_string() for spec in merged.resolve_all_asset_specs()}
-            assert {"own", "history/calls_hour", "history/chats_hour"} <= keys
+            assert {"own", "calls_hour/history", "chats_hour/history"} <= keys
             repository = merged.get_repository_def()
             assert {"calls_hour_job", "chats_hour_job", "edge_maintenance_job"} <= set(repository.job_names)
             assert merged.executor is dg.multiprocess_executor
@@ -132,4 +132,4 @@ def test_report_added_as_yaml_is_materialised(bench: Bench, instance: dg.Dagster
     result = job.execute_in_process(instance=instance, partition_key="2024-06-10", raise_on_error=False)
     assert result.success, step_failures(result)
     for layer in ("staged", "history", "hot", "edge"):
-        assert materialized(instance, dg.AssetKey([layer, "abandoned_hour"])) == {"2024-06-10"}
+        assert materialized(instance, dg.AssetKey(["abandoned_hour", layer])) == {"2024-06-10"}

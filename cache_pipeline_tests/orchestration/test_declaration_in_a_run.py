@@ -66,7 +66,7 @@ def test_partition_staged_under_another_declaration_is_fetched_again(
 
 
 def test_edge_alone_publishes_nothing_that_history_lacks(bench: Bench, instance: dg.DagsterInstance) -> None:
-    with pytest.raises(dg.Failure, match="history lacks 1 parts of what edge/calls_hour should publish"):
+    with pytest.raises(dg.Failure, match="history lacks 1 parts of what calls_hour/edge should publish"):
         bench.run(instance, DAY, layer="edge", raise_on_error=True)
     assert bench.edge().manifest().datasets == {}
     assert materialized(instance, bench.key("edge")) == set()

@@ -46,25 +46,31 @@ def test_entry_point_has_the_same_assets(defs: dg.Definitions, environment: pyte
 
 def test_each_report_has_four_assets_in_one_group(defs: dg.Definitions) -> None:
     groups = {spec.key.to_user_string(): spec.group_name for spec in defs.resolve_all_asset_specs()}
-    assert groups == {f"{layer}/{name}": name for name in NAMES for layer in LAYERS}
+    assert groups == {f"{name}/{layer}": name for name in NAMES for layer in LAYERS}
+
+
+def test_node_names_tell_assets_of_a_report_apart(defs: dg.Definitions) -> None:
+    # A node of Dagster's graph shows the last part of the asset's key.
+    names = [spec.key.path[-1] for spec in defs.resolve_all_asset_specs() if spec.group_name == "queue_day"]
+    assert sorted(names) == sorted(LAYERS)
 
 
 def test_assets_depend_on_staged_then_history(defs: dg.Definitions) -> None:
     parents = {
         spec.key.to_user_string(): {dep.asset_key.to_user_string() for dep in spec.deps}
         for spec in defs.resolve_all_asset_specs()
-        if spec.key.path[1] == "queue_day"
+        if spec.key.path[0] == "queue_day"
     }
     assert parents == {
-        "staged/queue_day": set(),
-        "history/queue_day": {"staged/queue_day"},
-        "hot/queue_day": {"history/queue_day"},
-        "edge/queue_day": {"history/queue_day"},
+        "queue_day/staged": set(),
+        "queue_day/history": {"queue_day/staged"},
+        "queue_day/hot": {"queue_day/history"},
+        "queue_day/edge": {"queue_day/history"},
     }
 
 
 def test_asset_has_owner_kinds_columns_and_description(defs: dg.Definitions) -> None:
-    (spec,) = [spec for spec in defs.resolve_all_asset_specs() if spec.key == dg.AssetKey(["history", "queue_day"])]
+    (spec,) = [spec for spec in defs.resolve_all_asset_specs() if spec.key == dg.AssetKey(["queue_day", "history"])]
     assert list(spec.owners) == ["team:operations"]
     assert spec.kinds == {"history", "postgres"}
     assert spec.description is not None
@@ -84,11 +90,11 @@ def test_only_checks_on_staged_block(
 ) -> None:
     specs = [spec for check in defs.asset_checks or [] for spec in check.check_specs]
     for name in NAMES:
-        staged = {spec.name: spec.blocking for spec in specs if spec.asset_key == dg.AssetKey(["staged", name])}
-        edge = {spec.name: spec.blocking for spec in specs if spec.asset_key == dg.AssetKey(["edge", name])}
+        staged = {spec.name: spec.blocking for spec in specs if spec.asset_key == dg.AssetKey([name, "staged"])}
+        edge = {spec.name: spec.blocking for spec in specs if spec.asset_key == dg.AssetKey([name, "edge"])}
         assert staged == dict.fromkeys(STAGED_CHECKS, True)
         assert edge == {"tiers_agree": False}
-        history = {spec.name: spec.blocking for spec in specs if spec.asset_key == dg.AssetKey(["history", name])}
+        history = {spec.name: spec.blocking for spec in specs if spec.asset_key == dg.AssetKey([name, "history"])}
         assert history == {"drift": False, "no_open_partitions": False}
 
 
@@ -102,7 +108,7 @@ def test_report_job_has_all_assets_and_checks(defs: dg.Definitions) -> None:
     for name in NAMES:
         job = defs.resolve_job_def(f"{name}_job")
         assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == {
-            f"{layer}/{name}" for layer in LAYERS
+            f"{name}/{layer}" for layer in LAYERS
         }
         assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {
             *STAGED_CHECKS,
@@ -196,7 +202,7 @@ def test_partitions_follow_the_declared_cadence_and_zone(defs: dg.Definitions) -
 def test_report_has_assets_for_declared_tiers_only(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     defs = _build(environment, tmp_path, tiers=["history"])
     dg.Definitions.validate_loadable(defs)
-    assert {spec.key.path[0] for spec in defs.resolve_all_asset_specs()} == {"staged", "history"}
+    assert {spec.key.path[-1] for spec in defs.resolve_all_asset_specs()} == {"staged", "history"}
     names = {spec.name for check in defs.asset_checks or [] for spec in check.check_specs}
     assert names == {*STAGED_CHECKS, "drift", "no_open_partitions"}
 
@@ -204,7 +210,7 @@ def test_report_has_assets_for_declared_tiers_only(environment: pytest.MonkeyPat
 def test_edge_without_hot_is_still_compared(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     defs = _build(environment, tmp_path, tiers=["history", "edge"])
     dg.Definitions.validate_loadable(defs)
-    assert {spec.key.path[0] for spec in defs.resolve_all_asset_specs()} == {"staged", "history", "edge"}
+    assert {spec.key.path[-1] for spec in defs.resolve_all_asset_specs()} == {"staged", "history", "edge"}
     assert "tiers_agree" in {spec.name for check in defs.asset_checks or [] for spec in check.check_specs}
 
 

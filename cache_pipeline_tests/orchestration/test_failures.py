@@ -247,7 +247,7 @@ def test_watermark_in_the_future_blocks_publishing(staged: tuple[Bench, Staging]
 
 def test_history_without_staged_partitions_fails(bench: Bench, instance: dg.DagsterInstance) -> None:
     with pytest.raises(
-        dg.Failure, match=f"1 partitions are not staged, {DAYS[0]} first: materialise staged/calls_hour"
+        dg.Failure, match=f"1 partitions are not staged, {DAYS[0]} first: materialise calls_hour/staged"
     ):
         bench.run(instance, DAYS[0], layer="history", raise_on_error=True)
     assert bench.count_queries() == 0

@@ -114,7 +114,7 @@ class Ui:
 
     def backfill(self, bench: Bench, keys: list[str]) -> str:
         """Launch a backfill of all the report's assets for these partitions."""
-        assets = [{"path": [layer, bench.report.name]} for layer in LAYERS]
+        assets = [{"path": [bench.report.name, layer]} for layer in LAYERS]
         launched = self.query(LAUNCH, params={"assetSelection": assets, "partitionNames": keys})
         assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", launched
         return launched["launchPartitionBackfill"]["backfillId"]
@@ -129,7 +129,7 @@ class Ui:
         return self.wait(f"the runs of backfill {backfill} end", found)
 
     def materialised(self, bench: Bench, layer: str) -> set[str]:
-        path = {"path": [layer, bench.report.name]}
+        path = {"path": [bench.report.name, layer]}
         ranges = self.query(PARTITIONS, asset=path)["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
         every = bench.partitions.get_partition_keys()
         return {
@@ -141,7 +141,7 @@ class Ui:
 
     def passed(self, bench: Bench, check: str) -> set[str]:
         """Return the partitions that pass a check on ``staged``."""
-        path = {"path": ["staged", bench.report.name]}
+        path = {"path": [bench.report.name, "staged"]}
         found = [each["evaluation"] for each in self.query(CHECKS, asset=path, check=check)["assetCheckExecutions"]]
         return {each["partition"] for each in found if each and each["success"] and each["partition"]}
 

@@ -24,7 +24,7 @@ from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline_tests.orchestration.workbench import Bench, evaluations, job_declaration, open_bench, step_failures
 
 KEYS = ["a", "b", "c", "d", "e"]
-HISTORY = dg.AssetKey(["history", "calls"])
+HISTORY = dg.AssetKey(["calls", "history"])
 OPEN_PARTITIONS = st.builds(
     OpenPartition, st.sampled_from(KEYS), st.sampled_from(PartitionState), st.text(max_size=5), st.integers(0, 9)
 )

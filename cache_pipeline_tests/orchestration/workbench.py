@@ -108,7 +108,7 @@ class Bench:
         return Series(self.report)
 
     def key(self, layer: str) -> dg.AssetKey:
-        return dg.AssetKey([layer, self.report.name])
+        return dg.AssetKey([self.report.name, layer])
 
     def check(self, name: str, layer: str = "staged") -> dg.AssetCheckKey:
         return dg.AssetCheckKey(self.key(layer), name)

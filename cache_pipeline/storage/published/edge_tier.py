@@ -100,7 +100,7 @@ class EdgeTier:
         """
         dataset = self.manifest().datasets.get(report.name)
         if dataset is None:
-            raise EdgeStoreError(f"{report.name} was never published: materialise edge/{report.name}")
+            raise EdgeStoreError(f"{report.name} was never published: materialise {report.name}/edge")
         requested = IntervalSet([interval])
         with self.store.translated_errors(f"reading {report.name}"):
             tables = [self.read_file(file) for file in dataset.files if file.covered_intervals() & requested]
