@@ -71,6 +71,7 @@ def read(
     for attempt in range(1, _MAX_ATTEMPTS + 1):
         found = _find_data_set(url, _fetch_manifest(url, store), dataset, columns)
         try:
+            found.require_disjoint_files(f"{url}: {dataset}")
             return _read_rows(url, store, found, columns, interval)
         except _FileMissing:
             # The data set was republished and the old file deleted after the manifest was read (or cached): read it again.

@@ -43,11 +43,13 @@ class Publication:
         snapshot: The id of the manifest's content.
         uploaded: Number of data files that did not exist before; unchanged ones are not uploaded.
         files: The files of the published days, new or not.
+        dataset_rows: Number of rows that the whole data set has now.
     """
 
     snapshot: str
     uploaded: int
     files: tuple[DataFile, ...]
+    dataset_rows: int
 
 
 def snapshot_of(manifest: Manifest) -> tuple[str, bytes]:
@@ -101,6 +103,7 @@ class EdgeTier:
         dataset = self.manifest().datasets.get(report.name)
         if dataset is None:
             raise EdgeStoreError(f"{report.name} was never published: materialise {report.name}/edge")
+        dataset.require_disjoint_files(report.name)
         requested = IntervalSet([interval])
         with self.store.translated_errors(f"reading {report.name}"):
             tables = [self.read_file(file) for file in dataset.files if file.covered_intervals() & requested]
@@ -152,12 +155,13 @@ class EdgeTier:
             files.append(file)
             absorbed.update(_absorbed_partitions(target))
         updated = manifest.merge_files(report.name, dataset, files, self._generated_at(manifest, now), absorbed)
+        dataset_rows = sum(file.rows for file in updated.datasets[report.name].files)
         if updated.datasets == manifest.datasets and now - manifest.generated_at < _CONFIRM_INTERVAL:
-            return Publication(self._put_snapshot(manifest), uploaded, tuple(files))
+            return Publication(self._put_snapshot(manifest), uploaded, tuple(files), dataset_rows)
         updated = updated.model_copy(update={"sequence": manifest.sequence + 1})
         if not self.swap_manifest(updated, version):
             return None
-        return Publication(snapshot_of(updated)[0], uploaded, tuple(files))
+        return Publication(snapshot_of(updated)[0], uploaded, tuple(files), dataset_rows)
 
     def _describe(self, report: Report, rows_by_interval: Rows) -> DataSet:
         published = published_report(report)

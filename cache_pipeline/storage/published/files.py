@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,7 +16,8 @@ from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import dimension_names, rows_within, sort_rows, to_snake_case
+from cache_pipeline.query.schema import dimension_names, rows_within, to_snake_case, sort_rows
+from cache_pipeline.storage.published.aggregated_rows import event_column
 from cache_pipeline.storage.published.manifest import DataFile, DataSet
 
 #: A browser reads a row group of this size in one request. Smaller ones mean more requests; larger ones do not mean fewer.
@@ -29,19 +30,6 @@ _TIMES = ("interval_start", "interval_end")
 Rows = Mapping[Interval, pa.Table]
 
 
-def volume_column(report: Report, names: Iterable[str]) -> str:
-    """Return the name of the column that counts a row's events.
-
-    Raises:
-        EdgeStoreError: The declaration names no metric that counts.
-    """
-    metric = to_snake_case(report.volume_metric or "")
-    found = next((name for name in (metric, f"{metric}_count") if metric and name in set(names)), None)
-    if found is None:
-        raise EdgeStoreError(f"{report.name}: min_cell_count needs a volume_metric that counts events")
-    return found
-
-
 def restrict_rows(report: Report, rows: pa.Table) -> pa.Table:
     """Return what may be published of a report's rows, in the report's own types.
 
@@ -52,7 +40,10 @@ def restrict_rows(report: Report, rows: pa.Table) -> pa.Table:
     """
     dimensions = dimension_names(report)
     if report.publish.min_cell_count is not None:
-        events = rows[volume_column(report, rows.schema.names)]
+        counted = event_column(report, rows.schema.names)
+        if counted is None:
+            raise EdgeStoreError(f"{report.name}: min_cell_count needs a volume_metric that counts events")
+        events = rows[counted]
         none, few = pa.scalar(0, events.type), pa.scalar(report.publish.min_cell_count, events.type)
         small = pc.and_(pc.greater(events, none), pc.less(events, few))
         for place, field in enumerate(rows.schema):
@@ -127,11 +118,13 @@ class PartitionFile:
 
     Attributes:
         partition: The local day or month.
+        interval: The interval of that day or month.
         new_rows: The new rows by interval.
-        current_files: The files whose remaining rows it takes over.
+        current_files: The files whose remaining rows of the interval it takes over.
     """
 
     partition: str
+    interval: Interval
     new_rows: Rows
     current_files: tuple[DataFile, ...]
 
@@ -155,35 +148,69 @@ def partition_files(
         provisional: The new intervals that are not final.
         now: The time by this publisher's clock.
     """
-    files = {file.partition: file for file in current.files} if current else {}
+    merged = {file.partition for file in current.files} if current else set()
+    held = _files_by_partition(report, current) if current else {}
     days = _split_by_local_day(report, rows_by_interval)
     all_provisional = provisional | IntervalSet(
-        part for file in files.values() for part in file.provisional_intervals() - IntervalSet(rows_by_interval)
+        part
+        for file in (current.files if current else ())
+        for part in file.provisional_intervals() - IntervalSet(rows_by_interval)
     )
 
     def is_one_file(month: str) -> bool:
-        if month in files:
+        if month in merged:
             return True
-        start = _local_start(report, f"{month}-01")
-        interval = Interval(start, next_boundary(start, _MONTH, report.zone))
+        interval = _local_interval(report, month)
         return interval.end + MONTH_SETTLE_DELAY <= now and not all_provisional & IntervalSet([interval])
 
-    months = {day[:7] for day in (*days, *files)}
-    is_closed = {month: is_one_file(month) for month in months}
+    is_closed = {month: is_one_file(month) for month in {day[:7] for day in (*days, *held)}}
     grouped: dict[str, dict[Interval, pa.Table]] = {}
     for day, new in days.items():
         grouped.setdefault(day[:7] if is_closed[day[:7]] else day, {}).update(new)
-    for partition in files:
-        if partition not in is_closed and is_closed[partition[:7]]:
-            grouped.setdefault(partition[:7], {})
+    for partition in _to_rewrite(held, is_closed, is_moved=bool(current and _is_moved(report, current))):
+        grouped.setdefault(partition, {})
     return [
         PartitionFile(
             partition,
+            _local_interval(report, partition),
             new,
-            tuple(file for name, file in sorted(files.items()) if name == partition or name[:7] == partition),
+            tuple(
+                dict.fromkeys(
+                    file
+                    for name, files in sorted(held.items())
+                    if name == partition or name[:7] == partition
+                    for file in files
+                )
+            ),
         )
         for partition, new in sorted(grouped.items())
     ]
+
+
+def _is_moved(report: Report, current: DataSet) -> bool:
+    """Return whether the days of the published files are those of another time zone, or overlap."""
+    return current.time_zone != report.time_zone or current.find_overlap() is not None
+
+
+def _files_by_partition(report: Report, current: DataSet) -> dict[str, tuple[DataFile, ...]]:
+    """Return which of the current files hold rows of each published day or merged month."""
+    if not _is_moved(report, current):
+        return {file.partition: (file,) for file in current.files}
+    found: dict[str, tuple[DataFile, ...]] = {}
+    for file in current.files:
+        for day in _local_days(report, file.covered_intervals()):
+            found[day] = (*found.get(day, ()), file)
+    return found
+
+
+def _to_rewrite(held: Iterable[str], is_closed: Mapping[str, bool], *, is_moved: bool) -> Iterator[str]:
+    """Yield the partitions to write although none of their rows are new: of moved days, and of months that have closed."""
+    for partition in held:
+        month = partition[:7]
+        if is_closed[month] and partition != month:
+            yield month
+        elif is_moved:
+            yield partition
 
 
 def build_file(
@@ -194,7 +221,7 @@ def build_file(
     tables = [for_browsers(restrict_rows(report, table)) for table in target.new_rows.values()]
     kept, kept_provisional = IntervalSet(), IntervalSet()
     for file in target.current_files:
-        parts = file.covered_intervals() - replaced
+        parts = (file.covered_intervals() & IntervalSet([target.interval])) - replaced - kept
         if parts:
             rows = read(file)
             tables.extend(rows_within(rows, part) for part in parts)
@@ -220,8 +247,20 @@ def build_file(
     return file, body
 
 
-def _local_start(report: Report, day: str) -> datetime:
-    return floor_to_step(datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=report.zone), _DAY, report.zone)
+def _local_interval(report: Report, partition: str) -> Interval:
+    """Return the interval of a local day or month."""
+    is_month = len(partition) == len("2026-03")
+    noon = datetime.fromisoformat(f"{partition}-01T12:00" if is_month else f"{partition}T12:00").replace(
+        tzinfo=report.zone
+    )
+    start = floor_to_step(noon, _DAY, report.zone)
+    return Interval(start, next_boundary(start, _MONTH if is_month else _DAY, report.zone))
+
+
+def _local_days(report: Report, intervals: Iterable[Interval]) -> Iterator[str]:
+    for interval in intervals:
+        for part in cut_at_boundaries(interval, _DAY, report.zone):
+            yield part.start.astimezone(report.zone).date().isoformat()
 
 
 def _split_by_local_day(report: Report, rows_by_interval: Rows) -> dict[str, dict[Interval, pa.Table]]:

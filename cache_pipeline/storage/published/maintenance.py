@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
@@ -34,11 +34,13 @@ class Snapshot:
         id: Sixteen hexadecimal digits.
         stored_at: When it was stored, by the store's own clock.
         is_current: Whether it is the manifest now.
+        superseded_at: When the next one was stored, and this one was no longer served; None if it is the latest or the manifest.
     """
 
     id: str
     stored_at: datetime
     is_current: bool
+    superseded_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,11 @@ def snapshots(edge: EdgeTier) -> list[Snapshot]:
             if (name := PurePosixPath(item.path).stem)
         ]
     # Folders record times to a few milliseconds. Of snapshots with equal times, the current one is the later.
-    return sorted(listed, key=lambda snapshot: (snapshot.stored_at, snapshot.is_current), reverse=True)
+    ordered = sorted(listed, key=lambda snapshot: (snapshot.stored_at, snapshot.is_current), reverse=True)
+    return [
+        replace(each, superseded_at=None if each.is_current or later is None else later.stored_at)
+        for each, later in zip(ordered, [None, *ordered], strict=False)
+    ]
 
 
 def verify(edge: EdgeTier) -> list[str]:
@@ -100,6 +106,8 @@ def verify(edge: EdgeTier) -> list[str]:
                 f"{MANIFEST} claims a time {ahead} after it was stored, so a publisher's clock is fast: synchronise it with NTP"
             )
         for name, dataset in manifest.datasets.items():
+            if overlap := dataset.find_overlap():
+                problems.append(f"{name}: {overlap}")
             for file in dataset.files:
                 problems.extend(f"{name}: {problem}" for problem in _file_problems(edge, dataset, file))
     return problems
@@ -194,7 +202,7 @@ def collect_garbage(
 
     Args:
         edge: The edge tier.
-        keep_for: Younger snapshots and files are kept in any case.
+        keep_for: Younger files are kept in any case, and so are snapshots that were the manifest until more recently.
         keep_snapshots: This many of the latest snapshots are kept, however old they are.
         forget: Keep only what the manifest names, regardless of age: for data that must no longer exist.
 
@@ -215,8 +223,11 @@ def _try_collect(edge: EdgeTier, keep_for: timedelta, keep_snapshots: int) -> Ga
     if version is None and not manifest.datasets:
         return GarbageReport((), (), 0, 0)
     now, all_snapshots = _read_store_time(edge), snapshots(edge)
+    # A snapshot's age begins when it is superseded: readers may have got it until then, and a rollback is about what was live.
     old = {
-        each.id for each in all_snapshots[keep_snapshots:] if now - each.stored_at >= keep_for and not each.is_current
+        each.id
+        for each in all_snapshots[keep_snapshots:]
+        if each.superseded_at and now - each.superseded_at >= keep_for
     }
     kept = [each.id for each in all_snapshots if each.id not in old]
     named = _named_paths(manifest).union(*(_named_paths(_read_snapshot(edge, each)) for each in kept))

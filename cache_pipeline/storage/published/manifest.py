@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cache_pipeline.errors import CachePipelineError
+from cache_pipeline.errors import CachePipelineError, EdgeStoreError
 from cache_pipeline.query.interval import Interval, IntervalSet
 
 
@@ -78,6 +79,32 @@ class DataSet(BaseModel, frozen=True):
         """Return whether files of both may be served together: same series, columns and suppression."""
         return (self.series, self.columns, self.min_cell_count) == (other.series, other.columns, other.min_cell_count)
 
+    def find_overlap(self) -> str | None:
+        """Return which files hold the same hours, with the remedy, or None: a reader would count those hours twice."""
+        ordered = sorted(
+            ((part, file.partition) for file in self.files for part in file.covered_intervals()),
+            key=lambda each: each[0].start,
+        )
+        for (part, partition), (next_part, next_partition) in pairwise(ordered):
+            if both := part.intersection(next_part):
+                return (
+                    f"its files of {partition} and {next_partition} both hold {both}: publish the data set again with "
+                    "cache-pipeline edge publish"
+                )
+        return None
+
+    def require_disjoint_files(self, name: str) -> None:
+        """Refuse files that hold the same hours.
+
+        Args:
+            name: The data set's name, for the message.
+
+        Raises:
+            EdgeStoreError: Two files do.
+        """
+        if overlap := self.find_overlap():
+            raise EdgeStoreError(f"{name}: {overlap}")
+
 
 class Manifest(BaseModel, frozen=True):
     """The content of ``manifest.json``."""
@@ -124,6 +151,9 @@ class Manifest(BaseModel, frozen=True):
             files: The new files.
             now: The current time.
             absorbed: Partitions whose rows went into the new files.
+
+        Raises:
+            EdgeStoreError: Two files would hold the same hours.
         """
         current = self.datasets.get(name)
         by_partition = (
@@ -145,6 +175,7 @@ class Manifest(BaseModel, frozen=True):
                 "provisional_from": provisional_from,
             }
         )
+        updated.require_disjoint_files(name)
         return self.model_copy(update={"generated_at": now, "datasets": {**self.datasets, name: updated}})
 
 

@@ -135,6 +135,27 @@ def test_collection_keeps_files_of_kept_snapshots(folder_edge: EdgeTier, root: P
         assert verify(folder_edge) == []
 
 
+def test_snapshot_ages_from_when_it_is_superseded(folder_edge: EdgeTier, root: Path):
+    """What was live until yesterday can be rolled back to, however long it had been live."""
+    oldest, yesterdays = publish(folder_edge, 1), publish(folder_edge, 2)
+    backdate(root, timedelta(days=90))
+    for path, age in ((f"snapshots/{oldest}.json", 91), ("data", 90)):
+        then = time.time() - timedelta(days=age).total_seconds()
+        os.utime(root / path, (then, then))
+    publish(folder_edge, 3)
+    done = collect_garbage(folder_edge, timedelta(days=1), keep_snapshots=1)
+    assert done.snapshots == (oldest,)
+    rollback(folder_edge, yesterdays)
+    assert offered(folder_edge) == {2}
+    assert verify(folder_edge) == []
+
+
+def test_live_snapshot_is_not_superseded(folder_edge: EdgeTier, root: Path):
+    first, second = publish(folder_edge, 1), publish(folder_edge, 2)
+    stored = {each.id: each.stored_at for each in snapshots(folder_edge)}
+    assert {each.id: each.superseded_at for each in snapshots(folder_edge)} == {first: stored[second], second: None}
+
+
 def test_collection_keeps_young_files(edge: EdgeTier):
     for number in range(1, 4):
         publish(edge, number)
