@@ -12,12 +12,25 @@ from typing import TYPE_CHECKING
 
 from cache_pipeline.errors import HistoryRefused, HistoryUnavailable, SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
-from cache_pipeline.query.declarations import read_reports
+from cache_pipeline.query.declarations import Declaration, read_declarations
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.settings import Settings, VendorAccount
+<<<<<<< HEAD
+=======
+from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.postgres.history import open_history
+from cache_pipeline.storage.postgres.ledger import open_ledger
+from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.storage.published.aggregated_rows import find_publication_problems
+from cache_pipeline.storage.redis.hot import RedisHotTier
+from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
+from cache_pipeline.upstream.client import create_upstream_client, create_upstream_quota
+from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
+from cache_pipeline.upstream.discovery import DiscoverAddresses
+>>>>>>> 367d2d9 (Give assets Dagster's own metadata, the vendor's pool and a condition to follow history)
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.genesys.regions import region_address
 from cache_pipeline.vendors.registry import (
@@ -68,8 +81,10 @@ def find_declaration_problems(report: Report) -> Iterable[tuple[str, str]]:
     problems = list(ADAPTERS[report.platform].check_declaration(report))
     yield from problems
     if not problems:
-        for column, problem in find_invalid_names(report_columns(report)):
+        columns = report_columns(report)
+        for column, problem in find_invalid_names(columns):
             yield "group_by" if column.kind is ColumnKind.dimension else "metrics", problem
+        yield from find_publication_problems(report, columns)
 
 
 def report_schema_text() -> str:
@@ -83,7 +98,16 @@ def load_reports(settings: Settings) -> dict[str, Report]:
     Raises:
         DeclarationError: Some are invalid; the error lists every mistake.
     """
-    return read_reports(settings.reports_dir, find_declaration_problems)
+    return {name: each.report for name, each in load_declarations(settings).items()}
+
+
+def load_declarations(settings: Settings) -> dict[str, Declaration]:
+    """Read the same, with the place of each declaration.
+
+    Raises:
+        DeclarationError: As ``load_reports``.
+    """
+    return read_declarations(settings.reports_dir, find_declaration_problems)
 
 
 def report_columns(report: Report) -> tuple[Column, ...]:

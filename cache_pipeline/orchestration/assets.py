@@ -25,16 +25,22 @@ from cache_pipeline.orchestration.dagster_compat import cache_signature, run_int
 from cache_pipeline.orchestration.io_managers import REPORT_METADATA, report_metadata
 from cache_pipeline.orchestration.metadata import (
     chunk_table,
+    code_references,
+    code_version,
+    column_lineage,
     column_schema,
     describe_chunk,
     partition_chart,
     partition_metadata,
+    published_code_version,
 )
 from cache_pipeline.orchestration.naming import (
     COMPLETENESS_CHECK,
     FAILED_PARTITIONS_METADATA,
     RETRY_ATTEMPT_METADATA,
     asset_key,
+    layers_of,
+    pool_name,
     staged_op_name,
 )
 from cache_pipeline.orchestration.partial_publish import publish_partitions
@@ -44,18 +50,33 @@ from cache_pipeline.orchestration.resources import EngineResource, reported_fail
 from cache_pipeline.orchestration.run_tags import PROGRESS_TAG, lane_of_run
 from cache_pipeline.orchestration.staged_checks import check_partitions, log_staged_checks, select_passing
 from cache_pipeline.query.completeness import ChunkResult, Verdict
+from cache_pipeline.query.declarations import Declaration
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.known_errors import known_error
+from cache_pipeline.storage.published.aggregated_rows import published_columns
 from cache_pipeline.storage.ttl import report_freshness
 
 EstimateMetadata = Mapping[str, float]
 
 _KINDS = {"staged": "parquet", "history": "postgres", "hot": "redis", "edge": "parquet"}
-_UPSTREAM_LAYERS = {"staged": [], "history": ["staged"], "hot": ["history"], "edge": ["history"]}
+_UPSTREAM_LAYERS = {"history": "staged", "hot": "history", "edge": "history"}
+_SUMMARIES = {
+    "staged": "Staged: fetched and verified as complete, not yet published.",
+    "history": "History: kept for years in PostgreSQL, with its coverage.",
+    "hot": "Hot: rendered answers in Redis, for a few seconds.",
+    "edge": "Edge: Parquet files for everyone who has the URL.",
+}
+#: Writes to hot and edge what history has received: once, if the run that wrote it did not, or failed to. The job of a report
+#: writes all of them in one run, so this acts only if history was materialised alone or a store was unavailable.
+_FOLLOWS_HISTORY = (
+    dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated()).since_last_handled()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("follows_history")
 
 
 class FetchConfig(dg.Config):
@@ -83,43 +104,70 @@ def freshness_policy(report: Report) -> dg.FreshnessPolicy:
     return dg.FreshnessPolicy.time_window(fail_window=due + report.partition.step.nominal_length, warn_window=due)
 
 
-def report_assets(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """Return the assets of a report, for the tiers that it declares."""
-    assets = [staged_asset(report, partitions), history_asset(report, partitions)]
-    if Tier.hot in report.publish.tiers:
-        assets.append(hot_asset(report, partitions))
-    if Tier.edge in report.publish.tiers:
-        assets.append(edge_asset(report, partitions))
-    return assets
+def report_assets(
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, declaration: Declaration | None = None
+) -> list[dg.AssetsDefinition]:
+    """Return the assets of a report, for the tiers that it declares.
+
+    Args:
+        report: The report.
+        partitions: Its partitions.
+        declaration: Where it is declared, if it was read from a file.
+    """
+    specs = _asset_specs(report, partitions, declaration)
+    makers = {"staged": staged_asset, "history": history_asset, "hot": hot_asset, "edge": edge_asset}
+    return [makers[layer](report, partitions, spec) for layer, spec in specs.items()]
 
 
-def _asset_spec(
-    layer: str, report: Report, partitions: dg.TimeWindowPartitionsDefinition, summary: str
-) -> dg.AssetSpec:
-    return dg.AssetSpec(
-        asset_key(layer, report),
-        deps=[asset_key(name, report) for name in _UPSTREAM_LAYERS[layer]],
-        description=f"{summary}\n\n{report.description}.",
-        group_name=report.name,
-        kinds={layer, _KINDS[layer]},
-        owners=report.owners,
-        partitions_def=partitions,
-        freshness_policy=freshness_policy(report) if layer == "history" else None,
-        metadata={
-            REPORT_METADATA: report_metadata(report),
-            "dagster/column_schema": column_schema(report, report_columns(report)),
-        },
-    )
+def _asset_specs(
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, declaration: Declaration | None
+) -> dict[str, dg.AssetSpec]:
+    columns, version = report_columns(report), code_version(report)
+    schema = column_schema(columns)
+    schemas = {"edge": column_schema(published_columns(report, columns))} if Tier.edge in report.publish.tiers else {}
+    shared = {
+        REPORT_METADATA: report_metadata(report),
+        **({"dagster/code_references": code_references(declaration)} if declaration else {}),
+    }
+
+    def spec(layer: str) -> dg.AssetSpec:
+        upstream, own_schema = _UPSTREAM_LAYERS.get(layer), schemas.get(layer, schema)
+        metadata: dict[str, Any] = {
+            **shared,
+            "dagster/storage_kind": _KINDS[layer],
+            "dagster/column_schema": own_schema,
+        }
+        if upstream:
+            metadata["dagster/column_lineage"] = column_lineage(own_schema, asset_key(upstream, report), schema)
+        if layer == "history":
+            metadata["dagster/table_name"] = f"history.{report.name}"
+        return dg.AssetSpec(
+            asset_key(layer, report),
+            deps=[asset_key(upstream, report)] if upstream else [],
+            description=f"{_SUMMARIES[layer]}\n\n{report.description}.",
+            group_name=report.name,
+            kinds={layer, _KINDS[layer]},
+            owners=report.owners,
+            partitions_def=partitions,
+            code_version=published_code_version(report) if layer == "edge" else version,
+            freshness_policy=freshness_policy(report) if layer == "history" else None,
+            automation_condition=_FOLLOWS_HISTORY if upstream == "history" else None,
+            metadata=metadata,
+        )
+
+    return {layer: spec(layer) for layer in layers_of(report)}
 
 
-def staged_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+def staged_asset(
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, spec: dg.AssetSpec
+) -> dg.AssetsDefinition:
     """Return the asset that fetches partitions and stages each as soon as it is verified to be complete."""
-    spec = _asset_spec("staged", report, partitions, "Staged: fetched and verified as complete, not yet published.")
 
     @dg.multi_asset(
         name=staged_op_name(report),
         specs=[spec],
         backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=pool_name(report),
     )
     @cache_signature
     async def staged(
@@ -324,9 +372,10 @@ def _step_failure(report: Report, failed: list[FailedPartition], total: int) -> 
     )
 
 
-def history_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+def history_asset(
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, spec: dg.AssetSpec
+) -> dg.AssetsDefinition:
     """Return the asset that copies checked partitions into PostgreSQL."""
-    spec = _asset_spec("history", report, partitions, "History: kept for years in PostgreSQL, with its coverage.")
 
     @dg.multi_asset(
         name=f"history__{report.name}",
@@ -361,9 +410,8 @@ def _read_staged(staging: Staging, series: Series, intervals: Mapping[str, Inter
     return [partition for partition in staged.values() if partition is not None]
 
 
-def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition, spec: dg.AssetSpec) -> dg.AssetsDefinition:
     """Return the asset whose partitions' answers are rendered for Redis."""
-    spec = _asset_spec("hot", report, partitions, "Hot: rendered answers in Redis, for a few seconds.")
 
     @dg.multi_asset(
         name=f"hot__{report.name}",
@@ -378,9 +426,10 @@ def hot_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> 
     return hot
 
 
-def edge_asset(report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+def edge_asset(
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, spec: dg.AssetSpec
+) -> dg.AssetsDefinition:
     """Return the asset that is published from history."""
-    spec = _asset_spec("edge", report, partitions, "Edge: Parquet files for everyone who has the URL.")
 
     @dg.multi_asset(
         name=f"edge__{report.name}",

@@ -15,7 +15,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 
-from cache_pipeline.bootstrap import load_reports
+from cache_pipeline.bootstrap import load_declarations
 from cache_pipeline.orchestration.assets import report_assets
 from cache_pipeline.orchestration.backfill_estimate import estimate_definitions
 from cache_pipeline.orchestration.dagster_compat import over_named_jobs
@@ -30,6 +30,7 @@ from cache_pipeline.orchestration.schedules import report_schedule
 from cache_pipeline.orchestration.sensors import report_sensors, shared_sensors
 from cache_pipeline.orchestration.shared_coverage import SharedCoverage
 from cache_pipeline.orchestration.staged_checks import staged_checks
+from cache_pipeline.query.declarations import Declaration
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings, read_settings
 
@@ -54,11 +55,15 @@ def default_resources() -> Mapping[str, Any]:
 
 
 def _report_definitions(
-    report: Report, settings: Settings, resources: Mapping[str, Any], coverage: SharedCoverage
+    report: Report,
+    declaration: Declaration | None,
+    settings: Settings,
+    resources: Mapping[str, Any],
+    coverage: SharedCoverage,
 ) -> dg.Definitions:
     """Return the definitions of one report: assets, checks, job, schedule and sensors."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
-    assets = report_assets(report, partitions)
+    assets = report_assets(report, partitions, declaration)
     checks = [staged_checks(report, partitions), published_checks(report, partitions)]
     job = _resolved_job(report, assets, checks, resources)
     return dg.Definitions(
@@ -122,29 +127,40 @@ def build_defs(
         DeclarationError: A declaration is invalid.
     """
     settings = read_settings()
-    declared = reports if reports is not None else load_reports(settings)
+    declarations = load_declarations(settings) if reports is None else {}
+    declared = reports if reports is not None else {name: each.report for name, each in declarations.items()}
     return dg.Definitions.merge(
-        build_folder_defs(declared, resource_overrides),
+        build_folder_defs(declared, resource_overrides, declarations),
         build_upkeep_defs(declared, resource_overrides),
         dg.Definitions(executor=_EXECUTOR),
     )
 
 
 def build_folder_defs(
-    reports: Mapping[str, Report], resource_overrides: Mapping[str, Any] | None = None
+    reports: Mapping[str, Report],
+    resource_overrides: Mapping[str, Any] | None = None,
+    declarations: Mapping[str, Declaration] | None = None,
 ) -> dg.Definitions:
     """Build what belongs to single reports: assets, checks, jobs, schedules and sensors.
 
     The result may be merged with others of its kind and with any project's own definitions.
 
+    Args:
+        reports: Reports by name.
+        resource_overrides: As in ``build_defs``.
+        declarations: Where the reports are declared, for links to their lines.
+
     Raises:
         SettingsError: A setting is invalid.
     """
     settings, resources = read_settings(), {**default_resources(), **(resource_overrides or {})}
-    coverage = SharedCoverage(reports.values())
+    coverage, places = SharedCoverage(reports.values()), declarations or {}
     with _garbage_collection_disabled():
         return dg.Definitions.merge(
-            *(_report_definitions(report, settings, resources, coverage) for report in reports.values()),
+            *(
+                _report_definitions(report, places.get(name), settings, resources, coverage)
+                for name, report in reports.items()
+            ),
             dg.Definitions(resources=resources),
         )
 

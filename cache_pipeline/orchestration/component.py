@@ -15,7 +15,13 @@ import dagster as dg
 
 from cache_pipeline.bootstrap import find_declaration_problems
 from cache_pipeline.orchestration.build import build_folder_defs, build_upkeep_defs
-from cache_pipeline.query.declarations import DeclarationError, Mistake, read_report, read_reports
+from cache_pipeline.query.declarations import (
+    Declaration,
+    DeclarationError,
+    Mistake,
+    read_declarations,
+    read_report,
+)
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import read_settings
 
@@ -55,7 +61,9 @@ class ReportFolder(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the definitions of the folder's reports, without an executor and without what a deployment has once."""
-        return build_folder_defs(_read_folder(context, self.folder))
+        declarations = _read_folder(context, self.folder)
+        reports = {name: each.report for name, each in declarations.items()}
+        return build_folder_defs(reports, declarations=declarations)
 
 
 class ReportUpkeep(dg.Component, dg.Model, dg.Resolvable):
@@ -76,7 +84,7 @@ class ReportUpkeep(dg.Component, dg.Model, dg.Resolvable):
         """
         reports: dict[str, Report] = {}
         for folder in self.folders or [None]:
-            found = _read_folder(context, folder)
+            found = {name: each.report for name, each in _read_folder(context, folder).items()}
             if repeated := sorted(reports.keys() & found.keys()):
                 problem = f"{', '.join(repeated)}: another folder declares a report of this name"
                 raise DeclarationError([Mistake(context.path / (folder or ""), 0, "name", problem)])
@@ -84,8 +92,10 @@ class ReportUpkeep(dg.Component, dg.Model, dg.Resolvable):
         return build_upkeep_defs(reports)
 
 
-def _read_folder(context: dg.ComponentLoadContext, folder: str | None) -> dict[str, Report]:
-    return read_reports(context.path / folder if folder else read_settings().reports_dir, find_declaration_problems)
+def _read_folder(context: dg.ComponentLoadContext, folder: str | None) -> dict[str, Declaration]:
+    return read_declarations(
+        context.path / folder if folder else read_settings().reports_dir, find_declaration_problems
+    )
 
 
 class NewReport(dg.Model):

@@ -1,4 +1,4 @@
-"""Workarounds for Dagster: interrupts in asyncio steps, signatures, batched events, reused connections, jobs by name.
+"""Workarounds for Dagster: interrupts in asyncio steps, signatures, beta features, batched events, connections, jobs by name.
 
 Each function adapts one behaviour of Dagster and says which. Nothing here knows of reports.
 """
@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterable, MutableMapping
 from typing import Any, TypeVar
 
@@ -62,6 +63,14 @@ def cache_signature(function: Function) -> Function:
     """Store a function's signature on it: Dagster inspects each function many times, which adds up over many reports."""
     vars(function)["__signature__"] = inspect.signature(function)
     return function
+
+
+def code_reference(path: str, line: int, label: str) -> dg.CodeReferencesMetadataValue:
+    """Return metadata that links to a line of a file, without Dagster's warning that this is in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        reference = dg.LocalFileCodeReference(file_path=path, line_number=line, label=label)
+        return dg.CodeReferencesMetadataValue(code_references=[reference])
 
 
 def write_events_in_batches(environment: MutableMapping[str, str]) -> None:

@@ -69,7 +69,9 @@ class HistoryIOManager(_TierIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Sequence[FetchedPartition]) -> None:
         """Replace the partitions' rows and extend coverage in one transaction."""
         published = asyncio.run(self._publish(context, obj, Tier.history))
-        context.add_output_metadata({"run total": f"{published.rows:,} rows"})
+        with self.engine.history() as history:
+            stored = history.count_rows(self.engine.tenant_series(self._report(context)))
+        context.add_output_metadata({"run total": f"{published.rows:,} rows", "dagster/row_count": stored})
 
     def load_input(self, context: dg.InputContext) -> Rows | pa.Table | pd.DataFrame:
         """Load the rows of the requested partitions, as the input is annotated.
@@ -127,7 +129,11 @@ class EdgeIOManager(_TierIOManager):
                 "run total": f"{published.rows:,} rows",
                 "dagster/uri": self.engine.settings.edge_store_url,
                 **(
-                    {"snapshot": published.edge.snapshot, "files uploaded": published.edge.uploaded}
+                    {
+                        "snapshot": published.edge.snapshot,
+                        "files uploaded": published.edge.uploaded,
+                        "dagster/row_count": published.edge.dataset_rows,
+                    }
                     if published.edge
                     else {}
                 ),

@@ -1,18 +1,23 @@
-"""Metadata shown in the Dagster UI: figures to plot, the table of chunks, bar charts and column schemas."""
+"""Metadata shown in the Dagster UI: tables and their columns, code, figures to plot, the table of chunks and bar charts."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from xml.sax.saxutils import escape
 
 import dagster as dg
 
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
+from cache_pipeline.orchestration.dagster_compat import code_reference
 from cache_pipeline.query.completeness import ChunkResult, Verdict
+from cache_pipeline.query.declarations import Declaration
 from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, to_snake_case
+from cache_pipeline.query.schema import Column, ColumnKind
+from cache_pipeline.query.series import Series
 
 _MAX_ROWS = 200
 _DATA_TYPES = {
@@ -37,21 +42,46 @@ _BAR_COLOUR = "#4f43dd"
 _MAX_BARS = 200
 
 
-def column_schema(report: Report, columns: Iterable[Column]) -> dg.TableSchema:
-    """Return the columns of a report as Dagster shows them, with the vendor's names as descriptions."""
-    vendor_names = {to_snake_case(name): f"{name} of {report.platform}" for name in (*report.group_by, *report.metrics)}
+def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
+    """Return the columns of a report as Dagster shows them, with what they mean and in which unit."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn("interval_start", "timestamp (UTC)", "start of the bucket"),
             dg.TableColumn("interval_end", "timestamp (UTC)", "end of the bucket, exclusive"),
-            *(
-                dg.TableColumn(
-                    column.name, _DATA_TYPES[column.kind], column.description or vendor_names.get(column.name)
-                )
-                for column in columns
-            ),
+            *(dg.TableColumn(each.name, _DATA_TYPES[each.kind], each.description or None) for each in columns),
         ]
     )
+
+
+def column_lineage(
+    schema: dg.TableSchema, upstream: dg.AssetKey, upstream_schema: dg.TableSchema
+) -> dg.TableColumnLineage:
+    """Return the lineage of columns that are copied, or summed up, from those of the same names of another asset."""
+    known = {column.name for column in upstream_schema.columns}
+    names = [column.name for column in schema.columns if column.name in known]
+    return dg.TableColumnLineage({name: [dg.TableColumnDep(upstream, name)] for name in names})
+
+
+def code_version(report: Report) -> str:
+    """Return a version that changes with the meaning of a declaration, and not with how its figures are fetched."""
+    return _digest([Series(report).canonical_json, report.metrics])
+
+
+def published_code_version(report: Report) -> str:
+    """Return the same for the published files, which depend on what of the figures may be published too."""
+    options = report.publish
+    return _digest([code_version(report), options.edge_columns, options.edge_group_by, options.min_cell_count])
+
+
+def _digest(parts: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def code_references(declaration: Declaration) -> dg.CodeReferencesMetadataValue:
+    """Return the line where a report is declared, as a link that the UI opens in an editor."""
+    file = declaration.file
+    label = "/".join(file.parts[-2:])
+    return code_reference(str(file.absolute()), declaration.line, label)
 
 
 def chunk_table(chunks: Sequence[ChunkResult]) -> dg.TableMetadataValue:

@@ -36,6 +36,11 @@ def staged_op_name(report: Report) -> str:
     return f"staged__{report.name}"
 
 
+def pool_name(report: Report) -> str:
+    """Return the pool whose limit bounds how many steps ask a report's vendor at once."""
+    return f"{report.platform.replace('/', '_')}_api"
+
+
 def layers_of(report: Report) -> list[str]:
     """Return the layers of a report's assets, in the order in which they are written."""
     return ["staged", *(str(tier) for tier in (Tier.history, Tier.hot, Tier.edge) if tier in report.publish.tiers)]

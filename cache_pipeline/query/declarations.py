@@ -55,6 +55,21 @@ class DeclarationError(QueryError):
         super().__init__("; ".join(str(mistake) for mistake in self.mistakes))
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """A report and where it is declared.
+
+    Attributes:
+        report: The report.
+        file: The declaration's path.
+        line: The 1-based line of its name.
+    """
+
+    report: Report
+    file: Path
+    line: int
+
+
 #: Yields what is wrong with a well-formed declaration as (dotted field, problem) pairs, by the vendor's rules.
 Review = Callable[[Report], Iterable[tuple[str, str]]]
 
@@ -223,6 +238,10 @@ def read_report(path: Path, review: Review = _no_review) -> Report:
     Raises:
         DeclarationError: The declaration is invalid; the error carries every mistake in the file.
     """
+    return _read_declaration(path, review).report
+
+
+def _read_declaration(path: Path, review: Review) -> Declaration:
     node, data, content = _parse(path)
     mistakes = content.mistakes
     try:
@@ -239,11 +258,20 @@ def read_report(path: Path, review: Review = _no_review) -> Report:
     ]
     if mistakes:
         raise DeclarationError(mistakes)
-    return report
+    return Declaration(report, path, _line_of(node, ("name",)))
 
 
 def read_reports(folder: Path, review: Review = _no_review) -> dict[str, Report]:
     """Read every declaration in a folder and return the reports by name, sorted by name.
+
+    Raises:
+        DeclarationError: As ``read_declarations``.
+    """
+    return {name: each.report for name, each in read_declarations(folder, review).items()}
+
+
+def read_declarations(folder: Path, review: Review = _no_review) -> dict[str, Declaration]:
+    """Read every declaration in a folder and return them by name, sorted by name.
 
     Raises:
         DeclarationError: The folder is missing or empty, a name is declared twice, or a file is invalid; the error
@@ -252,24 +280,22 @@ def read_reports(folder: Path, review: Review = _no_review) -> dict[str, Report]
     paths = sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")})
     if not paths:
         raise DeclarationError([Mistake(folder, 0, "", "contains no report declarations (*.yaml)")])
-    reports: dict[str, Report] = {}
-    declared_in: dict[str, Path] = {}
+    declarations: dict[str, Declaration] = {}
     mistakes: list[Mistake] = []
     for path in paths:
         try:
-            report = read_report(path, review)
+            found = _read_declaration(path, review)
         except DeclarationError as error:
             mistakes.extend(error.mistakes)
             continue
-        if report.name in reports:
-            first = declared_in[report.name]
-            line = _line_of(_parse(path)[0], ("name",))
-            mistakes.append(Mistake(path, line, "name", f"{report.name!r} is already declared in {first}"))
-        reports[report.name] = report
-        declared_in[report.name] = path
+        name = found.report.name
+        if name in declarations:
+            problem = f"{name!r} is already declared in {declarations[name].file}"
+            mistakes.append(Mistake(path, found.line, "name", problem))
+        declarations[name] = found
     if mistakes:
         raise DeclarationError(mistakes)
-    return dict(sorted(reports.items()))
+    return dict(sorted(declarations.items()))
 
 
 def find_report(reports: dict[str, Report], name: str) -> Report:

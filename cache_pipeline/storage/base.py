@@ -309,6 +309,10 @@ class History(Protocol):
         """Count the groups in each bucket of an interval, as the vendor sent them; buckets without rows are omitted."""
         ...
 
+    def count_rows(self, series: Series) -> int:
+        """Count the rows of a series, of which there may be so many that the answer is an estimate."""
+        ...
+
     def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
         """Sum a column in each bucket of an interval, or count rows without one; buckets without rows are omitted."""
         ...

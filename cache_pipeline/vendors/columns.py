@@ -6,6 +6,7 @@ A name says what a metric is: ``n…`` counts events, ``t…`` is a duration in 
 from __future__ import annotations
 
 from cache_pipeline.query.schema import Column, ColumnKind, Fold, to_snake_case
+from cache_pipeline.vendors.definitions import describe
 
 
 def dimension_column(name: str, description: str = "") -> Column:
@@ -25,34 +26,53 @@ def key_column(name: str, *, is_multivalued: bool = False) -> Column:
         name: The dimension.
         is_multivalued: Whether one event may have several values of it, and counts once in each group.
     """
-    return Column(to_snake_case(name), ColumnKind.dimension, nullable=True, source=name, is_multivalued=is_multivalued)
+    return Column(
+        to_snake_case(name),
+        ColumnKind.dimension,
+        nullable=True,
+        description=describe(name),
+        source=name,
+        is_multivalued=is_multivalued,
+    )
+
+
+def row_metric_column(metric: str, *, nullable: bool = False) -> Column:
+    """Return the column of a metric of a single row, a whole number."""
+    unit = "in milliseconds" if metric.startswith("t") else "number of events"
+    return Column(
+        to_snake_case(metric), ColumnKind.integer, nullable=nullable, description=describe(metric, unit), source=metric
+    )
 
 
 def count_column(metric: str) -> Column:
     """Return the column of a count."""
     return Column(
-        to_snake_case(metric), ColumnKind.integer, description=f"count of {metric}", source=metric, fold=Fold.sum
+        to_snake_case(metric),
+        ColumnKind.integer,
+        description=describe(metric, "number of events"),
+        source=metric,
+        fold=Fold.sum,
     )
 
 
 def duration_columns(metric: str) -> tuple[Column, ...]:
     """Return the columns of a duration: count, sum, shortest and longest of its events."""
     statistics = (
-        ("count", ColumnKind.integer, Fold.sum),
-        ("sum", ColumnKind.number, Fold.sum),
-        ("min", ColumnKind.number, Fold.min),
-        ("max", ColumnKind.number, Fold.max),
+        ("count", ColumnKind.integer, Fold.sum, "number of events"),
+        ("sum", ColumnKind.number, Fold.sum, "total in milliseconds"),
+        ("min", ColumnKind.number, Fold.min, "shortest in milliseconds"),
+        ("max", ColumnKind.number, Fold.max, "longest in milliseconds"),
     )
     return tuple(
         Column(
             f"{to_snake_case(metric)}_{name}",
             kind,
             nullable=fold is not Fold.sum,
-            description=f"{name} of {metric}",
+            description=describe(metric, words),
             source=metric,
             fold=fold,
         )
-        for name, kind, fold in statistics
+        for name, kind, fold, words in statistics
     )
 
 

@@ -82,7 +82,7 @@ def test_asset_has_owner_kinds_columns_and_description(defs: dg.Definitions) -> 
     assert list(named)[:3] == ["interval_start", "interval_end", "queue_id"]
     assert named["offered"] == "int64"
     described = {column.name: column.description for column in columns.columns}
-    assert described["acw_ms"] == "acwMs of reportdata", "the description gives the vendor's name of the column"
+    assert described["acw_ms"] == "acwMs: after-call work of agents, total in milliseconds"
 
 
 def test_only_checks_on_staged_block(

@@ -1,6 +1,7 @@
 """Tests of runs on an instance with PostgreSQL storage, which is stricter than one in memory."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -10,8 +11,11 @@ import yaml
 from dagster_postgres.event_log import PostgresEventLogStorage
 
 from cache_pipeline.orchestration import dagster_compat
+from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.dagster_compat import reuse_connections
+from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.service.report_service import ReportService
 from cache_pipeline_tests.orchestration.workbench import (
     LAYERS,
     STAGED_CHECKS,
@@ -72,6 +76,32 @@ def test_materialisations_of_a_step_are_written_in_batches(
     assert batch_sizes.count(len(days)) == len(LAYERS)
     for layer in LAYERS:
         assert materialized(persistent_instance, bench.key(layer)) == set(days)
+
+
+def test_fetch_takes_a_slot_of_the_vendors_pool(bench: Bench, home: Path) -> None:
+    config = yaml.safe_load((home / "dagster.yaml").read_text())
+    project = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    config["concurrency"] = {"pools": project["concurrency"]["pools"]}
+    (home / "dagster.yaml").write_text(yaml.safe_dump(config))
+    taken: list[tuple[int, int]] = []
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+
+        class Watched(EngineResource):
+            @asynccontextmanager
+            async def service(self) -> AsyncGenerator[ReportService]:
+                pool = instance.event_log_storage.get_concurrency_info("genesys_api")
+                taken.append((pool.active_slot_count, pool.slot_count))
+                async with EngineResource.service(self) as service:
+                    yield service
+
+        defs = build_defs(
+            reports={bench.report.name: bench.report}, resource_overrides={"cache_pipeline__engine": Watched()}
+        )
+        result = defs.resolve_job_def(job_name(bench.report)).execute_in_process(
+            instance=instance, partition_key=DAYS[0], asset_selection=[bench.key("staged")]
+        )
+        assert result.success
+    assert taken[0] == (1, config["concurrency"]["pools"]["default_limit"])
 
 
 def _count_sessions(url: str) -> int:

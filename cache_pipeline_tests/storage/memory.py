@@ -220,6 +220,11 @@ class MemoryHistory:
         return {start: int(count) for start, count in self.totals_by_bucket(series, interval, None).items()}
 
     @transaction
+    def count_rows(self, series: Series) -> int:
+        rows = self._server.of(series).rows
+        return 0 if rows is None else rows.num_rows
+
+    @transaction
     def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
         rows = self._server.of(series).rows
         totals: Counter[datetime] = Counter()

@@ -1,11 +1,13 @@
 """Tests of what an adapter derives from a declaration before anything is sent: its mistakes and its columns."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cache_pipeline.bootstrap import find_declaration_problems
 from cache_pipeline.query.schema import Column, ColumnKind, Fold
+from cache_pipeline.vendors.definitions import METRICS
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.metrics import OBSERVATIONS
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
@@ -132,7 +134,9 @@ def test_unknown_platform_error_lists_the_platforms() -> None:
 
 
 def test_reportdata_columns_are_dimensions_and_integers() -> None:
-    assert ReportDataAdapter.columns(reportdata_report(metrics=["waitMs", "answeredWithinTarget"])) == (
+    columns = ReportDataAdapter.columns(reportdata_report(metrics=["waitMs", "answeredWithinTarget"]))
+    assert columns[-1].description == "waitMs: time that contacts waited in a queue, total in milliseconds"
+    assert tuple(replace(column, description="") for column in columns) == (
         Column("media_type", ColumnKind.dimension, nullable=True, source="mediaType"),
         Column("queue_id", ColumnKind.dimension, nullable=True, source="queueId"),
         Column("answered_within_target", ColumnKind.integer, source="answeredWithinTarget", fold=Fold.sum),
@@ -155,9 +159,28 @@ def test_genesys_columns_are_the_statistics_of_each_metric() -> None:
         ("t_handle_max", ColumnKind.number, True),
     ]
     assert {column.description for column in columns if column.name.startswith("t_handle_m")} == {
-        "min of tHandle",
-        "max of tHandle",
+        f"tHandle, {statistic} in milliseconds: {METRICS['tHandle']}" for statistic in ("shortest", "longest")
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "problem"),
+    [
+        (
+            {"tiers": ["history", "edge"], "edge_columns": ["nOffered", "tTalk"]},
+            "publish.edge_columns",
+            "unknown tTalk; expected some of queue_id",
+        ),
+        ({"tiers": ["history"], "edge_columns": ["tTalk"]}, None, None),
+    ],
+)
+def test_publication_that_must_fail_is_refused_when_declared(
+    changes: dict[str, object], field: str | None, problem: str | None
+) -> None:
+    fields = {"group_by": ["queueId"], "metrics": ["nOffered"], **changes}
+    found = list(find_declaration_problems(genesys_report(**fields)))
+    assert [name for name, _ in found] == ([field] if field else [])
+    assert all(problem in text for _, text in found if problem)
 
 
 def test_declaration_order_does_not_change_columns() -> None:

@@ -37,6 +37,8 @@ from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE
 
 logger = logging.getLogger(__name__)
 
+#: Counting this many rows takes a tenth of a second; counting all rows of a large series would take many.
+_MAX_EXACT_ROWS = 1_000_000
 _UNDEFINED_TABLE = "42P01"
 #: As many rows as a socket takes at once, so that the server stores some while the driver serialises the next.
 _ROWS_PER_BATCH = 1024
@@ -271,6 +273,21 @@ class PostgresHistory:
         groups = self._by_bucket(SQL("count(*)"), series, interval)
         with self._transaction() as cursor:
             return groups | read_sent_rows(cursor, series, interval)
+
+    def count_rows(self, series: Series) -> int:
+        """Count the rows of a series: up to a million exactly, beyond that as the planner estimates them."""
+        select = SQL("SELECT FROM {table} WHERE series = {series}").format(
+            table=_table(series), series=Literal(series.id)
+        )
+        with self._transaction() as cursor:
+            count = SQL("SELECT count(*) FROM ({select} LIMIT {limit}) AS counted")
+            cursor.execute(count.format(select=select, limit=Literal(_MAX_EXACT_ROWS)).as_string())
+            (exact,) = cursor.fetchone()
+            if exact < _MAX_EXACT_ROWS:
+                return exact
+            cursor.execute(SQL("EXPLAIN (FORMAT JSON) {select}").format(select=select).as_string())
+            (explained,) = cursor.fetchone()
+        return max(exact, json.loads(explained)[0]["Plan"]["Plan Rows"])
 
     def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
         """Sum a column in each bucket of an interval, or count rows without one; buckets without rows are omitted."""

@@ -15,8 +15,14 @@ from cache_pipeline.errors import InvalidInterval, SchemaMismatch
 from cache_pipeline.query.calendar import floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
-from cache_pipeline.vendors.columns import CONVERSATION_COLUMNS, count_column, duration_columns, key_column
+from cache_pipeline.query.schema import Column, rows_to_table, to_arrow_schema, to_snake_case
+from cache_pipeline.vendors.columns import (
+    CONVERSATION_COLUMNS,
+    count_column,
+    duration_columns,
+    key_column,
+    row_metric_column,
+)
 
 CsvLine = Mapping[str, str]
 Row = dict[str, object]
@@ -65,8 +71,7 @@ def check_extract(report: Report) -> Iterable[tuple[str, str]]:
 def cxone_columns(report: Report) -> tuple[Column, ...]:
     """Return the columns, dimensions or keys first; they are those that other vendors' reports have."""
     if report.rows is not None:
-        measures = (Column(to_snake_case(name), ColumnKind.integer, source=name) for name in report.metrics)
-        return (*map(key_column, report.group_by), *CONVERSATION_COLUMNS, *measures)
+        return (*map(key_column, report.group_by), *CONVERSATION_COLUMNS, *map(row_metric_column, report.metrics))
     return (
         *(key_column(name, is_multivalued=name not in _SINGLE_VALUED) for name in report.group_by),
         *(column for name in report.metrics for column in _metric_columns(name)),

@@ -22,9 +22,15 @@ from cache_pipeline.query.dnf import ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
+from cache_pipeline.query.schema import Column, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.vendors.base import EndedRow
-from cache_pipeline.vendors.columns import CONVERSATION_COLUMNS, dimension_column, instant_column, key_column
+from cache_pipeline.vendors.columns import (
+    CONVERSATION_COLUMNS,
+    dimension_column,
+    instant_column,
+    key_column,
+    row_metric_column,
+)
 from cache_pipeline.vendors.genesys.vendor_filter import (
     CONVERSATION_DIMENSIONS,
     all_predicates,
@@ -273,10 +279,7 @@ def row_columns(report: Report) -> tuple[Column, ...]:
         *map(key_column, report.group_by),
         *kind.columns,
         # An open row has no duration yet. A conversation's sums include everything so far.
-        *(
-            Column(to_snake_case(name), ColumnKind.integer, nullable=bool(kind.metrics), source=name)
-            for name in report.metrics
-        ),
+        *(row_metric_column(name, nullable=bool(kind.metrics)) for name in report.metrics),
     )
 
 

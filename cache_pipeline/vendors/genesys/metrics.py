@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, Fold, to_snake_case
+from cache_pipeline.vendors.definitions import describe
 
 #: A metric and, if it is reported once for each state, the state.
 MetricKey = tuple[str, str | None]
@@ -144,6 +145,25 @@ def _statistics(metric: str) -> tuple[_Statistic, ...]:
     return {"n": _COUNTED, "t": _TIMED, "o": _OBSERVED}[metric[0]]
 
 
+_WORDS: Mapping[str, str] = {
+    "count": "number of events",
+    "numerator": "numerator of the share",
+    "denominator": "denominator of the share",
+    "target": "as a share",
+}
+_WORDS_OF_TIMES: Mapping[str, str] = {"sum": "total", "min": "shortest", "max": "longest"}
+_WORDS_OF_VALUES: Mapping[str, str] = {"sum": "total", "min": "lowest", "max": "highest"}
+
+
+def _in_words(metric: str, statistic: _Statistic) -> str:
+    """Return what a statistic is, with its unit: times are in milliseconds, and the unit of other values is not documented."""
+    if word := _WORDS.get(statistic.name):
+        return word
+    if metric.startswith("t"):
+        return f"{_WORDS_OF_TIMES[statistic.name]} in milliseconds"
+    return _WORDS_OF_VALUES[statistic.name]
+
+
 @dataclass(frozen=True)
 class _Figure:
     """One column of a metric: one of its statistics, for one of its states if it has several."""
@@ -159,15 +179,14 @@ def _figures(metric: str) -> Iterator[_Figure]:
     for statistic in statistics:
         for state in METRIC_STATES.get(metric, (None,)):
             if state is not None:
-                name, description = f"{stem}_{state.lower()}", f"{statistic.name} of {metric} in {state}"
+                name, suffix = f"{stem}_{state.lower()}", f" in {state}"
             else:
-                name = stem if len(statistics) == 1 else f"{stem}_{statistic.name}"
-                description = f"{statistic.name} of {metric}"
+                name, suffix = stem if len(statistics) == 1 else f"{stem}_{statistic.name}", ""
             column = Column(
                 name,
                 statistic.kind,
                 nullable=statistic.default is None,
-                description=description,
+                description=describe(metric, _in_words(metric, statistic) + suffix),
                 source=metric,
                 fold=statistic.fold if is_additive else Fold.none,
             )

@@ -29,9 +29,31 @@ _TIME_GROUPINGS: Mapping[str, str] = {
     "P1M": "byMonth",
 }
 
+#: What the contract's own columns mean; an account may have others.
+_DEFINITIONS: Mapping[str, str] = {
+    "queueId": "id of the queue",
+    "userId": "id of the agent",
+    "mediaType": "medium, such as voice, chat or email",
+    "offered": "contacts offered to a queue",
+    "answered": "contacts that an agent answered",
+    "abandoned": "contacts that gave up before an agent answered",
+    "answeredWithinTarget": "contacts answered within the service level's time",
+    "transferred": "contacts that an agent transferred",
+    "waitMs": "time that contacts waited in a queue, total in milliseconds",
+    "handleMs": "talk, hold and after-call work of agents, total in milliseconds",
+    "talkMs": "time that agents and contacts talked, total in milliseconds",
+    "heldMs": "time that contacts were on hold, total in milliseconds",
+    "acwMs": "after-call work of agents, total in milliseconds",
+}
+
+
+def _describe(name: str) -> str:
+    definition = _DEFINITIONS.get(name) or ("total in milliseconds" if name.endswith("Ms") else "")
+    return f"{name}: {definition}" if definition else name
+
 
 class ReportDataAdapter:
-    """Platform ``reportdata``. Metrics are whole numbers in columns with the vendor's names in snake_case."""
+    """Platform ``reportdata``. Metrics are whole numbers in columns with the vendor's names in to_snake_case."""
 
     name: ClassVar[str] = "reportdata"
     #: 60 requests a minute for each token in a sliding window, with the remaining count in a header (G15, G17).
@@ -62,10 +84,15 @@ class ReportDataAdapter:
         """Return the dimensions, then one integer column for each metric; all are counts or sums, so they add up."""
         return (
             *(
-                Column(to_snake_case(name), ColumnKind.dimension, nullable=True, source=name)
+                Column(
+                    to_snake_case(name), ColumnKind.dimension, nullable=True, description=_describe(name), source=name
+                )
                 for name in report.group_by
             ),
-            *(Column(to_snake_case(name), ColumnKind.integer, source=name, fold=Fold.sum) for name in report.metrics),
+            *(
+                Column(to_snake_case(name), ColumnKind.integer, description=_describe(name), source=name, fold=Fold.sum)
+                for name in report.metrics
+            ),
         )
 
     @staticmethod

@@ -107,10 +107,12 @@ def test_forbidden_folder_error_names_the_user():
             check=True,
         ).stdout.splitlines()
         assert len(lines) == 8
-        for line in lines:
+        *publishing, reading = lines
+        for line in publishing:
             assert line.endswith(
                 "let the user of this process (id 65534) read and write that folder and everything in it"
             ), line
+        assert reading.endswith("check the URL and its credentials, and that it can be reached from here"), reading
         assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
         assert verify(edge) == []
     finally:
