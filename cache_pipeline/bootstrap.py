@@ -14,23 +14,11 @@ from cache_pipeline.errors import HistoryRefused, HistoryUnavailable, SettingsEr
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.declarations import Declaration, read_declarations
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.publication import find_publication_problems
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.settings import Settings, VendorAccount
-<<<<<<< HEAD
-=======
-from cache_pipeline.storage.coalescer import Coalescer
-from cache_pipeline.storage.postgres.history import open_history
-from cache_pipeline.storage.postgres.ledger import open_ledger
-from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import find_publication_problems
-from cache_pipeline.storage.redis.hot import RedisHotTier
-from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
-from cache_pipeline.upstream.client import create_upstream_client, create_upstream_quota
-from cache_pipeline.upstream.config import Issuer, OAuthClient, RetryPolicy, UpstreamConfig
-from cache_pipeline.upstream.discovery import DiscoverAddresses
->>>>>>> 367d2d9 (Give assets Dagster's own metadata, the vendor's pool and a condition to follow history)
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.genesys.regions import region_address
 from cache_pipeline.vendors.registry import (

@@ -53,11 +53,11 @@ from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.declarations import Declaration
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.publication import published_columns
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.known_errors import known_error
-from cache_pipeline.storage.published.aggregated_rows import published_columns
 from cache_pipeline.storage.ttl import report_freshness
 
 EstimateMetadata = Mapping[str, float]

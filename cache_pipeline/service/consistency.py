@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.publication import published_report
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import publishable_rows, published_report
+from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 from cache_pipeline.storage.published.files import restrict_rows
 
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.publication import published_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.published.aggregated_rows import published_report
 from cache_pipeline.storage.published.files import (
     PartitionFile,
     Rows,

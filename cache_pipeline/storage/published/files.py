@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.publication import event_column
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within, sort_rows, to_snake_case
-from cache_pipeline.storage.published.aggregated_rows import event_column
 from cache_pipeline.storage.published.manifest import DataFile, DataSet
 
 #: A browser reads a row group of this size in one request. Smaller ones mean more requests; larger ones do not mean fewer.

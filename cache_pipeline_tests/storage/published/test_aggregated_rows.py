@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.query.publication import published_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import rows_to_table, to_arrow_schema
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.published.aggregated_rows import publishable_rows, published_report
+from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import NOW, hours
 
