@@ -16,13 +16,14 @@ from benchmarks.api.load import LoadResult, RequestPlan, run_clients
 from benchmarks.api.servers import ChildProcess, free_port, nginx_cache, run_in_process
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.api.auth import ApiKeyStore, Principal
-from cache_pipeline.api.jobs.job_store import connection_pool
 from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ApiSettings, ClientCredentials, Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
+from cache_pipeline.storage.postgres.async_pool import connection_pool
 
 _CONNECTIONS = 32
 _SECONDS = 4.0
@@ -108,7 +109,9 @@ def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> 
 
 async def _create_key(settings: Settings) -> str:
     async with connection_pool(settings.required_postgres_url(), 1) as pool:
-        return await ApiKeyStore(pool).create("benchmark", Principal("", settings.tenant, None, Lane.interactive))
+        return await PostgresApiKeyStore(pool).create(
+            "benchmark", Principal("", settings.tenant, None, Lane.interactive)
+        )
 
 
 def _fill_cache(url: str, headers: dict[str, str]) -> bytes:

@@ -19,13 +19,14 @@ from benchmarks.api.servers import ChildProcess, run_in_process
 from benchmarks.jobs.rabbitmq import rabbitmq
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.api.jobs.job import JobState
-from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
-from cache_pipeline.api.monitoring.status_queries import StatusQueries
 from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.settings import ApiSettings, JobSettings, Settings
 from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline.storage.job import JobState
+from cache_pipeline.storage.postgres.async_pool import connection_pool
+from cache_pipeline.storage.postgres.jobs import PostgresJobStore
+from cache_pipeline.storage.postgres.status_queries import PostgresStatusQueries
 
 _JOBS = 1000
 _WORKERS = 4
@@ -86,12 +87,12 @@ async def _run(
 
         await asyncio.gather(*(enqueue(number) for number in range(_JOBS)))
         async with connection_pool(settings.required_postgres_url(), 1) as pool:
-            jobs = JobStore(pool)
+            jobs = PostgresJobStore(pool)
             await _wait_for_ended_jobs(jobs, _JOBS // 4, progress)
             os.kill(workers[0].pid, signal.SIGKILL)
             counts = await _wait_for_ended_jobs(jobs, _JOBS, progress)
             took = time.perf_counter() - started
-            for kind, count in (await StatusQueries(pool).job_backlog()).failed.items():
+            for kind, count in (await PostgresStatusQueries(pool).job_backlog()).failed.items():
                 progress(f"{count} jobs failed: {kind}")
             async with pool.connection() as connection:
                 [recorded] = await (await connection.execute(_RECORDED_HANDLES)).fetchall()
@@ -127,7 +128,7 @@ async def _run(
     )
 
 
-async def _wait_for_ended_jobs(jobs: JobStore, ended: int, progress: ProgressCallback) -> dict[JobState, int]:
+async def _wait_for_ended_jobs(jobs: PostgresJobStore, ended: int, progress: ProgressCallback) -> dict[JobState, int]:
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         counts = await jobs.counts()

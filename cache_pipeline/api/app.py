@@ -7,11 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -20,11 +18,10 @@ from starlette.routing import Match
 
 from cache_pipeline.aio import run_in_background
 from cache_pipeline.api import schemas
-from cache_pipeline.api.auth import ApiKeyCache, ApiKeyStore
+from cache_pipeline.api.auth import ApiKeyCache
 from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
 from cache_pipeline.api.jobs.idempotency import IdempotencyStore
 from cache_pipeline.api.jobs.job_events import JobEvents
-from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.api.jobs.queue import JobQueue, open_queue
 from cache_pipeline.api.known_urls import KnownUrls
 from cache_pipeline.api.middleware import (
@@ -37,7 +34,6 @@ from cache_pipeline.api.middleware import (
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import open_manifest_cache
-from cache_pipeline.api.monitoring.status_queries import StatusQueries
 from cache_pipeline.api.parsing import ParseCache
 from cache_pipeline.api.problems import Problem, error_response, problem_for
 from cache_pipeline.api.query_service import QueryService
@@ -51,6 +47,10 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
+from cache_pipeline.storage.postgres.async_pool import connection_pool
+from cache_pipeline.storage.postgres.jobs import PostgresJobStore
+from cache_pipeline.storage.postgres.status_queries import PostgresStatusQueries
 from cache_pipeline.storage.redis.demand import DemandCounter
 
 _ROUTERS = (report_routes.router, job_routes.router, operation_routes.router)
@@ -107,17 +107,17 @@ def create_app(
                 report_service=report_service,
                 reports=declared,
                 quotas=await stack.enter_async_context(open_quotas(settings)),
-                jobs=JobStore(pool),
+                jobs=PostgresJobStore(pool),
                 queue=queue or await stack.enter_async_context(open_queue(settings)),
                 events=JobEvents(report_service.redis),
-                api_keys=ApiKeyCache(ApiKeyStore(pool)),
+                api_keys=ApiKeyCache(PostgresApiKeyStore(pool)),
                 rate_limiter=RateLimiter(report_service.redis, settings.api.requests_per_minute),
                 parse_cache=ParseCache(clock),
                 counters=ProcessCounters(report_service.redis),
                 idempotency=IdempotencyStore(report_service.redis),
                 demand=DemandRecorder(lambda tenant: DemandCounter(report_service.redis, tenant, clock)),
                 heartbeats=WorkerHeartbeats(report_service.redis, settings.jobs.lease_seconds),
-                status_queries=StatusQueries(pool),
+                status_queries=PostgresStatusQueries(pool),
                 manifest_cache=open_manifest_cache(settings),
                 coalescer=await stack.enter_async_context(Coalescer[Any, None]()),
                 clock=clock,
@@ -196,7 +196,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(RequestValidationError, render_invalid)
     app.add_exception_handler(HTTPException, render_http_error)
-    for kind in (RedisError, psycopg.OperationalError, PoolTimeout, CachePipelineError, Exception):
+    for kind in (RedisError, CachePipelineError, Exception):
         app.add_exception_handler(kind, render_error)
 
 

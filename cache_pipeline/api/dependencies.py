@@ -8,10 +8,10 @@ from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 
-from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.storage.api_key import Principal
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer cp_…`")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in its own header")

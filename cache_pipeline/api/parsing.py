@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 
 from starlette.types import Scope
 
-from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.declarations import find_report
@@ -23,6 +22,7 @@ from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, res
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 

@@ -11,17 +11,14 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from cache_pipeline.api.auth import ApiKeyCache, Principal
+from cache_pipeline.api.auth import ApiKeyCache
 from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
 from cache_pipeline.api.jobs.idempotency import IdempotencyStore
-from cache_pipeline.api.jobs.job import ApiJob, JobState, NewJob
 from cache_pipeline.api.jobs.job_events import JobEvents
-from cache_pipeline.api.jobs.job_store import Admission, JobOutlook, JobStore
 from cache_pipeline.api.jobs.queue import JobQueue
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import ManifestCache
-from cache_pipeline.api.monitoring.status_queries import StatusQueries
 from cache_pipeline.api.parsing import ParseCache, ParsedQuery
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.rate_limit import RateLimiter
@@ -33,7 +30,10 @@ from cache_pipeline.service.planner import AnswerSource, Plan, QuotaHeadroom
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
+from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.base import JobStore, StatusQueries
 from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.job import Admission, ApiJob, JobOutlook, JobState, NewJob
 from cache_pipeline.telemetry.propagation import current_context
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 

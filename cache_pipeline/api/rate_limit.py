@@ -17,8 +17,8 @@ from typing import cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.problems import Problem
+from cache_pipeline.storage.api_key import Principal
 
 _WINDOW_SECONDS = 60
 _FLUSH_SECONDS = 1.0

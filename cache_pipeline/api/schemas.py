@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from cache_pipeline.api.jobs.job import ApiJob, JobState
+from cache_pipeline.storage.job import ApiJob, JobState
 from cache_pipeline.upstream.quota import ClientState
 
 _EXAMPLE_INTERVAL = "2026-11-16T00:00:00Z/2026-11-17T00:00:00Z"

@@ -16,7 +16,6 @@ from cache_pipeline.aio import run_in_background
 from cache_pipeline.api.app import create_app
 from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
 from cache_pipeline.api.jobs.job_events import JobEvents
-from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.local_only import LocalOnly
@@ -26,6 +25,8 @@ from cache_pipeline.bootstrap import load_reports, open_service
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.settings import Settings
+from cache_pipeline.storage.postgres.async_pool import connection_pool
+from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 
 logger = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -123,8 +124,8 @@ async def run_worker(
             name=name,
             service=service,
             reports=reports,
-            jobs=JobStore(pool),
-            leases=JobStore(leases),
+            jobs=PostgresJobStore(pool),
+            leases=PostgresJobStore(leases),
             queue=queue,
             events=JobEvents(service.redis),
             counters=ProcessCounters(service.redis),

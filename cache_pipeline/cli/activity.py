@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
-from cache_pipeline.api.jobs.job_store import JobStore, connection_pool
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.settings import Settings
+from cache_pipeline.storage.postgres.async_pool import connection_pool
+from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 from cache_pipeline.storage.postgres.ledger import open_ledger
 from cache_pipeline.upstream.quota import ClientState
 
@@ -58,7 +59,7 @@ async def read_activity(settings: Settings) -> Activity:
 
     asked = await asyncio.to_thread(queries)
     async with connection_pool(url, 1) as pool:
-        jobs = {str(state): count for state, count in (await JobStore(pool).counts()).items()}
+        jobs = {str(state): count for state, count in (await PostgresJobStore(pool).counts()).items()}
     if settings.redis_url is None:
         return Activity(asked, jobs, quota_problem="CACHE_PIPELINE_REDIS_URL is not set")
     try:

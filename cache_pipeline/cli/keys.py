@@ -9,23 +9,24 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.api.auth import ApiKeyInfo, ApiKeyStore, Principal
-from cache_pipeline.api.jobs.job_store import connection_pool
 from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings, read_settings
+from cache_pipeline.storage.api_key import ApiKeyInfo, Principal
+from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
+from cache_pipeline.storage.postgres.async_pool import connection_pool
 
 T = TypeVar("T")
 
 _ID_LENGTH = 12
 
 
-def _with_keys(settings: Settings, use: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
+def _with_keys(settings: Settings, use: Callable[[PostgresApiKeyStore], Awaitable[T]]) -> T:
     async def run() -> T:
         async with connection_pool(settings.required_postgres_url(), 1) as pool:
-            return await use(ApiKeyStore(pool))
+            return await use(PostgresApiKeyStore(pool))
 
     migrate_history(settings, load_reports(settings))
     return asyncio.run(run())

@@ -1,6 +1,6 @@
 """What the rest of the package needs of its stores: the ports, and the values that cross them.
 
-PostgreSQL implements `History` and `Ledger`, Redis `HotTier` and `SingleFlight`. The tests have `History`, `Ledger` and
+PostgreSQL implements `History`, `Ledger`, `JobStore`, `ApiKeyStore` and `StatusQueries`, Redis `HotTier` and `SingleFlight`. The tests have `History`, `Ledger` and
 `SingleFlight` in memory too; those of history and ledger pass the same tests as PostgreSQL.
 """
 
@@ -12,7 +12,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -25,7 +26,9 @@ from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.answer import Answer
+from cache_pipeline.storage.api_key import ApiKeyInfo, Principal
 from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.job import Admission, ApiJob, JobOutlook, JobState, JobTiming, NewJob
 
 # --- The ledger of upstream queries ------------------------------------------------------------------------------------------
 
@@ -408,4 +411,157 @@ class SingleFlight(Protocol):
 
     async def wait_for_release(self, name: str, interval: Interval | None = None) -> None:
         """Wait until a lock of any part of it is released, but only for a few seconds."""
+        ...
+
+
+# --- Jobs and keys of the HTTP API -------------------------------------------------------------------------------------------
+
+
+class JobStore(Protocol):
+    """The jobs of all tenants. Each method is one complete change, so a job is never half changed."""
+
+    async def admit(self, new: NewJob, within: timedelta = timedelta(0)) -> Admission:
+        """Queue a job, or join the open job with the same key, unless a job with this key ended within a given time."""
+        ...
+
+    async def get(self, job_id: UUID, tenant: str) -> ApiJob | None:
+        """Return a tenant's job, or None if there is none or it belongs to another tenant."""
+        ...
+
+    async def claim(
+        self, owner: str, lease: timedelta, max_attempts: int, lost_after: timedelta | None = None
+    ) -> ApiJob | None:
+        """Claim the next job to run, including one whose worker died. Return None if there is none.
+
+        Args:
+            owner: The worker.
+            lease: How long the job belongs to the worker before it must renew the lease.
+            max_attempts: Leave alone jobs that were begun this often.
+            lost_after: Claim only jobs of dead workers, and queued jobs older than this: their message must have been
+                lost.
+        """
+        ...
+
+    async def renew_leases(self, owner: str, jobs: Iterable[UUID], lease: timedelta) -> set[UUID]:
+        """Extend the leases of a worker's jobs and return the ids that were renewed; it no longer owns the others."""
+        ...
+
+    async def cancelled(self, jobs: Iterable[UUID]) -> set[UUID]:
+        """Return those of the jobs that were cancelled, because no caller waits for them any more."""
+        ...
+
+    async def update_progress(self, job: ApiJob, percent: float, chunks_done: int, chunks_total: int | None) -> None:
+        """Store the progress of a job, unless its worker has lost the lease."""
+        ...
+
+    async def finish(self, job: ApiJob, problem: dict[str, Any] | None = None) -> JobTiming | None:
+        """Mark a job done, or failed with a problem. Return its timing, or None if its worker lost the lease."""
+        ...
+
+    async def requeue(self, job: ApiJob, *, after: timedelta, uncounted: bool = False) -> None:
+        """Put a running job back on the queue.
+
+        Args:
+            job: The job.
+            after: How long no worker may begin it.
+            uncounted: Whether to take the attempt off its count, because the worker was asked to shut down.
+        """
+        ...
+
+    async def cancel(self, job_id: UUID, tenant: str, requested_by: str) -> ApiJob | None:
+        """Take one API key off a job. The job itself is cancelled once no other key waits for it."""
+        ...
+
+    async def outlook(self, job: ApiJob) -> JobOutlook:
+        """Return what the job table suggests about when a job will be done."""
+        ...
+
+    async def dead_letter_stale(self, max_attempts: int, problem: dict[str, Any], grace: timedelta) -> list[UUID]:
+        """Fail the jobs whose workers died too often, and return their ids. Delete expired jobs as well.
+
+        Args:
+            max_attempts: The number of attempts after which a job is dead-lettered.
+            problem: The problem that the job fails with.
+            grace: How long its last worker must have been silent after its lease.
+        """
+        ...
+
+    async def dead_letter_message(self, body: bytes, reason: str) -> None:
+        """Store a message that names no job, for an operator to look at."""
+        ...
+
+    async def ping(self) -> None:
+        """Check that the server answers."""
+        ...
+
+    async def counts(self) -> dict[JobState, int]:
+        """Count the jobs by state: open jobs, and those that finished within a day."""
+        ...
+
+
+class ApiKeyStore(Protocol):
+    """The keys of the HTTP API. Only a hash of a key is stored, so a key cannot be read back."""
+
+    async def create(self, name: str, principal: Principal) -> str:
+        """Create a key for a principal and return it. The principal's id is replaced, and the key cannot be shown again."""
+        ...
+
+    async def find(self, key: str) -> Principal | None:
+        """Return the principal of a key, or None if the key is unknown or revoked."""
+        ...
+
+    async def all(self) -> list[ApiKeyInfo]:
+        """Return every key, including revoked ones, in order of creation."""
+        ...
+
+    async def revoke(self, key_id: str) -> bool:
+        """Revoke a key. Return False if no working key has this id."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReportFreshness:
+    """How fresh the stored data of one series is.
+
+    Attributes:
+        watermark: The latest watermark seen, or None.
+        complete_from: Start of the final data, or None if there is none.
+        complete_through: End of the final data, or None if there is none.
+        provisional_fetched_at: When the oldest provisional figures were fetched, or None if there are none.
+    """
+
+    watermark: datetime | None
+    complete_from: datetime | None
+    complete_through: datetime | None
+    provisional_fetched_at: datetime | None
+
+
+@dataclass(frozen=True)
+class JobBacklog:
+    """Jobs that need an operator's attention.
+
+    Attributes:
+        oldest_seconds: How long the oldest job that could run has waited; 0 if none waits.
+        dead_letters: Dead-lettered jobs and messages of the last day, by `job` and `message`.
+        failed: Jobs that failed within the last hour, by the kind of problem.
+    """
+
+    oldest_seconds: float
+    dead_letters: Mapping[str, int]
+    failed: Mapping[str, int]
+
+
+class StatusQueries(Protocol):
+    """The status of reports and jobs, for the metrics."""
+
+    async def freshness(self, series: Iterable[Series]) -> dict[str, ReportFreshness]:
+        """Return the freshness of stored data by series id; series that were never fetched are left out."""
+        ...
+
+    async def verdict_counts(self, series: Iterable[Series], now: datetime) -> dict[tuple[str, str], int]:
+        """Count the vendor's answers of the last hour by series id and verdict."""
+        ...
+
+    async def job_backlog(self) -> JobBacklog:
+        """Return how long jobs wait, and which were dead-lettered or failed."""
         ...

@@ -5,8 +5,8 @@ from datetime import date
 
 import pytest
 
-from cache_pipeline.api.jobs.job import JobState
 from cache_pipeline.settings import ApiSettings
+from cache_pipeline.storage.job import JobState
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 
 JSON = {"Content-Type": "application/json"}
@@ -125,7 +125,7 @@ async def test_unavailable_store_is_reported_as_503(open_api, store, monkeypatch
             from psycopg import OperationalError
 
             monkeypatch.setattr(
-                type(api.query_service.jobs), "admit", _raising(OperationalError("postgresql://u:secret@h"))
+                type(api.query_service.jobs._pool), "getconn", _raising(OperationalError("postgresql://u:secret@h"))
             )
         answer = await api.http.get(f"{BASE}?interval={DAY}")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

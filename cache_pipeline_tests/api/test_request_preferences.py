@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.jobs.idempotency import parse_idempotency_key
 from cache_pipeline.api.negotiation import wants_refresh
 from cache_pipeline.api.problems import Problem
@@ -16,6 +15,7 @@ from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Ve
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ApiSettings
+from cache_pipeline.storage.api_key import Principal
 from cache_pipeline_tests.api.conftest import DAY
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"

@@ -16,9 +16,9 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from cache_pipeline.api.auth import Principal
-from cache_pipeline.api.jobs.job import JOB_RETENTION
 from cache_pipeline.api.problems import Problem
+from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.job import JOB_RETENTION
 
 #: A quoted string of structured fields, as the draft requires; many clients send the bare token.
 _KEY_PATTERN = re.compile(r'^(?:"([\x20-\x21\x23-\x5b\x5d-\x7e]{1,255})"|([!#-+\--:<-\[\]-~]{1,255}))$')

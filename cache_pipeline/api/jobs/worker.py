@@ -11,22 +11,20 @@ from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
-import psycopg
-from psycopg_pool import PoolTimeout
-
 from cache_pipeline.aio import cancel_and_wait
-from cache_pipeline.api.jobs.job import ApiJob, JobState
 from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_progress import JobProgress
-from cache_pipeline.api.jobs.job_store import JobStore, JobTiming
 from cache_pipeline.api.jobs.queue import Delivery, JobQueue
 from cache_pipeline.api.monitoring.counters import FIRST_ANSWERS, JOB_WAITS, JOBS, ProcessCounters
 from cache_pipeline.api.parsing import REFRESH, read_overrides
 from cache_pipeline.api.problems import Problem, problem_for
+from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
+from cache_pipeline.storage.base import JobStore
+from cache_pipeline.storage.job import ApiJob, JobState, JobTiming
 from cache_pipeline.storage.known_errors import known_error
 from cache_pipeline.telemetry.propagation import resume_context
 from cache_pipeline.telemetry.spans import span
@@ -42,7 +40,6 @@ _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 2.0, 60.0
 _DEAD_LETTER_LEASES = 3
 #: A message that has not arrived within this time was lost. Where all workers are busy instead, none of them sweeps.
 _LOST_AFTER = timedelta(seconds=10)
-_POSTGRES_UNAVAILABLE = (psycopg.OperationalError, PoolTimeout)
 T = TypeVar("T")
 
 
@@ -160,7 +157,7 @@ class Worker:
             f"{self.settings.max_attempts} workers ended while running this job; it is not run again",
         )
         while True:
-            with suppress(*_POSTGRES_UNAVAILABLE):
+            with suppress(HistoryUnavailable):
                 grace = _DEAD_LETTER_LEASES * self._lease
                 for job_id in await self.jobs.dead_letter_stale(
                     self.settings.max_attempts, dead_lettered.document(), grace
@@ -182,7 +179,7 @@ class Worker:
             job_ids = list(self._query_tasks)
             if not job_ids:
                 continue
-            with suppress(*_POSTGRES_UNAVAILABLE):
+            with suppress(HistoryUnavailable):
                 lost = set(job_ids) - await self.leases.renew_leases(self.name, job_ids, self._lease)
                 self._cancelled_jobs |= await self.leases.cancelled(lost) if lost else set()
                 for job_id in lost:
@@ -257,13 +254,13 @@ class Worker:
             )
         finally:
             await cancel_and_wait([reporting])
-        with suppress(*_POSTGRES_UNAVAILABLE):
+        with suppress(HistoryUnavailable):
             await self._store_progress(job, progress)
 
     async def _report_progress(self, job: ApiJob, progress: JobProgress) -> None:
         while True:
             await progress.wait_for_change()
-            with suppress(*_POSTGRES_UNAVAILABLE):
+            with suppress(HistoryUnavailable):
                 await self._store_progress(job, progress)
                 await self.events.publish(job.id)
 
@@ -276,6 +273,6 @@ async def _retry_until_available(attempt: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await attempt()
-        except _POSTGRES_UNAVAILABLE as error:
-            logger.warning("PostgreSQL is unavailable (%s); waiting for it", type(error).__name__)
+        except HistoryUnavailable as error:
+            logger.warning("%s; waiting for it", error)
             await asyncio.sleep(_POSTGRES_RETRY_SECONDS)

@@ -13,7 +13,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from cache_pipeline.api.jobs.job import JobState
 from cache_pipeline.api.monitoring.counters import (
     SINGLE_FLIGHT_SCOPES,
     SINGLE_FLIGHT_WAITS,
@@ -26,6 +25,7 @@ from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Tier
 from cache_pipeline.service.status import missing_partitions, overdue_since
+from cache_pipeline.storage.job import JobState
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import ClientState
 

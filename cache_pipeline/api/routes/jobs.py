@@ -11,13 +11,13 @@ from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
 
 from cache_pipeline.api import schemas
-from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
-from cache_pipeline.api.jobs.job import ApiJob
 from cache_pipeline.api.openapi import problem_responses
 from cache_pipeline.api.parsing import answer_url
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService
+from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.job import ApiJob
 
 router = APIRouter(tags=["jobs"])
 

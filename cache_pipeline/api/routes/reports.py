@@ -9,10 +9,8 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Resp
 from fastapi.responses import JSONResponse
 
 from cache_pipeline.api import schemas
-from cache_pipeline.api.auth import Principal
 from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
 from cache_pipeline.api.jobs.idempotency import parse_idempotency_key
-from cache_pipeline.api.jobs.job import JobState
 from cache_pipeline.api.negotiation import (
     MediaFormat,
     Preference,
@@ -35,6 +33,8 @@ from cache_pipeline.api.response_headers import CacheStatusSource, answer_header
 from cache_pipeline.api.routes.jobs import show_job
 from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.report import Report
+from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.job import JobState
 from cache_pipeline.storage.ttl import report_freshness
 
 

@@ -98,3 +98,56 @@ class ApiJob:
     def expires_at(self) -> datetime | None:
         """When a finished job is deleted."""
         return self.finished_at + JOB_RETENTION if self.finished_at else None
+
+
+@dataclass(frozen=True)
+class JobOutlook:
+    """What the job table suggests about when a job will be done.
+
+    Attributes:
+        jobs_before: Queued jobs that run before it.
+        seconds: Median duration of the report's recent jobs, or None if there were none.
+        jobs_per_second: Jobs of all reports that finished per second, over the last minute.
+    """
+
+    jobs_before: int
+    seconds: float | None
+    jobs_per_second: float
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """How a job ended: done, or failed with a problem."""
+
+    state: JobState
+    problem: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What became of a query that was to be queued.
+
+    Attributes:
+        job: The open job, or None because the same query ended a moment ago.
+        is_created: Whether the job is new, and not that of an equivalent request.
+        recent: How the same query ended, if it ended within the time given.
+        outlook: When the job will be done.
+    """
+
+    job: ApiJob | None
+    is_created: bool
+    recent: JobOutcome | None
+    outlook: JobOutlook
+
+
+@dataclass(frozen=True)
+class JobTiming:
+    """How long a job took, in seconds by PostgreSQL's clock.
+
+    Attributes:
+        waited: From the time it was queued until a worker first began it.
+        worked: From then until it finished.
+    """
+
+    waited: float
+    worked: float

@@ -3,101 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
-from psycopg_pool import AsyncConnectionPool
 
-from cache_pipeline.api.jobs import job_statements as job_sql
-from cache_pipeline.api.jobs.job import JOB_RETENTION, ApiJob, JobState, NewJob
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
-
-Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
-
-_CONNECT_SECONDS = 5.0
-
-
-def connection_pool(postgres_url: str, size: int, timeout_seconds: float = _CONNECT_SECONDS) -> Pool:
-    """Create a pool of connections on which each statement is a transaction of its own.
-
-    The pool must be entered before use. It opens connections only when they are needed.
-
-    Args:
-        postgres_url: URL of the server.
-        size: The largest number of connections.
-        timeout_seconds: How long to wait for a connection before raising `PoolTimeout`.
-    """
-    return AsyncConnectionPool(
-        postgres_url,
-        connection_class=AsyncConnection[DictRow],
-        kwargs={"autocommit": True, "row_factory": dict_row, **WITHOUT_PREPARED_STATEMENTS},
-        min_size=0,
-        max_size=size,
-        timeout=timeout_seconds,
-        open=False,
-    )
+from cache_pipeline.storage.job import (
+    JOB_RETENTION,
+    Admission,
+    ApiJob,
+    JobOutcome,
+    JobOutlook,
+    JobState,
+    JobTiming,
+    NewJob,
+)
+from cache_pipeline.storage.postgres import job_statements as job_sql
+from cache_pipeline.storage.postgres.async_pool import Pool, connect
 
 
-@dataclass(frozen=True)
-class JobOutlook:
-    """What the job table suggests about when a job will be done.
-
-    Attributes:
-        jobs_before: Queued jobs that run before it.
-        seconds: Median duration of the report's recent jobs, or None if there were none.
-        jobs_per_second: Jobs of all reports that finished per second, over the last minute.
-    """
-
-    jobs_before: int
-    seconds: float | None
-    jobs_per_second: float
-
-
-@dataclass(frozen=True)
-class JobOutcome:
-    """How a job ended: done, or failed with a problem."""
-
-    state: JobState
-    problem: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Admission:
-    """What became of a query that was to be queued.
-
-    Attributes:
-        job: The open job, or None because the same query ended a moment ago.
-        is_created: Whether the job is new, and not that of an equivalent request.
-        recent: How the same query ended, if it ended within the time given.
-        outlook: When the job will be done.
-    """
-
-    job: ApiJob | None
-    is_created: bool
-    recent: JobOutcome | None
-    outlook: JobOutlook
-
-
-@dataclass(frozen=True)
-class JobTiming:
-    """How long a job took, in seconds by PostgreSQL's clock.
-
-    Attributes:
-        waited: From the time it was queued until a worker first began it.
-        worked: From then until it finished.
-    """
-
-    waited: float
-    worked: float
-
-
-class JobStore:
+class PostgresJobStore:
     """The jobs of all tenants. Each method runs one statement, unless it says otherwise."""
 
     def __init__(self, pool: Pool) -> None:
@@ -230,7 +158,7 @@ class JobStore:
         return dict.fromkeys(JobState, 0) | {JobState(row["state"]): row["jobs"] for row in rows}
 
     async def _fetch_all(self, query: str, values: Mapping[str, Any]) -> list[DictRow]:
-        async with self._pool.connection() as connection:
+        async with connect(self._pool) as connection:
             cursor = await connection.execute(query.encode(), values)
             return await cursor.fetchall()
 

@@ -6,12 +6,12 @@ They take a few statements, however many reports there are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from cache_pipeline.api.jobs.job_store import Pool
 from cache_pipeline.query.series import Series
+from cache_pipeline.storage.base import JobBacklog, ReportFreshness
+from cache_pipeline.storage.postgres.async_pool import Pool, connect
 
 #: How long verdicts and finished jobs are counted.
 _RECENT = timedelta(hours=1)
@@ -44,39 +44,7 @@ _FAILED_JOBS = """
 """
 
 
-@dataclass(frozen=True)
-class ReportFreshness:
-    """How fresh the stored data of one series is.
-
-    Attributes:
-        watermark: The latest watermark seen, or None.
-        complete_from: Start of the final data, or None if there is none.
-        complete_through: End of the final data, or None if there is none.
-        provisional_fetched_at: When the oldest provisional figures were fetched, or None if there are none.
-    """
-
-    watermark: datetime | None
-    complete_from: datetime | None
-    complete_through: datetime | None
-    provisional_fetched_at: datetime | None
-
-
-@dataclass(frozen=True)
-class JobBacklog:
-    """Jobs that need an operator's attention.
-
-    Attributes:
-        oldest_seconds: How long the oldest job that could run has waited; 0 if none waits.
-        dead_letters: Dead-lettered jobs and messages of the last day, by `job` and `message`.
-        failed: Jobs that failed within the last hour, by the kind of problem.
-    """
-
-    oldest_seconds: float
-    dead_letters: Mapping[str, int]
-    failed: Mapping[str, int]
-
-
-class StatusQueries:
+class PostgresStatusQueries:
     """Reads the status of reports and jobs from PostgreSQL."""
 
     def __init__(self, pool: Pool) -> None:
@@ -103,5 +71,5 @@ class StatusQueries:
         )
 
     async def _fetch_all(self, query: str, values: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-        async with self._pool.connection() as connection:
+        async with connect(self._pool) as connection:
             return await (await connection.execute(query.encode(), values)).fetchall()

@@ -1,0 +1,60 @@
+"""The key of a caller of the HTTP API: its form, and what it permits."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from cache_pipeline.query.lane import Lane
+
+KEY_PREFIX = "cp"
+#: Six random bytes in hexadecimal, and 32 in URL-safe base 64.
+KEY_FORM = re.compile(rf"{KEY_PREFIX}_[0-9a-f]{{12}}_[A-Za-z0-9_-]{{43}}")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The caller of a request, as its API key identifies it.
+
+    Attributes:
+        id: Id of the key.
+        tenant: The tenant whose data it sees.
+        reports: Names of the reports it may query, or None for all.
+        lane: Priority of its queries to the vendor.
+        requests_per_minute: Its rate limit, or None for the default of the settings.
+        may_refresh: Whether it may have figures refetched from the vendor before the stored ones are stale.
+    """
+
+    id: str
+    tenant: str
+    reports: frozenset[str] | None
+    lane: Lane
+    requests_per_minute: int | None = None
+    may_refresh: bool = False
+
+    def may_query(self, report: str) -> bool:
+        """Return whether the caller may query a report."""
+        return self.reports is None or report in self.reports
+
+
+@dataclass(frozen=True)
+class ApiKeyInfo:
+    """The parts of a key that may be shown."""
+
+    id: str
+    name: str
+    tenant: str
+    reports: tuple[str, ...] | None
+    lane: Lane
+    requests_per_minute: int | None
+    may_refresh: bool
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+def hash_secret(secret: str) -> bytes:
+    """Return the digest of a secret, by which it is stored and compared."""
+    # The secret is 256 random bits, so a slow hash, which hinders guessing, is not needed.
+    return hashlib.sha256(secret.encode()).digest()

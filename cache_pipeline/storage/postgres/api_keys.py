@@ -1,0 +1,101 @@
+"""API keys in PostgreSQL. Only a hash of a key is stored, so a key cannot be read back."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+
+from cache_pipeline.query.lane import Lane
+from cache_pipeline.storage.api_key import KEY_FORM, KEY_PREFIX, ApiKeyInfo, Principal, hash_secret
+from cache_pipeline.storage.postgres.async_pool import Pool, connect
+
+#: Compared with the hash of a key that does not exist.
+_NO_HASH = b"\0" * 32
+
+_INSERT = """
+    INSERT INTO cache_pipeline_state.api_key (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh)
+    VALUES (%(id)s, %(name)s, %(hash)s, %(tenant)s, %(reports)s, %(lane)s, %(requests_per_minute)s, %(may_refresh)s)
+"""
+_FIND = """
+    SELECT id, hash, tenant, reports, lane, requests_per_minute, may_refresh FROM cache_pipeline_state.api_key
+    WHERE id = %(id)s AND revoked_at IS NULL
+"""
+_LIST = """
+    SELECT id, name, tenant, reports, lane, requests_per_minute, may_refresh, created_at, revoked_at
+    FROM cache_pipeline_state.api_key ORDER BY created_at
+"""
+_REVOKE = """
+    UPDATE cache_pipeline_state.api_key SET revoked_at = now() WHERE id = %(id)s AND revoked_at IS NULL RETURNING id
+"""
+
+
+class PostgresApiKeyStore:
+    """API keys in PostgreSQL."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def create(self, name: str, principal: Principal) -> str:
+        """Create a key for a principal and return it. The principal's id is replaced, and the key cannot be shown again."""
+        key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        async with connect(self._pool) as connection:
+            await connection.execute(
+                _INSERT.encode(),
+                {
+                    "id": key_id,
+                    "name": name,
+                    "hash": hash_secret(secret),
+                    "tenant": principal.tenant,
+                    "reports": sorted(principal.reports) if principal.reports is not None else None,
+                    "lane": principal.lane,
+                    "requests_per_minute": principal.requests_per_minute,
+                    "may_refresh": principal.may_refresh,
+                },
+            )
+        return f"{KEY_PREFIX}_{key_id}_{secret}"
+
+    async def find(self, key: str) -> Principal | None:
+        """Return the principal of a key, or None if the key is unknown or revoked."""
+        if not KEY_FORM.fullmatch(key):
+            return None
+        _, key_id, secret = key.split("_", 2)
+        async with connect(self._pool) as connection:
+            row = await (await connection.execute(_FIND.encode(), {"id": key_id})).fetchone()
+        # Compare in every case and in constant time, so that the response time reveals nothing.
+        is_equal = hmac.compare_digest(hash_secret(secret), bytes(row["hash"]) if row else _NO_HASH)
+        if row is None or not is_equal:
+            return None
+        reports = row["reports"]
+        return Principal(
+            id=row["id"],
+            tenant=row["tenant"],
+            reports=frozenset(reports) if reports is not None else None,
+            lane=Lane(row["lane"]),
+            requests_per_minute=row["requests_per_minute"],
+            may_refresh=row["may_refresh"],
+        )
+
+    async def all(self) -> list[ApiKeyInfo]:
+        """Return every key, including revoked ones, in order of creation."""
+        async with connect(self._pool) as connection:
+            rows = await (await connection.execute(_LIST.encode())).fetchall()
+        return [
+            ApiKeyInfo(
+                id=row["id"],
+                name=row["name"],
+                tenant=row["tenant"],
+                reports=tuple(row["reports"]) if row["reports"] is not None else None,
+                lane=Lane(row["lane"]),
+                requests_per_minute=row["requests_per_minute"],
+                may_refresh=row["may_refresh"],
+                created_at=row["created_at"],
+                revoked_at=row["revoked_at"],
+            )
+            for row in rows
+        ]
+
+    async def revoke(self, key_id: str) -> bool:
+        """Revoke a key. Return False if no working key has this id."""
+        async with connect(self._pool) as connection:
+            row = await (await connection.execute(_REVOKE.encode(), {"id": key_id})).fetchone()
+        return row is not None
