@@ -12,7 +12,6 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from cache_pipeline import bootstrap
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.query.completeness import ChunkResult
@@ -22,6 +21,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.upstream import polling
 from cache_pipeline.upstream.polling import GuideSchedule
 from cache_pipeline_tests.query.declared import declared
 
@@ -111,7 +111,7 @@ class OpenWorld(Protocol):
 @pytest.fixture
 def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenWorld:
     """Return a function that opens a service with short jobs and a large quota."""
-    monkeypatch.setattr(bootstrap, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
+    monkeypatch.setattr(polling, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
     for name in ("CACHE_PIPELINE_GENESYS__BASE_URL", "CACHE_PIPELINE_REPORTDATA__BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 

@@ -14,7 +14,6 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from cache_pipeline import bootstrap
 from cache_pipeline.api.app import create_app
 from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.monitoring.counters import ProcessCounters
@@ -23,6 +22,7 @@ from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.upstream import polling
 from cache_pipeline.upstream.polling import GuideSchedule
 from cache_pipeline_tests.query.declared import declared
 
@@ -137,7 +137,7 @@ def account(vendor_url: str) -> VendorAccount:
 @pytest.fixture
 def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenApi:
     """Return a function that opens an API without a worker, with short upstream jobs and an ample quota."""
-    monkeypatch.setattr(bootstrap, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
+    monkeypatch.setattr(polling, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
 
     @asynccontextmanager
     async def open_with(

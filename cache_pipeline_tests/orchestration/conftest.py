@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from cache_pipeline import bootstrap as engine
 from cache_pipeline.orchestration.dagster_compat import write_events_in_batches
+from cache_pipeline.upstream import polling
 from cache_pipeline.upstream.polling import GuideSchedule
 from cache_pipeline_tests.orchestration.workbench import Bench, declaration, job_declaration, open_bench
 
@@ -25,7 +25,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
     for name, value in defaults.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(engine, "GuideSchedule", partial(GuideSchedule, first_seconds=0.02, max_seconds=0.15))
+    monkeypatch.setattr(polling, "GuideSchedule", partial(GuideSchedule, first_seconds=0.02, max_seconds=0.15))
     return monkeypatch
 
 
