@@ -48,10 +48,6 @@ logger = logging.getLogger(__name__)
 
 #: Requests of the vendor's limit that are never sent.
 _QUOTA_RESERVE = 3
-_REDIS_CONNECT_TIMEOUT_SECONDS = 2.0
-_REDIS_TIMEOUT_SECONDS = 5.0
-_MAX_REDIS_CONNECTIONS = 32
-_REDIS_POOL_TIMEOUT_SECONDS = 20
 _FIRST_RETRY_SECONDS = 0.5
 _MAX_RETRY_SECONDS = 10.0
 
@@ -239,11 +235,10 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[Quot
     Raises:
         SettingsError: No Redis URL is set.
     """
-    from redis.asyncio import Redis
-
+    from cache_pipeline.redis_connection import open_redis
     from cache_pipeline.upstream.client import create_upstream_quota
 
-    async with Redis.from_url(settings.required_redis_url()) as redis:
+    async with open_redis(settings.required_redis_url()) as redis:
         configs = {
             name: _upstream_config(name, account, ADAPTERS[name].capabilities)
             for name, account in settings.accounts().items()
@@ -266,20 +261,6 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
         return QuotaHeadroom.of(policy, await quota.snapshot(), lane)
 
 
-def _open_redis(settings: Settings) -> Redis:
-    from redis.asyncio import BlockingConnectionPool, Redis
-
-    pool = BlockingConnectionPool.from_url(
-        settings.required_redis_url(),
-        max_connections=_MAX_REDIS_CONNECTIONS,
-        timeout=_REDIS_POOL_TIMEOUT_SECONDS,
-        # A Redis that accepts connections but does not respond must not delay an answer that history holds.
-        socket_connect_timeout=_REDIS_CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=_REDIS_TIMEOUT_SECONDS,
-    )
-    return Redis.from_pool(pool)
-
-
 @asynccontextmanager
 async def open_hot_tier(settings: Settings) -> AsyncGenerator[HotTier]:
     """Open the hot tier alone, which takes a fraction of the time of the whole service.
@@ -287,9 +268,10 @@ async def open_hot_tier(settings: Settings) -> AsyncGenerator[HotTier]:
     Raises:
         SettingsError: No Redis URL is set.
     """
+    from cache_pipeline.redis_connection import open_redis
     from cache_pipeline.storage.redis.hot import RedisHotTier
 
-    async with _open_redis(settings) as redis:
+    async with open_redis(settings.required_redis_url()) as redis:
         yield RedisHotTier(redis)
 
 
@@ -307,6 +289,7 @@ async def open_service(
     Raises:
         SettingsError: A URL is missing.
     """
+    from cache_pipeline.redis_connection import open_redis
     from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
     from cache_pipeline.service.cached_answers import Hit, Miss, ProgressEvent
     from cache_pipeline.service.report_service import ReportService
@@ -319,7 +302,7 @@ async def open_service(
 
     use_low_memory_allocator()
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(_open_redis(settings))
+        redis = await stack.enter_async_context(open_redis(settings.required_redis_url()))
         platforms: dict[str, VendorAdapter] = {}
         job_pollers: dict[str, JobPoller] = {}
         for name, account in settings.accounts().items():

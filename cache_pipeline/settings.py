@@ -207,7 +207,8 @@ class Settings(BaseSettings):
 
     Attributes:
         postgres_url: The PostgreSQL server for history, coverage and Dagster's own storage.
-        redis_url: The Redis server for the hot tier, the quota and locks.
+        redis_url: The Redis server for the hot tier, the quota and locks: ``redis://``, ``rediss://``, ``unix://``, or
+            ``redis+sentinel://host:port,host:port/service`` with failover.
         data_dir: The folder for staged Parquet files, and for the edge store if ``edge_url`` is not set.
         reports_dir: The folder of report declarations.
         edge_url: The edge store: ``file://``, ``s3://``, ``gs://`` or ``az://``.

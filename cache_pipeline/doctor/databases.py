@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 
 import psycopg
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import DeclarationConflict, UnknownSchemaVersion
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
+from cache_pipeline.redis_connection import check_writable, is_refused_write, open_redis, server_hosts
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.storage.postgres.migrate import pending_changes
 
@@ -87,13 +89,14 @@ async def check_redis(url: str, clock: Callable[[], datetime]) -> list[CheckResu
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached or refuses the login.
     """
-    async with Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as redis:
+    async with open_redis(url) as redis:
         before = clock()
         seconds, microseconds = await redis.time()
         here = before + (clock() - before) / 2
         server, memory = await redis.info("server"), await redis.info("memory")
+        writes = await _check_writes(redis)
     parts = urlsplit(url)
-    verified = parts.scheme == "rediss" and "ssl_cert_reqs=none" not in parts.query
+    verified = parts.scheme.startswith("rediss") and "ssl_cert_reqs=none" not in parts.query
     name = str(server.get("server_name", "redis")).capitalize()
     version = str(server.get(f"{name.lower()}_version", server["redis_version"]))
     there = datetime.fromtimestamp(int(seconds) + int(microseconds) / 1e6, UTC)
@@ -105,11 +108,32 @@ async def check_redis(url: str, clock: Callable[[], datetime]) -> list[CheckResu
             ),
         ]
     return [
-        CheckResult("Redis", CheckStatus.ok, f"{name} {version}"),
-        *_check_encryption("Redis", parts.hostname or "", verified=verified, remedy="use a rediss:// URL"),
+        writes or CheckResult("Redis", CheckStatus.ok, f"{name} {version}, accepts writes"),
+        *(
+            result
+            for host in server_hosts(url)[:1]
+            for result in _check_encryption("Redis", host, verified=verified, remedy="use a rediss:// URL")
+        ),
         compare_clocks("Redis's clock", here, there),
         _check_eviction(int(memory.get("maxmemory", 0)), str(memory.get("maxmemory_policy", "noeviction"))),
     ]
+
+
+async def _check_writes(redis: Redis) -> CheckResult | None:
+    """Return why Redis accepts no writes, or None if it does."""
+    try:
+        await check_writable(redis)
+    except ReadOnlyError:
+        detail, remedy = "it is a read-only replica", "let CACHE_PIPELINE_REDIS_URL name the primary, or the Sentinels"
+    except OutOfMemoryError:
+        detail, remedy = "its memory is full", "raise maxmemory, or find what else uses it"
+    except ResponseError as error:
+        if not is_refused_write(error):
+            raise
+        detail, remedy = "it cannot save its data", "free disk space, or see its log"
+    else:
+        return None
+    return CheckResult("Redis", CheckStatus.failed, f"answers but accepts no writes: {detail}", remedy)
 
 
 def _check_encryption(server: str, host: str, *, verified: bool, remedy: str) -> list[CheckResult]:

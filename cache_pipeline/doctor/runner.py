@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from pydantic import SecretStr
+from redis.exceptions import RedisError
 
 from cache_pipeline.bootstrap import connect_vendor, load_reports
 from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
@@ -16,11 +17,12 @@ from cache_pipeline.doctor.databases import check_postgres, check_redis
 from cache_pipeline.doctor.logins import check_logins
 from cache_pipeline.doctor.published_store import check_public_url, check_store
 from cache_pipeline.doctor.vendor_accounts import check_permissions, check_quota
-from cache_pipeline.errors import SettingsError
+from cache_pipeline.errors import QuotaUnavailable, SettingsError
 from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings
 
+_REDIS = "Redis"
 _CHECK_TIMEOUT_SECONDS = 20.0
 
 
@@ -63,7 +65,7 @@ async def run_checks(
     ]
     found = await asyncio.gather(
         _check_server("PostgreSQL", "CACHE_PIPELINE_POSTGRES_URL", settings.postgres_url, postgres),
-        _check_server("Redis", "CACHE_PIPELINE_REDIS_URL", settings.redis_url, redis),
+        _check_server(_REDIS, "CACHE_PIPELINE_REDIS_URL", settings.redis_url, redis),
         *(run_check(check.subject, check.remedy, check.run) for check in checks),
     )
     return [*declarations, *(result for results in found for result in results)]
@@ -130,6 +132,11 @@ async def run_check(subject: str, remedy: str, check: Callable[[], Awaitable[lis
             return await check()
     except TimeoutError:
         return [CheckResult(subject, CheckStatus.failed, f"no answer within {_CHECK_TIMEOUT_SECONDS:.0f} s", remedy)]
+    except (RedisError, QuotaUnavailable) as error:
+        if subject == _REDIS:
+            return [CheckResult(subject, CheckStatus.failed, f"cannot be used ({type(error).__name__})", remedy)]
+        # Whatever was to be checked, it could not be asked without a grant of the quota.
+        return [CheckResult(subject, CheckStatus.failed, "not checked: Redis cannot be used", "fix Redis first")]
     except Exception as error:  # noqa: BLE001 - the other checks must run whatever this one raises
         # The driver's message may contain the URL with its password, so only the class is shown.
         return [CheckResult(subject, CheckStatus.failed, f"cannot be used ({type(error).__name__})", remedy)]

@@ -7,14 +7,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
-from redis.asyncio import Redis
-
 from cache_pipeline.bootstrap import VendorConnection
 from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import LoginRefused, UpstreamError, UpstreamRefused
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
+from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.upstream.client import create_upstream_quota
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.http import httpx
@@ -23,7 +22,6 @@ from cache_pipeline.vendors.cxone.adapter import CxoneAdapter
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permissions_needed
 
-_REDIS_TIMEOUT_SECONDS = 5.0
 #: A person waits for the result, so a request that fails is reported, not repeated.
 _NO_RETRIES = RetryPolicy(max_attempts=1, rate_limit_timeout_seconds=10.0)
 #: The interval of the query that shows whether a client may query at all.
@@ -62,21 +60,15 @@ async def check_permissions(
 
 @asynccontextmanager
 async def _client(connection: VendorConnection, redis_url: str) -> AsyncGenerator[httpx.AsyncClient]:
-    async with _redis(redis_url) as redis, connection.open_client(redis, _NO_RETRIES) as client:
+    async with open_redis(redis_url) as redis, connection.open_client(redis, _NO_RETRIES) as client:
         yield client
-
-
-def _redis(redis_url: str) -> Redis:
-    return Redis.from_url(
-        redis_url, socket_connect_timeout=_REDIS_TIMEOUT_SECONDS, socket_timeout=_REDIS_TIMEOUT_SECONDS
-    )
 
 
 async def _check_extraction(connection: VendorConnection, redis_url: str) -> CheckResult:
     """Check that the access key may use Data Extraction, by listing its jobs: the one call that a tenant has in 30 s."""
     subject = f"extraction by {connection.config.clients[0].client_id} ({connection.config.account})"
     retry = "run doctor again in half a minute, while no extraction runs"
-    async with _redis(redis_url) as redis:
+    async with open_redis(redis_url) as redis:
         clients = await create_upstream_quota(connection.config, redis).snapshot()
     if any(each.used >= connection.config.policy.limit for each in clients):
         return CheckResult(
@@ -134,7 +126,7 @@ async def check_quota(connection: VendorConnection, redis_url: str) -> list[Chec
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
-    async with _redis(redis_url) as redis:
+    async with open_redis(redis_url) as redis:
         await redis.ping()
         return [
             _check_client_quota(connection.config.account, each)

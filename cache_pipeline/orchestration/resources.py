@@ -9,13 +9,13 @@ from datetime import datetime
 
 import dagster as dg
 from pydantic import PrivateAttr
-from redis.asyncio import Redis
 
 from cache_pipeline.bootstrap import migrate_history, open_edge_tier, open_service, pending_migrations, utc_now
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.dagster_compat import reuse_connections
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
+from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.base import History
@@ -136,7 +136,7 @@ class EngineResource(dg.ConfigurableResource[None]):
         """
         settings = self.settings
         with reported_failures():
-            async with Redis.from_url(settings.required_redis_url()) as redis:
+            async with open_redis(settings.required_redis_url()) as redis:
                 return await DemandCounter(redis, settings.tenant, utc_now).recent()
 
     def staging(self) -> Staging:

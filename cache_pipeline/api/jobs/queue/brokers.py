@@ -106,7 +106,9 @@ def _sqs(url: str) -> _BrokerKind:
 
 _KIND_BY_SCHEME: dict[str, Callable[[str], _BrokerKind]] = {
     "redis": _redis,
+    "redis+sentinel": _redis,
     "rediss": _redis,
+    "rediss+sentinel": _redis,
     "unix": _redis,
     "amqp": _rabbitmq,
     "amqps": _rabbitmq,

@@ -12,6 +12,8 @@ from redis.exceptions import RedisError
 from taskiq import AckableMessage
 from taskiq_redis import RedisStreamBroker
 
+from cache_pipeline.redis_connection import check_writable, connection_pool
+
 _SOCKET_SECONDS = 10
 #: Acknowledged messages stay in a stream until it is trimmed. If an unread message is trimmed, the job is found by its row.
 _MAX_STREAM_LENGTH = 100_000
@@ -22,8 +24,9 @@ class VisibilityRedisStream(RedisStreamBroker):
     """A stream whose unacknowledged messages are claimed again at regular intervals while this process lives."""
 
     def __init__(self, url: str, name: str, *, prefetch: int, visibility_seconds: float) -> None:
+        # The broker creates a pool for this address, which opens no connection; ours also follows a failover.
         super().__init__(
-            url,
+            "redis://",
             queue_name=name,
             consumer_group_name=name,
             # Read from the beginning, so that messages published before the first worker started are delivered too.
@@ -31,8 +34,8 @@ class VisibilityRedisStream(RedisStreamBroker):
             maxlen=_MAX_STREAM_LENGTH,
             xread_count=min(prefetch, _MAX_READ_COUNT),
             idle_timeout=int(visibility_seconds * 1000),
-            socket_timeout=_SOCKET_SECONDS,
         )
+        self.connection_pool = connection_pool(url, timeout_seconds=_SOCKET_SECONDS)
         self._visibility_seconds = visibility_seconds
         self._unacknowledged: set[str] = set()
         self._renewing: asyncio.Task[None] | None = None
@@ -83,8 +86,8 @@ class VisibilityRedisStream(RedisStreamBroker):
                     yield AckableMessage(data=fields[b"data"], ack=acknowledge)
 
     async def ping(self) -> None:
-        """Check that the server answers."""
-        await Redis(connection_pool=self.connection_pool).ping()
+        """Check that the server accepts writes."""
+        await check_writable(Redis(connection_pool=self.connection_pool))
 
     def _ack_generator(self, id: str, queue_name: str) -> Callable[[], Awaitable[None]]:  # noqa: A002 - taskiq's name
         ack = super()._ack_generator(id, queue_name)
