@@ -29,7 +29,7 @@ from cache_pipeline.errors import (
     UpstreamRefused,
 )
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, RaisableLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.base import (
@@ -51,6 +51,8 @@ _SUBMIT_TIMEOUT_SECONDS = 15.0
 #: A vendor that is slow to accept a cancel must not delay the caller.
 _CANCEL_TIMEOUT_SECONDS = 10.0
 _TOO_MANY_REQUESTS = 429
+#: How often a submit that waits for the quota checks whether a more urgent caller waits for it.
+_LANE_CHECK_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +116,22 @@ def readable_job(job: VendorJob) -> Generator[None]:
         if is_throttled or job.answer is not None:
             raise
         raise UpstreamJobUnreadable(job.id, error) from error
+
+
+@asynccontextmanager
+async def _following(lane: RaisableLane, current_lane: CurrentLane) -> AsyncGenerator[None]:
+    """Raise a request's lane while the block waits for it, as soon as a more urgent caller waits for its result."""
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(_LANE_CHECK_SECONDS)
+            lane.raise_to(await current_lane())
+
+    following = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        await cancel_and_wait([following])
 
 
 class AlreadyStored(QueryInFlight):
@@ -213,7 +231,7 @@ class UpstreamJobs:
             job, calls = self._job(claim.handle, await current_lane()), 0
             logger.info("%s %s: resuming job %s", self.report.name, claim.interval, job.id)
         else:
-            job, calls = await self._submit(claim, await current_lane()), 1
+            job, calls = await self._submit(claim, current_lane), 1
         if job.answer is None:
             with readable_job(job):
                 calls += await self._poll(job, claim, current_lane)
@@ -246,7 +264,12 @@ class UpstreamJobs:
     def _pop_claims(self, interval: Interval) -> Iterator[LedgerClaim]:
         return iter([self._held_claims.pop(claim.id) for claim in self.claims(interval)])
 
-    async def _submit(self, claim: LedgerClaim, lane: Lane) -> VendorJob:
+    async def _submit(self, claim: LedgerClaim, current_lane: CurrentLane) -> VendorJob:
+        lane = RaisableLane(await current_lane())
+        async with _following(lane, current_lane):
+            return await self._submit_in(lane, claim)
+
+    async def _submit_in(self, lane: RaisableLane, claim: LedgerClaim) -> VendorJob:
         with span("submit", platform=self.adapter.name, interval=str(claim.interval)):
             submitting = asyncio.create_task(self.adapter.submit(self.report, claim.interval, lane))
             try:
@@ -255,7 +278,7 @@ class UpstreamJobs:
                 await finish(self._finish_cancelled_submit(claim, submitting))
                 raise
         await self._record_submit(claim, job)
-        return job
+        return replace(job, lane=lane.current)
 
     async def _finish_cancelled_submit(self, claim: LedgerClaim, submitting: asyncio.Task[VendorJob]) -> None:
         """Stop a submit whose caller is cancelled, and record it if the vendor may have accepted it."""

@@ -17,7 +17,7 @@ from cache_pipeline.errors import (
     UpstreamRefused,
     UpstreamUnreachable,
 )
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, RaisableLane, RequestLane
 from cache_pipeline.upstream.call_log import log_call
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.error_bodies import organisation_limit
@@ -59,16 +59,26 @@ class _PendingRequest:
 
     request: httpx.Request
     body: bytes
-    lane: Lane
+    lane: RequestLane
     pinned_client: str | None
     is_idempotent: bool
     is_streamed: bool
+
+    @property
+    def is_follow_up(self) -> bool:
+        """Whether it polls, reads or cancels a job that the vendor already has."""
+        return self.pinned_client is not None and self.request.method in ("GET", "DELETE")
+
+    @property
+    def current_lane(self) -> Lane:
+        """The lane in which it waits or was sent."""
+        return self.lane if isinstance(self.lane, Lane) else self.lane.current
 
 
 class QuotaTransport(httpx.AsyncBaseTransport):
     """Sends a request once the shared quota grants it, signed with the token of the granted client.
 
-    A request's `extensions` hold its options: `lane` (a Lane; interactive if absent), `oauth_client` (the id of the only client to
+    A request's `extensions` hold its options: `lane` (a Lane or a RaisableLane; interactive if absent), `oauth_client` (the id of the only client to
     use), `idempotent` (True for a POST that may be sent twice, such as a synchronous query) and `streamed` (True for a body too
     large to hold in memory; it is left unread, and not requested again if the connection breaks). The answer's
     `extensions["oauth_client"]` names the client that was used.
@@ -153,10 +163,11 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         pinned_client = request.extensions.get("oauth_client")
         if pinned_client is not None and pinned_client not in self._tokens:
             raise ClientUnknown(client_id=str(pinned_client), account=self._account, known=sorted(self._tokens))
+        lane = request.extensions.get("lane", Lane.interactive)
         return _PendingRequest(
             request=request,
             body=await request.aread(),
-            lane=Lane(request.extensions.get("lane", Lane.interactive)),
+            lane=lane if isinstance(lane, RaisableLane) else Lane(lane),
             pinned_client=pinned_client,
             is_idempotent=request.method in _IDEMPOTENT_METHODS or request.extensions.get("idempotent") is True,
             is_streamed=request.extensions.get("streamed") is True,
@@ -171,7 +182,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         while True:
             try:
                 async with asyncio.timeout(self._rate_limit_timeout(first_429_at)):
-                    grant, token = await self._acquire_slot(pending.lane, client_id)
+                    grant, token = await self._acquire_slot(pending, client_id)
             except TimeoutError:
                 raise _rate_limit_error(pending, self._retries.rate_limit_timeout_seconds) from None
             except LoginRefused:
@@ -215,14 +226,19 @@ class QuotaTransport(httpx.AsyncBaseTransport):
 
     async def _exchange(self, pending: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
         """Send the request and read the answer; leave the body of a 401 unread."""
-        with log_call(self._account, grant.client_id, pending.lane, pending.request) as call:
+        with log_call(self._account, grant.client_id, pending.current_lane, pending.request) as call:
             response = call.response = await self._send_and_settle(pending, grant, token)
         return response if response.status_code in _NOT_ACCEPTED else await self._read_response(response, pending)
 
-    async def _acquire_slot(self, lane: Lane, client_id: str | None) -> tuple[Grant, str]:
+    async def _acquire_slot(self, pending: _PendingRequest, client_id: str | None) -> tuple[Grant, str]:
         """Return a grant and its client's fresh token, skipping clients that cannot log in."""
         while True:
-            grant = await self._quota.acquire(lane, client_id, exclude=self._clients_without_login(client_id))
+            grant = await self._quota.acquire(
+                pending.lane,
+                client_id,
+                exclude=self._clients_without_login(client_id),
+                is_follow_up=pending.is_follow_up,
+            )
             source = self._tokens[grant.client_id]
             if (token := source.fresh_token) is not None:
                 return grant, token

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import RequestLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 
@@ -46,7 +46,7 @@ class VendorJob:
 
     id: str
     oauth_client: str
-    lane: Lane
+    lane: RequestLane
     answer: Mapping[str, object] | None = field(default=None, repr=False)
     answer_size: int = 0
 
@@ -125,7 +125,7 @@ class VendorAdapter(Protocol):
         """Return the columns of a report's answers, dimensions first."""
         ...
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
+    async def submit(self, report: Report, interval: Interval, lane: RequestLane) -> VendorJob:
         """Send one query.
 
         Raises:

@@ -28,7 +28,7 @@ from cache_pipeline.fetch import series_knowledge
 from cache_pipeline.fetch.chunk_states import IncompleteAnswer
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import RequestLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, rows_to_table, sort_rows
 from cache_pipeline.query.series import Series
@@ -95,7 +95,7 @@ class Vendor(ReportDataAdapter):
             self.reached.set()
             await asyncio.Event().wait()
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
+    async def submit(self, report: Report, interval: Interval, lane: RequestLane) -> VendorJob:
         await self._requested()
         number = len(self._jobs)
         rows = sort_rows(self.rows(interval, self.clock.hour)).slice(0, self.cap)

@@ -8,7 +8,7 @@ import pytest
 from cache_pipeline.errors import LoginRefused, UpstreamFaulted, UpstreamRefused
 from cache_pipeline.fetch.partition_fetch import FailedPartition
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, RequestLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.vendors.base import VendorJob
 from cache_pipeline_tests.query.declared import with_changes
@@ -31,7 +31,7 @@ def fault(
     adapter, asked = world.service.platforms["reportdata"], list[Interval]()
     submit = adapter.submit
 
-    async def faulty(report: Report, interval: Interval, lane: Lane):
+    async def faulty(report: Report, interval: Interval, lane: RequestLane):
         asked.append(interval)
         if raised := error(interval):
             raise raised

@@ -24,7 +24,7 @@ from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.write_events import ignore_stored
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, RequestLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import Series
@@ -98,7 +98,7 @@ class Vendor:
     def end_column(report: Report) -> str | None:
         return None
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
+    async def submit(self, report: Report, interval: Interval, lane: RequestLane) -> VendorJob:
         self.queries += 1
         number = self.queries
         await asyncio.sleep(0)

@@ -123,6 +123,16 @@ async def test_poll_can_be_pinned_to_the_submitting_client(shared_redis: Redis):
             await client.get("/jobs/1", extensions={"oauth_client": "gone"})
 
 
+async def test_poll_of_a_job_is_not_starved_by_submits(shared_redis: Redis):
+    policy = QuotaPolicy(limit=20, window_seconds=60, reserve=0, default_pause_seconds=1)
+    async with running(Vendor(ok)) as vendor, connected(config(vendor, policy=policy), shared_redis) as (client, _):
+        await shared_redis.set(UpstreamKeys("test").generation, "known")
+        for _ in range(18):
+            await client.post("/jobs", json={}, extensions={"lane": Lane.scheduled})
+        async with asyncio.timeout(20):
+            await client.get("/jobs/1", extensions={"lane": Lane.backfill, "oauth_client": "alpha"})
+
+
 async def test_lane_may_be_text_and_must_be_valid(shared_redis: Redis):
     policy = replace(POLICY, limit=4, reserve=2)
     settings = config(Vendor(ok, url="http://127.0.0.1:1"), policy=policy)

@@ -22,6 +22,9 @@ MAX_IN_FLIGHT_SECONDS = 120.0
 
 #: Share of the usable slots that may be full when a lane still gets one. The rest stays free for people who wait for an answer.
 _LANE_SHARES = {Lane.interactive: 1.0, Lane.scheduled: 0.9, Lane.backfill: 0.8}
+#: The same for polls and pages of a query that the vendor already works on, in any lane: submits alone can never fill the rest,
+#: so that what has been paid for is also read.
+_FOLLOW_UP_SHARE = 0.95
 
 
 class ClientState(StrEnum):
@@ -75,9 +78,18 @@ class QuotaPolicy:
         """Slots of one client that a process allows itself in one window while Redis is unavailable."""
         return max(1, self.limit // 8)
 
-    def slots(self, lane: Lane) -> int:
-        """Return how many of a client's slots may be filled, by all lanes together, for `lane` still to get one."""
-        return max(1, math.floor(self.usable_slots * lane_share(lane) + 1e-9))
+    def slots(self, lane: Lane, *, is_follow_up: bool = False) -> int:
+        """Return how many of a client's slots may be filled, by all lanes together, for `lane` still to get one.
+
+        Args:
+            lane: The lane.
+            is_follow_up: Whether the request reads what the vendor already works on.
+        """
+        slots = max(1, math.floor(self.usable_slots * lane_share(lane, is_follow_up=is_follow_up) + 1e-9))
+        if not is_follow_up:
+            return slots
+        # Under a small limit the shares are equal once rounded.
+        return min(self.usable_slots, max(slots, self.slots(Lane.scheduled) + 1))
 
 
 @dataclass(frozen=True)
@@ -123,9 +135,9 @@ class ClientQuota:
     login_refused: bool = False
 
 
-def lane_share(lane: Lane) -> float:
+def lane_share(lane: Lane, *, is_follow_up: bool = False) -> float:
     """Return the share of a limit that may be full when a lane still gets a slot."""
-    return _LANE_SHARES[lane]
+    return max(_LANE_SHARES[lane], _FOLLOW_UP_SHARE) if is_follow_up else _LANE_SHARES[lane]
 
 
 def bounded_pause(retry_after: float) -> float:

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import redis.asyncio
 
+from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.errors import ClientUnknown, QuotaUnavailable
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, RequestLane
 from cache_pipeline.upstream.quota.local_share import LocalShare
 from cache_pipeline.upstream.quota.model import (
     MAX_IN_FLIGHT_SECONDS,
@@ -91,16 +92,24 @@ class Quota:
             timeout=redis_timeout,
             clock=clock,
         )
-        self._turns: defaultdict[tuple[Lane, str | None], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: defaultdict[tuple[Lane, str | None, bool], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._jitter = random.SystemRandom()
 
-    async def acquire(self, lane: Lane, client_id: str | None = None, *, exclude: Collection[str] = ()) -> Grant:
+    async def acquire(
+        self,
+        lane: RequestLane,
+        client_id: str | None = None,
+        *,
+        exclude: Collection[str] = (),
+        is_follow_up: bool = False,
+    ) -> Grant:
         """Wait, as long as needed, for permission to send one request, and return it. Settle or release it afterwards.
 
         Args:
-            lane: Priority of the request.
+            lane: Priority of the request. If it is raised meanwhile, the request continues to wait in the new lane.
             client_id: The only client to use (a job is polled by the client that submitted it); any client if None.
             exclude: Clients not to choose.
+            is_follow_up: Whether the request reads what the vendor already works on, which gets a share of its own.
 
         Raises:
             ClientUnknown: `client_id` is not in this pool.
@@ -112,11 +121,30 @@ class Quota:
         candidates = [client_id] if client_id else [each for each in self._clients if each not in exclude]
         if not candidates:
             raise ValueError(f"quota of {self._account}: every OAuth client is excluded, so none can be chosen")
+        if isinstance(lane, Lane):
+            return await self._acquire(lane, client_id, candidates, is_follow_up=is_follow_up)
+        while True:
+            waiting = asyncio.create_task(self._acquire(lane.current, client_id, candidates, is_follow_up=is_follow_up))
+            raised = asyncio.ensure_future(lane.wait_until_raised())
+            try:
+                await asyncio.wait({waiting, raised}, return_when=asyncio.FIRST_COMPLETED)
+                await cancel_and_wait([waiting, raised])
+            except asyncio.CancelledError:
+                await cancel_and_wait([waiting, raised])
+                if not waiting.cancelled() and waiting.exception() is None:
+                    await self.release(waiting.result())
+                raise
+            if not waiting.cancelled():
+                return waiting.result()
+
+    async def _acquire(
+        self, lane: Lane, client_id: str | None, candidates: Sequence[str], *, is_follow_up: bool
+    ) -> Grant:
         grant_id = uuid.uuid4().hex
         try:
-            async with self._turns[lane, client_id]:
+            async with self._turns[lane, client_id, is_follow_up]:
                 while True:
-                    answer = await self._try_acquire(lane, candidates, grant_id)
+                    answer = await self._try_acquire(lane, candidates, grant_id, is_follow_up=is_follow_up)
                     if isinstance(answer, Grant):
                         return answer
                     await self._sleep(min(answer, _MAX_SLEEP_SECONDS) + self._jitter.uniform(0, _MAX_JITTER_SECONDS))
@@ -181,8 +209,10 @@ class Quota:
         shared = await self._store.snapshot()
         return self._local.snapshot() if shared is None else shared
 
-    async def _try_acquire(self, lane: Lane, candidates: Sequence[str], grant_id: str) -> Grant | float:
-        answer = await self._store.try_acquire(candidates, lane, grant_id)
+    async def _try_acquire(
+        self, lane: Lane, candidates: Sequence[str], grant_id: str, *, is_follow_up: bool
+    ) -> Grant | float:
+        answer = await self._store.try_acquire(candidates, lane, grant_id, is_follow_up=is_follow_up)
         if isinstance(answer, Grant):
             self._local.record(answer)
         if answer is not None:

@@ -86,7 +86,9 @@ class QuotaStore:
         """Why Redis is unavailable; None while it is available."""
         return self._outage_reason
 
-    async def try_acquire(self, candidates: Sequence[str], lane: Lane, grant_id: str) -> Grant | float | None:
+    async def try_acquire(
+        self, candidates: Sequence[str], lane: Lane, grant_id: str, *, is_follow_up: bool = False
+    ) -> Grant | float | None:
         """Return a grant of one of the candidates, or the seconds until the next one may be possible."""
         keys = [self._keys.round_robin, self._keys.generation, self._keys.cold_start]
         keys += [self._keys.organisation_log, self._keys.organisation_state]
@@ -95,9 +97,9 @@ class QuotaStore:
         fixed = [
             _micros(self._policy.guarded_window_seconds),
             _micros(self._max_in_flight_seconds),
-            self._policy.slots(lane),
+            self._policy.slots(lane, is_follow_up=is_follow_up),
             _micros(_IDLE_SECONDS),
-            round(1000 * lane_share(lane)),
+            round(1000 * lane_share(lane, is_follow_up=is_follow_up)),
             *(self._clients[client_id] for client_id in candidates),
         ]
         while True:

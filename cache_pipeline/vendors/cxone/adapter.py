@@ -18,7 +18,7 @@ from typing import IO, ClassVar
 from cache_pipeline.errors import SchemaMismatch, SettingsError, UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, parse_instant
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, RequestLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.upstream.config import OAuthClient
@@ -112,7 +112,7 @@ class CxoneAdapter:
         """Return None: no row is open when it is sent."""
         return None
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
+    async def submit(self, report: Report, interval: Interval, lane: RequestLane) -> VendorJob:
         """Request an extraction of the days that an interval touches.
 
         Raises:
@@ -136,7 +136,7 @@ class CxoneAdapter:
         handle = f"{job_id}?interval={interval}&at={submitted_at.isoformat()}"
         return VendorJob(handle, response.extensions["oauth_client"], lane)
 
-    async def _submit_until_free(self, body: Mapping[str, str], lane: Lane) -> httpx.Response:
+    async def _submit_until_free(self, body: Mapping[str, str], lane: RequestLane) -> httpx.Response:
         attempt = 1
         # The shared quota already spaces the attempts as the vendor requires.
         while (response := await self._post(body, lane)).status_code == _FORBIDDEN and attempt < _MAX_SUBMITS:
@@ -144,7 +144,7 @@ class CxoneAdapter:
         raise_for_refusal(response)
         return response
 
-    async def _post(self, body: Mapping[str, str], lane: Lane) -> httpx.Response:
+    async def _post(self, body: Mapping[str, str], lane: RequestLane) -> httpx.Response:
         return await self._client.post(_JOBS_PATH, json=dict(body), extensions={"lane": lane})
 
     async def status(self, job: VendorJob) -> VendorJobStatus:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed, UpstreamJobGone
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, RequestLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.upstream.http import httpx
@@ -82,7 +82,7 @@ class GenesysAdapter:
         """Return the column with the end of a row; None for aggregates."""
         return None if report.rows is None else row_kind(report).end
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
+    async def submit(self, report: Report, interval: Interval, lane: RequestLane) -> VendorJob:
         """Send the query; a synchronous one returns with its answer.
 
         Raises:
@@ -181,7 +181,7 @@ class GenesysAdapter:
             response = await self._post(f"{aggregates_path(report)}/query", body, extensions)
         raise_for_permission(response)
 
-    async def _query_parts(self, parts: Iterable[Report], interval: Interval, lane: Lane) -> VendorJob:
+    async def _query_parts(self, parts: Iterable[Report], interval: Interval, lane: RequestLane) -> VendorJob:
         """Send one synchronous query for each part of the users, whatever the delivery: a job has one id and not several."""
         answers: list[Mapping[str, object]] = []
         client = ""
@@ -193,7 +193,7 @@ class GenesysAdapter:
             client = response.extensions["oauth_client"]
         return VendorJob("", client, lane, answer={_PARTS: answers})
 
-    async def _submit_rows(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
+    async def _submit_rows(self, report: Report, interval: Interval, lane: RequestLane) -> VendorJob:
         path = f"{row_kind(report).path}/jobs"
         job = self._accepted(await self._post(path, row_body(report, interval), {"lane": lane}), path, lane)
         return VendorJob(f"{job.id}{_INTERVAL_MARK}{interval}", job.oauth_client, lane)
@@ -201,7 +201,7 @@ class GenesysAdapter:
     async def _post(self, path: str, body: Mapping[str, object], extensions: Mapping[str, object]) -> httpx.Response:
         return await self._client.post(path, json=body, extensions=dict(extensions))
 
-    def _accepted(self, response: httpx.Response, path: str, lane: Lane) -> VendorJob:
+    def _accepted(self, response: httpx.Response, path: str, lane: RequestLane) -> VendorJob:
         raise_for_permission(response)
         job_id = read_text(read_object(response), "jobId")
         return VendorJob(f"{path}/{job_id}", response.extensions["oauth_client"], lane)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import RequestLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, Fold, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
@@ -100,7 +100,7 @@ class ReportDataAdapter:
         """Return None: no row is open when it is sent."""
         return None
 
-    async def submit(self, report: Report, interval: Interval, lane: Lane) -> VendorJob:
+    async def submit(self, report: Report, interval: Interval, lane: RequestLane) -> VendorJob:
         """Send the query (G1)."""
         body: dict[str, object] = {
             "reportId": report.query_type,
