@@ -6,6 +6,7 @@ CachePipelineError
 │   │   ├── InvalidInterval
 │   │   ├── InvalidQuery
 │   │   ├── UnknownReport
+│   │   ├── AnswerTooLarge
 │   │   └── DeclarationError      (query/declarations.py)
 │   ├── SettingsError
 │   │   └── PlatformNotConfigured
@@ -131,6 +132,12 @@ class QueryError(InvalidInput, ValueError):
 
 class InvalidInterval(QueryError):
     """An interval that is reversed, empty, open, without a UTC offset, or not aligned with its report's buckets."""
+
+
+class AnswerTooLarge(QueryError):
+    """A query whose answer has more rows or bytes than one answer may have."""
+
+    problem_type = "answer-too-large"
 
 
 class UnknownReport(QueryError):

@@ -130,6 +130,8 @@ class ApiSettings(BaseModel, frozen=True):
         requests_per_minute: The limit per API key, unless the key has its own.
         max_body_bytes: The largest accepted request body.
         max_buckets: The most buckets in a query's interval, regardless of its grouping.
+        max_rows: The most rows of an answer.
+        max_answer_bytes: The most bytes of an answer's JSON.
     """
 
     auth: Literal["keys", "off"] = "keys"
@@ -138,6 +140,8 @@ class ApiSettings(BaseModel, frozen=True):
     requests_per_minute: int = Field(default=6000, ge=1)
     max_body_bytes: int = Field(default=64 * 1024, ge=1)
     max_buckets: int = Field(default=40_000, ge=1)
+    max_rows: int = Field(default=200_000, ge=1)
+    max_answer_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
 
 
 class LogSettings(BaseModel, frozen=True):

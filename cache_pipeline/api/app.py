@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -44,6 +45,7 @@ from cache_pipeline.api.routes import reports as report_routes
 from cache_pipeline.bootstrap import load_reports, open_quotas, open_service, utc_now
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.report import Report
+from cache_pipeline.service.cached_answers import AnswerLimits
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
@@ -99,6 +101,8 @@ def create_app(
             report_service = service or await stack.enter_async_context(
                 open_service(settings, declared=tuple(declared.values()))
             )
+            limits = AnswerLimits(settings.api.max_rows, settings.api.max_answer_bytes)
+            report_service = replace(report_service, limits=limits)
             pool = await stack.enter_async_context(
                 connection_pool(settings.required_postgres_url(), _POSTGRES_CONNECTIONS)
             )

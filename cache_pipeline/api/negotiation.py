@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,9 +16,12 @@ import pyarrow.parquet as pq
 
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.query.schema import Column, to_arrow_schema
+from cache_pipeline.storage.answer import describe_answer
+from cache_pipeline.storage.rendering import csv_text, rows_as_csv
 
-#: The longest time that a request waits for an answer.
-MAX_WAIT_SECONDS = 60.0
+#: The longest time that a request waits for an answer: less than the 60 seconds after which most proxies give up.
+MAX_WAIT_SECONDS = 50.0
+_ROWS_PER_PART = 10_000
 
 
 class MediaFormat(StrEnum):
@@ -107,42 +109,84 @@ def wants_refresh(cache_control: str | None) -> bool:
     return any(part.strip().lower() == "no-cache" for part in (cache_control or "").split(","))
 
 
-def render_body(media_format: MediaFormat, body: bytes, columns: Sequence[Column]) -> bytes:
-    """Convert an answer's JSON to another format.
+def render_body(
+    media_format: MediaFormat, body: bytes, columns: Sequence[Column], rows: pa.Table | None = None
+) -> Iterator[bytes]:
+    """Yield an answer in a format other than JSON, a few thousand rows at a time.
 
     Args:
         media_format: The format.
-        body: The JSON.
+        body: The answer as JSON.
         columns: The report's columns, for the types of Arrow and Parquet.
+        rows: Its rows, if they are at hand; otherwise they are read from the JSON.
     """
-    if media_format is MediaFormat.json:
-        return body
-    document: dict[str, Any] = json.loads(body)
+    table = _table(body, columns, rows)
     if media_format is MediaFormat.csv:
-        text = io.StringIO()
-        # The format of RFC 4180; None becomes an empty field.
-        csv.writer(text).writerows([document["columns"], *document["rows"]])
-        return text.getvalue().encode()
-    table, sink = _table(document, columns), pa.BufferOutputStream()
-    if media_format is MediaFormat.parquet:
+        yield (",".join(map(csv_text, table.schema.names)) + "\r\n").encode()
+        for start in range(0, table.num_rows, _ROWS_PER_PART):
+            yield rows_as_csv(table.slice(start, _ROWS_PER_PART))
+    elif media_format is MediaFormat.parquet:
+        sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
+        yield sink.getvalue().to_pybytes()
     else:
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+        yield from _arrow_stream(table)
 
 
-def _table(document: dict[str, Any], columns: Sequence[Column]) -> pa.Table:
-    schema = to_arrow_schema([column for column in columns if column.name in document["columns"]])
-    by_column = list(zip(*document["rows"], strict=True)) or [()] * len(document["columns"])
-    arrays: dict[str, pa.Array[Any]] = {}
-    for name, values in zip(document["columns"], by_column, strict=True):
-        kind = schema.field(name).type
-        typed = [datetime.fromisoformat(value) for value in values] if pa.types.is_timestamp(kind) else list(values)
-        arrays[name] = pa.array(typed, kind)
+class _Parts(io.RawIOBase):
+    """A file that gives away what was written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        part = bytes(data)
+        self._parts.append(part)
+        self._size += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self._size
+
+    def take(self) -> bytes:
+        """Return what was written since the last call."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def _arrow_stream(table: pa.Table) -> Iterator[bytes]:
+    sink = _Parts()
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=_ROWS_PER_PART):
+            writer.write_batch(batch)
+            yield sink.take()
+    yield sink.take()
+
+
+def _table(body: bytes, columns: Sequence[Column], rows: pa.Table | None) -> pa.Table:
+    head = describe_answer(body)
     metadata = {
-        name: str(document[name])
+        name: str(head[name])
         for name in ("report", "interval", "granularity", "timeZone", "completeThrough", "provisionalFrom", "fetchedAt")
-        if document.get(name) is not None
+        if head.get(name) is not None
     }
+    if rows is not None:
+        return rows.replace_schema_metadata(metadata)
+    values_by_row: list[list[Any]] = json.loads(body)["rows"]
+    schema = to_arrow_schema([column for column in columns if column.name in head["columns"]])
+    by_column = list(zip(*values_by_row, strict=True)) or [()] * len(head["columns"])
+    arrays: dict[str, pa.Array[Any]] = {}
+    for name, values in zip(head["columns"], by_column, strict=True):
+        kind = schema.field(name).type
+        typed = (
+            [datetime.fromisoformat(value) if value else None for value in values]
+            if pa.types.is_timestamp(kind)
+            else list(values)
+        )
+        arrays[name] = pa.array(typed, kind)
     return pa.table([arrays[name] for name in schema.names], schema=schema.with_metadata(metadata))

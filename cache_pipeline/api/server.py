@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import uvicorn
 
@@ -24,6 +25,7 @@ from cache_pipeline.api.startup import StoppedDuringStartup, serve_until_ready
 from cache_pipeline.bootstrap import load_reports, open_service
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
+from cache_pipeline.service.cached_answers import AnswerLimits
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore
@@ -122,7 +124,8 @@ async def run_worker(
         queue = await stack.enter_async_context(open_queue(settings))
         worker = Worker(
             name=name,
-            service=service,
+            # An answer that the API would refuse need not be rendered.
+            service=replace(service, limits=AnswerLimits(settings.api.max_rows, settings.api.max_answer_bytes)),
             reports=reports,
             jobs=PostgresJobStore(pool),
             leases=PostgresJobStore(leases),

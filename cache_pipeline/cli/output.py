@@ -99,7 +99,7 @@ def render_binary(output_format: OutputFormat, body: bytes, columns: Sequence[Co
     """Return an answer as Parquet or as an Arrow stream, exactly as the API sends it."""
     from cache_pipeline.api.negotiation import MediaFormat, render_body
 
-    return render_body(MediaFormat[output_format.name], body, columns)
+    return b"".join(render_body(MediaFormat[output_format.name], body, columns))
 
 
 def _render_csv(document: Mapping[str, Any], options: CsvOptions) -> str:

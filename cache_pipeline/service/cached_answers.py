@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cache_pipeline.errors import AnswerTooLarge
 from cache_pipeline.fetch.upstream_jobs import QueryProgress
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -51,6 +52,44 @@ class Miss:
 
 
 @dataclass(frozen=True)
+class AnswerLimits:
+    """How large one answer may be.
+
+    Attributes:
+        rows: The most rows.
+        bytes: The most bytes of its JSON.
+    """
+
+    rows: int
+    bytes: int
+
+    def check_rows(self, query: CanonicalQuery, rows: int) -> None:
+        """Refuse an answer with too many rows.
+
+        Raises:
+            AnswerTooLarge: It has.
+        """
+        if rows > self.rows:
+            raise _too_large(query, f"{self.rows:,} rows")
+
+    def check_bytes(self, query: CanonicalQuery, size: int) -> None:
+        """Refuse an answer with too many bytes.
+
+        Raises:
+            AnswerTooLarge: It has.
+        """
+        if size > self.bytes:
+            raise _too_large(query, f"{self.bytes:,} bytes")
+
+
+def _too_large(query: CanonicalQuery, limit: str) -> AnswerTooLarge:
+    return AnswerTooLarge(
+        f"the answer to {query.series.report.name} {query.interval} has more than {limit}",
+        remedy="ask for a shorter interval, a longer granularity, fewer dimensions (group_by) or fewer of their values (filters)",
+    )
+
+
+@dataclass(frozen=True)
 class CachedAnswers:
     """Reads stored answers, and writes to the hot tier those that it renders from history.
 
@@ -60,6 +99,7 @@ class CachedAnswers:
         planner: Finds what history holds for a query.
         coalescer: Shares one task between all identical callers of this process.
         clock: The current time, in UTC.
+        limits: How large an answer may be; None for any size.
     """
 
     history: History
@@ -67,6 +107,7 @@ class CachedAnswers:
     planner: Planner
     coalescer: Coalescer[Hit | Miss, ProgressEvent]
     clock: Callable[[], datetime]
+    limits: AnswerLimits | None = None
 
     async def lookup(self, query: CanonicalQuery) -> Hit | Miss:
         """Return the answer if hot or history holds it; otherwise the plan to fetch what is missing.
@@ -122,6 +163,7 @@ class CachedAnswers:
         """Render the answer of a plan that needs no fetch, and write it to the hot tier.
 
         Raises:
+            AnswerTooLarge: It has more rows or bytes than allowed.
             RuntimeError: History does not hold all of the plan's interval.
         """
         started = time.monotonic()
@@ -134,7 +176,13 @@ class CachedAnswers:
             )
         if query.rollup_source is not None:
             completeness = roll_up_completeness(completeness, query)
-        answer = render(query, await self.planner.read_rows(plan), completeness)
+        limits = self.limits
+        rows = await self.planner.read_rows(plan, limits.rows if limits else None)
+        if limits is not None:
+            limits.check_rows(query, rows.num_rows)
+        answer = await asyncio.to_thread(render, query, rows, completeness)
+        if limits is not None:
+            limits.check_bytes(query, len(answer.body))
         with spans.span("store hot", report=query.source_series.report.name):
             await self.hot.put([(query, answer)], self.clock(), cost=time.monotonic() - started)
         return answer
@@ -149,7 +197,7 @@ class CachedAnswers:
         stored, rule = requested & (coverage.final | coverage.provisional), FreshnessRule.of(series.report)
         rows = await asyncio.to_thread(self.history.rows, series, stored, self.planner.columns(series.report))
         return [
-            (query, render(query, rows.within(interval).to_table(), completeness))
+            (query, await asyncio.to_thread(render, query, rows.within(interval).to_table(), completeness))
             for interval in intervals
             if (completeness := rule.completeness_of(coverage, interval)) is not None
             and (query := CanonicalQuery(series, interval))

@@ -426,14 +426,20 @@ class Planner:
             raise error
         return plan
 
-    async def read_rows(self, plan: Plan) -> pa.Table:
-        """Read the rows that answer a query whose plan fetches nothing."""
+    async def read_rows(self, plan: Plan, max_rows: int | None = None) -> pa.Table:
+        """Read the rows that answer a query whose plan fetches nothing.
+
+        Args:
+            plan: The plan.
+            max_rows: Stop reading beyond so many rows. Rows that are rolled up to fewer are all read.
+        """
         query, report = plan.query, plan.query.source_series.report
         rolled_up = [rows for each in plan.rolled_up for rows in await self._read_rolled_up(each, report)]
         own_intervals = IntervalSet([query.available_interval])
         for each in plan.rolled_up:
             own_intervals -= each.intervals
-        own = [await self._read(query.source_series, part) for part in own_intervals]
+        limit = max_rows if query.rollup_source is None else None
+        own = [await self._read(query.source_series, part, limit) for part in own_intervals]
         tables = [*own, *rolled_up]
         rows = tables[0] if len(tables) == 1 else sort_rows(pa.concat_tables(tables))
         if query.rollup_source is None:
@@ -449,8 +455,11 @@ class Planner:
             for interval in part.intervals
         ] or [to_arrow_schema(columns).empty_table()]
 
-    async def _read(self, series: Series, interval: Interval) -> pa.Table:
-        return await asyncio.to_thread(self.history.read, series, interval, self.columns(series.report))
+    async def _read(self, series: Series, interval: Interval, max_rows: int | None = None) -> pa.Table:
+        columns = self.columns(series.report)
+        if max_rows is None:
+            return await asyncio.to_thread(self.history.read, series, interval, columns)
+        return await asyncio.to_thread(_read_at_most, self.history, series, interval, columns, max_rows)
 
     async def _read_coverage(self, series: Series, interval: Interval) -> StoredSeries:
         coverage = await asyncio.to_thread(self.history.coverage, series, interval)
@@ -471,3 +480,18 @@ class Planner:
         )
         others = tuple(StoredSeries(each.report, columns, coverages[each.id]) for each, columns in usable.items())
         return replace(stored, others=others, cost=Cost(*measured) if measured else None)
+
+
+def _read_at_most(
+    history: History, series: Series, interval: Interval, columns: Sequence[Column], max_rows: int
+) -> pa.Table:
+    """Read the rows of an interval, but stop once there are more than a number."""
+    batches: list[pa.RecordBatch] = []
+    count = 0
+    with history.stream(series, interval, columns) as rows:
+        for batch in rows:
+            batches.append(batch)
+            count += batch.num_rows
+            if count > max_rows:
+                break
+        return pa.Table.from_batches(batches, rows.schema)

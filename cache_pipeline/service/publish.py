@@ -18,7 +18,7 @@ from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.storage.base import History
+from cache_pipeline.storage.base import MAX_HOT_BYTES, History
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import publishable_rows
@@ -104,7 +104,11 @@ async def publish(
         await service.store(report, fetched)
         rows = sum(part.rows.num_rows for part in fetched)
     if Tier.hot in tiers:
-        rendered = await service.cached_answers.render_many(series, intervals)
+        rendered = [
+            (query, answer)
+            for query, answer in await service.cached_answers.render_many(series, intervals)
+            if len(answer.body) <= MAX_HOT_BYTES
+        ]
         await service.hot.put(rendered, service.clock())
         answers, size = len(rendered), sum(len(answer.body) for _, answer in rendered)
     if Tier.edge in tiers:

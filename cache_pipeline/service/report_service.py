@@ -23,7 +23,7 @@ from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, Que
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
-from cache_pipeline.service.cached_answers import CachedAnswers, Hit, Miss, ProgressEvent
+from cache_pipeline.service.cached_answers import AnswerLimits, CachedAnswers, Hit, Miss, ProgressEvent
 from cache_pipeline.service.clipping import clip_request
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
@@ -65,6 +65,7 @@ class ReportService:
         declared: Reports whose rows may be rolled up to answer what another report lacks.
         retention: How long a platform's vendor keeps figures, by platform, if its account declares it.
         has_other_requesters: Whether a cancelled fetch is still wanted by another process, which then takes over the vendor's jobs.
+        limits: How large an answer may be; None for any size.
     """
 
     platforms: Mapping[str, VendorAdapter]
@@ -81,6 +82,7 @@ class ReportService:
     declared: Sequence[Report] = ()
     retention: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     has_other_requesters: HasOtherRequesters = no_other_requesters
+    limits: AnswerLimits | None = None
 
     # --- Reports and their vendors -----------------------------------------------------------------------------------------
 
@@ -140,7 +142,7 @@ class ReportService:
     @cached_property
     def cached_answers(self) -> CachedAnswers:
         """The answers that need no request to the vendor."""
-        return CachedAnswers(self.history, self.hot, self._planner, self.coalescer, self.clock)
+        return CachedAnswers(self.history, self.hot, self._planner, self.coalescer, self.clock, self.limits)
 
     @cached_property
     def _planner(self) -> Planner:
@@ -249,23 +251,21 @@ class ReportService:
             found = await cached.from_hot(query, key) or await cached.from_history(query, requested_at)
             if isinstance(found, Hit):
                 return found
-            ready: Hit | None = None
 
             async def is_answered() -> bool:
-                nonlocal ready
-                ready = await cached.from_hot(query, key)
-                return ready is not None
+                nonlocal found
+                # Large answers are not kept hot, so look in history too.
+                found = await cached.from_hot(query, key) or await cached.from_history(query, requested_at)
+                return isinstance(found, Hit)
 
             # Other processes wait for the finished answer, not for its chunks one by one.
             async with self.single_flight.acquire(key, is_answered, lane=lane) as flight:
-                if flight is None:
-                    return ready or found
                 for _ in range(_MAX_FETCHES):
+                    if flight is None or isinstance(found, Hit):
+                        break
                     await self._fetch_and_store(found.plan, flight.lane, notify)
                     # Freshness counts from the request: a slow vendor's answer may be older than that when it arrives.
                     found = await cached.from_history(query, requested_at)
-                    if isinstance(found, Hit):
-                        break
                 return found
 
         return find

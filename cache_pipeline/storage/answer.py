@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 
 from cache_pipeline.query.calendar import floor_to_step
 from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.series import CanonicalQuery
+from cache_pipeline.storage.rendering import rows_as_json
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,26 @@ def roll_up_completeness(completeness: Completeness, query: CanonicalQuery) -> C
 
 @dataclass(frozen=True)
 class Answer:
-    """Bytes that are ready to be sent, with what an HTTP cache needs to know about them."""
+    """Bytes that are ready to be sent, with what an HTTP cache needs to know about them.
+
+    Attributes:
+        body: The answer as JSON.
+        etag: Identifies these bytes.
+        completeness: How complete the rows are.
+        rows: The rows, if the answer was just rendered from them; None if it comes from the hot tier.
+    """
 
     body: bytes
     etag: str
     completeness: Completeness
+    rows: pa.Table | None = field(default=None, compare=False, repr=False)
 
 
 def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness) -> Answer:
-    """Render an answer as JSON: column names once, then rows as lists; instants are ISO 8601 in UTC."""
-    columns = {name: [_json_value(value) for value in rows[name].to_pylist()] for name in rows.schema.names}
+    """Render an answer as JSON: column names once, then rows as lists; instants are ISO 8601 in UTC.
+
+    This may take seconds, so an event loop calls it in a thread.
+    """
     document = {
         "report": query.series.report.name,
         "interval": str(query.interval),
@@ -62,16 +74,17 @@ def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness) ->
         "completeThrough": format_instant(completeness.complete_through),
         "provisionalFrom": _optional_instant(completeness.provisional_from),
         "fetchedAt": _optional_instant(completeness.fetched_at),
-        "columns": list(columns),
-        "rows": list(zip(*columns.values(), strict=True)),
+        "columns": rows.schema.names,
     }
-    body = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-    return Answer(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', completeness)
+    head = json.dumps(document, separators=(",", ":")).encode()
+    body = b"".join((head[:-1], b',"rows":', rows_as_json(rows), b"}"))
+    return Answer(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', completeness, rows)
+
+
+def describe_answer(body: bytes) -> dict[str, Any]:
+    """Return everything of an answer's JSON but its rows."""
+    return json.loads(body.partition(b',"rows":')[0] + b"}")
 
 
 def _optional_instant(instant: datetime | None) -> str | None:
     return format_instant(instant) if instant else None
-
-
-def _json_value(value: object) -> object:
-    return format_instant(value) if isinstance(value, datetime) else value

@@ -337,8 +337,15 @@ class HotEntry:
     is_refresh_due: bool = False
 
 
+#: Larger answers are not kept hot: history renders each of them again, rather than that a few of them fill the store's memory.
+MAX_HOT_BYTES = 1_000_000
+
+
 class HotTier(Protocol):
-    """Finished answers for a few seconds. While its store is unavailable it holds nothing, and history answers."""
+    """Finished answers of at most a megabyte, for a few seconds.
+
+    While its store is unavailable it holds nothing, and history answers.
+    """
 
     async def get(self, query: CanonicalQuery) -> Answer | None:
         """Return a query's answer, or None if none is stored."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pyarrow as pa
 
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 from cache_pipeline_tests.query.declared import with_changes
 
@@ -128,3 +129,31 @@ async def test_finer_rows_of_another_report_are_rolled_up(open_api):
         days = await api.http.get(f"/v1/reports/queue_day?interval={DAY}")
         assert (hours.status_code, days.status_code, await api.submits()) == (200, 200, 1)
         assert sum(row[-1] for row in days.json()["rows"]) == sum(row[-1] for row in hours.json()["rows"])
+
+
+async def test_long_answer_is_streamed_and_not_kept_hot(open_api, monkeypatch):
+    for module in ("cache_pipeline.storage.redis.hot", "cache_pipeline.api.routes.reports"):
+        monkeypatch.setattr(f"{module}.MAX_HOT_BYTES", 1000)
+    monkeypatch.setattr("cache_pipeline.api.negotiation._ROWS_PER_PART", 10)
+    async with open_api() as api:
+        api.start_worker()
+        rows = (await api.http.get(URL, headers={"Prefer": "wait=20"})).json()["rows"]
+        assert not await api.query_service.report_service.redis.keys("analytics:*")
+        as_csv = await api.http.get(URL, headers={"Accept": "text/csv"})
+        assert "Content-Length" not in as_csv.headers
+        assert [line[3] for line in csv.reader(io.StringIO(as_csv.text))][1:] == [str(row[3]) for row in rows]
+        as_arrow = await api.http.get(URL, headers={"Accept": "application/vnd.apache.arrow.stream"})
+        assert pa.ipc.open_stream(as_arrow.content).read_all()["offered"].to_pylist() == [row[3] for row in rows]
+        assert await api.submits() == 1
+
+
+async def test_answer_with_too_many_rows_or_bytes_is_refused(open_api):
+    for changes, limit in (({"max_rows": 100}, "100 rows"), ({"max_answer_bytes": 2000}, "2,000 bytes")):
+        async with open_api(api=ApiSettings(auth="off", **changes)) as api:
+            api.start_worker()
+            refused = await api.http.get(URL, headers={"Prefer": "wait=20"})
+            assert refused.status_code == 422
+            assert limit in refused.json()["detail"]
+            assert "ask for a shorter interval" in refused.json()["detail"]
+            daily = await api.http.get(f"{URL}&granularity=P1D", headers={"Prefer": "wait=20"})
+            assert (daily.status_code, len(daily.json()["rows"])) == (200, 8)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from cache_pipeline.api import schemas
 from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
@@ -34,6 +34,7 @@ from cache_pipeline.api.routes.jobs import show_job
 from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.base import MAX_HOT_BYTES
 from cache_pipeline.storage.job import JobState
 from cache_pipeline.storage.ttl import report_freshness
 
@@ -309,11 +310,15 @@ async def answer_response(
     if etag_matches(preferences.if_none_match, format_etag(preferences.media_format, served.answer.etag)):
         del headers["Content-Type"]
         return Response(status_code=304, headers=headers)
-    body = served.answer.body
-    if preferences.media_format is not MediaFormat.json:
-        columns = query_service.report_service.columns(query.resolved.requested)
-        body = await asyncio.to_thread(render_body, preferences.media_format, body, columns)
-    return Response(body, headers=headers)
+    if preferences.media_format is MediaFormat.json:
+        return Response(served.answer.body, headers=headers)
+    columns = query_service.report_service.columns(query.resolved.requested)
+    answer = served.answer
+    parts = render_body(preferences.media_format, answer.body, columns, answer.rows)
+    if len(answer.body) > MAX_HOT_BYTES:
+        # Starlette takes each part from the generator in a thread.
+        return StreamingResponse(parts, headers=headers)
+    return Response(await asyncio.to_thread(b"".join, parts), headers=headers)
 
 
 @router.get("/v1/reports", responses=problem_responses(), summary="List reports", operation_id="listReports")

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.answer import Answer, Completeness
-from cache_pipeline.storage.base import HotEntry
+from cache_pipeline.storage.base import MAX_HOT_BYTES, HotEntry
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.redis.link import RedisLink
 from cache_pipeline.storage.ttl import HOT_TTL_TIER, hot_ttl, is_refresh_due, jitter_ttl
@@ -80,6 +80,8 @@ class RedisHotTier:
     async def put(self, answers: Iterable[tuple[CanonicalQuery, Answer]], as_of: datetime, cost: float = 0.0) -> None:
         """Store answers for less than five seconds each (G8, G21) and not beyond their freshness (G11), in one round trip.
 
+        Answers of more than a megabyte are left out.
+
         Args:
             answers: Pairs of a query and its answer.
             as_of: The time from which the age of their rows is counted.
@@ -89,6 +91,8 @@ class RedisHotTier:
         async def write() -> None:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for query, answer in answers:
+                    if len(answer.body) > MAX_HOT_BYTES:
+                        continue
                     completeness = answer.completeness
                     ttl = hot_ttl(completeness.fresh_until if completeness.provisional_from else None, as_of)
                     life = jitter_ttl(ttl, self._uniform).total_seconds()

@@ -1,0 +1,90 @@
+"""Render rows as text, column by column, in Arrow's own code, which lets other threads run meanwhile.
+
+Values of a column repeat: the same bucket and the same queue stand in many rows. So only distinct values become Python objects.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cache_pipeline.query.interval import format_instant
+
+if TYPE_CHECKING:
+    Column = pa.Array[Any]
+
+
+def rows_as_json(rows: pa.Table) -> bytes:
+    """Return rows as a JSON array of arrays; instants are ISO 8601 in UTC.
+
+    Raises:
+        ValueError: A value is NaN or infinite.
+    """
+    if not rows.num_rows:
+        return b"[]"
+    lines = _join_columns([_as_text(column, _json_text, null="null") for column in _columns(rows)])
+    return b"".join((b"[[", _join(lines, "],["), b"]]"))
+
+
+def rows_as_csv(rows: pa.Table, *, has_safe_text: bool = False) -> bytes:
+    """Return rows as lines of CSV (RFC 4180) without a heading; a missing value becomes an empty field.
+
+    Args:
+        rows: The rows.
+        has_safe_text: Whether text that a spreadsheet would take for a formula gets a leading apostrophe.
+    """
+    if not rows.num_rows:
+        return b""
+    to_text = _safe_csv_text if has_safe_text else csv_text
+    lines = _join_columns([_as_text(column, to_text, null="") for column in _columns(rows)])
+    return _join(lines, "\r\n") + b"\r\n"
+
+
+def csv_text(value: object) -> str:
+    """Return a value as a field of CSV, in quotes if it needs them."""
+    if not isinstance(value, str):
+        return format_instant(value) if isinstance(value, datetime) else _number_text(value)
+    if any(character in value for character in ',"\r\n'):
+        return '"' + value.replace('"', '""') + '"'
+    return value
+
+
+def _safe_csv_text(value: object) -> str:
+    return csv_text(f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value)
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(format_instant(value) if isinstance(value, datetime) else value, allow_nan=False)
+
+
+def _number_text(value: object) -> str:
+    return json.dumps(value)
+
+
+def _columns(rows: pa.Table) -> list[Column]:
+    return [column.combine_chunks() for column in rows.itercolumns()]
+
+
+def _as_text(column: Column, to_text: Callable[[object], str], *, null: str) -> Column:
+    """Return the text of each value of a column."""
+    if pa.types.is_integer(column.type):
+        text = pc.cast(column, pa.string())
+    else:
+        encoded = cast("Any", pc.dictionary_encode(column))
+        distinct = pa.array([to_text(value) for value in encoded.dictionary.to_pylist()], pa.string())
+        text = distinct.take(encoded.indices)
+    return cast("Column", cast("Any", pc.fill_null)(text, null))
+
+
+def _join_columns(columns: list[Column]) -> Column:
+    return cast("Column", cast("Any", pc.binary_join_element_wise)(*columns, ","))
+
+
+def _join(lines: Column, separator: str) -> bytes:
+    whole = pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines)
+    return cast("Any", pc.binary_join)(whole, separator)[0].as_buffer().to_pybytes()
