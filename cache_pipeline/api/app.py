@@ -26,10 +26,10 @@ from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.queue import JobQueue, open_queue
 from cache_pipeline.api.known_urls import KnownUrls
 from cache_pipeline.api.middleware import (
-    BodyLimitMiddleware,
     CorrelationMiddleware,
     HeadRequests,
     RequestCounter,
+    RequestLimits,
     allowed_methods,
 )
 from cache_pipeline.api.monitoring.counters import ProcessCounters
@@ -144,7 +144,7 @@ def create_app(
         app.include_router(router)
     # The middleware added last is the outermost.
     app.add_middleware(KnownUrls)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.api.max_body_bytes)
+    app.add_middleware(RequestLimits, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(CorrelationMiddleware)
     app.add_middleware(RequestCounter)
     app.add_middleware(HeadRequests)

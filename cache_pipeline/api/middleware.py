@@ -1,7 +1,8 @@
-"""ASGI middleware: HEAD requests, the size limit of bodies, counts of requests, and correlation ids."""
+"""ASGI middleware: HEAD requests, limits of headers and bodies, security headers, counts of requests, and correlation ids."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -13,7 +14,12 @@ from cache_pipeline.telemetry.correlation import accept_correlation_id, correlat
 
 logger = logging.getLogger(__name__)
 REQUEST_ID, TRACE_PARENT = _CORRELATION_HEADERS = (b"x-request-id", b"traceparent")
+#: The tier of a request that was answered with a job.
+JOB_TIER = "job"
 _RESULTS = {200: "hit", 202: "accepted", 304: "not_modified"}
+_MAX_HEADERS, _MAX_HEADER_BYTES = 100, 32 * 1024
+#: The API serves no pages that another page may frame, and browsers must not guess types.
+_SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"frame-ancestors 'none'"))
 #: An event stream has no end, and no headers worth a HEAD request.
 _EVENT_STREAM_SUFFIX = "/events"
 
@@ -45,19 +51,39 @@ def allowed_methods(methods: set[str], path: str) -> str:
     return ", ".join(sorted(methods | ({"HEAD"} if has_head else set())))
 
 
-class BodyLimitMiddleware:
-    """Refuses requests whose body is too large, before it is read to the end."""
+class RequestLimits:
+    """Refuses requests whose headers or body are too large, or whose body does not arrive in time, before they cost anything."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, body_seconds: float = 20.0) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or answer 413 if its body is too large."""
+        """Serve one request; or answer 431 or 413 if its headers or body are too large, or 408 if its body does not arrive."""
+        if scope["type"] == "http" and _are_too_large(scope["headers"]):
+            problem = Problem(
+                "headers-too-large",
+                431,
+                f"the headers are too large: send at most {_MAX_HEADERS} with {_MAX_HEADER_BYTES} bytes",
+            )
+            await problem.response()(scope, receive, send)
+            return
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
-        body = await self._read_body(receive)
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                body = await self._read_body(receive)
+        except TimeoutError:
+            problem = Problem(
+                "body-timeout",
+                408,
+                f"the request body did not arrive within {self._body_seconds:g} s: send it again",
+                headers={"Connection": "close"},
+            )
+            await problem.response()(scope, receive, send)
+            return
         if body is None:
             problem = Problem(
                 "body-too-large", 413, f"the request body is too large: send at most {self._max_bytes} bytes"
@@ -89,6 +115,10 @@ class BodyLimitMiddleware:
         return bytes(body)
 
 
+def _are_too_large(headers: list[tuple[bytes, bytes]]) -> bool:
+    return len(headers) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > _MAX_HEADER_BYTES
+
+
 class RequestCounter:
     """Counts every request by the tier that answered it, with its duration."""
 
@@ -112,7 +142,8 @@ class RequestCounter:
             await self._app(scope, receive, send_and_note_status)
         finally:
             tier = str(scope.get("state", {}).get("tier", "none"))
-            result = _RESULTS.get(status) or f"{status // 100}xx"
+            # A caller that cannot follow a job receives it as a 503, which is no error.
+            result = "accepted" if tier == JOB_TIER else _RESULTS.get(status) or f"{status // 100}xx"
             counters: ProcessCounters = scope["app"].state.query_service.counters
             counters.count_request(tier, result, time.perf_counter() - started)
 
@@ -136,7 +167,11 @@ class CorrelationMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, correlation_id.encode("ascii"))]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    *_SECURITY_HEADERS,
+                    (REQUEST_ID, correlation_id.encode("ascii")),
+                ]
             await send(message)
 
         with correlation_scope(correlation_id):
@@ -148,5 +183,5 @@ class CorrelationMiddleware:
                     raise
                 # Answer here, because outside of this scope the correlation id is unknown.
                 await problem_for(error).response()(scope, receive, send_with_id)
-            if status >= 500:
+            if status >= 500 and scope.get("state", {}).get("tier") != JOB_TIER:
                 logger.warning("%s %s: %d", scope["method"], scope["path"], status, extra={"status": status})

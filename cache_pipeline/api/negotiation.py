@@ -75,6 +75,12 @@ def negotiate_format(accept: str | None) -> MediaFormat:
     return best
 
 
+def accepts_json(accept: str | None) -> bool:
+    """Return whether an Accept header admits JSON of any kind, so that its caller can read a job."""
+    ranges = [part.partition(";")[0].strip().lower() for part in (accept or "*/*").split(",")]
+    return any(each in ("*/*", "application/*") or each.endswith(("/json", "+json")) for each in ranges)
+
+
 @dataclass(frozen=True)
 class Preference:
     """The preferences of a Prefer header.

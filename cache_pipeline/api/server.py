@@ -15,6 +15,7 @@ import uvicorn
 
 from cache_pipeline.aio import run_in_background
 from cache_pipeline.api.app import create_app
+from cache_pipeline.api.http_protocol import BoundedHttpProtocol
 from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
 from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.queue import open_queue
@@ -87,6 +88,7 @@ def serve_api(
             access_log=False,
             server_header=False,
             ws="none",
+            http=BoundedHttpProtocol,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )

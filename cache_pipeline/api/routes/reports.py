@@ -11,9 +11,11 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from cache_pipeline.api import schemas
 from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
 from cache_pipeline.api.jobs.idempotency import parse_idempotency_key
+from cache_pipeline.api.middleware import JOB_TIER
 from cache_pipeline.api.negotiation import (
     MediaFormat,
     Preference,
+    accepts_json,
     negotiate_format,
     parse_prefer,
     render_body,
@@ -28,6 +30,7 @@ from cache_pipeline.api.parsing import (
     parse_payload,
     parse_query,
 )
+from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer, job_problem
 from cache_pipeline.api.response_headers import CacheStatusSource, answer_headers, etag_matches, format_etag
 from cache_pipeline.api.routes.jobs import show_job
@@ -54,6 +57,7 @@ class RequestPreferences:
         ] = None,
     ) -> None:
         self.media_format: MediaFormat = negotiate_format(accept)
+        self.accepts_json = accepts_json(accept)
         self.prefer: Preference = parse_prefer(prefer)
         self.if_none_match = if_none_match
         self.refresh = wants_refresh(cache_control)
@@ -264,7 +268,7 @@ async def _render_outcome(
         outcome = await _wait_for_outcome(query_service, query, caller, outcome, preferences.prefer.wait_seconds)
     if isinstance(outcome, ServedAnswer):
         return await answer_response(query_service, query, outcome, preferences)
-    preferences.state.tier = "job"
+    preferences.state.tier = JOB_TIER
     headers = {
         "Location": f"/v1/jobs/{outcome.job.id}",
         "Retry-After": str(outcome.retry_after or 1),
@@ -273,6 +277,15 @@ async def _render_outcome(
         **({"Preference-Applied": applied} if applied else {}),
         **preferences.rate_limit_headers,
     }
+    if not preferences.accepts_json:
+        # A program that reads only rows, such as a spreadsheet, would take the job for them.
+        raise Problem(
+            "not-ready",
+            503,
+            "the answer is being fetched from the vendor: send the request again after Retry-After, or send "
+            "Accept: application/json as well and follow the job at Location",
+            headers=headers,
+        )
     return JSONResponse(show_job(outcome).model_dump(mode="json", by_alias=True), 202, headers)
 
 

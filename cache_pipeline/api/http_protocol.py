@@ -1,0 +1,70 @@
+"""uvicorn's HTTP protocol with bounds on connections, and on the size and duration of a request's headers.
+
+uvicorn itself waits without end for the rest of a header, and reads headers of any size, before the application sees the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: A header that has not arrived within this time is not coming.
+HEADER_TIMEOUT_SECONDS = 10.0
+MAX_HEADER_BYTES = 64 * 1024
+#: Fewer than the open files that most systems allow a process, so that connections to the stores can always be opened.
+MAX_CONNECTIONS = 800
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    header_timeout = HEADER_TIMEOUT_SECONDS
+    max_connections = MAX_CONNECTIONS
+    _deadline: asyncio.TimerHandle | None = None
+    _header_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Refuse the connection if there are too many; otherwise wait for a request, but not for long."""
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            transport.abort()
+            return
+        self._expect_header()
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request; end the connection if its header is too large."""
+        self._header_bytes += len(data)
+        if self._deadline is None and self._is_idle:
+            # The first bytes of the next request of a connection that was kept alive.
+            self._expect_header()
+            self._header_bytes = len(data)
+        super().data_received(data)
+        if not self._is_idle:
+            self._forget_deadline()
+        elif self._header_bytes > MAX_HEADER_BYTES:
+            self._refuse()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Clean up."""
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered, so that whatever arrives belongs to the header of the next one."""
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _expect_header(self) -> None:
+        self._deadline = self.loop.call_later(self.header_timeout, self._refuse)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self) -> None:
+        self._forget_deadline()
+        self.transport.abort()

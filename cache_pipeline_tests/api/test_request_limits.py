@@ -1,0 +1,127 @@
+"""Requests that are too large, too slow or too many, and the headers that protect browsers."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from cache_pipeline.api.http_protocol import BoundedHttpProtocol
+from cache_pipeline.api.middleware import RequestLimits
+from cache_pipeline_tests.api.conftest import DAY
+
+URL = f"/v1/reports/queue_hour?interval={DAY}"
+
+
+class HastyProtocol(BoundedHttpProtocol):
+    header_timeout = 0.3
+
+
+class NarrowProtocol(BoundedHttpProtocol):
+    max_connections = 3
+
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def serving(protocol):
+    """Serve with a protocol while the block lasts, and yield the port."""
+    config = uvicorn.Config(app, port=0, log_level="error", log_config=None, lifespan="off", http=protocol)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    async with asyncio.timeout(20):
+        while not server.started:  # noqa: ASYNC110 - uvicorn sets no event
+            await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await task
+
+
+async def ended(reader):
+    """Wait until the server has closed the connection, and return what it sent."""
+    async with asyncio.timeout(20):
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+async def test_unfinished_header_ends_the_connection():
+    async with serving(HastyProtocol) as port:
+        for start in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(start)
+            assert await ended(reader) == b""
+            writer.close()
+
+
+async def test_endless_header_ends_the_connection():
+    async with serving(BoundedHttpProtocol) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000)
+        assert await ended(reader) == b""
+        writer.close()
+
+
+async def test_connections_are_bounded():
+    async with serving(NarrowProtocol) as port:
+        first, second, third, fourth = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        assert await ended(fourth[0]) == b""
+        for reader, writer in (first, second, third, first):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"204" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        for _, writer in (first, second, third, fourth):
+            writer.close()
+
+
+async def test_large_headers_are_refused(open_api):
+    async with open_api() as api:
+        many = await api.http.get("/healthz", headers={f"X-{number}": "x" for number in range(200)})
+        large = await api.http.get(URL, headers={"X-API-Key": "x" * 100_000})
+        for refused in (many, large):
+            assert refused.status_code == 431
+            assert refused.json()["type"].endswith("headers-too-large")
+
+
+async def test_body_that_does_not_arrive_is_refused():
+    sent = []
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    async with asyncio.timeout(20):
+        await RequestLimits(app, 1000, body_seconds=0.05)(scope, receive, send)
+    assert sent[0]["status"] == 408
+
+
+async def test_browsers_neither_guess_nor_frame(open_api):
+    async with open_api() as api:
+        for path in ("/healthz", "/v1/reports", URL, "/v2/nothing"):
+            headers = (await api.http.get(path)).headers
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Content-Security-Policy"] == "frame-ancestors 'none'"
+
+
+async def test_job_is_never_a_success_for_readers_of_rows_only(open_api):
+    async with open_api() as api:
+        for accept in ("text/csv", "application/vnd.apache.parquet", "text/csv, application/vnd.apache.arrow.stream"):
+            missed = await api.http.get(URL, headers={"Accept": accept})
+            assert missed.status_code == 503
+            assert int(missed.headers["Retry-After"]) >= 1
+            assert missed.headers["Content-Type"] == "application/problem+json"
+            assert (await api.http.get(missed.headers["Location"])).json()["state"] == "queued"
+        for accept in ("text/csv, */*;q=0.1", "text/csv, application/json", "application/problem+json, text/csv"):
+            assert (await api.http.get(URL, headers={"Accept": accept})).status_code == 202
+
+
+async def test_wait_is_shorter_than_the_timeout_of_proxies(open_api):
+    async with open_api() as api:
+        api.start_worker()
+        answer = await api.http.get(URL, headers={"Prefer": "wait=600"})
+        assert answer.headers["Preference-Applied"] == "wait=50"
