@@ -13,6 +13,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.publication import published_report
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import sort_rows
+from cache_pipeline.service.publish import Availability
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import publishable_rows
@@ -47,6 +48,7 @@ async def compare_tiers(
         served = await service.answer(report, query.interval)
         if json.loads(served.body)["rows"] != json.loads(answer.body)["rows"]:
             differences.append(f"{query.interval}: Redis and history differ")
+    differences += await asyncio.to_thread(_compare_coverage, service, edge, report, intervals)
     for span in IntervalSet(intervals):
         stored = await asyncio.to_thread(_publishable_rows, service, report, span)
         try:
@@ -60,6 +62,19 @@ async def compare_tiers(
                 f"{span}: Parquet has {published.num_rows} rows and history {stored.num_rows}, or their figures differ"
             )
     return differences
+
+
+def _compare_coverage(
+    service: ReportService, edge: EdgeTier, report: Report, intervals: Sequence[Interval]
+) -> list[str]:
+    """Compare which intervals edge and history claim to hold; an interval without rows shows no other difference."""
+    wanted, dataset = IntervalSet(intervals), edge.manifest().datasets.get(report.name)
+    stored = Availability.of(service.history.coverage(service.series(report)), intervals).stored
+    published = IntervalSet(part for file in (dataset.files if dataset else ()) for part in file.covered_intervals())
+    return [
+        *(f"{part}: Parquet claims to hold it, and history does not" for part in (published & wanted) - stored),
+        *(f"{part}: history holds it, and Parquet does not" for part in stored - published),
+    ]
 
 
 def _publishable_rows(service: ReportService, report: Report, span: Interval) -> pa.Table:

@@ -1,17 +1,29 @@
 """A run uses the declaration it was planned with, from the fetch to the last tier, and publishes only what history holds."""
 
+import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 
 from cache_pipeline.orchestration.build import build_defs
-from cache_pipeline.query.interval import IntervalSet
+from cache_pipeline.orchestration.resources import EngineResource
+from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
+from cache_pipeline.service.consistency import compare_tiers
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.postgres.history import open_history
-from cache_pipeline_tests.orchestration.workbench import Bench, declaration, materialized, step_failures, write_reports
+from cache_pipeline_tests.orchestration.workbench import (
+    Bench,
+    declaration,
+    materialized,
+    recorded_evaluations,
+    step_failures,
+    write_reports,
+)
 
 DAY, NEXT = "2024-06-10", "2024-06-11"
 VOICE = {"predicates": [{"dimension": "mediaType", "values": ["voice"]}]}
@@ -80,3 +92,43 @@ def test_edge_publishes_the_stored_part_of_a_range_and_names_the_rest(
         bench.run(instance, DAY, NEXT, layer="edge", raise_on_error=True)
     [file] = bench.edge().manifest().datasets["calls_hour"].files
     assert file.covered_intervals() == IntervalSet([bench.interval(DAY)])
+
+
+def _tiers_agree(bench: Bench, instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
+    bench.run(instance, DAY)
+    return recorded_evaluations(instance, bench.check("tiers_agree", "edge"))[-1]
+
+
+@pytest.mark.parametrize("hour", [0, 12])
+def test_tiers_disagree_if_edge_claims_what_history_lacks(
+    bench: Bench, instance: dg.DagsterInstance, postgres_database: str, hour: int
+) -> None:
+    """An hour without rows is no difference of figures: only the claim that it is complete differs."""
+    assert _tiers_agree(bench, instance).passed
+    start = bench.interval(DAY).start + timedelta(hours=hour)
+    lost = Interval(start, start + timedelta(hours=1))
+    with psycopg.connect(postgres_database) as connection:
+        connection.execute("DELETE FROM history.calls_hour WHERE interval_start = %s", [lost.start])
+        connection.execute(
+            "UPDATE cache_pipeline_state.coverage SET final = final - tstzmultirange(tstzrange(%s, %s))",
+            [lost.start, lost.end],
+        )
+    report, edge = bench.report, bench.edge()
+    rows = edge.read(report, lost)
+    edge.publish(report, {lost: rows.slice(0, 0)}, None)
+    differences = asyncio.run(_compare(bench, bench.interval(DAY)))
+    assert f"{lost}: Parquet claims to hold it, and history does not" in differences
+
+
+async def _compare(bench: Bench, interval: Interval) -> list[str]:
+    async with EngineResource().service() as service:
+        return await compare_tiers(service, bench.edge(), bench.report, [interval])
+
+
+def test_tiers_disagree_if_edge_lacks_what_history_holds(bench: Bench, instance: dg.DagsterInstance) -> None:
+    assert _tiers_agree(bench, instance).passed
+    assert bench.run(instance, NEXT, layer="staged").success
+    assert bench.run(instance, NEXT, layer="history").success
+    with_both = Interval(bench.interval(DAY).start, bench.interval(NEXT).end)
+
+    assert f"{bench.interval(NEXT)}: history holds it, and Parquet does not" in asyncio.run(_compare(bench, with_both))
