@@ -1,7 +1,8 @@
 """Cost of many reports in Dagster: loading the code location, and one tick of each sensor over all reports.
 
 Runs as ``python -m benchmarks.scale.reports FOLDER`` in a new process whose environment names the servers and the folder of
-declarations. Prints seconds by name as JSON.
+declarations. Prints seconds by name as JSON. Where a bare Dagster project is measured beside ours, both are processor time, which
+the machine's other work does not lengthen.
 """
 
 import json
@@ -15,8 +16,8 @@ import yaml
 _PARTITION_LENGTHS = ("hour", "day", "week")
 #: Sensors that check every report in one tick.
 SENSORS = ("incomplete_sensor", "unpublished_sensor", "prefetch_sensor")
-STALE = "one tick of every report's stale sensor"
-LOAD = "load"
+STALE, SLOWEST = "one tick of every report's stale sensor", "slowest tick of a report's stale sensor"
+LOAD, LOAD_CPU = "load", "processor time of loading"
 
 
 def declare(folder: Path, count: int) -> None:
@@ -49,13 +50,13 @@ def main(data: Path) -> None:
     from cache_pipeline.settings import read_settings
 
     seconds: dict[str, float] = {}
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     # Load as Dagster's code server does: read the declarations, build everything, resolve each job.
     from cache_pipeline.definitions import defs
 
     repository = defs.get_repository_def()
     repository.load_all_definitions()
-    seconds[LOAD] = time.perf_counter() - started
+    seconds[LOAD], seconds[LOAD_CPU] = time.perf_counter() - started, time.process_time() - cpu_started
 
     settings = read_settings()
     reports = load_reports(settings)
@@ -88,11 +89,12 @@ def main(data: Path) -> None:
             started = time.perf_counter()
             tick(name)
             seconds[name] = time.perf_counter() - started
-        sample = list(reports)[:10]
-        started = time.perf_counter()
-        for name in sample:
+        ticks: list[float] = []
+        for name in reports:
+            started = time.perf_counter()
             tick(f"{name}_stale_sensor")
-        seconds[STALE] = (time.perf_counter() - started) / len(sample) * len(reports)
+            ticks.append(time.perf_counter() - started)
+        seconds[STALE], seconds[SLOWEST] = sum(ticks), max(ticks)
     print(json.dumps(seconds))
 
 
