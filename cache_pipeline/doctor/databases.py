@@ -47,12 +47,14 @@ async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callabl
     """
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
         before = clock()
-        cursor = await connection.execute("SELECT current_setting('server_version_num')::int, clock_timestamp()")
+        cursor = await connection.execute(
+            "SELECT current_setting('server_version_num')::int, clock_timestamp(), pg_is_in_recovery()"
+        )
         row = await cursor.fetchone()
         here = before + (clock() - before) / 2
         host, encrypted = connection.info.host, connection.pgconn.ssl_in_use
         verified = encrypted and connection.info.get_parameters().get("sslmode") == "verify-full"
-    version, there = row or (0, here)
+    version, there, is_standby = row or (0, here, False)
     major = version // 10_000
     if major < _MIN_POSTGRES_VERSION:
         return [
@@ -61,6 +63,15 @@ async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callabl
                 CheckStatus.failed,
                 f"version {major} is too old: it has no multiranges",
                 f"use PostgreSQL {_MIN_POSTGRES_VERSION} or newer",
+            )
+        ]
+    if is_standby:
+        return [
+            CheckResult(
+                "PostgreSQL",
+                CheckStatus.failed,
+                "answers but accepts no writes: it is a standby",
+                "name every host in CACHE_PIPELINE_POSTGRES_URL, with target_session_attrs=read-write",
             )
         ]
     declared = [(report, report_columns(report)) for report in reports.values()]

@@ -59,6 +59,8 @@ class ConnectionPool:
                     self._put(connection)
                     _raise_if_lacking_resources(error)
                 elif isinstance(error, dbapi.Error | OSError):
+                    # The server has restarted or failed over, so the idle connections are broken too.
+                    self._close_idle()
                     raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
                 raise
             self._put(connection)
@@ -68,6 +70,9 @@ class ConnectionPool:
     def close(self) -> None:
         """Close the idle connections; one that is in use is closed when it is returned."""
         self._is_closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         while self._idle:
             with suppress(IndexError):
                 _close(self._idle.pop()[0])

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.storage.job import (
     JOB_RETENTION,
@@ -149,8 +150,16 @@ class PostgresJobStore:
         await self._fetch_all(job_sql.DEAD_LETTER_MESSAGE, {"body": body, "reason": reason})
 
     async def ping(self) -> None:
-        """Check that the server answers."""
-        await self._fetch_all("SELECT 1 AS one", {})
+        """Check that the server answers, and accepts writes.
+
+        Raises:
+            HistoryUnavailable: It is a standby.
+        """
+        row = await self._fetch_one("SELECT pg_is_in_recovery() AS is_standby", {})
+        if row and row["is_standby"]:
+            raise HistoryUnavailable(
+                "PostgreSQL is a read-only standby: let CACHE_PIPELINE_POSTGRES_URL name the primary"
+            )
 
     async def counts(self) -> dict[JobState, int]:
         """Count the jobs by state: open jobs, and those that finished within a day."""

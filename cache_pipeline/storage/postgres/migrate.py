@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -58,10 +59,6 @@ def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> 
         schema=HISTORY_SCHEMA,
         comment=report.description,
     )
-
-
-def _sqlalchemy_url(postgres_url: str) -> sa.URL:
-    return sa.make_url(postgres_url).set(drivername="postgresql+psycopg")
 
 
 def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
@@ -118,9 +115,13 @@ def _current_revision(connection: sa.Connection) -> str | None:
 @contextmanager
 def _transaction(postgres_url: str) -> Generator[sa.Connection]:
     """Yield a connection in a transaction that is committed at the end."""
-    url = _sqlalchemy_url(postgres_url)
-    timeout = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={**timeout, **WITHOUT_PREPARED_STATEMENTS})
+
+    def connect() -> psycopg.Connection[Any]:
+        # By the driver, because SQLAlchemy does not parse a URL with several hosts.
+        timeout = {} if "connect_timeout" in postgres_url else {"connect_timeout": _CONNECT_SECONDS}
+        return psycopg.connect(postgres_url, **timeout, **WITHOUT_PREPARED_STATEMENTS)
+
+    engine = sa.create_engine("postgresql+psycopg://", creator=connect, poolclass=sa.pool.NullPool)
     try:
         with engine.connect():
             pass
