@@ -79,7 +79,7 @@ def _environment(folder: Path, postgres_url: str, redis_url: str, vendor: str) -
         "CACHE_PIPELINE_REDIS_URL": redis_url,
         "CACHE_PIPELINE_REPORTS_DIR": str(folder / "reports"),
         "CACHE_PIPELINE_DATA_DIR": str(folder / "data"),
-        "CACHE_PIPELINE_GENESYS": json.dumps(account),
+        "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN": json.dumps(account),
     }
 
 
@@ -157,7 +157,11 @@ async def _granted_requests_per_second(environment: dict[str, str]) -> float:
     """Return the requests per second that the quota grants the backfill lane."""
     settings = StandaloneSettings(
         redis_url=SecretStr(environment["CACHE_PIPELINE_REDIS_URL"]),
-        genesys=VendorAccount.model_validate_json(environment["CACHE_PIPELINE_GENESYS"]),
+        accounts={
+            "genesys": {
+                "main": VendorAccount.model_validate_json(environment["CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN"])
+            }
+        },
     )
     async with open_quotas(settings) as quotas:
         policy, _ = quotas["genesys"]

@@ -81,8 +81,8 @@ def _environment(folder: Path, servers: EmbeddedServers, vendor: str) -> dict[st
         "CACHE_PIPELINE_POSTGRES_URL": servers.postgres_url,
         "CACHE_PIPELINE_REDIS_URL": servers.redis_url,
         "CACHE_PIPELINE_DATA_DIR": str(folder / "data"),
-        "CACHE_PIPELINE_REPORTDATA": json.dumps(account),
-        "CACHE_PIPELINE_GENESYS": json.dumps(account),
+        "CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN": json.dumps(account),
+        "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN": json.dumps(account),
     }
 
 

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cache_pipeline.errors import HistoryRefused, HistoryUnavailable, SettingsError
+from cache_pipeline.errors import HistoryRefused, HistoryUnavailable
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
-from cache_pipeline.query.declarations import Declaration, read_declarations
+from cache_pipeline.query.declarations import Declaration, read_declarations, read_report
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.publication import find_publication_problems
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
-from cache_pipeline.settings import Settings, VendorAccount
+from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, account_ids
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.vendors.genesys.regions import region_address
-from cache_pipeline.vendors.registry import (
-    ADAPTERS,
-    DISCOVERIES,
-    LOGINS,
-    REFETCH_WINDOWS,
-    AdapterType,
-    create_adapter,
-)
+from cache_pipeline.vendors.registry import find_vendor, has_vendor, read_account, read_accounts, vendor_names
+from cache_pipeline.vendors.spec import VendorSpec
 
 # The stores and the upstream client take most of a second to import, so each is imported by the function that opens it.
 if TYPE_CHECKING:
@@ -39,10 +33,8 @@ if TYPE_CHECKING:
     from cache_pipeline.storage.base import HotTier
     from cache_pipeline.storage.published import EdgeTier
     from cache_pipeline.upstream.config import RetryPolicy, UpstreamConfig
-    from cache_pipeline.upstream.discovery import DiscoverAddresses
-    from cache_pipeline.upstream.oauth import LoginRequest
     from cache_pipeline.upstream.quota import Quota, QuotaPolicy
-    from cache_pipeline.vendors.base import Capabilities, VendorAdapter
+    from cache_pipeline.vendors.base import VendorAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -57,46 +49,96 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def find_declaration_problems(report: Report) -> Iterable[tuple[str, str]]:
-    """Yield the problems that a report's vendor finds in its declaration, as (field, problem)."""
-    if report.platform not in ADAPTERS:
-        yield "platform", f"unknown platform {report.platform!r}; expected one of {', '.join(ADAPTERS)}"
-        return
-    problems = list(ADAPTERS[report.platform].check_declaration(report))
-    yield from problems
-    if not problems:
-        columns = report_columns(report)
-        for column, problem in find_invalid_names(columns):
-            yield "group_by" if column.kind is ColumnKind.dimension else "metrics", problem
-        yield from find_publication_problems(report, columns)
+class Declarations:
+    """Reads declarations of reports by the rules of their vendors and with the accounts of the settings.
+
+    Args:
+        settings: The settings; None reads declarations as if no account were set.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._accounts = {} if settings is None else {name: list(each) for name, each in settings.accounts.items()}
+
+    def read(self, path: Path) -> Report:
+        """Read one declaration.
+
+        Raises:
+            DeclarationError: It is invalid; the error lists every mistake.
+        """
+        return read_report(path, self.find_problems, self.complete)
+
+    def read_folder(self, folder: Path) -> dict[str, Declaration]:
+        """Read every declaration in a folder.
+
+        Raises:
+            DeclarationError: Some are invalid; the error lists every mistake.
+        """
+        return read_declarations(folder, self.find_problems, self.complete)
+
+    def complete(self, report: Report) -> Report:
+        """Return a report with the account that it leaves out, if its vendor has only one."""
+        accounts = self._accounts.get(report.platform, [])
+        if report.account is None and len(accounts) == 1:
+            return report.model_copy(update={"account": accounts[0]})
+        return report
+
+    def find_problems(self, report: Report) -> Iterator[tuple[str, str]]:
+        """Yield the problems of a declaration that only its vendor and the settings show, as (field, problem)."""
+        if not has_vendor(report.platform):
+            yield "platform", f"unknown platform {report.platform!r}; expected one of {', '.join(vendor_names())}"
+            return
+        yield from self._find_account_problem(report)
+        problems = list(find_vendor(report.platform).adapter.check_declaration(report))
+        yield from problems
+        if not problems:
+            columns = report_columns(report)
+            for column, problem in find_invalid_names(columns):
+                yield "group_by" if column.kind is ColumnKind.dimension else "metrics", problem
+            yield from find_publication_problems(report, columns)
+
+    def _find_account_problem(self, report: Report) -> Iterator[tuple[str, str]]:
+        accounts = self._accounts.get(report.platform, [])
+        if report.account is None and len(accounts) > 1:
+            yield (
+                "account",
+                f"is missing, and {report.platform} has several accounts: name one of {', '.join(accounts)}",
+            )
+        elif report.account is not None and not ACCOUNT_NAME.fullmatch(report.account):
+            yield "account", f"{report.account[:80]!r} is not a name of an account, such as main"
+        elif report.account is not None and accounts and report.account not in accounts:
+            yield (
+                "account",
+                f"unknown account {report.account!r} of {report.platform}; expected one of {', '.join(accounts)}, or set "
+                f"{report.account_setting()}",
+            )
 
 
 def report_schema_text() -> str:
     """Return the JSON Schema of a report declaration, for editors."""
-    return report_json_schema_text(ADAPTERS)
+    return report_json_schema_text(vendor_names())
 
 
-def load_reports(settings: Settings) -> dict[str, Report]:
-    """Read the declarations in the settings' folder, and check them against their vendors.
+def load_reports(settings: Settings, folder: Path | None = None) -> dict[str, Report]:
+    """Read the declarations in a folder, by default the settings' own, and check them against their vendors.
 
     Raises:
         DeclarationError: Some are invalid; the error lists every mistake.
     """
-    return {name: each.report for name, each in load_declarations(settings).items()}
+    return {name: each.report for name, each in load_declarations(settings, folder).items()}
 
 
-def load_declarations(settings: Settings) -> dict[str, Declaration]:
+def load_declarations(settings: Settings, folder: Path | None = None) -> dict[str, Declaration]:
     """Read the same, with the place of each declaration.
 
     Raises:
         DeclarationError: As ``load_reports``.
     """
-    return read_declarations(settings.reports_dir, find_declaration_problems)
+    return Declarations(settings).read_folder(folder or settings.reports_dir)
 
 
 def report_columns(report: Report) -> tuple[Column, ...]:
     """Return the columns of a report's answers; this needs no vendor account."""
-    return ADAPTERS[report.platform].columns(report)
+    return find_vendor(report.platform).adapter.columns(report)
 
 
 def refetch_window(report: Report) -> timedelta | None:
@@ -106,7 +148,7 @@ def refetch_window(report: Report) -> timedelta | None:
     """
     if "refetch_window" in report.fetch.model_fields_set:
         return report.fetch.refetch_window
-    window = REFETCH_WINDOWS.get(report.platform)
+    window = find_vendor(report.platform).refetch_window
     return max(window, report.partition.step.nominal_length) if window else None
 
 
@@ -147,31 +189,16 @@ def open_edge_tier(settings: Settings) -> EdgeTier:
     return EdgeTier(settings.edge_store_url, utc_now, settings.tenant)
 
 
-def _base_url(platform: str, account: VendorAccount) -> str:
-    if account.region is None:
-        # Until discovery has found the API's host, the issuer's host is used.
-        return str(account.base_url or httpx.URL(str(account.issuer)).join("/"))
-    try:
-        return region_address(account.region)
-    except ValueError as error:
-        raise SettingsError(f"CACHE_PIPELINE_{platform.upper()}__REGION: {error}") from None
-
-
-def _upstream_config(platform: str, account: VendorAccount, capabilities: Capabilities) -> UpstreamConfig:
-    from cache_pipeline.upstream.config import Issuer, OAuthClient, UpstreamConfig
+def _upstream_config(account_id: str, account: VendorAccount, vendor: VendorSpec[Any]) -> UpstreamConfig:
+    from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
     from cache_pipeline.upstream.quota import QuotaPolicy
 
-    base_url = _base_url(platform, account)
-    issuer = (
-        Issuer(url=str(account.issuer), tenant_id=account.tenant_id, allow_insecure_http=account.allow_insecure_http)
-        if account.issuer and account.base_url is None
-        else None
-    )
+    addresses, capabilities = vendor.addresses(account), vendor.adapter.capabilities
     return UpstreamConfig(
-        account=platform,
-        base_url=base_url,
-        login_url=None if account.discovers_login and not account.login_url else account.token_endpoint(base_url),
-        issuer=issuer,
+        account=account_id,
+        base_url=addresses.base_url,
+        login_url=addresses.login_url,
+        issuer=addresses.issuer,
         clients=tuple(
             OAuthClient(client_id=client.client_id, client_secret=client.client_secret, weight=client.weight)
             for client in account.clients
@@ -192,15 +219,13 @@ class VendorConnection:
 
     Attributes:
         config: The address, OAuth clients and limits.
-        login_request: Builds the login request.
-        discover: Finds the addresses if the account names an issuer.
-        platform: The vendor's adapter class.
+        vendor: The vendor.
+        account: The account's settings.
     """
 
     config: UpstreamConfig
-    login_request: LoginRequest
-    discover: DiscoverAddresses | None
-    platform: AdapterType
+    vendor: VendorSpec[Any]
+    account: VendorAccount
 
     def open_client(self, redis: Redis, retries: RetryPolicy | None = None) -> httpx.AsyncClient:
         """Return an HTTP client of the vendor; the caller closes it.
@@ -212,42 +237,43 @@ class VendorConnection:
         from cache_pipeline.upstream.client import create_upstream_client
 
         config = self.config if retries is None else self.config.model_copy(update={"retries": retries})
-        return create_upstream_client(config, redis, login_request=self.login_request, discover=self.discover)
+        return create_upstream_client(
+            config, redis, login_request=self.vendor.find_login_request(), discover=self.vendor.discover
+        )
 
 
-def connect_vendor(settings: Settings, name: str) -> VendorConnection:
+def connect_vendor(settings: Settings, account_id: str) -> VendorConnection:
     """Return the connection of an account in the settings.
 
-    Raises:
-        SettingsError: The account's region is unknown.
-    """
-    from cache_pipeline.upstream.oauth import client_credentials_login
+    Args:
+        settings: The settings of the deployment.
+        account_id: Vendor and name of the account, such as ``vendor/main``.
 
-    platform = ADAPTERS[name]
-    config = _upstream_config(name, settings.accounts()[name], platform.capabilities)
-    return VendorConnection(config, LOGINS.get(name, client_credentials_login), DISCOVERIES.get(name), platform)
+    Raises:
+        SettingsError: The account is wrong; the message names the environment variable.
+    """
+    name, _, account_name = account_id.partition("/")
+    vendor, account = find_vendor(name), read_account(account_id, settings.accounts[name][account_name])
+    return VendorConnection(_upstream_config(account_id, account, vendor), vendor, account)
 
 
 @asynccontextmanager
 async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[QuotaPolicy, Quota]]]:
-    """Open the shared quota of each platform that has an account, with its policy.
+    """Open the shared quota of each account, with its policy, by vendor and name.
 
     Raises:
-        SettingsError: No Redis URL is set.
+        SettingsError: No Redis URL is set, or an account is wrong.
     """
     from cache_pipeline.redis_connection import open_redis
     from cache_pipeline.upstream.client import create_upstream_quota
 
     async with open_redis(settings.required_redis_url()) as redis:
-        configs = {
-            name: _upstream_config(name, account, ADAPTERS[name].capabilities)
-            for name, account in settings.accounts().items()
-        }
+        configs = {account_id: connect_vendor(settings, account_id).config for account_id in account_ids(settings)}
         yield {name: (config.policy, create_upstream_quota(config, redis)) for name, config in configs.items()}
 
 
 async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> QuotaHeadroom | None:
-    """Return what a lane may send now, over all clients of the report's platform; None if it has no account.
+    """Return what a lane may send now, over all clients of the report's account; None if it is not set.
 
     Raises:
         SettingsError: No Redis URL is set.
@@ -255,9 +281,9 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
     from cache_pipeline.service.planner import QuotaHeadroom
 
     async with open_quotas(settings) as quotas:
-        if report.platform not in quotas:
+        if report.account_id not in quotas:
             return None
-        policy, quota = quotas[report.platform]
+        policy, quota = quotas[report.account_id]
         return QuotaHeadroom.of(policy, await quota.snapshot(), lane)
 
 
@@ -303,23 +329,25 @@ async def open_service(
     use_low_memory_allocator()
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(settings.required_redis_url()))
-        platforms: dict[str, VendorAdapter] = {}
+        accounts = read_accounts(settings)
+        adapters: dict[str, VendorAdapter] = {}
         job_pollers: dict[str, JobPoller] = {}
-        for name, account in settings.accounts().items():
+        for account_id, account in accounts.items():
             if account.is_insecure:
                 logger.warning(
-                    "%s: allow_insecure_http is set, so client secrets and access tokens go unencrypted", name
+                    "%s: allow_insecure_http is set, so client secrets and access tokens go unencrypted", account_id
                 )
-            client = await stack.enter_async_context(connect_vendor(settings, name).open_client(redis))
-            platforms[name] = create_adapter(name, client, account.columns)
-            job_pollers[name] = JobPoller(
+            connection = connect_vendor(settings, account_id)
+            client = await stack.enter_async_context(connection.open_client(redis))
+            adapters[account_id] = connection.vendor.create_adapter(client, account)
+            job_pollers[account_id] = JobPoller(
                 PollPolicy(account.poll_policy),
-                DurationStore(redis, name),
+                DurationStore(redis, account_id),
                 GuideSchedule(),
                 deadline_seconds=account.job_deadline_seconds,
             )
         yield ReportService(
-            platforms=platforms,
+            accounts=adapters,
             history=stack.enter_context(open_history(settings.required_postgres_url())),
             hot=RedisHotTier(redis),
             ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
@@ -332,8 +360,8 @@ async def open_service(
             declared=declared,
             job_pollers=job_pollers,
             retention={
-                name: timedelta(days=account.retention_days)
-                for name, account in settings.accounts().items()
+                account_id: timedelta(days=account.retention_days)
+                for account_id, account in accounts.items()
                 if account.retention_days is not None
             },
         )

@@ -18,7 +18,7 @@ CachePipelineError
 ├── UpstreamError                 the vendor, its login or the shared quota
 │   ├── UpstreamUnreachable
 │   ├── UpstreamRefused           4xx
-│   │   └── PermissionMissing     (vendors/genesys/permissions.py)
+│   │   └── PermissionMissing     (in its vendor's package)
 │   ├── UpstreamFaulted           5xx, 408 and 425
 │   ├── LoginRefused
 │   ├── DiscoveryFailed
@@ -233,8 +233,7 @@ class LoginRefused(UpstreamError):
         which = f"OAuth client {names}" if len(self.client_ids) == 1 else f"every OAuth client ({names})"
         super().__init__(
             f"login refused for {which} at {login_url}: {self.reason}",
-            remedy="check the secret, and that it is enabled for this login: an OAuth client of Genesys with the "
-            "client-credentials grant, an access key of CXone",
+            remedy="check the secret, and that the client is enabled for this login",
         )
 
 

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    Secret,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cache_pipeline.errors import SettingsError
 
-#: Domains of NICE's own issuer, which reports the area that the login's address is derived from.
-_NICE_DOMAINS = (".niceincontact.com", ".nice-incontact.com")
+#: Ends the name of a variable that names a file.
+_FILE_SUFFIX = "_file"
+#: A vendor's or an account's name is a part of an environment variable.
+ACCOUNT_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", re.ASCII)
+
+
+def _check_name(name: str) -> str:
+    if not ACCOUNT_NAME.fullmatch(name) or len(name) > 32:
+        raise ValueError("a name has up to 32 lower-case letters, digits and single underscores, such as main")
+    return name
+
+
+_Name = Annotated[str, AfterValidator(_check_name)]
 
 
 def is_loopback(host: str) -> bool:
@@ -40,25 +62,19 @@ class ClientCredentials(BaseModel, frozen=True):
 
 
 class VendorAccount(BaseModel, frozen=True):
-    """The address of a vendor's API and the OAuth clients that may use it.
+    """The settings of one vendor account: one organisation, its address and the OAuth clients that may use it.
+
+    Settings hold the fields that every vendor's accounts have. Other fields are masked until the vendor's own model of an
+    account, which derives from this one, has checked them.
 
     Attributes:
-        base_url: The API's address, for example ``https://api.mypurecloud.de``.
-        region: Genesys only, instead of ``base_url``: the region, for example ``eu_central_1``.
-        issuer: CXone only, instead of ``base_url``: the issuer, for example ``https://cxone.niceincontact.com``. The API's
-            address is discovered there before the first request. If ``base_url`` is set too, it is used without discovery.
-        tenant_id: CXone only: the tenant whose API is used; by default the tenant named in the access key's token.
-        login_url: The token endpoint; by default the API's host with ``api.`` replaced by ``login.``, which is Genesys' rule.
-            CXone has no such rule: set it, unless NICE's own ``issuer`` is used together with a ``tenant_id``.
-        clients: The pool of OAuth clients. For CXone, the id and secret of the one access key: its limit applies to the whole
-            tenant.
-        columns: CXone only: the names of columns in this account's files, where they differ from the known ones, for example
-            ``{"userId": "Agent No", "contact": "Master Contact"}``.
+        base_url: The API's address, for example ``https://api.example.com``.
+        login_url: The token endpoint.
+        clients: The pool of OAuth clients.
         rate_limit: Requests per window and client; overrides the vendor's documented limit.
-        window_seconds: Length of the rate limit's window; overrides the vendor's documented one. For CXone it is the time
-            between two calls, polls included.
-        retention_days: How long the vendor keeps figures, if the organisation has set a limit (Genesys reports its own under
-            ``analytics/dataretention/settings``). Older gaps are refused instead of queried. By default no limit is assumed.
+        window_seconds: Length of the rate limit's window; overrides the vendor's documented one.
+        retention_days: How long the vendor keeps figures, if the organisation has set a limit. Older gaps are refused instead
+            of queried. By default no limit is assumed.
         poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds. ``adaptive`` never polls more often, and skips
             polls that the job's percentage or the durations of earlier jobs show to be futile.
         pause_seconds: How long a client pauses after a 429 without Retry-After (G16).
@@ -67,13 +83,12 @@ class VendorAccount(BaseModel, frozen=True):
         allow_insecure_http: Allow secrets to be sent to another machine without TLS; only for a simulator on your own network.
     """
 
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, hide_input_in_errors=True)
+    __pydantic_extra__: dict[str, Secret[Any]] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+
     base_url: HttpUrl | None = None
-    region: str | None = None
-    issuer: HttpUrl | None = None
-    tenant_id: str | None = Field(default=None, min_length=1)
     login_url: HttpUrl | None = None
     clients: tuple[ClientCredentials, ...] = Field(min_length=1)
-    columns: dict[str, str] = Field(default_factory=dict)
     rate_limit: int | None = Field(None, ge=4)
     window_seconds: float | None = Field(None, gt=0)
     retention_days: int | None = Field(default=None, ge=1)
@@ -82,14 +97,18 @@ class VendorAccount(BaseModel, frozen=True):
     job_deadline_seconds: float = Field(default=1800.0, gt=0)
     allow_insecure_http: bool = False
 
+    def urls(self) -> tuple[HttpUrl | None, ...]:
+        """Return the addresses to which secrets are sent."""
+        return self.base_url, self.login_url
+
     @property
     def is_insecure(self) -> bool:
         """Whether client secrets and access tokens would cross a network unencrypted."""
-        urls = [url for url in (self.base_url, self.issuer, self.login_url) if url is not None]
+        urls = [url for url in self.urls() if url is not None]
         return any(url.scheme == "http" and not is_loopback(url.host or "") for url in urls)
 
     @model_validator(mode="after")
-    def _check_encryption(self) -> VendorAccount:
+    def _check_encryption(self) -> Self:
         if self.is_insecure and not self.allow_insecure_http:
             raise ValueError(
                 "client secrets and access tokens would be sent unencrypted: use https, or set allow_insecure_http: true "
@@ -97,27 +116,10 @@ class VendorAccount(BaseModel, frozen=True):
             )
         return self
 
-    @model_validator(mode="after")
-    def _check_address(self) -> VendorAccount:
-        if (self.base_url or self.issuer) is None and self.region is None:
-            raise ValueError("the account has no address: set base_url or, for Genesys, region or, for CXone, issuer")
-        if self.region is not None and (self.base_url or self.issuer) is not None:
-            raise ValueError("the account has two addresses: set either base_url or, for Genesys, region")
-        if self.tenant_id is not None and self.issuer is None:
-            raise ValueError("tenant_id has no effect without issuer: set issuer, or remove tenant_id")
-        return self
-
-    @property
-    def discovers_login(self) -> bool:
-        """Whether the login's address follows from discovery: at NICE's own issuer, for a named tenant."""
-        host = (self.issuer.host or "") if self.issuer else ""
-        return self.base_url is None and self.tenant_id is not None and f".{host}".endswith(_NICE_DOMAINS)
-
-    def token_endpoint(self, base_url: str) -> str:
-        """Return the token endpoint of the API at ``base_url``."""
-        if self.login_url is not None:
-            return str(self.login_url)
-        return base_url.rstrip("/").replace("//api.", "//login.") + "/oauth/token"
+    def given_fields(self) -> dict[str, Any]:
+        """Return the fields that were set, unmasked, for the vendor's own model."""
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name: each.get_secret_value() if isinstance(each, Secret) else each for name, each in values.items()}
 
 
 class ApiSettings(BaseModel, frozen=True):
@@ -176,12 +178,25 @@ class JobSettings(BaseModel, frozen=True):
     drain_seconds: float = Field(default=20.0, ge=0)
 
 
+class _VariableSettingsSource(EnvSettingsSource):
+    """Read ``CACHE_PIPELINE_X``; a variable that names a file would else pass for an account."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        prefix = self.env_prefix.lower()
+        variables = super()._load_env_vars()
+        return {
+            name: value
+            for name, value in variables.items()
+            if not (name.startswith(prefix) and name.endswith(_FILE_SUFFIX))
+        }
+
+
 class _FileSettingsSource(EnvSettingsSource):
     """Read ``CACHE_PIPELINE_X`` from the file that ``CACHE_PIPELINE_X_FILE`` names, such as a mounted secret."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         variables = super()._load_env_vars()
-        prefix, suffix = self.env_prefix.lower(), "_file"
+        prefix, suffix = self.env_prefix.lower(), _FILE_SUFFIX
         paths = {
             name.removesuffix(suffix): path
             for name, path in variables.items()
@@ -219,7 +234,8 @@ class Settings(BaseSettings):
         edge_public_url: The public address of the tenant's folder, as readers fetch it through the CDN. A sensor reads it back.
         edge_labels: A YAML file with the names of ids to show on the page: column, then id and name.
         tenant: The tenant whose data this deployment holds.
-        reportdata: The vendor account for the platform reportdata; likewise ``genesys`` and ``cxone``.
+        accounts: The vendor accounts, by vendor and by a name of your choice. The names are part of stored rows' identity. A
+            vendor's only account is best called ``main``.
         api: How the HTTP API serves requests.
         jobs: The queue between the HTTP API and its workers.
         log: How log lines are written.
@@ -249,7 +265,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources by precedence: arguments, the environment, the files it names, ``.env``."""
-        return init_settings, env_settings, _FileSettingsSource(settings_cls), dotenv_settings
+        variables = _VariableSettingsSource(settings_cls)
+        return init_settings, variables, _FileSettingsSource(settings_cls), dotenv_settings
 
     postgres_url: SecretStr | None = None
     redis_url: SecretStr | None = None
@@ -259,9 +276,7 @@ class Settings(BaseSettings):
     edge_public_url: str | None = None
     edge_labels: Path | None = None
     tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")
-    reportdata: VendorAccount | None = None
-    genesys: VendorAccount | None = None
-    cxone: VendorAccount | None = None
+    accounts: dict[_Name, dict[_Name, VendorAccount]] = Field(default_factory=dict)
     api: ApiSettings = ApiSettings()
     jobs: JobSettings = JobSettings()
     log: LogSettings = LogSettings()
@@ -277,32 +292,10 @@ class Settings(BaseSettings):
             raise ValueError("partitions_from must be before partitions_to")
         return self
 
-    @model_validator(mode="after")
-    def _check_vendor_addresses(self) -> Settings:
-        if any(account is not None and account.region for account in (self.reportdata, self.cxone)):
-            raise ValueError("only genesys supports region: set base_url")
-        if any(account is not None and account.issuer for account in (self.reportdata, self.genesys)):
-            raise ValueError("only cxone supports issuer: set base_url")
-        if self.cxone is not None and self.cxone.login_url is None and not self.cxone.discovers_login:
-            raise ValueError(
-                "cxone needs login_url, for example https://na1.nice-incontact.com/authentication/v1/token/access-key, or "
-                "issuer https://cxone.niceincontact.com with tenant_id"
-            )
-        if self.cxone is not None and len(self.cxone.clients) > 1:
-            raise ValueError(
-                "cxone takes one access key in clients: the limit of one call in 30 s applies to the whole tenant"
-            )
-        return self
-
     @property
     def edge_store_url(self) -> str:
         """The edge store's URL, by default a folder in ``data_dir``."""
         return self.edge_url or f"file://{self.data_dir.resolve() / 'edge'}"
-
-    def accounts(self) -> dict[str, VendorAccount]:
-        """Return the configured vendor accounts by platform."""
-        accounts = {"reportdata": self.reportdata, "genesys": self.genesys, "cxone": self.cxone}
-        return {platform: account for platform, account in accounts.items() if account is not None}
 
     def required_postgres_url(self) -> str:
         """Return the PostgreSQL URL.
@@ -338,6 +331,11 @@ class StandaloneSettings(Settings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the arguments as the only source."""
         return (init_settings,)
+
+
+def account_ids(settings: Settings) -> list[str]:
+    """Return the vendor and name of every account, such as ``vendor/main``."""
+    return [f"{vendor}/{name}" for vendor, accounts in settings.accounts.items() for name in accounts]
 
 
 def _require_url(url: SecretStr | None, name: str) -> str:

@@ -112,7 +112,10 @@ class OpenWorld(Protocol):
 def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.MonkeyPatch) -> OpenWorld:
     """Return a function that opens a service with short jobs and a large quota."""
     monkeypatch.setattr(polling, "GuideSchedule", partial(GuideSchedule, first_seconds=0.01, max_seconds=0.05))
-    for name in ("CACHE_PIPELINE_GENESYS__BASE_URL", "CACHE_PIPELINE_REPORTDATA__BASE_URL"):
+    for name in (
+        "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN__BASE_URL",
+        "CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN__BASE_URL",
+    ):
         monkeypatch.delenv(name, raising=False)
 
     @asynccontextmanager
@@ -137,8 +140,7 @@ def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.
             settings = Settings(
                 postgres_url=SecretStr(postgres_database),
                 redis_url=SecretStr(redis_database),
-                reportdata=account,
-                genesys=account if any(each.platform == "genesys" for each in reports) else None,
+                accounts={name: {"main": account} for name in {"reportdata", *(each.platform for each in reports)}},
             )
             await asyncio.to_thread(migrate_history, settings, {each.name: each for each in reports or (REPORT,)})
             async with open_service(settings) as service, httpx.AsyncClient(base_url=url) as admin:

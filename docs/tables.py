@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
+from cache_pipeline.vendors.registry import find_vendor, vendor_names
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -29,7 +30,7 @@ def report_fields() -> str:
 
 def settings() -> str:
     """Return a table of the environment variables for general settings."""
-    return _model_table(Settings, "CACHE_PIPELINE_", ("api", "jobs", "reportdata", "genesys", "cxone"))
+    return _model_table(Settings, "CACHE_PIPELINE_", ("api", "jobs", "accounts"))
 
 
 def api_settings() -> str:
@@ -43,8 +44,14 @@ def job_settings() -> str:
 
 
 def account_fields() -> str:
-    """Return tables of the fields of a vendor account and of its clients."""
-    return _model_table(VendorAccount, "") + "\n\nEach of `clients`:\n\n" + _model_table(ClientCredentials, "")
+    """Return tables of the fields of a vendor account, of its clients, and of what single vendors add."""
+    tables = [_model_table(VendorAccount, ""), "Each of `clients`:", _model_table(ClientCredentials, "")]
+    for vendor in map(find_vendor, vendor_names()):
+        described = dict(_attributes(vendor.account))
+        without = tuple(name for name in vendor.account.model_fields if name not in described)
+        if described:
+            tables += [f"Accounts of `{vendor.name}`:", _model_table(vendor.account, "", without)]
+    return "\n\n".join(tables)
 
 
 _TABLES: dict[str, Callable[[], str]] = {

@@ -95,14 +95,19 @@ def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> 
         redis_url=SecretStr(redis_url),
         reports_dir=folder / "reports",
         data_dir=folder / "data",
-        reportdata=VendorAccount(
-            base_url=HttpUrl(vendor),
-            login_url=HttpUrl(f"{vendor}/oauth/token"),
-            clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret"), weight=1),),
-            rate_limit=1_000_000,
-            window_seconds=None,
-        ),
-        genesys=None,
+        accounts={
+            "reportdata": {
+                "main": VendorAccount(
+                    base_url=HttpUrl(vendor),
+                    login_url=HttpUrl(f"{vendor}/oauth/token"),
+                    clients=(
+                        ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret"), weight=1),
+                    ),
+                    rate_limit=1_000_000,
+                    window_seconds=None,
+                )
+            }
+        },
         api=ApiSettings(shared_caches=True, requests_per_minute=10_000_000),
     )
 

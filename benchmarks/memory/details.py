@@ -70,7 +70,7 @@ class DetailsSetup(Setup):
             redis_url=SecretStr(self.redis_url),
             data_dir=self.folder,
             tenant=self.tenant,
-            genesys=VendorAccount(**account),
+            accounts={"genesys": {"main": VendorAccount(**account)}},
         )
 
 

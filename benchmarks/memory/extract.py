@@ -86,7 +86,7 @@ class Setup:
             redis_url=SecretStr(self.redis_url),
             data_dir=self.folder,
             tenant=self.tenant,
-            reportdata=VendorAccount(**account),
+            accounts={"reportdata": {"main": VendorAccount(**account)}},
         )
 
 
@@ -134,7 +134,7 @@ def _publish(setup: Setup, rows: Rows) -> None:
 
 async def collect_in_list(setup: Setup, service: ReportService) -> None:
     """Fetch the same pages, collect the rows in a list and convert it to one Arrow table."""
-    report, platform = setup.report, service.platform(setup.report)
+    report, platform = setup.report, service.adapter(setup.report)
     job = await platform.submit(report, DAY, Lane.backfill)
     status = VendorJobStatus(is_done=False)
     while not status.is_done:

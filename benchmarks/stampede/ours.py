@@ -37,7 +37,7 @@ def _settings(setup: Setup) -> Settings:
     return StandaloneSettings(
         postgres_url=setup.postgres_url,
         redis_url=setup.redis_url,
-        reportdata=VendorAccount.model_validate(account | {"clients": [client]}),
+        accounts={"reportdata": {"main": VendorAccount.model_validate(account | {"clients": [client]})}},
     )
 
 

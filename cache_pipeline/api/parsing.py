@@ -24,7 +24,7 @@ from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
-from cache_pipeline.vendors.reportdata.query_payload import read_guide
+from cache_pipeline.vendors.registry import read_payload
 
 #: The lifetime part (G7) of a query's key when it identifies a job.
 _JOB_TTL_TIER = "job"
@@ -111,7 +111,7 @@ def parse_payload(
         QueryError: The query is invalid; the error says where.
     """
     permitted = {name: report for name, report in reports.items() if caller.may_query(name)}
-    return _check_limits(service, find_report_for(read_guide(body), permitted, service.columns), max_buckets)
+    return _check_limits(service, find_report_for(read_payload(body), permitted, service.columns), max_buckets)
 
 
 def check_permission(reports: Mapping[str, Report], name: str, caller: Principal) -> Report:

@@ -88,7 +88,7 @@ class QueryService:
         settings: Settings of the deployment.
         report_service: Answers queries for the deployment's own tenant.
         reports: The declared reports by name.
-        quotas: Policy and quota of each platform that has an account.
+        quotas: Policy and quota of each vendor account.
         jobs: The job table.
         queue: The message queue.
         events: Changes of jobs.
@@ -219,7 +219,7 @@ class QueryService:
 
     async def _expected_seconds(self, plan: Plan, caller: Principal) -> float | None:
         """Return the planned duration in seconds, or None if the plan does not know what the report's queries take."""
-        policy, quota = self.quotas.get(plan.query.source_series.report.platform, (None, None))
+        policy, quota = self.quotas.get(plan.query.source_series.report.account_id, (None, None))
         headroom = QuotaHeadroom.of(policy, await quota.snapshot(), caller.lane) if policy and quota else None
         priced = plan.with_headroom(headroom)
         return priced.seconds if priced.cost is not None and priced.cost.is_measured else priced.wait_seconds or None

@@ -23,10 +23,10 @@ from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.cli.project_files import read_project_file
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.errors import CommandError
-from cache_pipeline.query.report import Report
+from cache_pipeline.query.report import DEFAULT_ACCOUNT, Report, account_setting
 from cache_pipeline.settings import Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator.server import running_simulator
-from cache_pipeline.simulator.settings import SimulatorSettings
+from cache_pipeline.simulator.settings import SIMULATED_VENDORS, TRUNCATED_DAYS, SimulatorSettings
 
 _PREFIX = "CACHE_PIPELINE_"
 #: Variables of the test suite, which no program reads.
@@ -35,8 +35,6 @@ _CLIENTS = 4
 _EASTMOST = timedelta(hours=14)
 #: Longer than the simulated vendor's watermark lags and the reports' settle time: by then a day's figures are final.
 _SETTLED = timedelta(minutes=20)
-#: Less than a day of quarter hours has, so that the way from a truncated answer to a proven one is seen.
-_MAX_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,7 @@ def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvi
     credentials = {f"demo-client-{number + 1}": SecretStr(secrets.token_urlsafe(24)) for number in range(_CLIENTS)}
     try:
         simulated = SimulatorSettings(
-            clients=credentials,
-            arrivals=wish.arrivals,
-            arrivals_zone=wish.arrivals_zone,
-            reportdata_max_rows=_MAX_ROWS,
+            clients=credentials, arrivals=wish.arrivals, arrivals_zone=wish.arrivals_zone, **TRUNCATED_DAYS
         )
     except ValidationError as error:
         raise CommandError("; ".join(problem["msg"] for problem in error.errors())) from None
@@ -171,8 +166,7 @@ def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvi
             "CACHE_PIPELINE_REDIS_URL": servers.redis_url,
             "CACHE_PIPELINE_DATA_DIR": str(data_dir),
             "CACHE_PIPELINE_REPORTS_DIR": str(reports_dir),
-            "CACHE_PIPELINE_REPORTDATA": account,
-            "CACHE_PIPELINE_GENESYS": account,
+            **{account_setting(f"{name}/{DEFAULT_ACCOUNT}"): account for name in SIMULATED_VENDORS},
             "DAGSTER_HOME": str(home),
         }
         if wish.arrivals is not None and wish.first_day is not None and wish.end_day is not None:
@@ -184,8 +178,7 @@ def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvi
             reports_dir=reports_dir,
             postgres_url=SecretStr(servers.postgres_url),
             redis_url=SecretStr(servers.redis_url),
-            reportdata=vendor,
-            genesys=vendor,
+            accounts={name: {DEFAULT_ACCOUNT: vendor} for name in SIMULATED_VENDORS},
         )
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(_PREFIX)}
         yield DemoEnvironment(

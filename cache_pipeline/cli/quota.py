@@ -91,9 +91,9 @@ def show_quota(settings: Settings, console: Console, *, as_json: bool, watch: bo
         SettingsError: no Redis URL is set.
         CommandError: no vendor account is set.
     """
-    if not settings.accounts():
+    if not settings.accounts:
         raise CommandError(
-            "no vendor account is set: CACHE_PIPELINE_GENESYS or CACHE_PIPELINE_REPORTDATA names its clients"
+            "no vendor account is set: set CACHE_PIPELINE_ACCOUNTS__VENDOR__MAIN, with the vendor's name"
         )
     if as_json:
         click.echo(_document(asyncio.run(_snapshot(settings))))

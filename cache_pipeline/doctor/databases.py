@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from cache_pipeline.bootstrap import report_columns
-from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
+from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import DeclarationConflict, UnknownSchemaVersion
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from urllib.parse import urlsplit
 
 from cache_pipeline.bootstrap import VendorConnection
-from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
+from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import DiscoveryFailed, LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
+from cache_pipeline.query.report import account_setting
 from cache_pipeline.settings import is_loopback
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts
 from cache_pipeline.upstream.discovery import VendorAddresses, resolve_addresses
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import Login
-from cache_pipeline.vendors.cxone.adapter import CxoneAdapter
 
 #: A person waits for the result, so a login that fails is reported, not repeated.
 _NO_RETRIES = RetryPolicy(max_attempts=1)
@@ -33,7 +33,7 @@ async def check_logins(connection: VendorConnection) -> list[CheckResult]:
             return await transport.handle_async_request(request)
 
         async def check_login(client: OAuthClient) -> list[CheckResult]:
-            login = Login(client, addresses.login_url, send, _NO_RETRIES, build_request=connection.login_request)
+            login = Login(client, addresses.login_url, send, _NO_RETRIES, build_request=connection.vendor.find_login_request())
             subject = f"login of {client.client_id} ({connection.config.account})"
             try:
                 token = await login()
@@ -47,7 +47,7 @@ async def check_logins(connection: VendorConnection) -> list[CheckResult]:
 
         config = connection.config.model_copy(update={"retries": _NO_RETRIES})
         try:
-            addresses = await resolve_addresses(config, connection.discover, send)
+            addresses = await resolve_addresses(config, connection.vendor.discover, send)
         except UpstreamError as error:
             return [_failed(f"address of {connection.config.account}", connection, error)]
         found = await asyncio.gather(*map(check_login, connection.config.clients))
@@ -70,16 +70,13 @@ def _check_addresses(connection: VendorConnection, addresses: VendorAddresses) -
 
 
 def _failed(subject: str, connection: VendorConnection, error: UpstreamError) -> CheckResult:
-    setting = f"CACHE_PIPELINE_{connection.config.account.upper()}"
+    setting = account_setting(connection.config.account)
     detail = str(error).partition("; ")[0]
     if isinstance(error, DiscoveryFailed):
-        remedy = f"check issuer and tenant_id in {setting}, or set base_url"
-    elif isinstance(error, LoginRefused) and connection.platform is CxoneAdapter:
-        remedy = f"check that client_id and client_secret in {setting} are an access key's id and secret, and that it is enabled"
+        remedy = f"check how {setting} names the issuer and the tenant, or set base_url"
     elif isinstance(error, LoginRefused):
         remedy = (
-            f"check client_id and client_secret in {setting}, that the client is enabled and that it allows the "
-            "client-credentials grant"
+            f"check that client_id and client_secret in {setting} are right, and that {connection.vendor.login_remedy}"
         )
     elif isinstance(error, UpstreamUnreachable) and is_tls_error(error):
         remedy = (
@@ -87,7 +84,7 @@ def _failed(subject: str, connection: VendorConnection, error: UpstreamError) ->
             "certificate"
         )
     elif isinstance(error, UpstreamUnreachable):
-        remedy = f"check base_url, region, issuer or login_url in {setting}, and that DNS, proxy and firewall let this machine reach it"
+        remedy = f"check the addresses in {setting}, and that DNS, proxy and firewall let this machine reach it"
     elif isinstance(error, UpstreamFaulted):
         remedy = "try again later; see the vendor's status page"
     else:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from cache_pipeline.bootstrap import open_edge_tier
-from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
+from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.published.edge_tier import MANIFEST

@@ -12,15 +12,15 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 from cache_pipeline.bootstrap import connect_vendor, load_reports
-from cache_pipeline.doctor.check_result import CheckResult, CheckStatus
+from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.doctor.databases import check_postgres, check_redis
 from cache_pipeline.doctor.logins import check_logins
 from cache_pipeline.doctor.published_store import check_public_url, check_store
 from cache_pipeline.doctor.vendor_accounts import check_permissions, check_quota
 from cache_pipeline.errors import QuotaUnavailable, SettingsError
 from cache_pipeline.query.declarations import DeclarationError
-from cache_pipeline.query.report import Report
-from cache_pipeline.settings import Settings
+from cache_pipeline.query.report import Report, account_setting
+from cache_pipeline.settings import Settings, account_ids
 
 _REDIS = "Redis"
 _CHECK_TIMEOUT_SECONDS = 20.0
@@ -75,19 +75,19 @@ def _vendor_checks(settings: Settings, reports: Mapping[str, Report], clock: Cal
     """Return the checks of each vendor account."""
     checks: list[Check] = []
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
-    for name in settings.accounts():
-        account = f"check CACHE_PIPELINE_{name.upper()}"
+    for account_id in account_ids(settings):
+        account = f"check {account_setting(account_id)}"
         try:
-            connection = connect_vendor(settings, name)
+            connection = connect_vendor(settings, account_id)
         except SettingsError as error:
-            result = CheckResult(f"account of {name}", CheckStatus.failed, str(error), account)
-            checks.append(Check(f"account of {name}", account, partial(_return, result)))
+            result = CheckResult(f"account of {account_id}", CheckStatus.failed, str(error), account)
+            checks.append(Check(f"account of {account_id}", account, partial(_return, result)))
             continue
-        checks.append(Check(f"logins of {name}", account, partial(check_logins, connection)))
+        checks.append(Check(f"logins of {account_id}", account, partial(check_logins, connection)))
         if redis_url is not None:
             permissions = partial(check_permissions, connection, reports, redis_url, clock)
-            checks.append(Check(f"permissions of {name}", account, permissions))
-            checks.append(Check(f"quota of {name}", "check Redis", partial(check_quota, connection, redis_url)))
+            checks.append(Check(f"permissions of {account_id}", account, permissions))
+            checks.append(Check(f"quota of {account_id}", "check Redis", partial(check_quota, connection, redis_url)))
     return checks
 
 
@@ -100,17 +100,17 @@ def _check_declarations(settings: Settings) -> tuple[Mapping[str, Report], list[
         reports = load_reports(settings)
     except DeclarationError as error:
         return {}, [CheckResult("declarations", CheckStatus.failed, str(mistake)) for mistake in error.mistakes]
-    without_account = sorted({report.platform for report in reports.values()} - settings.accounts().keys())
+    needed = {report.account_id for report in reports.values()}
     return reports, [
         CheckResult("declarations", CheckStatus.ok, f"{len(reports)} reports"),
         *(
             CheckResult(
-                f"account of {platform}",
+                f"account of {account_id}",
                 CheckStatus.failed,
                 "not set, but reports need it",
-                f"set CACHE_PIPELINE_{platform.upper()}, or remove its reports",
+                f"set {account_setting(account_id)}, or remove its reports",
             )
-            for platform in without_account
+            for account_id in sorted(needed - set(account_ids(settings)))
         ),
     ]
 

@@ -9,21 +9,15 @@ See https://docs.dagster.io/guides/build/components
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import find_declaration_problems
+from cache_pipeline.bootstrap import Declarations, load_declarations
 from cache_pipeline.orchestration.build import build_folder_defs, build_upkeep_defs
-from cache_pipeline.query.declarations import (
-    Declaration,
-    DeclarationError,
-    Mistake,
-    read_declarations,
-    read_report,
-)
+from cache_pipeline.query.declarations import Declaration, DeclarationError, Mistake
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import read_settings
+from cache_pipeline.vendors.registry import find_vendor
 
 _TEMPLATE = """\
 # yaml-language-server: $schema=report.schema.json
@@ -43,10 +37,6 @@ fetch:
   expected_groups: 8
 owners: []
 """
-_EXAMPLE_QUERIES = {
-    "reportdata": {"query_type": "queue-performance", "metrics": "[offered, answered]", "volume_metric": "offered"},
-    "genesys": {"query_type": "conversations", "metrics": "[nOffered, tHandle]", "volume_metric": "nOffered"},
-}
 
 
 class ReportFolder(dg.Component, dg.Model, dg.Resolvable):
@@ -93,23 +83,21 @@ class ReportUpkeep(dg.Component, dg.Model, dg.Resolvable):
 
 
 def _read_folder(context: dg.ComponentLoadContext, folder: str | None) -> dict[str, Declaration]:
-    return read_declarations(
-        context.path / folder if folder else read_settings().reports_dir, find_declaration_problems
-    )
+    return load_declarations(read_settings(), context.path / folder if folder else None)
 
 
 class NewReport(dg.Model):
     """Options of the scaffolder: the fields of a new declaration.
 
     Attributes:
-        description: What the figures are, in a sentence.
         platform: The vendor's API.
+        description: What the figures are, in a sentence.
         time_zone: IANA time zone of the report's days.
         start: First day, YYYY-MM-DD.
     """
 
+    platform: str
     description: str = "Describe the figures in a sentence"
-    platform: str = "reportdata"
     time_zone: str = "UTC"
     start: str = "2026-01-01"
 
@@ -128,6 +116,7 @@ class ReportScaffolder(dg.Scaffolder[NewReport]):
         Raises:
             FileExistsError: The report is declared already.
             DeclarationError: The name or an option is invalid.
+            SettingsError: The vendor is unknown.
         """
         # dg creates a folder for the new definition; a report needs none, as it is declared beside the others.
         with suppress(OSError):
@@ -137,12 +126,12 @@ class ReportScaffolder(dg.Scaffolder[NewReport]):
         path = folder / f"{name}.yaml"
         if path.exists():
             raise FileExistsError(f"{path} exists already: choose another name, or edit it")
-        example: dict[str, Any] = _EXAMPLE_QUERIES.get(options.platform, _EXAMPLE_QUERIES["reportdata"])
+        vendor = find_vendor(options.platform)
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
-        partial.write_text(_TEMPLATE.format(name=name, **options.model_dump(), **example), encoding="utf-8")
+        partial.write_text(_TEMPLATE.format(name=name, **options.model_dump(), **vendor.example), encoding="utf-8")
         try:
-            read_report(partial, find_declaration_problems)
+            Declarations().read(partial)
             partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -70,12 +70,18 @@ class Declaration:
     line: int
 
 
+#: Fills in what a declaration may leave to the settings and to the vendor's rules.
+Complete = Callable[[Report], Report]
 #: Yields what is wrong with a well-formed declaration as (dotted field, problem) pairs, by the vendor's rules.
 Review = Callable[[Report], Iterable[tuple[str, str]]]
 
 
 def _no_review(_report: Report) -> Iterable[tuple[str, str]]:
     return ()
+
+
+def _as_declared(report: Report) -> Report:
+    return report
 
 
 def _line(node: yaml.Node | None) -> int:
@@ -232,20 +238,20 @@ def _parse(path: Path) -> tuple[yaml.Node, dict[str, object], _Content]:
     return node, cast("dict[str, object]", data), content
 
 
-def read_report(path: Path, review: Review = _no_review) -> Report:
+def read_report(path: Path, review: Review = _no_review, complete: Complete = _as_declared) -> Report:
     """Read one declaration.
 
     Raises:
         DeclarationError: The declaration is invalid; the error carries every mistake in the file.
     """
-    return _read_declaration(path, review).report
+    return _read_declaration(path, review, complete).report
 
 
-def _read_declaration(path: Path, review: Review) -> Declaration:
+def _read_declaration(path: Path, review: Review, complete: Complete) -> Declaration:
     node, data, content = _parse(path)
     mistakes = content.mistakes
     try:
-        report = Report.model_validate(data)
+        report = complete(Report.model_validate(data))
     except ValidationError as error:
         mistakes += [
             Mistake(path, _line_of(node, part["loc"]), ".".join(map(str, part["loc"])), _problem(part))
@@ -261,16 +267,16 @@ def _read_declaration(path: Path, review: Review) -> Declaration:
     return Declaration(report, path, _line_of(node, ("name",)))
 
 
-def read_reports(folder: Path, review: Review = _no_review) -> dict[str, Report]:
+def read_reports(folder: Path, review: Review = _no_review, complete: Complete = _as_declared) -> dict[str, Report]:
     """Read every declaration in a folder and return the reports by name, sorted by name.
 
     Raises:
         DeclarationError: As ``read_declarations``.
     """
-    return {name: each.report for name, each in read_declarations(folder, review).items()}
+    return {name: each.report for name, each in read_declarations(folder, review, complete).items()}
 
 
-def read_declarations(folder: Path, review: Review = _no_review) -> dict[str, Declaration]:
+def read_declarations(folder: Path, review: Review = _no_review, complete: Complete = _as_declared) -> dict[str, Declaration]:
     """Read every declaration in a folder and return them by name, sorted by name.
 
     Raises:
@@ -284,7 +290,7 @@ def read_declarations(folder: Path, review: Review = _no_review) -> dict[str, De
     mistakes: list[Mistake] = []
     for path in paths:
         try:
-            found = _read_declaration(path, review)
+            found = _read_declaration(path, review, complete)
         except DeclarationError as error:
             mistakes.extend(error.mistakes)
             continue

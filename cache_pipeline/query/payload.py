@@ -215,6 +215,11 @@ def _find_closest(
         raise QueryError(f"no declared report can answer this query ({reasons})")
     if len(found) == 1:
         return found[0]
+    if len(accounts := {each.declared.account_id for each in found}) > 1:
+        names = ", ".join(each.declared.name for each in found)
+        raise QueryError(
+            f"reports of several accounts ({', '.join(sorted(accounts))}) answer this: query one of {names} by name"
+        )
     closest = min(found, key=_distance)
     equally_close = [each for each in found if _distance(each)[:2] == _distance(closest)[:2]]
     if payload.overrides.group_by is None and len({each.requested.group_by for each in equally_close}) > 1:

@@ -59,6 +59,8 @@ EDGE_DIMENSIONS: Mapping[str, tuple[str, ...]] = {
     "routing": ("routingStatus",),
 }
 
+#: The account of a report that names none, if the settings do not say otherwise.
+DEFAULT_ACCOUNT = "main"
 
 _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 _LENGTH = re.compile(
@@ -90,6 +92,17 @@ class Tier(StrEnum):
     hot = "hot"
     history = "history"
     edge = "edge"
+
+
+def account_setting(account_id: str, field: str = "") -> str:
+    """Return the name of the environment variable of an account, or of one of its fields.
+
+    Args:
+        account_id: Vendor and name, such as ``vendor/main``.
+        field: A field of the account.
+    """
+    names = "__".join(("ACCOUNTS", *account_id.split("/"), *([field] if field else [])))
+    return f"CACHE_PIPELINE_{names.upper()}"
 
 
 def _sort_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -163,7 +176,7 @@ class FetchOptions(BaseModel, frozen=True):
     refetch_window: PositiveLength | None = Field(
         default=None,
         description="Figures of the last so many days, rounded out to whole partitions, are fetched again once a local day, because "
-        "vendors correct them; null: never. Default: three days or one partition for genesys, never for others",
+        "vendors correct them; null: never. Default: as the vendor is known to correct them",
     )
     open_row_timeout: PositiveLength = Field(
         default=timedelta(days=2),
@@ -249,7 +262,10 @@ class Report(BaseModel, frozen=True):
         pattern=r"^[a-z][a-z0-9_]{0,46}$", description="Name of the report, of its table and of its assets"
     )
     description: str = Field(min_length=1, description="What the figures are, in one sentence")
-    platform: str = Field(description="The vendor's API: reportdata, genesys or cxone")
+    platform: str = Field(description="The vendor whose API is queried")
+    account: str | None = Field(
+        None, description="The vendor's account, as the settings name it; may be left out while the vendor has one"
+    )
     query_type: str = Field(description="What is queried: a reportId, or a family of aggregates")
     rows: Literal["conversations", "segments", "presence", "routing"] | None = Field(
         None, description="Fetch one row for each conversation, segment or stretch of time instead of figures by group"
@@ -353,6 +369,15 @@ class Report(BaseModel, frozen=True):
     def step(self) -> Step:
         """The granularity as a calendar step."""
         return Step.parse(self.granularity)
+
+    @property
+    def account_id(self) -> str:
+        """The vendor and the account, such as ``vendor/main``."""
+        return f"{self.platform}/{self.account or DEFAULT_ACCOUNT}"
+
+    def account_setting(self, field: str = "") -> str:
+        """Return the name of the environment variable of the account, or of one of its fields."""
+        return account_setting(self.account_id, field)
 
     @property
     def zone(self) -> ZoneInfo:

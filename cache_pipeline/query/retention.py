@@ -35,8 +35,8 @@ def retention_error(report: Report, gaps: IntervalSet, retained_since: datetime 
     lost = next((Interval(part.start, min(part.end, first)) for part in gaps if part.start < first), None)
     if lost is None:
         return None
-    setting = f"CACHE_PIPELINE_{report.platform.upper()}__RETENTION_DAYS"
+    setting = report.account_setting("retention_days")
     return InvalidInterval(
-        f"{report.name} {lost} is not stored, and {report.platform} keeps nothing from before "
+        f"{report.name} {lost} is not stored, and {report.account_id} keeps nothing from before "
         f"{format_instant(retained_since.replace(microsecond=0))} ({setting}): ask from {format_instant(first)} on"
     )

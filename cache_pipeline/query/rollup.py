@@ -39,8 +39,8 @@ def find_rollup_problems(source: Report, requested: Report, columns: Sequence[Co
     Yields:
         Field and problem; nothing if the roll-up is possible.
     """
-    if (source.platform, source.query_type) != (requested.platform, requested.query_type):
-        yield "query_type", f"{source.name} has rows of {source.platform}/{source.query_type}"
+    if (source.account_id, source.query_type) != (requested.account_id, requested.query_type):
+        yield "query_type", f"{source.name} has rows of {source.query_type} of {source.account_id}"
         return
     for field, names, available in (
         ("group_by", requested.group_by, source.group_by),

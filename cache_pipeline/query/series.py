@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.report import Report
+from cache_pipeline.query.report import DEFAULT_ACCOUNT, Report
 from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
 _encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -38,6 +38,8 @@ class Series:
             "groupBy": list(report.group_by),
             "metrics": list(report.metrics),
         }
+        if report.account not in (None, DEFAULT_ACCOUNT):
+            form["account"] = report.account
         if report.rows is not None:
             form["rows"] = report.rows
         # A zone whose buckets are those of UTC does not change the meaning.

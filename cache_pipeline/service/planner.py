@@ -472,7 +472,7 @@ class Planner:
             Series(report, self.tenant): columns
             for report in self.declared
             # The columns of another vendor's report are unknown without an account, so it is not asked for them.
-            if (report.platform, report.query_type) == (target.platform, target.query_type)
+            if (report.account_id, report.query_type) == (target.account_id, target.query_type)
             and can_roll_up(target, report, columns := self.columns(report))
         }
         coverages, measured = await asyncio.to_thread(

@@ -51,7 +51,7 @@ class ReportService:
     """Answers queries from stored rows, and fetches from the vendor only what is missing.
 
     Attributes:
-        platforms: The adapters of the vendors that have an account, by name.
+        accounts: The adapter of each vendor account, by ``Report.account_id``.
         history: The tier that holds rows and coverage.
         hot: The tier that holds rendered answers.
         ledger: The record of every upstream query.
@@ -61,14 +61,14 @@ class ReportService:
         clock: The current time, in UTC.
         tenant: The tenant whose data it reads and writes.
         on_stored: Called with what was written to history.
-        job_pollers: Decide when to poll a platform's jobs, by platform.
+        job_pollers: Decide when to poll an account's jobs, by account.
         declared: Reports whose rows may be rolled up to answer what another report lacks.
-        retention: How long a platform's vendor keeps figures, by platform, if its account declares it.
+        retention: How long the vendor keeps an account's figures, by account, if that is declared.
         has_other_requesters: Whether a cancelled fetch is still wanted by another process, which then takes over the vendor's jobs.
         limits: How large an answer may be; None for any size.
     """
 
-    platforms: Mapping[str, VendorAdapter]
+    accounts: Mapping[str, VendorAdapter]
     history: History
     hot: HotTier
     ledger: Ledger
@@ -90,18 +90,17 @@ class ReportService:
         """Return the report as this tenant's series."""
         return Series(report, self.tenant)
 
-    def platform(self, report: Report) -> VendorAdapter:
-        """Return the adapter of a report's vendor.
+    def adapter(self, report: Report) -> VendorAdapter:
+        """Return the adapter of a report's account.
 
         Raises:
             PlatformNotConfigured: The vendor has no account; the message names the missing settings.
         """
-        if report.platform not in self.platforms:
-            prefix = f"CACHE_PIPELINE_{report.platform.upper()}__"
+        if report.account_id not in self.accounts:
             raise PlatformNotConfigured(
-                f"{report.name} needs {report.platform}, which has no account: set {prefix}BASE_URL and {prefix}CLIENTS"
+                f"{report.name} needs {report.account_id}, which has no account: set {report.account_setting()}"
             )
-        return self.platforms[report.platform]
+        return self.accounts[report.account_id]
 
     def columns(self, report: Report) -> tuple[Column, ...]:
         """Return the columns of a report's answers.
@@ -109,11 +108,11 @@ class ReportService:
         Raises:
             PlatformNotConfigured: The report's vendor has no account.
         """
-        return self.platform(report).columns(report)
+        return self.adapter(report).columns(report)
 
     def retained_since(self, report: Report) -> datetime | None:
         """Return the instant before which a report's vendor keeps nothing, or None if that is not declared."""
-        retention = self.retention.get(report.platform)
+        retention = self.retention.get(report.account_id)
         return self.clock() - retention if retention else None
 
     # --- Queries -----------------------------------------------------------------------------------------------------------
@@ -316,12 +315,12 @@ class ReportService:
     ) -> FetchSession:
         return FetchSession(
             series=self.series(report),
-            adapter=self.platform(report),
+            adapter=self.adapter(report),
             history=self.history,
             ledger=self.ledger,
             single_flight=self.single_flight,
             clock=self.clock,
-            poller=self.job_pollers.get(report.platform) or JobPoller(),
+            poller=self.job_pollers.get(report.account_id) or JobPoller(),
             lane=lane,
             retained_since=self.retained_since(report),
             refetch=refetch,

@@ -1,7 +1,8 @@
 """All settings of the simulator in one frozen model; defaults that no source documents are marked as invented."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -12,6 +13,12 @@ Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 def _demo_clients() -> dict[str, SecretStr]:
     return {"demo-client": SecretStr("demo-secret")}
+
+
+#: The vendors that one simulator plays with the same clients.
+SIMULATED_VENDORS = ("reportdata", "genesys")
+#: The settings under which answers with a day of quarter hours are cut off, so that the recovery is seen.
+TRUNCATED_DAYS: Mapping[str, Any] = {"reportdata_max_rows": 1000}
 
 
 class SimulatorSettings(BaseModel):

@@ -92,7 +92,7 @@ class UpstreamConfig(BaseModel):
             return None
         url = httpx.URL(value)
         if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError("must be a complete URL, such as https://api.mypurecloud.com")
+            raise ValueError("must be a complete URL, such as https://api.example.com")
         if url.userinfo:
             raise ValueError("must not contain a user or password; put secrets into clients")
         return value

@@ -6,7 +6,7 @@ from typing import cast
 from cache_pipeline.errors import UpstreamRefused
 from cache_pipeline.upstream.http import httpx
 
-#: Genesys's own header first, then the common one.
+#: A vendor's own header first, then the common one.
 _REQUEST_ID_HEADERS = ("ININ-Correlation-Id", "X-Correlation-Id")
 
 
@@ -18,7 +18,7 @@ def vendor_request_id(response: httpx.Response) -> str | None:
 def parse_error_body(response: httpx.Response) -> tuple[str | None, str | None, str | None]:
     """Return code, message and correlation id of an error answer, each None if absent.
 
-    Reads a Genesys ErrorBody, a problem+json and an OAuth error.
+    Reads a vendor's error body, a problem+json and an OAuth error.
     """
     body: Mapping[str, object] = {}
     try:
@@ -39,7 +39,7 @@ def parse_error_body(response: httpx.Response) -> tuple[str | None, str | None, 
 def organisation_limit(response: httpx.Response) -> int | None:
     """Return the limit of the whole organisation, if the body of a 429 names it as the one that was reached.
 
-    Genesys names it in `limit`, for example `{"key": "org.app.user.rate.per.minute", "value": 300}`. The keys of a token's or a
+    Vendors name it in `limit`, for example `{"key": "org.app.user.rate.per.minute", "value": 300}`. The keys of a token's or a
     client's own limit do not begin with `org`.
     """
     try:

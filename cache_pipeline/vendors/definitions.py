@@ -1,4 +1,4 @@
-"""Definitions of the metrics and dimensions of `columns`, in short, as Genesys documents them; those not listed have none."""
+"""Definitions of the metrics and dimensions of `columns`, in short, as a vendor documents them; those not listed have none."""
 
 from __future__ import annotations
 

@@ -1,47 +1,112 @@
-"""The supported vendors, by the name that reports and settings use."""
+"""The supported vendors: those of this package, and those that other packages register.
+
+Another package registers a vendor by an entry point of the group ``cache_pipeline.vendors``, whose value is its `VendorSpec`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from cache_pipeline.errors import SettingsError
-from cache_pipeline.upstream.discovery import DiscoverAddresses
-from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.oauth import LoginRequest
-from cache_pipeline.vendors.base import VendorAdapter
-from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
-from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
-from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
-from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
+from pydantic import ValidationError
 
-AdapterType = type[GenesysAdapter] | type[ReportDataAdapter] | type[CxoneAdapter]
+from cache_pipeline.errors import InvalidQuery, SettingsError
+from cache_pipeline.query.payload import QueryPayload
+from cache_pipeline.query.report import account_setting
+from cache_pipeline.settings import Settings, VendorAccount
+from cache_pipeline.vendors.spec import VendorSpec
 
-ADAPTERS: Mapping[str, AdapterType] = {
-    adapter.name: adapter for adapter in (GenesysAdapter, ReportDataAdapter, CxoneAdapter)
+ENTRY_POINT_GROUP = "cache_pipeline.vendors"
+_BUILT_IN = {
+    name: EntryPoint(name, f"cache_pipeline.vendors.{name}:VENDOR", ENTRY_POINT_GROUP)
+    for name in ("genesys", "reportdata", "cxone")
 }
-#: Vendors with their own login; the others use OAuth client credentials.
-LOGINS: Mapping[str, LoginRequest] = {CxoneAdapter.name: access_key_login}
-#: How far back vendors correct figures that were final. Genesys Cloud rewrites settled figures after 48 hours.
-REFETCH_WINDOWS: Mapping[str, timedelta] = {GenesysAdapter.name: timedelta(days=3)}
-#: Vendors whose API address is discovered before the first request.
-DISCOVERIES: Mapping[str, DiscoverAddresses] = {CxoneAdapter.name: discover_cxone}
 
 
-def create_adapter(name: str, client: httpx.AsyncClient, columns: Mapping[str, str]) -> VendorAdapter:
-    """Return the adapter of an account.
+def vendor_names() -> list[str]:
+    """Return the names of all vendors, those of this package first."""
+    return list(dict.fromkeys([*_BUILT_IN, *sorted(entry_points(group=ENTRY_POINT_GROUP).names)]))
 
-    Args:
-        name: The vendor's name.
-        client: The client that sends its requests.
-        columns: The names of columns in the account's files, where they differ from the known ones.
+
+def has_vendor(name: str) -> bool:
+    """Return whether a vendor has this name."""
+    return name in _BUILT_IN or name in entry_points(group=ENTRY_POINT_GROUP).names
+
+
+@cache
+def find_vendor(name: str) -> VendorSpec[Any]:
+    """Return the vendor of this name.
 
     Raises:
-        SettingsError: A column is unknown, or the vendor sends no files.
+        SettingsError: There is no such vendor, or the package that registers it cannot be loaded.
     """
-    adapter = ADAPTERS[name]
-    if adapter is CxoneAdapter:
-        return CxoneAdapter(client, columns=columns)
-    if columns:
-        raise SettingsError(f"columns of {name}: this vendor sends no files; remove the setting")
-    return adapter(client)
+    if name in _BUILT_IN:
+        return _load(_BUILT_IN[name])
+    found = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    if not found:
+        raise SettingsError(f"unknown vendor {name!r}; expected one of {', '.join(vendor_names())}")
+    if len(found) > 1:
+        values = ", ".join(sorted(each.value for each in found))
+        raise SettingsError(f"vendor {name} is registered several times ({values}): uninstall all packages but one")
+    return _load(next(iter(found)))
+
+
+def _load(entry_point: EntryPoint) -> VendorSpec[Any]:
+    try:
+        vendor: object = entry_point.load()
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"vendor {entry_point.name} cannot be loaded from {entry_point.value}: {error}") from error
+    if not isinstance(vendor, VendorSpec) or vendor.name != entry_point.name:
+        raise SettingsError(f"{entry_point.value} is not the VendorSpec of a vendor named {entry_point.name}")
+    return vendor
+
+
+def read_account(account_id: str, account: VendorAccount) -> VendorAccount:
+    """Return an account of the settings, checked by its vendor's own model.
+
+    Raises:
+        SettingsError: The vendor is unknown, or a field is wrong; the message names the environment variable.
+    """
+    model = find_vendor(account_id.partition("/")[0]).account
+    if isinstance(account, model):
+        return account
+    try:
+        return model.model_validate(account.given_fields())
+    except ValidationError as error:
+        problems = [
+            f"{account_setting(account_id, '__'.join(map(str, problem['loc'])))}: {_explain(problem['msg'], model)}"
+            for problem in error.errors(include_input=False, include_url=False, include_context=False)
+        ]
+        raise SettingsError("; ".join(problems)) from None
+
+
+def _explain(message: str, model: type[VendorAccount]) -> str:
+    if message == "Extra inputs are not permitted":
+        return f"unknown field; expected one of {', '.join(model.model_fields)}"
+    return message.removeprefix("Value error, ")
+
+
+def read_accounts(settings: Settings) -> dict[str, VendorAccount]:
+    """Return the accounts in the settings by vendor and name, such as ``vendor/main``.
+
+    Raises:
+        SettingsError: One is wrong.
+    """
+    return {
+        f"{vendor}/{name}": read_account(f"{vendor}/{name}", account)
+        for vendor, accounts in settings.accounts.items()
+        for name, account in accounts.items()
+    }
+
+
+def read_payload(body: object) -> QueryPayload:
+    """Read a query in the form of the first vendor that has one for all its queries.
+
+    Raises:
+        InvalidQuery: A field is wrong, or no vendor has such a form.
+    """
+    for name in vendor_names():
+        if reader := find_vendor(name).read_payload:
+            return reader(body)
+    raise InvalidQuery("payload", "no vendor has a form for queries: use the path of a report")

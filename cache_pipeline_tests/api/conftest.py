@@ -118,8 +118,14 @@ def settings_for(postgres_url: str, redis_url: str, vendor_url: str, **changes: 
     return Settings(
         postgres_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
-        reportdata=account(vendor_url),
-        **({"genesys": None, "api": ApiSettings(auth="off"), "jobs": JobSettings(lease_seconds=2)} | changes),
+        **(
+            {
+                "accounts": {"reportdata": {"main": account(vendor_url)}},
+                "api": ApiSettings(auth="off"),
+                "jobs": JobSettings(lease_seconds=2),
+            }
+            | changes
+        ),
     )
 
 
@@ -145,8 +151,8 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
     ) -> AsyncIterator[Api]:
         declared_reports = {each.name: each for each in reports or (REPORT,)}
         with running_simulator(SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=VendorClock()) as url:
-            if any(report.platform == "genesys" for report in reports):
-                changes["genesys"] = account(url)
+            platforms = {"reportdata", *(report.platform for report in reports)}
+            changes.setdefault("accounts", {platform: {"main": account(url)} for platform in platforms})
             settings = settings_for(postgres or postgres_database, redis_database, url, **changes)
             await asyncio.to_thread(migrate_history, settings, declared_reports)
             async with AsyncExitStack() as stack:

@@ -250,6 +250,6 @@ class System:
             "CACHE_PIPELINE_EDGE_URL": f"file://{self.folder / 'edge'}",
             "CACHE_PIPELINE_API__AUTH": "off",
             "CACHE_PIPELINE_API__REQUESTS_PER_MINUTE": "1000000",
-            "CACHE_PIPELINE_REPORTDATA": json.dumps(account),
-            "CACHE_PIPELINE_GENESYS": json.dumps(account),
+            "CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN": json.dumps(account),
+            "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN": json.dumps(account),
         }

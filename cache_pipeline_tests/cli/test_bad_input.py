@@ -25,7 +25,14 @@ def project(tmp_path, monkeypatch):
         (folder / "reports" / report.name).write_text(report.read_text())
     (folder / "dagster.yaml").write_text((repository / "dagster.yaml").read_text())
     monkeypatch.chdir(folder)
-    for name in ("POSTGRES_URL", "REDIS_URL", "DATA_DIR", "REPORTS_DIR", "REPORTDATA", "GENESYS"):
+    for name in (
+        "POSTGRES_URL",
+        "REDIS_URL",
+        "DATA_DIR",
+        "REPORTS_DIR",
+        "ACCOUNTS__REPORTDATA__MAIN",
+        "ACCOUNTS__GENESYS__MAIN",
+    ):
         monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
     return folder
 
@@ -142,9 +149,9 @@ def test_unwritable_data_folder_is_named(run, project, monkeypatch):
 
 def test_invalid_setting_names_variable_but_not_value(run, monkeypatch):
     account = {"base_url": "nowhere", "clients": [{"client_id": "a", "client_secret": SECRET}]}
-    monkeypatch.setenv("CACHE_PIPELINE_GENESYS", json.dumps(account))
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", json.dumps(account))
     code, stderr = run("reports")
-    assert_one_line((code, stderr), "CACHE_PIPELINE_GENESYS__BASE_URL")
+    assert_one_line((code, stderr), "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN__BASE_URL")
     assert SECRET not in stderr
 
 
@@ -166,25 +173,25 @@ def test_database_of_a_newer_version_is_named(run, servers, postgres_database):
 def test_query_continues_without_redis_and_warns(run, monkeypatch, postgres_database, caplog):
     monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", postgres_database)
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:9/0")
-    monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account("http://127.0.0.1:9"))
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN", _account("http://127.0.0.1:9"))
     assert_one_line(run("query", "queue_day", "2026-01-01/2026-01-02"), "cannot reach 127.0.0.1")
     assert "CACHE_PIPELINE_REDIS_URL" in caplog.text
 
 
 def test_report_without_account_names_the_settings(run, servers):
     outcome = run("query", "queue_day", "2026-01-01/2026-01-02")
-    assert_one_line(outcome, "CACHE_PIPELINE_REPORTDATA__BASE_URL")
+    assert_one_line(outcome, "CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN__BASE_URL")
 
 
 def test_unreachable_vendor_is_named(run, servers, monkeypatch):
-    monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account("http://127.0.0.1:9"))
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN", _account("http://127.0.0.1:9"))
     code, stderr = run("query", "queue_day", "2026-01-01/2026-01-02")
     assert_one_line((code, stderr), "cannot reach 127.0.0.1")
     assert SECRET not in stderr
 
 
 def test_refused_login_names_client_but_not_secret(run, servers, monkeypatch, simulator_url):
-    monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", _account(simulator_url))
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN", _account(simulator_url))
     code, stderr = run("query", "queue_day", "2026-01-01/2026-01-02")
     assert_one_line((code, stderr), "login refused for OAuth client example-client")
     assert SECRET not in stderr

@@ -21,14 +21,14 @@ PRODUCTION = {
     "CACHE_PIPELINE_EDGE_PUBLIC_URL": "https://acme-live.example/v1/acme/",
     "CACHE_PIPELINE_TENANT": "acme",
     "CACHE_PIPELINE_JOBS__QUEUE_URL": "amqp://user:acme-live-secret@127.0.0.1:1",
-    "CACHE_PIPELINE_CXONE": json.dumps(
+    "CACHE_PIPELINE_ACCOUNTS__CXONE__MAIN": json.dumps(
         {
             "base_url": "https://acme-live.example",
             "login_url": "https://acme-live.example/token",
             "clients": [{"client_id": "acme-live", "client_secret": "acme-live-secret"}],
         }
     ),
-    "CACHE_PIPELINE_GENESYS": json.dumps(
+    "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN": json.dumps(
         {"region": "eu_central_1", "clients": [{"client_id": "acme-live", "client_secret": "acme-live-secret"}]}
     ),
     "CACHE_PIPELINE_API__CORS_ORIGINS": '["*"]',

@@ -16,7 +16,7 @@ ACCOUNT = json.dumps({"base_url": "http://127.0.0.1:9", "clients": [{"client_id"
 @pytest.fixture
 def accounts(monkeypatch):
     for platform in ("REPORTDATA", "GENESYS"):
-        monkeypatch.setenv(f"CACHE_PIPELINE_{platform}", ACCOUNT)
+        monkeypatch.setenv(f"CACHE_PIPELINE_ACCOUNTS__{platform}__MAIN", ACCOUNT)
 
 
 def test_missing_tables_are_fixed_by_migrate(servers, accounts, doctor, monkeypatch, capsys):
@@ -86,6 +86,6 @@ def test_invalid_declaration_fails_without_hiding_other_checks(servers, doctor, 
 
 def test_platform_without_account_is_named(servers, doctor, monkeypatch):
     for platform in ("REPORTDATA", "GENESYS"):
-        monkeypatch.delenv(f"CACHE_PIPELINE_{platform}", raising=False)
+        monkeypatch.delenv(f"CACHE_PIPELINE_ACCOUNTS__{platform}__MAIN", raising=False)
     _, found = doctor()
-    assert found["account of genesys"]["remedy"].startswith("set CACHE_PIPELINE_GENESYS")
+    assert found["account of genesys/main"]["remedy"].startswith("set CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN")

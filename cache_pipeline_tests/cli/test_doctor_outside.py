@@ -60,35 +60,35 @@ def deployment(servers, monkeypatch, tmp_path):
     monkeypatch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(reports))
     monkeypatch.setenv("CACHE_PIPELINE_DATA_DIR", str(tmp_path / "data"))
     for name in ("REPORTDATA", "CXONE", "GENESYS"):
-        monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
+        monkeypatch.delenv(f"CACHE_PIPELINE_ACCOUNTS__{name}__MAIN", raising=False)
     return monkeypatch
 
 
 def test_working_deployment_passes_every_check(deployment, doctor, capsys):
     deployment.setattr(sys, "argv", ["cache-pipeline", "migrate"])
     with _vendor() as url:
-        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
+        deployment.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", _account(url))
         main()
         capsys.readouterr()
         code, found = doctor()
     assert code == 0
     assert {each["status"] for each in found.values()} == {"ok"}
-    assert found["login of one (genesys)"]["detail"] == "logged in; the token is valid for 86,400 s"
-    assert AGGREGATE in found["permissions of one (genesys)"]["detail"]
-    assert {"quota of one (genesys)", "job queue", "edge store"} <= found.keys()
+    assert found["login of one (genesys/main)"]["detail"] == "logged in; the token is valid for 86,400 s"
+    assert AGGREGATE in found["permissions of one (genesys/main)"]["detail"]
+    assert {"quota of one (genesys/main)", "job queue", "edge store"} <= found.keys()
 
 
 def test_wrong_secret_and_unreachable_vendor_have_different_remedies(deployment, doctor):
     with _vendor(clients={"one": "another-secret-value"}) as url:
-        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
+        deployment.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", _account(url))
         code, found = doctor()
-    login = found["login of one (genesys)"]
+    login = found["login of one (genesys/main)"]
     assert code == 1
     assert "login refused" in login["detail"]
-    assert "client_secret in CACHE_PIPELINE_GENESYS" in login["remedy"]
-    deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://127.0.0.1:9"))
+    assert "client_secret in CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN" in login["remedy"]
+    deployment.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", _account("http://127.0.0.1:9"))
     code, found = doctor()
-    login = found["login of one (genesys)"]
+    login = found["login of one (genesys/main)"]
     assert code == 1
     assert "cannot reach 127.0.0.1" in login["detail"]
     assert "firewall" in login["remedy"]
@@ -96,24 +96,26 @@ def test_wrong_secret_and_unreachable_vendor_have_different_remedies(deployment,
 
 def test_untrusted_certificate_is_named_as_the_cause(deployment, doctor, tmp_path):
     with _https(tmp_path) as port:
-        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(f"https://127.0.0.1:{port}"))
+        deployment.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", _account(f"https://127.0.0.1:{port}"))
         code, found = doctor()
     assert code == 1
-    assert "SSL_CERT_FILE" in found["login of one (genesys)"]["remedy"]
+    assert "SSL_CERT_FILE" in found["login of one (genesys/main)"]["remedy"]
 
 
 def test_remote_address_without_tls_fails_even_if_allowed(deployment, doctor):
-    deployment.setenv("CACHE_PIPELINE_GENESYS", _account("http://genesys.invalid", allow_insecure_http=True))
+    deployment.setenv(
+        "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", _account("http://genesys.invalid", allow_insecure_http=True)
+    )
     code, found = doctor()
     assert code == 1
-    assert found["address of genesys"]["remedy"] == "use an https:// address"
+    assert found["address of genesys/main"]["remedy"] == "use an https:// address"
 
 
 def test_missing_permission_names_its_reports(deployment, doctor):
     with _vendor(client_permissions={"one": ["other:thing:view"]}) as url:
-        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
+        deployment.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", _account(url))
         code, found = doctor()
-    result = found["permissions of one (genesys)"]
+    result = found["permissions of one (genesys/main)"]
     assert code == 1
     assert result["detail"] == f"{AGGREGATE} is missing: calls"
     assert f"a role with {AGGREGATE}" in result["remedy"]
@@ -123,17 +125,17 @@ def test_paused_client_is_a_warning(deployment, doctor):
     # The client is paused, so its permissions cannot be checked.
     deployment.setattr(runner, "_CHECK_TIMEOUT_SECONDS", 3.0)
     with _vendor() as url:
-        deployment.setenv("CACHE_PIPELINE_GENESYS", _account(url))
+        deployment.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", _account(url))
         asyncio.run(_refused())
         _, found = doctor()
-    result = found["quota of one (genesys)"]
+    result = found["quota of one (genesys/main)"]
     assert result["status"] == "warning"
     assert result["detail"].startswith("paused for")
 
 
 async def _refused() -> None:
     async with open_quotas(read_settings()) as quotas:
-        _, quota = quotas["genesys"]
+        _, quota = quotas["genesys/main"]
         grant = await quota.acquire(Lane.interactive)
         await quota.settle(grant, remaining=None, retry_after=60, rejected=True, status=429)
 
@@ -158,7 +160,7 @@ def extraction(deployment, tmp_path, resolving):
     with _vendor() as url:
         account = {"issuer": url, "login_url": f"{url}/authentication/v1/token/access-key"}
         account["clients"] = [{"client_id": "one", "client_secret": SECRET}]
-        deployment.setenv("CACHE_PIPELINE_CXONE", json.dumps(account))
+        deployment.setenv("CACHE_PIPELINE_ACCOUNTS__CXONE__MAIN", json.dumps(account))
         yield url
 
 
@@ -169,16 +171,16 @@ def _extraction_calls(url: str) -> int:
 
 def test_cxone_tenant_is_discovered_and_called_once(extraction, doctor):
     _, found = doctor()
-    assert found["address of cxone"]["detail"].startswith("http://api-na1.localhost:")
-    assert found["login of one (cxone)"]["status"] == "ok"
-    result = found["extraction by one (cxone)"]
+    assert found["address of cxone/main"]["detail"].startswith("http://api-na1.localhost:")
+    assert found["login of one (cxone/main)"]["status"] == "ok"
+    result = found["extraction by one (cxone/main)"]
     assert result["status"] == "ok"
     assert result["detail"].startswith(
         "0 jobs listed; not checked, because it would cost a job: the permission to extract"
     )
     assert _extraction_calls(extraction) == 1
     _, found = doctor()
-    result = found["extraction by one (cxone)"]
+    result = found["extraction by one (cxone/main)"]
     assert (result["status"], result["detail"]) == (
         *("warning", "not checked: the tenant's one call in 30 s was just made"),
     )
@@ -191,7 +193,7 @@ def test_refused_extraction_has_both_remedies(extraction, doctor):
         token = another.post("/authentication/v1/token/access-key", json=key).json()["access_token"]
         another.get("/data-extraction/v1/jobs", headers={"Authorization": f"Bearer {token}"}).raise_for_status()
     _, found = doctor()
-    result = found["extraction by one (cxone)"]
+    result = found["extraction by one (cxone/main)"]
     assert result["status"] == "warning"
     assert "refused with 403" in result["detail"]
     assert "half a minute" in result["remedy"]
@@ -205,17 +207,20 @@ def test_unknown_tenant_names_its_settings(deployment, doctor, extraction):
         "login_url": f"{extraction}/authentication/v1/token/access-key",
     }
     account["clients"] = [{"client_id": "one", "client_secret": SECRET}]
-    deployment.setenv("CACHE_PIPELINE_CXONE", json.dumps(account))
+    deployment.setenv("CACHE_PIPELINE_ACCOUNTS__CXONE__MAIN", json.dumps(account))
     code, found = doctor()
     assert code == 1
-    address = found["address of cxone"]
+    address = found["address of cxone/main"]
     assert "did not name the address of the API" in address["detail"]
-    assert address["remedy"] == "check issuer and tenant_id in CACHE_PIPELINE_CXONE, or set base_url"
+    assert (
+        address["remedy"]
+        == "check how CACHE_PIPELINE_ACCOUNTS__CXONE__MAIN names the issuer and the tenant, or set base_url"
+    )
 
 
 def test_wrong_access_key_is_named_as_the_cause(deployment, doctor, extraction):
     deployment.setenv(
-        "CACHE_PIPELINE_CXONE",
+        "CACHE_PIPELINE_ACCOUNTS__CXONE__MAIN",
         json.dumps(
             {
                 "base_url": extraction,
@@ -226,8 +231,8 @@ def test_wrong_access_key_is_named_as_the_cause(deployment, doctor, extraction):
     )
     code, found = doctor()
     assert code == 1
-    assert "an access key's id and secret" in found["login of nobody (cxone)"]["remedy"]
-    assert found["extraction by nobody (cxone)"]["detail"] == "not checked: the login was refused"
+    assert "an access key's id and secret" in found["login of nobody (cxone/main)"]["remedy"]
+    assert found["extraction by nobody (cxone/main)"]["detail"] == "not checked: the login was refused"
     assert _extraction_calls(extraction) == 0
 
 

@@ -37,7 +37,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports/queue_day.yaml").write_text(YAML)
     monkeypatch.chdir(tmp_path)
-    for name in ("POSTGRES_URL", "REDIS_URL", "DATA_DIR", "REPORTS_DIR", "REPORTDATA", "GENESYS", "EDGE_URL"):
+    for name in (
+        "POSTGRES_URL",
+        "REDIS_URL",
+        "DATA_DIR",
+        "REPORTS_DIR",
+        "ACCOUNTS__REPORTDATA__MAIN",
+        "ACCOUNTS__GENESYS__MAIN",
+        "EDGE_URL",
+    ):
         monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
     return tmp_path
 

@@ -24,7 +24,7 @@ def run_cli(servers, simulator_url, tmp_path: Path, monkeypatch, capsys):
         "clients": [{"client_id": "demo-client", "client_secret": "demo-secret"}],
         "retention_days": 3650,
     }
-    monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", json.dumps(account))
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN", json.dumps(account))
     monkeypatch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -84,7 +84,10 @@ def test_terminal_output_is_a_table(run_cli, monkeypatch):
         (("plan", "quarters", "2026-01-05/2026-01-04"), "reversed"),
         (("plan", "quarters", "2999-01-01/P1D"), "has not started yet"),
         (("plan", "quarters", "1999-01-01/P1D"), "keeps nothing from before"),
-        (("query", "quarters", "1999-01-01/P1D"), "(CACHE_PIPELINE_REPORTDATA__RETENTION_DAYS): ask from"),
+        (
+            ("query", "quarters", "1999-01-01/P1D"),
+            "(CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN__RETENTION_DAYS): ask from",
+        ),
     ],
 )
 def test_unanswerable_query_gets_one_line_and_exit_code_2(run_cli, capsys, simulator_url, arguments, message):

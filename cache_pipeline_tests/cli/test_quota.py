@@ -18,7 +18,7 @@ SECRET = "planted-secret-value"
 def account(servers, monkeypatch):
     clients = [{"client_id": f"example-{number}", "client_secret": SECRET} for number in (1, 2)]
     account = {"base_url": "http://127.0.0.1:9", "clients": clients}
-    monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", json.dumps(account))
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN", json.dumps(account))
     monkeypatch.setenv("COLUMNS", "160")
 
 
@@ -34,14 +34,14 @@ def run_quota(monkeypatch, capsys):
 
 async def take_one(redis_url):
     async with redis.Redis.from_url(redis_url) as connection:
-        quota = Quota(connection, "reportdata", {"example-1": 1, "example-2": 1}, QuotaPolicy(60, 60))
+        quota = Quota(connection, "reportdata/main", {"example-1": 1, "example-2": 1}, QuotaPolicy(60, 60))
         grant = await quota.acquire(Lane.interactive)
         await quota.settle(grant, remaining=59, retry_after=None, rejected=False)
 
 
 def test_quota_counts_requests_of_other_processes(account, run_quota, redis_database):
     asyncio.run(take_one(redis_database))
-    clients = json.loads(run_quota("--json"))["reportdata"]
+    clients = json.loads(run_quota("--json"))["reportdata/main"]
     assert sorted(client["used"] for client in clients) == [0, 1]
     used = next(client for client in clients if client["used"])
     # 60 less the reserve of 3; the lanes' shares are of those 57.
@@ -62,4 +62,4 @@ def test_quota_without_account_names_missing_setting(servers, monkeypatch, capsy
     with pytest.raises(SystemExit) as exited:
         main()
     assert exited.value.code == 2
-    assert "CACHE_PIPELINE_GENESYS" in capsys.readouterr().err
+    assert "CACHE_PIPELINE_ACCOUNTS__VENDOR__MAIN" in capsys.readouterr().err

@@ -23,9 +23,9 @@ DAY = Interval(datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, 6, tzinfo=UTC
 @pytest.fixture
 def run_cli(servers, monkeypatch, capsys):
     """Return a function that runs a command on migrated servers and returns its output."""
-    monkeypatch.setenv("CACHE_PIPELINE_GENESYS", ACCOUNT)
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", ACCOUNT)
     for name in ("REPORTDATA", "CXONE"):
-        monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
+        monkeypatch.delenv(f"CACHE_PIPELINE_ACCOUNTS__{name}__MAIN", raising=False)
 
     def run(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["cache-pipeline", *arguments])
@@ -40,7 +40,7 @@ def test_status_shows_reports_queries_jobs_and_quota(run_cli, postgres_database)
     empty_status = run_cli("status")
     assert "upstream queries: none" in empty_status
     assert "jobs of the HTTP API: none" in empty_status
-    assert "quota of one (genesys): available, 0 of 300 used" in empty_status
+    assert "quota of one (genesys/main): available, 0 of 300 used" in empty_status
     report = next(iter(load_reports(read_settings()).values()))
     with open_ledger(postgres_database) as ledger:
         claim = ledger.claim(LedgerRequest(Series(report), DAY, Lane.backfill, DAY.end, DAY.end))

@@ -199,7 +199,7 @@ class Deployment:
 
 
 def _account(platform, url, clients):
-    prefix = f"CACHE_PIPELINE_{platform}__"
+    prefix = f"CACHE_PIPELINE_ACCOUNTS__{platform}__MAIN__"
     return {
         f"{prefix}BASE_URL": url,
         f"{prefix}LOGIN_URL": f"{url}/oauth/token",

@@ -36,7 +36,7 @@ CACHE_PIPELINE_REDIS_URL=redis://127.0.0.1:1/0
 CACHE_PIPELINE_EDGE_URL=file://{edge}
 CACHE_PIPELINE_TENANT=acme
 CACHE_PIPELINE_API__CORS_ORIGINS=["*"]
-CACHE_PIPELINE_GENESYS={{"base_url": "https://127.0.0.1:1", "clients": [{{"client_id": "a", "client_secret": "b"}}]}}
+CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN={{"base_url": "https://127.0.0.1:1", "clients": [{{"client_id": "a", "client_secret": "b"}}]}}
 """
     )
     return edge

@@ -123,7 +123,7 @@ async def _answer(order: dict[str, Any], run: dict[str, Any]) -> None:
     settings = Settings(
         postgres_url=SecretStr(order["postgres"]),
         redis_url=SecretStr(order["redis"]),
-        reportdata=account(order["vendor"]),
+        accounts={"reportdata": {"main": account(order["vendor"])}},
     )
     report, now, lease = (
         Report.model_validate_json(order["report"]),
@@ -140,7 +140,7 @@ async def _answer(order: dict[str, Any], run: dict[str, Any]) -> None:
                 clock=lambda: now,
                 single_flight=single_flight,
                 ledger=ledger,
-                job_pollers={"reportdata": JobPoller(guide=GuideSchedule(0.05, 0.2))},
+                job_pollers={"reportdata/main": JobPoller(guide=GuideSchedule(0.05, 0.2))},
             )
             await crashing.answer(report, Interval.parse(run["interval"]))
 

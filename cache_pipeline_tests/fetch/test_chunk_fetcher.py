@@ -90,7 +90,7 @@ async def test_abandoned_job_is_resumed_once_for_all_its_hours(
 
 async def test_doubtful_answer_stored_elsewhere_is_not_split(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch):
     async with open_world() as world:
-        service, platform = world.service, world.service.platforms["reportdata"]
+        service, platform = world.service, world.service.accounts["reportdata/main"]
         # Like a Dagster run, this stores verified rows later; until then its jobs may be read by others.
         fetching = service.fetch(DOUBTING, {"monday": MONDAY}, Lane.scheduled)
         verified = [each async for each in partitions_of(fetching)]
@@ -149,7 +149,7 @@ async def test_hanging_job_is_cancelled_and_submitted_again(open_world: OpenWorl
         poller = JobPoller(
             PollPolicy.guide, guide=GuideSchedule(first_seconds=0.01, max_seconds=0.05), deadline_seconds=0.2
         )
-        world.service = replace(world.service, job_pollers={"reportdata": poller})
+        world.service = replace(world.service, job_pollers={"reportdata/main": poller})
         await world.faults(hang_jobs=1)
         if is_resumed:
             query = asyncio.create_task(world.service.answer(TRUSTING, MONDAY))
@@ -172,7 +172,7 @@ async def test_waiting_dashboard_raises_the_lane_of_a_backfill(
 ):
     lanes: list[Lane] = []
     async with open_world(job_seconds_base=20.0) as world:
-        adapter = world.service.platforms["reportdata"]
+        adapter = world.service.accounts["reportdata/main"]
         read_status = adapter.status
 
         async def status(job: VendorJob) -> VendorJobStatus:

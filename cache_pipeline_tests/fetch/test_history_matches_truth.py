@@ -179,8 +179,8 @@ async def step(service: ReportService, vendor: Vendor, interval: Interval, dies:
 async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
     """Run some callers one after another, and finally one for the whole interval with a healthy vendor."""
     async with open_service(config) as opened:
-        job_pollers = {"reportdata": JobPoller(guide=GuideSchedule(0.002, 0.01))}
-        service = replace(opened, platforms={"reportdata": vendor}, clock=vendor.clock, job_pollers=job_pollers)
+        job_pollers = {"reportdata/main": JobPoller(guide=GuideSchedule(0.002, 0.01))}
+        service = replace(opened, accounts={"reportdata/main": vendor}, clock=vendor.clock, job_pollers=job_pollers)
         series, columns = service.series(REPORT), service.columns(REPORT)
         with reader(config.required_postgres_url(), series, columns, vendor) as wrong:
             for later, first, length, dies in steps:

@@ -28,7 +28,7 @@ def fault(
     monkeypatch: pytest.MonkeyPatch, world: World, error: Callable[[Interval], Exception | None]
 ) -> list[Interval]:
     """Let the vendor answer some intervals with an error; return all intervals that are requested."""
-    adapter, asked = world.service.platforms["reportdata"], list[Interval]()
+    adapter, asked = world.service.accounts["reportdata/main"], list[Interval]()
     submit = adapter.submit
 
     async def faulty(report: Report, interval: Interval, lane: RequestLane):

@@ -82,7 +82,7 @@ def test_estimate_includes_minutes_waiting_for_quota(
 ) -> None:
     url = str(bench.admin.base_url).rstrip("/")
     account = '{"base_url": "%s", "login_url": "%s/oauth/token", "rate_limit": 10, "clients": [{"client_id": "alpha", "client_secret": "s"}]}'
-    servers.setenv("CACHE_PIPELINE_GENESYS", account % (url, url))
+    servers.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", account % (url, url))
     observed = _observed(_estimate(bench, instance, first="2024-01-01", last="2024-04-09"))
     assert observed.metadata["estimated queries"].value == 100
     # Ten requests a minute, minus the share that the backfill lane leaves to the other lanes.

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
+from cache_pipeline.errors import SettingsError
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.component import NewReport, ReportFolder, ReportScaffolder, ReportUpkeep
 from cache_pipeline.query.declarations import DeclarationError, read_report
@@ -88,7 +89,9 @@ def _scaffold(folder: Path, name: str, **options: str) -> None:
     target = folder / "package" / name
     target.mkdir(parents=True)
     kind = "cache_pipeline.orchestration.component.DeclaredReport"
-    ReportScaffolder().scaffold(dg.ScaffoldRequest(kind, target, "python", folder, NewReport(**options)))
+    ReportScaffolder().scaffold(
+        dg.ScaffoldRequest(kind, target, "python", folder, NewReport(**{"platform": "reportdata", **options}))
+    )
 
 
 @pytest.mark.usefixtures("environment")
@@ -109,7 +112,7 @@ def test_scaffolded_report_is_one_valid_yaml_file(tmp_path: Path, platform: str)
     [("New Report", {}), ("queue_hour", {"platform": "unknown"}), ("queue_hour", {"start": "soon"})],
 )
 def test_invalid_declaration_is_not_scaffolded(tmp_path: Path, name: str, options: dict[str, str]) -> None:
-    with pytest.raises(DeclarationError):
+    with pytest.raises((DeclarationError, SettingsError)):
         _scaffold(tmp_path, name, **options)
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
 

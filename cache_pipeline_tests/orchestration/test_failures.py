@@ -92,12 +92,11 @@ def test_staged_partitions_keep_metadata_after_a_failure(job_bench: Bench, insta
 def test_missing_account_error_names_settings(
     bench: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch
 ) -> None:
-    servers.delenv("CACHE_PIPELINE_GENESYS")
+    servers.delenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN")
     with pytest.raises(dg.Failure) as caught:
         bench.run(instance, DAYS[0], raise_on_error=True)
     assert caught.value.description == (
-        "calls_hour needs genesys, which has no account: set CACHE_PIPELINE_GENESYS__BASE_URL and "
-        "CACHE_PIPELINE_GENESYS__CLIENTS"
+        "calls_hour needs genesys/main, which has no account: set CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN"
     )
     assert not caught.value.allow_retries
 
@@ -124,9 +123,13 @@ def test_refused_login_error_is_one_line_without_secrets(
     ("name", "value", "message"),
     [
         ("CACHE_PIPELINE_REDIS_URL", None, "CACHE_PIPELINE_REDIS_URL is not set"),
-        ("CACHE_PIPELINE_GENESYS", '{"base_url": "nowhere"}', "CACHE_PIPELINE_GENESYS__"),
+        (
+            "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN",
+            '{"base_url": "nowhere"}',
+            "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN__",
+        ),
         ("CACHE_PIPELINE_TENANT", "NOT A TENANT", "CACHE_PIPELINE_TENANT"),
-        ("CACHE_PIPELINE_GENESYS__RETENTION_DAYS", "100", "genesys keeps nothing from before"),
+        ("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN__RETENTION_DAYS", "100", "genesys keeps nothing from before"),
     ],
 )
 def test_wrong_setting_of_the_executing_process_is_named(

@@ -11,8 +11,7 @@ import dagster as dg
 import httpx
 import pytest
 
-from cache_pipeline.bootstrap import find_declaration_problems, migrate_history, open_edge_tier, report_columns
-from cache_pipeline.query.declarations import read_report
+from cache_pipeline.bootstrap import Declarations, migrate_history, open_edge_tier, report_columns
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.settings import read_settings
@@ -55,13 +54,13 @@ def _vendors(patch: pytest.MonkeyPatch, folder: Path) -> Generator[httpx.Client]
             "clients": [{"client_id": "alpha", "client_secret": SECRETS["alpha"]}],
             "window_seconds": 4 * CALL_SECONDS,
         }
-        patch.setenv("CACHE_PIPELINE_CXONE", json.dumps(account))
+        patch.setenv("CACHE_PIPELINE_ACCOUNTS__CXONE__MAIN", json.dumps(account))
         yield admin
 
 
 def _backfill(folder: Path, admin: httpx.Client, declaration: dict[str, Any]) -> Report:
     write_reports(folder / "reports", [declaration])
-    report = read_report(folder / "reports" / f"{declaration['name']}.yaml", find_declaration_problems)
+    report = Declarations().read(folder / "reports" / f"{declaration['name']}.yaml")
     migrate_history(read_settings(), {report.name: report})
     with dg.DagsterInstance.ephemeral() as instance:
         bench = Bench(report, admin, folder / "data")

@@ -217,7 +217,7 @@ def set_account(
         "rate_limit": 5000,
         **limits,
     }
-    patch.setenv(f"CACHE_PIPELINE_{platform.upper()}", json.dumps(account))
+    patch.setenv(f"CACHE_PIPELINE_ACCOUNTS__{platform.upper()}__MAIN", json.dumps(account))
 
 
 def write_reports(folder: Path, declarations: Iterable[dict[str, Any]]) -> None:

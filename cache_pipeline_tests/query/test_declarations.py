@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.bootstrap import find_declaration_problems
+from cache_pipeline.bootstrap import Declarations
 from cache_pipeline.errors import UnknownReport
 from cache_pipeline.query.declarations import DeclarationError, find_report, read_report, read_reports
 from cache_pipeline.query.report import Report
@@ -40,7 +40,7 @@ def line_of(path: Path, field: str) -> int:
 
 
 def test_project_reports_are_valid_and_sorted():
-    reports = read_reports(REPORTS, find_declaration_problems)
+    reports = Declarations().read_folder(REPORTS)
     assert list(reports) == ["conversation_day", "conversation_hour", "queue_day", "queue_interval"]
     assert all(name == report.name for name, report in reports.items())
 
@@ -428,7 +428,7 @@ def test_empty_or_missing_folder_is_refused(tmp_path):
 def test_mistake_by_vendor_rules_has_its_line(tmp_path, changes, field):
     path = write(tmp_path, **changes)
     with pytest.raises(DeclarationError) as refused:
-        read_report(path, find_declaration_problems)
+        Declarations().read(path)
     [mistake] = refused.value.mistakes
     assert (mistake.field, mistake.line) == (dotted(field), line_of(path, field))
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cache_pipeline.bootstrap import find_declaration_problems, report_columns
-from cache_pipeline.query.declarations import DeclarationError, read_report
+from cache_pipeline.bootstrap import Declarations, report_columns
+from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.schema import rows_to_table, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import Series
@@ -65,7 +65,7 @@ def read_declaration(**changes):
         fields = {**FIELDS, "time_zone": "UTC", "volume_metric": None, **changes}
         path.write_text(json.dumps(grouped({name: value for name, value in fields.items() if value is not None})))
         try:
-            return read_report(path, find_declaration_problems)
+            return Declarations().read(path)
         except DeclarationError:
             return None
 
@@ -136,4 +136,4 @@ def test_impossible_column_name_is_refused(tmp_path, changes, message):
     path = tmp_path / "report.yaml"
     path.write_text(json.dumps(grouped({**FIELDS, **changes, "volume_metric": None})))
     with pytest.raises(DeclarationError, match=message):
-        read_report(path, find_declaration_problems)
+        Declarations().read(path)

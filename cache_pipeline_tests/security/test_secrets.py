@@ -54,8 +54,8 @@ class Deployment:
             "CACHE_PIPELINE_POSTGRES_URL": postgres_url,
             "CACHE_PIPELINE_REDIS_URL": redis_url,
             "CACHE_PIPELINE_EDGE_URL": bucket,
-            "CACHE_PIPELINE_REPORTDATA": self.account(CLIENTS),
-            "CACHE_PIPELINE_GENESYS": self.account(CLIENTS),
+            "CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN": self.account(CLIENTS),
+            "CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN": self.account(CLIENTS),
             "AWS_ENDPOINT": s3,
             "AWS_ALLOW_HTTP": "true",
             "AWS_REGION": "us-east-1",
@@ -190,7 +190,9 @@ def test_planted_secrets_are_written_nowhere(deployment, tokens, s3, tmp_path):
     try:
         codes = [backfills[0].wait(240)]
         backfills.append(
-            deployment.backfill("backfill-refused.log", "conversation_hour", first, end, CACHE_PIPELINE_GENESYS=refused)
+            deployment.backfill(
+                "backfill-refused.log", "conversation_hour", first, end, CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN=refused
+            )
         )
         codes.append(backfills[1].wait(240))
         assert codes == [0, 1], [(deployment.folder / "backfill.log").read_text()[-2000:], codes]
@@ -205,7 +207,7 @@ def test_planted_secrets_are_written_nowhere(deployment, tokens, s3, tmp_path):
             ("unreadable.log", ["migrate"], {"CACHE_PIPELINE_POSTGRES_URL": f"postgresql://u:{WRONG_PASSWORD} x@[h/p"}),
             ("redis-down.log", ["quota"], {"CACHE_PIPELINE_REDIS_URL": unreachable}),
             ("redis-unreadable.log", ["quota"], {"CACHE_PIPELINE_REDIS_URL": f"redis://:{WRONG_PASSWORD}@h:port/0"}),
-            ("settings.log", ["reports"], {"CACHE_PIPELINE_GENESYS": f"{refused}}}"}),
+            ("settings.log", ["reports"], {"CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN": f"{refused}}}"}),
         ):
             deployment.command_line(log, *arguments, **changes).wait(120)
             assert (deployment.folder / log).read_bytes(), log

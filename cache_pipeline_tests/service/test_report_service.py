@@ -122,9 +122,9 @@ class _Wider(ReportDataAdapter):
 async def test_rows_of_another_schema_are_refused(open_world: OpenWorld):
     """G12."""
     async with open_world() as world:
-        platform = world.service.platforms["reportdata"]
+        platform = world.service.accounts["reportdata/main"]
         assert isinstance(platform, ReportDataAdapter)
-        service = replace(world.service, platforms={"reportdata": _Wider(platform._client)})
+        service = replace(world.service, accounts={"reportdata/main": _Wider(platform._client)})
         with pytest.raises(SchemaMismatch, match="lacks \\['unheard_of'\\]"):
             await anext(fetch_morning(service))
         assert service.history.coverage(service.series(REPORT)) == Coverage()
@@ -163,7 +163,7 @@ async def test_interval_beyond_retention_is_refused_unless_stored(open_world: Op
         assert (await forgetful.answer(REPORT, MORNING)).completeness.complete_through == MORNING.end
         message = (
             "queue_hour 2026-01-05T04:00:00Z/2026-01-05T06:00:00Z is not stored, and reportdata keeps nothing from before "
-            "2026-01-05T07:30:00Z (CACHE_PIPELINE_REPORTDATA__RETENTION_DAYS): ask from 2026-01-05T08:00:00Z on"
+            "2026-01-05T07:30:00Z (CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN__RETENTION_DAYS): ask from 2026-01-05T08:00:00Z on"
         )
         query = forgetful.query(REPORT, longer)
         for refused in (forgetful.answer_query(query), forgetful.cached_answers.lookup(query), forgetful.plan(query)):
@@ -190,7 +190,7 @@ async def test_unaligned_interval_is_refused_before_any_request(open_world: Open
 
 async def test_missing_account_error_names_its_settings(open_world: OpenWorld):
     async with open_world() as world:
-        with pytest.raises(PlatformNotConfigured, match="CACHE_PIPELINE_GENESYS__BASE_URL"):
+        with pytest.raises(PlatformNotConfigured, match="CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN"):
             await world.service.answer(REPORT.model_copy(update={"platform": "genesys"}), MORNING)
 
 

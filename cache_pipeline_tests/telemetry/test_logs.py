@@ -129,7 +129,7 @@ async def test_one_id_spans_request_job_and_vendor_calls(open_api, set_up_loggin
     assert len(calls) >= 3
     assert {line["correlation_id"] for line in calls} == {"wall-7"}
     assert {(line["account"], line["oauth_client"], line["status"]) for line in calls} <= {
-        ("reportdata", "demo-client", status) for status in (200, 202)
+        ("reportdata/main", "demo-client", status) for status in (200, 202)
     }
     assert all(line["vendor_correlation_id"] for line in calls)
     assert {line["correlation_id"] for line in entries if "job" in line["message"]} == {"wall-7"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.bootstrap import find_declaration_problems
+from cache_pipeline.bootstrap import Declarations
 from cache_pipeline.query.schema import Column, ColumnKind, Fold
 from cache_pipeline.vendors.definitions import METRICS
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
@@ -128,7 +128,7 @@ def test_all_mistakes_are_reported_together() -> None:
 
 
 def test_unknown_platform_error_lists_the_platforms() -> None:
-    ((field, problem),) = find_declaration_problems(reportdata_report(platform="cxtwo"))
+    ((field, problem),) = Declarations().find_problems(reportdata_report(platform="cxtwo"))
     assert field == "platform"
     assert problem == "unknown platform 'cxtwo'; expected one of genesys, reportdata, cxone"
 

@@ -26,7 +26,7 @@ from cache_pipeline.upstream.retry import (
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 LoginRequest = Callable[[str, OAuthClient], httpx.Request]
 
-# Assumed if the login gives no lifetime: the shortest one that a Genesys administrator can choose.
+# Assumed if the login gives no lifetime: the shortest one that a vendor is known to give.
 _DEFAULT_LIFETIME_SECONDS = 300.0
 
 

@@ -1,1 +1,20 @@
 """The Data Extraction API of NICE CXone."""
+
+from cache_pipeline.vendors.cxone.account import CxoneAccount, find_addresses
+from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
+from cache_pipeline.vendors.cxone.permission_check import check_permissions
+from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
+from cache_pipeline.vendors.spec import VendorSpec
+
+VENDOR = VendorSpec(
+    name=CxoneAdapter.name,
+    account=CxoneAccount,
+    adapter=CxoneAdapter,
+    create_adapter=lambda client, account: CxoneAdapter(client, columns=account.columns),
+    addresses=find_addresses,
+    login_request=access_key_login,
+    login_remedy="they are the id and secret of an access key that is enabled",
+    discover=discover_cxone,
+    check_permissions=check_permissions,
+    example={"query_type": "conversations", "metrics": "[nOffered, tHandle]", "volume_metric": "nOffered"},
+)

@@ -1,1 +1,20 @@
 """The Analytics API of Genesys Cloud CX."""
+
+from datetime import timedelta
+
+from cache_pipeline.vendors.genesys.account import GenesysAccount, find_addresses
+from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.genesys.permission_check import check_permissions
+from cache_pipeline.vendors.spec import VendorSpec
+
+VENDOR = VendorSpec(
+    name=GenesysAdapter.name,
+    account=GenesysAccount,
+    adapter=GenesysAdapter,
+    create_adapter=lambda client, _: GenesysAdapter(client),
+    addresses=find_addresses,
+    check_permissions=check_permissions,
+    # Settled figures are rewritten after 48 hours.
+    refetch_window=timedelta(days=3),
+    example={"query_type": "conversations", "metrics": "[nOffered, tHandle]", "volume_metric": "nOffered"},
+)

@@ -166,7 +166,7 @@ class WorkerProcess:
         environment |= {
             "CACHE_PIPELINE_POSTGRES_URL": settings.required_postgres_url(),
             "CACHE_PIPELINE_REDIS_URL": settings.required_redis_url(),
-            "CACHE_PIPELINE_REPORTDATA": json.dumps(account),
+            "CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN": json.dumps(account),
             "CACHE_PIPELINE_JOBS__QUEUE_URL": settings.jobs.queue_url.get_secret_value(),
             "CACHE_PIPELINE_JOBS__LEASE_SECONDS": "3",
             "CACHE_PIPELINE_JOBS__CONCURRENCY": str(CONCURRENCY),

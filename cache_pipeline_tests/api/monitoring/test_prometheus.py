@@ -27,7 +27,7 @@ def labels(**values):
     return tuple(sorted(values.items()))
 
 
-CLIENT = {"account": "reportdata", "client": "demo-client"}
+CLIENT = {"account": "reportdata/main", "client": "demo-client"}
 
 
 async def test_every_series_exists_from_the_start(open_api):

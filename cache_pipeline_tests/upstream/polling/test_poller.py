@@ -148,10 +148,9 @@ def test_settings_select_the_policy(monkeypatch: pytest.MonkeyPatch):
         '{"base_url": "http://127.0.0.1:9", "clients": [{"client_id": "a", "client_secret": "b"}], "poll_policy": "%s"}'
     )
     for policy in PollPolicy:
-        monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", account % policy)
+        monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN", account % policy)
         settings = read_settings()
-        assert settings.reportdata is not None
-        assert PollPolicy(settings.reportdata.poll_policy) is policy
-    monkeypatch.setenv("CACHE_PIPELINE_REPORTDATA", account % "often")
+        assert PollPolicy(settings.accounts["reportdata"]["main"].poll_policy) is policy
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN", account % "often")
     with pytest.raises(SettingsError, match="POLL_POLICY"):
         read_settings()

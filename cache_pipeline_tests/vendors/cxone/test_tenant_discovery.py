@@ -270,14 +270,14 @@ async def test_unreachable_issuer_is_retried_then_reported() -> None:
 
 def _settings(**account: Any) -> Settings:
     key = ClientCredentials(client_id="alpha", client_secret=SECRETS["alpha"], weight=1)
-    return Settings(cxone=VendorAccount.model_validate({"clients": (key,)} | account))
+    return Settings(accounts={"cxone": {"main": VendorAccount.model_validate({"clients": (key,)} | account)}})
 
 
 def test_configured_address_skips_discovery() -> None:
     configured = connect_vendor(
-        _settings(base_url="https://api-na1.niceincontact.com", issuer=ISSUER, login_url=f"{ISSUER}{KEY}"), "cxone"
+        _settings(base_url="https://api-na1.niceincontact.com", issuer=ISSUER, login_url=f"{ISSUER}{KEY}"), "cxone/main"
     ).config
     assert (configured.issuer, configured.base_url) == (None, "https://api-na1.niceincontact.com/")
-    discovered = connect_vendor(_settings(issuer=f"{ISSUER}/path", login_url=f"{ISSUER}{KEY}"), "cxone").config
+    discovered = connect_vendor(_settings(issuer=f"{ISSUER}/path", login_url=f"{ISSUER}{KEY}"), "cxone/main").config
     assert discovered.issuer == Issuer(url=f"{ISSUER}/path")
     assert discovered.base_url == f"{ISSUER}/"

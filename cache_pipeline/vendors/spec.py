@@ -1,0 +1,122 @@
+"""What a vendor's package exports: one `VendorSpec`, from which everything else knows the vendor."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from pydantic import ConfigDict, model_validator
+
+from cache_pipeline.check_result import CheckResult
+from cache_pipeline.query.payload import QueryPayload
+from cache_pipeline.query.report import Report
+from cache_pipeline.settings import VendorAccount
+from cache_pipeline.vendors.base import VendorAdapter
+
+# The upstream client takes long to import, and most of what reads a vendor's rules never opens one.
+if TYPE_CHECKING:
+    from cache_pipeline.upstream.config import Issuer
+    from cache_pipeline.upstream.discovery import DiscoverAddresses
+    from cache_pipeline.upstream.http import httpx
+    from cache_pipeline.upstream.oauth import LoginRequest
+
+
+class AddressedAccount(VendorAccount, frozen=True):
+    """An account whose API and login are at addresses that the settings name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="after")
+    def _require_addresses(self) -> Self:
+        if self.base_url is None or self.login_url is None:
+            raise ValueError("the account has no address: set base_url and login_url")
+        return self
+
+
+AccountT = TypeVar("AccountT", bound=VendorAccount)
+
+
+@dataclass(frozen=True)
+class AccountAddresses:
+    """Where an account's API and login are.
+
+    Attributes:
+        base_url: The API's address; with an issuer, the issuer's own address until discovery has found the API's.
+        login_url: The token endpoint; None if discovery finds it.
+        issuer: The service that names the API's address, for vendors with discovery.
+    """
+
+    base_url: str
+    login_url: str | None
+    issuer: Issuer | None = None
+
+
+def configured_account_addresses(account: VendorAccount) -> AccountAddresses:
+    """Return the addresses that an account's settings name."""
+    return AccountAddresses(str(account.base_url), str(account.login_url))
+
+
+@dataclass(frozen=True)
+class DoctorContext(Generic[AccountT]):
+    """What a vendor's check of one account may use.
+
+    Attributes:
+        account_id: Vendor and name of the account.
+        account: The account's settings.
+        client: Sends requests through the shared quota like any other.
+        reports: The reports that are fetched with the account.
+        now: The current time, in UTC.
+        is_quota_used: Whether a request would have to wait for the quota.
+    """
+
+    account_id: str
+    account: AccountT
+    client: httpx.AsyncClient
+    reports: Sequence[Report]
+    now: datetime
+    is_quota_used: bool
+
+
+async def _check_nothing(_context: DoctorContext[Any]) -> list[CheckResult]:
+    return []
+
+
+@dataclass(frozen=True)
+class VendorSpec(Generic[AccountT]):
+    """One vendor.
+
+    Attributes:
+        name: The name that reports and settings use.
+        account: The model of an account's settings.
+        adapter: The class of its adapter, with the vendor's limits, columns and rules for declarations.
+        create_adapter: Returns the adapter of an account, whose requests a client sends.
+        addresses: Returns the addresses of an account's API and login.
+        login_request: Builds the request that logs a client in; None for OAuth client credentials.
+        login_remedy: What to check if a login is refused.
+        discover: Finds the addresses of accounts that name an issuer.
+        check_permissions: Checks what an account's clients may do, for `cache-pipeline doctor`.
+        read_payload: Reads a query in the vendor's own form, as callers of the HTTP API send it; None if there is none.
+        refetch_window: How far back the vendor corrects figures that were final; None if it is not known to.
+        example: The fields ``query_type``, ``metrics`` and ``volume_metric`` of an example report.
+    """
+
+    name: str
+    account: type[AccountT]
+    adapter: type[VendorAdapter]
+    create_adapter: Callable[[httpx.AsyncClient, AccountT], VendorAdapter]
+    addresses: Callable[[AccountT], AccountAddresses] = configured_account_addresses
+    login_request: LoginRequest | None = None
+    login_remedy: str = "the client is enabled and allows the client-credentials grant"
+    discover: DiscoverAddresses | None = None
+    check_permissions: Callable[[DoctorContext[AccountT]], Awaitable[list[CheckResult]]] = _check_nothing
+    read_payload: Callable[[object], QueryPayload] | None = None
+    refetch_window: timedelta | None = None
+    example: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def find_login_request(self) -> LoginRequest:
+        """Return the function that builds the request that logs a client in."""
+        from cache_pipeline.upstream.oauth import client_credentials_login
+
+        return self.login_request or client_credentials_login
