@@ -231,7 +231,7 @@ def test_wrong_access_key_is_named_as_the_cause(deployment, doctor, extraction):
     )
     code, found = doctor()
     assert code == 1
-    assert "an access key's id and secret" in found["login of nobody (cxone/main)"]["remedy"]
+    assert "an enabled access key's id and secret" in found["login of nobody (cxone/main)"]["remedy"]
     assert found["extraction by nobody (cxone/main)"]["detail"] == "not checked: the login was refused"
     assert _extraction_calls(extraction) == 0
 

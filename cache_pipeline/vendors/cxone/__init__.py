@@ -13,7 +13,7 @@ VENDOR = VendorSpec(
     create_adapter=lambda client, account: CxoneAdapter(client, columns=account.columns),
     addresses=find_addresses,
     login_request=access_key_login,
-    login_remedy="they are the id and secret of an access key that is enabled",
+    login_remedy="they are an enabled access key's id and secret",
     discover=discover_cxone,
     check_permissions=check_permissions,
     example={"query_type": "conversations", "metrics": "[nOffered, tHandle]", "volume_metric": "nOffered"},
