@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 
 
 class AddressedAccount(VendorAccount, frozen=True):
-    """An account whose API and login are at addresses that the settings name."""
+    """An account whose API is at the address that the settings name, and its login there or at another.
+
+    Attributes:
+        login_url: By default ``/oauth/token`` at the API's address.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="after")
     def _require_addresses(self) -> Self:
-        if self.base_url is None or self.login_url is None:
-            raise ValueError("the account has no address: set base_url and login_url")
+        if self.base_url is None:
+            raise ValueError("the account has no address: set base_url")
         return self
 
 
@@ -55,7 +59,8 @@ class AccountAddresses:
 
 def configured_account_addresses(account: VendorAccount) -> AccountAddresses:
     """Return the addresses that an account's settings name."""
-    return AccountAddresses(str(account.base_url), str(account.login_url))
+    base_url = str(account.base_url)
+    return AccountAddresses(base_url, str(account.login_url or base_url.rstrip("/") + "/oauth/token"))
 
 
 @dataclass(frozen=True)
