@@ -52,7 +52,7 @@ async def ours(setup: Setup) -> AsyncGenerator[Fetch]:
     async with open_service(_settings(setup)) as service:
         # Poll as often as the peers, so that the polling schedule makes no difference.
         poller = JobPoller(PollPolicy.guide, guide=GuideSchedule(FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS))
-        service = replace(service, job_pollers={"reportdata": poller})
+        service = replace(service, job_pollers={"reportdata/main": poller})
 
         async def fetch(interval: str) -> bytes:
             return (await service.answer(_REPORT, interval)).body

@@ -33,7 +33,9 @@ async def check_logins(connection: VendorConnection) -> list[CheckResult]:
             return await transport.handle_async_request(request)
 
         async def check_login(client: OAuthClient) -> list[CheckResult]:
-            login = Login(client, addresses.login_url, send, _NO_RETRIES, build_request=connection.vendor.find_login_request())
+            login = Login(
+                client, addresses.login_url, send, _NO_RETRIES, build_request=connection.vendor.find_login_request()
+            )
             subject = f"login of {client.client_id} ({connection.config.account})"
             try:
                 token = await login()

@@ -276,7 +276,9 @@ def read_reports(folder: Path, review: Review = _no_review, complete: Complete =
     return {name: each.report for name, each in read_declarations(folder, review, complete).items()}
 
 
-def read_declarations(folder: Path, review: Review = _no_review, complete: Complete = _as_declared) -> dict[str, Declaration]:
+def read_declarations(
+    folder: Path, review: Review = _no_review, complete: Complete = _as_declared
+) -> dict[str, Declaration]:
     """Read every declaration in a folder and return them by name, sorted by name.
 
     Raises:

@@ -37,6 +37,6 @@ def retention_error(report: Report, gaps: IntervalSet, retained_since: datetime 
         return None
     setting = report.account_setting("retention_days")
     return InvalidInterval(
-        f"{report.name} {lost} is not stored, and {report.account_id} keeps nothing from before "
+        f"{report.name} {lost} is not stored, and {report.platform} keeps nothing from before "
         f"{format_instant(retained_since.replace(microsecond=0))} ({setting}): ask from {format_instant(first)} on"
     )

@@ -103,7 +103,7 @@ def refuse_jobs(
     monkeypatch: pytest.MonkeyPatch, world: World, method: str, error: Exception, *, jobs: int
 ) -> list[str]:
     """Let the vendor refuse polls or pages of the first jobs; return the ids of the jobs that are asked about."""
-    adapter, asked = world.service.platforms["reportdata"], list[str]()
+    adapter, asked = world.service.accounts["reportdata/main"], list[str]()
     original = getattr(adapter, method)
 
     def is_refused(job: VendorJob) -> bool:

@@ -42,7 +42,7 @@ def line_of(path: Path, field: str) -> int:
 def test_project_reports_are_valid_and_sorted():
     reports = Declarations().read_folder(REPORTS)
     assert list(reports) == ["conversation_day", "conversation_hour", "queue_day", "queue_interval"]
-    assert all(name == report.name for name, report in reports.items())
+    assert all(name == each.report.name for name, each in reports.items())
 
 
 @pytest.mark.parametrize(

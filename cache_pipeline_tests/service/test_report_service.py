@@ -159,7 +159,7 @@ async def test_interval_beyond_retention_is_refused_unless_stored(open_world: Op
     async with open_world() as world:
         await world.fetch_and_store(MORNING)
         asked = await world.submits()
-        forgetful = replace(world.service, retention={"reportdata": NOON - MORNING.start - timedelta(minutes=90)})
+        forgetful = replace(world.service, retention={"reportdata/main": NOON - MORNING.start - timedelta(minutes=90)})
         assert (await forgetful.answer(REPORT, MORNING)).completeness.complete_through == MORNING.end
         message = (
             "queue_hour 2026-01-05T04:00:00Z/2026-01-05T06:00:00Z is not stored, and reportdata keeps nothing from before "

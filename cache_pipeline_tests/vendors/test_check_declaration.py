@@ -178,7 +178,7 @@ def test_publication_that_must_fail_is_refused_when_declared(
     changes: dict[str, object], field: str | None, problem: str | None
 ) -> None:
     fields = {"group_by": ["queueId"], "metrics": ["nOffered"], **changes}
-    found = list(find_declaration_problems(genesys_report(**fields)))
+    found = list(Declarations().find_problems(genesys_report(**fields)))
     assert [name for name, _ in found] == ([field] if field else [])
     assert all(problem in text for _, text in found if problem)
 
