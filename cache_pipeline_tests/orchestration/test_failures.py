@@ -160,7 +160,7 @@ def test_wrong_setting_of_the_executing_process_is_named(
             "PostgreSQL at 127.0.0.1 cannot be reached",
             "HistoryUnavailable",
         ),
-        ("CACHE_PIPELINE_REDIS_URL", "redis", "the shared quota of genesys is unavailable", ""),
+        ("CACHE_PIPELINE_REDIS_URL", "redis", "the shared quota of genesys/main is unavailable", ""),
     ],
 )
 def test_unreachable_server_error_is_retryable_without_password(
