@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from cache_pipeline.doctor.check_result import CheckStatus
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 
 from cache_pipeline.bootstrap import utc_now
+from cache_pipeline.check_result import CheckStatus
 from cache_pipeline.doctor.databases import check_redis
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.redis_connection import check_writable, connection_pool, open_redis, server_hosts
