@@ -180,7 +180,7 @@ def test_query_continues_without_redis_and_warns(run, monkeypatch, postgres_data
 
 def test_report_without_account_names_the_settings(run, servers):
     outcome = run("query", "queue_day", "2026-01-01/2026-01-02")
-    assert_one_line(outcome, "CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN__BASE_URL")
+    assert_one_line(outcome, "CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN")
 
 
 def test_unreachable_vendor_is_named(run, servers, monkeypatch):
