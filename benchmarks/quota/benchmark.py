@@ -12,15 +12,19 @@ Measured in the workers' transport and checked against the simulator's counters:
 reserve allow, and answers of 429. The first window is warm-up. Requests come in one burst per window, so a count would depend on where
 in a window it begins; the share is therefore the mean over all starting points in the second window.
 
+Lanes are measured in one process (`benchmarks.quota.lanes`): polls of backfill while scheduled submits take whatever they can,
+and a waiting request of backfill that is raised to interactive.
+
 A further run of ours has the organisation limited below the sum of its clients. The vendor's first refusal names that limit; from
 then on the clients share it.
 
 The window is shortened so that a run takes under two minutes. What a contender loses per window, such as the latency of an
 answer, weighs more than with the vendor's own minute; that holds for all of them.
 
-Not measured: fairness between lanes, several machines, a remote Redis, and traffic of other users of the same clients.
+Not measured: several machines, a remote Redis, and traffic of other users of the same clients.
 """
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +35,7 @@ import redis
 from pydantic import SecretStr
 
 from benchmarks.quota.guide import guide
+from benchmarks.quota.lanes import LANE_WINDOW_SECONDS, measure_lanes
 from benchmarks.quota.library import NAME as LIBRARY
 from benchmarks.quota.library import library
 from benchmarks.quota.ours import ours
@@ -87,9 +92,26 @@ def measure(progress: ProgressCallback) -> Result:
                 lambda activity: progress(f"organisation limit, {activity}"),
                 organisation_limit=_ORGANISATION_LIMIT,
             )
+            progress("lanes")
+            polls, raised, interactive = asyncio.run(measure_lanes(servers.redis_url))
     except (EmbeddedServerError, SimulatorError) as error:
         raise BenchmarkError(str(error)) from error
-    return Result("quota", (*_rows(answers), *_organisation_rows(of_organisation)))
+    lanes = (
+        Row(
+            "polls of backfill per window while scheduled submits take whatever they can",
+            polls,
+            "polls",
+            target=Target("ours", ">=", 1),
+        ),
+        Row(
+            "wait of a request of backfill from its raise to interactive (peer: a request that begins as interactive)",
+            round(raised, 3),
+            "s",
+            {"interactive from the beginning": round(interactive, 3)},
+            target=Target("ours", "<=", LANE_WINDOW_SECONDS),
+        ),
+    )
+    return Result("quota", (*_rows(answers), *_organisation_rows(of_organisation), *lanes))
 
 
 def _organisation_rows(answers: list[Answer]) -> tuple[Row, ...]:
