@@ -51,16 +51,20 @@ async def authenticate(query_service: QueryService, request: Request) -> Princip
     state = request.state
     if (known := getattr(state, "caller", None)) is not None:
         return known
-    if query_service.settings.api.auth == "off":
-        principal: Principal | None = anonymous(query_service)
-    else:
-        key = _read_key(request.headers)
-        principal = await query_service.api_keys.find(key) if key else None
+    principal = await find_principal(query_service, request)
     if principal is None:
         raise unauthorized()
     state.rate_limit_headers = query_service.rate_limiter.take(principal).headers()
     state.caller = principal
     return principal
+
+
+async def find_principal(query_service: QueryService, request: Request) -> Principal | None:
+    """Return the caller of a request as of now, or None if it sent no valid key. Nothing is counted."""
+    if query_service.settings.api.auth == "off":
+        return anonymous(query_service)
+    key = _read_key(request.headers)
+    return await query_service.api_keys.find(key) if key else None
 
 
 def _read_key(headers: Headers) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -103,6 +104,7 @@ class QueryService:
         manifest_cache: The manifest of the edge store, for the metrics.
         coalescer: Runs equal work of concurrent callers in this process once.
         clock: The current time in UTC.
+        open_streams: The event streams that each key has open in this process.
     """
 
     settings: Settings
@@ -123,6 +125,7 @@ class QueryService:
     manifest_cache: ManifestCache
     coalescer: Coalescer[Any, None]
     clock: Callable[[], datetime]
+    open_streams: Counter[str] = field(default_factory=Counter[str])
 
     @cached_property
     def cache_policy(self) -> CachePolicy:
@@ -229,6 +232,10 @@ class QueryService:
         if job.state.is_finished:
             return AcceptedJob(job, None, None, is_joined)
         return self._describe(job, await self.jobs.outlook(job), is_joined=is_joined)
+
+    async def describe_shared(self, job: ApiJob) -> AcceptedJob:
+        """Describe a job; concurrent callers share one read."""
+        return await self.coalescer.run(f"describe {job.id} {job.state}", lambda _notify: self.describe_job(job))
 
     def _describe(
         self, job: ApiJob, outlook: JobOutlook, *, is_joined: bool, expected_seconds: float | None = None

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from cache_pipeline.api import schemas
-from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
+from cache_pipeline.api.dependencies import Caller, QueryServiceDependency, find_principal
 from cache_pipeline.api.openapi import problem_responses
 from cache_pipeline.api.parsing import answer_url
 from cache_pipeline.api.problems import Problem
@@ -23,6 +23,8 @@ router = APIRouter(tags=["jobs"])
 
 #: How often a comment is sent, so that proxies do not close a silent stream.
 _KEEP_ALIVE_SECONDS = 10.0
+#: Event streams that one key may have open in one process.
+_MAX_STREAMS = 20
 
 JobId = Annotated[UUID, Path(description="The id from Location or the body of a 202")]
 
@@ -81,26 +83,46 @@ async def cancel_job(job_id: JobId, query_service: QueryServiceDependency, calle
     summary="Stream the progress of a job",
     operation_id="followJob",
 )
-async def follow_job(job_id: JobId, query_service: QueryServiceDependency, caller: Caller) -> StreamingResponse:
-    """Stream a job until it is finished. Read it with `fetch`: a browser's EventSource cannot send an API key."""
+async def follow_job(
+    job_id: JobId, query_service: QueryServiceDependency, caller: Caller, request: Request
+) -> StreamingResponse:
+    """Stream a job until it is finished. Read it with `fetch`: a browser's EventSource cannot send an API key.
+
+    A key may have twenty streams open in each process, and they end when it is revoked.
+    """
     job = await _get_job(query_service, caller, job_id)
+    if query_service.open_streams[caller.id] >= _MAX_STREAMS:
+        raise Problem(
+            "too-many-streams",
+            429,
+            f"this key has {_MAX_STREAMS} event streams open: close some, or poll the job",
+            headers={"Retry-After": "5"},
+        )
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(
-        _events(query_service, job, caller.tenant), headers=headers, media_type="text/event-stream"
+        _events(query_service, job, caller, request), headers=headers, media_type="text/event-stream"
     )
 
 
-async def _events(query_service: QueryService, job: ApiJob, tenant: str) -> AsyncGenerator[bytes]:
-    previous = ""
-    async with query_service.events.subscribe(job.id) as changed:
-        while True:
-            data = json.dumps(show_job(await query_service.describe_job(job)).model_dump(mode="json", by_alias=True))
-            if data != previous:
+async def _events(
+    query_service: QueryService, job: ApiJob, caller: Principal, request: Request
+) -> AsyncGenerator[bytes]:
+    previous, open_streams = "", query_service.open_streams
+    open_streams[caller.id] += 1
+    try:
+        async with query_service.events.subscribe(job.id) as changed:
+            while True:
+                view = show_job(await query_service.describe_shared(job))
+                data = json.dumps(view.model_dump(mode="json", by_alias=True))
+                yield f"event: job\ndata: {data}\n\n".encode() if data != previous else b": keep-alive\n\n"
                 previous = data
-                yield f"event: job\ndata: {data}\n\n".encode()
-            else:
-                yield b": keep-alive\n\n"
-            if job.state.is_finished:
-                return
-            await query_service.events.wait(changed, _KEEP_ALIVE_SECONDS)
-            job = await query_service.reload_job(job, tenant)
+                if job.state.is_finished:
+                    return
+                await query_service.events.wait(changed, _KEEP_ALIVE_SECONDS)
+                if await find_principal(query_service, request) is None:
+                    return
+                job = await query_service.reload_job(job, caller.tenant)
+    finally:
+        open_streams[caller.id] -= 1
+        if not open_streams[caller.id]:
+            del open_streams[caller.id]
