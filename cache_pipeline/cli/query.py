@@ -164,6 +164,7 @@ def query_command(
     settings = read_settings()
     declared = load_reports(settings)
     request = _resolve(declared, report, interval, overrides)
+    settings.required_postgres_url()
     body = asyncio.run(_hot_answer(settings, request))
     if body is None:
         migrate_history(settings, declared)
