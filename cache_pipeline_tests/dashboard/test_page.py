@@ -198,7 +198,7 @@ def test_unusable_manifest_is_reported(open_page: OpenPage, body: str, expected_
 def test_genesys_columns_are_supported(open_page: OpenPage):
     page = open_page("dataset=conversation_day")
     shown = tiles(page)
-    assert shown["Offered"] == ["140", "nothing to compare with"]
+    assert shown["Offered"] == ["140", "nothing to compare with: the figures begin on Tue 17 Nov 2026"]
     assert shown["Handled"][0] == "140"
     assert shown["Transferred"][0] == "100.0%"
     assert {row[0] for row in table(page)} == {"chat", "voice"}

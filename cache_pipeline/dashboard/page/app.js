@@ -78,6 +78,7 @@ function freshness(dataset, days) {
     parts.push(h('p', { class: 'notice stale' }, 'The publisher’s clock runs ahead of this one: ages shown here may be wrong.'))
   }
   const zoneName = h('span', { class: 'zone' }, ` ${zone.replaceAll('_', ' ')}`)
+  const hasProvisional = through === null || dataset.provisional_from
   parts.push(h('p', { class: 'fresh' },
     through === null
       ? h('strong', {}, 'Nothing is complete yet: all figures are provisional.')
@@ -85,6 +86,11 @@ function freshness(dataset, days) {
     through !== null && dataset.provisional_from
       ? `Figures from ${formatInstant(Date.parse(dataset.provisional_from), zone)} on are provisional and may still change${days.newest > days.last ? ' (hatched)' : ''}. ` : '',
     `Published ${formatInstant(published, zone)}.`))
+  if (hasProvisional) {
+    parts.push(h('details', { class: 'explained' }, h('summary', {}, 'What does provisional mean?'),
+      h('p', {}, 'The contact centre’s system is still adding to these hours, or their figures wait for a second look. They are fetched again ' +
+        'and become final by themselves. Comparisons use final days only.')))
+  }
   return parts
 }
 
@@ -98,6 +104,44 @@ function period(days) {
     beforeFirst: days.last - found.days + 1 - span, beforeLast: days.last - span,
     chartFirst: found.days === 1 ? days.last - 13 : days.last - found.days + 1,
   }
+}
+
+const identity = value => value ?? ''
+
+/** The ids that the reader chose on the page's main dimension; null for all. */
+function chosenIds(dimension) {
+  const text = choice.get('only')
+  if (!dimension || text === null) return null
+  const [column, ...ids] = text.split(',').map(decodeURIComponent)
+  return column === dimension ? new Set(ids) : null
+}
+
+/** The list in which the reader chooses queues; it stays open while boxes are ticked. */
+function showChoice(dimension, ids, chosen) {
+  const box = byId('only')
+  box.hidden = dimension === null || ids.length < 2
+  if (box.hidden) return
+  const noun = dimensionText(dimension)
+  const names = labels[dimension] ?? {}
+  const nameOf = id => names[id] ?? (id === '' ? 'without a value' : id)
+  byId('only-summary').textContent = chosen ? `${chosen.size} of ${ids.length} ${noun}s` : `All ${ids.length} ${noun}s`
+  const redraw = next => {
+    if (next === null || next.size === ids.length || next.size === 0) choice.delete('only')
+    else choice.set('only', [dimension, ...next].map(encodeURIComponent).join(','))
+    history.replaceState(null, '', `#${choice}`)
+    show().catch(showError)
+  }
+  const focused = document.activeElement?.dataset?.id
+  byId('only-list').replaceChildren(
+    h('button', { type: 'button', disabled: !chosen, onclick: () => redraw(null) }, `All ${noun}s`),
+    ...[...ids].sort((a, b) => nameOf(a).localeCompare(nameOf(b))).map(id => h('label', {},
+      h('input', { type: 'checkbox', 'data-id': id, checked: chosen?.has(id) ?? false, onchange: event => {
+        const next = new Set(chosen ?? [])
+        if (event.target.checked) next.add(id)
+        else next.delete(id)
+        redraw(next)
+      } }), nameOf(id))))
+  if (focused !== undefined) [...box.querySelectorAll('input')].find(input => input.dataset.id === focused)?.focus()
 }
 
 const range = (first, last) => Array.from({ length: Math.max(0, last - first + 1) }, (_, place) => first + place)
@@ -124,7 +168,12 @@ async function show() {
   const decoded = await Promise.all(files.map(file => cachedRows(file, columns)))
   if (ownTurn !== turn) return
   document.body.classList.remove('busy')
-  const summing = { zone: dataset.time_zone, columns: requiredColumns(measures), groupBy: dimension }
+  const ids = dimension ? [...new Set(decoded.flatMap(({ columns: table }) => table[dimension].map(identity)))] : []
+  const chosen = chosenIds(dimension)
+  const summing = {
+    zone: dataset.time_zone, columns: requiredColumns(measures), groupBy: dimension,
+    keep: chosen && ((table, row) => chosen.has(identity(table[dimension][row]))),
+  }
   const within = (first, last) => sumRows(decoded, { ...summing, first, last })
   const view = {
     name, dataset, days, measures, dimensions, dimension, spans,
@@ -132,6 +181,7 @@ async function show() {
     before: within(spans.beforeFirst, spans.beforeLast),
     all: within(earliest, days.newest),
   }
+  showChoice(dimension, ids, chosen)
   showTiles(view)
   showCharts(view)
   showHeat(view)
@@ -148,9 +198,19 @@ const visibleMeasures = measures => measures.filter(({ hidden }) => !hidden)
 /** Whether every day of a period was published, so that it can be compared with another. */
 const isFullyPublished = ({ days }, first, last) => range(first, last).every(day => days.published.has(day))
 
+/** Which days of the period before are missing, for the reader; null where none is. */
+function missingBefore(view) {
+  const { spans, days } = view
+  if (isFullyPublished(view, spans.beforeFirst, spans.beforeLast)) return null
+  if (days.first > spans.beforeFirst) return `the figures begin on ${longDay(days.first)}`
+  const missing = range(spans.beforeFirst, spans.beforeLast).filter(day => !days.published.has(day))
+  return missing.length === 1 ? `${longDay(missing[0])} is not published` : `${missing.length} days of ${spans.against} are not published`
+}
+
 function showTiles(view) {
   const { now, before, all, spans, days } = view
-  const comparable = isFullyPublished(view, spans.beforeFirst, spans.beforeLast)
+  const missing = missingBefore(view)
+  const comparable = missing === null
   const weekdayName = WEEKDAYS[weekday(days.last)]
   byId('glance').replaceChildren(
     h('strong', {}, spans.days === 1 ? longDay(spans.last) : `${shortDay(spans.first)} – ${longDay(spans.last)}`),
@@ -160,6 +220,7 @@ function showTiles(view) {
     measure,
     now: valueOf(measure, now.total),
     before: comparable ? valueOf(measure, before.total) : null,
+    missing,
     against: spans.against,
     day: valueOf(measure, all.days.get(days.last)),
     dayName: dayText(days.last).replace(/ \S+$/, ''),
@@ -177,7 +238,7 @@ function showCharts(view) {
   const of = key => measures.find(measure => measure.key === key)
   const compared = shown.some(day => all.days.has(day - shift))
   const earlierSeries = measure => (compared ? [{ name: shift === 7 ? 'Week before' : 'Period before', mark: 'ghost', look: 'ghost', values: values(measure, shift) }] : [])
-  const base = { days: shown, isProvisional: days.isProvisional }
+  const base = { name: view.name, days: shown, isProvisional: days.isProvisional }
   const charts = []
   const [offered, answered, abandoned] = [of('offered'), of('answered'), of('abandoned')]
   if (answered && abandoned) {

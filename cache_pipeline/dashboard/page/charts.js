@@ -1,11 +1,46 @@
 // Charts by day as SVG. Each can be read with the arrow keys and has its figures in a table below it.
 
 import { h, s, textTable } from './html.js'
-import { formatShort, dayText, longDay, shortDay, formatValue } from './format.js'
-import { weekday } from './calendar.js'
+import { axisTexts, dayText, longDay, shortDay, shortDayOfYear, formatValue } from './format.js'
+import { dateOf, weekday } from './calendar.js'
+import { save } from './download.js'
 
 const HEIGHT = { tall: 220, low: 150 }
-const PAD = { top: 10, right: 8, bottom: 24, left: 44 }
+const PAD = { top: 10, right: 8, bottom: 28, left: 44 }
+const LABEL_GAP = 8
+
+const widths = new Map()
+/** The width of a label, measured in the page's own font. */
+function textWidth(text) {
+  if (!widths.has(text)) {
+    const label = s('text', { class: 'tick' }, text)
+    const probe = s('svg', { class: 'hidden', 'aria-hidden': 'true' }, label)
+    document.body.append(probe)
+    widths.set(text, label.getComputedTextLength())
+    probe.remove()
+  }
+  return widths.get(text)
+}
+
+/** The labels of the days, counted back from the last: as many as fit beside each other, each `{text, left, width}`. */
+export function dayLabels(days, x, width) {
+  const place = (index, text) => {
+    const own = textWidth(text)
+    return { text, width: own, left: Math.max(0, Math.min(width - own, x(index) - own / 2)) }
+  }
+  const texts = [...(days.length <= 14 ? [dayText] : []), days.length > 180 ? shortDayOfYear : shortDay]
+  const ends = Math.max(1, days.length - 1)
+  const steps = days.length > 14 ? [1, 7, 14, 28, 56, 91, 182, ends, days.length] : [1, 2, 3, 4, 7, ends, days.length]
+  let labels = []
+  for (const every of steps) {
+    for (const text of texts) {
+      labels = days.map((day, index) => ({ day, index })).filter(({ index }) => (days.length - 1 - index) % every === 0)
+        .map(({ day, index }) => place(index, text(day)))
+      if (labels.every(({ left }, index) => index === 0 || left - labels[index - 1].left - labels[index - 1].width >= LABEL_GAP)) return labels
+    }
+  }
+  return labels
+}
 
 /** Round numbers from 0 (or just below `low`) up to `high`, at most five. */
 export function ticks(low, high, kind) {
@@ -31,7 +66,9 @@ function scaleOf(chart) {
   const high = all.length ? Math.max(...all) : 1
   // A share that stays above 90 % would be a flat line on a scale that starts at 0.
   const least = all.length ? Math.min(...all) : 0
-  const low = chart.kind === 'share' && !bars.length && least > high / 2 ? Math.max(0, least - (high - least) * 0.4) : 0
+  // A share that never changes gets a tenth below it, or the axis would have one mark and no height.
+  const spread = (high - least) * 0.4 || 0.1
+  const low = chart.kind === 'share' && !bars.length && least > high / 2 ? Math.max(0, least - spread) : 0
   const marks = ticks(low, high, chart.kind)
   if (chart.kind === 'share' && marks.at(-1) > 1) marks.splice(marks.findIndex(mark => mark >= 1 - 1e-9) + 1)
   return marks
@@ -55,31 +92,28 @@ function drawChart(chart, width) {
   const { days } = chart
   const marks = scaleOf(chart)
   const [low, high] = [marks[0], marks.at(-1)]
-  const inner = { width: width - PAD.left - PAD.right, height: height - PAD.top - PAD.bottom }
+  const texts = axisTexts(marks, chart.kind)
+  const padLeft = Math.ceil(Math.max(PAD.left, ...texts.map(text => textWidth(text) + 12)))
+  const inner = { width: width - padLeft - PAD.right, height: height - PAD.top - PAD.bottom }
   const band = inner.width / days.length
-  const x = index => PAD.left + (index + 0.5) * band
+  const x = index => padLeft + (index + 0.5) * band
   const y = value => PAD.top + inner.height * (1 - (value - low) / (high - low))
   const svg = s('svg', { viewBox: `0 0 ${width} ${height}`, width, height, 'aria-hidden': 'true' })
 
   days.forEach((day, index) => {
     if (weekday(day) > 4 && days.length <= 100) {
-      svg.append(s('rect', { class: 'weekend', x: PAD.left + index * band, y: PAD.top, width: band, height: inner.height }))
+      svg.append(s('rect', { class: 'weekend', x: padLeft + index * band, y: PAD.top, width: band, height: inner.height }))
     }
   })
-  for (const mark of marks) {
+  marks.forEach((mark, index) => {
     svg.append(
-      s('line', { class: mark === 0 ? 'base' : 'grid', x1: PAD.left, x2: width - PAD.right, y1: y(mark), y2: y(mark) }),
-      s('text', { class: 'tick', x: PAD.left - 8, y: y(mark) + 4, 'text-anchor': 'end' }, formatShort(mark, chart.kind)),
+      s('line', { class: mark === 0 ? 'base' : 'grid', x1: padLeft, x2: width - PAD.right, y1: y(mark), y2: y(mark) }),
+      s('text', { class: 'tick value-tick', x: padLeft - 8, y: y(mark) + 4, 'text-anchor': 'end' }, texts[index]),
     )
-  }
-  const every = Math.max(1, Math.ceil(64 / band))
-  const weekly = every > 1 && every <= 7 ? 7 : every
-  days.forEach((day, index) => {
-    if ((days.length - 1 - index) % weekly) return
-    const text = weekly === 1 && days.length <= 14 ? dayText(day) : shortDay(day)
-    const anchor = x(index) > width - 30 ? 'end' : 'middle'
-    svg.append(s('text', { class: 'tick', x: anchor === 'end' ? width - PAD.right : x(index), y: height - 6, 'text-anchor': anchor }, text))
   })
+  for (const { text, left } of dayLabels(days, x, width)) {
+    svg.append(s('text', { class: 'tick day-tick', x: left.toFixed(1), y: height - 6 }, text))
+  }
 
   const floor = days.map(() => 0)
   for (const series of chart.series) {
@@ -107,7 +141,7 @@ function drawChart(chart, width) {
   }
   const cursor = s('line', { class: 'cursor', y1: PAD.top, y2: PAD.top + inner.height, x1: -10, x2: -10 })
   svg.append(cursor)
-  return { svg, cursor, x, indexAt: left => Math.max(0, Math.min(days.length - 1, Math.floor((left - PAD.left) / band))) }
+  return { svg, cursor, x, indexAt: left => Math.max(0, Math.min(days.length - 1, Math.floor((left - padLeft) / band))) }
 }
 
 /**
@@ -165,7 +199,15 @@ export function dayChart(chart) {
       textTable(`${chart.title} by day`, ['Day', ...chart.series.map(({ name }) => name)], rows.reverse())))
   })
   return h('figure', { class: `chart ${chart.size}` },
-    h('figcaption', {}, h('h3', {}, chart.title), legend(chart), readout), plot, table)
+    h('figcaption', {}, h('h3', {}, chart.title), legend(chart), readout), plot,
+    h('div', { class: 'behind' }, table, h('button', { type: 'button', class: 'csv', 'aria-label': `Download ${chart.title} as CSV`, onclick: () => saveChart(chart) }, 'Download CSV')))
+}
+
+function saveChart({ name, title, days, series, kind, isProvisional }) {
+  const unit = kind === 'duration' ? ' (ms)' : ''
+  save(`${name}_${title.toLowerCase().replaceAll(' ', '_')}_${dateOf(days[0])}_${dateOf(days.at(-1))}.csv`,
+    [['day', ...series.map(each => each.name + unit), 'provisional'],
+      ...days.map((day, row) => [dateOf(day), ...series.map(({ values }) => values[row]), isProvisional(day) ? 'yes' : 'no'])])
 }
 
 function legend({ title, series }) {

@@ -32,6 +32,18 @@ export function formatShort(value, kind) {
   return total < 60 ? `${total}s` : `${Math.floor(total / 60)}:${String(total % 60).padStart(2, '0')}`
 }
 
+/** Texts of an axis: as many digits as tell every mark from the next and show it exactly. */
+export function axisTexts(marks, kind) {
+  if (kind === 'duration') return marks.map(mark => formatShort(mark, kind))
+  const step = marks.length > 1 ? marks[1] - marks[0] : 1
+  const largest = Math.max(...marks.map(Math.abs))
+  const unit = kind === 'share' ? 0.01 : largest < 1000 ? 1 : 10 ** (3 * Math.floor(Math.log10(largest) / 3))
+  const digits = [0, 1, 2, 3, 4].find(count => Math.abs(Math.round((step / unit) * 10 ** count) / 10 ** count - step / unit) < step / unit / 1000) ?? 4
+  const options = { maximumFractionDigits: digits, ...(kind === 'share' ? { style: 'percent', minimumFractionDigits: digits } : unit > 1 ? { notation: 'compact' } : {}) }
+  const format = new Intl.NumberFormat(LANGUAGE, options)
+  return marks.map(mark => format.format(mark))
+}
+
 /** The difference of two figures: in per cent, or percentage points for shares; null where it is undefined. */
 export function difference(now, before, kind) {
   if (now === null || before === null || !Number.isFinite(now) || !Number.isFinite(before)) return null
@@ -62,6 +74,9 @@ export const longDay = day =>
 
 /** 24 Nov */
 export const shortDay = day => dateFormatter({ day: 'numeric', month: 'short' }, 'UTC').format(atDay(day))
+
+/** 24 Nov 2026 */
+export const shortDayOfYear = day => dateFormatter({ day: 'numeric', month: 'short', year: 'numeric' }, 'UTC').format(atDay(day))
 
 /** Tue 24 Nov 2026, 18:40 */
 export function formatInstant(instant, zone) {
