@@ -90,7 +90,7 @@ def test_dagster_and_dg_accept_the_project(installed, project, postgres_database
     run(installed, project, "python", *validate, settings=settings)
     run(installed, project, "python", "-c", DG, "check", "defs", settings=settings)
     listed = json.loads(run(installed, project, "python", "-c", DG, "list", "defs", "--json", settings=settings))
-    assert {asset["asset_key"] for asset in listed["assets"]} >= {"staged/queue_day", "history/queue_day"}
+    assert {asset["asset_key"] for asset in listed["assets"]} >= {"queue_day/staged", "queue_day/history"}
 
 
 @pytest.mark.timeout(300)
