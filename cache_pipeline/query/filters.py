@@ -44,13 +44,14 @@ from cache_pipeline.query.dnf import (
 _MAX_LEVELS = 8
 _MAX_VALUES = 1000
 _MAX_TEXT_LENGTH = 512
-_SURROGATE = re.compile("[\ud800-\udfff]")
+#: Half of a pair; JSON may hold it, but UTF-8 cannot.
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _check_text(text: str) -> str:
     if "\0" in text:
         raise QueryError("contains a NUL character, which no dimension can have: leave it out")
-    if _SURROGATE.search(text):
+    if not text.isascii() and SURROGATE.search(text):
         raise QueryError("contains half of a surrogate pair, which is no character: leave it out")
     if len(text) > _MAX_TEXT_LENGTH:
         raise QueryError(f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}")
