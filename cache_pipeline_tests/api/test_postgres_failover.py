@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from cache_pipeline.bootstrap import utc_now
-from cache_pipeline.doctor.check_result import CheckStatus
+from cache_pipeline.check_result import CheckStatus
 from cache_pipeline.doctor.databases import check_postgres
 from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.interval import Interval
