@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +27,11 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from cache_pipeline.errors import SettingsError
 
+_PREFIX = "CACHE_PIPELINE_"
+_ENV_FILE = ".env"
+_ACCOUNTS = f"{_PREFIX}ACCOUNTS__"
+#: Variables of the tests, and of the Celery profile's own configuration files.
+_OTHER_PREFIXES = (f"{_PREFIX}TEST_", f"{_PREFIX}CELERY_")
 #: Ends the name of a variable that names a file.
 _FILE_SUFFIX = "_file"
 #: A vendor's or an account's name is a part of an environment variable.
@@ -47,7 +55,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class ClientCredentials(BaseModel, frozen=True):
+class ClientCredentials(BaseModel, frozen=True, extra="forbid"):
     """One OAuth client of a vendor account.
 
     Attributes:
@@ -122,7 +130,7 @@ class VendorAccount(BaseModel, frozen=True):
         return {name: each.get_secret_value() if isinstance(each, Secret) else each for name, each in values.items()}
 
 
-class ApiSettings(BaseModel, frozen=True):
+class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     """How the HTTP API serves requests.
 
     Attributes:
@@ -146,7 +154,7 @@ class ApiSettings(BaseModel, frozen=True):
     max_answer_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
 
 
-class LogSettings(BaseModel, frozen=True):
+class LogSettings(BaseModel, frozen=True, extra="forbid"):
     """How log lines are written.
 
     Attributes:
@@ -159,7 +167,7 @@ class LogSettings(BaseModel, frozen=True):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = None
 
 
-class JobSettings(BaseModel, frozen=True):
+class JobSettings(BaseModel, frozen=True, extra="forbid"):
     """The queue between the HTTP API and its workers.
 
     Attributes:
@@ -248,9 +256,9 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="CACHE_PIPELINE_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
-        env_file=".env",
+        env_file=_ENV_FILE,
         extra="ignore",
         hide_input_in_errors=True,
     )
@@ -351,13 +359,42 @@ def read_settings() -> Settings:
     """Read the settings of this process.
 
     Raises:
-        SettingsError: A variable is invalid; the message names it.
+        SettingsError: A variable is unknown or invalid; the message names it.
     """
+    _refuse_unknown_variables([*os.environ, *dotenv_values(_ENV_FILE)])
     try:
         return Settings()
     except ValidationError as error:
         problems = [
-            f"CACHE_PIPELINE_{'__'.join(str(part).upper() for part in problem['loc'])}: {problem['msg']}"
+            f"{_PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: "
+            f"{'there is no such setting' if problem['type'] == 'extra_forbidden' else problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False, include_context=False)
         ]
         raise SettingsError("; ".join(problems)) from None
+
+
+def _refuse_unknown_variables(variables: Iterable[str]) -> None:
+    """Refuse misspelt variables, which would otherwise be ignored without a word.
+
+    The fields of an account are its vendor's, who refuses unknown ones itself.
+    """
+    known = _variable_names(Settings)
+    problems: list[str] = []
+    for variable in sorted({variable.upper() for variable in variables}):
+        name = variable.removesuffix(_FILE_SUFFIX.upper())
+        if name in known or not name.startswith(_PREFIX) or name.startswith((_ACCOUNTS, *_OTHER_PREFIXES)):
+            continue
+        near = get_close_matches(name, known, n=1, cutoff=0.8)
+        problems.append(f"{variable}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    if problems:
+        raise SettingsError("; ".join(problems), remedy="correct or unset it; docs/settings.md lists every setting")
+
+
+def _variable_names(model: type[BaseModel], prefix: str = _PREFIX) -> list[str]:
+    """Return the variables of a model's fields, and of the fields of the models in it."""
+    names: list[str] = []
+    for field, info in model.model_fields.items():
+        names.append(f"{prefix}{field.upper()}")
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            names += _variable_names(info.annotation, f"{names[-1]}__")
+    return names
