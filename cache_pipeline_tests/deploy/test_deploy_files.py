@@ -33,6 +33,15 @@ def test_systemd_units_are_valid(unit, tmp_path):
     assert (completed.returncode, complaints) == (0, [])
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_systemd_units_are_confined(unit):
+    command = [find_program("systemd-analyze"), "security", "--offline=yes", "--threshold=30", "--no-pager", str(unit)]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout.splitlines()[-1:]
+    lines = unit.read_text().splitlines()
+    assert {"UMask=0077", "LimitNOFILE=65536", "Environment=DAGSTER_HOME=/srv/cache_pipeline"} <= set(lines)
+
+
 def test_compose_names_existing_settings_commands_and_files():
     folder = DEPLOY / "compose"
     text = (folder / "compose.yaml").read_text()
