@@ -142,24 +142,29 @@ def _measure_reports(number: int, progress: ProgressCallback) -> dict[str, float
 
 def _measure_bare(number: int, progress: ProgressCallback) -> float:
     progress(f"a bare Dagster project as large as {number:,} reports")
-    done = subprocess.run(  # noqa: S603 - runs this project with this interpreter
-        [sys.executable, "-m", "benchmarks.scale.bare", str(number)],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_SECONDS,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(  # noqa: S603 - runs this project with this interpreter
+            [sys.executable, "-m", "benchmarks.scale.bare", str(number)],
+            cwd=folder,
+            env=_inherited(),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
     if done.returncode:
         raise BenchmarkError(f"the bare project did not load: {done.stderr.strip()[-600:]}")
     return float(done.stdout.strip().splitlines()[-1])
 
 
-def _environment(folder: Path, servers: EmbeddedServers) -> dict[str, str]:
+def _inherited() -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CACHE_PIPELINE_")}
+    return {**inherited, "PYTHONPATH": str(_ROOT)}
+
+
+def _environment(folder: Path, servers: EmbeddedServers) -> dict[str, str]:
     return {
-        **inherited,
-        "PYTHONPATH": str(_ROOT),
+        **_inherited(),
         "CACHE_PIPELINE_POSTGRES_URL": servers.postgres_url,
         "CACHE_PIPELINE_REDIS_URL": servers.redis_url,
         "CACHE_PIPELINE_REPORTS_DIR": str(folder / "reports"),

@@ -77,8 +77,8 @@ def test_demo_ignores_production_settings(project, monkeypatch, source):
         for each in (json.loads(dumped), json.loads(settings.model_dump_json())):
             assert each["tenant"] == "default"
             assert each["edge_url"] is None
-            assert each["cxone"] is None
-            assert each["genesys"]["base_url"].startswith(demo.simulator_url)
+            assert set(each["accounts"]) == {"reportdata", "genesys"}
+            assert each["accounts"]["genesys"]["main"]["base_url"].startswith(demo.simulator_url)
             assert Path(each["data_dir"]) == project / "data" / "demo"
             assert Path(each["reports_dir"]) == project / "reports"
         assert Path(demo.environment["DAGSTER_HOME"]).is_relative_to(project / "data" / "demo")
