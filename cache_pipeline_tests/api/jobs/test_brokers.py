@@ -155,7 +155,7 @@ class WorkerProcess:
     def __init__(self, folder: Path, settings: Settings) -> None:
         (folder / "reports").mkdir(exist_ok=True)
         (folder / "reports" / "queue_hour.yaml").write_text(REPORT_YAML)
-        vendor = settings.reportdata
+        vendor = settings.accounts["reportdata"]["main"]
         account = {
             "base_url": str(vendor.base_url),
             "login_url": str(vendor.login_url),
