@@ -77,11 +77,11 @@ def connection_pool(
         return _sentinel_pool(parts, options)
     try:
         options |= parse_url(url)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError):
         # The library's message may quote the URL, password included.
         raise SettingsError(
             "CACHE_PIPELINE_REDIS_URL: cannot be parsed; expected redis://, rediss://, unix:// or redis+sentinel://"
-        ) from error
+        ) from None
     options["connection_class"] = _FOLLOWING[options.get("connection_class", Connection)]
     return _FailoverPool(**options)
 
@@ -220,5 +220,5 @@ def _addresses(parts: SplitResult) -> list[tuple[str, int]]:
 def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
-    except ValueError as error:
-        raise SettingsError("CACHE_PIPELINE_REDIS_URL: cannot be parsed as a URL") from error
+    except ValueError:
+        raise SettingsError("CACHE_PIPELINE_REDIS_URL: cannot be parsed as a URL") from None

@@ -223,7 +223,7 @@ async def test_refusal_of_one_process_leaves_others_their_token(wire: httpx.Asyn
         assert await other.token() == first
         assert (one.source.refusal, other.source.refusal) == (None, None)
         assert await Process(vendor, wire, shared_redis).token() == first
-        (state,) = await Quota(shared_redis, KEYS.platform, {"alpha": 1}, QuotaPolicy(60, 60)).snapshot()
+        (state,) = await Quota(shared_redis, KEYS.account, {"alpha": 1}, QuotaPolicy(60, 60)).snapshot()
         assert state.login_refused
         assert state.state is not ClientState.refused
 

@@ -15,6 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import OperationalError
 
 from cache_pipeline.errors import DeclarationConflict, HistoryRefused, HistoryUnavailable, UnknownSchemaVersion
@@ -115,10 +116,11 @@ def _current_revision(connection: sa.Connection) -> str | None:
 @contextmanager
 def _transaction(postgres_url: str) -> Generator[sa.Connection]:
     """Yield a connection in a transaction that is committed at the end."""
+    options = _parse_url(postgres_url)
 
     def connect() -> psycopg.Connection[Any]:
         # By the driver, because SQLAlchemy does not parse a URL with several hosts.
-        timeout = {} if "connect_timeout" in postgres_url else {"connect_timeout": _CONNECT_SECONDS}
+        timeout = {} if "connect_timeout" in options else {"connect_timeout": _CONNECT_SECONDS}
         return psycopg.connect(postgres_url, **timeout, **WITHOUT_PREPARED_STATEMENTS)
 
     engine = sa.create_engine("postgresql+psycopg://", creator=connect, poolclass=sa.pool.NullPool)
@@ -136,6 +138,22 @@ def _transaction(postgres_url: str) -> Generator[sa.Connection]:
         raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
     finally:
         engine.dispose()
+
+
+def _parse_url(postgres_url: str) -> Mapping[str, object]:
+    """Return the options in a URL.
+
+    Raises:
+        HistoryRefused: It cannot be parsed.
+    """
+    try:
+        return conninfo_to_dict(postgres_url)
+    except psycopg.ProgrammingError:
+        # The driver's message quotes the part that it cannot parse, which may be the password.
+        raise HistoryRefused(
+            "CACHE_PIPELINE_POSTGRES_URL cannot be parsed: expected postgresql://user:password@host:port/database, with special "
+            "characters percent-encoded"
+        ) from None
 
 
 def _unavailable(error: OperationalError) -> HistoryUnavailable:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from cache_pipeline.errors import DeclarationConflict, UnknownSchemaVersion
+from cache_pipeline.errors import DeclarationConflict, HistoryRefused, UnknownSchemaVersion
 from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
@@ -174,3 +174,13 @@ def test_processes_may_migrate_concurrently(postgres_database: str):
         process.stdin.flush()
     assert [process.communicate(timeout=60) and process.returncode for process in processes] == [0, 0]
     assert tables(postgres_database).keys() >= {"history.queue_hour", "cache_pipeline_state.coverage"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://u:planted x@[h/p", "planted", "postgresql://u:%zzplanted@h/p"],
+)
+def test_malformed_url_is_one_clear_error_without_its_password(url: str):
+    with pytest.raises(HistoryRefused, match="CACHE_PIPELINE_POSTGRES_URL") as raised:
+        migrate(url, [])
+    assert "planted" not in f"{raised.value} {raised.value.remedy} {raised.value.__cause__}"
