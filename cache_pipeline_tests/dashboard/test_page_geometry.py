@@ -96,7 +96,8 @@ def assert_readable(measured, width, media, days):
         values = [tick["text"] for tick in chart["values"]]
         assert len(set(values)) == len(values) >= 2, values
         for number, one in enumerate(labels):
-            assert chart["left"] - 0.5 <= one["left"] < one["right"] <= chart["right"] + 0.5, (one, chart["right"])
+            # Less than a pixel outside is not visible; the browser rounds the widths of text differently under load.
+            assert chart["left"] - 1 <= one["left"] < one["right"] <= chart["right"] + 1, (one, chart["right"])
             assert [other for other in labels[number + 1 :] if overlaps(one, other)] == [], one
 
 
