@@ -9,8 +9,9 @@ import time
 
 import redis.asyncio
 
-from cache_pipeline.query.lane import Lane, RaisableLane
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+from cache_pipeline.vendors.request_lane import RaisableLane
 
 LANE_WINDOW_SECONDS = 3.0
 _CLIENT, _SENDERS, _WINDOWS = "lanes", 15, 5

@@ -29,7 +29,7 @@ from cache_pipeline.errors import (
     UpstreamRefused,
 )
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane, RaisableLane
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.base import (
@@ -45,6 +45,7 @@ from cache_pipeline.storage.base import (
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter, VendorJob, VendorJobStatus
+from cache_pipeline.vendors.request_lane import RaisableLane
 
 #: How long a cancelled caller waits for the response to a submit that has been sent.
 _SUBMIT_TIMEOUT_SECONDS = 15.0

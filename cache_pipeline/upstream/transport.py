@@ -17,7 +17,7 @@ from cache_pipeline.errors import (
     UpstreamRefused,
     UpstreamUnreachable,
 )
-from cache_pipeline.query.lane import Lane, RaisableLane, RequestLane
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.call_log import log_call
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.error_bodies import organisation_limit
@@ -35,6 +35,7 @@ from cache_pipeline.upstream.retry import (
     is_transient,
     retry_with_backoff,
 )
+from cache_pipeline.vendors.request_lane import RaisableLane, RequestLane
 
 logger = logging.getLogger(__name__)
 

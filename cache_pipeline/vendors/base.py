@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Protocol
 import pyarrow as pa
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import RequestLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
+from cache_pipeline.vendors.request_lane import RequestLane
 
 
 @dataclass(frozen=True)

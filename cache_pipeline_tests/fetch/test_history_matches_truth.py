@@ -28,7 +28,6 @@ from cache_pipeline.fetch import series_knowledge
 from cache_pipeline.fetch.chunk_states import IncompleteAnswer
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.lane import RequestLane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, rows_to_table, sort_rows
 from cache_pipeline.query.series import Series
@@ -40,6 +39,7 @@ from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
 from cache_pipeline.upstream.polling.poller import JobPoller
 from cache_pipeline.vendors.base import ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
+from cache_pipeline.vendors.request_lane import RequestLane
 from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, SCHEMA, hours
 from cache_pipeline_tests.query.declared import declared
 

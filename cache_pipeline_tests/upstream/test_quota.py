@@ -11,10 +11,11 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.errors import ClientUnknown
-from cache_pipeline.query.lane import Lane, RaisableLane
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.quota import ClientState, Grant, Quota, QuotaPolicy
 from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
+from cache_pipeline.vendors.request_lane import RaisableLane
 from cache_pipeline_tests.upstream.vendor import most_in_window
 
 pytestmark = pytest.mark.serial

@@ -12,7 +12,7 @@ import redis.asyncio
 
 from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.errors import ClientUnknown, QuotaUnavailable
-from cache_pipeline.query.lane import Lane, RequestLane
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.quota.local_share import LocalShare
 from cache_pipeline.upstream.quota.model import (
     MAX_IN_FLIGHT_SECONDS,
@@ -24,6 +24,7 @@ from cache_pipeline.upstream.quota.model import (
     bounded_pause,
 )
 from cache_pipeline.upstream.quota.quota_store import PROBE_INTERVAL_SECONDS, QuotaStore
+from cache_pipeline.vendors.request_lane import RequestLane
 
 logger = logging.getLogger(__name__)
 

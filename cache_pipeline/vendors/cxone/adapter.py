@@ -18,7 +18,7 @@ from typing import IO, ClassVar
 from cache_pipeline.errors import SchemaMismatch, SettingsError, UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, parse_instant
-from cache_pipeline.query.lane import Lane, RequestLane
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.upstream.config import OAuthClient
@@ -36,6 +36,7 @@ from cache_pipeline.vendors.json_body import (
     read_optional_text,
     read_text,
 )
+from cache_pipeline.vendors.request_lane import RequestLane
 
 _JOBS_PATH = "/data-extraction/v1/jobs"
 #: Entity and version of each query type; the oldest of the known versions (7 to 10).

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed, UpstreamJobGone
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane, RequestLane
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.upstream.http import httpx
@@ -39,6 +39,7 @@ from cache_pipeline.vendors.json_body import (
     read_optional_text,
     read_text,
 )
+from cache_pipeline.vendors.request_lane import RequestLane
 
 logger = logging.getLogger(__name__)
 
