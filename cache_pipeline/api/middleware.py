@@ -61,62 +61,77 @@ class RequestLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; or answer 431 or 413 if its headers or body are too large, or 408 if its body does not arrive."""
-        if scope["type"] == "http" and _are_too_large(scope["headers"]):
-            problem = Problem(
-                "headers-too-large",
-                431,
-                f"the headers are too large: send at most {_MAX_HEADERS} with {_MAX_HEADER_BYTES} bytes",
-            )
-            await problem.response()(scope, receive, send)
-            return
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(self._body_seconds):
+            _check_headers(scope["headers"])
+            if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+                body = None
+            else:
                 body = await self._read_body(receive)
+        except Problem as problem:
+            await problem.response()(scope, receive, send)
+            return
+        await self._app(scope, receive if body is None else _replaying(body, receive), send)
+
+    async def _read_body(self, receive: Receive) -> bytes:
+        """Return the body.
+
+        Raises:
+            Problem: 413 if it is too large, or 408 if it does not arrive in time.
+        """
+        body, more = bytearray(), True
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while more:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        break
+                    body += message.get("body", b"")
+                    if len(body) > self._max_bytes:
+                        raise Problem(
+                            "body-too-large",
+                            413,
+                            f"the request body is too large: send at most {self._max_bytes} bytes",
+                        )
+                    more = message.get("more_body", False)
         except TimeoutError:
-            problem = Problem(
+            raise Problem(
                 "body-timeout",
                 408,
                 f"the request body did not arrive within {self._body_seconds:g} s: send it again",
                 headers={"Connection": "close"},
-            )
-            await problem.response()(scope, receive, send)
-            return
-        if body is None:
-            problem = Problem(
-                "body-too-large", 413, f"the request body is too large: send at most {self._max_bytes} bytes"
-            )
-            await problem.response()(scope, receive, send)
-            return
-        is_replayed = False
-
-        async def replay() -> Message:
-            nonlocal is_replayed
-            if is_replayed:
-                return await receive()
-            is_replayed = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self._app(scope, replay, send)
-
-    async def _read_body(self, receive: Receive) -> bytes | None:
-        """Return the body, or None if it is too large."""
-        body, more = bytearray(), True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                break
-            body += message.get("body", b"")
-            if len(body) > self._max_bytes:
-                return None
-            more = message.get("more_body", False)
+            ) from None
         return bytes(body)
 
 
-def _are_too_large(headers: list[tuple[bytes, bytes]]) -> bool:
-    return len(headers) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > _MAX_HEADER_BYTES
+def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse headers that are too many or too large.
+
+    Raises:
+        Problem: 431.
+    """
+    if len(headers) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > _MAX_HEADER_BYTES:
+        raise Problem(
+            "headers-too-large",
+            431,
+            f"the headers are too large: send at most {_MAX_HEADERS} with {_MAX_HEADER_BYTES} bytes",
+        )
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """Return a channel that delivers a body which has been read, and then what follows it."""
+    is_replayed = False
+
+    async def replay() -> Message:
+        nonlocal is_replayed
+        if is_replayed:
+            return await receive()
+        is_replayed = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
 
 
 class RequestCounter:
