@@ -31,17 +31,11 @@ def rows_as_json(rows: pa.Table) -> bytes:
     return b"".join((b"[[", _join(lines, "],["), b"]]"))
 
 
-def rows_as_csv(rows: pa.Table, *, has_safe_text: bool = False) -> bytes:
-    """Return rows as lines of CSV (RFC 4180) without a heading; a missing value becomes an empty field.
-
-    Args:
-        rows: The rows.
-        has_safe_text: Whether text that a spreadsheet would take for a formula gets a leading apostrophe.
-    """
+def rows_as_csv(rows: pa.Table) -> bytes:
+    """Return rows as lines of CSV (RFC 4180) without a heading; a missing value becomes an empty field."""
     if not rows.num_rows:
         return b""
-    to_text = _safe_csv_text if has_safe_text else csv_text
-    lines = _join_columns([_as_text(column, to_text, null="") for column in _columns(rows)])
+    lines = _join_columns([_as_text(column, csv_text, null="") for column in _columns(rows)])
     return _join(lines, "\r\n") + b"\r\n"
 
 
@@ -52,10 +46,6 @@ def csv_text(value: object) -> str:
     if any(character in value for character in ',"\r\n'):
         return '"' + value.replace('"', '""') + '"'
     return value
-
-
-def _safe_csv_text(value: object) -> str:
-    return csv_text(f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value)
 
 
 def _json_text(value: object) -> str:

@@ -51,9 +51,3 @@ def test_text_equals_that_of_the_standard_library(table):
 def test_nan_is_refused():
     with pytest.raises(ValueError, match="JSON"):
         rows_as_json(pa.table({"x": [float("nan")]}))
-
-
-def test_safe_text_is_no_formula():
-    table = pa.table({"name": ["=1+1", "+x", "@a", "plain", None], "figure": [-1, 2, 3, 4, 5]})
-    assert rows_as_csv(table, has_safe_text=True) == b"'=1+1,-1\r\n'+x,2\r\n'@a,3\r\nplain,4\r\n,5\r\n"
-    assert rows_as_csv(table).startswith(b"=1+1,-1\r\n")
