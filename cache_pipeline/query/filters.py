@@ -44,14 +44,18 @@ from cache_pipeline.query.dnf import (
 _MAX_LEVELS = 8
 _MAX_VALUES = 1000
 _MAX_TEXT_LENGTH = 512
-#: Half of a pair; JSON may hold it, but UTF-8 cannot.
-SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def has_surrogate(text: str) -> bool:
+    """Return whether a text contains half of a surrogate pair, which JSON may hold, but UTF-8 cannot."""
+    return not text.isascii() and _SURROGATE.search(text) is not None
 
 
 def _check_text(text: str) -> str:
     if "\0" in text:
         raise QueryError("contains a NUL character, which no dimension can have: leave it out")
-    if not text.isascii() and SURROGATE.search(text):
+    if has_surrogate(text):
         raise QueryError("contains half of a surrogate pair, which is no character: leave it out")
     if len(text) > _MAX_TEXT_LENGTH:
         raise QueryError(f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}")

@@ -9,7 +9,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from cache_pipeline.errors import InvalidQuery, QueryError, UnknownReport
-from cache_pipeline.query.filters import SURROGATE, Filter, FilterDeclaration
+from cache_pipeline.query.filters import Filter, FilterDeclaration, has_surrogate
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, filter_dimensions, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
@@ -106,7 +106,7 @@ def check_text(text: str, field: str) -> str:
         raise InvalidQuery(field, f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}")
     if "\0" in text:
         raise InvalidQuery(field, "contains a NUL character: leave it out")
-    if not text.isascii() and SURROGATE.search(text):
+    if has_surrogate(text):
         raise InvalidQuery(field, "contains half of a surrogate pair, which is no character: leave it out")
     return text
 
