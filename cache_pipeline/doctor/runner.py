@@ -22,7 +22,6 @@ from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.report import Report, account_setting
 from cache_pipeline.settings import Settings, account_ids
 
-_REDIS = "Redis"
 _CHECK_TIMEOUT_SECONDS = 20.0
 
 
@@ -65,7 +64,7 @@ async def run_checks(
     ]
     found = await asyncio.gather(
         _check_server("PostgreSQL", "CACHE_PIPELINE_POSTGRES_URL", settings.postgres_url, postgres),
-        _check_server(_REDIS, "CACHE_PIPELINE_REDIS_URL", settings.redis_url, redis),
+        _check_server("Redis", "CACHE_PIPELINE_REDIS_URL", settings.redis_url, redis),
         *(run_check(check.subject, check.remedy, check.run) for check in checks),
     )
     return [*declarations, *(result for results in found for result in results)]
@@ -86,9 +85,19 @@ def _vendor_checks(settings: Settings, reports: Mapping[str, Report], clock: Cal
         checks.append(Check(f"logins of {account_id}", account, partial(check_logins, connection)))
         if redis_url is not None:
             permissions = partial(check_permissions, connection, reports, redis_url, clock)
-            checks.append(Check(f"permissions of {account_id}", account, permissions))
-            checks.append(Check(f"quota of {account_id}", "check Redis", partial(check_quota, connection, redis_url)))
+            quota = partial(check_quota, connection, redis_url)
+            for subject, remedy, check in (("permissions", account, permissions), ("quota", "check Redis", quota)):
+                named = f"{subject} of {account_id}"
+                checks.append(Check(named, remedy, partial(_check_through_redis, named, check)))
     return checks
+
+
+async def _check_through_redis(subject: str, check: Callable[[], Awaitable[list[CheckResult]]]) -> list[CheckResult]:
+    """Run a check that needs the shared quota. Without Redis nothing is known of what it would have checked."""
+    try:
+        return await check()
+    except (RedisError, QuotaUnavailable):
+        return [CheckResult(subject, CheckStatus.failed, "not checked: Redis cannot be used", "fix Redis first")]
 
 
 async def _return(result: CheckResult) -> list[CheckResult]:
@@ -132,11 +141,6 @@ async def run_check(subject: str, remedy: str, check: Callable[[], Awaitable[lis
             return await check()
     except TimeoutError:
         return [CheckResult(subject, CheckStatus.failed, f"no answer within {_CHECK_TIMEOUT_SECONDS:.0f} s", remedy)]
-    except (RedisError, QuotaUnavailable) as error:
-        if subject == _REDIS:
-            return [CheckResult(subject, CheckStatus.failed, f"cannot be used ({type(error).__name__})", remedy)]
-        # Whatever was to be checked, it could not be asked without a grant of the quota.
-        return [CheckResult(subject, CheckStatus.failed, "not checked: Redis cannot be used", "fix Redis first")]
     except Exception as error:  # noqa: BLE001 - the other checks must run whatever this one raises
         # The driver's message may contain the URL with its password, so only the class is shown.
         return [CheckResult(subject, CheckStatus.failed, f"cannot be used ({type(error).__name__})", remedy)]
