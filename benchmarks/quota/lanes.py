@@ -1,7 +1,7 @@
 """Lanes under full load, in one process against the shared quota: what backfill's polls and a raised request get.
 
 Scheduled submits take every slot that they can, for some windows. Meanwhile backfill polls the jobs that the vendor already has,
-and one request of backfill is raised to interactive while it waits, as it is when somebody waits for its result.
+and one request of backfill is raised to interactive while it waits, as it is when a caller waits for its result.
 """
 
 import asyncio

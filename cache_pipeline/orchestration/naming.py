@@ -38,7 +38,7 @@ def staged_op_name(report: Report) -> str:
 
 def pool_name(report: Report) -> str:
     """Return the pool whose limit bounds how many steps ask a report's vendor at once."""
-    return f"{report.platform.replace('/', '_')}_api"
+    return f"{report.platform}_api"
 
 
 def layers_of(report: Report) -> list[str]:
