@@ -125,36 +125,30 @@ def _measure_reports(number: int, progress: ProgressCallback) -> dict[str, float
         (folder / "home").mkdir()
         (folder / "home" / "dagster.yaml").write_text(yaml.safe_dump(_DAGSTER))
         with embedded_servers(folder / "servers") as servers:
-            done = subprocess.run(  # noqa: S603 - runs this project with this interpreter
-                [sys.executable, "-m", "benchmarks.scale.reports", str(folder / "data")],
-                # Not the checkout, whose .env may name a real deployment.
-                cwd=folder,
-                env=_environment(folder, servers),
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT_SECONDS,
-                check=False,
-            )
-    if done.returncode:
-        raise BenchmarkError(f"{number} reports did not load: {done.stderr.strip()[-600:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+            return json.loads(_run(folder, _environment(folder, servers), "reports", str(folder / "data")))
 
 
 def _measure_bare(number: int, progress: ProgressCallback) -> float:
     progress(f"a bare Dagster project as large as {number:,} reports")
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(  # noqa: S603 - runs this project with this interpreter
-            [sys.executable, "-m", "benchmarks.scale.bare", str(number)],
-            cwd=folder,
-            env=_inherited(),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
+        return float(_run(Path(folder), _inherited(), "bare", str(number)))
+
+
+def _run(folder: Path, environment: Mapping[str, str], module: str, argument: str) -> str:
+    """Run a module of this package in a process of its own, and return the last line that it prints."""
+    done = subprocess.run(  # noqa: S603 - runs this project with this interpreter
+        [sys.executable, "-m", f"benchmarks.scale.{module}", argument],
+        # Not the checkout, whose .env may name a real deployment.
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_SECONDS,
+        check=False,
+    )
     if done.returncode:
-        raise BenchmarkError(f"the bare project did not load: {done.stderr.strip()[-600:]}")
-    return float(done.stdout.strip().splitlines()[-1])
+        raise BenchmarkError(f"{module} {argument} did not load: {done.stderr.strip()[-600:]}")
+    return done.stdout.strip().splitlines()[-1]
 
 
 def _inherited() -> dict[str, str]:
