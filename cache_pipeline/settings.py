@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -365,12 +365,22 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = [
-            f"{_PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: "
-            f"{'there is no such setting' if problem['type'] == 'extra_forbidden' else problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False, include_context=False)
-        ]
+        problems = [f"{_PREFIX}{'__'.join(path).upper()}: {message}" for path, message in explain_problems(error)]
         raise SettingsError("; ".join(problems)) from None
+
+
+def explain_problems(
+    error: ValidationError, unknown: str = "there is no such setting"
+) -> Iterator[tuple[list[str], str]]:
+    """Yield the problems that a model of settings found, as the path of the field and a message without its value.
+
+    Args:
+        error: The model's error.
+        unknown: The message for a field that the model does not have.
+    """
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        message = unknown if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+        yield [str(part) for part in problem["loc"]], message
 
 
 def _refuse_unknown_variables(variables: Iterable[str]) -> None:

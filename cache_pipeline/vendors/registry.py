@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cache_pipeline.errors import InvalidQuery, SettingsError
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import account_setting
-from cache_pipeline.settings import Settings, VendorAccount
+from cache_pipeline.settings import Settings, VendorAccount, explain_problems
 from cache_pipeline.vendors.spec import VendorSpec
 
 ENTRY_POINT_GROUP = "cache_pipeline.vendors"
@@ -74,17 +74,12 @@ def read_account(account_id: str, account: VendorAccount) -> VendorAccount:
     try:
         return model.model_validate(account.given_fields())
     except ValidationError as error:
+        unknown = f"unknown field; expected one of {', '.join(model.model_fields)}"
         problems = [
-            f"{account_setting(account_id, '__'.join(map(str, problem['loc'])))}: {_explain(problem['msg'], model)}"
-            for problem in error.errors(include_input=False, include_url=False, include_context=False)
+            f"{account_setting(account_id, '__'.join(path))}: {message}"
+            for path, message in explain_problems(error, unknown)
         ]
         raise SettingsError("; ".join(problems)) from None
-
-
-def _explain(message: str, model: type[VendorAccount]) -> str:
-    if message == "Extra inputs are not permitted":
-        return f"unknown field; expected one of {', '.join(model.model_fields)}"
-    return message.removeprefix("Value error, ")
 
 
 def read_accounts(settings: Settings) -> dict[str, VendorAccount]:
