@@ -16,8 +16,8 @@ from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
 
 
-def run_backfills(scenario: DemoEnvironment, reports: Iterable[Report], console: Console) -> dict[str, BackfillOutcome]:
-    """Backfill the scenario's days of some reports; returns an outcome for each."""
+def run_backfills(demo: DemoEnvironment, reports: Iterable[Report], console: Console) -> dict[str, BackfillOutcome]:
+    """Backfill the days of a demo for some reports, and return an outcome for each."""
     outcomes: dict[str, BackfillOutcome] = {}
     columns = (TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bars, ExitStack() as stack:
@@ -25,9 +25,7 @@ def run_backfills(scenario: DemoEnvironment, reports: Iterable[Report], console:
         for report in reports:
             name = report.name
             process = stack.enter_context(
-                start_bound_child(
-                    _command(scenario, report), scenario.environment, folder=scenario.folder, capture=True
-                )
+                start_bound_child(_command(demo, report), demo.environment, folder=demo.folder, capture=True)
             )
             bar = bars.add_task(name, total=None)
             thread = threading.Thread(target=_follow, args=(process, name, bars, bar, outcomes), daemon=True)
@@ -40,9 +38,9 @@ def run_backfills(scenario: DemoEnvironment, reports: Iterable[Report], console:
     return dict(sorted(outcomes.items()))
 
 
-def _command(scenario: DemoEnvironment, report: Report) -> list[str]:
+def _command(demo: DemoEnvironment, report: Report) -> list[str]:
     module = "cache_pipeline.orchestration.backfill"
-    days = [day.isoformat() for day in scenario.days(report)]
+    days = [day.isoformat() for day in demo.days(report)]
     # No other process can have a run on the demo's own servers, so a run still marked as started was killed.
     return [sys.executable, "-m", module, report.name, *days, "--exclusive"]
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from cache_pipeline.bootstrap import load_reports, migrate_history, open_edge_tier, open_service
 from cache_pipeline.cli.backfills import run_backfills
 from cache_pipeline.cli.day_totals import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
-from cache_pipeline.cli.demo_environment import DemoEnvironment, DemoRequest
+from cache_pipeline.cli.demo_environment import DemoEnvironment
 from cache_pipeline.errors import CommandError
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome
 from cache_pipeline.query.report import Report
@@ -75,45 +75,45 @@ def _rows(days: list[DayTotals]) -> dict[str, int]:
     return {tier: sum(day.rows[tier] for day in days) for tier in ("history", "hot", "edge")}
 
 
-def run_demo(scenario: DemoEnvironment, wish: DemoRequest, console: Console) -> DemoReport:
-    """Backfill all reports through Dagster, then hold the tiers against each other."""
-    settings = scenario.settings
+def run_demo(demo: DemoEnvironment, console: Console) -> DemoReport:
+    """Backfill all reports through Dagster, then compare the tiers with each other."""
+    settings = demo.settings
     reports = load_reports(settings)
     migrate_history(settings, reports)
     open_edge_tier(settings)
-    first_day, end_day = scenario.days(next(iter(reports.values())))
+    first_day, end_day = demo.days(next(iter(reports.values())))
     console.print(
         f"Backfilling {len(reports)} reports, {first_day} to {end_day} (exclusive), "
         "each a Dagster run in a process of its own; one quota for all of them"
     )
     started = time.monotonic()
-    outcomes = run_backfills(scenario, reports.values(), console)
-    volumes = {"vendor": volumes_of_vendor(scenario.simulator_url)}
-    if wish.arrivals:
-        volumes["file"] = volumes_of_file(wish.arrivals, ZoneInfo(wish.arrivals_zone))
+    outcomes = run_backfills(demo, reports.values(), console)
+    volumes = {"vendor": volumes_of_vendor(demo.simulator_url)}
+    if demo.request.arrivals:
+        volumes["file"] = volumes_of_file(demo.request.arrivals, ZoneInfo(demo.request.arrivals_zone))
     kept = {name: report for name, report in reports.items() if outcomes[name]["success"]}
-    days = asyncio.run(_compare(scenario, kept, volumes))
+    days = asyncio.run(_compare(demo, kept, volumes))
     return DemoReport(
         outcomes,
         {name: days.get(name, []) for name in reports},
-        _upstream_counts(scenario),
+        _upstream_counts(demo),
         time.monotonic() - started,
     )
 
 
 async def _compare(
-    scenario: DemoEnvironment, reports: Mapping[str, Report], volumes: Mapping[str, Volume]
+    demo: DemoEnvironment, reports: Mapping[str, Report], volumes: Mapping[str, Volume]
 ) -> dict[str, list[DayTotals]]:
-    edge = open_edge_tier(scenario.settings)
-    async with open_service(scenario.settings) as service:
+    edge = open_edge_tier(demo.settings)
+    async with open_service(demo.settings) as service:
         return {
-            name: await day_totals(service, edge, report, scenario.days(report), volumes.items())
+            name: await day_totals(service, edge, report, demo.days(report), volumes.items())
             for name, report in reports.items()
         }
 
 
-def _upstream_counts(scenario: DemoEnvironment) -> dict[str, int]:
-    summary = httpx.get(f"{scenario.simulator_url}/simulator/counters").json()["summary"]
+def _upstream_counts(demo: DemoEnvironment) -> dict[str, int]:
+    summary = httpx.get(f"{demo.simulator_url}/simulator/counters").json()["summary"]
     return {kind: int(count) for kind, count in summary.items()}
 
 

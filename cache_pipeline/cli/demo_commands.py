@@ -50,8 +50,8 @@ def _with_demo_options(command: Callable[..., None]) -> Callable[..., None]:
 def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end: datetime | None) -> None:
     """Backfill the reports on embedded servers and a simulated vendor, and compare the tiers."""
     request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
-    with terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as scenario:
-        succeeded = _run_demo(scenario, request, console)
+    with terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as demo:
+        succeeded = _run_demo(demo, console)
     console.print(
         "Next: [bold]make dev[/] for the same with the Dagster UI; edit reports/ to change what is fetched",
         highlight=False,
@@ -60,27 +60,27 @@ def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end:
         sys.exit(1)
 
 
-def _run_demo(scenario: DemoEnvironment, request: DemoRequest, console: Console) -> bool:
-    _announce_isolation(scenario, console)
-    report = run_demo(scenario, request, console)
+def _run_demo(demo: DemoEnvironment, console: Console) -> bool:
+    _announce_isolation(demo, console)
+    report = run_demo(demo, console)
     print_report(report, console)
-    path = write_report(report, scenario.settings.data_dir.parent)
-    console.print(f"Written to {path}; published Parquet in {scenario.settings.data_dir / 'edge'}", highlight=False)
-    page = write_page(scenario.settings)
+    path = write_report(report, demo.settings.data_dir.parent)
+    console.print(f"Written to {path}; published Parquet in {demo.settings.data_dir / 'edge'}", highlight=False)
+    page = write_page(demo.settings)
     if page:
         console.print(f"The executives' page as one file, to open or send: [bold]{page.as_uri()}[/]", highlight=False)
     return report.succeeded
 
 
-def _announce_isolation(scenario: DemoEnvironment, console: Console) -> None:
+def _announce_isolation(demo: DemoEnvironment, console: Console) -> None:
     console.print(
-        f"Servers, stores and accounts of its own, in {scenario.settings.data_dir}; the vendor is simulated",
+        f"Servers, stores and accounts of its own, in {demo.settings.data_dir}; the vendor is simulated",
         highlight=False,
         soft_wrap=True,
     )
-    if scenario.ignored:
+    if demo.ignored:
         console.print(
-            f"Not used, though the environment or .env sets them: {', '.join(scenario.ignored)}",
+            f"Not used, though the environment or .env sets them: {', '.join(demo.ignored)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -102,10 +102,10 @@ def dev(
     request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
     for each in (port, api_port):
         _free_port(each)
-    with terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as scenario:
-        _run_demo(scenario, request, console)
+    with terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as demo:
+        _run_demo(demo, console)
         console.print(f"\nDagster UI: http://127.0.0.1:{port} (ready in about twenty seconds); Ctrl-C stops everything")
-        console.print(f"Simulated vendor: {scenario.simulator_url}/simulator/counters", highlight=False)
+        console.print(f"Simulated vendor: {demo.simulator_url}/simulator/counters", highlight=False)
         # `dg dev`, which Dagster recommends, makes its own workspace and ignores workspace.yaml.
         quiet = ["-W", "ignore:Function `dev_command` is superseded"]
         dagster = [
@@ -114,7 +114,7 @@ def dev(
             "dagster",
             "dev",
             "-w",
-            str(scenario.project / "workspace.yaml"),
+            str(demo.project / "workspace.yaml"),
             "-h",
             "127.0.0.1",
             "-p",
@@ -122,9 +122,9 @@ def dev(
         ]
         command = [sys.executable, *dagster]
         with (
-            serving_page(scenario.settings) as page,
-            run_local_api(scenario.environment, scenario.folder, api_port, console),
-            start_bound_child(command, scenario.environment, folder=scenario.folder) as process,
+            serving_page(demo.settings) as page,
+            run_local_api(demo.environment, demo.folder, api_port, console),
+            start_bound_child(command, demo.environment, folder=demo.folder) as process,
         ):
             if page:
                 console.print(f"The executives' page: {page}", highlight=False)

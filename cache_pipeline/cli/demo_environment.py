@@ -42,10 +42,10 @@ class DemoRequest:
     """What a person asked for on the command line.
 
     Attributes:
-        arrivals: file of real volumes, or None for made-up ones.
-        arrivals_zone: zone of its wall clock.
-        first_day: first local day to backfill; by default seven before the end.
-        end_day: local day after the last; by default today, as it is in each report's zone.
+        arrivals: The file of real volumes, or None for simulated ones.
+        arrivals_zone: The time zone of its wall clock.
+        first_day: The first local day to backfill; by default seven before the end.
+        end_day: The local day after the last; by default today, as it is in each report's zone.
     """
 
     arrivals: Path | None
@@ -57,10 +57,10 @@ class DemoRequest:
         """Refuse what no report could be backfilled for.
 
         Raises:
-            CommandError: reversed, in the future everywhere, or past volumes without both ends.
+            CommandError: The days are reversed or in the future everywhere, or past volumes lack one of both ends.
         """
         if self.arrivals is not None and (self.first_day is None or self.end_day is None):
-            raise CommandError("past volumes need both ends: FROM=1999-01-04 TO=1999-01-18, say")
+            raise CommandError("past volumes need both ends: for example FROM=1999-01-04 TO=1999-01-18")
         if self.end_day is not None and self.end_day > (now + _EASTMOST).date():
             raise CommandError(f"TO={self.end_day} is in the future: TO is the day after the last day, at most today")
         first, end = self.days(now, ZoneInfo("UTC"))
@@ -68,7 +68,7 @@ class DemoRequest:
             raise CommandError(f"FROM={first} does not lie before TO={end}: the interval is half-open, FROM/TO")
 
     def days(self, now: datetime, zone: ZoneInfo) -> tuple[date, date]:
-        """First day in a report's zone, and the day after the last; only days that have ended, and settled, there."""
+        """Return the first day in a report's zone and the day after the last; only days that have ended and settled there."""
         today = (now - _SETTLED).astimezone(zone).date()
         end = min(self.end_day or today, today)
         return self.first_day or end - timedelta(days=7), end
@@ -85,7 +85,7 @@ class DemoEnvironment:
         settings: The same settings, read.
         ignored: The names of the settings that the environment and ``.env`` have, and that are not used.
         simulator_url: The base URL of the simulated vendor.
-        wish: What the user asked for.
+        request: What the user asked for.
         now: When it was started.
     """
 
@@ -95,12 +95,12 @@ class DemoEnvironment:
     settings: Settings
     ignored: tuple[str, ...]
     simulator_url: str
-    wish: DemoRequest
+    request: DemoRequest
     now: datetime
 
     def days(self, report: Report) -> tuple[date, date]:
-        """First local day of a report's backfill, and the one after the last."""
-        return self.wish.days(self.now, report.zone)
+        """Return the first local day of a report's backfill, and the one after the last."""
+        return self.request.days(self.now, report.zone)
 
 
 class _ProjectFolders(BaseSettings):
@@ -127,23 +127,23 @@ def project_folder() -> Path:
 
 
 @contextmanager
-def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvironment]:
+def run_demo_environment(request: DemoRequest, now: datetime) -> Generator[DemoEnvironment]:
     """Start everything, and stop it at the end. Mistakes that can be seen are reported before anything is written.
 
     Raises:
-        CommandError, DeclarationError, EmbeddedServerError, SimulatorError, SettingsError: one line each.
+        CommandError, DeclarationError, EmbeddedServerError, SimulatorError, SettingsError: Something of it is wrong; each is one line.
     """
     project = project_folder()
-    wish.check(now)
+    request.check(now)
     folders = _ProjectFolders()
     # The figures of one vendor must not be taken for another's, so each set of volumes has its own folder.
-    data_dir = (folders.data_dir / _name(wish)).resolve()
+    data_dir = (folders.data_dir / _name(request)).resolve()
     reports_dir = folders.reports_dir.resolve()
     load_reports(StandaloneSettings(reports_dir=reports_dir))
     credentials = {f"demo-client-{number + 1}": SecretStr(secrets.token_urlsafe(24)) for number in range(_CLIENTS)}
     try:
         simulated = SimulatorSettings(
-            clients=credentials, arrivals=wish.arrivals, arrivals_zone=wish.arrivals_zone, **TRUNCATED_DAYS
+            clients=credentials, arrivals=request.arrivals, arrivals_zone=request.arrivals_zone, **TRUNCATED_DAYS
         )
     except ValidationError as error:
         raise CommandError("; ".join(problem["msg"] for problem in error.errors())) from None
@@ -169,9 +169,9 @@ def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvi
             **{account_setting(f"{name}/{DEFAULT_ACCOUNT}"): account for name in SIMULATED_VENDORS},
             "DAGSTER_HOME": str(home),
         }
-        if wish.arrivals is not None and wish.first_day is not None and wish.end_day is not None:
-            added["CACHE_PIPELINE_PARTITIONS_FROM"] = wish.first_day.isoformat()
-            added["CACHE_PIPELINE_PARTITIONS_TO"] = wish.end_day.isoformat()
+        if request.arrivals is not None and request.first_day is not None and request.end_day is not None:
+            added["CACHE_PIPELINE_PARTITIONS_FROM"] = request.first_day.isoformat()
+            added["CACHE_PIPELINE_PARTITIONS_TO"] = request.end_day.isoformat()
         vendor = VendorAccount.model_validate_json(account)
         settings = StandaloneSettings(
             data_dir=data_dir,
@@ -188,7 +188,7 @@ def run_demo_environment(wish: DemoRequest, now: datetime) -> Generator[DemoEnvi
             settings=settings,
             ignored=_ignored_settings(project),
             simulator_url=simulator_url,
-            wish=wish,
+            request=request,
             now=now,
         )
 
@@ -202,12 +202,12 @@ def _ignored_settings(project: Path) -> tuple[str, ...]:
     )
 
 
-def _name(wish: DemoRequest) -> str:
-    if wish.arrivals is None:
+def _name(request: DemoRequest) -> str:
+    if request.arrivals is None:
         return "demo"
     try:
-        content = wish.arrivals.read_bytes()
+        content = request.arrivals.read_bytes()
     except OSError as error:
-        raise CommandError(f"{wish.arrivals} cannot be read: {error.strerror}") from error
-    digest = hashlib.sha256(content + wish.arrivals_zone.encode()).hexdigest()[:8]
+        raise CommandError(f"{request.arrivals} cannot be read: {error.strerror}") from error
+    digest = hashlib.sha256(content + request.arrivals_zone.encode()).hexdigest()[:8]
     return f"arrivals-{digest}"
