@@ -151,8 +151,8 @@ def _parse_url(postgres_url: str) -> Mapping[str, object]:
     except psycopg.ProgrammingError:
         # The driver's message quotes the part that it cannot parse, which may be the password.
         raise HistoryRefused(
-            "CACHE_PIPELINE_POSTGRES_URL cannot be parsed: expected postgresql://user:password@host:port/database, with special "
-            "characters percent-encoded"
+            "CACHE_PIPELINE_POSTGRES_URL cannot be parsed: expected postgresql://host:port/database, with user and password before "
+            "the host and their special characters percent-encoded"
         ) from None
 
 
