@@ -1,6 +1,7 @@
 """Fixtures of the command-line tests: servers, a simulated vendor, and the doctor command."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -10,6 +11,14 @@ from cache_pipeline.simulator import SimulatorSettings, running_simulator
 
 #: Client secret of the accounts that the tests configure.
 SECRET = "planted-secret-value"
+
+
+@pytest.fixture
+def no_settings(monkeypatch):
+    """Remove every setting of this machine from the environment."""
+    for name in list(os.environ):
+        if name.startswith("CACHE_PIPELINE_") and not name.startswith("CACHE_PIPELINE_TEST_"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ SECRET = "planted-secret-value"
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path, monkeypatch, no_settings):
     """Create a project folder with the repository's reports."""
     repository = Path(__file__).parents[2]
     folder = tmp_path / "project"
@@ -25,15 +25,6 @@ def project(tmp_path, monkeypatch):
         (folder / "reports" / report.name).write_text(report.read_text())
     (folder / "dagster.yaml").write_text((repository / "dagster.yaml").read_text())
     monkeypatch.chdir(folder)
-    for name in (
-        "POSTGRES_URL",
-        "REDIS_URL",
-        "DATA_DIR",
-        "REPORTS_DIR",
-        "ACCOUNTS__REPORTDATA__MAIN",
-        "ACCOUNTS__GENESYS__MAIN",
-    ):
-        monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
     return folder
 
 

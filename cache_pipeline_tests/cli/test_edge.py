@@ -33,20 +33,10 @@ start: 2026-01-01
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_settings: None) -> Path:
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports/queue_day.yaml").write_text(YAML)
     monkeypatch.chdir(tmp_path)
-    for name in (
-        "POSTGRES_URL",
-        "REDIS_URL",
-        "DATA_DIR",
-        "REPORTS_DIR",
-        "ACCOUNTS__REPORTDATA__MAIN",
-        "ACCOUNTS__GENESYS__MAIN",
-        "EDGE_URL",
-    ):
-        monkeypatch.delenv(f"CACHE_PIPELINE_{name}", raising=False)
     return tmp_path
 
 
