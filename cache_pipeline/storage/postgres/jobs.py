@@ -64,15 +64,7 @@ class PostgresJobStore:
     async def claim(
         self, owner: str, lease: timedelta, max_attempts: int, lost_after: timedelta | None = None
     ) -> ApiJob | None:
-        """Claim the next job to run, including one whose worker died. Return None if there is none.
-
-        Args:
-            owner: The worker.
-            lease: How long the job belongs to the worker before it must renew the lease.
-            max_attempts: Leave alone jobs that were begun this often.
-            lost_after: Claim only jobs of dead workers, and queued jobs older than this: their message must have been
-                lost.
-        """
+        """Claim the next job to run; see the port for the arguments."""
         values = {
             "owner": owner,
             "lease": lease,
