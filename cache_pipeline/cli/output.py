@@ -97,7 +97,8 @@ def _compact(value: object) -> str:
 
 def render_binary(output_format: OutputFormat, body: bytes, columns: Sequence[Column]) -> bytes:
     """Return an answer as Parquet or as an Arrow stream, exactly as the API sends it."""
-    from cache_pipeline.api.negotiation import MediaFormat, render_body
+    from cache_pipeline.api.answer_body import render_body
+    from cache_pipeline.api.negotiation import MediaFormat
 
     return b"".join(render_body(MediaFormat[output_format.name], body, columns))
 

@@ -134,7 +134,7 @@ async def test_finer_rows_of_another_report_are_rolled_up(open_api):
 async def test_long_answer_is_streamed_and_not_kept_hot(open_api, monkeypatch):
     for module in ("cache_pipeline.storage.redis.hot", "cache_pipeline.api.routes.reports"):
         monkeypatch.setattr(f"{module}.MAX_HOT_BYTES", 1000)
-    monkeypatch.setattr("cache_pipeline.api.negotiation._ROWS_PER_PART", 10)
+    monkeypatch.setattr("cache_pipeline.api.answer_body._ROWS_PER_PART", 10)
     async with open_api() as api:
         api.start_worker()
         rows = (await api.http.get(URL, headers={"Prefer": "wait=20"})).json()["rows"]

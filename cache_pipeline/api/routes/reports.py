@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Resp
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from cache_pipeline.api import schemas
+from cache_pipeline.api.answer_body import render_body
 from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
 from cache_pipeline.api.jobs.idempotency import parse_idempotency_key
 from cache_pipeline.api.middleware import JOB_TIER
@@ -18,7 +19,6 @@ from cache_pipeline.api.negotiation import (
     accepts_json,
     negotiate_format,
     parse_prefer,
-    render_body,
     wants_refresh,
 )
 from cache_pipeline.api.openapi import ANSWERS, problem_responses

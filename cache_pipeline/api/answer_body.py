@@ -1,0 +1,102 @@
+"""The body of an answer as CSV, Arrow or Parquet."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cache_pipeline.api.negotiation import MediaFormat
+from cache_pipeline.query.schema import Column, to_arrow_schema
+from cache_pipeline.storage.answer import describe_answer
+from cache_pipeline.storage.rendering import csv_text, rows_as_csv
+
+_ROWS_PER_PART = 10_000
+
+
+def render_body(
+    media_format: MediaFormat, body: bytes, columns: Sequence[Column], rows: pa.Table | None = None
+) -> Iterator[bytes]:
+    """Yield an answer in a format other than JSON, a few thousand rows at a time.
+
+    Args:
+        media_format: The format.
+        body: The answer as JSON.
+        columns: The report's columns, for the types of Arrow and Parquet.
+        rows: Its rows, if they are at hand; otherwise they are read from the JSON.
+    """
+    table = _table(body, columns, rows)
+    if media_format is MediaFormat.csv:
+        yield (",".join(map(csv_text, table.schema.names)) + "\r\n").encode()
+        for start in range(0, table.num_rows, _ROWS_PER_PART):
+            yield rows_as_csv(table.slice(start, _ROWS_PER_PART))
+    elif media_format is MediaFormat.parquet:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        yield sink.getvalue().to_pybytes()
+    else:
+        yield from _arrow_stream(table)
+
+
+class _Parts(io.RawIOBase):
+    """A file that gives away what was written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        part = bytes(data)
+        self._parts.append(part)
+        self._size += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self._size
+
+    def take(self) -> bytes:
+        """Return what was written since the last call."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def _arrow_stream(table: pa.Table) -> Iterator[bytes]:
+    sink = _Parts()
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=_ROWS_PER_PART):
+            writer.write_batch(batch)
+            yield sink.take()
+    yield sink.take()
+
+
+def _table(body: bytes, columns: Sequence[Column], rows: pa.Table | None) -> pa.Table:
+    head = describe_answer(body)
+    metadata = {
+        name: str(head[name])
+        for name in ("report", "interval", "granularity", "timeZone", "completeThrough", "provisionalFrom", "fetchedAt")
+        if head.get(name) is not None
+    }
+    if rows is not None:
+        return rows.replace_schema_metadata(metadata)
+    values_by_row: list[list[Any]] = json.loads(body)["rows"]
+    schema = to_arrow_schema([column for column in columns if column.name in head["columns"]])
+    by_column = list(zip(*values_by_row, strict=True)) or [()] * len(head["columns"])
+    arrays: dict[str, pa.Array[Any]] = {}
+    for name, values in zip(head["columns"], by_column, strict=True):
+        kind = schema.field(name).type
+        typed = (
+            [datetime.fromisoformat(value) if value else None for value in values]
+            if pa.types.is_timestamp(kind)
+            else list(values)
+        )
+        arrays[name] = pa.array(typed, kind)
+    return pa.table([arrays[name] for name in schema.names], schema=schema.with_metadata(metadata))
